@@ -1,0 +1,151 @@
+"""An app: what answers questions, with a model, a prompt and the knowledge bases it may cite."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from datetime import datetime
+from typing import Any, Self, TypedDict
+
+from domain import aggregate
+from domain.aggregate import Aggregate, Rejection
+
+
+class Model(TypedDict):
+    """A chat model: `builtin/extractive`, or a model name of a registered provider."""
+
+    provider: str
+    name: str
+    max_tokens: int
+    context_window: int
+    parameters: dict[str, Any]
+
+
+class Variable(TypedDict):
+    """A value that the asker fills in; `{{name}}` in the prompt stands for it."""
+
+    name: str
+    required: bool
+    default: str | None
+
+
+class Retrieval(TypedDict):
+    """How segments are looked for: mode `hybrid`, `semantic` or `full_text`."""
+
+    mode: str
+    top_k: int
+    score_threshold: float | None
+
+
+class Configuration(TypedDict):
+    """One numbered version of how an app answers."""
+
+    number: int
+    model: Model
+    prompt: str
+    variables: list[Variable]
+    datasets: list[str]
+    retrieval: Retrieval
+
+
+class App(Aggregate):
+    """An app and every configuration it ever had."""
+
+    TOPIC = "app"
+    configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
+
+    class Event(aggregate.Event):
+        pass
+
+    class Created(Event, aggregate.Created):
+        """An app was created, not yet configured."""
+
+        TOPIC = "app.created.v1"
+        name: str
+        description: str
+
+    class Configured(Event):
+        """The app answers by this configuration from now on; earlier ones keep their numbers."""
+
+        TOPIC = "app.configured.v1"
+        number: int
+        model: Model
+        prompt: str
+        variables: list[Variable]
+        datasets: list[str]
+        retrieval: Retrieval
+
+        def apply(self, app: App) -> None:
+            app.configurations[str(self.number)] = Configuration(
+                number=self.number,
+                model=self.model,
+                prompt=self.prompt,
+                variables=self.variables,
+                datasets=self.datasets,
+                retrieval=self.retrieval,
+            )
+
+    class Deleted(Event):
+        """The app takes no more messages."""
+
+        TOPIC = "app.deleted.v1"
+
+        def apply(self, app: App) -> None:
+            app.deleted = True
+
+    @classmethod
+    def create(cls, id: str, at: datetime, *, name: str, description: str) -> Self:
+        return cls._create(cls.Created, id=id, timestamp=at, name=name, description=description)
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The newest configuration, or None before the first."""
+        return self.configurations.get(str(len(self.configurations)))
+
+    def configure(
+        self,
+        at: datetime,
+        *,
+        model: Model,
+        prompt: str,
+        variables: list[Variable],
+        datasets: list[str],
+        retrieval: Retrieval,
+    ) -> None:
+        fields = {
+            "model": model,
+            "prompt": prompt,
+            "variables": variables,
+            "datasets": datasets,
+            "retrieval": retrieval,
+        }
+        number = len(self.configurations) + 1
+        if self.configuration != {"number": number - 1, **fields}:
+            self.record(self.Configured, at, number=number, **fields)
+
+    def delete(self, at: datetime) -> None:
+        if not self.deleted:
+            self.record(self.Deleted, at)
+
+    def inputs(self, given: dict[str, str]) -> dict[str, str]:
+        """The value of every variable of the newest configuration, defaults filled in.
+
+        Raises: Rejection `not_configured`, `missing_input` or `unknown_input`.
+        """
+        if self.configuration is None:
+            raise Rejection(
+                "not_configured", f"App {self.id} has no configuration yet; send app.configure first.", "app"
+            )
+        variables = {variable["name"]: variable for variable in self.configuration["variables"]}
+        for name in given:
+            if name not in variables:
+                known = ", ".join(variables) or "none"
+                raise Rejection(
+                    "unknown_input", f"The app has no variable {name!r}; it has: {known}.", f"inputs.{name}"
+                )
+        values = {name: given.get(name, variable["default"]) for name, variable in variables.items()}
+        for name, value in values.items():
+            if value is None and variables[name]["required"]:
+                raise Rejection(
+                    "missing_input", f"The app requires the variable {name!r}; give it a value.", f"inputs.{name}"
+                )
+        return {name: value or "" for name, value in values.items()}

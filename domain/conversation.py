@@ -1,0 +1,308 @@
+"""A conversation: one user's messages to one app, and their answers.
+
+A message's status goes asked → answering → answered, failed or stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from datetime import datetime
+from typing import Self, TypedDict
+
+from domain import aggregate
+from domain.aggregate import Aggregate, Rejection
+
+HISTORY = 100
+"""Messages whose text is kept in the state; a prompt's history never reaches further back."""
+
+
+class Citation(TypedDict):
+    """Where a sentence of an answer comes from; `position` counts from 1."""
+
+    position: int
+    dataset: str
+    document: str
+    document_name: str
+    segment: str
+    segment_position: int
+    page: int | None
+    heading: str | None
+    sentence: str
+    content: str
+    score: float
+
+
+class Usage(TypedDict):
+    """Tokens as the model's server counts them, or as estimated when it does not say."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
+
+
+class Cut(TypedDict):
+    """What did not fit the context window."""
+
+    segments: int
+    messages: int
+
+
+class Message(TypedDict):
+    """A question, and its answer as far as there is one."""
+
+    status: str
+    parent: str | None
+    configuration: int
+    attempt: int
+    query: str
+    inputs: dict[str, str]
+    answer: str
+    rating: str | None
+    rating_content: str
+    stop_requested: bool
+
+
+class Conversation(Aggregate):
+    TOPIC = "conversation"
+    app: str
+    user: str
+    name: str
+    messages: dict[str, Message] = field(default_factory=dict, init=False)
+
+    class Event(aggregate.Event):
+        pass
+
+    class Started(Event, aggregate.Created):
+        """A user began to talk to an app."""
+
+        TOPIC = "conversation.started.v1"
+        app: str
+        user: str
+        name: str
+
+    class Asked(Event):
+        """A question was asked of configuration number `configuration` of the app."""
+
+        TOPIC = "message.asked.v1"
+        message: str
+        app: str
+        parent: str | None
+        configuration: int
+        query: str
+        inputs: dict[str, str]
+        user: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message] = Message(
+                status="asked",
+                parent=self.parent,
+                configuration=self.configuration,
+                attempt=0,
+                query=self.query,
+                inputs=self.inputs,
+                answer="",
+                rating=None,
+                rating_content="",
+                stop_requested=False,
+            )
+            for old in list(conversation.messages.values())[-HISTORY - 1 : -HISTORY]:
+                old["query"] = old["answer"] = ""
+                old["inputs"] = {}
+
+    class Answering(Event):
+        """A worker began to answer; `attempt` counts from 1."""
+
+        TOPIC = "message.answering.v1"
+        message: str
+        attempt: int
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update(status="answering", attempt=self.attempt)
+
+    class Answered(Event):
+        """The answer is whole."""
+
+        TOPIC = "message.answered.v1"
+        message: str
+        answer: str
+        citations: list[Citation]
+        usage: Usage
+        cut: Cut
+        model_call: str
+        duration_ms: float
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update(status="answered", answer=self.answer)
+
+    class Failed(Event):
+        """No answer came; `answer` keeps what had arrived."""
+
+        TOPIC = "message.failed.v1"
+        message: str
+        code: str
+        reason: str
+        answer: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update(status="failed", answer=self.answer)
+
+    class StopRequested(Event):
+        """Someone asked for the answer to end."""
+
+        TOPIC = "message.stop_requested.v1"
+        message: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["stop_requested"] = True
+
+    class Stopped(Event):
+        """The answer ended where it was asked to; `answer` keeps what had arrived."""
+
+        TOPIC = "message.stopped.v1"
+        message: str
+        answer: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update(status="stopped", answer=self.answer)
+
+    class Rated(Event):
+        """A user judged an answer: `like`, `dislike`, or None to take it back."""
+
+        TOPIC = "message.rated.v1"
+        message: str
+        app: str
+        rating: str | None
+        content: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update(rating=self.rating, rating_content=self.content)
+
+    class Renamed(Event):
+        TOPIC = "conversation.renamed.v1"
+        name: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.name = self.name
+
+    class Deleted(Event):
+        """The conversation and its messages are gone from the tables."""
+
+        TOPIC = "conversation.deleted.v1"
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.deleted = True
+
+    @classmethod
+    def start(cls, id: str, at: datetime, *, app: str, user: str, name: str) -> Self:
+        return cls._create(cls.Started, id=id, timestamp=at, app=app, user=user, name=name)
+
+    def ask(
+        self,
+        at: datetime,
+        *,
+        message: str,
+        app: str,
+        configuration: int,
+        query: str,
+        inputs: dict[str, str],
+        user: str,
+    ) -> None:
+        if message in self.messages:
+            return
+        if app != self.app:
+            raise Rejection("wrong_app", f"Conversation {self.id} belongs to app {self.app}.", "app")
+        if user != self.user:
+            raise Rejection("wrong_user", f"Conversation {self.id} belongs to another user.", "user")
+        self.record(
+            self.Asked,
+            at,
+            message=message,
+            app=app,
+            parent=next(reversed(self.messages), None),
+            configuration=configuration,
+            query=query,
+            inputs=inputs,
+            user=user,
+        )
+
+    def message(self, id: str) -> Message:
+        """Raises: Rejection `not_found` when the conversation has no such message."""
+        try:
+            return self.messages[id]
+        except KeyError:
+            raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", "message") from None
+
+    def ended(self, message: str) -> bool:
+        """Nothing more is to be done for the message."""
+        return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped")
+
+    def history(self, message: str) -> list[Message]:
+        """The messages before this one that have an answer, newest first."""
+        earlier, parent = [], self.messages[message]["parent"]
+        while parent:
+            if self.messages[parent]["answer"]:
+                earlier.append(self.messages[parent])
+            parent = self.messages[parent]["parent"]
+        return earlier
+
+    def answering(self, at: datetime, *, message: str) -> None:
+        if not self.ended(message):
+            self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
+
+    def answer(
+        self,
+        at: datetime,
+        *,
+        message: str,
+        answer: str,
+        citations: list[Citation],
+        usage: Usage,
+        cut: Cut,
+        model_call: str,
+        duration_ms: float,
+    ) -> None:
+        if not self.ended(message):
+            self.record(
+                self.Answered,
+                at,
+                message=message,
+                answer=answer,
+                citations=citations,
+                usage=usage,
+                cut=cut,
+                model_call=model_call,
+                duration_ms=duration_ms,
+            )
+
+    def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:
+        if not self.ended(message):
+            self.record(self.Failed, at, message=message, code=code, reason=reason, answer=answer)
+
+    def stop(self, at: datetime, *, message: str) -> None:
+        """Ask for the end of an answer; the worker that gives it ends it."""
+        known = self.message(message)
+        if known["status"] in ("answered", "failed"):
+            raise Rejection("already_ended", f"Message {message} is already {known['status']}.", "message")
+        if not known["stop_requested"]:
+            self.record(self.StopRequested, at, message=message)
+
+    def stopped(self, at: datetime, *, message: str, answer: str) -> None:
+        if not self.ended(message):
+            self.record(self.Stopped, at, message=message, answer=answer)
+
+    def rate(self, at: datetime, *, message: str, rating: str | None, content: str) -> None:
+        known = self.message(message)
+        if known["status"] not in ("answered", "stopped"):
+            raise Rejection(
+                "not_answered", f"Message {message} is {known['status']}; only an answer can be rated.", "message"
+            )
+        if (known["rating"], known["rating_content"]) != (rating, content):
+            self.record(self.Rated, at, message=message, app=self.app, rating=rating, content=content)
+
+    def rename(self, at: datetime, *, name: str) -> None:
+        if name != self.name:
+            self.record(self.Renamed, at, name=name)
+
+    def delete(self, at: datetime) -> None:
+        if not self.deleted:
+            self.record(self.Deleted, at)

@@ -1,0 +1,58 @@
+"""A provider: a server of chat models, known to a tenant by its name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from domain import aggregate
+from domain.aggregate import Aggregate
+
+BUILTIN = "builtin"
+"""The provider that needs no server and no registration."""
+
+
+class Provider(Aggregate):
+    """`sealed_key` is the API key encrypted by the tenant's vault; the clear key is nowhere on record."""
+
+    TOPIC = "provider"
+    base_url: str
+    sealed_key: str
+
+    class Event(aggregate.Event):
+        pass
+
+    class Registered(Event, aggregate.Created):
+        TOPIC = "provider.registered.v1"
+        base_url: str
+        sealed_key: str
+
+    class Changed(Event):
+        """The address or the key is another; a removed provider is back."""
+
+        TOPIC = "provider.changed.v1"
+        base_url: str
+        sealed_key: str
+
+        def apply(self, provider: Provider) -> None:
+            provider.deleted = False
+            provider.base_url = self.base_url
+            provider.sealed_key = self.sealed_key
+
+    class Removed(Event):
+        TOPIC = "provider.removed.v1"
+
+        def apply(self, provider: Provider) -> None:
+            provider.deleted = True
+            provider.sealed_key = ""
+
+    @classmethod
+    def register(cls, id: str, at: datetime, *, base_url: str, sealed_key: str) -> Self:
+        return cls._create(cls.Registered, id=id, timestamp=at, base_url=base_url, sealed_key=sealed_key)
+
+    def change(self, at: datetime, *, base_url: str, sealed_key: str) -> None:
+        self.record(self.Changed, at, base_url=base_url, sealed_key=sealed_key)
+
+    def remove(self, at: datetime) -> None:
+        if not self.deleted:
+            self.record(self.Removed, at)

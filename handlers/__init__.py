@@ -1,0 +1,1 @@
+"""What happens next: the dispatch of commands and the reactions to events, written against ports."""

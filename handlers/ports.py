@@ -1,0 +1,380 @@
+"""The ports: what the handlers need of the world. Every adapter of a port passes the port's contract suite in tests/contracts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+import numpy as np
+import numpy.typing as npt
+
+from domain.aggregate import Event
+from domain.app import Model
+
+Vectors = npt.NDArray[np.float32]
+"""One row a text, L2-normalised, shape (n, dimension)."""
+
+
+class Unavailable(Exception):
+    """A server that the work needs does not answer; the work waits and is tried again."""
+
+
+# --- the log -------------------------------------------------------------------------------------------------
+
+
+class Subject(NamedTuple):
+    """Where an aggregate's commits are published: `evt.<tenant>.<noun>.<id>`."""
+
+    tenant: str
+    noun: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"evt.{self.tenant}.{self.noun}.{self.id}"
+
+
+class Position(NamedTuple):
+    """A place in a log."""
+
+    stream: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What travels with every message: its id, and where it comes from.
+
+    `correlation` is the id of the command that began it all, `causation` the id of the message that caused this one.
+    """
+
+    id: str
+    tenant: str
+    correlation: str
+    causation: str | None = None
+    actor: str = "anonymous"
+    traceparent: str | None = None
+
+    def caused(self, id: str) -> Metadata:
+        """The metadata of a message with this id, caused by the one described here."""
+        return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The events that one cause had on one aggregate, in order: one message of the log."""
+
+    subject: Subject
+    events: Sequence[Event]
+    metadata: Metadata
+    position: Position
+    at: datetime
+
+
+def commit_id(cause: str, aggregate: str) -> str:
+    """The id of what `cause` does to an aggregate: doing it twice is doing it once."""
+    return str(uuid5(_uuid(cause), aggregate))
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        return uuid5(NAMESPACE_OID, text)
+
+
+class Conflict(Exception):
+    """The aggregate has changed since it was loaded: load it again and decide anew."""
+
+
+class EventStore(Protocol):
+    async def load(self, subject: Subject, after: int = 0) -> list[Commit]:
+        """The commits of an aggregate whose stream sequence is greater than `after`, in order; [] when there are none.
+
+        May lag behind the last append; `append` notices.
+        """
+        ...
+
+    async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
+        """Commit the events if the aggregate's last commit is at sequence `expected` (0: it has none).
+
+        A commit with this id that is already the aggregate's last is a success: its position is returned.
+        Raises: Conflict, Unavailable.
+        """
+        ...
+
+
+class Snapshots(Protocol):
+    async def get(self, subject: Subject) -> bytes | None: ...
+
+    async def put(self, subject: Subject, snapshot: bytes) -> None: ...
+
+
+class Blobs(Protocol):
+    """Bytes by their SHA-256 in hex, per tenant; the same bytes are stored once."""
+
+    async def put(self, tenant: str, data: bytes) -> str: ...
+
+    async def get(self, tenant: str, digest: str) -> bytes:
+        """Raises: KeyError when there is no such blob, ValueError when its bytes do not have the digest."""
+        ...
+
+    async def size(self, tenant: str, digest: str) -> int | None:
+        """The size in bytes, or None when there is no such blob."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command: accepted (`position`, `version`, `ids`) or rejected (`code`, `message`, `field`)."""
+
+    command: str
+    name: str
+    status: Literal["accepted", "rejected"]
+    metadata: Metadata
+    at: datetime
+    position: Position | None = None
+    version: int | None = None
+    ids: dict[str, str] = field(default_factory=dict)
+    code: str | None = None
+    message: str | None = None
+    field: str | None = None
+    excerpt: str | None = None
+
+
+class Outcomes(Protocol):
+    async def get(self, tenant: str, command: str) -> Outcome | None: ...
+
+    async def put(self, outcome: Outcome) -> None:
+        """Publish the outcome on `out.<tenant>.<command>`; a second one for the same command is dropped."""
+        ...
+
+
+class Live(Protocol):
+    """Frames for whoever watches an answer grow; lost when nobody does."""
+
+    async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
+        """Publish on `live.<tenant>.<conversation>.<message>`, as JSON."""
+        ...
+
+
+class Vault(Protocol):
+    """Secrets of tenants, encrypted at rest."""
+
+    def seal(self, tenant: str, secret: str) -> str: ...
+
+    def open(self, tenant: str, sealed: str) -> str: ...
+
+
+# --- ingest --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, list item, heading or table row of an extracted text, with its place: `page` counts from 1,
+    `heading` is the path of headings above it joined by ` › `."""
+
+    text: str
+    page: int | None = None
+    heading: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What was extracted from a file; `pages` is None where the format has none."""
+
+    blocks: list[Block]
+    pages: int | None
+    title: str | None = None
+
+    @property
+    def characters(self) -> int:
+        return sum(len(block.text) for block in self.blocks)
+
+
+class Unreadable(Exception):
+    """A file that no text can be had from: `code` for programs, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Extractor(Protocol):
+    async def extract(self, data: bytes, media_type: str, name: str) -> Text:
+        """Extract in a process that can be killed, within time and memory limits.
+
+        Raises: Unreadable (`unsupported_type`, `empty_file`, `broken_file`, `encrypted_file`, `no_text`, `too_slow`, `too_large`).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a document that fits the embedding model.
+
+    `start` and `end` are character offsets into the extracted text (its blocks joined by two newlines), `token_ids`
+    are the embedding model's own, with its special tokens; `tokens` counts those without the special ones.
+    """
+
+    position: int
+    content: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    tokens: int
+    token_ids: list[int]
+
+
+class Segmenter(Protocol):
+    model: str
+    """The identity of the embedding model whose tokens are counted."""
+
+    def segment(self, text: Text) -> list[Segment]:
+        """Cut at sentence and paragraph borders into segments of at most 254 tokens; nothing but white space is lost."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a query, with the special ones, cut to the model's longest input."""
+        ...
+
+
+class Embedder(Protocol):
+    identity: str
+    """Model, backend and number type: vectors of two identities are not comparable."""
+
+    dimension: int
+
+    async def embed(self, token_ids: Sequence[Sequence[int]], *, urgent: bool = False) -> Vectors:
+        """Vectors of tokenised texts, shape (n, dimension); a question is `urgent` and overtakes documents.
+
+        Raises: Unavailable.
+        """
+        ...
+
+
+# --- the index -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A segment as the index keeps it; `id` is the segment's."""
+
+    id: str
+    position: int
+    content: str
+    page: int | None
+    heading: str | None
+    vector: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A segment that was found; `score` is comparable within one search only; a rank (from 1) is None in a leg that
+    did not find it."""
+
+    id: str
+    dataset: str
+    document: str
+    position: int
+    content: str
+    page: int | None
+    heading: str | None
+    score: float
+    semantic_rank: int | None
+    full_text_rank: int | None
+
+
+Mode = Literal["hybrid", "semantic", "full_text"]
+
+
+class Index(Protocol):
+    async def write(self, tenant: str, dataset: str, document: str, entries: Sequence[Entry]) -> None:
+        """Put entries in, replacing those of the same id; they can be found when this returns.
+
+        Does nothing for a document or dataset that was deleted, whichever came first. Raises: Unavailable.
+        """
+        ...
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+        """Take a document, or all of a dataset, out for good: later writes of it are ignored. Raises: Unavailable."""
+        ...
+
+    async def search(
+        self,
+        tenant: str,
+        datasets: Sequence[str],
+        query: str,
+        vector: npt.NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+    ) -> list[Hit]:
+        """The best hits first; `vector` (shape (dimension,)) may be None in mode `full_text`. Raises: Unavailable."""
+        ...
+
+
+# --- chat models ---------------------------------------------------------------------------------------------
+
+
+class ChatMessage(NamedTuple):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What is asked of a chat model; `passages` are the retrieved texts that the system message also holds, for a model
+    that reads them apart."""
+
+    model: str
+    messages: list[ChatMessage]
+    max_tokens: int
+    parameters: dict[str, Any] = field(default_factory=dict)
+    passages: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatUsage:
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer; `usage` and `finish_reason` come with the last."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: ChatUsage | None = None
+
+
+class ModelError(Exception):
+    """A chat model that did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
+    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class ChatModel(Protocol):
+    def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """The answer as it comes. Tries again by itself while nothing has arrived and the error may pass.
+
+        Raises: ModelError.
+        """
+        ...
+
+
+class ChatModels(Protocol):
+    async def get(self, tenant: str, model: Model) -> ChatModel:
+        """The client of a model; the provider's newest address and key are used.
+
+        Raises: ModelError `not_found` when the provider is not registered, or was removed.
+        """
+        ...
