@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
 from eventsourcing.domain import (
@@ -64,9 +64,9 @@ class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        topic = cls.__dict__.get("TOPIC")
-        for older in range(1, cls.class_version) if topic else ():
-            register_topic(f"{topic.rpartition('.')[0]}.v{older}", cls)
+        if topic := cls.__dict__.get("TOPIC"):
+            for older in range(1, cls.class_version):
+                register_topic(f"{topic.rpartition('.')[0]}.v{older}", cls)
 
 
 class Created(Event, CanInitAggregate[str]):
@@ -90,7 +90,13 @@ class Snapshot(CanSnapshotAggregate[str], metaclass=MetaDomainEvent):
     def of(cls, aggregate: Aggregate) -> Self:
         """The snapshot of an aggregate that has nothing pending."""
         state = {name: value for name, value in vars(aggregate).items() if name not in _IDENTITY}
-        return cls(aggregate.id, aggregate.version, aggregate.modified_on, aggregate.TOPIC, state)
+        return cls(  # type: ignore[call-arg]  # the metaclass makes it a dataclass
+            originator_id=aggregate.id,
+            originator_version=aggregate.version,
+            timestamp=aggregate.modified_on,
+            topic=aggregate.TOPIC,
+            state=state,
+        )
 
 
 _IDENTITY = {"_id", "_version", "_pending_events"}
@@ -109,6 +115,6 @@ class Aggregate(BaseAggregate[str]):
         """Trigger `event`, which happened at `at`, and fold it into the state."""
         self.trigger_event(event, timestamp=at.astimezone(UTC), **fields)
 
-    @property
-    def noun(self) -> str:
-        return self.TOPIC
+    def pending(self) -> list[Event]:
+        """What was recorded since it was loaded or last asked."""
+        return cast("list[Event]", self.collect_events())

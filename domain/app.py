@@ -132,20 +132,14 @@ class App(Aggregate):
         Raises: Rejection `not_configured`, `missing_input` or `unknown_input`.
         """
         if self.configuration is None:
-            raise Rejection(
-                "not_configured", f"App {self.id} has no configuration yet; send app.configure first.", "app"
-            )
+            raise Rejection("not_configured", f"App {self.id} has no configuration; send app.configure first.", "app")
         variables = {variable["name"]: variable for variable in self.configuration["variables"]}
         for name in given:
             if name not in variables:
                 known = ", ".join(variables) or "none"
-                raise Rejection(
-                    "unknown_input", f"The app has no variable {name!r}; it has: {known}.", f"inputs.{name}"
-                )
+                raise Rejection("unknown_input", f"The app has no variable {name!r}, only: {known}.", f"inputs.{name}")
         values = {name: given.get(name, variable["default"]) for name, variable in variables.items()}
         for name, value in values.items():
             if value is None and variables[name]["required"]:
-                raise Rejection(
-                    "missing_input", f"The app requires the variable {name!r}; give it a value.", f"inputs.{name}"
-                )
+                raise Rejection("missing_input", f"The app requires a value for {name!r}.", f"inputs.{name}")
         return {name: value or "" for name, value in values.items()}

@@ -117,7 +117,7 @@ class Conversation(Aggregate):
         attempt: int
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update(status="answering", attempt=self.attempt)
+            conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt})
 
     class Answered(Event):
         """The answer is whole."""
@@ -132,7 +132,7 @@ class Conversation(Aggregate):
         duration_ms: float
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update(status="answered", answer=self.answer)
+            conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
 
     class Failed(Event):
         """No answer came; `answer` keeps what had arrived."""
@@ -144,7 +144,7 @@ class Conversation(Aggregate):
         answer: str
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update(status="failed", answer=self.answer)
+            conversation.messages[self.message].update({"status": "failed", "answer": self.answer})
 
     class StopRequested(Event):
         """Someone asked for the answer to end."""
@@ -163,7 +163,7 @@ class Conversation(Aggregate):
         answer: str
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update(status="stopped", answer=self.answer)
+            conversation.messages[self.message].update({"status": "stopped", "answer": self.answer})
 
     class Rated(Event):
         """A user judged an answer: `like`, `dislike`, or None to take it back."""
@@ -175,7 +175,7 @@ class Conversation(Aggregate):
         content: str
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update(rating=self.rating, rating_content=self.content)
+            conversation.messages[self.message].update({"rating": self.rating, "rating_content": self.content})
 
     class Renamed(Event):
         TOPIC = "conversation.renamed.v1"
@@ -293,9 +293,7 @@ class Conversation(Aggregate):
     def rate(self, at: datetime, *, message: str, rating: str | None, content: str) -> None:
         known = self.message(message)
         if known["status"] not in ("answered", "stopped"):
-            raise Rejection(
-                "not_answered", f"Message {message} is {known['status']}; only an answer can be rated.", "message"
-            )
+            raise Rejection("not_answered", f"Message {message} is {known['status']}, not answered.", "message")
         if (known["rating"], known["rating_content"]) != (rating, content):
             self.record(self.Rated, at, message=message, app=self.app, rating=rating, content=content)
 

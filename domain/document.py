@@ -9,9 +9,15 @@ from __future__ import annotations
 from dataclasses import field
 from datetime import datetime
 from typing import Any, Self
+from uuid import UUID, uuid5
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
+
+
+def segment_id(document: str, segments: str, position: int) -> str:
+    """The id of a document's segment, by the digest of the blob that holds it and its position in there."""
+    return str(uuid5(UUID(document), f"{segments}:{position}"))
 
 
 class Document(Aggregate):
@@ -177,9 +183,7 @@ class Document(Aggregate):
 
     def retry(self, at: datetime) -> None:
         if self.status != "error":
-            raise Rejection(
-                "not_failed", f"Document {self.id} is {self.status}; only one in error can be retried.", "document"
-            )
+            raise Rejection("not_failed", f"Document {self.id} is {self.status}, not in error.", "document")
         self.record(self.Retried, at)
 
     def delete(self, at: datetime) -> None:

@@ -1,18 +1,32 @@
-"""The ports: what the handlers need of the world. Every adapter of a port passes the port's contract suite in tests/contracts."""
+"""The ports: what the handlers need of the world.
+
+Every adapter of a port passes the port's contract suite in tests/contracts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
-from uuid import NAMESPACE_OID, UUID, uuid5
 
 import numpy as np
 import numpy.typing as npt
 
-from domain.aggregate import Event
+from domain.aggregate import Event, Snapshot
 from domain.app import Model
+from domain.log import EVENTS as EVENTS
+from domain.log import OUTCOMES as OUTCOMES
+from domain.log import Commit as Commit
+from domain.log import Metadata as Metadata
+from domain.log import Outcome as Outcome
+from domain.log import Position as Position
+from domain.log import Recorded as Recorded
+from domain.log import Subject as Subject
+from domain.log import Verdict as Verdict
+from domain.log import commit_id as commit_id
+from domain.segments import Segment as Segment
+from domain.segments import decode_segments as decode_segments
+from domain.segments import encode_segments as encode_segments
 
 Vectors = npt.NDArray[np.float32]
 """One row a text, L2-normalised, shape (n, dimension)."""
@@ -25,73 +39,13 @@ class Unavailable(Exception):
 # --- the log -------------------------------------------------------------------------------------------------
 
 
-class Subject(NamedTuple):
-    """Where an aggregate's commits are published: `evt.<tenant>.<noun>.<id>`."""
-
-    tenant: str
-    noun: str
-    id: str
-
-    def __str__(self) -> str:
-        return f"evt.{self.tenant}.{self.noun}.{self.id}"
-
-
-class Position(NamedTuple):
-    """A place in a log."""
-
-    stream: str
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What travels with every message: its id, and where it comes from.
-
-    `correlation` is the id of the command that began it all, `causation` the id of the message that caused this one.
-    """
-
-    id: str
-    tenant: str
-    correlation: str
-    causation: str | None = None
-    actor: str = "anonymous"
-    traceparent: str | None = None
-
-    def caused(self, id: str) -> Metadata:
-        """The metadata of a message with this id, caused by the one described here."""
-        return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent)
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The events that one cause had on one aggregate, in order: one message of the log."""
-
-    subject: Subject
-    events: Sequence[Event]
-    metadata: Metadata
-    position: Position
-    at: datetime
-
-
-def commit_id(cause: str, aggregate: str) -> str:
-    """The id of what `cause` does to an aggregate: doing it twice is doing it once."""
-    return str(uuid5(_uuid(cause), aggregate))
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        return uuid5(NAMESPACE_OID, text)
-
-
 class Conflict(Exception):
     """The aggregate has changed since it was loaded: load it again and decide anew."""
 
 
 class EventStore(Protocol):
-    async def load(self, subject: Subject, after: int = 0) -> list[Commit]:
-        """The commits of an aggregate whose stream sequence is greater than `after`, in order; [] when there are none.
+    async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
+        """The first `limit` commits of an aggregate whose stream sequence is greater than `after`, in order.
 
         May lag behind the last append; `append` notices.
         """
@@ -106,10 +60,30 @@ class EventStore(Protocol):
         ...
 
 
-class Snapshots(Protocol):
-    async def get(self, subject: Subject) -> bytes | None: ...
+class Log(Protocol):
+    """The streams `EVENTS` (of commits) and `OUTCOMES` (of verdicts), for those who read all of one in order."""
 
-    async def put(self, subject: Subject, snapshot: bytes) -> None: ...
+    def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncIterator[Sequence[Recorded]]:
+        """The messages whose sequence is greater than `after`, in order, as many at a time as have arrived.
+
+        Ends at what was the stream's last sequence when it began, or never when it follows. Raises: Unavailable.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot, the sequence of its aggregate's last commit, and (sequence, version) of the latest commits by id."""
+
+    snapshot: Snapshot
+    sequence: int
+    commits: dict[str, tuple[int, int]]
+
+
+class Snapshots(Protocol):
+    async def get(self, subject: Subject) -> Taken | None: ...
+
+    async def put(self, subject: Subject, taken: Taken) -> None: ...
 
 
 class Blobs(Protocol):
@@ -124,24 +98,6 @@ class Blobs(Protocol):
     async def size(self, tenant: str, digest: str) -> int | None:
         """The size in bytes, or None when there is no such blob."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a command: accepted (`position`, `version`, `ids`) or rejected (`code`, `message`, `field`)."""
-
-    command: str
-    name: str
-    status: Literal["accepted", "rejected"]
-    metadata: Metadata
-    at: datetime
-    position: Position | None = None
-    version: int | None = None
-    ids: dict[str, str] = field(default_factory=dict)
-    code: str | None = None
-    message: str | None = None
-    field: str | None = None
-    excerpt: str | None = None
 
 
 class Outcomes(Protocol):
@@ -174,7 +130,7 @@ class Vault(Protocol):
 @dataclass(frozen=True, slots=True)
 class Block:
     """A paragraph, list item, heading or table row of an extracted text, with its place: `page` counts from 1,
-    `heading` is the path of headings above it joined by ` › `."""
+    `heading` is the path of headings above it joined by ` > `."""
 
     text: str
     page: int | None = None
@@ -206,27 +162,10 @@ class Extractor(Protocol):
     async def extract(self, data: bytes, media_type: str, name: str) -> Text:
         """Extract in a process that can be killed, within time and memory limits.
 
-        Raises: Unreadable (`unsupported_type`, `empty_file`, `broken_file`, `encrypted_file`, `no_text`, `too_slow`, `too_large`).
+        Raises: Unreadable (`unsupported_type`, `empty_file`, `broken_file`, `encrypted_file`, `no_text`, `too_slow`,
+        `too_large`).
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of a document that fits the embedding model.
-
-    `start` and `end` are character offsets into the extracted text (its blocks joined by two newlines), `token_ids`
-    are the embedding model's own, with its special tokens; `tokens` counts those without the special ones.
-    """
-
-    position: int
-    content: str
-    start: int
-    end: int
-    page: int | None
-    heading: str | None
-    tokens: int
-    token_ids: list[int]
 
 
 class Segmenter(Protocol):
@@ -234,7 +173,7 @@ class Segmenter(Protocol):
     """The identity of the embedding model whose tokens are counted."""
 
     def segment(self, text: Text) -> list[Segment]:
-        """Cut at sentence and paragraph borders into segments of at most 254 tokens; nothing but white space is lost."""
+        """Cut at sentence and paragraph borders into segments of at most 254 tokens; only white space is lost."""
         ...
 
     def tokenize(self, text: str) -> list[int]:

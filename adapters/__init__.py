@@ -1,0 +1,1 @@
+"""The world behind the ports: the only place that names a vendor."""

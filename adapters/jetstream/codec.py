@@ -1,0 +1,150 @@
+"""The wire format of the log: commits and outcomes as messages, JSON that any language reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import cache
+from typing import Any, cast
+
+import orjson
+from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+
+from domain import app, conversation, dataset, document, model_call, provider
+from domain.aggregate import Aggregate, Event, Snapshot
+from domain.log import Commit, Metadata, Outcome, Position, Subject, Verdict
+
+SCHEMA = "1"
+
+NOUNS: dict[str, type[Aggregate]] = {
+    noun.TOPIC: noun
+    for noun in (
+        app.App,
+        conversation.Conversation,
+        dataset.Dataset,
+        document.Document,
+        model_call.ModelCall,
+        provider.Provider,
+    )
+}
+"""Every noun by its name."""
+
+
+class UnknownEvent(Exception):
+    """An event of a type that this version does not know: a newer one wrote it. Upgrade."""
+
+
+class _PlainState(Transcoder):
+    """Leaves the state a dict: a commit is encoded as a whole, once."""
+
+    def encode(self, obj: Any) -> Any:
+        return obj
+
+    def decode(self, data: Any) -> Any:
+        data["timestamp"] = datetime.fromisoformat(data["timestamp"])
+        return data
+
+
+_MAPPER: Mapper[str] = Mapper(_PlainState())
+
+
+@cache
+def event_types() -> dict[str, type[Event]]:
+    """Every event class by the name it is stored under, older versions' names included."""
+    found: dict[str, type[Event]] = {}
+    for noun in NOUNS.values():
+        for event in vars(noun).values():
+            if isinstance(event, type) and issubclass(event, Event) and "TOPIC" in vars(event):
+                stem = event.TOPIC.rpartition(".v")[0]
+                found |= {f"{stem}.v{version}": event for version in range(1, event.class_version + 1)}
+    return found
+
+
+def encode_commit(events: Sequence[Event], metadata: Metadata) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers of the message that commits these events."""
+    stored = [_MAPPER.to_stored_event(event) for event in events]
+    body = [{"type": event.topic, "version": event.originator_version, "state": event.state} for event in stored]
+    types = ",".join(event.topic for event in stored)
+    return orjson.dumps(body), {**headers(metadata), "Headrace-Types": types, "Headrace-Schema": SCHEMA}
+
+
+def decode_commit(subject: str, body: bytes, header: Mapping[str, str], position: Position, at: datetime) -> Commit:
+    """Raises: UnknownEvent."""
+    _, tenant, noun, id = subject.split(".", 3)
+    events = [_decode_event(id, event) for event in orjson.loads(body)]
+    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, at)
+
+
+def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
+    if stored["type"] not in event_types():
+        raise UnknownEvent(stored["type"])
+    event = StoredEvent(originator, stored["version"], stored["type"], stored["state"])
+    return cast(Event, _MAPPER.to_domain_event(event))
+
+
+def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
+    fields = asdict(outcome)
+    position = outcome.position or (None, None)
+    del fields["metadata"], fields["position"]
+    fields |= {
+        "stream": position[0],
+        "sequence": position[1],
+        "correlation": outcome.metadata.correlation,
+        "actor": outcome.metadata.actor,
+    }
+    return orjson.dumps(fields), headers(outcome.metadata)
+
+
+def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outcome:
+    fields = orjson.loads(body)
+    stream, sequence = fields.pop("stream"), fields.pop("sequence")
+    del fields["correlation"], fields["actor"]
+    fields["at"] = datetime.fromisoformat(fields["at"])
+    position = Position(stream, sequence) if stream else None
+    return Outcome(**fields, metadata=metadata(header, tenant), position=position)
+
+
+def decode_verdict(subject: str, body: bytes, header: Mapping[str, str], position: Position, at: datetime) -> Verdict:
+    _, tenant, command = subject.split(".", 2)
+    outcome = decode_outcome(body, header, tenant)
+    return Verdict(Subject(tenant, "command", command), (outcome,), outcome.metadata, position, at)
+
+
+def encode_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    return vars(snapshot)
+
+
+def decode_snapshot(fields: dict[str, Any]) -> Snapshot:
+    for name in ("_created_on", "_modified_on"):
+        fields["state"][name] = datetime.fromisoformat(fields["state"][name])
+    return Snapshot(**fields | {"timestamp": datetime.fromisoformat(fields["timestamp"])})
+
+
+def headers(metadata: Metadata) -> dict[str, str]:
+    """The headers of a message of ours."""
+    found = {
+        "Nats-Msg-Id": metadata.id,
+        "Headrace-Correlation": metadata.correlation,
+        "Headrace-Tenant": metadata.tenant,
+        "Headrace-Actor": metadata.actor,
+        "Content-Type": "application/json",
+    }
+    if metadata.causation:
+        found["Headrace-Causation"] = metadata.causation
+    if metadata.traceparent:
+        found["traceparent"] = metadata.traceparent
+    return found
+
+
+def metadata(header: Mapping[str, str], tenant: str) -> Metadata:
+    """What the headers of a message say of it; the subject says whose it is."""
+    id = header.get("Nats-Msg-Id", "")
+    return Metadata(
+        id=id,
+        tenant=tenant,
+        correlation=header.get("Headrace-Correlation") or id,
+        causation=header.get("Headrace-Causation"),
+        actor=header.get("Headrace-Actor") or "anonymous",
+        traceparent=header.get("traceparent"),
+    )

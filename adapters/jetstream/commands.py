@@ -1,0 +1,79 @@
+"""Takes commands off the bus: `cmd.<tenant>.<noun>.<verb>`, a JSON body, the id in `Nats-Msg-Id`."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.msg import Msg
+
+from adapters.jetstream.codec import metadata
+from adapters.jetstream.consumer import subscribe
+from adapters.jetstream.streams import COMMANDS
+from domain.aggregate import Rejection, uuid7
+from handlers.dispatch import TENANT, Delivery, Dispatch
+from handlers.ports import Metadata, commit_id
+
+CONCURRENT = 100
+
+
+def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
+    """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
+
+    async def handle(message: Msg) -> None:
+        delivery = read(message)
+        with structlog.contextvars.bound_contextvars(
+            tenant=delivery.metadata.tenant,
+            correlation=delivery.metadata.correlation,
+            command=delivery.metadata.id,
+        ):
+            await dispatch(delivery)
+
+    async def bury(message: Msg, error: Exception) -> None:
+        fault = Rejection("internal_error", "The command could not be handled; it is kept in the dead letters.")
+        delivery = read(message)
+        await dispatch(Delivery(delivery.name, b"", delivery.metadata, delivery.at, fault))
+
+    subscribe(broker, "commands", handle, workers=CONCURRENT, bury=bury)
+
+
+def read(message: Msg) -> Delivery:
+    """The command as it came; what its subject and headers break of the rules is its fault.
+
+    Without an id it has one made of its place in the stream, the same however often it is delivered.
+    """
+    place = message.metadata
+    _, tenant, name = (*message.subject.split(".", 2), "")[:3]
+    given = (message.headers or {}).get("Nats-Msg-Id", "")
+    fault = None
+    if not given:
+        milliseconds = int(place.timestamp.timestamp() * 1000)
+        id = uuid7(milliseconds, place.sequence.stream.to_bytes(10, "big"))
+    elif _is_uuid(given):
+        id = given.lower()
+    else:
+        id = commit_id(given, COMMANDS)
+        fault = Rejection(
+            "invalid", f"Nats-Msg-Id: must be a UUID, not {given[:100]!r}; the outcome is kept as {id}.", "Nats-Msg-Id"
+        )
+    if not TENANT.fullmatch(tenant):
+        fault = Rejection(
+            "invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject"
+        )
+    found = metadata(message.headers or {}, tenant)
+    correlation = found.correlation or id
+    return Delivery(
+        name,
+        message.data,
+        Metadata(id, tenant, correlation, None, found.actor, found.traceparent),
+        place.timestamp,
+        fault,
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

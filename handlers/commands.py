@@ -1,0 +1,329 @@
+"""The commands, as they come over the wire: what each takes, and what makes it well-formed.
+
+Their JSON Schemas and the AsyncAPI document are made from these classes; a field typed `Ref[…]` must name something
+that exists and is not deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from domain.aggregate import Aggregate, Rejection
+from domain.app import App
+from domain.conversation import Conversation
+from domain.dataset import Dataset
+from domain.document import Document
+from domain.provider import BUILTIN, Provider
+
+MAX_PAYLOAD = 1024 * 1024
+"""Bytes of a command; a larger file is put into the object store and named by its digest."""
+
+MAX_TEXT = 256 * 1024
+"""Bytes of a document's inline text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Marks a field that names an aggregate of this kind."""
+
+    kind: type[Aggregate]
+
+
+def _uuid(value: str) -> str:
+    try:
+        canonical = str(UUID(value))
+    except ValueError:
+        canonical = ""
+    if canonical != value:
+        raise ValueError("must be a UUID in lower case with hyphens")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Id = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
+AppId = Annotated[Id, Ref(App)]
+DatasetId = Annotated[Id, Ref(Dataset)]
+DocumentId = Annotated[Id, Ref(Document)]
+ConversationId = Annotated[Id, Ref(Conversation)]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Name = Annotated[str, Field(max_length=255), AfterValidator(_not_blank)]
+Description = Annotated[str, Field(max_length=2000)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Scalar = str | int | float | bool | None
+
+
+class Part(BaseModel):
+    """Strict: no unknown field, no text for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Command(Part):
+    """What someone wants done."""
+
+
+class Model(Part):
+    """A chat model; `builtin` / `extractive` needs no server."""
+
+    provider: Annotated[ProviderName, Ref(Provider)] = BUILTIN
+    name: Annotated[str, Field(min_length=1, max_length=255)] = "extractive"
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = Field(512, description="Tokens reserved for the answer")
+    context_window: Annotated[int, Field(ge=256, le=10_000_000)] = Field(
+        8192, description="Tokens that prompt and answer may have together"
+    )
+    parameters: dict[str, JsonValue] = Field({}, description="Passed on to the model: temperature, top_p, stop, …")
+
+    @model_validator(mode="after")
+    def _answer_fits(self) -> Model:
+        if self.max_tokens >= self.context_window:
+            raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
+        if self.provider == BUILTIN and self.name != "extractive":
+            raise ValueError("provider 'builtin' has one model, 'extractive'")
+        if len(orjson.dumps(self.parameters)) > 16 * 1024:
+            raise ValueError("parameters must not exceed 16 KiB")
+        return self
+
+
+class Variable(Part):
+    """A value that the asker fills in, `{{name}}` in the prompt."""
+
+    name: VariableName
+    required: bool = False
+    default: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class Retrieval(Part):
+    """How segments are looked for."""
+
+    mode: Literal["hybrid", "semantic", "full_text"] = "hybrid"
+    top_k: Annotated[int, Field(ge=1, le=50)] = 4
+    score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        None, description="The least score of a hit, or null to take the best whatever they score"
+    )
+
+
+class CreateApp(Command):
+    """Create an app; it answers once it is configured."""
+
+    name: Name
+    description: Description = ""
+
+
+class ConfigureApp(Command):
+    """Give an app its next numbered configuration."""
+
+    app: AppId
+    model: Model = Model()
+    prompt: Annotated[str, Field(max_length=100_000)] = ""
+    variables: Annotated[list[Variable], Field(max_length=64)] = []
+    datasets: Annotated[list[DatasetId], Field(max_length=32)] = []
+    retrieval: Retrieval = Retrieval()
+
+
+class DeleteApp(Command):
+    """Delete an app: it takes no more messages."""
+
+    app: AppId
+
+
+class CreateDataset(Command):
+    """Create a knowledge base."""
+
+    name: Name
+    description: Description = ""
+
+
+class DeleteDataset(Command):
+    """Delete a knowledge base with all of its documents."""
+
+    dataset: DatasetId
+
+
+class UploadDocument(Command):
+    """Put a document into a knowledge base: a blob by its digest, or a short text."""
+
+    dataset: DatasetId
+    name: Name = Field(description="A file name; only its last part is kept")
+    media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)] | None = Field(
+        None, description="Guessed from the name when null"
+    )
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="SHA-256 in hex of a blob in the object store"
+    )
+    text: str | None = Field(None, description="The text itself, at most 256 KiB in UTF-8")
+    metadata: Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)] = {}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> UploadDocument:
+        if (self.digest is None) == (self.text is None):
+            raise ValueError("give exactly one of digest and text")
+        if self.text is not None and len(self.text.encode()) > MAX_TEXT:
+            raise ValueError("text must not exceed 256 KiB; put it into the object store and give its digest")
+        if len(orjson.dumps(self.metadata)) > 16 * 1024:
+            raise ValueError("metadata must not exceed 16 KiB")
+        return self
+
+
+class DeleteDocument(Command):
+    """Delete a document in whatever state it is; it is never found again."""
+
+    document: DocumentId
+
+
+class RetryDocument(Command):
+    """Try a document again that ended in error."""
+
+    document: DocumentId
+
+
+class SendMessage(Command):
+    """Ask an app; without a conversation one is started, with the id of this message."""
+
+    app: AppId
+    query: Annotated[str, Field(max_length=100_000), AfterValidator(_not_blank)]
+    inputs: Annotated[dict[VariableName, Annotated[str, Field(max_length=10_000)]], Field(max_length=64)] = {}
+    user: Name = "anonymous"
+    conversation: ConversationId | None = None
+
+
+class StopMessage(Command):
+    """End an answer where it is; what has arrived is kept."""
+
+    conversation: ConversationId
+    message: Id
+
+
+class RateMessage(Command):
+    """Judge an answer; null takes the rating back."""
+
+    conversation: ConversationId
+    message: Id
+    rating: Literal["like", "dislike"] | None
+    content: Annotated[str, Field(max_length=10_000)] = ""
+
+
+class RenameConversation(Command):
+    """Give a conversation another name."""
+
+    conversation: ConversationId
+    name: Name
+
+
+class DeleteConversation(Command):
+    """Delete a conversation with its messages."""
+
+    conversation: ConversationId
+
+
+class RegisterProvider(Command):
+    """Make an OpenAI-compatible server known, or change its address or key; the key is encrypted at rest."""
+
+    name: ProviderName
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
+    key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = ""
+
+    @model_validator(mode="after")
+    def _not_builtin(self) -> RegisterProvider:
+        if self.name == BUILTIN:
+            raise ValueError("name 'builtin' is taken by the provider that needs no server")
+        return self
+
+
+class RemoveProvider(Command):
+    """Forget a provider and its key."""
+
+    provider: Annotated[ProviderName, Ref(Provider)]
+
+
+def parse(command: type[Command], payload: bytes) -> Command:
+    """Raises: Rejection `too_large`, `broken_json` or `invalid`, naming the field and the rule."""
+    if len(payload) > MAX_PAYLOAD:
+        raise Rejection(
+            "too_large",
+            f"The payload has {len(payload):,} bytes, at most {MAX_PAYLOAD:,} are allowed;"
+            " put a large file into the object store and give its digest.",
+        )
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise Rejection("broken_json", f"The payload is not JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise Rejection("broken_json", f"The payload must be a JSON object, not {_json_type(fields)}.")
+    if path := _nul(fields):
+        raise Rejection("invalid", f"{path}: must not contain NUL characters.", path)
+    try:
+        return command.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        location = [str(part) for part in first["loc"] if part not in _UNION_BRANCHES]
+        path = ".".join(location) or _named_field(command, first["msg"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise Rejection("invalid", f"{path or 'payload'}: {problem[0].lower()}{problem[1:]}.", path) from None
+
+
+_UNION_BRANCHES = {"str", "int", "float", "bool", "none"}
+
+
+def _named_field(command: type[Command], message: str) -> str | None:
+    """The first field that the sentence of a rule over several fields names."""
+    words = re.findall(r"\w+", message)
+    return next((word for word in words if word in command.model_fields), None)
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _nul(fields: dict[str, Any]) -> str | None:
+    """The path of the first string that holds a NUL, which PostgreSQL cannot store."""
+    stack: list[tuple[str, Any]] = [("", fields)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, str) and "\0" in value:
+            return path
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                inner_path = f"{path}.{name}" if path else name
+                if "\0" in name:
+                    return inner_path.replace("\0", "�")
+                stack.append((inner_path, inner))
+        elif isinstance(value, list):
+            stack += [(f"{path}.{index}", inner) for index, inner in enumerate(value)]
+    return None
+
+
+def references(part: Part, path: str = "") -> list[tuple[str, type[Aggregate], str]]:
+    """Every aggregate that a command names: field path, kind, id."""
+    found: list[tuple[str, type[Aggregate], str]] = []
+    for name, info in type(part).model_fields.items():
+        value, inner = getattr(part, name), f"{path}{name}"
+        kinds = [mark.kind for mark in _marks(info.annotation, info.metadata)]
+        values = value if isinstance(value, list) else [value]
+        for index, item in enumerate(values):
+            place = f"{inner}.{index}" if isinstance(value, list) else inner
+            if isinstance(item, Part):
+                found += references(item, f"{place}.")
+            elif kinds and item is not None and (kinds[0], item) != (Provider, BUILTIN):
+                found.append((place, kinds[0], cast("str", item)))
+    return found
+
+
+def _marks(annotation: Any, metadata: list[Any]) -> list[Ref]:
+    """The `Ref` marks of a field, also those inside of `list[…]` and `… | None`."""
+    found = [mark for mark in metadata if isinstance(mark, Ref)]
+    found += [mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Ref)]
+    for argument in getattr(annotation, "__args__", ()):
+        found += _marks(argument, [])
+    return found

@@ -1,0 +1,110 @@
+"""Loads aggregates from their commits, and changes them: load, decide, append, and again on a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from domain.aggregate import Aggregate, Snapshot
+from domain.log import EVENTS
+from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Snapshots, Subject, Taken, Unavailable
+
+A = TypeVar("A", bound=Aggregate)
+
+TRIES = 5
+"""How often a change is decided anew when others change the same aggregate."""
+
+SNAPSHOT_EVERY = 100
+"""Commits after which a snapshot is taken."""
+
+REMEMBERED = 1000
+"""Latest commits whose ids a snapshot keeps, to recognise a cause that comes again."""
+
+
+class Change(NamedTuple):
+    """Where an aggregate stands after a change: at its commit, or at the last one if nothing changed."""
+
+    position: Position
+    version: int
+
+
+@dataclass(slots=True)
+class Loaded(Generic[A]):
+    """An aggregate (None before its first commit), the sequence of its last commit, and its known commits by id."""
+
+    aggregate: A | None = None
+    sequence: int = 0
+    commits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    since_snapshot: int = 0
+
+
+class Repository:
+    def __init__(self, store: EventStore, snapshots: Snapshots) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
+        """The aggregate as it stands, or None when there is none."""
+        return (await self._load(kind, Subject(tenant, kind.TOPIC, id))).aggregate
+
+    async def change(
+        self, kind: type[A], id: str, metadata: Metadata, decide: Callable[[A | None], A], *, new: bool = False
+    ) -> Change:
+        """Commit what `decide` does to the aggregate, under `metadata.id`: the same id again changes nothing.
+
+        `new` says that there is hardly an aggregate yet, which saves a look. Changes of one aggregate by this process
+        take turns; other processes are noticed by the expected sequence.
+        Raises: what `decide` raises, Unavailable.
+        """
+        subject = Subject(metadata.tenant, kind.TOPIC, id)
+        async with self._turns.setdefault(subject, asyncio.Lock()):
+            for attempt in range(TRIES):
+                loaded: Loaded[A] = Loaded() if new and not attempt else await self._load(kind, subject)
+                if metadata.id in loaded.commits:
+                    sequence, version = loaded.commits[metadata.id]
+                    return Change(Position(EVENTS, sequence), version)
+                aggregate = decide(loaded.aggregate)
+                events = aggregate.pending()
+                if not events:
+                    return Change(Position(EVENTS, loaded.sequence), aggregate.version)
+                try:
+                    position = await self._store.append(subject, events, metadata, loaded.sequence)
+                except Conflict:
+                    await asyncio.sleep(random.uniform(0.0, 0.01) * 2**attempt)
+                    continue
+                loaded.commits[metadata.id] = (position.sequence, aggregate.version)
+                if loaded.since_snapshot + 1 >= SNAPSHOT_EVERY:
+                    await self._snapshot(subject, aggregate, position.sequence, loaded.commits)
+                return Change(position, aggregate.version)
+        raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
+
+    async def _load(self, kind: type[A], subject: Subject) -> Loaded[A]:
+        commits = await self._store.load(subject, limit=SNAPSHOT_EVERY + 1)
+        if len(commits) <= SNAPSHOT_EVERY:
+            return _fold(Loaded(), commits)
+        if taken := await self._snapshots.get(subject):
+            loaded = Loaded(cast("A", taken.snapshot.mutate(None)), taken.sequence, taken.commits)
+        else:
+            loaded = _fold(Loaded(), commits)
+        return _fold(loaded, await self._store.load(subject, after=loaded.sequence))
+
+    async def _snapshot(
+        self, subject: Subject, aggregate: Aggregate, sequence: int, commits: dict[str, tuple[int, int]]
+    ) -> None:
+        latest = dict(list(commits.items())[-REMEMBERED:])
+        await self._snapshots.put(subject, Taken(Snapshot.of(aggregate), sequence, latest))
+
+
+def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:
+    for commit in commits:
+        for event in commit.events:
+            loaded.aggregate = cast("A", event.mutate(loaded.aggregate))
+        loaded.sequence = commit.position.sequence
+        loaded.commits[commit.metadata.id] = (loaded.sequence, commit.events[-1].originator_version)
+    loaded.since_snapshot = len(commits)
+    return loaded

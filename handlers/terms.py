@@ -1,0 +1,63 @@
+"""Terms: the words by which a question and a sentence are compared."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+UNSPACED = (
+    "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Signs of scripts that put no spaces between words (Korean is read as one), for a class in a regular expression."""
+
+WORD = re.compile(rf"[{UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{UNSPACED}])[^\W\d_])+")
+
+_PIECE = re.compile(rf"\s*(?:[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+|[^\w\s])|\s+")
+_THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")
+_VOWEL = re.compile("[aeiouy]")
+
+
+def pieces(text: str) -> list[str]:
+    """The words and marks of a text, each with the white space before it; joined they are the text again."""
+    return _PIECE.findall(text)
+
+
+def terms(text: str) -> list[str]:
+    """The terms of a text in order: words folded and stemmed, numbers whole, pairs of signs in unspaced scripts."""
+    return [term for word in WORD.findall(fold(text)) for term in terms_of(word)]
+
+
+def fold(text: str) -> str:
+    """The text without upper case and accents."""
+    folded = text.casefold()
+    if folded.isascii():
+        return folded
+    marked = unicodedata.normalize("NFKD", folded)
+    return unicodedata.normalize("NFC", "".join(sign for sign in marked if unicodedata.category(sign) != "Mn"))
+
+
+@lru_cache(maxsize=1 << 16)
+def terms_of(word: str) -> tuple[str, ...]:
+    """The terms of one folded word."""
+    if re.match(f"[{UNSPACED}]", word):
+        return tuple(word[at : at + 2] for at in range(len(word) - 1)) or (word,)
+    return (_THOUSANDS.sub("", word) if word[0].isdigit() else stem(word),)
+
+
+def stem(word: str) -> str:
+    """An English word, folded, without its plural or verb ending; the same for all forms, not always a word."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    if word.endswith(("ies", "ied")) and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("sses", "shes", "ches", "xes", "zzes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "ed", "ation"):
+        root = word.removesuffix(ending)
+        if root != word and len(root) > 2 and _VOWEL.search(root) and not word.endswith("eed"):
+            doubled = len(root) > 3 and root[-1] == root[-2] and root[-1] not in "lsz"
+            return root[:-1] if doubled else root.removesuffix("e")
+    return word.removesuffix("e") if len(word) > 3 else word

@@ -1,0 +1,1 @@
+"""How it runs: settings, wiring, command line, embedded servers, telemetry, rebuild and benchmarks."""

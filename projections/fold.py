@@ -1,0 +1,167 @@
+"""The fold: a batch of messages of the log, and what it does to the rows of every table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from domain.log import Recorded
+from projections.read_model import Changing, Clearing, Making, Pick, ReadModel, Row
+
+RowId = tuple[str, str]
+"""Tenant and key."""
+
+BlobId = tuple[str, str]
+"""Tenant and digest."""
+
+
+class UnknownEvent(Exception):
+    """No table knows what to do with an event, and it is not among those left out on purpose."""
+
+
+class Rows:
+    """The rows of one table that a batch works on, and what is to be written of them: first `cleared`, then `written`."""
+
+    def __init__(self, model: ReadModel, loaded: Iterable[Row]) -> None:
+        self.model = model
+        self.rows: dict[RowId, Row] = {}
+        self.written: set[RowId] = set()
+        self.cleared: dict[str, set[RowId]] = defaultdict(set)
+        self.holding: dict[str, dict[RowId, list[RowId]]] = {column: defaultdict(list) for column in model.cleared_by}
+        for row in loaded:
+            self._hold((row["tenant_id"], row[model.key]), row)
+
+    def __getitem__(self, id: RowId) -> Row | None:
+        return self.rows.get(id)
+
+    def make(self, row: Row) -> None:
+        id = (row["tenant_id"], row[self.model.key])
+        self._hold(id, row)
+        self.written.add(id)
+
+    def change(self, id: RowId, row: Row) -> None:
+        """Columns that rows are cleared by never change, so what `holding` says stays true."""
+        self.rows[id] = row
+        self.written.add(id)
+
+    def clear(self, column: str, tenant: str, value: str) -> None:
+        self.cleared[column].add((tenant, value))
+        for id in self.holding[column].pop((tenant, value), ()):
+            if (row := self.rows.get(id)) and row[column] == value:
+                del self.rows[id]
+                self.written.discard(id)
+
+    def result(self) -> list[Row]:
+        """The rows to write."""
+        return [self.rows[id] for id in self.written]
+
+    def _hold(self, id: RowId, row: Row) -> None:
+        self.rows[id] = row
+        for column, holding in self.holding.items():
+            holding[id[0], row[column]].append(id)
+
+
+@dataclass(slots=True)
+class Rules:
+    """What one type of event does, in this order."""
+
+    clearings: list[Clearing] = field(default_factory=list)
+    makings: list[Making] = field(default_factory=list)
+    changings: list[Changing] = field(default_factory=list)
+    needs: list[tuple[ReadModel, Pick]] = field(default_factory=list)
+    blobs: list[Pick] = field(default_factory=list)
+
+
+class Fold:
+    """The rules of some read models; `known` are all the types of events there may be."""
+
+    def __init__(self, models: Sequence[ReadModel], known: Collection[type]) -> None:
+        self.models = models
+        self.rules: dict[type, Rules] = {event: Rules() for event in known}
+        for model in models:
+            for event, rule in model.rules:
+                self._add(self.rules[event], rule)
+
+    def _add(self, rules: Rules, rule: Clearing | Making | Changing) -> None:
+        match rule:
+            case Clearing():
+                rules.clearings.append(rule)
+            case Changing():
+                rules.changings.append(rule)
+                rules.needs.append((rule.model, rule.pick))
+            case Making():
+                rules.makings.append(rule)
+                rules.needs.extend(condition for condition in (rule.within, rule.unless) if condition)
+                rules.blobs.extend([rule.blob] if rule.blob else [])
+
+    def _of(self, event: object, message: Recorded) -> Rules:
+        try:
+            return self.rules[type(event)]
+        except KeyError:
+            raise UnknownEvent(
+                f"No table knows {type(event).__qualname__}, at {message.position.stream} {message.position.sequence}; "
+                "run a version of Headrace that does."
+            ) from None
+
+    def blobs(self, message: Recorded) -> list[BlobId]:
+        """The blobs that folding a message takes."""
+        return [
+            (message.subject.tenant, pick(event)) for event in message.events for pick in self._of(event, message).blobs
+        ]
+
+    def needs(self, batch: Iterable[Recorded]) -> dict[ReadModel, set[RowId]]:
+        """The rows that folding a batch takes, where they exist."""
+        needed: dict[ReadModel, set[RowId]] = defaultdict(set)
+        for message in batch:
+            tenant = message.subject.tenant
+            for event in message.events:
+                for model, pick in self._of(event, message).needs:
+                    needed[model].add((tenant, pick(event)))
+        return needed
+
+    def __call__(
+        self, batch: Iterable[Recorded], loaded: Mapping[ReadModel, Iterable[Row]], blobs: Mapping[BlobId, bytes]
+    ) -> list[Rows]:
+        """What a batch does to every table, given the rows and blobs it needs.
+
+        Raises: UnknownEvent; KeyError for a blob that is needed and missing.
+        """
+        tables = {model: Rows(model, loaded.get(model, ())) for model in self.models}
+        for message in batch:
+            tenant, position = message.subject.tenant, message.position.sequence
+            for event in message.events:
+                rules = self._of(event, message)
+                for clearing in rules.clearings:
+                    tables[clearing.model].clear(clearing.column, tenant, clearing.pick(event))
+                for making in rules.makings:
+                    given: list[object] = [event, message]
+                    if making.within:
+                        model, pick = making.within
+                        parent = tables[model][tenant, pick(event)]
+                        if parent is None:
+                            continue
+                        given.append(parent)
+                    if making.unless:
+                        model, pick = making.unless
+                        if tables[model][tenant, pick(event)] is not None:
+                            continue
+                    if making.blob:
+                        given.append(blobs[tenant, making.blob(event)])
+                    made = making.make(*given)
+                    common = {
+                        "tenant_id": tenant,
+                        "created_at": event.timestamp,
+                        "updated_at": event.timestamp,
+                        "log_position": position,
+                    }
+                    rows = tables[making.model]
+                    for row in (made,) if isinstance(made, dict) else made:
+                        rows.make(making.model.complete(common | row))
+                for changing in rules.changings:
+                    rows, id = tables[changing.model], (tenant, changing.pick(event))
+                    row = rows[id]
+                    if row is not None:
+                        common = {"updated_at": event.timestamp, "log_position": position}
+                        rows.change(id, row | common | changing.change(row, event, message))
+        return list(tables.values())

@@ -1,0 +1,137 @@
+"""A read model: one table, and how the messages of the log change its rows.
+
+Its rules are pure. Folding the same messages gives the same rows however they are cut into batches, so a rebuilt table
+equals the live one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, Table, Text
+
+Row = dict[str, Any]
+
+Pick = Callable[[Any], str]
+"""Picks an id out of an event."""
+
+Make = Callable[..., "Row | Iterable[Row]"]
+Change = Callable[..., Row]
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+Id = Text(collation="C")
+Time = DateTime(timezone=True)
+
+
+def originator(event: Any) -> str:
+    """The id of what the event is about."""
+    return event.originator_id  # type: ignore[no-any-return]
+
+
+def key(name: str, comment: str) -> Column[Any]:
+    """The column that is the primary key, together with the tenant."""
+    return Column(name, Id, primary_key=True, comment=comment)
+
+
+def required(name: str, type: Any, comment: str) -> Column[Any]:
+    return Column(name, type, nullable=False, comment=comment)
+
+
+def optional(name: str, type: Any, comment: str) -> Column[Any]:
+    return Column(name, type, nullable=True, comment=comment)
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """The rows go whose `column` holds the id that the event names."""
+
+    model: ReadModel
+    column: str
+    pick: Pick
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """Whole rows come, in place of those with the same key, while the row `within` is there and `unless` is not."""
+
+    model: ReadModel
+    make: Make
+    within: tuple[ReadModel, Pick] | None
+    unless: tuple[ReadModel, Pick] | None
+    blob: Pick | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """Columns of one row get new values, if the row is there."""
+
+    model: ReadModel
+    change: Change
+    pick: Pick
+
+
+class ReadModel:
+    """A table in schema `headrace`, and its rules.
+
+    Every table has `tenant_id`, in its primary key because clients choose ids and two tenants may choose the same one,
+    and `log_position`. The fold fills them in, and `created_at` and `updated_at` where a table has them.
+    """
+
+    def __init__(self, name: str, comment: str, *columns: Column[Any]) -> None:
+        tenant = Column("tenant_id", Id, primary_key=True, comment="Tenant that the row belongs to.")
+        position = required("log_position", BigInteger, "Sequence of the message of the log that last changed the row.")
+        self.name = name
+        self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment)
+        self.key = next(column.name for column in columns if column.primary_key)
+        self.blank: Row = dict.fromkeys(column.name for column in self.table.columns)
+        self.cleared_by = [self.key]
+        self.rules: list[tuple[type, Clearing | Making | Changing]] = []
+
+    def __repr__(self) -> str:
+        return f"<ReadModel {self.name}>"
+
+    @property
+    def parents(self) -> set[ReadModel]:
+        """The read models whose rows decide whether one of these comes."""
+        conditions = (
+            condition for _, rule in self.rules if isinstance(rule, Making) for condition in (rule.within, rule.unless)
+        )
+        return {condition[0] for condition in conditions if condition} - {self}
+
+    def clears(self, event: type, *, column: str | None = None, pick: Pick = originator) -> None:
+        """The event takes away the rows whose `column` (the key, if not named) it names, before it does anything else."""
+        column = column or self.key
+        self.rules.append((event, Clearing(self, column, pick)))
+        if column not in self.cleared_by:
+            self.cleared_by.append(column)
+            Index(f"ix_{self.name}_{column}", self.table.c.tenant_id, self.table.c[column])
+
+    def makes(
+        self,
+        event: type,
+        *,
+        within: tuple[ReadModel, Pick] | None = None,
+        unless: tuple[ReadModel, Pick] | None = None,
+        blob: Pick | None = None,
+    ) -> Callable[[Rule], Rule]:
+        """The function gives the row or rows that come with an event; columns that it leaves out are null.
+
+        It takes the event and its message; then, with `within`, that row; then, with `blob`, the bytes of that digest.
+        """
+
+        def register(make: Rule) -> Rule:
+            self.rules.append((event, Making(self, make, within, unless, blob)))
+            return make
+
+        return register
+
+    def changes(self, event: type, *, pick: Pick = originator) -> Callable[[Rule], Rule]:
+        """The function takes the row that the event names, the event and its message, and gives the changed columns."""
+
+        def register(change: Rule) -> Rule:
+            self.rules.append((event, Changing(self, change, pick)))
+            return change
+
+        return register

@@ -1,0 +1,65 @@
+"""Real servers for the tests, on free loopback ports, in a home that goes when the session ends."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from ops.embedded import EmbeddedNats, EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """The home of the session's servers."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def nats_url(home: Path) -> AsyncIterator[str]:
+    async with EmbeddedNats(home) as nats:
+        yield nats.url
+
+
+@pytest.fixture(scope="session")
+async def postgres(home: Path) -> AsyncIterator[EmbeddedPostgres]:
+    async with EmbeddedPostgres(home) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def postgres_url(postgres: EmbeddedPostgres) -> str:
+    return postgres.url
+
+
+@asynccontextmanager
+async def fresh_database(server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The address of a new, empty database, dropped afterwards whoever is still connected."""
+    name = f"test_{uuid4().hex}"
+    async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as connection:
+        await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield server.url_of(name)
+        await connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A fresh, empty database for one test."""
+    async with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A fresh, empty database for the tests of one module."""
+    async with fresh_database(postgres) as url:
+        yield url
