@@ -47,13 +47,14 @@ class Document(Aggregate):
         metadata: dict[str, Any]
 
     class Started(Event):
-        """A worker began to parse; `attempt` counts from 1."""
+        """A worker began, with the segments of an earlier attempt at stage indexing; `attempt` counts from 1."""
 
         TOPIC = "document.started.v1"
         attempt: int
+        stage: str
 
         def apply(self, document: Document) -> None:
-            document.status = "parsing"
+            document.status = self.stage
             document.attempt = self.attempt
 
     class Parsed(Event):
@@ -159,9 +160,9 @@ class Document(Aggregate):
         """Nothing more is to be done, unless somebody asks."""
         return self.deleted or self.status in ("completed", "error")
 
-    def start(self, at: datetime) -> None:
+    def start(self, at: datetime, *, stage: str) -> None:
         if not self.ended:
-            self.record(self.Started, at, attempt=self.attempt + 1)
+            self.record(self.Started, at, attempt=self.attempt + 1, stage=stage)
 
     def parsed(self, at: datetime, *, pages: int | None, characters: int) -> None:
         if not self.ended:

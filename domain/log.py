@@ -74,8 +74,13 @@ class Outcome:
 
     @property
     def originator_id(self) -> str:
-        """The command's id, under the name by which an event knows what it is about."""
+        """The command's id, under the name that an event has for what it is about."""
         return self.command
+
+    @property
+    def timestamp(self) -> datetime:
+        """The time, under the name that an event has for it."""
+        return self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one command: one message of `OUTCOMES`; its subject is `Subject(tenant, "command", command id)`."""
+    """The outcome of one command: one message of `OUTCOMES`, about `Subject(tenant, "command", command id)`."""
 
     subject: Subject
     events: tuple[Outcome]

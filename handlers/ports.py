@@ -5,6 +5,7 @@ Every adapter of a port passes the port's contract suite in tests/contracts.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -114,6 +115,16 @@ class Live(Protocol):
     async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
         """Publish on `live.<tenant>.<conversation>.<message>`, as JSON."""
         ...
+
+
+class Stops(Protocol):
+    """Tells a worker that someone asked for the end of an answer it gives."""
+
+    def watch(self, tenant: str, conversation: str, message: str) -> asyncio.Event:
+        """Set when the stop of the message is requested from now on."""
+        ...
+
+    def unwatch(self, tenant: str, conversation: str, message: str) -> None: ...
 
 
 class Vault(Protocol):

@@ -16,8 +16,8 @@ STOP_WORDS = frozenset(
         a about all also am an and any are as at be been being both but by can cannot could did do does doing done for
         from get give had has have having he her here hers him his how i if in into is it its just let many may me
         might mine more most much must my name no nor not of off on one only or our out over own please shall she
-        should so some such take takes tell than that the their them then there these they this those to too under until up us
-        very was we were what when where which while who whom whose why will with would you your yours
+        should so some such take takes tell than that the their them then there these they this those to too under
+        until up us very was we were what when where which while who whom whose why will with would you your yours
         """,
     )
 )

@@ -25,9 +25,10 @@ REMEMBERED = 1000
 """Latest commits whose ids a snapshot keeps, to recognise a cause that comes again."""
 
 
-class Change(NamedTuple):
-    """Where an aggregate stands after a change: at its commit, or at the last one if nothing changed."""
+class Change(NamedTuple, Generic[A]):
+    """An aggregate after a change, and where its commit is; where its last one is, if nothing changed."""
 
+    aggregate: A
     position: Position
     version: int
 
@@ -54,7 +55,7 @@ class Repository:
 
     async def change(
         self, kind: type[A], id: str, metadata: Metadata, decide: Callable[[A | None], A], *, new: bool = False
-    ) -> Change:
+    ) -> Change[A]:
         """Commit what `decide` does to the aggregate, under `metadata.id`: the same id again changes nothing.
 
         `new` says that there is hardly an aggregate yet, which saves a look. Changes of one aggregate by this process
@@ -67,11 +68,11 @@ class Repository:
                 loaded: Loaded[A] = Loaded() if new and not attempt else await self._load(kind, subject)
                 if metadata.id in loaded.commits:
                     sequence, version = loaded.commits[metadata.id]
-                    return Change(Position(EVENTS, sequence), version)
+                    return Change(cast("A", loaded.aggregate), Position(EVENTS, sequence), version)
                 aggregate = decide(loaded.aggregate)
                 events = aggregate.pending()
                 if not events:
-                    return Change(Position(EVENTS, loaded.sequence), aggregate.version)
+                    return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version)
                 try:
                     position = await self._store.append(subject, events, metadata, loaded.sequence)
                 except Conflict:
@@ -80,7 +81,7 @@ class Repository:
                 loaded.commits[metadata.id] = (position.sequence, aggregate.version)
                 if loaded.since_snapshot + 1 >= SNAPSHOT_EVERY:
                     await self._snapshot(subject, aggregate, position.sequence, loaded.commits)
-                return Change(position, aggregate.version)
+                return Change(aggregate, position, aggregate.version)
         raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
 
     async def _load(self, kind: type[A], subject: Subject) -> Loaded[A]:

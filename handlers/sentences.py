@@ -132,7 +132,7 @@ def scored(question: str, passages: Sequence[str]) -> list[Scored]:
             score *= (1 - 0.015 * min(passage, 20)) / (1 + len(held[position]) / 200)
             if not stated and (line.endswith(_QUESTION) or held[position] <= asked.keys()):
                 score *= 0.2
-            elif line.endswith(_ANNOUNCEMENT) or (position == 0 and len(lines) > 1 and _is_heading(line)):
+            if line.endswith(_ANNOUNCEMENT) or (position == 0 and len(lines) > 1 and _is_heading(line)):
                 score *= 0.5
             own = sum(asked[term] * part for term, part in matches[position].items())
             found.append(Scored(line, passage, position, score, share / whole, own / whole))
@@ -173,8 +173,8 @@ def _shares(asked: dict[str, float], lines: list[str], matches: list[dict[str, f
     for position, match in enumerate(matches):
         before = matches[position - 1] if position else {}
         after = matches[position + 1] if position + 1 < len(lines) else {}
-        leans = before and (_POINTING.match(lines[position]) or lines[position - 1].endswith(_QUESTION + _ANNOUNCEMENT))
-        near = 0.85 if leans else 0.4
+        led = bool(before) and lines[position - 1].endswith(_QUESTION + _ANNOUNCEMENT)
+        near = 1.0 if led else 0.85 if _POINTING.match(lines[position]) else 0.4
         yield sum(
             weight * max(match.get(term, 0.0), before.get(term, 0.0) * near, after.get(term, 0.0) * 0.2, anywhere[term])
             for term, weight in asked.items()

@@ -11,7 +11,7 @@ UNSPACED = (
 )
 """Signs of scripts that put no spaces between words (Korean is read as one), for a class in a regular expression."""
 
-WORD = re.compile(rf"[{UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{UNSPACED}])[^\W\d_])+")
+WORD = re.compile(rf"[\w.+-]+@[\w.-]+\w|[{UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{UNSPACED}])[^\W\d_])+")
 
 _PIECE = re.compile(rf"\s*(?:[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+|[^\w\s])|\s+")
 _THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")

@@ -77,8 +77,12 @@ class Daemon:
         try:
             process = psutil.Process(child.pid)
             record = {"pid": child.pid, "created": process.create_time(), "executable": process.exe()}
-        except psutil.Error as error:
-            raise self.failure("ended at once") from error
+        except psutil.Error:
+            record = {}
+        if not record.get("executable"):
+            child.kill()
+            child.wait()
+            raise self.failure("ended while it started")
         partial = self.pid_file.with_suffix(".partial")
         partial.write_text(json.dumps(record))
         partial.replace(self.pid_file)

@@ -1,4 +1,4 @@
-"""Real servers without an installation, on loopback, data in the home: NATS with JetStream, PostgreSQL with pgvector."""
+"""Real servers without an installation, on loopback, data in the home: NATS (JetStream) and PostgreSQL (pgvector)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ LOG_LIMIT = 16 * 2**20
 
 
 class EmbeddedNats:
-    """A NATS server with JetStream that syncs every write to disk before it is acknowledged."""
+    """A NATS server with JetStream that syncs every write to disk before it is acknowledged.
+
+    What it stores is encrypted with a key made from `secret.key` in the home: without that file it cannot be read.
+    """
 
     def __init__(self, home: Path, ready_within: float = 60.0) -> None:
         self.home = home.resolve()
@@ -63,8 +66,8 @@ class EmbeddedNats:
             configuration = self.home / "nats.conf"
             configuration.write_text(self.configuration())
             rotate(self.daemon.log)
-            self.daemon.start([nats_server(), "--config", str(configuration)], env=self._environment())
             try:
+                self.daemon.start([nats_server(), "--config", str(configuration)], env=self._environment())
                 await self._ready()
                 return
             except StartFailed:
@@ -83,12 +86,18 @@ class EmbeddedNats:
             "log_file": str(self.daemon.log),
             "logfile_size_limit": LOG_LIMIT,
             "logfile_max_num": 4,
-            "jetstream": {"store_dir": str(self.home / "nats"), "sync_interval": "always"},
+            "jetstream": {
+                "store_dir": str(self.home / "nats"),
+                "sync_interval": "always",
+                "cipher": "chacha",
+                "key": "$JETSTREAM_KEY",
+            },
         }
-        return json.dumps(settings, indent=2)
+        return json.dumps(settings, indent=2).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
 
     def _environment(self) -> dict[str, str]:
-        return dict(os.environ)
+        key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()
+        return {**os.environ, "JETSTREAM_KEY": key}
 
     async def _ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + self.ready_within
@@ -165,8 +174,8 @@ class EmbeddedPostgres:
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "postgres")
             rotate(self.daemon.log)
-            self.daemon.start(self.command(), env=postgres_environment(), user=user)
             try:
+                self.daemon.start(self.command(), env=postgres_environment(), user=user)
                 await self._ready()
                 return
             except StartFailed:

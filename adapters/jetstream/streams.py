@@ -77,7 +77,8 @@ STREAMS = [
 CONSUMERS = {
     "commands": (COMMANDS, "cmd.>"),
     "ingest": (EVENTS, "evt.*.document.*"),
-    "forget": (EVENTS, "evt.*.dataset.*"),
+    "forget_documents": (EVENTS, "evt.*.document.*"),
+    "forget_datasets": (EVENTS, "evt.*.dataset.*"),
     "answer": (EVENTS, "evt.*.conversation.*"),
 }
 """The durable consumers: name, stream and what it takes from it."""

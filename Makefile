@@ -1,0 +1,48 @@
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := domain handlers projections adapters ops
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench up down doctor clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: ## Make or update the environment .venv
+	@$(PYTHON) ops/install.py
+
+demo: install ## Ask three questions of the documents in examples/, with servers of its own
+	@$(BIN)/python -m ops.demo
+
+test: lint ## Check the code, then run all tests on real servers
+	@$(BIN)/pytest
+
+lint: install ## Check style, types and the layers of the imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports
+
+format: install ## Put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install ## Measure commands, answers, ingest and rebuild against the raw limits
+	@for what in commands answer ingest rebuild; do $(BIN)/python -m ops.bench $$what || exit 1; done
+
+up: install ## Start everything on this machine, in the background
+	@$(BIN)/headrace up --detach
+
+down: ## Stop what `make up` has started
+	@$(BIN)/headrace down
+
+doctor: ## Say what is reachable, what is wrong, and what to do about it
+	@$(BIN)/headrace doctor
+
+clean: ## Remove caches and built packages
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the environment and all data in .headrace too
+	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace down || true; fi
+	@rm -rf .venv .headrace

@@ -1,0 +1,95 @@
+"""The streams of the log as batches: each stream in order and whole, the streams side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from domain.log import Recorded
+from handlers.ports import Log
+
+BATCH = 5000
+"""Messages."""
+
+BLOBS = 256
+"""Blobs that the messages of a batch need; they are all in memory at once."""
+
+PERIOD_S = 0.05
+"""A batch follows the one before at this interval, or at once when it has been quiet for longer."""
+
+AHEAD = 4
+"""Chunks of a stream that are read before they are asked for."""
+
+
+class Gap(Exception):
+    """The log has lost messages: see `docs/operations.md` before anything else."""
+
+
+async def batches(
+    log: Log,
+    after: Mapping[str, int],
+    until: Mapping[str, int] | None,
+    blobs: Callable[[Recorded], Sequence[object]],
+) -> AsyncIterator[list[Recorded]]:
+    """What comes after these sequences, up to and including those of `until`, or for ever.
+
+    Raises: Gap when a stream skips a sequence or ends before `until`; what `log.read` raises.
+    """
+    chunks: asyncio.Queue[Sequence[Recorded] | Exception | None] = asyncio.Queue(AHEAD)
+    streams = [stream for stream in after if until is None or until[stream] > after[stream]]
+
+    async def pump(stream: str) -> None:
+        try:
+            async for chunk in _read(log, stream, after[stream], None if until is None else until[stream]):
+                await chunks.put(chunk)
+            await chunks.put(None)
+        except Exception as error:
+            await chunks.put(error)
+
+    pumps = [asyncio.create_task(pump(stream), name=f"read {stream}") for stream in streams]
+    pending: deque[Recorded] = deque()
+    running, last = len(pumps), 0.0
+    try:
+        while running or pending:
+            if until is None and (wait := last + PERIOD_S - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            while running and (not pending or (len(pending) < BATCH and not chunks.empty())):
+                match await chunks.get():
+                    case None:
+                        running -= 1
+                    case Exception() as error:
+                        raise error
+                    case chunk:
+                        pending.extend(chunk)
+            last = time.monotonic()
+            batch: list[Recorded] = []
+            needed = 0
+            while pending and len(batch) < BATCH and needed < BLOBS:
+                needed += len(blobs(pending[0]))
+                batch.append(pending.popleft())
+            if batch:
+                yield batch
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncIterator[Sequence[Recorded]]:
+    chunks = log.read(stream, after, follow=until is None)
+    try:
+        async for chunk in chunks:
+            for message in chunk:
+                if message.position.sequence != after + 1:
+                    raise Gap(f"Stream {stream} goes from {after} to {message.position.sequence}: messages are lost.")
+                after += 1
+            if until is None or after < until:
+                yield chunk
+            else:
+                yield chunk[: len(chunk) - (after - until)]
+                return
+    finally:
+        await chunks.aclose()
+    raise Gap(f"Stream {stream} ends at {after}, and the tables are further: at {until}.")

@@ -1,0 +1,159 @@
+"""The tables of the read models in PostgreSQL: made, compared, waited for. Never migrated: `rebuild` makes them anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from psycopg import AsyncConnection, errors
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
+
+from domain.log import EVENTS, OUTCOMES, Position
+from projections.catalog import READ_MODELS
+from projections.read_model import ReadModel
+
+SCHEMA = "headrace"
+NEXT = "headrace_next"
+"""Where tables are made anew, before they are swapped in."""
+
+READER = "headrace_reader"
+"""The role that can read the tables, and how far they are, and nothing else."""
+
+STREAMS = (EVENTS, OUTCOMES)
+
+SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK = (0x6865616472616365 + number for number in range(3))
+"""Advisory locks of the database."""
+
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+_SET_UP = b"""
+CREATE SCHEMA IF NOT EXISTS headrace;
+COMMENT ON SCHEMA headrace IS 'Read tables of Headrace. Nothing here is the record: all of it is rebuilt from the log.';
+CREATE SCHEMA IF NOT EXISTS headrace_projection;
+COMMENT ON SCHEMA headrace_projection IS 'How far the tables in schema headrace are.';
+CREATE TABLE IF NOT EXISTS headrace_projection.checkpoints (stream text PRIMARY KEY, sequence bigint NOT NULL);
+COMMENT ON TABLE headrace_projection.checkpoints IS 'How much of each stream is in the tables.';
+COMMENT ON COLUMN headrace_projection.checkpoints.stream IS 'Stream of the log.';
+COMMENT ON COLUMN headrace_projection.checkpoints.sequence IS 'Sequence of its last message that is in the tables.';
+INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
+GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
+"""
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """A connection that commits without waiting for the disk: what a crash takes away, the log brings back."""
+    async with await AsyncConnection.connect(url, autocommit=True, application_name="headrace") as connection:
+        await connection.execute("SET synchronous_commit = off; SET timezone = 'UTC'; SET client_min_messages = warning")
+        yield connection
+
+
+async def set_up(url: str) -> None:
+    """Make what is missing: schemas, the reader's role, and the tables as long as nothing is in them.
+
+    Safe to call from several processes at once. Tables that must be rebuilt are left to `rebuild`.
+    """
+    async with connect(url) as connection:
+        await _make_role(connection)
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
+            await connection.execute(_SET_UP)
+            outdated = await stale(connection)
+            if not any((await positions(connection)).values()):
+                for model in outdated:
+                    await connection.execute(SQL("DROP TABLE IF EXISTS {} CASCADE").format(name(model)))
+                    await make_table(connection, model, SCHEMA)
+                outdated = []
+            for model in READ_MODELS:
+                if model not in outdated:
+                    await finish_table(connection, model, SCHEMA)
+
+
+async def _make_role(connection: AsyncConnection[TupleRow]) -> None:
+    found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,))
+    if not found.rowcount:
+        try:
+            await connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(READER)))
+        except (errors.DuplicateObject, errors.UniqueViolation):
+            pass  # the set-up of another database of this server was faster
+
+
+async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
+    """The table alone, empty; `finish_table` adds what is quicker to make when the rows are in."""
+    table = model.table.to_metadata(MetaData(), schema=schema)
+    await connection.execute(_sql(CreateTable(table)))
+    grant = SQL("GRANT SELECT ON {} TO {}").format(name(model, schema), Identifier(READER))
+    await connection.execute(grant)
+
+
+async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
+    """Its indexes and comments."""
+    table = model.table.to_metadata(MetaData(), schema=schema)
+    statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in table.indexes]
+    statements += [SetTableComment(table), *map(SetColumnComment, table.columns)]
+    await connection.execute(b";".join(map(_sql, statements)))
+
+
+def _sql(statement: ExecutableDDLElement) -> bytes:
+    return str(statement.compile(dialect=_DIALECT)).encode()
+
+
+def name(model: ReadModel, schema: str = SCHEMA) -> Identifier:
+    return Identifier(schema, model.name)
+
+
+async def stale(connection: AsyncConnection[TupleRow]) -> list[ReadModel]:
+    """The read models whose tables are missing, or have other columns than this version's."""
+    cursor = await connection.execute(
+        """SELECT relname, array_agg(ARRAY[attname, format_type(atttypid, atttypmod), attnotnull::text] ORDER BY attnum)
+        FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
+        WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped GROUP BY 1""",
+        (SCHEMA,),
+    )
+    found = dict(await cursor.fetchall())
+    return [model for model in READ_MODELS if found.get(model.name) != _columns(model)]
+
+
+def _columns(model: ReadModel) -> list[list[str]]:
+    return [
+        [
+            column.name,
+            column.type.compile(_DIALECT).partition(" COLLATE ")[0].lower(),
+            "false" if column.nullable else "true",
+        ]
+        for column in model.table.columns
+    ]
+
+
+async def positions(connection: AsyncConnection[TupleRow], *, lock: bool = False) -> dict[str, int]:
+    """How much of each stream is in the tables; with `lock`, nobody else moves on before the transaction ends."""
+    query = "SELECT stream, sequence FROM headrace_projection.checkpoints ORDER BY stream"
+    cursor = await connection.execute(f"{query} FOR UPDATE" if lock else query)
+    return dict(await cursor.fetchall())
+
+
+async def wait_for(url: str, position: Position, timeout_s: float = 30.0) -> None:
+    """Wait until the tables hold what was recorded at this position. Raises: TimeoutError."""
+    async with asyncio.timeout(timeout_s), connect(url) as connection:
+        while (await positions(connection))[position.stream] < position.sequence:
+            await asyncio.sleep(0.01)
+
+
+async def table_digests(url: str, schema: str = SCHEMA) -> dict[str, str]:
+    """For every table, its number of rows and a digest of all they hold: equal tables have equal digests."""
+    async with connect(url) as connection, connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        return {model.name: await _digest(connection, model, schema) for model in READ_MODELS}
+
+
+async def _digest(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> str:
+    query = SQL("SELECT count(*) || ' ' || md5(coalesce(string_agg(md5(t::text), '' ORDER BY tenant_id, {}), '')) FROM {} t")
+    cursor = await connection.execute(query.format(Identifier(model.key), name(model, schema)))
+    rows: Iterable[tuple[str]] = await cursor.fetchall()
+    return next(iter(rows))[0]

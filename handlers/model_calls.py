@@ -1,0 +1,233 @@
+"""Puts every model call on record: an event before it is sent, and one after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.conversation import Usage
+from domain.model_call import ModelCall
+from handlers.ports import (
+    ChatModel,
+    ChatRequest,
+    ChatUsage,
+    Delta,
+    Embedder,
+    Metadata,
+    ModelError,
+    Unavailable,
+    Vectors,
+    commit_id,
+)
+from handlers.prompt import estimate
+from handlers.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a call is made for: the message that led to it, and the noun it serves, in its n-th attempt."""
+
+    metadata: Metadata
+    noun: str
+    id: str
+    attempt: int
+
+    def call(self, step: str, attempt: int | None = None) -> str:
+        """The id of the call that an attempt (this one by default) makes in this step."""
+        return commit_id(self.id, f"{step}:{attempt or self.attempt}")
+
+
+class ModelCalls:
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def request(self, cause: Cause, step: str, *, kind: str, provider: str, model: str, request: Any) -> str:
+        """Put on record that the call is about to be sent; returns its id."""
+        id = cause.call(step)
+        at = datetime.now(UTC)
+
+        def decide(call: ModelCall | None) -> ModelCall:
+            return call or ModelCall.request(
+                id,
+                at,
+                kind=kind,
+                provider=provider,
+                model=model,
+                cause_noun=cause.noun,
+                cause_id=cause.id,
+                request=request,
+            )
+
+        await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
+        return id
+
+    async def complete(
+        self,
+        cause: Cause,
+        id: str,
+        *,
+        response: str,
+        finish_reason: str | None,
+        usage: Usage,
+        first_token_ms: float | None,
+        duration_ms: float,
+    ) -> None:
+        at = datetime.now(UTC)
+        await self._end(
+            cause,
+            id,
+            lambda call: call.complete(
+                at,
+                response=response,
+                finish_reason=finish_reason,
+                usage=usage,
+                first_token_ms=first_token_ms,
+                duration_ms=duration_ms,
+            ),
+        )
+
+    async def fail(
+        self, cause: Cause, id: str, *, code: str, reason: str, response: str = "", duration_ms: float | None = None
+    ) -> None:
+        at = datetime.now(UTC)
+        await self._end(
+            cause,
+            id,
+            lambda call: call.fail(at, code=code, reason=reason, response=response, duration_ms=duration_ms),
+        )
+
+    async def cancel(self, cause: Cause, id: str, *, response: str, duration_ms: float) -> None:
+        at = datetime.now(UTC)
+        await self._end(cause, id, lambda call: call.cancel(at, response=response, duration_ms=duration_ms))
+
+    async def lose(self, cause: Cause, step: str) -> None:
+        """End what earlier attempts left open: nobody knows any more whether the model answered."""
+        for attempt in range(1, cause.attempt):
+            id = cause.call(step, attempt)
+            call = await self._repository.get(ModelCall, cause.metadata.tenant, id)
+            if call and call.status == "requested":
+                await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+
+    async def embed(
+        self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
+    ) -> Vectors:
+        """Embed, on record. Raises: Unavailable, when the record says so too."""
+        tokens = sum(map(len, token_ids))
+        request = {"texts": len(token_ids), "tokens": tokens}
+        provider, model = "builtin", embedder.identity
+        id = await self.request(cause, step, kind="embedding", provider=provider, model=model, request=request)
+        began = time.perf_counter()
+        try:
+            vectors = await embedder.embed(token_ids, urgent=urgent)
+        except Unavailable as error:
+            await self.fail(cause, id, code="unreachable", reason=str(error), duration_ms=milliseconds(began))
+            raise
+        await self.complete(
+            cause,
+            id,
+            response="",
+            finish_reason=None,
+            usage=Usage(prompt_tokens=tokens, completion_tokens=0, estimated=False),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+        )
+        return vectors
+
+    def chat(self, cause: Cause, provider: str, client: ChatModel, request: ChatRequest, prompt_tokens: int) -> Chat:
+        """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count."""
+        return Chat(self, cause, provider, client, request, prompt_tokens)
+
+    async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
+        def decide(call: ModelCall | None) -> ModelCall:
+            if call is None:
+                raise ModelError("not_found", f"Model call {id} was never requested.")
+            verb(call)
+            return call
+
+        await self._repository.change(ModelCall, id, _metadata(cause, id, "end"), decide)
+
+
+class Chat:
+    """A call of a chat model: `usage` is None until it has completed."""
+
+    def __init__(
+        self,
+        calls: ModelCalls,
+        cause: Cause,
+        provider: str,
+        client: ChatModel,
+        request: ChatRequest,
+        prompt_tokens: int,
+    ) -> None:
+        self._calls = calls
+        self._cause = cause
+        self._provider = provider
+        self._client = client
+        self._request = request
+        self._prompt_tokens = prompt_tokens
+        self.id = cause.call("chat")
+        self.usage: Usage | None = None
+
+    async def texts(self) -> AsyncGenerator[str]:
+        """The answer as it comes; closed or cancelled before its end, the call is cancelled. Raises: ModelError."""
+        request = self._request
+        sent = {
+            "messages": [message._asdict() for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "parameters": request.parameters,
+        }
+        await self._calls.request(
+            self._cause, "chat", kind="chat", provider=self._provider, model=request.model, request=sent
+        )
+        began, first, said, last = time.perf_counter(), None, "", Delta()
+        try:
+            async for delta in self._client.stream(request):
+                if delta.text:
+                    first = first or milliseconds(began)
+                    said += delta.text
+                    yield delta.text
+                last = Delta("", delta.finish_reason or last.finish_reason, delta.usage or last.usage)
+        except ModelError as error:
+            await self._calls.fail(
+                self._cause,
+                self.id,
+                code=error.code,
+                reason=error.reason,
+                response=said,
+                duration_ms=milliseconds(began),
+            )
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
+            raise
+        usage = self._usage(last.usage, said)
+        await self._calls.complete(
+            self._cause,
+            self.id,
+            response=said,
+            finish_reason=last.finish_reason,
+            usage=usage,
+            first_token_ms=first,
+            duration_ms=milliseconds(began),
+        )
+        self.usage = usage
+
+    def _usage(self, counted: ChatUsage | None, said: str) -> Usage:
+        if counted:
+            return Usage(
+                prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens, estimated=False
+            )
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=estimate(said), estimated=True)
+
+
+def _metadata(cause: Cause, call: str, step: str) -> Metadata:
+    return cause.metadata.caused(commit_id(cause.metadata.id, f"{call}:{step}"))
+
+
+def milliseconds(began: float) -> float:
+    """Milliseconds since a reading of time.perf_counter()."""
+    return round((time.perf_counter() - began) * 1000, 3)

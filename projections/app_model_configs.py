@@ -1,0 +1,54 @@
+"""Every configuration that an app ever had: the table `app_model_configs`."""
+
+from __future__ import annotations
+
+from uuid import NAMESPACE_OID, uuid5
+
+from sqlalchemy import Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.app import App
+from domain.log import Recorded
+from projections.read_model import Id, ReadModel, Row, Time, key, required
+
+app_model_configs = ReadModel(
+    "app_model_configs",
+    "Configurations of apps, one row each. They never change; apps.app_model_config_id names the newest.",
+    key("id", "Configuration."),
+    required("app_id", Id, "App, in apps."),
+    required("number", Integer, "Counts the configurations of the app from 1."),
+    required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
+    required("model_id", Text, "Name of the model at its provider."),
+    required("configs", JSONB, "Of the model: max_tokens and context_window in tokens, and parameters as sent to it."),
+    required("pre_prompt", Text, "Instructions to the model; {{name}} stands for a variable."),
+    required("user_input_form", JSONB, "Variables that the asker fills in: a list of name, required and default."),
+    required("dataset_configs", JSONB, "Where and how it looks things up: datasets (ids) and retrieval settings."),
+    required("created_by", Text, "Who configured the app."),
+    required("created_at", Time, "When the app was configured."),
+)
+app_model_configs.clears(App.Deleted, column="app_id")
+
+
+def configuration_id(app: str, number: int) -> str:
+    return str(uuid5(NAMESPACE_OID, f"app_model_config/{app}/{number}"))
+
+
+@app_model_configs.makes(App.Configured)
+def configured(event: App.Configured, message: Recorded) -> Row:
+    model = event.model
+    return {
+        "id": configuration_id(event.originator_id, event.number),
+        "app_id": event.originator_id,
+        "number": event.number,
+        "provider": model["provider"],
+        "model_id": model["name"],
+        "configs": {
+            "max_tokens": model["max_tokens"],
+            "context_window": model["context_window"],
+            "parameters": model["parameters"],
+        },
+        "pre_prompt": event.prompt,
+        "user_input_form": event.variables,
+        "dataset_configs": {"datasets": event.datasets, "retrieval": event.retrieval},
+        "created_by": message.metadata.actor,
+    }

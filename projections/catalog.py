@@ -1,0 +1,39 @@
+"""All read models, and all events that they know."""
+
+from projections.app_model_configs import app_model_configs
+from projections.apps import apps
+from projections.commands import commands
+from projections.conversations import conversations
+from projections.dataset_retriever_resources import dataset_retriever_resources
+from projections.datasets import datasets
+from projections.document_segments import document_segments
+from projections.documents import documents
+from projections.end_users import end_users
+from projections.message_feedbacks import message_feedbacks
+from projections.messages import messages
+from projections.model_calls import model_calls
+from projections.providers import providers
+from projections.read_model import ReadModel
+
+READ_MODELS: tuple[ReadModel, ...] = (
+    apps,
+    app_model_configs,
+    datasets,
+    documents,
+    document_segments,
+    conversations,
+    messages,
+    message_feedbacks,
+    dataset_retriever_resources,
+    end_users,
+    providers,
+    commands,
+    model_calls,
+)
+"""Every table of schema `headrace`."""
+
+IGNORED: frozenset[type] = frozenset()
+"""Events that are in no table, on purpose."""
+
+KNOWN: frozenset[type] = IGNORED | {event for model in READ_MODELS for event, _ in model.rules}
+"""Every event that a projector may meet."""

@@ -1,0 +1,48 @@
+"""What became of every command: the table `commands`."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.log import Outcome, Recorded
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+
+commands = ReadModel(
+    "commands",
+    "Commands, and what became of each. Here log_position counts in the stream OUTCOMES.",
+    key("id", "Command."),
+    required("name", Text, "What was asked for: noun.verb."),
+    required("status", Text, "accepted or rejected."),
+    optional("code", Text, "Rule that it broke, for programs; null when accepted."),
+    optional("message", Text, "Rule that it broke and what to do, for people; null when accepted."),
+    optional("field", Text, "Field at fault; null when no single one is."),
+    optional("stream", Text, "Stream of its commit; null when rejected."),
+    optional("sequence", BigInteger, "Sequence of its commit in that stream; null when rejected."),
+    optional("version", BigInteger, "Version of what it changed, after it; null when rejected."),
+    required("ids", JSONB, "Ids of what it created or changed, by noun."),
+    required("correlation_id", Id, "Command that began the chain of causes that this one belongs to."),
+    required("actor", Text, "Who sent it."),
+    optional("excerpt", Text, "Beginning of what was sent, where it could not be understood."),
+    required("created_at", Time, "When it was decided."),
+)
+
+
+@commands.makes(Outcome)
+def decided(outcome: Outcome, message: Recorded) -> Row:
+    stream, sequence = outcome.position or (None, None)
+    return {
+        "id": outcome.command,
+        "name": outcome.name,
+        "status": outcome.status,
+        "code": outcome.code,
+        "message": outcome.message,
+        "field": outcome.field,
+        "stream": stream,
+        "sequence": sequence,
+        "version": outcome.version,
+        "ids": outcome.ids,
+        "correlation_id": outcome.metadata.correlation,
+        "actor": outcome.metadata.actor,
+        "excerpt": outcome.excerpt,
+    }

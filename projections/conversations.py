@@ -1,0 +1,47 @@
+"""Conversations: the table `conversations`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Integer, Text
+
+from domain.app import App
+from domain.conversation import Conversation
+from domain.log import Recorded
+from projections.apps import apps
+from projections.end_users import end_user_id
+from projections.read_model import Id, ReadModel, Row, Time, key, required
+
+conversations = ReadModel(
+    "conversations",
+    "Conversations of end users with apps. A deleted conversation, or one with a deleted app, has no row.",
+    key("id", "Conversation."),
+    required("app_id", Id, "App that answers, in apps."),
+    required("name", Text, "Name: as given, or made from the first question."),
+    required("from_end_user_id", Id, "Who asks, in end_users."),
+    required("dialogue_count", Integer, "Questions asked so far."),
+    required("created_at", Time, "When it began."),
+    required("updated_at", Time, "When a question was last asked, or the name changed."),
+)
+conversations.clears(Conversation.Deleted)
+conversations.clears(App.Deleted, column="app_id")
+
+
+@conversations.makes(Conversation.Started, within=(apps, lambda event: event.app))
+def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
+    return {
+        "id": event.originator_id,
+        "app_id": event.app,
+        "name": event.name,
+        "from_end_user_id": end_user_id(event.app, event.user),
+        "dialogue_count": 0,
+    }
+
+
+@conversations.changes(Conversation.Asked)
+def asked(row: Row, event: Conversation.Asked, message: Recorded) -> Row:
+    return {"dialogue_count": row["dialogue_count"] + 1}
+
+
+@conversations.changes(Conversation.Renamed)
+def renamed(row: Row, event: Conversation.Renamed, message: Recorded) -> Row:
+    return {"name": event.name}

@@ -1,0 +1,31 @@
+"""Knowledge bases: the table `datasets`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Text
+
+from domain.dataset import Dataset
+from domain.log import Recorded
+from projections.read_model import ReadModel, Row, Time, key, required
+
+datasets = ReadModel(
+    "datasets",
+    "Knowledge bases: each holds documents that apps answer from. A deleted one has no row.",
+    key("id", "Dataset."),
+    required("name", Text, "Name, as given."),
+    required("description", Text, "Description, as given; empty when none was."),
+    required("created_by", Text, "Who created it."),
+    required("created_at", Time, "When it was created."),
+    required("updated_at", Time, "When it last changed."),
+)
+datasets.clears(Dataset.Deleted)
+
+
+@datasets.makes(Dataset.Created)
+def created(event: Dataset.Created, message: Recorded) -> Row:
+    return {
+        "id": event.originator_id,
+        "name": event.name,
+        "description": event.description,
+        "created_by": message.metadata.actor,
+    }

@@ -1,0 +1,37 @@
+"""Who asks: the table `end_users`."""
+
+from __future__ import annotations
+
+from uuid import NAMESPACE_OID, uuid5
+
+from sqlalchemy import Text
+
+from domain.app import App
+from domain.conversation import Conversation
+from domain.log import Recorded
+from projections.apps import apps
+from projections.read_model import Id, ReadModel, Row, Time, key, required
+
+
+def end_user_id(app: str, user: str) -> str:
+    return str(uuid5(NAMESPACE_OID, f"end_user/{app}/{user}"))
+
+
+end_users = ReadModel(
+    "end_users",
+    "End users of apps, one row for each user name that asked an app. They go when the app is deleted.",
+    key("id", "End user."),
+    required("app_id", Id, "App that was asked, in apps."),
+    required("session_id", Text, "User, as named by who asks for them."),
+    required("created_at", Time, "When the user first asked the app."),
+)
+end_users.clears(App.Deleted, column="app_id")
+
+
+@end_users.makes(
+    Conversation.Started,
+    within=(apps, lambda event: event.app),
+    unless=(end_users, lambda event: end_user_id(event.app, event.user)),
+)
+def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
+    return {"id": end_user_id(event.app, event.user), "app_id": event.app, "session_id": event.user}

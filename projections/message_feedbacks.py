@@ -1,0 +1,47 @@
+"""What users think of answers: the table `message_feedbacks`."""
+
+from __future__ import annotations
+
+from uuid import NAMESPACE_OID, uuid5
+
+from sqlalchemy import Text
+
+from domain.app import App
+from domain.conversation import Conversation
+from domain.log import Recorded
+from projections.messages import message_of, messages
+from projections.read_model import Id, ReadModel, Row, Time, key, required
+
+message_feedbacks = ReadModel(
+    "message_feedbacks",
+    "Ratings of answers, at most one a message: the newest. A rating that was taken back has no row; "
+    "the others go with their conversation or app.",
+    key("id", "Feedback."),
+    required("app_id", Id, "App, in apps."),
+    required("conversation_id", Id, "Conversation, in conversations."),
+    required("message_id", Id, "Message that was rated, in messages."),
+    required("rating", Text, "like or dislike."),
+    required("content", Text, "Words that came with it; empty when none did."),
+    required("created_by", Text, "Who rated."),
+    required("created_at", Time, "When the message was rated."),
+)
+message_feedbacks.clears(Conversation.Rated, column="message_id", pick=message_of)
+message_feedbacks.clears(Conversation.Deleted, column="conversation_id")
+message_feedbacks.clears(App.Deleted, column="app_id")
+
+
+@message_feedbacks.makes(Conversation.Rated, within=(messages, message_of))
+def rated(event: Conversation.Rated, message: Recorded, rated: Row) -> list[Row]:
+    if event.rating is None:
+        return []
+    return [
+        {
+            "id": str(uuid5(NAMESPACE_OID, f"message_feedback/{event.message}")),
+            "app_id": event.app,
+            "conversation_id": event.originator_id,
+            "message_id": event.message,
+            "rating": event.rating,
+            "content": event.content,
+            "created_by": message.metadata.actor,
+        }
+    ]

@@ -1,0 +1,102 @@
+"""Questions and their answers: the table `messages`."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Double, Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.app import App
+from domain.conversation import Conversation
+from domain.log import Recorded
+from projections.app_model_configs import configuration_id
+from projections.conversations import conversations
+from projections.end_users import end_user_id
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+
+messages = ReadModel(
+    "messages",
+    "Questions, each with its answer as far as there is one. They go with their conversation or app.",
+    key("id", "Message."),
+    required("app_id", Id, "App that answers, in apps."),
+    required("conversation_id", Id, "Conversation, in conversations."),
+    optional("parent_message_id", Id, "Message before this one in the conversation; null for the first."),
+    required("app_model_config_id", Id, "Configuration that it is answered by, in app_model_configs."),
+    required("app_model_config_number", Integer, "Number of that configuration."),
+    required("from_end_user_id", Id, "Who asked, in end_users."),
+    required("query", Text, "Question."),
+    required("inputs", JSONB, "Values of the app's variables."),
+    required("status", Text, "asked, answering, answered, failed or stopped."),
+    required("attempt", Integer, "How often a worker began to answer; 0 while none has yet."),
+    required("answer", Text, "Answer; empty before, and as far as it came when it failed or was stopped."),
+    optional("error_code", Text, "Why there is no answer, for programs; null when none is missing."),
+    optional("error", Text, "Why there is no answer, for people; null when none is missing."),
+    optional("message_tokens", BigInteger, "Tokens of the prompt; null before the answer."),
+    optional("answer_tokens", BigInteger, "Tokens of the answer; null before it."),
+    optional("tokens_estimated", Boolean, "The model's server did not count the tokens; null before the answer."),
+    optional("segments_cut", Integer, "Segments that did not fit the context window; null before the answer."),
+    optional("messages_cut", Integer, "Earlier messages that did not fit the context window; null before the answer."),
+    optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before."),
+    optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
+    optional("stop_requested_at", Time, "When someone asked for the answer to end; null when nobody did."),
+    required("created_at", Time, "When it was asked."),
+    required("updated_at", Time, "When it last changed."),
+)
+messages.clears(Conversation.Deleted, column="conversation_id")
+messages.clears(App.Deleted, column="app_id")
+
+
+def message_of(event: Conversation.Answered | Conversation.Rated) -> str:
+    return event.message
+
+
+@messages.makes(Conversation.Asked, within=(conversations, originator))
+def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Row:
+    return {
+        "id": event.message,
+        "app_id": event.app,
+        "conversation_id": event.originator_id,
+        "parent_message_id": event.parent,
+        "app_model_config_id": configuration_id(event.app, event.configuration),
+        "app_model_config_number": event.configuration,
+        "from_end_user_id": end_user_id(event.app, event.user),
+        "query": event.query,
+        "inputs": event.inputs,
+        "status": "asked",
+        "attempt": 0,
+        "answer": "",
+    }
+
+
+@messages.changes(Conversation.Answering, pick=message_of)
+def answering(row: Row, event: Conversation.Answering, message: Recorded) -> Row:
+    return {"status": "answering", "attempt": event.attempt}
+
+
+@messages.changes(Conversation.Answered, pick=message_of)
+def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
+    return {
+        "status": "answered",
+        "answer": event.answer,
+        "message_tokens": event.usage["prompt_tokens"],
+        "answer_tokens": event.usage["completion_tokens"],
+        "tokens_estimated": event.usage["estimated"],
+        "segments_cut": event.cut["segments"],
+        "messages_cut": event.cut["messages"],
+        "model_call_id": event.model_call,
+        "provider_response_latency": event.duration_ms / 1000,
+    }
+
+
+@messages.changes(Conversation.Failed, pick=message_of)
+def failed(row: Row, event: Conversation.Failed, message: Recorded) -> Row:
+    return {"status": "failed", "answer": event.answer, "error_code": event.code, "error": event.reason}
+
+
+@messages.changes(Conversation.StopRequested, pick=message_of)
+def stop_requested(row: Row, event: Conversation.StopRequested, message: Recorded) -> Row:
+    return {"stop_requested_at": event.timestamp}
+
+
+@messages.changes(Conversation.Stopped, pick=message_of)
+def stopped(row: Row, event: Conversation.Stopped, message: Recorded) -> Row:
+    return {"status": "stopped", "answer": event.answer}

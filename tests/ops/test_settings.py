@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ops.settings import InvalidSetting, NotRunning, Settings, secret
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("HEADRACE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_nothing_has_to_be_set(tmp_path: Path) -> None:
+    settings = Settings.load()
+    assert settings.home == tmp_path / ".headrace"
+    assert (settings.tenant, settings.nats_url, settings.postgres_url) == ("default", "", "")
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_command_line_goes_before_variables_and_variables_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "here"
+    home.mkdir()
+    (home / "headrace.toml").write_text('tenant = "file"\nreplicas = 3\nlog_level = "debug"\n')
+    monkeypatch.setenv("HEADRACE_HOME", str(home))
+    monkeypatch.setenv("HEADRACE_TENANT", "variable")
+    monkeypatch.setenv("HEADRACE_LOG_LEVEL", "warning")
+    settings = Settings.load(tenant="given", log_level=None)
+    assert (settings.tenant, settings.log_level, settings.replicas) == ("given", "warning", 3)
+
+
+def test_a_named_file_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('home = "elsewhere"\n')
+    monkeypatch.setenv("HEADRACE_CONFIG", str(tmp_path / "mine.toml"))
+    assert Settings.load().home == tmp_path / "elsewhere"
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_TENANT", "")
+    assert Settings.load().tenant == "default"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("TENANT", "No Spaces", r"HEADRACE_TENANT is not usable: string should match pattern"),
+        ("MODEL_TIMEOUT_S", "soon", r"HEADRACE_MODEL_TIMEOUT_S is not usable: input should be a valid number"),
+        ("MODEL_TIMEOUT_S", "0", r"HEADRACE_MODEL_TIMEOUT_S is not usable: input should be greater than 0"),
+        ("NATS_URL", "localhost:4222", r"HEADRACE_NATS_URL is not usable: must be like nats://host:4222\."),
+        ("POSTGRES_URL", "mysql://x", r"HEADRACE_POSTGRES_URL is not usable: must be like postgresql://"),
+        ("SECRET_KEY", "short", r"HEADRACE_SECRET_KEY is not usable: must have 16 characters or more\."),
+        ("NATS_ULR", "nats://x", r"HEADRACE_NATS_ULR is not a setting: did you mean HEADRACE_NATS_URL\?"),
+        ("CONFIG", "missing.toml", r"HEADRACE_CONFIG names missing\.toml, which is not a file\."),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, rule: str
+) -> None:
+    monkeypatch.setenv(f"HEADRACE_{name}", value)
+    with pytest.raises(InvalidSetting, match=rf"^{rule}") as caught:
+        Settings.load()
+    assert "\n" not in str(caught.value)
+    assert name != "SECRET_KEY" or value not in str(caught.value).replace("shorter", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ('tennant = "x"', r"tennant in .*headrace\.toml is not a setting\."),
+        ("replicas = 9", r"replicas in .*headrace\.toml is not usable: input should be less than or equal to 5\."),
+        ("replicas = ", r".*headrace\.toml cannot be read: "),
+    ],
+)
+def test_a_bad_line_of_the_file_is_named_with_its_rule(tmp_path: Path, text: str, rule: str) -> None:
+    (tmp_path / "headrace.toml").write_text(text)
+    with pytest.raises(InvalidSetting, match=rule):
+        Settings.load(home=tmp_path)
+
+
+def test_a_bad_option_is_named_as_an_option() -> None:
+    with pytest.raises(InvalidSetting, match=r"^--tenant is not usable"):
+        Settings.load(tenant="A B")
+
+
+def test_the_addresses_of_running_servers_are_found(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, nats_url="nats://mine:4222")
+    with pytest.raises(NotRunning, match=r"headrace up.*HEADRACE_POSTGRES_URL"):
+        settings.located()
+    settings.run_file.write_text(json.dumps({"nats_url": "nats://theirs:1", "postgres_url": "postgresql://there/x"}))
+    located = settings.located()
+    assert (located.nats_url, located.postgres_url) == ("nats://mine:4222", "postgresql://there/x")
+
+
+def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    made = secret(path)
+    assert len(bytes.fromhex(made)) == 32
+    assert secret(path) == made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_secret_is_the_one_that_is_set_or_that_of_the_home(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, secret_key="0123456789abcdef")
+    assert settings.secret() == b"0123456789abcdef"
+    assert "0123456789abcdef" not in repr(settings)
+    assert Settings.load(home=tmp_path).secret().decode() == (tmp_path / "secret.key").read_text()
