@@ -15,7 +15,7 @@ NOTHING = "I found nothing in the documents that answers this question."
 
 def count(text: str) -> int:
     """The model's tokens: words and marks."""
-    return len(pieces(text))
+    return sum(not piece.isspace() for piece in pieces(text))
 
 
 class Extractive:

@@ -17,7 +17,7 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client, OpenAIError, omit
 
 from adapters.faults import Fault, fault_of
-from handlers.ports import ChatRequest, ChatUsage, Delta
+from handlers.ports import ChatRequest, ChatUsage, Delta, ModelError
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
 """Parameters of a request that are not for an app to set."""
@@ -58,26 +58,15 @@ class OpenAICompatible:
     """
 
     def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
-        self._address = _shown(base_url)
+        """Raises: ModelError `unreachable` when the base URL is none."""
+        self._address = address(base_url)
         self._key = key
         self._patience = patience
         self._counts_usage = True
         self._limit = "max_tokens"
-        try:
-            self._client = AsyncOpenAI(
-                base_url=base_url,
-                api_key=key or "none",
-                max_retries=0,
-                http_client=DefaultAsyncHttpx2Client(
-                    verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect)
-                ),
-            )
-        except httpx2.InvalidURL:
-            fault = Fault("unreachable", f"{self._address} is not an address of a server.")
-        else:
-            self._client.organization = self._client.project = None
-            return
-        raise fault.error
+        http = DefaultAsyncHttpx2Client(verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect))
+        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=http)
+        self._client.organization = self._client.project = None
 
     async def close(self) -> None:
         await self._client.close()
@@ -103,11 +92,11 @@ class OpenAICompatible:
             if not arrived and self._learns(body, fault):
                 continue
             tries += 1
-            pause = fault.pause or self._patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
             if arrived or not fault.passing or tries >= self._patience.tries:
                 break
+            pause = fault.pause or self._patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
             if pause > self._patience.longest_pause or now() + pause > deadline:
-                fault = fault._replace(reason=f"{fault.reason} It asked to wait {pause:.0f} s, which is too long.")
+                fault = fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.")
                 break
             await asyncio.sleep(pause)
         # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
@@ -224,14 +213,17 @@ class Piece(NamedTuple):
         return cls(text, alive, choice.get("finish_reason"), usage)
 
 
-def _shown(base_url: str) -> str:
-    """An address without the credentials and the query that it may hold."""
+def address(base_url: str) -> str:
+    """A base URL without the credentials and the query that it may hold. Raises: ModelError."""
     try:
         parts = urlsplit(base_url)
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if parts.hostname else "The provider's base URL"
-    except ValueError:
-        return "The provider's base URL"
+        httpx2.URL(base_url)
+    except (ValueError, httpx2.InvalidURL):
+        parts = urlsplit("")
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
 
 
 @cache

@@ -25,8 +25,8 @@ from psycopg_pool import AsyncConnectionPool
 from adapters.words import words
 from handlers.ports import Entry, Hit, Mode, Unavailable
 
-CANDIDATES = 50
-"""Hits that each leg of a search brings to the fusion, at least."""
+CANDIDATES = 100
+"""Hits that each leg of a search brings to the fusion, so that asking for more does not change the first."""
 
 EXACT = 10_000
 """Segments in the datasets of a search up to which the vector is compared with every one of them."""
@@ -65,7 +65,7 @@ async def set_up(url: str, dimension: int) -> None:
 class PgvectorIndex:
     """An index in a database where `set_up` has been called; use it as a context manager."""
 
-    def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 10.0, exact: int = EXACT) -> None:
         self._pool = AsyncConnectionPool(
             url,
             kwargs={"autocommit": True, "connect_timeout": 10},
@@ -76,6 +76,7 @@ class PgvectorIndex:
             open=False,
         )
         self._timeout = timeout_s
+        self._exact = exact
         # Writes hold a connection for long; searches must always find one.
         self._writers = asyncio.Semaphore(max(1, connections // 2))
 
@@ -137,6 +138,8 @@ class PgvectorIndex:
             "vector": near,
             "candidates": max(CANDIDATES, top_k),
             "top_k": top_k,
+            "mode": mode,
+            "exact": self._exact,
         }
         async with self._connection() as connection, connection.cursor(binary=True) as cursor:
             try:
@@ -145,8 +148,7 @@ class PgvectorIndex:
                     rows = await cursor.fetchall()
             except TimeoutError as error:
                 raise Unavailable(f"The index did not answer within {self._timeout} s.") from error
-        score = {"hybrid": 9, "semantic": 10, "full_text": 11}[mode]
-        return [Hit(*row[:7], row[score], *row[7:9]) for row in rows]
+        return [Hit(*row) for row in rows]
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -260,7 +262,7 @@ COPY headrace_index.postings (tenant, dataset, segment, length, frequency, word)
 """
 
 _TOMBSTONE = """
-SELECT FROM headrace_index.tombstones
+SELECT 1 FROM headrace_index.tombstones
 WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND (document = %(document)s OR document IS NULL)
 """
 
@@ -320,14 +322,14 @@ WITH scope AS MATERIALIZED (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments
         WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
-            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) <= {exact}
+            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) <= %(exact)s
         ORDER BY (embedding <#> %(vector)s::halfvec) + 0, id
         LIMIT %(candidates)s
     ) UNION ALL (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments
         WHERE (tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])) IS TRUE
-            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) > {exact}
+            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) > %(exact)s
         ORDER BY embedding <#> %(vector)s::halfvec
         LIMIT %(candidates)s
     )
@@ -360,14 +362,15 @@ WITH scope AS MATERIALIZED (
     LIMIT %(top_k)s
 )
 SELECT id::text, dataset::text, document::text, position, content, page, heading,
-    semantic_rank, full_text_rank, fusion, similarity, bm25
+    CASE %(mode)s WHEN 'semantic' THEN similarity WHEN 'full_text' THEN bm25 ELSE fusion END,
+    semantic_rank, full_text_rank
 FROM fused JOIN LATERAL (
     SELECT document, position, content, page, heading
     FROM headrace_index.segments AS found
     WHERE found.tenant = %(tenant)s AND found.dataset = fused.dataset AND found.id = fused.id
 ) AS texts ON true
 ORDER BY fusion DESC, id
-""".replace("{exact}", str(EXACT))
+"""
 
 _DIMENSION = """
 SELECT atttypmod FROM pg_attribute

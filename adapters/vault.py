@@ -37,7 +37,9 @@ class AesVault:
         if not sealed.startswith(VERSION):
             raise ValueError(f"A sealed secret begins with {VERSION!r}; this one does not.")
         try:
-            raw = base64.b64decode(sealed[len(VERSION) :], altchars=b"-_", validate=True)
+            raw = base64.urlsafe_b64decode(sealed[len(VERSION) :])
+            if VERSION + base64.urlsafe_b64encode(raw).decode() != sealed:
+                raise binascii.Error("not the one spelling")
             return self._cipher(tenant).decrypt(raw[:NONCE], raw[NONCE:], _bound(tenant)).decode()
         except (binascii.Error, InvalidTag, ValueError):
             failure = ValueError(

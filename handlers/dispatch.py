@@ -29,6 +29,8 @@ class Delivery:
     at: datetime
     fault: Rejection | None = None
     """What is already wrong with it before anyone looks inside."""
+    fresh: bool = False
+    """It cannot have come before, so that nobody has to look."""
 
 
 class Dispatch:
@@ -44,7 +46,7 @@ class Dispatch:
         Raises: Unavailable, and then the command must come again.
         """
         metadata = delivery.metadata
-        if known := await self._outcomes.get(metadata.tenant, metadata.id):
+        if not delivery.fresh and (known := await self._outcomes.get(metadata.tenant, metadata.id)):
             return known
         try:
             outcome = await self._decide(delivery)

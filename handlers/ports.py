@@ -6,7 +6,7 @@ Every adapter of a port passes the port's contract suite in tests/contracts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -64,7 +64,7 @@ class EventStore(Protocol):
 class Log(Protocol):
     """The streams `EVENTS` (of commits) and `OUTCOMES` (of verdicts), for those who read all of one in order."""
 
-    def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncIterator[Sequence[Recorded]]:
+    def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
         """The messages whose sequence is greater than `after`, in order, as many at a time as have arrived.
 
         Ends at what was the stream's last sequence when it began, or never when it follows. Raises: Unavailable.

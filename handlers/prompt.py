@@ -12,8 +12,8 @@ from handlers.ports import ChatMessage, Hit
 
 FROM_PASSAGES = (
     "Answer the question from the numbered passages below and from nothing else. After each statement put the number "
-    "of the passage that it rests on in brackets, like [1]. When the passages do not hold the answer, say so. Be brief, "
-    "and answer in the language of the question."
+    "of the passage that it rests on in brackets, like [1]. When the passages do not hold the answer, say so. Be "
+    "brief, and answer in the language of the question."
 )
 """The instructions of an app that gives none, when there are passages."""
 

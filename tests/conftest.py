@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.chat_servers import serving_model, serving_url  # noqa: F401
 
 
 @pytest.fixture(scope="session")

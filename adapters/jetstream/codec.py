@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -84,12 +83,20 @@ def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
-    fields = asdict(outcome)
-    position = outcome.position or (None, None)
-    del fields["metadata"], fields["position"]
-    fields |= {
-        "stream": position[0],
-        "sequence": position[1],
+    stream, sequence = outcome.position or (None, None)
+    fields = {
+        "command": outcome.command,
+        "name": outcome.name,
+        "status": outcome.status,
+        "at": outcome.at,
+        "stream": stream,
+        "sequence": sequence,
+        "version": outcome.version,
+        "ids": outcome.ids,
+        "code": outcome.code,
+        "message": outcome.message,
+        "field": outcome.field,
+        "excerpt": outcome.excerpt,
         "correlation": outcome.metadata.correlation,
         "actor": outcome.metadata.actor,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -27,7 +27,7 @@ class JetStreamLog:
         """The sequence of the stream's last message, 0 when it is empty."""
         return int((await self._js.stream_info(stream)).state.last_seq)
 
-    async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncIterator[Sequence[Recorded]]:
+    async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
         """As the port says; raises codec.UnknownEvent as well."""
         last = await self.last(stream)
         if not follow and after >= last:

@@ -32,6 +32,9 @@ SNAPSHOTS = "snapshots"
 MAX_PAYLOAD = 8 * 1024 * 1024
 """Bytes that one message may have; a larger blob travels in pieces."""
 
+DUPLICATE_WINDOW_S = 300.0
+"""For so long COMMANDS itself drops a command that is sent again."""
+
 ACK_WAIT_S = 30.0
 """A message that was neither acknowledged nor heartbeaten for so long is given to another worker."""
 
@@ -63,6 +66,7 @@ STREAMS = [
         retention=RetentionPolicy.WORK_QUEUE,
         storage=StorageType.FILE,
         allow_direct=True,
+        duplicate_window=DUPLICATE_WINDOW_S,
     ),
     StreamConfig(
         name=DEAD,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from domain.log import Recorded
 from handlers.ports import Log
@@ -32,10 +33,10 @@ async def batches(
     after: Mapping[str, int],
     until: Mapping[str, int] | None,
     blobs: Callable[[Recorded], Sequence[object]],
-) -> AsyncIterator[list[Recorded]]:
+) -> AsyncGenerator[list[Recorded]]:
     """What comes after these sequences, up to and including those of `until`, or for ever.
 
-    Raises: Gap when a stream skips a sequence or ends before `until`; what `log.read` raises.
+    Raises, after what came before it: Gap when a stream skips a sequence or ends before `until`; what `log.read` raises.
     """
     chunks: asyncio.Queue[Sequence[Recorded] | Exception | None] = asyncio.Queue(AHEAD)
     streams = [stream for stream in after if until is None or until[stream] > after[stream]]
@@ -51,6 +52,7 @@ async def batches(
     pumps = [asyncio.create_task(pump(stream), name=f"read {stream}") for stream in streams]
     pending: deque[Recorded] = deque()
     running, last = len(pumps), 0.0
+    failure: Exception | None = None
     try:
         while running or pending:
             if until is None and (wait := last + PERIOD_S - time.monotonic()) > 0:
@@ -59,8 +61,8 @@ async def batches(
                 match await chunks.get():
                     case None:
                         running -= 1
-                    case Exception() as error:
-                        raise error
+                    case Exception() as failure:
+                        running = 0
                     case chunk:
                         pending.extend(chunk)
             last = time.monotonic()
@@ -71,18 +73,20 @@ async def batches(
                 batch.append(pending.popleft())
             if batch:
                 yield batch
+        if failure:
+            raise failure
     finally:
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncIterator[Sequence[Recorded]]:
-    chunks = log.read(stream, after, follow=until is None)
-    try:
+async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncGenerator[Sequence[Recorded]]:
+    async with aclosing(log.read(stream, after, follow=until is None)) as chunks:
         async for chunk in chunks:
-            for message in chunk:
+            for index, message in enumerate(chunk):
                 if message.position.sequence != after + 1:
+                    yield chunk[:index]
                     raise Gap(f"Stream {stream} goes from {after} to {message.position.sequence}: messages are lost.")
                 after += 1
             if until is None or after < until:
@@ -90,6 +94,4 @@ async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncIt
             else:
                 yield chunk[: len(chunk) - (after - until)]
                 return
-    finally:
-        await chunks.aclose()
     raise Gap(f"Stream {stream} ends at {after}, and the tables are further: at {until}.")

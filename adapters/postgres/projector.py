@@ -3,97 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import time
 from contextlib import aclosing
-from typing import Any
 
-import orjson
 import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
-from psycopg.rows import TupleRow, dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.rows import TupleRow
 
 from adapters.postgres.feed import batches
-from adapters.postgres.tables import (
-    PROJECTOR_LOCK,
-    SCHEMA,
-    connect,
-    name,
-    positions,
-    set_up,
-    stale,
-)
-from domain.log import Recorded
+from adapters.postgres.rebuild import rebuild
+from adapters.postgres.tables import PROJECTOR_LOCK, SCHEMA, connect, positions, set_up, stale, turn
+from adapters.postgres.writer import Writer
 from handlers.ports import Blobs, Log, Unavailable
-from projections.catalog import KNOWN, READ_MODELS
-from projections.fold import BlobId, Fold, Rows
-from projections.read_model import ReadModel, Row
+from projections.catalog import READ_MODELS
 
-log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 
-FETCHES = 16
-"""Blobs that are fetched at a time."""
+SHORTEST_WAIT_S = 0.2
+LONGEST_WAIT_S = 5.0
 
-SLICE = 2000
-"""Rows that one statement writes."""
-
-RETRY_S = (0.2, 5.0)
-"""Shortest and longest wait before trying again while a server is away."""
+OUTAGES = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.UndefinedTable,
+    errors.InvalidSchemaName,
+    Unavailable,
+)
+"""What passes when a server comes back, or when tables that someone dropped were rebuilt."""
 
 
 class Halted(Exception):
-    """The tables cannot be taken any further without harm; they stay as they are until someone has looked."""
-
-
-class Writer:
-    """Folds batches into the tables of some read models in a schema."""
-
-    def __init__(self, models: Sequence[ReadModel], schema: str, blobs: Blobs) -> None:
-        self.fold = Fold(models, KNOWN)
-        self._blobs = blobs
-        self._fetched: dict[BlobId, bytes] = {}
-        self._select = {model: _select(model, schema) for model in models}
-        self._upsert = {model: _upsert(model, schema) for model in models}
-        self._delete = {model: {column: _delete(model, column, schema) for column in model.cleared_by} for model in models}
-
-    async def fetch(self, batch: Sequence[Recorded]) -> None:
-        """Have the blobs that a batch needs at hand; those of the batch before are kept while they are needed."""
-        needed = {blob for message in batch for blob in self.fold.blobs(message)}
-        self._fetched = {blob: data for blob, data in self._fetched.items() if blob in needed}
-        turn = asyncio.Semaphore(FETCHES)
-
-        async def get(blob: BlobId) -> None:
-            async with turn:
-                self._fetched[blob] = await self._blobs.get(*blob)
-
-        async with asyncio.TaskGroup() as group:
-            for blob in needed - self._fetched.keys():
-                group.create_task(get(blob))
-
-    async def write(self, connection: AsyncConnection[TupleRow], batch: Sequence[Recorded]) -> None:
-        """Fold a batch, whose blobs were fetched, in the transaction that the connection is in."""
-        loaded = await self._load(connection, batch)
-        tables = self.fold(batch, loaded, self._fetched)
-        async with connection.pipeline():
-            for rows in tables:
-                for column, ids in rows.cleared.items():
-                    await connection.execute(self._delete[rows.model][column], _arrays(ids))
-            for rows in tables:
-                for part in _slices(rows):
-                    await connection.execute(self._upsert[rows.model], (_json(part),))
-
-    async def _load(self, connection: AsyncConnection[TupleRow], batch: Sequence[Recorded]) -> dict[ReadModel, list[Row]]:
-        loaded = {}
-        for model, ids in self.fold.needs(batch).items():
-            async with connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(self._select[model], _arrays(ids))
-                loaded[model] = await cursor.fetchall()
-        return loaded
+    """The tables cannot be taken further without harm; they stay as they are until someone has looked at the reason."""
 
 
 class Projector:
-    """Follows the log; of several, one works and the others wait to take over."""
+    """Follows the log into the tables. Of several, one works and the others wait to take over."""
 
     def __init__(self, url: str, log: Log, blobs: Blobs) -> None:
         self._url = url
@@ -101,15 +46,50 @@ class Projector:
         self._blobs = blobs
 
     async def run(self) -> None:
-        """Work until cancelled, through outages of the servers. Raises: Halted."""
-        wait, longest = RETRY_S
+        """Work until cancelled, through outages; rebuild the tables that are missing or of another version.
+
+        Raises: Halted.
+        """
+        wait = SHORTEST_WAIT_S
         while True:
+            began = time.monotonic()
             try:
                 await self._lead()
-            except Halted as error:
-                log.critical("projector.halted", reason=str(error))
-                raise
-            except (psycopg.OperationalError, errors.UndefinedTable, errors.InvalidSchemaName, Unavailable) as error:
-                log.warning("projector.waits", reason=str(error), seconds=wait)
+            except OUTAGES as error:
+                if time.monotonic() - began > LONGEST_WAIT_S:
+                    wait = SHORTEST_WAIT_S
+                logger.warning("projector.waiting", reason=str(error), seconds=wait)
                 await asyncio.sleep(wait)
-                wait = min(2 * wait, longest)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                logger.critical("projector.halted", reason=reason)
+                raise Halted(reason) from error
+
+    async def _lead(self) -> None:
+        await set_up(self._url)
+        async with connect(self._url) as connection:
+            await turn(connection, PROJECTOR_LOCK)
+            while outdated := await stale(connection):
+                names = [model.name for model in outdated]
+                logger.warning("projector.rebuilding", tables=names)
+                await rebuild(self._url, self._log, self._blobs, names)
+            await self._follow(connection)
+
+    async def _follow(self, connection: AsyncConnection[TupleRow]) -> None:
+        writer = Writer(READ_MODELS, SCHEMA, self._blobs)
+        after = await positions(connection)
+        logger.info("projector.following", **after)
+        async with aclosing(batches(self._log, after, None, writer.fold.blobs)) as feed:
+            async for batch in feed:
+                await writer.fetch(batch)
+                reached = after | {message.position.stream: message.position.sequence for message in batch}
+                async with connection.transaction():
+                    if (found := await positions(connection, lock=True)) != after:
+                        raise RuntimeError(f"The tables are at {found}, not at {after}: someone else wrote to them.")
+                    await writer.write(connection, batch)
+                    await connection.cursor().executemany(
+                        "UPDATE headrace_projection.checkpoints SET sequence = %s WHERE stream = %s",
+                        [(sequence, stream) for stream, sequence in reached.items()],
+                    )
+                after = reached

@@ -1,10 +1,10 @@
-"""The tables of the read models in PostgreSQL: made, compared, waited for. Never migrated: `rebuild` makes them anew."""
+"""The tables of the read models in PostgreSQL: made, compared, waited for. Never migrated: rebuilt instead."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
@@ -50,7 +50,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
 async def connect(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """A connection that commits without waiting for the disk: what a crash takes away, the log brings back."""
     async with await AsyncConnection.connect(url, autocommit=True, application_name="headrace") as connection:
-        await connection.execute("SET synchronous_commit = off; SET timezone = 'UTC'; SET client_min_messages = warning")
+        await connection.execute(
+            "SET synchronous_commit = off; SET timezone = 'UTC'; SET client_min_messages = warning"
+        )
         yield connection
 
 
@@ -78,10 +80,8 @@ async def set_up(url: str) -> None:
 async def _make_role(connection: AsyncConnection[TupleRow]) -> None:
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,))
     if not found.rowcount:
-        try:
+        with suppress(errors.DuplicateObject, errors.UniqueViolation):  # another database's set-up was faster
             await connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(READER)))
-        except (errors.DuplicateObject, errors.UniqueViolation):
-            pass  # the set-up of another database of this server was faster
 
 
 async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
@@ -116,7 +116,7 @@ async def stale(connection: AsyncConnection[TupleRow]) -> list[ReadModel]:
         WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped GROUP BY 1""",
         (SCHEMA,),
     )
-    found = dict(await cursor.fetchall())
+    found: dict[str, list[list[str]]] = dict(await cursor.fetchall())
     return [model for model in READ_MODELS if found.get(model.name) != _columns(model)]
 
 
@@ -138,10 +138,24 @@ async def positions(connection: AsyncConnection[TupleRow], *, lock: bool = False
     return dict(await cursor.fetchall())
 
 
+async def turn(connection: AsyncConnection[TupleRow], lock: int) -> None:
+    """Wait for an advisory lock, and keep it as long as the connection.
+
+    By asking again and again: a session that waits inside the server would hold back its vacuum.
+    """
+    while not await _taken(connection, lock):  # noqa: ASYNC110
+        await asyncio.sleep(0.5)
+
+
+async def _taken(connection: AsyncConnection[TupleRow], lock: int) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
+    return await cursor.fetchone() == (True,)
+
+
 async def wait_for(url: str, position: Position, timeout_s: float = 30.0) -> None:
     """Wait until the tables hold what was recorded at this position. Raises: TimeoutError."""
     async with asyncio.timeout(timeout_s), connect(url) as connection:
-        while (await positions(connection))[position.stream] < position.sequence:
+        while (await positions(connection))[position.stream] < position.sequence:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -153,7 +167,9 @@ async def table_digests(url: str, schema: str = SCHEMA) -> dict[str, str]:
 
 
 async def _digest(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> str:
-    query = SQL("SELECT count(*) || ' ' || md5(coalesce(string_agg(md5(t::text), '' ORDER BY tenant_id, {}), '')) FROM {} t")
+    query = SQL(
+        "SELECT count(*) || ' ' || md5(coalesce(string_agg(md5(t::text), '' ORDER BY tenant_id, {}), '')) FROM {} t"
+    )
     cursor = await connection.execute(query.format(Identifier(model.key), name(model, schema)))
     rows: Iterable[tuple[str]] = await cursor.fetchall()
     return next(iter(rows))[0]

@@ -1,0 +1,148 @@
+"""The contract of the bus: the AsyncAPI 3 document and the JSON Schemas, made from the classes that do the work."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints, is_typeddict
+
+from faststream import FastStream
+from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI
+from pydantic import BaseModel, Field, create_model
+
+from adapters.jetstream.codec import NOUNS
+from domain.aggregate import Event
+from handlers.routes import ROUTES
+
+_ENVELOPE = {"originator_id", "originator_version"}
+
+
+class OutcomeMessage(BaseModel):
+    """What became of a command."""
+
+    command: str = Field(description="Id of the command")
+    name: str = Field(description="Its name, <noun>.<verb>")
+    status: Literal["accepted", "rejected"]
+    at: datetime = Field(description="When the log took the command")
+    stream: str | None = Field(description="Stream of the commit, when accepted")
+    sequence: int | None = Field(description="Sequence of the commit in the stream, when accepted")
+    version: int | None = Field(description="Version of the aggregate after it, when accepted")
+    ids: dict[str, str] = Field(description="Ids of what the command made or changed, by noun")
+    code: str | None = Field(description="For programs: which rule was broken")
+    message: str | None = Field(description="For people: the rule, and what to do")
+    field: str | None = Field(description="Path of the field at fault")
+    excerpt: str | None = Field(description="Beginning of a rejected payload")
+    correlation: str = Field(description="Id of the command that began it all")
+    actor: str
+
+
+class LiveFrame(BaseModel):
+    """A step of a growing answer: lost when nobody listens."""
+
+    type: Literal["retrieved", "token", "answered", "failed", "stopped"]
+    hits: int | None = Field(None, description="retrieved: how many segments were found")
+    index: int | None = Field(None, description="token: its number from 0, a gap is a loss")
+    text: str | None = Field(None, description="token: the text to append")
+    attempt: int | None = Field(None, description="token: when it grows, the answer begins anew")
+    answer: str | None = Field(None, description="answered, stopped: the whole text")
+    citations: list[dict[str, Any]] | None = Field(None, description="answered: as in message.answered")
+    usage: dict[str, Any] | None = Field(None, description="answered: tokens")
+    code: str | None = Field(None, description="failed: for programs")
+    reason: str | None = Field(None, description="failed: for people")
+
+
+def events() -> dict[str, tuple[str, type[Event]]]:
+    """The noun and the newest class of every event, by its stored name."""
+    return {
+        member.TOPIC: (noun, member)
+        for noun, aggregate in NOUNS.items()
+        for member in vars(aggregate).values()
+        if inspect.isclass(member) and issubclass(member, Event) and "TOPIC" in vars(member)
+    }
+
+
+def event_model(event: type[Event]) -> type[BaseModel]:
+    """The stored form of an event: `type`, `version` of its aggregate, and `state`."""
+    hints = get_type_hints(event)
+    title = event.__qualname__.replace(".", "")
+    state: dict[str, Any] = {
+        field.name: (_described(hints[field.name]), ...)
+        for field in fields(cast("Any", event))
+        if field.name not in _ENVELOPE
+    }
+    return create_model(
+        title,
+        __doc__=inspect.getdoc(event),
+        type=(cast("Any", Literal)[event.TOPIC], ...),
+        version=(int, Field(ge=1, description="Version of the aggregate")),
+        state=(create_model(f"{title}State", **state), ...),
+    )
+
+
+def _described(hint: Any) -> Any:
+    """A type with its TypedDicts as models, which pydantic wants on Python 3.11."""
+    if is_typeddict(hint):
+        members: dict[str, Any] = {name: (_described(inner), ...) for name, inner in get_type_hints(hint).items()}
+        return create_model(hint.__name__, __doc__=inspect.getdoc(hint), **members)
+    if get_origin(hint) is list:
+        return list[_described(get_args(hint)[0])]  # type: ignore[misc]
+    return hint
+
+
+def document() -> dict[str, Any]:
+    """The AsyncAPI 3 document: FastStream's, in a stable order."""
+    broker = NatsBroker()
+    addresses = {"outcome": "out.{tenant}.{command}", "live": "live.{tenant}.{conversation}.{message}"}
+    for name, route in ROUTES.items():
+        addresses[name] = f"cmd.{{tenant}}.{name}"
+        subscriber = broker.subscriber(name, title=name, description=inspect.getdoc(route.command))
+        subscriber(_taking(name, route.command))
+    for name, (noun, event) in events().items():
+        addresses[name] = f"evt.{{tenant}}.{noun}.{{id}}"
+        broker.publisher(name, title=name, description=inspect.getdoc(event), schema=event_model(event))
+    for name, frame in {"outcome": OutcomeMessage, "live": LiveFrame}.items():
+        broker.publisher(name, title=name, description=inspect.getdoc(frame), schema=frame)
+    specification = AsyncAPI(
+        title="Headrace",
+        version=version("headrace"),
+        description="Commands in, outcomes, events and live tokens out. An event's message is an array of such events.",
+    )
+    written = json.loads(FastStream(broker, specification=specification).schema.to_specification().to_json())
+    for name, channel in written["channels"].items():
+        channel["address"] = channel["bindings"]["nats"]["subject"] = addresses[name]
+        channel["parameters"] = {part: {} for part in re.findall(r"{(\w+)}", addresses[name])}
+    for message in written["components"]["messages"].values():
+        message["correlationId"] = {"location": "$message.header#/Headrace-Correlation"}
+    del written["servers"]
+    for channel in written["channels"].values():
+        channel.pop("servers", None)
+    return cast("dict[str, Any]", json.loads(json.dumps(written, sort_keys=True)))
+
+
+def _taking(name: str, payload: type[BaseModel]) -> Callable[..., Any]:
+    async def take(command: Any) -> None: ...
+
+    take.__name__ = name.replace(".", "_")
+    take.__annotations__ = {"command": payload, "return": None}
+    return take
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write a JSON Schema for every command and event; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    models: dict[str, type[BaseModel]] = {name: route.command for name, route in ROUTES.items()}
+    models |= {name: event_model(event) for name, (_, event) in events().items()}
+    models |= {"outcome": OutcomeMessage, "live": LiveFrame}
+    written = []
+    for name, model in models.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+        written.append(path)
+    return written

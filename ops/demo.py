@@ -1,0 +1,165 @@
+"""`make demo`: a knowledge base from the example folder, an app on it, three questions, three cited answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import psycopg
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ops.client import Client, Frame
+from ops.settings import Settings
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
+"""The demo's ids are made of what they name, so that the second demo's commands change nothing."""
+
+QUESTIONS = 3
+
+console = Console(highlight=False)
+
+
+async def main() -> int:
+    """Run the demo; 0 when every answer was right and cited its source."""
+    settings = Settings.load()
+    headrace("up", "--detach")
+    try:
+        running = settings.located()
+        async with await Client.connect(running.nats_url, running.tenant) as client:
+            dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
+            await ingest(client, running.postgres_url, dataset)
+            app = await send(client, "app.create", "assistant", {"name": "Handbook assistant"})
+            await send(client, "app.configure", "configuration", {"app": app, "datasets": [dataset]})
+            questions = json.loads((EXAMPLES / "questions.json").read_text())[:QUESTIONS]
+            right = [await ask(client, app, question) for question in questions]
+        look_further(running, app)
+        if sys.stdin.isatty():
+            console.print("\n[dim]Headrace runs until you press ctrl-C; the data stay in .headrace.[/]")
+            with suppress(asyncio.CancelledError):
+                await interrupted()
+    finally:
+        headrace("down")
+    return 0 if all(right) else 1
+
+
+def headrace(*arguments: str) -> None:
+    """Run the command line as a user would. Raises: SystemExit when it fails."""
+    done = subprocess.run([sys.executable, "-m", "ops.cli", *arguments], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+async def send(client: Client, name: str, what: str, payload: dict[str, Any]) -> str:
+    """Send a command under the demo's own id for it; the id of what it made or changed."""
+    outcome = await client.send(name, payload, str(uuid5(NAMESPACE, what)))
+    if outcome["status"] == "rejected":
+        raise SystemExit(f"{name} was rejected: {outcome['message']}")
+    console.print(f"[green]✓[/] {name} [dim]{escape(json.dumps(payload))}[/]")
+    return str(next(iter(outcome["ids"].values())))
+
+
+async def ingest(client: Client, postgres_url: str, dataset: str) -> None:
+    """Upload the folder, and wait until every document can be found."""
+    files = sorted((EXAMPLES / "handbook").iterdir())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        uploading = progress.add_task("upload   documents", total=len(files))
+        for file in files:
+            data = file.read_bytes()
+            digest = await client.upload_blob(data)
+            id = str(uuid5(NAMESPACE, f"{file.name}:{hashlib.sha256(data).hexdigest()}"))
+            await client.send("document.upload", {"dataset": dataset, "name": file.name, "digest": digest}, id)
+            progress.advance(uploading)
+        indexing = progress.add_task("index    segments", total=None)
+        async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+            while True:
+                row = await (await connection.execute(_PROGRESS, {"dataset": dataset})).fetchone()
+                documents, ended, failed, done, total = row or (0, 0, 0, 0, 0)
+                progress.update(indexing, completed=done, total=total or None)
+                if documents == ended == len(files):
+                    break
+                await asyncio.sleep(0.1)
+    if failed:
+        raise SystemExit(f"{failed} documents failed: headrace sql 'select name, error from headrace.documents'")
+
+
+_PROGRESS = """
+SELECT count(*), count(*) FILTER (WHERE indexing_status IN ('completed', 'error')),
+       count(*) FILTER (WHERE indexing_status = 'error'),
+       coalesce(sum(completed_segments), 0), coalesce(sum(total_segments), 0)
+FROM headrace.documents WHERE dataset_id = %(dataset)s
+"""
+
+
+async def ask(client: Client, app: str, question: dict[str, Any]) -> bool:
+    """Stream an answer to the terminal, then its citations; whether it holds what was expected, from where."""
+    console.print(f"\n[bold cyan]? {escape(question['question'])}[/]")
+    answer, last = "", Frame()
+    with Live(console=console, refresh_per_second=20) as live:
+        async for frame in client.ask(app, question["question"], user="demo"):
+            last = frame
+            answer = frame.get("answer") or answer + frame.get("text", "")
+            live.update(Text(answer))
+    if last["type"] != "answered":
+        console.print(f"[red]{last['type']}: {escape(str(last.get('reason')))}[/]")
+        return False
+    for citation in last["citations"]:
+        place = f"page {citation['page']}" if citation["page"] else citation["heading"]
+        console.print(
+            f"  [dim]\\[{citation['position']}] {escape(citation['document_name'])}, {escape(str(place))}:[/]"
+        )
+        console.print(f"      [italic]“{escape(citation['sentence'])}”[/]")
+    return is_right(question, last)
+
+
+def is_right(question: dict[str, Any], answered: Frame) -> bool:
+    """The answer holds the facts that were asked for, and cites the place where they stand."""
+    cited = any(
+        citation["document_name"] == question["document"]
+        and citation["page"] == question["page"]
+        and (question["heading"] or "") in (citation["heading"] or "")
+        for citation in answered["citations"]
+    )
+    return cited and all(fact in answered["answer"] for fact in question["answer"])
+
+
+def look_further(settings: Settings, app: str) -> None:
+    console.print(f"""
+[bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
+  SQL   psql "{settings.postgres_url}"   [dim](schema headrace; every column is commented)[/]
+  bus   nats --server {settings.nats_url} sub 'evt.>'
+  try   .venv/bin/headrace ask {app} "How long is the oil boom?"
+        .venv/bin/headrace sql "select name, indexing_status, total_segments from headrace.documents"
+        .venv/bin/headrace sql "select kind, model, status, duration_ms from headrace.model_calls order by created_at"
+        .venv/bin/headrace tail
+        .venv/bin/headrace doctor""")
+
+
+async def interrupted() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from adapters.pgvector import DimensionMismatch, PgvectorIndex, set_up
+from handlers.ports import Entry, Unavailable
+
+Connection = AsyncConnection[TupleRow]
+
+
+def entries(count: int, content: str = "Water runs") -> list[Entry]:
+    vectors = np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
+    return [Entry(str(uuid4()), n, content, None, None, vector) for n, vector in enumerate(vectors)]
+
+
+@pytest.fixture
+async def index(database_url: str) -> AsyncIterator[PgvectorIndex]:
+    await set_up(database_url, 4)
+    async with PgvectorIndex(database_url, connections=4) as index:
+        yield index
+
+
+@pytest.fixture
+async def connection(index: PgvectorIndex, database_url: str) -> AsyncIterator[Connection]:
+    """A connection of someone else to the index's database."""
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+async def one(connection: Connection, query: str, *parameters: object) -> TupleRow:
+    row = await (await connection.execute(query.encode(), parameters)).fetchone()
+    assert row is not None
+    return row
+
+
+async def counts(connection: Connection) -> tuple[int, int, int, int]:
+    """Segments, postings, and the segments and words that the statistics say."""
+    segments, postings, counted, length = await one(
+        connection,
+        """
+        SELECT (SELECT count(*) FROM headrace_index.segments), (SELECT count(*) FROM headrace_index.postings),
+            (SELECT coalesce(sum(segments), 0)::int FROM headrace_index.statistics),
+            (SELECT coalesce(sum(length), 0)::int FROM headrace_index.statistics)
+        """,
+    )
+    return segments, postings, counted, length
+
+
+@asynccontextmanager
+async def locked(connection: Connection, table: str) -> AsyncIterator[None]:
+    """Holds up whoever comes to the table."""
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE headrace_index.{table}".encode())
+        yield
+
+
+async def waiting(url: str, sessions: int) -> None:
+    """Return when so many other sessions of the database wait for a lock."""
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        for _ in range(1000):
+            if (await one(connection, query))[0] >= sessions:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail(f"Fewer than {sessions} sessions wait.")
+
+
+async def test_any_number_may_set_up_at_once(database_url: str) -> None:
+    await asyncio.gather(*(set_up(database_url, 4) for _ in range(8)))
+    await set_up(database_url, 4)
+
+
+async def test_another_dimension_is_refused(database_url: str) -> None:
+    await set_up(database_url, 4)
+    with pytest.raises(DimensionMismatch, match="It has 4, asked for was 8"):
+        await set_up(database_url, 8)
+
+
+async def test_every_table_and_column_has_a_comment(connection: Connection) -> None:
+    query = """
+        SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = 'headrace_index'::regnamespace AND relkind = 'r' AND attnum >= 0 AND NOT attisdropped
+            AND (col_description(pg_class.oid, attnum) IS NULL OR obj_description(pg_class.oid, 'pg_class') IS NULL)
+    """
+    assert await (await connection.execute(query.encode())).fetchall() == []
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'headrace_index'"
+    assert await one(connection, tables) == (4,)
+
+
+async def test_statistics_are_what_the_tables_hold(index: PgvectorIndex, connection: Connection) -> None:
+    dataset, documents = str(uuid4()), [str(uuid4()) for _ in range(12)]
+    written = [entries(5, f"Water runs and runs {n}") for n in range(12)]
+    writes = [index.write("acme", dataset, d, e) for d, e in zip(documents, written, strict=True)]
+    await asyncio.gather(*writes, *[index.write("acme", dataset, documents[0], written[0]) for _ in range(3)])
+    assert await counts(connection) == (60, 180, 60, 240)
+    shorter = [Entry(e.id, e.position, "Water", None, None, e.vector) for e in written[0]]
+    await index.write("acme", dataset, documents[0], shorter)
+    assert await counts(connection) == (60, 170, 60, 225)
+    await asyncio.gather(*(index.delete("acme", dataset, document) for document in documents[1:]))
+    assert await counts(connection) == (5, 5, 5, 5)
+    await index.write("acme", str(uuid4()), documents[0], entries(1))
+    await index.delete("acme", dataset)
+    assert await counts(connection) == (1, 2, 1, 2)
+
+
+@pytest.mark.parametrize("whole_dataset", [False, True])
+async def test_a_delete_waits_for_the_write_that_came_first(
+    index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
+) -> None:
+    dataset, document = str(uuid4()), str(uuid4())
+    async with asyncio.TaskGroup() as tasks, locked(connection, "segments"):
+        tasks.create_task(index.write("acme", dataset, document, entries(3)))
+        await waiting(database_url, 1)
+        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
+        await waiting(database_url, 2)
+    assert await counts(connection) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("whole_dataset", [False, True])
+async def test_a_write_waits_for_the_delete_that_came_first(
+    index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
+) -> None:
+    dataset, document = str(uuid4()), str(uuid4())
+    async with asyncio.TaskGroup() as tasks, locked(connection, "segments"):
+        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
+        await waiting(database_url, 1)
+        tasks.create_task(index.write("acme", dataset, document, entries(3)))
+        await waiting(database_url, 2)
+    assert await counts(connection) == (0, 0, 0, 0)
+
+
+async def test_documents_of_a_dataset_do_not_wait_for_one_another(
+    index: PgvectorIndex, connection: Connection, database_url: str
+) -> None:
+    dataset, slow, quick = str(uuid4()), str(uuid4()), str(uuid4())
+    slow_entries = entries(1)
+    await index.write("acme", dataset, slow, slow_entries)
+    async with asyncio.TaskGroup() as tasks, connection.transaction():
+        await connection.execute("SELECT 1 FROM headrace_index.segments FOR UPDATE")
+        tasks.create_task(index.write("acme", dataset, slow, slow_entries))
+        await waiting(database_url, 1)
+        await asyncio.wait_for(index.write("acme", dataset, quick, entries(2)), 10)
+        hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=9)
+        assert len(hits) == 3
+
+
+async def test_searches_find_a_connection_while_writers_wait(
+    index: PgvectorIndex, connection: Connection, database_url: str
+) -> None:
+    dataset, document = str(uuid4()), str(uuid4())
+    written = entries(1)
+    await index.write("acme", dataset, document, written)
+    async with asyncio.TaskGroup() as tasks, connection.transaction():
+        await connection.execute("SELECT 1 FROM headrace_index.segments FOR UPDATE")
+        for _ in range(20):
+            tasks.create_task(index.write("acme", dataset, document, written))
+        await waiting(database_url, 2)
+        hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=9)
+        assert [hit.id for hit in hits] == [written[0].id]
+    assert await counts(connection) == (1, 2, 1, 2)
+
+
+async def test_a_write_that_fails_leaves_nothing(index: PgvectorIndex, connection: Connection) -> None:
+    broken = [*entries(3), Entry(str(uuid4()), 3, "Water", None, None, np.zeros(5, np.float32))]
+    with pytest.raises(psycopg.DataError, match="expected 4 dimensions"):
+        await index.write("acme", str(uuid4()), str(uuid4()), broken)
+    assert await counts(connection) == (0, 0, 0, 0)
+
+
+async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
+    """Planned while the tables are empty, they must still not read whole tables when these have grown."""
+    dataset = str(uuid4())
+    scans = "SELECT sum(seq_scan)::int FROM pg_stat_user_tables WHERE relname = ANY (%s)"
+    before = await one(connection, scans, ["segments", "postings"])
+    async with PgvectorIndex(database_url, connections=1, exact=0) as approximate:
+        vector = np.ones(4, np.float32)
+        assert await approximate.search("acme", [dataset], "water", vector, mode="hybrid", top_k=5) == []
+        await approximate.write("acme", dataset, str(uuid4()), entries(300))
+        assert len(await approximate.search("acme", [dataset], "water", vector, mode="hybrid", top_k=5)) == 5
+    query = "SELECT idx_scan > 0 FROM pg_stat_user_indexes WHERE indexrelname = %s"
+    for name in ("segments_embedding", "postings_pkey"):
+        assert await one(connection, query, name) == (True,)
+    assert await one(connection, scans, ["segments", "postings"]) == before
+
+
+async def test_a_search_that_takes_too_long(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
+    async with PgvectorIndex(database_url, connections=1, timeout_s=0.2) as hasty:
+        async with locked(connection, "segments"):
+            with pytest.raises(Unavailable, match="did not answer within"):
+                await hasty.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5)
+        assert await hasty.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5) == []
+
+
+async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: Connection) -> None:
+    dataset = str(uuid4())
+    await index.write("acme", dataset, str(uuid4()), entries(1))
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    for _ in range(20):
+        try:
+            hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=5)
+        except Unavailable:
+            await asyncio.sleep(0.05)
+        else:
+            assert len(hits) == 1
+            break
+    else:
+        pytest.fail("No connection came back.")
+
+
+async def test_no_server(unused_tcp_port: int) -> None:
+    url = f"postgresql://headrace@127.0.0.1:{unused_tcp_port}/headrace"
+    with pytest.raises(Unavailable):
+        await set_up(url, 4)
+    async with PgvectorIndex(url, timeout_s=0.2) as index:
+        with pytest.raises(Unavailable):
+            await index.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5)
+        with pytest.raises(Unavailable):
+            await index.write("acme", str(uuid4()), str(uuid4()), entries(1))
+        with pytest.raises(Unavailable):
+            await index.delete("acme", str(uuid4()))

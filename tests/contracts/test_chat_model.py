@@ -1,0 +1,91 @@
+"""What every chat model does, on the built-in one and on a real server of the OpenAI protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
+
+import pytest
+
+from adapters.extractive import NAME, Extractive
+from adapters.openai_compatible import OpenAICompatible
+from handlers.ports import ChatMessage, ChatModel, ChatRequest, Delta
+
+PASSAGE = "The Larkspur valve opens at 4.2 bar. It was installed in 2019."
+QUESTION = "At what pressure does the Larkspur valve open?"
+
+
+class Subject(NamedTuple):
+    chat: ChatModel
+    model: str
+
+    def request(self, max_tokens: int = 24, question: str = QUESTION) -> ChatRequest:
+        messages = [ChatMessage("system", f"Answer from this.\n\n[1] {PASSAGE}"), ChatMessage("user", question)]
+        return ChatRequest(self.model, messages, max_tokens, passages=[PASSAGE])
+
+    async def answer(self, request: ChatRequest) -> list[Delta]:
+        return [delta async for delta in self.chat.stream(request)]
+
+
+@pytest.fixture(params=["extractive", "openai_compatible"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    if request.param == "extractive":
+        yield Subject(Extractive(), NAME)
+        return
+    chat = OpenAICompatible(request.getfixturevalue("serving_url"))
+    yield Subject(chat, request.getfixturevalue("serving_model"))
+    await chat.close()
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+async def test_answers_in_pieces_of_which_the_last_says_how_it_ended(subject: Subject) -> None:
+    *pieces, last = await subject.answer(subject.request())
+    assert len(pieces) > 3
+    assert all(piece.text and piece.finish_reason is None and piece.usage is None for piece in pieces)
+    assert last.finish_reason in ("stop", "length")
+    assert last.usage is not None
+    assert last.usage.prompt_tokens > 20
+    assert 3 < last.usage.completion_tokens <= 24
+
+
+async def test_stops_at_the_most_tokens_that_it_may_give(subject: Subject) -> None:
+    deltas = await subject.answer(subject.request(max_tokens=4))
+    assert deltas[-1].finish_reason == "length"
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.completion_tokens == 4
+    longer = await subject.answer(subject.request(max_tokens=8))
+    assert text(longer).startswith(text(deltas).rstrip())
+    assert len(text(longer)) > len(text(deltas))
+
+
+async def test_counts_the_tokens_of_the_question(subject: Subject) -> None:
+    short, long = [
+        (await subject.answer(subject.request(max_tokens=1, question=question)))[-1].usage
+        for question in ("valve", "valve " * 30)
+    ]
+    assert short is not None
+    assert long is not None
+    assert long.prompt_tokens - short.prompt_tokens == 29
+
+
+async def test_answers_the_same_request_the_same(subject: Subject) -> None:
+    first, second = await asyncio.gather(*(subject.answer(subject.request()) for _ in range(2)))
+    assert text(first) == text(second)
+
+
+async def test_takes_every_script(subject: Subject) -> None:
+    deltas = await subject.answer(subject.request(question="阀门在多少巴时打开？ متى يفتح الصمام؟ \u202e 🙂"))
+    assert deltas[-1].finish_reason in ("stop", "length")
+
+
+async def test_can_be_left_in_the_middle_and_used_again(subject: Subject) -> None:
+    stream = subject.chat.stream(subject.request())
+    assert isinstance(stream, AsyncGenerator)
+    assert (await anext(stream)).text
+    await stream.aclose()
+    assert await anext(stream, None) is None
+    assert text(await subject.answer(subject.request()))

@@ -1,0 +1,191 @@
+"""Histories for the tests of read models: messages as the real aggregates make them, and tables to fold them into."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, cast
+
+from domain.aggregate import Aggregate, Event, new_id
+from domain.app import App, Model, Retrieval
+from domain.conversation import Citation, Conversation, Cut, Usage
+from domain.dataset import Dataset
+from domain.document import Document
+from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from domain.segments import Segment, encode_segments
+from projections.catalog import KNOWN, READ_MODELS
+from projections.fold import Fold, RowId
+from projections.read_model import ReadModel, Row
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
+USAGE = Usage(prompt_tokens=90, completion_tokens=12, estimated=False)
+
+
+class History:
+    """What happened: each step is recorded a second after the one before."""
+
+    def __init__(self, tenant: str = "default") -> None:
+        self.tenant = tenant
+        self.streams: dict[str, list[Recorded]] = {EVENTS: [], OUTCOMES: []}
+        self.blobs: dict[tuple[str, str], bytes] = {}
+        self._seconds = count(1)
+
+    @property
+    def messages(self) -> list[Recorded]:
+        return [message for stream in self.streams.values() for message in stream]
+
+    @property
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=next(self._seconds))
+
+    def record(self, aggregate: Aggregate, tenant: str | None = None) -> datetime:
+        """Commit what is pending; gives the time of its last event."""
+        tenant, stream = tenant or self.tenant, self.streams[EVENTS]
+        events = [cast(Event, event) for event in aggregate.collect_events()]
+        metadata = Metadata(new_id(), tenant, "the-correlation", actor="ada", traceparent="the-trace")
+        at = events[-1].timestamp
+        position = Position(EVENTS, len(stream) + 1)
+        stream.append(Commit(Subject(tenant, aggregate.TOPIC, aggregate.id), events, metadata, position, at))
+        return at
+
+    def decide(self, outcome: Outcome) -> None:
+        stream = self.streams[OUTCOMES]
+        subject = Subject(outcome.metadata.tenant, "command", outcome.command)
+        position = Position(OUTCOMES, len(stream) + 1)
+        stream.append(Verdict(subject, (outcome,), outcome.metadata, position, outcome.at))
+
+    def app(self, name: str = "Help", id: str | None = None) -> App:
+        app = App.create(id or new_id(), self.now, name=name, description="Answers.")
+        self.record(app)
+        return app
+
+    def configure(self, app: App, prompt: str) -> None:
+        app.configure(self.now, model=MODEL, prompt=prompt, variables=[], datasets=["some"], retrieval=RETRIEVAL)
+        self.record(app)
+
+    def dataset(self, id: str | None = None) -> Dataset:
+        dataset = Dataset.create(id or new_id(), self.now, name="Manuals", description="")
+        self.record(dataset)
+        return dataset
+
+    def document(self, dataset: str, id: str | None = None, name: str = "gates.md") -> Document:
+        document = Document.upload(
+            id or new_id(),
+            self.now,
+            dataset=dataset,
+            name=name,
+            media_type="text/markdown",
+            digest="d" * 64,
+            size=1200,
+            metadata={"author": "Ada"},
+        )
+        self.record(document)
+        return document
+
+    def split(self, document: Document, texts: Sequence[str], tenant: str | None = None) -> None:
+        """Work on a document until its segments are known."""
+        document.start(self.now, stage="parsing")
+        document.parsed(self.now, pages=2, characters=1000)
+        segments = [
+            Segment(position, text, 10 * position, 10 * position + len(text), 1, "Gates", len(text.split()), [101, 102])
+            for position, text in enumerate(texts)
+        ]
+        blob = encode_segments("a-model", segments)
+        digest = hashlib.sha256(blob).hexdigest()
+        self.blobs[tenant or self.tenant, digest] = blob
+        tokens = sum(segment.tokens for segment in segments)
+        document.split(self.now, segments=digest, count=len(segments), tokens=tokens, model="a-model")
+        self.record(document, tenant)
+
+    def index(self, document: Document, count: int, tenant: str | None = None) -> None:
+        document.indexed(self.now, first=document.done, count=count)
+        self.record(document, tenant)
+
+    def conversation(self, app: str, user: str = "bo", id: str | None = None) -> Conversation:
+        conversation = Conversation.start(id or new_id(), self.now, app=app, user=user, name="A talk")
+        self.record(conversation)
+        return conversation
+
+    def ask(self, conversation: Conversation, query: str = "How high?", id: str | None = None) -> str:
+        message = id or new_id()
+        conversation.ask(
+            self.now,
+            message=message,
+            app=conversation.app,
+            configuration=1,
+            query=query,
+            inputs={"tone": "dry"},
+            user=conversation.user,
+        )
+        self.record(conversation)
+        return message
+
+    def answer(self, conversation: Conversation, message: str, citations: Iterable[Citation] = ()) -> None:
+        conversation.answering(self.now, message=message)
+        conversation.answer(
+            self.now,
+            message=message,
+            answer="Four metres.",
+            citations=list(citations),
+            usage=USAGE,
+            cut=Cut(segments=1, messages=2),
+            model_call="the-call",
+            duration_ms=1500.0,
+        )
+        self.record(conversation)
+
+    def rows(self, model: ReadModel) -> list[Row]:
+        """The rows of a table after all of it, in order of their keys."""
+        tables = Tables()
+        tables.apply(self.messages, self.blobs)
+        return tables.rows(model)
+
+
+def citation(position: int) -> Citation:
+    return Citation(
+        position=position,
+        dataset="the-dataset",
+        document="the-document",
+        document_name="gates.md",
+        segment=f"segment-{position}",
+        segment_position=7,
+        page=3,
+        heading="Gates",
+        sentence="The gate is four metres high.",
+        content="The gate is four metres high. It is green.",
+        score=0.75,
+    )
+
+
+def outcome(history: History, **fields: Any) -> Outcome:
+    metadata = Metadata(new_id(), history.tenant, "the-correlation", actor="ada")
+    known: dict[str, Any] = {"command": new_id(), "status": "accepted", "metadata": metadata, "at": history.now}
+    return Outcome(**known | fields)
+
+
+class Tables:
+    """Tables in memory that are kept up to date batch by batch, as those in a database are."""
+
+    def __init__(self) -> None:
+        self.fold = Fold(READ_MODELS, KNOWN)
+        self.stored: dict[ReadModel, dict[RowId, Row]] = {model: {} for model in READ_MODELS}
+
+    def apply(self, batch: Sequence[Recorded], blobs: dict[tuple[str, str], bytes]) -> None:
+        loaded = {
+            model: [self.stored[model][id] for id in ids if id in self.stored[model]]
+            for model, ids in self.fold.needs(batch).items()
+        }
+        for rows in self.fold(batch, loaded, blobs):
+            stored = self.stored[rows.model]
+            for column, cleared in rows.cleared.items():
+                for id in [id for id, row in stored.items() if (row["tenant_id"], row[column]) in cleared]:
+                    del stored[id]
+            for row in rows.result():
+                stored[row["tenant_id"], row[rows.model.key]] = row
+
+    def rows(self, model: ReadModel) -> list[Row]:
+        return [row for _, row in sorted(self.stored[model].items())]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from projections.app_model_configs import app_model_configs, configuration_id
+from projections.apps import apps
+from tests.projections.history import MODEL, RETRIEVAL, History
+
+
+def test_given_nothing_when_an_app_is_created_then_it_has_a_row() -> None:
+    history = History()
+    app = history.app()
+    assert history.rows(apps) == [
+        {
+            "tenant_id": "default",
+            "id": app.id,
+            "name": "Help",
+            "description": "Answers.",
+            "app_model_config_id": None,
+            "created_by": "ada",
+            "created_at": app.created_on,
+            "updated_at": app.created_on,
+            "log_position": 1,
+        }
+    ]
+
+
+def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_and_it_names_the_newest() -> None:
+    history = History()
+    app = history.app()
+    history.configure(app, "Be brief.")
+    history.configure(app, "Be exact.")
+
+    (row,) = history.rows(apps)
+    assert row["app_model_config_id"] == configuration_id(app.id, 2)
+    assert (row["created_at"], row["updated_at"], row["log_position"]) == (app.created_on, app.modified_on, 3)
+    configurations = sorted(history.rows(app_model_configs), key=lambda row: row["number"])
+    assert [(row["number"], row["pre_prompt"]) for row in configurations] == [(1, "Be brief."), (2, "Be exact.")]
+    assert configurations[1] == {
+        "tenant_id": "default",
+        "id": configuration_id(app.id, 2),
+        "app_id": app.id,
+        "number": 2,
+        "provider": MODEL["provider"],
+        "model_id": MODEL["name"],
+        "configs": {"max_tokens": 512, "context_window": 8192, "parameters": {}},
+        "pre_prompt": "Be exact.",
+        "user_input_form": [],
+        "dataset_configs": {"datasets": ["some"], "retrieval": RETRIEVAL},
+        "created_by": "ada",
+        "created_at": app.modified_on,
+        "log_position": 3,
+    }
+
+
+def test_given_two_apps_when_one_is_deleted_then_its_row_and_configurations_go() -> None:
+    history = History()
+    gone, kept = history.app(), history.app()
+    history.configure(gone, "Be brief.")
+    history.configure(kept, "Be exact.")
+    gone.delete(history.now)
+    history.record(gone)
+    assert [row["id"] for row in history.rows(apps)] == [kept.id]
+    assert [row["app_id"] for row in history.rows(app_model_configs)] == [kept.id]

@@ -1,0 +1,57 @@
+"""What holds for all read models."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from domain import aggregate, app, conversation, dataset, document, model_call, provider
+from domain.log import Outcome
+from projections.catalog import IGNORED, KNOWN, READ_MODELS
+from projections.read_model import ReadModel
+
+NOUNS = (
+    app.App,
+    conversation.Conversation,
+    dataset.Dataset,
+    document.Document,
+    model_call.ModelCall,
+    provider.Provider,
+)
+EVENTS = {
+    event
+    for noun in NOUNS
+    for _, event in inspect.getmembers(noun, inspect.isclass)
+    if issubclass(event, aggregate.Event) and "TOPIC" in vars(event)
+}
+
+
+def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
+    assert len(EVENTS) == 31
+    assert EVENTS | {Outcome} == KNOWN
+    assert not IGNORED & {event for model in READ_MODELS for event, _ in model.rules}
+
+
+def test_no_noun_is_forgotten() -> None:
+    assert set(aggregate.Aggregate.__subclasses__()) == set(NOUNS)
+
+
+@pytest.mark.parametrize("model", READ_MODELS, ids=repr)
+def test_every_table_and_column_has_a_comment(model: ReadModel) -> None:
+    assert model.table.comment
+    for column in model.table.columns:
+        assert column.comment, column.name
+        assert column.comment.endswith("."), column.name
+
+
+@pytest.mark.parametrize("model", READ_MODELS, ids=repr)
+def test_a_tenant_comes_first_in_every_key(model: ReadModel) -> None:
+    assert [column.name for column in model.table.primary_key] == ["tenant_id", model.key]
+    for index in model.table.indexes:
+        assert next(iter(index.columns)).name == "tenant_id"
+
+
+def test_no_column_could_hold_a_key_of_a_provider() -> None:
+    names = {column.name for model in READ_MODELS for column in model.table.columns}
+    assert not names & {"sealed_key", "key", "api_key", "encrypted_config"}

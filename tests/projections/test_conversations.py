@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+
+from projections.conversations import conversations
+from projections.dataset_retriever_resources import dataset_retriever_resources
+from projections.end_users import end_user_id, end_users
+from projections.message_feedbacks import message_feedbacks
+from projections.messages import messages
+from tests.projections.history import History, citation
+
+
+def test_given_an_app_when_a_user_asks_twice_then_the_conversation_counts_and_the_messages_hang_together() -> None:
+    history = History()
+    app = history.app()
+    conversation = history.conversation(app.id)
+    first, second = history.ask(conversation), history.ask(conversation, "How wide?")
+    (row,) = history.rows(conversations)
+    assert row == {
+        "tenant_id": "default",
+        "id": conversation.id,
+        "app_id": app.id,
+        "name": "A talk",
+        "from_end_user_id": end_user_id(app.id, "bo"),
+        "dialogue_count": 2,
+        "created_at": conversation.created_on,
+        "updated_at": conversation.modified_on,
+        "log_position": 4,
+    }
+    rows = {row["id"]: row for row in history.rows(messages)}
+    assert rows.keys() == {first, second}
+    assert rows[second]["parent_message_id"] == first
+    assert rows[first] == messages.blank | {
+        "tenant_id": "default",
+        "id": first,
+        "app_id": app.id,
+        "conversation_id": conversation.id,
+        "app_model_config_id": rows[second]["app_model_config_id"],
+        "app_model_config_number": 1,
+        "from_end_user_id": end_user_id(app.id, "bo"),
+        "query": "How high?",
+        "inputs": {"tone": "dry"},
+        "status": "asked",
+        "attempt": 0,
+        "answer": "",
+        "created_at": rows[first]["created_at"],
+        "updated_at": rows[first]["created_at"],
+        "log_position": 3,
+    }
+
+
+def test_given_a_user_when_another_conversation_starts_then_the_user_has_one_row_from_the_first() -> None:
+    history = History()
+    app = history.app()
+    first = history.conversation(app.id)
+    history.conversation(app.id)
+    history.conversation(app.id, "cy")
+    rows = {row["session_id"]: row for row in history.rows(end_users)}
+    assert rows.keys() == {"bo", "cy"}
+    assert rows["bo"] == {
+        "tenant_id": "default",
+        "id": end_user_id(app.id, "bo"),
+        "app_id": app.id,
+        "session_id": "bo",
+        "created_at": first.created_on,
+        "log_position": 2,
+    }
+
+
+def test_given_a_question_when_it_is_answered_then_answer_usage_and_citations_are_there() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    message = history.ask(conversation)
+    history.answer(conversation, message, [citation(1), citation(2)])
+    (row,) = history.rows(messages)
+    assert {name: row[name] for name in messages.blank if row[name] is not None} == {
+        "tenant_id": "default",
+        "id": message,
+        "app_id": conversation.app,
+        "conversation_id": conversation.id,
+        "app_model_config_id": row["app_model_config_id"],
+        "app_model_config_number": 1,
+        "from_end_user_id": row["from_end_user_id"],
+        "query": "How high?",
+        "inputs": {"tone": "dry"},
+        "status": "answered",
+        "attempt": 1,
+        "answer": "Four metres.",
+        "message_tokens": 90,
+        "answer_tokens": 12,
+        "tokens_estimated": False,
+        "segments_cut": 1,
+        "messages_cut": 2,
+        "model_call_id": "the-call",
+        "provider_response_latency": 1.5,
+        "created_at": row["created_at"],
+        "updated_at": conversation.modified_on,
+        "log_position": 4,
+    }
+    cited = sorted(history.rows(dataset_retriever_resources), key=lambda row: row["position"])
+    assert [row["segment_id"] for row in cited] == ["segment-1", "segment-2"]
+    assert {name: value for name, value in cited[0].items() if name != "id"} == {
+        "tenant_id": "default",
+        "app_id": conversation.app,
+        "conversation_id": conversation.id,
+        "message_id": message,
+        "position": 1,
+        "dataset_id": "the-dataset",
+        "document_id": "the-document",
+        "document_name": "gates.md",
+        "segment_id": "segment-1",
+        "segment_position": 7,
+        "page": 3,
+        "heading": "Gates",
+        "sentence": "The gate is four metres high.",
+        "content": "The gate is four metres high. It is green.",
+        "score": 0.75,
+        "created_at": conversation.modified_on,
+        "log_position": 4,
+    }
+
+
+def test_given_an_answer_on_its_way_when_it_fails_then_the_reason_and_what_had_come_are_kept() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    message = history.ask(conversation)
+    conversation.answering(history.now, message=message)
+    conversation.fail(history.now, message=message, code="timeout", reason="The model took too long.", answer="Fo")
+    history.record(conversation)
+    (row,) = history.rows(messages)
+    assert [row[name] for name in ("status", "answer", "error_code", "error", "attempt")] == [
+        "failed",
+        "Fo",
+        "timeout",
+        "The model took too long.",
+        1,
+    ]
+
+
+def test_given_an_answer_on_its_way_when_it_is_stopped_then_what_had_come_is_kept() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    message = history.ask(conversation)
+    conversation.stop(asked := history.now, message=message)
+    conversation.stopped(history.now, message=message, answer="Fo")
+    history.record(conversation)
+    (row,) = history.rows(messages)
+    assert (row["status"], row["answer"], row["stop_requested_at"]) == ("stopped", "Fo", asked)
+
+
+def test_given_an_answer_when_it_is_rated_then_the_newest_rating_counts_until_it_is_taken_back() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    message = history.ask(conversation)
+    history.answer(conversation, message)
+    ids = set()
+    for rating, content in (("like", "Good."), ("dislike", "Wrong gate.")):
+        conversation.rate(history.now, message=message, rating=rating, content=content)
+        history.record(conversation)
+        (row,) = history.rows(message_feedbacks)
+        assert (row["message_id"], row["rating"], row["content"]) == (message, rating, content)
+        assert (row["conversation_id"], row["app_id"]) == (conversation.id, conversation.app)
+        assert (row["created_by"], row["created_at"]) == ("ada", conversation.modified_on)
+        ids.add(row["id"])
+    assert len(ids) == 1
+    conversation.rate(history.now, message=message, rating=None, content="")
+    history.record(conversation)
+    assert history.rows(message_feedbacks) == []
+
+
+def test_given_a_conversation_when_it_is_renamed_then_its_name_changes() -> None:
+    history = History()
+    conversation = history.conversation(history.app().id)
+    conversation.rename(history.now, name="Gates")
+    history.record(conversation)
+    (row,) = history.rows(conversations)
+    assert (row["name"], row["updated_at"]) == ("Gates", conversation.modified_on)
+
+
+@pytest.mark.parametrize("which", ["conversation", "app"])
+def test_given_two_conversations_when_one_or_its_app_is_deleted_then_all_of_it_goes(which: str) -> None:
+    history = History()
+    app, other = history.app(), history.app()
+    talks = [history.conversation(owner.id) for owner in (app, other)]
+    for talk in talks:
+        message = history.ask(talk)
+        history.answer(talk, message, [citation(1)])
+        talk.rate(history.now, message=message, rating="like", content="")
+        history.record(talk)
+    aggregate = talks[0] if which == "conversation" else app
+    aggregate.delete(history.now)
+    history.record(aggregate)
+    history.ask(talks[0])  # by someone who had not heard of it yet
+
+    for model in (conversations, messages, message_feedbacks, dataset_retriever_resources):
+        assert {row["app_id"] for row in history.rows(model)} == {other.id}, model
+    users = {row["app_id"] for row in history.rows(end_users)}
+    assert users == ({app.id, other.id} if which == "conversation" else {other.id})

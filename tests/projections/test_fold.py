@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.app import App
+from domain.log import EVENTS
+from projections.apps import apps
+from projections.catalog import KNOWN, READ_MODELS
+from projections.conversations import conversations
+from projections.datasets import datasets
+from projections.document_segments import document_segments
+from projections.documents import documents
+from projections.fold import Fold, UnknownEvent
+from projections.messages import messages
+from tests.projections.history import History, Tables
+from tests.projections.wandering import TENANTS, id_of, wander
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 80))
+def test_rows_do_not_depend_on_how_the_log_is_cut_into_batches(random: Random, steps: int) -> None:
+    history = wander(random, steps)
+    at_once, in_parts = Tables(), Tables()
+    log = history.messages
+    at_once.apply(log, history.blobs)
+    cuts = [0, *sorted(random.randrange(len(log) + 1) for _ in range(random.randint(1, 12))), len(log)]
+    for start, end in pairwise(cuts):
+        in_parts.apply(log[start:end], history.blobs)
+    assert in_parts.stored == at_once.stored
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 80))
+def test_nothing_is_left_of_what_was_deleted(random: Random, steps: int) -> None:
+    history, tables = wander(random, steps), Tables()
+    tables.apply(history.messages, history.blobs)
+    belongings = [
+        (documents, "dataset_id", datasets),
+        (document_segments, "document_id", documents),
+        (document_segments, "dataset_id", datasets),
+        (conversations, "app_id", apps),
+        (messages, "conversation_id", conversations),
+        (messages, "app_id", apps),
+    ]
+    for model, column, owner in belongings:
+        for (tenant, _), row in tables.stored[model].items():
+            assert (tenant, row[column]) in tables.stored[owner]
+
+
+def test_tenants_that_choose_the_same_id_do_not_touch_each_other() -> None:
+    history = History()
+    for tenant in TENANTS:
+        history.tenant = tenant
+        app = history.app(name=tenant, id=id_of(1, 1))
+    app.delete(history.now)
+    history.record(app)
+    assert [(row["tenant_id"], row["name"]) for row in history.rows(apps)] == [("one", "one")]
+
+
+def test_an_event_that_no_table_knows_stops_the_fold() -> None:
+    class Renamed(App.Event):
+        TOPIC = "app.renamed.v1"
+
+    history = History()
+    history.app()
+    last = history.streams[EVENTS][-1]
+    unknown = Renamed(originator_id="1", originator_version=2, timestamp=last.at)  # type: ignore[call-arg]
+    message = dataclasses.replace(last, events=[unknown])  # type: ignore[arg-type]
+    fold = Fold(READ_MODELS, KNOWN)
+    with pytest.raises(UnknownEvent, match=r"Renamed, at EVENTS 1"):
+        fold([message], {}, {})
+
+
+def test_a_column_that_a_table_does_not_have_is_an_error() -> None:
+    history = History()
+    with pytest.raises(TypeError, match="Table apps has no columns nmae"):
+        apps.made("default", 1, history.now, {"id": "1", "nmae": "Help"})

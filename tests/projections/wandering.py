@@ -1,0 +1,113 @@
+"""Histories that nobody thought of: whatever may happen to a few aggregates, in any order."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TypeVar
+
+from domain.app import App
+from domain.conversation import Conversation
+from domain.dataset import Dataset
+from domain.document import Document
+from tests.projections.history import History, citation, outcome
+
+TENANTS = ("one", "two")
+
+Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
+
+
+def id_of(kind: int, number: int) -> str:
+    return f"00000000-0000-7000-8{kind:03}-{number:012}"
+
+
+def wander(random: Random, steps: int, few: int = 2) -> History:
+    """Two tenants choose the same ids for a `few` aggregates of each kind, and do things to them."""
+    walk = _Walk(random, few)
+    for number in range(steps):
+        walk.history.tenant = random.choice(TENANTS)
+        random.choice(walk.steps)(number)
+    return walk.history
+
+
+class _Walk:
+    def __init__(self, random: Random, few: int) -> None:
+        self.random = random
+        self.few = few
+        self.history = History()
+        self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
+        self.steps = [self.app, self.document, self.talk, self.decide, self.delete] + 3 * [self.work, self.message]
+
+    def some(self, kind: type[Noun]) -> Noun | None:
+        mine = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant]
+        found = [noun for noun in mine if isinstance(noun, kind) and (not noun.deleted or kind in (App, Dataset))]
+        return self.random.choice(found) if found else None
+
+    def decide(self, number: int) -> None:
+        self.history.decide(outcome(self.history, name="app.create"))
+
+    def app(self, number: int) -> None:
+        id = id_of(1, self.random.randrange(self.few))
+        app = self.known.get((self.history.tenant, id))
+        if not isinstance(app, App):
+            self.known[self.history.tenant, id] = self.history.app(id=id)
+        elif not app.deleted:
+            self.history.configure(app, f"prompt {number}")
+
+    def document(self, number: int) -> None:
+        """Also in a dataset that was deleted: whoever uploads may not have heard of it yet."""
+        id, dataset = id_of(3, self.random.randrange(2 * self.few)), id_of(2, self.random.randrange(self.few))
+        if (self.history.tenant, dataset) not in self.known:
+            self.known[self.history.tenant, dataset] = self.history.dataset(dataset)
+        if (self.history.tenant, id) not in self.known:
+            self.known[self.history.tenant, id] = self.history.document(dataset, id)
+
+    def talk(self, number: int) -> None:
+        id, app = id_of(4, self.random.randrange(2 * self.few)), self.some(App)
+        if app and (self.history.tenant, id) not in self.known:
+            self.known[self.history.tenant, id] = self.history.conversation(
+                app.id, self.random.choice(["bo", "cy"]), id
+            )
+
+    def delete(self, number: int) -> None:
+        noun = self.some(self.random.choice([App, Conversation, Dataset, Document]))
+        if noun and not noun.deleted and self.random.random() < 0.4:
+            noun.delete(self.history.now)
+            self.history.record(noun)
+
+    def work(self, number: int) -> None:
+        document = self.some(Document)
+        if not document:
+            return
+        match self.random.choice(["split", "index", "index", "fail", "retry"]):
+            case "split" if not document.ended:
+                texts = [f"{number} text {position}" for position in range(self.random.randint(1, 3))]
+                self.history.split(document, texts)
+            case "index" if document.status == "indexing" and document.done < document.total:
+                self.history.index(document, self.random.randint(1, document.total - document.done))
+            case "fail" if not document.ended:
+                document.fail(self.history.now, stage="indexing", code="broken", reason="It broke.")
+                self.history.record(document)
+            case "retry" if document.status == "error":
+                document.retry(self.history.now)
+                self.history.record(document)
+
+    def message(self, number: int) -> None:
+        conversation = self.some(Conversation)
+        if not conversation:
+            return
+        last = next(reversed(conversation.messages), None)
+        status = conversation.messages[last]["status"] if last else None
+        match self.random.choice(["ask", "answer", "answer", "rate", "stop", "rename"]):
+            case "ask":
+                self.history.ask(conversation, id=id_of(5, number))
+            case "answer" if last and status == "asked":
+                self.history.answer(conversation, last, [citation(position) for position in (1, 2)])
+            case "rate" if last and status == "answered":
+                rating = self.random.choice(["like", "dislike", None])
+                conversation.rate(self.history.now, message=last, rating=rating, content=f"{number}")
+            case "stop" if last and status == "asked":
+                conversation.stopped(self.history.now, message=last, answer="Fo")
+            case "rename":
+                conversation.rename(self.history.now, name=f"Name {number}")
+        if conversation.pending_events:
+            self.history.record(conversation)
