@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from struct import pack
@@ -127,7 +126,7 @@ class PgvectorIndex:
         mode: Mode,
         top_k: int,
     ) -> list[Hit]:
-        asked = [] if mode == "semantic" else list(dict.fromkeys(words(query)))[:LONGEST_QUERY]
+        asked = [] if mode == "semantic" else list(words(query))[:LONGEST_QUERY]
         near = None if mode == "full_text" else vector
         if top_k < 1 or not datasets or (near is None and not asked):
             return []
@@ -221,7 +220,7 @@ def _encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry]) 
     place = _field(tenant.encode()) + _field(UUID(dataset).bytes)
     document_field = _field(UUID(document).bytes)
     for entry in entries:
-        counts = Counter(words(entry.content))
+        counts = words(entry.content)
         length = counts.total()
         total += length
         id = _field(UUID(entry.id).bytes)
@@ -239,7 +238,8 @@ def _encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry]) 
         )
         start = pack(">h", 6) + place + id + _field(pack(">i", length))
         for word, frequency in counts.items():
-            postings += start, _field(pack(">i", frequency)), _field(word.encode())
+            data = word.encode()
+            postings.append(start + pack(">iii", 4, frequency, len(data)) + data)
     segments.append(_COPY_TRAILER)
     postings.append(_COPY_TRAILER)
     return b"".join(segments), b"".join(postings), total

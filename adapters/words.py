@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 
 from snowballstemmer import stemmer  # type: ignore[import-untyped]
@@ -22,29 +23,40 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"  # Chinese, Japanese, Korean
 )
-_MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
-_RUNS = re.compile(rf"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}_])[\w{_MARKS}])+")
+_STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_MARKS = _STARTS_UNSPACED.sub(
+    "", "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
+)
+_RUNS = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]+|[{_MARKS}]+)+")
+_ASCII_RUNS = re.compile("[a-z0-9]+")
 
 _VOWEL_POINTS = dict.fromkeys([*range(0x591, 0x5C8), 0x640, *range(0x64B, 0x660), 0x670])
 
 
-def words(text: str) -> list[str]:
-    """The words in order, without English stop words and cut at 64 characters.
+def words(text: str) -> Counter[str]:
+    """How often each word is in the text, in the order of their first places; English stop words are left out.
 
     English is stemmed; scripts without spaces, and Korean, become pairs of neighbouring characters; the vowel points of
-    Arabic and Hebrew, which most writers leave out, are dropped.
+    Arabic and Hebrew, which most writers leave out, are dropped; a word is cut at 64 characters.
     """
-    text = unicodedata.normalize("NFKC", text).lower().translate(_VOWEL_POINTS)
-    found: list[str] = []
-    for run in _RUNS.finditer(text):
-        word = run.group()
-        if run.lastindex and len(word) > 1:
-            found.extend(word[at : at + 2] for at in range(len(word) - 1))
-        elif word not in STOP_WORDS:
-            found.append(_stem(word[:LONGEST]))
+    if text.isascii():
+        runs = _ASCII_RUNS.findall(text.lower())
+    else:
+        runs = _RUNS.findall(unicodedata.normalize("NFKC", text).lower().translate(_VOWEL_POINTS))
+    found: Counter[str] = Counter()
+    for run, times in Counter(runs).items():
+        if run.isascii():
+            if run not in STOP_WORDS:
+                found[_stem(run[:LONGEST])] += times
+        elif _STARTS_UNSPACED.match(run):
+            for at in range(max(1, len(run) - 1)):
+                found[run[at : at + 2]] += times
+        else:
+            found[run[:LONGEST]] += times
     return found
 
 
 @lru_cache(maxsize=100_000)
 def _stem(word: str) -> str:
-    return str(stemmer("english").stemWord(word)) if word.isascii() else word
+    # A stemmer of its own for every word: one must not be shared by threads, and they cost next to nothing.
+    return str(stemmer("english").stemWord(word))

@@ -51,7 +51,8 @@ class Provider(Aggregate):
         return cls._create(cls.Registered, id=id, timestamp=at, base_url=base_url, sealed_key=sealed_key)
 
     def change(self, at: datetime, *, base_url: str, sealed_key: str) -> None:
-        self.record(self.Changed, at, base_url=base_url, sealed_key=sealed_key)
+        if self.deleted or (self.base_url, self.sealed_key) != (base_url, sealed_key):
+            self.record(self.Changed, at, base_url=base_url, sealed_key=sealed_key)
 
     def remove(self, at: datetime) -> None:
         if not self.deleted:

@@ -27,6 +27,9 @@ MAX_PAYLOAD = 1024 * 1024
 MAX_TEXT = 256 * 1024
 """Bytes of a document's inline text."""
 
+MAX_DEPTH = 32
+"""Levels of arrays and objects in a payload."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -260,8 +263,7 @@ def parse(command: type[Command], payload: bytes) -> Command:
         raise Rejection("broken_json", f"The payload is not JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise Rejection("broken_json", f"The payload must be a JSON object, not {_json_type(fields)}.")
-    if path := _nul(fields):
-        raise Rejection("invalid", f"{path}: must not contain NUL characters.", path)
+    _storable(fields)
     try:
         return command.model_validate(fields)
     except ValidationError as error:
@@ -286,22 +288,19 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _nul(fields: dict[str, Any]) -> str | None:
-    """The path of the first string that holds a NUL, which PostgreSQL cannot store."""
-    stack: list[tuple[str, Any]] = [("", fields)]
+def _storable(fields: dict[str, Any]) -> None:
+    """Refuses NUL characters, which PostgreSQL cannot store, and nesting that JSON writers cannot follow."""
+    stack: list[tuple[tuple[str, ...], Any]] = [((), fields)]
     while stack:
-        path, value = stack.pop()
-        if isinstance(value, str) and "\0" in value:
-            return path
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                inner_path = f"{path}.{name}" if path else name
-                if "\0" in name:
-                    return inner_path.replace("\0", "�")
-                stack.append((inner_path, inner))
-        elif isinstance(value, list):
-            stack += [(f"{path}.{index}", inner) for index, inner in enumerate(value)]
-    return None
+        parts, value = stack.pop()
+        if len(parts) >= MAX_DEPTH:
+            raise Rejection("invalid", f"{parts[0]}: must not be nested deeper than {MAX_DEPTH} levels.", parts[0])
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if "\0" in str(name) or (isinstance(inner, str) and "\0" in inner):
+                path = ".".join((*parts, str(name))).replace("\0", "�")
+                raise Rejection("invalid", f"{path}: must not contain NUL characters.", path)
+            if isinstance(inner, dict | list):
+                stack.append(((*parts, str(name)), inner))
 
 
 def references(part: Part, path: str = "") -> list[tuple[str, type[Aggregate], str]]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from domain.aggregate import Aggregate, Rejection
-from handlers.commands import parse, references
-from handlers.ports import Blobs, Metadata, Outcome, Outcomes, Vault, commit_id
-from handlers.repository import Repository
-from handlers.routes import ROUTES, Preparation, not_found
+from handlers.commands import Command, parse, references
+from handlers.ports import Blobs, Metadata, Outcome, Outcomes, Subject, Vault, commit_id
+from handlers.repository import Change, Repository
+from handlers.routes import ROUTES, Preparation, Route, not_found
 
 EXCERPT = 1000
-"""Characters of a rejected payload that its outcome keeps."""
+"""Characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -65,21 +65,16 @@ class Dispatch:
             raise Rejection("unknown_command", f"There is no command {delivery.name!r}; there are: {known}.")
         command = parse(route.command, delivery.payload)
         target = str((route.target and getattr(command, route.target)) or metadata.id)
-        others = [reference for reference in references(command) if reference[0] != route.target]
-        named = dict(await asyncio.gather(*(self._named(metadata.tenant, *reference) for reference in others)))
-        preparation = Preparation(metadata.tenant, metadata.id, self._blobs, self._vault, named)
-        fields = await route.prepare(command, preparation)
-        change = await self._repository.change(
-            route.noun,
-            target,
-            metadata.caused(commit_id(metadata.id, target)),
-            lambda aggregate: route.decide(aggregate, target, at, fields),
-            new=target == metadata.id,
-        )
+        cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
+        change: Change[Aggregate] | None
+        try:
+            change = await self._change(route, command, target, cause, delivery)
+        except Rejection:
+            # It may have been accepted before, and then the world changed, and the outcome was lost.
+            change = await self._repository.done(route.noun, target, cause)
+            if change is None:
+                raise
         noun = delivery.name.partition(".")[0]
-        ids = {route.noun.TOPIC: target}
-        if noun not in ids:
-            ids[noun] = fields[noun]
         return Outcome(
             command=metadata.id,
             name=delivery.name,
@@ -88,7 +83,22 @@ class Dispatch:
             at=at,
             position=change.position,
             version=change.version,
-            ids=ids,
+            ids={noun: str(getattr(command, noun, metadata.id)), route.noun.TOPIC: target},
+        )
+
+    async def _change(
+        self, route: Route, command: Command, target: str, cause: Metadata, delivery: Delivery
+    ) -> Change[Aggregate]:
+        tenant, id = cause.tenant, delivery.metadata.id
+        others = [reference for reference in references(command) if reference[0] != route.target]
+        named = dict(await asyncio.gather(*(self._named(tenant, *reference) for reference in others)))
+        fields = await route.prepare(command, Preparation(tenant, id, self._blobs, self._vault, named))
+        return await self._repository.change(
+            route.noun,
+            target,
+            cause,
+            lambda aggregate: route.decide(aggregate, target, delivery.at, fields),
+            new=target == id,
         )
 
     async def _named(self, tenant: str, path: str, kind: type[Aggregate], id: str) -> tuple[str, Aggregate]:
@@ -100,7 +110,7 @@ class Dispatch:
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
     """The outcome of a command that broke a rule; secrets are not kept."""
-    secret = delivery.name == "provider.register"
+    secret = delivery.name.lower().startswith("provider")
     excerpt = None if secret else delivery.payload[: 4 * EXCERPT].decode(errors="replace")[:EXCERPT].replace("\0", "�")
     return Outcome(
         command=delivery.metadata.id,
@@ -109,7 +119,7 @@ def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
         metadata=delivery.metadata,
         at=delivery.at,
         code=rejection.code,
-        message=rejection.message,
-        field=rejection.field,
+        message=rejection.message[:EXCERPT],
+        field=rejection.field and rejection.field[:EXCERPT],
         excerpt=excerpt,
     )

@@ -72,7 +72,7 @@ def build_prompt(
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     opening = fill(instructions, inputs).strip() or (FROM_PASSAGES if passages else FROM_MEMORY)
-    hits = list({hit.id: hit for hit in reversed(passages)}.values())[::-1]
+    hits = list({hit.id: hit for hit in passages}.values())
     turns = [turn for turn in history if turn["query"] and turn["answer"]]
     names = names or {}
     budget = context_window - max_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -42,6 +43,13 @@ class Loaded(Generic[A]):
     commits: dict[str, tuple[int, int]] = field(default_factory=dict)
     since_snapshot: int = 0
 
+    def change(self, commit: str) -> Change[A] | None:
+        """What the commit with this id did, or None when it is not known."""
+        if self.aggregate is None or commit not in self.commits:
+            return None
+        sequence, version = self.commits[commit]
+        return Change(self.aggregate, Position(EVENTS, sequence), version)
+
 
 class Repository:
     def __init__(self, store: EventStore, snapshots: Snapshots) -> None:
@@ -52,6 +60,10 @@ class Repository:
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it stands, or None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id))).aggregate
+
+    async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
+        """The change that was committed under `metadata.id` before, or None."""
+        return (await self._load(kind, Subject(metadata.tenant, kind.TOPIC, id))).change(metadata.id)
 
     async def change(
         self, kind: type[A], id: str, metadata: Metadata, decide: Callable[[A | None], A], *, new: bool = False
@@ -66,9 +78,8 @@ class Repository:
         async with self._turns.setdefault(subject, asyncio.Lock()):
             for attempt in range(TRIES):
                 loaded: Loaded[A] = Loaded() if new and not attempt else await self._load(kind, subject)
-                if metadata.id in loaded.commits:
-                    sequence, version = loaded.commits[metadata.id]
-                    return Change(cast("A", loaded.aggregate), Position(EVENTS, sequence), version)
+                if known := loaded.change(metadata.id):
+                    return known
                 aggregate = decide(loaded.aggregate)
                 events = aggregate.pending()
                 if not events:
@@ -98,7 +109,8 @@ class Repository:
         self, subject: Subject, aggregate: Aggregate, sequence: int, commits: dict[str, tuple[int, int]]
     ) -> None:
         latest = dict(list(commits.items())[-REMEMBERED:])
-        await self._snapshots.put(subject, Taken(Snapshot.of(aggregate), sequence, latest))
+        with suppress(Unavailable):  # the change is committed; the next one takes the snapshot
+            await self._snapshots.put(subject, Taken(Snapshot.of(aggregate), sequence, latest))
 
 
 def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:

@@ -167,7 +167,7 @@ def _matches(asked: dict[str, float], words: frozenset[str], given: list[frozens
 
 def _shares(asked: dict[str, float], lines: list[str], matches: list[dict[str, float]]) -> Iterator[float]:
     """What each sentence of a passage carries of the weights, by itself and by what stands around it."""
-    anywhere = {term: max(match.get(term, 0.0) for match in matches) * 0.3 for term in asked}
+    anywhere = {term: max((match.get(term, 0.0) for match in matches), default=0.0) * 0.3 for term in asked}
     if lines and _is_heading(lines[0]):
         anywhere.update({term: max(anywhere[term], part * 0.7) for term, part in matches[0].items()})
     for position, match in enumerate(matches):

@@ -47,7 +47,7 @@ def terms_of(word: str) -> tuple[str, ...]:
 
 def stem(word: str) -> str:
     """An English word, folded, without its plural or verb ending; the same for all forms, not always a word."""
-    if len(word) < 4 or not word.isascii():
+    if len(word) < 4 or not (word.isascii() and word.isalpha()):
         return word
     if word.endswith(("ies", "ied")) and len(word) > 4:
         return word[:-3] + "y"

@@ -17,6 +17,9 @@ import psutil
 CLOCK_SLACK = 5.0
 """Seconds by which a process's start may seem to move when the clock is set."""
 
+LOG_LIMIT = 16 * 2**20
+"""Bytes after which a log is set aside when its process starts; the one set aside before is dropped."""
+
 
 class StartFailed(Exception):
     """A server did not start; the message ends with the last lines of its log."""
@@ -61,6 +64,8 @@ class Daemon:
         """Start `command` in a session of its own, as the user (uid, gid) when one is given."""
         for folder in (self.pid_file.parent, self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.replace(self.log.with_suffix(".log.1"))
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
         with self.log.open("ab") as log:
             child = subprocess.Popen(
@@ -74,18 +79,29 @@ class Daemon:
                 **identity,
             )
         self._child = child
-        try:
-            process = psutil.Process(child.pid)
-            record = {"pid": child.pid, "created": process.create_time(), "executable": process.exe()}
-        except psutil.Error:
-            record = {}
-        if not record.get("executable"):
+        if not self._note(child.pid):
             child.kill()
             child.wait()
             raise self.failure("ended while it started")
-        partial = self.pid_file.with_suffix(".partial")
+
+    def claim(self) -> None:
+        """Put the calling process into the pid file."""
+        self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self._note(os.getpid())
+
+    def _note(self, pid: int) -> bool:
+        """Write the pid file; False when the process has ended already."""
+        try:
+            process = psutil.Process(pid)
+            record = {"pid": pid, "created": process.create_time(), "executable": process.exe()}
+        except psutil.Error:
+            return False
+        if not record["executable"]:
+            return False
+        partial = self.pid_file.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(record))
         partial.replace(self.pid_file)
+        return True
 
     async def stop(self, within: float = 30.0) -> bool:
         """Stop the process, by force after `within` seconds; False when it was not running."""

@@ -25,13 +25,12 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from ops.daemon import Daemon, StartFailed
+from ops.daemon import LOG_LIMIT, Daemon, StartFailed
 from ops.settings import secret
 
 HOST = "127.0.0.1"
 ACCOUNT = "headrace"
 TRIES = 3
-LOG_LIMIT = 16 * 2**20
 
 
 class EmbeddedNats:
@@ -65,7 +64,6 @@ class EmbeddedNats:
             self.port = free_port(self.home, "nats")
             configuration = self.home / "nats.conf"
             configuration.write_text(self.configuration())
-            rotate(self.daemon.log)
             try:
                 self.daemon.start([nats_server(), "--config", str(configuration)], env=self._environment())
                 await self._ready()
@@ -173,7 +171,6 @@ class EmbeddedPostgres:
         await self._bury()
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "postgres")
-            rotate(self.daemon.log)
             try:
                 self.daemon.start(self.command(), env=postgres_environment(), user=user)
                 await self._ready()
@@ -288,11 +285,6 @@ class EmbeddedPostgres:
 def create_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "log").mkdir(exist_ok=True)
-
-
-def rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LOG_LIMIT:
-        log.replace(log.with_suffix(".log.1"))
 
 
 def remembered_port(home: Path, server: str) -> int:

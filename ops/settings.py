@@ -149,16 +149,28 @@ class Settings(BaseSettings):
             return record if isinstance(record, dict) else {}
         return {}
 
-    def located(self) -> Self:
-        """These settings with the addresses of the servers that `up` has started. Raises: NotRunning."""
+    def located(self, *servers: str) -> Self:
+        """These settings with the addresses of the servers that `up` has started, `nats` and `postgres` or just one.
+
+        Raises: NotRunning.
+        """
+        names = [f"{server}_url" for server in servers or ("nats", "postgres")]
         record = self.running()
-        urls = {name: getattr(self, name) or record.get(name, "") for name in ("nats_url", "postgres_url")}
+        urls = {name: getattr(self, name) or record.get(name, "") for name in names}
         for name, url in urls.items():
             if not url:
-                raise NotRunning(
-                    f"Nothing runs on {self.home}: start it with `headrace up`, or set {PREFIX}{name.upper()}."
-                )
+                start = f"start it with `headrace up`, or set {PREFIX}{name.upper()}"
+                raise NotRunning(f"Nothing runs on {self.home}: {start}.")
         return self.model_copy(update=urls)
+
+    def variables(self) -> dict[str, str]:
+        """These settings as the environment variables that give them to another process."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
 
 
 def config_file(home: Any) -> Path:

@@ -7,7 +7,7 @@ import hashlib
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
+from nats.js.errors import DigestMismatchError, NotFoundError
 from nats.js.object_store import ObjectStore
 
 from adapters.jetstream.streams import BLOBS
@@ -23,19 +23,24 @@ class JetStreamBlobs:
     async def put(self, tenant: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         if await self.size(tenant, digest) is None:
-            async with asyncio.timeout(self._timeout):
-                await (await self._open()).put(f"{tenant}/{digest}", data)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await (await self._open()).put(f"{tenant}/{digest}", data)
+            except (TimeoutError, nats.errors.Error) as error:
+                raise _away(error) from error
         return digest
 
     async def get(self, tenant: str, digest: str) -> bytes:
         try:
             async with asyncio.timeout(self._timeout):
-                data = (await (await self._open()).get(f"{tenant}/{digest}")).data or b""
+                data: bytes | None = (await (await self._open()).get(f"{tenant}/{digest}")).data or b""
         except NotFoundError:
             raise KeyError(digest) from None
+        except DigestMismatchError:
+            data = None
         except (TimeoutError, nats.errors.Error) as error:
-            raise Unavailable(f"The object store does not answer: {error!r}") from error
-        if hashlib.sha256(data).hexdigest() != digest:
+            raise _away(error) from error
+        if data is None or hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"The bytes of blob {digest} have changed.")
         return data
 
@@ -45,9 +50,13 @@ class JetStreamBlobs:
         except NotFoundError:
             return None
         except nats.errors.Error as error:
-            raise Unavailable(f"The object store does not answer: {error!r}") from error
+            raise _away(error) from error
 
     async def _open(self) -> ObjectStore:
         if self._store is None:
             self._store = await self._nc.jetstream().object_store(BLOBS)
         return self._store
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"The object store does not answer: {error!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -83,6 +84,7 @@ def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
+    metadata = outcome.metadata
     stream, sequence = outcome.position or (None, None)
     fields = {
         "command": outcome.command,
@@ -97,10 +99,11 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
         "message": outcome.message,
         "field": outcome.field,
         "excerpt": outcome.excerpt,
-        "correlation": outcome.metadata.correlation,
-        "actor": outcome.metadata.actor,
+        "correlation": metadata.correlation,
+        "actor": metadata.actor,
     }
-    return orjson.dumps(fields), headers(outcome.metadata)
+    # The stream drops what has the id of an earlier message, whichever tenant's that was.
+    return orjson.dumps(fields), {**headers(metadata), "Nats-Msg-Id": f"{metadata.tenant}.{outcome.command}"}
 
 
 def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outcome:
@@ -109,7 +112,7 @@ def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outco
     del fields["correlation"], fields["actor"]
     fields["at"] = datetime.fromisoformat(fields["at"])
     position = Position(stream, sequence) if stream else None
-    return Outcome(**fields, metadata=metadata(header, tenant), position=position)
+    return Outcome(**fields, metadata=replace(metadata(header, tenant), id=fields["command"]), position=position)
 
 
 def decode_verdict(subject: str, body: bytes, header: Mapping[str, str], position: Position, at: datetime) -> Verdict:

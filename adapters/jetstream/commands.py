@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +18,9 @@ from handlers.dispatch import TENANT, Delivery, Dispatch
 from handlers.ports import Metadata, commit_id
 
 CONCURRENT = 100
+
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,255})?")
 
 
 def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
@@ -45,8 +49,9 @@ def read(message: Msg) -> Delivery:
     Without an id it has one made of its place in the stream, the same however often it is delivered.
     """
     place = message.metadata
-    _, tenant, name = (*message.subject.split(".", 2), "")[:3]
-    given = (message.headers or {}).get("Nats-Msg-Id", "")
+    _, tenant, name = (*message.subject.replace("\0", "�").split(".", 2), "")[:3]
+    headers = message.headers or {}
+    given = headers.get("Nats-Msg-Id", "")
     fault = None
     if not given:
         milliseconds = int(place.timestamp.timestamp() * 1000)
@@ -60,12 +65,16 @@ def read(message: Msg) -> Delivery:
         )
     if not TENANT.fullmatch(tenant):
         fault = Rejection("invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
-    found = metadata(message.headers or {}, tenant)
-    correlation = found.correlation or id
+    for header in ("Headrace-Correlation", "Headrace-Actor"):
+        if not _PRINTABLE.fullmatch(headers.get(header, "")):
+            fault = Rejection("invalid", f"{header}: must be at most 255 printable characters.", header)
+            headers = {**headers, header: ""}
+    found = metadata(headers, tenant)
+    trace = found.traceparent if _TRACEPARENT.fullmatch(found.traceparent or "") else None
     return Delivery(
         name,
         message.data,
-        Metadata(id, tenant, correlation, None, found.actor, found.traceparent),
+        Metadata(id, tenant, headers.get("Headrace-Correlation") or id, None, found.actor, trace),
         place.timestamp,
         fault,
         fresh=place.num_delivered == 1 and _is_young(id, place.timestamp),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import nats.errors
 import orjson
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
@@ -11,7 +12,7 @@ from nats.js.kv import KeyValue
 
 from adapters.jetstream import codec
 from adapters.jetstream.streams import SNAPSHOTS
-from handlers.ports import Subject, Taken
+from handlers.ports import Subject, Taken, Unavailable
 
 
 class JetStreamSnapshots:
@@ -24,6 +25,8 @@ class JetStreamSnapshots:
             entry = await (await self._open()).get(str(subject))
         except KeyNotFoundError:
             return None
+        except nats.errors.Error as error:
+            raise Unavailable(f"The snapshots cannot be read: {error!r}") from error
         fields = orjson.loads(zlib.decompress(entry.value or b""))
         commits = {id: (sequence, version) for id, sequence, version in fields["commits"]}
         return Taken(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits)
@@ -34,7 +37,10 @@ class JetStreamSnapshots:
             "sequence": taken.sequence,
             "commits": [[id, *place] for id, place in taken.commits.items()],
         }
-        await (await self._open()).put(str(subject), zlib.compress(orjson.dumps(fields), 1))
+        try:
+            await (await self._open()).put(str(subject), zlib.compress(orjson.dumps(fields), 1))
+        except nats.errors.Error as error:
+            raise Unavailable(f"The snapshots cannot be written: {error!r}") from error
 
     async def _open(self) -> KeyValue:
         if self._bucket is None:

@@ -68,6 +68,8 @@ class JetStreamEventStore:
             if position := await self._own(subject, metadata.id):
                 return position
             raise Unavailable(f"NATS does not answer: {error!r}") from error
+        if ack.duplicate and not await self._own(subject, metadata.id):
+            raise Unavailable(f"EVENTS holds commit {metadata.id} of another aggregate.")
         return Position(EVENTS, ack.seq)
 
     async def _own(self, subject: Subject, id: str) -> Position | None:

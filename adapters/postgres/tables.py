@@ -155,8 +155,11 @@ async def _taken(connection: AsyncConnection[TupleRow], lock: int) -> bool:
 async def wait_for(url: str, position: Position, timeout_s: float = 30.0) -> None:
     """Wait until the tables hold what was recorded at this position. Raises: TimeoutError."""
     async with asyncio.timeout(timeout_s), connect(url) as connection:
-        while (await positions(connection))[position.stream] < position.sequence:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        reached = 0
+        while reached < position.sequence:
+            with suppress(errors.UndefinedTable):  # nothing is set up yet
+                reached = (await positions(connection))[position.stream]
+            await asyncio.sleep(0 if reached >= position.sequence else 0.01)
 
 
 async def table_digests(url: str, schema: str = SCHEMA) -> dict[str, str]:

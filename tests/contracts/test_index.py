@@ -22,16 +22,16 @@ Vector = npt.NDArray[np.float32]
 
 
 @pytest.fixture
-async def pgvector(database_url: str) -> AsyncIterator[Index]:
-    await set_up(database_url, DIMENSION)
-    async with PgvectorIndex(database_url) as index:
+async def pgvector(module_database_url: str) -> AsyncIterator[Index]:
+    await set_up(module_database_url, DIMENSION)
+    async with PgvectorIndex(module_database_url) as index:
         yield index
 
 
 @pytest.fixture
-async def pgvector_approximate(database_url: str) -> AsyncIterator[Index]:
-    await set_up(database_url, DIMENSION)
-    async with PgvectorIndex(database_url, exact=0) as index:
+async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]:
+    await set_up(module_database_url, DIMENSION)
+    async with PgvectorIndex(module_database_url, exact=0) as index:
         yield index
 
 

@@ -35,7 +35,7 @@ class _Walk:
         self.few = few
         self.history = History()
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
-        self.steps = [self.app, self.document, self.talk, self.decide, self.delete] + 3 * [self.work, self.message]
+        self.steps = [self.app, self.document, self.talk, self.decide, self.delete] + 5 * [self.work, self.message]
 
     def some(self, kind: type[Noun]) -> Noun | None:
         mine = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant]
@@ -69,8 +69,9 @@ class _Walk:
             )
 
     def delete(self, number: int) -> None:
-        noun = self.some(self.random.choice([App, Conversation, Dataset, Document]))
-        if noun and not noun.deleted and self.random.random() < 0.4:
+        nouns = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant and not noun.deleted]
+        if nouns and self.random.random() < 0.4:
+            noun = self.random.choice(nouns)
             noun.delete(self.history.now)
             self.history.record(noun)
 

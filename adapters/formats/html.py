@@ -1,0 +1,139 @@
+"""HTML: what a reader sees of a page, in blocks; scripts, styles and navigation are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from adapters.formats.kinds import decode
+from adapters.formats.parsed import Outline, Parsed, Piece, clean, one_line
+
+_SKIPPED = frozenset(
+    "script style nav noscript template head svg math iframe object embed canvas audio video select button "
+    "datalist map".split()
+)
+_INLINE = frozenset(
+    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark meter output progress q rp rt "
+    "ruby s samp small span strike strong sub sup time tt u var wbr -text img input picture".split()
+)
+_HEADING = re.compile("h[1-6]")
+_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+
+
+def read(data: bytes) -> Parsed:
+    declared = _CHARSET.search(data[:4096])
+    text = clean(decode(data, declared[1].decode("ascii") if declared else None))
+    tree = LexborHTMLParser(text)
+    title = tree.css_first("title")
+    return Parsed(list(_walk(tree)), None, (one_line(title.text()) or None) if title else None)
+
+
+def pieces(fragment: str) -> Iterator[Piece]:
+    """The blocks of a fragment that stands in another text."""
+    return _walk(LexborHTMLParser(fragment))
+
+
+class _Writer:
+    """Gathers text into blocks; `mark` stands before the next one."""
+
+    def __init__(self) -> None:
+        self.outline = Outline()
+        self.mark = ""
+        self.level = 0
+        self.verbatim = 0
+        self._parts: list[str] = []
+
+    def write(self, text: str) -> None:
+        self._parts.append(text if self.verbatim else re.sub(r"[ \t\n\r\f]+", " ", text))
+
+    def break_line(self) -> None:
+        self._parts.append("\n")
+
+    def end(self) -> Iterator[Piece]:
+        """End the block; a block without text leaves nothing."""
+        text = "".join(self._parts).replace("\xa0", " ")
+        self._parts.clear()
+        text = text.strip("\n") if self.verbatim else re.sub(r" *\n *", "\n", re.sub(" {2,}", " ", text)).strip()
+        if not text.strip():
+            return
+        if self.level:
+            text = one_line(text)
+            self.outline.enter(self.level, text)
+        yield Piece(self.mark + text, None, self.outline.path)
+        self.mark = ""
+
+
+def _walk(tree: LexborHTMLParser) -> Iterator[Piece]:
+    root = tree.body or tree.root
+    if root is None:
+        return
+    writer = _Writer()
+    node: LexborNode | None = root
+    while node is not None:
+        skipped = node.tag in _SKIPPED or "hidden" in node.attributes
+        if not skipped:
+            yield from _enter(node, writer)
+        below = None if skipped or node.tag == "tr" else node.child
+        while below is None and node is not None:
+            if not skipped:
+                yield from _leave(node, writer)
+            skipped = False
+            if node == root:
+                node = None
+                break
+            below, node = node.next, node.parent
+        node = below
+    yield from writer.end()
+
+
+def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
+    tag = node.tag or ""
+    if tag == "-text":
+        writer.write(node.text_content or "")
+    elif tag == "br":
+        writer.break_line()
+    elif tag == "img":
+        writer.write(f" {node.attributes.get('alt') or ''} ")
+    elif tag not in _INLINE:
+        yield from writer.end()
+        if tag == "li":
+            writer.mark = _marker(node)
+        elif tag == "tr":
+            cells = [one_line(_words(cell)) for cell in node.iter() if cell.tag in ("td", "th")]
+            writer.write(" | ".join(cells) if any(cells) else "")
+        elif tag == "pre":
+            writer.verbatim += 1
+        elif _HEADING.fullmatch(tag):
+            writer.level = int(tag[1])
+
+
+def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
+    tag = node.tag or ""
+    if tag in _INLINE or tag in ("br", "-comment"):
+        return
+    yield from writer.end()
+    if tag == "pre":
+        writer.verbatim -= 1
+    elif tag == "li":
+        writer.mark = ""
+    elif _HEADING.fullmatch(tag):
+        writer.level = 0
+
+
+def _marker(item: LexborNode) -> str:
+    if item.parent is None or item.parent.tag != "ol":
+        return "- "
+    number, before = 1, item.prev
+    while before is not None:
+        number += before.tag == "li"
+        before = before.prev
+    return f"{number}. "
+
+
+def _words(cell: LexborNode) -> str:
+    """The text of a table cell; what would stand on lines of its own is divided by spaces."""
+    for unwanted in cell.css(", ".join(_SKIPPED - {"head", "template"})):
+        unwanted.decompose()
+    return cell.text(separator=" ") if cell.css_first("p, div, br, li, table") else cell.text()

@@ -1,0 +1,247 @@
+"""Everything on one machine: embedded servers where none are set, a worker for each role, and one process that watches."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+
+from ops.client import Client
+from ops.daemon import Daemon, StartFailed
+from ops.embedded import EmbeddedNats, EmbeddedPostgres, create_home
+from ops.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ROLES = ("embed", "project", "commands", "ingest", "answer")
+
+READY_WITHIN = 180.0
+"""Seconds that workers may take to load their models and to say that they are ready."""
+
+LOOK_EVERY = 0.5
+FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
+"""What dies is started again after a pause that doubles; one that ran for a while begins with the first again."""
+
+
+class AlreadyRunning(Exception):
+    """Another process watches over this home."""
+
+
+@dataclass
+class Watched:
+    """A process that is started again when it ends by itself."""
+
+    daemon: Daemon
+    start: Callable[[], Awaitable[None]]
+    pause: float = FIRST_PAUSE
+    started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    again: float | None = None
+
+    async def look(self) -> bool:
+        """Start it again when it is time to; whether it was."""
+        now = asyncio.get_running_loop().time()
+        if self.daemon.process() is not None:
+            return False
+        if self.again is None:
+            self.pause = FIRST_PAUSE if now - self.started > STEADY_AFTER else min(2 * self.pause, LONGEST_PAUSE)
+            self.again = now + self.pause
+            log.warning("ended", process=self.daemon.name, again_in_s=self.pause)
+        if now < self.again:
+            return False
+        self.again, self.started = None, now
+        try:
+            await self.start()
+        except StartFailed as error:
+            log.error("not_started", process=self.daemon.name, reason=str(error))
+            return False
+        log.info("started", process=self.daemon.name)
+        return True
+
+
+class Supervisor:
+    """Runs until it is cancelled; `say` is told every step of the start."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.say = say
+        self.watched: list[Watched] = []
+
+    async def run(self) -> None:
+        """Raises: AlreadyRunning, StartFailed, and whatever the set-up does."""
+        from ops.wiring import set_up
+
+        create_home(self.settings.home)
+        with claimed(self.settings.home):
+            async with AsyncExitStack() as stack:
+                await self._servers(stack)
+                await set_up(self.settings)
+                self.say("streams and tables are set up")
+                await stack.enter_async_context(self._workers())
+                await self._ready()
+                with self._recorded():
+                    self.say("ready")
+                    await self._watch()
+
+    async def _servers(self, stack: AsyncExitStack) -> None:
+        if not self.settings.nats_url:
+            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home))
+            self.settings = self.settings.model_copy(update={"nats_url": nats.url})
+            self.watched.append(Watched(nats.daemon, nats.start))
+            self.say(f"NATS       {nats.url}")
+        if not self.settings.postgres_url:
+            postgres = await stack.enter_async_context(EmbeddedPostgres(self.settings.home))
+            self.settings = self.settings.model_copy(update={"postgres_url": postgres.url})
+            self.watched.append(Watched(postgres.daemon, postgres.start))
+            self.say(f"PostgreSQL {postgres.url}")
+
+    @asynccontextmanager
+    async def _workers(self) -> AsyncIterator[None]:
+        workers = [Worker(self.settings, role) for role in ROLES]
+        try:
+            for worker in workers:
+                await worker.daemon.stop()
+                await worker.start()
+                self.watched.append(Watched(worker.daemon, worker.start))
+            yield
+        finally:
+            await asyncio.gather(*(worker.daemon.stop() for worker in workers))
+
+    async def _ready(self) -> None:
+        """Wait for every role to answer; one that ends before is an error."""
+        deadline = asyncio.get_running_loop().time() + READY_WITHIN
+        async with await Client.connect(self.settings.nats_url, credentials=self.settings.nats_credentials) as client:
+            for role in ROLES:
+                daemon = Worker(self.settings, role).daemon
+                while not await answers(client, role):
+                    if daemon.process() is None:
+                        raise daemon.failure("ended while it started")
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise daemon.failure(f"was not ready within {READY_WITHIN:.0f} s")
+                self.say(f"worker     {role}")
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """What runs is written down for other processes as long as it runs."""
+        self._record()
+        try:
+            yield
+        finally:
+            self.settings.run_file.unlink(missing_ok=True)
+
+    def _record(self) -> None:
+        processes = {watched.daemon.name: watched.daemon.process() for watched in self.watched}
+        record = {
+            "pid": os.getpid(),
+            "nats_url": self.settings.nats_url,
+            "postgres_url": self.settings.postgres_url,
+            "processes": {name: process.pid for name, process in processes.items() if process},
+        }
+        partial = self.settings.run_file.with_suffix(".partial")
+        with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump(record, file, indent=2)
+        partial.replace(self.settings.run_file)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if any([await watched.look() for watched in self.watched]):
+                self._record()
+
+
+class Worker:
+    """The process of a role, started the way a user would."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self.settings = settings
+        self.role = role
+        self.daemon = Daemon(settings.home, f"worker-{role}")
+
+    async def start(self) -> None:
+        self.daemon.start(command_line("worker", "--role", self.role), env=environment(self.settings))
+
+
+def command_line(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ops.cli", *arguments]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What another process of ours needs to have these settings, and to find this code."""
+    here = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
+    return {**os.environ, **settings.variables(), "PYTHONPATH": path}
+
+
+async def answers(client: Client, role: str, within: float = 1.0) -> dict[str, Any] | None:
+    """What a worker of this role says of itself, or None when none answers."""
+    try:
+        reply = await client.connection.request(f"worker.{role}", b"", timeout=within)
+    except NoRespondersError:
+        await asyncio.sleep(0.05)
+        return None
+    except NatsTimeout:
+        return None
+    return dict(json.loads(reply.data))
+
+
+@contextmanager
+def claimed(home: Path) -> Iterator[None]:
+    """This process alone watches over the home. Raises: AlreadyRunning."""
+    daemon = Daemon(home, "up")
+    daemon.pid_file.parent.mkdir(parents=True, exist_ok=True)
+    with (home / "run" / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"Headrace runs on {home} already: `headrace down` stops it.") from None
+        daemon.claim()
+        try:
+            yield
+        finally:
+            daemon.pid_file.unlink(missing_ok=True)
+
+
+async def detach(settings: Settings) -> bool:
+    """Start a supervisor in the background and wait until all is ready; False when one was running already.
+
+    Raises: StartFailed.
+    """
+    daemon = Daemon(settings.home, "up")
+    create_home(settings.home)
+    fresh = daemon.process() is None
+    if fresh:
+        settings.run_file.unlink(missing_ok=True)
+        daemon.start(command_line("up"), env=environment(settings))
+    deadline = asyncio.get_running_loop().time() + 2 * READY_WITHIN
+    while not settings.running():
+        if daemon.process() is None:
+            raise daemon.failure("ended while it started")
+        if asyncio.get_running_loop().time() > deadline:
+            raise daemon.failure("was not ready in time")
+        await asyncio.sleep(0.05)
+    return fresh
+
+
+async def down(settings: Settings) -> list[str]:
+    """Stop what runs on this home, also what a supervisor that was killed left behind; the names of what was stopped."""
+    home = settings.home
+    daemons = [
+        Daemon(home, "up"),
+        *(Daemon(home, f"worker-{role}") for role in reversed(ROLES)),
+        Daemon(home, "postgres", signal.SIGINT),
+        Daemon(home, "nats", signal.SIGINT),
+    ]
+    stopped = [daemon.name for daemon in daemons if await daemon.stop(within=60)]
+    settings.run_file.unlink(missing_ok=True)
+    return stopped

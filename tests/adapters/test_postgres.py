@@ -1,0 +1,476 @@
+"""The read tables on a real PostgreSQL, from logs that hold what real aggregates recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, errors
+from psycopg.rows import TupleRow
+
+from adapters.postgres import feed, rebuild, tables
+from adapters.postgres.projector import Halted, Projector
+from domain.log import EVENTS, OUTCOMES, Position, Recorded
+from projections.apps import apps
+from projections.catalog import READ_MODELS
+from tests.projections.history import History, Tables
+from tests.projections.wandering import wander
+
+
+class RecordedLog:
+    """A history as a log that grows while it is read."""
+
+    def __init__(self, history: History, chunk: int = 7) -> None:
+        self.history = history
+        self.chunk = chunk
+        self.reads = 0
+
+    async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
+        messages = self.history.streams[stream]
+        last = len(messages)
+        while follow or after < last:
+            chunk = messages[after : min(after + self.chunk, len(messages) if follow else last)]
+            if chunk:
+                self.reads += 1
+                yield chunk
+                after += len(chunk)
+            else:
+                await asyncio.sleep(0.01)
+
+
+class RecordedBlobs:
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    async def put(self, tenant: str, data: bytes) -> str:
+        raise NotImplementedError
+
+    async def get(self, tenant: str, digest: str) -> bytes:
+        return self.history.blobs[tenant, digest]
+
+    async def size(self, tenant: str, digest: str) -> int | None:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def projecting(url: str, history: History) -> AsyncIterator[asyncio.Task[None]]:
+    """A projector that follows the history."""
+    task = asyncio.create_task(Projector(url, RecordedLog(history), RecordedBlobs(history)).run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Halted):
+            await task
+
+
+async def caught_up(url: str, history: History) -> None:
+    for stream, messages in history.streams.items():
+        await tables.wait_for(url, Position(stream, len(messages)))
+
+
+async def rebuilt(url: str, history: History, *names: str) -> list[str]:
+    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async with tables.connect(database_url) as connection:
+        yield connection
+
+
+async def query(connection: AsyncConnection[TupleRow], statement: str) -> list[Any]:
+    """The rows of a statement; of one column, its values."""
+    rows = await (await connection.execute(statement.encode())).fetchall()
+    return [row[0] if len(row) == 1 else row for row in rows]
+
+
+async def test_tables_hold_what_the_fold_says(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
+    history = wander(Random(3), 400, few=8)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    expected = Tables()
+    expected.apply(history.messages, history.blobs)
+    for model in READ_MODELS:
+        cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
+        await cursor.execute(f"SELECT * FROM headrace.{model.name} ORDER BY tenant_id, {model.key}".encode())
+        assert await cursor.fetchall() == expected.rows(model), model
+    assert len(expected.rows(apps)) > 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_live_and_rebuilt_tables_are_equal_row_for_row(
+    database_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = wander(Random(seed), 500, few=6)
+    monkeypatch.setattr(feed, "BATCH", 11)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    live = await tables.table_digests(database_url)
+    monkeypatch.setattr(feed, "BATCH", 170)
+    assert len(await rebuilt(database_url, history)) == len(READ_MODELS)
+    assert await tables.table_digests(database_url) == live
+    assert live["documents"] != live["apps"]
+    async with tables.connect(database_url) as connection:
+        assert await query(connection, "SELECT to_regnamespace('headrace_next')::text") == [None]
+
+
+async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, later = wander(Random(5), 300), wander(Random(5), 1500, few=12)
+    for stream in history.streams:
+        history.streams[stream].clear()
+    history.blobs = later.blobs
+    monkeypatch.setattr(rebuild, "NEAR", 20)
+
+    async def grow() -> None:
+        for stream, messages in later.streams.items():
+            for start in range(0, len(messages), 20):
+                history.streams[stream].extend(messages[start : start + 20])
+                await asyncio.sleep(0.005)
+
+    async with projecting(database_url, history) as projector:
+        growing = asyncio.create_task(grow())
+        rebuilds = 0
+        while not growing.done():
+            await rebuilt(database_url, history)
+            rebuilds += 1
+        await growing
+        await caught_up(database_url, history)
+        assert not projector.done()
+    assert rebuilds > 1
+    live = await tables.table_digests(database_url)
+    await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == live
+
+
+async def test_a_rebuild_goes_no_further_than_the_tables_that_it_leaves(database_url: str) -> None:
+    history = wander(Random(7), 200)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    before = await tables.table_digests(database_url)
+    for _ in range(30):
+        history.app()
+    assert await rebuilt(database_url, history, "message_feedbacks") == [
+        "apps",
+        "conversations",
+        "messages",
+        "message_feedbacks",
+    ]
+    assert await tables.table_digests(database_url) == before
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    assert (await tables.table_digests(database_url))["apps"] != before["apps"]
+
+
+async def test_a_rebuild_tells_how_far_it_is(database_url: str) -> None:
+    history = wander(Random(7), 200)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    told: list[tuple[str, int, int]] = []
+    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    await rebuild.rebuild(database_url, log, blobs, progress=lambda *told_: told.append(told_))
+    totals = {stream: len(messages) for stream, messages in history.streams.items()}
+    assert {stream: total for stream, _, total in told} == totals
+    assert {stream: max(done for name, done, _ in told if name == stream) for stream in totals} == totals
+
+
+async def test_a_rebuild_that_died_is_begun_anew(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
+    history = wander(Random(9), 300)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    live = await tables.table_digests(database_url)
+    task = asyncio.create_task(rebuilt(database_url, history))
+    while await query(connection, "SELECT to_regclass('headrace_next.apps')::text") == [None]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == live
+
+
+async def test_a_table_of_an_unknown_name_cannot_be_rebuilt(database_url: str) -> None:
+    with pytest.raises(KeyError, match="lights"):
+        await rebuilt(database_url, History(), "lights")
+
+
+async def test_a_dropped_schema_comes_back_by_itself(
+    database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = wander(Random(11), 300)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+        live = await tables.table_digests(database_url)
+        await connection.execute("DROP SCHEMA headrace CASCADE")
+        history.app()
+        await caught_up(database_url, history)
+        del history.streams[EVENTS][-1]
+    await connection.execute("DROP SCHEMA headrace CASCADE")
+    await connection.execute(
+        "UPDATE headrace_projection.checkpoints SET sequence = sequence - 1 WHERE stream = 'EVENTS'"
+    )
+    await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == live
+
+
+async def test_a_table_of_another_version_is_rebuilt_when_the_projector_starts(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = wander(Random(13), 200)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    live = await tables.table_digests(database_url)
+    await connection.execute("ALTER TABLE headrace.apps DROP COLUMN description; DROP TABLE headrace.messages")
+    async with projecting(database_url, history):
+        while await tables.stale(connection):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert await tables.table_digests(database_url) == live
+
+
+@pytest.mark.parametrize("stream", [EVENTS, OUTCOMES])
+async def test_a_gap_halts_the_projector_after_what_came_before_it(database_url: str, stream: str) -> None:
+    history = wander(Random(17), 300)
+    messages = history.streams[stream]
+    lost = len(messages) // 2
+    messages[lost:] = [
+        dataclasses.replace(message, position=Position(stream, message.position.sequence + 1))
+        for message in messages[lost:]
+    ]
+    async with projecting(database_url, history) as task:
+        with pytest.raises(Halted, match=f"Gap: Stream {stream} goes from {lost} to {lost + 2}"):
+            await asyncio.wait_for(task, 20)
+    async with tables.connect(database_url) as connection:
+        assert (await tables.positions(connection))[stream] == lost
+
+
+async def test_a_log_that_ends_before_the_tables_do_is_not_replayed(database_url: str) -> None:
+    history = wander(Random(19), 100)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    before = await tables.table_digests(database_url)
+    del history.streams[EVENTS][-1]
+    with pytest.raises(feed.Gap, match="EVENTS ends at"):
+        await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == before
+
+
+async def test_an_event_that_no_table_knows_halts_the_projector(database_url: str) -> None:
+    history = History()
+    history.app()
+    message = history.streams[EVENTS][0]
+    history.streams[EVENTS].append(
+        dataclasses.replace(message, events=[object()], position=Position(EVENTS, 2))  # type: ignore[arg-type]
+    )
+    async with projecting(database_url, history) as task:
+        with pytest.raises(Halted, match="No table knows object, at EVENTS 2"):
+            await asyncio.wait_for(task, 20)
+
+
+async def test_a_missing_blob_halts_the_projector_only_when_it_is_needed(database_url: str) -> None:
+    history = History()
+    dataset = history.dataset()
+    document = history.document(dataset.id)
+    history.split(document, ["One.", "Two."])
+    history.blobs.clear()
+    dataset.delete(history.now)
+    history.record(dataset)
+    history.index(document, 1)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+
+    document = history.document(history.dataset().id)
+    history.split(document, ["Three."])
+    history.index(document, 1)
+    history.blobs.clear()
+    async with projecting(database_url, history) as task:
+        with pytest.raises(Halted, match=str(document.segments)):
+            await asyncio.wait_for(task, 20)
+
+
+async def test_of_two_projectors_one_works_and_the_other_takes_over(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    logs = [RecordedLog(history) for _ in range(2)]
+    tasks = [asyncio.create_task(Projector(database_url, log, RecordedBlobs(history)).run()) for log in logs]
+    for count in range(30):
+        history.app(name=f"app {count}")
+    await caught_up(database_url, history)
+    first, second = (0, 1) if logs[0].reads else (1, 0)
+    assert logs[second].reads == 0
+    tasks[first].cancel()
+    await asyncio.wait([tasks[first]])
+    history.app(name="one more")
+    await caught_up(database_url, history)
+    assert logs[second].reads
+    tasks[second].cancel()
+    await asyncio.wait([tasks[second]])
+    assert await query(connection, "SELECT count(*) FROM headrace.apps") == [31]
+
+
+async def test_the_projector_goes_on_after_its_connection_was_cut(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    async with projecting(database_url, history) as task:
+        for count in range(3):
+            history.app(name=f"app {count}")
+            await caught_up(database_url, history)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+            )
+        assert not task.done()
+    assert await query(connection, "SELECT name FROM headrace.apps ORDER BY name") == ["app 0", "app 1", "app 2"]
+
+
+async def test_rows_and_positions_are_written_together_or_not_at_all(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    await tables.set_up(database_url)
+    await connection.execute("ALTER TABLE headrace.datasets ADD CONSTRAINT never CHECK (false)")
+    history.app()
+    history.dataset()
+    async with projecting(database_url, history) as task:
+        with pytest.raises(Halted, match="never"):
+            await asyncio.wait_for(task, 20)
+    assert await query(connection, "SELECT count(*) FROM headrace.apps") == [0]
+    assert await tables.positions(connection) == {EVENTS: 0, OUTCOMES: 0}
+    await connection.execute("ALTER TABLE headrace.datasets DROP CONSTRAINT never")
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    assert await query(connection, "SELECT count(*) FROM headrace.apps") == [1]
+
+
+async def test_tables_moved_by_someone_else_halt_the_projector(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    history.app()
+    async with projecting(database_url, history) as task:
+        await caught_up(database_url, history)
+        await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 40")
+        history.app()
+        with pytest.raises(Halted, match="someone else"):
+            await asyncio.wait_for(task, 20)
+
+
+async def test_any_text_can_be_stored(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
+    history = History()
+    texts = ["a\0b", "\\u0000", "\\\\u0000", "שלום", "水車", "\x01\x7f\ufeff\U0001f30a", "a%sb{}", "''\";--", "\t\r\n"]
+    for text in texts:
+        history.app(name=text)
+    document = history.document(history.dataset().id)
+    history.split(document, ["nul \0 nul"])
+    history.index(document, 1)
+    uploaded = history.streams[EVENTS][len(texts) + 1]
+    uploaded.events[0].__dict__["metadata"] = {"k\0": ["\0", {"v": "\\u0000"}]}
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    found = await query(connection, "SELECT name FROM headrace.apps ORDER BY log_position")
+    assert found == ["a\ufffdb", *texts[1:]]
+    assert await query(connection, "SELECT content FROM headrace.document_segments") == ["nul \ufffd nul"]
+    expected = [{"k\ufffd": ["\ufffd", {"v": "\\u0000"}]}]
+    assert await query(connection, "SELECT doc_metadata FROM headrace.documents") == expected
+
+
+async def test_every_table_and_column_in_the_database_has_its_comment(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    await tables.set_up(database_url)
+    await rebuilt(database_url, History())
+    found = await query(
+        connection,
+        """SELECT relname::text, coalesce(attname, '')::text, col_description(c.oid, coalesce(attnum, 0))
+        FROM pg_class c LEFT JOIN pg_attribute a ON attrelid = c.oid AND attnum > 0
+        WHERE relnamespace IN ('headrace'::regnamespace, 'headrace_projection'::regnamespace) AND relkind = 'r'""",
+    )
+    assert all(comment for _, _, comment in found)
+    expected = {(model.name, column.name): column.comment for model in READ_MODELS for column in model.table.columns}
+    assert expected.items() <= {(table, column): comment for table, column, comment in found}.items()
+    described = await query(connection, "SELECT obj_description('headrace.apps'::regclass)")
+    assert described == [apps.table.comment]
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with pytest.raises(errors.InsufficientPrivilege):
+        yield
+
+
+async def test_the_reader_can_read_the_tables_and_nothing_else(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    history.app()
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+    await rebuilt(database_url, history, "apps")
+    await connection.execute("CREATE SCHEMA secrets; CREATE TABLE secrets.postings (id int)")
+    await connection.execute("SET ROLE headrace_reader")
+    for model in READ_MODELS:
+        await query(connection, f"SELECT * FROM headrace.{model.name}")
+    assert await query(connection, "SELECT name FROM headrace.apps") == ["Help"]
+    assert await query(connection, "SELECT sequence FROM headrace_projection.checkpoints ORDER BY stream") == [1, 0]
+    for statement in (
+        "DELETE FROM headrace.apps",
+        "INSERT INTO headrace.datasets SELECT * FROM headrace.datasets",
+        "UPDATE headrace_projection.checkpoints SET sequence = 0",
+        "CREATE TABLE headrace.mine (id int)",
+        "SELECT * FROM secrets.postings",
+        "DROP TABLE headrace.apps",
+    ):
+        with refused():
+            await connection.execute(statement.encode())
+
+
+async def test_set_up_can_be_done_by_many_at_once_and_again(database_url: str) -> None:
+    await asyncio.gather(*(tables.set_up(database_url) for _ in range(6)))
+    before = await tables.table_digests(database_url)
+    assert before.keys() == {model.name for model in READ_MODELS}
+    await tables.set_up(database_url)
+    assert await tables.table_digests(database_url) == before
+
+
+async def test_tables_that_changed_before_anything_is_in_them_are_made_anew(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    await tables.set_up(database_url)
+    await connection.execute("ALTER TABLE headrace.apps ADD COLUMN colour text")
+    assert await tables.stale(connection) == [apps]
+    await tables.set_up(database_url)
+    assert await tables.stale(connection) == []
+
+
+async def test_waiting_for_a_position_that_never_comes_ends(database_url: str) -> None:
+    await tables.set_up(database_url)
+    with pytest.raises(TimeoutError):
+        await tables.wait_for(database_url, Position(EVENTS, 1), timeout_s=0.1)
+
+
+async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
+    database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "SWAP_LOCK_S", 1)
+    history = wander(Random(23), 100)
+    async with projecting(database_url, history):
+        await caught_up(database_url, history)
+        await connection.execute("BEGIN; SELECT * FROM headrace.apps")
+        task = asyncio.create_task(rebuilt(database_url, history))
+        await asyncio.sleep(1.5)
+        assert not task.done()
+        history.app(name="meanwhile")
+        await caught_up(database_url, history)
+        await connection.execute("COMMIT")
+        await task
+    live = await tables.table_digests(database_url)
+    await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == live

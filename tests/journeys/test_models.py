@@ -1,0 +1,120 @@
+"""Answers of chat models behind a real server of the OpenAI protocol, and behind servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.chat_servers import Behaviour, breaks_off, drips, fails, faulty_server, hangs, hangs_mid_stream
+from tests.journeys.stack import Row, Stack
+
+KEY = "sk-never-to-be-seen-3141592653"
+
+
+async def app_on(headrace: Stack, base_url: str, model: str, **more: object) -> str:
+    """An app whose model is at this address."""
+    provider = f"p{time.time_ns()}"
+    await headrace.send("provider.register", name=provider, base_url=base_url, key=KEY)
+    app = await headrace.make("app.create", name="talker")
+    await headrace.send("app.configure", app=app, model={"provider": provider, "name": model, **more})
+    return app
+
+
+async def calls_of(headrace: Stack, message: str, status: str) -> list[Row]:
+    statement = "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat' AND status = %(status)s"
+    return await headrace.until(statement, id=message, status=status)
+
+
+async def test_tokens_arrive_before_the_answer_is_complete(
+    headrace: Stack, serving_url: str, serving_model: str
+) -> None:
+    app = await app_on(headrace, serving_url, serving_model, max_tokens=24)
+    frames = await headrace.ask(app, "Tell me about rivers.")
+    kinds = [frame["type"] for frame in frames]
+    assert kinds[-1] == "answered", frames[-1]
+    assert kinds.count("token") > 3
+    assert "".join(frame["text"] for frame in frames if frame["type"] == "token") == frames[-1]["answer"]
+    [call] = await calls_of(headrace, frames[0]["message"], "completed")
+    assert call["completion_tokens"] > 3
+    assert 0 < call["first_token_ms"] < call["duration_ms"]
+
+
+@pytest.fixture(scope="module")
+async def impatient(headrace: Stack, home: Path) -> AsyncIterator[Stack]:
+    """The same Headrace with an answering worker that waits a second for a silent model."""
+    await headrace.kill("answer")
+    await headrace.start("answer", HEADRACE_MODEL_TIMEOUT_S="1")
+    yield headrace
+    await headrace.kill("answer")
+    await headrace.start("answer")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "partial"),
+    [
+        (hangs, "timeout", ""),
+        (hangs_mid_stream, "timeout", "Half of "),
+        (fails, "server_error", ""),
+        (breaks_off, "broken_off", "Half of "),
+    ],
+)
+async def test_a_misbehaving_server_ends_in_a_recorded_failure(
+    impatient: Stack, behaviour: Behaviour, code: str, partial: str
+) -> None:
+    async with faulty_server(behaviour) as server:
+        app = await app_on(impatient, server.url, "any")
+        frames = await impatient.ask(app, "Anything?")
+    assert (frames[-1]["type"], frames[-1]["code"]) == ("failed", code)
+    assert frames[-1]["reason"]
+    message = frames[0]["message"]
+    [row] = await impatient.until("SELECT * FROM headrace.messages WHERE id = %(id)s AND status = 'failed'", id=message)
+    assert row["answer"] == partial
+    [call] = await calls_of(impatient, message, "failed")
+    assert (call["error_code"], call["response"]) == (code, partial)
+
+
+async def test_a_stopped_answer_keeps_what_had_arrived(headrace: Stack) -> None:
+    async with faulty_server(drips) as server:
+        app = await app_on(headrace, server.url, "any")
+        said = ""
+        async for frame in headrace.client.ask(app, "Never end."):
+            if frame["type"] == "accepted":
+                accepted = frame
+            said += frame.get("text", "")
+            if said.count("drop") == 5 and frame["type"] == "token":
+                ids = {"conversation": accepted["conversation"], "message": accepted["message"]}
+                await headrace.send("message.stop", **ids)
+        assert frame["type"] == "stopped"
+        assert frame["answer"].count("drop") >= 5
+        async with asyncio.timeout(10):
+            await server.hung_up.wait()
+    [row] = await headrace.until(
+        "SELECT * FROM headrace.messages WHERE id = %(id)s AND status = 'stopped'", id=accepted["message"]
+    )
+    assert row["answer"] == frame["answer"]
+    assert await calls_of(headrace, accepted["message"], "cancelled")
+
+
+async def test_a_key_is_nowhere_in_clear(headrace: Stack, nats_url: str, home: Path) -> None:
+    await app_on(headrace, "http://127.0.0.1:9/v1", "any")
+    stored = [path for path in home.rglob("*") if path.is_file()]
+    assert stored
+    assert [path for path in stored if KEY.encode() in path.read_bytes()] == []
+    for stream in ("EVENTS", "OUTCOMES"):
+        last = (await headrace.client.stream.stream_info(stream)).state.last_seq
+        for sequence in range(max(1, last - 20), last + 1):
+            message = await headrace.client.stream.get_msg(stream, sequence, direct=True)
+            assert KEY.encode() not in (message.data or b"")
+
+
+async def test_a_removed_provider_answers_no_more(headrace: Stack) -> None:
+    app = await app_on(headrace, "http://127.0.0.1:9/v1", "any")
+    [row] = await headrace.sql("SELECT id FROM headrace.providers WHERE status <> 'removed' ORDER BY created_at DESC LIMIT 1")
+    await headrace.send("provider.remove", provider=str(row["id"]))
+    frames = await headrace.ask(app, "Anyone there?")
+    assert (frames[-1]["type"], frames[-1]["code"]) == ("failed", "not_found")
+
