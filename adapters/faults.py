@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 
 def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun: bool) -> Fault:
-    """What an error means; `answering` when the server had accepted the request, `begun` when it had begun to answer."""
+    """What an error means; `answering`: the server had accepted the request, `begun`: it had begun to answer."""
     said = _cut(redact(_said(error), key))
     if isinstance(error, APIStatusError):
         return _of_status(error.status_code, said, server, error.response.headers, error.code)

@@ -304,7 +304,7 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 _SETTINGS = """
 SELECT set_config(name, value, false) FROM (VALUES
     ('hnsw.iterative_scan', 'relaxed_order'), ('hnsw.ef_search', '100'), ('hnsw.max_scan_tuples', '100000'),
-    ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('jit', 'off'),
+    ('hnsw.scan_mem_multiplier', '4'),     ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('jit', 'off'),
     ('max_parallel_workers_per_gather', '0')
 ) AS settings (name, value)
 """

@@ -165,11 +165,11 @@ class Document(Aggregate):
             self.record(self.Started, at, attempt=self.attempt + 1, stage=stage)
 
     def parsed(self, at: datetime, *, pages: int | None, characters: int) -> None:
-        if not self.ended:
+        if self.status == "parsing" and not self.deleted:
             self.record(self.Parsed, at, pages=pages, characters=characters)
 
     def split(self, at: datetime, *, segments: str, count: int, tokens: int, model: str) -> None:
-        if not self.ended:
+        if self.status == "splitting" and not self.deleted:
             self.record(self.Split, at, segments=segments, count=count, tokens=tokens, model=model)
 
     def indexed(self, at: datetime, *, first: int, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -185,12 +186,13 @@ class Chat:
         )
         began, first, said, last = time.perf_counter(), None, "", Delta()
         try:
-            async for delta in self._client.stream(request):
-                if delta.text:
-                    first = first or milliseconds(began)
-                    said += delta.text
-                    yield delta.text
-                last = Delta("", delta.finish_reason or last.finish_reason, delta.usage or last.usage)
+            async with aclosing(self._client.stream(request)) as deltas:
+                async for delta in deltas:
+                    if delta.text:
+                        first = first or milliseconds(began)
+                        said += delta.text
+                        yield delta.text
+                    last = Delta("", delta.finish_reason or last.finish_reason, delta.usage or last.usage)
         except ModelError as error:
             await self._calls.fail(
                 self._cause,

@@ -6,7 +6,7 @@ Every adapter of a port passes the port's contract suite in tests/contracts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -313,7 +313,7 @@ class ModelError(Exception):
 
 
 class ChatModel(Protocol):
-    def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         """The answer as it comes. Tries again by itself while nothing has arrived and the error may pass.
 
         Raises: ModelError.

@@ -23,7 +23,7 @@ STOP_WORDS = frozenset(
 )
 
 _ASKING = re.compile(
-    "为什么|為什麼|什么时候|什么|什麼|怎么样|怎么|怎麼|怎样|多少|多久|多大|多长|几个|哪里|哪裡|哪个|哪些|哪|谁|誰|请问|吗|嗎|呢"
+    "为什么|為什麼|什么时候|什么|什麼|怎么样|怎么|怎麼|怎样|多少|多久|多大|多长|几个|哪里|哪裡|哪个|哪些|哪|谁|誰|请问|吗|嗎|呢|是|的|了|在"
     "|何ですか|ですか|ますか|どこ|いつ|だれ|どの|どれ|なぜ|いくら|いくつ|何"
     "|무엇|언제|어디|누가|누구|얼마|입니까|인가요|나요"
 )
@@ -57,7 +57,7 @@ _KINDS = [
             "|多少|多大|多长|几个|いくつ|いくら|얼마",
             _NUMBER,
         ),
-        (r"\b(?:cost|price|fee|pay|salary|budget)", r"[$€£¥₹]|\b(?:eur|usd|gbp|chf|euros?|dollars?|pounds?|francs?)\b"),
+        (r"\b(?:cost|price)", r"[$€£¥₹]|\b(?:eur|usd|gbp|chf|euros?|dollars?|pounds?|francs?)\b"),
         (r"\bpressure", r"\d.*?\b(?:m?bar|psi|[km]?pa|atm)\b"),
         (r"\btemperature|\bhow (?:hot|cold|warm)", r"\d ?°|\d.*?\b(?:degrees|celsius|fahrenheit|kelvin)\b"),
         (r"\bweigh|\bhow heavy", r"\d.*?\b(?:[km]?g|lbs?|ton(?:ne)?s?|kilos?|(?:kilo)?grams?|pounds?)\b"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from handlers.questions import STOP_WORDS, kinds, weights
 from handlers.terms import terms
 
-ENOUGH = 0.34
+ENOUGH = 0.4
 """The share of a question's weight that a sentence must carry to pass for an answer."""
 
 CLOSE = 0.8

@@ -1,4 +1,4 @@
-"""Everything on one machine: embedded servers where none are set, a worker for each role, and one process that watches."""
+"""Everything on one machine: embedded servers where none are set, a worker for each role, one process that watches."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ async def detach(settings: Settings) -> bool:
 
 
 async def down(settings: Settings) -> list[str]:
-    """Stop what runs on this home, also what a supervisor that was killed left behind; the names of what was stopped."""
+    """Stop what runs on this home, and what a killed supervisor left behind; the names of what was stopped."""
     home = settings.home
     daemons = [
         Daemon(home, "up"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -44,6 +45,14 @@ class _Writer:
         self.level = 0
         self.verbatim = 0
         self._parts: list[str] = []
+        self._items: Counter[int] = Counter()
+
+    def marker(self, parent: LexborNode | None) -> str:
+        """What stands before the next item of a list: its number, or a dash."""
+        if parent is None or parent.tag != "ol":
+            return "- "
+        self._items[parent.mem_id] += 1
+        return f"{self._items[parent.mem_id]}. "
 
     def write(self, text: str) -> None:
         self._parts.append(text if self.verbatim else re.sub(r"[ \t\n\r\f]+", " ", text))
@@ -99,7 +108,7 @@ def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
     elif tag not in _INLINE:
         yield from writer.end()
         if tag == "li":
-            writer.mark = _marker(node)
+            writer.mark = writer.marker(node.parent)
         elif tag == "tr":
             cells = [one_line(_words(cell)) for cell in node.iter() if cell.tag in ("td", "th")]
             writer.write(" | ".join(cells) if any(cells) else "")
@@ -120,16 +129,6 @@ def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
         writer.mark = ""
     elif _HEADING.fullmatch(tag):
         writer.level = 0
-
-
-def _marker(item: LexborNode) -> str:
-    if item.parent is None or item.parent.tag != "ol":
-        return "- "
-    number, before = 1, item.prev
-    while before is not None:
-        number += before.tag == "li"
-        before = before.prev
-    return f"{number}. "
 
 
 def _words(cell: LexborNode) -> str:

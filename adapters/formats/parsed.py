@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 SEPARATOR = " › "
 
 _UNWANTED = re.compile("[\0-\x08\x0e-\x1f\x7f\xad\ufeff\ufffe\uffff\ud800-\udfff]")
 """Control signs (PostgreSQL cannot keep a NUL), soft hyphens, byte order marks and halves of surrogate pairs."""
+
+_WIDE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Signs of scripts that put no space between words."""
 
 
 class Piece(NamedTuple):
@@ -57,3 +61,12 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Lines of one paragraph as one, with a space between them where the script has spaces."""
+    whole = ""
+    for line in map(str.strip, lines):
+        solid = not whole or (_WIDE.match(whole[-1]) and _WIDE.match(line))
+        whole += line if solid else f" {line}"
+    return whole

