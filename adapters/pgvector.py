@@ -27,9 +27,6 @@ from handlers.ports import Entry, Hit, Mode, Unavailable
 CANDIDATES = 100
 """Hits that each leg of a search brings to the fusion, so that asking for more does not change the first."""
 
-EXACT = 10_000
-"""Segments in the datasets of a search up to which the vector is compared with every one of them."""
-
 LONGEST_QUERY = 64
 """Different words of a query that are looked up."""
 
@@ -64,7 +61,8 @@ async def set_up(url: str, dimension: int) -> None:
 class PgvectorIndex:
     """An index in a database where `set_up` has been called; use it as a context manager."""
 
-    def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 10.0, exact: int = EXACT) -> None:
+    def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 10.0, exact: int | None = None) -> None:
+        """A vector is compared with every one of up to `exact` segments, by default where that is quicker than HNSW."""
         self._pool = AsyncConnectionPool(
             url,
             kwargs={"autocommit": True, "connect_timeout": 10},
@@ -304,32 +302,37 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 _SETTINGS = """
 SELECT set_config(name, value, false) FROM (VALUES
     ('hnsw.iterative_scan', 'relaxed_order'), ('hnsw.ef_search', '100'), ('hnsw.max_scan_tuples', '100000'),
-    ('hnsw.scan_mem_multiplier', '4'),     ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('jit', 'off'),
-    ('max_parallel_workers_per_gather', '0')
+    ('hnsw.scan_mem_multiplier', '4'), ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'),
+    ('max_parallel_workers_per_gather', '0'), ('jit', 'off')
 ) AS settings (name, value)
 """
 
-# A few segments are compared one by one: quicker than HNSW, exact, and no filter is too narrow for it. The expressions
-# keep the planner from taking each branch's index for the other, and HNSW's relaxed order for a strict one.
+# A few segments are compared one by one: quicker than HNSW, which visits the more the fewer of all segments are asked
+# for, and exact. `way` is where the two measured equally quick. The odd expressions keep the planner from taking each
+# branch's index for the other, and HNSW's relaxed order for a strict one.
 # BM25 has k1 = 1.2 and b = 0.75; reciprocal rank fusion has k = 60.
 _SEARCH = """
 WITH scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
     FROM headrace_index.statistics
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+), way AS MATERIALIZED (
+    SELECT segments <= coalesce(%(exact)s::float8, 1000 + 15 * sqrt(greatest(segments, reltuples))) AS exact
+    FROM scope, pg_class
+    WHERE pg_class.oid = 'headrace_index.segments'::regclass
 ), nearest AS MATERIALIZED (
     (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments
         WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
-            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) <= %(exact)s
+            AND %(vector)s::halfvec IS NOT NULL AND (SELECT exact FROM way)
         ORDER BY (embedding <#> %(vector)s::halfvec) + 0, id
         LIMIT %(candidates)s
     ) UNION ALL (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments
         WHERE (tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])) IS TRUE
-            AND %(vector)s::halfvec IS NOT NULL AND (SELECT segments FROM scope) > %(exact)s
+            AND %(vector)s::halfvec IS NOT NULL AND NOT (SELECT exact FROM way)
         ORDER BY embedding <#> %(vector)s::halfvec
         LIMIT %(candidates)s
     )

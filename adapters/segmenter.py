@@ -28,6 +28,9 @@ AT_ONCE = 4096
 FULL = 0.8
 """A segment that is so full ends with its paragraph rather than within the next one."""
 
+SHORT = 80
+"""Characters of a line that may be a heading."""
+
 _BORDER = re.compile(
     r"[.!?…؟।۔]+[\"'”’»)\]]*\s++(?![a-z])"
     r"|[。！？｡．]+[」』”’）]*\s*+"
@@ -36,13 +39,17 @@ _BORDER = re.compile(
 
 
 class _Unit(NamedTuple):
-    """A piece of the text that stays together; `weight` is its tokens, or more where they are thin."""
+    """A piece of the text that stays together.
+
+    `weight` is its tokens, or more where they are thin; a short line by itself `leads` to what follows, as a heading.
+    """
 
     start: int
     end: int
     token_ids: list[int]
     weight: int
     ends_block: bool
+    leads: bool = False
 
 
 class _Section(NamedTuple):
@@ -109,7 +116,9 @@ class TokenSegmenter:
         for (start, end, last), encoding in zip(spans, encodings, strict=True):
             weight = max(len(encoding.ids), (end - start) // THIN)
             if weight <= self._limit or end - start == 1:
-                yield _Unit(start, end, encoding.ids[: self._limit], min(weight, self._limit), last)
+                short = end - start < SHORT and whole[start - 1 : start] in ("", "\n")
+                leads = last and short and whole[end - 1].isalnum()
+                yield _Unit(start, end, encoding.ids[: self._limit], min(weight, self._limit), last, leads)
             else:
                 width = next(width for width in WIDTHS[narrow:] if width < end - start)
                 yield from self._fitting(whole, _pieces(whole, start, end, last, width), WIDTHS.index(width))
@@ -183,6 +192,8 @@ def _parts(units: Sequence[_Unit], limit: int) -> Iterator[Sequence[_Unit]]:
             if units[end - 1].ends_block and weight >= FULL * target:
                 paragraph = end
         end = paragraph if end < len(units) and paragraph > first else end
+        if first + 1 < end < len(units) and units[end - 1].leads and not units[end - 2].leads:
+            end -= 1
         yield units[first:end]
         left -= sum(unit.weight for unit in units[first:end])
         first = end

@@ -178,6 +178,8 @@ class Conversation(Aggregate):
             conversation.messages[self.message].update({"rating": self.rating, "rating_content": self.content})
 
     class Renamed(Event):
+        """The conversation has another name."""
+
         TOPIC = "conversation.renamed.v1"
         name: str
 

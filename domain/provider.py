@@ -23,6 +23,8 @@ class Provider(Aggregate):
         pass
 
     class Registered(Event, aggregate.Created):
+        """A server of chat models was made known."""
+
         TOPIC = "provider.registered.v1"
         base_url: str
         sealed_key: str
@@ -40,6 +42,8 @@ class Provider(Aggregate):
             provider.sealed_key = self.sealed_key
 
     class Removed(Event):
+        """The provider is not called any more, and its key is forgotten."""
+
         TOPIC = "provider.removed.v1"
 
         def apply(self, provider: Provider) -> None:

@@ -193,10 +193,13 @@ class Segmenter(Protocol):
 
 
 class Embedder(Protocol):
-    identity: str
-    """Model, backend and number type: vectors of two identities are not comparable."""
+    @property
+    def identity(self) -> str:
+        """Model, backend and number type: vectors of two identities are not comparable."""
+        ...
 
-    dimension: int
+    @property
+    def dimension(self) -> int: ...
 
     async def embed(self, token_ids: Sequence[Sequence[int]], *, urgent: bool = False) -> Vectors:
         """Vectors of tokenised texts, shape (n, dimension); a question is `urgent` and overtakes documents.

@@ -41,7 +41,7 @@ class Unreachable(Exception):
 
 
 class NotSent(Exception):
-    """The log did not take the command, or the file; nothing has happened."""
+    """The log did not take the command; nothing has happened."""
 
 
 class NoOutcome(Exception):
@@ -91,7 +91,8 @@ class Client:
                     **options,
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({error or 'timeout'}).") from error
+            reason = str(error) or f"nothing within {within:.0f} s"
+            raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({reason}).") from error
         return cls(connection, tenant)
 
     async def close(self) -> None:
@@ -169,13 +170,11 @@ class Client:
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def upload_blob(self, data: bytes) -> str:
-        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: Unreachable, NotSent."""
+        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: Unreachable."""
         try:
             return await JetStreamBlobs(self.connection).put(self.tenant, data)
-        except NotFoundError as error:
-            raise Unreachable(_NO_STREAM.format("bucket blobs")) from error
-        except (Unavailable, TimeoutError, nats.errors.Error) as error:
-            raise NotSent("NATS did not take the file in time.") from error
+        except Unavailable as error:
+            raise Unreachable(str(error)) from error
 
     # --- answers -------------------------------------------------------------------------------------------------
 
@@ -294,4 +293,4 @@ async def _ignore(error: Exception) -> None:
 
 
 def _without_secrets(url: str) -> str:
-    return ",".join(part.rpartition("@")[2] for part in url.split(","))
+    return re.sub(r"//[^/@]*@", "//", url)

@@ -44,17 +44,21 @@ class Daemon:
 
     def process(self) -> psutil.Process | None:
         """The running process, or None; a pid that now belongs to another program counts as not running."""
-        if self._child is not None and self._child.poll() is not None:
+        process = self._recorded()
+        if process is None and self._child is not None and self._child.poll() is not None:
             self._child = None
+        return process
+
+    def _recorded(self) -> psutil.Process | None:
         try:
             record = json.loads(self.pid_file.read_text())
-            process = psutil.Process(record["pid"])
+            process = psutil.Process(int(record["pid"]))
             same = (
                 abs(process.create_time() - record["created"]) < CLOCK_SLACK
                 and process.exe() == record["executable"]
                 and process.status() != psutil.STATUS_ZOMBIE
             )
-        except (OSError, ValueError, KeyError, psutil.Error):
+        except (OSError, ValueError, TypeError, KeyError, psutil.Error):
             return None
         return process if same else None
 
@@ -66,6 +70,8 @@ class Daemon:
             folder.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".log.1"))
+        if self._child is not None:
+            self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
         with self.log.open("ab") as log:
             child = subprocess.Popen(
@@ -111,7 +117,9 @@ class Daemon:
             if not await self._ended(process, within):
                 process.kill()
                 await self._ended(process, within)
-        self._child = None
+        if self._child is not None:
+            await asyncio.to_thread(self._child.wait)
+            self._child = None
         self.pid_file.unlink(missing_ok=True)
         return process is not None
 

@@ -17,7 +17,7 @@ import psycopg
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ops.client import Client, Frame
@@ -78,7 +78,7 @@ async def ingest(client: Client, postgres_url: str, dataset: str) -> None:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -94,7 +94,7 @@ async def ingest(client: Client, postgres_url: str, dataset: str) -> None:
             while True:
                 row = await (await connection.execute(_PROGRESS, {"dataset": dataset})).fetchone()
                 documents, ended, failed, done, total = row or (0, 0, 0, 0, 0)
-                progress.update(indexing, completed=done, total=total or None)
+                progress.update(indexing, completed=int(done), total=int(total) or None)
                 if documents == ended == len(files):
                     break
                 await asyncio.sleep(0.1)

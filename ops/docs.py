@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydantic_core import PydanticUndefined
+from rich.text import Text
 from sqlalchemy.dialects import postgresql
+from typer.main import get_command
 
 from domain.aggregate import Aggregate
 from handlers import ports
 from handlers.commands import Command, Ref
 from handlers.routes import ROUTES
 from ops.asyncapi import document, event_model, events, write_schemas
+from ops.cli import app
 from ops.settings import CONFIG, PREFIX, Settings
 from projections.catalog import READ_MODELS
 
@@ -32,6 +34,9 @@ DOCS = ROOT / "docs"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+BELOW = "as below"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,12 @@ def _fields(schema: dict[str, Any], defs: dict[str, Any], of: str, prefix: str) 
         item = _resolved(inner.get("items", {}), defs)
         default = json.dumps(given["default"], ensure_ascii=False) if "default" in given else None
         if "properties" in inner and default is not None:
-            default = "as below"
+            default = BELOW
         if name not in schema.get("required", ()) and default is None:
             default = "null"
         kind = f"list of {_kind(item)}" if inner.get("type") == "array" else _kind(inner)
         description = given.get("description") or MEANINGS.get(f"{of}.{path}") or MEANINGS.get(path, "")
+        description += "." * (description[-1:] not in ("", ".", "…"))
         yield Field(path, kind + " or null" * nullable, _rules(inner), default, description)
         if "properties" in inner:
             yield from _fields(inner, defs, of, f"{path}.")
@@ -116,7 +122,7 @@ def _rules(schema: dict[str, Any]) -> str:
 
 def table(*columns: str, rows: Iterator[tuple[str, ...]]) -> str:
     lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
 # --- the parts -----------------------------------------------------------------------------------------------
@@ -138,7 +144,7 @@ def _command(name: str, command: type[Command], example: dict[str, Any]) -> str:
             rules = field.rules
             if noun := named.get(field.path.rpartition(".")[2]):
                 rules = f"{rules}, " * bool(rules) + f"{noun} must exist"
-            default = "**required**" if field.default is None else f"`{field.default}`"
+            default = {None: "**required**", BELOW: BELOW}.get(field.default, f"`{field.default}`")
             yield f"`{field.path}`", field.type, default, rules, field.description
 
     outcome = {key: example["outcome"][key] for key in ("status", "version", "ids")}
@@ -150,10 +156,15 @@ def _command(name: str, command: type[Command], example: dict[str, Any]) -> str:
 
 ```
 cmd.default.{name}   Nats-Msg-Id: {example["outcome"]["command"]}
-{json.dumps(example["payload"], ensure_ascii=False)}
+{_short(example["payload"])}
 ```
 
 Outcome: `{json.dumps(outcome, ensure_ascii=False)}`. Schema: [{name}.json](schemas/{name}.json)."""
+
+
+def _short(payload: dict[str, Any]) -> str:
+    line = json.dumps(payload, ensure_ascii=False)
+    return line if len(line) < 120 else json.dumps(payload, ensure_ascii=False, indent=2)
 
 
 def references(command: type[Command]) -> Iterator[tuple[str, type[Aggregate]]]:
@@ -217,7 +228,7 @@ def settings() -> str:
         properties = Settings.model_json_schema()["properties"]
         for field in fields({"properties": properties}, "settings"):
             given = Settings.model_fields[field.path].default
-            default = "" if given in (None, "", PydanticUndefined) else f"`{given}`"
+            default = "" if given in (None, "") else f"`{given}`"
             kind = field.type.removesuffix(" or null")
             rules = f" ({field.rules})" if field.rules else ""
             yield f"`{PREFIX}{field.path.upper()}`", f"`{field.path}`", kind + rules, default, field.description
@@ -258,12 +269,39 @@ def _member(body: list[ast.stmt], index: int) -> str:
     return ""
 
 
+def command_line() -> str:
+    """Every command of `headrace`, with its arguments and options."""
+    group: Any = get_command(app)
+    parts = []
+    for name, command in sorted(group.commands.items()):
+        rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
+        arguments = [row[0].strip("`") for row in rows if "--" not in row[0]]
+        usage = " ".join(("headrace", name, "[OPTIONS]", *arguments))
+        examples = str(Text.from_markup(command.epilog)).partition(": ")[2].replace(" · ", "\n")
+        options = table("Argument or option", "Default", "Meaning", rows=iter(rows))
+        parts.append(f"### {name}\n\n{_plain(command.help)}\n\n```\n{usage}\n```\n\n{options}\n\n```\n{examples}\n```")
+    return "\n\n".join(parts)
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    if parameter.param_type_name == "argument":
+        name = parameter.metavar or parameter.name.upper()
+        return f"`{name}`", "**required**" if parameter.required else "", _plain(parameter.help)
+    default = "" if parameter.is_flag or parameter.default is None else f"`{parameter.default}`"
+    return f"`{', '.join(parameter.opts)}`", "**required**" if parameter.required else default, _plain(parameter.help)
+
+
+def _plain(text: str) -> str:
+    return str(Text.from_markup(text)).replace("<", "&lt;")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "events": event_reference,
     "tables": tables,
     "settings": settings,
     "ports": port_reference,
+    "command_line": command_line,
 }
 
 

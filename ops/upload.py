@@ -74,11 +74,10 @@ class Upload:
             try:
                 commit = await asyncio.wait_for(anext(commits), PATIENCE)
             except TimeoutError:
-                for document in open_.values():
-                    document |= {"status": "error", "reason": f"no news for {PATIENCE:.0f} s: is a worker running?"}
+                for silent in open_.values():
+                    silent |= {"status": "error", "reason": f"no news for {PATIENCE:.0f} s: is a worker running?"}
                 break
-            document = open_.get(commit.id)
-            if document is None:
+            if (document := open_.get(commit.id)) is None:
                 continue
             for event in commit.events:
                 kind, state = event["type"].rpartition(".")[0], event["state"]

@@ -14,6 +14,8 @@ from nats.aio.client import Client
 
 from adapters import pgvector
 from adapters.chat_models import TenantModels
+from adapters.embedding import NatsEmbedder, serve
+from adapters.embedding_model import dimension, find_model
 from adapters.files import FileExtractor
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
@@ -29,8 +31,8 @@ from adapters.openai_compatible import Patience
 from adapters.pgvector import PgvectorIndex
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
-from adapters.segmenter import TokenSegmenter, find_model
-from adapters.sentence_transformers import Engine, NatsEmbedder, serve
+from adapters.segmenter import TokenSegmenter
+from adapters.sentence_transformers import Engine
 from adapters.vault import AesVault
 from domain.provider import Provider
 from handlers.answer import Answer
@@ -57,7 +59,7 @@ async def set_up(settings: Settings) -> None:
     async with House(settings, "set-up") as house:
         await streams.set_up(house.nc.jetstream(), replicas=settings.replicas)
     await tables.set_up(settings.postgres_url)
-    await pgvector.set_up(settings.postgres_url, dimension(settings))
+    await pgvector.set_up(settings.postgres_url, dimension(find_model(settings.embedding_model)))
 
 
 class House:
@@ -83,7 +85,6 @@ class House:
         self.calls = ModelCalls(self.repository)
         self.blobs = JetStreamBlobs(self.nc)
         self.vault = AesVault(self.settings.secret())
-        self.embedder = NatsEmbedder(self.nc, self.settings.embedding_model)
         return self
 
     async def __aexit__(
@@ -93,6 +94,9 @@ class House:
 
     async def index(self) -> PgvectorIndex:
         return await self.open.enter_async_context(PgvectorIndex(self.settings.postgres_url))
+
+    async def embedder(self) -> NatsEmbedder:
+        return await self.open.enter_async_context(NatsEmbedder(self.nc, self.settings.embedding_model))
 
     def segmenter(self) -> TokenSegmenter:
         return TokenSegmenter(self.settings.embedding_model)
@@ -122,9 +126,9 @@ async def project(house: House) -> Awaitable[None]:
 
 async def ingest(house: House) -> None:
     """Bring documents into the index, and take deleted ones out."""
-    index = await house.index()
+    index, embedder = await house.index(), await house.embedder()
     extractor = await house.open.enter_async_context(FileExtractor())
-    react = Ingest(house.repository, house.calls, house.blobs, extractor, house.segmenter(), house.embedder, index)
+    react = Ingest(house.repository, house.calls, house.blobs, extractor, house.segmenter(), embedder, index)
     forget = Forget(index)
     subscribe_reaction(house.broker, "ingest", react, workers=DOCUMENTS_AT_ONCE)
     subscribe_reaction(house.broker, "forget_documents", forget, workers=DOCUMENTS_AT_ONCE)
@@ -138,7 +142,8 @@ async def answer(house: House) -> None:
     house.open.push_async_callback(models.close)
     stops = NatsStops(house.nc)
     await stops.start()
-    retrieve = Retrieve(house.repository, house.calls, house.segmenter(), house.embedder, await house.index())
+    index, embedder = await house.index(), await house.embedder()
+    retrieve = Retrieve(house.repository, house.calls, house.segmenter(), embedder, index)
     react = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
     subscribe_reaction(house.broker, "answer", react, workers=ANSWERS_AT_ONCE)
 

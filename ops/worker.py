@@ -9,6 +9,7 @@ import signal
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
@@ -28,7 +29,9 @@ async def run(role: str, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(House(settings, role))
-        tasks = [asyncio.ensure_future(work) for name in roles if (work := await ROLES[name](house))]
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(work) for name in roles if (work := await ROLES[name](house))
+        ]
         if house.broker.subscribers:
             await house.broker.start()
         await _announce(house.nc, role)

@@ -85,8 +85,8 @@ class ReadModel:
         position = required("log_position", BigInteger, "Sequence of the message of the log that last changed the row.")
         self.name = name
         self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment)
-        self.key = next(column.name for column in columns if column.primary_key)
-        self.blank: Row = dict.fromkeys(column.name for column in self.table.columns)
+        self.key = next(str(column.name) for column in columns if column.primary_key)
+        self.blank: Row = dict.fromkeys(str(column.name) for column in self.table.columns)
         self.dates = [name for name in ("created_at", "updated_at") if name in self.blank]
         self.cleared_by = [self.key]
         self.rules: list[tuple[type, Clearing | Making | Changing]] = []

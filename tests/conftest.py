@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import nats
 import psycopg
 import pytest
+from nats.aio.client import Client
 from psycopg import sql
 
+from adapters.jetstream.streams import set_up
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
 
@@ -29,6 +32,30 @@ def home() -> Iterator[Path]:
 async def nats_url(home: Path) -> AsyncIterator[str]:
     async with EmbeddedNats(home) as nats:
         yield nats.url
+
+
+@pytest.fixture(scope="module")
+async def lone_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNats]:
+    """A NATS server for the tests of one module, for those who read all of a stream or take everything off it."""
+    folder = tmp_path_factory.mktemp("lone")
+    async with EmbeddedNats(folder) as server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+async def nc(lone_nats: EmbeddedNats) -> AsyncIterator[Client]:
+    """A connection to the module's own server, with the streams made."""
+    client = await nats.connect(lone_nats.url)
+    await set_up(client.jetstream())
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that nobody else has."""
+    return f"t{uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,22 @@ from adapters.formats.kinds import decode
 from adapters.formats.parsed import Outline, Parsed, Piece, clean, one_line
 
 _SKIPPED = frozenset(
-    "script style nav noscript template head svg math iframe object embed canvas audio video select button "
-    "datalist map".split()
+    re.findall(
+        r"\S+",
+        """
+        audio button canvas datalist embed head iframe map math nav noscript object script select style svg template
+        video
+        """,
+    )
 )
 _INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark meter output progress q rp rt "
-    "ruby s samp small span strike strong sub sup time tt u var wbr -text img input picture".split()
+    re.findall(
+        r"\S+",
+        """
+        -text a abbr acronym b bdi bdo big cite code data del dfn em font i img input ins kbd label mark meter output
+        picture progress q rp rt ruby s samp small span strike strong sub sup time tt u var wbr
+        """,
+    )
 )
 _HEADING = re.compile("h[1-6]")
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)

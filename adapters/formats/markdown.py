@@ -27,18 +27,18 @@ def read(data: bytes) -> Parsed:
     parser = MarkdownIt("commonmark", {"maxNesting": 200}).enable("table")
     outline = Outline()
     pieces: list[Piece] = []
-    for text, level in _blocks(parser.parse(text)):
+    for block, level in _blocks(parser.parse(text)):
         if level:
-            text = one_line(text)
-            outline.enter(level, text)
-            title = title or text
-        pieces.append(Piece(text, None, outline.path))
+            outline.enter(level, one_line(block))
+            title = title or one_line(block)
+        pieces.append(Piece(one_line(block) if level else block, None, outline.path))
     return Parsed(pieces, None, title)
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[tuple[str, int]]:
     """The texts of the blocks, each with its level if it is a heading, else 0."""
-    level, mark, cells = 0, "", None
+    level, mark = 0, ""
+    cells: list[str] | None = None
     for token in tokens:
         match token.type:
             case "heading_open":

@@ -16,7 +16,7 @@ _WIDE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 
 
 class Piece(NamedTuple):
-    """A block: `page` counts from 1; `heading` is the path of headings that it stands under, a heading's own included."""
+    """A block: `page` counts from 1; `heading` is the path of headings above it, with its own when it is one."""
 
     text: str
     page: int | None = None

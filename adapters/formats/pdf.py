@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
 
-import pypdfium2 as pdfium
-import pypdfium2.raw as raw
+import pypdfium2 as pdfium  # type: ignore[import-untyped]
+import pypdfium2.raw as raw  # type: ignore[import-untyped]
 
 from adapters.formats.parsed import Outline, Parsed, Piece, Refused, clean, joined, one_line
 
@@ -187,7 +187,7 @@ def _whole(texts: list[str], vocabulary: Counter[str]) -> str:
 
 
 def _levels(lines: list[_Line]) -> dict[float, int]:
-    """The sizes of headings and their levels: those larger than the body's, when they are but a small part of it all."""
+    """The sizes of headings and their levels: those larger than the body's, if they are a small part of all."""
     written = Counter[float]()
     for line in lines:
         written[line.rounded] += len(line.text)

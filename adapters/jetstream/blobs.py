@@ -46,10 +46,11 @@ class JetStreamBlobs:
 
     async def size(self, tenant: str, digest: str) -> int | None:
         try:
-            return (await (await self._open()).get_info(f"{tenant}/{digest}")).size
+            async with asyncio.timeout(self._timeout):
+                return (await (await self._open()).get_info(f"{tenant}/{digest}")).size
         except NotFoundError:
             return None
-        except nats.errors.Error as error:
+        except (TimeoutError, nats.errors.Error) as error:
             raise _away(error) from error
 
     async def _open(self) -> ObjectStore:

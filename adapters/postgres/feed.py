@@ -36,7 +36,7 @@ async def batches(
 ) -> AsyncGenerator[list[Recorded]]:
     """What comes after these sequences, up to and including those of `until`, or for ever.
 
-    Raises, after what came before it: Gap when a stream skips a sequence or ends before `until`; what `log.read` raises.
+    Raises, when all before it was given: Gap when a stream skips a sequence or ends before `until`; what `read` raises.
     """
     chunks: asyncio.Queue[Sequence[Recorded] | Exception | None] = asyncio.Queue(AHEAD)
     streams = [stream for stream in after if until is None or until[stream] > after[stream]]

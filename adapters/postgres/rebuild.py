@@ -31,6 +31,9 @@ from projections.read_model import ReadModel
 NEAR = 5000
 """Messages that may be left to replay while the projector is held up."""
 
+ROUNDS = 6
+"""Each round replays what the projector did during the one before; whatever is left then is replayed while it waits."""
+
 SWAP_TRIES = 10
 SWAP_LOCK_S = 3
 """Readers of a table are waited for so long, and then let by, so that new ones never queue for longer behind them."""
@@ -57,7 +60,10 @@ async def rebuild(
             await make_table(connection, model, NEXT)
             await finish_table(connection, model, NEXT)
         replay = _Replay(connection, log, Writer(models, NEXT, blobs), progress)
-        while sum((goal := await positions(connection)).values()) - sum(replay.after.values()) > NEAR:
+        for _ in range(ROUNDS):
+            goal = await positions(connection)
+            if sum(goal.values()) - sum(replay.after.values()) <= NEAR:
+                break
             await replay.to(goal)
         for model in models:
             await connection.execute(SQL("ANALYZE {}").format(name(model, NEXT)))

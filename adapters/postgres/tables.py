@@ -143,7 +143,7 @@ async def turn(connection: AsyncConnection[TupleRow], lock: int) -> None:
 
     By asking again and again: a session that waits inside the server would hold back its vacuum.
     """
-    while not await _taken(connection, lock):  # noqa: ASYNC110
+    while not await _taken(connection, lock):
         await asyncio.sleep(0.5)
 
 

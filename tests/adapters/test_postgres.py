@@ -72,7 +72,7 @@ async def projecting(url: str, history: History) -> AsyncIterator[asyncio.Task[N
 
 async def caught_up(url: str, history: History) -> None:
     for stream, messages in history.streams.items():
-        await tables.wait_for(url, Position(stream, len(messages)))
+        await tables.wait_for(url, Position(stream, len(messages)), timeout_s=10)
 
 
 async def rebuilt(url: str, history: History, *names: str) -> list[str]:
@@ -134,7 +134,7 @@ async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
         for stream, messages in later.streams.items():
             for start in range(0, len(messages), 20):
                 history.streams[stream].extend(messages[start : start + 20])
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.05)
 
     async with projecting(database_url, history) as projector:
         growing = asyncio.create_task(grow())
@@ -188,7 +188,7 @@ async def test_a_rebuild_that_died_is_begun_anew(database_url: str, connection: 
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     task = asyncio.create_task(rebuilt(database_url, history))
-    while await query(connection, "SELECT to_regclass('headrace_next.apps')::text") == [None]:  # noqa: ASYNC110
+    while await query(connection, "SELECT to_regclass('headrace_next.apps')::text") == [None]:
         await asyncio.sleep(0)
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -230,7 +230,7 @@ async def test_a_table_of_another_version_is_rebuilt_when_the_projector_starts(
     live = await tables.table_digests(database_url)
     await connection.execute("ALTER TABLE headrace.apps DROP COLUMN description; DROP TABLE headrace.messages")
     async with projecting(database_url, history):
-        while await tables.stale(connection):  # noqa: ASYNC110
+        while await tables.stale(connection):
             await asyncio.sleep(0.01)
     assert await tables.table_digests(database_url) == live
 

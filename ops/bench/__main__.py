@@ -1,0 +1,91 @@
+"""`python -m ops.bench`: figures, the raw limit beside each, and whether they reach what they should."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from importlib import import_module
+
+import psycopg
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ops.bench import report
+from ops.bench.measure import Measure
+from ops.bench.stack import Sizes, Stack, running
+
+MEASURES = ("commands", "answer", "ingest", "rebuild", "memory")
+
+_HELP = {
+    "rounds": "turns of figure and limit, of which the medians count",
+    "commands": "commands in a round",
+    "singles": "commands one at a time",
+    "questions": "questions to each app",
+    "seconds": "of embedding in a round, at the speed of the limit",
+    "commits": "in the log that is rebuilt from",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
+    parser.add_argument("what", choices=(*MEASURES, "all"))
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for every measure")
+    parser.add_argument("--write", action="store_true", help="write the figures to docs/performance.md; needs all")
+    for field in fields(Sizes):
+        parser.add_argument(
+            f"--{field.name}", type=type(field.default), default=field.default, help=_HELP[field.name], metavar="N"
+        )
+    options = vars(parser.parse_args())
+    sizes = Sizes(**{field.name: options[field.name] for field in fields(Sizes)})
+    if options["write"] and options["what"] != "all":
+        parser.error("--write needs all the figures: python -m ops.bench all --write")
+    names = MEASURES if options["what"] == "all" else (options["what"],)
+    uvloop.run(run(names, sizes, as_json=options["json"], write=options["write"]))
+
+
+async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> None:
+    measures: list[Measure] = []
+    servers = ""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        for name in names:
+            starting = bars.add_task(f"{name}: starting", total=None)
+            async with running() as stack:
+                bars.remove_task(starting)
+                servers = servers or await _servers(stack)
+                async for measure in _measured(name, stack, sizes, bars):
+                    measures.append(measure)
+                    if as_json:
+                        print(json.dumps(measure.line(), ensure_ascii=False), flush=True)
+            for task in bars.task_ids:
+                bars.remove_task(task)
+    if not as_json:
+        Console().print(report.table(measures))
+    if write:
+        report.PAGE.write_text(report.page(measures, sizes, servers))
+
+
+async def _measured(name: str, stack: Stack, sizes: Sizes, bars: Progress) -> AsyncIterator[Measure]:
+    for measure in await import_module(f"ops.bench.{name}").measure(stack, sizes, bars):
+        yield measure
+
+
+async def _servers(stack: Stack) -> str:
+    """The versions of the servers."""
+    nats = stack.client.connection.connected_server_version
+    async with await psycopg.AsyncConnection.connect(stack.settings.postgres_url) as connection:
+        postgres = connection.info.server_version // 10000, connection.info.server_version % 10000
+    return f"NATS {nats.major}.{nats.minor}.{nats.patch}, PostgreSQL {postgres[0]}.{postgres[1]}"
+
+
+if __name__ == "__main__":
+    main()

