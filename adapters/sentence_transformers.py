@@ -13,7 +13,7 @@ import numpy.typing as npt
 from adapters.embedding_model import find_model, longest_input, model_name
 from handlers.ports import Vectors
 
-BATCH = {"cpu": 4096, "cuda": 65_536}
+BATCH = {"cpu": 2048, "cuda": 65_536}
 """Tokens of a batch, its padding counted."""
 
 _FAST = frozenset(("amx_bf16", "avx512_bf16", "bf16"))

@@ -40,6 +40,7 @@ _BORDER = re.compile(
     r"|\s*\n\s*(?=[-*•‣▪#>|]|\d+[.)]\s)"
 )
 _MARKER = re.compile(r"(?:[-*•‣▪]\s+|#{1,6}\s+|>\s*|\|\s*)+")
+_NEW_PARAGRAPH = re.compile(r"\n\s*\n")
 _OPENING = re.compile(r"[\"'“‘«(\[¿¡*_]*(\w+)")
 _LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*\w+$")
 _POINTING = re.compile(
@@ -74,6 +75,8 @@ def _bare(text: str) -> str:
 
 def _ends(text: str, start: int, border: re.Match[str]) -> bool:
     """Whether a full stop and what follows it end a sentence."""
+    if _NEW_PARAGRAPH.search(border[0]) or ("\n" in border[0] and _MARKER.match(text, border.end())):
+        return True
     opening = _OPENING.match(text, border.end())
     if opening and opening[1][0].islower():
         return False

@@ -29,7 +29,7 @@ NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
 
 QUESTIONS = 3
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 async def main() -> int:
@@ -114,11 +114,12 @@ async def ask(client: Client, app: str, question: dict[str, Any]) -> bool:
     """Stream an answer to the terminal, then its citations; whether it holds what was expected, from where."""
     console.print(f"\n[bold cyan]? {escape(question['question'])}[/]")
     answer, last = "", Frame()
-    with Live(console=console, refresh_per_second=20) as live:
+    with Live(console=console, refresh_per_second=20, transient=True) as live:
         async for frame in client.ask(app, question["question"], user="demo"):
             last = frame
             answer = frame.get("answer") or answer + frame.get("text", "")
             live.update(Text(answer))
+    console.print(Text(answer))
     if last["type"] != "answered":
         console.print(f"[red]{last['type']}: {escape(str(last.get('reason')))}[/]")
         return False

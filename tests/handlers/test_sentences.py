@@ -155,3 +155,8 @@ def test_any_text_is_scored_and_cited_from_itself(question: str, passages: list[
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
     assert all(0 <= each.coverage <= 1.0001 and each.text in passages[each.passage] for each in found)
     assert all(best_sentence(question, passage) in passage for passage in passages)
+
+
+def test_a_unit_before_a_new_paragraph_or_item_is_no_initial() -> None:
+    text = "Agnes trips at 75 °C.\n\n- Bertha is stopped at 70 °C.\n- Clara warns at 45 °C."
+    assert sentences(text) == ["Agnes trips at 75 °C.", "Bertha is stopped at 70 °C.", "Clara warns at 45 °C."]

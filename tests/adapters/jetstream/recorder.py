@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import pairwise
 from threading import Event as Flag
@@ -25,7 +26,6 @@ from eventsourcing.persistence import (
     Notification,
     StoredEvent,
 )
-from nats.aio.msg import Msg
 
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.store import JetStreamEventStore
@@ -55,8 +55,11 @@ class Connection:
         self.nc = self.run(nats.connect(url))
         self.run(set_up(self.nc.jetstream()))
 
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+        return self.begin(coroutine).result(timeout=60)
 
     def close(self) -> None:
         self.run(self.nc.close())
@@ -167,24 +170,26 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
                 self._notifications += numbered
                 self._ids[self._read_to] = [notification.id for notification in numbered]
 
-    def hear(self, flag: Flag) -> None:
-        """Set the flag whenever a commit of the tenant passes by."""
+    def follow(self, flag: Flag) -> Future[None]:
+        """Set the flag whenever something was committed, until it is cancelled."""
 
-        async def heard(message: Msg) -> None:
-            flag.set()
+        async def follow() -> None:
+            async for _ in self._log.read(EVENTS, self._read_to):
+                flag.set()
 
-        nc = self._connection.nc
-        self._connection.run(nc.subscribe(f"evt.{self._tenant}.>", cb=heard))
-        self._connection.run(nc.flush())
+        return self._connection.begin(follow())
 
 
 class JetStreamSubscription(ListenNotifySubscription[JetStreamApplicationRecorder]):
-    """Wakes when a commit passes by on plain NATS, and then reads the log."""
+    """Looks again when something was committed."""
 
     def __init__(self, recorder: JetStreamApplicationRecorder, gt: int | None, topics: Sequence[str]) -> None:
         super().__init__(recorder=recorder, gt=gt, topics=topics)
-        recorder.hear(self._has_been_notified)
-        self._has_been_notified.set()
+        self._following = recorder.follow(self._has_been_notified)
+
+    def stop(self) -> None:
+        super().stop()
+        self._following.cancel()
 
 
 def _events(stored: Sequence[StoredEvent]) -> list[Recorded]:
