@@ -7,30 +7,41 @@ from collections.abc import Mapping, Sequence
 
 from domain.conversation import Citation
 from handlers.ports import Hit
-from handlers.sentences import Scored, scored
+from handlers.sentences import best_sentence, scored, sentences
 
 RESTS_ON = 0.5
-"""The share of an answer's words that a sentence must carry for the answer to rest on it, when it names no passage."""
+"""The share of a statement's words that a sentence must carry for the statement to rest on it."""
 
 _NUMBER = re.compile(r"\[(\d{1,3})\]")
 
 
 def citations(answer: str, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
-    """Of the passages that the model was given, those that the answer names as `[n]`, or else those it resembles.
+    """The passages that each sentence of an answer rests on, in the order of the answer, each once.
 
-    The best first, each with the sentence that comes closest to the answer; `names` are the documents' by their ids.
+    A sentence that names passages as `[n]` rests on those, another on the one that it resembles most, if it does.
+    `names` are the documents' by their ids.
     """
-    best: dict[int, Scored] = {}
-    for sentence in scored(_NUMBER.sub("", answer), [hit.content for hit in passages]):
-        best.setdefault(sentence.passage, sentence)
-    numbers = [int(number) - 1 for number in dict.fromkeys(_NUMBER.findall(answer))]
-    cited = [number for number in numbers if 0 <= number < len(passages)]
-    if not cited:
-        cited = [passage for passage, sentence in best.items() if sentence.coverage >= RESTS_ON]
-    return [_citation(position, passages[number], best.get(number), names) for position, number in enumerate(cited, 1)]
+    cited: dict[int, str] = {}
+    for statement in sentences(answer):
+        for number, sentence in _grounds(statement, [hit.content for hit in passages]):
+            cited.setdefault(number, sentence)
+    return [
+        _citation(position, passages[number], sentence, names)
+        for position, (number, sentence) in enumerate(cited.items(), 1)
+    ]
 
 
-def _citation(position: int, hit: Hit, sentence: Scored | None, names: Mapping[str, str]) -> Citation:
+def _grounds(statement: str, texts: Sequence[str]) -> list[tuple[int, str]]:
+    """Numbers of the passages (from 0) that a statement rests on, each with its closest sentence."""
+    named = [int(number) - 1 for number in _NUMBER.findall(statement)]
+    if named:
+        said = _NUMBER.sub("", statement)
+        return [(number, best_sentence(said, texts[number])) for number in named if 0 <= number < len(texts)]
+    ranked = scored(statement, texts)
+    return [(ranked[0].passage, ranked[0].text)] if ranked and ranked[0].coverage >= RESTS_ON else []
+
+
+def _citation(position: int, hit: Hit, sentence: str, names: Mapping[str, str]) -> Citation:
     return Citation(
         position=position,
         dataset=hit.dataset,
@@ -40,7 +51,7 @@ def _citation(position: int, hit: Hit, sentence: Scored | None, names: Mapping[s
         segment_position=hit.position,
         page=hit.page,
         heading=hit.heading,
-        sentence=sentence.text if sentence else hit.content.partition("\n")[0],
+        sentence=sentence,
         content=hit.content,
         score=hit.score,
     )

@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import nats
@@ -23,10 +24,18 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
         yield server
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL can reach: `tmp_path` is closed to others whenever a pytest starts on this machine."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @pytest.fixture(scope="module")
-async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
-    async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "home") as server:
-        yield server
+async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
+    with tempfile.TemporaryDirectory() as name:
+        async with EmbeddedPostgres(Path(name) / "home") as server:
+            yield server
 
 
 def kill(server: EmbeddedNats | EmbeddedPostgres) -> None:
@@ -160,8 +169,8 @@ async def test_a_pid_file_of_postgres_that_names_a_stranger_does_not_stop_it(pos
     assert await insert(postgres_server.url)
 
 
-async def test_a_postgres_that_cannot_start_says_why(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path)
+async def test_a_postgres_that_cannot_start_says_why(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
     server.data.mkdir()
     (server.data / "PG_VERSION").write_text("12\n")
     with pytest.raises(StartFailed, match=r"(?s)postgres ended while it started.*postgres\.log"):
@@ -169,8 +178,8 @@ async def test_a_postgres_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert server.daemon.process() is None
 
 
-async def test_an_initialisation_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path)
+async def test_an_initialisation_that_was_cut_short_is_begun_anew(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
     server.data.mkdir()
     (server.data / "base").mkdir()
     (server.data / "half.conf").write_text("half")
@@ -179,8 +188,8 @@ async def test_an_initialisation_that_was_cut_short_is_begun_anew(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")
-async def test_root_starts_postgres_as_another_user_in_a_closed_folder(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
+async def test_root_starts_postgres_as_another_user_in_a_closed_folder(folder: Path) -> None:
+    closed = folder / "closed"
     closed.mkdir(mode=0o700)
     async with EmbeddedPostgres(closed / "home") as server:
         process = server.daemon.process()
