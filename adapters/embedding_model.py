@@ -26,7 +26,7 @@ def find_model(name: str) -> Path:
             raise FileNotFoundError(f"The embedding model {name} is not installed: install the package {name}.")
         return Path(spec.submodule_search_locations[0]) / folder
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path.resolve()
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"There is no embedding model {name}: it is neither a folder nor a name on the hub.")

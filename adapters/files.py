@@ -31,7 +31,7 @@ class FileExtractor:
         self._seconds = seconds
         self._memory = memory
         self._free = asyncio.Semaphore(children)
-        self._idle: list[_Child] = []
+        self.idle: list[Child] = []
 
     async def extract(self, data: bytes, media_type: str, name: str) -> Text:
         kind = kind_of(media_type, name)
@@ -44,7 +44,7 @@ class FileExtractor:
 
     async def _reply(self, kind: Kind, data: bytes) -> bytes:
         while True:
-            child = self._idle.pop() if self._idle else await _Child.start(self._memory, self._seconds)
+            child = self.idle.pop() if self.idle else await Child.start(self._memory, self._seconds)
             fresh = child.uses == 0
             try:
                 async with asyncio.timeout(self._seconds):
@@ -57,15 +57,15 @@ class FileExtractor:
                     raise _crash(status) from None
             else:
                 if child.uses < USES:
-                    self._idle.append(child)
+                    self.idle.append(child)
                 return reply
             finally:
-                if child not in self._idle:
+                if child not in self.idle:
                     await child.kill()
 
     async def close(self) -> None:
-        while self._idle:
-            await self._idle.pop().kill()
+        while self.idle:
+            await self.idle.pop().kill()
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,7 +76,9 @@ class FileExtractor:
         await self.close()
 
 
-class _Child:
+class Child:
+    """A process that reads one file after the other."""
+
     def __init__(self, process: Process) -> None:
         assert process.stdin
         assert process.stdout
@@ -84,6 +86,10 @@ class _Child:
         self._stdin = process.stdin
         self._stdout = process.stdout
         self.uses = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @classmethod
     async def start(cls, memory: int, seconds: float) -> Self:

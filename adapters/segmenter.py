@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -36,6 +36,7 @@ _BORDER = re.compile(
     r"|[。！？｡．]+[」』”’）]*\s*+"
     r"|[^\S\n]*+\n\s*+"
 )
+_NUMBERING = re.compile(r"\(?\w{1,3}[.)][^\S\n]+")
 
 
 class _Unit(NamedTuple):
@@ -136,7 +137,7 @@ def _sections(blocks: Sequence[Block]) -> Iterator[_Section]:
             offset += len(block.text) + 2
             titles = titles and _is_title(block)
         sections.append(_Section(page, heading, spans, titles))
-    for section, after in zip(sections, [*sections[1:], None], strict=True):
+    for section, after in zip_longest(sections, sections[1:]):
         if section.titles and after and _leads(section.heading, after.heading):
             waiting += section.spans
         else:
@@ -156,7 +157,7 @@ def _sentences(whole: str, start: int, end: int) -> Iterator[tuple[int, int, boo
     """The sentences and lines of a block, less the white space around them, and whether each is the last."""
     spans = []
     for border in _BORDER.finditer(whole, start, end):
-        if border.end() > start:
+        if border.end() > start and not _NUMBERING.fullmatch(whole, start, border.end()):
             spans.append((start, border.end()))
             start = border.end()
     stripped = [span for span in (_stripped(whole, *span) for span in [*spans, (start, end)]) if span]

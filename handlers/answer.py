@@ -64,7 +64,8 @@ class Answer:
                     await self._calls.lose(turn.cause, step)
                 if turn.state["stop_requested"]:
                     await self._stop(turn)
-                await self._attempt(turn, stop, began)
+                else:
+                    await self._attempt(turn, stop, began)
         finally:
             self._stops.unwatch(turn.tenant, turn.id, turn.message)
 

@@ -90,7 +90,7 @@ class Repository:
                     await asyncio.sleep(random.uniform(0.0, 0.01) * 2**attempt)
                     continue
                 loaded.commits[metadata.id] = (position.sequence, aggregate.version)
-                if loaded.since_snapshot + 1 >= SNAPSHOT_EVERY:
+                if loaded.since_snapshot >= SNAPSHOT_EVERY:
                     await self._snapshot(subject, aggregate, position.sequence, loaded.commits)
                 return Change(aggregate, position, aggregate.version)
         raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
@@ -119,5 +119,5 @@ def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:
             loaded.aggregate = cast("A", event.mutate(loaded.aggregate))
         loaded.sequence = commit.position.sequence
         loaded.commits[commit.metadata.id] = (loaded.sequence, commit.events[-1].originator_version)
-    loaded.since_snapshot = len(commits)
+    loaded.since_snapshot += len(commits)
     return loaded

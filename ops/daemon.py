@@ -67,7 +67,7 @@ class Daemon:
     ) -> None:
         """Start `command` in a session of its own, as the user (uid, gid) when one is given."""
         for folder in (self.pid_file.parent, self.log.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".log.1"))
         if self._child is not None:
@@ -92,7 +92,7 @@ class Daemon:
 
     def claim(self) -> None:
         """Put the calling process into the pid file."""
-        self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self.pid_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._note(os.getpid())
 
     def _note(self, pid: int) -> bool:

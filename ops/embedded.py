@@ -284,7 +284,8 @@ class EmbeddedPostgres:
 
 def create_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (home / "log").mkdir(exist_ok=True)
+    for folder in ("log", "run"):
+        (home / folder).mkdir(mode=0o700, exist_ok=True)
 
 
 def remembered_port(home: Path, server: str) -> int:

@@ -79,15 +79,11 @@ class Supervisor:
         self.watched: list[Watched] = []
 
     async def run(self) -> None:
-        """Raises: AlreadyRunning, StartFailed, and whatever the set-up does."""
-        from ops.wiring import set_up
-
+        """Raises: AlreadyRunning, StartFailed."""
         create_home(self.settings.home)
         with claimed(self.settings.home):
             async with AsyncExitStack() as stack:
                 await self._servers(stack)
-                await set_up(self.settings)
-                self.say("streams and tables are set up")
                 await stack.enter_async_context(self._workers())
                 await self._ready()
                 with self._recorded():
@@ -156,7 +152,7 @@ class Supervisor:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            if any([await watched.look() for watched in self.watched]):
+            if any(await asyncio.gather(*(watched.look() for watched in self.watched))):
                 self._record()
 
 

@@ -74,7 +74,7 @@ def show_document(document: dict[str, Any]) -> None:
 
 def show_finding(finding: Finding) -> None:
     mark = Text("✓ ", "green") if finding.good else Text("✗ ", "red")
-    show(mark + Text(f"{finding.what:<22}", "bold") + Text(clean(finding.found)))
+    show(mark + Text(f"{finding.what:<24}", "bold") + Text(clean(finding.found)))
     if finding.advice:
         show(Text(f"  → {finding.advice}", "yellow"))
 

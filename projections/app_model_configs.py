@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_OID, uuid5
+from functools import lru_cache
 
 from sqlalchemy import Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.app import App
 from domain.log import Recorded
-from projections.read_model import Id, ReadModel, Row, Time, key, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, required
 
 app_model_configs = ReadModel(
     "app_model_configs",
@@ -29,8 +29,9 @@ app_model_configs = ReadModel(
 app_model_configs.clears(App.Deleted, column="app_id")
 
 
+@lru_cache(maxsize=1024)
 def configuration_id(app: str, number: int) -> str:
-    return str(uuid5(NAMESPACE_OID, f"app_model_config/{app}/{number}"))
+    return derived_id(f"app_model_config/{app}/{number}")
 
 
 @app_model_configs.makes(App.Configured)

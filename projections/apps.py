@@ -7,7 +7,7 @@ from sqlalchemy import Text
 from domain.app import App
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 apps = ReadModel(
     "apps",
@@ -23,7 +23,7 @@ apps = ReadModel(
 apps.clears(App.Deleted)
 
 
-@apps.makes(App.Created)
+@apps.makes(App.Created, new=originator)
 def created(event: App.Created, message: Recorded) -> Row:
     return {
         "id": event.originator_id,

@@ -9,7 +9,7 @@ from domain.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
 from projections.end_users import end_user_id
-from projections.read_model import Id, ReadModel, Row, Time, key, required
+from projections.read_model import Id, ReadModel, Row, Time, key, originator, required
 
 conversations = ReadModel(
     "conversations",
@@ -26,7 +26,7 @@ conversations.clears(Conversation.Deleted)
 conversations.clears(App.Deleted, column="app_id")
 
 
-@conversations.makes(Conversation.Started, within=(apps, lambda event: event.app))
+@conversations.makes(Conversation.Started, within=(apps, lambda event: event.app), new=originator)
 def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
     return {
         "id": event.originator_id,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_OID, uuid5
-
 from sqlalchemy import Double, Integer, Text
 
 from domain.app import App
 from domain.conversation import Conversation
 from domain.log import Recorded
 from projections.messages import message_of, messages
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, optional, required
 
 dataset_retriever_resources = ReadModel(
     "dataset_retriever_resources",
@@ -33,7 +31,7 @@ dataset_retriever_resources = ReadModel(
     required("score", Double, "Score of the segment in its search; not comparable between searches."),
     required("created_at", Time, "When the answer was given."),
 )
-dataset_retriever_resources.clears(Conversation.Answered, column="message_id", pick=message_of)
+dataset_retriever_resources.looked_up("message_id")
 dataset_retriever_resources.clears(Conversation.Deleted, column="conversation_id")
 dataset_retriever_resources.clears(App.Deleted, column="app_id")
 
@@ -42,7 +40,7 @@ dataset_retriever_resources.clears(App.Deleted, column="app_id")
 def answered(event: Conversation.Answered, message: Recorded, answered: Row) -> list[Row]:
     return [
         {
-            "id": str(uuid5(NAMESPACE_OID, f"citation/{event.message}/{citation['position']}")),
+            "id": derived_id(f"citation/{event.message}/{citation['position']}"),
             "app_id": answered["app_id"],
             "conversation_id": event.originator_id,
             "message_id": event.message,

@@ -6,7 +6,7 @@ from sqlalchemy import Text
 
 from domain.dataset import Dataset
 from domain.log import Recorded
-from projections.read_model import ReadModel, Row, Time, key, required
+from projections.read_model import ReadModel, Row, Time, key, originator, required
 
 datasets = ReadModel(
     "datasets",
@@ -21,7 +21,7 @@ datasets = ReadModel(
 datasets.clears(Dataset.Deleted)
 
 
-@datasets.makes(Dataset.Created)
+@datasets.makes(Dataset.Created, new=originator)
 def created(event: Dataset.Created, message: Recorded) -> Row:
     return {
         "id": event.originator_id,

@@ -9,7 +9,7 @@ from domain.dataset import Dataset
 from domain.document import Document
 from domain.log import Recorded
 from projections.datasets import datasets
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 documents = ReadModel(
     "documents",
@@ -48,7 +48,7 @@ documents.clears(Dataset.Deleted, column="dataset_id")
 FAILURE = dict.fromkeys(("stopped_at", "error_stage", "error_code", "error"))
 
 
-@documents.makes(Document.Uploaded, within=(datasets, lambda event: event.dataset))
+@documents.makes(Document.Uploaded, within=(datasets, lambda event: event.dataset), new=originator)
 def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
     return {
         "id": event.originator_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_OID, uuid5
+from functools import lru_cache
 
 from sqlalchemy import Text
 
@@ -10,11 +10,12 @@ from domain.app import App
 from domain.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
-from projections.read_model import Id, ReadModel, Row, Time, key, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, required
 
 
+@lru_cache(maxsize=1024)
 def end_user_id(app: str, user: str) -> str:
-    return str(uuid5(NAMESPACE_OID, f"end_user/{app}/{user}"))
+    return derived_id(f"end_user/{app}/{user}")
 
 
 end_users = ReadModel(

@@ -70,6 +70,7 @@ class Rules:
     makings: list[Making] = field(default_factory=list)
     changings: list[Changing] = field(default_factory=list)
     needs: list[tuple[ReadModel, Pick]] = field(default_factory=list)
+    news: list[tuple[ReadModel, Pick]] = field(default_factory=list)
     blobs: list[Pick] = field(default_factory=list)
 
 
@@ -93,6 +94,7 @@ class Fold:
             case Making():
                 rules.makings.append(rule)
                 rules.needs.extend(condition for condition in (rule.within, rule.unless) if condition)
+                rules.news.extend([(rule.model, rule.new)] if rule.new else [])
                 rules.blobs.extend([rule.blob] if rule.blob else [])
 
     def _of(self, event: object, message: Recorded) -> Rules:
@@ -111,14 +113,19 @@ class Fold:
         ]
 
     def needs(self, batch: Iterable[Recorded]) -> dict[ReadModel, set[RowId]]:
-        """The rows that folding a batch takes, where they exist."""
+        """The rows that folding a batch takes, where they exist; those that it makes itself are left out."""
         needed: dict[ReadModel, set[RowId]] = defaultdict(set)
+        made: dict[ReadModel, set[RowId]] = defaultdict(set)
         for message in batch:
             tenant = message.subject.tenant
             for event in message.events:
-                for model, pick in self._of(event, message).needs:
-                    needed[model].add((tenant, pick(event)))
-        return needed
+                rules = self._of(event, message)
+                for model, pick in rules.needs:
+                    if (id := (tenant, pick(event))) not in made[model]:
+                        needed[model].add(id)
+                for model, pick in rules.news:
+                    made[model].add((tenant, pick(event)))
+        return {model: ids for model, ids in needed.items() if ids}
 
     def __call__(
         self, batch: Iterable[Recorded], loaded: Mapping[ReadModel, Iterable[Row]], blobs: Mapping[BlobId, bytes]

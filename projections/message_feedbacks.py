@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_OID, uuid5
-
 from sqlalchemy import Text
 
 from domain.app import App
 from domain.conversation import Conversation
 from domain.log import Recorded
 from projections.messages import message_of, messages
-from projections.read_model import Id, ReadModel, Row, Time, key, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, required
 
 message_feedbacks = ReadModel(
     "message_feedbacks",
@@ -36,7 +34,7 @@ def rated(event: Conversation.Rated, message: Recorded, rated: Row) -> list[Row]
         return []
     return [
         {
-            "id": str(uuid5(NAMESPACE_OID, f"message_feedback/{event.message}")),
+            "id": derived_id(f"message_feedback/{event.message}"),
             "app_id": event.app,
             "conversation_id": event.originator_id,
             "message_id": event.message,

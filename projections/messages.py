@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -45,11 +47,11 @@ messages.clears(Conversation.Deleted, column="conversation_id")
 messages.clears(App.Deleted, column="app_id")
 
 
-def message_of(event: Conversation.Answered | Conversation.Rated) -> str:
-    return event.message
+def message_of(event: Any) -> str:
+    return event.message  # type: ignore[no-any-return]
 
 
-@messages.makes(Conversation.Asked, within=(conversations, originator))
+@messages.makes(Conversation.Asked, within=(conversations, originator), new=message_of)
 def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Row:
     return {
         "id": event.message,

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.log import Recorded
 from domain.model_call import ModelCall
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 model_calls = ReadModel(
     "model_calls",
@@ -38,7 +38,7 @@ model_calls = ReadModel(
 model_calls.looked_up("cause_id")
 
 
-@model_calls.makes(ModelCall.Requested)
+@model_calls.makes(ModelCall.Requested, new=originator)
 def requested(event: ModelCall.Requested, message: Recorded) -> Row:
     return {
         "id": event.originator_id,

@@ -6,7 +6,7 @@ from sqlalchemy import Boolean, Text
 
 from domain.log import Recorded
 from domain.provider import Provider
-from projections.read_model import ReadModel, Row, Time, key, required
+from projections.read_model import ReadModel, Row, Time, key, originator, required
 
 providers = ReadModel(
     "providers",
@@ -21,7 +21,7 @@ providers = ReadModel(
 )
 
 
-@providers.makes(Provider.Registered)
+@providers.makes(Provider.Registered, new=originator)
 def registered(event: Provider.Registered, message: Recorded) -> Row:
     return {
         "id": event.originator_id,

@@ -99,7 +99,7 @@ def _walk(tree: LexborHTMLParser) -> Iterator[Piece]:
             if not skipped:
                 yield from _leave(node, writer)
             skipped = False
-            if node == root:
+            if node.mem_id == root.mem_id:
                 node = None
                 break
             below, node = node.next, node.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Literal
 
 from adapters.formats.parsed import Refused
@@ -21,15 +22,15 @@ _MEDIA_TYPES: dict[str, Kind] = {
     "application/x-pdf": "pdf",
 }
 _SUFFIXES: dict[str, Kind] = {
-    "txt": "text",
-    "text": "text",
-    "log": "text",
-    "md": "markdown",
-    "markdown": "markdown",
-    "htm": "html",
-    "html": "html",
-    "xhtml": "html",
-    "pdf": "pdf",
+    ".txt": "text",
+    ".text": "text",
+    ".log": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".htm": "html",
+    ".html": "html",
+    ".xhtml": "html",
+    ".pdf": "pdf",
 }
 _SIGNATURES = {
     b"%PDF-": "a PDF",
@@ -52,13 +53,13 @@ def kind_of(media_type: str, name: str) -> Kind | None:
     if essence in _MEDIA_TYPES:
         return _MEDIA_TYPES[essence]
     if essence in ("", "application/octet-stream", "binary/octet-stream"):
-        return _SUFFIXES.get(name.lower().rpartition(".")[2])
+        return _SUFFIXES.get(PurePosixPath(name.lower()).suffix)
     return "text" if essence.startswith("text/") else None
 
 
 def check(kind: Kind, data: bytes) -> None:
     """Raises: Refused `empty_file` or `broken_file` when the bytes cannot be of the kind."""
-    if not data.strip(b"\0 \t\r\n\f"):
+    if not data.strip(b"\0 \t\r\n\f\xef\xbb\xbf\xfe\xff"):
         raise Refused("empty_file", "The file is empty.")
     if kind == "pdf":
         if b"%PDF-" not in data[:1024]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise, zip_longest
+from itertools import pairwise, zip_longest
 
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pypdfium2.raw as raw  # type: ignore[import-untyped]
@@ -17,6 +17,9 @@ from adapters.formats.parsed import Outline, Parsed, Piece, Refused, clean, join
 _PASSWORD = 4
 _MARGIN = 0.12
 """The share of a page's height, at its head and its foot, where running titles and page numbers stand."""
+
+_LINE = re.compile("[^\r\n\x02]+\x02?|\x02")
+"""PDFium puts \\x02 for a hyphen and the line's end after it."""
 
 _HYPHENS = "-\u2010\u2011"
 _ITEM = re.compile(r"(?:[-–•‣▪●○◦*]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
@@ -72,18 +75,14 @@ def _lines(document: pdfium.PdfDocument, number: int) -> Iterator[_Line]:
     try:
         page = document[number]
         text = page.get_textpage()
-    except pdfium.PdfiumError:
-        return
+    except pdfium.PdfiumError as error:
+        raise Refused("broken_file", f"Page {number + 1} of the PDF cannot be read: {error}") from None
     try:
         height = page.get_height()
-        start = 0
-        signs = [raw.FPDFText_GetUnicode(text, index) for index in range(text.count_chars())]
-        for ends, group in groupby(signs, key=lambda sign: sign in (10, 13)):
-            line = "".join(chr(sign) for sign in group)
-            end = start + len(line)
-            if not ends and line.strip():
-                yield _line(text, line, start, number + 1, height)
-            start = end
+        signs = "".join(chr(raw.FPDFText_GetUnicode(text, index)) for index in range(text.count_chars()))
+        for line in _LINE.finditer(signs):
+            if line[0].strip():
+                yield _line(text, line[0], line.start(), number + 1, height)
     finally:
         text.close()
         page.close()
@@ -96,13 +95,13 @@ def _line(text: pdfium.PdfTextPage, line: str, start: int, page: int, height: fl
     right = max(right, text.get_charbox(last, loose=True)[2])
     x, y = ctypes.c_double(), ctypes.c_double()
     raw.FPDFText_GetCharOrigin(text, first, x, y)
-    return _Line(_tidy(line), page, left, right, y.value, high - low, height)
+    return _Line(_tidy(line), page, left, right, y.value, max(high - low, 1.0), height)
 
 
 def _tidy(line: str) -> str:
-    """The line, with the sign for a word divided at its end kept as a hyphen."""
-    line = line.strip()
-    return one_line(clean(line[:-1] + "\u2010" if line[-1] in "\ufffe\x02\xad" else line))
+    """The line, its surrogate pairs as one sign, and a hyphen where a word is divided at its end."""
+    line = line.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return one_line(clean(re.sub("[\x02\xad\ufffe]$", "\u2010", line)))
 
 
 def _without_running(lines: list[_Line]) -> list[_Line]:
@@ -110,7 +109,7 @@ def _without_running(lines: list[_Line]) -> list[_Line]:
     pages = len({line.page for line in lines})
     seen = Counter(key for key, _ in {(line.running, line.page) for line in lines} if key)
     running = {key for key, count in seen.items() if count >= max(2, pages / 2)}
-    return [line for line in lines if line.text and line.running not in running]
+    return [line for line in lines if line.text and line.running not in running] or lines
 
 
 def _pieces(lines: list[_Line]) -> Iterator[Piece]:

@@ -42,8 +42,12 @@ Progress = Callable[[str, int, int], None]
 """Told the stream, the messages replayed, and how many there are."""
 
 
+def unnoticed(stream: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
 async def rebuild(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = lambda stream, done, total: None
+    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = unnoticed
 ) -> list[str]:
     """Rebuild the tables of these names, or all; gives the names of those rebuilt: theirs, and those they depend on.
 

@@ -91,7 +91,8 @@ async def test_a_pdf_that_is_none(headrace: Stack, dataset: str) -> None:
 async def test_a_failed_document_can_be_retried_and_deleted(headrace: Stack, dataset: str) -> None:
     id = str((await uploaded(headrace, dataset, "again.pdf", b"Not a PDF either."))["id"])
     await headrace.send("document.retry", document=id)
-    await headrace.until("SELECT FROM headrace.documents WHERE id = %(id)s AND attempt = 2 AND error IS NOT NULL", id=id)
+    failed = "SELECT FROM headrace.documents WHERE id = %(id)s AND attempt = 2 AND error IS NOT NULL"
+    await headrace.until(failed, id=id)
     await headrace.send("document.delete", document=id)
     await headrace.until("SELECT FROM headrace.documents WHERE id = %(id)s", lambda rows: not rows, id=id)
     assert (await headrace.refused("document.retry", document=id))["code"] == "not_found"
@@ -131,7 +132,8 @@ async def test_nul_bytes(headrace: Stack, dataset: str) -> None:
     assert (outcome["code"], outcome["field"]) == ("invalid", "name")
     row = await uploaded(headrace, dataset, "nul.txt", b"The dam\0 holds 12\0 gates.")
     assert row["indexing_status"] == "completed"
-    [segment] = await headrace.sql("SELECT content FROM headrace.document_segments WHERE document_id = %(id)s", id=row["id"])
+    content = "SELECT content FROM headrace.document_segments WHERE document_id = %(id)s"
+    [segment] = await headrace.sql(content, id=row["id"])
     assert "\0" not in segment["content"]
     assert "holds" in segment["content"]
 

@@ -69,9 +69,7 @@ async def test_nothing_is_lost_or_doubled_or_stuck(doomed: Stack) -> None:
     outcomes = {id: await doomed.client.outcome(id) for id in sent}
     assert all(outcome and outcome["status"] == "accepted" for outcome in outcomes.values())
 
-    await doomed.until(
-        "SELECT id FROM headrace.model_calls WHERE status = 'requested'", lambda rows: not rows
-    )
+    await doomed.until("SELECT id FROM headrace.model_calls WHERE status = 'requested'", lambda rows: not rows)
     await assert_no_event_is_twice(doomed)
     await assert_sending_again_changes_nothing(doomed, sent, outcomes)
     await assert_index_is_exact(doomed)

@@ -142,7 +142,7 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         self._catch_up()
-        first = max((start or 1) - (1 if inclusive_of_start else 0), 0)
+        first = 0 if start is None else max(start - inclusive_of_start, 0)
         found = self._notifications[first:stop]
         return [event for event in found if not topics or event.topic in topics][:limit]
 

@@ -1,0 +1,21 @@
+"""The read tables made anew from the log, while everything else goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adapters.jetstream.log import JetStreamLog
+from adapters.postgres import rebuild as tables
+from ops.settings import Settings
+from ops.wiring import House
+
+
+async def rebuild(
+    settings: Settings, names: Iterable[str] = (), progress: tables.Progress = tables.unnoticed
+) -> list[str]:
+    """Rebuild these tables, or all; gives the names of those rebuilt: these, and those they depend on.
+
+    Raises: KeyError for a name that no table has, and what the adapter's `rebuild` raises.
+    """
+    async with House(settings, "rebuild") as house:
+        return await tables.rebuild(settings.postgres_url, JetStreamLog(house.nc), house.blobs, names, progress)

@@ -1,0 +1,129 @@
+"""A desk that takes commands: the dispatch on real streams and blobs, for one tenant."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from nats.aio.client import Client
+
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.snapshots import JetStreamSnapshots
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.vault import AesVault
+from domain.aggregate import Aggregate, Event, Rejection, new_id
+from domain.app import App
+from domain.conversation import Conversation
+from domain.dataset import Dataset
+from domain.document import Document
+from domain.log import Subject
+from domain.provider import Provider
+from handlers.dispatch import Delivery, Dispatch
+from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes
+from handlers.repository import Repository
+
+NOUNS: dict[str, type[Aggregate]] = {noun.TOPIC: noun for noun in (App, Conversation, Dataset, Document, Provider)}
+
+
+class Desk:
+    def __init__(
+        self, nc: Client, tenant: str, *, outcomes: Outcomes | None = None, blobs: Blobs | None = None
+    ) -> None:
+        self.nc = nc
+        self.tenant = tenant
+        self.store = JetStreamEventStore(nc)
+        self.outcomes = outcomes or JetStreamOutcomes(nc)
+        self.blobs = blobs or JetStreamBlobs(nc)
+        self.vault = AesVault(bytes(32))
+        self.repository = Repository(self.store, JetStreamSnapshots(nc))
+        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault)
+
+    async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
+        """Dispatch a command: its fields, or a payload as it stands."""
+        data = payload if isinstance(payload, bytes) else orjson.dumps(fields if payload is None else payload)
+        id = id or new_id()
+        return await self.dispatch(Delivery(name, data, Metadata(id, self.tenant, id, actor="ada"), datetime.now(UTC)))
+
+    async def done(self, name: str, /, **fields: Any) -> str:
+        """The id of what an accepted command is about."""
+        outcome = await self.send(name, **fields)
+        assert outcome.status == "accepted", outcome
+        return outcome.ids[name.partition(".")[0]]
+
+    async def fails(self, name: str, payload: Any = None, /, **fields: Any) -> tuple[str | None, str | None]:
+        """The code and the field of a rejected command, whose outcome says why and is on record."""
+        outcome = await self.send(name, payload, **fields)
+        assert outcome.status == "rejected", outcome
+        assert outcome.message
+        assert (outcome.position, outcome.version, outcome.ids) == (None, None, {})
+        assert await self.outcomes.get(self.tenant, outcome.command) == outcome
+        return outcome.code, outcome.field
+
+    async def commits(self, noun: str, id: str) -> list[Commit]:
+        return await self.store.load(Subject(self.tenant, noun, id))
+
+    async def events(self, noun: str, id: str) -> list[Event]:
+        return [event for commit in await self.commits(noun, id) for event in commit.events]
+
+    async def types(self, noun: str, id: str) -> list[str]:
+        return [event.TOPIC for event in await self.events(noun, id)]
+
+    async def fold(self, noun: str, id: str) -> Aggregate:
+        """The aggregate from all of its events, without a snapshot."""
+        folded: Any = None
+        for event in await self.events(noun, id):
+            folded = event.mutate(folded)
+        assert isinstance(folded, NOUNS[noun])
+        return folded
+
+    async def change(self, noun: str, id: str, decision: Any) -> None:
+        """Do what a worker would do."""
+
+        def decide(aggregate: Aggregate | None) -> Aggregate:
+            assert aggregate is not None
+            decision(aggregate)
+            return aggregate
+
+        await self.repository.change(NOUNS[noun], id, Metadata(new_id(), self.tenant, new_id()), decide)
+
+    async def answered(self, conversation: str, message: str) -> None:
+        await self.change(
+            "conversation",
+            conversation,
+            lambda talk: talk.answer(
+                datetime.now(UTC),
+                message=message,
+                answer="At six.",
+                citations=[],
+                usage={"prompt_tokens": 1, "completion_tokens": 1, "estimated": True},
+                cut={"segments": 0, "messages": 0},
+                model_call=new_id(),
+                duration_ms=1.0,
+            ),
+        )
+
+
+class ForgetfulOutcomes:
+    """Outcomes of a process that dies before it can put the first."""
+
+    class Died(Exception):
+        pass
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self.died = False
+
+    async def get(self, tenant: str, command: str) -> Outcome | None:
+        return await self._outcomes.get(tenant, command)
+
+    async def put(self, outcome: Outcome) -> None:
+        if not self.died:
+            self.died = True
+            raise self.Died
+        await self._outcomes.put(outcome)
+
+
+def fault() -> Rejection:
+    return Rejection("internal_error", "The command could not be handled.")

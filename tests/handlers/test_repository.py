@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream.snapshots import JetStreamSnapshots
+from adapters.jetstream.store import JetStreamEventStore
+from domain.aggregate import Aggregate, Event, Rejection, new_id
+from domain.conversation import Conversation
+from domain.dataset import Dataset
+from domain.log import EVENTS
+from handlers.ports import Commit, Conflict, Metadata, Position, Snapshots, Subject, Taken, Unavailable
+from handlers.repository import SNAPSHOT_EVERY, TRIES, Repository
+
+NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def repository(nc: Client) -> Repository:
+    return Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
+
+
+def caused(tenant: str, id: str | None = None) -> Metadata:
+    return Metadata(id or new_id(), tenant, new_id())
+
+
+def make(id: str) -> Callable[[Dataset | None], Dataset]:
+    return lambda known: known or Dataset.create(id, NOW, name="Rules", description="")
+
+
+def remove(dataset: Dataset | None) -> Dataset:
+    assert dataset is not None
+    dataset.delete(NOW)
+    return dataset
+
+
+class Talk:
+    """A conversation that grows by as many changes as are wanted."""
+
+    def __init__(self, repository: Repository, tenant: str) -> None:
+        self.repository = repository
+        self.tenant = tenant
+        self.id = new_id()
+        self.causes: list[str] = []
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.tenant, "conversation", self.id)
+
+    async def grow(self, changes: int) -> None:
+        for _ in range(changes):
+            id = new_id()
+            self.causes.append(id)
+            await self.repository.change(Conversation, self.id, caused(self.tenant, id), self.decide(id))
+
+    def decide(self, id: str) -> Callable[[Conversation | None], Conversation]:
+        def decide(talk: Conversation | None) -> Conversation:
+            talk = talk or Conversation.start(self.id, NOW, app=self.id, user="ada", name="Talk")
+            talk.ask(NOW, message=id, app=self.id, configuration=1, query=id, inputs={}, user="ada")
+            talk.stopped(NOW, message=id, answer=id)
+            return talk
+
+        return decide
+
+    async def fold(self, store: JetStreamEventStore) -> Conversation:
+        folded = None
+        for commit in await store.load(self.subject):
+            for event in commit.events:
+                folded = event.mutate(folded)
+        assert isinstance(folded, Conversation)
+        return folded
+
+
+class Interrupted(JetStreamEventStore):
+    """A store whose aggregate somebody else changes just before each of the first appends."""
+
+    def __init__(self, nc: Client, others: int) -> None:
+        super().__init__(nc)
+        self.others = others
+        self.loads: list[int] = []
+
+    async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
+        self.loads.append(after)
+        return await super().load(subject, after=after, limit=limit)
+
+    async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
+        if self.others:
+            self.others -= 1
+            raise Conflict(str(subject))
+        return await super().append(subject, events, metadata, expected)
+
+
+async def test_what_is_not_there_is_none(repository: Repository, tenant: str) -> None:
+    assert await repository.get(Dataset, tenant, new_id()) is None
+
+
+async def test_a_change_is_committed_and_can_be_got(repository: Repository, tenant: str) -> None:
+    id = new_id()
+    change = await repository.change(Dataset, id, caused(tenant), make(id))
+    assert (change.version, change.position.stream, change.aggregate.id) == (1, EVENTS, id)
+    got = await repository.get(Dataset, tenant, id)
+    assert got is not None
+    assert vars(got) == vars(change.aggregate)
+
+
+async def test_a_change_goes_on_from_the_last(repository: Repository, tenant: str) -> None:
+    id = new_id()
+    first = await repository.change(Dataset, id, caused(tenant), make(id), new=True)
+    second = await repository.change(Dataset, id, caused(tenant), remove)
+    assert (second.version, second.aggregate.deleted) == (2, True)
+    assert second.position.sequence > first.position.sequence
+
+
+@pytest.mark.parametrize("new", [False, True])
+async def test_the_same_cause_again_changes_nothing(nc: Client, repository: Repository, tenant: str, new: bool) -> None:
+    id, metadata = new_id(), caused(tenant)
+    first = await repository.change(Dataset, id, metadata, make(id), new=new)
+    await repository.change(Dataset, id, caused(tenant), remove)
+    for again in (repository, Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))):
+        change = await again.change(Dataset, id, metadata, make(id), new=new)
+        assert (change.position, change.version) == (first.position, 1)
+        assert change.aggregate.deleted
+    assert len(await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id))) == 2
+
+
+async def test_what_was_done_is_known(repository: Repository, tenant: str) -> None:
+    id, metadata = new_id(), caused(tenant)
+    assert await repository.done(Dataset, id, metadata) is None
+    change = await repository.change(Dataset, id, metadata, make(id))
+    done = await repository.done(Dataset, id, metadata)
+    assert done is not None
+    assert (done.position, done.version) == (change.position, change.version)
+    assert await repository.done(Dataset, id, caused(tenant)) is None
+
+
+async def test_a_decision_that_changes_nothing_commits_nothing(nc: Client, repository: Repository, tenant: str) -> None:
+    id = new_id()
+    first = await repository.change(Dataset, id, caused(tenant), make(id))
+    again = await repository.change(Dataset, id, caused(tenant), make(id))
+    assert (again.position, again.version) == (first.position, 1)
+    assert len(await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id))) == 1
+
+
+async def test_a_decision_that_is_refused_commits_nothing(nc: Client, repository: Repository, tenant: str) -> None:
+    def refuse(dataset: Dataset | None) -> Dataset:
+        raise Rejection("no", "No.")
+
+    id = new_id()
+    with pytest.raises(Rejection):
+        await repository.change(Dataset, id, caused(tenant), refuse)
+    assert await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id)) == []
+
+
+async def test_a_conflict_is_decided_anew(nc: Client, tenant: str) -> None:
+    store = Interrupted(nc, others=TRIES - 1)
+    id, decisions = new_id(), 0
+
+    def decide(known: Dataset | None) -> Dataset:
+        nonlocal decisions
+        decisions += 1
+        return make(id)(known)
+
+    change = await Repository(store, JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), decide)
+    assert (decisions, change.version) == (TRIES, 1)
+
+
+async def test_too_many_conflicts_are_left_for_later(nc: Client, tenant: str) -> None:
+    store = Interrupted(nc, others=TRIES)
+    id = new_id()
+    with pytest.raises(Unavailable):
+        await Repository(store, JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), make(id))
+    assert await store.load(Subject(tenant, "dataset", id)) == []
+
+
+async def test_other_processes_are_noticed(nc: Client, tenant: str) -> None:
+    """Three repositories, each with turns of its own, change one conversation at once."""
+    talks = [Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant) for _ in range(3)]
+    for talk in talks:
+        talk.id = talks[0].id
+
+    async def insist(talk: Talk) -> None:
+        for _ in range(10):
+            id = new_id()
+            while True:
+                try:
+                    await talk.repository.change(Conversation, talk.id, caused(tenant, id), talk.decide(id))
+                except Unavailable:
+                    continue
+                break
+
+    await asyncio.gather(*(insist(talk) for talk in talks))
+    whole = await talks[0].fold(JetStreamEventStore(nc))
+    assert len(whole.messages) == 30
+
+
+async def test_a_long_one_is_loaded_from_its_snapshot(nc: Client, tenant: str) -> None:
+    store = Interrupted(nc, others=0)
+    talk = Talk(Repository(store, JetStreamSnapshots(nc)), tenant)
+    await talk.grow(2 * SNAPSHOT_EVERY + 60)
+    taken = await JetStreamSnapshots(nc).get(talk.subject)
+    assert taken is not None
+    assert len(taken.commits) == 2 * (SNAPSHOT_EVERY + 1)
+    store.loads.clear()
+    got = await talk.repository.get(Conversation, tenant, talk.id)
+    assert store.loads == [0, taken.sequence]
+    assert got is not None
+    whole = await talk.fold(store)
+    assert vars(got) == vars(whole)
+    assert list(got.messages) == list(whole.messages) == talk.causes
+    assert got.version == 2 * (2 * SNAPSHOT_EVERY + 60) + 1
+
+
+async def test_a_cause_from_before_the_snapshot_changes_nothing(nc: Client, tenant: str) -> None:
+    talk = Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant)
+    await talk.grow(SNAPSHOT_EVERY + 30)
+    commits = await JetStreamEventStore(nc).load(talk.subject)
+
+    def forbidden(talk: Conversation | None) -> Conversation:
+        raise AssertionError("decided again")
+
+    for place in (0, 1, SNAPSHOT_EVERY - 1, SNAPSHOT_EVERY, SNAPSHOT_EVERY + 29):
+        again = caused(tenant, talk.causes[place])
+        change = await talk.repository.change(Conversation, talk.id, again, forbidden)
+        assert change.position == commits[place].position
+        assert change.version == commits[place].events[-1].originator_version
+    assert len(await JetStreamEventStore(nc).load(talk.subject)) == SNAPSHOT_EVERY + 30
+
+
+class NoSnapshots:
+    """Snapshots that are all lost, and cannot be put."""
+
+    puts = 0
+
+    async def get(self, subject: Subject) -> Taken | None:
+        return None
+
+    async def put(self, subject: Subject, taken: Taken) -> None:
+        self.puts += 1
+        raise Unavailable("The bucket is full.")
+
+
+async def test_snapshots_are_only_a_cache(nc: Client, tenant: str) -> None:
+    lost: Snapshots = NoSnapshots()
+    talk = Talk(Repository(JetStreamEventStore(nc), lost), tenant)
+    await talk.grow(SNAPSHOT_EVERY + 20)
+    got = await talk.repository.get(Conversation, tenant, talk.id)
+    assert got is not None
+    assert vars(got) == vars(await talk.fold(JetStreamEventStore(nc)))
+    found = Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant)
+    found.id = talk.id
+    await found.grow(1)
+    assert await JetStreamSnapshots(nc).get(talk.subject) is not None
+
+
+async def test_tenants_are_apart(repository: Repository, tenant: str) -> None:
+    id = new_id()
+    await repository.change(Dataset, id, caused(tenant), make(id))
+    assert await repository.get(Dataset, "other", id) is None
+
+
+async def test_kinds_are_apart(repository: Repository, tenant: str) -> None:
+    id = new_id()
+    await repository.change(Dataset, id, caused(tenant), make(id))
+    kind: type[Aggregate] = Conversation
+    assert await repository.get(kind, tenant, id) is None

@@ -1,0 +1,342 @@
+"""What every command does, and which rules it knows, on real streams and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from domain.aggregate import new_id
+from domain.conversation import Conversation
+from domain.document import Document
+from domain.provider import Provider
+from handlers.routes import ROUTES
+from tests.handlers.desk import Desk
+
+ADDRESS = "https://models.example.com/v1"
+LAB = {"provider": "lab", "name": "small"}
+
+
+@pytest.fixture
+def desk(nc: Client, tenant: str) -> Desk:
+    return Desk(nc, tenant)
+
+
+@dataclass
+class World:
+    """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
+    in `talk`, `asked` one without."""
+
+    app: str
+    dataset: str
+    document: str
+    failed: str
+    talk: str
+    answered: str
+    asked: str
+
+
+@pytest.fixture
+async def world(desk: Desk) -> World:
+    dataset = await desk.done("dataset.create", name="Rules")
+    await desk.send("provider.register", name="lab", base_url=ADDRESS)
+    app = await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app, datasets=[dataset], variables=[{"name": "tone", "default": "calm"}])
+    document, failed = [await desk.done("document.upload", dataset=dataset, name="a.txt", text="x") for _ in range(2)]
+    now = datetime.now(UTC)
+    await desk.change("document", failed, lambda it: it.fail(now, stage="parsing", code="no_text", reason="Empty."))
+    talk = answered = await desk.done("message.send", app=app, query="When?")
+    await desk.answered(talk, answered)
+    asked = await desk.done("message.send", app=app, query="Where?", conversation=talk)
+    return World(app, dataset, document, failed, talk, answered, asked)
+
+
+ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
+    ("app.create", {"name": "Other"}, "app", ["app.created.v1"]),
+    ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v1"]),
+    ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
+    ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
+    ("dataset.delete", {"dataset": "{dataset}"}, "dataset", ["dataset.deleted.v1"]),
+    (
+        "document.upload",
+        {"dataset": "{dataset}", "name": "b.md", "text": "# B"},
+        "document",
+        ["document.uploaded.v1"],
+    ),
+    ("document.delete", {"document": "{document}"}, "document", ["document.deleted.v1"]),
+    ("document.retry", {"document": "{failed}"}, "document", ["document.retried.v1"]),
+    (
+        "message.send",
+        {"app": "{app}", "query": "Why?"},
+        "conversation",
+        ["conversation.started.v1", "message.asked.v1"],
+    ),
+    (
+        "message.send",
+        {"app": "{app}", "query": "Why?", "conversation": "{talk}"},
+        "conversation",
+        ["message.asked.v1"],
+    ),
+    ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation", ["message.stop_requested.v1"]),
+    (
+        "message.rate",
+        {"conversation": "{talk}", "message": "{answered}", "rating": "like"},
+        "conversation",
+        ["message.rated.v1"],
+    ),
+    ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
+    ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
+    ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v1"]),
+    (
+        "provider.register",
+        {"name": "lab", "base_url": ADDRESS, "key": "other"},
+        "provider",
+        ["provider.changed.v1"],
+    ),
+    ("provider.remove", {"provider": "lab"}, "provider", ["provider.removed.v1"]),
+]
+
+
+def filled(value: Any, world: World) -> Any:
+    """The fields, with the ids of the world for `{what}`."""
+    if isinstance(value, dict):
+        return {name: filled(inner, world) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, world) for inner in value]
+    return value.format(**vars(world)) if isinstance(value, str) else value
+
+
+def test_every_command_is_tried() -> None:
+    assert {name for name, *_ in ACCEPTED} == set(ROUTES)
+
+
+@pytest.mark.parametrize(("name", "fields", "noun", "types"), ACCEPTED)
+async def test_a_command_is_accepted_once(
+    desk: Desk, world: World, name: str, fields: dict[str, Any], noun: str, types: list[str]
+) -> None:
+    fields, id = filled(fields, world), new_id()
+    outcome = await desk.send(name, fields, id=id)
+    assert (outcome.status, outcome.code, outcome.message) == ("accepted", None, None)
+    target = outcome.ids[noun]
+    commits = await desk.commits(noun, target)
+    assert [event.TOPIC for event in commits[-1].events] == types
+    assert (outcome.position, outcome.version) == (commits[-1].position, commits[-1].events[-1].originator_version)
+    assert {event.timestamp for event in commits[-1].events} == {outcome.at}
+
+    named = {"app", "dataset", "document", "conversation", "message", "provider"} & set(fields)
+    expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
+    if noun == "provider":
+        expected = {"provider": fields.get("name") or fields["provider"]}
+    assert outcome.ids == {name.partition(".")[0]: id, noun: id} | expected
+
+    caused = commits[-1].metadata
+    assert (caused.causation, caused.correlation, caused.actor, caused.tenant) == (id, id, "ada", desk.tenant)
+
+    assert await desk.send(name, fields, id=id) == outcome
+    assert await Desk(desk.nc, desk.tenant).send(name, {}, id=id) == outcome
+    assert await desk.outcomes.get(desk.tenant, id) == outcome
+    assert len(await desk.commits(noun, target)) == len(commits)
+
+
+UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
+    ("app.configure", {"app": "{app}"}, "app"),
+    ("app.configure", {"app": "{app}", "datasets": ["{dataset}"]}, "datasets.0"),
+    ("app.configure", {"app": "{app}", "model": {"provider": "lab", "name": "small"}}, "model.provider"),
+    ("app.delete", {"app": "{app}"}, "app"),
+    ("dataset.delete", {"dataset": "{dataset}"}, "dataset"),
+    ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
+    ("document.delete", {"document": "{document}"}, "document"),
+    ("document.retry", {"document": "{failed}"}, "document"),
+    ("message.send", {"app": "{app}", "query": "?"}, "app"),
+    ("message.send", {"app": "{app}", "query": "?", "conversation": "{talk}"}, "conversation"),
+    ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation"),
+    ("message.rate", {"conversation": "{talk}", "message": "{asked}", "rating": None}, "conversation"),
+    ("conversation.rename", {"conversation": "{talk}", "name": "x"}, "conversation"),
+    ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
+    ("provider.remove", {"provider": "lab"}, "provider"),
+]
+
+
+def replaced(value: Any, path: list[str], unknown: str) -> Any:
+    """The fields, with another value at the path."""
+    if not path:
+        return unknown
+    if isinstance(value, list):
+        return [
+            replaced(inner, path[1:], unknown) if str(place) == path[0] else inner for place, inner in enumerate(value)
+        ]
+    return {name: replaced(inner, path[1:], unknown) if name == path[0] else inner for name, inner in value.items()}
+
+
+@pytest.mark.parametrize(("name", "fields", "field"), UNKNOWN)
+async def test_what_was_never_made_cannot_be_named(
+    desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
+) -> None:
+    unknown = "nobody" if "provider" in field else new_id()
+    fields = replaced(filled(fields, world), field.split("."), unknown)
+    assert await desk.fails(name, fields) == ("not_found", field)
+
+
+@pytest.mark.parametrize(("name", "fields", "field"), UNKNOWN)
+async def test_what_was_deleted_cannot_be_named(
+    desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
+) -> None:
+    last = field.split(".")[-1]
+    if last == "provider":
+        await desk.done("provider.remove", provider="lab")
+    elif last == "document":
+        await desk.done("document.delete", document=filled(fields["document"], world))
+    else:
+        noun = "dataset" if last == "0" else last
+        deleted = world.talk if noun == "conversation" else getattr(world, noun)
+        await desk.done(f"{noun}.delete", **{noun: deleted})
+    assert await desk.fails(name, filled(fields, world)) == ("not_found", field)
+
+
+@pytest.mark.parametrize(("name", "fields", "field"), UNKNOWN)
+async def test_what_another_tenant_has_cannot_be_named(
+    desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
+) -> None:
+    other = Desk(desk.nc, f"{desk.tenant}x")
+    code, named = await other.fails(name, filled(fields, world))
+    assert code == "not_found"
+    assert named in {"app", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
+
+
+async def test_a_document_is_uploaded_by_its_text(desk: Desk, world: World) -> None:
+    text = "水门六点开。\nUnd abends zu."
+    id = await desk.done("document.upload", dataset=world.dataset, name="zeiten.txt", text=text, metadata={"year": 1})
+    [uploaded] = await desk.events("document", id)
+    assert isinstance(uploaded, Document.Uploaded)
+    data = text.encode()
+    assert (uploaded.digest, uploaded.size) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert (uploaded.name, uploaded.media_type, uploaded.metadata) == ("zeiten.txt", "text/plain", {"year": 1})
+    assert await desk.blobs.get(desk.tenant, uploaded.digest) == data
+
+
+async def test_a_document_is_uploaded_by_its_digest(desk: Desk, world: World) -> None:
+    digest = await desk.blobs.put(desk.tenant, b"%PDF-1.7")
+    id = await desk.done("document.upload", dataset=world.dataset, name="rules.pdf", digest=digest)
+    [uploaded] = await desk.events("document", id)
+    assert isinstance(uploaded, Document.Uploaded)
+    assert (uploaded.digest, uploaded.size, uploaded.media_type) == (digest, 8, "application/pdf")
+
+
+async def test_the_bytes_must_be_there_first(desk: Desk, world: World) -> None:
+    digest = await Desk(desk.nc, "other").blobs.put("other", b"theirs")
+    fields = {"dataset": world.dataset, "name": "rules.pdf"}
+    assert await desk.fails("document.upload", digest="0" * 64, **fields) == ("not_found", "digest")
+    assert await desk.fails("document.upload", digest=digest, **fields) == ("not_found", "digest")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "media_type"),
+    [
+        ("notes.md", "notes.md", "text/markdown"),
+        ("/etc/passwd", "passwd", "text/plain"),
+        ("../../up.html", "up.html", "text/html"),
+        ("C:\\Users\\ada\\a.pdf", "a.pdf", "application/pdf"),
+        ("قواعد 水门.txt", "قواعد 水门.txt", "text/plain"),
+        (".hidden", ".hidden", "text/plain"),
+    ],
+)
+async def test_only_the_last_part_of_a_file_name_is_kept(
+    desk: Desk, world: World, given: str, kept: str, media_type: str
+) -> None:
+    id = await desk.done("document.upload", dataset=world.dataset, name=given, text="x")
+    [uploaded] = await desk.events("document", id)
+    assert isinstance(uploaded, Document.Uploaded)
+    assert (uploaded.name, uploaded.media_type) == (kept, media_type)
+
+
+async def test_a_media_type_that_is_given_is_taken(desk: Desk, world: World) -> None:
+    id = await desk.done("document.upload", dataset=world.dataset, name="a.bin", text="x", media_type="text/html")
+    [uploaded] = await desk.events("document", id)
+    assert isinstance(uploaded, Document.Uploaded)
+    assert uploaded.media_type == "text/html"
+
+
+@pytest.mark.parametrize("name", ["/", "..", "a/..", "\\", "C:\\"])
+async def test_a_name_must_end_in_a_file_name(desk: Desk, world: World, name: str) -> None:
+    assert await desk.fails("document.upload", dataset=world.dataset, name=name, text="x") == ("invalid", "name")
+
+
+async def test_a_first_message_starts_a_conversation_with_its_own_id(desk: Desk, world: World) -> None:
+    query = "  When does the \n sluice open, and who has the key to the house beside it at night?"
+    outcome = await desk.send("message.send", app=world.app, query=query, inputs={"tone": "stern"}, user="bob")
+    assert outcome.ids == {"message": outcome.command, "conversation": outcome.command}
+    started, asked = await desk.events("conversation", outcome.command)
+    assert isinstance(started, Conversation.Started)
+    assert isinstance(asked, Conversation.Asked)
+    assert (started.app, started.user) == (world.app, "bob")
+    assert started.name == "When does the sluice open, and who has the key to the house b"
+    assert (asked.query, asked.inputs, asked.configuration) == (query, {"tone": "stern"}, 1)
+
+
+async def test_a_message_is_asked_of_the_newest_configuration(desk: Desk, world: World) -> None:
+    await desk.done("app.configure", app=world.app)
+    outcome = await desk.send("message.send", app=world.app, query="And now?", conversation=world.talk)
+    [*_, asked] = await desk.events("conversation", world.talk)
+    assert isinstance(asked, Conversation.Asked)
+    assert (asked.message, asked.configuration, asked.parent) == (outcome.command, 2, world.asked)
+
+
+async def test_the_inputs_are_the_apps(desk: Desk, world: World) -> None:
+    fields: dict[str, Any] = {"app": world.app, "query": "When?"}
+    assert await desk.fails("message.send", inputs={"city": "x"}, **fields) == ("unknown_input", "inputs.city")
+    await desk.done("app.configure", app=world.app, variables=[{"name": "city", "required": True}])
+    assert await desk.fails("message.send", **fields) == ("missing_input", "inputs.city")
+    await desk.done("message.send", inputs={"city": "Delft"}, **fields)
+
+
+async def test_an_app_answers_once_it_is_configured(desk: Desk) -> None:
+    app = await desk.done("app.create", name="Bare")
+    assert await desk.fails("message.send", app=app, query="When?") == ("not_configured", "app")
+
+
+async def test_a_conversation_belongs_to_one_app_and_one_user(desk: Desk, world: World) -> None:
+    other = await desk.done("app.create", name="Other")
+    await desk.done("app.configure", app=other)
+    fields = {"query": "When?", "conversation": world.talk}
+    assert await desk.fails("message.send", app=other, **fields) == ("wrong_app", "app")
+    assert await desk.fails("message.send", app=world.app, user="bob", **fields) == ("wrong_user", "user")
+
+
+async def test_messages_are_the_conversations(desk: Desk, world: World) -> None:
+    fields = {"conversation": world.talk, "message": new_id()}
+    assert await desk.fails("message.stop", **fields) == ("not_found", "message")
+    assert await desk.fails("message.rate", rating="like", **fields) == ("not_found", "message")
+
+
+async def test_the_state_of_a_message_is_minded(desk: Desk, world: World) -> None:
+    answered = {"conversation": world.talk, "message": world.answered}
+    asked = {"conversation": world.talk, "message": world.asked}
+    assert await desk.fails("message.stop", **answered) == ("already_ended", "message")
+    assert await desk.fails("message.rate", rating="like", **asked) == ("not_answered", "message")
+
+
+async def test_only_a_failed_document_is_tried_again(desk: Desk, world: World) -> None:
+    assert await desk.fails("document.retry", document=world.document) == ("not_failed", "document")
+
+
+async def test_a_command_that_changes_nothing_is_accepted(desk: Desk, world: World) -> None:
+    rating = {"conversation": world.talk, "message": world.answered, "rating": "like"}
+    await desk.done("message.rate", **rating)
+    before = await desk.commits("conversation", world.talk)
+    outcome = await desk.send("message.rate", **rating)
+    assert (outcome.status, outcome.position) == ("accepted", before[-1].position)
+    assert len(await desk.commits("conversation", world.talk)) == len(before)
+
+
+async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
+    await desk.done("provider.register", name="lab", base_url=ADDRESS, key="first")
+    await desk.done("provider.remove", provider="lab")
+    await desk.done("provider.register", name="lab", base_url="http://10.0.0.7:8000", key="second")
+    provider = await desk.fold("provider", "lab")
+    assert isinstance(provider, Provider)
+    assert (provider.deleted, provider.base_url) == (False, "http://10.0.0.7:8000")
+    assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ops import supervisor, wiring
+from ops.client import Client
+from ops.daemon import Daemon, StartFailed
+from ops.settings import Settings
+from ops.supervisor import AlreadyRunning, Watched, claimed
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_every_role_gets_a_worker() -> None:
+    assert set(supervisor.ROLES) == set(wiring.ROLES)
+
+
+@pytest.fixture
+async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    daemon = Daemon(tmp_path, "one")
+
+    async def start() -> None:
+        daemon.start(SLEEP)
+
+    await start()
+    yield Watched(daemon, start, pause=0.01)
+    await daemon.stop()
+
+
+async def die(daemon: Daemon) -> psutil.Process:
+    process = daemon.process()
+    assert process is not None
+    process.kill()
+    while daemon.process() is not None:
+        await asyncio.sleep(0.01)
+    return process
+
+
+async def started_again(watched: Watched) -> None:
+    while not await watched.look():
+        await asyncio.sleep(0.005)
+
+
+async def test_what_dies_is_started_again_after_a_pause_that_grows(watched: Watched) -> None:
+    assert not await watched.look()
+    first = await die(watched.daemon)
+    await started_again(watched)
+    assert watched.daemon.process() not in (None, first)
+    await die(watched.daemon)
+    await started_again(watched)
+    assert watched.pause == 0.04
+    assert not await watched.look()
+
+
+async def test_what_ran_for_long_is_started_again_soon(watched: Watched) -> None:
+    watched.pause, watched.started = 8.0, watched.started - 2 * supervisor.STEADY_AFTER
+    await die(watched.daemon)
+    await started_again(watched)
+    assert watched.pause == 0.01
+
+
+async def test_what_does_not_start_is_tried_again(watched: Watched) -> None:
+    tries = 0
+    start = watched.start
+
+    async def fail_once() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise StartFailed("not yet")
+        await start()
+
+    watched.start = fail_once
+    await die(watched.daemon)
+    await started_again(watched)
+    assert tries == 2
+
+
+def test_one_supervisor_a_home(tmp_path: Path) -> None:
+    with claimed(tmp_path):
+        assert Daemon(tmp_path, "up").process() == psutil.Process()
+        with pytest.raises(AlreadyRunning, match="headrace down"), claimed(tmp_path):
+            pass
+    assert Daemon(tmp_path, "up").process() is None
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    for name in list(os.environ):
+        if name.startswith("HEADRACE_"):
+            monkeypatch.delenv(name)
+    home = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
+    yield Settings.load(home=home)
+    asyncio.run(supervisor.down(Settings.load(home=home)))
+    shutil.rmtree(home)
+
+
+def headrace(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = supervisor.environment(settings)
+    return subprocess.run(
+        supervisor.command_line(*arguments), env=environment, capture_output=True, text=True, timeout=170, check=False
+    )
+
+
+def pids(settings: Settings) -> dict[str, int]:
+    return {path.stem: json.loads(path.read_text())["pid"] for path in (settings.home / "run").glob("*.pid")}
+
+
+def outcome(settings: Settings, id: str) -> dict[str, Any]:
+    result = headrace(settings, "send", "dataset.create", "name=kept", "--id", id, "--wait", "60", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return dict(json.loads(result.stdout))
+
+
+ID = "018f0000-0000-7000-8000-000000000001"
+
+
+def test_everything_starts_survives_and_stops(settings: Settings) -> None:
+    started = headrace(settings, "up", "--detach", "--json")
+    assert started.returncode == 0, started.stderr
+    running = pids(settings)
+    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in supervisor.ROLES)}
+    assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
+    assert "runs already" in headrace(settings, "up", "--detach").stdout
+    first = outcome(settings, ID)
+    assert headrace(settings, "doctor").returncode == 0
+
+    for name in ("worker-commands", "nats", "postgres"):
+        os.kill(running[name], signal.SIGKILL)
+    assert outcome(settings, ID) == first
+    os.kill(running["up"], signal.SIGKILL)
+    again = headrace(settings, "up", "--detach")
+    assert again.returncode == 0, again.stderr
+    assert outcome(settings, ID) == first
+    assert headrace(settings, "rebuild", "--json").returncode == 0
+    rows = headrace(settings, "sql", "select id from datasets", "--json").stdout
+    assert json.loads(rows) == {"id": ID}
+
+    running |= pids(settings)
+    stopped = headrace(settings, "down", "--json")
+    assert json.loads(stopped.stdout) == {"stopped": ["up"]}
+    assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
+    assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def test_what_cannot_start_says_why(settings: Settings) -> None:
+    (settings.home / "nats").write_text("not a folder")
+    for arguments in (["up", "--detach"], ["up"]):
+        result = headrace(settings, *arguments)
+        assert result.returncode == 1
+        assert "not a directory" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert pids(settings) == {}
+
+
+async def test_a_role_that_nobody_has_does_not_answer(nats_url: str) -> None:
+    async with await Client.connect(nats_url) as client:
+        assert await supervisor.answers(client, "nobody", 0.2) is None
