@@ -103,7 +103,7 @@ def converse(conversation: Aggregate | None, id: str, at: datetime, fields: Fiel
     if conversation is None or conversation.deleted:
         if id != fields["message"]:
             raise not_found(Conversation, id, "conversation")
-        name = " ".join(fields["query"].split())[:NAME_LENGTH]
+        name = " ".join(fields["query"].split())[:NAME_LENGTH].rstrip()
         conversation = Conversation.start(id, at, app=fields["app"], user=fields["user"], name=name)
     assert isinstance(conversation, Conversation)
     conversation.ask(at, **fields)

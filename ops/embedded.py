@@ -23,10 +23,13 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
+import structlog
 from psycopg import sql
 
 from ops.daemon import LOG_LIMIT, Daemon, StartFailed
 from ops.settings import secret
+
+log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
 ACCOUNT = "headrace"
@@ -356,6 +359,7 @@ def open_path(path: Path) -> None:
         mode = folder.stat().st_mode
         if not mode & 0o001:
             folder.chmod(mode & 0o7777 | 0o001)
+            log.warning("opened", folder=str(folder), reason="PostgreSQL does not run as root and must pass through it")
 
 
 def run_as(user: tuple[int, int] | None, command: list[str]) -> subprocess.CompletedProcess[str]:

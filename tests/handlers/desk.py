@@ -13,7 +13,7 @@ from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
-from domain.aggregate import Aggregate, Event, Rejection, new_id
+from domain.aggregate import Aggregate, Event, new_id
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
@@ -123,7 +123,3 @@ class ForgetfulOutcomes:
             self.died = True
             raise self.Died
         await self._outcomes.put(outcome)
-
-
-def fault() -> Rejection:
-    return Rejection("internal_error", "The command could not be handled.")

@@ -260,7 +260,7 @@ async def test_a_media_type_that_is_given_is_taken(desk: Desk, world: World) -> 
     assert uploaded.media_type == "text/html"
 
 
-@pytest.mark.parametrize("name", ["/", "..", "a/..", "\\", "C:\\"])
+@pytest.mark.parametrize("name", ["/", "..", "a/..", "\\"])
 async def test_a_name_must_end_in_a_file_name(desk: Desk, world: World, name: str) -> None:
     assert await desk.fails("document.upload", dataset=world.dataset, name=name, text="x") == ("invalid", "name")
 
@@ -273,7 +273,7 @@ async def test_a_first_message_starts_a_conversation_with_its_own_id(desk: Desk,
     assert isinstance(started, Conversation.Started)
     assert isinstance(asked, Conversation.Asked)
     assert (started.app, started.user) == (world.app, "bob")
-    assert started.name == "When does the sluice open, and who has the key to the house b"
+    assert started.name == "When does the sluice open, and who has the key to the house"
     assert (asked.query, asked.inputs, asked.configuration) == (query, {"tone": "stern"}, 1)
 
 

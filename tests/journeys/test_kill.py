@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from adapters.postgres.tables import table_digests
@@ -38,7 +39,7 @@ async def test_nothing_is_lost_or_doubled_or_stuck(doomed: Stack) -> None:
     await doomed.send("app.configure", app=app, datasets=[dataset])
     sent: dict[str, tuple[str, dict[str, object]]] = {}
 
-    async def send(name: str, **payload: object) -> str:
+    async def send(name: str, /, **payload: object) -> str:
         """Publish only; the outcome may come after the worker's death."""
         id = new_id()
         sent[id] = (name, payload)
@@ -79,7 +80,7 @@ async def test_nothing_is_lost_or_doubled_or_stuck(doomed: Stack) -> None:
 async def assert_no_event_is_twice(stack: Stack) -> None:
     """Versions of an aggregate rise by one, and no commit id comes again."""
     last = (await stack.client.stream.stream_info("EVENTS")).state.last_seq
-    versions: dict[str, int] = Counter()
+    versions = Counter[str]()
     ids: set[str] = set()
     async for commit in stack.client.commits(since=1):
         assert commit.headers["Nats-Msg-Id"] not in ids
@@ -89,9 +90,7 @@ async def assert_no_event_is_twice(stack: Stack) -> None:
             assert event["version"] == versions[commit.noun + commit.id]
         if commit.sequence == last:
             break
-    kinds = Counter[str]()
     assert len(ids) == last
-    assert kinds.total() == 0
 
 
 async def assert_sending_again_changes_nothing(
@@ -123,7 +122,8 @@ async def assert_tables_equal_a_rebuild(stack: Stack) -> None:
 
 async def test_a_dropped_schema_comes_back_the_same(doomed: Stack) -> None:
     before = await table_digests(doomed.postgres_url)
-    await doomed.sql("DROP SCHEMA headrace CASCADE; SELECT 1")
+    async with await psycopg.AsyncConnection.connect(doomed.postgres_url, autocommit=True) as connection:
+        await connection.execute("DROP SCHEMA headrace CASCADE")
     await rebuild(doomed.settings, [])
     assert await table_digests(doomed.postgres_url) == before
     app = await doomed.make("app.create", name="afterwards")

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from domain.aggregate import Rejection, new_id, uuid7
+from domain.log import OUTCOMES
+from domain.provider import Provider
+from handlers.commands import MAX_PAYLOAD
+from handlers.dispatch import EXCERPT, Delivery
+from handlers.ports import Metadata, Outcome, Unavailable
+from handlers.repository import SNAPSHOT_EVERY
+from handlers.routes import ROUTES
+from tests.handlers.desk import Desk, ForgetfulOutcomes
+
+KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
+
+
+@pytest.fixture
+def desk(nc: Client, tenant: str) -> Desk:
+    return Desk(nc, tenant)
+
+
+# --- what is rejected ----------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_command_is_told_the_known_ones(desk: Desk) -> None:
+    outcome = await desk.send("app.paint", name="x")
+    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "unknown_command", None)
+    assert all(name in str(outcome.message) for name in ROUTES)
+
+
+@pytest.mark.parametrize("name", ["", "app", "app.create.now", "App.create", "app.create ", "app\n.create", "x" * 4000])
+async def test_a_name_must_be_right_to_the_letter(desk: Desk, name: str) -> None:
+    assert await desk.fails(name, {"name": "x"}) == ("unknown_command", None)
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "field"),
+    [
+        (b"", "broken_json", None),
+        (b"{", "broken_json", None),
+        (b"\xff\x00", "broken_json", None),
+        (b"[1]", "broken_json", None),
+        (b"{" * 500_000, "broken_json", None),
+        (b'{"name": "' + b"x" * 2 * MAX_PAYLOAD + b'"}', "too_large", None),
+        (b'{"name": "a\\u0000b"}', "invalid", "name"),
+        (b'{"name": "x", "na\\u0000me": 1}', "invalid", "na�me"),
+        (b'{"name": 7}', "invalid", "name"),
+        (b'{"name": "\\t"}', "invalid", "name"),
+        (b"{}", "invalid", "name"),
+        (b'{"name": "x", "colour": "red"}', "invalid", "colour"),
+        (b'{"name": ' + b"[" * 900 + b"]" * 900 + b"}", "invalid", "name"),
+    ],
+)
+async def test_bad_input_is_rejected_and_kept(desk: Desk, payload: bytes, code: str, field: str | None) -> None:
+    outcome = await desk.send("app.create", payload)
+    assert (outcome.status, outcome.code, outcome.field) == ("rejected", code, field)
+    assert outcome.excerpt is not None
+    assert outcome.excerpt == payload.decode(errors="replace")[:EXCERPT].replace("\0", "�")
+    assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
+    assert await desk.commits("app", outcome.command) == []
+
+
+async def test_an_outcome_is_never_larger_than_what_it_tells(desk: Desk) -> None:
+    outcome = await desk.send("app.create", {"x" * 1_000_000: 1})
+    assert outcome.status == "rejected"
+    assert len(orjson.dumps([outcome.message, outcome.field, outcome.excerpt])) < 4 * EXCERPT
+
+
+async def test_a_fault_of_the_delivery_is_its_rejection(desk: Desk) -> None:
+    id = new_id()
+    fault = Rejection("invalid", "Nats-Msg-Id: must be a UUID.", "Nats-Msg-Id")
+    delivery = Delivery("app.create", b'{"name": "x"}', Metadata(id, desk.tenant, id), datetime.now(UTC), fault)
+    outcome = await desk.dispatch(delivery)
+    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "invalid", "Nats-Msg-Id")
+    assert await desk.commits("app", id) == []
+
+
+# --- the same command again ----------------------------------------------------------------------------------
+
+
+async def test_a_rejected_command_stays_rejected(desk: Desk) -> None:
+    """Also when it would be right by now."""
+    dataset, id = new_id(), new_id()
+    upload = {"dataset": dataset, "name": "a.txt", "text": "x"}
+    first = await desk.send("document.upload", upload, id=id)
+    assert first.code == "not_found"
+    await desk.send("dataset.create", {"name": "Rules"}, id=dataset)
+    assert await desk.send("document.upload", upload, id=id) == first
+    assert await desk.commits("document", id) == []
+    assert (await desk.send("document.upload", upload)).status == "accepted"
+
+
+async def test_an_id_is_one_command_for_ever(desk: Desk) -> None:
+    id = new_id()
+    first = await desk.send("app.create", {"name": "One"}, id=id)
+    assert await desk.send("app.create", {"name": "Other"}, id=id) == first
+    assert await desk.send("dataset.create", {"name": "Other"}, id=id) == first
+    assert await desk.commits("dataset", id) == []
+    assert len(await desk.commits("app", id)) == 1
+
+
+async def test_the_same_id_of_another_tenant_is_another_command(desk: Desk) -> None:
+    id, other = new_id(), Desk(desk.nc, f"{desk.tenant}x")
+    ours = await desk.send("app.create", {"name": "Ours"}, id=id)
+    theirs = await other.send("app.create", {"name": "Theirs"}, id=id)
+    assert (ours.status, theirs.status) == ("accepted", "accepted")
+    assert ours.position != theirs.position
+    assert [event.name for event in await other.events("app", id)] == ["Theirs"]  # type: ignore[attr-defined]
+    assert await other.outcomes.get(other.tenant, id) == theirs
+
+
+async def test_copies_at_once_are_one_command(desk: Desk) -> None:
+    id = new_id()
+    desks = [Desk(desk.nc, desk.tenant) for _ in range(20)]
+    results = await asyncio.gather(*(each.send("app.create", {"name": "One"}, id=id) for each in desks))
+    assert len({(outcome.status, outcome.position, outcome.version) for outcome in results}) == 1
+    assert await desk.types("app", id) == ["app.created.v1"]
+
+
+async def dies(desk: Desk, name: str, fields: dict[str, Any], id: str) -> None:
+    """A process commits what the command does, and dies before it can say so."""
+    doomed = Desk(desk.nc, desk.tenant, outcomes=ForgetfulOutcomes(desk.outcomes))
+    with pytest.raises(ForgetfulOutcomes.Died):
+        await doomed.send(name, fields, id=id)
+    assert await desk.outcomes.get(desk.tenant, id) is None
+
+
+@pytest.mark.parametrize("others", [0, 3, SNAPSHOT_EVERY + 10])
+async def test_a_lost_outcome_is_found_in_the_log(desk: Desk, others: int) -> None:
+    """However many changes followed."""
+    app = await desk.done("app.create", name="Guide")
+    id = new_id()
+    await dies(desk, "app.configure", {"app": app, "prompt": "lost"}, id)
+    commits = await desk.commits("app", app)
+    for number in range(others):
+        await desk.done("app.configure", app=app, prompt=f"{number}")
+    outcome = await desk.send("app.configure", {"app": app, "prompt": "lost"}, id=id)
+    assert (outcome.status, outcome.ids) == ("accepted", {"app": app})
+    assert (outcome.position, outcome.version) == (commits[-1].position, 2)
+    assert len(await desk.commits("app", app)) == 2 + others
+
+
+@pytest.mark.parametrize("name", ["app.create", "dataset.create", "message.send", "provider.register"])
+async def test_a_lost_outcome_of_something_new_is_found_in_the_log(desk: Desk, name: str) -> None:
+    app = await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app)
+    fields: dict[str, Any] = {
+        "message.send": {"app": app, "query": "When?"},
+        "provider.register": {"name": "lab", "base_url": "https://example.com", "key": KEY},
+    }.get(name, {"name": "New"})
+    noun = {"message.send": "conversation"}.get(name, name.partition(".")[0])
+    id = new_id()
+    await dies(desk, name, fields, id)
+    target = "lab" if noun == "provider" else id
+    [commit] = await desk.commits(noun, target)
+    outcome = await desk.send(name, fields, id=id)
+    assert (outcome.status, outcome.position, outcome.ids[noun]) == ("accepted", commit.position, target)
+    assert len(await desk.commits(noun, target)) == 1
+
+
+async def test_what_was_done_is_accepted_though_the_world_has_changed(desk: Desk) -> None:
+    """The dataset and the app were deleted between the commit and the outcome."""
+    dataset, app = await desk.done("dataset.create", name="Rules"), await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app)
+    upload, configure, send = new_id(), new_id(), new_id()
+    fields = {"dataset": dataset, "name": "a.txt", "text": "x"}
+    await dies(desk, "document.upload", fields, upload)
+    await dies(desk, "app.configure", {"app": app, "datasets": [dataset]}, configure)
+    await dies(desk, "message.send", {"app": app, "query": "When?"}, send)
+    await desk.done("dataset.delete", dataset=dataset)
+    await desk.done("app.delete", app=app)
+    uploaded = await desk.send("document.upload", fields, id=upload)
+    assert (uploaded.status, uploaded.ids) == ("accepted", {"document": upload})
+    configured = await desk.send("app.configure", {"app": app, "datasets": [dataset]}, id=configure)
+    assert (configured.status, configured.version, configured.ids) == ("accepted", 3, {"app": app})
+    sent = await desk.send("message.send", {"app": app, "query": "When?"}, id=send)
+    assert (sent.status, sent.ids) == ("accepted", {"message": send, "conversation": send})
+    assert (await desk.send("message.send", app=app, query="When?")).code == "not_found"
+
+
+async def test_a_lost_rejection_is_given_again(desk: Desk) -> None:
+    id = new_id()
+    await dies(desk, "app.delete", {"app": new_id()}, id)
+    assert (await desk.send("app.delete", {"app": new_id()}, id=id)).code == "not_found"
+
+
+# --- many at once --------------------------------------------------------------------------------------------
+
+
+async def test_a_hundred_commands_at_once_on_one_aggregate(desk: Desk) -> None:
+    """Half of them through another process, that cannot take turns with the first."""
+    app = await desk.done("app.create", name="Guide")
+    desks = [desk, Desk(desk.nc, desk.tenant)]
+
+    async def configure(number: int) -> Outcome:
+        id = new_id()
+        while True:
+            try:
+                return await desks[number % 2].send("app.configure", {"app": app, "prompt": f"{number}"}, id=id)
+            except Unavailable:
+                continue
+
+    outcomes = await asyncio.gather(*(configure(number) for number in range(100)))
+    assert {outcome.status for outcome in outcomes} == {"accepted"}
+    assert sorted(int(outcome.version or 0) for outcome in outcomes) == list(range(2, 102))
+    assert len({outcome.position for outcome in outcomes}) == 100
+    assert await desk.types("app", app) == ["app.created.v1", *["app.configured.v1"] * 100]
+    for outcome in outcomes:
+        assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
+
+
+async def test_a_long_conversation_goes_on_from_its_snapshot(desk: Desk) -> None:
+    app = await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app)
+    first = await desk.send("message.send", app=app, query="0?")
+    talk = first.ids["conversation"]
+    for number in range(1, 251):
+        last = await desk.send("message.send", app=app, query=f"{number}?", conversation=talk)
+    fresh = Desk(desk.nc, desk.tenant)
+    loaded = await fresh.repository.get(type(await fresh.fold("conversation", talk)), desk.tenant, talk)
+    assert loaded is not None
+    assert vars(loaded) == vars(await fresh.fold("conversation", talk))
+    assert (last.version, loaded.version) == (252, 252)
+    assert len(await desk.commits("conversation", talk)) == 251
+
+
+# --- secrets -------------------------------------------------------------------------------------------------
+
+
+async def stored(nc: Client) -> AsyncIterator[bytes]:
+    """Every message of every stream as it is stored: subject, headers and body."""
+    js = nc.jetstream()
+    for info in await js.streams_info():
+        name = str(info.config.name)
+        for sequence in range(max(1, info.state.first_seq), info.state.last_seq + 1):
+            with suppress(NotFoundError):
+                message = await js.get_msg(name, sequence)
+            yield b"\n".join([str(message.subject).encode(), repr(message.headers).encode(), message.data or b""])
+
+
+async def test_a_key_is_on_no_record(desk: Desk) -> None:
+    nc = desk.nc
+    register = {"name": "lab", "base_url": "https://models.example.com/v1", "key": KEY}
+    before = (await nc.jetstream().stream_info(OUTCOMES)).state.last_seq
+    await desk.done("provider.register", **register)
+    await desk.done("provider.register", **register | {"base_url": "http://10.0.0.7:8000"})
+    for name, payload in [
+        ("provider.register", {**register, "extra": 1}),
+        ("provider.register", {**register, "key": [KEY]}),
+        ("provider.register", {**register, "key": KEY + "\0"}),
+        ("provider.register", {**register, "base_url": f"https://ada:{KEY}@example.com"}),
+        ("provider.register", orjson.dumps(register)[:-1]),
+        ("provider.registre", register),
+        ("Provider.register", register),
+        ("providers.register", register),
+    ]:
+        outcome = await desk.send(name, payload)
+        assert outcome.status == "rejected"
+        assert outcome.excerpt is None
+    assert (await nc.jetstream().stream_info(OUTCOMES)).state.last_seq == before + 10
+    found = [message async for message in stored(nc) if KEY.encode() in message]
+    assert found == []
+    provider = await desk.fold("provider", "lab")
+    assert isinstance(provider, Provider)
+    assert desk.vault.open(desk.tenant, provider.sealed_key) == KEY
+
+
+# --- whatever comes ------------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class Anything:
+    """Payloads for every command, right ones among them, that name what is there."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.ids: dict[str, str] = {}
+
+    async def start(self) -> None:
+        desk, ids = self.desk, self.ids
+        await desk.done("provider.register", name="lab", base_url="https://example.com")
+        for noun in ("dataset", "app"):
+            ids[noun] = await desk.done(f"{noun}.create", name="Thing")
+        await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
+        ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
+        ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
+        await desk.answered(ids["conversation"], ids["message"])
+
+    def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
+        ids = self.ids
+        text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+        fields: dict[str, dict[str, Any]] = {
+            "app.create": {"name": text, "description": text},
+            "app.configure": {
+                "app": st.just(ids["app"]),
+                "prompt": text,
+                "datasets": st.lists(st.just(ids["dataset"]), max_size=2),
+                "model": st.just({"provider": "lab", "name": "m"}) | st.just({}),
+                "variables": st.just([{"name": "tone"}]),
+                "retrieval": st.fixed_dictionaries({"top_k": st.integers(1, 50)}),
+            },
+            "app.delete": {"app": st.just(ids["app"])},
+            "dataset.create": {"name": text},
+            "dataset.delete": {"dataset": st.just(ids["dataset"])},
+            "document.upload": {
+                "dataset": st.just(ids["dataset"]),
+                "name": text,
+                "text": text,
+                "metadata": st.dictionaries(text, st.integers() | text, max_size=2),
+            },
+            "document.delete": {"document": st.just(ids["document"])},
+            "document.retry": {"document": st.just(ids["document"])},
+            "message.send": {
+                "app": st.just(ids["app"]),
+                "query": text,
+                "conversation": st.just(ids["conversation"]) | st.none(),
+                "inputs": st.just({"tone": "calm"}) | st.just({}),
+            },
+            "message.stop": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
+            "message.rate": {
+                "conversation": st.just(ids["conversation"]),
+                "message": st.just(ids["message"]),
+                "rating": st.sampled_from(["like", "dislike", None]),
+                "content": text,
+            },
+            "conversation.rename": {"conversation": st.just(ids["conversation"]), "name": text},
+            "conversation.delete": {"conversation": st.just(ids["conversation"])},
+            "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
+            "provider.remove": {"provider": st.just("lab")},
+        }
+        return st.fixed_dictionaries(fields[name])
+
+    def payloads(self, name: str) -> st.SearchStrategy[bytes]:
+        """Right, right but for one field, arbitrary objects, arbitrary JSON, cut off, and arbitrary bytes."""
+        right = self.right(name)
+        names = st.sampled_from([*ROUTES[name].command.model_fields, "extra"])
+        bent = st.tuples(right, names, json_values).map(lambda it: it[0] | {it[1]: it[2]})
+        short = st.tuples(right, names).map(lambda it: {field: it[0][field] for field in it[0] if field != it[1]})
+        anything = st.dictionaries(names, json_values, max_size=4)
+        objects = (right | bent | short | anything | json_values).map(orjson.dumps)
+        cut = st.tuples(objects, st.integers(0, 60)).map(lambda it: it[0][: -it[1] or None])
+        return right.map(orjson.dumps) | objects | cut | st.binary(max_size=60)
+
+
+NEVER = {"document.retry", "message.stop"}
+"""What the state of things there does not allow."""
+
+DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove"}
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+async def test_whatever_comes_has_an_outcome(desk: Desk, name: str) -> None:
+    """Nothing raises; what is rejected says why, and what is accepted folds."""
+    anything = Anything(desk)
+    await anything.start()
+    statuses = set()
+    payloads: list[bytes] = []
+
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(anything.payloads(name))
+    def collect(payload: bytes) -> None:
+        payloads.append(payload)
+
+    collect()
+    assert len(payloads) >= 60
+    for payload in payloads:
+        outcome = await desk.send(name, payload)
+        assert await JetStreamOutcomes(desk.nc).get(desk.tenant, outcome.command) == outcome
+        if outcome.status == "rejected":
+            assert outcome.code
+            assert outcome.message
+        else:
+            noun = ROUTES[name].noun.TOPIC
+            folded = await desk.fold(noun, outcome.ids[noun])
+            assert folded.version >= int(outcome.version or 0) > 0
+            if name in DELETES:
+                await anything.start()
+        statuses.add(outcome.status)
+    assert statuses == ({"rejected"} if name in NEVER else {"accepted", "rejected"})
+
+
+async def test_a_command_without_a_clock_still_works(desk: Desk) -> None:
+    """An id of the distant past or future is an id like any other."""
+    for milliseconds in (0, 2**48 - 1):
+        outcome = await desk.send("app.create", {"name": "x"}, id=uuid7(milliseconds, new_id().encode()))
+        assert outcome.status == "accepted"
