@@ -57,8 +57,9 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 def show_outcome(outcome: Outcome) -> None:
     if outcome["status"] == "rejected":
-        place = f" ({outcome['field']})" if outcome.get("field") else ""
-        show(Text(clean(f"✗ {outcome['name']} was rejected{place}: {outcome['message']}"), "red"))
+        message, field = str(outcome["message"]), outcome.get("field")
+        place = f" ({field})" if field and not message.startswith(field) else ""
+        show(Text(clean(f"✗ {outcome['name']} was rejected{place}: {message}"), "red"))
         return
     ids = "  ".join(f"{noun} {id}" for noun, id in outcome["ids"].items())
     show(Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim"))

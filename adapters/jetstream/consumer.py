@@ -20,7 +20,9 @@ log = structlog.get_logger(__name__)
 TRIES = 5
 """How often a message may fail for a reason of its own; a server that is away is waited for without end."""
 
+FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+"""Before a message comes again: twice as long each time."""
 
 Handle = Callable[[Msg], Awaitable[None]]
 Bury = Callable[[Msg, Exception], Awaitable[None]]
@@ -86,7 +88,7 @@ def _beat(message: Msg) -> asyncio.Task[None]:
 
 
 def _delay(message: Msg) -> float:
-    return float(min(LONGEST_DELAY_S, 0.25 * 2 ** min(message.metadata.num_delivered, 10)))
+    return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(message.metadata.num_delivered - 1, 10)))
 
 
 def _reason(message: Msg, error: Exception) -> dict[str, str]:

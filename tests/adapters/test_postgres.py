@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from adapters.postgres import feed, rebuild, tables
 from adapters.postgres.projector import Halted, Projector
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
+from handlers.ports import Blobs, Log
 from projections.apps import apps
 from projections.catalog import READ_MODELS
 from tests.projections.history import History, Tables
@@ -59,15 +60,19 @@ class RecordedBlobs:
 
 
 @asynccontextmanager
-async def projecting(url: str, history: History) -> AsyncIterator[asyncio.Task[None]]:
-    """A projector that follows the history."""
-    task = asyncio.create_task(Projector(url, RecordedLog(history), RecordedBlobs(history)).run())
+async def projecting(url: str, log: Log, blobs: Blobs) -> AsyncIterator[asyncio.Task[None]]:
+    """A projector at work."""
+    task = asyncio.create_task(Projector(url, log, blobs).run())
     try:
         yield task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError, Halted):
             await task
+
+
+def following(url: str, history: History) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return projecting(url, RecordedLog(history), RecordedBlobs(history))
 
 
 async def caught_up(url: str, history: History) -> None:
@@ -93,7 +98,7 @@ async def query(connection: AsyncConnection[TupleRow], statement: str) -> list[A
 
 async def test_tables_hold_what_the_fold_says(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
     history = wander(Random(3), 400, few=8)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     expected = Tables()
     expected.apply(history.messages, history.blobs)
@@ -110,7 +115,7 @@ async def test_live_and_rebuilt_tables_are_equal_row_for_row(
 ) -> None:
     history = wander(Random(seed), 500, few=6)
     monkeypatch.setattr(feed, "BATCH", 11)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     monkeypatch.setattr(feed, "BATCH", 170)
@@ -136,7 +141,7 @@ async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
                 history.streams[stream].extend(messages[start : start + 20])
                 await asyncio.sleep(0.05)
 
-    async with projecting(database_url, history) as projector:
+    async with following(database_url, history) as projector:
         growing = asyncio.create_task(grow())
         rebuilds = 0
         while not growing.done():
@@ -153,7 +158,7 @@ async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
 
 async def test_a_rebuild_goes_no_further_than_the_tables_that_it_leaves(database_url: str) -> None:
     history = wander(Random(7), 200)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     before = await tables.table_digests(database_url)
     for _ in range(30):
@@ -165,14 +170,14 @@ async def test_a_rebuild_goes_no_further_than_the_tables_that_it_leaves(database
         "message_feedbacks",
     ]
     assert await tables.table_digests(database_url) == before
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     assert (await tables.table_digests(database_url))["apps"] != before["apps"]
 
 
 async def test_a_rebuild_tells_how_far_it_is(database_url: str) -> None:
     history = wander(Random(7), 200)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     told: list[tuple[str, int, int]] = []
     log, blobs = RecordedLog(history), RecordedBlobs(history)
@@ -184,7 +189,7 @@ async def test_a_rebuild_tells_how_far_it_is(database_url: str) -> None:
 
 async def test_a_rebuild_that_died_is_begun_anew(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
     history = wander(Random(9), 300)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     task = asyncio.create_task(rebuilt(database_url, history))
@@ -206,7 +211,7 @@ async def test_a_dropped_schema_comes_back_by_itself(
     database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = wander(Random(11), 300)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
         live = await tables.table_digests(database_url)
         await connection.execute("DROP SCHEMA headrace CASCADE")
@@ -225,11 +230,11 @@ async def test_a_table_of_another_version_is_rebuilt_when_the_projector_starts(
     database_url: str, connection: AsyncConnection[TupleRow]
 ) -> None:
     history = wander(Random(13), 200)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     await connection.execute("ALTER TABLE headrace.apps DROP COLUMN description; DROP TABLE headrace.messages")
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         while await tables.stale(connection):
             await asyncio.sleep(0.01)
     assert await tables.table_digests(database_url) == live
@@ -244,7 +249,7 @@ async def test_a_gap_halts_the_projector_after_what_came_before_it(database_url:
         dataclasses.replace(message, position=Position(stream, message.position.sequence + 1))
         for message in messages[lost:]
     ]
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         with pytest.raises(Halted, match=f"Gap: Stream {stream} goes from {lost} to {lost + 2}"):
             await asyncio.wait_for(task, 20)
     async with tables.connect(database_url) as connection:
@@ -253,7 +258,7 @@ async def test_a_gap_halts_the_projector_after_what_came_before_it(database_url:
 
 async def test_a_log_that_ends_before_the_tables_do_is_not_replayed(database_url: str) -> None:
     history = wander(Random(19), 100)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     before = await tables.table_digests(database_url)
     del history.streams[EVENTS][-1]
@@ -269,7 +274,7 @@ async def test_an_event_that_no_table_knows_halts_the_projector(database_url: st
     history.streams[EVENTS].append(
         dataclasses.replace(message, events=[object()], position=Position(EVENTS, 2))  # type: ignore[arg-type]
     )
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         with pytest.raises(Halted, match="No table knows object, at EVENTS 2"):
             await asyncio.wait_for(task, 20)
 
@@ -283,14 +288,14 @@ async def test_a_missing_blob_halts_the_projector_only_when_it_is_needed(databas
     dataset.delete(history.now)
     history.record(dataset)
     history.index(document, 1)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
 
     document = history.document(history.dataset().id)
     history.split(document, ["Three."])
     history.index(document, 1)
     history.blobs.clear()
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         with pytest.raises(Halted, match=str(document.segments)):
             await asyncio.wait_for(task, 20)
 
@@ -320,7 +325,7 @@ async def test_the_projector_goes_on_after_its_connection_was_cut(
     database_url: str, connection: AsyncConnection[TupleRow]
 ) -> None:
     history = History()
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         for count in range(3):
             history.app(name=f"app {count}")
             await caught_up(database_url, history)
@@ -339,13 +344,13 @@ async def test_rows_and_positions_are_written_together_or_not_at_all(
     await connection.execute("ALTER TABLE headrace.datasets ADD CONSTRAINT never CHECK (false)")
     history.app()
     history.dataset()
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         with pytest.raises(Halted, match="never"):
             await asyncio.wait_for(task, 20)
     assert await query(connection, "SELECT count(*) FROM headrace.apps") == [0]
     assert await tables.positions(connection) == {EVENTS: 0, OUTCOMES: 0}
     await connection.execute("ALTER TABLE headrace.datasets DROP CONSTRAINT never")
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     assert await query(connection, "SELECT count(*) FROM headrace.apps") == [1]
 
@@ -355,7 +360,7 @@ async def test_tables_moved_by_someone_else_halt_the_projector(
 ) -> None:
     history = History()
     history.app()
-    async with projecting(database_url, history) as task:
+    async with following(database_url, history) as task:
         await caught_up(database_url, history)
         await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 40")
         history.app()
@@ -373,7 +378,7 @@ async def test_any_text_can_be_stored(database_url: str, connection: AsyncConnec
     history.index(document, 1)
     uploaded = history.streams[EVENTS][len(texts) + 1]
     uploaded.events[0].__dict__["metadata"] = {"k\0": ["\0", {"v": "\\u0000"}]}
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     found = await query(connection, "SELECT name FROM headrace.apps ORDER BY log_position")
     assert found == ["a\ufffdb", *texts[1:]]
@@ -411,7 +416,7 @@ async def test_the_reader_can_read_the_tables_and_nothing_else(
 ) -> None:
     history = History()
     history.app()
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
     await rebuilt(database_url, history, "apps")
     await connection.execute("CREATE SCHEMA secrets; CREATE TABLE secrets.postings (id int)")
@@ -461,7 +466,7 @@ async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
 ) -> None:
     monkeypatch.setattr(rebuild, "SWAP_LOCK_S", 1)
     history = wander(Random(23), 100)
-    async with projecting(database_url, history):
+    async with following(database_url, history):
         await caught_up(database_url, history)
         await connection.execute("BEGIN; SELECT * FROM headrace.apps")
         task = asyncio.create_task(rebuilt(database_url, history))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -246,8 +245,10 @@ async def stored(nc: Client) -> AsyncIterator[bytes]:
     for info in await js.streams_info():
         name = str(info.config.name)
         for sequence in range(max(1, info.state.first_seq), info.state.last_seq + 1):
-            with suppress(NotFoundError):
+            try:
                 message = await js.get_msg(name, sequence)
+            except NotFoundError:
+                continue
             yield b"\n".join([str(message.subject).encode(), repr(message.headers).encode(), message.data or b""])
 
 

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+from uuid import NAMESPACE_OID, uuid5
+
+import pytest
+
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
+from projections.read_model import derived_id
 from tests.projections.history import MODEL, RETRIEVAL, History
+
+
+@pytest.mark.parametrize("text", ["", "app/1", "水車/2"])
+def test_derived_ids_are_uuids_of_version_5(text: str) -> None:
+    assert derived_id(text) == str(uuid5(NAMESPACE_OID, text))
 
 
 def test_given_nothing_when_an_app_is_created_then_it_has_a_row() -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import nats
+import pytest
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from structlog.testing import capture_logs
+
+from adapters.jetstream import consumer
+from adapters.jetstream.streams import set_up
+from ops.embedded import EmbeddedNats
+
+Running = Callable[[Callable[[NatsBroker], None]], Awaitable[NatsBroker]]
+
+
+@pytest.fixture
+async def fresh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A connection to a server of the test's own, with the streams made: its consumers begin at the first message."""
+    folder = tmp_path_factory.mktemp("fresh")
+    async with EmbeddedNats(folder) as server:
+        client = await nats.connect(server.url)
+        await set_up(client.jetstream())
+        yield client
+        await client.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def running(fresh: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """Starts brokers with what subscribes to them; what fails comes again at once."""
+    monkeypatch.setattr(consumer, "FIRST_DELAY_S", 0.005)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(capture_logs())
+
+        async def run(subscribe: Callable[[NatsBroker], None]) -> NatsBroker:
+            broker = NatsBroker(fresh.connected_url.geturl(), apply_types=False, logger=None, graceful_timeout=5)
+            subscribe(broker)
+            await broker.start()
+            stack.push_async_callback(broker.stop)
+            return broker
+
+        yield run
