@@ -21,6 +21,7 @@ import uvloop
 from ops import supervisor, telemetry, terminal
 from ops.client import Client, Frame, NoOutcome, NotSent, Outcome, Rejected, Unreachable
 from ops.daemon import StartFailed
+from ops.roles import ROLES
 from ops.settings import InvalidSetting, NotRunning, Settings
 from ops.terminal import emit, say
 
@@ -97,23 +98,18 @@ def down(home: Home = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
 def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join(supervisor.ROLES)}, or all.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join(ROLES)}, or all.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Run one worker until it is told to stop. Start as many as you like, on any machine."""
-    if role not in (*supervisor.ROLES, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(supervisor.ROLES)}, all.", param_hint="--role")
+    if role not in (*ROLES, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}, all.", param_hint="--role")
     settings = Settings.load(home=home, log_format="json" if as_json else None).located()
     telemetry.configure(settings)
-    from ops.wiring import set_up
     from ops.worker import run as run_role
 
-    async def work() -> None:
-        await set_up(settings)
-        await run_role(role, settings)
-
-    uvloop.run(work())
+    uvloop.run(run_role(role, settings))
 
 
 @app.command(epilog="Examples: [bold]headrace rebuild[/] · [bold]headrace rebuild documents messages[/]")

@@ -17,8 +17,9 @@ from adapters.jetstream.streams import BLOBS, CONSUMERS, DEAD, STREAMS
 from adapters.postgres import tables
 from domain.log import EVENTS, OUTCOMES
 from ops.client import Client, Unreachable
+from ops.roles import ROLES
 from ops.settings import NotRunning, Settings
-from ops.supervisor import ROLES, answers
+from ops.supervisor import answers
 
 POSTGRES_TESTED = 18
 LAG = 5000

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres import rebuild as tables
+from ops.house import House
 from ops.settings import Settings
-from ops.wiring import House
 
 
 async def rebuild(
@@ -26,7 +26,7 @@ async def rebuild(
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Garbage goes by reference counts alone: looking for cycles among so many events would cost a third of the time."""
+    """Garbage goes by reference counts alone: looking for cycles in so many events would take a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

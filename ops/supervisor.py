@@ -21,11 +21,10 @@ from nats.errors import TimeoutError as NatsTimeout
 from ops.client import Client
 from ops.daemon import Daemon, StartFailed
 from ops.embedded import EmbeddedNats, EmbeddedPostgres, create_home
+from ops.roles import ROLES
 from ops.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-ROLES = ("embed", "project", "commands", "ingest", "answer")
 
 READY_WITHIN = 180.0
 """Seconds that workers may take to load their models and to say that they are ready."""

@@ -8,6 +8,7 @@ import os
 import signal
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -15,8 +16,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from ops.house import House
+from ops.roles import ROLES
 from ops.settings import Settings
-from ops.wiring import ROLES, House
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,9 @@ async def run(role: str, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(House(settings, role))
         tasks: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(work) for name in roles if (work := await ROLES[name](house))
+            asyncio.ensure_future(work)
+            for name in roles
+            if (work := await import_module(f"ops.roles.{name}").begin(house))
         ]
         if house.broker.subscribers:
             await house.broker.start()

@@ -15,8 +15,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ops.client import Client, Frame
+from ops.roles import ROLES
 from ops.settings import Settings
-from ops.wiring import ROLES, set_up
 
 READY_S = 90.0
 PATIENCE_S = 60.0
@@ -36,8 +36,7 @@ class Stack:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: Settings, roles: Sequence[str] = tuple(ROLES)) -> AsyncIterator[Stack]:
-        await set_up(settings)
+    async def running(cls, settings: Settings, roles: Sequence[str] = ROLES) -> AsyncIterator[Stack]:
         async with await Client.connect(settings.nats_url, settings.tenant) as client:
             stack = cls(settings, client, settings.home / "workers.log")
             try:

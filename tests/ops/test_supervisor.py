@@ -15,17 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from ops import supervisor, wiring
+from ops import supervisor
 from ops.client import Client
 from ops.daemon import Daemon, StartFailed
+from ops.roles import ROLES
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
-
-
-def test_every_role_gets_a_worker() -> None:
-    assert set(supervisor.ROLES) == set(wiring.ROLES)
 
 
 @pytest.fixture
@@ -133,7 +130,7 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in supervisor.ROLES)}
+    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in ROLES)}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
     assert "runs already" in headrace(settings, "up", "--detach").stdout
     first = outcome(settings, ID)

@@ -1,0 +1,37 @@
+"""Answers messages."""
+
+from __future__ import annotations
+
+from adapters.chat_models import TenantModels
+from adapters.embedding import NatsEmbedder
+from adapters.jetstream.live import NatsLive
+from adapters.jetstream.reactions import subscribe_reaction
+from adapters.jetstream.stops import NatsStops
+from adapters.openai_compatible import Patience
+from adapters.segmenter import TokenSegmenter
+from domain.provider import Provider
+from handlers.answer import Answer
+from handlers.retrieve import Retrieve
+from ops.house import House
+
+ANSWERS_AT_ONCE = 64
+"""By one worker; more workers, more at once."""
+
+
+async def begin(house: House) -> None:
+    model, silence = house.settings.embedding_model, house.settings.model_timeout_s
+
+    async def registered(tenant: str, name: str) -> tuple[str, str] | None:
+        provider = await house.repository.get(Provider, tenant, name)
+        if provider is None or provider.deleted:
+            return None
+        return provider.base_url, house.vault.open(tenant, provider.sealed_key)
+
+    models = TenantModels(registered, Patience(first_token=silence, between_tokens=silence))
+    house.open.push_async_callback(models.close)
+    stops = NatsStops(house.nc)
+    await stops.start()
+    embedder = await house.open.enter_async_context(NatsEmbedder(house.nc, model))
+    retrieve = Retrieve(house.repository, house.calls, TokenSegmenter(model), embedder, await house.index())
+    answer = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
+    subscribe_reaction(house.broker, "answer", answer, workers=ANSWERS_AT_ONCE)
