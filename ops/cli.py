@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,8 +317,7 @@ def tail(
 
     async def work() -> None:
         seen = 0
-        async with connected(settings) as client:
-            commits = client.commits(noun or "*", since=since)
+        async with connected(settings) as client, aclosing(client.commits(noun or "*", since=since)) as commits:
             async for commit in commits:
                 if as_json:
                     emit(asdict(commit))
@@ -327,9 +326,8 @@ def tail(
                 seen += 1
                 if seen == count:
                     break
-            await commits.aclose()
 
-    run(work())
+    run(until_told(work()))
 
 
 @app.command(

@@ -83,6 +83,7 @@ class Fold:
         for model in models:
             for event, rule in model.rules:
                 self._add(self.rules[event], rule)
+        self.picks = {event: rules.blobs for event, rules in self.rules.items() if rules.blobs}
 
     def _add(self, rules: Rules, rule: Clearing | Making | Changing) -> None:
         match rule:
@@ -109,7 +110,9 @@ class Fold:
     def blobs(self, message: Recorded) -> list[BlobId]:
         """The blobs that folding a message takes."""
         return [
-            (message.subject.tenant, pick(event)) for event in message.events for pick in self._of(event, message).blobs
+            (message.subject.tenant, pick(event))
+            for event in message.events
+            for pick in self.picks.get(type(event), ())
         ]
 
     def needs(self, batch: Iterable[Recorded]) -> dict[ReadModel, set[RowId]]:

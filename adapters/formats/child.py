@@ -11,6 +11,7 @@ import os
 import resource
 import struct
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -41,14 +42,18 @@ def answer(kind: Kind, data: bytes) -> dict[str, Any]:
 def allow(seconds: int) -> None:
     """Let this process have so much more processor time, so that one whose parent has died does not run on."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime) + seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+
+
+def limit(what: int, most: int) -> None:
+    with suppress(ValueError, OSError):  # the system has no such limit, or a lower one
+        resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
 def main() -> None:
     memory, seconds = int(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit(resource.RLIMIT_AS, memory)
+    limit(resource.RLIMIT_CORE, 0)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     while head := requests.read(REQUEST.size):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from datetime import datetime
 from uuid import UUID
 
@@ -26,8 +28,10 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.
 def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
 
+    server = _Server()
+
     async def handle(message: Msg) -> None:
-        delivery = read(message)
+        delivery = read(message, server.up_since(message))
         with structlog.contextvars.bound_contextvars(
             tenant=delivery.metadata.tenant,
             correlation=delivery.metadata.correlation,
@@ -43,7 +47,22 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
     subscribe(broker, "commands", handle, workers=CONCURRENT, bury=bury)
 
 
-def read(message: Msg) -> Delivery:
+class _Server:
+    """The server as this process knows it: one that was restarted has forgotten the ids of what was acknowledged."""
+
+    def __init__(self) -> None:
+        self._reconnects = -1
+        self._since = math.inf
+
+    def up_since(self, message: Msg) -> float:
+        """Unix seconds of the first message that came over the connection as it is."""
+        reconnects = message._client.stats["reconnects"]
+        if reconnects != self._reconnects:
+            self._reconnects, self._since = reconnects, time.time()
+        return self._since
+
+
+def read(message: Msg, up_since: float = math.inf) -> Delivery:
     """The command as it came; what its subject and headers break of the rules is its fault.
 
     Without an id it has one made of its place in the stream, the same however often it is delivered.
@@ -77,18 +96,19 @@ def read(message: Msg) -> Delivery:
         Metadata(id, tenant, headers.get("Headrace-Correlation") or id, None, found.actor, trace),
         place.timestamp,
         fault,
-        fresh=place.num_delivered == 1 and _is_young(id, place.timestamp),
+        fresh=place.num_delivered == 1 and _is_young(id, place.timestamp, up_since),
     )
 
 
-def _is_young(id: str, at: datetime) -> bool:
-    """An id made less than half a window of the stream's deduplication ago: had it come before, it would not be here.
+def _is_young(id: str, at: datetime, up_since: float) -> bool:
+    """An id made less than half a window of the stream's deduplication ago, and since the server is up: had it come
+    before, it would not be here.
 
     A publisher whose clock is half a window fast is caught by the ids of the aggregate's commits.
     """
     uuid = UUID(id)
-    age = at.timestamp() - (uuid.int >> 80) / 1000
-    return uuid.version == 7 and -1 < age < DUPLICATE_WINDOW_S / 2
+    made, came = (uuid.int >> 80) / 1000, at.timestamp()
+    return uuid.version == 7 and max(up_since, came - DUPLICATE_WINDOW_S / 2) < made < came + 1
 
 
 def _is_uuid(text: str) -> bool:

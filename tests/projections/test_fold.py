@@ -63,6 +63,17 @@ def test_tenants_that_choose_the_same_id_do_not_touch_each_other() -> None:
     assert [(row["tenant_id"], row["name"]) for row in history.rows(apps)] == [("one", "one")]
 
 
+def test_a_row_that_came_anew_elsewhere_does_not_go_with_its_old_place() -> None:
+    history = History()
+    app = history.app()
+    old, new = history.conversation(app.id), history.conversation(app.id)
+    message = history.ask(old)
+    history.ask(new, id=message)
+    old.delete(history.now)
+    history.record(old)
+    assert [(row["id"], row["conversation_id"]) for row in history.rows(messages)] == [(message, new.id)]
+
+
 def test_an_event_that_no_table_knows_stops_the_fold() -> None:
     class Renamed(App.Event):
         TOPIC = "app.renamed.v1"

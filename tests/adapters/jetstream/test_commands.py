@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import nats
 import orjson
 import pytest
+from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
 from adapters.jetstream.commands import subscribe_commands
 from adapters.jetstream.consumer import TRIES
-from adapters.jetstream.streams import COMMANDS
+from adapters.jetstream.streams import COMMANDS, set_up
 from domain.aggregate import new_id
 from domain.log import OUTCOMES
 from handlers.dispatch import Delivery, Dispatch
 from handlers.ports import Outcome, Unavailable, commit_id
+from ops.embedded import EmbeddedNats
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.test_consumer import dead
 from tests.handlers.desk import Desk
@@ -134,7 +138,10 @@ async def test_odd_headers_do_no_harm(desk: Desk) -> None:
 
 
 async def test_odd_subjects_have_an_outcome_that_can_be_stored(desk: Desk) -> None:
-    for count, subject in enumerate([b"cmd.acme.app.cre\0ate", b"cmd.ac\0me.app.create", b"cmd.acme.\x01.\x02"], 1):
+    """One that is not UTF-8 among them: the worker lives on."""
+    for count, subject in enumerate(
+        [b"cmd.acme.\x01.\x02", b"cmd.acme.app.cre\0ate", b"cmd.ac\0me.app.create", b"cmd.\xff\xfe.app.create"], 1
+    ):
         await raw(desk.nc, subject, b"Headrace-Actor: ada")
         *_, outcome = await outcomes(desk.nc, count)
         assert outcome["status"] == "rejected"
@@ -156,6 +163,43 @@ async def test_a_command_that_is_sent_again_keeps_its_outcome(desk: Desk) -> Non
     [outcome] = await outcomes(desk.nc)
     assert outcome["status"] == "accepted"
     assert len(await desk.commits("app", id)) == 1
+
+
+async def test_a_rejected_command_stays_rejected_when_the_server_was_restarted(
+    tmp_path: Path,
+) -> None:
+    """Though the server has forgotten that the command came, and it would be right by now."""
+    patient: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1}
+    async with EmbeddedNats(tmp_path) as server:
+        nc = await nats.connect(server.url, error_cb=_quiet, **patient)
+        await set_up(nc.jetstream())
+        desk, broker = Desk(nc, "acme"), NatsBroker(server.url, apply_types=False, logger=None, **patient)
+        subscribe_commands(broker, desk.dispatch)
+        await broker.start()
+        dataset, document = new_id(), new_id()
+
+        async def send(name: str, id: str, fields: dict[str, str]) -> str:
+            headers = {"Nats-Msg-Id": id}
+            await nc.jetstream().publish(f"cmd.acme.{name}", orjson.dumps(fields), headers=headers)
+            await outcomes(nc)
+            outcome = await desk.outcomes.get("acme", id)
+            assert outcome is not None
+            return outcome.status
+
+        upload = {"dataset": dataset, "name": "a.txt", "text": "x"}
+        assert await send("document.upload", document, upload) == "rejected"
+        assert await send("dataset.create", dataset, {"name": "Rules"}) == "accepted"
+        await server.stop()
+        await server.start()
+        while not nc.is_connected:
+            await asyncio.sleep(0.02)
+        assert await send("document.upload", document, upload) == "rejected"
+        assert await desk.commits("document", document) == []
+        await broker.stop()
+        await nc.close()
+
+
+async def _quiet(error: Exception) -> None: ...
 
 
 async def test_a_hundred_commands_at_once_on_one_app(desk: Desk) -> None:
