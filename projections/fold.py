@@ -16,7 +16,7 @@ BlobId = tuple[str, str]
 """Tenant and digest."""
 
 
-class UnknownEvent(Exception):
+class Unprojected(Exception):
     """No table knows what to do with an event, and it is not among those left out on purpose."""
 
 
@@ -102,7 +102,7 @@ class Fold:
         try:
             return self.rules[type(event)]
         except KeyError:
-            raise UnknownEvent(
+            raise Unprojected(
                 f"No table knows {type(event).__qualname__}, at {message.position.stream} {message.position.sequence}; "
                 "run a version of Headrace that does."
             ) from None
@@ -135,7 +135,7 @@ class Fold:
     ) -> list[Rows]:
         """What a batch does to every table, given the rows and blobs it needs.
 
-        Raises: UnknownEvent; KeyError for a blob that is needed and missing.
+        Raises: Unprojected; KeyError for a blob that is needed and missing.
         """
         tables = {model: Rows(model, loaded.get(model, ())) for model in self.models}
         for message in batch:

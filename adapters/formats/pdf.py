@@ -80,9 +80,9 @@ def _lines(document: pdfium.PdfDocument, number: int) -> Iterator[_Line]:
     try:
         height = page.get_height()
         signs = "".join(chr(raw.FPDFText_GetUnicode(text, index)) for index in range(text.count_chars()))
-        for line in _LINE.finditer(signs):
-            if line[0].strip():
-                yield _line(text, line[0], line.start(), number + 1, height)
+        for found in _LINE.finditer(signs):
+            if found[0].strip() and (line := _line(text, found[0], found.start(), number + 1, height)).text:
+                yield line
     finally:
         text.close()
         page.close()
@@ -105,11 +105,19 @@ def _tidy(line: str) -> str:
 
 
 def _without_running(lines: list[_Line]) -> list[_Line]:
-    """The lines less the running titles: those of one text and height on two pages and on half of all, or more."""
+    """The lines less the running titles: those of one text and height on two pages and on half of all, or more.
+
+    Large ones at the head of the pages are the headings of chapter after chapter, and stay.
+    """
     pages = len({line.page for line in lines})
+    large = _body(lines) * 1.1
     seen = Counter(key for key, _ in {(line.running, line.page) for line in lines} if key)
     running = {key for key, count in seen.items() if count >= max(2, pages / 2)}
-    return [line for line in lines if line.text and line.running not in running] or lines
+
+    def kept(line: _Line) -> bool:
+        return line.running not in running or (line.size > large and line.y > line.page_height / 2)
+
+    return [line for line in lines if kept(line)] or lines
 
 
 def _pieces(lines: list[_Line]) -> Iterator[Piece]:
@@ -187,14 +195,25 @@ def _whole(texts: list[str], vocabulary: Counter[str]) -> str:
 
 def _levels(lines: list[_Line]) -> dict[float, int]:
     """The sizes of headings and their levels: those larger than the body's, if they are a small part of all."""
-    written = Counter[float]()
-    for line in lines:
-        written[line.rounded] += len(line.text)
-    body = max(written, key=lambda size: written[size])
+    written = _written(lines)
+    body = _body(lines)
     large = sorted((size for size in written if size >= body * 1.15), reverse=True)
     if sum(written[size] for size in large) > 0.2 * written.total():
         return {}
     return {size: level for level, size in enumerate(large, 1)}
+
+
+def _written(lines: list[_Line]) -> Counter[float]:
+    """How much is written in each size."""
+    written = Counter[float]()
+    for line in lines:
+        written[line.rounded] += len(line.text)
+    return written
+
+
+def _body(lines: list[_Line]) -> float:
+    """The size that most is written in."""
+    return max(_written(lines).items(), key=lambda each: each[1], default=(1.0, 0))[0]
 
 
 def _spacing(lines: list[_Line]) -> float:

@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 TRIES = 5
 """How often a message may fail for a reason of its own; a server that is away is waited for without end."""
 
+PULLS = 8
+"""Requests for a message that stand open at a time; a request for several would wait until all of them are there."""
+
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 """Before a message comes again: twice as long each time."""
@@ -61,16 +64,18 @@ def subscribe(broker: NatsBroker, name: str, handle: Handle, *, workers: int, bu
             for task in hearts:
                 task.cancel()
 
-    broker.subscriber(
-        subject,
-        stream=JStream(stream, declare=False),
-        durable=name,
-        config=consumer_config(name),
-        pull_sub=PullSub(batch_size=1, timeout=5.0),
-        max_workers=workers,
-        ack_policy=AckPolicy.MANUAL,
-        decoder=_undecoded,
-    )(take)
+    pulls = min(PULLS, workers)
+    for _ in range(pulls):
+        broker.subscriber(
+            subject,
+            stream=JStream(stream, declare=False),
+            durable=name,
+            config=consumer_config(name),
+            pull_sub=PullSub(batch_size=1, timeout=5.0),
+            max_workers=workers // pulls,
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_undecoded,
+        )(take)
 
 
 async def _undecoded(message: NatsMessage) -> NatsMessage:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.segmenter import TokenSegmenter
@@ -21,7 +22,7 @@ from ops.bench.measure import Aim, Measure, in_turns
 from ops.bench.stack import Sizes, Stack
 
 BATCH = 32
-SAMPLE = 64
+SAMPLE = 32
 PARAGRAPHS = 40
 """Of a document, each about a segment."""
 
@@ -70,6 +71,7 @@ class Limit:
     """The model as its library runs it: 32-bit numbers, batches of 32, all cores."""
 
     def __init__(self, folder: str) -> None:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._encode: Callable[..., Any] = SentenceTransformer(folder, model_kwargs={"dtype": "float32"}).encode
 
     async def seconds(self, texts: list[str]) -> float:

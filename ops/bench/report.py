@@ -21,7 +21,9 @@ MARKS = {None: "", True: "yes", False: "no"}
 def table(measures: Sequence[Measure]) -> Table:
     grid = Table(title=machine(), title_style="dim", title_justify="left")
     for name in _HEADER:
-        grid.add_column(name, justify="right" if name in ("figure", "limit", "ratio") else "left")
+        grid.add_column(
+            name, justify="right" if name in ("figure", "limit", "ratio") else "left", no_wrap=name != "aim"
+        )
     for measure in measures:
         colour = {None: "", True: "green", False: "red"}[measure.met]
         grid.add_row(*_cells(measure), style=colour)
@@ -47,31 +49,34 @@ def page(measures: Sequence[Measure], sizes: Sizes, server_versions: str) -> str
     parts = ", ".join(f"{name} {version(name)}" for name in ("nats-py", "faststream", "psycopg", "torch"))
     return f"""# Performance
 
-Measured on {datetime.now(UTC):%-d %B %Y} on {machine()}; {server_versions}, {parts}. Everything ran on this one machine: the
-servers, the workers, and the program that measured, which takes its share of the cores.
+Measured on {datetime.now(UTC):%-d %B %Y} on {machine()}.
+{server_versions}, {parts}. Everything ran on this one machine:
+the servers, the workers, and the program that measured, which takes its share of the cores.
 
 | {" | ".join(_HEADER)} |
 | --- | ---: | ---: | ---: | --- | --- | --- |
 {rows}
 
-The limit is what the bare parts do in the same run on the same servers, in turns with the figure, so that a slow moment of the
-machine befalls both; figure and limit are medians of {sizes.rounds} rounds, and the ratio is the figure as a multiple of the limit.
+The limit is what the bare parts do in the same run on the same servers, in turns with the figure, so that a slow
+moment of the machine befalls both. Figure and limit are medians of {sizes.rounds} rounds, and the ratio is the
+figure as a multiple of the limit.
 
-- **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the first publish to the last
-  outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a stream with the same settings (on disk, synced
-  before every acknowledgement). The latency is that of {sizes.singles:,} commands one at a time, to the outcome; its limit is a single
-  acknowledged publish.
-- **answer.first_token**: from the publishing of `message.send` to the first token on the live subject, with the built-in model, which
-  takes no time of its own: this is what Headrace adds to a model's own time. {sizes.questions:,} questions one at a time, without a
-  knowledge base and (`_retrieved`) with the handbook's, where the question is embedded and searched for too. Limit: a NATS request to a
-  worker and its reply.
-- **ingest**: texts of segments that are nearly full, from the first upload to the last document that can be found; about
-  {sizes.seconds:g} s of embedding at the limit's speed. Limit: `SentenceTransformer.encode`, 32-bit numbers, batches of 32, all cores, over
-  the same segments, while everything else is idle.
-- **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, with the outcomes of their
-  commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then COPY of the same rows into tables without
-  indexes.
-- **memory**: resident when idle, pages that processes share divided among them, after a document and a question.
+- **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the
+  first publish to the last outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a
+  stream with the same settings: on disk, synced before every acknowledgement. `latency` is that of
+  {sizes.singles:,} commands one at a time, to the outcome, beside that of a single acknowledged publish.
+- **answer.first_token**: from the publishing of `message.send` to the first token on the live subject, with the
+  built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
+  questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
+  examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
+- **ingest**: texts whose segments are nearly full, from the first upload to the last document that can be found; so
+  much that the limit takes about {sizes.seconds:g} s. Limit: `SentenceTransformer.encode`, 32-bit numbers, batches
+  of 32, all cores, over the same segments, while everything else is idle.
+- **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, and
+  the outcomes of their commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then
+  COPY of the same rows into tables without indexes.
+- **memory**: what is resident when all is idle after a document and a question, pages that processes share divided
+  among them.
 
 ## Repeat it
 
@@ -81,6 +86,7 @@ make bench                                  # the table
 .venv/bin/python -m ops.bench commands --json
 ```
 
-Each measure starts servers and workers of its own in a folder that goes afterwards. `--rounds`, `--commands`, `--questions`, `--seconds`
-and `--commits` set how much is measured. Compare ratios rather than figures: a machine that others use too changes from minute to minute.
+Each measure starts servers and workers of its own, in a folder that goes afterwards. `--rounds`, `--commands`,
+`--singles`, `--questions`, `--seconds` and `--commits` set how much is measured. Compare ratios rather than figures: a
+machine that others use too changes from minute to minute.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from asyncio.subprocess import DEVNULL, create_subprocess_exec
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,7 +55,10 @@ async def running() -> AsyncIterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="headrace-bench-", dir=disk))
     settings = Settings.load(home=home, tenant="default", nats_url="", postgres_url="")
     try:
-        await supervisor.detach(settings)
+        command = supervisor.command_line("up", "--detach", "--json")
+        started = await create_subprocess_exec(*command, env=supervisor.environment(settings), stdout=DEVNULL)
+        if await started.wait():
+            raise SystemExit(1)  # it has said why
         located = settings.located()
         async with await Client.connect(located.nats_url) as client:
             yield Stack(located, client)

@@ -215,6 +215,17 @@ async def test_pdf_paragraphs_are_whole_and_running_titles_are_gone(files: FileE
     assert {block.heading for block in text.blocks} == {"The weir"}
 
 
+async def test_pdf_numbered_headings_at_the_head_of_each_page_are_kept(files: FileExtractor) -> None:
+    pages = [
+        part for n in range(1, 5) for part in (f"# Chapter {n}", f"What chapter {n} says, it says at length. " * 12)
+    ]
+    text = await files.extract(typeset(*pages, footer="Page"), "application/pdf", "")
+    assert [block.text for block in text.blocks if block.text == block.heading] == [
+        f"Chapter {number}" for number in range(1, 5)
+    ]
+    assert all("Page" not in block.text for block in text.blocks)
+
+
 async def test_pdf_hyphens_at_line_ends_are_repaired(files: FileExtractor) -> None:
     data = drawn(
         "The coopera-",

@@ -16,7 +16,7 @@ from projections.conversations import conversations
 from projections.datasets import datasets
 from projections.document_segments import document_segments
 from projections.documents import documents
-from projections.fold import Fold, UnknownEvent
+from projections.fold import Fold, Unprojected
 from projections.messages import messages
 from tests.projections.history import History, Tables
 from tests.projections.wandering import TENANTS, id_of, wander
@@ -84,7 +84,7 @@ def test_an_event_that_no_table_knows_stops_the_fold() -> None:
     unknown = Renamed(originator_id="1", originator_version=2, timestamp=last.at)  # type: ignore[call-arg]
     message = dataclasses.replace(last, events=[unknown])  # type: ignore[arg-type]
     fold = Fold(READ_MODELS, KNOWN)
-    with pytest.raises(UnknownEvent, match=r"Renamed, at EVENTS 1"):
+    with pytest.raises(Unprojected, match=r"Renamed, at EVENTS 1"):
         fold([message], {}, {})
 
 

@@ -62,10 +62,18 @@ class Connection:
         return self.begin(coroutine).result(timeout=60)
 
     def close(self) -> None:
-        self.run(self.nc.close())
+        self.run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        await self.nc.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
 
 
 class JetStreamAggregateRecorder(AggregateRecorder):

@@ -1,0 +1,129 @@
+"""Each measure at its smallest, on a Headrace of its own; the figures themselves are nobody's concern here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from ops.bench import report
+from ops.bench.__main__ import MEASURES
+from ops.bench.documents import sentences, written
+from ops.bench.machine import machine
+from ops.bench.measure import Aim, Measure, in_turns, percentile
+from ops.bench.stack import Sizes, Stack, running
+
+SMALLEST = Sizes(rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100)
+
+NAMES = {
+    "commands": ["commands", "commands.latency_p50", "commands.latency_p95"],
+    "answer": [f"answer.first_token{retrieved}_p{percent}" for retrieved in ("", "_retrieved") for percent in (50, 95)],
+    "ingest": ["ingest"],
+    "rebuild": ["rebuild"],
+    "memory": [
+        "memory",
+        "memory.supervisor",
+        "memory.nats",
+        "memory.postgres",
+        *(f"memory.worker-{role}" for role in ("embed", "project", "commands", "ingest", "answer")),
+    ],
+}
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LIMITED = ("commands", "answer", "ingest", "rebuild")
+
+
+@pytest.fixture(scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    async with running() as stack:
+        yield stack
+    assert not stack.settings.home.exists()
+
+
+@pytest.mark.parametrize("name", sorted(NAMES, key=lambda name: name == "rebuild"))  # which leaves the workers paused
+async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
+    with Progress(disable=True) as bars:
+        measures: list[Measure] = await import_module(f"ops.bench.{name}").measure(stack, SMALLEST, bars)
+    lines = [json.loads(json.dumps(measure.line())) for measure in measures]
+    assert [line["name"] for line in lines] == NAMES[name]
+    for line in lines:
+        assert set(line) == {"name", "value", "unit", "limit", "ratio", "aim", "met", "machine"}
+        assert line["value"] > 0
+        assert line["unit"]
+        assert line["machine"] == machine()
+        assert (line["limit"] is not None) == (line["ratio"] is not None) == (name in LIMITED)
+        assert (line["aim"] is None) == (line["met"] is None)
+        if line["limit"]:
+            assert line["ratio"] == pytest.approx(line["value"] / line["limit"], rel=0.01)
+    assert report.page(measures, SMALLEST, "NATS 2").count("\n| ") == 2 + len(measures)
+
+
+def test_every_measure_is_tested() -> None:
+    assert set(NAMES) == set(MEASURES)
+
+
+async def test_the_command_prints_lines_for_programs_only() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(
+            sys.executable,
+            "-m",
+            "ops.bench",
+            "commands",
+            "--json",
+            "--rounds",
+            "1",
+            "--commands",
+            "10",
+            "--singles",
+            "3",
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert [json.loads(line)["name"] for line in out.splitlines()] == NAMES["commands"]
+
+
+def test_an_aim_says_what_it_takes() -> None:
+    aim = Aim(at_least=1000, ratio=0.1)
+    assert str(aim) == "≥ 0.1 × limit and ≥ 1,000"
+    assert [
+        Measure("x", value, "/s", limit, aim).met for value, limit in ((1000, 10_000), (999, 999), (1000, 10_001))
+    ] == [
+        True,
+        False,
+        False,
+    ]
+    assert [Measure("x", value, "ms", aim=Aim(at_most=15)).met for value in (15, 15.1)] == [True, False]
+    assert Measure("x", 1, "ms").met is None
+
+
+async def test_figures_are_medians_taken_in_turns() -> None:
+    order: list[str] = []
+
+    async def ours(number: int) -> float:
+        order.append(f"ours {number}")
+        return [1.0, 100.0, 3.0][number]
+
+    async def limit(number: int) -> float:
+        order.append(f"limit {number}")
+        return [10.0, 30.0, 20.0][number]
+
+    assert await in_turns(3, ours, limit) == (3.0, 20.0)
+    assert order == ["ours 0", "limit 0", "ours 1", "limit 1", "ours 2", "limit 2"]
+    assert [percentile([3.0, 1.0, 2.0], percent) for percent in (0, 50, 95, 100)] == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_written_documents_read_like_the_handbook_and_differ() -> None:
+    assert written(7, 3) == written(7, 3) != written(8, 3)
+    assert len(written(7, 3).split("\n\n")) == 3
+    assert len(sentences()) > 50
