@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ async def run(role: str, settings: Settings) -> None:
         ]
         if house.broker.subscribers:
             await house.broker.start()
+        _spare_the_collector()
         await _announce(house.nc, role)
         log.info("ready", role=role, pid=os.getpid())
         tasks.append(asyncio.create_task(stopping.wait()))
@@ -47,6 +49,13 @@ async def run(role: str, settings: Settings) -> None:
         for task in done:
             task.result()
     log.info("stopped", role=role)
+
+
+def _spare_the_collector() -> None:
+    """What was imported stays for good, and messages leave few cycles: looking for them took a third of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _announce(nc: Client, role: str) -> None:
