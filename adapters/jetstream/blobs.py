@@ -7,9 +7,11 @@ import hashlib
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import DigestMismatchError, NotFoundError
+from nats.js.api import ObjectInfo
+from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
+from adapters.jetstream.direct import DirectReader
 from adapters.jetstream.streams import BLOBS
 from handlers.ports import Unavailable
 
@@ -18,6 +20,7 @@ class JetStreamBlobs:
     def __init__(self, nc: Client, *, timeout_s: float = 60.0) -> None:
         self._nc = nc
         self._timeout = timeout_s
+        self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._store: ObjectStore | None = None
 
     async def put(self, tenant: str, data: bytes) -> str:
@@ -31,23 +34,24 @@ class JetStreamBlobs:
         return digest
 
     async def get(self, tenant: str, digest: str) -> bytes:
-        try:
-            async with asyncio.timeout(self._timeout):
-                data: bytes | None = (await (await self._open()).get(f"{tenant}/{digest}")).data or b""
-        except NotFoundError:
-            raise KeyError(digest) from None
-        except DigestMismatchError:
-            data = None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise _away(error) from error
-        if data is None or hashlib.sha256(data).hexdigest() != digest:
+        # The object store's own `get` makes a consumer for each object, and a stream can have only so many.
+        info = await self._info(tenant, digest)
+        if info is None:
+            raise KeyError(digest)
+        pieces = await self._reader.messages(f"OBJ_{BLOBS}", f"$O.{BLOBS}.C.{info.nuid}")
+        data = b"".join(piece.data for piece in pieces)
+        if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"The bytes of blob {digest} have changed.")
         return data
 
     async def size(self, tenant: str, digest: str) -> int | None:
+        info = await self._info(tenant, digest)
+        return None if info is None else info.size
+
+    async def _info(self, tenant: str, digest: str) -> ObjectInfo | None:
         try:
             async with asyncio.timeout(self._timeout):
-                return (await (await self._open()).get_info(f"{tenant}/{digest}")).size
+                return await (await self._open()).get_info(f"{tenant}/{digest}")
         except NotFoundError:
             return None
         except (TimeoutError, nats.errors.Error) as error:

@@ -82,8 +82,8 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
             bars.advance(bar)
     aims = {50: Aim(at_most=15), 95: None}
     return [
-        Measure(f"{name}_p{percent}", percentile(times[app], percent), "ms", percentile(trips, percent), aim)
-        for name, app in (("answer.first_token", plain), ("answer.first_token_retrieved", cited))
+        Measure(f"{name}.p{percent}", percentile(times[app], percent), "ms", percentile(trips, percent), aim)
+        for name, app in (("answer", plain), ("answer.retrieved", cited))
         for percent, aim in aims.items()
     ]
 

@@ -94,8 +94,8 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
         bars.advance(bar, 2)
     return [
         Measure("commands", throughput[0], "commands/s", throughput[1], Aim(at_least=1000, ratio=0.10)),
-        Measure("commands.latency_p50", percentile(latencies, 50), "ms", percentile(acks, 50)),
-        Measure("commands.latency_p95", percentile(latencies, 95), "ms", percentile(acks, 95)),
+        Measure("commands.p50", percentile(latencies, 50), "ms", percentile(acks, 50)),
+        Measure("commands.p95", percentile(latencies, 95), "ms", percentile(acks, 95)),
     ]
 
 

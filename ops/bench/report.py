@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from ops.bench.machine import machine
@@ -19,10 +20,11 @@ MARKS = {None: "", True: "yes", False: "no"}
 
 
 def table(measures: Sequence[Measure]) -> Table:
-    grid = Table(title=machine(), title_style="dim", title_justify="left")
+    grid = Table(title=machine(), title_style="dim", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in _HEADER:
+        right = name in ("figure", "limit", "ratio")
         grid.add_column(
-            name, justify="right" if name in ("figure", "limit", "ratio") else "left", no_wrap=name != "aim"
+            name, justify="right" if right else "left", no_wrap=name != "aim", min_width=14 * (name == "aim")
         )
     for measure in measures:
         colour = {None: "", True: "green", False: "red"}[measure.met]
@@ -63,9 +65,9 @@ figure as a multiple of the limit.
 
 - **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the
   first publish to the last outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a
-  stream with the same settings: on disk, synced before every acknowledgement. `latency` is that of
-  {sizes.singles:,} commands one at a time, to the outcome, beside that of a single acknowledged publish.
-- **answer.first_token**: from the publishing of `message.send` to the first token on the live subject, with the
+  stream with the same settings: on disk, synced before every acknowledgement. `p50` and `p95`:
+  {sizes.singles:,} commands one at a time, each to its outcome, beside single acknowledged publishes.
+- **answer**: from the publishing of `message.send` to the first token on the live subject, with the
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.

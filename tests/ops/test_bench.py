@@ -22,8 +22,8 @@ from ops.bench.stack import Sizes, Stack, running
 SMALLEST = Sizes(rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100)
 
 NAMES = {
-    "commands": ["commands", "commands.latency_p50", "commands.latency_p95"],
-    "answer": [f"answer.first_token{retrieved}_p{percent}" for retrieved in ("", "_retrieved") for percent in (50, 95)],
+    "commands": ["commands", "commands.p50", "commands.p95"],
+    "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "ingest": ["ingest"],
     "rebuild": ["rebuild"],
     "memory": [
