@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -29,13 +31,26 @@ class Segment:
 def encode_segments(model: str, segments: Sequence[Segment]) -> bytes:
     """The blob of a document's segments, cut for the embedding model of this identity: compressed JSON.
 
-    Equal segments give equal bytes, and so one digest.
+    Token ids are base64 of little-endian int32, which is read many times faster than numbers. Equal segments give equal
+    bytes, and so one digest.
     """
-    document = {"model": model, "segments": [asdict(segment) for segment in segments]}
+    packed = [{**asdict(segment), "token_ids": _pack(segment.token_ids)} for segment in segments]
+    document = {"model": model, "segments": packed}
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 6)
 
 
 def decode_segments(blob: bytes) -> tuple[str, list[Segment]]:
     """The embedding model's identity and the segments of a blob."""
     document = json.loads(zlib.decompress(blob))
-    return document["model"], [Segment(**segment) for segment in document["segments"]]
+    return document["model"], [
+        Segment(**{**segment, "token_ids": _unpack(segment["token_ids"])}) for segment in document["segments"]
+    ]
+
+
+def _pack(token_ids: Sequence[int]) -> str:
+    return b64encode(struct.pack(f"<{len(token_ids)}i", *token_ids)).decode()
+
+
+def _unpack(packed: str) -> list[int]:
+    data = b64decode(packed)
+    return list(struct.unpack(f"<{len(data) // 4}i", data))

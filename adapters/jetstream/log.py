@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -13,6 +14,8 @@ from adapters.jetstream import codec
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 
 _DECODE: dict[str, Callable[..., Recorded]] = {EVENTS: codec.decode_commit, OUTCOMES: codec.decode_verdict}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BATCH = 5000
 _AHEAD = 2 * _BATCH
@@ -32,19 +35,19 @@ class JetStreamLog:
         last = await self.last(stream)
         if not follow and after >= last:
             return
-        queue: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
+        arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
         subscription = await self._js.subscribe(
             ">",
             stream=stream,
             ordered_consumer=True,
-            cb=queue.put,
+            cb=arrived.put,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1),
         )
         try:
             while follow or after < last:
-                messages = [await queue.get()]
-                while len(messages) < _BATCH and not queue.empty():
-                    messages.append(queue.get_nowait())
+                messages = [await arrived.get()]
+                while len(messages) < _BATCH and not arrived.empty():
+                    messages.append(arrived.get_nowait())
                 batch = [_recorded(stream, message) for message in messages]
                 after = batch[-1].position.sequence
                 yield batch
@@ -53,6 +56,7 @@ class JetStreamLog:
 
 
 def _recorded(stream: str, message: Msg) -> Recorded:
-    metadata = message.metadata
-    position = Position(stream, metadata.sequence.stream)
-    return _DECODE[stream](message.subject, message.data, message.headers or {}, position, metadata.timestamp)
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+    place = message.reply.split(".")
+    at = _EPOCH + timedelta(microseconds=int(place[-2]) // 1000)
+    return _DECODE[stream](message.subject, message.data, message.headers or {}, Position(stream, int(place[-4])), at)

@@ -80,14 +80,14 @@ class Projector:
         writer = Writer(READ_MODELS, SCHEMA, self._blobs)
         after = await positions(connection)
         logger.info("projector.following", **after)
-        async with aclosing(batches(self._log, after, None, writer.fold.blobs)) as feed:
-            async for batch in feed:
-                await writer.fetch(batch)
-                reached = after | {message.position.stream: message.position.sequence for message in batch}
+        source = batches(self._log, after, None, writer.fold.blobs)
+        async with aclosing(source), aclosing(writer.with_blobs(source)) as feed:
+            async for fetched in feed:
+                reached = after | {message.position.stream: message.position.sequence for message in fetched[0]}
                 async with connection.transaction():
                     if (found := await positions(connection, lock=True)) != after:
                         raise RuntimeError(f"The tables are at {found}, not at {after}: someone else wrote to them.")
-                    await writer.write(connection, batch)
+                    await writer.write(connection, fetched)
                     await connection.cursor().executemany(
                         "UPDATE headrace_projection.checkpoints SET sequence = %s WHERE stream = %s",
                         [(sequence, stream) for stream, sequence in reached.items()],

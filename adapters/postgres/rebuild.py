@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres.feed import batches
+from adapters.postgres.feed import batches, one_ahead
 from adapters.postgres.tables import (
     NEXT,
     REBUILD_LOCK,
@@ -105,12 +105,12 @@ class _Replay:
     async def to(self, goal: Mapping[str, int]) -> None:
         """Replay up to and including these sequences; all or nothing where the connection is in a transaction."""
         after = {stream: self.after.get(stream, 0) for stream in goal}
-        async with aclosing(batches(self._log, after, goal, self._writer.fold.blobs)) as feed:
-            async for batch in feed:
-                await self._writer.fetch(batch)
+        source = batches(self._log, after, goal, self._writer.fold.blobs)
+        async with aclosing(source), aclosing(one_ahead(self._writer.with_blobs(source))) as feed:
+            async for fetched in feed:
                 async with self._connection.transaction():
-                    await self._writer.write(self._connection, batch)
-                for message in batch:
+                    await self._writer.write(self._connection, fetched)
+                for message in fetched[0]:
                     after[message.position.stream] = message.position.sequence
                 for stream in goal:
                     self._progress(stream, after[stream], goal[stream])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -24,6 +25,9 @@ FETCHES = 16
 SLICE = 1000
 """Rows that one statement writes."""
 
+Fetched = tuple[Sequence[Recorded], Mapping[BlobId, bytes]]
+"""A batch, and the blobs that it needs."""
+
 
 class Writer:
     """Rows travel as one JSON parameter a statement.
@@ -35,31 +39,32 @@ class Writer:
     def __init__(self, models: Sequence[ReadModel], schema: str, blobs: Blobs) -> None:
         self.fold = Fold(models, KNOWN)
         self._blobs = blobs
-        self._fetched: dict[BlobId, bytes] = {}
         self._selects = {model: _select(model, schema) for model in models}
         self._upserts = {model: _upsert(model, schema) for model in models}
         self._deletes = {
             (model, column): _delete(model, column, schema) for model in models for column in model.cleared_by
         }
 
-    async def fetch(self, batch: Sequence[Recorded]) -> None:
-        """Have the blobs at hand that a batch needs; those that the batch before needed too are here already."""
-        needed = {blob for message in batch for blob in self.fold.blobs(message)}
-        self._fetched = {blob: data for blob, data in self._fetched.items() if blob in needed}
+    async def with_blobs(self, batches: AsyncIterable[Sequence[Recorded]]) -> AsyncGenerator[Fetched]:
+        """The batches with the blobs that they need; what is missing is left out. Raises: Unavailable, ValueError."""
+        held: dict[BlobId, bytes] = {}
         turn = asyncio.Semaphore(FETCHES)
 
         async def get(blob: BlobId) -> None:
             async with turn:
-                self._fetched[blob] = await self._blobs.get(*blob)
+                with suppress(KeyError):
+                    held[blob] = await self._blobs.get(*blob)
 
-        results = await asyncio.gather(*map(get, needed - self._fetched.keys()), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, KeyError):
-                raise result
+        async for batch in batches:
+            needed = {blob for message in batch for blob in self.fold.blobs(message)}
+            held = {blob: data for blob, data in held.items() if blob in needed}
+            await asyncio.gather(*map(get, needed - held.keys()))
+            yield batch, held
 
-    async def write(self, connection: AsyncConnection[TupleRow], batch: Sequence[Recorded]) -> None:
-        """Fold a batch whose blobs were fetched, within the transaction of the connection."""
-        tables = self.fold(batch, await self._load(connection, batch), self._fetched)
+    async def write(self, connection: AsyncConnection[TupleRow], fetched: Fetched) -> None:
+        """Fold a batch within the transaction of the connection."""
+        batch, blobs = fetched
+        tables = self.fold(batch, await self._load(connection, batch), blobs)
         async with connection.pipeline():
             for rows in tables:
                 for column, ids in rows.cleared.items():

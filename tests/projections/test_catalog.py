@@ -34,7 +34,8 @@ def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
 
 
 def test_no_noun_is_forgotten() -> None:
-    assert set(aggregate.Aggregate.__subclasses__()) == set(NOUNS)
+    ours = {noun for noun in aggregate.Aggregate.__subclasses__() if noun.__module__.startswith("domain.")}
+    assert ours == set(NOUNS)
 
 
 @pytest.mark.parametrize("model", READ_MODELS, ids=repr)
