@@ -52,14 +52,17 @@ class Answer:
         """React to a question. Raises: Unavailable, to be called again."""
         for event in commit.events:
             if isinstance(event, Conversation.Asked):
-                await self._answer(_Turn(self._repository, commit.metadata, commit.subject.id, event.message))
+                await self._answer(_Turn(self._repository, commit.metadata, commit.subject.id, event))
 
     async def _answer(self, turn: _Turn) -> None:
         began = time.perf_counter()
         stop = self._stops.watch(turn.tenant, turn.id, turn.message)
         try:
             with suppress(Ended):
-                await turn.step("begin", lambda conversation, at: conversation.answering(at, message=turn.message))
+                await asyncio.gather(
+                    turn.find_app(),
+                    turn.step("begin", lambda conversation, at: conversation.answering(at, message=turn.message)),
+                )
                 for step in ("embed", "chat"):
                     await self._calls.lose(turn.cause, step)
                 if turn.state["stop_requested"]:
@@ -87,7 +90,7 @@ class Answer:
             await self._fail(turn, "internal_error", f"{type(error).__name__}: {error}")
 
     async def _speak(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
-        configuration = await self._configuration(turn)
+        configuration = turn.configuration()
         retrieved = await self._retrieve(turn.cause, configuration, turn.state["query"])
         await self._send(turn, {"type": "retrieved", "hits": len(retrieved.hits)})
         model = configuration["model"]
@@ -115,12 +118,6 @@ class Answer:
             await self._stop(turn)
         else:
             await self._conclude(turn, chat, prompt, retrieved, milliseconds(began))
-
-    async def _configuration(self, turn: _Turn) -> Configuration:
-        app = await self._repository.get(App, turn.tenant, turn.conversation.app)
-        if app is None or app.deleted:
-            raise Rejection("not_found", "The app was deleted before it could answer.", "app")
-        return app.configurations[str(turn.state["configuration"])]
 
     async def _pass_on(self, turn: _Turn, chat: Chat) -> None:
         index = 0
@@ -172,12 +169,14 @@ class Answer:
 class _Turn:
     """A message in hand: why, the conversation as it stands, and what was said so far."""
 
-    def __init__(self, repository: Repository, metadata: Metadata, conversation: str, message: str) -> None:
+    def __init__(self, repository: Repository, metadata: Metadata, id: str, asked: Conversation.Asked) -> None:
         self._repository = repository
+        self._asked = asked
+        self._app: App | None = None
         self.metadata = metadata
         self.tenant = metadata.tenant
-        self.id = conversation
-        self.message = message
+        self.id = id
+        self.message = asked.message
         self.said = ""
         self.conversation: Conversation
 
@@ -188,6 +187,15 @@ class _Turn:
     @property
     def cause(self) -> Cause:
         return Cause(self.metadata, "message", self.message, self.state["attempt"])
+
+    async def find_app(self) -> None:
+        self._app = await self._repository.get(App, self.tenant, self._asked.app)
+
+    def configuration(self) -> Configuration:
+        """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
+        if self._app is None or self._app.deleted:
+            raise Rejection("not_found", "The app was deleted before it could answer.", "app")
+        return self._app.configurations[str(self._asked.configuration)]
 
     async def step(self, name: str, verb: Callable[[Conversation, datetime], None]) -> None:
         """Put a step on record. Raises: Ended when the message takes no more, Unavailable."""

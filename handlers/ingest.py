@@ -126,9 +126,8 @@ class Ingest:
     async def _index_slice(self, work: _Work, segments: list[Segment]) -> None:
         first = work.document.done
         part = segments[first : first + SLICE]
-        vectors = await self._calls.embed(
-            work.cause, f"embed:{first}", self._embedder, [segment.token_ids for segment in part]
-        )
+        token_ids = [segment.token_ids for segment in part]
+        vectors, recorded = await self._calls.embed(work.cause, f"embed:{first}", self._embedder, token_ids)
         entries = [
             Entry(
                 id=segment_id(work.document.id, str(work.document.segments), segment.position),
@@ -140,7 +139,8 @@ class Ingest:
             )
             for segment, vector in zip(part, vectors, strict=True)
         ]
-        await self._index.write(work.tenant, work.document.dataset, work.document.id, entries)
+        writing = self._index.write(work.tenant, work.document.dataset, work.document.id, entries)
+        await asyncio.gather(writing, recorded)
         await work.step(f"index:{first}", lambda document, at: document.indexed(at, first=first, count=len(entries)))
 
 

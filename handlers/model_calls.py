@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,8 +115,11 @@ class ModelCalls:
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
-    ) -> Vectors:
-        """Embed, on record. Raises: Unavailable, when the record says so too."""
+    ) -> tuple[Vectors, Coroutine[Any, Any, None]]:
+        """The vectors, and what puts the end of the call on record: await it, at the latest with their first use.
+
+        Raises: Unavailable, when the record says so too.
+        """
         tokens = sum(map(len, token_ids))
         request = {"texts": len(token_ids), "tokens": tokens}
         provider, model = "builtin", embedder.identity
@@ -127,7 +130,7 @@ class ModelCalls:
         except Unavailable as error:
             await self.fail(cause, id, code="unreachable", reason=str(error), duration_ms=milliseconds(began))
             raise
-        await self.complete(
+        return vectors, self.complete(
             cause,
             id,
             response="",
@@ -136,7 +139,6 @@ class ModelCalls:
             first_token_ms=None,
             duration_ms=milliseconds(began),
         )
-        return vectors
 
     def chat(self, cause: Cause, provider: str, client: ChatModel, request: ChatRequest, prompt_tokens: int) -> Chat:
         """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count."""

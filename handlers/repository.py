@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from domain.aggregate import Aggregate, Snapshot
+from domain.aggregate import Aggregate, Rejection, Snapshot
 from domain.log import EVENTS
 from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Snapshots, Subject, Taken, Unavailable
 
@@ -24,6 +23,10 @@ SNAPSHOT_EVERY = 100
 
 REMEMBERED = 1000
 """Latest commits whose ids a snapshot keeps, to recognise a cause that comes again."""
+
+
+RECENT = 1000
+"""Aggregates that are kept as they were after their last change: a guess, which the log confirms or refuses."""
 
 
 class Change(NamedTuple, Generic[A]):
@@ -56,6 +59,7 @@ class Repository:
         self._store = store
         self._snapshots = snapshots
         self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
+        self._recent: dict[Subject, Loaded[Any]] = {}
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it stands, or None when there is none."""
@@ -76,24 +80,40 @@ class Repository:
         """
         subject = Subject(metadata.tenant, kind.TOPIC, id)
         async with self._turns.setdefault(subject, asyncio.Lock()):
+            guess: Loaded[A] | None = Loaded() if new else self._recent.pop(subject, None)
             for attempt in range(TRIES):
-                loaded: Loaded[A] = Loaded() if new and not attempt else await self._load(kind, subject)
-                if known := loaded.change(metadata.id):
-                    return known
-                aggregate = decide(loaded.aggregate)
-                events = aggregate.pending()
-                if not events:
-                    return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version)
+                loaded = guess or await self._load(kind, subject)
                 try:
-                    position = await self._store.append(subject, events, metadata, loaded.sequence)
+                    if change := await self._commit(subject, loaded, metadata, decide, sure=guess is None):
+                        return change
+                except Rejection:
+                    if guess is None:
+                        raise
                 except Conflict:
                     await asyncio.sleep(random.uniform(0.0, 0.01) * 2**attempt)
-                    continue
-                loaded.commits[metadata.id] = (position.sequence, aggregate.version)
-                if loaded.since_snapshot >= SNAPSHOT_EVERY:
-                    await self._snapshot(subject, aggregate, position.sequence, loaded.commits)
-                return Change(aggregate, position, aggregate.version)
+                guess = None
         raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
+
+    async def _commit(
+        self, subject: Subject, loaded: Loaded[A], metadata: Metadata, decide: Callable[[A | None], A], *, sure: bool
+    ) -> Change[A] | None:
+        """The change, once it is committed; None when there is nothing to commit to what is but a guess."""
+        if known := loaded.change(metadata.id):
+            return known
+        aggregate = decide(loaded.aggregate)
+        events = aggregate.pending()
+        if not events:
+            return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if sure else None
+        position = await self._store.append(subject, events, metadata, loaded.sequence)
+        loaded.aggregate, loaded.sequence = aggregate, position.sequence
+        loaded.commits[metadata.id] = (position.sequence, aggregate.version)
+        loaded.since_snapshot += 1
+        if loaded.since_snapshot > SNAPSHOT_EVERY and await self._snapshot(subject, loaded):
+            loaded.since_snapshot = 0
+        self._recent[subject] = loaded
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        return Change(aggregate, position, aggregate.version)
 
     async def _load(self, kind: type[A], subject: Subject) -> Loaded[A]:
         commits = await self._store.load(subject, limit=SNAPSHOT_EVERY + 1)
@@ -105,12 +125,15 @@ class Repository:
             loaded = _fold(Loaded(), commits)
         return _fold(loaded, await self._store.load(subject, after=loaded.sequence))
 
-    async def _snapshot(
-        self, subject: Subject, aggregate: Aggregate, sequence: int, commits: dict[str, tuple[int, int]]
-    ) -> None:
-        latest = dict(list(commits.items())[-REMEMBERED:])
-        with suppress(Unavailable):  # the change is committed; the next one takes the snapshot
-            await self._snapshots.put(subject, Taken(Snapshot.of(aggregate), sequence, latest))
+    async def _snapshot(self, subject: Subject, loaded: Loaded[A]) -> bool:
+        """Whether the snapshot was taken; if not, the next change takes it."""
+        latest = dict(list(loaded.commits.items())[-REMEMBERED:])
+        snapshot = Snapshot.of(cast("A", loaded.aggregate))
+        try:
+            await self._snapshots.put(subject, Taken(snapshot, loaded.sequence, latest))
+        except Unavailable:
+            return False
+        return True
 
 
 def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,7 +11,7 @@ from domain.app import Configuration
 from domain.dataset import Dataset
 from domain.document import Document
 from handlers.model_calls import Cause, ModelCalls
-from handlers.ports import Embedder, Hit, Index, Mode, Segmenter
+from handlers.ports import Embedder, Hit, Index, Mode, Segmenter, Vectors
 from handlers.repository import Repository
 
 SPARE = 2
@@ -38,25 +39,26 @@ class Retrieve:
     async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
         """At most `top_k` hits in living documents, none below the threshold. Raises: Unavailable."""
         tenant, retrieval = cause.metadata.tenant, configuration["retrieval"]
-        datasets = await self._living(tenant, configuration["datasets"])
-        if not datasets:
+        if not configuration["datasets"]:
             return Retrieved()
-        vector = None
-        if retrieval["mode"] != "full_text":
-            token_ids = [self._segmenter.tokenize(query)]
-            vector = (await self._calls.embed(cause, "embed", self._embedder, token_ids, urgent=True))[0]
-        found = await self._index.search(
-            tenant,
-            datasets,
-            query,
-            vector,
-            mode=cast("Mode", retrieval["mode"]),
-            top_k=retrieval["top_k"] * SPARE,
+        mode = cast("Mode", retrieval["mode"])
+        datasets, (vector, recorded) = await asyncio.gather(
+            self._living(tenant, configuration["datasets"]), self._vector(cause, mode, query)
         )
+        searching = self._index.search(tenant, datasets, query, vector, mode=mode, top_k=retrieval["top_k"] * SPARE)
+        found, _ = await asyncio.gather(searching, recorded)
         threshold = retrieval["score_threshold"] or 0.0
         names = await self._names(tenant, {hit.document for hit in found})
         hits = [hit for hit in found if hit.document in names and hit.score >= threshold]
         return Retrieved(hits[: retrieval["top_k"]], names)
+
+    async def _vector(self, cause: Cause, mode: Mode, query: str) -> tuple[Vectors | None, Awaitable[None]]:
+        """The query's vector, and what puts the end of the call for it on record."""
+        if mode == "full_text":
+            return None, asyncio.sleep(0)
+        token_ids = [self._segmenter.tokenize(query)]
+        vectors, recorded = await self._calls.embed(cause, "embed", self._embedder, token_ids, urgent=True)
+        return vectors[0], recorded
 
     async def _living(self, tenant: str, ids: list[str]) -> list[str]:
         datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
