@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := domain handlers projections adapters ops
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench up down doctor clean distclean
+.PHONY: help install demo test lint format bench docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +27,11 @@ format: install ## Put the code into shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## Measure commands, answers, ingest and rebuild against the raw limits
-	@for what in commands answer ingest rebuild; do $(BIN)/python -m ops.bench $$what || exit 1; done
+bench: install ## Measure commands, answers, ingest, rebuild and memory beside the raw limits
+	@$(BIN)/python -m ops.bench all
+
+docs: install ## Make the reference parts of docs/ anew from the code
+	@$(BIN)/python -m ops.docs
 
 up: install ## Start everything on this machine, in the background
 	@$(BIN)/headrace up --detach

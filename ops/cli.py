@@ -440,8 +440,9 @@ async def until_told(work: Coroutine[Any, Any, None]) -> None:
             told = True
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, tell)
+    with suppress(RuntimeError, ValueError):  # only the main thread hears of signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, tell)
     with suppress(asyncio.CancelledError):
         await task
 

@@ -92,7 +92,7 @@ def _stream(name: str, info: StreamInfo) -> Finding:
         lost = f"{found}; {state.num_deleted} are lost"
         return Finding(f"stream {name}", False, lost, "the log has gaps: stop everything and restore its backup")
     if name == DEAD and state.messages:
-        advice = "look at their headers, which name the reason, and mend it; docs/operations.md says what to do with each"
+        advice = "their headers name the reason; docs/operations.md says what to do with them"
         return Finding(f"stream {name}", False, f"{found} that could not be handled", advice)
     return Finding(f"stream {name}", True, found)
 
