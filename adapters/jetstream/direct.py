@@ -56,6 +56,8 @@ class DirectReader:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         finally:
             del self._waiting[token]
+        if batch.status == "503":
+            raise Unavailable(f"NATS has no stream {stream}, or it has no leader.")
         if batch.status not in ("204", "404"):
             raise Unavailable(f"{stream} cannot be read: status {batch.status}")
         return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,12 +16,16 @@ KEY = "sk-never-to-be-seen-3141592653"
 
 
 async def app_on(headrace: Stack, base_url: str, model: str, **more: object) -> str:
-    """An app whose model is at this address."""
-    provider = f"p{time.time_ns()}"
+    """An app whose model is at this address, of a provider that goes by the address."""
+    provider = provider_of(base_url)
     await headrace.send("provider.register", name=provider, base_url=base_url, key=KEY)
     app = await headrace.make("app.create", name="talker")
     await headrace.send("app.configure", app=app, model={"provider": provider, "name": model, **more})
     return app
+
+
+def provider_of(base_url: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", base_url.removeprefix("http://"))
 
 
 async def calls_of(headrace: Stack, message: str, status: str) -> list[Row]:
@@ -44,7 +48,7 @@ async def test_tokens_arrive_before_the_answer_is_complete(
 
 
 @pytest.fixture(scope="module")
-async def impatient(headrace: Stack, home: Path) -> AsyncIterator[Stack]:
+async def impatient(headrace: Stack) -> AsyncIterator[Stack]:
     """The same Headrace with an answering worker that waits a second for a silent model."""
     await headrace.kill("answer")
     await headrace.start("answer", HEADRACE_MODEL_TIMEOUT_S="1")
@@ -103,10 +107,10 @@ def files_with(text: bytes, folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]
 
 
-async def test_a_key_is_nowhere_in_clear(headrace: Stack, nats_url: str, home: Path) -> None:
+async def test_a_key_is_nowhere_in_clear(headrace: Stack) -> None:
     await app_on(headrace, "http://127.0.0.1:9/v1", "any")
-    assert files_with(KEY.encode(), home) == []
-    assert files_with(b"level", home) != []
+    assert files_with(KEY.encode(), headrace.settings.home) == []
+    assert files_with(b"level", headrace.settings.home) != []
     for stream in ("EVENTS", "OUTCOMES"):
         last = (await headrace.client.stream.stream_info(stream)).state.last_seq
         for sequence in range(max(1, last - 20), last + 1):
@@ -115,8 +119,8 @@ async def test_a_key_is_nowhere_in_clear(headrace: Stack, nats_url: str, home: P
 
 
 async def test_a_removed_provider_answers_no_more(headrace: Stack) -> None:
-    app = await app_on(headrace, "http://127.0.0.1:9/v1", "any")
-    [row] = await headrace.sql("SELECT id FROM headrace.providers ORDER BY created_at DESC LIMIT 1")
-    await headrace.send("provider.remove", provider=str(row["id"]))
+    gone = "http://127.0.0.1:9/gone/v1"
+    app = await app_on(headrace, gone, "any")
+    await headrace.send("provider.remove", provider=provider_of(gone))
     frames = await headrace.ask(app, "Anyone there?")
     assert (frames[-1]["type"], frames[-1]["code"]) == ("failed", "not_found")

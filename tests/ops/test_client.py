@@ -107,7 +107,7 @@ async def test_a_server_without_streams(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
         with pytest.raises(Unreachable, match="NATS has no COMMANDS"):
             await client.send("app.create", {})
-        with pytest.raises(Unreachable, match="The object store does not answer"):
+        with pytest.raises(Unreachable, match="NATS has no stream OBJ_blobs"):
             await client.upload_blob(b"x")
         with pytest.raises(Unreachable, match="NATS has no EVENTS"):
             await anext(client.commits())

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import nats
 import pytest
+from nats.aio.client import Client
 from typer.main import get_command
 
-from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.codec import encode_outcome
 from adapters.jetstream.outcomes import JetStreamOutcomes
@@ -174,26 +173,21 @@ def test_every_code_is_documented_and_no_other() -> None:
 # --- true ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_examples_have_the_outcomes_that_the_document_says(nats_url: str) -> None:
+async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client) -> None:
     examples = json.loads((docs.DOCS / "examples.json").read_text())
     assert {example["outcome"]["name"] for example in examples} == set(ROUTES)
     tenant = f"docs-{uuid4().hex}"
-    connection = await nats.connect(nats_url)
-    try:
-        await streams.set_up(connection.jetstream())
-        repository = Repository(JetStreamEventStore(connection), JetStreamSnapshots(connection))
-        blobs = JetStreamBlobs(connection)
-        dispatch = Dispatch(repository, JetStreamOutcomes(connection), blobs, AesVault(bytes(32)))
-        for example in examples:
-            told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
-            await reacted(repository, tenant, told["name"], payload, at)
-            metadata = Metadata(told["command"], tenant, told["command"])
-            outcome = await dispatch(Delivery(told["name"], json.dumps(payload).encode(), metadata, at))
-            given = json.loads(encode_outcome(outcome)[0])
-            vary = {"at": told["at"], "sequence": told["sequence"]}
-            assert given | vary == told
-    finally:
-        await connection.close()
+    repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
+    blobs = JetStreamBlobs(nc)
+    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, AesVault(bytes(32)))
+    for example in examples:
+        told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
+        await reacted(repository, tenant, told["name"], payload, at)
+        metadata = Metadata(told["command"], tenant, told["command"])
+        outcome = await dispatch(Delivery(told["name"], json.dumps(payload).encode(), metadata, at))
+        given = json.loads(encode_outcome(outcome)[0])
+        vary = {"at": told["at"], "sequence": told["sequence"]}
+        assert given | vary == told
 
 
 async def reacted(repository: Repository, tenant: str, name: str, payload: dict[str, Any], at: datetime) -> None:
