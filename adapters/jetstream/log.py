@@ -17,8 +17,8 @@ _DECODE: dict[str, Callable[..., Recorded]] = {EVENTS: codec.decode_commit, OUTC
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BATCH = 5000
-_AHEAD = 2 * _BATCH
+_BATCH = 1000
+_AHEAD = 10 * _BATCH
 
 
 class JetStreamLog:

@@ -23,7 +23,7 @@ BLOBS = 256
 PERIOD_S = 0.05
 """A batch follows the one before at this interval, or at once when it has been quiet for longer."""
 
-AHEAD = 1
+AHEAD = 5
 """Chunks of a stream that are read before they are asked for."""
 
 

@@ -51,7 +51,7 @@ async def connect(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """A connection that commits without waiting for the disk: what a crash takes away, the log brings back."""
     async with await AsyncConnection.connect(url, autocommit=True, application_name="headrace") as connection:
         await connection.execute(
-            "SET synchronous_commit = off; SET timezone = 'UTC'; SET client_min_messages = warning"
+            "SET synchronous_commit = off; SET jit = off; SET timezone = 'UTC'; SET client_min_messages = warning"
         )
         yield connection
 

@@ -11,6 +11,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier
+from psycopg.types.json import Json
 
 from adapters.postgres.tables import name
 from domain.log import Recorded
@@ -71,7 +72,8 @@ class Writer:
                     await connection.execute(self._deletes[rows.model, column], _columns(ids))
                 written = rows.result()
                 for start in range(0, len(written), SLICE):
-                    await connection.execute(self._upserts[rows.model], (_json(written[start : start + SLICE]),))
+                    part = Json(written[start : start + SLICE], _dumps)
+                    await connection.execute(self._upserts[rows.model], (part,))
 
     async def _load(
         self, connection: AsyncConnection[TupleRow], batch: Sequence[Recorded]
@@ -116,9 +118,9 @@ def _columns(ids: Iterable[RowId]) -> tuple[list[str], list[str]]:
     return [tenant for tenant, _ in pairs], [id for _, id in pairs]
 
 
-def _json(rows: list[Row]) -> str:
+def _dumps(rows: list[Row]) -> bytes:
     text = orjson.dumps(rows)
-    return (orjson.dumps(_clean(rows)) if b"\\u0000" in text else text).decode()
+    return orjson.dumps(_clean(rows)) if b"\\u0000" in text else text
 
 
 def _clean(value: Any) -> Any:
