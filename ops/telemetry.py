@@ -36,7 +36,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         redact,
     ]
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if human
         else structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     )

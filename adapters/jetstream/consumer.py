@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -38,9 +39,11 @@ def subscribe(broker: NatsBroker, name: str, handle: Handle, *, workers: int, bu
     one that goes to the dead letters.
     """
     stream, subject = CONSUMERS[name]
+    failures: Counter[int] = Counter()
 
     async def take(message: NatsMessage) -> None:
         raw = message.raw_message
+        sequence = raw.metadata.sequence.stream
         heart = asyncio.get_running_loop().call_later(ACK_WAIT_S / 3, lambda: hearts.append(_beat(raw)))
         hearts: list[asyncio.Task[None]] = []
         try:
@@ -49,15 +52,18 @@ def subscribe(broker: NatsBroker, name: str, handle: Handle, *, workers: int, bu
             log.warning("waiting", consumer=name, subject=raw.subject, reason=str(error))
             await raw.nak(delay=_delay(raw))
         except Exception as error:
-            log.exception("failed", consumer=name, subject=raw.subject, tries=raw.metadata.num_delivered)
-            if raw.metadata.num_delivered < TRIES:
+            failures[sequence] += 1
+            log.exception("failed", consumer=name, subject=raw.subject, tries=failures[sequence])
+            if failures[sequence] < TRIES:
                 await raw.nak(delay=_delay(raw))
             else:
                 await broker.publish(raw.data, f"dead.{name}", headers=_reason(raw, error), stream="DEAD")
                 if bury:
                     await bury(raw, error)
+                failures.pop(sequence)
                 await raw.ack()
         else:
+            failures.pop(sequence, None)
             await raw.ack()
         finally:
             heart.cancel()

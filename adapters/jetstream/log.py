@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from adapters.jetstream import codec
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
+from handlers.ports import Unavailable
 
 _DECODE: dict[str, Callable[..., Recorded]] = {EVENTS: codec.decode_commit, OUTCOMES: codec.decode_verdict}
 
@@ -27,8 +29,11 @@ class JetStreamLog:
         self._js = nc.jetstream()
 
     async def last(self, stream: str) -> int:
-        """The sequence of the stream's last message, 0 when it is empty."""
-        return int((await self._js.stream_info(stream)).state.last_seq)
+        """The sequence of the stream's last message, 0 when it is empty. Raises: Unavailable."""
+        try:
+            return int((await self._js.stream_info(stream)).state.last_seq)
+        except nats.errors.Error as error:
+            raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
 
     async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
         """As the port says; raises codec.UnknownEvent as well."""
@@ -36,13 +41,13 @@ class JetStreamLog:
         if not follow and after >= last:
             return
         arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
-        subscription = await self._js.subscribe(
-            ">",
-            stream=stream,
-            ordered_consumer=True,
-            cb=arrived.put,
-            config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1),
-        )
+        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+        try:
+            subscription = await self._js.subscribe(
+                ">", stream=stream, ordered_consumer=True, cb=arrived.put, config=start
+            )
+        except nats.errors.Error as error:
+            raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
         try:
             while follow or after < last:
                 messages = [await arrived.get()]

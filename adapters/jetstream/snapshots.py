@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
+from typing import Any, cast
 
 import nats.errors
 import orjson
@@ -28,11 +30,14 @@ class JetStreamSnapshots:
         except nats.errors.Error as error:
             raise Unavailable(f"The snapshots cannot be read: {error!r}") from error
         fields = orjson.loads(zlib.decompress(entry.value or b""))
+        if fields["shape"] != _shape(subject.noun):  # another version's: the commits say it all
+            return None
         commits = {id: (sequence, version) for id, sequence, version in fields["commits"]}
         return Taken(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits)
 
     async def put(self, subject: Subject, taken: Taken) -> None:
         fields = {
+            "shape": _shape(subject.noun),
             "snapshot": codec.encode_snapshot(taken.snapshot),
             "sequence": taken.sequence,
             "commits": [[id, *place] for id, place in taken.commits.items()],
@@ -46,3 +51,8 @@ class JetStreamSnapshots:
         if self._bucket is None:
             self._bucket = await self._nc.jetstream().key_value(SNAPSHOTS)
         return self._bucket
+
+
+def _shape(noun: str) -> list[str]:
+    """What the state of a noun is made of, as this version has it."""
+    return sorted(f"{field.name}: {field.type}" for field in dataclasses.fields(cast("Any", codec.NOUNS[noun])))
