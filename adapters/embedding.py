@@ -80,8 +80,8 @@ class LocalEmbedder:
         self._engine = engine
         self.identity = engine.identity
         self.dimension = engine.dimension
-        self._documents = _Lane(engine, window, queued)
-        self._questions = _Lane(engine, 0.0, queued)
+        self._documents = _Lane(engine, window, queued, threads=engine.threads)
+        self._questions = _Lane(engine, 0.0, queued, threads=1)
 
     async def embed(self, token_ids: TokenIds, *, urgent: bool = False) -> Vectors:
         """Raises: Busy, and ValueError for what the model cannot take."""
@@ -113,7 +113,8 @@ class _Request:
 class _Lane:
     """A queue of texts, and the thread that the model works them off in."""
 
-    def __init__(self, engine: Engine, window: float, queued: int) -> None:
+    def __init__(self, engine: Engine, window: float, queued: int, *, threads: int) -> None:
+        """`threads` is how many cores share a batch: one question is worked off sooner by one."""
         self._engine = engine
         self._window = window
         self._most = queued
@@ -122,7 +123,7 @@ class _Lane:
         self._waiting: deque[tuple[_Request, int]] = deque()
         self._open: set[_Request] = set()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "embed")
+        self._thread = ThreadPoolExecutor(1, "embed", engine.use_threads, (threads,))
         self._worker: asyncio.Task[None] | None = None
 
     async def embed(self, token_ids: TokenIds) -> Vectors:

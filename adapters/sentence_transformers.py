@@ -42,6 +42,7 @@ class Engine:
         self.longest = longest_input(folder)
         self.batch = batch or BATCH["cuda" if device.startswith("cuda") else "cpu"]
         self._torch = torch
+        self.threads = torch.get_num_threads()
         self._device = torch.device(device)
         modules: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self._modules = modules.eval()
@@ -49,6 +50,10 @@ class Engine:
         self.dimension = self._modules.get_embedding_dimension() or int(transformer.config.hidden_size)
         self._vocabulary = transformer.get_input_embeddings().num_embeddings
         self._padding = transformer.config.pad_token_id or 0
+
+    def use_threads(self, count: int) -> None:
+        """How many threads torch uses for what the calling thread asks of it."""
+        self._torch.set_num_threads(count)
 
     def check(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Raises: ValueError when the model cannot take these texts."""
