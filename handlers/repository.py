@@ -25,7 +25,7 @@ REMEMBERED = 1000
 """Latest commits whose ids a snapshot keeps, to recognise a cause that comes again."""
 
 
-RECENT = 1000
+RECENT = 200
 """Aggregates that are kept as they were after their last change: a guess, which the log confirms or refuses."""
 
 
