@@ -49,6 +49,7 @@ class Connection:
     """A NATS connection on an event loop in a thread of its own, for callers that do not await."""
 
     def __init__(self, url: str) -> None:
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -56,24 +57,39 @@ class Connection:
         self.run(set_up(self.nc.jetstream()))
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._closed:  # a subscription's thread may ask once more after it was told to stop
+            coroutine.close()
+            raise RuntimeError("The connection is closed.")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.begin(coroutine).result(timeout=60)
 
     def close(self) -> None:
-        self.run(self._end())
+        ending = self.begin(self._end())
+        self._closed = True
+        ending.result(timeout=60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     async def _end(self) -> None:
+        await self._cancel_others()
         await self.nc.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await self._cancel_others()
+        await self._loop.shutdown_asyncgens()
+
+    async def _cancel_others(self) -> None:
+        """What nats-py itself runs for the connection is left to it, as long as that is open."""
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        others = [task for task in running if self.nc.is_closed or not _is_of_nats(task)]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self._loop.shutdown_asyncgens()
+
+
+def _is_of_nats(task: asyncio.Task[Any]) -> bool:
+    return str(getattr(task.get_coro(), "__qualname__", "")).startswith(("Client.", "Subscription."))
 
 
 class JetStreamAggregateRecorder(AggregateRecorder):
