@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import nats.errors
 import numpy as np
@@ -62,8 +62,6 @@ _DIMENSION = "Headrace-Dimension"
 _DURATION = "Headrace-Duration-Ms"
 
 TokenIds = Sequence[Sequence[int]]
-
-T = TypeVar("T")
 
 
 class Busy(Unavailable):
@@ -385,8 +383,3 @@ class NatsEmbedder:
                 if self._nc.is_closed:
                     return
                 await asyncio.sleep(0.2)
-
-    def _known(self, value: T | None) -> T:
-        if value is None:
-            raise Unavailable(f"No embedding service has answered on {self._subject} yet.")
-        return value

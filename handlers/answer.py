@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -20,12 +20,9 @@ from handlers.ports import ChatModels, ChatRequest, Commit, Live, Metadata, Mode
 from handlers.prompt import Prompt, build_prompt
 from handlers.repository import Repository
 from handlers.retrieve import Retrieve, Retrieved
+from handlers.steps import Ended, step
 
 log = structlog.get_logger(__name__)
-
-
-class Ended(Exception):
-    """The message needs no more work: another worker brought it to its end, or the conversation was deleted."""
 
 
 class Answer:
@@ -199,22 +196,11 @@ class _Turn:
 
     async def step(self, name: str, verb: Callable[[Conversation, datetime], None]) -> None:
         """Put a step on record. Raises: Ended when the message takes no more, Unavailable."""
-        at = datetime.now(UTC)
-        ended = False
-
-        def decide(conversation: Conversation | None) -> Conversation:
-            nonlocal ended, name
-            assert conversation is not None
-            ended = conversation.ended(self.message)
-            verb(conversation, at)
-            return conversation
-
         attempt = "" if name == "begin" else self.state["attempt"]
-        id = commit_id(self.metadata.id, f"{self.message}:{name}:{attempt}")
-        change = await self._repository.change(Conversation, self.id, self.metadata.caused(id), decide)
-        self.conversation = change.aggregate
-        if ended or self.conversation.deleted:
-            raise Ended
+        metadata = self.metadata.caused(commit_id(self.metadata.id, f"{self.message}:{name}:{attempt}"))
+        self.conversation = await step(
+            self._repository, Conversation, self.id, metadata, lambda known: known.ended(self.message), verb
+        )
 
 
 async def _unless(stop: asyncio.Event, speaking: Coroutine[Any, Any, None]) -> None:

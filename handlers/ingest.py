@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -28,15 +28,12 @@ from handlers.ports import (
     commit_id,
 )
 from handlers.repository import Repository
+from handlers.steps import Ended, step
 
 log = structlog.get_logger(__name__)
 
 SLICE = 128
 """Segments that are embedded, indexed and put on record together."""
-
-
-class Ended(Exception):
-    """The document needs no more work: it was deleted meanwhile, or another worker brought it to its end."""
 
 
 class Ingest:
@@ -160,21 +157,11 @@ class _Work:
 
     async def step(self, name: str, verb: Callable[[Document, datetime], None]) -> None:
         """Put a step on record. Raises: Ended when the document takes no more, Unavailable."""
-        at = datetime.now(UTC)
-        ended = False
-
-        def decide(document: Document | None) -> Document:
-            nonlocal ended
-            assert document is not None
-            ended = document.ended
-            verb(document, at)
-            return document
-
-        id = commit_id(self.metadata.id, f"{self.document.id}:{name}:{self.document.attempt}")
-        change = await self._repository.change(Document, self.document.id, self.metadata.caused(id), decide)
-        self.document = change.aggregate
-        if ended or self.document.deleted:
-            raise Ended
+        cause = commit_id(self.metadata.id, f"{self.document.id}:{name}:{self.document.attempt}")
+        metadata = self.metadata.caused(cause)
+        self.document = await step(
+            self._repository, Document, self.document.id, metadata, lambda known: known.ended, verb
+        )
 
     async def fail(self, code: str, reason: str) -> None:
         stage = self.stage

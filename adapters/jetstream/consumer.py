@@ -13,7 +13,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
 from nats.aio.msg import Msg
 
-from adapters.jetstream.streams import ACK_WAIT_S, CONSUMERS, consumer_config
+from adapters.jetstream.streams import ACK_WAIT_S, CONSUMERS, DEAD, consumer_config
 from handlers.ports import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ def subscribe(broker: NatsBroker, name: str, handle: Handle, *, workers: int, bu
             if failures[sequence] < TRIES:
                 await raw.nak(delay=_delay(raw))
             else:
-                await broker.publish(raw.data, f"dead.{name}", headers=_reason(raw, error), stream="DEAD")
+                await broker.publish(raw.data, f"dead.{name}", headers=_reason(raw, error), stream=DEAD)
                 if bury:
                     await bury(raw, error)
                 failures.pop(sequence)

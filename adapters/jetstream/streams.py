@@ -29,9 +29,6 @@ DEAD = "DEAD"
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
 
-MAX_PAYLOAD = 8 * 1024 * 1024
-"""Bytes that one message may have; a larger blob travels in pieces."""
-
 DUPLICATE_WINDOW_S = 300.0
 """For so long COMMANDS itself drops a command that is sent again."""
 

@@ -1,0 +1,42 @@
+"""Puts a step of long work on record, and notices that the work is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from domain.aggregate import Aggregate
+from handlers.ports import Metadata
+from handlers.repository import Repository
+
+A = TypeVar("A", bound=Aggregate)
+
+
+class Ended(Exception):
+    """No more work is needed: another worker brought it to its end, or what it is about was deleted."""
+
+
+async def step(
+    repository: Repository,
+    kind: type[A],
+    id: str,
+    metadata: Metadata,
+    is_over: Callable[[A], bool],
+    verb: Callable[[A, datetime], None],
+) -> A:
+    """The aggregate after the step. Raises: Ended when it takes no more, Unavailable."""
+    at = datetime.now(UTC)
+    over = False
+
+    def decide(aggregate: A | None) -> A:
+        nonlocal over
+        assert aggregate is not None
+        over = is_over(aggregate)
+        verb(aggregate, at)
+        return aggregate
+
+    aggregate = (await repository.change(kind, id, metadata, decide)).aggregate
+    if over or aggregate.deleted:
+        raise Ended
+    return aggregate
