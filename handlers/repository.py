@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from domain.aggregate import Aggregate, Rejection, Snapshot
+from domain.aggregate import Aggregate, Snapshot
 from domain.log import EVENTS
 from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Snapshots, Subject, Taken, Unavailable
 
@@ -63,11 +63,12 @@ class Repository:
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it stands, or None when there is none."""
-        return (await self._load(kind, Subject(tenant, kind.TOPIC, id))).aggregate
+        return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
 
     async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
         """The change that was committed under `metadata.id` before, or None."""
-        return (await self._load(kind, Subject(metadata.tenant, kind.TOPIC, id))).change(metadata.id)
+        subject = Subject(metadata.tenant, kind.TOPIC, id)
+        return (await self._load(kind, subject, certain=True)).change(metadata.id)
 
     async def change(
         self, kind: type[A], id: str, metadata: Metadata, decide: Callable[[A | None], A], *, new: bool = False
@@ -75,35 +76,39 @@ class Repository:
         """Commit what `decide` does to the aggregate, under `metadata.id`: the same id again changes nothing.
 
         `new` says that there is hardly an aggregate yet, which saves a look. Changes of one aggregate by this process
-        take turns; other processes are noticed by the expected sequence.
+        take turns; other processes are noticed by the expected sequence. What `decide` refuses, or finds done, is
+        believed only of the aggregate as it certainly stands.
         Raises: what `decide` raises, Unavailable.
         """
         subject = Subject(metadata.tenant, kind.TOPIC, id)
         async with self._turns.setdefault(subject, asyncio.Lock()):
             guess: Loaded[A] | None = Loaded() if new else self._recent.pop(subject, None)
             for attempt in range(TRIES):
-                loaded = guess or await self._load(kind, subject)
+                certain = attempt > 0
+                loaded = guess or await self._load(kind, subject, certain=certain)
+                guess = None
                 try:
-                    if change := await self._commit(subject, loaded, metadata, decide, sure=guess is None):
+                    if change := await self._commit(subject, loaded, metadata, decide, certain=certain):
                         return change
-                except Rejection:
-                    if guess is None:
-                        raise
                 except Conflict:
                     await asyncio.sleep(random.uniform(0.0, 0.01) * 2**attempt)
-                guess = None
+                except Unavailable:
+                    raise
+                except Exception:
+                    if certain:
+                        raise
         raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
 
     async def _commit(
-        self, subject: Subject, loaded: Loaded[A], metadata: Metadata, decide: Callable[[A | None], A], *, sure: bool
+        self, subject: Subject, loaded: Loaded[A], metadata: Metadata, decide: Callable[[A | None], A], *, certain: bool
     ) -> Change[A] | None:
-        """The change, once it is committed; None when there is nothing to commit to what is but a guess."""
+        """The change, once it is committed; None when there is nothing to commit to what may not be so."""
         if known := loaded.change(metadata.id):
             return known
         aggregate = decide(loaded.aggregate)
         events = aggregate.pending()
         if not events:
-            return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if sure else None
+            return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if certain else None
         position = await self._store.append(subject, events, metadata, loaded.sequence)
         loaded.aggregate, loaded.sequence = aggregate, position.sequence
         loaded.commits[metadata.id] = (position.sequence, aggregate.version)
@@ -115,7 +120,12 @@ class Repository:
             del self._recent[next(iter(self._recent))]
         return Change(aggregate, position, aggregate.version)
 
-    async def _load(self, kind: type[A], subject: Subject) -> Loaded[A]:
+    async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
+        """The aggregate as it stands; as it lately stood, where that need not be `certain`."""
+        loaded: Loaded[A] = await self._read(subject)
+        return _fold(loaded, await self._store.rest(subject, after=loaded.sequence)) if certain else loaded
+
+    async def _read(self, subject: Subject) -> Loaded[A]:
         commits = await self._store.load(subject, limit=SNAPSHOT_EVERY + 1)
         if len(commits) <= SNAPSHOT_EVERY:
             return _fold(Loaded(), commits)

@@ -2,66 +2,87 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import nats.errors
 import orjson
 from nats.aio.client import Client
-from nats.js.object_store import ObjectStore
 
-from adapters.jetstream.direct import DirectReader
+from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import BLOBS
 from handlers.ports import Unavailable
 
 _STREAM = f"OBJ_{BLOBS}"
+_CHUNK = 128 * 2**10
 
 
 class JetStreamBlobs:
+    """Reads and writes what every client of the object store does. The library's own `put` takes old chunks out, which
+    not everyone may, and its `get` makes a consumer for each object, of which a stream can have only so many."""
+
     def __init__(self, nc: Client, *, timeout_s: float = 60.0) -> None:
-        self._nc = nc
-        self._timeout = timeout_s
+        self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
-        self._store: ObjectStore | None = None
 
     async def put(self, tenant: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         if await self.size(tenant, digest) is None:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await (await self._open()).put(f"{tenant}/{digest}", data)
-            except (TimeoutError, nats.errors.Error) as error:
-                raise _away(error) from error
+            await self.write(tenant, digest, data)
         return digest
 
+    async def write(self, tenant: str, digest: str, data: bytes) -> None:
+        """Store the bytes of this digest, in place of those that are there."""
+        try:
+            await self._store(f"{tenant}/{digest}", data)
+        except nats.errors.Error as error:
+            raise Unavailable(f"The object store does not answer: {error!r}") from error
+
     async def get(self, tenant: str, digest: str) -> bytes:
-        # The object store's own `get` makes a consumer for each object, and a stream can have only so many.
-        info = await self._info(tenant, digest)
+        info = await self._info(f"{tenant}/{digest}")
         if info is None:
             raise KeyError(digest)
-        pieces = await self._reader.messages(_STREAM, f"$O.{BLOBS}.C.{info['nuid']}")
+        subject = f"$O.{BLOBS}.C.{info['nuid']}"
+        pieces = await self._reader.messages(_STREAM, subject)
+        if len(pieces) < info["chunks"]:
+            pieces += await self._reader.rest(_STREAM, subject, after=sequence(pieces[-1]) if pieces else 0)
         data = b"".join(piece.data for piece in pieces)
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"The bytes of blob {digest} have changed.")
         return data
 
     async def size(self, tenant: str, digest: str) -> int | None:
-        info = await self._info(tenant, digest)
+        info = await self._info(f"{tenant}/{digest}")
         return None if info is None else int(info["size"])
 
-    async def _info(self, tenant: str, digest: str) -> dict[str, Any] | None:
+    async def _info(self, name: str) -> dict[str, Any] | None:
         """What the object store says of a blob."""
-        name = base64.urlsafe_b64encode(f"{tenant}/{digest}".encode()).decode()
-        found = await self._reader.messages(_STREAM, f"$O.{BLOBS}.M.{name}", limit=1)
-        return orjson.loads(found[0].data) if found else None
+        subject = _meta(name)
+        found = await self._reader.messages(_STREAM, subject, limit=1) or await self._reader.rest(_STREAM, subject)
+        info = orjson.loads(found[-1].data) if found else {"deleted": True}
+        return None if info.get("deleted") else info
 
-    async def _open(self) -> ObjectStore:
-        if self._store is None:
-            self._store = await self._nc.jetstream().object_store(BLOBS)
-        return self._store
+    async def _store(self, name: str, data: bytes) -> None:
+        """Put an object as every client of the object store reads it."""
+        nuid = uuid4().hex
+        starts = range(0, len(data), _CHUNK)
+        for start in starts:
+            await self._js.publish(f"$O.{BLOBS}.C.{nuid}", data[start : start + _CHUNK], stream=_STREAM)
+        info = {
+            "name": name,
+            "bucket": BLOBS,
+            "nuid": nuid,
+            "size": len(data),
+            "chunks": len(starts),
+            "mtime": datetime.now(UTC).isoformat(),
+            "digest": f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}",
+            "options": {"max_chunk_size": _CHUNK},
+        }
+        await self._js.publish(_meta(name), orjson.dumps(info), stream=_STREAM, headers={"Nats-Rollup": "sub"})
 
 
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"The object store does not answer: {error!r}")
+def _meta(name: str) -> str:
+    return f"$O.{BLOBS}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"

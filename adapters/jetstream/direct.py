@@ -1,9 +1,13 @@
-"""Reads the messages of a subject straight from a stream, many at a time and without a consumer."""
+"""Reads the messages of a subject straight from a stream, without a consumer: quickly, or as they are for certain."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import time
+from contextlib import suppress
+from typing import Any, cast
 
 import nats.errors
 import orjson
@@ -13,15 +17,32 @@ from nats.aio.msg import Msg
 from handlers.ports import Unavailable
 
 _BATCH = 1000
+_NO_MESSAGE = 10037
+
+_PATIENCE_S = 2.0
+"""With a server that says nothing."""
+
+_LEASE_S = 3.0
+"""Followers wait for 4 s at least before they elect another leader."""
+
+
+def alone(nc: Client) -> bool:
+    """The server keeps the streams itself and with no other: what it has acknowledged, it serves."""
+    info = nc._server_info
+    return bool(info.get("jetstream")) and not info.get("cluster")
+
+
+def sequence(message: Msg) -> int:
+    return int((message.headers or {})["Nats-Sequence"])
 
 
 class DirectReader:
-    """What it reads may lag behind the last write, and has its place in the headers `Nats-Subject`, `Nats-Sequence` and
-    `Nats-Time-Stamp`."""
+    """What it reads has its place in the headers `Nats-Subject`, `Nats-Sequence` and `Nats-Time-Stamp`."""
 
     def __init__(self, nc: Client, *, timeout_s: float) -> None:
         self._nc = nc
         self._timeout = timeout_s
+        self._led_until: dict[str, float] = {}
         self._inbox = nc.new_inbox()
         self._tokens = itertools.count()
         self._waiting: dict[str, _Batch] = {}
@@ -30,7 +51,8 @@ class DirectReader:
     async def messages(self, stream: str, subject: str, *, after: int = 0, limit: int | None = None) -> list[Msg]:
         """The first `limit` messages of a subject whose sequence is greater than `after`, in order.
 
-        Raises: Unavailable.
+        Any server of a cluster answers, and may lag behind the last write: what is missing is at the end. Raises:
+        Unavailable.
         """
         found: list[Msg] = []
         while True:
@@ -39,27 +61,117 @@ class DirectReader:
             found += batch.messages
             if not batch.pending or not batch.messages or len(found) == limit:
                 return found
-            after = int((found[-1].headers or {})["Nats-Sequence"])
+            after = sequence(found[-1])
+
+    async def rest(self, stream: str, subject: str, *, after: int = 0) -> list[Msg]:
+        """The messages of a subject whose sequence is greater than `after`, from the stream's leader, which never lags;
+        none of a server that is alone, which never lags either.
+
+        Raises: Unavailable.
+        """
+        found: list[Msg] = []
+        while not alone(self._nc):
+            message = await self._of_leader(stream, {"seq": after + 1, "next_by_subj": subject})
+            if message is None:
+                break
+            found.append(message)
+            after = sequence(message)
+        return found
+
+    async def last(self, stream: str, subject: str) -> Msg | None:
+        """The last message of a subject, from the stream's leader. Raises: Unavailable."""
+        return await self._of_leader(stream, {"last_by_subj": subject})
+
+    async def at(self, stream: str, sequence: int) -> Msg | None:
+        """The message of a sequence, from the stream's leader. Raises: Unavailable."""
+        return await self._of_leader(stream, {"seq": sequence})
+
+    async def _of_leader(self, stream: str, request: dict[str, object]) -> Msg | None:
+        response = await self._ask(f"STREAM.MSG.GET.{stream}", request)
+        while not alone(self._nc) and time.monotonic() > self._led_until.get(stream, 0.0):
+            self._led_until[stream] = await self._lease(stream)
+            response = await self._ask(f"STREAM.MSG.GET.{stream}", request)
+        if refusal := response.get("error"):
+            if refusal.get("err_code") == _NO_MESSAGE:
+                return None
+            raise Unavailable(f"{stream} cannot be read: {refusal.get('description')}")
+        found = response["message"]
+        headers = await self._nc._process_headers(base64.b64decode(found.get("hdrs", "")))
+        place = {
+            "Nats-Subject": found["subject"],
+            "Nats-Sequence": str(found["seq"]),
+            "Nats-Time-Stamp": found["time"],
+        }
+        return Msg(
+            self._nc, found["subject"], "", base64.b64decode(found.get("data", "")), {**(headers or {}), **place}
+        )
+
+    async def _lease(self, stream: str) -> float:
+        """Until when nobody else leads the stream: most of its servers have heard from the leader lately.
+
+        A leader that slept, or was cut off, goes on answering for a while. Raises: Unavailable.
+        """
+        asked = time.monotonic()
+        info = await self._ask(f"STREAM.INFO.{stream}", {})
+        if refusal := info.get("error"):
+            raise Unavailable(f"{stream} cannot be read: {refusal.get('description')}")
+        peers = (info.get("cluster") or {}).get("replicas") or []
+        silent: float = sorted([0.0, *(peer["active"] / 1e9 for peer in peers)])[(1 + len(peers)) // 2]
+        until = asked - silent + _LEASE_S
+        if until < time.monotonic():
+            raise Unavailable(f"The leader of {stream} has not heard from the others for {silent:.1f} s.")
+        return until
+
+    async def _ask(self, api: str, request: dict[str, object]) -> dict[str, Any]:
+        """What the leader says; asked again and again, as one that dies says nothing, and the next only what it hears.
+
+        Raises: Unavailable.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            left = max(0.001, deadline - time.monotonic())
+            try:
+                reply = await self._nc.request(f"$JS.API.{api}", orjson.dumps(request), min(left, _PATIENCE_S))
+                return cast("dict[str, Any]", orjson.loads(reply.data))
+            except nats.errors.Error as error:
+                if left <= _PATIENCE_S or not isinstance(error, nats.errors.TimeoutError):
+                    raise Unavailable(f"NATS does not answer, or there is no leader for {api}: {error!r}") from error
 
     async def _batch(self, stream: str, request: dict[str, object]) -> _Batch:
-        """One request: the server sends the messages one by one and ends with a status."""
+        """One request: the server sends the messages one by one and ends with a status.
+
+        Who says nothing may hang, and another is asked: which one answers is the servers' choice.
+        """
         if not self._subscribed:
             self._subscribed = True
             await self._nc.subscribe(f"{self._inbox}.*", cb=self._collect)
+        deadline = time.monotonic() + self._timeout
+        batch = None
+        while batch is None:
+            batch = await self._once(stream, request, deadline)
+        if batch.status == "503":
+            raise Unavailable(f"NATS has no stream {stream}, or it has no leader.")
+        if batch.status not in ("204", "404"):
+            raise Unavailable(f"{stream} cannot be read: status {batch.status}")
+        return batch
+
+    async def _once(self, stream: str, request: dict[str, object], deadline: float) -> _Batch | None:
+        """None when nothing came, and there is time to ask again."""
         token = str(next(self._tokens))
         batch = self._waiting[token] = _Batch()
         try:
             to = f"$JS.API.DIRECT.GET.{stream}"
             await self._nc.publish(to, orjson.dumps(request), reply=f"{self._inbox}.{token}")
-            await asyncio.wait_for(batch.ended.wait(), self._timeout)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(batch.ended.wait(), min(_PATIENCE_S, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            if not batch.ended.is_set() and not batch.messages and left > 0:
+                return None
+            await asyncio.wait_for(batch.ended.wait(), left)
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         finally:
             del self._waiting[token]
-        if batch.status == "503":
-            raise Unavailable(f"NATS has no stream {stream}, or it has no leader.")
-        if batch.status not in ("204", "404"):
-            raise Unavailable(f"{stream} cannot be read: status {batch.status}")
         return batch
 
     async def _collect(self, message: Msg) -> None:

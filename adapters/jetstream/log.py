@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from adapters.jetstream import codec
+from adapters.jetstream.bulk import Stored, bulk
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from handlers.ports import Unavailable
 
@@ -21,6 +25,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BATCH = 1000
 _AHEAD = 10 * _BATCH
+
+_SILENCE_S = 2.0
+"""After so long without a message it is asked whether there is one."""
 
 
 class JetStreamLog:
@@ -37,9 +44,34 @@ class JetStreamLog:
 
     async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
         """As the port says; raises codec.UnknownEvent as well."""
+        async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
+            async for messages in chunks:
+                yield [recorded(stream, message) for message in messages]
+
+    async def messages(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Msg | Stored]]:
+        """What `read` reads, as it is stored."""
         last = await self.last(stream)
-        if not follow and after >= last:
-            return
+        if not follow:
+            try:
+                async with aclosing(bulk(self._nc, stream, after, last)) as chunks:
+                    async for chunk in chunks:
+                        after = position(stream, chunk[-1]).sequence
+                        yield chunk
+            except Unavailable:
+                if not await ends(self._js, stream, after):
+                    raise
+        while follow and await self._reaches(stream, after):
+            async with self._consumer(stream, after) as arrived:
+                while first := await self._next(stream, after, arrived):
+                    messages = [first]
+                    while len(messages) < _BATCH and not arrived.empty():
+                        messages.append(arrived.get_nowait())
+                    after = position(stream, messages[-1]).sequence
+                    yield messages
+
+    @asynccontextmanager
+    async def _consumer(self, stream: str, after: int) -> AsyncGenerator[asyncio.Queue[Msg]]:
+        """What comes after a sequence, as it arrives. Raises: Unavailable."""
         arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
         start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
         try:
@@ -49,19 +81,55 @@ class JetStreamLog:
         except nats.errors.Error as error:
             raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
         try:
-            while follow or after < last:
-                messages = [await arrived.get()]
-                while len(messages) < _BATCH and not arrived.empty():
-                    messages.append(arrived.get_nowait())
-                batch = [_recorded(stream, message) for message in messages]
-                after = batch[-1].position.sequence
-                yield batch
+            yield arrived
         finally:
-            await subscription.unsubscribe()
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _next(self, stream: str, after: int, arrived: asyncio.Queue[Msg]) -> Msg | None:
+        """The message after a sequence, once there is one; None when there is and does not come: the consumer went with
+        its server, and the client may not have noticed. Raises: Unavailable."""
+        waiting = False
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    return await arrived.get()
+            except TimeoutError:
+                if waiting:
+                    return None
+                waiting = await self.last(stream) != after
+
+    async def _reaches(self, stream: str, after: int) -> bool:
+        """Whether the stream is as long as this, or will be once a new leader has caught up."""
+        for _ in range(3):
+            if await self.last(stream) >= after:
+                return True
+            await asyncio.sleep(_SILENCE_S)
+        return False
 
 
-def _recorded(stream: str, message: Msg) -> Recorded:
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">") -> bool:
+    """No message comes after a sequence, though the stream may say so: its last were deleted, or a disk has lost them.
+
+    Raises: Unavailable.
+    """
+    try:
+        await js.get_msg(stream, after + 1, subject=subject, next=True)
+    except NotFoundError:
+        return True
+    except nats.errors.Error as error:
+        raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
+    return False
+
+
+def recorded(stream: str, message: Msg | Stored) -> Recorded:
+    """What a message of the stream says. Raises: codec.UnknownEvent, and whatever a broken one leads to."""
     place = message.reply.split(".")
     at = _EPOCH + timedelta(microseconds=int(place[-2]) // 1000)
     return _DECODE[stream](message.subject, message.data, message.headers or {}, Position(stream, int(place[-4])), at)
+
+
+def position(stream: str, message: Msg | Stored) -> Position:
+    """Where a message that a consumer delivered stands."""
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+    return Position(stream, int(message.reply.split(".")[-4]))

@@ -42,6 +42,23 @@ async def test_the_same_bytes_are_stored_once(nc: Client, blobs: Blobs, tenant: 
     assert (after.last_seq, after.bytes) == (before.last_seq, before.bytes)
 
 
+async def test_any_client_of_the_object_store_reads_it(nc: Client, blobs: Blobs, tenant: str) -> None:
+    data = os.urandom(300_000)
+    digest = await blobs.put(tenant, data)
+    bucket = await nc.jetstream().object_store(BLOBS)
+    found = await bucket.get(f"{tenant}/{digest}")
+    assert found.data == data
+    assert (found.info.size, found.info.chunks, found.info.deleted) == (len(data), 3, False)
+
+
+async def test_a_blob_that_was_deleted_is_missing_and_can_be_put_again(nc: Client, blobs: Blobs, tenant: str) -> None:
+    digest = await blobs.put(tenant, b"secret")
+    await (await nc.jetstream().object_store(BLOBS)).delete(f"{tenant}/{digest}")
+    assert await blobs.size(tenant, digest) is None
+    assert await blobs.put(tenant, b"secret") == digest
+    assert await blobs.get(tenant, digest) == b"secret"
+
+
 async def test_what_is_missing_is_a_key_error(blobs: Blobs, tenant: str) -> None:
     missing = "0" * 64
     with pytest.raises(KeyError, match=missing):

@@ -197,6 +197,76 @@ async def test_other_processes_are_noticed(nc: Client, tenant: str) -> None:
     assert len(whole.messages) == 30
 
 
+class Lagging(JetStreamEventStore):
+    """A store whose quick reads are of some server that has not heard of the newest commits."""
+
+    def __init__(self, nc: Client, lag: int) -> None:
+        super().__init__(nc)
+        self.lag = lag
+
+    async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
+        known = await super().load(subject)
+        return [commit for commit in known[: len(known) - self.lag] if commit.position.sequence > after][:limit]
+
+    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
+        return await super().load(subject, after=after)
+
+
+async def test_what_a_lagging_server_does_not_know_is_there(nc: Client, tenant: str, repository: Repository) -> None:
+    id, cause = new_id(), caused(tenant)
+    made = await repository.change(Dataset, id, cause, make(id))
+    lagging = Repository(Lagging(nc, 1), JetStreamSnapshots(nc))
+    found = await lagging.get(Dataset, tenant, id)
+    assert found is not None
+    done = await lagging.done(Dataset, id, cause)
+    assert done is not None
+    assert done.position == made.position
+    assert (await lagging.change(Dataset, id, cause, remove)).position == made.position
+
+
+async def test_a_refusal_of_what_is_past_is_not_believed(nc: Client, tenant: str, repository: Repository) -> None:
+    """Nor is anything else that goes wrong with it."""
+    for wrong in (Rejection("not_found", "There is none.", "dataset"), KeyError("dataset")):
+        id = new_id()
+        await repository.change(Dataset, id, caused(tenant), make(id))
+
+        def decide(known: Dataset | None, wrong: Exception = wrong) -> Dataset:
+            if known is None:
+                raise wrong
+            return remove(known)
+
+        change = await Repository(Lagging(nc, 1), JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), decide)
+        assert (change.version, change.aggregate.deleted) == (2, True)
+
+
+async def test_that_nothing_changes_is_not_believed_of_what_is_past(
+    nc: Client, tenant: str, repository: Repository
+) -> None:
+    id = new_id()
+
+    def rename(name: str) -> Callable[[Conversation | None], Conversation]:
+        def decide(talk: Conversation | None) -> Conversation:
+            talk = talk or Conversation.start(id, NOW, app=id, user="ada", name="Old")
+            talk.rename(NOW, name=name)
+            return talk
+
+        return decide
+
+    for name in ("Old", "New"):
+        await repository.change(Conversation, id, caused(tenant), rename(name))
+    lagging = Repository(Lagging(nc, 1), JetStreamSnapshots(nc))
+    change = await lagging.change(Conversation, id, caused(tenant), rename("Old"))
+    assert (change.version, change.aggregate.name) == (3, "Old")
+
+
+async def test_a_refusal_that_stands_is_given(nc: Client, tenant: str) -> None:
+    def decide(known: Dataset | None) -> Dataset:
+        raise Rejection("not_found", "There is none.", "dataset")
+
+    with pytest.raises(Rejection, match="There is none"):
+        await Repository(Lagging(nc, 1), JetStreamSnapshots(nc)).change(Dataset, new_id(), caused(tenant), decide)
+
+
 async def test_a_long_one_is_loaded_from_its_snapshot(nc: Client, tenant: str) -> None:
     store = Interrupted(nc, others=0)
     talk = Talk(Repository(store, JetStreamSnapshots(nc)), tenant)

@@ -1,0 +1,155 @@
+"""All of a stream up to a message, in a third of the time that the client takes for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, NamedTuple
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from handlers.ports import Unavailable
+
+_ASKED = 1000
+_AHEAD = 5
+"""Requests of so many messages that are open at a time."""
+
+_SILENCE_S = 5.0
+
+_NOBODY = b"NATS/1.0 503"
+_REFUSED = 250
+"""Requests that nobody hears are sent so often, for 5 s."""
+
+_process = Client._process_msg
+
+
+class Stored(NamedTuple):
+    """A message, with the names that the client's own have."""
+
+    subject: str
+    reply: str
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class Headers(Mapping[str, str]):
+    """Headers that are read when somebody asks for one; hardly anybody does."""
+
+    __slots__ = ("_found", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._found: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._found is None:
+            lines = self._raw.decode(errors="replace").split("\r\n")
+            pairs = [line.partition(":") for line in lines[1:] if line]
+            self._found = {name: value.strip() for name, _, value in pairs}
+        return self._found
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.encode() in self._raw and name in self._all()
+
+    def __bool__(self) -> bool:
+        return bool(self._raw)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+async def _process_or_hand_over(self: Client, sid: int, *parts: Any) -> None:
+    take = getattr(self._subs.get(sid), "take", None)
+    if take:
+        take(parts)
+    else:
+        await _process(self, sid, *parts)
+
+
+Client._process_msg = _process_or_hand_over  # type: ignore[method-assign, assignment]
+
+
+async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:
+    """What comes after a sequence, in order, as it arrives, until that of sequence `last` has. Raises: Unavailable."""
+    while after < last:
+        began = after
+        async with aclosing(_of_one_consumer(nc, stream, after, last)) as chunks:
+            async for messages in chunks:
+                after = _sequence(messages[-1])
+                yield messages
+        if after == began:
+            raise Unavailable(f"Stream {stream} does not give what comes after {after}.")
+
+
+async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:
+    """Ends early when the consumer falls silent: it went with its server."""
+    arrived: list[tuple[bytes, bytes, bytes, bytes]] = []
+    ready = asyncio.Event()
+
+    def take(parts: tuple[bytes, bytes, bytes, bytes]) -> None:
+        if parts[1]:  # what has no reply subject is a status
+            arrived.append(parts)
+            ready.set()
+        elif parts[3] and bytes(parts[3]).startswith(_NOBODY):
+            ready.set()
+
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    try:
+        subscription.take = take  # type: ignore[attr-defined]
+        next_of = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{await _consumer(nc, stream, after)}"
+        asked, refused = after, 0
+        while after < last:
+            while asked < min(last, after + _AHEAD * _ASKED):
+                await nc.publish(next_of, orjson.dumps({"batch": _ASKED}), reply=inbox)
+                asked += _ASKED
+            await asyncio.wait_for(ready.wait(), _SILENCE_S)
+            ready.clear()
+            if not arrived:  # the consumer was made on another server, and ours has not heard of it yet
+                if (refused := refused + 1) > _REFUSED:
+                    return
+                await asyncio.sleep(0.02)
+                asked = after
+                continue
+            messages, arrived[:] = [_stored(*parts) for parts in arrived], []
+            after = _sequence(messages[-1])
+            yield messages
+    except TimeoutError:
+        pass
+    except nats.errors.Error as error:
+        raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
+    finally:
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+def _sequence(message: Stored) -> int:
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+    return int(message.reply.split(".")[-4])
+
+
+async def _consumer(nc: Client, stream: str, after: int) -> str:
+    """The name of a new consumer, which goes when nobody asks it for anything."""
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=after + 1,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=2 * _SILENCE_S,
+        mem_storage=True,
+        num_replicas=1,
+    )
+    return (await nc.jetstream().add_consumer(stream, config)).name
+
+
+def _stored(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> Stored:
+    return Stored(subject.decode(errors="replace"), reply.decode(), Headers(headers or b""), data)
