@@ -304,6 +304,11 @@ class NatsEmbedder:
             raise Unavailable(f"No embedding service has answered on {self._subject} yet.")
         return self._dimension
 
+    async def known(self) -> None:
+        """Wait until identity and dimension are known. Raises: Unavailable."""
+        await asyncio.wait([self._asking], timeout=self._patience)
+        _ = self.identity, self.dimension
+
     async def embed(self, token_ids: TokenIds, *, urgent: bool = False) -> Vectors:
         deadline = asyncio.get_running_loop().time() + self._patience
         await asyncio.wait([self._asking], timeout=self._patience)

@@ -68,15 +68,6 @@ def longest_input(model: Path) -> int:
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=512)
 
 
-def dimension(model: Path) -> int:
-    """How many numbers a vector of the model has. Raises: ValueError when its files do not say."""
-    pooling = _json(model / "1_Pooling" / "config.json")
-    size = pooling.get("word_embedding_dimension") or _json(model / "config.json").get("hidden_size")
-    if not isinstance(size, int):
-        raise ValueError(f"The files of the embedding model in {model} do not say how long its vectors are.")
-    return size
-
-
 def _positions(config: dict[str, Any]) -> int | None:
     """The RoBERTa family counts positions from the padding's on."""
     positions = config.get("max_position_embeddings")

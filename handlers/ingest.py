@@ -10,18 +10,18 @@ from datetime import datetime
 import structlog
 
 from domain.dataset import Dataset
-from domain.document import Document, segment_id
-from domain.segments import Segment, decode_segments, encode_segments
+from domain.document import Document
+from domain.segments import encode_segments
+from handlers.embed import Cut, Embed
 from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import (
     Blobs,
     Commit,
-    Embedder,
-    Entry,
+    Embedding,
+    EmbeddingModels,
     Extractor,
     Index,
     Metadata,
-    Segmenter,
     Text,
     Unavailable,
     Unreadable,
@@ -43,16 +43,16 @@ class Ingest:
         calls: ModelCalls,
         blobs: Blobs,
         extractor: Extractor,
-        segmenter: Segmenter,
-        embedder: Embedder,
+        models: EmbeddingModels,
+        embed: Embed,
         index: Index,
     ) -> None:
         self._repository = repository
         self._calls = calls
         self._blobs = blobs
         self._extractor = extractor
-        self._segmenter = segmenter
-        self._embedder = embedder
+        self._models = models
+        self._embed = embed
         self._index = index
 
     async def __call__(self, commit: Commit) -> None:
@@ -68,19 +68,20 @@ class Ingest:
         with suppress(Ended):
             if dataset is None or dataset.deleted:
                 await work.step("delete", lambda document, at: document.delete(at))
-            await self._ingest(work)
+                return
+            await self._ingest(work, dataset)
 
-    async def _ingest(self, work: _Work) -> None:
-        segments = await self._known_segments(work)
-        work.stage = "indexing" if segments else "parsing"
+    async def _ingest(self, work: _Work, dataset: Dataset) -> None:
+        cut = await self._known_cut(work)
+        work.stage = "indexing" if cut else "parsing"
         await work.step("start", lambda document, at: document.start(at, stage=work.stage))
         try:
-            if not segments:
-                segments = await self._split(work, await self._extract(work))
+            if not cut:
+                cut = await self._split(work, dataset, await self._extract(work))
             work.stage = "indexing"
             await self._calls.lose(work.cause, f"embed:{work.document.done}")
-            while work.document.done < len(segments):
-                await self._index_slice(work, segments)
+            while work.document.done < len(cut.segments):
+                await self._index_slice(work, dataset, cut)
         except (Ended, Unavailable):
             raise
         except Unreadable as error:
@@ -89,12 +90,16 @@ class Ingest:
             log.exception("ingest failed", document=work.document.id, stage=work.stage)
             await work.fail("internal_error", f"{type(error).__name__}: {error}")
 
-    async def _known_segments(self, work: _Work) -> list[Segment]:
-        """The segments of an earlier attempt, if they were cut for the model in use."""
-        if work.document.segments is None:
-            return []
-        model, segments = decode_segments(await self._blobs.get(work.tenant, work.document.segments))
-        return segments if model == self._segmenter.model else []
+    async def _known_cut(self, work: _Work) -> Cut | None:
+        """The segments of an earlier attempt."""
+        digest = work.document.segments
+        return await Cut.read(self._blobs, work.tenant, digest) if digest else None
+
+    async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
+        """The model that the dataset is searched with, or will be."""
+        searched = await self._index.models(tenant, [dataset.id])
+        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+        return name, await self._models.get(name)
 
     async def _extract(self, work: _Work) -> Text:
         document = work.document
@@ -107,36 +112,25 @@ class Ingest:
         work.stage = "splitting"
         return text
 
-    async def _split(self, work: _Work, text: Text) -> list[Segment]:
-        segments = await asyncio.to_thread(self._segmenter.segment, text)
+    async def _split(self, work: _Work, dataset: Dataset, text: Text) -> Cut:
+        _, (segmenter, embedder) = await self._embedding(dataset, work.tenant)
+        segments = await asyncio.to_thread(segmenter.segment, text)
         if not segments:
             raise Unreadable("no_text", "The file holds no text.")
-        digest = await self._blobs.put(work.tenant, encode_segments(self._segmenter.model, segments))
+        digest = await self._blobs.put(work.tenant, encode_segments(segmenter.model, segments))
         tokens = sum(segment.tokens for segment in segments)
-        model = self._embedder.identity
+        model = embedder.identity
         await work.step(
             "split",
             lambda document, at: document.split(at, segments=digest, count=len(segments), tokens=tokens, model=model),
         )
-        return segments
+        return Cut(digest, segmenter.model, segments)
 
-    async def _index_slice(self, work: _Work, segments: list[Segment]) -> None:
-        first = work.document.done
-        part = segments[first : first + SLICE]
-        token_ids = [segment.token_ids for segment in part]
-        vectors, recorded = await self._calls.embed(work.cause, f"embed:{first}", self._embedder, token_ids)
-        entries = [
-            Entry(
-                id=segment_id(work.document.id, str(work.document.segments), segment.position),
-                position=segment.position,
-                content=segment.content,
-                page=segment.page,
-                heading=segment.heading,
-                vector=vector,
-            )
-            for segment, vector in zip(part, vectors, strict=True)
-        ]
-        writing = self._index.write(work.tenant, work.document.dataset, work.document.id, entries)
+    async def _index_slice(self, work: _Work, dataset: Dataset, cut: Cut) -> None:
+        first, document = work.document.done, work.document
+        name, embedding = await self._embedding(dataset, work.tenant)
+        entries, recorded = await self._embed(work.cause, f"embed:{first}", embedding, document.id, cut, first, SLICE)
+        writing = self._index.write(work.tenant, document.dataset, document.id, entries, model=name)
         await asyncio.gather(writing, recorded)
         await work.step(f"index:{first}", lambda document, at: document.indexed(at, first=first, count=len(entries)))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 from domain.app import Configuration
 from domain.dataset import Dataset
 from domain.document import Document
+from handlers.fusion import fused
 from handlers.model_calls import Cause, ModelCalls
-from handlers.ports import Embedder, Hit, Index, Mode, Segmenter, Vectors
+from handlers.ports import EmbeddingModels, Hit, Index, Mode, Vectors
 from handlers.repository import Repository
 
 SPARE = 2
@@ -26,14 +28,18 @@ class Retrieved:
     names: dict[str, str] = field(default_factory=dict)
 
 
+class _Asked(NamedTuple):
+    cause: Cause
+    query: str
+    mode: Mode
+    top_k: int
+
+
 class Retrieve:
-    def __init__(
-        self, repository: Repository, calls: ModelCalls, segmenter: Segmenter, embedder: Embedder, index: Index
-    ) -> None:
+    def __init__(self, repository: Repository, calls: ModelCalls, models: EmbeddingModels, index: Index) -> None:
         self._repository = repository
         self._calls = calls
-        self._segmenter = segmenter
-        self._embedder = embedder
+        self._models = models
         self._index = index
 
     async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
@@ -41,23 +47,33 @@ class Retrieve:
         tenant, retrieval = cause.metadata.tenant, configuration["retrieval"]
         if not configuration["datasets"]:
             return Retrieved()
-        mode = cast("Mode", retrieval["mode"])
-        datasets, (vector, recorded) = await asyncio.gather(
-            self._living(tenant, configuration["datasets"]), self._vector(cause, mode, query)
-        )
-        searching = self._index.search(tenant, datasets, query, vector, mode=mode, top_k=retrieval["top_k"] * SPARE)
-        found, _ = await asyncio.gather(searching, recorded)
+        asked = _Asked(cause, query, cast("Mode", retrieval["mode"]), retrieval["top_k"] * SPARE)
+        datasets: defaultdict[str, list[str]] = defaultdict(list)
+        for dataset, model in (await self._index.models(tenant, configuration["datasets"])).items():
+            datasets[model].append(dataset)
+        found = fused(await asyncio.gather(*(self._search(asked, *item) for item in datasets.items())), asked.top_k)
         threshold = retrieval["score_threshold"] or 0.0
         names = await self._names(tenant, {hit.document for hit in found})
         hits = [hit for hit in found if hit.document in names and hit.score >= threshold]
         return Retrieved(hits[: retrieval["top_k"]], names)
 
-    async def _vector(self, cause: Cause, mode: Mode, query: str) -> tuple[Vectors | None, Awaitable[None]]:
+    async def _search(self, asked: _Asked, model: str, datasets: list[str]) -> list[Hit]:
+        """The hits in the datasets that are searched with a model."""
+        cause, query, mode, top_k = asked
+        tenant = cause.metadata.tenant
+        living, (vector, recorded) = await asyncio.gather(self._living(tenant, datasets), self._vector(asked, model))
+        searching = self._index.search(tenant, living, query, vector, model=model, mode=mode, top_k=top_k)
+        hits, _ = await asyncio.gather(searching, recorded)
+        return hits
+
+    async def _vector(self, asked: _Asked, model: str) -> tuple[Vectors | None, Awaitable[None]]:
         """The query's vector, and what puts the end of the call for it on record."""
-        if mode == "full_text":
+        if asked.mode == "full_text":
             return None, asyncio.sleep(0)
-        token_ids = [self._segmenter.tokenize(query)]
-        vectors, recorded = await self._calls.embed(cause, "embed", self._embedder, token_ids, urgent=True)
+        segmenter, embedder = await self._models.get(model)
+        step = "embed" if model == self._models.default else f"embed:{model}"
+        token_ids = [segmenter.tokenize(asked.query)]
+        vectors, recorded = await self._calls.embed(asked.cause, step, embedder, token_ids, urgent=True)
         return vectors[0], recorded
 
     async def _living(self, tenant: str, ids: list[str]) -> list[str]:

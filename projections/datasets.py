@@ -6,7 +6,7 @@ from sqlalchemy import Text
 
 from domain.dataset import Dataset
 from domain.log import Recorded
-from projections.read_model import ReadModel, Row, Time, key, originator, required
+from projections.read_model import ReadModel, Row, Time, key, optional, originator, required
 
 datasets = ReadModel(
     "datasets",
@@ -14,6 +14,16 @@ datasets = ReadModel(
     key("id", "Dataset."),
     required("name", Text, "Name, as given."),
     required("description", Text, "Description, as given; empty when none was."),
+    optional(
+        "embedding_model",
+        Text,
+        "Embedding model that it is searched with, once one was chosen; null: the default of the workers.",
+    ),
+    optional(
+        "next_embedding_model",
+        Text,
+        "Embedding model that its index is being built with; `headrace index show` says how far. Null when none is.",
+    ),
     required("created_by", Text, "Who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "When it last changed."),
@@ -29,3 +39,13 @@ def created(event: Dataset.Created, message: Recorded) -> Row:
         "description": event.description,
         "created_by": message.metadata.actor,
     }
+
+
+@datasets.changes(Dataset.Configured)
+def configured(row: Row, event: Dataset.Configured, message: Recorded) -> Row:
+    return {"next_embedding_model": event.embedding_model}
+
+
+@datasets.changes(Dataset.Reindexed)
+def reindexed(row: Row, event: Dataset.Reindexed, message: Recorded) -> Row:
+    return {"embedding_model": event.embedding_model, "next_embedding_model": None}

@@ -11,10 +11,13 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from adapters.pgvector import DimensionMismatch, PgvectorIndex, set_up
+from adapters.pgvector import PgvectorIndex, set_up
+from adapters.pgvector.state import drop, state
 from handlers.ports import Entry, Unavailable
 
 Connection = AsyncConnection[TupleRow]
+
+MODEL = "a-model"
 
 
 def entries(count: int, content: str = "Water runs") -> list[Entry]:
@@ -24,8 +27,12 @@ def entries(count: int, content: str = "Water runs") -> list[Entry]:
 
 @pytest.fixture
 async def index(database_url: str) -> AsyncIterator[PgvectorIndex]:
-    await set_up(database_url, 4)
+    """An index with one version and nothing in it."""
+    await set_up(database_url, MODEL)
     async with PgvectorIndex(database_url, connections=4) as index:
+        passing = str(uuid4())
+        await index.write("acme", passing, str(uuid4()), entries(1), model=MODEL)
+        await index.delete("acme", passing)
         yield index
 
 
@@ -47,9 +54,9 @@ async def counts(connection: Connection) -> tuple[int, int, int, int]:
     segments, postings, counted, length = await one(
         connection,
         """
-        SELECT (SELECT count(*) FROM headrace_index.segments), (SELECT count(*) FROM headrace_index.postings),
-            (SELECT coalesce(sum(segments), 0)::int FROM headrace_index.statistics),
-            (SELECT coalesce(sum(length), 0)::int FROM headrace_index.statistics)
+        SELECT (SELECT count(*) FROM headrace_index.segments_1), (SELECT count(*) FROM headrace_index.postings_1),
+            (SELECT coalesce(sum(segments), 0)::int FROM headrace_index.statistics_1),
+            (SELECT coalesce(sum(length), 0)::int FROM headrace_index.statistics_1)
         """,
     )
     return segments, postings, counted, length
@@ -75,14 +82,8 @@ async def waiting(url: str, sessions: int) -> None:
 
 
 async def test_any_number_may_set_up_at_once(database_url: str) -> None:
-    await asyncio.gather(*(set_up(database_url, 4) for _ in range(8)))
-    await set_up(database_url, 4)
-
-
-async def test_another_dimension_is_refused(database_url: str) -> None:
-    await set_up(database_url, 4)
-    with pytest.raises(DimensionMismatch, match="It has 4, asked for was 8"):
-        await set_up(database_url, 8)
+    await asyncio.gather(*(set_up(database_url, MODEL) for _ in range(8)))
+    await set_up(database_url, MODEL)
 
 
 async def test_every_table_and_column_has_a_comment(connection: Connection) -> None:
@@ -93,21 +94,101 @@ async def test_every_table_and_column_has_a_comment(connection: Connection) -> N
     """
     assert await (await connection.execute(query.encode())).fetchall() == []
     tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'headrace_index'"
-    assert await one(connection, tables) == (4,)
+    assert await one(connection, tables) == (7,)
+
+
+async def test_an_index_without_versions_becomes_the_first(index: PgvectorIndex, connection: Connection) -> None:
+    dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
+    await index.write("acme", dataset, document, written, model=MODEL)
+    gone = str(uuid4())
+    await index.delete("acme", dataset, gone)
+    await connection.execute(
+        """
+        DROP VIEW headrace_index.segments;
+        DROP TABLE headrace_index.routes, headrace_index.versions, headrace_index.builds;
+        ALTER TABLE headrace_index.segments_1 RENAME TO segments;
+        ALTER TABLE headrace_index.postings_1 RENAME TO postings;
+        ALTER TABLE headrace_index.statistics_1 RENAME TO statistics
+        """
+    )
+    await asyncio.gather(*(set_up(index.url, MODEL) for _ in range(4)))
+    assert await one(connection, "SELECT model, dimension, live FROM headrace_index.versions") == (MODEL, 4, True)
+    async with PgvectorIndex(index.url) as fresh:
+        hits = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
+        assert {hit.id for hit in hits} == {entry.id for entry in written}
+        await fresh.write("acme", dataset, gone, entries(1), model=MODEL)
+        await fresh.write("acme", str(uuid4()), document, entries(2), model=MODEL)
+    assert await one(connection, "SELECT count(*) FROM headrace_index.segments") == (5,)
+
+
+async def test_a_dropped_index_is_waited_for(index: PgvectorIndex, connection: Connection) -> None:
+    dataset = str(uuid4())
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+    await connection.execute("DROP SCHEMA headrace_index CASCADE")
+    with pytest.raises(Unavailable, match="headrace index rebuild"):
+        await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
+    with pytest.raises(Unavailable, match="headrace index rebuild"):
+        await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+    with pytest.raises(Unavailable, match="headrace index rebuild"):
+        await index.delete("acme", dataset)
+    await set_up(index.url, MODEL)
+    assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
+
+
+async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection: Connection) -> None:
+    dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
+    await index.write("acme", dataset, document, written, model=MODEL)
+    async with index.build("acme", dataset) as build:
+        await build.begin("other", 100)
+        await build.open("other", 4)
+        await build.write("acme", dataset, document, written[:2], model="other", first=True)
+        await build.reach(7, 100)
+        found = await state(index.url)
+        assert [(v.number, v.model, v.state, v.datasets, v.segments) for v in found.versions] == [
+            (1, MODEL, "searched", 1, 3),
+            (2, "other", "built", 0, 2),
+        ]
+        [building] = found.builds
+        assert (building.dataset, building.reached, building.goal, building.running) == (dataset, 7, 100, True)
+        assert not await drop(index.url, 1)
+        assert not await drop(index.url, 2)
+        async with build.swap(keep_old=True):
+            pass
+    found = await state(index.url)
+    assert [(version.number, version.state) for version in found.versions] == [(1, "kept"), (2, "searched")]
+    assert found.builds == []
+    assert [await drop(index.url, number) for number in (1, 2, 3)] == [True, False, False]
+    assert await one(connection, "SELECT to_regclass('headrace_index.segments_1')") == (None,)
+
+
+async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
+    index: PgvectorIndex, connection: Connection
+) -> None:
+    async with index.build() as build:
+        await build.begin("plan", 0)
+        await build.open(MODEL, 4)
+        indexed = "SELECT to_regclass('headrace_index.segments_2_embedding') IS NOT NULL"
+        assert await one(connection, indexed) == (False,)
+        await build.write("acme", str(uuid4()), str(uuid4()), entries(3), model=MODEL, first=True)
+        await build.complete()
+        assert await one(connection, indexed) == (True,)
+        await build.complete()
 
 
 async def test_statistics_are_what_the_tables_hold(index: PgvectorIndex, connection: Connection) -> None:
     dataset, documents = str(uuid4()), [str(uuid4()) for _ in range(12)]
     written = [entries(5, f"Water runs and runs {n}") for n in range(12)]
-    writes = [index.write("acme", dataset, d, e) for d, e in zip(documents, written, strict=True)]
-    await asyncio.gather(*writes, *[index.write("acme", dataset, documents[0], written[0]) for _ in range(3)])
+    writes = [index.write("acme", dataset, d, e, model=MODEL) for d, e in zip(documents, written, strict=True)]
+    await asyncio.gather(
+        *writes, *[index.write("acme", dataset, documents[0], written[0], model=MODEL) for _ in range(3)]
+    )
     assert await counts(connection) == (60, 180, 60, 240)
     shorter = [Entry(e.id, e.position, "Water", None, None, e.vector) for e in written[0]]
-    await index.write("acme", dataset, documents[0], shorter)
+    await index.write("acme", dataset, documents[0], shorter, model=MODEL)
     assert await counts(connection) == (60, 170, 60, 225)
     await asyncio.gather(*(index.delete("acme", dataset, document) for document in documents[1:]))
     assert await counts(connection) == (5, 5, 5, 5)
-    await index.write("acme", str(uuid4()), documents[0], entries(1))
+    await index.write("acme", str(uuid4()), documents[0], entries(1), model=MODEL)
     await index.delete("acme", dataset)
     assert await counts(connection) == (1, 2, 1, 2)
 
@@ -117,8 +198,8 @@ async def test_a_delete_waits_for_the_write_that_came_first(
     index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
-    async with asyncio.TaskGroup() as tasks, locked(connection, "segments"):
-        tasks.create_task(index.write("acme", dataset, document, entries(3)))
+    async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
+        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL))
         await waiting(database_url, 1)
         tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
         await waiting(database_url, 2)
@@ -130,10 +211,10 @@ async def test_a_write_waits_for_the_delete_that_came_first(
     index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
-    async with asyncio.TaskGroup() as tasks, locked(connection, "segments"):
+    async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
         tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
         await waiting(database_url, 1)
-        tasks.create_task(index.write("acme", dataset, document, entries(3)))
+        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL))
         await waiting(database_url, 2)
     assert await counts(connection) == (0, 0, 0, 0)
 
@@ -143,13 +224,13 @@ async def test_documents_of_a_dataset_do_not_wait_for_one_another(
 ) -> None:
     dataset, slow, quick = str(uuid4()), str(uuid4()), str(uuid4())
     slow_entries = entries(1)
-    await index.write("acme", dataset, slow, slow_entries)
+    await index.write("acme", dataset, slow, slow_entries, model=MODEL)
     async with asyncio.TaskGroup() as tasks, connection.transaction():
-        await connection.execute("SELECT 1 FROM headrace_index.segments FOR UPDATE")
-        tasks.create_task(index.write("acme", dataset, slow, slow_entries))
+        await connection.execute("SELECT 1 FROM headrace_index.segments_1 FOR UPDATE")
+        tasks.create_task(index.write("acme", dataset, slow, slow_entries, model=MODEL))
         await waiting(database_url, 1)
-        await asyncio.wait_for(index.write("acme", dataset, quick, entries(2)), 10)
-        hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=9)
+        await asyncio.wait_for(index.write("acme", dataset, quick, entries(2), model=MODEL), 10)
+        hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
         assert len(hits) == 3
 
 
@@ -158,13 +239,13 @@ async def test_searches_find_a_connection_while_writers_wait(
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     written = entries(1)
-    await index.write("acme", dataset, document, written)
+    await index.write("acme", dataset, document, written, model=MODEL)
     async with asyncio.TaskGroup() as tasks, connection.transaction():
-        await connection.execute("SELECT 1 FROM headrace_index.segments FOR UPDATE")
+        await connection.execute("SELECT 1 FROM headrace_index.segments_1 FOR UPDATE")
         for _ in range(20):
-            tasks.create_task(index.write("acme", dataset, document, written))
+            tasks.create_task(index.write("acme", dataset, document, written, model=MODEL))
         await waiting(database_url, 2)
-        hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=9)
+        hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
         assert [hit.id for hit in hits] == [written[0].id]
     assert await counts(connection) == (1, 2, 1, 2)
 
@@ -172,43 +253,46 @@ async def test_searches_find_a_connection_while_writers_wait(
 async def test_a_write_that_fails_leaves_nothing(index: PgvectorIndex, connection: Connection) -> None:
     broken = [*entries(3), Entry(str(uuid4()), 3, "Water", None, None, np.zeros(5, np.float32))]
     with pytest.raises(psycopg.DataError, match="expected 4 dimensions"):
-        await index.write("acme", str(uuid4()), str(uuid4()), broken)
+        await index.write("acme", str(uuid4()), str(uuid4()), broken, model=MODEL)
     assert await counts(connection) == (0, 0, 0, 0)
 
 
 async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
-    """Planned while the tables are empty, they must still not read whole tables when these have grown."""
+    """Planned while the tables are all but empty, they must still not read whole tables when these have grown."""
     dataset, vector = str(uuid4()), np.ones(4, np.float32)
     async with PgvectorIndex(database_url, connections=1, exact=0) as approximate:
-        assert await approximate.search("acme", [dataset], "water", vector, mode="hybrid", top_k=5) == []
-        await approximate.write("acme", dataset, str(uuid4()), entries(300))
-        assert len(await approximate.search("acme", [dataset], "water", vector, mode="hybrid", top_k=5)) == 5
+        for count, found in ((1, 1), (300, 5)):
+            await approximate.write("acme", dataset, str(uuid4()), entries(count), model=MODEL)
+            hits = await approximate.search("acme", [dataset], "water", vector, model=MODEL, mode="hybrid", top_k=5)
+            assert len(hits) == found
     query = "SELECT min(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = ANY (%s)"
     for _ in range(1000):  # the counts come a moment after the connection is closed
-        if (await one(connection, query, ["segments_embedding", "postings_pkey"]))[0] > 0:
+        if (await one(connection, query, ["segments_1_embedding", "postings_1_pkey"]))[0] > 0:
             return
         await asyncio.sleep(0.01)
     pytest.fail("A search has read a whole table.")
 
 
 async def test_a_search_that_takes_too_long(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
+    dataset = str(uuid4())
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
     async with PgvectorIndex(database_url, connections=1, timeout_s=0.2) as hasty:
-        async with locked(connection, "segments"):
+        async with locked(connection, "segments_1"):
             with pytest.raises(Unavailable, match="did not answer within"):
-                await hasty.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5)
-        assert await hasty.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5) == []
+                await hasty.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
+        assert len(await hasty.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)) == 1
 
 
 async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: Connection) -> None:
     dataset = str(uuid4())
-    await index.write("acme", dataset, str(uuid4()), entries(1))
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     for _ in range(20):
         try:
-            hits = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=5)
+            hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
         except Unavailable:
             await asyncio.sleep(0.05)
         else:
@@ -221,11 +305,11 @@ async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: C
 async def test_no_server(unused_tcp_port: int) -> None:
     url = f"postgresql://headrace@127.0.0.1:{unused_tcp_port}/headrace"
     with pytest.raises(Unavailable):
-        await set_up(url, 4)
+        await set_up(url, MODEL)
     async with PgvectorIndex(url, timeout_s=0.2) as index:
         with pytest.raises(Unavailable):
-            await index.search("acme", [str(uuid4())], "water", None, mode="full_text", top_k=5)
+            await index.search("acme", [str(uuid4())], "water", None, model=MODEL, mode="full_text", top_k=5)
         with pytest.raises(Unavailable):
-            await index.write("acme", str(uuid4()), str(uuid4()), entries(1))
+            await index.write("acme", str(uuid4()), str(uuid4()), entries(1), model=MODEL)
         with pytest.raises(Unavailable):
             await index.delete("acme", str(uuid4()))

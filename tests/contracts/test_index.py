@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import cast, get_args
 from uuid import uuid4
 
@@ -13,9 +15,10 @@ import numpy.typing as npt
 import pytest
 
 from adapters.pgvector import PgvectorIndex, set_up
-from handlers.ports import Entry, Hit, Index, Mode, Vectors
+from handlers.ports import Build, Entry, Hit, Index, Mode, Moved, Vectors
 
 DIMENSION = 48
+MODEL = "a-model"
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 Vector = npt.NDArray[np.float32]
@@ -23,14 +26,14 @@ Vector = npt.NDArray[np.float32]
 
 @pytest.fixture
 async def pgvector(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url, DIMENSION)
+    await set_up(module_database_url, MODEL)
     async with PgvectorIndex(module_database_url) as index:
         yield index
 
 
 @pytest.fixture
 async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url, DIMENSION)
+    await set_up(module_database_url, MODEL)
     async with PgvectorIndex(module_database_url, exact=0) as index:
         yield index
 
@@ -69,7 +72,7 @@ def entry(content: str, vector: Vector | None = None, *, id: str | None = None, 
 async def found(index: Index, tenant: str, dataset: str) -> set[str]:
     """The ids that a search for water finds; in each of the modes they must be the same."""
     found = [
-        {hit.id for hit in await index.search(tenant, [dataset], "water", axis(0), mode=mode, top_k=10)}
+        {hit.id for hit in await index.search(tenant, [dataset], "water", axis(0), model=MODEL, mode=mode, top_k=10)}
         for mode in MODES
     ]
     assert found[0] == found[1] == found[2]
@@ -81,26 +84,26 @@ async def test_what_was_written_is_found_whole(index: Index, mode: Mode) -> None
     dataset, document = id_(), id_()
     wheel = Entry(id_(), 7, "The wheel turns.", None, None, axis(1))
     race = entry("Water runs down the race.", axis(0), position=8)
-    await index.write("acme", dataset, document, [wheel, race])
-    hits = await index.search("acme", [dataset], "running water", axis(0, towards=2), mode=mode, top_k=1)
+    await index.write("acme", dataset, document, [wheel, race], model=MODEL)
+    hits = await index.search("acme", [dataset], "running water", axis(0, towards=2), model=MODEL, mode=mode, top_k=1)
     (hit,) = hits
     semantic, full_text = (1 if mode != "full_text" else None), (1 if mode != "semantic" else None)
     content = "Water runs down the race."
     assert hit == Hit(race.id, dataset, document, 8, content, 3, "Rivers › Mills", hit.score, semantic, full_text)
     assert math.isfinite(hit.score)
-    everything = await index.search("acme", [dataset], "wheel", axis(1), mode=mode, top_k=5)
+    everything = await index.search("acme", [dataset], "wheel", axis(1), model=MODEL, mode=mode, top_k=5)
     assert (everything[0].id, everything[0].page, everything[0].heading) == (wheel.id, None, None)
 
 
 async def test_the_same_id_replaces(index: Index) -> None:
     dataset, document = id_(), id_()
     old = entry("Water runs.", axis(0))
-    await index.write("acme", dataset, document, [old, entry("The mill stands still.", axis(5))])
-    await index.write("acme", dataset, document, [entry("Flour falls.", axis(1), id=old.id)])
-    assert await index.search("acme", [dataset], "water", None, mode="full_text", top_k=5) == []
-    (flour,) = await index.search("acme", [dataset], "flour", None, mode="full_text", top_k=5)
+    await index.write("acme", dataset, document, [old, entry("The mill stands still.", axis(5))], model=MODEL)
+    await index.write("acme", dataset, document, [entry("Flour falls.", axis(1), id=old.id)], model=MODEL)
+    assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
+    (flour,) = await index.search("acme", [dataset], "flour", None, model=MODEL, mode="full_text", top_k=5)
     assert (flour.id, flour.content) == (old.id, "Flour falls.")
-    nearest, *others = await index.search("acme", [dataset], "", axis(1), mode="semantic", top_k=5)
+    nearest, *others = await index.search("acme", [dataset], "", axis(1), model=MODEL, mode="semantic", top_k=5)
     assert (nearest.id, nearest.content, len(others)) == (old.id, "Flour falls.", 1)
 
 
@@ -108,34 +111,37 @@ async def test_the_same_id_replaces(index: Index) -> None:
 async def test_writing_twice_is_writing_once(index: Index, mode: Mode) -> None:
     dataset, document = id_(), id_()
     entries = [entry(f"Water, part {n}", vector, position=n) for n, vector in enumerate(units(20))]
-    await index.write("acme", dataset, document, entries)
-    once = await index.search("acme", [dataset], "water part 3", entries[3].vector, mode=mode, top_k=40)
-    await asyncio.gather(*(index.write("acme", dataset, document, entries) for _ in range(4)))
-    assert await index.search("acme", [dataset], "water part 3", entries[3].vector, mode=mode, top_k=40) == once
+    await index.write("acme", dataset, document, entries, model=MODEL)
+    once = await index.search("acme", [dataset], "water part 3", entries[3].vector, model=MODEL, mode=mode, top_k=40)
+    await asyncio.gather(*(index.write("acme", dataset, document, entries, model=MODEL) for _ in range(4)))
+    assert (
+        await index.search("acme", [dataset], "water part 3", entries[3].vector, model=MODEL, mode=mode, top_k=40)
+        == once
+    )
     assert len(once) == 20
 
 
 async def test_an_id_twice_in_one_write_is_the_last(index: Index) -> None:
     dataset, id = id_(), id_()
-    await index.write("acme", dataset, id_(), [entry("Water", id=id), entry("Water again", id=id)])
-    (hit,) = await index.search("acme", [dataset], "water", None, mode="full_text", top_k=5)
+    await index.write("acme", dataset, id_(), [entry("Water", id=id), entry("Water again", id=id)], model=MODEL)
+    (hit,) = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
     assert hit.content == "Water again"
 
 
 async def test_nothing_to_write(index: Index) -> None:
     dataset = id_()
-    await index.write("acme", dataset, id_(), [])
+    await index.write("acme", dataset, id_(), [], model=MODEL)
     assert await found(index, "acme", dataset) == set()
 
 
 async def test_a_deleted_document_is_not_found_and_never_comes_back(index: Index) -> None:
     dataset, document, kept = id_(), id_(), entry("Water stays")
     gone = [entry("Water goes"), entry("Water goes too")]
-    await index.write("acme", dataset, document, gone)
-    await index.write("acme", dataset, id_(), [kept])
+    await index.write("acme", dataset, document, gone, model=MODEL)
+    await index.write("acme", dataset, id_(), [kept], model=MODEL)
     await index.delete("acme", dataset, document)
     assert await found(index, "acme", dataset) == {kept.id}
-    await index.write("acme", dataset, document, [*gone, entry("Water anew")])
+    await index.write("acme", dataset, document, [*gone, entry("Water anew")], model=MODEL)
     assert await found(index, "acme", dataset) == {kept.id}
     await index.delete("acme", dataset, document)
     assert await found(index, "acme", dataset) == {kept.id}
@@ -144,18 +150,18 @@ async def test_a_deleted_document_is_not_found_and_never_comes_back(index: Index
 async def test_a_document_deleted_before_it_was_written(index: Index) -> None:
     dataset, document = id_(), id_()
     await index.delete("acme", dataset, document)
-    await index.write("acme", dataset, document, [entry("Water")])
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
     assert await found(index, "acme", dataset) == set()
 
 
 async def test_a_deleted_dataset_is_not_found_and_never_comes_back(index: Index) -> None:
     dataset, other, document, kept = id_(), id_(), id_(), entry("Water stays")
-    await index.write("acme", dataset, document, [entry("Water goes")])
-    await index.write("acme", other, id_(), [kept])
+    await index.write("acme", dataset, document, [entry("Water goes")], model=MODEL)
+    await index.write("acme", other, id_(), [kept], model=MODEL)
     await index.delete("acme", dataset, id_())
     await index.delete("acme", dataset)
-    await index.write("acme", dataset, document, [entry("Water")])
-    await index.write("acme", dataset, id_(), [entry("Water")])
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
+    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
     assert await found(index, "acme", dataset) == set()
     assert await found(index, "acme", other) == {kept.id}
     await index.delete("acme", dataset)
@@ -169,7 +175,9 @@ async def test_a_write_that_races_with_a_delete_leaves_nothing(index: Index, who
 
     async def write(dataset: str, document: str, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)
-        await index.write("acme", dataset, document, [entry(f"Water {n}", v) for n, v in enumerate(units(10))])
+        await index.write(
+            "acme", dataset, document, [entry(f"Water {n}", v) for n, v in enumerate(units(10))], model=MODEL
+        )
 
     async def race(dataset: str, round: int) -> None:
         document = id_()
@@ -179,19 +187,19 @@ async def test_a_write_that_races_with_a_delete_leaves_nothing(index: Index, who
 
     await asyncio.gather(*(race(dataset, round) for round, dataset in enumerate(datasets)))
     for mode in MODES:
-        assert await index.search("acme", datasets, "water", axis(0), mode=mode, top_k=100) == []
+        assert await index.search("acme", datasets, "water", axis(0), model=MODEL, mode=mode, top_k=100) == []
 
 
 async def test_tenants_do_not_see_one_another(index: Index) -> None:
     dataset, document, ours = id_(), id_(), entry("Our water")
-    await index.write("acme", dataset, document, [ours])
-    await index.write("zenith", dataset, document, [entry("Their water", id=ours.id), entry("More water")])
-    (hit,) = await index.search("acme", [dataset], "water", axis(0), mode="hybrid", top_k=10)
+    await index.write("acme", dataset, document, [ours], model=MODEL)
+    await index.write("zenith", dataset, document, [entry("Their water", id=ours.id), entry("More water")], model=MODEL)
+    (hit,) = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=10)
     assert (hit.id, hit.content, hit.semantic_rank, hit.full_text_rank) == (ours.id, "Our water", 1, 1)
     await index.delete("zenith", dataset)
     assert await found(index, "zenith", dataset) == set()
     assert await found(index, "acme", dataset) == {ours.id}
-    await index.write("acme", dataset, document, [entry("Our water again", id=ours.id)])
+    await index.write("acme", dataset, document, [entry("Our water again", id=ours.id)], model=MODEL)
     assert await found(index, "acme", dataset) == {ours.id}
     assert await found(index, "acme' OR '1'='1", dataset) == set()
 
@@ -200,27 +208,27 @@ async def test_only_the_datasets_asked_for(index: Index) -> None:
     one, two, three = id_(), id_(), id_()
     entries = {dataset: entry("Water", axis(0)) for dataset in (one, two, three)}
     for dataset, written in entries.items():
-        await index.write("acme", dataset, id_(), [written])
+        await index.write("acme", dataset, id_(), [written], model=MODEL)
     for mode in MODES:
-        hits = await index.search("acme", [one, three], "water", axis(0), mode=mode, top_k=10)
+        hits = await index.search("acme", [one, three], "water", axis(0), model=MODEL, mode=mode, top_k=10)
         assert {(hit.dataset, hit.id) for hit in hits} == {(one, entries[one].id), (three, entries[three].id)}
-        assert await index.search("acme", [], "water", axis(0), mode=mode, top_k=10) == []
-        assert await index.search("acme", [id_()], "water", axis(0), mode=mode, top_k=10) == []
+        assert await index.search("acme", [], "water", axis(0), model=MODEL, mode=mode, top_k=10) == []
+        assert await index.search("acme", [id_()], "water", axis(0), model=MODEL, mode=mode, top_k=10) == []
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_top_k_best_first(index: Index, mode: Mode) -> None:
     dataset, vectors = id_(), units(120)
     entries = [entry("water " * (1 + n % 7) + f"part {n}", vector) for n, vector in enumerate(vectors)]
-    await index.write("acme", dataset, id_(), entries)
-    hits = await index.search("acme", [dataset], "water", vectors[5], mode=mode, top_k=100)
+    await index.write("acme", dataset, id_(), entries, model=MODEL)
+    hits = await index.search("acme", [dataset], "water", vectors[5], model=MODEL, mode=mode, top_k=100)
     assert len(hits) == len({hit.id for hit in hits}) == 100
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     for top_k in (1, 4, 60):
-        fewer = await index.search("acme", [dataset], "water", vectors[5], mode=mode, top_k=top_k)
+        fewer = await index.search("acme", [dataset], "water", vectors[5], model=MODEL, mode=mode, top_k=top_k)
         assert len(fewer) == top_k
         assert fewer[:4] == hits[: min(top_k, 4)]
-    assert await index.search("acme", [dataset], "water", vectors[5], mode=mode, top_k=0) == []
+    assert await index.search("acme", [dataset], "water", vectors[5], model=MODEL, mode=mode, top_k=0) == []
 
 
 async def test_ranks_of_the_legs(index: Index) -> None:
@@ -230,8 +238,8 @@ async def test_ranks_of_the_legs(index: Index) -> None:
         entry("Water", axis(0, towards=1)),
         entry("Water, water, water!", axis(1)),
     )
-    await index.write("acme", dataset, id_(), [near, both, worded])
-    hits = await index.search("acme", [dataset], "water", axis(0), mode="hybrid", top_k=3)
+    await index.write("acme", dataset, id_(), [near, both, worded], model=MODEL)
+    hits = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=3)
     ranks = {hit.id: (hit.semantic_rank, hit.full_text_rank) for hit in hits}
     text = {hit.id: hit.full_text_rank for hit in hits}
     assert ranks[near.id] == (1, None)
@@ -249,12 +257,12 @@ async def test_hybrid_finds_first_what_each_leg_finds_second(index: Index) -> No
         wordy = entry(f"{subject} {verb}", -axis(3 * n))
         entries += [right, similar, wordy]
         questions.append((f"When {subject} {verb}?", axis(3 * n, towards=3 * n + 1), right.id))
-    await index.write("acme", dataset, id_(), entries)
+    await index.write("acme", dataset, id_(), entries, model=MODEL)
 
     async def reciprocal_rank(mode: Mode) -> float:
         ranks = []
         for query, vector, right in questions:
-            hits = await index.search("acme", [dataset], query, vector, mode=mode, top_k=9)
+            hits = await index.search("acme", [dataset], query, vector, model=MODEL, mode=mode, top_k=9)
             ranks.append(1 / (1 + [hit.id for hit in hits].index(right)))
         return sum(ranks) / len(ranks)
 
@@ -267,9 +275,9 @@ async def test_equals_are_ordered_by_id(index: Index) -> None:
     dataset = id_()
     entries = [entry("The same water", axis(0)) for _ in range(8)]
     for written in entries:
-        await index.write("acme", dataset, id_(), [written])
+        await index.write("acme", dataset, id_(), [written], model=MODEL)
     for mode in MODES:
-        hits = await index.search("acme", [dataset], "water", axis(0), mode=mode, top_k=5)
+        hits = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode=mode, top_k=5)
         assert [hit.id for hit in hits] == sorted(written.id for written in entries)[:5]
 
 
@@ -294,47 +302,49 @@ async def test_equals_are_ordered_by_id(index: Index) -> None:
 )
 async def test_words_of_any_script(index: Index, content: str, query: str) -> None:
     dataset, written = id_(), entry(content, axis(0))
-    await index.write("acme", dataset, id_(), [written, entry("Nothing of that sort", axis(1))])
+    await index.write("acme", dataset, id_(), [written, entry("Nothing of that sort", axis(1))], model=MODEL)
     for mode in MODES:
-        hits = await index.search("acme", [dataset], query, axis(0), mode=mode, top_k=1)
+        hits = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode=mode, top_k=1)
         assert [(hit.id, hit.content) for hit in hits] == [(written.id, content)]
 
 
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "?!", "\0", "' OR 1=1 --", "%s {} \\", "no such thing"])
 async def test_a_query_without_a_known_word(index: Index, query: str) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written])
-    assert await index.search("acme", [dataset], query, None, mode="full_text", top_k=5) == []
+    await index.write("acme", dataset, id_(), [written], model=MODEL)
+    assert await index.search("acme", [dataset], query, None, model=MODEL, mode="full_text", top_k=5) == []
     modes: list[Mode] = ["semantic", "hybrid"]
     for mode in modes:
-        (hit,) = await index.search("acme", [dataset], query, axis(0), mode=mode, top_k=5)
+        (hit,) = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode=mode, top_k=5)
         assert (hit.id, hit.semantic_rank, hit.full_text_rank) == (written.id, 1, None)
 
 
 async def test_a_search_without_a_vector(index: Index) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written])
-    (hit,) = await index.search("acme", [dataset], "water", None, mode="hybrid", top_k=5)
+    await index.write("acme", dataset, id_(), [written], model=MODEL)
+    (hit,) = await index.search("acme", [dataset], "water", None, model=MODEL, mode="hybrid", top_k=5)
     assert (hit.id, hit.semantic_rank, hit.full_text_rank) == (written.id, None, 1)
-    assert await index.search("acme", [dataset], "water", None, mode="semantic", top_k=5) == []
+    assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="semantic", top_k=5) == []
 
 
 async def test_scores_are_finite(index: Index) -> None:
     dataset = id_()
     nowhere = np.zeros(DIMENSION, np.float32)
-    await index.write("acme", dataset, id_(), [entry("", axis(0)), entry("of the", nowhere), entry("water " * 5000)])
+    await index.write(
+        "acme", dataset, id_(), [entry("", axis(0)), entry("of the", nowhere), entry("water " * 5000)], model=MODEL
+    )
     for mode in MODES:
         for vector in (axis(0), -axis(0), nowhere):
-            hits = await index.search("acme", [dataset], "water", vector, mode=mode, top_k=5)
+            hits = await index.search("acme", [dataset], "water", vector, model=MODEL, mode=mode, top_k=5)
             assert hits
             assert all(math.isfinite(hit.score) for hit in hits)
 
 
 async def test_a_long_query(index: Index) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written])
+    await index.write("acme", dataset, id_(), [written], model=MODEL)
     query = "water " + " ".join(f"word{n}" for n in range(20_000))
-    (hit,) = await index.search("acme", [dataset], query, axis(0), mode="hybrid", top_k=5)
+    (hit,) = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode="hybrid", top_k=5)
     assert (hit.id, hit.full_text_rank) == (written.id, 1)
 
 
@@ -344,16 +354,341 @@ async def test_five_thousand_segments_and_five(index: Index) -> None:
     vectors = units(5005)
     entries = [entry(f"Water {n}", vector, position=n) for n, vector in enumerate(vectors)]
     batches = [entries[first : first + 250] for first in range(0, 5000, 250)]
-    await asyncio.gather(*(index.write("acme", many, id_(), batch) for batch in batches))
-    await index.write("acme", few, id_(), entries[5000:])
+    await asyncio.gather(*(index.write("acme", many, id_(), batch, model=MODEL) for batch in batches))
+    await index.write("acme", few, id_(), entries[5000:], model=MODEL)
     recalls = []
     for query in units(50, seed=1):
         nearest = np.argsort(-(vectors[:5000] @ query), kind="stable")[:10]
-        hits = await index.search("acme", [many], "", query, mode="semantic", top_k=10)
+        hits = await index.search("acme", [many], "", query, model=MODEL, mode="semantic", top_k=10)
         recalls.append(len({hit.position for hit in hits} & set(nearest.tolist())) / 10)
-        hits = await index.search("acme", [few], "water", query, mode="hybrid", top_k=5)
+        hits = await index.search("acme", [few], "water", query, model=MODEL, mode="hybrid", top_k=5)
         assert {hit.id for hit in hits} == {written.id for written in entries[5000:]}
         assert all(hit.semantic_rank and hit.full_text_rank for hit in hits)
     assert np.mean(recalls) >= 0.98
-    (hit,) = await index.search("acme", [many, few], "4321", None, mode="full_text", top_k=5)
+    (hit,) = await index.search("acme", [many, few], "4321", None, model=MODEL, mode="full_text", top_k=5)
     assert hit.position == 4321
+
+
+# --- versions ------------------------------------------------------------------------------------------------
+
+
+OTHER = "another-model"
+
+Place = tuple[str, str, str]
+
+
+async def contents(index: Index, dataset: str) -> list[str]:
+    """The segments of a dataset, in the order in which the index gives them."""
+    found: list[Place] = []
+    async with aclosing(index.contents()) as chunks:
+        async for chunk in chunks:
+            found += chunk
+    assert found == sorted(found)
+    return [id for _, of, id in found if of == dataset]
+
+
+async def test_contents_of_all_tenants_in_order(index: Index) -> None:
+    dataset, written = id_(), [entry(f"Water {n}") for n in range(9)]
+    for tenant in ("zenith", "acme"):
+        await index.write(tenant, dataset, id_(), written, model=MODEL)
+    assert await contents(index, dataset) == 2 * sorted(segment.id for segment in written)
+    await index.delete("zenith", dataset)
+    assert await contents(index, dataset) == sorted(segment.id for segment in written)
+
+
+async def test_contents_are_of_one_moment(index: Index) -> None:
+    dataset, document = id_(), id_()
+    await index.write("acme", dataset, document, [entry(f"Water {n}") for n in range(50)], model=MODEL)
+    async with aclosing(index.contents()) as chunks:
+        first = await anext(chunks)
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+        await index.delete("acme", dataset, document)
+        seen = [*first, *[place for chunk in [chunk async for chunk in chunks] for place in chunk]]
+    assert sum(of == dataset for _, of, _ in seen) == 50
+    assert len(await contents(index, dataset)) == 1
+
+
+async def test_a_build_does_not_wait_for_who_reads_the_contents(index: Index) -> None:
+    dataset, document, written = id_(), id_(), [entry(f"Water {n}") for n in range(5)]
+    await index.write("acme", dataset, document, written, model=MODEL)
+    async with aclosing(index.contents()) as chunks:
+        first = await anext(chunks)
+        async with index.build("acme", dataset) as build:
+            await build.begin(MODEL, 0)
+            await build.open(MODEL, DIMENSION)
+            await build.write("acme", dataset, document, written[:2], model=MODEL, first=True)
+            async with build.swap():
+                pass
+        seen = [*first, *[place for chunk in [chunk async for chunk in chunks] for place in chunk]]
+    assert sum(of == dataset for _, of, _ in seen) == 5
+    assert set(await contents(index, dataset)) == {segment.id for segment in written[:2]}
+
+
+async def test_a_dataset_has_the_model_of_its_first_write(index: Index) -> None:
+    one, two, empty = id_(), id_(), id_()
+    assert await index.models("acme", [one, two]) == {}
+    await index.write("acme", one, id_(), [entry("Water")], model=MODEL)
+    await index.write("acme", two, id_(), [entry("Water")], model=OTHER)
+    assert await index.models("acme", [one, two, empty]) == {one: MODEL, two: OTHER}
+    assert await index.models("zenith", [one, two, empty]) == {}
+    with pytest.raises(Moved):
+        await index.write("acme", one, id_(), [entry("Water")], model=OTHER)
+    with pytest.raises(Moved):
+        await index.search("acme", [one, two], "water", None, model=MODEL, mode="full_text", top_k=5)
+    for dataset, model in ((one, MODEL), (two, OTHER)):
+        (hit,) = await index.search("acme", [dataset, empty], "water", axis(0), model=model, mode="hybrid", top_k=5)
+        assert hit.dataset == dataset
+
+
+async def test_what_is_built_is_found_when_it_is_swapped_in(index: Index) -> None:
+    dataset, document = id_(), id_()
+    old, new = entry("Old water"), entry("New water")
+    await index.write("acme", dataset, document, [old], model=MODEL)
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.open(MODEL, DIMENSION)
+        await build.write("acme", dataset, document, [new], model=MODEL, first=True)
+        await build.complete()
+        assert await found(index, "acme", dataset) == {old.id}
+        async with build.swap():
+            assert await found(index, "acme", dataset) == {old.id}
+        assert await found(index, "acme", dataset) == {new.id}
+    assert await contents(index, dataset) == [new.id]
+    await index.write("acme", dataset, id_(), [entry("More water")], model=MODEL)
+    assert len(await found(index, "acme", dataset)) == 2
+
+
+async def test_a_model_that_comes_at_the_last_moment(index: Index) -> None:
+    dataset, document, late = id_(), id_(), entry("Late water")
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.complete()
+        async with build.swap():
+            await build.open(OTHER, DIMENSION)
+            await build.write("acme", dataset, document, [late], model=OTHER, first=True)
+    assert await index.models("acme", [dataset]) == {dataset: OTHER}
+    (hit,) = await index.search("acme", [dataset], "", axis(0), model=OTHER, mode="semantic", top_k=5)
+    assert hit.id == late.id
+
+
+async def test_a_dataset_that_is_deleted_while_it_moves(index: Index) -> None:
+    dataset, document = id_(), id_()
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
+    async with index.build("acme", dataset) as build:
+        await build.begin(OTHER, 0)
+        await build.open(OTHER, DIMENSION)
+        await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True)
+        await index.delete("acme", dataset)
+        async with build.swap():
+            await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True)
+    assert await index.models("acme", [dataset]) == {}
+    assert await contents(index, dataset) == []
+
+
+async def test_a_swap_that_fails_changes_nothing(index: Index) -> None:
+    dataset, old = id_(), entry("Old water")
+    await index.write("acme", dataset, id_(), [old], model=MODEL)
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.open(MODEL, DIMENSION)
+        with pytest.raises(ZeroDivisionError):
+            async with build.swap():
+                raise ZeroDivisionError
+    assert await contents(index, dataset) == [old.id]
+    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+    assert len(await found(index, "acme", dataset)) == 2
+
+
+async def test_a_dataset_moves_to_a_model_of_another_dimension(index: Index) -> None:
+    dataset, other, document = id_(), id_(), id_()
+    old = [entry(f"Water {n}", axis(n)) for n in range(5)]
+    for of in (dataset, other):
+        await index.write("acme", of, document, old, model=MODEL)
+    new = [replace(segment, vector=np.eye(8, dtype=np.float32)[n]) for n, segment in enumerate(old)]
+    for _ in range(2):
+        async with index.build("acme", dataset) as build:
+            await build.begin(OTHER, 0)
+            await build.open(OTHER, 8)
+            await build.write("acme", dataset, document, new, model=OTHER, first=True)
+            async with build.swap():
+                pass
+            assert await build.searched() == OTHER
+        assert await index.models("acme", [dataset, other]) == {dataset: OTHER, other: MODEL}
+        query = new[3].vector
+        (hit,) = await index.search("acme", [dataset], "", query, model=OTHER, mode="semantic", top_k=1)
+        assert (hit.id, hit.document) == (old[3].id, document)
+        assert await found(index, "acme", other) == {segment.id for segment in old}
+    with pytest.raises(Moved):
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+    await index.delete("acme", dataset, document)
+    assert await contents(index, dataset) == []
+    assert len(await contents(index, other)) == 5
+
+
+async def test_a_dataset_without_documents_moves_too(index: Index) -> None:
+    dataset = id_()
+    async with index.build("acme", dataset) as build:
+        assert await build.searched() is None
+        await build.begin(OTHER, 0)
+        await build.open(OTHER, DIMENSION)
+        async with build.swap():
+            pass
+    with pytest.raises(Moved):
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+    await index.write("acme", dataset, id_(), [entry("Water")], model=OTHER)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_datasets_in_several_versions_of_a_model(index: Index, mode: Mode) -> None:
+    one, two, document = id_(), id_(), id_()
+    entries = [entry("Water " * (1 + n), axis(0, towards=n) if n else axis(0)) for n in range(4)]
+    await index.write("acme", one, document, entries[1::2], model=MODEL)
+    await index.write("acme", two, document, entries[0::2], model=MODEL)
+    async with index.build("acme", one) as build:
+        await build.begin(MODEL, 0)
+        await build.open(MODEL, DIMENSION)
+        await build.write("acme", one, document, entries[1::2], model=MODEL, first=True)
+        async with build.swap():
+            pass
+    hits = await index.search("acme", [one, two], "water", axis(0), model=MODEL, mode=mode, top_k=4)
+    assert {hit.id for hit in hits} == {segment.id for segment in entries}
+    if mode == "semantic":
+        assert hits[0].id == entries[0].id
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    else:
+        assert {hit.dataset for hit in hits[:2]} == {hit.dataset for hit in hits[2:]} == {one, two}
+
+
+async def test_a_build_that_was_broken_off_goes_on(index: Index) -> None:
+    dataset, documents, plan, another = id_(), [id_(), id_()], id_(), id_()
+    entries = [entry("Water one"), entry("Water two")]
+
+    async def attempt(plan: str, end: int, number: int) -> tuple[int, int, str]:
+        with suppress(ZeroDivisionError):
+            async with index.build() as build:
+                await build.begin(plan, end)
+                known = (build.attempt, build.reached, build.id)
+                await build.open(MODEL, DIMENSION)
+                await build.write("acme", dataset, documents[number], [entries[number]], model=MODEL, first=True)
+                await build.reach(10, 20)
+                raise ZeroDivisionError
+        return known
+
+    first = await attempt(plan, 20, 0)
+    second = await attempt(plan, 20, 1)
+    assert (first[:2], second) == ((1, 0), (2, 10, first[2]))
+    other = await attempt(another, 20, 0)
+    assert other[:2] == (1, 0)
+    assert other[2] != first[2]
+    assert (await attempt(another, 9, 1))[:2] == (1, 0), "of a log that it has more of, nothing stays"
+    async with index.build() as build:
+        await build.begin(another, 20)
+        assert (build.attempt, build.reached) == (2, 10)
+        async with build.swap():
+            pass
+    assert await contents(index, dataset) == [entries[1].id]
+
+
+async def test_what_was_deleted_is_not_built(index: Index) -> None:
+    dataset, closed, document, buried, kept = id_(), id_(), id_(), id_(), entry("Water stays")
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.open(MODEL, DIMENSION)
+        await build.bury([("acme", dataset, buried), ("acme", closed, None)])
+        await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, first=True)
+        await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, first=True)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True)
+        await index.delete("acme", dataset, document)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True)
+        await build.write("acme", dataset, id_(), [kept], model=MODEL, first=True)
+        gone = id_()
+        async with build.swap():
+            await build.write("acme", dataset, gone, [entry("Water")], model=MODEL, first=True)
+            await build.delete("acme", dataset, gone)
+    await index.write("acme", dataset, buried, [entry("Water")], model=MODEL)
+    await index.write("acme", closed, id_(), [entry("Water")], model=MODEL)
+    assert await contents(index, dataset) == [kept.id]
+    assert await contents(index, closed) == []
+
+
+async def test_the_first_entries_replace_all_of_a_document(index: Index) -> None:
+    dataset, document, entries = id_(), id_(), [entry(f"Water {n}") for n in range(4)]
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.open(MODEL, DIMENSION)
+        await build.write("acme", dataset, document, entries[:1], model=MODEL, first=True)
+        await build.write("acme", dataset, document, entries[1:2], model=MODEL, first=False)
+        await build.write("acme", dataset, document, entries[2:3], model=MODEL, first=True)
+        await build.write("acme", dataset, document, entries[3:4], model=MODEL, first=False)
+        async with build.swap():
+            pass
+    assert set(await contents(index, dataset)) == {entries[2].id, entries[3].id}
+
+
+async def test_builds_take_turns(index: Index) -> None:
+    order = []
+
+    async def build(number: int) -> None:
+        async with index.build("acme", id_()) as build:
+            order.append(number)
+            await build.begin(MODEL, 0)
+            await asyncio.sleep(0.01)
+            order.append(number)
+
+    await asyncio.gather(*(build(number) for number in range(3)))
+    assert order[0::2] == order[1::2]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index: Index, whole: bool) -> None:
+    """Writers write, and then put on record; what was deleted is on record before it is taken out."""
+    dataset = id_()
+    record: list[tuple[str, list[Entry]]] = []
+    in_hand: dict[str, list[Entry]] = {}
+    deleted: set[str] = set()
+
+    async def work() -> None:
+        for _ in range(25):
+            document, entries = id_(), [entry(f"Water {n}", vector) for n, vector in enumerate(units(5))]
+            in_hand[document] = entries
+            await index.write("acme", dataset, document, entries, model=MODEL)
+            record.append((document, entries))
+            del in_hand[document]
+            if len(record) % 3 == 0:
+                deleted.add(document)
+                record.append((document, []))
+                await index.delete("acme", dataset, document)
+
+    async def replay(build: Build, after: int) -> int:
+        until = len(record)
+        for document, entries in record[after:until]:
+            if entries:
+                await build.write("acme", dataset, document, entries, model=MODEL, first=True)
+            else:
+                await build.delete("acme", dataset, document)
+        return until
+
+    async def rebuild() -> None:
+        async with index.build(*([] if whole else ["acme", dataset])) as build:
+            await build.begin(id_(), 0)
+            await build.open(MODEL, DIMENSION)
+            reached = await replay(build, 0)
+            async with build.swap():
+                await replay(build, reached)
+                for document, entries in list(in_hand.items()):
+                    await build.write("acme", dataset, document, entries, model=MODEL, first=True)
+
+    async def search() -> None:
+        while any(not worker.done() for worker in workers):
+            known = {document for document, entries in record if entries} - deleted
+            hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=100)
+            assert len(hits) >= min(100, 5 * len(known - deleted))
+
+    async with asyncio.TaskGroup() as tasks:
+        workers = [tasks.create_task(work()) for _ in range(4)]
+        tasks.create_task(search())
+        while any(not worker.done() for worker in workers):
+            await rebuild()
+    expected = {segment.id for document, entries in record if document not in deleted for segment in entries}
+    assert expected
+    assert set(await contents(index, dataset)) == expected

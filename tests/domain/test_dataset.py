@@ -17,3 +17,31 @@ def test_is_created_empty() -> None:
 def test_is_deleted_once() -> None:
     scenario = given(dataset()).once(lambda dataset: dataset.delete(NOW), Dataset.Deleted)
     assert scenario.aggregate.deleted
+
+
+def test_another_model_serves_when_the_index_is_whole() -> None:
+    scenario = given(dataset()).once(
+        lambda dataset: dataset.configure(NOW, embedding_model="b"), Dataset.Configured, embedding_model="b"
+    )
+    known = scenario.aggregate
+    assert (known.embedding_model, known.next_embedding_model, known.intended_model) == (None, "b", "b")
+    scenario.once(lambda dataset: dataset.reindexed(NOW, embedding_model="b"), Dataset.Reindexed, embedding_model="b")
+    assert (known.embedding_model, known.next_embedding_model, known.intended_model) == ("b", None, "b")
+    scenario.when(lambda dataset: dataset.configure(NOW, embedding_model="b")).nothing()
+
+
+def test_the_model_that_was_chosen_last_counts() -> None:
+    scenario = given(
+        dataset(),
+        lambda dataset: dataset.configure(NOW, embedding_model="b"),
+        lambda dataset: dataset.configure(NOW, embedding_model="c"),
+    )
+    scenario.when(lambda dataset: dataset.reindexed(NOW, embedding_model="b")).nothing()
+    scenario.when(lambda dataset: dataset.reindexed(NOW, embedding_model="c")).then(Dataset.Reindexed)
+    assert scenario.aggregate.embedding_model == "c"
+
+
+def test_a_deleted_one_is_not_reindexed() -> None:
+    given(
+        dataset(), lambda dataset: dataset.configure(NOW, embedding_model="b"), lambda dataset: dataset.delete(NOW)
+    ).when(lambda dataset: dataset.reindexed(NOW, embedding_model="b")).nothing()

@@ -1,0 +1,138 @@
+"""The statements on the tables of one version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    copy_segments: bytes
+    copy_postings: bytes
+    remove_same_ids: bytes
+    remove_document: bytes
+    delete_dataset: tuple[bytes, ...]
+    count: bytes
+    search: bytes
+
+
+@lru_cache(maxsize=256)
+def statements(version: int) -> Statements:
+    def of(statement: str) -> bytes:
+        return statement.replace("{n}", str(version)).encode()
+
+    return Statements(
+        of(_COPY_SEGMENTS),
+        of(_COPY_POSTINGS),
+        of(_REMOVE.replace("{column}", "id")),
+        of(_REMOVE.replace("{column}", "document")),
+        tuple(of(_DELETE_DATASET.replace("{table}", table)) for table in ("segments", "postings", "statistics")),
+        of(_COUNT),
+        of(_SEARCH),
+    )
+
+
+_COPY_SEGMENTS = """
+COPY headrace_index.segments_{n} (tenant, dataset, id, document, position, content, page, heading, length, embedding)
+FROM STDIN (FORMAT BINARY)
+"""
+
+_COPY_POSTINGS = """
+COPY headrace_index.postings_{n} (tenant, dataset, segment, length, frequency, word) FROM STDIN (FORMAT BINARY)
+"""
+
+_REMOVE = """
+WITH gone AS (
+    DELETE FROM headrace_index.segments_{n}
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND {column} = ANY (%(ids)s::uuid[])
+    RETURNING id, length
+), unlisted AS (
+    DELETE FROM headrace_index.postings_{n}
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND segment = ANY (ARRAY(SELECT id FROM gone))
+)
+SELECT count(*), coalesce(sum(length), 0)::bigint FROM gone
+"""
+
+_DELETE_DATASET = "DELETE FROM headrace_index.{table}_{n} WHERE tenant = %(tenant)s AND dataset = %(dataset)s"
+
+_COUNT = """
+INSERT INTO headrace_index.statistics_{n} AS kept (tenant, dataset, shard, segments, length)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (tenant, dataset, shard)
+DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length + excluded.length
+"""
+
+# A few segments are compared one by one: quicker than HNSW, which visits the more the fewer of all segments are asked
+# for, and exact. `way` is where the two measured equally quick. The odd expressions keep the planner from taking each
+# branch's index for the other, and HNSW's relaxed order for a strict one.
+# BM25 has k1 = 1.2 and b = 0.75; reciprocal rank fusion has k = 60.
+# Each row begins with how many of the datasets are searched in this version: if one was moved, its hits are not whole.
+_SEARCH = """
+WITH scope AS MATERIALIZED (
+    SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
+    FROM headrace_index.statistics_{n}
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+), way AS MATERIALIZED (
+    SELECT segments <= coalesce(%(exact)s::float8, 1000 + 15 * sqrt(greatest(segments, reltuples))) AS exact
+    FROM scope, pg_class
+    WHERE pg_class.oid = 'headrace_index.segments_{n}'::regclass
+), nearest AS MATERIALIZED (
+    (
+        SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
+        FROM headrace_index.segments_{n}
+        WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+            AND %(vector)s::halfvec IS NOT NULL AND (SELECT exact FROM way)
+        ORDER BY (embedding <#> %(vector)s::halfvec) + 0, id
+        LIMIT %(candidates)s
+    ) UNION ALL (
+        SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
+        FROM headrace_index.segments_{n}
+        WHERE (tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])) IS TRUE
+            AND %(vector)s::halfvec IS NOT NULL AND NOT (SELECT exact FROM way)
+        ORDER BY embedding <#> %(vector)s::halfvec
+        LIMIT %(candidates)s
+    )
+), semantic AS (
+    SELECT dataset, id, -distance AS similarity, row_number() OVER (ORDER BY distance + 0, id) AS rank
+    FROM nearest
+), matched AS MATERIALIZED (
+    SELECT dataset, segment AS id, word, frequency::float8, length::float8
+    FROM headrace_index.postings_{n}
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND word = ANY (%(words)s::text[])
+), weights AS MATERIALIZED (
+    SELECT word, ln(1 + ((SELECT segments FROM scope) - count(*) + 0.5) / (count(*) + 0.5)) AS weight
+    FROM matched
+    GROUP BY word
+), weighed AS (
+    SELECT dataset, id, sum(weight * frequency * 2.2
+        / (frequency + 1.2 * (0.25 + 0.75 * length / (SELECT average FROM scope)))) AS bm25
+    FROM matched JOIN weights USING (word)
+    GROUP BY dataset, id
+    ORDER BY bm25 DESC, id
+    LIMIT %(candidates)s
+), full_text AS (
+    SELECT dataset, id, bm25, row_number() OVER (ORDER BY bm25 DESC, id) AS rank
+    FROM weighed
+), fused AS (
+    SELECT dataset, id, similarity, bm25, semantic.rank AS semantic_rank, full_text.rank AS full_text_rank,
+        (coalesce(1.0 / (60 + semantic.rank), 0) + coalesce(1.0 / (60 + full_text.rank), 0))::float8 AS fusion
+    FROM semantic FULL JOIN full_text USING (dataset, id)
+    ORDER BY fusion DESC, id
+    LIMIT %(top_k)s
+)
+SELECT here.datasets, id::text, dataset::text, document::text, position, content, page, heading,
+    CASE %(mode)s WHEN 'semantic' THEN similarity WHEN 'full_text' THEN bm25 ELSE fusion END,
+    semantic_rank, full_text_rank
+FROM (
+    SELECT count(*) AS datasets FROM headrace_index.routes
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND version = {n}
+) AS here LEFT JOIN (
+    fused JOIN LATERAL (
+        SELECT document, position, content, page, heading
+        FROM headrace_index.segments_{n} AS found
+        WHERE found.tenant = %(tenant)s AND found.dataset = fused.dataset AND found.id = fused.id
+    ) AS texts ON true
+) ON true
+ORDER BY fusion DESC, id
+"""

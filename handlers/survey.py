@@ -1,0 +1,65 @@
+"""Surveys the log for what a build of the index needs to know beforehand, and while it goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from domain.dataset import Dataset
+from domain.document import Document
+from handlers.ports import Commit
+
+Key = tuple[str, str]
+"""A tenant, and an id of its."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the commits up to `sequence` say."""
+
+    default: str
+    sequence: int = 0
+    chosen: dict[Key, str] = field(default_factory=dict)
+    """The datasets that are searched with a model other than the default."""
+    deleted: dict[Key, str] = field(default_factory=dict)
+    """The deleted documents, and the dataset of each."""
+    closed: set[Key] = field(default_factory=set)
+    """The deleted datasets."""
+    begun: dict[Key, int] = field(default_factory=dict)
+    """The documents that were begun and have not ended, and up to which segment each was indexed since."""
+
+    def note(self, commit: Commit) -> None:
+        self.sequence = commit.position.sequence
+        key = commit.subject.tenant, commit.subject.id
+        for event in commit.events:
+            match event:
+                case Document.Started():
+                    self.begun[key] = 0
+                case Document.Indexed() if key in self.begun:
+                    self.begun[key] = event.first + event.count
+                case Document.Completed() | Document.Failed():
+                    self.begun.pop(key, None)
+                case Document.Deleted():
+                    self.begun.pop(key, None)
+                    self.deleted[key] = event.dataset
+                case Dataset.Reindexed():
+                    self.chosen[key] = event.embedding_model
+                case Dataset.Deleted():
+                    self.chosen.pop(key, None)
+                    self.closed.add(key)
+
+    @property
+    def plan(self) -> str:
+        """Which model is for which dataset."""
+        return json.dumps([self.default, sorted((*key, model) for key, model in self.chosen.items())])
+
+    def model(self, tenant: str, dataset: str) -> str:
+        return self.chosen.get((tenant, dataset), self.default)
+
+    def gone(self, tenant: str, dataset: str, document: str) -> bool:
+        return (tenant, dataset) in self.closed or (tenant, document) in self.deleted
+
+    def graves(self) -> list[tuple[str, str, str | None]]:
+        """What must never come back: tenant, dataset, and document or None for all of it."""
+        documents = [(tenant, dataset, document) for (tenant, document), dataset in self.deleted.items()]
+        return [*documents, *((*key, None) for key in self.closed)]

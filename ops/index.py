@@ -1,0 +1,40 @@
+"""The index: what it holds, and how it is made anew, while everything else goes on."""
+
+from __future__ import annotations
+
+from adapters.jetstream.log import JetStreamLog
+from adapters.pgvector import state as states
+from handlers.reindex import Built, Progress, Reindex, unnoticed
+from ops.house import House
+from ops.settings import Settings
+
+
+class NotDropped(Exception):
+    """The version cannot be dropped; the message says why."""
+
+
+async def rebuild(
+    settings: Settings, dataset: str | None = None, *, keep_old: bool = False, progress: Progress = unnoticed
+) -> Built:
+    """Build all of the index, or a dataset of the settings' tenant, from the log, and swap it in.
+
+    Raises: KeyError when there is no such dataset, Unavailable.
+    """
+    async with House(settings, "index") as house:
+        log, index = JetStreamLog(house.nc), await house.index()
+        models, embed = await house.embedding_models(), await house.embed()
+        reindex = Reindex(house.repository, log, house.blobs, models, embed, index)
+        if dataset is None:
+            return await reindex.all(progress, keep_old=keep_old)
+        return await reindex.dataset(settings.tenant, dataset, progress, keep_old=keep_old)
+
+
+async def show(settings: Settings) -> states.State:
+    """Raises: Unavailable."""
+    return await states.state(settings.postgres_url)
+
+
+async def drop(settings: Settings, number: int) -> None:
+    """Drop a version that was kept. Raises: NotDropped, Unavailable."""
+    if not await states.drop(settings.postgres_url, number):
+        raise NotDropped(f"There is no version {number} that is neither searched nor being built.")

