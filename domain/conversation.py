@@ -1,19 +1,22 @@
 """A conversation: one user's messages to one app, and their answers.
 
-A message's status goes asked → answering → answered, failed or stopped.
+A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Self, TypedDict
+from typing import NotRequired, Self, TypedDict
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
+
+STALLS = 3
+"""How often a message that nobody works at is put back to work by itself."""
 
 
 class Citation(TypedDict):
@@ -60,6 +63,7 @@ class Message(TypedDict):
     rating: str | None
     rating_content: str
     stop_requested: bool
+    stalls: NotRequired[int]
 
 
 class Conversation(Aggregate):
@@ -144,7 +148,20 @@ class Conversation(Aggregate):
         answer: str
 
         def apply(self, conversation: Conversation) -> None:
-            conversation.messages[self.message].update({"status": "failed", "answer": self.answer})
+            message = conversation.messages[self.message]
+            message.update({"status": "failed", "answer": self.answer})
+            if self.code == "stalled":
+                message["stalls"] = message.get("stalls", 0) + 1
+
+    class Retried(Event):
+        """The question is to be answered again, from the beginning."""
+
+        TOPIC = "message.retried.v1"
+        message: str
+        app: str
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message].update({"status": "asked", "answer": "", "stop_requested": False})
 
     class StopRequested(Event):
         """Someone asked for the answer to end."""
@@ -279,6 +296,21 @@ class Conversation(Aggregate):
     def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:
         if not self.ended(message):
             self.record(self.Failed, at, message=message, code=code, reason=reason, answer=answer)
+
+    def retry(self, at: datetime, *, message: str) -> None:
+        known = self.message(message)
+        if known["status"] != "failed":
+            raise Rejection("not_failed", f"Message {message} is {known['status']}, not failed.", "message")
+        if not known["query"]:
+            raise Rejection("too_old", f"Message {message} is older than the last {HISTORY}: ask again.", "message")
+        self.record(self.Retried, at, message=message, app=self.app)
+
+    def stall(self, at: datetime, *, message: str, reason: str) -> None:
+        """Nobody works at it: put it back to work, or let it fail when that did not help before."""
+        if not self.ended(message):
+            self.fail(at, message=message, code="stalled", reason=reason, answer="")
+            if self.messages[message].get("stalls", 0) <= STALLS and self.messages[message]["query"]:
+                self.retry(at, message=message)
 
     def stop(self, at: datetime, *, message: str) -> None:
         """Ask for the end of an answer; the worker that gives it ends it."""

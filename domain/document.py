@@ -14,6 +14,9 @@ from uuid import UUID, uuid5
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
+STALLS = 3
+"""How often a document that nobody works at is put back to work by itself."""
+
 
 def segment_id(document: str, segments: str, position: int) -> str:
     """The id of a document's segment, by the digest of the blob that holds it and its position in there."""
@@ -31,6 +34,7 @@ class Document(Aggregate):
     segments: str | None = field(default=None, init=False)
     total: int = field(default=0, init=False)
     done: int = field(default=0, init=False)
+    stalls: int = field(default=0, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -112,9 +116,10 @@ class Document(Aggregate):
 
         def apply(self, document: Document) -> None:
             document.status = "error"
+            document.stalls += self.code == "stalled"
 
     class Retried(Event):
-        """Someone asked to try again; what was already indexed is kept."""
+        """It is to be tried again; what was already indexed is kept."""
 
         TOPIC = "document.retried.v1"
 
@@ -160,6 +165,11 @@ class Document(Aggregate):
         """Nothing more is to be done, unless somebody asks."""
         return self.deleted or self.status in ("completed", "error")
 
+    @property
+    def stage(self) -> str:
+        """Where the work is, or begins."""
+        return "parsing" if self.status == "waiting" else self.status
+
     def start(self, at: datetime, *, stage: str) -> None:
         if not self.ended:
             self.record(self.Started, at, attempt=self.attempt + 1, stage=stage)
@@ -186,6 +196,13 @@ class Document(Aggregate):
         if self.status != "error":
             raise Rejection("not_failed", f"Document {self.id} is {self.status}, not in error.", "document")
         self.record(self.Retried, at)
+
+    def stall(self, at: datetime, *, reason: str) -> None:
+        """Nobody works at it: put it back to work, or let it fail when that did not help before."""
+        if not self.ended:
+            self.fail(at, stage=self.stage, code="stalled", reason=reason)
+            if self.stalls <= STALLS:
+                self.retry(at)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

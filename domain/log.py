@@ -55,6 +55,14 @@ class Metadata:
         return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent)
 
 
+NOT_FINAL = "internal_error"
+"""The code of an outcome that another one may follow: the command could not be handled, and may be tried again."""
+
+
+NOT_FINAL = "internal_error"
+"""The code of an outcome that another one may follow: the command could not be handled, and may be tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a command: accepted (`position`, `version`, `ids`) or rejected (`code`, `message`, `field`)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from domain.aggregate import Rejection
+from domain.aggregate import Rejection, new_id
 from domain.app import App, Configuration
 from domain.conversation import Conversation, Message
 from handlers.citations import citations
@@ -46,9 +46,9 @@ class Answer:
         self._limit = limit_s
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a question. Raises: Unavailable, to be called again."""
+        """React to a question, or to one that is to be answered again. Raises: Unavailable, to be called again."""
         for event in commit.events:
-            if isinstance(event, Conversation.Asked):
+            if isinstance(event, Conversation.Asked | Conversation.Retried):
                 await self._answer(_Turn(self._repository, commit.metadata, commit.subject.id, event))
 
     async def _answer(self, turn: _Turn) -> None:
@@ -60,6 +60,8 @@ class Answer:
                     turn.find_app(),
                     turn.step("begin", lambda conversation, at: conversation.answering(at, message=turn.message)),
                 )
+                if (attempt := turn.state["attempt"]) > 1:
+                    await self._send(turn, {"type": "restarted", "attempt": attempt})
                 for step in ("embed", "chat"):
                     await self._calls.lose(turn.cause, step)
                 if turn.state["stop_requested"]:
@@ -166,9 +168,11 @@ class Answer:
 class _Turn:
     """A message in hand: why, the conversation as it stands, and what was said so far."""
 
-    def __init__(self, repository: Repository, metadata: Metadata, id: str, asked: Conversation.Asked) -> None:
+    def __init__(
+        self, repository: Repository, metadata: Metadata, id: str, asked: Conversation.Asked | Conversation.Retried
+    ) -> None:
         self._repository = repository
-        self._asked = asked
+        self._app_id = asked.app
         self._app: App | None = None
         self.metadata = metadata
         self.tenant = metadata.tenant
@@ -186,17 +190,18 @@ class _Turn:
         return Cause(self.metadata, "message", self.message, self.state["attempt"])
 
     async def find_app(self) -> None:
-        self._app = await self._repository.get(App, self.tenant, self._asked.app)
+        self._app = await self._repository.get(App, self.tenant, self._app_id)
 
     def configuration(self) -> Configuration:
         """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
         if self._app is None or self._app.deleted:
             raise Rejection("not_found", "The app was deleted before it could answer.", "app")
-        return self._app.configurations[str(self._asked.configuration)]
+        return self._app.configurations[str(self.state["configuration"])]
 
     async def step(self, name: str, verb: Callable[[Conversation, datetime], None]) -> None:
         """Put a step on record. Raises: Ended when the message takes no more, Unavailable."""
-        attempt = "" if name == "begin" else self.state["attempt"]
+        # Whoever begins makes another attempt, so that a call which a dead worker made is known from those to come.
+        attempt = new_id() if name == "begin" else self.state["attempt"]
         metadata = self.metadata.caused(commit_id(self.metadata.id, f"{self.message}:{name}:{attempt}"))
         self.conversation = await step(
             self._repository, Conversation, self.id, metadata, lambda known: known.ended(self.message), verb

@@ -183,11 +183,14 @@ class Chat:
             "max_tokens": request.max_tokens,
             "parameters": request.parameters,
         }
-        await self._calls.request(
-            self._cause, "chat", kind="chat", provider=self._provider, model=request.model, request=sent
-        )
         began, first, said, last = time.perf_counter(), None, "", Delta()
         try:
+            await _surely(
+                self._calls.request(
+                    self._cause, "chat", kind="chat", provider=self._provider, model=request.model, request=sent
+                )
+            )
+            began = time.perf_counter()
             async with aclosing(self._client.stream(request)) as deltas:
                 async for delta in deltas:
                     if delta.text:
@@ -209,14 +212,16 @@ class Chat:
             await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
             raise
         usage = self._usage(last.usage, said)
-        await self._calls.complete(
-            self._cause,
-            self.id,
-            response=said,
-            finish_reason=last.finish_reason,
-            usage=usage,
-            first_token_ms=first,
-            duration_ms=milliseconds(began),
+        await _surely(
+            self._calls.complete(
+                self._cause,
+                self.id,
+                response=said,
+                finish_reason=last.finish_reason,
+                usage=usage,
+                first_token_ms=first,
+                duration_ms=milliseconds(began),
+            )
         )
         self.usage = usage
 
@@ -226,6 +231,17 @@ class Chat:
                 prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens, estimated=False
             )
         return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=estimate(said), estimated=True)
+
+
+async def _surely(recording: Coroutine[Any, Any, object]) -> None:
+    """Let it come to its end even when whoever waits for it is cancelled: a record that is half made stays open."""
+    task = asyncio.ensure_future(recording)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        task.result()
+        raise
 
 
 def _metadata(cause: Cause, call: str, step: str) -> Metadata:

@@ -94,6 +94,11 @@ def failed(row: Row, event: Conversation.Failed, message: Recorded) -> Row:
     return {"status": "failed", "answer": event.answer, "error_code": event.code, "error": event.reason}
 
 
+@messages.changes(Conversation.Retried, pick=message_of)
+def retried(row: Row, event: Conversation.Retried, message: Recorded) -> Row:
+    return {"status": "asked", "answer": "", "error_code": None, "error": None, "stop_requested_at": None}
+
+
 @messages.changes(Conversation.StopRequested, pick=message_of)
 def stop_requested(row: Row, event: Conversation.StopRequested, message: Recorded) -> Row:
     return {"stop_requested_at": event.timestamp}

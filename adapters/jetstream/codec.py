@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import orjson
-from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+from eventsourcing.persistence import Mapper, Transcoder
 
-from domain import app, conversation, dataset, document, model_call, provider
+from domain import app, conversation, dataset, dead_letter, document, model_call, provider
 from domain.aggregate import Aggregate, Event, Snapshot
 from domain.log import Commit, Metadata, Outcome, Position, Subject, Verdict
 
 SCHEMA = "1"
+
+TIME = "Headrace-Time"
+"""When a message was first stored, where that is not when this stream stored it: a log that was restored."""
 
 NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
@@ -23,6 +26,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         app.App,
         conversation.Conversation,
         dataset.Dataset,
+        dead_letter.DeadLetter,
         document.Document,
         model_call.ModelCall,
         provider.Provider,
@@ -73,14 +77,22 @@ def decode_commit(subject: str, body: bytes, header: Mapping[str, str], position
     """Raises: UnknownEvent."""
     _, tenant, noun, id = subject.split(".", 3)
     events = [_decode_event(id, event) for event in orjson.loads(body)]
-    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, at)
+    return Commit(Subject(tenant, noun, id), events, Unread(header, tenant), position, _stored(header, at))
 
 
 def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
-    if stored["type"] not in event_types():
+    """What the library's mapper does, in half the time."""
+    kind = event_types().get(stored["type"])
+    if kind is None:
         raise UnknownEvent(stored["type"])
-    event = StoredEvent(originator, stored["version"], stored["type"], stored["state"])
-    return cast(Event, _MAPPER.to_domain_event(event))
+    state = stored["state"]
+    state["timestamp"] = datetime.fromisoformat(state["timestamp"])
+    state["originator_id"], state["originator_version"] = originator, stored["version"]
+    for version in range(state.pop("class_version", 1), kind.class_version):
+        getattr(kind, f"upcast_v{version}_v{version + 1}")(state)
+    event = object.__new__(kind)
+    event.__dict__.update(state)
+    return event
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
@@ -112,13 +124,18 @@ def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outco
     del fields["correlation"], fields["actor"]
     fields["at"] = datetime.fromisoformat(fields["at"])
     position = Position(stream, sequence) if stream else None
-    return Outcome(**fields, metadata=replace(metadata(header, tenant), id=fields["command"]), position=position)
+    return Outcome(**fields, metadata=metadata(header, tenant, fields["command"]), position=position)
 
 
 def decode_verdict(subject: str, body: bytes, header: Mapping[str, str], position: Position, at: datetime) -> Verdict:
     _, tenant, command = subject.split(".", 2)
     outcome = decode_outcome(body, header, tenant)
-    return Verdict(Subject(tenant, "command", command), (outcome,), outcome.metadata, position, at)
+    about = Subject(tenant, "command", command)
+    return Verdict(about, (outcome,), outcome.metadata, position, _stored(header, at))
+
+
+def _stored(header: Mapping[str, str], at: datetime) -> datetime:
+    return datetime.fromisoformat(header[TIME]) if TIME in header else at
 
 
 def encode_snapshot(snapshot: Snapshot) -> dict[str, Any]:
@@ -147,9 +164,29 @@ def headers(metadata: Metadata) -> dict[str, str]:
     return found
 
 
-def metadata(header: Mapping[str, str], tenant: str) -> Metadata:
-    """What the headers of a message say of it; the subject says whose it is."""
-    id = header.get("Nats-Msg-Id", "")
+class Unread(Metadata):
+    """Metadata that is made of the headers when somebody looks at it; a replay hardly ever does."""
+
+    __slots__ = ("_header", "_owner")
+
+    def __init__(self, header: Mapping[str, str], tenant: str) -> None:
+        object.__setattr__(self, "_header", header)
+        object.__setattr__(self, "_owner", tenant)
+
+    def __getattr__(self, name: str) -> Any:
+        super().__init__(**asdict(metadata(self._header, self._owner)))
+        return object.__getattribute__(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Metadata) and asdict(self) == asdict(other)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> Metadata:
+    """What the headers of a message say of it; the subject says whose it is, and may say its id."""
+    id = id or header.get("Nats-Msg-Id", "")
     return Metadata(
         id=id,
         tenant=tenant,

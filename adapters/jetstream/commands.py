@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -14,21 +15,29 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream.codec import metadata
 from adapters.jetstream.consumer import subscribe
+from adapters.jetstream.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.direct import alone
 from adapters.jetstream.streams import COMMANDS, DUPLICATE_WINDOW_S
 from domain.aggregate import Rejection, uuid7
+from domain.dead_letter import letter_id
+from domain.log import NOT_FINAL
+from handlers.bury import Bury, Death
 from handlers.dispatch import TENANT, Delivery, Dispatch
 from handlers.ports import Metadata, commit_id
+from handlers.repository import Repository
 
 CONCURRENT = 100
+
+NOBODY = "_"
+"""Whose a command is that comes under no tenant's name: such a name is in no subject of ours."""
 
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,255})?")
 
 
-def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
+def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repository) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
-
-    server = _Server()
+    server, buried = _Server(), Bury(repository)
 
     async def handle(message: Msg) -> None:
         delivery = read(message, server.up_since(message))
@@ -39,10 +48,18 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch) -> None:
         ):
             await dispatch(delivery)
 
-    async def bury(message: Msg, error: Exception) -> None:
-        fault = Rejection("internal_error", "The command could not be handled; it is kept in the dead letters.")
+    async def bury(message: Msg, death: Death) -> None:
         delivery = read(message)
-        await dispatch(Delivery(delivery.name, b"", delivery.metadata, delivery.at, fault))
+        told = delivery.metadata
+        if delivery.name.startswith("provider"):  # its secret must not get into the log
+            death = replace(death, reason=death.reason.partition(":")[0])
+        letter = letter_id(death.consumer, told.tenant, told.id)
+        headers = message.headers or {}
+        await JetStreamDeadLetters(message._client).keep(letter, told.id, headers, message.data, death)
+        await buried(told, death)
+        sentence = f"The command could not be handled; it is kept as dead letter {letter}."
+        fault = Rejection(NOT_FINAL, sentence)
+        await dispatch(Delivery(delivery.name, b"", told, delivery.at, fault))
 
     subscribe(broker, "commands", handle, workers=CONCURRENT, bury=bury)
 
@@ -55,7 +72,10 @@ class _Server:
         self._since = math.inf
 
     def up_since(self, message: Msg) -> float:
-        """Unix seconds of the first message that came over the connection as it is."""
+        """Unix seconds of the first message that came over the connection as it is; never, where another server than
+        the one that is connected may have been restarted."""
+        if not alone(message._client):
+            return math.inf
         reconnects = message._client.stats["reconnects"]
         if reconnects != self._reconnects:
             self._reconnects, self._since = reconnects, time.time()
@@ -65,12 +85,14 @@ class _Server:
 def read(message: Msg, up_since: float = math.inf) -> Delivery:
     """The command as it came; what its subject and headers break of the rules is its fault.
 
-    Without an id it has one made of its place in the stream, the same however often it is delivered.
+    Without an id it has one made of its place in the stream, the same however often it is delivered. One that comes
+    again from the dead letters has its id in `Headrace-Id`.
     """
     place = message.metadata
     _, tenant, name = (*message.subject.replace("\0", "�").split(".", 2), "")[:3]
     headers = message.headers or {}
-    given = headers.get("Nats-Msg-Id", "")
+    again = headers.get("Headrace-Id", "")
+    given = again or headers.get("Nats-Msg-Id", "")
     fault = None
     if not given:
         milliseconds = int(place.timestamp.timestamp() * 1000)
@@ -84,6 +106,7 @@ def read(message: Msg, up_since: float = math.inf) -> Delivery:
         )
     if not TENANT.fullmatch(tenant):
         fault = Rejection("invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
+        tenant = NOBODY
     for header in ("Headrace-Correlation", "Headrace-Actor"):
         if not _PRINTABLE.fullmatch(headers.get(header, "")):
             fault = Rejection("invalid", f"{header}: must be at most 255 printable characters.", header)
@@ -96,7 +119,7 @@ def read(message: Msg, up_since: float = math.inf) -> Delivery:
         Metadata(id, tenant, headers.get("Headrace-Correlation") or id, None, found.actor, trace),
         place.timestamp,
         fault,
-        fresh=place.num_delivered == 1 and _is_young(id, place.timestamp, up_since),
+        fresh=not again and place.num_delivered == 1 and _is_young(id, place.timestamp, up_since),
     )
 
 

@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from adapters.jetstream import codec
-from domain.log import OUTCOMES
+from adapters.jetstream.direct import DirectReader, sequence
+from domain.log import NOT_FINAL, OUTCOMES
 from handlers.ports import Outcome, Unavailable
-
-_WRONG_LAST_SEQUENCE = {10071, 10164}
 
 
 class JetStreamOutcomes:
-    def __init__(self, nc: Client) -> None:
-        self._js = nc.jetstream()
+    def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+        self._js = nc.jetstream(timeout=timeout_s)
+        self._reader = DirectReader(nc, timeout_s=timeout_s)
 
     async def get(self, tenant: str, command: str) -> Outcome | None:
-        try:
-            found = await self._js.get_last_msg(OUTCOMES, f"out.{tenant}.{command}", direct=True)
-        except NotFoundError:
-            return None
-        except nats.errors.Error as error:
-            raise Unavailable(f"NATS does not answer: {error!r}") from error
-        return codec.decode_outcome(found.data or b"", found.headers or {}, tenant)
+        found = await self._reader.last(OUTCOMES, f"out.{tenant}.{command}")
+        return codec.decode_outcome(found.data, found.headers or {}, tenant) if found else None
 
     async def put(self, outcome: Outcome) -> None:
-        body, headers = codec.encode_outcome(outcome)
-        headers["Nats-Expected-Last-Subject-Sequence"] = "0"
         subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
+        if await self._publish(subject, outcome, 0):
+            return
+        # Refused because of another, which may yet fail: only one that is there ends the matter.
+        last = await self._reader.last(OUTCOMES, subject)
+        if last is None:
+            raise Unavailable("OUTCOMES does not take an outcome.")
+        known = codec.decode_outcome(last.data, last.headers or {}, outcome.metadata.tenant)
+        if known.code == NOT_FINAL != outcome.code:
+            after = sequence(last)
+            if not await self._publish(subject, outcome, after):
+                raise Unavailable("OUTCOMES has another outcome by now.")
+
+    async def _publish(self, subject: str, outcome: Outcome, after: int) -> bool:
+        """Publish it if the subject's last message is at sequence `after`; 0: it has none. False when it is not."""
+        body, headers = codec.encode_outcome(outcome)
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(after)
+        if after:
+            headers["Nats-Msg-Id"] += f".{after}"
         try:
-            await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
-        except APIError as error:
-            if error.err_code not in _WRONG_LAST_SEQUENCE:
-                raise Unavailable(f"OUTCOMES does not take an outcome: {error.description}") from error
+            ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
+        except APIError:
+            return False
         except nats.errors.Error as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
+        return after > 0 or not ack.duplicate

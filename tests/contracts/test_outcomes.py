@@ -104,6 +104,22 @@ async def test_a_second_one_for_the_same_command_is_dropped(nc: Client, outcomes
     assert (await nc.jetstream().stream_info(OUTCOMES, subjects_filter=subject)).state.subjects == {subject: 1}
 
 
+async def test_another_one_may_follow_an_internal_error(nc: Client, outcomes: Outcomes, tenant: str) -> None:
+    """Once: it is as final as any."""
+    last = accepted(tenant)
+    broken = replace(last, status="rejected", code="internal_error", position=None, version=None, ids={})
+    await outcomes.put(broken)
+    await asyncio.gather(*(outcomes.put(replace(broken, message=f"{number}")) for number in range(5)))
+    assert await outcomes.get(tenant, last.command) == broken
+    await asyncio.gather(*(outcomes.put(last) for _ in range(5)), return_exceptions=True)
+    await outcomes.put(last)
+    await outcomes.put(broken)
+    await outcomes.put(replace(last, status="rejected", code="invalid"))
+    assert await outcomes.get(tenant, last.command) == last
+    subject = f"out.{tenant}.{last.command}"
+    assert (await nc.jetstream().stream_info(OUTCOMES, subjects_filter=subject)).state.subjects == {subject: 2}
+
+
 async def test_tenants_are_apart(outcomes: Outcomes, tenant: str) -> None:
     """Also where both give a command the same id."""
     ours = accepted(tenant)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.conversation import HISTORY, Citation, Conversation, Cut, Usage
+from domain.conversation import HISTORY, STALLS, Citation, Conversation, Cut, Usage
 from tests.domain.scenario import NOW, given, made
 
 APP, CALL = new_id(), new_id()
@@ -73,6 +73,14 @@ def stop(conversation: Conversation) -> None:
 
 def stopped(conversation: Conversation) -> None:
     conversation.stopped(NOW, message=FIRST, answer="At")
+
+
+def retry(conversation: Conversation) -> None:
+    conversation.retry(NOW, message=FIRST)
+
+
+def stall(conversation: Conversation) -> None:
+    conversation.stall(NOW, message=FIRST, reason="Nobody works at it.")
 
 
 def like(conversation: Conversation) -> None:
@@ -203,3 +211,49 @@ def test_the_texts_of_old_messages_are_let_go() -> None:
     assert all(it.messages[id]["answer"] == "" and it.messages[id]["inputs"] == {} for id in ids[:5])
     assert {message["status"] for message in it.messages.values()} == {"stopped"}
     assert len(it.history(ids[-1])) == HISTORY - 1
+
+
+def test_a_failed_answer_can_be_tried_again() -> None:
+    scenario = given(conversation(), ask, answering, fail).when(retry).then(Conversation.Retried)
+    scenario.whole(message=FIRST, app=APP)
+    message = scenario.aggregate.messages[FIRST]
+    assert (message["status"], message["answer"], message["attempt"]) == ("asked", "", 1)
+    scenario.when(answering).then(Conversation.Answering, attempt=2)
+    scenario.when(answer).then(Conversation.Answered)
+
+
+@pytest.mark.parametrize("before", [(ask,), (ask, answering), (ask, answer), (ask, stopped), (ask, fail, retry)])
+def test_only_a_failed_answer_can_be_tried_again(before: tuple[Decision, ...]) -> None:
+    given(conversation(), *before).when(retry).rejects("not_failed", "message")
+
+
+def test_a_message_that_was_never_asked_cannot_be_tried_again() -> None:
+    given(conversation()).when(retry).rejects("not_found", "message")
+
+
+def test_a_stop_that_came_too_late_is_forgotten_by_a_retry() -> None:
+    scenario = given(conversation(), ask, stop, fail).when(retry).then(Conversation.Retried)
+    assert not scenario.aggregate.messages[FIRST]["stop_requested"]
+
+
+def test_a_message_whose_words_are_gone_cannot_be_tried_again() -> None:
+    scenario = given(conversation(), ask, fail)
+    for _ in range(HISTORY):
+        ask(scenario.aggregate, message=new_id())
+    scenario.aggregate.pending()
+    scenario.when(retry).rejects("too_old", "message")
+
+
+def test_one_that_nobody_works_at_is_put_back_to_work_a_few_times() -> None:
+    scenario = given(conversation(), ask)
+    for _ in range(STALLS):
+        scenario.when(answering).when(stall).then(Conversation.Failed, Conversation.Retried)
+        assert scenario.aggregate.messages[FIRST]["status"] == "asked"
+    scenario.when(stall).then(Conversation.Failed, code="stalled", reason="Nobody works at it.")
+    scenario.when(stall).nothing()
+    scenario.when(retry).then(Conversation.Retried)
+
+
+@pytest.mark.parametrize("ended", [(ask, answer), (ask, fail), (ask, stopped)])
+def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
+    given(conversation(), *ended).when(stall).nothing()

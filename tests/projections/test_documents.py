@@ -153,3 +153,18 @@ def test_given_a_document_at_work_when_it_or_its_dataset_is_deleted_then_nothing
     assert [row["name"] for row in history.rows(documents)] == ["kept.md"]
     assert {row["document_id"] for row in history.rows(document_segments)} == {kept.id}
     assert len(history.rows(datasets)) == (2 if which == "document" else 1)
+
+
+def test_a_dataset_that_gets_another_embedding_model() -> None:
+    history = History()
+    dataset = history.dataset()
+    [row] = history.rows(datasets)
+    assert (row["embedding_model"], row["next_embedding_model"]) == (None, None)
+    dataset.configure(history.now, embedding_model="b")
+    history.record(dataset)
+    [row] = history.rows(datasets)
+    assert (row["embedding_model"], row["next_embedding_model"]) == (None, "b")
+    dataset.reindexed(history.now, embedding_model="b")
+    at = history.record(dataset)
+    [row] = history.rows(datasets)
+    assert (row["embedding_model"], row["next_embedding_model"], row["updated_at"]) == ("b", None, at)

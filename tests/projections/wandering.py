@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
+from domain.dead_letter import DeadLetter
 from domain.document import Document
 from tests.projections.history import History, citation, outcome
 
@@ -34,8 +35,13 @@ class _Walk:
         self.random = random
         self.few = few
         self.history = History()
+        self.letters: dict[tuple[str, str], DeadLetter] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
-        self.steps = [self.app, self.document, self.talk, self.decide, self.delete] + 5 * [self.work, self.message]
+        self.steps = (
+            [self.app, self.document, self.talk, self.decide, self.delete]
+            + 5 * [self.work, self.message]
+            + [self.letter]
+        )
 
     def some(self, kind: type[Noun]) -> Noun | None:
         mine = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant]
@@ -75,6 +81,22 @@ class _Walk:
             noun.delete(self.history.now)
             self.history.record(noun)
 
+    def letter(self, number: int) -> None:
+        id = id_of(6, self.random.randrange(self.few))
+        letter = self.letters.get((self.history.tenant, id))
+        died: dict[str, Any] = {"sequence": number, "where": "", "stack": "", "failures": 0, "deaths": 10}
+        died["reason"] = f"It died at {number}."
+        if letter is None:
+            of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.one.app.create", "message": id}
+            letter = self.letters[self.history.tenant, id] = DeadLetter.bury(id, self.history.now, **of, **died)
+        elif not letter.waits:
+            letter.come_back(self.history.now, **died)
+        elif self.random.random() < 0.5:
+            letter.retry(self.history.now)
+        else:
+            letter.discard(self.history.now)
+        self.history.record(letter)
+
     def work(self, number: int) -> None:
         document = self.some(Document)
         if not document:
@@ -98,7 +120,7 @@ class _Walk:
             return
         last = next(reversed(conversation.messages), None)
         status = conversation.messages[last]["status"] if last else None
-        match self.random.choice(["ask", "answer", "answer", "rate", "stop", "rename"]):
+        match self.random.choice(["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename"]):
             case "ask":
                 self.history.ask(conversation, id=id_of(5, number))
             case "answer" if last and status == "asked":
@@ -108,6 +130,10 @@ class _Walk:
                 conversation.rate(self.history.now, message=last, rating=rating, content=f"{number}")
             case "stop" if last and status == "asked":
                 conversation.stopped(self.history.now, message=last, answer="Fo")
+            case "fail" if last and status == "asked":
+                conversation.fail(self.history.now, message=last, code="timeout", reason="Silence.", answer="Fo")
+            case "retry" if last and status == "failed":
+                conversation.retry(self.history.now, message=last)
             case "rename":
                 conversation.rename(self.history.now, name=f"Name {number}")
         if conversation.pending_events:

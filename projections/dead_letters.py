@@ -1,0 +1,73 @@
+"""What no worker could handle: the table `dead_letters`."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Integer, Text
+
+from domain.dead_letter import DeadLetter
+from domain.log import Recorded
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+
+dead_letters = ReadModel(
+    "dead_letters",
+    "Messages that no worker could handle. What they say is in the stream DEAD alone, as long as they wait.",
+    key("id", "Dead letter."),
+    required("status", Text, "buried or returned: it waits for someone to decide; retried or discarded: someone did."),
+    required("consumer", Text, "Durable consumer that could not handle it."),
+    required("stream", Text, "Stream that it came from."),
+    required("sequence", BigInteger, "Its sequence in that stream."),
+    required("subject", Text, "Its subject."),
+    required("message_id", Text, "Its id: of a command the id of its outcome, else that of the commit."),
+    required("reason", Text, "What it last died of."),
+    required("place", Text, "Line of code that failed last, as file:function:line; empty when workers died of it."),
+    required("stack", Text, "Digest of all the lines that led there: equal for equal failures; empty as the place is."),
+    required("failures", Integer, "How often it failed by itself, before it last was given up."),
+    required("deaths", Integer, "How often a worker died with it in hand, before it last was given up."),
+    required("retries", Integer, "How often someone asked to try again."),
+    optional("decided_by", Text, "Who last asked to try again, or gave it up; null when nobody has."),
+    required("correlation_id", Id, "Command that began the chain of causes that it belongs to."),
+    required("created_at", Time, "When it first died."),
+    required("updated_at", Time, "When it last changed."),
+)
+
+
+@dead_letters.makes(DeadLetter.Buried, new=originator)
+def buried(event: DeadLetter.Buried, message: Recorded) -> Row:
+    return {
+        "id": event.originator_id,
+        "status": "buried",
+        "consumer": event.consumer,
+        "stream": event.stream,
+        "sequence": event.sequence,
+        "subject": event.subject,
+        "message_id": event.message,
+        "reason": event.reason,
+        "place": event.where,
+        "stack": event.stack,
+        "failures": event.failures,
+        "deaths": event.deaths,
+        "retries": 0,
+        "correlation_id": message.metadata.correlation,
+    }
+
+
+@dead_letters.changes(DeadLetter.Returned)
+def returned(row: Row, event: DeadLetter.Returned, message: Recorded) -> Row:
+    return {
+        "status": "returned",
+        "reason": event.reason,
+        "place": event.where,
+        "stack": event.stack,
+        "failures": event.failures,
+        "deaths": event.deaths,
+    }
+
+
+@dead_letters.changes(DeadLetter.Retried)
+def retried(row: Row, event: DeadLetter.Retried, message: Recorded) -> Row:
+    return {"status": "retried", "retries": row["retries"] + 1, "decided_by": message.metadata.actor}
+
+
+@dead_letters.changes(DeadLetter.Discarded)
+def discarded(row: Row, event: DeadLetter.Discarded, message: Recorded) -> Row:
+    return {"status": "discarded", "decided_by": message.metadata.actor}

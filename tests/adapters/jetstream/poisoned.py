@@ -1,0 +1,42 @@
+"""A worker that a poisonous command kills: `python -m tests.adapters.jetstream.poisoned URL`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import nats
+from faststream.nats import NatsBroker
+
+from adapters.jetstream import consumer, streams
+from adapters.jetstream.commands import subscribe_commands
+from handlers.dispatch import Delivery, Dispatch
+from handlers.ports import Outcome
+from tests.handlers.desk import Desk
+
+POISON = b"poison"
+DEATHS = 5
+
+
+class Mortal(Dispatch):
+    async def __call__(self, delivery: Delivery) -> Outcome:
+        if POISON in delivery.payload:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().__call__(delivery)
+
+
+async def main(url: str) -> None:
+    streams.ACK_WAIT_S, consumer.DEATHS, consumer.BEAT_S = 0.5, DEATHS, 0.1
+    nc = await nats.connect(url)
+    await streams.set_up(nc.jetstream())
+    desk, broker = Desk(nc, "acme"), NatsBroker(url, apply_types=False, logger=None)
+    dispatch = Mortal(desk.repository, desk.outcomes, desk.blobs, desk.vault)
+    subscribe_commands(broker, dispatch, desk.repository)
+    await broker.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
