@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import Integer, Text
 
 from domain.dataset import Dataset
 from domain.document import Document, segment_id
 from domain.log import Recorded
-from domain.segments import Segment, decode_segments
+from domain.segments import unpack_segments
 from projections.documents import documents
 from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
@@ -38,26 +39,26 @@ document_segments.clears(Dataset.Deleted, column="dataset_id")
 
 
 @lru_cache(maxsize=4)
-def segments_of(blob: bytes) -> list[Segment]:
+def segments_of(blob: bytes) -> list[dict[str, Any]]:
     """A document is indexed in parts that follow each other closely, and all of them need the same blob."""
-    return decode_segments(blob)[1]
+    return unpack_segments(blob)[1]
 
 
 @document_segments.makes(Document.Indexed, within=(documents, originator), blob=lambda event: event.segments)
 def indexed(event: Document.Indexed, message: Recorded, document: Row, blob: bytes) -> list[Row]:
     return [
         {
-            "id": segment_id(event.originator_id, event.segments, segment.position),
+            "id": segment_id(event.originator_id, event.segments, segment["position"]),
             "dataset_id": event.dataset,
             "document_id": event.originator_id,
-            "position": segment.position,
-            "content": segment.content,
-            "word_count": len(segment.content),
-            "tokens": segment.tokens,
-            "page": segment.page,
-            "heading": segment.heading,
-            "start_offset": segment.start,
-            "end_offset": segment.end,
+            "position": segment["position"],
+            "content": segment["content"],
+            "word_count": len(segment["content"]),
+            "tokens": segment["tokens"],
+            "page": segment["page"],
+            "heading": segment["heading"],
+            "start_offset": segment["start"],
+            "end_offset": segment["end"],
             "status": "completed",
             "completed_at": event.timestamp,
         }

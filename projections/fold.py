@@ -21,16 +21,22 @@ class Unprojected(Exception):
 
 
 class Rows:
-    """The rows of one table that a batch works on, and what is to be done: first `cleared`, then `written`."""
+    """The rows of one table that a batch works on, and what is to be done: first `cleared`, then `written`.
+
+    `stored` are those that were loaded.
+    """
 
     def __init__(self, model: ReadModel, loaded: Iterable[Row]) -> None:
         self.model = model
         self.rows: dict[RowId, Row] = {}
+        self.stored: set[RowId] = set()
         self.written: set[RowId] = set()
         self.cleared: dict[str, set[RowId]] = defaultdict(set)
-        self.holding: dict[str, dict[RowId, list[RowId]]] = {column: defaultdict(list) for column in model.cleared_by}
+        self.holding: dict[str, dict[RowId, list[RowId]]] = {}
         for row in loaded:
-            self._hold((row["tenant_id"], row[model.key]), row)
+            id = (row["tenant_id"], row[model.key])
+            self.stored.add(id)
+            self._hold(id, row)
 
     def __getitem__(self, id: RowId) -> Row | None:
         return self.rows.get(id)
@@ -47,14 +53,19 @@ class Rows:
 
     def clear(self, column: str, tenant: str, value: str) -> None:
         self.cleared[column].add((tenant, value))
+        if column not in self.holding:
+            self.holding[column] = defaultdict(list)
+            for id, held in self.rows.items():
+                self.holding[column][id[0], held[column]].append(id)
         for id in self.holding[column].pop((tenant, value), ()):
             if (row := self.rows.get(id)) and row[column] == value:
                 del self.rows[id]
                 self.written.discard(id)
 
-    def result(self) -> list[Row]:
-        """The rows to write."""
-        return [self.rows[id] for id in self.written]
+    def result(self) -> tuple[list[Row], list[Row]]:
+        """The rows to write: those that were loaded, and the others."""
+        new = [self.rows[id] for id in self.written - self.stored]
+        return [self.rows[id] for id in self.written & self.stored], new
 
     def _hold(self, id: RowId, row: Row) -> None:
         self.rows[id] = row
@@ -109,11 +120,11 @@ class Fold:
 
     def blobs(self, message: Recorded) -> list[BlobId]:
         """The blobs that folding a message takes."""
-        return [
-            (message.subject.tenant, pick(event))
-            for event in message.events
-            for pick in self.picks.get(type(event), ())
-        ]
+        found: list[BlobId] = []
+        for event in message.events:
+            if picks := self.picks.get(type(event)):
+                found += [(message.subject.tenant, pick(event)) for pick in picks]
+        return found
 
     def needs(self, batch: Iterable[Recorded]) -> dict[ReadModel, set[RowId]]:
         """The rows that folding a batch takes, where they exist; those that it makes itself are left out."""

@@ -114,4 +114,5 @@ async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncGe
             else:
                 yield chunk[: len(chunk) - (after - until)]
                 return
-    raise Gap(f"Stream {stream} ends at {after}, and the tables are further: at {until}.")
+    where = f"ends before {after}" if until is None else f"ends at {after}"
+    raise Gap(f"Stream {stream} {where}, and the tables are further: at {until or after}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from psycopg import AsyncConnection, errors
@@ -20,6 +20,9 @@ from projections.read_model import ReadModel
 SCHEMA = "headrace"
 NEXT = "headrace_next"
 """Where tables are made anew, before they are swapped in."""
+
+OLD = "headrace_old"
+"""Where the tables are kept that were swapped out; they stay as they are."""
 
 READER = "headrace_reader"
 """The role that can read the tables, and how far they are, and nothing else."""
@@ -40,6 +43,14 @@ CREATE TABLE IF NOT EXISTS headrace_projection.checkpoints (stream text PRIMARY 
 COMMENT ON TABLE headrace_projection.checkpoints IS 'How much of each stream is in the tables.';
 COMMENT ON COLUMN headrace_projection.checkpoints.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.checkpoints.sequence IS 'Sequence of its last message that is in the tables.';
+CREATE TABLE IF NOT EXISTS headrace_projection.copies
+    (schema text, stream text, sequence bigint NOT NULL, version text NOT NULL, PRIMARY KEY (schema, stream));
+COMMENT ON TABLE headrace_projection.copies IS
+    'How much of each stream is in the tables beside: those that are being made, and those that were swapped out.';
+COMMENT ON COLUMN headrace_projection.copies.schema IS 'Schema that the tables are in.';
+COMMENT ON COLUMN headrace_projection.copies.stream IS 'Stream of the log.';
+COMMENT ON COLUMN headrace_projection.copies.sequence IS 'Sequence of its last message that is in the tables.';
+COMMENT ON COLUMN headrace_projection.copies.version IS 'What made them: work goes on where the same program left it.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
@@ -108,16 +119,18 @@ def name(model: ReadModel, schema: str = SCHEMA) -> Identifier:
     return Identifier(schema, model.name)
 
 
-async def stale(connection: AsyncConnection[TupleRow]) -> list[ReadModel]:
+async def stale(
+    connection: AsyncConnection[TupleRow], models: Sequence[ReadModel] = READ_MODELS, schema: str = SCHEMA
+) -> list[ReadModel]:
     """The read models whose tables are missing, or have other columns than this version's."""
     cursor = await connection.execute(
         """SELECT relname, array_agg(ARRAY[attname, format_type(atttypid, atttypmod), attnotnull::text] ORDER BY attnum)
         FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
         WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped GROUP BY 1""",
-        (SCHEMA,),
+        (schema,),
     )
     found: dict[str, list[list[str]]] = dict(await cursor.fetchall())
-    return [model for model in READ_MODELS if found.get(model.name) != _columns(model)]
+    return [model for model in models if found.get(model.name) != _columns(model)]
 
 
 def _columns(model: ReadModel) -> list[list[str]]:
@@ -136,6 +149,31 @@ async def positions(connection: AsyncConnection[TupleRow], *, lock: bool = False
     query = "SELECT stream, sequence FROM headrace_projection.checkpoints ORDER BY stream"
     cursor = await connection.execute(f"{query} FOR UPDATE" if lock else query)
     return dict(await cursor.fetchall())
+
+
+async def copied(connection: AsyncConnection[TupleRow], schema: str, version: str) -> dict[str, int]:
+    """How much of each stream is in the tables of a schema beside, if this version made them; else nothing."""
+    cursor = await connection.execute(
+        "SELECT stream, sequence FROM headrace_projection.copies WHERE (schema, version) = (%s, %s) ORDER BY stream",
+        (schema, version),
+    )
+    return dict(await cursor.fetchall())
+
+
+async def note_copied(
+    connection: AsyncConnection[TupleRow], schema: str, version: str, reached: Mapping[str, int]
+) -> None:
+    await connection.cursor().executemany(
+        "INSERT INTO headrace_projection.copies VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (schema, stream) DO UPDATE SET (sequence, version) = (excluded.sequence, excluded.version)",
+        [(schema, stream, sequence, version) for stream, sequence in reached.items()],
+    )
+
+
+async def drop(connection: AsyncConnection[TupleRow], schema: str) -> None:
+    """Drop a schema beside, and forget how far its tables are."""
+    await connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+    await connection.execute("DELETE FROM headrace_projection.copies WHERE schema = %s", (schema,))
 
 
 async def turn(connection: AsyncConnection[TupleRow], lock: int) -> None:

@@ -20,6 +20,9 @@ from ops.bench.stack import Sizes, Stack, running
 MEASURES = ("commands", "answer", "rebuild", "ingest", "memory")
 """In this order, since ingest loads torch into this process, and a rebuild runs here too."""
 
+ALONE = ("scale",)
+"""What `all` leaves out, since it takes too long at a size that tells something."""
+
 _HELP = {
     "rounds": "turns of figure and limit, of which the medians count",
     "commands": "commands in a round",
@@ -32,7 +35,7 @@ _HELP = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
-    parser.add_argument("what", choices=(*MEASURES, "all"))
+    parser.add_argument("what", choices=(*MEASURES, *ALONE, "all"))
     parser.add_argument("--json", action="store_true", help="print a line of JSON for every measure")
     parser.add_argument("--write", action="store_true", help="write the figures to docs/performance.md; needs all")
     for field in fields(Sizes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 import orjson
 from nats.aio.msg import Msg
@@ -30,8 +31,13 @@ class Outcomes:
         self._stack = stack
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
-    async def subscribe(self) -> None:
-        await self._stack.client.connection.subscribe(f"out.{self._stack.settings.tenant}.*", cb=self._resolve)
+    @classmethod
+    async def ready(cls, stack: Stack) -> Self:
+        """With a stream for bare publishes beside."""
+        await stack.client.stream.add_stream(_scratch(), name="BENCH", subjects=["bench.>"])
+        outcomes = cls(stack)
+        await stack.client.connection.subscribe(f"out.{stack.settings.tenant}.*", cb=outcomes._resolve)
+        return outcomes
 
     async def _resolve(self, message: Msg) -> None:
         future = self._waiting.pop(message.subject.rpartition(".")[2], None)
@@ -52,14 +58,11 @@ class Outcomes:
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
-    js = stack.client.stream
-    await js.add_stream(_scratch(), name="BENCH", subjects=["bench.>"])
-    outcomes = Outcomes(stack)
-    await outcomes.subscribe()
+    outcomes = await Outcomes.ready(stack)
     bar = bars.add_task("commands", total=2 * (sizes.rounds * sizes.commands + sizes.singles))
 
     async def raw() -> None:
-        await js.publish("bench.raw", PAYLOAD, timeout=30)
+        await publish(stack)
 
     async def commands_per_second(number: int) -> float:
         futures: list[asyncio.Future[None]] = []
@@ -80,23 +83,41 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
         bars.advance(bar, sizes.commands)
         return sizes.commands / (time.perf_counter() - began)
 
-    async def one_command() -> None:
-        await asyncio.wait_for(await outcomes.command(), PATIENCE_S)
-
-    for _ in range(min(WARM, sizes.commands)):
-        await one_command()
+    await warm(outcomes, min(WARM, sizes.commands))
     throughput = await in_turns(sizes.rounds, commands_per_second, publishes_per_second)
-    latencies: list[float] = []
-    acks: list[float] = []
-    for _ in range(sizes.singles):
-        latencies.append(await _milliseconds(one_command))
-        acks.append(await _milliseconds(raw))
-        bars.advance(bar, 2)
+    latencies, acks = await one_by_one(stack, outcomes, sizes.singles, lambda: bars.advance(bar, 2))
     return [
         Measure("commands", throughput[0], "commands/s", throughput[1], Aim(at_least=1000, ratio=0.10)),
         Measure("commands.p50", percentile(latencies, 50), "ms", percentile(acks, 50)),
         Measure("commands.p95", percentile(latencies, 95), "ms", percentile(acks, 95)),
     ]
+
+
+async def publish(stack: Stack) -> None:
+    """A bare acknowledged publish."""
+    await stack.client.stream.publish("bench.raw", PAYLOAD, timeout=30)
+
+
+async def warm(outcomes: Outcomes, times: int) -> None:
+    for _ in range(times):
+        await asyncio.wait_for(await outcomes.command(), PATIENCE_S)
+
+
+async def one_by_one(
+    stack: Stack, outcomes: Outcomes, times: int, advance: Callable[[], None]
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of commands, one at a time, and of bare publishes in turns with them."""
+
+    async def one_command() -> None:
+        await warm(outcomes, 1)
+
+    latencies: list[float] = []
+    acks: list[float] = []
+    for _ in range(times):
+        latencies.append(await _milliseconds(one_command))
+        acks.append(await _milliseconds(lambda: publish(stack)))
+        advance()
+    return latencies, acks
 
 
 def _scratch() -> StreamConfig:

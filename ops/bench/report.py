@@ -86,6 +86,7 @@ figure as a multiple of the limit.
 make bench                                  # the table
 .venv/bin/python -m ops.bench all --write   # this page
 .venv/bin/python -m ops.bench commands --json
+.venv/bin/python -m ops.bench scale --commits 775000   # a million events, and as long as that takes
 ```
 
 Each measure starts servers and workers of its own, in a folder that goes afterwards. `--rounds`, `--commands`,

@@ -27,7 +27,7 @@ class Sizes:
     singles: int = 300
     questions: int = 200
     seconds: float = 30.0
-    commits: int = 20_000
+    commits: int = 40_000
 
 
 @dataclass(frozen=True, slots=True)

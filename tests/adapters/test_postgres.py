@@ -14,7 +14,7 @@ import pytest
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
-from adapters.postgres import feed, rebuild, tables
+from adapters.postgres import compare, feed, rebuild, replay, tables, writer
 from adapters.postgres.projector import Halted, Projector
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from handlers.ports import Blobs, Log
@@ -31,8 +31,10 @@ class RecordedLog:
         self.history = history
         self.chunk = chunk
         self.reads = 0
+        self.begun: list[tuple[str, int]] = []
 
     async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
+        self.begun.append((stream, after))
         messages = self.history.streams[stream]
         last = len(messages)
         while follow or after < last:
@@ -119,6 +121,7 @@ async def test_live_and_rebuilt_tables_are_equal_row_for_row(
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     monkeypatch.setattr(feed, "BATCH", 170)
+    monkeypatch.setattr(writer, "MANY", 1)
     assert len(await rebuilt(database_url, history)) == len(READ_MODELS)
     assert await tables.table_digests(database_url) == live
     assert live["documents"] != live["apps"]
@@ -133,7 +136,7 @@ async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
     for stream in history.streams:
         history.streams[stream].clear()
     history.blobs = later.blobs
-    monkeypatch.setattr(rebuild, "NEAR", 20)
+    monkeypatch.setattr(replay, "NEAR", 20)
 
     async def grow() -> None:
         for stream, messages in later.streams.items():
@@ -187,19 +190,193 @@ async def test_a_rebuild_tells_how_far_it_is(database_url: str) -> None:
     assert {stream: max(done for name, done, _ in told if name == stream) for stream in totals} == totals
 
 
-async def test_a_rebuild_that_died_is_begun_anew(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
-    history = wander(Random(9), 300)
+async def cut_off(url: str, history: History) -> dict[str, int]:
+    """Begin a rebuild, and end it in the middle; gives how far it came."""
+    log = RecordedLog(history)
+    task = asyncio.create_task(rebuild.rebuild(url, log, RecordedBlobs(history), (), lambda *_: task.cancel()))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with tables.connect(url) as connection:
+        reached = dict(
+            await query(
+                connection, "SELECT stream, sequence FROM headrace_projection.copies WHERE schema = 'headrace_next'"
+            )
+        )
+    assert 0 < sum(reached.values()) < len(history.messages)
+    return reached
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_rebuild_that_was_cut_off_goes_on_unless_the_rules_have_changed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    history = wander(Random(9), 400, few=6)
     async with following(database_url, history):
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
-    task = asyncio.create_task(rebuilt(database_url, history))
-    while await query(connection, "SELECT to_regclass('headrace_next.apps')::text") == [None]:
-        await asyncio.sleep(0)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    await rebuilt(database_url, history)
+    monkeypatch.setattr(feed, "BATCH", 40)
+    monkeypatch.setattr(replay, "NEAR", 20)
+    reached = await cut_off(database_url, history)
+    if changed:
+        monkeypatch.setattr(replay, "rules", lambda: "others")
+    log = RecordedLog(history)
+    await rebuild.rebuild(database_url, log, RecordedBlobs(history))
+    begun = {stream: after for stream, after in reversed(log.begun)}
+    assert begun == ({stream: 0 for stream in begun} if changed else {stream: reached[stream] for stream in begun})
     assert await tables.table_digests(database_url) == live
+
+
+async def test_what_was_cut_off_for_other_tables_is_not_taken_for_these(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = wander(Random(9), 400, few=6)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    live = await tables.table_digests(database_url)
+    monkeypatch.setattr(feed, "BATCH", 40)
+    monkeypatch.setattr(replay, "NEAR", 20)
+    await cut_off(database_url, history)
+    assert await rebuilt(database_url, history, "datasets") == ["datasets"]
+    assert await tables.table_digests(database_url) == live
+
+
+async def test_old_tables_are_kept_and_put_back(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
+    history = wander(Random(15), 300)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    await connection.execute("UPDATE headrace.apps SET description = 'By hand.'")
+    before = await tables.table_digests(database_url)
+    at = await tables.positions(connection)
+    await rebuilt(database_url, history)
+    new = await tables.table_digests(database_url)
+    assert before["apps"] != new["apps"]
+    assert await tables.table_digests(database_url, tables.OLD) == before
+    kept = "SELECT stream, sequence FROM headrace_projection.copies WHERE schema = 'headrace_old'"
+    assert dict(await query(connection, kept)) == at
+
+    history.app(name="later")
+    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    async with following(database_url, history) as projector:
+        await caught_up(database_url, history)
+        assert await rebuild.undo(database_url, log, blobs) == [model.name for model in READ_MODELS]
+        history.app(name="last")
+        await caught_up(database_url, history)
+        assert not projector.done()
+    found = await query(connection, "SELECT DISTINCT description FROM headrace.apps ORDER BY 1")
+    assert found == ["Answers.", "By hand."]
+    assert await query(connection, "SELECT name FROM headrace.apps ORDER BY created_at DESC LIMIT 2") == [
+        "last",
+        "later",
+    ]
+    assert (await tables.table_digests(database_url))["messages"] == before["messages"]
+
+    assert await rebuild.drop_old(database_url) == [model.name for model in READ_MODELS]
+    assert await query(connection, "SELECT to_regnamespace('headrace_old')::text") == [None]
+    with pytest.raises(rebuild.NothingKept):
+        await rebuild.undo(database_url, log, blobs)
+
+
+async def test_an_undo_that_was_cut_off_goes_on(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = wander(Random(15), 200)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    before = await tables.table_digests(database_url)
+    await rebuilt(database_url, history)
+    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild.Replay, "near", None)
+        with pytest.raises(TypeError):
+            await rebuild.undo(database_url, log, blobs)
+    await rebuild.undo(database_url, log, blobs)
+    assert await tables.table_digests(database_url) == before
+
+
+async def test_old_tables_with_other_columns_are_not_put_back(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = wander(Random(15), 100)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    await rebuilt(database_url, history)
+    live = await tables.table_digests(database_url)
+    await connection.execute("ALTER TABLE headrace_old.apps DROP COLUMN description")
+    with pytest.raises(rebuild.NothingKept, match="apps"):
+        await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+    assert await tables.table_digests(database_url) == live
+    assert await query(connection, "SELECT to_regclass('headrace_old.apps')::text") == ["headrace_old.apps"]
+
+
+async def test_somebodys_views_are_not_left_on_old_tables(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = History()
+    history.app()
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    await connection.execute("CREATE VIEW public.assistants AS SELECT name FROM headrace.apps")
+    with pytest.raises(rebuild.ViewsInTheWay, match="assistants"):
+        await rebuilt(database_url, history)
+    assert await rebuilt(database_url, history, "datasets") == ["datasets"]
+
+
+async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = wander(Random(21), 300, few=6)
+    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    compared = await compare.compare(database_url, log, blobs)
+    assert [table.table for table in compared] == [model.name for model in READ_MODELS]
+    assert {(table.different, table.first, table.live - table.fresh) for table in compared} == {(0, None, 0)}
+    assert compared[0].live == (await query(connection, "SELECT count(*) FROM headrace.apps"))[0]
+
+    [first, second, *_] = await query(connection, "SELECT tenant_id, id FROM headrace.apps ORDER BY 1, 2")
+    at = "WHERE (tenant_id, id) = (%s, %s)"
+    await connection.execute(f"UPDATE headrace.apps SET name = 'x', created_by = 'y' {at}".encode(), first)
+    await connection.execute(f"DELETE FROM headrace.apps {at}".encode(), second)
+    await connection.execute("DELETE FROM headrace.documents")
+    await connection.execute(
+        "INSERT INTO headrace.providers SELECT 'two', 'p', 'u', true, 'active', 'me', now(), now(), 1"
+    )
+    await connection.execute("ALTER TABLE headrace.commands DROP COLUMN name")
+    found = {table.table: table for table in await compare.compare(database_url, log, blobs)}
+    assert found["apps"].different == 2
+    assert found["apps"].first == f"Row {first[1]} of tenant {first[0]} differs in name, created_by."
+    assert found["apps"].live == found["apps"].fresh - 1
+    assert str(found["documents"].first).endswith("is missing.")
+    assert found["providers"].first == "Row p of tenant two should not be there."
+    assert "other columns" in str(found["commands"].first)
+    assert found["messages"].different == 0
+    assert await query(connection, "SELECT to_regnamespace('headrace_check')::text") == [None]
+    assert await query(connection, "SELECT name FROM headrace.apps ORDER BY tenant_id, id LIMIT 1") == ["x"]
+
+
+async def test_a_comparison_under_load_finds_nothing_and_stops_nobody(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = wander(Random(25), 1000, few=12)
+    history = History()
+    history.blobs = later.blobs
+    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    monkeypatch.setattr(replay, "NEAR", 20)
+
+    async def grow() -> None:
+        for stream, messages in later.streams.items():
+            for start in range(0, len(messages), 20):
+                history.streams[stream].extend(messages[start : start + 20])
+                await asyncio.sleep(0.05)
+
+    async with following(database_url, history) as projector:
+        growing = asyncio.create_task(grow())
+        comparisons = 0
+        while not growing.done():
+            assert not [table for table in await compare.compare(database_url, log, blobs) if table.different]
+            comparisons += 1
+        await growing
+        await caught_up(database_url, history)
+        assert not projector.done()
+    assert comparisons > 1
 
 
 async def test_a_table_of_an_unknown_name_cannot_be_rebuilt(database_url: str) -> None:
@@ -368,7 +545,11 @@ async def test_tables_moved_by_someone_else_halt_the_projector(
             await asyncio.wait_for(task, 20)
 
 
-async def test_any_text_can_be_stored(database_url: str, connection: AsyncConnection[TupleRow]) -> None:
+@pytest.mark.parametrize("many", [1, 1000])
+async def test_any_text_can_be_stored(
+    database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(writer, "MANY", many)
     history = History()
     texts = ["a\0b", "\\u0000", "\\\\u0000", "שלום", "水車", "\x01\x7f\ufeff\U0001f30a", "a%sb{}", "''\";--", "\t\r\n"]
     for text in texts:
@@ -424,6 +605,7 @@ async def test_the_reader_can_read_the_tables_and_nothing_else(
     for model in READ_MODELS:
         await query(connection, f"SELECT * FROM headrace.{model.name}")
     assert await query(connection, "SELECT name FROM headrace.apps") == ["Help"]
+    assert await query(connection, "SELECT name FROM headrace_old.apps") == ["Help"]
     assert await query(connection, "SELECT sequence FROM headrace_projection.checkpoints ORDER BY stream") == [1, 0]
     for statement in (
         "DELETE FROM headrace.apps",

@@ -13,7 +13,7 @@ import pytest
 from rich.progress import Progress
 
 from ops.bench import report
-from ops.bench.__main__ import MEASURES
+from ops.bench.__main__ import ALONE, MEASURES
 from ops.bench.documents import sentences, written
 from ops.bench.machine import machine
 from ops.bench.measure import Aim, Measure, in_turns, percentile
@@ -26,6 +26,7 @@ NAMES = {
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "ingest": ["ingest"],
     "rebuild": ["rebuild"],
+    "scale": ["scale.rebuild", "scale.commands.p50"],
     "memory": [
         "memory",
         "memory.supervisor",
@@ -37,7 +38,7 @@ NAMES = {
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LIMITED = ("commands", "answer", "ingest", "rebuild")
+LIMITED = ("commands", "answer", "ingest", "rebuild", "scale")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ async def stack() -> AsyncIterator[Stack]:
     assert not stack.settings.home.exists()
 
 
-@pytest.mark.parametrize("name", sorted(NAMES, key=lambda name: name == "rebuild"))  # which leaves the workers paused
+@pytest.mark.parametrize(
+    "name", sorted(NAMES, key=lambda name: name in ("rebuild", "scale"))
+)  # which leave workers paused
 async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
     with Progress(disable=True) as bars:
         measures: list[Measure] = await import_module(f"ops.bench.{name}").measure(stack, SMALLEST, bars)
@@ -66,7 +69,7 @@ async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
 
 
 def test_every_measure_is_tested() -> None:
-    assert set(NAMES) == set(MEASURES)
+    assert set(NAMES) == {*MEASURES, *ALONE}
 
 
 async def test_the_command_prints_lines_for_programs_only() -> None:

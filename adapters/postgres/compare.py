@@ -1,0 +1,94 @@
+"""Live tables beside fresh ones, row for row at the same position, while the projector goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, dict_row
+from psycopg.sql import SQL, Identifier
+
+from adapters.postgres.replay import Progress, Replay, unnoticed, with_parents
+from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, set_up, stale, turn
+from handlers.ports import Blobs, Log
+from projections.read_model import ReadModel
+
+FRESH = "headrace_check"
+"""Where the fresh tables are, as long as that takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Rows of a live table and of a fresh one, how many of all those are not alike, and a sentence on the first."""
+
+    table: str
+    live: int
+    fresh: int
+    different: int
+    first: str | None
+
+
+async def compare(
+    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = unnoticed
+) -> list[Comparison]:
+    """Compare the tables of these names, or all, and those they depend on. What is made for that goes again.
+
+    Raises: KeyError for a name that no table has, Gap.
+    """
+    await set_up(url)
+    models = with_parents(names)
+    async with connect(url) as connection:
+        await turn(connection, REBUILD_LOCK)
+        replay = Replay(connection, FRESH, models, log, blobs, progress)
+        try:
+            await replay.begin()
+            await replay.near()
+            async with connection.transaction():
+                # What is read stays as it is now, and what is written here is read too.
+                await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                await replay.to(await positions(connection))
+                outdated = await stale(connection, models)
+                return [await _compared(connection, model, outdated) for model in models]
+        finally:
+            await drop(connection, FRESH)
+
+
+async def _compared(
+    connection: AsyncConnection[TupleRow], model: ReadModel, outdated: Iterable[ReadModel]
+) -> Comparison:
+    if model in outdated:
+        cursor = await connection.execute(SQL("SELECT count(*) FROM {}").format(name(model, FRESH)))
+        [[fresh]] = await cursor.fetchall()
+        first = "The table is missing, or has other columns than this version's."
+        return Comparison(model.name, 0, fresh, fresh, first)
+    parts = {"live": name(model), "fresh": name(model, FRESH), "key": Identifier(model.key)}
+    pairs = SQL("{live} l FULL JOIN {fresh} f USING (tenant_id, {key})").format(**parts)
+    unlike = SQL("(l.*) IS DISTINCT FROM (f.*)")
+    cursor = await connection.execute(
+        SQL("SELECT count(l.log_position), count(f.log_position), count(*) FILTER (WHERE {}) FROM {}").format(
+            unlike, pairs
+        )
+    )
+    [[live, fresh, different]] = await cursor.fetchall()
+    if not different:
+        return Comparison(model.name, live, fresh, 0, None)
+    async with connection.cursor(row_factory=dict_row) as rows:
+        query = SQL(
+            "SELECT tenant_id, {key} AS key, to_jsonb(l) AS live, to_jsonb(f) AS fresh FROM {pairs} WHERE {unlike} "
+            "ORDER BY tenant_id, {key} LIMIT 1"
+        )
+        await rows.execute(query.format(key=parts["key"], pairs=pairs, unlike=unlike))
+        [row] = await rows.fetchall()
+    return Comparison(model.name, live, fresh, different, _sentence(row))
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    which = f"Row {row['key']} of tenant {row['tenant_id']}"
+    if row["live"] is None:
+        return f"{which} is missing."
+    if row["fresh"] is None:
+        return f"{which} should not be there."
+    columns = [column for column, value in row["fresh"].items() if row["live"][column] != value]
+    return f"{which} differs in {', '.join(columns)}."

@@ -1,0 +1,100 @@
+"""`headrace rebuild`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import psycopg
+import typer
+
+from ops import terminal
+from ops.cli.frame import Failed, Home, Json, app, run
+from ops.settings import Settings
+from ops.terminal import emit, say
+
+if TYPE_CHECKING:
+    from adapters.postgres.compare import Comparison
+
+
+@app.command(
+    epilog="Examples: [bold]headrace rebuild[/] · [bold]headrace rebuild documents messages[/] · "
+    "[bold]headrace rebuild --check[/] · [bold]headrace rebuild --check --json | jq 'select(.different > 0)'[/] · "
+    "[bold]headrace rebuild --undo[/]"
+)
+def rebuild(
+    names: Annotated[list[str] | None, typer.Argument(help="Tables; none: all.", show_default=False)] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the live tables with fresh ones, and change nothing.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Put back the tables that the last rebuild replaced.")] = False,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Drop the tables that the last rebuild replaced.")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make tables anew from the log, beside the live ones, and swap them in.
+
+    The tables that they replace are kept in the schema headrace_old. A rebuild that was cut off goes on where it was.
+    """
+    if check + undo + drop_old > 1 or (names and (undo or drop_old)):
+        raise typer.BadParameter("Give one of --check, --undo and --drop-old; the last two take no tables.")
+    settings = Settings.load(home=home).located()
+    from ops import rebuild as work
+
+    with failing():
+        if check:
+            with terminal.counting(as_json) as progress:
+                compared = run(work.check(settings, names or [], progress))
+            show(compared, as_json)
+        elif drop_old:
+            tell("dropped", run(work.drop_old(settings)), as_json)
+        else:
+            with terminal.counting(as_json) as progress:
+                coming = work.undo(settings, progress) if undo else work.rebuild(settings, names or [], progress)
+                done = run(coming)
+            tell("restored" if undo else "rebuilt", done, as_json)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """What may go wrong, as sentences."""
+    from adapters.postgres.feed import Gap
+    from adapters.postgres.rebuild import NothingKept, ViewsInTheWay
+    from handlers.ports import Unavailable
+
+    try:
+        yield
+    except KeyError as error:
+        raise Failed(f"There is no table {error.args[0]!r}.") from error
+    except (Gap, NothingKept, ViewsInTheWay, Unavailable) as error:
+        raise Failed(str(error)) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise Failed("Somebody has been reading these tables all the time; run it again, and it goes on.") from error
+    except psycopg.OperationalError as error:
+        raise Failed(f"PostgreSQL: {' '.join(str(error).split())}. Run it again, and it goes on.") from error
+
+
+def tell(what: str, names: list[str], as_json: bool) -> None:
+    if as_json:
+        emit({what: names})
+    else:
+        say(f"{what.capitalize()}: {', '.join(names) or 'nothing'}.")
+
+
+def show(compared: list[Comparison], as_json: bool) -> None:
+    """A line a table; ends with 1 when one is not what it should be."""
+    wrong = [table for table in compared if table.different]
+    if as_json:
+        for table in compared:
+            emit(asdict(table))
+    else:
+        lines = [(table.table, table.live, table.fresh, table.different, table.first) for table in compared]
+        terminal.show_rows(["table", "live", "fresh", "different", "first difference"], lines)
+        if wrong:
+            say(f"To repair: headrace rebuild {' '.join(table.table for table in wrong)}")
+    if wrong:
+        raise typer.Exit(1)
