@@ -1,0 +1,229 @@
+"""The messages of a stream as they are stored, read in order, and put back as they were."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from adapters.archive import Message
+from adapters.jetstream.bulk import Stored, bulk
+from adapters.jetstream.codec import TIME
+from adapters.jetstream.log import ends
+from handlers.ports import Unavailable
+
+_EXPECTED = "Nats-Expected-Last-Sequence"
+_FILLER = "Headrace-Gap"
+"""Marks what is published for a sequence that is free, and deleted again."""
+
+_BATCH = 1000
+_AHEAD = 10 * _BATCH
+_TIMEOUT_S = 10.0
+_SILENCE_S = 2.0
+"""After so long without a message, the stream is asked whether there is one."""
+
+
+class Occupied(Exception):
+    """The stream does not take a message at its sequence: something else writes to it."""
+
+
+class RawStream:
+    """A stream, or those of its messages that have the subject. Raises: Unavailable."""
+
+    def __init__(self, nc: Client, stream: str, subject: str = ">") -> None:
+        self._nc = nc
+        self._stream = stream
+        self._subject = subject
+        self._js = nc.jetstream(timeout=_TIMEOUT_S)
+
+    async def end(self) -> int:
+        """The sequence that the stream's next message comes after; 0 when there is no stream."""
+        try:
+            return int((await self._js.stream_info(self._stream)).state.last_seq)
+        except NotFoundError:
+            return 0
+        except nats.errors.Error as error:
+            raise self._away(error) from error
+
+    async def last(self) -> int:
+        """The sequence of the last message, as the stream's leader knows it; 0 when there is none, or no stream."""
+        if self._subject == ">":
+            return await self.end()
+        try:
+            return int((await self._js.get_last_msg(self._stream, self._subject)).seq or 0)
+        except NotFoundError:
+            return 0
+        except nats.errors.Error as error:
+            raise self._away(error) from error
+
+    async def count(self) -> int:
+        """How many subjects there are."""
+        try:
+            info = await self._js.stream_info(self._stream, subjects_filter=self._subject)
+        except NotFoundError:
+            return 0
+        except nats.errors.Error as error:
+            raise self._away(error) from error
+        return len(info.state.subjects or {})
+
+    async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
+        """The messages whose sequence is greater than `after` and not greater than `until`, many at a time."""
+        if after >= until:
+            return
+        # All of a stream is read in bulk; of a part of one, only a consumer says when there is no more.
+        chunks = bulk(self._nc, self._stream, after, until) if self._subject == ">" else self._part(after)
+        try:
+            async with aclosing(chunks) as raw:
+                async for some in raw:
+                    messages = [message for message in map(_message, some) if message.sequence <= until]
+                    if messages:
+                        after = messages[-1].sequence
+                        yield messages
+                    if len(messages) < len(some):
+                        return
+        except Unavailable:
+            if not await ends(self._js, self._stream, after, self._subject):
+                raise
+
+    async def _part(self, after: int) -> AsyncGenerator[list[Msg]]:
+        """What has the subject, until there is no more."""
+        arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
+        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+        try:
+            subscription = await self._js.subscribe(
+                self._subject, stream=self._stream, ordered_consumer=True, cb=arrived.put, config=start
+            )
+        except nats.errors.Error as error:
+            raise self._away(error) from error
+        try:
+            pending = 1
+            while pending:
+                messages = [await asyncio.wait_for(arrived.get(), _SILENCE_S)]
+                while len(messages) < _BATCH and not arrived.empty():
+                    messages.append(arrived.get_nowait())
+                pending = int(messages[-1].reply.split(".")[-1])
+                yield messages
+        except TimeoutError as error:
+            raise self._away(error) from error
+        finally:
+            await subscription.unsubscribe()
+
+    async def put_back(self, after: int, chunks: AsyncIterator[Sequence[Message]], done: Callable[[int], None]) -> int:
+        """Publish messages, each at its sequence, onto a stream that ends at `after`; gives where it ends then.
+
+        Raises: Occupied.
+        """
+        fillers: list[int] = []
+        async with _Window(self._nc, self._stream) as window:
+            async for messages in chunks:
+                for message in messages:
+                    for sequence in range(after + 1, message.sequence):
+                        fillers.append(sequence)
+                        await window.publish(self._filler(sequence))
+                    await window.publish(message)
+                    after = message.sequence
+                done(after)
+        for sequence in fillers:
+            await self._delete(sequence)
+        return after
+
+    async def drop_fillers(self) -> None:
+        """Delete what a `put_back` that was cut short has left."""
+        async for messages in self.read(0, await self.last()):
+            for message in messages:
+                if _FILLER in message.headers:
+                    await self._delete(message.sequence)
+
+    def _filler(self, sequence: int) -> Message:
+        return Message(sequence, self._subject.replace(">", "gap"), "", {_FILLER: "1"}, b"")
+
+    async def _delete(self, sequence: int) -> None:
+        try:
+            await self._js.delete_msg(self._stream, sequence)
+        except nats.errors.Error as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Unavailable:
+        return Unavailable(f"Stream {self._stream} does not answer: {error!r}")
+
+
+class _Window:
+    """Publishes messages at their sequences, many that are not confirmed at a time; leaving it waits for all."""
+
+    def __init__(self, nc: Client, stream: str) -> None:
+        self._nc = nc
+        self._stream = stream
+        self._inbox = nc.new_inbox()
+        self._open: set[int] = set()
+        self._freed = asyncio.Event()
+        self._refused: Occupied | None = None
+
+    async def __aenter__(self) -> Self:
+        self._answers = await self._nc.subscribe(f"{self._inbox}.*", cb=self._hear)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self._until(0)
+        finally:
+            await self._answers.unsubscribe()
+
+    async def publish(self, message: Message) -> None:
+        """Raises: Unavailable; Occupied, for this or an earlier message."""
+        await self._until(_BATCH - 1)
+        self._open.add(message.sequence)
+        # What follows a message that was refused is refused too, since its sequence is not the next.
+        headers = {**message.headers, TIME: message.time, _EXPECTED: str(message.sequence - 1)}
+        try:
+            reply = f"{self._inbox}.{message.sequence}"
+            await self._nc.publish(message.subject, message.body, reply=reply, headers=headers)
+        except nats.errors.Error as error:
+            raise Unavailable(f"Stream {self._stream} does not answer: {error!r}") from error
+
+    async def _until(self, few: int) -> None:
+        """Wait until so few are not confirmed."""
+        while len(self._open) > few and not self._refused:
+            self._freed.clear()
+            try:
+                await asyncio.wait_for(self._freed.wait(), _TIMEOUT_S)
+            except TimeoutError as error:
+                raise Unavailable(f"Stream {self._stream} does not confirm message {min(self._open)}.") from error
+        if self._refused:
+            raise self._refused
+
+    async def _hear(self, message: Msg) -> None:
+        sequence = int(message.subject.rpartition(".")[2])
+        answer = orjson.loads(message.data or b"{}")
+        if answer.get("seq") == sequence and not answer.get("duplicate"):
+            self._open.discard(sequence)
+        elif not self._refused:
+            reason = answer.get("error", {}).get("description") or f"it is at {answer.get('seq')}"
+            self._refused = Occupied(f"{self._stream} does not take message {sequence}: {reason}.")
+        self._freed.set()
+
+
+def _message(message: Msg | Stored) -> Message:
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+    place = message.reply.split(".")
+    headers = dict(message.headers or {})
+    headers.pop(_EXPECTED, None)
+    time = headers.pop(TIME, None) or _rfc3339(int(place[-2]))
+    return Message(int(place[-4]), message.subject, time, headers, message.data)
+
+
+def _rfc3339(nanoseconds: int) -> str:
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09}Z"

@@ -1,0 +1,372 @@
+"""Follows the log into the archive, says how far that is, and holds the two against each other."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client as Connection
+
+from adapters.archive import BLOBS, Archive, Broken, Head, Message, Taken, blob_path
+from adapters.jetstream import streams
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.raw import RawStream
+from adapters.jetstream.streams import DEAD
+from domain.log import EVENTS, OUTCOMES
+from handlers.audit import Check
+from handlers.ports import Unavailable
+from ops.client import Client, Unreachable
+from ops.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STREAMS = (EVENTS, OUTCOMES, DEAD)
+"""What is archived message by message. Of DEAD, messages may be missing: someone discarded them."""
+
+GAPLESS = (EVENTS, OUTCOMES, BLOBS)
+
+FETCHES = 4
+"""Blobs that are in memory at a time."""
+
+CATALOGUED = 10_000
+"""Blobs that are gone through at a time, and that a segment of the catalogue names at most."""
+
+LOOK_EVERY_S = 1.0
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+
+Progress = Callable[[str, int, int], None]
+"""Told what is gone through, how much of it is done, and how much there is."""
+
+_BLOB = re.compile(r"([^/]+)/([0-9a-f]{64})")
+
+
+class Differs(Exception):
+    """The log is not the one that was archived, or has lost messages; nothing was written over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """How far the archive of a stream is, and what is not in it yet; `age_s` is how long the oldest of that waits."""
+
+    stream: str
+    archived: int
+    last: int
+    waiting: int
+    age_s: float
+    chain: str
+
+    @property
+    def reset(self) -> bool:
+        """The log ends before its archive."""
+        return self.stream in (EVENTS, OUTCOMES) and self.last < self.archived
+
+
+def unnoticed(what: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def live(nc: Connection, stream: str) -> RawStream:
+    """The stream of the log that is archived under this name."""
+    return RawStream(nc, stream, "dead.>" if stream == DEAD else ">")
+
+
+def listed(nc: Connection) -> RawStream:
+    """What the object store says of its blobs: a message each."""
+    return RawStream(nc, f"OBJ_{streams.BLOBS}", f"$O.{streams.BLOBS}.M.>")
+
+
+# --- archive -------------------------------------------------------------------------------------------------
+
+
+class Archiver:
+    """Brings the archive up to date, again and again. Raises: Unavailable, Broken, Differs."""
+
+    def __init__(self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = unnoticed) -> None:
+        self.lost: dict[str, str] = {}
+        """Blobs that the object store names and cannot give, and why: they are asked for again each time."""
+        self._nc = nc
+        self._archive = archive
+        self._limit = segment_bytes
+        self._progress = progress
+        self._heads: dict[str, Head] = {}
+        self._known: set[str] = set()
+        self._listed = 0
+
+    async def update(self) -> dict[str, int]:
+        """Archive all that the log holds by now; gives how many messages and blobs were added."""
+        goals = {stream: await self._recognise(stream) for stream in STREAMS}
+        # A blob is stored before the commit that names it: those of the commits up to these goals are all there.
+        added = {BLOBS: await self._blobs()}
+        for stream, goal in goals.items():
+            before = (await self._head(stream)).last
+            while not await self._stream(stream, goal):
+                del self._heads[stream]
+            added[stream] = self._heads[stream].last - before
+        return added
+
+    async def _recognise(self, stream: str) -> int:
+        """Where a stream ends, which must be the one that was archived."""
+        head, source = await self._head(stream), live(self._nc, stream)
+        if (end := await source.end()) < head.last:
+            raise Differs(f"Stream {stream} ends at {end}, and its archive at {head.last}: {_ADVICE}")
+        async with aclosing(_each(source.read(max(0, head.last - 1), head.last))) as messages:
+            async for _ in self._following(stream, head, head.last, messages):
+                pass
+        return await source.last()
+
+    async def due(self, every_s: float) -> None:
+        """Wait for so long, or until there is enough for a segment."""
+        began, size = time.monotonic(), await self._size()
+        while time.monotonic() - began < every_s and await self._size() - size < self._limit:
+            await asyncio.sleep(min(LOOK_EVERY_S, every_s))
+
+    async def _size(self) -> int:
+        try:
+            infos = [await self._nc.jetstream().stream_info(stream) for stream in (EVENTS, OUTCOMES)]
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS does not answer: {error!r}") from error
+        return sum(info.state.bytes for info in infos)
+
+    async def _head(self, stream: str) -> Head:
+        if stream not in self._heads:
+            self._heads[stream] = await self._archive.head(stream)
+        return self._heads[stream]
+
+    async def _stream(self, stream: str, goal: int) -> bool:
+        """Archive up to and including this sequence; False when another archiver came in between."""
+        head = await self._head(stream)
+        batch: list[Message] = []
+        size = 0
+        try:
+            async with aclosing(_each(live(self._nc, stream).read(max(0, head.last - 1), goal))) as messages:
+                async for message in self._following(stream, head, goal, messages):
+                    batch.append(message)
+                    size += len(message.body) + 500
+                    if size >= self._limit:
+                        await self._append(stream, batch)
+                        batch, size = [], 0
+                        self._progress(stream, message.sequence, goal)
+            if batch:
+                await self._append(stream, batch)
+        except Taken:
+            return False
+        self._progress(stream, goal, goal)
+        return True
+
+    async def _following(
+        self, stream: str, head: Head, goal: int, messages: AsyncIterator[Message]
+    ) -> AsyncGenerator[Message]:
+        """What comes after the head; the message at the head must be the one that was archived."""
+        last = max(0, head.last - 1)
+        async for message in messages:
+            if stream in GAPLESS and message.sequence != last + 1:
+                raise Differs(f"Stream {stream} goes from {last} to {message.sequence}: messages are lost; {_ADVICE}")
+            last = message.sequence
+            if head.message is None or message.sequence > head.last:
+                yield message
+            elif field := difference(head.message, message):
+                raise Differs(f"Message {message.sequence} of {stream} has another {field} than its archive: {_ADVICE}")
+        if stream in GAPLESS and last < goal:
+            raise Differs(f"Stream {stream} says that it ends at {goal}, and has nothing after {last}: {_ADVICE}")
+
+    async def _append(self, stream: str, messages: list[Message]) -> None:
+        self._heads[stream] = await self._archive.append(stream, self._heads[stream], messages)
+
+    async def _blobs(self) -> int:
+        """Archive the blobs that are new, then their names; gives how many."""
+        if not self._known:
+            self._known = await catalogue(self._archive)
+        names = [name async for name in self._new()]
+        for start in range(0, len(names), CATALOGUED):
+            turn = asyncio.Semaphore(FETCHES)
+            some = names[start : start + CATALOGUED]
+            kept = [name for name in await asyncio.gather(*(self._blob(name, turn) for name in some)) if name]
+            await self._catalogue(kept)
+            self._progress(BLOBS, start + len(some), len(names))
+        return len(names) - len(self.lost)
+
+    async def _new(self) -> AsyncGenerator[str]:
+        """The names of blobs that are not in the catalogue, those first that could not be had before."""
+        for name in [*self.lost]:
+            yield name
+        goal, found = await listed(self._nc).last(), set(self.lost)
+        async with aclosing(_each(listed(self._nc).read(self._listed, goal))) as messages:
+            async for message in messages:
+                info = orjson.loads(message.body)
+                name = str(info["name"])
+                if not info.get("deleted") and _BLOB.fullmatch(name) and name not in self._known and name not in found:
+                    found.add(name)
+                    yield name
+        self._listed = goal
+
+    async def _blob(self, name: str, turn: asyncio.Semaphore) -> str | None:
+        """Archive a blob; None when the object store cannot give it."""
+        tenant, digest = name.split("/")
+        async with turn:
+            if not await self._archive.has_blob(digest):
+                try:
+                    await self._archive.put_blob(digest, await JetStreamBlobs(self._nc).get(tenant, digest))
+                except (KeyError, ValueError) as error:
+                    self.lost[name] = "is gone" if isinstance(error, KeyError) else "is not what was stored"
+                    log.error("archive.lost_blob", blob=name, reason=self.lost[name])
+                    return None
+        self.lost.pop(name, None)
+        return name
+
+    async def _catalogue(self, names: list[str]) -> None:
+        while names:
+            head = await self._head(BLOBS)
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            lines = [Message(head.last + 1 + index, name, now, {}, b"") for index, name in enumerate(names)]
+            try:
+                await self._append(BLOBS, lines)
+            except Taken:
+                del self._heads[BLOBS]
+                self._known = await catalogue(self._archive)
+                names = [name for name in names if name not in self._known]
+            else:
+                self._known.update(names)
+                return
+
+
+_ADVICE = "nothing was written; see docs/archive.md, “When the archive halts”."
+
+
+async def catalogue(archive: Archive) -> set[str]:
+    """The names of all blobs, `<tenant>/<digest>`."""
+    return {message.subject async for _, messages in archive.messages(BLOBS) for message in messages}
+
+
+async def follow(settings: Settings) -> None:
+    """Archive until cancelled, through outages. Raises: Broken, Differs."""
+    wait = SHORTEST_WAIT_S
+    while True:
+        try:
+            async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
+                archiver = Archiver(
+                    client.connection,
+                    Archive.at(settings.archive_url),
+                    segment_bytes=settings.archive_segment_mb * 2**20,
+                )
+                log.info("archive.following", archive=settings.archive_url)
+                while True:
+                    if any((added := await archiver.update()).values()):
+                        log.info("archive.added", **added)
+                    wait = SHORTEST_WAIT_S
+                    await archiver.due(settings.archive_every_s)
+        except (Unavailable, Unreachable, nats.errors.Error) as error:
+            log.warning("archive.waiting", reason=str(error) or repr(error), seconds=wait)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+async def status(nc: Connection, archive: Archive) -> list[Behind]:
+    """How far the archive is, stream by stream. Raises: Unavailable, Broken."""
+    found = []
+    for stream in STREAMS:
+        head, source = await archive.head(stream), live(nc, stream)
+        last, age = await source.last(), 0.0
+        async with aclosing(_each(source.read(head.last, last))) as messages:
+            async for message in messages:
+                age = (datetime.now(UTC) - datetime.fromisoformat(message.time)).total_seconds()
+                break
+        found.append(Behind(stream, head.last, last, max(0, last - head.last), max(0.0, age), head.chain))
+    head, there = await archive.head(BLOBS), await listed(nc).count()
+    found.append(Behind(BLOBS, head.last, there, max(0, there - head.last), 0.0, head.chain))
+    return found
+
+
+# --- check ---------------------------------------------------------------------------------------------------
+
+
+async def check(nc: Connection, archive: Archive, progress: Progress = unnoticed) -> AsyncGenerator[Check]:
+    """Read all of the archive, and the log beside it. Raises: Unavailable."""
+    anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
+    chain = Check("archive", "every segment is whole and follows the one before", anew)
+    same = Check("archived log", "the log is what was archived", "headrace restore, onto an empty NATS")
+    for stream in STREAMS:
+        await _compare(nc, archive, stream, chain, same, progress)
+    yield await _check_blobs(archive, chain, progress)
+    yield chain
+    yield same
+
+
+async def _compare(
+    nc: Connection, archive: Archive, stream: str, chain: Check, same: Check, progress: Progress
+) -> None:
+    firsts, last, reached = await archive.firsts(stream), await live(nc, stream).end(), 0
+    chain.checked += len(firsts)
+    try:
+        async for archived, stored in beside(nc, archive, stream):
+            reached = archived.sequence
+            same.checked += 1
+            if stored is None:
+                if stream in GAPLESS and reached <= last:
+                    same.fault(f"{stream} {reached}: is archived, and missing in the log")
+            elif field := difference(archived, stored):
+                same.fault(f"{stream} {reached}: its {field} is not what was archived")
+            if same.checked % 1000 == 0:
+                progress(f"archive of {stream}", reached, max(last, reached))
+        if reached > last:
+            same.fault(f"{stream} {last + 1}: is archived, and the log ends before it")
+    except Broken as error:
+        chain.fault(str(error))
+
+
+async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Check:
+    found = Check("archived blobs", "every blob is in the archive, with its digest", "see docs/archive.md, “Repair”")
+    turn = asyncio.Semaphore(FETCHES)
+
+    async def look(digest: str, total: int) -> None:
+        async with turn:
+            try:
+                if await archive.blob(digest) is None:
+                    found.fault(f"{blob_path(digest)} is missing")
+            except ValueError as error:
+                found.fault(str(error))
+        found.checked += 1
+        progress("archived blobs", found.checked, total)
+
+    try:
+        digests = sorted({name.partition("/")[2] for name in await catalogue(archive)})
+    except Broken as error:
+        chain.fault(str(error))
+    else:
+        for start in range(0, len(digests), CATALOGUED):
+            await asyncio.gather(*(look(digest, len(digests)) for digest in digests[start : start + CATALOGUED]))
+    return found
+
+
+async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
+    """Every archived message of a stream, with the one that the log has at its sequence. Raises: Broken."""
+    source = live(nc, stream)
+    async with aclosing(_each(source.read(0, await source.last()))) as messages:
+        stored = await anext(messages, None)
+        async for _, archived in archive.messages(stream):
+            for message in archived:
+                while stored and stored.sequence < message.sequence:
+                    stored = await anext(messages, None)
+                yield message, stored if stored and stored.sequence == message.sequence else None
+
+
+def difference(archived: Message, stored: Message) -> str | None:
+    """The first field in which two messages differ."""
+    for field in ("sequence", "subject", "headers", "body", "time"):
+        if getattr(archived, field) != getattr(stored, field):
+            return field
+    return None
+
+
+async def _each(chunks: AsyncGenerator[list[Message]]) -> AsyncGenerator[Message]:
+    async with aclosing(chunks):
+        async for messages in chunks:
+            for message in messages:
+                yield message

@@ -1,0 +1,177 @@
+"""Commands that keep a copy of the log elsewhere, and bring it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ops import telemetry, terminal
+from ops.cli.frame import Failed, Home, Json, app, connected, run, until_told
+from ops.settings import Settings
+from ops.terminal import emit, say
+
+if TYPE_CHECKING:
+    from ops.archive import Behind
+    from ops.restore import Restored
+
+Address = Annotated[
+    str | None,
+    typer.Option("--archive-url", help="Where it is: a folder, or s3://bucket/prefix. [dim](HEADRACE_ARCHIVE_URL)[/]"),
+]
+
+
+@app.command(
+    epilog="Examples: [bold]headrace archive --archive-url /backup/headrace[/] · "
+    "[bold]headrace archive --follow[/] · [bold]headrace archive --status --json[/]"
+)
+def archive(
+    archive_url: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until told to stop.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say how far the archive is, and change nothing.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Copy what is new in the log, and its blobs, into the archive. What is there is never written over."""
+    settings = addressed(home, archive_url)
+    from ops.archive import follow as work
+
+    with failing():
+        if follow:
+            settings = settings.located("nats")
+            telemetry.configure(settings)
+            run(until_told(work(settings)))
+        elif status:
+            show(run(look(settings)), as_json)
+        else:
+            added, lost = run(update(settings, as_json))
+            if as_json:
+                emit({"added": added, "lost": lost})
+            else:
+                say(f"Archived: {numbers(added)}.")
+            complain_of(lost)
+
+
+async def look(settings: Settings) -> list[Behind]:
+    from adapters.archive import Archive
+    from ops.archive import status
+
+    async with connected(settings) as client:
+        return await status(client.connection, Archive.at(settings.archive_url))
+
+
+async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dict[str, str]]:
+    """How many messages and blobs were added, and which blobs cannot be had."""
+    from adapters.archive import Archive
+    from ops.archive import Archiver
+
+    with terminal.counting(as_json) as progress:
+        async with connected(settings) as client:
+            archiver = Archiver(
+                client.connection,
+                Archive.at(settings.archive_url),
+                segment_bytes=settings.archive_segment_mb * 2**20,
+                progress=progress,
+            )
+            return await archiver.update(), archiver.lost
+
+
+@app.command(
+    epilog="Examples: [bold]headrace restore --archive-url s3://backup/headrace[/] · "
+    "[bold]headrace restore --until EVENTS=120000[/]"
+)
+def restore(
+    archive_url: Address = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(help="Only up to this sequence of a stream, as STREAM=SEQUENCE; may be repeated."),
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the log and its blobs back from the archive, onto an empty NATS; run again, it goes on where it was."""
+    settings = addressed(home, archive_url)
+    limits = dict(map(limit, until or []))
+    from adapters.archive import Archive
+    from ops.restore import nats_of
+    from ops.restore import restore as work
+
+    async def bring_back() -> Restored:
+        with terminal.counting(as_json) as progress:
+            async with nats_of(settings) as located:
+                return await work(located, Archive.at(settings.archive_url), limits, progress)
+
+    if settings.secret_key is None and not (settings.home / "secret.key").exists():
+        terminal.complain(f"{settings.home} has no secret.key: with a new one, providers' keys in the log stay closed.")
+    with failing():
+        restored = run(bring_back())
+    if as_json:
+        emit(asdict(restored))
+    else:
+        say(f"Restored: {numbers(restored.published)}, {restored.blobs} blobs.")
+        say("Start everything with `headrace up`, then `headrace rebuild` and `headrace index rebuild`.")
+    complain_of(restored.lost)
+
+
+def addressed(home: Path | None, archive_url: str | None) -> Settings:
+    settings = Settings.load(home=home, archive_url=archive_url)
+    if not settings.archive_url:
+        raise Failed("No archive is named: set HEADRACE_ARCHIVE_URL, or use --archive-url.")
+    return settings
+
+
+def limit(text: str) -> tuple[str, int]:
+    """STREAM=SEQUENCE."""
+    from ops.archive import STREAMS
+
+    stream, _, sequence = text.partition("=")
+    if stream not in STREAMS or not sequence.isdecimal():
+        rule = f"{text!r} is not STREAM=SEQUENCE with one of {', '.join(STREAMS)}."
+        raise typer.BadParameter(rule, param_hint="--until")
+    return stream, int(sequence)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    from adapters.archive import Broken
+    from adapters.jetstream.raw import Occupied
+    from handlers.ports import Unavailable
+    from ops.archive import Differs
+    from ops.restore import Busy, NoArchive
+
+    try:
+        yield
+    except Broken as broken:
+        stream = "".join(getattr(broken, "__notes__", []))
+        offer = f" What is before it is whole: `headrace restore --until {stream}={broken.whole}`." if stream else ""
+        raise Failed(f"{broken}{offer}") from broken
+    except (Busy, Differs, NoArchive, Occupied, Unavailable) as error:
+        raise Failed(str(error)) from error
+
+
+def numbers(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} of {stream}" for stream, count in counts.items())
+
+
+def show(found: list[Behind], as_json: bool) -> None:
+    for behind in found:
+        if as_json:
+            emit(asdict(behind))
+        else:
+            late = f"{behind.waiting} are not in it yet, for {behind.age_s:.0f} s"
+            waiting = late if behind.waiting else "up to date"
+            if behind.reset:
+                waiting = f"but the log ends at {behind.last}"
+            say(f"{behind.stream:<9} {behind.archived} archived, {waiting}  {behind.chain}")
+
+
+def complain_of(lost: dict[str, str]) -> None:
+    """Blobs that cannot be had."""
+    for name, reason in lost.items():
+        terminal.complain(f"Blob {name} {reason}.")
+    if lost:
+        raise typer.Exit(1)
