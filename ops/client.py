@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ Outcome = dict[str, Any]
 """What became of a command, as published on `out.<tenant>.<command id>`."""
 
 Frame = dict[str, Any]
-"""A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`."""
+"""A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; with
+`restarted` another worker begins it anew."""
 
 LAST_FRAMES = ("answered", "failed", "stopped")
 POLL = 2.0
@@ -41,7 +43,11 @@ class Unreachable(Exception):
 
 
 class NotSent(Exception):
-    """The log did not take the command; nothing has happened."""
+    """The log did not take the command; nothing has happened. `code` is stable and for programs."""
+
+    def __init__(self, message: str, code: str = "not_sent") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NoOutcome(Exception):
@@ -85,6 +91,7 @@ class Client:
                 connection = await nats.connect(
                     [part.strip() for part in url.split(",")],
                     name="headrace client",
+                    inbox_prefix=f"_INBOX.{tenant}",
                     error_cb=_ignore,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.25,
@@ -119,13 +126,14 @@ class Client:
     ) -> Outcome:
         """Send the command `<noun>.<verb>` and wait for its outcome, accepted or rejected.
 
-        The same `id` again changes nothing and gives the same outcome. Raises: NotSent, NoOutcome, Unreachable.
+        The same `id` again changes nothing and gives the same outcome. While too many commands wait already, it is
+        tried again for `wait` seconds. Raises: NotSent, NoOutcome, Unreachable.
         """
         id = _command_id(name, id)
         deadline = asyncio.get_running_loop().time() + wait
         subscription = await self.connection.subscribe(f"out.{self.tenant}.{id}", max_msgs=1)
         try:
-            known = await self._publish(name, orjson.dumps(payload), {"Nats-Msg-Id": id, **(headers or {})}, deadline)
+            known = await self._store(name, id, orjson.dumps(payload), headers or {}, deadline)
             pause = 0.0 if known else 0.25
             while True:
                 left = max(0.0, deadline - asyncio.get_running_loop().time())
@@ -151,34 +159,50 @@ class Client:
             raise Unreachable(_NO_STREAM.format("OUTCOMES")) from error
         return dict(orjson.loads(message.data or b"null"))
 
-    async def _publish(self, name: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
+    async def _store(self, name: str, id: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
         """Publish until the log has it; True when it had it before."""
+        known = await self._publish(name, payload, {"Nats-Msg-Id": id, **headers}, deadline)
+        if known and await self.outcome(id) is None:
+            # The queue drops what has the id of an earlier message, whichever tenant's that was.
+            own = {"Nats-Msg-Id": f"{self.tenant}.{id}", "Headrace-Id": id}
+            await self._publish(name, payload, {**headers, **own}, deadline)
+        return known
+
+    async def _publish(self, name: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
+        pause = 0.1
         while True:
             try:
                 ack = await self.stream.publish(f"cmd.{self.tenant}.{name}", payload, timeout=5, headers=headers)
                 return bool(ack.duplicate)
             except MaxPayloadError as error:
-                raise NotSent(f"The command has {len(payload)} bytes, more than the bus takes.") from error
+                said = f"The command has {len(payload)} bytes, more than the bus takes."
+                raise NotSent(said, code="too_large") from error
             except NoStreamResponseError as error:
                 raise Unreachable(_NO_STREAM.format("COMMANDS")) from error
             except APIError as error:
-                raise NotSent(f"The log refused the command: {error.description}.") from error
+                refusal = _refusal(error)
+                if refusal.code in ("not_sent", "too_large") or asyncio.get_running_loop().time() + pause > deadline:
+                    raise refusal from error
             except NatsTimeout as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unreachable("NATS took the command, but did not say that it is stored.") from error
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, POLL)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def upload_blob(self, data: bytes) -> str:
-        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: Unreachable."""
+        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: NotSent, Unreachable."""
         try:
             return await JetStreamBlobs(self.connection).put(self.tenant, data)
         except Unavailable as error:
+            if isinstance(error.__cause__, APIError):
+                raise _refusal(error.__cause__) from error
             raise Unreachable(str(error)) from error
 
     # --- answers -------------------------------------------------------------------------------------------------
 
-    async def ask(
+    def ask(
         self,
         app: str,
         query: str,
@@ -195,13 +219,32 @@ class Client:
         answer begins anew. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
         message = new_id()
+        payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
+        return self._answer("message.send", payload, message, conversation or message, message, wait, patience)
+
+    def retry(
+        self, conversation: str, message: str, *, wait: float = 10.0, patience: float = 300.0
+    ) -> AsyncGenerator[Frame, None]:
+        """Have a message answered again whose answer failed; the frames are as those of `ask`, and what it raises."""
+        payload = {"conversation": conversation, "message": message}
+        return self._answer("message.retry", payload, new_id(), conversation, message, wait, patience)
+
+    async def _answer(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        id: str,
+        conversation: str,
+        message: str,
+        wait: float,
+        patience: float,
+    ) -> AsyncGenerator[Frame, None]:
+        """Send the command that has the message answered, and give the frames of the answer."""
         live = await self.connection.subscribe(f"live.{self.tenant}.*.{message}")
         try:
-            payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
-            outcome = await self.send("message.send", payload, message, wait)
+            outcome = await self.send(name, payload, id, wait)
             if outcome["status"] == "rejected":
                 raise Rejected(outcome)
-            conversation = conversation or message
             yield {"type": "accepted", "conversation": conversation, "message": message}
             after, silence = int(outcome["sequence"]), 0.0
             while silence < patience:
@@ -229,10 +272,12 @@ class Client:
             except (NotFoundError, NatsTimeout, NoRespondersError):
                 return None, after
             after = int(stored.seq or after + 1)
-            for event in orjson.loads(stored.data or b"[]"):
+            events = orjson.loads(stored.data or b"[]")
+            for event in (event for event in reversed(events) if event["state"].get("message") == message):
                 kind = event["type"].split(".")[1]
-                if event["state"].get("message") == message and kind in LAST_FRAMES:
+                if kind in LAST_FRAMES:
                     return {"type": kind, **event["state"]}, after
+                break  # what failed and is tried again has not ended
 
     # --- the log -------------------------------------------------------------------------------------------------
 
@@ -255,7 +300,22 @@ class Client:
             await subscription.unsubscribe()
 
 
+_FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, 10023
+"""JetStream's codes: the stream holds as much as it may, or is behind; a message is too large; the disk is full."""
+
 _NO_STREAM = "NATS has no {}: `headrace up` makes it, or `headrace worker` on your own servers."
+
+
+def _refusal(error: APIError) -> NotSent:
+    """What JetStream means by it."""
+    said = error.description
+    if error.err_code in _FULL:
+        return NotSent(f"Too many commands wait already ({said}): try again later.", code="queue_full")
+    if error.err_code == _TOO_LARGE:
+        return NotSent("The command is larger than any may be: put files into the object store.", code="too_large")
+    if error.err_code == _NO_ROOM:
+        return NotSent("The disk of NATS is full: make room there, and try again.", code="disk_full")
+    return NotSent(f"The log refused it: {said}.")
 
 
 def _command_id(name: str, id: str | None) -> str:

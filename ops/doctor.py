@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import psycopg
 from nats.errors import NoRespondersError
@@ -13,10 +15,14 @@ from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
-from adapters.jetstream.streams import BLOBS, CONSUMERS, DEAD, STREAMS
+from adapters.archive import Archive, Broken
+from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.postgres import tables
 from domain.log import EVENTS, OUTCOMES
+from handlers.ports import Unavailable
+from ops.archive import status
 from ops.client import Client, Unreachable
+from ops.embedded import reserve
 from ops.roles import ROLES
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
@@ -24,6 +30,12 @@ from ops.supervisor import answers
 POSTGRES_TESTED = 18
 LAG = 5000
 """Messages that the tables may be behind in normal work."""
+
+NEARLY = 10 / 9
+"""The queue of commands is reported when it is so near to what it may hold."""
+
+ARCHIVE_LATE, ARCHIVE_LATE_S = 3.0, 60.0
+"""The archive may be behind by so many of its intervals, or by so many seconds."""
 
 START = "start everything with `headrace up`"
 
@@ -42,6 +54,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Look at everything, in the order in which one thing needs another."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("headrace", True, f"{version('headrace')} on Python {python}, home {settings.home}")
+    if not settings.nats_url and (store := settings.home / "nats").is_dir():
+        yield _disk(store)
     last: dict[str, int] = {}
     try:
         nats = settings.located("nats")
@@ -52,6 +66,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
             async for finding in _workers(client):
                 yield finding
+            yield await _archive(settings, client)
     except (NotRunning, Unreachable) as error:
         yield Finding("NATS", False, str(error), f"{START}, or check HEADRACE_NATS_URL")
     try:
@@ -88,13 +103,24 @@ async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
 def _stream(name: str, info: StreamInfo) -> Finding:
     state = info.state
     found = f"{state.messages} messages, {state.bytes / 2**20:.1f} MB"
-    if name in (EVENTS, OUTCOMES) and state.num_deleted:
-        lost = f"{found}; {state.num_deleted} are lost"
-        return Finding(f"stream {name}", False, lost, "the log has gaps: stop everything and restore its backup")
+    if name in (EVENTS, OUTCOMES) and (gone := state.last_seq - state.messages):
+        advice = "stop everything; docs/archive.md says how to restore"
+        return Finding(f"stream {name}", False, f"{found}; {gone} are lost", advice)
     if name == DEAD and state.messages:
-        advice = "their headers name the reason; docs/operations.md says what to do with them"
-        return Finding(f"stream {name}", False, f"{found} that could not be handled", advice)
+        found = f"{found} that could not be handled"
+        return Finding(f"stream {name}", False, found, "`headrace dead list` says what they are, and why")
+    if name == COMMANDS and 0 < (info.config.max_msgs or 0) <= NEARLY * state.messages:
+        found = f"{found} of {info.config.max_msgs} that may wait"
+        return Finding(f"stream {name}", False, found, "more are refused: start workers with role commands")
     return Finding(f"stream {name}", True, found)
+
+
+def _disk(home: Path) -> Finding:
+    """The disk of the embedded NATS."""
+    disk = shutil.disk_usage(home)
+    good = disk.free > reserve(disk.total)
+    advice = "" if good else "make room: NATS keeps this reserve and refuses what comes, until there is more"
+    return Finding("disk", good, f"{disk.free / 2**30:.1f} GB free of {disk.total / 2**30:.1f} GB", advice)
 
 
 async def _workers(client: Client) -> AsyncIterator[Finding]:
@@ -105,6 +131,24 @@ async def _workers(client: Client) -> AsyncIterator[Finding]:
             yield Finding(f"worker {role}", False, "none answers", advice)
         else:
             yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
+
+
+async def _archive(settings: Settings, client: Client) -> Finding:
+    """How far the archive is behind the log."""
+    if not settings.archive_url:
+        return Finding("archive", True, "none is kept", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
+    try:
+        behind = await status(client.connection, Archive.at(settings.archive_url))
+    except (Unavailable, Broken) as error:
+        return Finding("archive", False, str(error), "docs/archive.md says how to repair it")
+    if reset := [stream.stream for stream in behind if stream.reset]:
+        advice = "stop everything; docs/archive.md says how to restore"
+        return Finding("archive", False, f"the log ends before its archive: {', '.join(reset)}", advice)
+    waiting, age = sum(stream.waiting for stream in behind), max(stream.age_s for stream in behind)
+    late = age > max(ARCHIVE_LATE * settings.archive_every_s, ARCHIVE_LATE_S)
+    found = f"{waiting} messages and blobs are not in it yet, for {age:.0f} s" if waiting else "up to date"
+    advice = "is `headrace archive --follow` running? its log says why it stopped" if late else ""
+    return Finding("archive", not late, found, advice)
 
 
 async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:

@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+import nats
+import nats.errors
 import psutil
 import psycopg
 import structlog
@@ -35,6 +37,9 @@ HOST = "127.0.0.1"
 ACCOUNT = "headrace"
 TRIES = 3
 
+RESERVE = 2**30
+"""Bytes of its disk that JetStream leaves free, or a tenth of the disk where that is less."""
+
 
 class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it is acknowledged.
@@ -42,11 +47,14 @@ class EmbeddedNats:
     What it stores is encrypted with a key made from `secret.key` in the home: without that file it cannot be read.
     """
 
-    def __init__(self, home: Path, ready_within: float = 60.0) -> None:
+    def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
         self.home = home.resolve()
         self.ready_within = ready_within
+        self.sync = sync
         self.daemon = Daemon(self.home, "nats", signal.SIGINT)
         self.port = 0
+        self.store = self.home / "nats"
+        self._most = 0
 
     @property
     def url(self) -> str:
@@ -63,12 +71,12 @@ class EmbeddedNats:
         if self.daemon.process() and await self._greeting() == self.server_name:
             return
         await self.daemon.stop()
+        self._most = room(self.store, await asyncio.to_thread(held, self.store))
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "nats")
-            configuration = self.home / "nats.conf"
-            configuration.write_text(self.configuration())
             try:
-                self.daemon.start([nats_server(), "--config", str(configuration)], env=self._environment())
+                command = [nats_server(), "--config", str(self._configure())]
+                self.daemon.start(command, env=self._environment())
                 await self._ready()
                 return
             except StartFailed:
@@ -79,6 +87,49 @@ class EmbeddedNats:
     async def stop(self) -> None:
         await self.daemon.stop()
 
+    async def tend(self) -> None:
+        """Let JetStream have what its disk has by now, less the reserve: it refuses what is more.
+
+        A stream that could not write, since others had filled the disk, stays silent until its server is started anew.
+        """
+        disk = shutil.disk_usage(self.store)
+        spare = reserve(disk.total)
+        if disk.free > spare / 2 and await asyncio.to_thread(self._silenced):
+            log.warning("started anew", server="nats", reason="its disk was full, and has room again")
+            await self.stop()
+            await self.start()
+        if (stored := await self._stored()) is not None:
+            most = room(self.store, stored)
+            process = self.daemon.process()
+            if process and abs(most - self._most) > spare / 4:
+                self._most = most
+                self._configure()
+                process.send_signal(signal.SIGHUP)
+
+    def _silenced(self) -> bool:
+        """Whether the server has met a full disk since it was started."""
+        with self.daemon.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
+            said = file.read().rpartition(b"Starting nats-server")[2]
+        return b"no space left on device" in said
+
+    async def _stored(self) -> int | None:
+        """Bytes that JetStream counts, or None when it does not answer."""
+        try:
+            async with asyncio.timeout(2):
+                client = await nats.connect(self.url, allow_reconnect=False, error_cb=_ignore)
+                try:
+                    return int((await client.jetstream().account_info()).storage)
+                finally:
+                    await client.close()
+        except (OSError, TimeoutError, nats.errors.Error):
+            return None
+
+    def _configure(self) -> Path:
+        file = self.home / "nats.conf"
+        file.write_text(self.configuration())
+        return file
+
     def configuration(self) -> str:
         settings = {
             "server_name": self.server_name,
@@ -88,8 +139,9 @@ class EmbeddedNats:
             "logfile_size_limit": LOG_LIMIT,
             "logfile_max_num": 4,
             "jetstream": {
-                "store_dir": str(self.home / "nats"),
-                "sync_interval": "always",
+                "store_dir": str(self.store),
+                "max_file_store": self._most,
+                "sync_interval": self.sync,
                 "cipher": "chacha",
                 "key": "$JETSTREAM_KEY",
             },
@@ -283,6 +335,30 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def reserve(total: int) -> int:
+    """Bytes that are left free of a disk of so many."""
+    return min(RESERVE, total // 10)
+
+
+def room(store: Path, stored: int) -> int:
+    """Bytes that a server may store which has stored so many; a server takes 0 for no limit."""
+    disk = shutil.disk_usage(store if store.is_dir() else store.parent)
+    return max(2**20, stored + disk.free - reserve(disk.total))
+
+
+def held(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    sizes = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            sizes += file.stat().st_size
+    return sizes
+
+
+async def _ignore(error: Exception) -> None:
+    """What goes wrong is said by the call that it goes wrong in."""
 
 
 def create_home(home: Path) -> None:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 READY_WITHIN = 180.0
 """Seconds that workers may take to load their models and to say that they are ready."""
 
-LOOK_EVERY = 0.5
+LOOK_EVERY, TEND_EVERY = 0.5, 3.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
 """What dies is started again after a pause that doubles; one that ran for a while begins with the first again."""
 
@@ -94,6 +94,8 @@ class Supervisor:
             nats = await stack.enter_async_context(EmbeddedNats(self.settings.home))
             self.settings = self.settings.model_copy(update={"nats_url": nats.url})
             self.watched.append(Watched(nats.daemon, nats.start))
+            tending = asyncio.create_task(self._tend(nats))
+            stack.callback(tending.cancel)
             self.say(f"NATS       {nats.url}")
         if not self.settings.postgres_url:
             postgres = await stack.enter_async_context(EmbeddedPostgres(self.settings.home))
@@ -103,7 +105,9 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        workers = [Worker(self.settings, role) for role in ROLES]
+        workers: list[Worker | Archiving] = [Worker(self.settings, role) for role in ROLES]
+        if self.settings.archive_url:
+            workers.append(Archiving(self.settings))
         try:
             for worker in workers:
                 await worker.daemon.stop()
@@ -148,6 +152,14 @@ class Supervisor:
             json.dump(record, file, indent=2)
         partial.replace(self.settings.run_file)
 
+    async def _tend(self, nats: EmbeddedNats) -> None:
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            try:
+                await nats.tend()
+            except (OSError, StartFailed) as error:
+                log.error("not_tended", server="nats", reason=str(error))
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -165,6 +177,17 @@ class Worker:
 
     async def start(self) -> None:
         self.daemon.start(command_line("worker", "--role", self.role), env=environment(self.settings))
+
+
+class Archiving:
+    """The process that follows the log into the archive."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.daemon = Daemon(settings.home, "archive")
+
+    async def start(self) -> None:
+        self.daemon.start(command_line("archive", "--follow"), env=environment(self.settings))
 
 
 def command_line(*arguments: str) -> list[str]:
@@ -233,6 +256,7 @@ async def down(settings: Settings) -> list[str]:
     home = settings.home
     daemons = [
         Daemon(home, "up"),
+        Daemon(home, "archive"),
         *(Daemon(home, f"worker-{role}") for role in reversed(ROLES)),
         Daemon(home, "postgres", signal.SIGINT),
         Daemon(home, "nats", signal.SIGINT),

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
+import nats.errors
+import structlog
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
+    DiscardPolicy,
     KeyValueConfig,
     ObjectStoreConfig,
     RetentionPolicy,
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from domain.log import EVENTS, OUTCOMES
+from handlers.commands import MAX_PAYLOAD
+
+log = structlog.get_logger(__name__)
 
 COMMANDS = "COMMANDS"
 """The work queue of commands, on `cmd.<tenant>.<noun>.<verb>`."""
 
 DEAD = "DEAD"
-"""What could not be handled, on `dead.<consumer>`: the message as it came, with the reason in its headers."""
+"""What could not be handled, on `dead.<consumer>.<letter>`: the message as it came, with the reason in its headers."""
 
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
+FAILURES = "failures"
 
 DUPLICATE_WINDOW_S = 300.0
 """For so long COMMANDS itself drops a command that is sent again."""
 
-ACK_WAIT_S = 30.0
+ACK_WAIT_S = 10.0
 """A message that was neither acknowledged nor heartbeaten for so long is given to another worker."""
+
+FAILURES_KEPT_S = 7 * 24 * 3600.0
+"""For so long it is known how often a message has failed."""
+
+
+LARGEST = 2 * MAX_PAYLOAD
+"""Bytes of a message that COMMANDS takes: what is a little too large has an outcome that says so, what is larger is
+refused at once, since a worker has many in memory."""
+
+
+class Waiting(NamedTuple):
+    """What may wait in COMMANDS; more is refused."""
+
+    commands: int = 100_000
+    bytes: int = 2**30
+
 
 STREAMS = [
     StreamConfig(
@@ -64,6 +87,7 @@ STREAMS = [
         storage=StorageType.FILE,
         allow_direct=True,
         duplicate_window=DUPLICATE_WINDOW_S,
+        discard=DiscardPolicy.NEW,
     ),
     StreamConfig(
         name=DEAD,
@@ -75,22 +99,26 @@ STREAMS = [
     ),
 ]
 
+LETTERS = "evt.*.dead_letter.*"
+
 CONSUMERS = {
-    "commands": (COMMANDS, "cmd.>"),
-    "ingest": (EVENTS, "evt.*.document.*"),
-    "forget_documents": (EVENTS, "evt.*.document.*"),
-    "forget_datasets": (EVENTS, "evt.*.dataset.*"),
-    "answer": (EVENTS, "evt.*.conversation.*"),
+    "commands": (COMMANDS, ["cmd.>"]),
+    "ingest": (EVENTS, ["evt.*.document.*", LETTERS]),
+    "forget_documents": (EVENTS, ["evt.*.document.*", LETTERS]),
+    "forget_datasets": (EVENTS, ["evt.*.dataset.*", LETTERS]),
+    "reindex": (EVENTS, ["evt.*.dataset.*", LETTERS]),
+    "answer": (EVENTS, ["evt.*.conversation.*", LETTERS]),
+    "revive": (EVENTS, [LETTERS]),
 }
-"""The durable consumers: name, stream and what it takes from it."""
+"""The durable consumers: name, stream and what each takes from it."""
 
 
 def consumer_config(name: str) -> ConsumerConfig:
     """The durable consumer of this name: nothing is given up, a failed message comes again."""
-    _, subject = CONSUMERS[name]
+    _, subjects = CONSUMERS[name]
     return ConsumerConfig(
         durable_name=name,
-        filter_subject=subject,
+        filter_subjects=subjects,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
         max_deliver=-1,
@@ -98,16 +126,37 @@ def consumer_config(name: str) -> ConsumerConfig:
     )
 
 
-async def set_up(js: JetStreamContext, *, replicas: int = 1) -> None:
-    """Make what is missing; what is there is left as it is. Safe to call from several processes at once."""
+async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | None = None) -> None:
+    """Make what is missing; streams that are there are left as they are but for what may wait in COMMANDS, consumers
+    become this version's.
+
+    Safe to call from several processes at once.
+    """
     for stream in STREAMS:
         await _make(js.stream_info, [str(stream.name)], partial(js.add_stream, stream, num_replicas=replicas))
+    await _limit(js, waiting or Waiting())
     for name, (stream_name, _) in CONSUMERS.items():
-        await _make(js.consumer_info, [stream_name, name], partial(js.add_consumer, stream_name, consumer_config(name)))
+        await js.add_consumer(stream_name, consumer_config(name))
     blobs = ObjectStoreConfig(bucket=BLOBS, replicas=replicas)
     await _make(js.stream_info, [f"OBJ_{BLOBS}"], partial(js.create_object_store, BLOBS, blobs))
     snapshots = KeyValueConfig(bucket=SNAPSHOTS, history=1, replicas=replicas, direct=True)
     await _make(js.stream_info, [f"KV_{SNAPSHOTS}"], partial(js.create_key_value, snapshots))
+    failures = KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, replicas=replicas, direct=True)
+    await _make(js.stream_info, [f"KV_{FAILURES}"], partial(js.create_key_value, failures))
+
+
+async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
+    """Let no more wait in COMMANDS than may; a user who may not change streams leaves that to `headrace setup`."""
+    found = (await js.stream_info(COMMANDS)).config
+    wanted = found.evolve(
+        max_msgs=waiting.commands, max_bytes=waiting.bytes, max_msg_size=LARGEST, discard=DiscardPolicy.NEW
+    )
+    if wanted == found:
+        return
+    try:
+        await js.update_stream(wanted)
+    except (nats.errors.TimeoutError, APIError) as error:  # JetStream sets aside as many bytes as a stream may have
+        log.warning("limits not set", stream=COMMANDS, reason=repr(error), **waiting._asdict())
 
 
 async def _make(
@@ -116,5 +165,10 @@ async def _make(
     try:
         await look(*names)
     except NotFoundError:
-        with suppress(BadRequestError):  # another process made it between the look and now
+        try:
             await make()
+        except BadRequestError as refusal:
+            try:
+                await look(*names)  # another process made it between the look and now
+            except NotFoundError:
+                raise refusal from None

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import psycopg
 from psycopg.rows import dict_row
 
@@ -45,41 +46,75 @@ class Stack:
             finally:
                 await stack.end()
 
-    async def start(self, *roles: str, **variables: str) -> None:
-        """Start a worker of each role, with these variables, and wait until it is ready."""
+    async def start(self, *workers: str, **variables: str) -> None:
+        """Start workers with these variables, and wait until they are ready.
+
+        A worker goes by its role, or by `<role>.<anything>` where a role has several.
+        """
+        for worker in workers:
+            await self.spawn(worker, **variables)
+        await self.ready(*workers)
+
+    async def spawn(self, worker: str, **variables: str) -> None:
         environment = os.environ | {
             "HEADRACE_HOME": str(self.settings.home),
             "HEADRACE_NATS_URL": self.nats_url,
             "HEADRACE_POSTGRES_URL": self.postgres_url,
             "HEADRACE_LOG_FORMAT": "json",
+            "HEADRACE_GRACE_S": "3",
             **variables,
         }
-        for role in roles:
-            with self._log.open("ab") as log:
-                self._workers[role] = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "ops.cli", "worker", "--role", role, env=environment, stdout=log, stderr=log
-                )
-        await asyncio.gather(*(self._ready(role) for role in roles))
+        command = (sys.executable, "-m", "ops.cli", "worker", "--role", _role(worker))
+        with self._log.open("ab") as log:
+            self._workers[worker] = await asyncio.create_subprocess_exec(
+                *command, env=environment, stdout=log, stderr=log
+            )
 
-    async def _ready(self, role: str) -> None:
-        worker = self._workers[role]
-        async with asyncio.timeout(READY_S):
-            while True:
-                assert worker.returncode is None, f"worker {role} ended:\n{self._log.read_text()[-4000:]}"
-                try:
-                    card = await self.client.connection.request(f"worker.{role}", timeout=0.5)
-                except Exception:
-                    await asyncio.sleep(0.1)
-                    continue
-                if f'"pid": {worker.pid}'.encode() in card.data:
-                    return
+    async def ready(self, *workers: str) -> None:
+        await asyncio.gather(*(self._ready(worker) for worker in workers))
 
-    async def kill(self, *roles: str) -> None:
+    async def _ready(self, name: str) -> None:
+        worker = self._workers[name]
+        inbox = self.client.connection.new_inbox()
+        cards = await self.client.connection.subscribe(inbox)
+        try:
+            async with asyncio.timeout(READY_S):
+                while True:
+                    assert worker.returncode is None, f"worker {name} ended:\n{self._log.read_text()[-4000:]}"
+                    await self.client.connection.publish(f"worker.{_role(name)}", reply=inbox)
+                    with suppress(nats.errors.TimeoutError):
+                        while card := await cards.next_msg(0.2):
+                            if f'"pid": {worker.pid}'.encode() in card.data:
+                                return
+        finally:
+            await cards.unsubscribe()
+
+    def signal(self, worker: str, number: signal.Signals) -> None:
+        self._workers[worker].send_signal(number)
+
+    def gone(self, worker: str) -> bool:
+        """Whether it has ended by itself."""
+        return self._workers[worker].returncode is not None
+
+    async def kill(self, *workers: str) -> None:
         """End workers without warning."""
-        for role in roles:
-            self._workers[role].send_signal(signal.SIGKILL)
-        for role in roles:
-            await self._workers.pop(role).wait()
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                self._workers[worker].send_signal(signal.SIGKILL)
+        for worker in workers:
+            await self._workers.pop(worker).wait()
+
+    def of(self, role: str) -> list[str]:
+        """The workers of a role."""
+        return [worker for worker in self._workers if _role(worker) == role]
+
+    async def stop(self, *workers: str) -> None:
+        """Tell workers to end, and wait until they have."""
+        for worker in workers:
+            self._workers[worker].terminate()
+        for worker in workers:
+            ended = self._workers.pop(worker)
+            assert await ended.wait() == 0, f"worker {worker}:\n{self._log.read_text()[-4000:]}"
 
     async def end(self) -> None:
         for worker in self._workers.values():
@@ -152,3 +187,7 @@ class Stack:
             ids=list(documents),
         )
         return {str(row["id"]): row for row in rows}
+
+
+def _role(worker: str) -> str:
+    return worker.partition(".")[0]

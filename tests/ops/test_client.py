@@ -189,3 +189,38 @@ async def test_commits_are_followed_from_a_sequence_on(client: Client) -> None:
     assert (first.sequence, first.noun, first.id, first.headers["Headrace-Actor"]) == (ack.seq, "app", id, "ann")
     assert first.events[0]["state"] == {"name": "x"}
     assert second.sequence == ack.seq + 2
+
+
+async def test_a_full_queue_is_waited_for_and_then_said(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
+        await streams.set_up(client.stream, waiting=streams.Waiting(commands=1))
+        with pytest.raises(NoOutcome):
+            await client.send("app.create", {}, wait=0.1)
+        with pytest.raises(NotSent, match="Too many commands wait already") as refused:
+            await client.send("app.create", {}, wait=0.3)
+        assert refused.value.code == "queue_full"
+        patient = asyncio.create_task(client.send("app.create", {}))
+        await asyncio.sleep(0)
+        async with worker(server.url):
+            assert (await patient)["status"] == "accepted"
+
+
+async def test_what_the_queue_finds_too_large_is_not_sent(client: Client) -> None:
+    with pytest.raises(NotSent, match="put files into the object store") as refused:
+        await client.send("app.create", {"name": "x" * streams.LARGEST})
+    assert refused.value.code == "too_large"
+
+
+async def test_an_id_that_another_tenant_has_used_is_sent_all_the_same(url: str, client: Client) -> None:
+    id = new_id()
+    async with await Client.connect(url, "other") as other:
+        await other.stream.publish("cmd.other.app.create", b"{}", headers={"Nats-Msg-Id": id})
+    before = (await client.stream.stream_info("COMMANDS")).state.last_seq
+    with pytest.raises(NoOutcome):
+        await client.send("app.create", {}, id, wait=0.1)
+    stored = await client.stream.get_msg("COMMANDS", before + 1, direct=True)
+    assert stored.subject == "cmd.default.app.create"
+    assert (stored.headers or {})["Nats-Msg-Id"] == f"default.{id}"
+    assert (stored.headers or {})["Headrace-Id"] == id
+    async with worker(url):
+        await client.send("app.create", {})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,10 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import nats
+import nats.js.errors
 import psutil
 import psycopg
 import pytest
 
+from ops import embedded
 from ops.daemon import StartFailed
 from ops.embedded import EmbeddedNats, EmbeddedPostgres, open_path
 
@@ -211,3 +214,42 @@ async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: 
     process.send_signal(signal.SIGSTOP)
     assert await nats_server.daemon.stop(within=0.2)
     assert not process.is_running()
+
+
+async def test_nats_leaves_a_reserve_and_takes_what_becomes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "reserve", lambda total: total)
+    async with EmbeddedNats(tmp_path) as server:
+        while await taken(server.url, "x" * 100_000):
+            pass
+        monkeypatch.undo()
+        await server.tend()
+        process = server.daemon.process()
+        async with asyncio.timeout(10):
+            while not await taken(server.url, "x"):
+                await asyncio.sleep(0.05)
+        assert server.daemon.process() == process, "without a restart"
+
+
+async def taken(url: str, text: str) -> bool:
+    """Whether it was stored; else it was refused for want of room."""
+    try:
+        return await publish(url, text) > 0
+    except nats.js.errors.ServiceUnavailableError as refusal:
+        if refusal.err_code != 10023:
+            raise
+        return False
+
+
+async def test_nats_is_started_anew_when_a_full_disk_has_room_again(nats_server: EmbeddedNats) -> None:
+    kept = await publish(nats_server.url, "kept")
+    before = nats_server.daemon.process()
+    with nats_server.daemon.log.open("a") as log:
+        log.write("[ERR] Filestore [T] Critical write error: write 1.blk: no space left on device\n")
+    await nats_server.tend()
+    assert nats_server.daemon.process() != before
+    after = nats_server.daemon.process()
+    await nats_server.tend()
+    assert nats_server.daemon.process() == after
+    assert await publish(nats_server.url, "more") == kept + 1

@@ -101,7 +101,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
     home = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
-    yield Settings.load(home=home)
+    yield Settings.load(home=home, archive_url=str(home / "archive"))
     asyncio.run(supervisor.down(Settings.load(home=home)))
     shutil.rmtree(home)
 
@@ -130,7 +130,7 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in ROLES)}
+    assert set(running) == {"up", "nats", "postgres", "archive", *(f"worker-{role}" for role in ROLES)}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
     assert "runs already" in headrace(settings, "up", "--detach").stdout
     first = outcome(settings, ID)

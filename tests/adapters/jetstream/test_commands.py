@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from nats.aio.client import Client
 
 from adapters.jetstream.commands import subscribe_commands
 from adapters.jetstream.consumer import TRIES
-from adapters.jetstream.streams import COMMANDS, set_up
+from adapters.jetstream.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.reactions import subscribe_reaction
+from adapters.jetstream.streams import COMMANDS, DEAD, set_up
 from domain.aggregate import new_id
+from domain.dead_letter import DeadLetter, letter_id
 from domain.log import OUTCOMES
 from handlers.dispatch import Delivery, Dispatch
 from handlers.ports import Outcome, Unavailable, commit_id
+from handlers.revive import Revive
 from ops.embedded import EmbeddedNats
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.test_consumer import dead
@@ -33,7 +38,7 @@ CREATE = b'{"name": "Guide"}'
 async def desk(fresh: Client, running: Running) -> Desk:
     """A desk whose commands are taken off the bus."""
     desk = Desk(fresh, "acme")
-    await running(lambda broker: subscribe_commands(broker, desk.dispatch))
+    await running(lambda broker: subscribe_commands(broker, desk.dispatch, desk.repository))
     return desk
 
 
@@ -174,7 +179,7 @@ async def test_a_rejected_command_stays_rejected_when_the_server_was_restarted(
         nc = await nats.connect(server.url, error_cb=_quiet, **patient)
         await set_up(nc.jetstream())
         desk, broker = Desk(nc, "acme"), NatsBroker(server.url, apply_types=False, logger=None, **patient)
-        subscribe_commands(broker, desk.dispatch)
+        subscribe_commands(broker, desk.dispatch, desk.repository)
         await broker.start()
         dataset, document = new_id(), new_id()
 
@@ -236,28 +241,175 @@ class Faulty(Dispatch):
 
 
 async def test_a_command_waits_for_a_server_that_is_away(fresh: Client, running: Running) -> None:
-    dispatch = Faulty(Desk(fresh, "acme"), TRIES + 2, Unavailable("away"))
-    await running(lambda broker: subscribe_commands(broker, dispatch))
+    desk = Desk(fresh, "acme")
+    dispatch = Faulty(desk, TRIES + 2, Unavailable("away"))
+    await running(lambda broker: subscribe_commands(broker, dispatch, desk.repository))
     await fresh.jetstream().publish("cmd.acme.app.create", CREATE)
     [outcome] = await outcomes(fresh)
     assert (outcome["status"], dispatch.times) == ("accepted", 0)
     assert await dead(fresh) == []
 
 
-async def test_a_command_that_cannot_be_handled_is_told_so(fresh: Client, running: Running) -> None:
-    desk, id = Desk(fresh, "acme"), new_id()
-    await running(lambda broker: subscribe_commands(broker, Faulty(desk, 1000, ZeroDivisionError("odd"))))
-    await fresh.jetstream().publish("cmd.acme.app.create", CREATE, headers={"Nats-Msg-Id": id})
-    [outcome] = await outcomes(fresh)
-    assert (outcome["command"], outcome["status"], outcome["code"]) == (id, "rejected", "internal_error")
-    assert "dead letters" in outcome["message"]
-    [letter] = await dead(fresh)
-    assert (letter.subject, letter.data) == ("dead.commands", CREATE)
-    told = letter.headers or {}
-    assert (told["Headrace-Id"], told["Headrace-Subject"]) == (id, "cmd.acme.app.create")
-    assert told["Headrace-Reason"] == "ZeroDivisionError: odd"
-    assert await desk.commits("app", id) == []
-    assert (await desk.send("app.create", {"name": "Guide"}, id=id)).code == "internal_error"
+class Sick:
+    """A desk whose dispatch fails until it is cured, with its dead letters taken care of."""
+
+    def __init__(self, desk: Desk, id: str) -> None:
+        self.desk = desk
+        self.id = id
+        self.letter = letter_id("commands", "acme", id)
+        self.dispatch = Faulty(desk, 1000, ZeroDivisionError("odd"))
+
+    def subscribe(self, broker: NatsBroker) -> None:
+        subscribe_commands(broker, self.dispatch, self.desk.repository)
+        revive = Revive(JetStreamDeadLetters(self.desk.nc))
+        subscribe_reaction(broker, "revive", revive, workers=1, repository=self.desk.repository)
+
+    async def status(self) -> str:
+        letter = await self.desk.repository.get(DeadLetter, "acme", self.letter)
+        assert letter
+        return letter.status
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(10):
+            while not await condition():
+                await asyncio.sleep(0.01)
+
+    async def until_dead_letters_are(self, count: int) -> None:
+        async def so_many() -> bool:
+            return (await self.desk.nc.jetstream().stream_info(DEAD)).state.messages == count
+
+        await self.until(so_many)
+
+
+@pytest.fixture
+async def sick(fresh: Client, running: Running) -> Sick:
+    """A command was published that could not be handled."""
+    sick = Sick(Desk(fresh, "acme"), new_id())
+    await running(sick.subscribe)
+    headers = {"Nats-Msg-Id": sick.id, "Headrace-Actor": "ada", "Headrace-Correlation": "cause-1"}
+    await fresh.jetstream().publish("cmd.acme.app.create", CREATE, headers=headers)
+    await outcomes(fresh)
+    return sick
+
+
+async def test_a_command_that_cannot_be_handled_is_told_so(sick: Sick) -> None:
+    [outcome] = await outcomes(sick.desk.nc)
+    assert (outcome["command"], outcome["status"], outcome["code"]) == (sick.id, "rejected", "internal_error")
+    assert sick.letter in outcome["message"]
+    [buried] = await sick.desk.events("dead_letter", sick.letter)
+    assert isinstance(buried, DeadLetter.Buried)
+    assert (buried.consumer, buried.stream, buried.sequence) == ("commands", COMMANDS, 1)
+    assert (buried.subject, buried.message) == ("cmd.acme.app.create", sick.id)
+    assert (buried.reason, buried.failures, buried.deaths) == ("ZeroDivisionError: odd", TRIES, 0)
+    assert buried.where.startswith("test_commands.py:__call__:")
+    [commit] = await sick.desk.commits("dead_letter", sick.letter)
+    assert (commit.metadata.causation, commit.metadata.correlation) == (sick.id, "cause-1")
+    assert await sick.desk.commits("app", sick.id) == []
+
+
+async def test_it_is_kept_as_it_came(sick: Sick) -> None:
+    kept = await JetStreamDeadLetters(sick.desk.nc).get("commands", sick.letter)
+    assert kept
+    assert (kept.subject, kept.data) == (f"dead.commands.{sick.letter}", CREATE)
+    told = kept.headers or {}
+    assert (told["Headrace-Id"], told["Headrace-Letter-Subject"]) == (sick.id, "cmd.acme.app.create")
+    assert (told["Headrace-Letter-Reason"], told["Headrace-Actor"]) == ("ZeroDivisionError: odd", "ada")
+
+
+async def test_tried_again_it_keeps_its_id_and_has_a_second_outcome(sick: Sick) -> None:
+    sick.dispatch.times = 0
+    await sick.desk.done("dead_letter.retry", dead_letter=sick.letter)
+    first, _, second = await outcomes(sick.desk.nc, 3)
+    assert (first["command"], first["code"]) == (sick.id, "internal_error")
+    assert (second["command"], second["status"], second["ids"]) == (sick.id, "accepted", {"app": sick.id})
+    assert (second["actor"], second["correlation"]) == ("ada", "cause-1")
+    [commit] = await sick.desk.commits("app", sick.id)
+    assert (commit.metadata.causation, commit.metadata.correlation) == (sick.id, "cause-1")
+    assert await sick.status() == "retried"
+    await sick.until_dead_letters_are(0)
+    assert (await sick.desk.send("app.create", {"name": "Other"}, id=sick.id)).status == "accepted"
+    assert len(await sick.desk.commits("app", sick.id)) == 1
+
+
+async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
+    """As often as someone likes; the outcome stays the one."""
+    for count in range(1, 3):
+        await sick.desk.done("dead_letter.retry", dead_letter=sick.letter)
+
+        async def is_back() -> bool:
+            return await sick.status() == "returned"
+
+        await sick.until(is_back)
+        types = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
+        assert await sick.desk.types("dead_letter", sick.letter) == [type.TOPIC for type in types]
+    await sick.until_dead_letters_are(1)
+    said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
+    assert said == ["internal_error"]
+
+
+async def test_its_sender_may_try_again_too(sick: Sick) -> None:
+    """With the same id, once the stream lets it through."""
+    sick.dispatch.times = 0
+    assert (await sick.desk.send("app.create", {"name": "Guide"}, id=sick.id)).status == "accepted"
+    found = await sick.desk.outcomes.get("acme", sick.id)
+    assert found
+    assert found.status == "accepted"
+
+
+async def test_what_is_discarded_is_gone(sick: Sick) -> None:
+    await sick.desk.done("dead_letter.discard", dead_letter=sick.letter)
+    await sick.until_dead_letters_are(0)
+    assert await sick.status() == "discarded"
+    assert await sick.desk.fails("dead_letter.retry", dead_letter=sick.letter) == ("not_waiting", "dead_letter")
+    assert await sick.desk.fails("dead_letter.discard", dead_letter=new_id()) == ("not_found", "dead_letter")
+
+
+async def test_a_secret_gets_into_no_letter(sick: Sick) -> None:
+    """What failed may have quoted it."""
+    sick.dispatch.error = ValueError("cannot read sk-secret")
+    id = new_id()
+    await sick.desk.nc.jetstream().publish("cmd.acme.provider.register", b"{}", headers={"Nats-Msg-Id": id})
+    await outcomes(sick.desk.nc, 2)
+    [buried] = await sick.desk.events("dead_letter", letter_id("commands", "acme", id))
+    assert isinstance(buried, DeadLetter.Buried)
+    assert buried.reason == "ValueError"
+
+
+async def test_whatever_was_sent_can_be_buried_and_tried_again(sick: Sick) -> None:
+    """Headers and subjects that are not text, and a failure that quotes them."""
+    sick.dispatch.error = ValueError("\ud800 \0 \r\n 水")
+    odd = [
+        b"Headrace-Actor: \xff\xfe",
+        b"a b: c",
+        b"a: b\r\n c: d",
+        b"X: \xd0",
+        b"nonsense",
+        "Headrace-Actor: 水".encode(),
+    ]
+    for count, head in enumerate(odd, 2):
+        await raw(sick.desk.nc, b"cmd.acme.app.create", head)
+        await outcomes(sick.desk.nc, count)
+    sick.dispatch.times = 0
+    told = await outcomes(sick.desk.nc, len(odd) + 1)
+    for outcome in told:
+        assert outcome["code"] == "internal_error"
+        await sick.desk.done("dead_letter.retry", dead_letter=letter_id("commands", "acme", outcome["command"]))
+    await sick.until_dead_letters_are(0)
+    await outcomes(sick.desk.nc, 3 * len(told))
+    for outcome in told:
+        found = await sick.desk.outcomes.get("acme", outcome["command"])
+        assert found
+        assert found.status == "accepted"
+
+
+async def test_letters_of_two_tenants_are_apart(sick: Sick) -> None:
+    """Who chooses the id of another's command does not touch its letter."""
+    await sick.desk.nc.jetstream().publish("cmd.other.app.create", CREATE, headers={"Headrace-Id": sick.id})
+    await outcomes(sick.desk.nc, 2)
+    theirs = letter_id("commands", "other", sick.id)
+    assert await sick.desk.repository.get(DeadLetter, "other", theirs)
+    assert await sick.desk.fails("dead_letter.retry", dead_letter=theirs) == ("not_found", "dead_letter")
+    assert await sick.desk.types("dead_letter", sick.letter) == [DeadLetter.Buried.TOPIC]
 
 
 async def raw(nc: Client, subject: bytes, head: bytes, body: bytes = CREATE) -> None:
