@@ -1,0 +1,31 @@
+"""Makes what workers stand on, so that they need no right to make it: streams, schemas, roles and tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import psycopg
+
+from adapters.embedding_model import model_name
+from adapters.jetstream.streams import STREAMS
+from adapters.pgvector import set_up as set_up_index
+from adapters.postgres import tables
+from handlers.ports import Unavailable
+from ops.client import Unreachable
+from ops.house import House
+from ops.settings import Settings
+
+
+async def set_up(settings: Settings) -> AsyncIterator[str]:
+    """Make what is missing and say what is there; any number of times. Raises: Unreachable."""
+    async with House(settings, "setup") as house:
+        for stream in STREAMS:
+            info = await house.nc.jetstream().stream_info(str(stream.name))
+            yield f"stream {stream.name}, {info.config.num_replicas} replicas"
+    try:
+        await tables.set_up(settings.postgres_url)
+        yield "tables"
+        await set_up_index(settings.postgres_url, model_name(settings.embedding_model))
+        yield "index"
+    except (psycopg.Error, Unavailable) as error:
+        raise Unreachable(f"PostgreSQL does not take it: {' '.join(str(error).split())}") from error
