@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := domain handlers projections adapters ops
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs up down doctor clean distclean
+.PHONY: help install demo test lint format bench chaos docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ format: install ## Put the code into shape
 
 bench: install ## Measure commands, answers, ingest, rebuild and memory beside the raw limits
 	@$(BIN)/python -m ops.bench all
+
+chaos: install ## Kill, pause and cut off everything for ROUNDS=10, then look for what is lost or doubled; SEED=n repeats it
+	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
 
 docs: install ## Make the reference parts of docs/ anew from the code
 	@$(BIN)/python -m ops.docs
