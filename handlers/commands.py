@@ -18,6 +18,7 @@ from domain.aggregate import Aggregate, Rejection
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
+from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.provider import BUILTIN, Provider
 
@@ -59,6 +60,7 @@ AppId = Annotated[Id, Ref(App)]
 DatasetId = Annotated[Id, Ref(Dataset)]
 DocumentId = Annotated[Id, Ref(Document)]
 ConversationId = Annotated[Id, Ref(Conversation)]
+DeadLetterId = Annotated[Id, Ref(DeadLetter)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Name = Annotated[str, Field(max_length=255), AfterValidator(_not_blank)]
 Description = Annotated[str, Field(max_length=2000)]
@@ -147,6 +149,13 @@ class CreateDataset(Command):
     description: Description = ""
 
 
+class ConfigureDataset(Command):
+    """Give a knowledge base another embedding model; the old one serves until the index is whole with the new one."""
+
+    dataset: DatasetId
+    embedding_model: Annotated[str, Field(min_length=1, max_length=255)]
+
+
 class DeleteDataset(Command):
     """Delete a knowledge base with all of its documents."""
 
@@ -207,6 +216,13 @@ class StopMessage(Command):
     message: Id
 
 
+class RetryMessage(Command):
+    """Answer a message again whose answer failed."""
+
+    conversation: ConversationId
+    message: Id
+
+
 class RateMessage(Command):
     """Judge an answer; null takes the rating back."""
 
@@ -247,6 +263,18 @@ class RemoveProvider(Command):
     """Forget a provider and its key."""
 
     provider: Annotated[ProviderName, Ref(Provider)]
+
+
+class RetryDeadLetter(Command):
+    """Try once more what could not be handled; a command keeps its id, and has a second outcome."""
+
+    dead_letter: DeadLetterId
+
+
+class DiscardDeadLetter(Command):
+    """Give up what could not be handled: it is taken out of the dead letters, with what was sent."""
+
+    dead_letter: DeadLetterId
 
 
 def parse(command: type[Command], payload: bytes) -> Command:

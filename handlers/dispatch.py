@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from domain.aggregate import Aggregate, Rejection
+from domain.log import NOT_FINAL
 from handlers.commands import Command, parse, references
 from handlers.ports import Blobs, Metadata, Outcome, Outcomes, Subject, Vault, commit_id
 from handlers.repository import Change, Repository
@@ -34,20 +36,30 @@ class Delivery:
 
 
 class Dispatch:
-    def __init__(self, repository: Repository, outcomes: Outcomes, blobs: Blobs, vault: Vault) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        outcomes: Outcomes,
+        blobs: Blobs,
+        vault: Vault,
+        embedding_models: Collection[str] = (),
+    ) -> None:
         self._repository = repository
         self._outcomes = outcomes
         self._blobs = blobs
         self._vault = vault
+        self._embedding_models = embedding_models
 
     async def __call__(self, delivery: Delivery) -> Outcome:
-        """The outcome, which is on record when this returns: the known one if the command was seen before.
+        """The outcome, which is on record when this returns: the known one if the command was decided before.
 
         Raises: Unavailable, and then the command must come again.
         """
         metadata = delivery.metadata
-        if not delivery.fresh and (known := await self._outcomes.get(metadata.tenant, metadata.id)):
-            return known
+        if not delivery.fresh:
+            known = await self._outcomes.get(metadata.tenant, metadata.id)
+            if known and known.code != NOT_FINAL:
+                return known
         try:
             outcome = await self._decide(delivery)
         except Rejection as rejection:
@@ -92,7 +104,9 @@ class Dispatch:
         tenant, id = cause.tenant, delivery.metadata.id
         others = [reference for reference in references(command) if reference[0] != route.target]
         named = dict(await asyncio.gather(*(self._named(tenant, *reference) for reference in others)))
-        fields = await route.prepare(command, Preparation(tenant, id, self._blobs, self._vault, named))
+        fields = await route.prepare(
+            command, Preparation(tenant, id, self._blobs, self._vault, named, self._embedding_models)
+        )
         return await self._repository.change(
             route.noun,
             target,

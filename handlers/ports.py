@@ -6,8 +6,10 @@ Every adapter of a port passes the port's contract suite in tests/contracts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -48,7 +50,14 @@ class EventStore(Protocol):
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         """The first `limit` commits of an aggregate whose stream sequence is greater than `after`, in order.
 
-        May lag behind the last append; `append` notices.
+        May lag behind the last append: then commits are missing at the end. `append` notices, `rest` knows.
+        """
+        ...
+
+    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
+        """The commits that `load` did not see after the sequence `after`, every one that is acknowledged.
+
+        Raises: Unavailable.
         """
         ...
 
@@ -67,7 +76,8 @@ class Log(Protocol):
     def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
         """The messages whose sequence is greater than `after`, in order, as many at a time as have arrived.
 
-        Ends at what was the stream's last sequence when it began, or never when it follows. Raises: Unavailable.
+        Ends at what was the stream's last sequence when it began; when it follows, only if the stream ends before
+        `after`, and so has lost what was there. Raises: Unavailable.
         """
         ...
 
@@ -105,8 +115,41 @@ class Outcomes(Protocol):
     async def get(self, tenant: str, command: str) -> Outcome | None: ...
 
     async def put(self, outcome: Outcome) -> None:
-        """Publish the outcome on `out.<tenant>.<command>`; a second one for the same command is dropped."""
+        """Publish the outcome on `out.<tenant>.<command>`; a second one for the same command is dropped, but for one
+        that follows `NOT_FINAL` and has another code."""
         ...
+
+
+class DeadLetters(Protocol):
+    """Messages that could not be handled, as they came, by consumer and letter, as long as their letters wait."""
+
+    async def send_again(self, consumer: str, letter: str, id: str) -> None:
+        """Put a command back into its queue: as message `id`, with the id that it had. Raises: Unavailable."""
+        ...
+
+    async def remove(self, consumer: str, letter: str, until: datetime) -> None:
+        """Remove what was kept for the letter until then. Raises: Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A document, message (in `conversation`) or model call that has not changed since then and has not ended.
+
+    `attempt` counts how often work on it began (0 for a call), `position` is the sequence in EVENTS of its last change,
+    `consumers` are those who may move it, or its cause, and `correlation` is the id of the command that began it.
+    """
+
+    noun: str
+    tenant: str
+    id: str
+    conversation: str | None
+    status: str
+    attempt: int
+    since: datetime
+    position: int
+    consumers: list[str]
+    correlation: str
 
 
 class Live(Protocol):
@@ -209,6 +252,25 @@ class Embedder(Protocol):
         ...
 
 
+class Embedding(NamedTuple):
+    """An embedding model at hand: what cuts and tokenises texts for it, and what embeds them."""
+
+    segmenter: Segmenter
+    embedder: Embedder
+
+
+class EmbeddingModels(Protocol):
+    default: str
+    """The model of datasets that no other was chosen for."""
+
+    async def get(self, name: str) -> Embedding:
+        """The model of this name, whose identity and dimension are known.
+
+        Raises: Unavailable when it is not among those in use here, or nobody serves it.
+        """
+        ...
+
+
 # --- the index -----------------------------------------------------------------------------------------------
 
 
@@ -244,16 +306,35 @@ class Hit:
 Mode = Literal["hybrid", "semantic", "full_text"]
 
 
+class Moved(Unavailable):
+    """A dataset is not, or no longer, searched with this embedding model: the work is to begin with the other one."""
+
+
 class Index(Protocol):
-    async def write(self, tenant: str, dataset: str, document: str, entries: Sequence[Entry]) -> None:
+    """Versions of segments, words and vectors, each for the vectors of one embedding model.
+
+    A dataset is searched in one of them, that of its first write, until a build moves it into another.
+    """
+
+    async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
+        """The embedding model that each dataset is searched with; those are left out that nothing was written of.
+
+        Raises: Unavailable.
+        """
+        ...
+
+    async def write(self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str) -> None:
         """Put entries in, replacing those of the same id; they can be found when this returns.
 
-        Does nothing for a document or dataset that was deleted, whichever came first. Raises: Unavailable.
+        Does nothing for a document or dataset that was deleted, whichever came first. Raises: Moved, Unavailable.
         """
         ...
 
     async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
-        """Take a document, or all of a dataset, out for good: later writes of it are ignored. Raises: Unavailable."""
+        """Take a document, or all of a dataset, out for good, of every version: later writes of it are ignored.
+
+        Raises: Unavailable.
+        """
         ...
 
     async def search(
@@ -263,10 +344,96 @@ class Index(Protocol):
         query: str,
         vector: npt.NDArray[np.float32] | None,
         *,
+        model: str,
         mode: Mode,
         top_k: int,
     ) -> list[Hit]:
-        """The best hits first; `vector` (shape (dimension,)) may be None in mode `full_text`. Raises: Unavailable."""
+        """The best hits first; `vector` (shape (dimension,)) may be None in mode `full_text`.
+
+        Raises: Moved, Unavailable.
+        """
+        ...
+
+    def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
+        """Every segment that can be found, as tenant, dataset and id, in this order, some thousands at a time.
+
+        All as they were at one moment. Raises: Unavailable.
+        """
+        ...
+
+    def build(self, tenant: str | None = None, dataset: str | None = None) -> AbstractAsyncContextManager[Build]:
+        """Build all anew, or one dataset, beside what is searched; one does so at a time, others wait for their turn.
+
+        Raises: Unavailable.
+        """
+        ...
+
+
+class Build(Protocol):
+    """New versions of an index, which nobody searches before they are swapped in. Every method raises: Unavailable."""
+
+    id: str
+    attempt: int
+    """Counts from 1."""
+    reached: int
+    """The sequence of the log up to which all is in."""
+
+    async def searched(self) -> str | None:
+        """The model that the dataset is searched with now."""
+        ...
+
+    async def begin(self, plan: str, end: int) -> None:
+        """Go on with what was broken off, if it followed the same plan (of models) and the log, which ends with
+        sequence `end`, has all that it has; else begin from nothing."""
+        ...
+
+    async def open(self, model: str, dimension: int) -> None:
+        """Make the version for this model, unless it is there."""
+        ...
+
+    async def write(
+        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, first: bool
+    ) -> None:
+        """As the index does, into the version for this model; the `first` entries of a document replace all others."""
+        ...
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+        """As the index does, also while the swap holds writers up."""
+        ...
+
+    async def bury(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
+        """Ignore writes of these (tenant, dataset, and document or None for all of it) from now on."""
+        ...
+
+    async def reach(self, sequence: int, goal: int) -> None:
+        """Note that all up to this sequence of the log is in, of `goal`."""
+        ...
+
+    async def complete(self) -> None:
+        """Do what is quicker done when most is in."""
+        ...
+
+    def swap(self, *, keep_old: bool = False) -> AbstractAsyncContextManager[None]:
+        """Nothing is written elsewhere meanwhile; at the end what was built takes the place of what was searched.
+
+        What nobody searches any more is dropped, unless it is to be kept. An error leaves all as it was.
+        """
+        ...
+
+
+Digest = bytes
+"""The SHA-256 of what is embedded: its token ids, little-endian int32."""
+
+
+class EmbeddingCache(Protocol):
+    """Vectors that models have made, per tenant, to half precision; what is lost is made again."""
+
+    async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, npt.NDArray[np.float32]]:
+        """Those that are there, of a model of this identity. Raises: Unavailable."""
+        ...
+
+    async def put(self, tenant: str, identity: str, vectors: Mapping[Digest, npt.NDArray[np.float32]]) -> None:
+        """Raises: Unavailable."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
@@ -13,6 +13,7 @@ from domain.aggregate import Aggregate, Rejection
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
+from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.provider import Provider
 from handlers import commands
@@ -34,6 +35,7 @@ class Preparation:
     blobs: Blobs
     vault: Vault
     named: dict[str, Aggregate]
+    embedding_models: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,18 @@ async def fill_in(command: commands.SendMessage, preparation: Preparation) -> Fi
     }
 
 
+async def known_model(command: commands.ConfigureDataset, preparation: Preparation) -> Fields:
+    """Make sure that the embedding model is one of those in use."""
+    if command.embedding_model not in preparation.embedding_models:
+        raise Rejection(
+            "unknown_model",
+            f"embedding_model: no worker runs {command.embedding_model!r}; they run "
+            f"{', '.join(preparation.embedding_models)}. Put it into HEADRACE_EMBEDDING_MODELS of all workers first.",
+            "embedding_model",
+        )
+    return command.model_dump()
+
+
 async def seal(command: commands.RegisterProvider, preparation: Preparation) -> Fields:
     return {"base_url": command.base_url, "sealed_key": preparation.vault.seal(preparation.tenant, command.key)}
 
@@ -128,7 +142,12 @@ def creates(
     return Route(command, noun, lambda known, id, at, fields: known or make(id, at, **fields), prepare, None)
 
 
-def changes(noun: type[Aggregate], command: type[Command], verb: Callable[..., None]) -> Route:
+def changes(
+    noun: type[Aggregate],
+    command: type[Command],
+    verb: Callable[..., None],
+    prepare: Callable[[Any, Preparation], Awaitable[Fields]] = plain,
+) -> Route:
     """The command changes the aggregate that the field named as the noun names."""
     target = noun.TOPIC
 
@@ -138,7 +157,7 @@ def changes(noun: type[Aggregate], command: type[Command], verb: Callable[..., N
         verb(aggregate, at, **{name: value for name, value in fields.items() if name != target})
         return aggregate
 
-    return Route(command, noun, decide, plain, target)
+    return Route(command, noun, decide, prepare, target)
 
 
 def not_found(noun: type[Aggregate], id: str, field: str) -> Rejection:
@@ -150,15 +169,19 @@ ROUTES: dict[str, Route] = {
     "app.configure": changes(App, commands.ConfigureApp, App.configure),
     "app.delete": changes(App, commands.DeleteApp, App.delete),
     "dataset.create": creates(Dataset, commands.CreateDataset, Dataset.create),
+    "dataset.configure": changes(Dataset, commands.ConfigureDataset, Dataset.configure, known_model),
     "dataset.delete": changes(Dataset, commands.DeleteDataset, Dataset.delete),
     "document.upload": creates(Document, commands.UploadDocument, Document.upload, store_document),
     "document.delete": changes(Document, commands.DeleteDocument, Document.delete),
     "document.retry": changes(Document, commands.RetryDocument, Document.retry),
     "message.send": Route(commands.SendMessage, Conversation, converse, fill_in, "conversation"),
     "message.stop": changes(Conversation, commands.StopMessage, Conversation.stop),
+    "message.retry": changes(Conversation, commands.RetryMessage, Conversation.retry),
     "message.rate": changes(Conversation, commands.RateMessage, Conversation.rate),
     "conversation.rename": changes(Conversation, commands.RenameConversation, Conversation.rename),
     "conversation.delete": changes(Conversation, commands.DeleteConversation, Conversation.delete),
     "provider.register": Route(commands.RegisterProvider, Provider, register, seal, "name"),
     "provider.remove": changes(Provider, commands.RemoveProvider, Provider.remove),
+    "dead_letter.retry": changes(DeadLetter, commands.RetryDeadLetter, DeadLetter.retry),
+    "dead_letter.discard": changes(DeadLetter, commands.DiscardDeadLetter, DeadLetter.discard),
 }

@@ -46,11 +46,11 @@ class OutcomeMessage(BaseModel):
 class LiveFrame(BaseModel):
     """A step of a growing answer: lost when nobody listens."""
 
-    type: Literal["retrieved", "token", "answered", "failed", "stopped"]
+    type: Literal["restarted", "retrieved", "token", "answered", "failed", "stopped"]
     hits: int | None = Field(None, description="retrieved: how many segments were found")
     index: int | None = Field(None, description="token: its number from 0, a gap is a loss")
     text: str | None = Field(None, description="token: the text to append")
-    attempt: int | None = Field(None, description="token: when it grows, the answer begins anew")
+    attempt: int | None = Field(None, description="restarted, token: when it grows, the answer begins anew")
     answer: str | None = Field(None, description="answered, stopped: the whole text")
     citations: list[dict[str, Any]] | None = Field(None, description="answered: as in message.answered")
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")

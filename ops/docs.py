@@ -271,9 +271,8 @@ def _member(body: list[ast.stmt], index: int) -> str:
 
 def command_line() -> str:
     """Every command of `headrace`, with its arguments and options."""
-    group: Any = get_command(app)
     parts = []
-    for name, command in sorted(group.commands.items()):
+    for name, command in leaves(get_command(app)):
         rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
         arguments = [row[0].strip("`") for row in rows if "--" not in row[0]]
         usage = " ".join(("headrace", name, "[OPTIONS]", *arguments))
@@ -281,6 +280,15 @@ def command_line() -> str:
         options = table("Argument or option", "Default", "Meaning", rows=iter(rows))
         parts.append(f"### {name}\n\n{_plain(command.help)}\n\n```\n{usage}\n```\n\n{options}\n\n```\n{examples}\n```")
     return "\n\n".join(parts)
+
+
+def leaves(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands of a group and of the groups in it, by their names as one types them."""
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
 
 
 def _parameter(parameter: Any) -> tuple[str, str, str]:
@@ -333,6 +341,7 @@ MEANINGS = {
     "description": "Description, for people.",
     "app": "App.",
     "dataset": "Knowledge base.",
+    "embedding_model": "Embedding model, by the name of its folder or on the hub.",
     "document": "Document.",
     "conversation": "Conversation.",
     "message": "Message.",
@@ -410,6 +419,19 @@ MEANINGS = {
     "provider.register.name": "Name that apps call it by; the same name again changes it.",
     "base_url": "Address of its OpenAI-compatible API, like `https://host/v1`.",
     "key": "API key; empty when the server wants none. Only its encrypted form is kept.",
+    "message.retry.message": "Message whose answer failed.",
+    "consumer": "Durable consumer that could not handle it.",
+    "stream": "Stream that it came from.",
+    "sequence": "Its sequence in that stream.",
+    "subject": "Its subject.",
+    "dead_letter.buried.v1.message": "Its id: of a command that of its outcome, else that of the commit.",
+    "dead_letter.buried.v1.reason": "What it died of.",
+    "dead_letter.returned.v1.reason": "What it died of this time.",
+    "where": "Line of code that failed last, as `file:function:line`; empty when workers died of it.",
+    "stack": "Digest of all the lines that led there; equal for equal failures.",
+    "failures": "How often it failed by itself.",
+    "deaths": "How often a worker died with it in hand.",
+    "dead_letter": "Dead letter.",
     "sealed_key": "API key, encrypted; empty when there is none.",
 }
 """Fields that do not say it themselves, by their path, or by event or command and path."""

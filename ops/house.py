@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import nats
+import nats.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
+from nats.js.errors import ServiceUnavailableError
 
-from adapters.embedding_model import dimension, find_model
+from adapters.embedding_model import model_name
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -22,12 +25,19 @@ from handlers.repository import Repository
 from ops.settings import Settings
 
 if TYPE_CHECKING:
+    from adapters.embedding_models import NatsEmbeddingModels
     from adapters.pgvector import PgvectorIndex
+    from handlers.embed import Embed
 
 log = structlog.get_logger(__name__)
 
-_PATIENT: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "connect_timeout": 5}
-"""A server that is away is waited for without end."""
+_PATIENT: dict[str, Any] = {
+    "max_reconnect_attempts": -1,
+    "reconnect_time_wait": 0.5,
+    "connect_timeout": 5,
+    "ping_interval": 5,
+}
+"""A server that is away is waited for without end; one that falls silent is noticed within 15 s."""
 
 
 class House:
@@ -47,7 +57,7 @@ class House:
             options["user_credentials"] = str(self.settings.nats_credentials)
         self.nc = await nats.connect(**options)
         self.open.push_async_callback(self.nc.close)
-        await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas)
+        await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
         self.repository = Repository(JetStreamEventStore(self.nc), JetStreamSnapshots(self.nc))
@@ -61,12 +71,37 @@ class House:
     ) -> None:
         await self.open.aclose()
 
+    async def _streams(self) -> None:
+        while True:
+            try:
+                waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
+                await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas, waiting=waiting)
+                return
+            except (nats.errors.TimeoutError, ServiceUnavailableError) as error:
+                advice = "JetStream has no leader yet, or the streams are missing and this user may not make them"
+                log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
+                await asyncio.sleep(1)
+
     async def index(self) -> PgvectorIndex:
         """The index, made where it is missing; only those who search load its driver."""
         from adapters import pgvector
 
-        await pgvector.set_up(self.settings.postgres_url, dimension(find_model(self.settings.embedding_model)))
+        await pgvector.set_up(self.settings.postgres_url, model_name(self.settings.embedding_model))
         return await self.open.enter_async_context(pgvector.PgvectorIndex(self.settings.postgres_url))
+
+    async def embedding_models(self) -> NatsEmbeddingModels:
+        from adapters.embedding_models import NatsEmbeddingModels
+
+        models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models)
+        return await self.open.enter_async_context(models)
+
+    async def embed(self) -> Embed:
+        """What embeds, with its cache."""
+        from adapters.embedding_cache import PostgresEmbeddingCache
+        from handlers.embed import Embed
+
+        cache = await self.open.enter_async_context(PostgresEmbeddingCache(self.settings.postgres_url))
+        return Embed(self.calls, cache)
 
 
 async def _note(error: Exception) -> None:

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="The embedding model: the one shipped, a local path, or a hub name.",
     )
+    embedding_models: str = Field(
+        "",
+        description="Further embedding models, by commas, that `dataset.configure` can give to a knowledge base; the "
+        "same for all workers. A model that knowledge bases are searched with must stay.",
+    )
     embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number type of the embedding model; auto: bfloat16 where the processor has it natively."
     )
@@ -66,10 +71,33 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(
         120.0, gt=0, description="Seconds that a chat model may be silent before the call is given up."
     )
+    max_waiting_commands: int = Field(
+        100_000, ge=1, description="Commands that may wait for their outcome; those that come then are refused."
+    )
+    max_waiting_mb: int = Field(
+        1024, ge=16, description="Megabytes that they may have together; those that come then are refused."
+    )
+    grace_s: float = Field(
+        25.0,
+        ge=0,
+        description="Seconds that a worker which is told to stop gives the answers in hand, before it hands them to "
+        "another; less than what the orchestrator gives the worker (Kubernetes: 30).",
+    )
     secret_key: SecretStr | None = Field(
         None,
         description="Key that providers' API keys are encrypted with, 16 characters or more, the same for all workers; "
         "empty: a random one kept in secret.key in the home.",
+    )
+    archive_url: str = Field(
+        "",
+        description="Where the archive of the log is: a folder, or s3://bucket/prefix; empty: none is kept. "
+        "See [archive](archive.md).",
+    )
+    archive_every_s: float = Field(
+        60.0, gt=0, description="Seconds after which what is new is archived; so much a lost log costs at most."
+    )
+    archive_segment_mb: int = Field(
+        16, ge=1, le=256, description="Megabytes of messages after which a segment of the archive is closed."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "human", "json"] = Field(
@@ -94,6 +122,13 @@ class Settings(BaseSettings):
         if url and not re.match(r"postgres(ql)?://", url):
             raise ValueError("must be like postgresql://user@host:5432/database")
         return url
+
+    @field_validator("archive_url")
+    @classmethod
+    def _archive(cls, url: str) -> str:
+        if "://" in url and not re.match(r"(s3://[^/]|file:///)", url):
+            raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
+        return url if not url or "://" in url else str(Path(url).expanduser().absolute())
 
     @field_validator("secret_key")
     @classmethod
@@ -136,6 +171,12 @@ class Settings(BaseSettings):
             return self.secret_key.get_secret_value().encode()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         return secret(self.home / "secret.key").encode()
+
+    @property
+    def all_embedding_models(self) -> list[str]:
+        """The default embedding model, then the further ones."""
+        further = (model.strip() for model in self.embedding_models.split(","))
+        return list(dict.fromkeys([self.embedding_model, *filter(None, further)]))
 
     @property
     def run_file(self) -> Path:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +26,7 @@ from ops.client import Commit, Frame, Outcome
 from ops.settings import Settings
 
 if TYPE_CHECKING:
+    from handlers.audit import Check
     from ops.doctor import Finding
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
@@ -80,6 +91,22 @@ def show_finding(finding: Finding) -> None:
         show(Text(f"  → {finding.advice}", "yellow"))
 
 
+def show_checks(checks: list[Check]) -> None:
+    """What was verified, then every fault in words, with what repairs it."""
+    table = Table("", "", "Checked", "Faults")
+    for check in checks:
+        mark = Text("✗", "red") if check.faults else Text("✓", "green")
+        table.add_row(mark, check.promise, f"{check.checked:,}", f"{check.faults:,}")
+    show(table)
+    for check in checks:
+        for sentence in check.first:
+            show(Text("✗ ", "red") + Text(f"{check.name}  ", "bold") + Text(clean(sentence)))
+        if check.faults > len(check.first):
+            show(Text(f"  and {check.faults - len(check.first):,} more", "dim"))
+        if check.faults:
+            show(Text(f"  → {check.repair}", "yellow"))
+
+
 def show_commit(commit: Commit) -> None:
     for event in commit.events:
         line = Text(f"{commit.sequence:>8}  {commit.at}  ", "dim") + Text(event["type"], "bold")
@@ -95,10 +122,11 @@ class AnswerPrinter:
 
     def show(self, frame: Frame) -> None:
         match frame["type"]:
+            case "restarted" | "token" if frame["attempt"] > self.attempt:
+                self._write("\n[again]\n" if self.printed else "")
+                self.attempt, self.printed = frame["attempt"], ""
+                self.show(frame)
             case "token":
-                if frame["attempt"] > self.attempt:
-                    self.attempt, self.printed = frame["attempt"], ""
-                    self._write("\n[again]\n")
                 self.printed += frame["text"]
                 self._write(frame["text"])
             case "answered" | "stopped":
@@ -133,6 +161,20 @@ def bars(as_json: bool) -> Progress:
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), disable=as_json or not sys.stderr.isatty(), transient=True)
+
+
+@contextmanager
+def counting(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """What is to be told a name, how much is done and how much there is: a bar a name."""
+    with bars(as_json) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield advance
 
 
 def as_text(value: Any) -> str:

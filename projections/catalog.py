@@ -6,6 +6,7 @@ from projections.commands import commands
 from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.datasets import datasets
+from projections.dead_letters import dead_letters
 from projections.document_segments import document_segments
 from projections.documents import documents
 from projections.end_users import end_users
@@ -29,6 +30,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
     providers,
     commands,
     model_calls,
+    dead_letters,
 )
 """Every table of schema `headrace`."""
 

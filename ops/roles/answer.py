@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from adapters.chat_models import TenantModels
-from adapters.embedding import NatsEmbedder
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.reactions import subscribe_reaction
 from adapters.jetstream.stops import NatsStops
 from adapters.openai_compatible import Patience
-from adapters.segmenter import TokenSegmenter
 from domain.provider import Provider
 from handlers.answer import Answer
 from handlers.retrieve import Retrieve
@@ -19,7 +17,7 @@ ANSWERS_AT_ONCE = 64
 
 
 async def begin(house: House) -> None:
-    model, silence = house.settings.embedding_model, house.settings.model_timeout_s
+    silence = house.settings.model_timeout_s
 
     async def registered(tenant: str, name: str) -> tuple[str, str] | None:
         provider = await house.repository.get(Provider, tenant, name)
@@ -31,7 +29,6 @@ async def begin(house: House) -> None:
     house.open.push_async_callback(models.close)
     stops = NatsStops(house.nc)
     await stops.start()
-    embedder = await house.open.enter_async_context(NatsEmbedder(house.nc, model))
-    retrieve = Retrieve(house.repository, house.calls, TokenSegmenter(model), embedder, await house.index())
+    retrieve = Retrieve(house.repository, house.calls, await house.embedding_models(), await house.index())
     answer = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
-    subscribe_reaction(house.broker, "answer", answer, workers=ANSWERS_AT_ONCE)
+    subscribe_reaction(house.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=house.repository)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from adapters.embedding_model import model_name
 from adapters.jetstream.commands import subscribe_commands
+from adapters.jetstream.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.reactions import subscribe_reaction
 from handlers.dispatch import Dispatch
+from handlers.revive import Revive
 from ops.house import House
 
 
 async def begin(house: House) -> None:
-    dispatch = Dispatch(house.repository, JetStreamOutcomes(house.nc), house.blobs, house.vault)
-    subscribe_commands(house.broker, dispatch)
+    models = [model_name(model) for model in house.settings.all_embedding_models]
+    dispatch = Dispatch(house.repository, JetStreamOutcomes(house.nc), house.blobs, house.vault, models)
+    subscribe_commands(house.broker, dispatch, house.repository)
+    revive = Revive(JetStreamDeadLetters(house.nc))
+    subscribe_reaction(house.broker, "revive", revive, workers=1, repository=house.repository)

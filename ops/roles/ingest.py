@@ -1,13 +1,13 @@
-"""Brings documents into the index, and takes deleted ones out."""
+"""Brings documents into the index, takes deleted ones out, and builds it anew for another embedding model."""
 
 from __future__ import annotations
 
-from adapters.embedding import NatsEmbedder
 from adapters.files import FileExtractor
+from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.reactions import subscribe_reaction
-from adapters.segmenter import TokenSegmenter
 from handlers.forget import Forget
 from handlers.ingest import Ingest
+from handlers.reindex import Reindex
 from ops.house import House
 
 DOCUMENTS_AT_ONCE = 8
@@ -15,12 +15,12 @@ DOCUMENTS_AT_ONCE = 8
 
 
 async def begin(house: House) -> None:
-    model = house.settings.embedding_model
-    index = await house.index()
-    embedder = await house.open.enter_async_context(NatsEmbedder(house.nc, model))
+    index, models, embed = await house.index(), await house.embedding_models(), await house.embed()
     extractor = await house.open.enter_async_context(FileExtractor())
-    ingest = Ingest(house.repository, house.calls, house.blobs, extractor, TokenSegmenter(model), embedder, index)
+    ingest = Ingest(house.repository, house.calls, house.blobs, extractor, models, embed, index)
+    reindex = Reindex(house.repository, JetStreamLog(house.nc), house.blobs, models, embed, index)
     forget = Forget(index)
-    subscribe_reaction(house.broker, "ingest", ingest, workers=DOCUMENTS_AT_ONCE)
-    subscribe_reaction(house.broker, "forget_documents", forget, workers=DOCUMENTS_AT_ONCE)
-    subscribe_reaction(house.broker, "forget_datasets", forget, workers=1)
+    subscribe_reaction(house.broker, "ingest", ingest, workers=DOCUMENTS_AT_ONCE, repository=house.repository)
+    subscribe_reaction(house.broker, "forget_documents", forget, workers=DOCUMENTS_AT_ONCE, repository=house.repository)
+    subscribe_reaction(house.broker, "forget_datasets", forget, workers=1, repository=house.repository)
+    subscribe_reaction(house.broker, "reindex", reindex, workers=1, repository=house.repository)

@@ -1,15 +1,43 @@
-"""Keeps the tables."""
+"""Keeps the tables, and looks in them for what nobody works at."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
+import psycopg
+import structlog
+
+from adapters.jetstream.consumer import done
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
+from adapters.postgres.waits import only_one, overdue
+from handlers.ports import Unavailable
+from handlers.sweep import DEADLINE_S, PERIOD_S, Sweep
 from ops.house import House
 
+log = structlog.get_logger(__name__)
 
-async def begin(house: House) -> Awaitable[None]:
-    await tables.set_up(house.settings.postgres_url)
-    return Projector(house.settings.postgres_url, JetStreamLog(house.nc), house.blobs).run()
+
+async def begin(house: House) -> Awaitable[object]:
+    url = house.settings.postgres_url
+    try:
+        await tables.set_up(url)
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+    projector = Projector(url, JetStreamLog(house.nc), house.blobs)
+    sweep = Sweep(house.repository, partial(overdue, url, DEADLINE_S), partial(done, house.nc))
+    return asyncio.gather(projector.run(), _keep_sweeping(url, sweep))
+
+
+async def _keep_sweeping(url: str, sweep: Sweep) -> None:
+    while True:
+        await asyncio.sleep(PERIOD_S)
+        try:
+            async with only_one(url) as chosen:
+                if chosen:
+                    await sweep()
+        except (psycopg.Error, Unavailable) as error:
+            log.warning("sweep.waiting", reason=str(error))

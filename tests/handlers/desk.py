@@ -17,14 +17,20 @@ from domain.aggregate import Aggregate, Event, new_id
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
+from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document
 from domain.log import Subject
 from domain.provider import Provider
+from handlers.bury import Bury, Death
 from handlers.dispatch import Delivery, Dispatch
-from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes
+from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes, Position
 from handlers.repository import Repository
 
-NOUNS: dict[str, type[Aggregate]] = {noun.TOPIC: noun for noun in (App, Conversation, Dataset, Document, Provider)}
+NOUNS: dict[str, type[Aggregate]] = {
+    noun.TOPIC: noun for noun in (App, Conversation, Dataset, DeadLetter, Document, Provider)
+}
+
+EMBEDDING_MODELS = ["a-model", "another-model"]
 
 
 class Desk:
@@ -38,7 +44,7 @@ class Desk:
         self.blobs = blobs or JetStreamBlobs(nc)
         self.vault = AesVault(bytes(32))
         self.repository = Repository(self.store, JetStreamSnapshots(nc))
-        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault)
+        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS)
 
     async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
         """Dispatch a command: its fields, or a payload as it stands."""
@@ -87,6 +93,14 @@ class Desk:
             return aggregate
 
         await self.repository.change(NOUNS[noun], id, Metadata(new_id(), self.tenant, new_id()), decide)
+
+    async def bury(self, consumer: str, message: str, **fields: Any) -> str:
+        """The letter of a message that died."""
+        died = {"reason": "KeyError: 'gate'", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
+        known: dict[str, Any] = {"consumer": consumer, "position": Position("COMMANDS", 7), "subject": "cmd.a.b.c"}
+        death = Death(**known | died | fields)
+        await Bury(self.repository)(Metadata(message, self.tenant, message), death)
+        return letter_id(consumer, self.tenant, message)
 
     async def answered(self, conversation: str, message: str) -> None:
         await self.change(

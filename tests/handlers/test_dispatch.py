@@ -22,7 +22,7 @@ from handlers.dispatch import EXCERPT, Delivery
 from handlers.ports import Metadata, Outcome, Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
-from tests.handlers.desk import Desk, ForgetfulOutcomes
+from tests.handlers.desk import EMBEDDING_MODELS, Desk, ForgetfulOutcomes
 
 KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
 
@@ -314,6 +314,7 @@ class Anything:
         ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
         ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
         await desk.answered(ids["conversation"], ids["message"])
+        ids["dead_letter"] = await desk.bury("commands", new_id())
 
     def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
         ids = self.ids
@@ -330,6 +331,10 @@ class Anything:
             },
             "app.delete": {"app": st.just(ids["app"])},
             "dataset.create": {"name": text},
+            "dataset.configure": {
+                "dataset": st.just(ids["dataset"]),
+                "embedding_model": st.sampled_from(EMBEDDING_MODELS) | text,
+            },
             "dataset.delete": {"dataset": st.just(ids["dataset"])},
             "document.upload": {
                 "dataset": st.just(ids["dataset"]),
@@ -352,6 +357,9 @@ class Anything:
                 "rating": st.sampled_from(["like", "dislike", None]),
                 "content": text,
             },
+            "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
+            "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
+            "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
             "conversation.rename": {"conversation": st.just(ids["conversation"]), "name": text},
             "conversation.delete": {"conversation": st.just(ids["conversation"])},
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
@@ -371,7 +379,7 @@ class Anything:
         return right.map(as_json) | objects | cut | st.binary(max_size=60)
 
 
-NEVER = {"document.retry", "message.stop"}
+NEVER = {"document.retry", "message.retry", "message.stop"}
 """What the state of things there does not allow."""
 
 DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove"}

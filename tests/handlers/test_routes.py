@@ -29,7 +29,7 @@ def desk(nc: Client, tenant: str) -> Desk:
 @dataclass
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
-    in `talk`, `asked` one without."""
+    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter."""
 
     app: str
     dataset: str
@@ -38,6 +38,8 @@ class World:
     talk: str
     answered: str
     asked: str
+    silent: str
+    letter: str
 
 
 @pytest.fixture
@@ -52,7 +54,11 @@ async def world(desk: Desk) -> World:
     talk = answered = await desk.done("message.send", app=app, query="When?")
     await desk.answered(talk, answered)
     asked = await desk.done("message.send", app=app, query="Where?", conversation=talk)
-    return World(app, dataset, document, failed, talk, answered, asked)
+    silent = await desk.done("message.send", app=app, query="Who?", conversation=talk)
+    fails = {"message": silent, "code": "timeout", "reason": "Silence.", "answer": ""}
+    await desk.change("conversation", talk, lambda it: it.fail(now, **fails))
+    letter = await desk.bury("commands", new_id())
+    return World(app, dataset, document, failed, talk, answered, asked, silent, letter)
 
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
@@ -60,6 +66,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v1"]),
     ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
+    (
+        "dataset.configure",
+        {"dataset": "{dataset}", "embedding_model": "another-model"},
+        "dataset",
+        ["dataset.configured.v1"],
+    ),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset", ["dataset.deleted.v1"]),
     (
         "document.upload",
@@ -88,6 +100,9 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "conversation",
         ["message.rated.v1"],
     ),
+    ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation", ["message.retried.v1"]),
+    ("dead_letter.retry", {"dead_letter": "{letter}"}, "dead_letter", ["dead_letter.retried.v1"]),
+    ("dead_letter.discard", {"dead_letter": "{letter}"}, "dead_letter", ["dead_letter.discarded.v1"]),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
     ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v1"]),
@@ -127,7 +142,7 @@ async def test_a_command_is_accepted_once(
     assert (outcome.position, outcome.version) == (commits[-1].position, commits[-1].events[-1].originator_version)
     assert {event.timestamp for event in commits[-1].events} == {outcome.at}
 
-    named = {"app", "dataset", "document", "conversation", "message", "provider"} & set(fields)
+    named = {"app", "dataset", "document", "conversation", "message", "provider", "dead_letter"} & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun == "provider":
         expected = {"provider": fields.get("name") or fields["provider"]}
@@ -147,6 +162,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.configure", {"app": "{app}", "datasets": ["{dataset}"]}, "datasets.0"),
     ("app.configure", {"app": "{app}", "model": {"provider": "lab", "name": "small"}}, "model.provider"),
     ("app.delete", {"app": "{app}"}, "app"),
+    ("dataset.configure", {"dataset": "{dataset}", "embedding_model": "a-model"}, "dataset"),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset"),
     ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
     ("document.delete", {"document": "{document}"}, "document"),
@@ -155,6 +171,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("message.send", {"app": "{app}", "query": "?", "conversation": "{talk}"}, "conversation"),
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation"),
     ("message.rate", {"conversation": "{talk}", "message": "{asked}", "rating": None}, "conversation"),
+    ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation"),
     ("conversation.rename", {"conversation": "{talk}", "name": "x"}, "conversation"),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
     ("provider.remove", {"provider": "lab"}, "provider"),
@@ -205,6 +222,13 @@ async def test_what_another_tenant_has_cannot_be_named(
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
     assert named in {"app", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
+
+
+async def test_a_letter_is_its_tenants(desk: Desk, world: World) -> None:
+    other = Desk(desk.nc, f"{desk.tenant}x")
+    for name in ("dead_letter.retry", "dead_letter.discard"):
+        assert await desk.fails(name, dead_letter=new_id()) == ("not_found", "dead_letter")
+        assert await other.fails(name, dead_letter=world.letter) == ("not_found", "dead_letter")
 
 
 async def test_a_document_is_uploaded_by_its_text(desk: Desk, world: World) -> None:
@@ -282,7 +306,7 @@ async def test_a_message_is_asked_of_the_newest_configuration(desk: Desk, world:
     outcome = await desk.send("message.send", app=world.app, query="And now?", conversation=world.talk)
     [*_, asked] = await desk.events("conversation", world.talk)
     assert isinstance(asked, Conversation.Asked)
-    assert (asked.message, asked.configuration, asked.parent) == (outcome.command, 2, world.asked)
+    assert (asked.message, asked.configuration, asked.parent) == (outcome.command, 2, world.silent)
 
 
 async def test_the_inputs_are_the_apps(desk: Desk, world: World) -> None:
@@ -309,6 +333,7 @@ async def test_a_conversation_belongs_to_one_app_and_one_user(desk: Desk, world:
 async def test_messages_are_the_conversations(desk: Desk, world: World) -> None:
     fields = {"conversation": world.talk, "message": new_id()}
     assert await desk.fails("message.stop", **fields) == ("not_found", "message")
+    assert await desk.fails("message.retry", **fields) == ("not_found", "message")
     assert await desk.fails("message.rate", rating="like", **fields) == ("not_found", "message")
 
 
@@ -317,6 +342,7 @@ async def test_the_state_of_a_message_is_minded(desk: Desk, world: World) -> Non
     asked = {"conversation": world.talk, "message": world.asked}
     assert await desk.fails("message.stop", **answered) == ("already_ended", "message")
     assert await desk.fails("message.rate", rating="like", **asked) == ("not_answered", "message")
+    assert await desk.fails("message.retry", **answered) == ("not_failed", "message")
 
 
 async def test_only_a_failed_document_is_tried_again(desk: Desk, world: World) -> None:
@@ -340,3 +366,18 @@ async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
     assert isinstance(provider, Provider)
     assert (provider.deleted, provider.base_url) == (False, "http://10.0.0.7:8000")
     assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"
+
+
+async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> None:
+    fields = {"dataset": world.dataset, "embedding_model": "yet-another"}
+    assert await desk.fails("dataset.configure", **fields) == ("unknown_model", "embedding_model")
+    outcome = await desk.send("dataset.configure", **fields)
+    assert outcome.message
+    assert "a-model, another-model" in outcome.message
+    assert "HEADRACE_EMBEDDING_MODELS" in outcome.message
+
+
+async def test_the_same_embedding_model_again_changes_nothing(desk: Desk, world: World) -> None:
+    fields = {"dataset": world.dataset, "embedding_model": "a-model"}
+    assert [(await desk.send("dataset.configure", **fields)).version for _ in range(2)] == [2, 2]
+    assert await desk.types("dataset", world.dataset) == ["dataset.created.v1", "dataset.configured.v1"]

@@ -18,6 +18,7 @@ from adapters.jetstream import streams
 from adapters.postgres import tables
 from domain.aggregate import new_id
 from ops import cli, terminal
+from ops.cli import using
 from ops.embedded import EmbeddedNats
 from tests.ops.answering import worker
 
@@ -124,18 +125,18 @@ async def test_a_wrong_call_ends_with_2_and_says_why(headrace: Cli, arguments: l
     ],
 )
 def test_pairs_become_a_payload(pairs: list[str], payload: dict[str, Any]) -> None:
-    assert cli.merged({}, pairs) == payload
+    assert using.merged({}, pairs) == payload
 
 
 @pytest.mark.parametrize("pairs", [["name"], ["=x"], [":=1"], ["a:=not json"], ["a=1", "a.b=2"]])
 def test_pairs_that_are_none(pairs: list[str]) -> None:
     with pytest.raises(typer.BadParameter):
-        cli.merged({}, pairs)
+        using.merged({}, pairs)
 
 
 def test_pairs_go_over_the_data_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text('{"name": "file", "model": {"name": "m", "provider": "p"}}')
-    payload = cli.merged(cli.read_payload(str(tmp_path / "data.json")), ["name=pair", "model.name=x"])
+    payload = using.merged(using.read_payload(str(tmp_path / "data.json")), ["name=pair", "model.name=x"])
     assert payload == {"name": "pair", "model": {"name": "x", "provider": "p"}}
 
 
@@ -274,6 +275,12 @@ def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixtur
     printer.show({"type": "token", "text": "No\x1b[2J", "attempt": 2})
     printer.show({"type": "answered", "answer": "No\x1b[2J.", "citations": []})
     assert capsys.readouterr().out == "Per\n[again]\nNo[2J.\n"
+    printer = terminal.AnswerPrinter()
+    printer.show({"type": "token", "text": "Per", "attempt": 1})
+    printer.show({"type": "restarted", "attempt": 2})
+    printer.show({"type": "token", "text": "No", "attempt": 2})
+    printer.show({"type": "answered", "answer": "No.", "citations": []})
+    assert capsys.readouterr().out == "Per\n[again]\nNo.\n"
 
 
 @pytest.mark.parametrize(

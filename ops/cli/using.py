@@ -1,188 +1,23 @@
-"""The command line: `headrace`."""
+"""Commands that use it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import sys
-import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import psycopg
 import typer
-import uvloop
 
-from ops import supervisor, telemetry, terminal
-from ops.client import Client, Frame, NoOutcome, NotSent, Outcome, Rejected, Unreachable
-from ops.daemon import StartFailed
-from ops.roles import ROLES
-from ops.settings import InvalidSetting, NotRunning, Settings
+from ops import terminal
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
+from ops.client import Frame, Outcome, Rejected
+from ops.settings import Settings
 from ops.terminal import emit, say
-
-T = TypeVar("T")
-
-app = typer.Typer(
-    name="headrace",
-    help="A backend for LLM applications on an event log.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Home = Annotated[Path | None, typer.Option(help="Folder of the data. [dim](HEADRACE_HOME, ./.headrace)[/]")]
-Tenant = Annotated[str | None, typer.Option(help="Tenant to speak for. [dim](HEADRACE_TENANT, default)[/]")]
-Wait = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")]
-
-
-class Failed(Exception):
-    """What was asked did not happen; the message says why."""
-
-
-EXPECTED = (
-    Failed,
-    InvalidSetting,
-    NotRunning,
-    NoOutcome,
-    NotSent,
-    StartFailed,
-    Unreachable,
-    supervisor.AlreadyRunning,
-)
-
-
-# --- running it --------------------------------------------------------------------------------------------------
-
-
-@app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
-def up(
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
-    ] = False,
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role."""
-    settings = Settings.load(home=home)
-    if not detach:
-        telemetry.configure(settings)
-        tell = (lambda step: emit({"step": step})) if as_json else say
-        run(until_told(supervisor.Supervisor(settings, tell).run()))
-        return
-    with terminal.out.status("starting"):
-        fresh = run(supervisor.detach(settings))
-    if as_json:
-        emit(settings.running())
-    else:
-        say("Headrace is ready." if fresh else "Headrace runs already.")
-        terminal.show_addresses(settings)
-
-
-@app.command(epilog="Example: [bold]headrace down[/]")
-def down(home: Home = None, as_json: Json = False) -> None:
-    """Stop everything that [bold]headrace up[/] has started; the data stay."""
-    settings = Settings.load(home=home)
-    stopped = run(supervisor.down(settings))
-    if as_json:
-        emit({"stopped": stopped})
-    else:
-        say("Headrace is stopped." if stopped else f"Nothing runs on {settings.home}.")
-
-
-@app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
-def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join(ROLES)}, or all.")],
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Run one worker until it is told to stop. Start as many as you like, on any machine."""
-    if role not in (*ROLES, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}, all.", param_hint="--role")
-    settings = Settings.load(home=home, log_format="json" if as_json else None).located()
-    telemetry.configure(settings)
-    from ops.worker import run as run_role
-
-    uvloop.run(run_role(role, settings))
-
-
-@app.command(epilog="Examples: [bold]headrace rebuild[/] · [bold]headrace rebuild documents messages[/]")
-def rebuild(
-    names: Annotated[list[str] | None, typer.Argument(help="Tables; none: all.", show_default=False)] = None,
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Make tables anew from the log, beside the live ones, and swap them in."""
-    settings = Settings.load(home=home).located()
-    from ops.rebuild import rebuild as run_rebuild
-
-    with terminal.bars(as_json) as progress:
-        tasks: dict[str, Any] = {}
-
-        def advance(stream: str, done: int, total: int) -> None:
-            if stream not in tasks:
-                tasks[stream] = progress.add_task(stream, total=total)
-            progress.update(tasks[stream], completed=done, total=total)
-
-        try:
-            rebuilt = run(run_rebuild(settings, names or [], advance))
-        except KeyError as error:
-            raise Failed(f"There is no table {error.args[0]!r}.") from error
-    if as_json:
-        emit({"rebuilt": rebuilt})
-    else:
-        say(f"Rebuilt: {', '.join(rebuilt)}.")
-
-
-@app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")
-def doctor(home: Home = None, as_json: Json = False) -> None:
-    """Say what is reachable, in which version, how far behind, what is wrong, and what to do about it."""
-    settings = Settings.load(home=home)
-    from ops.doctor import examine
-
-    async def look() -> bool:
-        good = True
-        async for finding in examine(settings):
-            good = good and finding.good
-            if as_json:
-                emit(asdict(finding))
-            else:
-                terminal.show_finding(finding)
-        return good
-
-    if not run(look()):
-        raise typer.Exit(1)
-
-
-@app.command(
-    epilog="Examples: [bold]headrace asyncapi > asyncapi.json[/] · [bold]headrace asyncapi --schemas docs/schemas[/]"
-)
-def asyncapi(
-    schemas: Annotated[
-        Path | None, typer.Option(help="Write a JSON Schema for every command and event into this folder instead.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Print the AsyncAPI 3 document: every command, event, outcome and live frame."""
-    from ops.asyncapi import document, write_schemas
-
-    if schemas is None:
-        sys.stdout.write(json.dumps(document(), indent=None if as_json else 2, ensure_ascii=False) + "\n")
-        return
-    written = write_schemas(schemas)
-    if as_json:
-        emit({"written": [str(path) for path in written]})
-    else:
-        say(f"Wrote {len(written)} schemas to {schemas}.")
-
-
-# --- using it ----------------------------------------------------------------------------------------------------
 
 
 @app.command(
@@ -364,7 +199,26 @@ async def read_tables(url: str, query: str) -> tuple[list[str], list[tuple[Any, 
         raise Failed(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
-# --- what goes in ------------------------------------------------------------------------------------------------
+@app.command(
+    epilog="Examples: [bold]headrace asyncapi > asyncapi.json[/] · [bold]headrace asyncapi --schemas docs/schemas[/]"
+)
+def asyncapi(
+    schemas: Annotated[
+        Path | None, typer.Option(help="Write a JSON Schema for every command and event into this folder instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the AsyncAPI 3 document: every command, event, outcome and live frame."""
+    from ops.asyncapi import document, write_schemas
+
+    if schemas is None:
+        sys.stdout.write(json.dumps(document(), indent=None if as_json else 2, ensure_ascii=False) + "\n")
+        return
+    written = write_schemas(schemas)
+    if as_json:
+        emit({"written": [str(path) for path in written]})
+    else:
+        say(f"Wrote {len(written)} schemas to {schemas}.")
 
 
 def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
@@ -412,75 +266,3 @@ def files_in(paths: Iterable[Path]) -> Iterable[Path]:
             yield path
         else:
             raise Failed(f"{path} does not exist.")
-
-
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Client]:
-    located = settings.located("nats")
-    async with await Client.connect(located.nats_url, located.tenant, credentials=located.nats_credentials) as client:
-        yield client
-
-
-# --- how it ends -------------------------------------------------------------------------------------------------
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
-
-
-async def until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM, and let the work clean up after itself; later signals do not break into that."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    told = False
-
-    def tell() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            task.cancel()
-
-    with suppress(RuntimeError, ValueError):  # only the main thread hears of signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, tell)
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        app(args=arguments, prog_name="headrace")
-    except EXPECTED as error:
-        code = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(error).__name__).strip("_")
-        fail(code, str(error), "--json" in arguments)
-    except Exception as error:
-        note = f"Something unforeseen happened ({type(error).__name__}); what it was is in {keep(error)}"
-        fail("unforeseen", note, "--json" in arguments)
-
-
-def fail(code: str, message: str, as_json: bool) -> None:
-    if as_json:
-        emit({"error": {"code": code, "message": message}})
-    else:
-        terminal.complain(message)
-    sys.exit(1)
-
-
-def keep(error: Exception) -> Path:
-    """Write the traceback into the log of the command line."""
-    try:
-        home = Settings.load().home
-    except InvalidSetting:
-        home = Path(".headrace").absolute()
-    path = home / "log" / "cli.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(
-            f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{''.join(traceback.format_exception(error))}\n"
-        )
-    return path
-
-
-if __name__ == "__main__":
-    main()

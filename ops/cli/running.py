@@ -1,0 +1,86 @@
+"""Commands that run it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+import uvloop
+
+from ops import supervisor, telemetry, terminal
+from ops.cli.frame import Home, Json, app, run, until_told
+from ops.roles import ROLES
+from ops.settings import Settings
+from ops.terminal import emit, say
+
+
+@app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role."""
+    settings = Settings.load(home=home)
+    if not detach:
+        telemetry.configure(settings)
+        tell = (lambda step: emit({"step": step})) if as_json else say
+        run(until_told(supervisor.Supervisor(settings, tell).run()))
+        return
+    with terminal.out.status("starting"):
+        fresh = run(supervisor.detach(settings))
+    if as_json:
+        emit(settings.running())
+    else:
+        say("Headrace is ready." if fresh else "Headrace runs already.")
+        terminal.show_addresses(settings)
+
+
+@app.command(epilog="Example: [bold]headrace down[/]")
+def down(home: Home = None, as_json: Json = False) -> None:
+    """Stop everything that [bold]headrace up[/] has started; the data stay."""
+    settings = Settings.load(home=home)
+    stopped = run(supervisor.down(settings))
+    if as_json:
+        emit({"stopped": stopped})
+    else:
+        say("Headrace is stopped." if stopped else f"Nothing runs on {settings.home}.")
+
+
+@app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
+def worker(
+    role: Annotated[str, typer.Option(help=f"{', '.join(ROLES)}, or all.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Run one worker until it is told to stop. Start as many as you like, on any machine."""
+    if role not in (*ROLES, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}, all.", param_hint="--role")
+    settings = Settings.load(home=home, log_format="json" if as_json else None).located()
+    telemetry.configure(settings)
+    from ops.worker import run as run_role
+
+    uvloop.run(run_role(role, settings))
+
+
+@app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")
+def doctor(home: Home = None, as_json: Json = False) -> None:
+    """Say what is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+    settings = Settings.load(home=home)
+    from ops.doctor import examine
+
+    async def look() -> bool:
+        good = True
+        async for finding in examine(settings):
+            good = good and finding.good
+            if as_json:
+                emit(asdict(finding))
+            else:
+                terminal.show_finding(finding)
+        return good
+
+    if not run(look()):
+        raise typer.Exit(1)
