@@ -8,19 +8,21 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from adapters.postgres.compare import compare
 from nats.aio.client import Client as Connection
 from nats.js.errors import NotFoundError
 
+from adapters.archive import Archive
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog, position, recorded
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.streams import COMMANDS
 from adapters.pgvector import PgvectorIndex
 from adapters.postgres import tables
+from adapters.postgres.compare import compare
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.audit import Audit, Check, Wait
 from handlers.ports import Unavailable
+from ops.archive import check as check_archive
 from ops.client import Client
 from ops.rebuild import uncollected
 from ops.settings import Settings
@@ -38,10 +40,13 @@ OWNERS = {"document": "ingest", "message": "answer"}
 """The consumer that works on what waits."""
 
 
-async def verify(settings: Settings, deadline: timedelta, progress: Progress) -> AsyncIterator[Check]:
+async def verify(
+    settings: Settings, deadline: timedelta, progress: Progress, *, archive: bool = False
+) -> AsyncIterator[Check]:
     """The checks, each as soon as it is done. Nothing is changed, and nothing made that is missing.
 
-    A wait without any step for longer than `deadline` is a fault. Raises: Unreachable, Unavailable.
+    A wait without any step for longer than `deadline` is a fault. With `archive`, the one of the settings is read too.
+    Raises: Unreachable, Unavailable.
     """
     async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
         nc = client.connection
@@ -56,6 +61,9 @@ async def verify(settings: Settings, deadline: timedelta, progress: Progress) ->
         yield await _blobs(blobs, audit, progress)
         yield await _tables(settings, log, blobs, progress)
         yield await _index(settings, log, progress)
+        if archive:
+            async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+                yield check
 
 
 async def _read(log: JetStreamLog, progress: Progress) -> Audit:
@@ -180,8 +188,8 @@ async def _tables(settings: Settings, log: JetStreamLog, blobs: JetStreamBlobs, 
     try:
         with uncollected():
             compared = await compare(settings.postgres_url, log, blobs, (), progress)
-    except psycopg.Error as error:
-        check.fault(f"PostgreSQL: {' '.join(str(error).split())}")
+    except Exception as error:  # of a broken log too, which the checks before this one have named
+        check.fault(f"cannot be compared ({type(error).__name__}): {' '.join(str(error).split())}")
         return check
     for table in compared:
         check.checked += table.fresh

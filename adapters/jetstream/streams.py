@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -99,6 +100,9 @@ STREAMS = [
     ),
 ]
 
+TRIES = 3
+"""How often something that is missing is asked for."""
+
 LETTERS = "evt.*.dead_letter.*"
 
 CONSUMERS = {
@@ -162,13 +166,14 @@ async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
 async def _make(
     look: Callable[..., Awaitable[object]], names: list[str], make: Callable[[], Awaitable[object]]
 ) -> None:
-    try:
-        await look(*names)
-    except NotFoundError:
+    for attempt in range(1, TRIES + 1):
+        with suppress(NotFoundError):
+            await look(*names)
+            return
         try:
             await make()
-        except BadRequestError as refusal:
-            try:
-                await look(*names)  # another process made it between the look and now
-            except NotFoundError:
-                raise refusal from None
+            return
+        except (BadRequestError, nats.errors.TimeoutError):
+            # Another process has made it since the look, or a cluster that changed its leader lost the request.
+            if attempt == TRIES:
+                raise

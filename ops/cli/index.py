@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -64,19 +64,11 @@ def rebuild(
     settings = Settings.load(home=home, tenant=tenant).located()
     from ops.index import rebuild as work
 
-    with terminal.bars(as_json) as progress:
-        tasks: dict[str, Any] = {}
-
-        def advance(part: str, reached: int, goal: int) -> None:
-            if part not in tasks:
-                tasks[part] = progress.add_task(part)
-            progress.update(tasks[part], completed=reached, total=goal)
-
-        with failing():
-            try:
-                built = run(work(settings, str(dataset) if dataset else None, keep_old=keep_old, progress=advance))
-            except KeyError as error:
-                raise Failed(f"Tenant {settings.tenant} has no dataset {dataset}.") from error
+    with terminal.counting(as_json) as progress, failing():
+        try:
+            built = run(work(settings, str(dataset) if dataset else None, keep_old=keep_old, progress=progress))
+        except KeyError as error:
+            raise Failed(f"Tenant {settings.tenant} has no dataset {dataset}.") from error
     lost = [{"tenant": tenant, "document": document} for tenant, document in sorted(built.lost)]
     if as_json:
         emit({"segments": built.segments, "lost": lost})

@@ -13,11 +13,12 @@ import orjson
 import pytest
 import typer
 from nats.aio.msg import Msg
+from typer.main import get_command
 
 from adapters.jetstream import streams
 from adapters.postgres import tables
 from domain.aggregate import new_id
-from ops import cli, terminal
+from ops import cli, docs, terminal
 from ops.cli import using
 from ops.embedded import EmbeddedNats
 from tests.ops.answering import worker
@@ -82,21 +83,19 @@ def url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return server_url
 
 
-COMMANDS = ["up", "down", "worker", "rebuild", "doctor", "asyncapi", "send", "upload", "ask", "tail", "sql"]
+COMMANDS = [name for name, _ in docs.leaves(get_command(cli.app))]
 
 
 async def test_help_lists_every_command(headrace: Cli) -> None:
     result = await headrace("--help")
     assert result.code == 0
-    assert [name for name in COMMANDS if not re.search(rf"│ {name} ", result.out)] == []
-    assert sorted(COMMANDS) == sorted(
-        str(command.callback.__name__) for command in cli.app.registered_commands if command.callback
-    )
+    assert {"up", "send", "verify", "dead list", "index rebuild"} < set(COMMANDS)
+    assert [name for name in COMMANDS if not re.search(rf"│ {name.split()[0]} ", result.out)] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_every_command_has_an_example_and_speaks_json(headrace: Cli, name: str) -> None:
-    result = await headrace(name, "--help")
+    result = await headrace(*name.split(), "--help")
     assert result.code == 0
     assert re.search(rf"Examples?: headrace\s+{name}", result.out)
     assert "--json" in result.out

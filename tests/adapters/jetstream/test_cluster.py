@@ -39,7 +39,7 @@ NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     async with NatsCluster(folder, cuttable=True) as cluster, connected(*cluster.nodes) as nc:
-        await set_up(nc.jetstream(timeout=30), replicas=3)
+        await set_up(nc.jetstream(timeout=15), replicas=3)
         yield cluster
     shutil.rmtree(folder)
 
