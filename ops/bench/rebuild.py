@@ -19,6 +19,7 @@ from domain.log import EVENTS, OUTCOMES, Position
 from ops.bench.history import COMMITS_PER_STORY, History
 from ops.bench.measure import Aim, Measure, in_turns
 from ops.bench.stack import Sizes, Stack
+from ops.bench.verify import verifies
 from ops.rebuild import rebuild
 from projections.catalog import READ_MODELS
 
@@ -27,7 +28,11 @@ PATIENCE_S = 1800.0
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     await write_past(stack, sizes.commits, bars)
-    return [await rebuilds(stack, sizes, bars)]
+    rebuilt = await rebuilds(stack, sizes, bars)
+    began = time.perf_counter()
+    for stream, sequence in (await caught_up(stack)).items():
+        await _count(stack, stream, sequence)
+    return [rebuilt, *await verifies(stack, time.perf_counter() - began)]
 
 
 async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:

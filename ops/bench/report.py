@@ -77,6 +77,8 @@ figure as a multiple of the limit.
 - **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, and
   the outcomes of their commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then
   COPY of the same rows into tables without indexes.
+- **verify**: `headrace verify` on the same log: reading, decoding and folding every message (`verify.log`), then
+  making all tables anew and comparing them. Limit: reading the same streams and looking at nothing.
 - **memory**: what is resident when all is idle after a document and a question, pages that processes share divided
   among them.
 

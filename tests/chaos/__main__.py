@@ -58,7 +58,9 @@ def main() -> None:
     seed = SystemRandom().randrange(10**6) if options.seed is None else options.seed
     home = (options.keep or Path(tempfile.mkdtemp(prefix="headrace-chaos-", dir=_disk()))).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that nothing is left behind
+    # So that nothing is left behind; who runs in the background of a shell is told to ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress(options.rounds, silent=options.json) as (say, passed):
         say(f"seed {seed}, {options.rounds} rounds, in {home}")
         try:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
 from domain.dataset import Dataset
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
-from ops.archive import Archiver, Differs, check, live
+from ops.archive import Archiver, Differs, check, live, unnoticed
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.rebuild import rebuild
 from ops.restore import restore
 from ops.settings import Settings
+from ops.verify import verify
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS
@@ -224,9 +226,10 @@ async def test_from_nothing_but_the_archive_every_row_is_as_before(postgres: Emb
             again = (await stack.ask(app, question))[-1]
             assert (again["type"], again["answer"]) == (answer["type"], answer["answer"])
             assert (await caught_up(stack))[EVENTS] > ends[EVENTS]
-        assert (await headrace(settings, "archive"))["added"][EVENTS] > 0
-        async with connected(server) as client:
-            assert not [found async for found in check(client, Archive.at(archive_url)) if found.faults]
+            assert (await headrace(settings, "archive"))["added"][EVENTS] > 0
+            checks = [check async for check in verify(settings, timedelta(minutes=5), unnoticed, archive=True)]
+            assert [check.first for check in checks if check.faults] == []
+            assert {"tables", "index", "archive", "archived log", "archived blobs"} < {check.name for check in checks}
 
 
 async def caught_up(stack: Stack) -> dict[str, int]:

@@ -25,7 +25,7 @@ NAMES = {
     "commands": ["commands", "commands.p50", "commands.p95"],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "ingest": ["ingest"],
-    "rebuild": ["rebuild"],
+    "rebuild": ["rebuild", "verify", "verify.log"],
     "scale": ["scale.rebuild", "scale.commands.p50"],
     "memory": [
         "memory",
