@@ -55,6 +55,10 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As any mapping does, without an error that is raised and caught."""
+        return self._all().get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.encode() in self._raw and name in self._all()
 
@@ -113,7 +117,8 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
             while asked < min(last, after + _AHEAD * _ASKED):
                 await nc.publish(next_of, orjson.dumps({"batch": _ASKED}), reply=inbox)
                 asked += _ASKED
-            await asyncio.wait_for(ready.wait(), _SILENCE_S)
+            async with asyncio.timeout(_SILENCE_S):  # `wait_for` may swallow that it was cancelled
+                await ready.wait()
             ready.clear()
             if not arrived:  # the consumer was made on another server, and ours has not heard of it yet
                 if (refused := refused + 1) > _REFUSED:

@@ -174,7 +174,9 @@ class Unread(Metadata):
         object.__setattr__(self, "_owner", tenant)
 
     def __getattr__(self, name: str) -> Any:
-        super().__init__(**asdict(metadata(self._header, self._owner)))
+        read = metadata(self._header, self._owner)
+        for field in Metadata.__slots__:  # `asdict` would take longer than all else that is done with a message
+            object.__setattr__(self, field, getattr(read, field))
         return object.__getattribute__(self, name)
 
     def __eq__(self, other: object) -> bool:

@@ -163,11 +163,13 @@ class DirectReader:
             to = f"$JS.API.DIRECT.GET.{stream}"
             await self._nc.publish(to, orjson.dumps(request), reply=f"{self._inbox}.{token}")
             with suppress(TimeoutError):
-                await asyncio.wait_for(batch.ended.wait(), min(_PATIENCE_S, deadline - time.monotonic()))
+                async with asyncio.timeout(min(_PATIENCE_S, deadline - time.monotonic())):
+                    await batch.ended.wait()
             left = deadline - time.monotonic()
             if not batch.ended.is_set() and not batch.messages and left > 0:
                 return None
-            await asyncio.wait_for(batch.ended.wait(), left)
+            async with asyncio.timeout(left):
+                await batch.ended.wait()
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         finally:

@@ -108,7 +108,8 @@ class RawStream:
         try:
             pending = 1
             while pending:
-                messages = [await asyncio.wait_for(arrived.get(), _SILENCE_S)]
+                async with asyncio.timeout(_SILENCE_S):
+                    messages = [await arrived.get()]
                 while len(messages) < _BATCH and not arrived.empty():
                     messages.append(arrived.get_nowait())
                 pending = int(messages[-1].reply.split(".")[-1])
@@ -198,7 +199,8 @@ class _Window:
         while len(self._open) > few and not self._refused:
             self._freed.clear()
             try:
-                await asyncio.wait_for(self._freed.wait(), _TIMEOUT_S)
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._freed.wait()
             except TimeoutError as error:
                 raise Unavailable(f"Stream {self._stream} does not confirm message {min(self._open)}.") from error
         if self._refused:

@@ -115,7 +115,7 @@ class Replay:
         source = batches(self._log, after, goal, self._writer.fold.blobs)
         async with aclosing(source), aclosing(one_ahead(self._writer.with_blobs(source))) as feed:
             async for fetched in feed:
-                after = {**after} | {message.position.stream: message.position.sequence for message in fetched[0]}
+                after = {**after, **dict(message.position for message in fetched[0])}
                 async with self._connection.transaction():
                     await self._writer.write(self._connection, fetched)
                     await note_copied(self._connection, self._schema, self._version, after)
