@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 import nats
 from nats.errors import Error
 
@@ -62,15 +62,15 @@ class NatsCluster:
 
     async def ready(self, within: float = READY_WITHIN_S) -> None:
         """Wait until the nodes that run know each other and one meta leader, and have caught up with their streams."""
-        async with httpx.AsyncClient(timeout=2) as http, asyncio.timeout(within):
+        async with httpx2.AsyncClient(timeout=2) as http, asyncio.timeout(within):
             while not await self._agree(http):
                 await asyncio.sleep(0.05)
 
-    async def _agree(self, http: httpx.AsyncClient) -> bool:
+    async def _agree(self, http: httpx2.AsyncClient) -> bool:
         running = [node for node in self.nodes if node.reachable]
         try:
             leaders = {await node.sees(http, len(running) - 1) for node in running}
-        except (httpx.HTTPError, ValueError):
+        except (httpx2.HTTPError, ValueError):
             return False
         return len(leaders) == 1 and None not in leaders
 
@@ -203,7 +203,7 @@ class Node:
         mine = self._ports[1]
         return [*self.wires, *(wire for peer in self._peers for wire in peer.wires if wire.to == mine)]
 
-    async def sees(self, http: httpx.AsyncClient, peers: int) -> str | None:
+    async def sees(self, http: httpx2.AsyncClient, peers: int) -> str | None:
         """The meta leader that it follows, once it is healthy and connected to `peers` others."""
         address = f"http://{HOST}:{self._ports[2]}"
         routes = (await http.get(f"{address}/routez")).json()["routes"]
