@@ -28,11 +28,11 @@ async def never_ends_first(exchange: Exchange) -> None:
 
 
 async def calls_of(headrace: Stack, message: str) -> list[Row]:
-    """All chat calls of a message, once none is open."""
+    """Both chat calls of a message, once neither is open."""
     statement = "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat' ORDER BY created_at"
     over = {"completed", "failed", "cancelled"}
     return await headrace.until(
-        statement, lambda rows: bool(rows) and {row["status"] for row in rows} <= over, id=message
+        statement, lambda rows: len(rows) == 2 and {row["status"] for row in rows} <= over, id=message
     )
 
 

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
+from nats.js.api import ConsumerInfo
 
 from adapters.jetstream.commands import _Server, subscribe_commands
 from adapters.jetstream.log import JetStreamLog
@@ -377,7 +378,11 @@ async def leader_dies(cluster: NatsCluster) -> None:
 async def reader_dies(cluster: NatsCluster) -> None:
     """Who leads the consumer of the one who follows."""
     async with connected(*cluster.nodes) as nc:
-        [reader] = [it for it in await nc.jetstream().consumers_info(EVENTS) if it.push_bound]
+        readers: list[ConsumerInfo] = []
+        async with asyncio.timeout(30):
+            while len(readers) != 1:  # it may be asking for a new one just now
+                readers = [it for it in await nc.jetstream().consumers_info(EVENTS) if it.push_bound]
+        [reader] = readers
     assert reader.cluster is not None
     [node] = [node for node in cluster.nodes if node.name == reader.cluster.leader]
     await dies(cluster, node)
