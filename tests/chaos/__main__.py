@@ -58,6 +58,8 @@ def main() -> None:
     seed = SystemRandom().randrange(10**6) if options.seed is None else options.seed
     home = (options.keep or Path(tempfile.mkdtemp(prefix="headrace-chaos-", dir=_disk()))).resolve()
     home.mkdir(parents=True, exist_ok=True)
+    if any(home.iterdir()):
+        parser.error(f"--keep: {home} is not empty; two storms in one folder would spoil each other's servers")
     # So that nothing is left behind; who runs in the background of a shell is told to ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
