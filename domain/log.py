@@ -41,6 +41,7 @@ class Metadata:
     """What travels with every message: its id, and where it comes from.
 
     `correlation` is the id of the command that began it all, `causation` the id of the message that caused this one.
+    `person` is the id of the end user whose words it holds; the log keeps them under that person's key.
     """
 
     id: str
@@ -49,14 +50,11 @@ class Metadata:
     causation: str | None = None
     actor: str = "anonymous"
     traceparent: str | None = None
+    person: str | None = None
 
     def caused(self, id: str) -> Metadata:
         """The metadata of a message with this id, caused by the one described here."""
-        return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent)
-
-
-NOT_FINAL = "internal_error"
-"""The code of an outcome that another one may follow: the command could not be handled, and may be tried again."""
+        return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent, self.person)
 
 
 NOT_FINAL = "internal_error"

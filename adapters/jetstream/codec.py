@@ -161,6 +161,8 @@ def headers(metadata: Metadata) -> dict[str, str]:
         found["Headrace-Causation"] = metadata.causation
     if metadata.traceparent:
         found["traceparent"] = metadata.traceparent
+    if metadata.person:
+        found["Headrace-Person"] = metadata.person
     return found
 
 
@@ -196,4 +198,5 @@ def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> M
         causation=header.get("Headrace-Causation"),
         actor=header.get("Headrace-Actor") or "anonymous",
         traceparent=header.get("traceparent"),
+        person=header.get("Headrace-Person"),
     )
