@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := domain handlers projections adapters ops
+PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format bench chaos docs up down doctor clean distclean
@@ -15,7 +16,7 @@ demo: install ## Ask three questions of the documents in examples/, with servers
 	@$(BIN)/python -m ops.demo
 
 test: lint ## Check the code, then run all tests on real servers
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(PROCESSES)
 
 lint: install ## Check style, types and the layers of the imports
 	@$(BIN)/ruff check .

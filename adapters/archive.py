@@ -105,7 +105,10 @@ class Head(NamedTuple):
 
 
 class Archive:
-    """What exists is never written over. Raises: Unavailable, wherever the store does not answer."""
+    """What exists is never written over, but for keys of people who are erased.
+
+    Raises: Unavailable, wherever the store does not answer.
+    """
 
     def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
         self._store = store
@@ -198,6 +201,30 @@ class Archive:
     async def put_blob(self, digest: str, data: bytes) -> None:
         await self._put(blob_path(digest), data)
 
+    # --- keys ----------------------------------------------------------------------------------------------------
+
+    async def keys(self) -> set[str]:
+        """The names of the keys of people, `<tenant>/<person>`, also of those that were erased."""
+        try:
+            found = [each["path"] async for some in obstore.list(self._store, "keys") for each in some]
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+        return {name.removeprefix("keys/") for name in found}
+
+    async def key(self, name: str) -> bytes | None:
+        """What the bucket of keys has for a person, None where nothing was archived."""
+        return await self._get(f"keys/{name}")
+
+    async def put_key(self, name: str, data: bytes) -> None:
+        """Keep a key, or the mark that it was erased in its place: this alone is written over what exists."""
+        try:
+            if self._folder:
+                await asyncio.to_thread(_replace, self._folder, f"keys/{name}", data)
+            else:
+                await obstore.put_async(self._store, f"keys/{name}", data, use_multipart=False)
+        except (BaseError, OSError) as error:
+            raise _away(error) from error
+
     # --- the store -----------------------------------------------------------------------------------------------
 
     async def _get(self, name: str) -> bytes | None:
@@ -284,6 +311,20 @@ def _write(folder: Path, name: str, data: bytes) -> bool:
     for parent in (target.parent, target.parent.parent):
         _sync(parent)
     return True
+
+
+def _replace(folder: Path, name: str, data: bytes) -> None:
+    """As `_write`, over what is there."""
+    target, partial = folder / name, folder / "partial" / uuid4().hex
+    for parent in (target.parent, partial.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+    for parent in (target.parent, target.parent.parent):
+        _sync(parent)
 
 
 def _sync(folder: Path) -> None:

@@ -22,6 +22,8 @@ class Extractive:
     """Chooses the sentences of `ChatRequest.passages` that best match the last question; the same request gets the same
     answer. `parameters` change nothing."""
 
+    server = ""
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         prompt = sum(count(message.content) for message in request.messages)
         answer = pieces(self.answer(request))

@@ -17,10 +17,17 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client, OpenAIError, omit
 
 from adapters.faults import Fault, fault_of
+from adapters.token_usage import usage_of
+from adapters.tracing import requesting
 from handlers.ports import ChatRequest, ChatUsage, Delta, ModelError
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
 """Parameters of a request that are not for an app to set."""
+
+CHAT = "/chat/completions"
+
+LONGEST_NAME = 255
+"""Characters that are kept of a name that a server gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,11 @@ class OpenAICompatible:
         http = DefaultAsyncHttpx2Client(verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect))
         self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=http)
         self._client.organization = self._client.project = None
+
+    @property
+    def server(self) -> str:
+        parts = urlsplit(self._address)
+        return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
 
     async def close(self) -> None:
         await self._client.close()
@@ -136,17 +148,18 @@ class OpenAICompatible:
         now = asyncio.get_running_loop().time
         limit = now() + self._patience.first_token
         stream: AsyncStream[object] | None = None
-        finish, usage, begun, fault = None, None, False, None
+        last, begun, fault = Delta(), False, None
         try:
             async with asyncio.timeout_at(min(limit, deadline)):
-                stream = await self._client.post(
-                    "/chat/completions",
-                    cast_to=object,
-                    body=body,
-                    options={} if self._key else {"headers": {"Authorization": omit}},
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
+                with requesting("POST", CHAT, self._address):
+                    stream = await self._client.post(
+                        CHAT,
+                        cast_to=object,
+                        body=body,
+                        options={} if self._key else {"headers": {"Authorization": omit}},
+                        stream=True,
+                        stream_cls=AsyncStream[object],
+                    )
             if (kind := stream.response.headers.get("content-type", "")).startswith(("application/json", "text/html")):
                 raise ValueError(f"{kind} is not a stream.")
             while True:
@@ -155,7 +168,12 @@ class OpenAICompatible:
                 if chunk is None:
                     break
                 piece = Piece.of(chunk)
-                finish, usage = piece.finish or finish, piece.usage or usage
+                last = Delta(
+                    finish_reason=piece.finish or last.finish_reason,
+                    usage=piece.usage or last.usage,
+                    response_id=piece.id or last.response_id,
+                    model=piece.model or last.model,
+                )
                 if begun := begun or piece.alive:
                     limit = now() + self._patience.between_tokens
                 if piece.text:
@@ -167,11 +185,11 @@ class OpenAICompatible:
         finally:
             if stream is not None:
                 await stream.close()
-        if finish is None:
+        if last.finish_reason is None:
             raise Failed(
                 fault or Fault("broken_off", f"{self._address} ended its answer before it was whole.", not begun)
             )
-        yield Delta(finish_reason=finish, usage=usage)
+        yield last
 
     def _silence(self, begun: bool, late: bool) -> Fault:
         if late:
@@ -183,12 +201,17 @@ class OpenAICompatible:
 
 
 class Piece(NamedTuple):
-    """What a chunk of a streamed answer says; `alive` when it shows that the model is at work."""
+    """What a chunk of a streamed answer says; `alive` when it shows that the model is at work.
+
+    `id` and `model` are the server's own names of the answer and of the model.
+    """
 
     text: str
     alive: bool
     finish: str | None
     usage: ChatUsage | None
+    id: str | None
+    model: str | None
 
     @classmethod
     def of(cls, chunk: object) -> Piece:
@@ -200,17 +223,25 @@ class Piece(NamedTuple):
 
     @classmethod
     def _read(cls, chunk: Any) -> Piece:
-        counted = chunk.get("usage")
-        usage = ChatUsage(int(counted["prompt_tokens"]), int(counted["completion_tokens"])) if counted else None
+        said = usage_of(chunk.get("usage")), _name(chunk.get("id")), _name(chunk.get("model"))
         if not chunk.get("choices"):
-            return cls("", False, None, usage)
+            return cls("", False, None, *said)
         choice = chunk["choices"][0]
         delta = choice.get("delta") or {}
         text = delta.get("content") or delta.get("refusal") or ""
         if not isinstance(text, str):
             raise TypeError
         alive = bool(text or delta.get("reasoning_content") or delta.get("reasoning") or choice.get("finish_reason"))
-        return cls(text, alive, choice.get("finish_reason"), usage)
+        return cls(_storable(text), alive, _name(str(choice.get("finish_reason") or "")), *said)
+
+
+def _name(value: object) -> str | None:
+    return _storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
+
+
+def _storable(text: str) -> str:
+    """JSON can hold halves of characters that no text may; each becomes a question mark."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def address(base_url: str) -> str:
@@ -218,11 +249,12 @@ def address(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         port = f":{parts.port}" if parts.port else ""
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
         httpx2.URL(base_url)
     except (ValueError, httpx2.InvalidURL):
         parts = urlsplit("")
     if parts.scheme in ("http", "https") and parts.hostname:
-        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+        return f"{parts.scheme}://{host}{port}{parts.path}"
     raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
 
 

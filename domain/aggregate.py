@@ -56,6 +56,8 @@ class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
     """
 
     TOPIC: ClassVar[str]
+    PERSONAL: ClassVar[frozenset[str]] = frozenset()
+    """The fields that hold words of a person, or of a model to one: they are empty when the person was erased."""
     class_version: ClassVar[int] = 1
 
     originator_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Any, Self, TypedDict
@@ -133,13 +134,20 @@ class App(Aggregate):
         """
         if self.configuration is None:
             raise Rejection("not_configured", f"App {self.id} has no configuration; send app.configure first.", "app")
-        variables = {variable["name"]: variable for variable in self.configuration["variables"]}
+        variables = self.configuration["variables"]
+        names = [variable["name"] for variable in variables]
         for name in given:
-            if name not in variables:
-                known = ", ".join(variables) or "none"
+            if name not in names:
+                known = ", ".join(names) or "none"
                 raise Rejection("unknown_input", f"The app has no variable {name!r}, only: {known}.", f"inputs.{name}")
-        values = {name: given.get(name, variable["default"]) for name, variable in variables.items()}
-        for name, value in values.items():
-            if value is None and variables[name]["required"]:
-                raise Rejection("missing_input", f"The app requires a value for {name!r}.", f"inputs.{name}")
-        return {name: value or "" for name, value in values.items()}
+        return fill_in(variables, given)
+
+
+def fill_in(variables: Sequence[Variable], given: Mapping[str, str]) -> dict[str, str]:
+    """The value of every variable, defaults filled in, others left out. Raises: Rejection `missing_input`."""
+    values = {variable["name"]: given.get(variable["name"], variable["default"]) for variable in variables}
+    for variable in variables:
+        name = variable["name"]
+        if values[name] is None and variable["required"]:
+            raise Rejection("missing_input", f"The app requires a value for {name!r}.", f"inputs.{name}")
+    return {name: value or "" for name, value in values.items()}

@@ -1,6 +1,7 @@
 """A conversation: one user's messages to one app, and their answers.
 
-A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked.
+A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. One
+that a fork took over from another conversation is copied: it is history, and takes nothing more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from domain.aggregate import Aggregate, Rejection
 
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
+
+COPIED = 2**20
+"""Characters of questions, inputs and answers that a fork takes over at most."""
 
 STALLS = 3
 """How often a message that nobody works at is put back to work by itself."""
@@ -66,6 +70,16 @@ class Message(TypedDict):
     stalls: NotRequired[int]
 
 
+class Copied(TypedDict):
+    """An answered message of the conversation that another was forked from."""
+
+    message: str
+    configuration: int
+    query: str
+    inputs: dict[str, str]
+    answer: str
+
+
 class Conversation(Aggregate):
     TOPIC = "conversation"
     app: str
@@ -80,14 +94,45 @@ class Conversation(Aggregate):
         """A user began to talk to an app."""
 
         TOPIC = "conversation.started.v1"
+        PERSONAL = frozenset({"name", "user"})
         app: str
         user: str
         name: str
+
+    class Forked(Event):
+        """The conversation goes on where `conversation` was after `message`; `messages` are what went before, in order.
+
+        They are the prompts' history; citations and ratings stay where they are.
+        """
+
+        TOPIC = "conversation.forked.v1"
+        PERSONAL = frozenset({"messages"})
+        conversation: str
+        message: str
+        messages: list[Copied]
+
+        def apply(self, conversation: Conversation) -> None:
+            parent = None
+            for copied in self.messages:
+                conversation.messages[copied["message"]] = Message(
+                    status="copied",
+                    parent=parent,
+                    configuration=copied["configuration"],
+                    attempt=0,
+                    query=copied["query"],
+                    inputs=copied["inputs"],
+                    answer=copied["answer"],
+                    rating=None,
+                    rating_content="",
+                    stop_requested=False,
+                )
+                parent = copied["message"]
 
     class Asked(Event):
         """A question was asked of configuration number `configuration` of the app."""
 
         TOPIC = "message.asked.v1"
+        PERSONAL = frozenset({"inputs", "query", "user"})
         message: str
         app: str
         parent: str | None
@@ -127,6 +172,7 @@ class Conversation(Aggregate):
         """The answer is whole."""
 
         TOPIC = "message.answered.v1"
+        PERSONAL = frozenset({"answer", "citations"})
         message: str
         answer: str
         citations: list[Citation]
@@ -142,6 +188,7 @@ class Conversation(Aggregate):
         """No answer came; `answer` keeps what had arrived."""
 
         TOPIC = "message.failed.v1"
+        PERSONAL = frozenset({"answer", "reason"})
         message: str
         code: str
         reason: str
@@ -176,6 +223,7 @@ class Conversation(Aggregate):
         """The answer ended where it was asked to; `answer` keeps what had arrived."""
 
         TOPIC = "message.stopped.v1"
+        PERSONAL = frozenset({"answer"})
         message: str
         answer: str
 
@@ -186,6 +234,7 @@ class Conversation(Aggregate):
         """A user judged an answer: `like`, `dislike`, or None to take it back."""
 
         TOPIC = "message.rated.v1"
+        PERSONAL = frozenset({"content"})
         message: str
         app: str
         rating: str | None
@@ -198,6 +247,7 @@ class Conversation(Aggregate):
         """The conversation has another name."""
 
         TOPIC = "conversation.renamed.v1"
+        PERSONAL = frozenset({"name"})
         name: str
 
         def apply(self, conversation: Conversation) -> None:
@@ -215,6 +265,18 @@ class Conversation(Aggregate):
     def start(cls, id: str, at: datetime, *, app: str, user: str, name: str) -> Self:
         return cls._create(cls.Started, id=id, timestamp=at, app=app, user=user, name=name)
 
+    @classmethod
+    def fork(cls, id: str, at: datetime, *, source: Conversation, message: str, name: str | None) -> Self:
+        """A conversation that goes on after an answered message of another one.
+
+        Raises: Rejection `not_found`, `not_answered`, `too_old` or `too_large`.
+        """
+        source._must_be_known()
+        copied = source.copied(message)
+        fork = cls.start(id, at, app=source.app, user=source.user, name=name or source.name)
+        fork.record(cls.Forked, at, conversation=source.id, message=message, messages=copied)
+        return fork
+
     def ask(
         self,
         at: datetime,
@@ -230,6 +292,7 @@ class Conversation(Aggregate):
             return
         if app != self.app:
             raise Rejection("wrong_app", f"Conversation {self.id} belongs to app {self.app}.", "app")
+        self._must_be_known()
         if user != self.user:
             raise Rejection("wrong_user", f"Conversation {self.id} belongs to another user.", "user")
         self.record(
@@ -253,16 +316,47 @@ class Conversation(Aggregate):
 
     def ended(self, message: str) -> bool:
         """Nothing more is to be done for the message."""
-        return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped")
+        return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped", "copied")
 
-    def history(self, message: str) -> list[Message]:
-        """The messages before this one that have an answer, newest first."""
-        earlier, parent = [], self.messages[message]["parent"]
-        while parent:
-            if self.messages[parent]["answer"]:
-                earlier.append(self.messages[parent])
-            parent = self.messages[parent]["parent"]
+    def history(self, message: str) -> dict[str, Message]:
+        """The messages before this one that have an answer, by id, newest first."""
+        earlier: dict[str, Message] = {}
+        parent = self.messages[message]["parent"]
+        while parent and (known := self.messages.get(parent)):  # what a fork took over may have been erased
+            if known["answer"]:
+                earlier[parent] = known
+            parent = known["parent"]
         return earlier
+
+    def copied(self, message: str) -> list[Copied]:
+        """What a fork after this message takes over: as many of the latest messages as may be, in order.
+
+        Raises: Rejection `not_found`, `not_answered`, `too_old` or `too_large`.
+        """
+        last = self.message(message)
+        ended = last["status"] in ("answered", "stopped", "copied")
+        if ended and not last["query"]:
+            raise Rejection("too_old", f"The words of message {message} are not at hand any more.", "message")
+        if not ended or not last["answer"]:
+            raise Rejection("not_answered", f"Message {message} is {last['status']}, and has no answer.", "message")
+        copied: list[Copied] = []
+        size = 0
+        for id, known in {message: last, **self.history(message)}.items():
+            size += sum(map(len, (known["query"], known["answer"], *known["inputs"].values())))
+            if size > COPIED or not known["query"]:
+                break
+            copied.append(
+                Copied(
+                    message=id,
+                    configuration=known["configuration"],
+                    query=known["query"],
+                    inputs=known["inputs"],
+                    answer=known["answer"],
+                )
+            )
+        if not copied:
+            raise Rejection("too_large", f"Message {message} has more than {COPIED:,} characters.", "message")
+        return copied[::-1]
 
     def answering(self, at: datetime, *, message: str) -> None:
         if not self.ended(message):
@@ -301,6 +395,7 @@ class Conversation(Aggregate):
         known = self.message(message)
         if known["status"] != "failed":
             raise Rejection("not_failed", f"Message {message} is {known['status']}, not failed.", "message")
+        self._must_be_known()
         if not known["query"]:
             raise Rejection("too_old", f"Message {message} is older than the last {HISTORY}: ask again.", "message")
         self.record(self.Retried, at, message=message, app=self.app)
@@ -315,7 +410,7 @@ class Conversation(Aggregate):
     def stop(self, at: datetime, *, message: str) -> None:
         """Ask for the end of an answer; the worker that gives it ends it."""
         known = self.message(message)
-        if known["status"] in ("answered", "failed"):
+        if known["status"] in ("answered", "failed", "copied"):
             raise Rejection("already_ended", f"Message {message} is already {known['status']}.", "message")
         if not known["stop_requested"]:
             self.record(self.StopRequested, at, message=message)
@@ -328,13 +423,21 @@ class Conversation(Aggregate):
         known = self.message(message)
         if known["status"] not in ("answered", "stopped"):
             raise Rejection("not_answered", f"Message {message} is {known['status']}, not answered.", "message")
+        if content:
+            self._must_be_known()
         if (known["rating"], known["rating_content"]) != (rating, content):
             self.record(self.Rated, at, message=message, app=self.app, rating=rating, content=content)
 
     def rename(self, at: datetime, *, name: str) -> None:
+        self._must_be_known()
         if name != self.name:
             self.record(self.Renamed, at, name=name)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:
             self.record(self.Deleted, at)
+
+    def _must_be_known(self) -> None:
+        """Who has begun it was not erased, and may have words in it."""
+        if not self.user:
+            raise Rejection("erased", f"The user of conversation {self.id} was erased: start another.", "conversation")

@@ -38,6 +38,7 @@ class DeadLetter(Aggregate):
         """
 
         TOPIC = "dead_letter.buried.v1"
+        PERSONAL = frozenset({"reason"})
         consumer: str
         stream: str
         sequence: int
@@ -63,6 +64,7 @@ class DeadLetter(Aggregate):
         """The message was tried again, at `sequence` of the same stream, and died again."""
 
         TOPIC = "dead_letter.returned.v1"
+        PERSONAL = frozenset({"reason"})
         sequence: int
         reason: str
         where: str

@@ -13,11 +13,11 @@ import structlog
 
 from domain.aggregate import Rejection, new_id
 from domain.app import App, Configuration
-from domain.conversation import Conversation, Message
+from domain.conversation import Conversation, Message, Usage
 from handlers.citations import citations
-from handlers.model_calls import Cause, Chat, ModelCalls, milliseconds
+from handlers.model_calls import Cause, Chat, ModelCalls, milliseconds, surely
 from handlers.ports import ChatModels, ChatRequest, Commit, Live, Metadata, ModelError, Stops, Unavailable, commit_id
-from handlers.prompt import Prompt, build_prompt
+from handlers.prompt import Origin, Prompt, build_prompt
 from handlers.repository import Repository
 from handlers.retrieve import Retrieve, Retrieved
 from handlers.steps import Ended, step
@@ -53,7 +53,7 @@ class Answer:
 
     async def _answer(self, turn: _Turn) -> None:
         began = time.perf_counter()
-        stop = self._stops.watch(turn.tenant, turn.id, turn.message)
+        stop = self._stops.watch(turn.tenant, turn.id, turn.message, person=turn.metadata.person)
         try:
             with suppress(Ended):
                 await asyncio.gather(
@@ -90,7 +90,22 @@ class Answer:
 
     async def _speak(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         configuration = turn.configuration()
+        if not turn.state["query"]:
+            raise Rejection("erased", "The user was erased before there was an answer.", "message")
         retrieved = await self._retrieve(turn.cause, configuration, turn.state["query"])
+        try:
+            chat, prompt = await self._say(turn, stop, configuration, retrieved)
+        finally:
+            await surely(retrieved.record())
+        if stop.is_set() and chat.usage is None:
+            await self._stop(turn)
+        else:
+            await self._conclude(turn, chat, prompt, retrieved, milliseconds(began))
+
+    async def _say(
+        self, turn: _Turn, stop: asyncio.Event, configuration: Configuration, retrieved: Retrieved
+    ) -> tuple[Chat, Prompt]:
+        """The call, and the prompt that it was made with; broken off when the stop was set."""
         await self._send(turn, {"type": "retrieved", "hits": len(retrieved.hits)})
         model = configuration["model"]
         prompt = build_prompt(
@@ -99,6 +114,7 @@ class Answer:
             passages=retrieved.hits,
             history=turn.conversation.history(turn.message),
             query=turn.state["query"],
+            origin=Origin(turn.app, configuration["number"], turn.id, turn.message),
             max_tokens=model["max_tokens"],
             context_window=model["context_window"],
             names=retrieved.names,
@@ -111,12 +127,11 @@ class Answer:
             passages=["\n\n".join(filter(None, (hit.heading, hit.content))) for hit in prompt.passages_used],
         )
         client = await self._models.get(turn.tenant, model)
-        chat = self._calls.chat(turn.cause, model["provider"], client, request, prompt.prompt_tokens)
+        chat = self._calls.chat(
+            turn.cause, model["provider"], client, request, prompt.prompt_tokens, prompt.sources, retrieved.record
+        )
         await _unless(stop, self._pass_on(turn, chat))
-        if stop.is_set() and chat.usage is None:
-            await self._stop(turn)
-        else:
-            await self._conclude(turn, chat, prompt, retrieved, milliseconds(began))
+        return chat, prompt
 
     async def _pass_on(self, turn: _Turn, chat: Chat) -> None:
         index = 0
@@ -130,7 +145,12 @@ class Answer:
         self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float
     ) -> None:
         assert chat.usage is not None
-        cited, usage = citations(turn.said, prompt.passages_used, retrieved.names), chat.usage
+        cited = citations(turn.said, prompt.passages_used, retrieved.names)
+        usage = Usage(
+            prompt_tokens=chat.usage["prompt_tokens"],
+            completion_tokens=chat.usage["completion_tokens"],
+            estimated=chat.usage["estimated"],
+        )
         await turn.step(
             "answer",
             lambda conversation, at: conversation.answer(
@@ -172,8 +192,8 @@ class _Turn:
         self, repository: Repository, metadata: Metadata, id: str, asked: Conversation.Asked | Conversation.Retried
     ) -> None:
         self._repository = repository
-        self._app_id = asked.app
-        self._app: App | None = None
+        self.app = asked.app
+        self._known_app: App | None = None
         self.metadata = metadata
         self.tenant = metadata.tenant
         self.id = id
@@ -190,13 +210,13 @@ class _Turn:
         return Cause(self.metadata, "message", self.message, self.state["attempt"])
 
     async def find_app(self) -> None:
-        self._app = await self._repository.get(App, self.tenant, self._app_id)
+        self._known_app = await self._repository.get(App, self.tenant, self.app)
 
     def configuration(self) -> Configuration:
         """The configuration that was asked. Raises: Rejection `not_found` when the app was deleted."""
-        if self._app is None or self._app.deleted:
+        if self._known_app is None or self._known_app.deleted:
             raise Rejection("not_found", "The app was deleted before it could answer.", "app")
-        return self._app.configurations[str(self.state["configuration"])]
+        return self._known_app.configurations[str(self.state["configuration"])]
 
     async def step(self, name: str, verb: Callable[[Conversation, datetime], None]) -> None:
         """Put a step on record. Raises: Ended when the message takes no more, Unavailable."""

@@ -12,6 +12,7 @@ from domain.conversation import Conversation
 from domain.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Outcome, Position, Subject, Verdict, commit_id
 from domain.model_call import ModelCall
+from domain.replay import Replay
 
 FIRST = 10
 """Faults of a check that are kept in words; all are counted."""
@@ -34,7 +35,7 @@ class Check:
             self.first.append(what)
 
 
-class Wait(NamedTuple):
+class Begun(NamedTuple):
     """Work that was begun by the commit at `opened` and has not ended; `since` is its last step."""
 
     noun: str
@@ -44,7 +45,7 @@ class Wait(NamedTuple):
     since: datetime
 
 
-class Asked(NamedTuple):
+class OpenCall(NamedTuple):
     """A model call without an end, and what it is made for."""
 
     sequence: int
@@ -63,13 +64,14 @@ class Audit:
             "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
         )
         self.checks = [self.sequence, self.decoded, self.folded, self.decided]
-        self.waits: dict[tuple[str, str, str], Wait] = {}
-        self.calls: dict[Subject, Asked] = {}
+        self.waits: dict[tuple[str, str, str], Begun] = {}
+        self.calls: dict[Subject, OpenCall] = {}
         self.blobs: dict[tuple[str, str], int] = {}
         self.undecided: dict[tuple[str, str], int] = {}
         """Commits that commands have made, by tenant and command, whose outcome has not come by."""
         self.requested = 0
-        self._last = {EVENTS: 0, OUTCOMES: 0}
+        self.last = {EVENTS: 0, OUTCOMES: 0}
+        """The sequence of the message of each stream that was taken last."""
         self._aggregates: dict[Subject, Aggregate | None] = {}
         self._ids: set[str] = set()
         self._subjects: list[Subject | None] = []
@@ -107,7 +109,7 @@ class Audit:
         made = self.undecided.get(key)
         if outcome.status == "accepted":
             self.undecided.pop(key, None)
-            if outcome.position and outcome.position.sequence <= self._last[EVENTS]:
+            if outcome.position and outcome.position.sequence <= self.last[EVENTS]:
                 self._confirm(verdict, outcome, outcome.position.sequence)
         elif made and outcome.code != "internal_error":
             del self.undecided[key]
@@ -115,20 +117,20 @@ class Audit:
 
     def missing(self, stream: str, last: int) -> None:
         """Say how far the stream goes: what was not taken is missing."""
-        if last > self._last[stream]:
-            self.sequence.fault(f"{stream} {self._last[stream] + 1}: missing, up to {last}")
+        if last > self.last[stream]:
+            self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {last}")
 
-    def orphans(self) -> list[tuple[Subject, Asked]]:
+    def orphans(self) -> list[tuple[Subject, OpenCall]]:
         """The open model calls that nobody will end: what they were made for is over."""
         return [(subject, call) for subject, call in self.calls.items() if call.cause not in self.waits]
 
     def _place(self, position: Position) -> None:
         stream, sequence = position
         self.sequence.checked += 1
-        if sequence != (expected := self._last[stream] + 1):
+        if sequence != (expected := self.last[stream] + 1):
             lost = f"{expected}" if sequence == expected + 1 else f"{expected} to {sequence - 1}"
             self.sequence.fault(f"{stream} {lost}: missing" if sequence > expected else f"{stream} {sequence}: again")
-        self._last[stream] = sequence
+        self.last[stream] = sequence
 
     def _fold(self, commit: Commit) -> Aggregate | None:
         self.folded.checked += 1
@@ -152,7 +154,7 @@ class Audit:
             case ModelCall.Requested(), _:
                 self.requested += 1
                 cause = event.cause_noun, subject.tenant, event.cause_id
-                self.calls[subject] = Asked(sequence, commit.at, cause)
+                self.calls[subject] = OpenCall(sequence, commit.at, cause)
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
             case Document.Event(), Document():
@@ -162,6 +164,11 @@ class Audit:
                     self.blobs.setdefault((subject.tenant, event.segments), sequence)
                 opens = isinstance(event, Document.Uploaded | Document.Retried)
                 self._wait(("document", subject.tenant, subject.id), commit, opens, aggregate.ended)
+            case Replay.Event(), Replay():
+                opens = isinstance(event, Replay.Requested | Replay.Retried)
+                self._wait(("replay", subject.tenant, subject.id), commit, opens, aggregate.ended)
+            case Conversation.Forked(), _:
+                pass
             case Conversation.Deleted(), Conversation():
                 for id in aggregate.messages:
                     self.waits.pop(("message", subject.tenant, id), None)
@@ -173,7 +180,7 @@ class Audit:
         known = self.waits.pop(key, None)
         if not ended and (opens or known):
             opened = commit.position.sequence if opens or known is None else known.opened
-            self.waits[key] = Wait(*key, opened, commit.at)
+            self.waits[key] = Begun(*key, opened, commit.at)
 
     def _confirm(self, verdict: Verdict, outcome: Outcome, sequence: int) -> None:
         """The commit that an outcome names must be there, be about what it says, and have its version."""

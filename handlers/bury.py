@@ -14,6 +14,7 @@ from domain.aggregate import Aggregate
 from domain.conversation import Conversation
 from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document
+from domain.replay import Replay
 from handlers.dispatch import TENANT
 from handlers.ports import Commit, Metadata, Position, Unavailable, commit_id
 from handlers.repository import Repository
@@ -99,6 +100,8 @@ class Bury:
                         Conversation.fail, message=event.message, code="internal_error", reason=reason, answer=""
                     )
                     await self._change(Conversation, commit, fail)
+                case "replay", Replay.Requested() | Replay.Retried():
+                    await self._change(Replay, commit, partial(Replay.fail, code="internal_error", reason=reason))
 
     async def _change(self, kind: type[A], commit: Commit, verb: Callable[[A, datetime], None]) -> None:
         cause = commit.metadata.caused(commit_id(commit.metadata.id, f"{commit.subject.id}:buried"))

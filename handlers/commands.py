@@ -16,10 +16,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from domain.aggregate import Aggregate, Rejection
 from domain.app import App
+from domain.budget import Budget
 from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter
 from domain.document import Document
+from domain.model_call import ModelCall
 from domain.provider import BUILTIN, Provider
 
 MAX_PAYLOAD = 1024 * 1024
@@ -39,12 +41,15 @@ class Ref:
     kind: type[Aggregate]
 
 
-def _uuid(value: str) -> str:
+def _is_uuid(value: str) -> bool:
     try:
-        canonical = str(UUID(value))
+        return str(UUID(value)) == value
     except ValueError:
-        canonical = ""
-    if canonical != value:
+        return False
+
+
+def _uuid(value: str) -> str:
+    if not _is_uuid(value):
         raise ValueError("must be a UUID in lower case with hyphens")
     return value
 
@@ -61,7 +66,9 @@ DatasetId = Annotated[Id, Ref(Dataset)]
 DocumentId = Annotated[Id, Ref(Document)]
 ConversationId = Annotated[Id, Ref(Conversation)]
 DeadLetterId = Annotated[Id, Ref(DeadLetter)]
-ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""A name that someone chose for something, and that is its id."""
+ProviderName = Handle
 Name = Annotated[str, Field(max_length=255), AfterValidator(_not_blank)]
 Description = Annotated[str, Field(max_length=2000)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -93,11 +100,19 @@ class Model(Part):
     def _answer_fits(self) -> Model:
         if self.max_tokens >= self.context_window:
             raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
-        if self.provider == BUILTIN and self.name != "extractive":
-            raise ValueError("provider 'builtin' has one model, 'extractive'")
-        if len(orjson.dumps(self.parameters)) > 16 * 1024:
-            raise ValueError("parameters must not exceed 16 KiB")
+        _one_builtin(self.provider, self.name)
+        _at_most_16_kib(self.parameters)
         return self
+
+
+def _one_builtin(provider: str, name: str) -> None:
+    if provider == BUILTIN and name != "extractive":
+        raise ValueError("provider 'builtin' has one model, 'extractive'")
+
+
+def _at_most_16_kib(parameters: dict[str, JsonValue] | None) -> None:
+    if len(orjson.dumps(parameters)) > 16 * 1024:
+        raise ValueError("parameters must not exceed 16 KiB")
 
 
 class Variable(Part):
@@ -243,6 +258,77 @@ class DeleteConversation(Command):
     """Delete a conversation with its messages."""
 
     conversation: ConversationId
+
+
+class ForkConversation(Command):
+    """Go on from an answered message in a new conversation, which has what went before as its history."""
+
+    conversation: ConversationId
+    message: Id
+    name: Name | None = Field(None, description="Name of the new one; null: that of the old one")
+
+
+class NamedModel(Part):
+    """A chat model by its provider and name."""
+
+    provider: Annotated[ProviderName, Ref(Provider)]
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+
+    @model_validator(mode="after")
+    def _there_is_one(self) -> NamedModel:
+        _one_builtin(self.provider, self.name)
+        return self
+
+
+class RequestReplay(Command):
+    """Make a recorded call of a chat model again: as it was, or to another model, with other parameters or
+    instructions."""
+
+    call: Annotated[Id, Ref(ModelCall)] = Field(description="Recorded call of a chat model")
+    model: NamedModel | None = Field(None, description="Chat model to call; null: the recorded one")
+    parameters: dict[str, JsonValue] | None = Field(None, description="Passed on to the model; null: as recorded")
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Tokens reserved for the answer; null: as recorded"
+    )
+    configuration: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Configuration of the app whose instructions take the place of those sent; null: as recorded"
+    )
+
+    @model_validator(mode="after")
+    def _small(self) -> RequestReplay:
+        _at_most_16_kib(self.parameters)
+        return self
+
+
+class SetBudget(Command):
+    """Set what calls of models may cost in a calendar month, or change it. Nothing is refused beyond it: it shows."""
+
+    name: Handle
+    scope: Literal["tenant", "app", "model", "user"]
+    subject: Annotated[str, Field(max_length=255)] = Field(
+        "", description="Id of the app, name of the model or user; empty for the tenant"
+    )
+    amount_usd: Annotated[float, Field(gt=0, le=1e9)] = Field(description="US dollars")
+
+    @model_validator(mode="after")
+    def _of_something(self) -> SetBudget:
+        if (self.scope == "tenant") != (not self.subject.strip()):
+            raise ValueError("subject must name an app, model or user, and be empty for the tenant")
+        if self.scope == "app" and not _is_uuid(self.subject):
+            raise ValueError("subject must be the id of an app")
+        return self
+
+
+class RemoveBudget(Command):
+    """Forget a budget."""
+
+    budget: Annotated[Handle, Ref(Budget)]
+
+
+class EraseEndUser(Command):
+    """Throw away the key that the words of a user are kept under; who comes back under the name is somebody else."""
+
+    user: Name
 
 
 class RegisterProvider(Command):

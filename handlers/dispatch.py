@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from domain.aggregate import Aggregate, Rejection
+from domain.conversation import Conversation
+from domain.end_user import EndUser
 from domain.log import NOT_FINAL
-from handlers.commands import Command, parse, references
-from handlers.ports import Blobs, Metadata, Outcome, Outcomes, Subject, Vault, commit_id
+from domain.model_call import ModelCall
+from handlers.commands import Command, SendMessage, parse, references
+from handlers.ports import Blobs, Metadata, Outcome, Outcomes, People, Subject, Unavailable, Vault, commit_id
 from handlers.repository import Change, Repository
 from handlers.routes import ROUTES, Preparation, Route, not_found
 
 EXCERPT = 1000
 """Characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
+
+PRIVATE = ("provider", "message", "conversation", "end_user")
+"""What the names of commands begin with of whose payload nothing is kept when they are rejected."""
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -43,12 +49,14 @@ class Dispatch:
         blobs: Blobs,
         vault: Vault,
         embedding_models: Collection[str] = (),
+        people: People | None = None,
     ) -> None:
         self._repository = repository
         self._outcomes = outcomes
         self._blobs = blobs
         self._vault = vault
         self._embedding_models = embedding_models
+        self._people = people
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         """The outcome, which is on record when this returns: the known one if the command was decided before.
@@ -77,6 +85,10 @@ class Dispatch:
             raise Rejection("unknown_command", f"There is no command {delivery.name!r}; there are: {known}.")
         command = parse(route.command, delivery.payload)
         target = str((route.target and getattr(command, route.target)) or metadata.id)
+        if route.noun is EndUser:
+            if self._people is None:
+                raise Unavailable("Nobody keeps the keys of people here.")
+            target, _ = await self._people.last_person(metadata.tenant, target)
         cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
         change: Change[Aggregate] | None
         try:
@@ -104,9 +116,11 @@ class Dispatch:
         tenant, id = cause.tenant, delivery.metadata.id
         others = [reference for reference in references(command) if reference[0] != route.target]
         named = dict(await asyncio.gather(*(self._named(tenant, *reference) for reference in others)))
-        fields = await route.prepare(
-            command, Preparation(tenant, id, self._blobs, self._vault, named, self._embedding_models)
+        cause = replace(cause, person=await self._person(tenant, command, others))
+        preparation = Preparation(
+            tenant, id, self._repository, self._blobs, self._vault, named, self._embedding_models, self._people
         )
+        fields = await route.prepare(command, preparation)
         return await self._repository.change(
             route.noun,
             target,
@@ -114,6 +128,21 @@ class Dispatch:
             lambda aggregate: route.decide(aggregate, target, delivery.at, fields),
             new=target == id,
         )
+
+    async def _person(
+        self, tenant: str, command: Command, named: Sequence[tuple[str, type[Aggregate], str]]
+    ) -> str | None:
+        """Whose words the command carries: those of what it goes on from, else those of the user that it names.
+
+        What it changes keeps the person that it has.
+        """
+        for _, kind, id in named:
+            if kind in (Conversation, ModelCall):
+                first = await self._repository.first(kind, tenant, id)
+                return first.metadata.person if first else None
+        if self._people and isinstance(command, SendMessage):
+            return await self._people.person(tenant, command.user)
+        return None
 
     async def _named(self, tenant: str, path: str, kind: type[Aggregate], id: str) -> tuple[str, Aggregate]:
         aggregate = await self._repository.get(kind, tenant, id)
@@ -123,8 +152,8 @@ class Dispatch:
 
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
-    """The outcome of a command that broke a rule; secrets are not kept."""
-    secret = delivery.name.lower().startswith("provider")
+    """The outcome of a command that broke a rule; secrets are not kept, nor are words of people: it stays for ever."""
+    secret = delivery.name.lower().startswith(PRIVATE)
     excerpt = None if secret else delivery.payload[: 4 * EXCERPT].decode(errors="replace")[:EXCERPT].replace("\0", "�")
     return Outcome(
         command=delivery.metadata.id,

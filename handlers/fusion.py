@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from handlers.ports import Hit
 
 
-def fused(found: Sequence[Sequence[Hit]], top_k: int) -> list[Hit]:
-    """The best of searches whose scores do not compare: by rank, equals by score."""
+def fused(found: Sequence[Sequence[Hit]], top_k: int | None = None) -> list[Hit]:
+    """The best of searches whose scores do not compare (all of them without a `top_k`): by rank, equals by score."""
     if len(found) == 1:
         return list(found[0][:top_k])
     ranked = [(rank, -hit.score, hit.id, hit.dataset, hit) for hits in found for rank, hit in enumerate(hits)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.conversation import Usage
-from domain.model_call import ModelCall
+from domain.model_call import ModelCall, Source, TokenUsage
 from handlers.ports import (
     ChatModel,
     ChatRequest,
@@ -46,7 +45,18 @@ class ModelCalls:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    async def request(self, cause: Cause, step: str, *, kind: str, provider: str, model: str, request: Any) -> str:
+    async def request(
+        self,
+        cause: Cause,
+        step: str,
+        *,
+        kind: str,
+        provider: str,
+        model: str,
+        request: dict[str, Any],
+        server: str = "",
+        sources: list[Source] | None = None,
+    ) -> str:
         """Put on record that the call is about to be sent; returns its id."""
         id = cause.call(step)
         at = datetime.now(UTC)
@@ -60,7 +70,10 @@ class ModelCalls:
                 model=model,
                 cause_noun=cause.noun,
                 cause_id=cause.id,
+                attempt=cause.attempt,
+                server=server,
                 request=request,
+                sources=sources,
             )
 
         await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
@@ -73,9 +86,11 @@ class ModelCalls:
         *,
         response: str,
         finish_reason: str | None,
-        usage: Usage,
+        usage: TokenUsage,
         first_token_ms: float | None,
         duration_ms: float,
+        response_id: str | None = None,
+        response_model: str | None = None,
     ) -> None:
         at = datetime.now(UTC)
         await self._end(
@@ -88,6 +103,8 @@ class ModelCalls:
                 usage=usage,
                 first_token_ms=first_token_ms,
                 duration_ms=duration_ms,
+                response_id=response_id,
+                response_model=response_model,
             ),
         )
 
@@ -135,14 +152,26 @@ class ModelCalls:
             id,
             response="",
             finish_reason=None,
-            usage=Usage(prompt_tokens=tokens, completion_tokens=0, estimated=False),
+            usage=_usage(ChatUsage(tokens, 0)),
             first_token_ms=None,
             duration_ms=milliseconds(began),
         )
 
-    def chat(self, cause: Cause, provider: str, client: ChatModel, request: ChatRequest, prompt_tokens: int) -> Chat:
-        """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count."""
-        return Chat(self, cause, provider, client, request, prompt_tokens)
+    def chat(
+        self,
+        cause: Cause,
+        provider: str,
+        client: ChatModel,
+        request: ChatRequest,
+        prompt_tokens: int,
+        sources: list[Source],
+        sent: Callable[[], object] = lambda: None,
+    ) -> Chat:
+        """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count.
+
+        `sent` is called when the request is on record, just before it is sent.
+        """
+        return Chat(self, cause, provider, client, request, prompt_tokens, sources, sent)
 
     async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
         def decide(call: ModelCall | None) -> ModelCall:
@@ -165,6 +194,8 @@ class Chat:
         client: ChatModel,
         request: ChatRequest,
         prompt_tokens: int,
+        sources: list[Source],
+        sent: Callable[[], object],
     ) -> None:
         self._calls = calls
         self._cause = cause
@@ -172,8 +203,10 @@ class Chat:
         self._client = client
         self._request = request
         self._prompt_tokens = prompt_tokens
+        self._sources = sources
+        self._sent = sent
         self.id = cause.call("chat")
-        self.usage: Usage | None = None
+        self.usage: TokenUsage | None = None
 
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled. Raises: ModelError."""
@@ -185,11 +218,19 @@ class Chat:
         }
         began, first, said, last = time.perf_counter(), None, "", Delta()
         try:
-            await _surely(
+            await surely(
                 self._calls.request(
-                    self._cause, "chat", kind="chat", provider=self._provider, model=request.model, request=sent
+                    self._cause,
+                    "chat",
+                    kind="chat",
+                    provider=self._provider,
+                    model=request.model,
+                    request=sent,
+                    server=self._client.server,
+                    sources=self._sources,
                 )
             )
+            self._sent()
             began = time.perf_counter()
             async with aclosing(self._client.stream(request)) as deltas:
                 async for delta in deltas:
@@ -197,7 +238,13 @@ class Chat:
                         first = first or milliseconds(began)
                         said += delta.text
                         yield delta.text
-                    last = Delta("", delta.finish_reason or last.finish_reason, delta.usage or last.usage)
+                    last = Delta(
+                        "",
+                        delta.finish_reason or last.finish_reason,
+                        delta.usage or last.usage,
+                        delta.response_id or last.response_id,
+                        delta.model or last.model,
+                    )
         except ModelError as error:
             await self._calls.fail(
                 self._cause,
@@ -211,8 +258,9 @@ class Chat:
         except (GeneratorExit, asyncio.CancelledError):
             await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
             raise
-        usage = self._usage(last.usage, said)
-        await _surely(
+        guessed = ChatUsage(self._prompt_tokens, estimate(said))
+        usage = _usage(last.usage or guessed, estimated=last.usage is None)
+        await surely(
             self._calls.complete(
                 self._cause,
                 self.id,
@@ -221,19 +269,26 @@ class Chat:
                 usage=usage,
                 first_token_ms=first,
                 duration_ms=milliseconds(began),
+                response_id=last.response_id,
+                response_model=last.model,
             )
         )
         self.usage = usage
 
-    def _usage(self, counted: ChatUsage | None, said: str) -> Usage:
-        if counted:
-            return Usage(
-                prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens, estimated=False
-            )
-        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=estimate(said), estimated=True)
+
+def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:
+    return TokenUsage(
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        estimated=estimated,
+        cached_tokens=counted.cached_tokens,
+        cache_write_tokens=counted.cache_write_tokens,
+        reasoning_tokens=counted.reasoning_tokens,
+        raw=counted.raw,
+    )
 
 
-async def _surely(recording: Coroutine[Any, Any, object]) -> None:
+async def surely(recording: Awaitable[object]) -> None:
     """Let it come to its end even when whoever waits for it is cancelled: a record that is half made stays open."""
     task = asyncio.ensure_future(recording)
     try:

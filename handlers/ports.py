@@ -84,11 +84,13 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A snapshot, the sequence of its aggregate's last commit, and (sequence, version) of the latest commits by id."""
+    """A snapshot, the sequence of its aggregate's last commit, (sequence, version) of the latest commits by id, and the
+    person whose words it holds."""
 
     snapshot: Snapshot
     sequence: int
     commits: dict[str, tuple[int, int]]
+    person: str | None = None
 
 
 class Snapshots(Protocol):
@@ -134,10 +136,11 @@ class DeadLetters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A document, message (in `conversation`) or model call that has not changed since then and has not ended.
+    """A document, message (in `conversation`), replay or model call that has not changed since then and has not ended.
 
-    `attempt` counts how often work on it began (0 for a call), `position` is the sequence in EVENTS of its last change,
-    `consumers` are those who may move it, or its cause, and `correlation` is the id of the command that began it.
+    `attempt` counts how often work on it began (0 for a replay or call), `position` is the sequence in EVENTS of its
+    last change, `consumers` are those who may move it, or its cause, `correlation` is the id of the command that began
+    it, and `person` is whose words it holds.
     """
 
     noun: str
@@ -150,6 +153,7 @@ class Wait:
     position: int
     consumers: list[str]
     correlation: str
+    person: str | None = None
 
 
 class Live(Protocol):
@@ -163,11 +167,27 @@ class Live(Protocol):
 class Stops(Protocol):
     """Tells a worker that someone asked for the end of an answer it gives."""
 
-    def watch(self, tenant: str, conversation: str, message: str) -> asyncio.Event:
-        """Set when the stop of the message is requested from now on."""
+    def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
+        """Set when the stop of the message is requested, or the person who asked is erased, from now on."""
         ...
 
     def unwatch(self, tenant: str, conversation: str, message: str) -> None: ...
+
+
+class People(Protocol):
+    """Who end users are: the keys that their words are kept under. Every method raises: Unavailable."""
+
+    async def person(self, tenant: str, user: str) -> str:
+        """The id of who goes by this name now: another one each time that somebody of the name was erased."""
+        ...
+
+    async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
+        """The id of who went by this name last, and whether anybody ever did."""
+        ...
+
+    async def erase(self, tenant: str, person: str) -> None:
+        """Throw the person's key away for good: nothing that was said can be read any more."""
+        ...
 
 
 class Vault(Protocol):
@@ -459,17 +479,27 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatUsage:
+    """Tokens as the server counts them: all of prompt and answer, and what of them it read from its cache, wrote into
+    it, or spent on reasoning (None where it does not say); `raw` is what it sent, as JSON."""
+
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer; `usage` and `finish_reason` come with the last."""
+    """A piece of an answer; all but its text comes with the last: the server's own id of the answer, and its own name
+    of the model, as well."""
 
     text: str = ""
     finish_reason: str | None = None
     usage: ChatUsage | None = None
+    response_id: str | None = None
+    model: str | None = None
 
 
 class ModelError(Exception):
@@ -483,6 +513,11 @@ class ModelError(Exception):
 
 
 class ChatModel(Protocol):
+    @property
+    def server(self) -> str:
+        """Where it answers, as `host:port`; empty for a model within the process."""
+        ...
+
     def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         """The answer as it comes. Tries again by itself while nothing has arrived and the error may pass.
 

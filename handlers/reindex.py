@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +28,7 @@ from handlers.ports import (
     Metadata,
     commit_id,
 )
+from handlers.progress import Progress, unnoticed
 from handlers.repository import Repository
 from handlers.steps import Ended, step
 from handlers.survey import Key, Survey
@@ -45,13 +46,6 @@ NEAR = 1000
 
 ROUNDS = 5
 """Each replays what came during the one before; what is left then is replayed while writers wait."""
-
-Progress = Callable[[str, int, int], None]
-"""Told `survey` or `build`, the sequence of the log that is reached, and how far it goes."""
-
-
-def unnoticed(part: str, reached: int, goal: int) -> None:
-    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Loaded(Generic[A]):
     sequence: int = 0
     commits: dict[str, tuple[int, int]] = field(default_factory=dict)
     since_snapshot: int = 0
+    person: str | None = None
+    """Whose words it holds: the person of its first commit that has one is that of all that follow."""
 
     def change(self, commit: str) -> Change[A] | None:
         """What the commit with this id did, or None when it is not known."""
@@ -64,6 +67,16 @@ class Repository:
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it stands, or None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
+
+    async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
+        """The commit that made the aggregate, or None when there is none."""
+        subject = Subject(tenant, kind.TOPIC, id)
+        commits = await self._store.load(subject, limit=1) or await self._store.rest(subject, after=0)
+        return commits[0] if commits else None
+
+    def forget(self) -> None:
+        """Keep nothing of what was read; a person may have been erased."""
+        self._recent.clear()
 
     async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
         """The change that was committed under `metadata.id` before, or None."""
@@ -109,6 +122,9 @@ class Repository:
         events = aggregate.pending()
         if not events:
             return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if certain else None
+        loaded.person = loaded.person or metadata.person
+        if metadata.person != loaded.person:
+            metadata = dataclasses.replace(metadata, person=loaded.person)
         position = await self._store.append(subject, events, metadata, loaded.sequence)
         loaded.aggregate, loaded.sequence = aggregate, position.sequence
         loaded.commits[metadata.id] = (position.sequence, aggregate.version)
@@ -130,7 +146,7 @@ class Repository:
         if len(commits) <= SNAPSHOT_EVERY:
             return _fold(Loaded(), commits)
         if taken := await self._snapshots.get(subject):
-            loaded = Loaded(cast("A", taken.snapshot.mutate(None)), taken.sequence, taken.commits)
+            loaded = Loaded(cast("A", taken.snapshot.mutate(None)), taken.sequence, taken.commits, person=taken.person)
         else:
             loaded = _fold(Loaded(), commits)
         return _fold(loaded, await self._store.load(subject, after=loaded.sequence))
@@ -140,7 +156,7 @@ class Repository:
         latest = dict(list(loaded.commits.items())[-REMEMBERED:])
         snapshot = Snapshot.of(cast("A", loaded.aggregate))
         try:
-            await self._snapshots.put(subject, Taken(snapshot, loaded.sequence, latest))
+            await self._snapshots.put(subject, Taken(snapshot, loaded.sequence, latest, loaded.person))
         except Unavailable:
             return False
         return True
@@ -151,6 +167,7 @@ def _fold(loaded: Loaded[A], commits: Sequence[Commit]) -> Loaded[A]:
         for event in commit.events:
             loaded.aggregate = cast("A", event.mutate(loaded.aggregate))
         loaded.sequence = commit.position.sequence
+        loaded.person = loaded.person or commit.metadata.person
         loaded.commits[commit.metadata.id] = (loaded.sequence, commit.events[-1].originator_version)
     loaded.since_snapshot += len(commits)
     return loaded

@@ -8,6 +8,7 @@ from functools import partial
 from domain.conversation import Conversation
 from domain.dead_letter import DeadLetter
 from domain.document import Document
+from domain.replay import Replay
 from handlers.ports import Commit, DeadLetters, Metadata, commit_id
 from handlers.repository import Repository
 
@@ -42,6 +43,9 @@ async def reopen(repository: Repository, consumer: str, commit: Commit, cause: M
                 began = True
                 retry = partial(_retry_message, at=at, message=event.message)
                 await repository.change(Conversation, id, metadata, retry)
+            case "replay", Replay.Requested() | Replay.Retried():
+                began = True
+                await repository.change(Replay, id, metadata, partial(_retry_replay, at=at))
     return began
 
 
@@ -50,6 +54,13 @@ def _retry_document(document: Document | None, at: datetime) -> Document:
     if document.status == "error" and not document.deleted:
         document.retry(at)
     return document
+
+
+def _retry_replay(replay: Replay | None, at: datetime) -> Replay:
+    assert replay is not None
+    if replay.status == "failed":
+        replay.retry(at)
+    return replay
 
 
 def _retry_message(conversation: Conversation | None, at: datetime, message: str) -> Conversation:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
@@ -11,17 +10,26 @@ from typing import Any
 
 from domain.aggregate import Aggregate, Rejection
 from domain.app import App
+from domain.budget import Budget
 from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter
 from domain.document import Document
+from domain.end_user import EndUser
+from domain.model_call import ModelCall, Source
 from domain.provider import Provider
+from domain.replay import Replay
 from handlers import commands
 from handlers.commands import Command
-from handlers.ports import Blobs, Vault
+from handlers.media_types import media_type_of
+from handlers.ports import Blobs, People, Vault
+from handlers.repository import Repository
 
 NAME_LENGTH = 60
 """Characters of a first question that become the conversation's name."""
+
+DEFAULT_TOKENS = 512
+"""Tokens reserved for the answer to a call that does not say how many."""
 
 Fields = dict[str, Any]
 
@@ -32,10 +40,12 @@ class Preparation:
 
     tenant: str
     id: str
+    repository: Repository
     blobs: Blobs
     vault: Vault
     named: dict[str, Aggregate]
     embedding_models: Collection[str]
+    people: People | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class Route:
     decide: Callable[[Aggregate | None, str, datetime, Fields], Aggregate]
     prepare: Callable[[Any, Preparation], Awaitable[Fields]]
     target: str | None
-    """The field that names the aggregate, or None when the command makes it: its id is then the command's."""
+    """The field that names the aggregate, or None when the command makes it: its id is then the command's; `user` names
+    the person who went by that name last."""
 
 
 async def plain(command: Command, preparation: Preparation) -> Fields:
@@ -69,9 +80,7 @@ async def store_document(command: commands.UploadDocument, preparation: Preparat
     name = PurePosixPath(PureWindowsPath(command.name).as_posix()).name
     if name in ("", ".", ".."):
         raise Rejection("invalid", "name: must end in a file name.", "name")
-    guessed = mimetypes.guess_type(name)[0] or (
-        "text/plain" if command.text is not None else "application/octet-stream"
-    )
+    guessed = media_type_of(name) or ("text/plain" if command.text is not None else "application/octet-stream")
     return {
         "dataset": command.dataset,
         "name": name,
@@ -109,8 +118,64 @@ async def known_model(command: commands.ConfigureDataset, preparation: Preparati
     return command.model_dump()
 
 
+async def look_up(command: commands.RequestReplay, preparation: Preparation) -> Fields:
+    """What was recorded of the call, where the command does not say otherwise."""
+    call = preparation.named["call"]
+    assert isinstance(call, ModelCall)
+    made = await preparation.repository.first(ModelCall, preparation.tenant, call.id)
+    recorded = made and made.events[0]
+    assert isinstance(recorded, ModelCall.Requested)
+    if call.kind != "chat":
+        raise Rejection("not_a_chat", f"call: {call.id} is of kind {call.kind}; only a chat can be replayed.", "call")
+    if not recorded.request:
+        raise Rejection("erased", f"call: what {call.id} sent was erased.", "call")
+    app = await instructed(command.configuration, recorded.sources, preparation) if command.configuration else None
+    return {
+        "call": call.id,
+        "provider": command.model.provider if command.model else call.provider,
+        "model": command.model.name if command.model else call.model,
+        "max_tokens": command.max_tokens or recorded.request.get("max_tokens", DEFAULT_TOKENS),
+        "parameters": recorded.request["parameters"] if command.parameters is None else command.parameters,
+        "app": app,
+        "configuration": command.configuration,
+    }
+
+
+async def instructed(number: int, sources: Sequence[Source], preparation: Preparation) -> str:
+    """The app whose instructions were sent, and which has a configuration of this number."""
+    id = next((source["app"] for source in sources if source["from"] == "instructions"), None)
+    app = await preparation.repository.get(App, preparation.tenant, id) if id else None
+    if app is None:
+        sentence = "configuration: it is not on record where the instructions of this call came from."
+        raise Rejection("unknown_prompt", sentence, "configuration")
+    if str(number) not in app.configurations:
+        sentence = f"configuration: app {app.id} has {len(app.configurations)}, and no number {number}."
+        raise Rejection("not_found", sentence, "configuration")
+    return app.id
+
+
+async def go_back(command: commands.ForkConversation, preparation: Preparation) -> Fields:
+    return {"source": preparation.named["conversation"], "message": command.message, "name": command.name}
+
+
+async def budgeted(command: commands.SetBudget, preparation: Preparation) -> Fields:
+    """Make sure of the app."""
+    if command.scope == "app" and not await preparation.repository.get(App, preparation.tenant, command.subject):
+        raise not_found(App, command.subject, "subject")
+    return command.model_dump(exclude={"name"})
+
+
 async def seal(command: commands.RegisterProvider, preparation: Preparation) -> Fields:
     return {"base_url": command.base_url, "sealed_key": preparation.vault.seal(preparation.tenant, command.key)}
+
+
+async def throw_away(command: commands.EraseEndUser, preparation: Preparation) -> Fields:
+    """Erase the key before that is on record: what comes after the record in the log can surely not be read."""
+    people = preparation.people
+    assert people is not None
+    person, known = await people.last_person(preparation.tenant, command.user)
+    await people.erase(preparation.tenant, person)
+    return {"known": known}
 
 
 def converse(conversation: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
@@ -130,6 +195,14 @@ def register(provider: Aggregate | None, id: str, at: datetime, fields: Fields) 
     assert isinstance(provider, Provider)
     provider.change(at, **fields)
     return provider
+
+
+def set_budget(budget: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
+    if budget is None:
+        return Budget.set(id, at, **fields)
+    assert isinstance(budget, Budget)
+    budget.change(at, **fields)
+    return budget
 
 
 def creates(
@@ -180,6 +253,17 @@ ROUTES: dict[str, Route] = {
     "message.rate": changes(Conversation, commands.RateMessage, Conversation.rate),
     "conversation.rename": changes(Conversation, commands.RenameConversation, Conversation.rename),
     "conversation.delete": changes(Conversation, commands.DeleteConversation, Conversation.delete),
+    "conversation.fork": creates(Conversation, commands.ForkConversation, Conversation.fork, go_back),
+    "replay.request": creates(Replay, commands.RequestReplay, Replay.request, look_up),
+    "budget.set": Route(commands.SetBudget, Budget, set_budget, budgeted, "name"),
+    "budget.remove": changes(Budget, commands.RemoveBudget, Budget.remove),
+    "end_user.erase": Route(
+        commands.EraseEndUser,
+        EndUser,
+        lambda known, id, at, fields: known or EndUser.erase(id, at, **fields),
+        throw_away,
+        "user",
+    ),
     "provider.register": Route(commands.RegisterProvider, Provider, register, seal, "name"),
     "provider.remove": changes(Provider, commands.RemoveProvider, Provider.remove),
     "dead_letter.retry": changes(DeadLetter, commands.RetryDeadLetter, DeadLetter.retry),

@@ -10,6 +10,7 @@ import structlog
 from domain.conversation import Conversation
 from domain.document import Document
 from domain.model_call import ModelCall
+from domain.replay import Replay
 from handlers.ports import Metadata, Unavailable, Wait, commit_id
 from handlers.repository import Repository
 
@@ -55,7 +56,12 @@ class Sweep:
     async def _end(self, wait: Wait) -> None:
         at = datetime.now(UTC)
         cause = Metadata(
-            commit_id(wait.id, f"swept:{wait.position}"), wait.tenant, wait.correlation, wait.correlation, "sweeper"
+            commit_id(wait.id, f"swept:{wait.position}"),
+            wait.tenant,
+            wait.correlation,
+            wait.correlation,
+            "sweeper",
+            person=wait.person,
         )
         reason = f"Nobody has worked at it since {wait.since.isoformat(timespec='seconds')}."
         match wait.noun:
@@ -66,6 +72,10 @@ class Sweep:
             case "message":
                 await self._repository.change(
                     Conversation, str(wait.conversation), cause, lambda known: _stall_message(known, wait, at, reason)
+                )
+            case "replay":
+                await self._repository.change(
+                    Replay, wait.id, cause, lambda known: _stall_replay(known, wait, at, reason)
                 )
             case "model_call":
                 await self._repository.change(ModelCall, wait.id, cause, lambda known: _lose(known, at))
@@ -84,6 +94,13 @@ def _stall_message(conversation: Conversation | None, wait: Wait, at: datetime, 
     if (known["status"], known["attempt"]) == (wait.status, wait.attempt):
         conversation.stall(at, message=wait.id, reason=reason)
     return conversation
+
+
+def _stall_replay(replay: Replay | None, wait: Wait, at: datetime, reason: str) -> Replay:
+    assert replay is not None
+    if replay.modified_on <= wait.since:
+        replay.stall(at, reason=reason)
+    return replay
 
 
 def _lose(call: ModelCall | None, at: datetime) -> ModelCall:

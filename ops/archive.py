@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import nats.errors
@@ -18,12 +18,18 @@ from nats.aio.client import Client as Connection
 from adapters.archive import BLOBS, Archive, Broken, Head, Message, Taken, blob_path
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.dead_letters import WITHHELD
+from adapters.jetstream.keys import STREAM as KEY_STREAM
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import DEAD
+from domain.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES
 from handlers.audit import Check
+from handlers.dispatch import PRIVATE
 from handlers.ports import Unavailable
+from handlers.progress import Progress, unnoticed
 from ops.client import Client, Unreachable
+from ops.many import each
 from ops.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -37,13 +43,10 @@ FETCHES = 4
 """Blobs that are in memory at a time."""
 
 CATALOGUED = 10_000
-"""Blobs that are gone through at a time, and that a segment of the catalogue names at most."""
+"""Blobs that a segment of the catalogue names at most."""
 
 LOOK_EVERY_S = 1.0
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-
-Progress = Callable[[str, int, int], None]
-"""Told what is gone through, how much of it is done, and how much there is."""
 
 _BLOB = re.compile(r"([^/]+)/([0-9a-f]{64})")
 
@@ -69,13 +72,33 @@ class Behind:
         return self.stream in (EVENTS, OUTCOMES) and self.last < self.archived
 
 
-def unnoticed(what: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
-
-
 def live(nc: Connection, stream: str) -> RawStream:
     """The stream of the log that is archived under this name."""
-    return RawStream(nc, stream, "dead.>" if stream == DEAD else ">")
+    return DeadLetters(nc, DEAD, "dead.>") if stream == DEAD else RawStream(nc, stream)
+
+
+class DeadLetters(RawStream):
+    """The dead letters without words of people, which are not sealed there: an archive could not forget them."""
+
+    async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
+        async with aclosing(super().read(after, until)) as chunks:
+            async for messages in chunks:
+                yield [withheld(message) for message in messages]
+
+
+def withheld(letter: Message) -> Message:
+    """What is archived of a dead letter: of one that may hold words of people, no more than what it is about."""
+    told = letter.headers
+    noun = ".".join(told.get("Headrace-Letter-Subject", "").split(".")[2:3])
+    if "Headrace-Person" not in told and not noun.lower().startswith(PRIVATE):
+        return letter
+    headers = {name: value for name, value in told.items() if name != "Headrace-Letter-Reason"}
+    return replace(letter, headers={**headers, WITHHELD: "1"}, body=b"")
+
+
+def keys_of_people(nc: Connection) -> RawStream:
+    """The bucket of keys: all that it ever held and was not erased, in order."""
+    return RawStream(nc, KEY_STREAM, f"$KV.{streams.KEYS}.>")
 
 
 def listed(nc: Connection) -> RawStream:
@@ -99,11 +122,14 @@ class Archiver:
         self._heads: dict[str, Head] = {}
         self._known: set[str] = set()
         self._listed = 0
+        self._keyed = 0
 
     async def update(self) -> dict[str, int]:
         """Archive all that the log holds by now; gives how many messages and blobs were added."""
         goals = {stream: await self._recognise(stream) for stream in STREAMS}
         # A blob is stored before the commit that names it: those of the commits up to these goals are all there.
+        # So are the keys of people that they need; and whoever was erased in them, is so in the archive.
+        await self._keys()
         added = {BLOBS: await self._blobs()}
         for stream, goal in goals.items():
             before = (await self._head(stream)).last
@@ -112,12 +138,25 @@ class Archiver:
             added[stream] = self._heads[stream].last - before
         return added
 
+    async def _keys(self) -> None:
+        source = keys_of_people(self._nc)
+        latest: dict[str, bytes] = {}
+        goal = await source.last()
+        async with aclosing(_single(source.read(self._keyed, goal))) as messages:
+            async for message in messages:
+                latest["/".join(message.subject.split(".")[2:])] = message.body
+        there = await self._archive.keys() if latest else set()
+        for name, data in latest.items():
+            if name not in there or "erased" in orjson.loads(data):
+                await self._archive.put_key(name, data)
+        self._keyed = goal
+
     async def _recognise(self, stream: str) -> int:
         """Where a stream ends, which must be the one that was archived."""
         head, source = await self._head(stream), live(self._nc, stream)
         if (end := await source.end()) < head.last:
             raise Differs(f"Stream {stream} ends at {end}, and its archive at {head.last}: {_ADVICE}")
-        async with aclosing(_each(source.read(max(0, head.last - 1), head.last))) as messages:
+        async with aclosing(_single(source.read(max(0, head.last - 1), head.last))) as messages:
             async for _ in self._following(stream, head, head.last, messages):
                 pass
         return await source.last()
@@ -146,7 +185,7 @@ class Archiver:
         batch: list[Message] = []
         size = 0
         try:
-            async with aclosing(_each(live(self._nc, stream).read(max(0, head.last - 1), goal))) as messages:
+            async with aclosing(_single(live(self._nc, stream).read(max(0, head.last - 1), goal))) as messages:
                 async for message in self._following(stream, head, goal, messages):
                     batch.append(message)
                     size += len(message.body) + 500
@@ -186,10 +225,9 @@ class Archiver:
             self._known = await catalogue(self._archive)
         names = [name async for name in self._new()]
         for start in range(0, len(names), CATALOGUED):
-            turn = asyncio.Semaphore(FETCHES)
             some = names[start : start + CATALOGUED]
-            kept = [name for name in await asyncio.gather(*(self._blob(name, turn) for name in some)) if name]
-            await self._catalogue(kept)
+            await each(some, self._blob, FETCHES)
+            await self._catalogue([name for name in some if name not in self.lost])
             self._progress(BLOBS, start + len(some), len(names))
         return len(names) - len(self.lost)
 
@@ -198,7 +236,7 @@ class Archiver:
         for name in [*self.lost]:
             yield name
         goal, found = await listed(self._nc).last(), set(self.lost)
-        async with aclosing(_each(listed(self._nc).read(self._listed, goal))) as messages:
+        async with aclosing(_single(listed(self._nc).read(self._listed, goal))) as messages:
             async for message in messages:
                 info = orjson.loads(message.body)
                 name = str(info["name"])
@@ -207,19 +245,17 @@ class Archiver:
                     yield name
         self._listed = goal
 
-    async def _blob(self, name: str, turn: asyncio.Semaphore) -> str | None:
-        """Archive a blob; None when the object store cannot give it."""
+    async def _blob(self, name: str) -> None:
+        """Archive a blob; it is lost when the object store cannot give it."""
         tenant, digest = name.split("/")
-        async with turn:
-            if not await self._archive.has_blob(digest):
-                try:
-                    await self._archive.put_blob(digest, await JetStreamBlobs(self._nc).get(tenant, digest))
-                except (KeyError, ValueError) as error:
-                    self.lost[name] = "is gone" if isinstance(error, KeyError) else "is not what was stored"
-                    log.error("archive.lost_blob", blob=name, reason=self.lost[name])
-                    return None
+        if not await self._archive.has_blob(digest):
+            try:
+                await self._archive.put_blob(digest, await JetStreamBlobs(self._nc).get(tenant, digest))
+            except (KeyError, ValueError) as error:
+                self.lost[name] = "is gone" if isinstance(error, KeyError) else "is not what was stored"
+                log.error("archive.lost_blob", blob=name, reason=self.lost[name])
+                return
         self.lost.pop(name, None)
-        return name
 
     async def _catalogue(self, names: list[str]) -> None:
         while names:
@@ -274,7 +310,7 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
     for stream in STREAMS:
         head, source = await archive.head(stream), live(nc, stream)
         last, age = await source.last(), 0.0
-        async with aclosing(_each(source.read(head.last, last))) as messages:
+        async with aclosing(_single(source.read(head.last, last))) as messages:
             async for message in messages:
                 age = (datetime.now(UTC) - datetime.fromisoformat(message.time)).total_seconds()
                 break
@@ -292,15 +328,17 @@ async def check(nc: Connection, archive: Archive, progress: Progress = unnoticed
     anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
     chain = Check("archive", "every segment is whole and follows the one before", anew)
     same = Check("archived log", "the log is what was archived", "headrace restore, onto an empty NATS")
+    people = People()
     for stream in STREAMS:
-        await _compare(nc, archive, stream, chain, same, progress)
+        await _compare(nc, archive, stream, chain, same, people, progress)
+    yield await _check_keys(archive, people)
     yield await _check_blobs(archive, chain, progress)
     yield chain
     yield same
 
 
 async def _compare(
-    nc: Connection, archive: Archive, stream: str, chain: Check, same: Check, progress: Progress
+    nc: Connection, archive: Archive, stream: str, chain: Check, same: Check, people: People, progress: Progress
 ) -> None:
     firsts, last, reached = await archive.firsts(stream), await live(nc, stream).end(), 0
     chain.checked += len(firsts)
@@ -308,6 +346,8 @@ async def _compare(
         async for archived, stored in beside(nc, archive, stream):
             reached = archived.sequence
             same.checked += 1
+            if stream == EVENTS:
+                people.note(archived)
             if stored is None:
                 if stream in GAPLESS and reached <= last:
                     same.fault(f"{stream} {reached}: is archived, and missing in the log")
@@ -321,34 +361,59 @@ async def _compare(
         chain.fault(str(error))
 
 
+@dataclass
+class People:
+    """Those whose words the log holds, and those who were erased, as `<tenant>/<person>`."""
+
+    known: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
+
+    def note(self, message: Message) -> None:
+        _, tenant, noun, id = message.subject.split(".", 3)
+        if person := message.headers.get("Headrace-Person"):
+            self.known.add(f"{tenant}/{person}")
+        if noun == EndUser.TOPIC:
+            self.erased.add(f"{tenant}/{id}")
+
+
+async def _check_keys(archive: Archive, people: People) -> Check:
+    repair = "headrace archive"
+    found = Check("archived keys", "the archive has the key of whoever is in it, and of nobody who was erased", repair)
+    for name in sorted(people.known | people.erased):
+        data = await archive.key(name)
+        found.checked += 1
+        if data is None and name in people.known:
+            found.fault(f"the key of {name} is missing")
+        elif data is not None and name in people.erased and "key" in orjson.loads(data):
+            found.fault(f"{name} was erased, and the archive still has the key")
+    return found
+
+
 async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Check:
     found = Check("archived blobs", "every blob is in the archive, with its digest", "see docs/archive.md, “Repair”")
-    turn = asyncio.Semaphore(FETCHES)
-
-    async def look(digest: str, total: int) -> None:
-        async with turn:
-            try:
-                if await archive.blob(digest) is None:
-                    found.fault(f"{blob_path(digest)} is missing")
-            except ValueError as error:
-                found.fault(str(error))
-        found.checked += 1
-        progress("archived blobs", found.checked, total)
-
     try:
         digests = sorted({name.partition("/")[2] for name in await catalogue(archive)})
     except Broken as error:
         chain.fault(str(error))
-    else:
-        for start in range(0, len(digests), CATALOGUED):
-            await asyncio.gather(*(look(digest, len(digests)) for digest in digests[start : start + CATALOGUED]))
+        return found
+
+    async def look(digest: str) -> None:
+        try:
+            if await archive.blob(digest) is None:
+                found.fault(f"{blob_path(digest)} is missing")
+        except ValueError as error:
+            found.fault(str(error))
+        found.checked += 1
+        progress("archived blobs", found.checked, len(digests))
+
+    await each(digests, look, FETCHES)
     return found
 
 
 async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
     """Every archived message of a stream, with the one that the log has at its sequence. Raises: Broken."""
     source = live(nc, stream)
-    async with aclosing(_each(source.read(0, await source.last()))) as messages:
+    async with aclosing(_single(source.read(0, await source.last()))) as messages:
         stored = await anext(messages, None)
         async for _, archived in archive.messages(stream):
             for message in archived:
@@ -359,13 +424,13 @@ async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerato
 
 def difference(archived: Message, stored: Message) -> str | None:
     """The first field in which two messages differ."""
-    for field in ("sequence", "subject", "headers", "body", "time"):
-        if getattr(archived, field) != getattr(stored, field):
-            return field
+    for name in ("sequence", "subject", "headers", "body", "time"):
+        if getattr(archived, name) != getattr(stored, name):
+            return name
     return None
 
 
-async def _each(chunks: AsyncGenerator[list[Message]]) -> AsyncGenerator[Message]:
+async def _single(chunks: AsyncGenerator[list[Message]]) -> AsyncGenerator[Message]:
     async with aclosing(chunks):
         async for messages in chunks:
             for message in messages:

@@ -77,19 +77,25 @@ def event_model(event: type[Event]) -> type[BaseModel]:
         for field in fields(cast("Any", event))
         if field.name not in _ENVELOPE
     }
-    return create_model(
-        title,
-        __doc__=inspect.getdoc(event),
-        type=(cast("Any", Literal)[event.TOPIC], ...),
-        version=(int, Field(ge=1, description="Version of the aggregate")),
-        state=(create_model(f"{title}State", **state), ...),
-    )
+    whole: dict[str, Any] = {
+        "type": (cast("Any", Literal)[event.TOPIC], ...),
+        "version": (int, Field(ge=1, description="Version of the aggregate")),
+        "state": (create_model(f"{title}State", **state), ...),
+    }
+    if event.PERSONAL:
+        names = ", ".join(sorted(event.PERSONAL))
+        description = f"Of a person's event: what is empty in the state of {names}, under the person's key"
+        whole["sealed"] = (str, Field("", description=description))
+    return create_model(title, __doc__=inspect.getdoc(event), **whole)
 
 
 def _described(hint: Any) -> Any:
     """A type with its TypedDicts as models, which pydantic wants on Python 3.11."""
     if is_typeddict(hint):
-        members: dict[str, Any] = {name: (_described(inner), ...) for name, inner in get_type_hints(hint).items()}
+        members: dict[str, Any] = {
+            name: (_described(inner), ... if name in hint.__required_keys__ else Field(default_factory=lambda: None))
+            for name, inner in get_type_hints(hint).items()
+        }
         return create_model(hint.__name__, __doc__=inspect.getdoc(hint), **members)
     if get_origin(hint) is list:
         return list[_described(get_args(hint)[0])]  # type: ignore[misc]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,15 +19,19 @@ from nats.js.errors import NotFoundError
 
 from adapters.archive import Archive, Broken
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
+from adapters.otlp.checkpoint import Checkpoints
+from adapters.otlp.ended import COUNTED, behind
+from adapters.otlp.endpoint import target
 from adapters.postgres import tables
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports import Unavailable
 from ops.archive import status
 from ops.client import Client, Unreachable
 from ops.embedded import reserve
-from ops.roles import ROLES
+from ops.roles import wanted
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
+from ops.terminal import one_line
 
 POSTGRES_TESTED = 18
 LAG = 5000
@@ -36,6 +42,12 @@ NEARLY = 10 / 9
 
 ARCHIVE_LATE, ARCHIVE_LATE_S = 3.0, 60.0
 """The archive may be behind by so many of its intervals, or by so many seconds."""
+
+EXPORT_LATE_S = 60.0
+"""A span may wait so long for the collector."""
+
+PATIENCE_S = 5.0
+"""For PostgreSQL to say how much waits for the collector."""
 
 START = "start everything with `headrace up`"
 
@@ -64,9 +76,12 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
             async for finding in _log(client, last):
                 yield finding
-            async for finding in _workers(client):
+            async for finding in _workers(settings, client):
                 yield finding
+            if settings.viewer:
+                yield Finding("viewer", True, settings.viewer.partition("/login")[0])
             yield await _archive(settings, client)
+            yield await _export(settings, client)
     except (NotRunning, Unreachable) as error:
         yield Finding("NATS", False, str(error), f"{START}, or check HEADRACE_NATS_URL")
     try:
@@ -76,7 +91,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("PostgreSQL", False, str(error), f"{START}, or check HEADRACE_POSTGRES_URL")
     except psycopg.Error as error:
         advice = f"{START}, or check HEADRACE_POSTGRES_URL"
-        yield Finding("PostgreSQL", False, " ".join(str(error).split()), advice)
+        yield Finding("PostgreSQL", False, one_line(error), advice)
 
 
 async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
@@ -123,8 +138,8 @@ def _disk(home: Path) -> Finding:
     return Finding("disk", good, f"{disk.free / 2**30:.1f} GB free of {disk.total / 2**30:.1f} GB", advice)
 
 
-async def _workers(client: Client) -> AsyncIterator[Finding]:
-    for role in ROLES:
+async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]:
+    for role in wanted(settings):
         card = await answers(client, role)
         if card is None:
             advice = f"start one with `headrace worker --role {role}`; if it ends by itself, its log says why"
@@ -149,6 +164,29 @@ async def _archive(settings: Settings, client: Client) -> Finding:
     found = f"{waiting} messages and blobs are not in it yet, for {age:.0f} s" if waiting else "up to date"
     advice = "is `headrace archive --follow` running? its log says why it stopped" if late else ""
     return Finding("archive", not late, found, advice)
+
+
+async def _export(settings: Settings, client: Client) -> Finding:
+    """How far the collector is behind the tables."""
+    if not settings.otlp_endpoint:
+        return Finding("export", True, "traces are sent nowhere", "set HEADRACE_OTLP_ENDPOINT: docs/tracing-export.md")
+    try:
+        checkpoint = await Checkpoints(client.connection).get(target(settings.otlp_endpoint))
+        url = settings.located("postgres").postgres_url
+        async with asyncio.timeout(PATIENCE_S), tables.connect(url) as connection:
+            waiting = await behind(connection, checkpoint.place)
+    except (NotRunning, Unavailable, TimeoutError, psycopg.Error) as error:
+        return Finding("export", False, one_line(error), "how far it is shows when the servers answer")
+    age = (datetime.now(UTC) - waiting.since).total_seconds() if waiting.since else 0.0
+    found = f"{checkpoint.sent} spans sent to {checkpoint.target}"
+    if waiting.rows:
+        more = " or more" if waiting.rows == COUNTED else ""
+        found = f"{found}, {waiting.rows}{more} wait, the oldest for {age:.0f} s"
+    if checkpoint.set_aside:
+        found = f"{found}; {checkpoint.set_aside} were refused"
+    late = age > EXPORT_LATE_S
+    advice = "is the collector up, and a worker with role export running? its log says why it waits" if late else ""
+    return Finding("export", not late, found, advice)
 
 
 async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:

@@ -244,6 +244,12 @@ class EmbeddedPostgres:
             "maintenance_work_mem": "256MB",
             "max_connections": "100",
             "jit": "off",
+            # What was erased must not stay on the disk: not in files of the WAL that are kept to be used again, and not
+            # in the log, which else quotes the row at which a statement fails.
+            "wal_recycle": "off",
+            "min_wal_size": "32MB",
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
             "timezone": "UTC",
             "log_timezone": "UTC",
         }

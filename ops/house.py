@@ -17,6 +17,7 @@ from nats.js.errors import ServiceUnavailableError
 from adapters.embedding_model import model_name
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
@@ -60,10 +61,13 @@ class House:
         await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
-        self.repository = Repository(JetStreamEventStore(self.nc), JetStreamSnapshots(self.nc))
+        self.vault = AesVault(self.settings.secret())
+        self.keys = JetStreamKeys(self.nc, self.vault)
+        store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
+        self.repository = Repository(store, snapshots)
+        self.keys.on_erased = self.repository.forget
         self.calls = ModelCalls(self.repository)
         self.blobs = JetStreamBlobs(self.nc)
-        self.vault = AesVault(self.settings.secret())
         return self
 
     async def __aexit__(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from adapters.jetstream.log import JetStreamLog
 from adapters.pgvector import state as states
-from handlers.reindex import Built, Progress, Reindex, unnoticed
+from handlers.progress import Progress, unnoticed
+from handlers.reindex import Built, Reindex
 from ops.house import House
 from ops.settings import Settings
 
@@ -21,7 +22,7 @@ async def rebuild(
     Raises: KeyError when there is no such dataset, Unavailable.
     """
     async with House(settings, "index") as house:
-        log, index = JetStreamLog(house.nc), await house.index()
+        log, index = JetStreamLog(house.nc, house.keys), await house.index()
         models, embed = await house.embedding_models(), await house.embed()
         reindex = Reindex(house.repository, log, house.blobs, models, embed, index)
         if dataset is None:

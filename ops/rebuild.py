@@ -10,9 +10,10 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.postgres import compare as comparing
 from adapters.postgres import rebuild as rebuilding
 from adapters.postgres.compare import Comparison
-from adapters.postgres.replay import Progress, unnoticed
 from handlers.ports import Blobs, Log
+from handlers.progress import Progress, unnoticed
 from ops.house import House
+from ops.projection import configure
 from ops.settings import Settings
 
 
@@ -44,9 +45,10 @@ async def drop_old(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
+    configure(settings)
     async with House(settings, "rebuild") as house:
         with uncollected():
-            yield JetStreamLog(house.nc), house.blobs
+            yield JetStreamLog(house.nc, house.keys), house.blobs
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -13,23 +13,13 @@ import orjson
 from adapters.archive import BLOBS, Archive, Broken, Message
 from adapters.jetstream.blobs import JetStreamBlobs
 from domain.log import EVENTS, OUTCOMES
-from ops.archive import (
-    CATALOGUED,
-    FETCHES,
-    GAPLESS,
-    STREAMS,
-    Differs,
-    Progress,
-    beside,
-    catalogue,
-    difference,
-    live,
-    unnoticed,
-)
+from handlers.progress import Progress, unnoticed
+from ops.archive import FETCHES, GAPLESS, STREAMS, Differs, beside, catalogue, difference, keys_of_people, live
 from ops.client import Client
 from ops.embedded import EmbeddedNats, create_home
 from ops.house import House
-from ops.roles import ROLES
+from ops.many import each
+from ops.roles import EXPORT, ROLES
 from ops.settings import Settings
 from ops.supervisor import answers, claimed
 
@@ -67,6 +57,7 @@ async def restore(
         for stream in STREAMS:
             await _agree(house, archive, stream, until)
         restored = Restored()
+        await _keys(house, archive)
         await _blobs(house.blobs, archive, restored, progress)
         for stream in STREAMS:
             await _stream(house, archive, stream, until, restored, progress)
@@ -111,7 +102,7 @@ async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress)
 
 async def _idle(house: House) -> None:
     client = Client(house.nc, house.settings.tenant)
-    for role in (*ROLES, "all"):
+    for role in (*ROLES, EXPORT, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
 
@@ -170,27 +161,40 @@ def _of(outcome: Message) -> int:
     return orjson.loads(outcome.body).get("sequence") or 0
 
 
+async def _keys(house: House, archive: Archive) -> None:
+    """Bring back the keys of people, and the marks of those who were erased; what the bucket has stays."""
+    there = set()
+    source = keys_of_people(house.nc)
+    async with aclosing(source.read(0, await source.last())) as chunks:
+        async for messages in chunks:
+            there |= {"/".join(message.subject.split(".")[2:]) for message in messages}
+
+    async def put(name: str) -> None:
+        if data := await archive.key(name):
+            tenant, _, person = name.partition("/")
+            await house.keys.put_back(tenant, person, data)
+
+    await each(sorted(await archive.keys() - there), put, FETCHES)
+
+
 async def _blobs(blobs: JetStreamBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:
     names = sorted(await catalogue(archive))
-    turn = asyncio.Semaphore(FETCHES)
 
     async def put(name: str) -> None:
         tenant, digest = name.split("/")
-        async with turn:
+        try:
+            await blobs.get(tenant, digest)
+        except (KeyError, ValueError):
             try:
-                await blobs.get(tenant, digest)
-            except (KeyError, ValueError):
-                try:
-                    data = await archive.blob(digest)
-                except ValueError:
-                    restored.lost[name] = "is not what was archived"
-                    return
-                if data is None:
-                    restored.lost[name] = "is missing in the archive"
-                    return
-                await blobs.write(tenant, digest, data)
+                data = await archive.blob(digest)
+            except ValueError:
+                restored.lost[name] = "is not what was archived"
+                return
+            if data is None:
+                restored.lost[name] = "is missing in the archive"
+                return
+            await blobs.write(tenant, digest, data)
         restored.blobs += 1
         progress(BLOBS, restored.blobs, len(names))
 
-    for start in range(0, len(names), CATALOGUED):
-        await asyncio.gather(*(put(name) for name in names[start : start + CATALOGUED]))
+    await each(names, put, FETCHES)

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from adapters.otlp.endpoint import header_fields
+
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
 
@@ -99,6 +101,53 @@ class Settings(BaseSettings):
     archive_segment_mb: int = Field(
         16, ge=1, le=256, description="Megabytes of messages after which a segment of the archive is closed."
     )
+    view_address: str = Field(
+        "127.0.0.1:8400",
+        description="Where the viewer listens, host:port. Where the default port is taken, it takes the next free one; "
+        "port 0: any free one. See [viewer](viewer.md).",
+    )
+    view_token: SecretStr | None = Field(
+        None,
+        description="What people log in to the viewer with, 16 characters or more; needed where others can reach it. "
+        "Empty: a random one kept in view.token in the home.",
+    )
+    prices: Path | None = Field(
+        None,
+        description="A TOML file with what you pay for models, beside the list prices that are built in. "
+        "See [what calls cost](costs.md).",
+    )
+    view_hosts: str = Field(
+        "", description="Further names, by commas, that the viewer is reached under: those of a proxy before it."
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="Collector that traces are sent to by OTLP over HTTP, such as http://host:4318; empty: they are "
+        "not sent. See [traces to a collector](tracing-export.md).",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None, description="Headers that the collector asks for, as name=value by commas, with %XX for what is special."
+    )
+    otlp_content: Literal["none", "masked"] = Field(
+        "none", description="Whether the collector is sent what people and models said: not at all, or masked."
+    )
+    otlp_content_length: int = Field(
+        8000, ge=1, description="Characters after which each text that is sent to the collector is cut off."
+    )
+    otlp_infrastructure: bool = Field(
+        False,
+        description="Send spans of what handlers do with NATS, PostgreSQL and providers as well: unlike the others, "
+        "they are lost while the collector is away.",
+    )
+    mask_patterns: Path | None = Field(
+        None,
+        description="File of further patterns that previews, searches and exports mask, one a line as name = regular "
+        "expression. See [privacy](privacy.md).",
+    )
+    mask_presidio: str = Field(
+        "",
+        description="Language and installed spaCy model, as en:en_core_web_lg, by which Presidio masks names and "
+        "places too; it needs the extra `presidio`. Empty: off.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "human", "json"] = Field(
         "auto", description="auto: human in a terminal, JSON elsewhere."
@@ -130,7 +179,38 @@ class Settings(BaseSettings):
             raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
         return url if not url or "://" in url else str(Path(url).expanduser().absolute())
 
-    @field_validator("secret_key")
+    @field_validator("mask_presidio")
+    @classmethod
+    def _presidio(cls, chosen: str) -> str:
+        if chosen and not re.fullmatch(r"[a-z]{2,3}:.+", chosen):
+            raise ValueError("must be like en:en_core_web_lg")
+        return chosen
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str) -> str:
+        if url and not re.match(r"https?://[^/\s]+[^\s]*$", url):
+            raise ValueError("must be like http://host:4318")
+        return url
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _headers(cls, headers: SecretStr | None) -> SecretStr | None:
+        if headers is not None:
+            header_fields(headers.get_secret_value())
+        return headers
+
+    @field_validator("view_address")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if (
+            not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):\d{1,5}", address)
+            or int(address.rpartition(":")[2]) > 65535
+        ):
+            raise ValueError("must be like 127.0.0.1:8400")
+        return address
+
+    @field_validator("secret_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:
@@ -177,6 +257,18 @@ class Settings(BaseSettings):
         """The default embedding model, then the further ones."""
         further = (model.strip() for model in self.embedding_models.split(","))
         return list(dict.fromkeys([self.embedding_model, *filter(None, further)]))
+
+    @property
+    def all_view_hosts(self) -> list[str]:
+        """The further names that the viewer is reached under."""
+        return [host.strip().lower() for host in self.view_hosts.split(",") if host.strip()]
+
+    @property
+    def viewer(self) -> str:
+        """The link that opens the viewer which runs on this home; empty when none does."""
+        with suppress(OSError):
+            return (self.home / "run" / "viewer.url").read_text()
+        return ""
 
     @property
     def run_file(self) -> Path:

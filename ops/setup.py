@@ -14,6 +14,7 @@ from handlers.ports import Unavailable
 from ops.client import Unreachable
 from ops.house import House
 from ops.settings import Settings
+from ops.terminal import one_line
 
 
 async def set_up(settings: Settings) -> AsyncIterator[str]:
@@ -28,4 +29,4 @@ async def set_up(settings: Settings) -> AsyncIterator[str]:
         await set_up_index(settings.postgres_url, model_name(settings.embedding_model))
         yield "index"
     except (psycopg.Error, Unavailable) as error:
-        raise Unreachable(f"PostgreSQL does not take it: {' '.join(str(error).split())}") from error
+        raise Unreachable(f"PostgreSQL does not take it: {one_line(error)}") from error

@@ -21,7 +21,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from ops.client import Client
 from ops.daemon import Daemon, StartFailed
 from ops.embedded import EmbeddedNats, EmbeddedPostgres, create_home
-from ops.roles import ROLES
+from ops.roles import EXPORT, ROLES, wanted
 from ops.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -86,6 +86,7 @@ class Supervisor:
                 await stack.enter_async_context(self._workers())
                 await self._ready()
                 with self._recorded():
+                    self.say(f"viewer     {self.settings.viewer}")
                     self.say("ready")
                     await self._watch()
 
@@ -105,7 +106,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        workers: list[Worker | Archiving] = [Worker(self.settings, role) for role in ROLES]
+        workers: list[Worker | Archiving] = [Worker(self.settings, role) for role in wanted(self.settings)]
         if self.settings.archive_url:
             workers.append(Archiving(self.settings))
         try:
@@ -121,7 +122,7 @@ class Supervisor:
         """Wait for every role to answer; one that ends before is an error."""
         deadline = asyncio.get_running_loop().time() + READY_WITHIN
         async with await Client.connect(self.settings.nats_url, credentials=self.settings.nats_credentials) as client:
-            for role in ROLES:
+            for role in wanted(self.settings):
                 daemon = Worker(self.settings, role).daemon
                 while not await answers(client, role):
                     if daemon.process() is None:
@@ -257,7 +258,7 @@ async def down(settings: Settings) -> list[str]:
     daemons = [
         Daemon(home, "up"),
         Daemon(home, "archive"),
-        *(Daemon(home, f"worker-{role}") for role in reversed(ROLES)),
+        *(Daemon(home, f"worker-{role}") for role in reversed((*ROLES, EXPORT))),
         Daemon(home, "postgres", signal.SIGINT),
         Daemon(home, "nats", signal.SIGINT),
     ]

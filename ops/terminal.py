@@ -52,6 +52,7 @@ def show_addresses(settings: Settings) -> None:
     for name in ("nats_url", "postgres_url"):
         show(Text(f"  {name.removesuffix('_url'):<9} {record.get(name, '')}", "dim"))
     show(Text(f"  logs      {settings.home / 'log'}", "dim"))
+    show(Text(f"  viewer    {settings.viewer}"))
 
 
 def show(what: Text | Table) -> None:
@@ -183,6 +184,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
 
 
 def clean(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -13,22 +13,26 @@ from nats.js.errors import NotFoundError
 
 from adapters.archive import Archive
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.log import JetStreamLog, position, recorded
+from adapters.jetstream.consumer import done
+from adapters.jetstream.keys import JetStreamKeys, MissingKey
+from adapters.jetstream.log import JetStreamLog, position
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.streams import COMMANDS
 from adapters.pgvector import PgvectorIndex
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
+from adapters.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
-from handlers.audit import Audit, Check, Wait
+from handlers.audit import Audit, Begun, Check
 from handlers.ports import Unavailable
+from handlers.progress import Progress
 from ops.archive import check as check_archive
 from ops.client import Client
+from ops.many import each
+from ops.projection import configure
 from ops.rebuild import uncollected
 from ops.settings import Settings
-
-Progress = Callable[[str, int, int], None]
-"""Told what is looked at, how much of it is done, and how much there is."""
+from ops.terminal import one_line
 
 QUIET_S = 15.0
 """So long the tables may take to hold what the log holds, before what is in one and not in the other counts."""
@@ -36,7 +40,7 @@ QUIET_S = 15.0
 FETCHES = 16
 """Blobs that are read at a time."""
 
-OWNERS = {"document": "ingest", "message": "answer"}
+OWNERS = {"document": "ingest", "message": "answer", "replay": "replay"}
 """The consumer that works on what waits."""
 
 
@@ -50,7 +54,8 @@ async def verify(
     """
     async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
         nc = client.connection
-        log, blobs = JetStreamLog(nc), JetStreamBlobs(nc)
+        keys = JetStreamKeys(nc, AesVault(settings.secret()))
+        log, blobs = JetStreamLog(nc, keys), JetStreamBlobs(nc)
         with uncollected():
             audit = await _read(log, progress)
         await _settle(nc, audit, settings)
@@ -59,7 +64,7 @@ async def verify(
         yield await _waits(nc, audit, deadline)
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
-        yield await _tables(settings, log, blobs, progress)
+        yield await _tables(settings, audit, log, blobs, progress)
         yield await _index(settings, log, progress)
         if archive:
             async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
@@ -73,9 +78,11 @@ async def _read(log: JetStreamLog, progress: Progress) -> Audit:
         last, sequence = await log.last(stream), 0
         async with aclosing(log.messages(stream, 0, follow=False)) as chunks:
             async for messages in chunks:
+                with suppress(MissingKey):  # each message that needs it says so
+                    await log.load_keys(stream, messages)
                 for message in messages:
                     try:
-                        found = recorded(stream, message)
+                        found = log.recorded(stream, message)
                     except Exception as error:
                         audit.unreadable(position(stream, message), f"{type(error).__name__}: {error}")
                     else:
@@ -89,8 +96,9 @@ async def _read(log: JetStreamLog, progress: Progress) -> Audit:
 async def _settle(nc: Connection, audit: Audit, settings: Settings) -> None:
     """Look again at what had no outcome yet, and at how far the tables say that the log went."""
     outcomes, js = JetStreamOutcomes(nc), nc.jetstream()
-    for (tenant, command), sequence in list(audit.undecided.items()):
-        if await outcomes.get(tenant, command) is None and not await _queued(nc, command):
+    waiting = await _waiting(nc) if audit.undecided else set()
+    for (tenant, command), sequence in audit.undecided.items():
+        if command not in waiting and await outcomes.get(tenant, command) is None:
             audit.decided.fault(
                 f"{EVENTS} {sequence}: command {command} of {tenant} has changed it, and has no outcome"
             )
@@ -112,44 +120,40 @@ async def _reached(settings: Settings, stream: str) -> int:
         return 0
 
 
-async def _queued(nc: Connection, command: str) -> bool:
-    """Whether a command still waits for its turn."""
-    js = nc.jetstream()
+async def _waiting(nc: Connection) -> set[str]:
+    """The ids of the commands that wait for their turn; one that does no more has an outcome by then."""
+    js, ids = nc.jetstream(), set[str]()
     state = (await js.stream_info(COMMANDS)).state
     sequence = state.first_seq
     while sequence <= state.last_seq:
         try:
             message = await js.get_msg(COMMANDS, sequence, direct=True, next=True, subject="cmd.>")
         except NotFoundError:
-            return False
-        if command in ((message.headers or {}).get("Headrace-Id"), (message.headers or {}).get("Nats-Msg-Id")):
-            return True
+            break
+        headers = message.headers or {}
+        ids |= {headers[name] for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
         sequence = int(message.seq or sequence) + 1
-    return False
+    return ids
 
 
 async def _waits(nc: Connection, audit: Audit, deadline: timedelta) -> Check:
     """A wait is owned as long as its consumer has not acknowledged the commit that opened it."""
     check = Check("waits", "everything that waits has an owner and a deadline", "headrace worker --role commands")
-    now, floors = datetime.now(UTC), {}
+    now, over = datetime.now(UTC), await done(nc)
     for noun, consumer in OWNERS.items():
-        try:
-            found = await nc.jetstream().consumer_info(EVENTS, consumer)
-            floors[noun] = found.ack_floor.stream_seq if found.ack_floor else 0
-        except NotFoundError:
+        if consumer not in over:
             check.fault(f"the consumer {consumer}, which every {noun} waits for, is missing")
-            floors[noun] = 0
     for wait in audit.waits.values():
         check.checked += 1
         quiet = now - wait.since
-        if wait.opened <= floors[wait.noun] and quiet > timedelta(seconds=QUIET_S):
+        if wait.opened <= over.get(OWNERS[wait.noun], 0) and quiet > timedelta(seconds=QUIET_S):
             check.fault(f"{_named(wait)}: nobody has it in hand any more")
         elif quiet > deadline:
             check.fault(f"{_named(wait)}: nothing has happened for {quiet.total_seconds():,.0f} s")
     return check
 
 
-def _named(wait: Wait) -> str:
+def _named(wait: Begun) -> str:
     return f"{EVENTS} {wait.opened}: {wait.noun} {wait.id} of {wait.tenant}"
 
 
@@ -166,30 +170,38 @@ def _calls(audit: Audit, deadline: timedelta) -> Check:
 
 async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Check:
     check = Check("blobs", "every blob is there, with its digest", "headrace restore")
-    turn = asyncio.Semaphore(FETCHES)
 
-    async def look(tenant: str, digest: str, sequence: int) -> None:
-        async with turn:
-            try:
-                await blobs.get(tenant, digest)
-            except KeyError:
-                check.fault(f"{EVENTS} {sequence}: blob {digest} of {tenant} is missing")
-            except ValueError as error:
-                check.fault(f"{EVENTS} {sequence}: {error}")
+    async def look(blob: tuple[str, str]) -> None:
+        tenant, digest = blob
+        try:
+            await blobs.get(tenant, digest)
+        except KeyError:
+            check.fault(f"{EVENTS} {audit.blobs[blob]}: blob {digest} of {tenant} is missing")
+        except ValueError as error:
+            check.fault(f"{EVENTS} {audit.blobs[blob]}: {error}")
         check.checked += 1
         progress("blobs", check.checked, len(audit.blobs))
 
-    await asyncio.gather(*(look(*blob, sequence) for blob, sequence in audit.blobs.items()))
+    await each(audit.blobs, look, FETCHES)
     return check
 
 
-async def _tables(settings: Settings, log: JetStreamLog, blobs: JetStreamBlobs, progress: Progress) -> Check:
+async def _tables(
+    settings: Settings, audit: Audit, log: JetStreamLog, blobs: JetStreamBlobs, progress: Progress
+) -> Check:
+    """Tables that stand still are not compared: they may well be equal to those of a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
     try:
+        if behind := await _behind(settings, audit):
+            check.repair = "headrace worker --role project"
+            for sentence in behind:
+                check.fault(sentence)
+            return check
+        configure(settings)
         with uncollected():
             compared = await compare(settings.postgres_url, log, blobs, (), progress)
     except Exception as error:  # of a broken log too, which the checks before this one have named
-        check.fault(f"cannot be compared ({type(error).__name__}): {' '.join(str(error).split())}")
+        check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
         return check
     for table in compared:
         check.checked += table.fresh
@@ -199,6 +211,22 @@ async def _tables(settings: Settings, log: JetStreamLog, blobs: JetStreamBlobs, 
     wrong = [table.table for table in compared if table.first]
     check.repair = f"headrace rebuild {' '.join(wrong)}"
     return check
+
+
+async def _behind(settings: Settings, audit: Audit) -> list[str]:
+    """What the tables do not hold of the log that was read, though they had time. Raises: psycopg.Error."""
+    try:
+        async with asyncio.timeout(QUIET_S):
+            for stream, last in audit.last.items():
+                await tables.wait_for(settings.postgres_url, Position(stream, last))
+    except TimeoutError:
+        reached = {stream: await _reached(settings, stream) for stream in audit.last}
+        return [
+            f"{stream}: the tables stand at {reached[stream]}, and the log went to {last}"
+            for stream, last in audit.last.items()
+            if reached[stream] < last
+        ]
+    return []
 
 
 async def _index(settings: Settings, log: JetStreamLog, progress: Progress) -> Check:
@@ -212,7 +240,7 @@ async def _index(settings: Settings, log: JetStreamLog, progress: Progress) -> C
             again = await _differences(settings, check, progress)
             missing, left_over = missing & again[0], left_over & again[1]
     except (psycopg.Error, Unavailable, TimeoutError) as error:
-        check.fault(f"PostgreSQL: {' '.join(str(error).split()) or 'the tables do not catch up'}")
+        check.fault(f"PostgreSQL: {one_line(error) or 'the tables do not catch up'}")
         return check
     for what, segments in (("is not in the index", missing), ("is in the index, and should not be", left_over)):
         for tenant, dataset, segment in sorted(segments):

@@ -24,8 +24,9 @@ from nats.js.errors import ServiceUnavailableError
 from adapters.jetstream.leaving import leave
 from handlers.ports import Unavailable
 from ops.house import House
-from ops.roles import ROLES
+from ops.roles import wanted
 from ops.settings import Settings
+from ops.tracing import infrastructure
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ PAUSE_S = 1.0
 
 
 async def run(role: str, settings: Settings) -> None:
-    """Run a role of `ROLES`, or `all` of them, until SIGTERM or SIGINT. Raises: what ends a role by itself.
+    """Run a role, or `all` that there is work for, until SIGTERM or SIGINT. Raises: what ends a role by itself.
 
     Told to stop, it takes nothing more and lets answers in hand come to their end, for as long as the settings allow.
     """
@@ -46,6 +47,7 @@ async def run(role: str, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     told = asyncio.create_task(stopping.wait())
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(infrastructure(settings, role))
         beginning = asyncio.create_task(_begin(stack, settings, role))
         await asyncio.wait((beginning, told), return_when=asyncio.FIRST_COMPLETED)
         if not beginning.done():
@@ -77,7 +79,8 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
             attempt.callback(_cancel, tasks)
             try:
                 await house.__aenter__()
-                for name in ROLES if role == "all" else [role]:
+                await house.keys.start()
+                for name in wanted(settings) if role == "all" else [role]:
                     if work := await import_module(f"ops.roles.{name}").begin(house):
                         tasks.append(asyncio.ensure_future(work))
                 if house.broker.subscribers:

@@ -2,6 +2,7 @@
 
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
+from projections.budgets import budgets
 from projections.commands import commands
 from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
@@ -15,6 +16,10 @@ from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.providers import providers
 from projections.read_model import ReadModel
+from projections.replays import replays
+from projections.retrievals import retrievals
+from projections.spans import spans
+from projections.traces import traces
 
 READ_MODELS: tuple[ReadModel, ...] = (
     apps,
@@ -30,6 +35,11 @@ READ_MODELS: tuple[ReadModel, ...] = (
     providers,
     commands,
     model_calls,
+    retrievals,
+    replays,
+    budgets,
+    traces,
+    spans,
     dead_letters,
 )
 """Every table of schema `headrace`."""

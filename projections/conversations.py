@@ -6,27 +6,32 @@ from sqlalchemy import Integer, Text
 
 from domain.app import App
 from domain.conversation import Conversation
+from domain.end_user import EndUser
 from domain.log import Recorded
 from projections.apps import apps
 from projections.end_users import end_user_id
-from projections.read_model import Id, ReadModel, Row, Time, key, originator, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 conversations = ReadModel(
     "conversations",
     "Conversations of end users with apps. A deleted conversation, or one with a deleted app, has no row.",
     key("id", "Conversation."),
     required("app_id", Id, "App that answers, in apps."),
-    required("name", Text, "Name: as given, or made from the first question."),
-    required("from_end_user_id", Id, "Who asks, in end_users."),
+    required("name", Text, "Name: as given, or made from the first question; empty when the person was erased."),
+    required("from_end_user_id", Id, "Who asks, in end_users; empty when the person was erased."),
+    optional("forked_from_conversation_id", Id, "Conversation that this one goes on from; null when it began anew."),
+    optional("forked_from_message_id", Id, "Message of that conversation after which this one goes on."),
+    person(),
     required("dialogue_count", Integer, "Questions asked so far."),
     required("created_at", Time, "When it began."),
     required("updated_at", Time, "When a question was last asked, or the name changed."),
 )
 conversations.clears(Conversation.Deleted)
 conversations.clears(App.Deleted, column="app_id")
+conversations.sets(EndUser.Erased, {"name": "", "from_end_user_id": ""}, column="person_id")
 
 
-@conversations.makes(Conversation.Started, within=(apps, lambda event: event.app), new=originator)
+@conversations.makes(Conversation.Started, within=(apps, lambda event, message: event.app), new=originator)
 def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
     return {
         "id": event.originator_id,
@@ -34,7 +39,13 @@ def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
         "name": event.name,
         "from_end_user_id": end_user_id(event.app, event.user),
         "dialogue_count": 0,
+        "person_id": message.metadata.person,
     }
+
+
+@conversations.changes(Conversation.Forked)
+def forked(row: Row, event: Conversation.Forked, message: Recorded) -> Row:
+    return {"forked_from_conversation_id": event.conversation, "forked_from_message_id": event.message}
 
 
 @conversations.changes(Conversation.Asked)

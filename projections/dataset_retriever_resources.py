@@ -6,14 +6,15 @@ from sqlalchemy import Double, Integer, Text
 
 from domain.app import App
 from domain.conversation import Conversation
+from domain.end_user import EndUser
 from domain.log import Recorded
 from projections.messages import message_of, messages
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, optional, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, optional, person, required
 
 dataset_retriever_resources = ReadModel(
     "dataset_retriever_resources",
     "Citations of answers, one row each, as the documents were when the answer was given: they outlive the documents, "
-    "and go with their conversation or app.",
+    "and go with their conversation or app, or when the person who asked is erased.",
     key("id", "Citation."),
     required("app_id", Id, "App, in apps."),
     required("conversation_id", Id, "Conversation, in conversations."),
@@ -29,11 +30,13 @@ dataset_retriever_resources = ReadModel(
     required("sentence", Text, "Sentence that the answer rests on."),
     required("content", Text, "Text of the segment."),
     required("score", Double, "Score of the segment in its search; not comparable between searches."),
+    person(),
     required("created_at", Time, "When the answer was given."),
 )
 dataset_retriever_resources.looked_up("message_id")
 dataset_retriever_resources.clears(Conversation.Deleted, column="conversation_id")
 dataset_retriever_resources.clears(App.Deleted, column="app_id")
+dataset_retriever_resources.clears(EndUser.Erased, column="person_id")
 
 
 @dataset_retriever_resources.makes(Conversation.Answered, within=(messages, message_of))
@@ -55,6 +58,7 @@ def answered(event: Conversation.Answered, message: Recorded, answered: Row) -> 
             "sentence": citation["sentence"],
             "content": citation["content"],
             "score": citation["score"],
+            "person_id": answered["person_id"],
         }
         for citation in event.citations
     ]

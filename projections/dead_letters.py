@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Integer, Text
 
 from domain.dead_letter import DeadLetter
+from domain.end_user import EndUser
 from domain.log import Recorded
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 dead_letters = ReadModel(
     "dead_letters",
@@ -18,7 +19,7 @@ dead_letters = ReadModel(
     required("sequence", BigInteger, "Its sequence in that stream."),
     required("subject", Text, "Its subject."),
     required("message_id", Text, "Its id: of a command the id of its outcome, else that of the commit."),
-    required("reason", Text, "What it last died of."),
+    required("reason", Text, "What it last died of; empty when the person was erased whose words it may quote."),
     required("place", Text, "Line of code that failed last, as file:function:line; empty when workers died of it."),
     required("stack", Text, "Digest of all the lines that led there: equal for equal failures; empty as the place is."),
     required("failures", Integer, "How often it failed by itself, before it last was given up."),
@@ -26,9 +27,11 @@ dead_letters = ReadModel(
     required("retries", Integer, "How often someone asked to try again."),
     optional("decided_by", Text, "Who last asked to try again, or gave it up; null when nobody has."),
     required("correlation_id", Id, "Command that began the chain of causes that it belongs to."),
+    person(),
     required("created_at", Time, "When it first died."),
     required("updated_at", Time, "When it last changed."),
 )
+dead_letters.sets(EndUser.Erased, {"reason": ""}, column="person_id")
 
 
 @dead_letters.makes(DeadLetter.Buried, new=originator)
@@ -48,6 +51,7 @@ def buried(event: DeadLetter.Buried, message: Recorded) -> Row:
         "deaths": event.deaths,
         "retries": 0,
         "correlation_id": message.metadata.correlation,
+        "person_id": message.metadata.person,
     }
 
 

@@ -44,7 +44,7 @@ def segments_of(blob: bytes) -> list[dict[str, Any]]:
     return unpack_segments(blob)[1]
 
 
-@document_segments.makes(Document.Indexed, within=(documents, originator), blob=lambda event: event.segments)
+@document_segments.makes(Document.Indexed, within=(documents, originator), blob=lambda event, message: event.segments)
 def indexed(event: Document.Indexed, message: Recorded, document: Row, blob: bytes) -> list[Row]:
     return [
         {

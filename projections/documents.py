@@ -38,6 +38,7 @@ documents = ReadModel(
     optional("error_stage", Text, "Where the newest attempt failed: parsing, splitting or indexing."),
     optional("error_code", Text, "Why the newest attempt failed, for programs."),
     optional("error", Text, "Why the newest attempt failed, for people."),
+    required("trace_id", Id, "Command that had it uploaded, or tried again last: its trace, in traces."),
     required("created_by", Text, "Who uploaded it."),
     required("created_at", Time, "When it was uploaded."),
     required("updated_at", Time, "When it last changed."),
@@ -48,7 +49,7 @@ documents.clears(Dataset.Deleted, column="dataset_id")
 FAILURE = dict.fromkeys(("stopped_at", "error_stage", "error_code", "error"))
 
 
-@documents.makes(Document.Uploaded, within=(datasets, lambda event: event.dataset), new=originator)
+@documents.makes(Document.Uploaded, within=(datasets, lambda event, message: event.dataset), new=originator)
 def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
     return {
         "id": event.originator_id,
@@ -61,6 +62,7 @@ def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
         "indexing_status": "waiting",
         "attempt": 0,
         "completed_segments": 0,
+        "trace_id": message.metadata.correlation,
         "created_by": message.metadata.actor,
     }
 
@@ -122,4 +124,4 @@ def failed(row: Row, event: Document.Failed, message: Recorded) -> Row:
 
 @documents.changes(Document.Retried)
 def retried(row: Row, event: Document.Retried, message: Recorded) -> Row:
-    return FAILURE | {"indexing_status": "waiting"}
+    return FAILURE | {"indexing_status": "waiting", "trace_id": message.metadata.correlation}

@@ -6,9 +6,10 @@ from sqlalchemy import Text
 
 from domain.app import App
 from domain.conversation import Conversation
+from domain.end_user import EndUser
 from domain.log import Recorded
 from projections.messages import message_of, messages
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, required
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
 
 message_feedbacks = ReadModel(
     "message_feedbacks",
@@ -19,13 +20,15 @@ message_feedbacks = ReadModel(
     required("conversation_id", Id, "Conversation, in conversations."),
     required("message_id", Id, "Message that was rated, in messages."),
     required("rating", Text, "like or dislike."),
-    required("content", Text, "Words that came with it; empty when none did."),
+    required("content", Text, "Words that came with it; empty when none did, or when the person was erased."),
     required("created_by", Text, "Who rated."),
+    person(),
     required("created_at", Time, "When the message was rated."),
 )
 message_feedbacks.clears(Conversation.Rated, column="message_id", pick=message_of)
 message_feedbacks.clears(Conversation.Deleted, column="conversation_id")
 message_feedbacks.clears(App.Deleted, column="app_id")
+message_feedbacks.sets(EndUser.Erased, {"content": ""}, column="person_id")
 
 
 @message_feedbacks.makes(Conversation.Rated, within=(messages, message_of))
@@ -41,5 +44,6 @@ def rated(event: Conversation.Rated, message: Recorded, rated: Row) -> list[Row]
             "rating": event.rating,
             "content": event.content,
             "created_by": message.metadata.actor,
+            "person_id": rated["person_id"],
         }
     ]

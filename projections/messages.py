@@ -9,11 +9,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.app import App
 from domain.conversation import Conversation
+from domain.end_user import EndUser
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
 from projections.conversations import conversations
 from projections.end_users import end_user_id
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 messages = ReadModel(
     "messages",
@@ -24,8 +25,9 @@ messages = ReadModel(
     optional("parent_message_id", Id, "Message before this one in the conversation; null for the first."),
     required("app_model_config_id", Id, "Configuration that it is answered by, in app_model_configs."),
     required("app_model_config_number", Integer, "Number of that configuration."),
-    required("from_end_user_id", Id, "Who asked, in end_users."),
-    required("query", Text, "Question."),
+    required("from_end_user_id", Id, "Who asked, in end_users; empty when the person was erased."),
+    required("end_user", Text, "Name of who asked; empty when the person was erased."),
+    required("query", Text, "Question; empty when the person was erased, as are inputs and answer."),
     required("inputs", JSONB, "Values of the app's variables."),
     required("status", Text, "asked, answering, answered, failed or stopped."),
     required("attempt", Integer, "How often a worker began to answer; 0 while none has yet."),
@@ -40,14 +42,21 @@ messages = ReadModel(
     optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before."),
     optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
     optional("stop_requested_at", Time, "When someone asked for the answer to end; null when nobody did."),
+    required("trace_id", Id, "Command that had it asked, or asked again last: its trace, in traces."),
+    person(),
     required("created_at", Time, "When it was asked."),
     required("updated_at", Time, "When it last changed."),
 )
 messages.clears(Conversation.Deleted, column="conversation_id")
 messages.clears(App.Deleted, column="app_id")
+messages.sets(
+    EndUser.Erased,
+    {"from_end_user_id": "", "end_user": "", "query": "", "inputs": {}, "answer": "", "error": None},
+    column="person_id",
+)
 
 
-def message_of(event: Any) -> str:
+def message_of(event: Any, message: Recorded) -> str:
     return event.message  # type: ignore[no-any-return]
 
 
@@ -61,11 +70,14 @@ def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Ro
         "app_model_config_id": configuration_id(event.app, event.configuration),
         "app_model_config_number": event.configuration,
         "from_end_user_id": end_user_id(event.app, event.user),
+        "end_user": event.user,
         "query": event.query,
         "inputs": event.inputs,
         "status": "asked",
         "attempt": 0,
         "answer": "",
+        "trace_id": message.metadata.correlation,
+        "person_id": message.metadata.person,
     }
 
 
@@ -96,7 +108,14 @@ def failed(row: Row, event: Conversation.Failed, message: Recorded) -> Row:
 
 @messages.changes(Conversation.Retried, pick=message_of)
 def retried(row: Row, event: Conversation.Retried, message: Recorded) -> Row:
-    return {"status": "asked", "answer": "", "error_code": None, "error": None, "stop_requested_at": None}
+    return {
+        "status": "asked",
+        "answer": "",
+        "error_code": None,
+        "error": None,
+        "stop_requested_at": None,
+        "trace_id": message.metadata.correlation,
+    }
 
 
 @messages.changes(Conversation.StopRequested, pick=message_of)

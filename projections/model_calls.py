@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Double, Text
+from sqlalchemy import BigInteger, Boolean, Double, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from domain.end_user import EndUser
 from domain.log import Recorded
 from domain.model_call import ModelCall
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections import prices
+from projections.fingerprint import fingerprint
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 model_calls = ReadModel(
     "model_calls",
@@ -17,25 +20,46 @@ model_calls = ReadModel(
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
-    required("cause_noun", Text, "Noun that it was made for: message or document."),
-    required("cause_id", Id, "Message or document that it was made for."),
-    required("request", JSONB, "What was sent: messages and parameters; of an embedding, segments and tokens."),
+    required("cause_noun", Text, "Noun that it was made for: message, document or replay."),
+    required("cause_id", Id, "Message, document or replay that it was made for."),
+    required("attempt", Integer, "Which try at that it belongs to, from 1; 0 when it is not known."),
+    required("server", Text, "Where the model was called, as host:port; empty for one within Headrace."),
+    required("request", JSONB, "What was sent: messages and parameters; of an embedding, texts and tokens."),
+    required("sources", JSONB, "Where the parts of the messages come from: a list of message, start, end and from."),
     required("response", Text, "What came back; empty before, and as far as it came when it failed."),
+    optional("response_id", Text, "Id that the server gave the answer; null when it gave none."),
+    optional("response_model", Text, "Model that answered, as the server names it; null when it does not."),
     optional("finish_reason", Text, "Why the answer ended, as the server says; null when it does not."),
     optional("prompt_tokens", BigInteger, "Tokens that were sent; null before the answer."),
     optional("completion_tokens", BigInteger, "Tokens that came back; null before the answer."),
+    optional("cached_tokens", BigInteger, "Of the tokens sent, those read from a cache; null when it is not known."),
+    optional("cache_write_tokens", BigInteger, "Of the tokens sent, those written into a cache; null when not known."),
+    optional("reasoning_tokens", BigInteger, "Of the tokens that came back, those of reasoning; null when not known."),
     optional("tokens_estimated", Boolean, "The server did not count the tokens; null before the answer."),
+    optional("usage", JSONB, "Tokens as the server told them, in its own form; null before the answer."),
+    optional("cost", Double, "US dollars; null before the answer, and when no price is known."),
+    optional("price_version", Text, "Prices that the cost was made with; null before the answer."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
     optional("duration_ms", Double, "Milliseconds to the end; null when it is not known."),
     optional("error_code", Text, "Why it failed, for programs; null when it did not."),
     optional("error", Text, "Why it failed, for people; null when it did not."),
+    optional("fingerprint", Text, "Equal for equal failures, whatever they happened to; null when it did not fail."),
     required("correlation_id", Id, "Command that began the chain of causes that the call belongs to."),
+    person(),
     optional("traceparent", Text, "Trace that the call belongs to, in W3C form; null when not traced."),
     required("created_at", Time, "When it was put on record, just before it was made."),
     optional("finished_at", Time, "When it ended; null while it has not."),
     required("updated_at", Time, "When it last changed."),
 )
 model_calls.looked_up("cause_id")
+model_calls.looked_up("correlation_id")
+model_calls.sorted_by("created_at", "created_at")
+model_calls.sorted_by("open", "id", within=(), postgresql_where=text("status = 'requested'"))
+model_calls.sorted_by("lost", "id", within=(), postgresql_where=text("error_code = 'lost'"))
+model_calls.priced("cost", "price_version")
+model_calls.sets(
+    EndUser.Erased, {"request": {}, "response": "", "error": None, "fingerprint": None}, column="person_id"
+)
 
 
 @model_calls.makes(ModelCall.Requested, new=originator)
@@ -48,22 +72,36 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
         "status": "requested",
         "cause_noun": event.cause_noun,
         "cause_id": event.cause_id,
+        "attempt": event.attempt,
+        "server": event.server,
         "request": event.request,
+        "sources": event.sources,
         "response": "",
         "correlation_id": message.metadata.correlation,
         "traceparent": message.metadata.traceparent,
+        "person_id": message.metadata.person,
     }
 
 
 @model_calls.changes(ModelCall.Completed)
 def completed(row: Row, event: ModelCall.Completed, message: Recorded) -> Row:
+    usage = event.usage
+    call = prices.Call(row["provider"], row["server"], row["model"], row["created_at"])
     return {
         "status": "completed",
         "response": event.response,
+        "response_id": event.response_id,
+        "response_model": event.response_model,
         "finish_reason": event.finish_reason,
-        "prompt_tokens": event.usage["prompt_tokens"],
-        "completion_tokens": event.usage["completion_tokens"],
-        "tokens_estimated": event.usage["estimated"],
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "cached_tokens": usage["cached_tokens"],
+        "cache_write_tokens": usage["cache_write_tokens"],
+        "reasoning_tokens": usage["reasoning_tokens"],
+        "tokens_estimated": usage["estimated"],
+        "usage": usage["raw"],
+        "cost": prices.cost(call, usage),
+        "price_version": prices.version(),
         "first_token_ms": event.first_token_ms,
         "duration_ms": event.duration_ms,
         "finished_at": event.timestamp,
@@ -77,6 +115,7 @@ def failed(row: Row, event: ModelCall.Failed, message: Recorded) -> Row:
         "response": event.response,
         "error_code": event.code,
         "error": event.reason,
+        "fingerprint": fingerprint(row["kind"], event.code, event.reason),
         "duration_ms": event.duration_ms,
         "finished_at": event.timestamp,
     }

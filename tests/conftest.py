@@ -19,6 +19,30 @@ from adapters.jetstream.streams import set_up
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
 
+LONGEST = (
+    "adapters/jetstream/test_cluster.py",
+    "journeys/test_rolling_restart.py",
+    "chaos/test_storm.py",
+    "journeys/test_restore.py",
+    "ops/test_supervisor.py",
+    "ops/test_bench.py",
+    "journeys/test_kill.py",
+    "journeys/test_index.py",
+    "journeys/test_disk_full.py",
+    "ops/test_archive.py",
+    "journeys/test_overload.py",
+    "journeys/test_bad_input.py",
+    "adapters/test_postgres.py",
+    "journeys/test_verify.py",
+)
+"""The files that take longest, in this order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:

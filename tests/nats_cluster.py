@@ -213,6 +213,8 @@ class Node:
             return None
         meta = (await http.get(f"{address}/jsz")).json().get("meta_cluster", {})
         found = meta.get("leader")
+        if found == self.name and sum(not peer.get("offline") for peer in meta.get("replicas", [])) < peers:
+            return None  # it would place nothing with those of whom it has not heard yet
         return str(found) if found and meta.get("cluster_size") == self.size else None
 
 
@@ -254,6 +256,7 @@ class Wire:
         for flow in self._flows:
             flow.cancel()
         await asyncio.gather(*self._flows, return_exceptions=True)
+        await self._server.wait_closed()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         flow = asyncio.current_task()
@@ -277,6 +280,8 @@ class Wire:
             for end in (writer, far):
                 if end is not None:
                     end.transport.abort()
+                    with suppress(OSError, asyncio.CancelledError):
+                        await end.wait_closed()
 
     async def _flow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(2**16):

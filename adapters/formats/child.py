@@ -1,7 +1,8 @@
-"""The child process that reads files: `python -m adapters.formats.child MEMORY SECONDS`.
+"""The child process that reads files: `python -m adapters.formats.child MEMORY SECONDS`; a MEMORY of 0 is no limit.
 
-A request on standard input is the kind (16 bytes, padded with spaces), the size (8 bytes) and the file. The reply on
-standard output is a size and JSON: `{"pieces", "pages", "title"}`, or `{"code", "message"}`.
+A request on standard input is the size of a head (4 bytes), the size of the file (8 bytes), the head and the file. The
+head is JSON: `{"kind", "plugin", "media_type", "name"}`. The reply on standard output is a size and JSON: `{"pieces",
+"pages", "title"}`, or `{"code", "message"}`.
 """
 
 from __future__ import annotations
@@ -15,28 +16,51 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from adapters.formats.kinds import Kind, check
-from adapters.formats.parsed import Parsed, Refused
+from adapters.formats.kinds import Kind, kind_by_bytes
+from adapters.formats.parsed import Parsed, Piece, Refused, clean
 
-REQUEST = struct.Struct(">16sQ")
+REQUEST = struct.Struct(">IQ")
 REPLY = struct.Struct(">Q")
 
-_READERS: dict[Kind, str] = {"text": "plain", "markdown": "markdown", "html": "html", "pdf": "pdf"}
+LONGEST = 100_000_000
+"""Characters that a file's text may have."""
+
+MOST_SAID = 2**20
+"""Bytes that a reader may write to standard error."""
+
+_READERS: dict[Kind, str] = {"text": "plain"}
+"""The modules of the kinds that have another name."""
 
 
-def answer(kind: Kind, data: bytes) -> dict[str, Any]:
+def answer(data: bytes, *, kind: Kind | None, plugin: str | None, media_type: str, name: str) -> dict[str, Any]:
     try:
-        check(kind, data)
-        parsed: Parsed = import_module(f"adapters.formats.{_READERS[kind]}").read(data)
+        parsed = _by_plugin(plugin, data, media_type, name) if plugin else _built_in(kind, data)
         if not any(piece.text.strip() for piece in parsed.pieces):
             raise Refused("no_text", "The file holds no text.")
+        if sum(len(piece.text) for piece in parsed.pieces) > LONGEST:
+            raise Refused("too_large", f"The file has more than {LONGEST:,} characters of text: split it.")
         return parsed._asdict()
     except Refused as refused:
         return {"code": refused.code, "message": str(refused)}
     except MemoryError:
         raise
-    except Exception as error:
-        return {"code": "broken_file", "message": f"The file cannot be read: {type(error).__name__}: {error}"}
+    except RecursionError:
+        return {"code": "broken_file", "message": "The file is nested deeper than any honest one."}
+    except BaseException as error:  # what panics in Rust is no Exception
+        return {"code": "broken_file", "message": f"The file cannot be read: {type(error).__name__}: {error}"[:1000]}
+
+
+def _built_in(said: Kind | None, data: bytes) -> Parsed:
+    kind = kind_by_bytes(said, data)
+    parsed: Parsed = import_module(f"adapters.formats.{_READERS.get(kind, kind)}").read(data)
+    return parsed
+
+
+def _by_plugin(plugin: str, data: bytes, media_type: str, name: str) -> Parsed:
+    from adapters.formats.plugins import installed
+
+    pieces, pages, title = installed(plugin)[0].read(data, media_type, name)
+    return Parsed([Piece(clean(text), page, heading) for text, page, heading in pieces], pages, title)
 
 
 def allow(seconds: int) -> None:
@@ -52,15 +76,19 @@ def limit(what: int, most: int) -> None:
 
 def main() -> None:
     memory, seconds = int(sys.argv[1]), int(sys.argv[2])
-    limit(resource.RLIMIT_AS, memory)
+    if memory:
+        limit(resource.RLIMIT_AS, memory)
     limit(resource.RLIMIT_CORE, 0)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    while head := requests.read(REQUEST.size):
-        kind, size = REQUEST.unpack(head)
-        allow(seconds)
+    while sizes := requests.read(REQUEST.size):
+        head_size, size = REQUEST.unpack(sizes)
+        head = json.loads(requests.read(head_size))
+        allow(seconds * max(os.cpu_count() or 1, 1) if head["plugin"] else seconds)
+        if not head["plugin"]:
+            limit(resource.RLIMIT_FSIZE, MOST_SAID)
         try:
-            reply = json.dumps(answer(kind.decode().strip(), requests.read(size)), ensure_ascii=False).encode()
+            reply = json.dumps(answer(requests.read(size), **head), ensure_ascii=False).encode()
         except MemoryError:
             reply = b'{"code": "too_large", "message": "The file takes more memory to read than it may."}'
         replies.write(REPLY.pack(len(reply)) + reply)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from adapters.formats.kinds import decode
+from adapters.formats.encodings import decode
 from adapters.formats.parsed import Outline, Parsed, Piece, clean, one_line
 
 _SKIPPED = frozenset(
@@ -30,27 +30,51 @@ _INLINE = frozenset(
     )
 )
 _HEADING = re.compile("h[1-6]")
-_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_CHARSET = re.compile(rb"<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_XML = re.compile(r"\s*<\?xml\b")
+_CLOSED = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)(\w[\w:.-]*)(?=[\s/])([^<>]*)/>"
+)
+"""An element of XHTML that ends where it begins; in HTML it would go on."""
 
 
 def read(data: bytes) -> Parsed:
+    found, title = page(data, Outline())
+    return Parsed(list(found), None, title)
+
+
+def page(data: bytes, outline: Outline) -> tuple[Iterator[Piece], str | None]:
+    """The blocks of a page that goes on where the outline stands, and its title."""
     declared = _CHARSET.search(data[:4096])
     text = clean(decode(data, declared[1].decode("ascii") if declared else None))
+    if _XML.match(text):
+        text = _CLOSED.sub(r"<\1\2></\1>", text)
     tree = LexborHTMLParser(text)
     title = tree.css_first("title")
-    return Parsed(list(_walk(tree)), None, (one_line(title.text()) or None) if title else None)
+    return _walk(tree, outline), (one_line(title.text()) or None) if title else None
+
+
+def contents(data: bytes) -> Iterator[tuple[str, str]]:
+    """The entries of a book's table of contents, of EPUB 2 or 3: what each refers to, and its words."""
+    tree = LexborHTMLParser(_CLOSED.sub(r"<\1\2></\1>", clean(decode(data))))
+    for link in tree.css("nav a[href]"):
+        yield link.attributes["href"] or "", one_line(link.text())
+    for point in tree.css("navpoint"):
+        label, content = point.css_first("navlabel"), point.css_first("content")
+        if label and content:
+            yield content.attributes.get("src") or "", one_line(label.text())
 
 
 def pieces(fragment: str) -> Iterator[Piece]:
     """The blocks of a fragment that stands in another text."""
-    return _walk(LexborHTMLParser(fragment))
+    return _walk(LexborHTMLParser(fragment), Outline())
 
 
 class _Writer:
     """Gathers text into blocks; `mark` stands before the next one."""
 
-    def __init__(self) -> None:
-        self.outline = Outline()
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
         self.mark = ""
         self.level = 0
         self.verbatim = 0
@@ -84,11 +108,11 @@ class _Writer:
         self.mark = ""
 
 
-def _walk(tree: LexborHTMLParser) -> Iterator[Piece]:
+def _walk(tree: LexborHTMLParser, outline: Outline) -> Iterator[Piece]:
     root = tree.body or tree.root
     if root is None:
         return
-    writer = _Writer()
+    writer = _Writer(outline)
     node: LexborNode | None = root
     while node is not None:
         skipped = node.tag in _SKIPPED or "hidden" in node.attributes

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from adapters.formats import html
-from adapters.formats.kinds import decode
+from adapters.formats.encodings import decode
 from adapters.formats.parsed import Outline, Parsed, Piece, clean, one_line
 
 _FRONT_MATTER = re.compile(r"\s*---[^\S\n]*\n(.*?\n)(?:---|\.\.\.)[^\S\n]*(?:\n|$)", re.DOTALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adapters.formats.kinds import decode
+from adapters.formats.encodings import decode
 from adapters.formats.parsed import Parsed, Piece, clean, joined
 
 _BLANK = re.compile(r"\n[^\S\n]*(?:\n\s*)+|\f\s*")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import nats.errors
 import orjson
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from handlers.ports import Unavailable
@@ -36,6 +37,21 @@ class Stored(NamedTuple):
     data: bytes
 
 
+class Place(NamedTuple):
+    """Where a message stands in its stream, when it came there (nanoseconds since 1970), and how many come after it."""
+
+    sequence: int
+    at: int
+    pending: int
+
+    @classmethod
+    def of(cls, message: Msg | Stored) -> Self:
+        """What the reply subject says of a message that a consumer has delivered."""
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
+        _, sequence, _, at, pending = message.reply.rsplit(".", 4)
+        return cls(int(sequence), int(at), int(pending))
+
+
 class Headers(Mapping[str, str]):
     """Headers that are read when somebody asks for one; hardly anybody does."""
 
@@ -56,8 +72,14 @@ class Headers(Mapping[str, str]):
         return self._all()[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """As any mapping does, without an error that is raised and caught."""
-        return self._all().get(name, default)
+        """As any mapping does, without an error that is raised and caught; one header is had without reading all."""
+        if self._found is not None:
+            return self._found.get(name, default)
+        start = self._raw.find(b"\r\n%b:" % name.encode())
+        if start < 0:
+            return default
+        start += len(name) + 3
+        return self._raw[start : self._raw.find(b"\r\n", start)].decode(errors="replace").strip()
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.encode() in self._raw and name in self._all()
@@ -89,7 +111,7 @@ async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator
         began = after
         async with aclosing(_of_one_consumer(nc, stream, after, last)) as chunks:
             async for messages in chunks:
-                after = _sequence(messages[-1])
+                after = Place.of(messages[-1]).sequence
                 yield messages
         if after == began:
             raise Unavailable(f"Stream {stream} does not give what comes after {after}.")
@@ -127,7 +149,7 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
                 asked = after
                 continue
             messages, arrived[:] = [_stored(*parts) for parts in arrived], []
-            after = _sequence(messages[-1])
+            after = Place.of(messages[-1]).sequence
             yield messages
     except TimeoutError:
         pass
@@ -136,11 +158,6 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
     finally:
         with suppress(nats.errors.Error):
             await subscription.unsubscribe()
-
-
-def _sequence(message: Stored) -> int:
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
-    return int(message.reply.split(".")[-4])
 
 
 async def _consumer(nc: Client, stream: str, after: int) -> str:

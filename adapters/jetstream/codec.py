@@ -6,14 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from eventsourcing.persistence import Mapper, Transcoder
 
-from domain import app, conversation, dataset, dead_letter, document, model_call, provider
+from domain import (
+    app,
+    budget,
+    conversation,
+    dataset,
+    dead_letter,
+    document,
+    end_user,
+    model_call,
+    provider,
+    replay,
+    retrieval,
+)
 from domain.aggregate import Aggregate, Event, Snapshot
 from domain.log import Commit, Metadata, Outcome, Position, Subject, Verdict
+from handlers.ports import Unavailable
 
 SCHEMA = "1"
 
@@ -24,12 +37,16 @@ NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
     for noun in (
         app.App,
+        budget.Budget,
         conversation.Conversation,
         dataset.Dataset,
         dead_letter.DeadLetter,
         document.Document,
+        end_user.EndUser,
         model_call.ModelCall,
         provider.Provider,
+        replay.Replay,
+        retrieval.Retrieval,
     )
 }
 """Every noun by its name."""
@@ -65,18 +82,89 @@ def event_types() -> dict[str, type[Event]]:
     return found
 
 
-def encode_commit(events: Sequence[Event], metadata: Metadata) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of the message that commits these events."""
+class Cipher(Protocol):
+    """The key of a person, or what stands for one that was erased."""
+
+    def seal(self, about: str, plain: bytes) -> str:
+        """What is sealed, as text; it can be opened only as being about the same."""
+        ...
+
+    def open(self, about: str, sealed: str) -> bytes | None:
+        """What was sealed, or None when the person was erased. Raises: ValueError."""
+        ...
+
+
+class Ciphers(Protocol):
+    """The keys at hand."""
+
+    def get(self, tenant: str, person: str) -> Cipher:
+        """Raises: Unavailable, when it is missing."""
+        ...
+
+
+class NoCiphers:
+    """For who has no keys: what is sealed cannot be read."""
+
+    def get(self, tenant: str, person: str) -> Cipher:
+        raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are at hand.")
+
+
+NO_CIPHERS = NoCiphers()
+
+
+def encode_commit(
+    events: Sequence[Event], metadata: Metadata, cipher: Cipher | None = None
+) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers of the message that commits these events.
+
+    Where it holds words of a person, `cipher` is theirs. Raises: Unavailable without one.
+    """
     stored = [_MAPPER.to_stored_event(event) for event in events]
     body = [{"type": event.topic, "version": event.originator_version, "state": event.state} for event in stored]
+    if metadata.person:
+        for event, fields in zip(events, body, strict=True):
+            if event.PERSONAL:
+                cipher = cipher or NO_CIPHERS.get(metadata.tenant, metadata.person)
+                _seal(fields, event.PERSONAL, cipher, _about(metadata.tenant, metadata.person, metadata.id, fields))
     types = ",".join(event.topic for event in stored)
     return orjson.dumps(body), {**headers(metadata), "Headrace-Types": types, "Headrace-Schema": SCHEMA}
 
 
-def decode_commit(subject: str, body: bytes, header: Mapping[str, str], position: Position, at: datetime) -> Commit:
-    """Raises: UnknownEvent."""
+def _about(tenant: str, person: str, commit: str, event: Mapping[str, Any]) -> str:
+    """What is sealed in an event stands for this event alone."""
+    return f"{tenant}/{person}/{commit}/{event['version']}"
+
+
+def _seal(event: dict[str, Any], personal: frozenset[str], cipher: Cipher, about: str) -> None:
+    """Move what is personal out of the state, which keeps something empty of its kind in its place."""
+    state = event["state"]
+    secret = {name: state[name] for name in sorted(personal) if state[name]}
+    if secret:
+        event["state"] = state | {name: type(value)() for name, value in secret.items()}
+        event["sealed"] = cipher.seal(about, orjson.dumps(secret))
+
+
+def decode_commit(
+    subject: str,
+    body: bytes,
+    header: Mapping[str, str],
+    position: Position,
+    at: datetime,
+    ciphers: Ciphers = NO_CIPHERS,
+) -> Commit:
+    """What is sealed is opened; it stays empty when the person was erased.
+
+    Raises: UnknownEvent; Unavailable, when a key is missing; ValueError, when what is sealed was changed.
+    """
     _, tenant, noun, id = subject.split(".", 3)
-    events = [_decode_event(id, event) for event in orjson.loads(body)]
+    stored = orjson.loads(body)
+    for event in stored:
+        if sealed := event.get("sealed"):
+            person = header.get("Headrace-Person", "")
+            about = _about(tenant, person, header.get("Nats-Msg-Id", ""), event)
+            if (opened := ciphers.get(tenant, person).open(about, sealed)) is not None:
+                event["state"] |= orjson.loads(opened)
+    events = [_decode_event(id, event) for event in stored]
     return Commit(Subject(tenant, noun, id), events, Unread(header, tenant), position, _stored(header, at))
 
 
@@ -171,9 +259,12 @@ class Unread(Metadata):
 
     __slots__ = ("_header", "_owner")
 
-    def __init__(self, header: Mapping[str, str], tenant: str) -> None:
-        object.__setattr__(self, "_header", header)
+    def __init__(self, header: Mapping[str, str] | None = None, tenant: str = "", /, **read: Any) -> None:
+        """With what was `read`, it is as `dataclasses.replace` wants it."""
+        object.__setattr__(self, "_header", header or {})
         object.__setattr__(self, "_owner", tenant)
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         read = metadata(self._header, self._owner)

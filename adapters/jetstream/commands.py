@@ -22,7 +22,7 @@ from domain.aggregate import Rejection, uuid7
 from domain.dead_letter import letter_id
 from domain.log import NOT_FINAL
 from handlers.bury import Bury, Death
-from handlers.dispatch import TENANT, Delivery, Dispatch
+from handlers.dispatch import PRIVATE, TENANT, Delivery, Dispatch
 from handlers.ports import Metadata, commit_id
 from handlers.repository import Repository
 
@@ -51,7 +51,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
     async def bury(message: Msg, death: Death) -> None:
         delivery = read(message)
         told = delivery.metadata
-        if delivery.name.startswith("provider"):  # its secret must not get into the log
+        if delivery.name.lower().startswith(PRIVATE):  # secrets and words must not get into the log
             death = replace(death, reason=death.reason.partition(":")[0])
         letter = letter_id(death.consumer, told.tenant, told.id)
         headers = message.headers or {}

@@ -25,6 +25,7 @@ from nats.js.errors import NotFoundError
 from adapters.jetstream.failures import Failures
 from adapters.jetstream.leaving import hands
 from adapters.jetstream.streams import CONSUMERS, consumer_config
+from adapters.tracing import handling
 from handlers.bury import Death
 from handlers.ports import Position, Unavailable
 
@@ -154,7 +155,8 @@ class _Lease:
         limit = asyncio.timeout(LONGEST_S)
         try:
             async with limit:
-                await self._handle(message)
+                with handling(self._name, self._stream, message.headers or {}):
+                    await self._handle(message)
         except TimeoutError as error:
             if limit.expired():
                 raise Unavailable(f"It took longer than {LONGEST_S:g} s.") from error

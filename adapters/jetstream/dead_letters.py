@@ -19,6 +19,9 @@ from handlers.ports import Unavailable
 
 log = structlog.get_logger(__name__)
 
+WITHHELD = "Headrace-Withheld"
+"""Marks what came back from an archive, which keeps no words of people: there is nothing to be sent again."""
+
 _OURS = ("Nats-", "Headrace-Letter-", TIME)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -53,7 +56,7 @@ class JetStreamDeadLetters:
 
     async def send_again(self, consumer: str, letter: str, id: str) -> None:
         kept = await self.get(consumer, letter)
-        if kept is None:
+        if kept is None or WITHHELD in (kept.headers or {}):
             log.warning("nothing is kept to be sent again", consumer=consumer, letter=letter)
             return
         told = kept.headers or {}

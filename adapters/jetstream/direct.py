@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -77,6 +78,14 @@ class DirectReader:
             found.append(message)
             after = sequence(message)
         return found
+
+    async def latest(self, stream: str, subjects: Sequence[str]) -> dict[str, Msg]:
+        """The last message of each of these subjects (at most 1000) that has one, as any server of a cluster knows it.
+
+        Raises: Unavailable.
+        """
+        batch = await self._batch(stream, {"multi_last": list(subjects), "batch": _BATCH})
+        return {(message.headers or {})["Nats-Subject"]: message for message in batch.messages}
 
     async def last(self, stream: str, subject: str) -> Msg | None:
         """The last message of a subject, from the stream's leader. Raises: Unavailable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -15,25 +15,26 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from adapters.jetstream import codec
-from adapters.jetstream.bulk import Stored, bulk
+from adapters.jetstream.bulk import Place, Stored, bulk
+from adapters.jetstream.keys import JetStreamKeys, people
+from domain.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from handlers.ports import Unavailable
-
-_DECODE: dict[str, Callable[..., Recorded]] = {EVENTS: codec.decode_commit, OUTCOMES: codec.decode_verdict}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BATCH = 1000
 _AHEAD = 10 * _BATCH
 
-_SILENCE_S = 2.0
+SILENCE_S = 2.0
 """After so long without a message it is asked whether there is one."""
 
 
 class JetStreamLog:
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None) -> None:
         self._nc = nc
         self._js = nc.jetstream()
+        self._keys = keys
 
     async def last(self, stream: str) -> int:
         """The sequence of the stream's last message, 0 when it is empty. Raises: Unavailable."""
@@ -46,7 +47,24 @@ class JetStreamLog:
         """As the port says; raises codec.UnknownEvent as well."""
         async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
-                yield [recorded(stream, message) for message in messages]
+                await self.load_keys(stream, messages)
+                yield [self.recorded(stream, message) for message in messages]
+
+    async def load_keys(self, stream: str, messages: Sequence[Msg | Stored]) -> None:
+        """Have the keys at hand that these messages are read with. Raises: MissingKey, Unavailable."""
+        if self._keys and stream == EVENTS:
+            await self._keys.load(people(messages))
+
+    def recorded(self, stream: str, message: Msg | Stored) -> Recorded:
+        """What a message of the stream says; the keys of people must have been loaded.
+
+        Once it has said that a person was erased, no word of theirs is read any more, whatever keys say elsewhere.
+        Raises: codec.UnknownEvent, and whatever a broken one leads to.
+        """
+        found = recorded(stream, message, self._keys or codec.NO_CIPHERS)
+        if self._keys and found.subject.noun == EndUser.TOPIC and stream == EVENTS:
+            self._keys.forget(found.subject.tenant, found.subject.id)
+        return found
 
     async def messages(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Msg | Stored]]:
         """What `read` reads, as it is stored."""
@@ -61,30 +79,11 @@ class JetStreamLog:
                 if not await ends(self._js, stream, after):
                     raise
         while follow and await self._reaches(stream, after):
-            async with self._consumer(stream, after) as arrived:
+            async with arriving(self._js, stream, after) as arrived:
                 while first := await self._next(stream, after, arrived):
-                    messages = [first]
-                    while len(messages) < _BATCH and not arrived.empty():
-                        messages.append(arrived.get_nowait())
+                    messages = batch(first, arrived)
                     after = position(stream, messages[-1]).sequence
                     yield messages
-
-    @asynccontextmanager
-    async def _consumer(self, stream: str, after: int) -> AsyncGenerator[asyncio.Queue[Msg]]:
-        """What comes after a sequence, as it arrives. Raises: Unavailable."""
-        arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
-        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        try:
-            subscription = await self._js.subscribe(
-                ">", stream=stream, ordered_consumer=True, cb=arrived.put, config=start
-            )
-        except nats.errors.Error as error:
-            raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
-        try:
-            yield arrived
-        finally:
-            with suppress(nats.errors.Error):
-                await subscription.unsubscribe()
 
     async def _next(self, stream: str, after: int, arrived: asyncio.Queue[Msg]) -> Msg | None:
         """The message after a sequence, once there is one; None when there is and does not come: the consumer went with
@@ -92,7 +91,7 @@ class JetStreamLog:
         waiting = False
         while True:
             try:
-                async with asyncio.timeout(_SILENCE_S):
+                async with asyncio.timeout(SILENCE_S):
                     return await arrived.get()
             except TimeoutError:
                 if waiting:
@@ -104,8 +103,34 @@ class JetStreamLog:
         for _ in range(3):
             if await self.last(stream) >= after:
                 return True
-            await asyncio.sleep(_SILENCE_S)
+            await asyncio.sleep(SILENCE_S)
         return False
+
+
+@asynccontextmanager
+async def arriving(
+    js: JetStreamContext, stream: str, after: int, subject: str = ">"
+) -> AsyncGenerator[asyncio.Queue[Msg]]:
+    """What comes after a sequence, as it arrives. Raises: Unavailable."""
+    arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
+    start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+    try:
+        subscription = await js.subscribe(subject, stream=stream, ordered_consumer=True, cb=arrived.put, config=start)
+    except nats.errors.Error as error:
+        raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
+    try:
+        yield arrived
+    finally:
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+def batch(first: Msg, arrived: asyncio.Queue[Msg]) -> list[Msg]:
+    """A message, and those that have arrived after it."""
+    messages = [first]
+    while len(messages) < _BATCH and not arrived.empty():
+        messages.append(arrived.get_nowait())
+    return messages
 
 
 async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">") -> bool:
@@ -122,14 +147,16 @@ async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">"
     return False
 
 
-def recorded(stream: str, message: Msg | Stored) -> Recorded:
+def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.NO_CIPHERS) -> Recorded:
     """What a message of the stream says. Raises: codec.UnknownEvent, and whatever a broken one leads to."""
-    place = message.reply.split(".")
-    at = _EPOCH + timedelta(microseconds=int(place[-2]) // 1000)
-    return _DECODE[stream](message.subject, message.data, message.headers or {}, Position(stream, int(place[-4])), at)
+    place = Place.of(message)
+    at = _EPOCH + timedelta(microseconds=place.at // 1000)
+    header, where = message.headers or {}, Position(stream, place.sequence)
+    if stream == OUTCOMES:
+        return codec.decode_verdict(message.subject, message.data, header, where, at)
+    return codec.decode_commit(message.subject, message.data, header, where, at, ciphers)
 
 
 def position(stream: str, message: Msg | Stored) -> Position:
     """Where a message that a consumer delivered stands."""
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
-    return Position(stream, int(message.reply.split(".")[-4]))
+    return Position(stream, Place.of(message).sequence)

@@ -8,6 +8,7 @@ from nats.js.errors import APIError
 
 from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, sequence
+from adapters.tracing import publishing
 from domain.log import NOT_FINAL, OUTCOMES
 from handlers.ports import Outcome, Unavailable
 
@@ -42,7 +43,8 @@ class JetStreamOutcomes:
         if after:
             headers["Nats-Msg-Id"] += f".{after}"
         try:
-            ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
+            with publishing(OUTCOMES):
+                ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
         except APIError:
             return False
         except nats.errors.Error as error:

@@ -13,13 +13,12 @@ import nats.errors
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from adapters.archive import Message
-from adapters.jetstream.bulk import Stored, bulk
+from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.codec import TIME
-from adapters.jetstream.log import ends
+from adapters.jetstream.log import SILENCE_S, arriving, batch, ends
 from handlers.ports import Unavailable
 
 _EXPECTED = "Nats-Expected-Last-Sequence"
@@ -27,10 +26,7 @@ _FILLER = "Headrace-Gap"
 """Marks what is published for a sequence that is free, and deleted again."""
 
 _BATCH = 1000
-_AHEAD = 10 * _BATCH
 _TIMEOUT_S = 10.0
-_SILENCE_S = 2.0
-"""After so long without a message, the stream is asked whether there is one."""
 
 
 class Occupied(Exception):
@@ -97,27 +93,17 @@ class RawStream:
 
     async def _part(self, after: int) -> AsyncGenerator[list[Msg]]:
         """What has the subject, until there is no more."""
-        arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
-        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        try:
-            subscription = await self._js.subscribe(
-                self._subject, stream=self._stream, ordered_consumer=True, cb=arrived.put, config=start
-            )
-        except nats.errors.Error as error:
-            raise self._away(error) from error
-        try:
-            pending = 1
+        pending = 1
+        async with arriving(self._js, self._stream, after, self._subject) as arrived:
             while pending:
-                async with asyncio.timeout(_SILENCE_S):
-                    messages = [await arrived.get()]
-                while len(messages) < _BATCH and not arrived.empty():
-                    messages.append(arrived.get_nowait())
-                pending = int(messages[-1].reply.split(".")[-1])
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        first = await arrived.get()
+                except TimeoutError as error:
+                    raise self._away(error) from error
+                messages = batch(first, arrived)
+                pending = Place.of(messages[-1]).pending
                 yield messages
-        except TimeoutError as error:
-            raise self._away(error) from error
-        finally:
-            await subscription.unsubscribe()
 
     async def put_back(self, after: int, chunks: AsyncIterator[Sequence[Message]], done: Callable[[int], None]) -> int:
         """Publish messages, each at its sequence, onto a stream that ends at `after`; gives where it ends then.
@@ -218,12 +204,11 @@ class _Window:
 
 
 def _message(message: Msg | Stored) -> Message:
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
-    place = message.reply.split(".")
+    place = Place.of(message)
     headers = dict(message.headers or {})
     headers.pop(_EXPECTED, None)
-    time = headers.pop(TIME, None) or _rfc3339(int(place[-2]))
-    return Message(int(place[-4]), message.subject, time, headers, message.data)
+    time = headers.pop(TIME, None) or _rfc3339(place.at)
+    return Message(place.sequence, message.subject, time, headers, message.data)
 
 
 def _rfc3339(nanoseconds: int) -> str:

@@ -13,10 +13,11 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from adapters.jetstream.codec import UnknownEvent, decode_commit, metadata
+from adapters.jetstream.codec import NO_CIPHERS, UnknownEvent, decode_commit, metadata
 from adapters.jetstream.consumer import subscribe
 from adapters.jetstream.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.keys import JetStreamKeys
 from domain.dead_letter import DeadLetter, letter_id
 from domain.log import EVENTS, Commit, Metadata, Position
 from handlers.bury import Bury, Death
@@ -33,6 +34,7 @@ def subscribe_reaction(
     *,
     workers: int,
     repository: Repository,
+    keys: JetStreamKeys | None = None,
 ) -> None:
     """Give every commit of the consumer `name` to `react`, at most `workers` at a time.
 
@@ -42,7 +44,7 @@ def subscribe_reaction(
 
     async def handle(message: Msg) -> None:
         arrived = _Arrived.by(message)
-        commit = arrived.commit()
+        commit = await arrived.commit(keys)
         if commit is None:
             return
         with structlog.contextvars.bound_contextvars(
@@ -51,7 +53,7 @@ def subscribe_reaction(
             causation=commit.metadata.id,
         ):
             original = await _died(message._client, name, arrived)
-            again = original and original.commit()
+            again = original and await original.commit(keys)
             if again and not await reopen(repository, name, again, commit.metadata):
                 await react(again)
             if commit.subject.noun != DeadLetter.TOPIC or name == "revive":  # no letter is about another letter
@@ -67,7 +69,7 @@ def subscribe_reaction(
         )
         commit = None
         with suppress(Exception):  # what cannot be read has nobody who waits for it
-            commit = arrived.commit()
+            commit = await arrived.commit(keys)
         await buried(told, replace(death, subject=subject), commit)
 
     subscribe(broker, name, handle, workers=workers, bury=bury)
@@ -95,11 +97,13 @@ class _Arrived:
         at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
         return cls(headers["Nats-Subject"], headers, message.data, sequence(message), at)
 
-    def commit(self) -> Commit | None:
-        """What it says, or None when a newer version wrote it."""
+    async def commit(self, keys: JetStreamKeys | None) -> Commit | None:
+        """What it says, or None when a newer version wrote it. Raises: Unavailable."""
         position = Position(EVENTS, self.sequence)
+        if keys and (person := self.headers.get("Headrace-Person")):
+            await keys.load([(self.subject.split(".")[1], person)])
         try:
-            return decode_commit(self.subject, self.data, self.headers, position, self.at)
+            return decode_commit(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS)
         except UnknownEvent as unknown:
             log.warning("skipped an unknown event", type=str(unknown), **position._asdict())
             return None

@@ -13,13 +13,18 @@ from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
 from adapters.jetstream import codec
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.streams import SNAPSHOTS
 from handlers.ports import Subject, Taken, Unavailable
 
+_SEALED = b"sealed "
+"""What a snapshot with words of a person begins with; the person's id follows."""
+
 
 class JetStreamSnapshots:
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None) -> None:
         self._nc = nc
+        self._keys = keys
         self._bucket: KeyValue | None = None
 
     async def get(self, subject: Subject) -> Taken | None:
@@ -29,11 +34,17 @@ class JetStreamSnapshots:
             return None
         except nats.errors.Error as error:
             raise Unavailable(f"The snapshots cannot be read: {error!r}") from error
-        fields = orjson.loads(zlib.decompress(entry.value or b""))
+        data, person = entry.value or b"", None
+        if data.startswith(_SEALED):
+            opened, person = await self._opened(subject, data)
+            if opened is None:  # the person was erased: the commits say what is left
+                return None
+            data = opened
+        fields = orjson.loads(zlib.decompress(data))
         if fields["shape"] != _shape(subject.noun):  # another version's: the commits say it all
             return None
         commits = {id: (sequence, version) for id, sequence, version in fields["commits"]}
-        return Taken(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits)
+        return Taken(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits, person)
 
     async def put(self, subject: Subject, taken: Taken) -> None:
         fields = {
@@ -42,15 +53,31 @@ class JetStreamSnapshots:
             "sequence": taken.sequence,
             "commits": [[id, *place] for id, place in taken.commits.items()],
         }
+        data = zlib.compress(orjson.dumps(fields), 1)
+        if taken.person:
+            if self._keys is None:
+                raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+            sealed = (await self._keys.of(subject.tenant, taken.person)).seal(_about(subject, taken.person), data)
+            data = _SEALED + f"{taken.person} {sealed}".encode()
         try:
-            await (await self._open()).put(str(subject), zlib.compress(orjson.dumps(fields), 1))
+            await (await self._open()).put(str(subject), data)
         except nats.errors.Error as error:
             raise Unavailable(f"The snapshots cannot be written: {error!r}") from error
+
+    async def _opened(self, subject: Subject, data: bytes) -> tuple[bytes | None, str]:
+        person, _, sealed = data[len(_SEALED) :].decode().partition(" ")
+        if self._keys is None:
+            raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+        return (await self._keys.of(subject.tenant, person)).open(_about(subject, person), sealed), person
 
     async def _open(self) -> KeyValue:
         if self._bucket is None:
             self._bucket = await self._nc.jetstream().key_value(SNAPSHOTS)
         return self._bucket
+
+
+def _about(subject: Subject, person: str) -> str:
+    return f"{subject}/{person}"
 
 
 def _shape(noun: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Hears of requests to stop an answer as they are committed: the log's messages also pass by on plain NATS."""
+"""Hears of requests to stop an answer, and of people who are erased, as that is committed.
+
+The log's messages also pass by on plain NATS.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,14 @@ _STOP = Conversation.StopRequested.TOPIC
 class NatsStops:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
-        self._watched: dict[tuple[str, str, str], asyncio.Event] = {}
+        self._watched: dict[tuple[str, str, str], tuple[asyncio.Event, str | None]] = {}
 
     async def start(self) -> None:
         await self._nc.subscribe("evt.*.conversation.*", cb=self._hear)
+        await self._nc.subscribe("evt.*.end_user.*", cb=self._hear_of_erased)
 
-    def watch(self, tenant: str, conversation: str, message: str) -> asyncio.Event:
-        return self._watched.setdefault((tenant, conversation, message), asyncio.Event())
+    def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
+        return self._watched.setdefault((tenant, conversation, message), (asyncio.Event(), person))[0]
 
     def unwatch(self, tenant: str, conversation: str, message: str) -> None:
         self._watched.pop((tenant, conversation, message), None)
@@ -32,6 +36,12 @@ class NatsStops:
             return
         _, tenant, _, conversation = message.subject.split(".")
         for event in orjson.loads(message.data):
-            stop = self._watched.get((tenant, conversation, event["state"].get("message")))
-            if stop and event["type"] == _STOP:
+            watched = self._watched.get((tenant, conversation, event["state"].get("message")))
+            if watched and event["type"] == _STOP:
+                watched[0].set()
+
+    async def _hear_of_erased(self, message: Msg) -> None:
+        _, tenant, _, erased = message.subject.split(".")
+        for (whose, _, _), (stop, person) in self._watched.items():
+            if (whose, person) == (tenant, erased):
                 stop.set()

@@ -11,7 +11,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import codec
-from adapters.jetstream.direct import DirectReader
+from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.keys import JetStreamKeys, people
+from adapters.tracing import publishing
 from domain.aggregate import Event
 from domain.log import EVENTS
 from handlers.ports import Commit, Conflict, Metadata, Position, Subject, Unavailable
@@ -21,22 +23,25 @@ _CONFLICTS = {10071, 10164, 10158, 10201}
 
 
 class JetStreamEventStore:
-    def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
+        self._keys = keys
 
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         messages = await self._reader.messages(EVENTS, str(subject), after=after, limit=limit)
-        return [_commit(message) for message in messages]
+        return await self._commits(messages)
 
     async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
-        return [_commit(message) for message in await self._reader.rest(EVENTS, str(subject), after=after)]
+        return await self._commits(await self._reader.rest(EVENTS, str(subject), after=after))
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
-        body, headers = codec.encode_commit(events, metadata)
+        cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
+        body, headers = codec.encode_commit(events, metadata, cipher)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
         try:
-            ack = await self._js.publish(str(subject), body, stream=EVENTS, headers=dict(headers))
+            with publishing(EVENTS):
+                ack = await self._js.publish(str(subject), body, stream=EVENTS, headers=dict(headers))
         except nats.js.errors.APIError as error:
             if error.err_code not in _CONFLICTS:
                 raise Unavailable(f"EVENTS does not take a commit: {error.description}") from error
@@ -59,11 +64,16 @@ class JetStreamEventStore:
         last = await self._reader.last(EVENTS, str(subject))
         if last is None or (last.headers or {}).get("Nats-Msg-Id") != id:
             return None
-        return _commit(last).position
+        return Position(EVENTS, sequence(last))
+
+    async def _commits(self, messages: Sequence[Msg]) -> list[Commit]:
+        if self._keys:
+            await self._keys.load(people(messages))
+        return [_commit(message, self._keys or codec.NO_CIPHERS) for message in messages]
 
 
-def _commit(message: Msg) -> Commit:
+def _commit(message: Msg, ciphers: codec.Ciphers) -> Commit:
     headers = message.headers or {}
     at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-    position = Position(EVENTS, int(headers["Nats-Sequence"]))
-    return codec.decode_commit(headers["Nats-Subject"], message.data, headers, position, at)
+    position = Position(EVENTS, sequence(message))
+    return codec.decode_commit(headers["Nats-Subject"], message.data, headers, position, at, ciphers)

@@ -36,6 +36,8 @@ DEAD = "DEAD"
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
 FAILURES = "failures"
+KEYS = "keys"
+EXPORTS = "exports"
 
 DUPLICATE_WINDOW_S = 300.0
 """For so long COMMANDS itself drops a command that is sent again."""
@@ -100,6 +102,19 @@ STREAMS = [
     ),
 ]
 
+KEY_STREAM = StreamConfig(
+    name=f"KV_{KEYS}",
+    description="Keys that words of people are sealed with; a key that is erased is overwritten",
+    subjects=[f"$KV.{KEYS}.>"],
+    retention=RetentionPolicy.LIMITS,
+    storage=StorageType.FILE,
+    allow_direct=True,
+    discard=DiscardPolicy.NEW,
+    deny_purge=True,
+    max_msgs_per_subject=8,
+)
+"""A key-value bucket but for this: a key is deleted by itself, once the mark that it was erased stands above it."""
+
 TRIES = 3
 """How often something that is missing is asked for."""
 
@@ -112,6 +127,8 @@ CONSUMERS = {
     "forget_datasets": (EVENTS, ["evt.*.dataset.*", LETTERS]),
     "reindex": (EVENTS, ["evt.*.dataset.*", LETTERS]),
     "answer": (EVENTS, ["evt.*.conversation.*", LETTERS]),
+    "replay": (EVENTS, ["evt.*.replay.*", LETTERS]),
+    "erase": (EVENTS, ["evt.*.end_user.*", LETTERS]),
     "revive": (EVENTS, [LETTERS]),
 }
 """The durable consumers: name, stream and what each takes from it."""
@@ -147,6 +164,9 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
     await _make(js.stream_info, [f"KV_{SNAPSHOTS}"], partial(js.create_key_value, snapshots))
     failures = KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, replicas=replicas, direct=True)
     await _make(js.stream_info, [f"KV_{FAILURES}"], partial(js.create_key_value, failures))
+    await _make(js.stream_info, [f"KV_{KEYS}"], partial(js.add_stream, KEY_STREAM, num_replicas=replicas))
+    exports = KeyValueConfig(bucket=EXPORTS, history=1, replicas=replicas)
+    await _make(js.stream_info, [f"KV_{EXPORTS}"], partial(js.create_key_value, exports))
 
 
 async def _limit(js: JetStreamContext, waiting: Waiting) -> None:

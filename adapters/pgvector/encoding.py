@@ -13,8 +13,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from adapters.words import words
 from handlers.ports import Entry
+from projections.words import words
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = pack(">h", -1)

@@ -20,9 +20,9 @@ from adapters.pgvector.encoding import HalfvecDumper, encode
 from adapters.pgvector.rows import delete, put
 from adapters.pgvector.statements import statements
 from adapters.pgvector.tables import key, make_version
-from adapters.words import words
 from handlers.fusion import fused
 from handlers.ports import Entry, Hit, Mode, Moved, Unavailable
+from projections.words import words
 
 CANDIDATES = 100
 """Hits that each leg of a search brings to the fusion, so that asking for more does not change the first."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, dict_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
-from adapters.postgres.replay import Progress, Replay, unnoticed, with_parents
+from adapters.postgres.replay import Replay, with_parents
 from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, set_up, stale, turn
 from handlers.ports import Blobs, Log
+from handlers.progress import Progress, unnoticed
+from projections import prices
+from projections.model_calls import model_calls
 from projections.read_model import ReadModel
 
 FRESH = "headrace_check"
@@ -35,6 +38,8 @@ async def compare(
 ) -> list[Comparison]:
     """Compare the tables of these names, or all, and those they depend on. What is made for that goes again.
 
+    What calls cost is left out where the live tables have it by other prices than this program's.
+
     Raises: KeyError for a name that no table has, Gap.
     """
     await set_up(url)
@@ -50,13 +55,30 @@ async def compare(
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 await replay.to(await positions(connection))
                 outdated = await stale(connection, models)
-                return [await _compared(connection, model, outdated) for model in models]
+                repriced = model_calls not in outdated and await _repriced(connection)
+                return [await _compared(connection, model, outdated, repriced=repriced) for model in models]
         finally:
             await drop(connection, FRESH)
 
 
+async def _repriced(connection: AsyncConnection[TupleRow]) -> bool:
+    """Whether the costs of some live rows were made with other prices."""
+    query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model_calls))
+    return await (await connection.execute(query, (prices.version(),))).fetchone() == (True,)
+
+
+def _unlike(model: ReadModel, *, repriced: bool) -> Composed:
+    if not (repriced and model.prices):
+        return SQL("(l.*) IS DISTINCT FROM (f.*)").format()
+    columns = [Identifier(column) for column in model.blank if column not in model.prices]
+    live, fresh = (
+        SQL(", ").join(SQL("{}.{}").format(Identifier(side), column) for column in columns) for side in ("l", "f")
+    )
+    return SQL("ROW({}) IS DISTINCT FROM ROW({})").format(live, fresh)
+
+
 async def _compared(
-    connection: AsyncConnection[TupleRow], model: ReadModel, outdated: Iterable[ReadModel]
+    connection: AsyncConnection[TupleRow], model: ReadModel, outdated: Collection[ReadModel], *, repriced: bool
 ) -> Comparison:
     if model in outdated:
         cursor = await connection.execute(SQL("SELECT count(*) FROM {}").format(name(model, FRESH)))
@@ -65,7 +87,7 @@ async def _compared(
         return Comparison(model.name, 0, fresh, fresh, first)
     parts = {"live": name(model), "fresh": name(model, FRESH), "key": Identifier(model.key)}
     pairs = SQL("{live} l FULL JOIN {fresh} f USING (tenant_id, {key})").format(**parts)
-    unlike = SQL("(l.*) IS DISTINCT FROM (f.*)")
+    unlike = _unlike(model, repriced=repriced)
     cursor = await connection.execute(
         SQL("SELECT count(l.log_position), count(f.log_position), count(*) FILTER (WHERE {}) FROM {}").format(
             unlike, pairs

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres.replay import Progress, Replay, unnoticed, with_parents
+from adapters.postgres.replay import Replay, with_parents
 from adapters.postgres.tables import (
     NEXT,
     OLD,
@@ -27,6 +27,7 @@ from adapters.postgres.tables import (
     turn,
 )
 from handlers.ports import Blobs, Log
+from handlers.progress import Progress, unnoticed
 from projections.catalog import READ_MODELS
 from projections.read_model import ReadModel
 

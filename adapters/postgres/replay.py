@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,8 @@ from adapters.postgres.tables import (
 )
 from adapters.postgres.writer import Writer
 from handlers.ports import Blobs, Log
+from handlers.progress import Progress
+from projections import prices
 from projections.catalog import READ_MODELS
 from projections.read_model import ReadModel
 
@@ -36,13 +38,6 @@ NEAR = 5000
 
 ROUNDS = 6
 """Each round replays what the projector did during the one before."""
-
-Progress = Callable[[str, int, int], None]
-"""Told the stream, the messages replayed, and how many there are."""
-
-
-def unnoticed(stream: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
 
 
 def with_parents(names: Iterable[str]) -> list[ReadModel]:
@@ -77,7 +72,7 @@ class Replay:
         self._log = log
         self._writer = Writer(models, schema, blobs)
         self._progress = progress
-        self._version = version or f"{rules()} {' '.join(model.name for model in models)}"
+        self._version = version or f"{rules()} {prices.version()} {' '.join(model.name for model in models)}"
 
     async def resume(self) -> bool:
         """Go on with the tables that are there, if the same program began them."""

@@ -29,7 +29,7 @@ READER = "headrace_reader"
 
 STREAMS = (EVENTS, OUTCOMES)
 
-SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK = (0x6865616472616365 + number for number in range(3))
+SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK = (0x6865616472616365 + number for number in range(4))
 """Advisory locks of the database."""
 
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]

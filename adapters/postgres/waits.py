@@ -12,19 +12,29 @@ SWEEP_LOCK = 0x6865616472616365 + 100
 """Advisory lock of the database."""
 
 _OVERDUE = """
-SELECT 'document', tenant_id, id, NULL, indexing_status, attempt, updated_at, log_position, ARRAY['ingest'], id
+SELECT 'document', tenant_id, id, NULL, indexing_status, attempt, updated_at, log_position, ARRAY['ingest'],
+    trace_id, NULL
 FROM headrace.documents
 WHERE indexing_status NOT IN ('completed', 'error') AND updated_at < now() - %(deadline)s * interval '1 second'
 UNION ALL
-SELECT 'message', tenant_id, id, conversation_id, status, attempt, updated_at, log_position, ARRAY['answer'], id
+SELECT 'message', tenant_id, id, conversation_id, status, attempt, updated_at, log_position, ARRAY['answer'],
+    trace_id, person_id
 FROM headrace.messages
 WHERE status IN ('asked', 'answering') AND updated_at < now() - %(deadline)s * interval '1 second'
 UNION ALL
+SELECT 'replay', tenant_id, id, NULL, status, 0, updated_at, log_position, ARRAY['replay'],
+    correlation_id, person_id
+FROM headrace.replays
+WHERE status = 'requested' AND updated_at < now() - %(deadline)s * interval '1 second'
+UNION ALL
 SELECT 'model_call', tenant_id, id, NULL, status, 0, updated_at, log_position,
-    CASE cause_noun WHEN 'document' THEN ARRAY['ingest', 'reindex'] ELSE ARRAY['answer'] END, correlation_id
+    CASE cause_noun
+        WHEN 'document' THEN ARRAY['ingest', 'reindex'] WHEN 'replay' THEN ARRAY['replay'] ELSE ARRAY['answer']
+    END,
+    correlation_id, person_id
 FROM headrace.model_calls call
 WHERE status = 'requested' AND updated_at < now() - %(deadline)s * interval '1 second'
-    AND cause_noun IN ('document', 'message')
+    AND cause_noun IN ('document', 'message', 'replay')
     AND NOT EXISTS (
         SELECT FROM headrace.documents cause
         WHERE cause.tenant_id = call.tenant_id AND cause.id = call.cause_id
@@ -33,6 +43,10 @@ WHERE status = 'requested' AND updated_at < now() - %(deadline)s * interval '1 s
     AND NOT EXISTS (
         SELECT FROM headrace.messages cause
         WHERE cause.tenant_id = call.tenant_id AND cause.id = call.cause_id AND cause.status IN ('asked', 'answering')
+    )
+    AND NOT EXISTS (
+        SELECT FROM headrace.replays cause
+        WHERE cause.tenant_id = call.tenant_id AND cause.id = call.cause_id AND cause.status = 'requested'
     )
 ORDER BY updated_at LIMIT %(limit)s
 """
@@ -43,7 +57,7 @@ LIMIT = 1000
 async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[Wait]:
     """What has not changed for so long and should; those first that have waited longest.
 
-    That is: documents and messages that have not ended, and model calls whose cause has, or is gone.
+    That is: documents, messages and replays that have not ended, and model calls whose cause has, or is gone.
     """
     async with connect(url) as connection:
         cursor = await connection.execute(_OVERDUE, {"deadline": deadline_s, "limit": limit})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -14,15 +16,16 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.errors import UniqueViolation
 from psycopg.rows import TupleRow, dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from psycopg.types.json import Json
+from sqlalchemy import ARRAY
 
 from adapters.postgres.tables import name
 from domain.log import Recorded
 from handlers.ports import Blobs
 from projections.catalog import KNOWN
-from projections.fold import BlobId, Fold, RowId, Rows
-from projections.read_model import ReadModel, Row
+from projections.fold import BlobId, Fold, RowId, Rows, Set
+from projections.read_model import ReadModel, Row, Setting
 
 FETCHES = 16
 """Blobs that are fetched at a time."""
@@ -54,6 +57,12 @@ class Writer:
         self._deletes = {
             (model, column): _delete(model, column, schema) for model in models for column in model.cleared_by
         }
+        self._updates = {
+            id(rule): _update(model, rule, schema)
+            for model in models
+            for _, rule in model.rules
+            if isinstance(rule, Setting)
+        }
 
     async def with_blobs(self, batches: AsyncIterable[Sequence[Recorded]]) -> AsyncGenerator[Fetched]:
         """The batches with the blobs that they need; what is missing is left out. Raises: Unavailable, ValueError."""
@@ -80,6 +89,9 @@ class Writer:
             for rows in tables:
                 for column, ids in rows.cleared.items():
                     await connection.execute(self._deletes[rows.model, column], _columns(ids))
+                for _, alike in groupby(rows.set, lambda done: id(done.setting)):
+                    for turn in _turns(alike):
+                        await self._set(connection, turn)
                 changed, new = rows.result()
                 if len(new) >= MANY:
                     many.append((rows.model, new))
@@ -94,6 +106,17 @@ class Writer:
         """The rows of the last batch are not in the tables."""
         self._held = {}
 
+    async def _set(self, connection: AsyncConnection[TupleRow], done: Sequence[Set]) -> None:
+        setting = done[0].setting
+        parameters = {
+            "to": Json(setting.to, _dumps),
+            "tenants": [each.tenant for each in done],
+            "values": [each.value for each in done],
+            "positions": [each.position for each in done],
+            "times": [each.at for each in done],
+        }
+        await connection.execute(self._updates[id(setting)], parameters)
+
     async def _upsert(self, connection: AsyncConnection[TupleRow], model: ReadModel, rows: list[Row]) -> None:
         for start in range(0, len(rows), SLICE):
             await connection.execute(self._upserts[model], (Json(rows[start : start + SLICE], _dumps),))
@@ -104,24 +127,38 @@ class Writer:
             async with connection.transaction(), connection.cursor() as cursor:
                 for kind in (dict, list, datetime):
                     cursor.adapters.register_dumper(kind, _Plain)
+                arrays = [index for index, column in enumerate(model.table.columns) if isinstance(column.type, ARRAY)]
                 async with cursor.copy(self._copies[model]) as copy:
                     for row in rows:
-                        await copy.write_row(list(row.values()))
+                        values = list(row.values())
+                        for index in arrays:
+                            values[index] = _array(values[index])
+                        await copy.write_row(values)
         except (UniqueViolation, DataError):
             await self._upsert(connection, model, rows)
 
     async def _load(
         self, connection: AsyncConnection[TupleRow], batch: Sequence[Recorded]
     ) -> dict[ReadModel, list[Row]]:
-        loaded = {}
-        for model, ids in self.fold.needs(batch).items():
-            held = self._held[model].rows if model in self._held else {}
-            loaded[model] = [held[id] for id in ids & held.keys()]
-            if missing := ids - held.keys():
-                async with connection.cursor(row_factory=dict_row) as cursor:
-                    await cursor.execute(self._selects[model], _columns(missing))
-                    loaded[model] += await cursor.fetchall()
+        loaded: dict[ReadModel, list[Row]] = defaultdict(list)
+        known: dict[ReadModel, set[RowId]] = defaultdict(set)
+        needed = self.fold.needs(batch)
+        while needed:
+            found = {model: await self._rows(connection, model, ids) for model, ids in needed.items()}
+            for model, ids in needed.items():
+                known[model] |= ids
+                loaded[model] += found[model]
+            needed = self.fold.brought(found, known)
         return loaded
+
+    async def _rows(self, connection: AsyncConnection[TupleRow], model: ReadModel, ids: set[RowId]) -> list[Row]:
+        held = self._held[model].rows if model in self._held else {}
+        rows = [held[id] for id in ids & held.keys()]
+        if missing := ids - held.keys():
+            async with connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(self._selects[model], _columns(missing))
+                rows += await cursor.fetchall()
+        return rows
 
 
 class _Plain(Dumper):
@@ -130,6 +167,12 @@ class _Plain(Dumper):
     def dump(self, value: Any) -> Buffer:
         text = orjson.dumps(value)
         return text[1:-1] if isinstance(value, datetime) else text
+
+
+def _array(texts: list[str]) -> str:
+    """An array of texts as PostgreSQL writes it; a list is JSON everywhere else."""
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 
 
 def _select(model: ReadModel, schema: str) -> Composed:
@@ -144,6 +187,40 @@ def _delete(model: ReadModel, column: str, schema: str) -> Composed:
         "DELETE FROM {} t USING unnest(%s::text[], %s::text[]) k(tenant, id) WHERE tenant_id = tenant AND t.{} = k.id"
     )
     return SQL(query).format(name(model, schema), Identifier(column))
+
+
+def _update(model: ReadModel, setting: Setting, schema: str) -> Composed:
+    values: dict[str, Composable] = {column: SQL("v.{}").format(Identifier(column)) for column in setting.to}
+    ended, sequence = setting.ended or (None, None)
+    values |= {column: SQL("k.at") for column in (ended, "updated_at") if column and column in model.blank}
+    values |= {column: SQL("k.position") for column in (sequence, "log_position") if column}
+    query = (
+        "UPDATE {table} t SET {values} FROM json_populate_record(NULL::{table}, %(to)s::json) v, "
+        "unnest(%(tenants)s::text[], %(values)s::text[], %(positions)s::bigint[], %(times)s::timestamptz[]) "
+        "k(tenant, id, position, at) WHERE {conditions}"
+    )
+    conditions = [SQL("t.tenant_id = k.tenant"), SQL("t.{} = k.id").format(Identifier(setting.column))]
+    conditions += [
+        SQL("t.{} IS NOT DISTINCT FROM {}" if value is None else "t.{} = {}").format(Identifier(column), Literal(value))
+        for column, value in setting.only.items()
+    ]
+    return SQL(query).format(
+        table=name(model, schema),
+        values=SQL(", ").join(SQL("{} = {}").format(Identifier(column), value) for column, value in values.items()),
+        conditions=SQL(" AND ").join(conditions),
+    )
+
+
+def _turns(done: Iterable[Set]) -> list[list[Set]]:
+    """One after the other, so that no statement names the same rows twice."""
+    turns: list[dict[RowId, Set]] = []
+    for each in done:
+        row = (each.tenant, each.value)
+        turn = next((turn for turn in turns if row not in turn), None)
+        if turn is None:
+            turns.append(turn := {})
+        turn[row] = each
+    return [list(turn.values()) for turn in turns]
 
 
 def _upsert(model: ReadModel, schema: str) -> Composed:

@@ -17,7 +17,7 @@ from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
-MEASURES = ("commands", "answer", "rebuild", "ingest", "memory")
+MEASURES = ("commands", "answer", "rebuild", "traces", "ingest", "memory")
 """In this order, since ingest loads torch into this process, and a rebuild runs here too."""
 
 ALONE = ("scale",)
@@ -30,6 +30,7 @@ _HELP = {
     "questions": "questions to each app",
     "seconds": "of embedding in a round, at the speed of the limit",
     "commits": "in the log that is rebuilt from",
+    "calls": "of models, in the traces",
 }
 
 

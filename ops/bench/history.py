@@ -12,13 +12,14 @@ from nats.js.api import PubAck
 
 from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
 from domain.app import App, Model, Retrieval
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document, segment_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Outcome, Position, Subject
-from domain.model_call import ModelCall
+from domain.model_call import ModelCall, TokenUsage
 from domain.segments import Segment, encode_segments
 from ops.bench.documents import sentences
 
@@ -40,6 +41,7 @@ COMMITS_PER_STORY = 7 + 8 * TURNS
 """Of a document and a conversation; with the outcomes of their commands they are some more messages."""
 
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
+TOKENS = TokenUsage(**USAGE, cached_tokens=None, cache_write_tokens=None, reasoning_tokens=None, raw={})
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
 RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
 
@@ -52,9 +54,11 @@ class Publisher:
         self._last = last
         self._failed: list[BaseException] = []
 
-    async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata) -> Position:
+    async def append(
+        self, subject: Subject, events: Sequence[Event], metadata: Metadata, cipher: codec.Cipher | None = None
+    ) -> Position:
         """Where the commit will stand: the stream refuses it anywhere else."""
-        body, headers = codec.encode_commit(events, metadata)
+        body, headers = codec.encode_commit(events, metadata, cipher)
         expected = {"Nats-Expected-Last-Sequence": str(self._last)}
         self._last += 1
         await self._publish(str(subject), EVENTS, body, headers | expected)
@@ -80,8 +84,10 @@ class Publisher:
 
 
 class History:
-    def __init__(self, tenant: str, nc: Client, last: int) -> None:
-        """`last` is the sequence of the log's last commit."""
+    def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys | None = None) -> None:
+        """`last` is the sequence of the log's last commit; with `keys`, words are sealed, those of each story with one
+        of their own."""
+        self.keys = keys
         self.tenant = tenant
         self.publisher = Publisher(nc, last)
         self._blobs = JetStreamBlobs(nc)
@@ -119,8 +125,10 @@ class History:
 
     async def _story(self, app: App, dataset: Dataset) -> None:
         document, segments = await self._document(dataset.id)
-        conversation = Conversation.start(new_id(), _now(), app=app.id, user=f"user-{self._dice.random()}", name="Talk")
-        line = _Line(self, conversation)
+        user = f"user-{self._dice.random()}"
+        person = await self.keys.person(self.tenant, user) if self.keys else None
+        conversation = Conversation.start(new_id(), _now(), app=app.id, user=user, name="Talk")
+        line = _Line(self, conversation, person)
         for _ in range(TURNS):
             message = new_id()
             conversation.ask(
@@ -135,12 +143,12 @@ class History:
             await line.commit("message.send")
             conversation.answering(_now(), message=message)
             await line.commit()
-            await self._call("embedding", message, {"segments": 1, "tokens": 12}, "")
+            await self._call("embedding", message, {"segments": 1, "tokens": 12}, "", person=person)
             citations = [self._citation(document, segments, position) for position in range(1, CITED + 1)]
             answer = " ".join(citation["sentence"] for citation in citations)
             passages = "\n\n".join(citation["content"] for citation in citations)
             messages = [{"role": "system", "content": passages}, {"role": "user", "content": self._text(1)}]
-            call = await self._call("chat", message, {"messages": messages, "parameters": {}}, answer)
+            call = await self._call("chat", message, {"messages": messages, "parameters": {}}, answer, person=person)
             conversation.answer(
                 _now(),
                 message=message,
@@ -189,7 +197,15 @@ class History:
             return self._reports[-1]
         return self._dice.choice(self._reports)
 
-    async def _call(self, kind: str, cause: str, request: dict[str, object], said: str, noun: str = "message") -> str:
+    async def _call(
+        self,
+        kind: str,
+        cause: str,
+        request: dict[str, object],
+        said: str,
+        noun: str = "message",
+        person: str | None = None,
+    ) -> str:
         call = ModelCall.request(
             new_id(),
             _now(),
@@ -200,9 +216,9 @@ class History:
             cause_id=cause,
             request=request,
         )
-        line = _Line(self, call)
+        line = _Line(self, call, person)
         await line.commit()
-        call.complete(_now(), response=said, finish_reason="stop", usage=USAGE, first_token_ms=1.2, duration_ms=3.4)
+        call.complete(_now(), response=said, finish_reason="stop", usage=TOKENS, first_token_ms=1.2, duration_ms=3.4)
         await line.commit()
         return call.id
 
@@ -234,16 +250,18 @@ class History:
 class _Line:
     """The commits of one aggregate."""
 
-    def __init__(self, history: History, aggregate: Aggregate) -> None:
+    def __init__(self, history: History, aggregate: Aggregate, person: str | None = None) -> None:
         self._history = history
         self._aggregate = aggregate
+        self._person = person
 
     async def commit(self, command: str | None = None) -> None:
         """Commit what is pending; a command has its outcome on record too."""
         history, aggregate = self._history, self._aggregate
-        metadata = Metadata(new_id(), history.tenant, new_id(), actor="bench")
+        metadata = Metadata(new_id(), history.tenant, new_id(), actor="bench", person=self._person)
+        cipher = await history.keys.of(history.tenant, self._person) if history.keys and self._person else None
         subject = Subject(history.tenant, aggregate.TOPIC, aggregate.id)
-        position = await history.publisher.append(subject, aggregate.pending(), metadata)
+        position = await history.publisher.append(subject, aggregate.pending(), metadata, cipher)
         if command:
             await history.publisher.put(_outcome(command, metadata, position, aggregate))
         await asyncio.sleep(0)  # so that the stories are told side by side

@@ -12,9 +12,11 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from psycopg.sql import SQL, Identifier
 from rich.progress import Progress
 
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import CONSUMERS
 from adapters.postgres import tables
+from adapters.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from ops.bench.history import COMMITS_PER_STORY, History
 from ops.bench.measure import Aim, Measure, in_turns
@@ -37,7 +39,9 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
     """Of the log as it is now."""
-    log = JetStreamLog(stack.client.connection)
+    log = JetStreamLog(
+        stack.client.connection, JetStreamKeys(stack.client.connection, AesVault(stack.settings.secret()))
+    )
     last = await caught_up(stack)
     events = sum(
         [
@@ -89,7 +93,8 @@ async def write_past(stack: Stack, commits: int, bars: Progress) -> None:
     stories = max(1, commits // COMMITS_PER_STORY)
     bar = bars.add_task("past", total=stories)
     last = await JetStreamLog(nc).last(EVENTS)
-    await History(stack.settings.tenant, nc, last).write(stories, lambda: bars.advance(bar))
+    keys = JetStreamKeys(nc, AesVault(stack.settings.secret()))
+    await History(stack.settings.tenant, nc, last, keys).write(stories, lambda: bars.advance(bar))
 
 
 async def _count(stack: Stack, stream: str, last: int) -> None:

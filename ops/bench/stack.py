@@ -28,6 +28,7 @@ class Sizes:
     questions: int = 200
     seconds: float = 30.0
     commits: int = 40_000
+    calls: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Wait, app, connected, run
 from ops.client import Client, Outcome
 from ops.settings import Settings
-from ops.terminal import emit, say
+from ops.terminal import emit, one_line, say
 
 Letter = dict[str, Any]
 
@@ -148,7 +148,7 @@ async def letters(settings: Settings, statuses: list[str], tenant: str | None) -
             await cursor.execute(query, {"statuses": statuses, "tenant": tenant})
             return await cursor.fetchall()
     except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {' '.join(str(error).split())}") from error
+        raise Failed(f"PostgreSQL: {one_line(error)}") from error
 
 
 def chosen(found: list[Letter], ids: list[str]) -> list[Letter]:

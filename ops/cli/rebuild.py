@@ -13,7 +13,7 @@ import typer
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, run
 from ops.settings import Settings
-from ops.terminal import emit, say
+from ops.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
     from adapters.postgres.compare import Comparison
@@ -75,7 +75,7 @@ def failing() -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as error:
         raise Failed("Somebody has been reading these tables all the time; run it again, and it goes on.") from error
     except psycopg.OperationalError as error:
-        raise Failed(f"PostgreSQL: {' '.join(str(error).split())}. Run it again, and it goes on.") from error
+        raise Failed(f"PostgreSQL: {one_line(error)}. Run it again, and it goes on.") from error
 
 
 def tell(what: str, names: list[str], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import uvloop
 
 from ops import supervisor, telemetry, terminal
 from ops.cli.frame import Home, Json, app, run, until_told
-from ops.roles import ROLES
+from ops.roles import EXPORT, ROLES
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -52,13 +52,13 @@ def down(home: Home = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
 def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join(ROLES)}, or all.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Run one worker until it is told to stop. Start as many as you like, on any machine."""
-    if role not in (*ROLES, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}, all.", param_hint="--role")
+    if role not in (*ROLES, EXPORT, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join((*ROLES, EXPORT))}, all.", param_hint="--role")
     settings = Settings.load(home=home, log_format="json" if as_json else None).located()
     telemetry.configure(settings)
     from ops.worker import run as run_role

@@ -17,7 +17,7 @@ from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
 from ops.client import Frame, Outcome, Rejected
 from ops.settings import Settings
-from ops.terminal import emit, say
+from ops.terminal import emit, one_line, say
 
 
 @app.command(
@@ -196,7 +196,7 @@ async def read_tables(url: str, query: str) -> tuple[list[str], list[tuple[Any, 
             names = [column.name for column in cursor.description or []]
             return names, await cursor.fetchall() if names else []
     except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {' '.join(str(error).split())}") from error
+        raise Failed(f"PostgreSQL: {one_line(error)}") from error
 
 
 @app.command(

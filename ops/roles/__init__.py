@@ -2,5 +2,15 @@
 
 from __future__ import annotations
 
-ROLES = ("embed", "project", "commands", "ingest", "answer")
+from ops.settings import Settings
+
+ROLES = ("embed", "project", "commands", "ingest", "answer", "view")
 """The roles, those first that take long to start."""
+
+EXPORT = "export"
+"""The role that is there only where there is somewhere to send traces to."""
+
+
+def wanted(settings: Settings) -> tuple[str, ...]:
+    """The roles that these settings have work for."""
+    return (*ROLES, EXPORT) if settings.otlp_endpoint else ROLES

@@ -1,4 +1,4 @@
-"""Answers messages."""
+"""Answers messages, and makes recorded model calls again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from adapters.jetstream.stops import NatsStops
 from adapters.openai_compatible import Patience
 from domain.provider import Provider
 from handlers.answer import Answer
+from handlers.replay import ReplayCall
 from handlers.retrieve import Retrieve
 from ops.house import House
 
 ANSWERS_AT_ONCE = 64
+REPLAYS_AT_ONCE = 8
 """By one worker; more workers, more at once."""
 
 
@@ -31,4 +33,10 @@ async def begin(house: House) -> None:
     await stops.start()
     retrieve = Retrieve(house.repository, house.calls, await house.embedding_models(), await house.index())
     answer = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
-    subscribe_reaction(house.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=house.repository)
+    subscribe_reaction(
+        house.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=house.repository, keys=house.keys
+    )
+    replay = ReplayCall(house.repository, house.calls, models)
+    subscribe_reaction(
+        house.broker, "replay", replay, workers=REPLAYS_AT_ONCE, repository=house.repository, keys=house.keys
+    )

@@ -11,24 +11,36 @@ import structlog
 
 from adapters.jetstream.consumer import done
 from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.reactions import subscribe_reaction
+from adapters.jetstream.scrub import JetStreamScrub
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
+from adapters.postgres.scrub import PostgresScrub
 from adapters.postgres.waits import only_one, overdue
+from handlers.erase import Erase
 from handlers.ports import Unavailable
 from handlers.sweep import DEADLINE_S, PERIOD_S, Sweep
+from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.house import House
+from ops.projection import configure
 
 log = structlog.get_logger(__name__)
 
 
 async def begin(house: House) -> Awaitable[object]:
+    configure(house.settings)
     url = house.settings.postgres_url
     try:
         await tables.set_up(url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-    projector = Projector(url, JetStreamLog(house.nc), house.blobs)
+    projector = Projector(url, JetStreamLog(house.nc, house.keys), house.blobs)
     sweep = Sweep(house.repository, partial(overdue, url, DEADLINE_S), partial(done, house.nc))
+    embedded = EmbeddedNats(house.settings.home).server_name == house.nc._server_info.get("server_name")
+    nats = JetStreamScrub(house.nc, house.repository, ours=embedded)
+    postgres = PostgresScrub(url, EmbeddedPostgres(house.settings.home).data)
+    erase = Erase(house.keys, nats.dead_letters, nats.commands, postgres)
+    subscribe_reaction(house.broker, "erase", erase, workers=1, repository=house.repository, keys=house.keys)
     return asyncio.gather(projector.run(), _keep_sweeping(url, sweep))
 
 

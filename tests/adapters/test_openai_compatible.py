@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 from openai import AsyncOpenAI
 
@@ -36,7 +37,8 @@ from tests.chat_servers import (
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
 PATIENCE = Patience(connect=2, first_token=0.4, between_tokens=0.3, total=5, pause=0.01, longest_pause=0.5)
-GOOD = [Delta("Fine."), Delta(finish_reason="stop", usage=ChatUsage(7, 2))]
+COUNTED = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+GOOD = [Delta("Fine."), Delta(finish_reason="stop", usage=ChatUsage(7, 2, raw=COUNTED))]
 
 
 def request(model: str = "tiny", **parameters: Any) -> ChatRequest:
@@ -95,10 +97,15 @@ async def test_streams_what_the_openai_client_streams(serving_url: str, serving_
     assert "".join(delta.text for delta in deltas) == expected.choices[0].message.content
     assert len(deltas) > 4
     assert expected.usage is not None
-    assert deltas[-1] == Delta(
-        finish_reason=expected.choices[0].finish_reason,
-        usage=ChatUsage(expected.usage.prompt_tokens, expected.usage.completion_tokens),
+    last = deltas[-1]
+    assert last.usage is not None
+    assert (last.finish_reason, last.model) == (expected.choices[0].finish_reason, expected.model)
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (
+        expected.usage.prompt_tokens,
+        expected.usage.completion_tokens,
     )
+    assert last.usage.raw["total_tokens"] == expected.usage.total_tokens
+    assert last.response_id
 
 
 async def test_a_real_servers_refusal_of_an_unknown_model_is_told(serving_url: str) -> None:
@@ -152,6 +159,20 @@ async def test_parameters_cannot_change_what_is_not_theirs(name: str) -> None:
         assert not server.requests
     assert (arrived, error.code) == ("", "bad_request")
     assert name in error.reason
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://user:secret@models.example.com/v1?key=secret", "models.example.com:443"),
+        ("http://127.0.0.1:8000/v1", "127.0.0.1:8000"),
+        ("http://[::1]/v1", "[::1]:80"),
+    ],
+)
+async def test_says_where_its_server_is(url: str, server: str) -> None:
+    model = OpenAICompatible(url)
+    await model.close()
+    assert model.server == server
 
 
 # --- what a server refuses -----------------------------------------------------------------------------------
@@ -375,7 +396,6 @@ async def test_errors_inside_a_stream() -> None:
         '{"choices": "many"}',
         '{"choices": [7]}',
         '{"choices": [{"delta": {"content": 7}}]}',
-        '{"choices": [], "usage": {"prompt_tokens": "x"}}',
         "[" * 100_000,
     ],
 )
@@ -387,6 +407,26 @@ async def test_chunks_of_an_unknown_shape(chunk: str) -> None:
 
     async with model_of(odd) as (model, _):
         assert (await failure(model))[1].code == "server_error"
+
+
+@pytest.mark.parametrize("field", ["usage", "id", "model", "finish_reason"])
+@pytest.mark.parametrize("odd", ["x", 7, -1, 1.5, True, [], [1], {}, {"a": {"b": []}}, None, "\ud800", "x" * 100_000])
+async def test_an_answer_survives_whatever_is_said_about_it(field: str, odd: object) -> None:
+    async def babbles(exchange: Exchange) -> None:
+        await exchange.begin()
+        about = {} if field == "finish_reason" else {field: odd}
+        finish = odd if field == "finish_reason" and odd else "stop"
+        await exchange.event({"choices": [{"delta": {"content": "Fine \ud800."}}], **about})
+        await exchange.event({"choices": [{"delta": {}, "finish_reason": finish}], **about})
+        await exchange.event({"choices": [], "usage": {"prompt_tokens": odd, "completion_tokens": odd}, **about})
+        await exchange.end()
+
+    async with model_of(babbles) as (model, _):
+        *texts, last = await answer(model)
+    assert "".join(delta.text for delta in texts) == "Fine ?."
+    assert isinstance(last.finish_reason, str)
+    assert orjson.dumps(last)
+    assert len(orjson.dumps(last)) < 1000
 
 
 async def test_an_address_that_is_a_web_page_or_does_not_stream() -> None:

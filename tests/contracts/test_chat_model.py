@@ -52,6 +52,13 @@ async def test_answers_in_pieces_of_which_the_last_says_how_it_ended(subject: Su
     assert 3 < last.usage.completion_tokens <= 24
 
 
+async def test_says_where_it_is(subject: Subject, request: pytest.FixtureRequest) -> None:
+    if isinstance(subject.chat, Extractive):
+        assert subject.chat.server == ""
+    else:
+        assert f"//{subject.chat.server}/" in request.getfixturevalue("serving_url")
+
+
 async def test_stops_at_the_most_tokens_that_it_may_give(subject: Subject) -> None:
     deltas = await subject.answer(subject.request(max_tokens=4))
     assert deltas[-1].finish_reason == "length"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.conversation import HISTORY, STALLS, Citation, Conversation, Cut, Usage
-from tests.domain.scenario import NOW, given, made
+from domain.conversation import COPIED, HISTORY, STALLS, Citation, Conversation, Cut, Usage
+from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
 FIRST, SECOND = new_id(), new_id()
@@ -196,8 +196,9 @@ def test_the_history_is_what_was_answered_before_newest_first() -> None:
         ask(it, message=id, query=f"Question {number}")
         if number != 1:
             it.stopped(NOW, message=id, answer=f"Answer {number}")
-    assert [message["query"] for message in it.history(ids[3])] == ["Question 2", "Question 0"]
-    assert it.history(ids[0]) == []
+    assert [message["query"] for message in it.history(ids[3]).values()] == ["Question 2", "Question 0"]
+    assert list(it.history(ids[3])) == [ids[2], ids[0]]
+    assert it.history(ids[0]) == {}
 
 
 def test_the_texts_of_old_messages_are_let_go() -> None:
@@ -257,3 +258,109 @@ def test_one_that_nobody_works_at_is_put_back_to_work_a_few_times() -> None:
 @pytest.mark.parametrize("ended", [(ask, answer), (ask, fail), (ask, stopped)])
 def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
     given(conversation(), *ended).when(stall).nothing()
+
+
+# --- forks ---------------------------------------------------------------------------------------------------
+
+
+def talked(turns: int, answer: str = "An answer") -> tuple[Conversation, list[str]]:
+    """A conversation of so many answered questions, and their ids."""
+    it = given(conversation()).aggregate
+    ids = [new_id() for _ in range(turns)]
+    for number, id in enumerate(ids):
+        ask(it, message=id, query=f"Question {number}")
+        it.stopped(NOW, message=id, answer=answer)
+    it.pending()
+    return it, ids
+
+
+def fork(source: Conversation, message: str, name: str | None = None) -> Conversation:
+    return Conversation.fork(SECOND, NOW, source=source, message=message, name=name)
+
+
+def test_a_fork_goes_on_after_a_message_with_what_went_before() -> None:
+    source, ids = talked(3)
+    source.rate(NOW, message=ids[0], rating="like", content="Right")
+    forked = fork(source, ids[1])
+    made(forked).then(Conversation.Started, Conversation.Forked).whole(
+        conversation=source.id,
+        message=ids[1],
+        messages=[
+            {
+                "message": id,
+                "configuration": 1,
+                "query": f"Question {number}",
+                "inputs": {"tone": "calm"},
+                "answer": "An answer",
+            }
+            for number, id in enumerate(ids[:2])
+        ],
+    )
+    assert (forked.app, forked.user, forked.name) == (APP, "ada", source.name)
+    assert forked.messages[ids[0]]["rating"] is None
+    ask(forked, message=SECOND)
+    assert list(forked.history(SECOND)) == [ids[1], ids[0]]
+    assert len(source.messages) == 3
+
+
+def test_a_fork_may_have_a_name_and_be_forked() -> None:
+    source, ids = talked(2)
+    again = fork(fork(source, ids[1], "What if"), ids[0])
+    assert (again.name, list(again.messages)) == ("What if", ids[:1])
+
+
+def test_what_a_fork_took_over_takes_nothing_more() -> None:
+    source, (message,) = talked(1)
+    scenario = given(fork(source, message))
+    assert scenario.aggregate.ended(message)
+    scenario.when(lambda it: it.rate(NOW, message=message, rating="like", content="")).rejects(
+        "not_answered", "message"
+    )
+    scenario.when(lambda it: it.retry(NOW, message=message)).rejects("not_failed", "message")
+    scenario.when(lambda it: it.stop(NOW, message=message)).rejects("already_ended", "message")
+
+
+@pytest.mark.parametrize("before", [(ask,), (ask, answering), (ask, fail)])
+def test_only_an_answered_message_can_be_forked_after(before: tuple[Decision, ...]) -> None:
+    given(conversation(), *before).when(lambda it: fork(it, FIRST)).rejects("not_answered", "message")
+
+
+def test_a_message_that_was_stopped_before_it_said_anything_cannot_be_forked_after() -> None:
+    source, (message,) = talked(1, answer="")
+    given(source).when(lambda it: fork(it, message)).rejects("not_answered", "message")
+
+
+def test_a_message_that_there_is_not_cannot_be_forked_after() -> None:
+    given(conversation()).when(lambda it: fork(it, FIRST)).rejects("not_found", "message")
+
+
+def test_a_message_whose_words_are_gone_cannot_be_forked_after() -> None:
+    source, ids = talked(HISTORY + 1)
+    given(source).when(lambda it: fork(it, ids[0])).rejects("too_old", "message")
+    assert list(fork(source, ids[-1]).messages) == ids[1:]
+
+
+def test_a_fork_takes_over_what_fits() -> None:
+    source, ids = talked(3, answer="x" * (COPIED // 2 - 100))
+    assert list(fork(source, ids[2]).messages) == ids[1:]
+    source, ids = talked(1, answer="x" * COPIED)
+    given(source).when(lambda it: fork(it, ids[0])).rejects("too_large", "message")
+
+
+def test_a_fork_whose_history_was_erased_goes_on_without_it() -> None:
+    source, (message,) = talked(1)
+    started, forked = fork(source, message).pending()
+    blank = Conversation.Forked(**vars(forked) | {"messages": []})
+    it = refold(Conversation, [started, blank])
+    it.record(
+        Conversation.Asked,
+        NOW,
+        message=SECOND,
+        app=APP,
+        parent=message,
+        configuration=1,
+        query="?",
+        inputs={},
+        user="ada",
+    )
+    assert it.history(SECOND) == {}

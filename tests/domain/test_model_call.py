@@ -5,12 +5,22 @@ from collections.abc import Callable
 import pytest
 
 from domain.aggregate import new_id
-from domain.conversation import Usage
-from domain.model_call import ModelCall
+from domain.model_call import ModelCall, Source, TokenUsage
 from tests.domain.scenario import NOW, given, made
 
 MESSAGE = new_id()
-USAGE = Usage(prompt_tokens=20, completion_tokens=5, estimated=False)
+USAGE = TokenUsage(
+    prompt_tokens=20,
+    completion_tokens=5,
+    estimated=False,
+    cached_tokens=16,
+    cache_write_tokens=None,
+    reasoning_tokens=None,
+    raw={"prompt_tokens": 20, "completion_tokens": 5, "cached": 16},
+)
+SOURCES: list[Source] = [
+    {"message": 0, "start": 0, "end": 4, "from": "query", "conversation": new_id(), "message_id": MESSAGE}
+]
 REQUEST = {"messages": [{"role": "user", "content": "Why?"}], "parameters": {"temperature": 0}}
 
 
@@ -23,12 +33,26 @@ def call() -> ModelCall:
         model="small",
         cause_noun="message",
         cause_id=MESSAGE,
+        attempt=2,
+        server="lab.example.com:443",
         request=REQUEST,
+        sources=SOURCES,
     )
 
 
+ANSWER = {
+    "response": "Because.",
+    "response_id": "cmpl-1",
+    "response_model": "small-2026",
+    "finish_reason": "stop",
+    "usage": USAGE,
+    "first_token_ms": 12.5,
+    "duration_ms": 80.0,
+}
+
+
 def complete(call: ModelCall) -> None:
-    call.complete(NOW, response="Because.", finish_reason="stop", usage=USAGE, first_token_ms=12.5, duration_ms=80.0)
+    call.complete(NOW, **ANSWER)  # type: ignore[arg-type]
 
 
 def fail(call: ModelCall) -> None:
@@ -41,7 +65,15 @@ def cancel(call: ModelCall) -> None:
 
 def test_is_on_record_before_it_is_sent() -> None:
     made(call()).then(ModelCall.Requested).whole(
-        kind="chat", provider="lab", model="small", cause_noun="message", cause_id=MESSAGE, request=REQUEST
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="message",
+        cause_id=MESSAGE,
+        attempt=2,
+        server="lab.example.com:443",
+        request=REQUEST,
+        sources=SOURCES,
     )
     assert call().status == "requested"
 
@@ -49,9 +81,7 @@ def test_is_on_record_before_it_is_sent() -> None:
 def test_completes() -> None:
     scenario = given(call()).once(complete, ModelCall.Completed)
     assert scenario.aggregate.status == "completed"
-    given(call()).when(complete).whole(
-        response="Because.", finish_reason="stop", usage=USAGE, first_token_ms=12.5, duration_ms=80.0
-    )
+    given(call()).when(complete).whole(**ANSWER)
 
 
 def test_fails() -> None:

@@ -16,13 +16,18 @@ import orjson
 from adapters.jetstream.codec import encode_commit, event_types
 from domain.aggregate import Aggregate, uuid7
 from domain.app import App, Model, Retrieval, Variable
+from domain.budget import Budget
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document, segment_id
+from domain.end_user import EndUser, person_id
 from domain.log import Metadata
-from domain.model_call import ModelCall
+from domain.model_call import ModelCall, Source, TokenUsage
 from domain.provider import Provider
+from domain.replay import Replay
+from domain.retrieval import Candidate
+from domain.retrieval import Retrieval as Made
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"
@@ -32,7 +37,8 @@ _START = datetime(2026, 5, 4, 8, 0, 0, 123456, tzinfo=UTC)
 
 def main() -> None:
     known = sums()
-    lacking = sorted(set(event_types()) - set(known))
+    newest = {name for name, event in event_types().items() if name == event.TOPIC}
+    lacking = sorted(newest - set(known))
     stored = {event["type"]: event for event in examples()}
     if unexampled := [name for name in lacking if name not in stored]:
         raise SystemExit(f"Nothing below yields {', '.join(unexampled)}: give an example in {Path(__file__).name}.")
@@ -56,7 +62,16 @@ def sums() -> dict[str, str]:
 
 def examples() -> Iterator[dict[str, Any]]:
     """An event of every type in its stored form, from a morning at a lock."""
-    for noun in (*_documents(), *_answers(), *_calls(), *_providers(), *_letters()):
+    for noun in (
+        *_documents(),
+        *_answers(),
+        *_calls(),
+        *_providers(),
+        *_letters(),
+        *_replays(),
+        *_budgets(),
+        *_people(),
+    ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
 
@@ -151,10 +166,11 @@ def _answers() -> Iterator[Aggregate]:
     talk.stop(_at(20), message=_id(6))
     talk.stopped(_at(21), message=_id(6), answer="六")
     talk.rate(_at(22), message=_id(4), rating="like", content="Just right")
+    fork = Conversation.fork(_id(10), _at(22.5), source=talk, message=_id(4), name="What if it were Sunday?")
     talk.rename(_at(23), name="Opening times")
     talk.delete(_at(24))
     app.delete(_at(25))
-    yield from (app, talk)
+    yield from (app, talk, fork)
 
 
 def _calls() -> Iterator[Aggregate]:
@@ -167,27 +183,125 @@ def _calls() -> Iterator[Aggregate]:
             model="small-8b",
             cause_noun="message",
             cause_id=_id(4),
+            attempt=1,
+            server="models.example.com:443",
             request={
                 "messages": [
-                    {"role": "system", "content": "You help skippers on the Ludwig canal. Be brief."},
+                    {"role": "system", "content": f"You help skippers on the Ludwig canal. Be brief.\n\n{_PASSAGE}"},
+                    {"role": "user", "content": "Who keeps the lock?"},
+                    {"role": "assistant", "content": "Ada does."},
                     {"role": "user", "content": "When does the lock open?"},
                 ],
-                "parameters": {"temperature": 0.2, "max_tokens": 512},
+                "max_tokens": 512,
+                "parameters": {"temperature": 0.2},
             },
+            sources=_sources(),
         )
         for number in range(3)
     )
     answered.complete(
         _at(18),
         response="It opens at six in the morning [1].",
+        response_id="chatcmpl-7QyqpwdfhqwajicIEznoc6Q47XAyW",
+        response_model="small-8b-2026-03",
         finish_reason="stop",
-        usage=Usage(prompt_tokens=412, completion_tokens=11, estimated=False),
+        usage=TokenUsage(
+            prompt_tokens=412,
+            completion_tokens=11,
+            estimated=False,
+            cached_tokens=256,
+            cache_write_tokens=None,
+            reasoning_tokens=0,
+            raw={
+                "prompt_tokens": 412,
+                "completion_tokens": 11,
+                "total_tokens": 423,
+                "prompt_tokens_details": {"cached_tokens": 256},
+                "completion_tokens_details": {"reasoning_tokens": 0},
+            },
+        ),
         first_token_ms=180.2,
         duration_ms=790.9,
     )
     broken.fail(_at(19), code="broken_off", reason="lab broke off its answer.", response="It op", duration_ms=60_002.0)
     stopped.cancel(_at(21), response="六", duration_ms=95.5)
-    yield from (answered, broken, stopped)
+    yield from (answered, broken, stopped, _retrieval())
+
+
+_PASSAGE = "[1] Öffnungszeiten 2026.pdf, page 3, Summer > Weekdays\nOn weekdays the lock opens at six."
+
+
+def _sources() -> list[Source]:
+    configured: dict[str, Any] = {"app": _id(3), "configuration": 1}
+    found: dict[str, Any] = {"segment": segment_id(_id(2), _SEGMENTS, 17), "document": _id(2), "dataset": _id(1)}
+    return [
+        {"message": 0, "start": 0, "end": 25, "from": "instructions", **configured},
+        {"message": 0, "start": 25, "end": 37, "from": "input", "name": "canal"},
+        {"message": 0, "start": 37, "end": 48, "from": "instructions", **configured},
+        {"message": 0, "start": 50, "end": 50 + len(_PASSAGE), "from": "segment", **found, "rank": 1, "score": 0.0325},
+        {"message": 1, "start": 0, "end": 19, "from": "history", "message_id": _id(11)},
+        {"message": 2, "start": 0, "end": 9, "from": "history", "message_id": _id(11)},
+        {"message": 3, "start": 0, "end": 24, "from": "query", "conversation": _id(4), "message_id": _id(4)},
+    ]
+
+
+def _retrieval() -> Aggregate:
+    kept = Candidate(
+        segment=segment_id(_id(2), _SEGMENTS, 17),
+        dataset=_id(1),
+        document=_id(2),
+        position=17,
+        page=3,
+        heading="Summer > Weekdays",
+        score=0.0325,
+        semantic_rank=1,
+        full_text_rank=2,
+        rank=1,
+        dropped=None,
+    )
+    others: list[Candidate] = [
+        {**kept, "segment": segment_id(_id(2), _SEGMENTS, 18 + number), "rank": None, "dropped": why}
+        for number, why in enumerate(("deleted", "below_threshold", "beyond_top_k"))
+    ]
+    return Made.make(
+        _id(12),
+        _at(17.5),
+        query="When does the lock open?",
+        mode="hybrid",
+        datasets=[_id(1)],
+        top_k=4,
+        score_threshold=0.25,
+        cause_noun="message",
+        cause_id=_id(4),
+        attempt=1,
+        hits=[kept, *others],
+        duration_ms=11.8,
+    )
+
+
+def _replays() -> Iterator[Aggregate]:
+    asked: dict[str, Any] = {"call": _id(7), "max_tokens": 512, "parameters": {"temperature": 0}}
+    other, same = (
+        Replay.request(
+            _id(13 + number), _at(33), provider="lab", model=model, app=app, configuration=configuration, **asked
+        )
+        for number, (model, app, configuration) in enumerate((("large-70b", _id(3), 2), ("small-8b", None, None)))
+    )
+    other.complete(_at(34), model_call=_id(15))
+    same.fail(_at(35), code="timeout", reason="lab sent nothing for 60 s.", model_call=_id(16))
+    same.retry(_at(36))
+    yield from (other, same)
+
+
+def _people() -> Iterator[Aggregate]:
+    yield EndUser.erase(person_id("skipper-7"), _at(40), known=True)
+
+
+def _budgets() -> Iterator[Aggregate]:
+    budget = Budget.set("lab-in-all", _at(37), scope="tenant", subject="", amount_usd=250.0)
+    budget.change(_at(38), scope="model", subject="small-8b", amount_usd=100.5)
+    budget.remove(_at(39))
+    yield budget
 
 
 def _providers() -> Iterator[Aggregate]:

@@ -9,25 +9,45 @@ import orjson
 from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
 from domain.app import App
+from domain.budget import Budget
 from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document
+from domain.end_user import EndUser
 from domain.log import Subject
+from domain.model_call import ModelCall, Source
 from domain.provider import Provider
+from domain.replay import Replay
+from domain.retrieval import Retrieval
 from handlers.bury import Bury, Death
 from handlers.dispatch import Delivery, Dispatch
+from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes, Position
 from handlers.repository import Repository
 
 NOUNS: dict[str, type[Aggregate]] = {
-    noun.TOPIC: noun for noun in (App, Conversation, Dataset, DeadLetter, Document, Provider)
+    noun.TOPIC: noun
+    for noun in (
+        App,
+        Budget,
+        Conversation,
+        Dataset,
+        DeadLetter,
+        Document,
+        EndUser,
+        ModelCall,
+        Provider,
+        Replay,
+        Retrieval,
+    )
 }
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
@@ -39,12 +59,14 @@ class Desk:
     ) -> None:
         self.nc = nc
         self.tenant = tenant
-        self.store = JetStreamEventStore(nc)
+        self.vault = AesVault(bytes(32))
+        self.keys = JetStreamKeys(nc, self.vault)
+        self.store = JetStreamEventStore(nc, self.keys)
         self.outcomes = outcomes or JetStreamOutcomes(nc)
         self.blobs = blobs or JetStreamBlobs(nc)
-        self.vault = AesVault(bytes(32))
-        self.repository = Repository(self.store, JetStreamSnapshots(nc))
-        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS)
+        self.repository = Repository(self.store, JetStreamSnapshots(nc, self.keys))
+        self.keys.on_erased = self.repository.forget
+        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS, self.keys)
 
     async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
         """Dispatch a command: its fields, or a payload as it stands."""
@@ -101,6 +123,25 @@ class Desk:
         death = Death(**known | died | fields)
         await Bury(self.repository)(Metadata(message, self.tenant, message), death)
         return letter_id(consumer, self.tenant, message)
+
+    async def called(
+        self,
+        kind: str = "chat",
+        *,
+        request: dict[str, Any] | None = None,
+        sources: list[Source] | None = None,
+        provider: str = "builtin",
+        model: str = "extractive",
+        cause: Cause | None = None,
+    ) -> str:
+        """The id of a model call that is on record."""
+        cause = cause or Cause(Metadata(new_id(), self.tenant, new_id()), "message", new_id(), 1)
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+        known = {"messages": messages, "max_tokens": 64, "parameters": {"temperature": 0.2}}
+        request = known if request is None else request
+        return await ModelCalls(self.repository).request(
+            cause, kind, kind=kind, provider=provider, model=model, request=request, sources=sources
+        )
 
     async def answered(self, conversation: str, message: str) -> None:
         await self.change(

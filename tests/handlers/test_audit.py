@@ -9,10 +9,11 @@ import pytest
 
 from domain.aggregate import Aggregate, new_id
 from domain.app import App
-from domain.conversation import Conversation, Usage
+from domain.conversation import Conversation
 from domain.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict, commit_id
-from domain.model_call import ModelCall
+from domain.model_call import ModelCall, TokenUsage
+from domain.replay import Replay
 from handlers.audit import FIRST, Audit, Check
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -220,11 +221,47 @@ def test_a_call_is_an_orphan_when_what_it_was_made_for_is_over(past: Past, conve
     past.step(conversation)
     [(subject, _)] = past.audited().orphans()
     assert subject.id == call.id
-    usage = Usage(prompt_tokens=1, completion_tokens=1, estimated=False)
+    usage = TokenUsage(
+        prompt_tokens=1,
+        completion_tokens=1,
+        estimated=True,
+        cached_tokens=None,
+        cache_write_tokens=None,
+        reasoning_tokens=None,
+        raw={},
+    )
     call.complete(NOW, response="", finish_reason=None, usage=usage, first_token_ms=None, duration_ms=1.0)
     past.step(call)
     assert past.audited().orphans() == []
     assert past.audited().requested == 1
+
+
+def test_a_replay_waits_until_it_has_ended(past: Past) -> None:
+    asked: dict[str, Any] = {"call": new_id(), "max_tokens": 1, "parameters": {}, "app": None, "configuration": None}
+    replay = Replay.request(new_id(), NOW, provider="p", model="m", **asked)
+    past.command("replay.request", replay)
+    call = ModelCall.request(
+        new_id(), NOW, kind="chat", provider="p", model="m", cause_noun="replay", cause_id=replay.id, request={}
+    )
+    past.step(call)
+    assert past.audited().waits["replay", TENANT, replay.id].opened == 3
+    assert past.audited().orphans() == []
+    replay.fail(NOW, code="timeout", reason="Too long.")
+    past.step(replay)
+    assert past.audited().waits == {}
+    assert [subject.id for subject, _ in past.audited().orphans()] == [call.id]
+    replay.retry(NOW)
+    past.step(replay)
+    assert past.audited().waits["replay", TENANT, replay.id].opened == 6
+
+
+def test_a_fork_waits_for_nothing(past: Past, conversation: Conversation) -> None:
+    conversation.stopped(NOW, message="m", answer="Lo")
+    past.step(conversation)
+    fork = Conversation.fork(new_id(), NOW, source=conversation, message="m", name=None)
+    past.command("conversation.fork", fork)
+    assert past.audited().waits == {}
+    assert faults(past.audited()) == {}
 
 
 def test_of_many_faults_the_first_are_kept_and_all_are_counted() -> None:

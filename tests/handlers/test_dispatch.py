@@ -315,6 +315,8 @@ class Anything:
         ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
         await desk.answered(ids["conversation"], ids["message"])
         ids["dead_letter"] = await desk.bury("commands", new_id())
+        ids["call"] = await desk.called()
+        await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
 
     def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
         ids = self.ids
@@ -364,6 +366,25 @@ class Anything:
             "conversation.delete": {"conversation": st.just(ids["conversation"])},
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
             "provider.remove": {"provider": st.just("lab")},
+            "conversation.fork": {
+                "conversation": st.just(ids["conversation"]),
+                "message": st.just(ids["message"]),
+                "name": text,
+            },
+            "replay.request": {
+                "call": st.just(ids["call"]),
+                "model": st.just({"provider": "lab", "name": "m"}) | st.none(),
+                "parameters": st.dictionaries(text, st.integers() | text, max_size=2) | st.none(),
+                "configuration": st.integers(1, 2) | st.none(),
+            },
+            "budget.set": {
+                "name": st.just("month"),
+                "scope": st.sampled_from(["tenant", "model", "user"]),
+                "subject": st.just("") | text,
+                "amount_usd": st.integers(1, 100),
+            },
+            "budget.remove": {"budget": st.just("month")},
+            "end_user.erase": {"user": text},
         }
         return st.fixed_dictionaries(fields[name])
 
@@ -382,7 +403,7 @@ class Anything:
 NEVER = {"document.retry", "message.retry", "message.stop"}
 """What the state of things there does not allow."""
 
-DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove"}
+DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove", "budget.remove"}
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

@@ -19,6 +19,8 @@ from tests.handlers.desk import Desk
 class Echo:
     """A model that says one word and is done."""
 
+    server = ""
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         yield Delta("word", "stop")
 
@@ -33,7 +35,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(nc: Client, ten
     desk, id = Desk(nc, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     request = ChatRequest(model="m", messages=[], max_tokens=1, parameters={}, passages=[])
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, 1)
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, 1, [])
     speaking = asyncio.create_task(drain(chat))
     for _ in range(turns):
         await asyncio.sleep(0)

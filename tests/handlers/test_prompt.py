@@ -10,8 +10,22 @@ from hypothesis import strategies as st
 
 from domain.aggregate import Rejection
 from domain.conversation import Message
+from domain.model_call import Source
 from handlers.ports import ChatMessage, Hit
-from handlers.prompt import FROM_MEMORY, FROM_PASSAGES, MESSAGE_TOKENS, Prompt, build_prompt, cite, estimate, fill
+from handlers.prompt import (
+    FROM_MEMORY,
+    FROM_PASSAGES,
+    MESSAGE_TOKENS,
+    Origin,
+    Prompt,
+    build_prompt,
+    cite,
+    estimate,
+    fill,
+    reword,
+)
+
+ORIGIN = Origin(app="the-app", configuration=3, conversation="the-talk", message="the-question")
 
 
 def hit(id: str, content: str = "It opens at 4.2 bar.", page: int | None = None, heading: str | None = None) -> Hit:
@@ -33,6 +47,11 @@ def turn(query: str, answer: str) -> Message:
     )
 
 
+def earlier(*turns: Message) -> dict[str, Message]:
+    """The turns, newest first, as m1, m2, …"""
+    return {f"m{number}": turn for number, turn in enumerate(turns, 1)}
+
+
 def build(
     passages: list[Hit] | None = None,
     history: list[Message] | None = None,
@@ -46,8 +65,9 @@ def build(
         instructions=instructions,
         inputs={"tone": "kind", "name": "{{tone}}"},
         passages=passages or [],
-        history=history or [],
+        history=earlier(*history or []),
         query=query,
+        origin=ORIGIN,
         max_tokens=max_tokens,
         context_window=context_window,
         names={"doc": "manual.pdf"},
@@ -77,9 +97,14 @@ def test_instructions_passages_history_and_question_in_this_order() -> None:
 
 
 def test_variables_are_filled_once_and_unknown_ones_stay() -> None:
-    assert fill("Be {{tone}}, {{ name }}; {{other}} {tone}", {"tone": "kind", "name": "{{tone}}"}) == (
-        "Be kind, {{tone}}; {{other}} {tone}"
-    )
+    pieces = fill("Be {{tone}}, {{ name }}; {{other}} {tone}", {"tone": "kind", "name": "{{tone}}"})
+    assert pieces == [
+        ("Be ", None),
+        ("kind", "tone"),
+        (", ", None),
+        ("{{tone}}", "name"),
+        ("; {{other}} {tone}", None),
+    ]
     assert build(instructions="Be {{tone}}.").messages[0].content == "Be kind."
 
 
@@ -94,7 +119,14 @@ def test_a_passage_is_headed_by_its_place_in_one_line() -> None:
 
 def test_a_document_without_a_name_is_called_by_its_id() -> None:
     prompt = build_prompt(
-        instructions="", inputs={}, passages=[hit("a")], history=[], query="?", max_tokens=1, context_window=9999
+        instructions="",
+        inputs={},
+        passages=[hit("a")],
+        history={},
+        query="?",
+        origin=ORIGIN,
+        max_tokens=1,
+        context_window=9999,
     )
     assert "[1] doc\n" in prompt.messages[0].content
 
@@ -149,7 +181,7 @@ def test_the_window_always_holds(
     count: Callable[[str], int],
 ) -> None:
     hits = [hit(str(number), content) for number, content in found]
-    history = [turn(*each) for each in turns]
+    history = earlier(*(turn(*each) for each in turns))
     build = partial(
         build_prompt,
         instructions="Be exact.",
@@ -157,6 +189,7 @@ def test_the_window_always_holds(
         passages=hits,
         history=history,
         query=query,
+        origin=ORIGIN,
         max_tokens=max_tokens,
         context_window=context_window,
         count=count,
@@ -179,6 +212,117 @@ def test_the_window_always_holds(
     assert kept == turns[: len(kept)][::-1]
     assert prompt.cut["messages"] == len(turns) - len(kept)
     assert prompt.messages[-1] == ChatMessage("user", query)
+
+
+def covered(prompt: Prompt) -> list[tuple[Source, str]]:
+    """Every source with the text that it is of, after a look at whether they fit into their messages, one by one."""
+    found, ends = [], dict.fromkeys(range(len(prompt.messages)), 0)
+    for source in prompt.sources:
+        text = prompt.messages[source["message"]].content
+        assert ends[source["message"]] <= source["start"] < source["end"] <= len(text)
+        ends[source["message"]] = source["end"]
+        found.append((source, text[source["start"] : source["end"]]))
+    assert [source["message"] for source, _ in found] == sorted(source["message"] for source, _ in found)
+    return found
+
+
+def test_where_each_part_comes_from() -> None:
+    prompt = build(
+        [hit("a"), hit("long", "x" * 5000), hit("b", "It was installed in 2019.")],
+        [turn("What first?", "It opens.")],
+        instructions="  {{tone}} and {{name}}, {{ tone }} {{other}}.\n",
+    )
+    configured = {"from": "instructions", "app": "the-app", "configuration": 3}
+    said = {"from": "history", "message_id": "m1"}
+    of_document = {"from": "segment", "document": "doc", "dataset": "set", "score": 0.5}
+    assert [
+        ({name: value for name, value in source.items() if name not in ("message", "start", "end")}, text)
+        for source, text in covered(prompt)
+    ] == [
+        ({"from": "input", "name": "tone"}, "kind"),
+        (configured, " and "),
+        ({"from": "input", "name": "name"}, "{{tone}}"),
+        (configured, ", "),
+        ({"from": "input", "name": "tone"}, "kind"),
+        (configured, " {{other}}."),
+        ({**of_document, "segment": "a", "rank": 1}, "[1] manual.pdf\nIt opens at 4.2 bar."),
+        ({**of_document, "segment": "b", "rank": 3}, "[2] manual.pdf\nIt was installed in 2019."),
+        (said, "What first?"),
+        (said, "It opens."),
+        ({"from": "query", "conversation": "the-talk", "message_id": "the-question"}, "Well?"),
+    ]
+
+
+TEXT = st.text(alphabet=st.sampled_from(" \n\t\u3000aé水🙂{}[]1"), max_size=12)
+INSTRUCTIONS = st.lists(st.sampled_from(["{{tone}}", "{{ name }}", "{{other}}", " ", "\n", "Be", "水"]), max_size=8)
+
+
+@given(
+    INSTRUCTIONS.map("".join),
+    st.dictionaries(st.sampled_from(["tone", "name"]), TEXT),
+    st.lists(TEXT, max_size=4),
+    st.lists(st.tuples(TEXT, TEXT), max_size=3),
+    TEXT.filter(bool),
+    INSTRUCTIONS.map("".join),
+)
+def test_every_part_is_where_its_source_says(
+    instructions: str,
+    inputs: dict[str, str],
+    contents: list[str],
+    turns: list[tuple[str, str]],
+    query: str,
+    others: str,
+) -> None:
+    passages = [hit(str(number), content) for number, content in enumerate(contents)]
+    history = earlier(*(turn(*each) for each in turns))
+    prompt = build_prompt(
+        instructions=instructions,
+        inputs=inputs,
+        passages=passages,
+        history=history,
+        query=query,
+        origin=ORIGIN,
+        max_tokens=1,
+        context_window=1000,
+    )
+    used = {each.id: each for each in prompt.passages_used}
+    between = [list(message.content) for message in prompt.messages]
+    for source, text in covered(prompt):
+        between[source["message"]][source["start"] : source["end"]] = [""] * len(text)
+        match source["from"]:
+            case "segment":
+                assert used.pop(source["segment"]).content in text
+                assert passages[source["rank"] - 1].id == source["segment"]
+            case "history":
+                known = history[source["message_id"]]
+                assert text == known["query" if prompt.messages[source["message"]].role == "user" else "answer"]
+            case "query":
+                assert text == query
+            case "input":
+                assert text in inputs[source["name"]]
+            case "instructions":
+                assert text in instructions or text in (FROM_MEMORY, FROM_PASSAGES)
+    assert not used
+    assert {"".join(letters).strip("\n") for letters in between} == {""}
+
+    # Other instructions give what they would have given in the first place.
+    reworded = reword(prompt.messages, prompt.sources, others, inputs, ORIGIN.app, 4)
+    anew = build_prompt(
+        instructions=others,
+        inputs=inputs,
+        passages=prompt.passages_used,
+        history=history,
+        query=query,
+        origin=ORIGIN._replace(configuration=4),
+        max_tokens=1,
+        context_window=100_000,
+    )
+    ranks = {each.id: rank for rank, each in enumerate(passages, 1)}
+    for found in anew.sources:
+        if found["from"] == "segment":
+            found["rank"] = ranks[found["segment"]]
+    if not prompt.cut["messages"]:
+        assert reworded == (anew.messages, anew.sources)
 
 
 def test_the_estimate_covers_real_tokens() -> None:

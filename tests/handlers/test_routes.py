@@ -13,7 +13,9 @@ from nats.aio.client import Client
 from domain.aggregate import new_id
 from domain.conversation import Conversation
 from domain.document import Document
+from domain.model_call import Source
 from domain.provider import Provider
+from domain.replay import Replay
 from handlers.routes import ROUTES
 from tests.handlers.desk import Desk
 
@@ -29,7 +31,7 @@ def desk(nc: Client, tenant: str) -> Desk:
 @dataclass
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
-    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter."""
+    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter, `call` a model call."""
 
     app: str
     dataset: str
@@ -40,6 +42,7 @@ class World:
     asked: str
     silent: str
     letter: str
+    call: str
 
 
 @pytest.fixture
@@ -58,7 +61,13 @@ async def world(desk: Desk) -> World:
     fails = {"message": silent, "code": "timeout", "reason": "Silence.", "answer": ""}
     await desk.change("conversation", talk, lambda it: it.fail(now, **fails))
     letter = await desk.bury("commands", new_id())
-    return World(app, dataset, document, failed, talk, answered, asked, silent, letter)
+    call = await desk.called(sources=[instructed_by(app)])
+    await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+    return World(app, dataset, document, failed, talk, answered, asked, silent, letter, call)
+
+
+def instructed_by(app: str) -> Source:
+    return {"message": 0, "start": 0, "end": 9, "from": "instructions", "app": app, "configuration": 1}
 
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
@@ -113,6 +122,21 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["provider.changed.v1"],
     ),
     ("provider.remove", {"provider": "lab"}, "provider", ["provider.removed.v1"]),
+    (
+        "conversation.fork",
+        {"conversation": "{talk}", "message": "{answered}"},
+        "conversation",
+        ["conversation.started.v1", "conversation.forked.v1"],
+    ),
+    ("replay.request", {"call": "{call}", "model": LAB, "configuration": 1}, "replay", ["replay.requested.v1"]),
+    (
+        "budget.set",
+        {"name": "guide", "scope": "app", "subject": "{app}", "amount_usd": 9.5},
+        "budget",
+        ["budget.set.v1"],
+    ),
+    ("budget.set", {"name": "month", "scope": "tenant", "amount_usd": 9}, "budget", ["budget.changed.v1"]),
+    ("budget.remove", {"budget": "month"}, "budget", ["budget.removed.v1"]),
 ]
 
 
@@ -144,8 +168,10 @@ async def test_a_command_is_accepted_once(
 
     named = {"app", "dataset", "document", "conversation", "message", "provider", "dead_letter"} & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
-    if noun == "provider":
-        expected = {"provider": fields.get("name") or fields["provider"]}
+    if noun in ("provider", "budget"):
+        expected = {noun: fields.get("name") or fields[noun]}
+    elif name == "conversation.fork":
+        expected = {}
     assert outcome.ids == {name.partition(".")[0]: id, noun: id} | expected
 
     caused = commits[-1].metadata
@@ -175,6 +201,9 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("conversation.rename", {"conversation": "{talk}", "name": "x"}, "conversation"),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
     ("provider.remove", {"provider": "lab"}, "provider"),
+    ("conversation.fork", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
+    ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
+    ("budget.remove", {"budget": "month"}, "budget"),
 ]
 
 
@@ -203,8 +232,8 @@ async def test_what_was_deleted_cannot_be_named(
     desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
 ) -> None:
     last = field.split(".")[-1]
-    if last == "provider":
-        await desk.done("provider.remove", provider="lab")
+    if last in ("provider", "budget"):
+        await desk.done(f"{last}.remove", **{last: "lab" if last == "provider" else "month"})
     elif last == "document":
         await desk.done("document.delete", document=filled(fields["document"], world))
     else:
@@ -221,7 +250,8 @@ async def test_what_another_tenant_has_cannot_be_named(
     other = Desk(desk.nc, f"{desk.tenant}x")
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
-    assert named in {"app", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
+    known = {"app", "budget", "call", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
+    assert named in known
 
 
 async def test_a_letter_is_its_tenants(desk: Desk, world: World) -> None:
@@ -375,6 +405,57 @@ async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> 
     assert outcome.message
     assert "a-model, another-model" in outcome.message
     assert "HEADRACE_EMBEDDING_MODELS" in outcome.message
+
+
+async def test_a_replay_is_as_recorded_where_the_command_does_not_say_otherwise(desk: Desk, world: World) -> None:
+    [asked] = await desk.events("replay", await desk.done("replay.request", call=world.call))
+    assert isinstance(asked, Replay.Requested)
+    assert (asked.provider, asked.model, asked.max_tokens) == ("builtin", "extractive", 64)
+    assert (asked.parameters, asked.app, asked.configuration) == ({"temperature": 0.2}, None, None)
+    other = {"model": LAB, "parameters": {}, "max_tokens": 7, "configuration": 1}
+    [asked] = await desk.events("replay", await desk.done("replay.request", call=world.call, **other))
+    assert isinstance(asked, Replay.Requested)
+    assert (asked.provider, asked.model, asked.max_tokens) == ("lab", "small", 7)
+    assert (asked.parameters, asked.app, asked.configuration) == ({}, world.app, 1)
+
+
+async def test_what_cannot_be_replayed(desk: Desk, world: World) -> None:
+    embedding = await desk.called("embedding", request={"texts": 1, "tokens": 9})
+    erased = await desk.called(request={})
+    bare = await desk.called()
+    assert await desk.fails("replay.request", call=new_id()) == ("not_found", "call")
+    assert await desk.fails("replay.request", call=embedding) == ("not_a_chat", "call")
+    assert await desk.fails("replay.request", call=erased) == ("erased", "call")
+    assert await desk.fails("replay.request", call=bare, configuration=1) == ("unknown_prompt", "configuration")
+    assert await desk.fails("replay.request", call=world.call, configuration=2) == ("not_found", "configuration")
+
+
+async def test_a_fork_keeps_the_app_and_the_user(desk: Desk, world: World) -> None:
+    fields = {"conversation": world.talk, "message": world.answered}
+    fork = await desk.done("conversation.fork", name="What if", **fields)
+    started, forked = await desk.events("conversation", fork)
+    assert isinstance(started, Conversation.Started)
+    assert isinstance(forked, Conversation.Forked)
+    assert (started.app, started.user, started.name) == (world.app, "anonymous", "What if")
+    assert [(copied["query"], copied["answer"]) for copied in forked.messages] == [("When?", "At six.")]
+    asked = await desk.send("message.send", app=world.app, query="Why?", conversation=fork)
+    talk = await desk.fold("conversation", fork)
+    assert isinstance(talk, Conversation)
+    assert list(talk.history(asked.command)) == [world.answered]
+
+
+async def test_only_an_answered_message_is_forked_after(desk: Desk, world: World) -> None:
+    for message, code in ((world.asked, "not_answered"), (world.silent, "not_answered"), (new_id(), "not_found")):
+        fields = {"conversation": world.talk, "message": message}
+        assert await desk.fails("conversation.fork", **fields) == (code, "message")
+
+
+async def test_a_budget_is_of_something(desk: Desk, world: World) -> None:
+    fields: dict[str, Any] = {"name": "some", "amount_usd": 1}
+    for scope, subject in (("tenant", "x"), ("app", ""), ("app", "x.>"), ("user", " "), ("model", "")):
+        assert await desk.fails("budget.set", scope=scope, subject=subject, **fields) == ("invalid", "subject")
+    assert await desk.fails("budget.set", scope="app", subject=new_id(), **fields) == ("not_found", "subject")
+    assert await desk.fails("budget.set", scope="tenant", name="some", amount_usd=0) == ("invalid", "amount_usd")
 
 
 async def test_the_same_embedding_model_again_changes_nothing(desk: Desk, world: World) -> None:

@@ -14,11 +14,13 @@ from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.consumer import done
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
 from adapters.postgres.projector import Projector
 from adapters.postgres.tables import set_up, wait_for
 from adapters.postgres.waits import only_one, overdue
+from adapters.vault import AesVault
 from domain.aggregate import new_id
 from domain.conversation import STALLS, Conversation
 from domain.document import Document
@@ -69,6 +71,11 @@ class Scene:
         await self.desk.done("app.configure", app=app)
         return await self.desk.done("message.send", app=app, query="When?")
 
+    async def replay(self) -> str:
+        call, now = await self.desk.called(), datetime.now(UTC)
+        await self.desk.change("model_call", call, lambda it: it.cancel(now, response="", duration_ms=1.0))
+        return await self.desk.done("replay.request", call=call)
+
     async def call(self, noun: str, cause: str) -> str:
         """A model call that nobody ended."""
         why = Cause(Metadata(new_id(), self.desk.tenant, cause), noun, cause, 1)
@@ -94,7 +101,8 @@ async def forget(nc: Client, consumer: str) -> None:
 async def url(module_database_url: str, nc: Client) -> AsyncIterator[str]:
     """Tables that follow the log."""
     await set_up(module_database_url)
-    projector = asyncio.create_task(Projector(module_database_url, JetStreamLog(nc), JetStreamBlobs(nc)).run())
+    log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(bytes(32))))
+    projector = asyncio.create_task(Projector(module_database_url, log, JetStreamBlobs(nc)).run())
     yield module_database_url
     projector.cancel()
     await asyncio.gather(projector, return_exceptions=True)
@@ -220,6 +228,28 @@ async def ended(scene: Scene) -> str:
     return document
 
 
+async def test_a_replay_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
+    replay = await scene.replay()
+    call = await scene.call("replay", replay)
+    await scene.caught_up()
+    assert await scene.swept() == []
+    await scene.forgotten_by("replay")
+    assert await scene.swept() == [("replay", replay)]
+    commit = (await scene.desk.commits("replay", replay))[-1]
+    assert [event.TOPIC for event in commit.events] == ["replay.failed.v1", "replay.retried.v1"]
+    assert (commit.metadata.correlation, commit.metadata.actor) == (replay, "sweeper")
+    assert await scene.swept() == []
+    found = await scene.desk.repository.get(ModelCall, scene.desk.tenant, call)
+    assert found
+    assert found.status == "requested"
+
+
+async def over(scene: Scene) -> str:
+    replay, now = await scene.replay(), datetime.now(UTC)
+    await scene.desk.change("replay", replay, lambda it: it.fail(now, code="timeout", reason="Silence."))
+    return replay
+
+
 async def deleted(scene: Scene) -> str:
     message = await scene.message()
     await scene.desk.done("conversation.delete", conversation=message)
@@ -227,7 +257,8 @@ async def deleted(scene: Scene) -> str:
 
 
 @pytest.mark.parametrize(
-    ("noun", "make", "consumers"), [("document", ended, ["ingest", "reindex"]), ("message", deleted, ["answer"])]
+    ("noun", "make", "consumers"),
+    [("document", ended, ["ingest", "reindex"]), ("message", deleted, ["answer"]), ("replay", over, ["replay"])],
 )
 async def test_a_call_whose_cause_is_over_is_lost(scene: Scene, noun: str, make: Any, consumers: list[str]) -> None:
     """When nobody can be at it any more."""

@@ -19,6 +19,9 @@ from ops.client import Client, Frame
 from ops.roles import ROLES
 from ops.settings import Settings
 
+WORKING = tuple(role for role in ROLES if role != "view")
+"""The roles without which something does not happen."""
+
 READY_S = 90.0
 PATIENCE_S = 60.0
 
@@ -37,7 +40,7 @@ class Stack:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: Settings, roles: Sequence[str] = ROLES) -> AsyncIterator[Stack]:
+    async def running(cls, settings: Settings, roles: Sequence[str] = WORKING) -> AsyncIterator[Stack]:
         async with await Client.connect(settings.nats_url, settings.tenant) as client:
             stack = cls(settings, client, settings.home / "workers.log")
             try:
@@ -62,6 +65,7 @@ class Stack:
             "HEADRACE_POSTGRES_URL": self.postgres_url,
             "HEADRACE_LOG_FORMAT": "json",
             "HEADRACE_GRACE_S": "3",
+            "HEADRACE_VIEW_ADDRESS": "127.0.0.1:0",
             **variables,
         }
         command = (sys.executable, "-m", "ops.cli", "worker", "--role", _role(worker))

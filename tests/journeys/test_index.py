@@ -18,10 +18,9 @@ import pytest
 from adapters.pgvector import PgvectorIndex
 from domain.aggregate import new_id
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.roles import ROLES
 from ops.settings import Settings
 from tests.conftest import fresh_database
-from tests.journeys.stack import Row, Stack
+from tests.journeys.stack import WORKING, Row, Stack
 from tests.journeys.test_handbook import HANDBOOK
 from tests.tiny_model import make_tiny_model
 
@@ -36,7 +35,7 @@ async def rebuilt(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathF
     async with EmbeddedNats(home) as nats, fresh_database(postgres) as url:
         settings = Settings.load(home=home, nats_url=nats.url, postgres_url=url, embedding_models=other)
         async with Stack.running(settings, roles=()) as stack:
-            await stack.start(*ROLES, HEADRACE_EMBEDDING_MODELS=other)
+            await stack.start(*WORKING, HEADRACE_EMBEDDING_MODELS=other)
             yield stack
 
 

@@ -20,7 +20,7 @@ from tests.conftest import fresh_database
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
 from domain.dataset import Dataset
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
-from ops.archive import Archiver, Differs, check, live, unnoticed
+from handlers.progress import unnoticed
+from ops.archive import Archiver, Differs, check, live
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.rebuild import rebuild
 from ops.restore import restore

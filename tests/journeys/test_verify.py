@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from handlers.audit import Check
+from handlers.progress import unnoticed
 from ops import index
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.rebuild import rebuild
@@ -27,7 +29,7 @@ TEXT = "The surge tank is inspected in May. The oil boom of the intake is 40 met
 
 @pytest.fixture(scope="module")
 async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A Headrace of its own in which a document was uploaded and a question answered."""
+    """A Headrace of its own in which a document was uploaded, a question answered, and its model asked again."""
     home: Path = tmp_path_factory.mktemp("proved")
     async with EmbeddedNats(home) as nats, fresh_database(postgres) as url:
         settings = Settings.load(home=home, nats_url=nats.url, postgres_url=url)
@@ -39,13 +41,17 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
             await stack.ended([document])
             await stack.ask(app, "When is the surge tank inspected?")
             await stack.refused("app.delete", app=dataset)
-            await stack.until("SELECT FROM headrace.messages WHERE status = 'answered'")
+            [call] = await stack.until("SELECT id FROM headrace.model_calls WHERE kind = 'chat' AND status = 'completed'")
+            await stack.send("replay.request", call=call["id"])
+            [talk] = await stack.until("SELECT id FROM headrace.messages WHERE status = 'answered'")
+            await stack.send("conversation.fork", conversation=talk["id"], message=talk["id"])
+            await stack.until("SELECT FROM headrace.replays WHERE status = 'completed'")
             yield stack
 
 
 async def faults(stack: Stack) -> dict[str, Check]:
     """The broken promises, by name."""
-    checks = [check async for check in verify(stack.settings, timedelta(minutes=5), lambda what, done, total: None)]
+    checks = [check async for check in verify(stack.settings, timedelta(minutes=5), unnoticed)]
     assert len(checks) == 9
     return {check.name: check for check in checks if check.faults}
 
@@ -81,6 +87,35 @@ async def test_a_changed_row_is_named_and_rebuilt(proved: Stack) -> None:
     assert await faults(proved) == {}
 
 
+async def test_tables_that_stand_still_are_named(proved: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.verify.QUIET_S", 0.3)
+    await proved.stop("project")
+    outcome = await proved.send("app.create", name="later")
+    check = (await faults(proved))["tables"]
+    stand, end = outcome["sequence"] - 1, outcome["sequence"]
+    assert check.first[0] == f"EVENTS: the tables stand at {stand}, and the log went to {end}"
+    assert check.repair == "headrace worker --role project"
+    await proved.start("project")
+    await proved.until("SELECT FROM headrace.apps WHERE name = 'later'")
+    assert await faults(proved) == {}
+
+
+async def test_an_empty_database_is_no_table_that_agrees(
+    proved: Stack, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stays as empty as it is."""
+    monkeypatch.setattr("ops.verify.QUIET_S", 0.3)
+    settings = proved.settings.model_copy(update={"postgres_url": database_url})
+    checks = {check.name: check async for check in verify(settings, timedelta(minutes=5), unnoticed)}
+    assert [sentence.partition(", and")[0] for sentence in checks["tables"].first] == [
+        "EVENTS: the tables stand at 0",
+        "OUTCOMES: the tables stand at 0",
+    ]
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        found = await connection.execute("SELECT FROM pg_namespace WHERE nspname ~ '^headrace'")
+        assert found.rowcount == 0
+
+
 async def test_a_segment_that_the_index_lost_is_named_and_brought_back(proved: Stack) -> None:
     [segment] = await proved.sql("SELECT * FROM headrace.document_segments LIMIT 1")
     await lose_segments(proved)
@@ -100,7 +135,7 @@ async def lose_segments(stack: Stack) -> None:
 
 async def test_a_consumer_that_is_gone_is_named_and_made_anew(proved: Stack) -> None:
     await proved.kill("answer")
-    [app] = await proved.sql("SELECT id FROM headrace.apps")
+    [app] = await proved.sql("SELECT id FROM headrace.apps WHERE name = 'assistant'")
     message = await proved.make("message.send", app=app["id"], query="How long is the oil boom?")
     await proved.client.stream.delete_consumer("EVENTS", "answer")
     assert "answer" in (await faults(proved))["waits"].first[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,16 +25,19 @@ from nats.aio.msg import Msg
 
 from adapters.archive import BLOBS, Archive, Broken, Message, Taken
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import DEAD, set_up
+from adapters.vault import AesVault
 from domain.aggregate import new_id
 from domain.dataset import Dataset
+from domain.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES
 from handlers.audit import Check
 from handlers.ports import Metadata, Outcome, Position, Recorded, Subject, Unavailable
-from ops.archive import STREAMS, Archiver, Differs, check, live, status
+from ops.archive import STREAMS, Archiver, Differs, check, live, status, withheld
 from ops.doctor import Finding, examine
 from ops.embedded import EmbeddedNats
 from ops.restore import Busy, NoArchive, restore
@@ -141,7 +145,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 async def test_all_is_archived_once_and_is_whole(filled: Client, written: Path) -> None:
     archive = Archive.at(str(written))
     found = await checks(filled, archive)
-    assert [check.faults for check in found.values()] == [0, 0, 0]
+    assert [check.faults for check in found.values()] == [0, 0, 0, 0]
     assert found["archived log"].checked == 40 + 40 + 3
     assert found["archived blobs"].checked == 3
     assert len(await archive.firsts(EVENTS)) > 3
@@ -664,3 +668,64 @@ def test_a_stranger_can_read_it(folder: Path) -> None:
     segments(folder)[1].unlink()
     broken = read()
     assert (broken.returncode, "The chain is broken at segment-" in broken.stderr) == (1, True)
+
+
+# --- people --------------------------------------------------------------------------------------------------
+
+
+async def test_keys_are_archived_and_an_erased_one_is_replaced(fresh_archive: tuple[Client, Path]) -> None:
+    client, folder = fresh_archive
+    people = JetStreamKeys(client, AesVault(bytes(32)))
+    archive = Archive.at(str(folder))
+    archiver = Archiver(client, archive, segment_bytes=SMALL)
+    hers, his = [await people.person("acme", name) for name in ("ada", "bob")]
+    await JetStreamEventStore(client, people).append(
+        Subject("acme", "dataset", "d"),
+        Dataset.create("d", NOW, name="x", description="").pending(),
+        Metadata(new_id(), "acme", new_id(), person=hers),
+        0,
+    )
+    await archiver.update()
+    assert await archive.keys() == {f"acme/{hers}", f"acme/{his}"}
+    kept = await archive.key(f"acme/{hers}")
+    assert kept is not None
+    assert "key" in json.loads(kept)
+
+    await people.erase("acme", hers)
+    await JetStreamEventStore(client).append(
+        Subject("acme", "end_user", hers),
+        EndUser.erase(hers, NOW, known=True).pending(),
+        Metadata(new_id(), "acme", new_id()),
+        0,
+    )
+    await archiver.update()
+    assert (await checks(client, archive))["archived keys"].faults == 0
+    assert not any(
+        json.loads(kept)["key"].encode() in file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    )
+
+    await archive.put_key(f"acme/{hers}", kept)
+    assert "still has the key" in (await checks(client, archive))["archived keys"].first[0]
+    (folder / "keys" / "acme" / hers).unlink()
+    assert "is missing" in (await checks(client, archive))["archived keys"].first[0]
+    await Archiver(client, archive, segment_bytes=SMALL).update()
+    assert (await checks(client, archive))["archived keys"].faults == 0
+
+
+@pytest.fixture
+async def fresh_archive(tmp_path: Path) -> AsyncIterator[tuple[Client, Path]]:
+    """A log of the test's own, and a folder for its archive."""
+    async with nats_with_streams(tmp_path / "home") as (_, client):
+        yield client, tmp_path / "archive"
+
+
+def test_dead_letters_are_archived_without_words_of_people() -> None:
+    headers = {"Headrace-Letter-Subject": "cmd.acme.message.send", "Headrace-Letter-Reason": "KeyError", "other": "x"}
+    letter = Message(1, "dead.commands.x", "2026-05-04T08:00:00Z", headers, b'{"query": "Why?"}')
+    kept = withheld(letter)
+    assert (kept.body, "Headrace-Letter-Reason" in kept.headers, kept.headers["other"]) == (b"", False, "x")
+    assert withheld(kept) == kept
+    told = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
+    assert withheld(dataclasses.replace(letter, headers=told)).body == b""
+    plain = dataclasses.replace(letter, headers={"Headrace-Letter-Subject": "cmd.acme.app.create"})
+    assert withheld(plain) == plain

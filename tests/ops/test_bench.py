@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 from rich.progress import Progress
 
+from ops.bench import __main__ as bench
 from ops.bench import report
 from ops.bench.__main__ import ALONE, MEASURES
 from ops.bench.documents import sentences, written
@@ -36,8 +36,6 @@ NAMES = {
     ],
 }
 
-ROOT = Path(__file__).resolve().parents[2]
-
 LIMITED = ("commands", "answer", "ingest", "rebuild", "scale")
 
 
@@ -46,6 +44,30 @@ async def stack() -> AsyncIterator[Stack]:
     async with running() as stack:
         yield stack
     assert not stack.settings.home.exists()
+
+
+async def test_the_command_prints_lines_for_programs_only(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def the_one() -> AsyncIterator[Stack]:
+        yield stack
+
+    monkeypatch.setattr(bench, "running", the_one)
+    await bench.run(("commands",), SMALLEST, as_json=True, write=False)
+    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == NAMES["commands"]
+
+
+def test_the_command_takes_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> None:
+        asked.extend((names, sizes, as_json, write))
+
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(sys, "argv", ["bench", "commands", "--json", "--rounds", "1", "--commands", "10"])
+    bench.main()
+    assert asked == [("commands",), Sizes(rounds=1, commands=10), True, False]
 
 
 @pytest.mark.parametrize(
@@ -70,30 +92,6 @@ async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
 
 def test_every_measure_is_tested() -> None:
     assert set(NAMES) == {*MEASURES, *ALONE}
-
-
-async def test_the_command_prints_lines_for_programs_only() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "ops.bench",
-            "commands",
-            "--json",
-            "--rounds",
-            "1",
-            "--commands",
-            "10",
-            "--singles",
-            "3",
-        ),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    assert [json.loads(line)["name"] for line in out.splitlines()] == NAMES["commands"]
 
 
 def test_an_aim_says_what_it_takes() -> None:

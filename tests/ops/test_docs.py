@@ -27,6 +27,7 @@ from domain.conversation import Conversation
 from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.log import Metadata
+from domain.model_call import ModelCall
 from handlers import ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.repository import Repository
@@ -226,6 +227,14 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
             return DeadLetter.bury(payload["dead_letter"], at, sequence=7, **of, **died)
 
         await repository.change(DeadLetter, payload["dead_letter"], metadata, bury)
+    if name == "replay.request":
+
+        def call(known: ModelCall | None) -> ModelCall:
+            request = {"messages": [{"role": "user", "content": "When?"}], "max_tokens": 800, "parameters": {}}
+            made: dict[str, Any] = {"kind": "chat", "provider": "local", "model": "qwen3-8b", "request": request}
+            return ModelCall.request(payload["call"], at, cause_noun="message", cause_id=cause, **made)
+
+        await repository.change(ModelCall, payload["call"], metadata, call)
     if name == "message.rate":
 
         def answer(conversation: Conversation | None) -> Conversation:

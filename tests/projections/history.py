@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
@@ -14,15 +15,17 @@ from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from domain.model_call import TokenUsage
 from domain.segments import Segment, encode_segments
 from projections.catalog import KNOWN, READ_MODELS
-from projections.fold import Fold, RowId
+from projections.fold import Fold, RowId, Set
 from projections.read_model import ReadModel, Row
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
 RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
 USAGE = Usage(prompt_tokens=90, completion_tokens=12, estimated=False)
+TOKENS = TokenUsage(**USAGE, cached_tokens=64, cache_write_tokens=None, reasoning_tokens=3, raw={"total_tokens": 102})
 
 
 class History:
@@ -30,6 +33,8 @@ class History:
 
     def __init__(self, tenant: str = "default") -> None:
         self.tenant = tenant
+        self.person: str | None = None
+        self.correlation = "the-correlation"
         self.streams: dict[str, list[Recorded]] = {EVENTS: [], OUTCOMES: []}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self._seconds = count(1)
@@ -46,7 +51,9 @@ class History:
         """Commit what is pending; gives the time of its last event."""
         tenant, stream = tenant or self.tenant, self.streams[EVENTS]
         events = [cast(Event, event) for event in aggregate.collect_events()]
-        metadata = Metadata(new_id(), tenant, "the-correlation", actor="ada", traceparent="the-trace")
+        metadata = Metadata(
+            new_id(), tenant, self.correlation, actor="ada", traceparent="the-trace", person=self.person
+        )
         at = events[-1].timestamp
         position = Position(EVENTS, len(stream) + 1)
         stream.append(Commit(Subject(tenant, aggregate.TOPIC, aggregate.id), events, metadata, position, at))
@@ -175,17 +182,34 @@ class Tables:
         self.stored: dict[ReadModel, dict[RowId, Row]] = {model: {} for model in READ_MODELS}
 
     def apply(self, batch: Sequence[Recorded], blobs: dict[tuple[str, str], bytes]) -> None:
-        loaded = {
-            model: [self.stored[model][id] for id in ids if id in self.stored[model]]
-            for model, ids in self.fold.needs(batch).items()
-        }
+        loaded: dict[ReadModel, list[Row]] = defaultdict(list)
+        known: dict[ReadModel, set[RowId]] = defaultdict(set)
+        needed = self.fold.needs(batch)
+        while needed:
+            found = {
+                model: [self.stored[model][id] for id in ids if id in self.stored[model]]
+                for model, ids in needed.items()
+            }
+            for model, ids in needed.items():
+                known[model] |= ids
+                loaded[model] += found[model]
+            needed = self.fold.brought(found, known)
         for rows in self.fold(batch, loaded, blobs):
             stored = self.stored[rows.model]
             for column, cleared in rows.cleared.items():
                 for id in [id for id, row in stored.items() if (row["tenant_id"], row[column]) in cleared]:
                     del stored[id]
+            for done in rows.set:
+                self._set(rows.model, done)
             for row in chain(*rows.result()):
                 stored[row["tenant_id"], row[rows.model.key]] = row
+
+    def _set(self, model: ReadModel, done: Set) -> None:
+        setting = done.setting
+        values = setting.values(done.position, done.at)
+        for id, row in self.stored[model].items():
+            if (row["tenant_id"], row[setting.column]) == (done.tenant, done.value) and setting.holds(row):
+                self.stored[model][id] = model.changed(row, done.position, done.at, values)
 
     def rows(self, model: ReadModel) -> list[Row]:
         return [row for _, row in sorted(self.stored[model].items())]

@@ -35,6 +35,7 @@ def test_given_a_dataset_when_a_document_is_uploaded_then_it_waits() -> None:
         "indexing_status": "waiting",
         "attempt": 0,
         "completed_segments": 0,
+        "trace_id": "the-correlation",
         "created_by": "ada",
         "created_at": document.created_on,
         "updated_at": document.created_on,

@@ -7,9 +7,11 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Text
 
 from domain.app import App
-from domain.log import EVENTS
+from domain.end_user import EndUser, person_id
+from domain.log import EVENTS, Position, Recorded
 from projections.apps import apps
 from projections.catalog import KNOWN, READ_MODELS
 from projections.conversations import conversations
@@ -18,6 +20,7 @@ from projections.document_segments import document_segments
 from projections.documents import documents
 from projections.fold import Fold, Unprojected
 from projections.messages import messages
+from projections.read_model import ReadModel, Row, Setting, key, originator, required
 from tests.projections.history import History, Tables
 from tests.projections.wandering import TENANTS, id_of, wander
 
@@ -51,6 +54,56 @@ def test_nothing_is_left_of_what_was_deleted(random: Random, steps: int) -> None
     for model, column, owner in belongings:
         for (tenant, _), row in tables.stored[model].items():
             assert (tenant, row[column]) in tables.stored[owner]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 120))
+def test_no_word_is_left_of_a_person_who_was_erased(random: Random, steps: int) -> None:
+    history, tables = wander(random, steps), Tables()
+    for user in ("bo", "cy"):
+        for tenant in TENANTS:
+            history.tenant = tenant
+            for erasures in range(steps):
+                history.record(EndUser.erase(person_id(user, erasures), history.now, known=True))
+    tables.apply(history.messages, history.blobs)
+    for model in READ_MODELS:
+        blank = {name: value for _, rule in model.rules if isinstance(rule, Setting) for name, value in rule.to.items()}
+        for row in tables.rows(model):
+            if row.get("person_id"):
+                assert blank
+                for name, value in blank.items():
+                    assert row[name] == value or name == "status", (model, name)
+
+
+def test_a_setting_touches_the_rows_that_came_before_it_and_no_others() -> None:
+    class Struck(App.Event):
+        TOPIC = "app.struck.v1"
+
+    model = ReadModel("things", "", key("id", ""), required("owner", Text, ""), required("words", Text, ""))
+
+    @model.makes(App.Created, new=originator)
+    def made(event: App.Created, message: Recorded) -> Row:
+        return {"id": event.originator_id, "owner": message.metadata.actor, "words": event.name}
+
+    model.sets(Struck, {"words": "-"}, column="owner", pick=lambda event, message: message.metadata.actor)
+    history = History()
+    before, after = history.app("before"), None
+    log = history.streams[EVENTS]
+    last = log[-1]
+    struck = Struck(originator_id="1", originator_version=2, timestamp=last.at)  # type: ignore[call-arg]
+    log.append(dataclasses.replace(last, events=[struck], position=Position(EVENTS, 2)))  # type: ignore[arg-type]
+    after = history.app("after")
+    fold = Fold([model], {App.Created, Struck})
+    (rows,) = fold(log, {}, {})
+    assert {id: (row["words"], row["log_position"]) for (_, id), row in rows.rows.items()} == {
+        before.id: ("-", 2),
+        after.id: ("after", 3),
+    }
+    assert [(done.tenant, done.value, done.position) for done in rows.set] == [("default", "ada", 2)]
+    with pytest.raises(ValueError, match="found by"):
+        model.sets(Struck, {"owner": ""}, column="owner")
+    with pytest.raises(ValueError, match="set again"):
+        model.sets(Struck, {"words": ""}, column="owner", only={"words": ""})
 
 
 def test_tenants_that_choose_the_same_id_do_not_touch_each_other() -> None:

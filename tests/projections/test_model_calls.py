@@ -3,7 +3,7 @@ from __future__ import annotations
 from domain.aggregate import new_id
 from domain.model_call import ModelCall
 from projections.model_calls import model_calls
-from tests.projections.history import USAGE, History
+from tests.projections.history import TOKENS, History
 
 REQUEST = {"messages": [{"role": "user", "content": "How high?"}], "parameters": {"temperature": 0}}
 
@@ -37,7 +37,10 @@ def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_on_re
             "status": "requested",
             "cause_noun": "message",
             "cause_id": "the-message",
+            "attempt": 1,
+            "server": "",
             "request": REQUEST,
+            "sources": [],
             "response": "",
             "correlation_id": "the-correlation",
             "traceparent": "the-trace",
@@ -52,7 +55,7 @@ def test_given_a_call_when_it_completes_then_usage_and_times_are_there() -> None
     history = History()
     call = requested(history)
     call.complete(
-        history.now, response="Four metres.", finish_reason="stop", usage=USAGE, first_token_ms=8.5, duration_ms=90.0
+        history.now, response="Four metres.", finish_reason="stop", usage=TOKENS, first_token_ms=8.5, duration_ms=90.0
     )
     at = history.record(call)
     (row,) = history.rows(model_calls)

@@ -10,7 +10,10 @@ from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter
 from domain.document import Document
-from tests.projections.history import History, citation, outcome
+from domain.end_user import EndUser, person_id
+from domain.model_call import ModelCall
+from domain.retrieval import Candidate, Retrieval
+from tests.projections.history import TOKENS, History, citation, outcome
 
 TENANTS = ("one", "two")
 
@@ -26,6 +29,8 @@ def wander(random: Random, steps: int, few: int = 2) -> History:
     walk = _Walk(random, few)
     for number in range(steps):
         walk.history.tenant = random.choice(TENANTS)
+        walk.history.person = None
+        walk.history.correlation = f"command-{number}"
         random.choice(walk.steps)(number)
     return walk.history
 
@@ -37,10 +42,14 @@ class _Walk:
         self.history = History()
         self.letters: dict[tuple[str, str], DeadLetter] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
+        self.traces: dict[tuple[str, str], str] = {}
+        self.calls: list[tuple[str, str, str | None, ModelCall]] = []
+        self.erased: dict[tuple[str, str], int] = {}
         self.steps = (
             [self.app, self.document, self.talk, self.decide, self.delete]
             + 5 * [self.work, self.message]
-            + [self.letter]
+            + 4 * [self.call, self.end]
+            + [self.letter, self.retrieve, self.erase]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -66,13 +75,117 @@ class _Walk:
             self.known[self.history.tenant, dataset] = self.history.dataset(dataset)
         if (self.history.tenant, id) not in self.known:
             self.known[self.history.tenant, id] = self.history.document(dataset, id)
+            self.traces[self.history.tenant, id] = self.history.correlation
 
     def talk(self, number: int) -> None:
         id, app = id_of(4, self.random.randrange(2 * self.few)), self.some(App)
         if app and (self.history.tenant, id) not in self.known:
-            self.known[self.history.tenant, id] = self.history.conversation(
-                app.id, self.random.choice(["bo", "cy"]), id
-            )
+            user = self.random.choice(["bo", "cy"])
+            self.history.person = self.person(user)
+            self.known[self.history.tenant, id] = self.history.conversation(app.id, user, id)
+
+    def person(self, user: str) -> str:
+        return person_id(user, self.erased.get((self.history.tenant, user), 0))
+
+    def erase(self, number: int) -> None:
+        user = self.random.choice(["bo", "cy"])
+        self.history.record(EndUser.erase(self.person(user), self.history.now, known=True))
+        self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
+
+    def follow(self, noun: str) -> None:
+        """Go on with the trace that something belongs to, now and then with another."""
+        known = [trace for (tenant, _), trace in self.traces.items() if tenant == self.history.tenant]
+        if trace := self.traces.get((self.history.tenant, noun)):
+            self.history.correlation = trace if self.random.random() < 0.9 else self.random.choice(known)
+
+    def call(self, number: int) -> None:
+        """Also for what has ended, or is gone."""
+        causes = [id for (tenant, id) in self.traces if tenant == self.history.tenant]
+        id = self.random.choice(causes) if causes else f"unknown-{number}"
+        self.follow(id)
+        kind, provider, model = self.random.choice(
+            [
+                ("chat", "builtin", "extractive"),
+                ("chat", "openai", "gpt-4o-mini"),
+                ("chat", "lab", "no-such-model"),
+                ("embedding", "builtin", "tiny"),
+            ]
+        )
+        self.history.person = self.random.choice([None, self.person("bo"), self.person("cy")])
+        call = ModelCall.request(
+            id_of(7, number),
+            self.history.now,
+            kind=kind,
+            provider=provider,
+            model=model,
+            cause_noun="document" if id.startswith(id_of(3, 0)[:23]) else "message",
+            cause_id=id,
+            request={"messages": [{"role": "user", "content": f"Question {number}?"}], "parameters": {}},
+        )
+        self.history.record(call)
+        self.calls.append((self.history.tenant, self.history.correlation, self.history.person, call))
+
+    def end(self, number: int) -> None:
+        if not self.calls:
+            return
+        tenant, trace, self.history.person, call = self.calls.pop(self.random.randrange(len(self.calls)))
+        self.history.tenant = tenant
+        # Whoever tries again under another command may find that an earlier call was lost.
+        self.history.correlation = self.random.choice([trace, trace, trace, f"command-{number}"])
+        match self.random.choice(["complete", "complete", "fail", "lose", "cancel"]):
+            case "complete":
+                call.complete(
+                    self.history.now,
+                    response=f"Answer {number}.",
+                    finish_reason="stop",
+                    usage=TOKENS,
+                    first_token_ms=self.random.choice([None, 8.5]),
+                    duration_ms=90.0,
+                )
+            case "cancel":
+                call.cancel(self.history.now, response="Fo", duration_ms=30.0)
+            case how:
+                code = "timeout" if how == "fail" else "lost"
+                call.fail(self.history.now, code=code, reason=f"Silence {number}.", response="", duration_ms=None)
+        self.history.record(call)
+
+    def retrieve(self, number: int) -> None:
+        messages = [id for (tenant, id) in self.traces if tenant == self.history.tenant and id[19:23] == "8005"]
+        if not messages:
+            return
+        id = self.random.choice(messages)
+        self.follow(id)
+        failed = self.random.random() < 0.3
+        hit: Candidate = {
+            "segment": "segment-1",
+            "dataset": "the-dataset",
+            "document": "the-document",
+            "position": 1,
+            "page": None,
+            "heading": None,
+            "score": 0.5,
+            "semantic_rank": 1,
+            "full_text_rank": None,
+            "rank": 1,
+            "dropped": None,
+        }
+        made = Retrieval.make(
+            id_of(8, number),
+            self.history.now,
+            query=f"Question {number}?",
+            mode="hybrid",
+            datasets=["the-dataset"],
+            top_k=4,
+            score_threshold=None,
+            cause_noun="message",
+            cause_id=id,
+            attempt=1,
+            hits=[] if failed else [hit],
+            duration_ms=7.5,
+            code="unreachable" if failed else None,
+            reason="The index is away." if failed else None,
+        )
+        self.history.record(made)
 
     def delete(self, number: int) -> None:
         nouns = [noun for (tenant, _), noun in self.known.items() if tenant == self.history.tenant and not noun.deleted]
@@ -101,6 +214,8 @@ class _Walk:
         document = self.some(Document)
         if not document:
             return
+        mine, command = self.history.tenant, self.history.correlation
+        self.follow(document.id)
         match self.random.choice(["split", "index", "index", "fail", "retry"]):
             case "split" if not document.ended:
                 texts = [f"{number} text {position}" for position in range(self.random.randint(1, 3))]
@@ -111,6 +226,7 @@ class _Walk:
                 document.fail(self.history.now, stage="indexing", code="broken", reason="It broke.")
                 self.history.record(document)
             case "retry" if document.status == "error":
+                self.history.correlation = self.traces[mine, document.id] = command
                 document.retry(self.history.now)
                 self.history.record(document)
 
@@ -120,8 +236,12 @@ class _Walk:
             return
         last = next(reversed(conversation.messages), None)
         status = conversation.messages[last]["status"] if last else None
+        self.history.person = self.person(conversation.user)
+        mine, command = self.history.tenant, self.history.correlation
+        self.follow(last or "")
         match self.random.choice(["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename"]):
             case "ask":
+                self.history.correlation = self.traces[mine, id_of(5, number)] = command
                 self.history.ask(conversation, id=id_of(5, number))
             case "answer" if last and status == "asked":
                 self.history.answer(conversation, last, [citation(position) for position in (1, 2)])
@@ -133,6 +253,8 @@ class _Walk:
             case "fail" if last and status == "asked":
                 conversation.fail(self.history.now, message=last, code="timeout", reason="Silence.", answer="Fo")
             case "retry" if last and status == "failed":
+                if self.random.random() < 0.7:
+                    self.history.correlation = self.traces[mine, last] = command
                 conversation.retry(self.history.now, message=last)
             case "rename":
                 conversation.rename(self.history.now, name=f"Name {number}")

@@ -49,6 +49,19 @@ class Failing:
             raise self.error
 
 
+class AtOnce:
+    """Counts how many messages it has in hand, and how many those were at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def __call__(self, message: Msg) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.01)
+        self.now -= 1
+
+
 class Grave:
     """Remembers who was buried in it."""
 
@@ -91,20 +104,12 @@ async def test_only_the_subjects_of_the_consumer_come(fresh: Client, running: Ru
 
 
 async def test_no_more_than_the_workers_at_a_time(fresh: Client, running: Running) -> None:
-    now = most = 0
-
-    async def handle(message: Msg) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0.01)
-        now -= 1
-
+    handle = AtOnce()
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
     await running(partial(subscribe, name="answer", handle=handle, workers=3, bury=never))
     await settled(fresh)
-    assert most == 3
+    assert handle.most == 3
 
 
 async def test_a_message_waits_for_a_server_that_is_away(fresh: Client, running: Running) -> None:
@@ -202,21 +207,13 @@ async def test_nothing_is_written_down_of_what_succeeds_at_once(fresh: Client, r
 
 async def test_suspects_are_handled_one_at_a_time(fresh: Client, running: Running) -> None:
     """Three messages that were in hand when workers died, whichever of them it was."""
-    now = most = 0
-
-    async def handle(message: Msg) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0.01)
-        now -= 1
-
+    handle = AtOnce()
     for _ in range(3):
         await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 3, SUSPECT + 1)
     await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
     await settled(fresh)
-    assert most == 1
+    assert handle.most == 1
 
 
 async def taken_and_dropped(nc: Client, count: int, times: int) -> None:

@@ -17,6 +17,7 @@ from domain.aggregate import Event, new_id
 from domain.conversation import Conversation
 from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document
+from domain.replay import Replay
 from handlers.ports import Commit, Metadata, Subject
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.test_consumer import dead, settled
@@ -126,35 +127,43 @@ async def test_a_commit_that_died_comes_again_when_its_letter_is_retried(fresh: 
 async def test_what_waits_for_a_commit_that_died_fails_and_a_retry_opens_it_again(
     fresh: Client, running: Running
 ) -> None:
-    desk, ingest, answer = Desk(fresh, "acme"), Reacting(), Reacting()
+    desk, ingest, answer, replay = Desk(fresh, "acme"), Reacting(), Reacting(), Reacting()
     dataset = await desk.done("dataset.create", name="Rules")
     document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
     app = await desk.done("app.create", name="Guide")
     await desk.done("app.configure", app=app)
     message = await desk.done("message.send", app=app, query="When?")
     await running(reaction("ingest", ingest, fresh))
+    again = await desk.done("replay.request", call=await desk.called())
     await running(reaction("answer", answer, fresh))
+    await running(reaction("replay", replay, fresh))
+    [requested] = await desk.commits("replay", again)
     uploaded, asked = (await desk.commits("document", document))[0], (await desk.commits("conversation", message))[0]
     letters = [
         await buried_in(desk, "ingest", uploaded.metadata.id, DeadLetter.Buried),
         await buried_in(desk, "answer", asked.metadata.id, DeadLetter.Buried),
+        await buried_in(desk, "replay", requested.metadata.id, DeadLetter.Buried),
     ]
-    await settled(fresh, "ingest")
-    await settled(fresh)
+    for consumer in ("ingest", "answer", "replay"):
+        await settled(fresh, consumer)
     failed, silent = (await desk.events("document", document))[-1], (await desk.events("conversation", message))[-1]
     assert isinstance(failed, Document.Failed)
     assert isinstance(silent, Conversation.Failed)
-    for event in (failed, silent):
+    unmade = (await desk.events("replay", again))[-1]
+    assert isinstance(unmade, Replay.Failed)
+    for event in (failed, silent, unmade):
         assert (event.code, event.reason) == ("internal_error", "ZeroDivisionError: odd")
-    ingest.fails = answer.fails = False
+    ingest.fails = answer.fails = replay.fails = False
     for letter in letters:
         await desk.done("dead_letter.retry", dead_letter=letter)
-    await settled(fresh, "ingest")
-    await settled(fresh)
+    for consumer in ("ingest", "answer", "replay"):
+        await settled(fresh, consumer)
     assert (await desk.types("document", document))[-1] == Document.Retried.TOPIC
     assert (await desk.types("conversation", message))[-1] == Conversation.Retried.TOPIC
+    assert (await desk.types("replay", again))[-1] == Replay.Retried.TOPIC
     assert [event for commit in ingest.seen for event in commit.events if isinstance(event, Document.Retried)]
     assert [event for commit in answer.seen for event in commit.events if isinstance(event, Conversation.Retried)]
+    assert [event for commit in replay.seen for event in commit.events if isinstance(event, Replay.Retried)]
     assert uploaded not in ingest.seen
     assert asked not in answer.seen
 
@@ -176,5 +185,5 @@ async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
 
 
 def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[NatsBroker], None]:
-    repository = Desk(nc, "acme").repository
-    return partial(subscribe_reaction, name=name, react=react, workers=4, repository=repository)
+    desk = Desk(nc, "acme")
+    return partial(subscribe_reaction, name=name, react=react, workers=4, repository=desk.repository, keys=desk.keys)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.words import LONGEST, words
+from projections.words import LONGEST, words
 
 
 def test_case_endings_and_stop_words_do_not_matter() -> None:

@@ -1,0 +1,254 @@
+"""The keys that words of people are kept under, one a person, in the bucket `keys`: made once, thrown away for good.
+
+A key is wrapped by the vault. What the bucket holds for a person is the key, the mark that it was erased, which stays,
+or nothing; nothing where a message of the log needs a key means that the bucket has lost it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import nats.errors
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import APIError, NotFoundError
+
+from adapters.jetstream.bulk import Stored
+from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.streams import KEYS
+from adapters.vault import AesVault
+from domain.end_user import person_id
+from handlers.ports import Unavailable
+
+STREAM = f"KV_{KEYS}"
+
+HELD_S = 5.0
+"""For so long a key is used before the bucket is asked again: it may have been erased, unheard."""
+
+HELD = 50_000
+"""Keys that are held at most."""
+
+_ASKED = 1000
+_NONCE = 12
+_NOT_LAST = {10071, 10164}
+
+Person = tuple[str, str]
+"""Tenant and id."""
+
+
+def people(messages: Iterable[Msg | Stored]) -> set[Person]:
+    """Those whose words the messages of EVENTS hold."""
+    found = set()
+    for message in messages:
+        headers = message.headers or {}
+        if person := headers.get("Headrace-Person"):
+            found.add(((headers.get("Nats-Subject") or message.subject).split(".", 2)[1], person))
+    return found
+
+
+class MissingKey(Unavailable):
+    """Words are sealed with a key that the bucket has lost: bring it back from the archive or a backup."""
+
+    def __init__(self, tenant: str, person: str) -> None:
+        super().__init__(f"The key of person {person} of {tenant} is missing: `headrace restore` brings it back.")
+
+
+class Key:
+    """Seals to base64 of a nonce and the ciphertext under AES-256-GCM; `about` is part of what is authenticated."""
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, about: str, plain: bytes) -> str:
+        nonce = os.urandom(_NONCE)
+        return b64encode(nonce + self._cipher.encrypt(nonce, plain, about.encode())).decode()
+
+    def open(self, about: str, sealed: str) -> bytes | None:
+        """Raises: ValueError when it was sealed with another key or about something else, or was changed since."""
+        raw = b64decode(sealed)
+        if not raw:  # it was written when the person was erased
+            return None
+        try:
+            return self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], about.encode())
+        except InvalidTag:
+            raise ValueError(f"What is sealed about {about} was changed, or is another's.") from None
+
+
+class ErasedKey:
+    """In place of the key of a person who was erased: it seals to nothing, and opens nothing."""
+
+    __slots__ = ()
+
+    def seal(self, about: str, plain: bytes) -> str:
+        return ""
+
+    def open(self, about: str, sealed: str) -> bytes | None:
+        return None
+
+
+ERASED = ErasedKey()
+
+Held = Key | ErasedKey
+
+
+class JetStreamKeys:
+    """Reads and makes keys, and holds them for a while. Raises: Unavailable, wherever the bucket does not answer."""
+
+    def __init__(self, nc: Client, vault: AesVault, *, timeout_s: float = 5.0) -> None:
+        self._nc = nc
+        self._vault = vault
+        self._js = nc.jetstream(timeout=timeout_s)
+        self._reader = DirectReader(nc, timeout_s=timeout_s)
+        self._held: dict[Person, tuple[Held, float]] = {}
+        self._erased: set[Person] = set()
+        self.on_erased: Callable[[], None] = _nothing
+        """Called when a key is first known to be erased."""
+
+    async def start(self) -> None:
+        """Hear of keys that are erased: what is put into the bucket also passes by on plain NATS."""
+        await self._nc.subscribe(f"$KV.{KEYS}.>", cb=self._hear)
+
+    async def load(self, wanted: Iterable[Person]) -> None:
+        """Have these keys at hand, for `get`. Raises: MissingKey, Unavailable."""
+        now = time.monotonic()
+        lacking = [each for each in set(wanted) if each not in self._erased and self._held.get(each, _NEVER)[1] <= now]
+        missing: list[Person] = []
+        for begin in range(0, len(lacking), _ASKED):
+            some = lacking[begin : begin + _ASKED]
+            found = await self._reader.latest(STREAM, [_subject(*each) for each in some])
+            for each in some:
+                # Whoever answered may not have heard of it yet; the leader has.
+                if message := found.get(_subject(*each)) or await self._reader.last(STREAM, _subject(*each)):
+                    self._hold(each, message.data)
+                else:
+                    self._held.pop(each, None)
+                    missing.append(each)
+        if missing:
+            raise MissingKey(*missing[0])
+
+    def get(self, tenant: str, person: str) -> Held:
+        """A key that was loaded. Raises: MissingKey."""
+        each = (tenant, person)
+        if each in self._erased:
+            return ERASED
+        if each not in self._held:
+            raise MissingKey(tenant, person)
+        return self._held[each][0]
+
+    async def of(self, tenant: str, person: str) -> Held:
+        await self.load([(tenant, person)])
+        return self.get(tenant, person)
+
+    # --- people --------------------------------------------------------------------------------------------------
+
+    async def person(self, tenant: str, user: str) -> str:
+        """Who goes by the name now: somebody with a key, which is made when there is none."""
+        erasures = 0
+        while True:
+            person = person_id(user, erasures)
+            with suppress(MissingKey):
+                if isinstance(await self.of(tenant, person), Key):
+                    return person
+                erasures += 1
+                continue
+            await self._make(tenant, person)
+
+    async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
+        """Who went by the name last, and whether anybody ever did."""
+        erasures = 0
+        while True:
+            try:
+                if isinstance(await self.of(tenant, person_id(user, erasures)), Key):
+                    return person_id(user, erasures), True
+            except MissingKey:
+                return person_id(user, max(0, erasures - 1)), erasures > 0
+            erasures += 1
+
+    async def erase(self, tenant: str, person: str) -> None:
+        """Throw the key away: the mark first, then what is under it, overwritten on the disk."""
+        subject = _subject(tenant, person)
+        last = await self._reader.last(STREAM, subject)
+        if last is None or "key" in orjson.loads(last.data):
+            mark = {"erased": datetime.now(UTC).isoformat()}
+            try:
+                await self._js.publish(subject, orjson.dumps(mark), stream=STREAM)
+            except nats.errors.Error as error:
+                raise Unavailable(f"The keys cannot be erased: {error!r}") from error
+        self.forget(tenant, person)
+        for message in await self._reader.messages(STREAM, subject):
+            if "key" in orjson.loads(message.data):
+                try:
+                    await self._js.delete_msg(STREAM, sequence(message))
+                except NotFoundError:
+                    pass  # somebody else was quicker
+                except nats.errors.Error as error:
+                    raise Unavailable(f"The keys cannot be erased: {error!r}") from error
+
+    async def put_back(self, tenant: str, person: str, kept: bytes) -> None:
+        """What the archive has of a person, where the bucket has nothing."""
+        await self._create(_subject(tenant, person), kept)
+
+    def forget(self, tenant: str, person: str) -> None:
+        """Read the person's words no more, from now on: a message of the log says so, or the bucket."""
+        if (tenant, person) not in self._erased:
+            self._erased.add((tenant, person))
+            self._held.pop((tenant, person), None)
+            self.on_erased()
+
+    async def _make(self, tenant: str, person: str) -> None:
+        secret = f"{person} {b64encode(os.urandom(32)).decode()}"
+        await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret)}))
+
+    async def _create(self, subject: str, body: bytes) -> None:
+        """Put it under a subject that has nothing yet; who was first has won."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        try:
+            await self._js.publish(subject, body, stream=STREAM, headers=headers)
+        except APIError as error:
+            if error.err_code not in _NOT_LAST:
+                raise Unavailable(f"The keys take no other: {error.description}") from error
+        except nats.errors.Error as error:
+            raise Unavailable(f"The keys take no other: {error!r}") from error
+
+    def _hold(self, each: Person, data: bytes) -> None:
+        fields = orjson.loads(data)
+        if "key" not in fields:
+            self.forget(*each)
+            return
+        tenant, person = each
+        try:
+            owner, _, key = self._vault.open(tenant, fields["key"]).partition(" ")
+        except ValueError as error:
+            raise Unavailable(f"The key of person {person} of {tenant} cannot be unwrapped: {error}") from error
+        if owner != person:
+            raise Unavailable(f"The key of person {person} of {tenant} is the key of {owner}.")
+        if len(self._held) >= HELD:
+            del self._held[next(iter(self._held))]
+        self._held[each] = (Key(b64decode(key)), time.monotonic() + HELD_S)
+
+    async def _hear(self, message: Msg) -> None:
+        with suppress(ValueError):
+            _, _, tenant, person = message.subject.split(".")
+            if "erased" in orjson.loads(message.data):
+                self.forget(tenant, person)
+
+
+_NEVER = (ERASED, 0.0)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _subject(tenant: str, person: str) -> str:
+    return f"$KV.{KEYS}.{tenant}.{person}"

@@ -1,0 +1,1 @@
+"""Figures for Prometheus: calls of models as they end, and how the servers, queues and tables are."""

@@ -1,0 +1,133 @@
+"""What has ended in the tables, in the order of the log.
+
+While a handler is at work, what is part of it may have to be done again, in the same rows; so all of it counts as ended
+when the handler has, and ends once, whatever else becomes of a row later. A trace goes with the handler that it began
+with. What ends after its handler, or has none, ends on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, dict_row
+
+Row = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a row stands: the sequence of EVENTS that ended it; then spans before traces; then its id."""
+
+    sequence: int = 0
+    is_trace: int = 0
+    id: str = ""
+
+    @classmethod
+    def of(cls, row: Row) -> Place:
+        return cls(row["place"], row["is_trace"], row["id"])
+
+
+BEGINNING = Place()
+
+AFTER_ALL = 2
+"""In place of `is_trace`: behind all rows of a sequence."""
+
+
+class Behind(NamedTuple):
+    """How many rows have ended after a place, counted up to a limit, and since when the oldest of them waits."""
+
+    rows: int
+    since: datetime | None
+
+
+COUNTED = 10_000
+"""So many rows are counted at most."""
+
+
+class Window(NamedTuple):
+    """What is looked at together: up to this sequence, and whether the tables have no more."""
+
+    upto: int
+    whole: bool
+
+
+# What a projector has in is there as a whole. As many spans as a window may hold end in it; which of them can be sent
+# is another question, so a window without rows is not the end.
+_WINDOW = """
+SELECT least(sequence, next) AS upto, coalesce(next >= sequence, true) AS whole FROM headrace_projection.checkpoints,
+    (SELECT (SELECT ended_sequence FROM headrace.spans WHERE ended_sequence > %(sequence)s
+        ORDER BY ended_sequence OFFSET %(limit)s - 1 LIMIT 1) AS next) span
+WHERE stream = 'EVENTS'
+"""
+
+_AFTER = """
+WITH closed AS (
+    SELECT tenant_id, trace_id, noun_id, id, kind, sequence, ended_sequence, ended_at FROM headrace.spans
+    WHERE ended_sequence >= %(sequence)s AND ended_sequence <= %(upto)s
+),
+ended AS (
+    SELECT handler.ended_sequence AS place, 0 AS is_trace, part.tenant_id, part.id, handler.ended_at
+    FROM closed handler JOIN headrace.spans part USING (tenant_id, trace_id, noun_id)
+    WHERE handler.kind = 'handler' AND part.ended_sequence <= handler.ended_sequence
+    UNION ALL
+    SELECT handler.ended_sequence, 1, handler.tenant_id, handler.id, handler.ended_at
+    FROM closed handler JOIN headrace.traces trace
+        ON trace.tenant_id = handler.tenant_id AND trace.id = handler.trace_id AND trace.sequence = handler.sequence
+    WHERE handler.kind = 'handler'
+    UNION ALL
+    SELECT part.ended_sequence, 0, part.tenant_id, part.id, part.ended_at
+    FROM closed part LEFT JOIN headrace.spans handler
+        ON handler.tenant_id = part.tenant_id AND handler.trace_id = part.trace_id
+            AND handler.noun_id = part.noun_id AND handler.kind = 'handler'
+    WHERE part.kind <> 'handler' AND (handler.id IS NULL OR handler.ended_sequence < part.ended_sequence)
+),
+further AS (
+    SELECT * FROM ended WHERE (place, is_trace, id) > (%(sequence)s, %(is_trace)s, %(id)s)
+    ORDER BY place, is_trace, id LIMIT %(limit)s
+)
+"""
+
+_ROWS = f"""{_AFTER}
+SELECT place, is_trace, further.id, to_jsonb(span) AS span, to_jsonb(trace) - 'words' AS trace,
+    CASE WHEN %(content)s THEN to_jsonb(call) END AS call, CASE WHEN %(content)s THEN to_jsonb(found) END AS retrieval
+FROM further JOIN headrace.spans span USING (tenant_id, id)
+LEFT JOIN headrace.traces trace ON trace.tenant_id = further.tenant_id AND trace.id = span.trace_id
+LEFT JOIN headrace.model_calls call
+    ON %(content)s AND call.tenant_id = further.tenant_id AND call.id = span.model_call_id
+LEFT JOIN headrace.retrievals found
+    ON %(content)s AND found.tenant_id = further.tenant_id AND found.id = span.retrieval_id
+ORDER BY place, is_trace, further.id
+"""
+
+_BEHIND = f"{_AFTER} SELECT count(*) AS rows, min(ended_at) AS since FROM further"
+
+
+async def window(connection: AsyncConnection[Any], after: Place, limit: int) -> Window:
+    """Up to where about so many spans have ended after a place."""
+    async with connection.cursor(row_factory=class_row(Window)) as rows:
+        await rows.execute(_WINDOW.encode(), {"sequence": after.sequence, "limit": limit})
+        [found] = await rows.fetchall()
+        return found
+
+
+async def ended(
+    connection: AsyncConnection[Any], after: Place, upto: int, limit: int, *, content: bool = False
+) -> Sequence[Row]:
+    """What has ended after a place, up to a sequence and so many rows: each a `span` and its `trace`, or with
+    `is_trace` the trace itself and the handler that ended it; with `content`, the `call` or the `retrieval` that a span
+    stands for as well.
+    """
+    async with connection.cursor(row_factory=dict_row) as rows:
+        await rows.execute(_ROWS.encode(), {**after._asdict(), "upto": upto, "limit": limit, "content": content})
+        return await rows.fetchall()
+
+
+async def behind(connection: AsyncConnection[Any], after: Place) -> Behind:
+    """What has ended and was not sent yet."""
+    upto = (await window(connection, after, COUNTED)).upto
+    async with connection.cursor(row_factory=class_row(Behind)) as rows:
+        await rows.execute(_BEHIND.encode(), {**after._asdict(), "upto": upto, "limit": COUNTED})
+        [found] = await rows.fetchall()
+        return found

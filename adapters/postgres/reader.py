@@ -1,0 +1,58 @@
+"""A login that can read the tables and nothing else, for what runs the statements of people."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier, Literal
+
+from adapters.postgres.tables import READER, connect
+
+_LOCK = 0x6865616472616365 + 101
+"""Advisory lock of the database: roles that two sessions change at once are an error."""
+
+
+async def login(url: str, secret: bytes) -> str:
+    """The address of the same database for a role that is a member of `headrace_reader` alone; made when missing.
+
+    Its password follows from the secret and the database, so that every worker with this secret has the same. Where the
+    user of `url` may not make roles, `url` itself comes back when that user owns nothing of Headrace's, and is no
+    superuser. Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
+    """
+    async with connect(url) as connection:
+        database = connection.info.dbname
+        role = f"headrace_view_{sha256(database.encode()).hexdigest()[:12]}"
+        password = hmac.new(secret, f"reader of {database}".encode(), sha256).hexdigest()
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                await _make(connection, role, password)
+        except errors.InsufficientPrivilege as error:
+            if await _reads_only(connection):
+                return url
+            user = connection.info.user
+            raise errors.InsufficientPrivilege(
+                f"The user {user!r} may not make a role for the viewer: GRANT it CREATEROLE, or give the viewer a "
+                f"user of its own: CREATE ROLE headrace_viewer LOGIN PASSWORD '…' IN ROLE {READER}."
+            ) from error
+    return make_conninfo(url, user=role, password=password)
+
+
+async def _make(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:
+    found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+    verb = SQL("ALTER" if found.rowcount else "CREATE")
+    statement = SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
+    await connection.execute(statement.format(verb, Identifier(role), Literal(password)))
+    await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
+
+
+async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:
+    """Whether the user of this connection can change nothing of Headrace's."""
+    cursor = await connection.execute(
+        "SELECT NOT rolsuper AND NOT has_schema_privilege('headrace', 'CREATE') FROM pg_roles WHERE rolname = user"
+    )
+    return await cursor.fetchone() == (True,)

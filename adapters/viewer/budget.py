@@ -1,0 +1,56 @@
+"""How far a budget is spent, and where the month is likely to end."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+TREND = timedelta(days=7)
+"""The forecast goes on as these last days went."""
+
+State = Literal["within", "likely over", "over"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A budget of so many US dollars a calendar month: what is spent of it, and what will be.
+
+    `unpriced` calls have no known price and are not in it, so that more may be spent than is said.
+    """
+
+    amount: float
+    spent: float
+    forecast: float
+    unpriced: int
+    over_at: datetime | None
+    """When it will be spent if things go on like this; None when it lasts."""
+
+    @property
+    def share(self) -> float:
+        return self.spent / self.amount
+
+    @property
+    def state(self) -> State:
+        if self.spent >= self.amount:
+            return "over"
+        return "likely over" if self.forecast > self.amount else "within"
+
+
+def standing(amount: float, spent: float, lately: float, now: datetime, unpriced: int = 0) -> Standing:
+    """`spent` since the month began, and `lately`: in the last `TREND`, which may reach into the month before."""
+    rate = lately / TREND.total_seconds()
+    left = (month_end(now) - now).total_seconds()
+    over_at = None
+    if spent < amount < spent + rate * left:
+        over_at = now + timedelta(seconds=(amount - spent) / rate)
+    return Standing(amount, spent, spent + rate * left, unpriced, over_at)
+
+
+def month_begin(at: datetime) -> datetime:
+    return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def month_end(at: datetime) -> datetime:
+    return month_begin(at) + timedelta(days=monthrange(at.year, at.month)[1])

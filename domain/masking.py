@@ -1,0 +1,197 @@
+"""What a preview, a search or an export may not show: addresses, numbers and keys, each replaced by what it was.
+
+`mask` reads a text once for each kind and never goes back, so that a hostile text takes no longer than another. What
+was replaced stays: `mask(mask(text)) == mask(text)`, since nothing is looked for right beside a replacement.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+
+MASKING_VERSION = "1"
+"""Grows when the same text is masked otherwise; custom patterns and a further masking are not part of it."""
+
+_BEFORE = r"(?<![\w›])"
+_AFTER = r"(?![\w‹])"
+
+_PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:.*?-----END [A-Z ]{0,40}PRIVATE KEY-----|.*)", re.DOTALL)
+"""A key that does not end was cut off, and is one all the same."""
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@‹›]{1,512}+(?=@)")
+"""`user:password` of an address."""
+
+_BEARER = re.compile(rf"{_BEFORE}(bearer[ \t]+)[\w.~+/-]{{16,}}+=*+", re.IGNORECASE)
+
+_KEYS = re.compile(
+    _BEFORE
+    + r"(?:sk-[\w-]{16,}+"
+    + r"|(?:AKIA|ASIA)[A-Z0-9]{16}"
+    + _AFTER
+    + r"|gh[pousr]_\w{20,}+|github_pat_\w{20,}+|glpat-[\w-]{16,}+|hf_\w{20,}+"
+    + r"|xox[abeoprs]-[\w-]{10,}+|AIza[\w-]{30,}+"
+    + r"|eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?)"
+)
+"""Of OpenAI and its like, Amazon, GitHub, GitLab, Hugging Face, Slack and Google, and JSON web tokens."""
+
+_EMAIL = re.compile(r"(?<![\w.%+›-])[\w.%+-]++@[\w-]++(?:\.[\w-]++)++")
+
+_IBAN = re.compile(rf"{_BEFORE}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]){{11,40}}+")
+
+_CARD = re.compile(
+    rf"{_BEFORE}(?:\d{{13,19}}+|\d{{4}}([ -])\d{{4}}\1\d{{4}}\1\d{{1,7}}+|\d{{4}}([ -])\d{{6}}\2\d{{4,5}}+){_AFTER}",
+    re.ASCII,
+)
+
+_PHONE = re.compile(rf"{_BEFORE}(?:\+\(?[1-9]|\(?0[1-9]|00[1-9])(?:[ ().\-/]{{0,2}}\d){{5,15}}+", re.ASCII)
+_AMERICAN = re.compile(
+    rf"(?<![\w›+])(?:\+?1[ .-])?(?:\(\d{{3}}\) ?\d{{3}}-|\d{{3}}([ .-])\d{{3}}\1)\d{{4}}{_AFTER}", re.ASCII
+)
+_NATIONAL_DIGITS = range(9, 13)
+
+_PLACEHOLDER = "‹{}›"
+
+Patterns = Mapping[str, re.Pattern[str]]
+
+
+def _email(text: str) -> str:
+    return _EMAIL.sub("‹email›", text)
+
+
+def _keys(text: str) -> str:
+    text = _PEM.sub("‹key›", text)
+    text = _CREDENTIALS.sub("‹key›", text)
+    text = _BEARER.sub(r"\1‹key›", text)
+    return _KEYS.sub("‹key›", text)
+
+
+def _ibans(text: str) -> str:
+    """Account numbers whose check digits are right."""
+    return _replace(_IBAN, "‹iban›", text, lambda match: _longest(match, _is_iban))
+
+
+def _cards(text: str) -> str:
+    return _replace(_CARD, "‹card›", text, lambda match: match.end() if _is_card(match[0]) else None)
+
+
+def _phones(text: str) -> str:
+    text = _replace(_PHONE, "‹phone›", text, lambda match: _longest(match, _is_phone))
+    return _AMERICAN.sub("‹phone›", text)
+
+
+def _replace(pattern: re.Pattern[str], by: str, text: str, judge: Callable[[re.Match[str]], int | None]) -> str:
+    """What matches goes, up to where the judge says; None: it is not what it looks like."""
+    parts, done, at = [], 0, 0
+    while match := pattern.search(text, at):
+        end = judge(match)
+        at = end or match.start() + 1
+        if end:
+            parts += [text[done : match.start()], by]
+            done = end
+    return "".join([*parts, text[done:]])
+
+
+def _longest(match: re.Match[str], judge: Callable[[str], bool]) -> int | None:
+    """Where the longest beginning of the match ends that stands the judge and does not end within a word."""
+    text, start, end = match.string, match.start(), match.end()
+    if text[end : end + 1].isalnum() or text[end : end + 1] in ("_", "‹"):
+        end = _word(text, start, end)
+    while end > start:
+        if judge(text[start:end]):
+            return end
+        end = _word(text, start, end)
+    return None
+
+
+def _word(text: str, start: int, end: int) -> int:
+    """Where the word before the last one ends."""
+    while end > start and text[end - 1].isalnum():
+        end -= 1
+    while end > start and not text[end - 1].isalnum():
+        end -= 1
+    return end
+
+
+def _is_iban(text: str) -> bool:
+    plain = text.replace(" ", "")
+    return 15 <= len(plain) <= 34 and int("".join(str(int(one, 36)) for one in plain[4:] + plain[:4])) % 97 == 1
+
+
+def _is_card(text: str) -> bool:
+    """It begins as payment cards do, and its check digit is right."""
+    digits = [int(one) for one in text if one.isdecimal()]
+    return (
+        digits[0] in range(2, 7)
+        and sum(digits[-1::-2] + [sum(divmod(2 * one, 10)) for one in digits[-2::-2]]) % 10 == 0
+    )
+
+
+def _is_phone(text: str) -> bool:
+    """With the code of a country it may be short; else it has as many digits as in most countries."""
+    count = sum(map(str.isdecimal, text))
+    if text[0] == "+" or text.startswith("00"):
+        return count >= 7
+    return count in _NATIONAL_DIGITS and "." not in text
+
+
+_BUILT_IN: tuple[Callable[[str], str], ...] = (_keys, _email, _ibans, _cards, _phones)
+
+
+class Masking:
+    """The built-in rules, then custom `patterns` (each replaced by its name), then what `further` makes of the text."""
+
+    def __init__(self, patterns: Patterns | None = None, further: Callable[[str], str] | None = None) -> None:
+        self._patterns = dict(patterns or {})
+        self._further = further
+        custom = "\n".join(f"{name}={pattern.pattern}" for name, pattern in self._patterns.items())
+        custom += f"\n{getattr(further, 'version', '')}" if further else ""
+        self.version = MASKING_VERSION + (f"+{sha256(custom.encode()).hexdigest()[:8]}" if custom else "")
+
+    def __call__(self, text: str) -> str:
+        for rule in _BUILT_IN:
+            text = rule(text)
+        for name, pattern in self._patterns.items():
+            text = pattern.sub(_PLACEHOLDER.format(name), text)
+        return self._further(text) if self._further else text
+
+
+_masking = Masking()
+
+
+def mask(text: str) -> str:
+    """The text with every e-mail address, telephone, card or account number and key replaced by `‹email›`, `‹phone›`,
+    `‹card›`, `‹iban›` or `‹key›`, and what the installation has configured by `‹name›`."""
+    return _masking(text)
+
+
+def configure(masking: Masking) -> None:
+    """Mask so from now on; a process does this once, when it starts."""
+    global _masking
+    _masking = masking
+
+
+def version() -> str:
+    """The version of the rules in use, those of the installation included."""
+    return _masking.version
+
+
+def patterns(lines: Iterable[str]) -> Patterns:
+    """Custom patterns, one a line as `name = regular expression`; blank lines and those that begin with # are left out.
+
+    Raises: ValueError that names the line and the rule.
+    """
+    found: dict[str, re.Pattern[str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, expression = (part.strip() for part in line.partition("="))
+        if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
+            raise ValueError(f"line {number}: must be like `name = regular expression`, the name in lower case")
+        try:
+            found[name] = re.compile(rf"(?<!›)(?:{expression})(?!‹)")
+        except re.error as error:
+            raise ValueError(f"line {number}: {expression!r} is not a regular expression: {error}") from None
+        if found[name].search(""):
+            raise ValueError(f"line {number}: {expression!r} matches an empty text")
+    return found

@@ -1,0 +1,169 @@
+"""Traces: how fast they are projected, and how fast the viewer's pages of them come."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import psycopg
+import uvicorn
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+from rich.progress import Progress
+
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.postgres import tables
+from adapters.postgres.feed import BATCH
+from adapters.postgres.reader import login
+from adapters.postgres.writer import Writer
+from adapters.viewer.access import Access
+from adapters.viewer.desk import Desk
+from adapters.viewer.server import create_app
+from domain.log import EVENTS, Recorded
+from ops.bench.measure import Aim, Measure, percentile
+from ops.bench.stack import Sizes, Stack
+from ops.bench.trace_history import CALLS_PER_STORY, SPANS_PER_STORY, TraceHistory
+from ops.rebuild import uncollected
+from projections.catalog import READ_MODELS
+
+ASKED = 40
+"""Requests for each page."""
+
+WIDE = (1000, 10_000)
+"""Spans of large traces."""
+
+COMMON, RARE = "assistant", "pressure relief valve"
+"""A word that is in every prompt, and some that are together in few."""
+
+TOKEN = "a token of the benchmark alone"
+
+
+async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
+    async with _database(stack.settings.postgres_url) as url:
+        await tables.set_up(url)
+        history = TraceHistory(stack.settings.tenant, datetime.now(UTC))
+        stories = max(1, sizes.calls // CALLS_PER_STORY)
+        bar = bars.add_task("traces", total=stories * CALLS_PER_STORY)
+        projected = Aim(at_least=5000)
+        async with tables.connect(url) as connection:
+            writer = Writer(READ_MODELS, tables.SCHEMA, JetStreamBlobs(stack.client.connection))
+            took = 0.0
+            for batch in history.batches(stories, BATCH):
+                took += await _write(connection, writer, batch)
+                bars.advance(bar, stories * CALLS_PER_STORY * len(batch) / history.messages(stories))
+            wide = []
+            for spans in WIDE:
+                trace, messages = history.wide(spans)
+                await _write(connection, writer, messages)
+                wide.append(trace)
+            await connection.execute(
+                "UPDATE headrace_projection.checkpoints SET sequence = %s WHERE stream = %s", (history.sequence, EVENTS)
+            )
+            await connection.execute("VACUUM (ANALYZE) headrace.traces, headrace.spans, headrace.model_calls")
+        measures = [Measure("traces", stories * SPANS_PER_STORY / took, "spans/s", aim=projected)]
+        async with _viewer(stack, url) as viewer:
+            measures += await _pages(viewer, wide)
+    return measures
+
+
+async def _write(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], writer: Writer, batch: list[Recorded]
+) -> float:
+    """The seconds that the projector takes for a batch, once it has read it."""
+    with uncollected():
+        began = time.perf_counter()
+        async with connection.transaction():
+            await writer.write(connection, (batch, {}))
+        return time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page: the milliseconds to its last byte, and its bytes, as they are and as they go over the wire."""
+
+    ms: float
+    size: int
+    sent: int
+
+
+class Viewer:
+    """A browser of pages."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def get(self, path: str) -> Answer:
+        return await asyncio.to_thread(self._get, path)
+
+    def _get(self, path: str) -> Answer:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/html", "Accept-Encoding": "gzip"}
+        began = time.perf_counter()
+        with urlopen(Request(self._url + path, headers=headers), timeout=60) as response:
+            body = response.read()
+            took = time.perf_counter() - began
+            plain = gzip.decompress(body) if response.headers.get("Content-Encoding") == "gzip" else body
+        return Answer(took * 1000, len(plain), len(body))
+
+
+async def _pages(viewer: Viewer, wide: Sequence[str]) -> list[Measure]:
+    found: list[Measure] = []
+    lists = [await viewer.get("/traces") for _ in range(ASKED)]
+    found += [
+        Measure("traces.list p50", percentile([page.ms for page in lists], 50), "ms", aim=Aim(at_most=50)),
+        Measure("traces.list p95", percentile([page.ms for page in lists], 95), "ms"),
+        Measure("traces.list size", max(page.size for page in lists) / 1000, "kB", aim=Aim(at_most=100)),
+        Measure("traces.list sent", max(page.sent for page in lists) / 1000, "kB"),
+    ]
+    for name, text in (("common", COMMON), ("rare", RARE)):
+        pages = [(await viewer.get(f"/traces?q={text.replace(' ', '+')}")).ms for _ in range(ASKED)]
+        found += [
+            Measure(f"traces.search {name} p50", percentile(pages, 50), "ms"),
+            Measure(f"traces.search {name} p95", percentile(pages, 95), "ms", aim=Aim(at_most=300)),
+        ]
+    for spans, trace, aim in zip(WIDE, wide, (Aim(at_most=100), None), strict=True):
+        pages = [await viewer.get(f"/traces/{trace}") for _ in range(ASKED // 4)]
+        found += [
+            Measure(f"traces.{spans} spans p50", percentile([page.ms for page in pages], 50), "ms", aim=aim),
+            Measure(f"traces.{spans} spans sent", max(page.sent for page in pages) / 1000, "kB"),
+        ]
+    return found
+
+
+@asynccontextmanager
+async def _database(url: str) -> AsyncIterator[str]:
+    """A database of its own on the same server, which nobody else projects into."""
+    name = f"bench_{uuid4().hex[:12]}"
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        try:
+            yield make_conninfo(url, dbname=name)
+        finally:
+            await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+@asynccontextmanager
+async def _viewer(stack: Stack, url: str) -> AsyncIterator[Viewer]:
+    """The viewer in a loop of this process, as the role `view` runs it."""
+    desk = Desk(stack.client.connection, await login(url, stack.settings.secret()), stack.settings.tenant)
+    access = Access.of("127.0.0.1", TOKEN, "", stack.settings.secret())
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_config=None, lifespan="on"))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            async with asyncio.timeout(20):
+                while not server.started and not serving.done():
+                    await asyncio.sleep(0.01)
+            yield Viewer(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            with suppress(asyncio.CancelledError):
+                await serving

@@ -1,0 +1,24 @@
+"""What is masked beside what is masked everywhere, as the settings say: a process that shows texts says so first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from domain import masking
+from ops.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Raises: OSError and ValueError when the file of patterns cannot be read, or is none; PresidioMissing."""
+    lines = settings.mask_patterns.expanduser().read_text().splitlines() if settings.mask_patterns else []
+    try:
+        patterns = masking.patterns(lines)
+    except ValueError as error:
+        raise ValueError(f"{settings.mask_patterns}, {error}.") from None
+    further: Callable[[str], str] | None = None
+    if settings.mask_presidio:
+        from adapters.presidio import Presidio
+
+        language, _, model = settings.mask_presidio.partition(":")
+        further = Presidio(language, model)
+    masking.configure(masking.Masking(patterns, further))

@@ -1,0 +1,29 @@
+"""Sends traces to a collector."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from adapters.otlp.collector import Collector
+from adapters.otlp.endpoint import header_fields
+from adapters.otlp.exporter import Exporter
+from adapters.otlp.spans import Content
+from ops import masking
+from ops.house import House
+from ops.settings import InvalidSetting, Settings
+
+
+async def begin(house: House) -> Awaitable[object]:
+    """Raises: InvalidSetting."""
+    settings = house.settings
+    if not settings.otlp_endpoint:
+        raise InvalidSetting("HEADRACE_OTLP_ENDPOINT is not set: there is nowhere to send traces to.")
+    masking.configure(settings)
+    collector = await house.open.enter_async_context(Collector(settings.otlp_endpoint, headers(settings)))
+    content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None)
+    return Exporter(settings.postgres_url, house.nc, collector, settings.otlp_endpoint, content).run()
+
+
+def headers(settings: Settings) -> dict[str, str]:
+    """What the collector asks for in every request."""
+    return header_fields(settings.otlp_headers.get_secret_value() if settings.otlp_headers else "")

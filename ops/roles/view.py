@@ -1,0 +1,152 @@
+"""Serves the viewer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import structlog
+import uvicorn
+
+from adapters.metrics.page import Metrics
+from adapters.otlp.endpoint import target
+from adapters.postgres import tables
+from adapters.postgres.reader import login
+from adapters.viewer.access import Access, Refused
+from adapters.viewer.desk import Desk
+from adapters.viewer.server import create_app
+from handlers.ports import Unavailable
+from ops.house import House
+from ops.settings import InvalidSetting, Settings, secret
+
+log = structlog.get_logger(__name__)
+
+NEXT_PORTS = 20
+"""Ports after the default one that are tried when it is taken; an address that was set is not departed from."""
+
+
+async def begin(house: House) -> Awaitable[object]:
+    settings = house.settings
+    kept = secret(settings.home / "view.token")
+    given = settings.view_token.get_secret_value() if settings.view_token else None
+    host, port = address(settings.view_address)
+    try:
+        access = Access.of(host, given, kept, settings.secret(), frozenset(settings.all_view_hosts))
+    except Refused as error:
+        raise InvalidSetting(str(error)) from None
+    try:
+        await tables.set_up(settings.postgres_url)
+        reader = await login(settings.postgres_url, settings.secret())
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+    taken = bind(settings, host, port)
+    house.open.callback(taken.close)
+    shown = url(host, taken.getsockname()[1])
+    link = f"{shown}/login?token={quote(kept)}" if given is None else shown
+    house.open.enter_context(noted(settings.home, link))
+    remember(settings.home, taken.getsockname()[1])
+    log.info("viewer", address=shown)
+    desk = Desk(house.nc, reader, settings.tenant, house.keys)
+    metrics = Metrics(house.nc, desk.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
+    app = create_app(desk, access, metrics)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # its lines would hold the token
+        server_header=False,
+        date_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    return asyncio.gather(_Server(config).serve(sockets=[taken]), metrics.follow())
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The worker hears them, and cancels what serves."""
+        yield
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def bind(settings: Settings, host: str, port: int) -> socket.socket:
+    """A socket that listens there; where the default port is taken, at the one this home had last, or one near it.
+
+    Raises: InvalidSetting.
+    """
+    chosen = settings.view_address != Settings.model_fields["view_address"].default
+    ports = [port] if chosen else [*last_port(settings.home), *range(port, port + NEXT_PORTS + 1), 0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for attempt in ports:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, attempt))
+            listening.listen(512)
+        except OSError as error:
+            listening.close()
+            reason = error.strerror or str(error)
+        else:
+            listening.setblocking(False)
+            if attempt != ports[0]:
+                log.warning("viewer.moved", reason=f"port {ports[0]} is taken", port=listening.getsockname()[1])
+            return listening
+    raise InvalidSetting(
+        f"The viewer cannot listen on {settings.view_address} ({reason}): end what does, or set another "
+        "HEADRACE_VIEW_ADDRESS; with port 0 a free one is taken."
+    )
+
+
+def url(host: str, port: int) -> str:
+    """An address to open; one that stands for all of a machine's is opened as this machine."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"
+
+
+def last_port(home: Path) -> list[int]:
+    """The port that the viewer of this home had last, if it had any."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return [int(json.loads((home / "ports.json").read_text())["view"])]
+    return []
+
+
+@contextmanager
+def noted(home: Path, link: str) -> Iterator[None]:
+    """The link is written down for `headrace up` and `headrace doctor` as long as it leads somewhere."""
+    file = home / "run" / "viewer.url"
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
+        written.write(link)
+    partial.replace(file)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if file.read_text() == link:
+                file.unlink()
+
+
+def remember(home: Path, port: int) -> None:
+    file = home / "ports.json"
+    ports = {}
+    with suppress(OSError, ValueError):
+        ports = json.loads(file.read_text())
+    if ports.get("view") != port:
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(ports | {"view": port}))
+        partial.replace(file)

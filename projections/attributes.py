@@ -1,0 +1,166 @@
+"""The attributes of spans: the one place that knows their names.
+
+They are those of the OpenTelemetry GenAI conventions v1.41.1, with what Traceloop and OpenInference (which Phoenix
+reads) call the same things. No value is a text of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Attributes = dict[str, Any]
+
+OPERATION_NAME = "gen_ai.operation.name"
+PROVIDER_NAME = "gen_ai.provider.name"
+OUTPUT_TYPE = "gen_ai.output.type"
+REQUEST_MODEL = "gen_ai.request.model"
+REQUEST_STREAM = "gen_ai.request.stream"
+REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_MODEL = "gen_ai.response.model"
+RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
+USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
+USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
+USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
+DATA_SOURCE_ID = "gen_ai.data_source.id"
+RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
+TRACELOOP_SPAN_KIND = "traceloop.span.kind"
+TRACELOOP_ENTITY_NAME = "traceloop.entity.name"
+LLM_REQUEST_TYPE = "llm.request.type"
+
+OPENINFERENCE_SPAN_KIND = "openinference.span.kind"
+LLM_MODEL_NAME = "llm.model_name"
+LLM_PROVIDER = "llm.provider"
+LLM_TOKENS_PROMPT = "llm.token_count.prompt"
+LLM_TOKENS_COMPLETION = "llm.token_count.completion"
+LLM_TOKENS_TOTAL = "llm.token_count.total"
+LLM_TOKENS_CACHE_READ = "llm.token_count.prompt_details.cache_read"
+LLM_TOKENS_CACHE_WRITE = "llm.token_count.prompt_details.cache_write"
+LLM_TOKENS_REASONING = "llm.token_count.completion_details.reasoning"
+EMBEDDING_MODEL_NAME = "embedding.model_name"
+
+# What only the export to a collector adds: whose a span is, what it cost, and with leave what was said.
+CONVERSATION_ID = "gen_ai.conversation.id"
+ERROR_TYPE = "error.type"
+SESSION_ID = "session.id"
+USER_ID = "user.id"
+TRACELOOP_WORKFLOW_NAME = "traceloop.workflow.name"
+USAGE_COST = "gen_ai.usage.cost"
+LLM_COST_TOTAL = "llm.cost.total"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
+INPUT_VALUE = "input.value"
+INPUT_MIME_TYPE = "input.mime_type"
+OUTPUT_VALUE = "output.value"
+LLM_INPUT_MESSAGES = "llm.input_messages"
+LLM_OUTPUT_MESSAGES = "llm.output_messages"
+
+_PARAMETERS = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+}
+
+
+def work(name: str) -> Attributes:
+    """Of a handler, or of a step that it takes."""
+    return {TRACELOOP_SPAN_KIND: "task", TRACELOOP_ENTITY_NAME: name, OPENINFERENCE_SPAN_KIND: "CHAIN"}
+
+
+def requested(kind: str, provider: str, model: str, server: str, request: Mapping[str, Any]) -> Attributes:
+    """Of a call of a model that is about to be sent."""
+    found: Attributes = {PROVIDER_NAME: provider, REQUEST_MODEL: model}
+    address, _, port = server.rpartition(":")
+    if address and port.isdecimal():
+        found |= {SERVER_ADDRESS: address.strip("[]"), SERVER_PORT: int(port)}
+    if kind == "embedding":
+        return found | {
+            OPERATION_NAME: "embeddings",
+            OPENINFERENCE_SPAN_KIND: "EMBEDDING",
+            LLM_REQUEST_TYPE: "embedding",
+            EMBEDDING_MODEL_NAME: model,
+        }
+    parameters = {"max_tokens": request.get("max_tokens")} | (request.get("parameters") or {})
+    found |= {
+        name: value
+        for parameter, name in _PARAMETERS.items()
+        if isinstance(value := parameters.get(parameter), int | float)
+    }
+    if isinstance(choices := parameters.get("n"), int) and choices != 1:
+        found[REQUEST_CHOICE_COUNT] = choices
+    return found | {
+        OPERATION_NAME: kind,
+        OUTPUT_TYPE: "text",
+        REQUEST_STREAM: True,
+        OPENINFERENCE_SPAN_KIND: "RERANKER" if kind == "rerank" else "LLM",
+        LLM_REQUEST_TYPE: kind,
+        LLM_MODEL_NAME: model,
+        LLM_PROVIDER: provider,
+    }
+
+
+def completed(
+    kind: str,
+    usage: Mapping[str, Any],
+    *,
+    response_id: str | None,
+    response_model: str | None,
+    finish_reason: str | None,
+    first_token_ms: float | None,
+) -> Attributes:
+    """Of a call that a model answered, besides those of the request."""
+    read, written, reasoning = usage["cached_tokens"], usage["cache_write_tokens"], usage["reasoning_tokens"]
+    found = {
+        RESPONSE_ID: response_id,
+        RESPONSE_MODEL: response_model,
+        RESPONSE_FINISH_REASONS: [finish_reason] if finish_reason else None,
+        RESPONSE_TIME_TO_FIRST_CHUNK: None if first_token_ms is None else first_token_ms / 1000,
+        USAGE_INPUT_TOKENS: usage["prompt_tokens"],
+        LLM_TOKENS_PROMPT: usage["prompt_tokens"],
+    }
+    if kind != "embedding":
+        found |= {
+            USAGE_OUTPUT_TOKENS: usage["completion_tokens"],
+            USAGE_CACHE_READ: read,
+            USAGE_CACHE_CREATION: written,
+            USAGE_CACHE_WRITE: written,
+            USAGE_REASONING: reasoning,
+            LLM_TOKENS_COMPLETION: usage["completion_tokens"],
+            LLM_TOKENS_TOTAL: usage["prompt_tokens"] + usage["completion_tokens"],
+            LLM_TOKENS_CACHE_READ: read,
+            LLM_TOKENS_CACHE_WRITE: written,
+            LLM_TOKENS_REASONING: reasoning,
+        }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def retrieval(datasets: Sequence[str], top_k: int | None, hits: Sequence[Mapping[str, Any]]) -> Attributes:
+    """Of a search; the segments that the model was given are named by their ids."""
+    found: Attributes = {
+        OPERATION_NAME: "retrieval",
+        OPENINFERENCE_SPAN_KIND: "RETRIEVER",
+        TRACELOOP_SPAN_KIND: "task",
+        TRACELOOP_ENTITY_NAME: "retrieval",
+    }
+    if datasets:
+        found[DATA_SOURCE_ID] = ",".join(datasets)
+    if top_k is not None:
+        found[RETRIEVAL_TOP_K] = top_k
+    kept = sorted((hit for hit in hits if hit["rank"] is not None), key=lambda hit: hit["rank"])
+    for index, hit in enumerate(kept):
+        found[f"retrieval.documents.{index}.document.id"] = hit["segment"]
+        found[f"retrieval.documents.{index}.document.score"] = hit["score"]
+    return found

@@ -1,0 +1,46 @@
+"""What calls of models may cost: the table `budgets`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Double, Text
+
+from domain.budget import Budget
+from domain.log import Recorded
+from projections.read_model import ReadModel, Row, Time, key, originator, required
+
+budgets = ReadModel(
+    "budgets",
+    "What calls of models may cost in a calendar month, in UTC. A removed budget has no row.",
+    key("id", "Budget, as named."),
+    required("scope", Text, "What it is for: tenant, app, model or user."),
+    required("subject", Text, "Id of the app, name of the model or the user; empty when it is for the tenant."),
+    required("amount_usd", Double, "US dollars a month."),
+    required("created_at", Time, "When it was set."),
+    required("updated_at", Time, "When it last changed."),
+)
+budgets.clears(Budget.Removed)
+
+
+def _row(event: Budget.Set | Budget.Changed) -> Row:
+    return {
+        "id": event.originator_id,
+        "scope": event.scope,
+        "subject": event.subject,
+        "amount_usd": event.amount_usd,
+    }
+
+
+@budgets.makes(Budget.Set, new=originator)
+def set(event: Budget.Set, message: Recorded) -> Row:
+    return _row(event)
+
+
+@budgets.makes(Budget.Changed, unless=(budgets, originator))
+def back(event: Budget.Changed, message: Recorded) -> Row:
+    """A budget that was removed."""
+    return _row(event)
+
+
+@budgets.changes(Budget.Changed)
+def changed(row: Row, event: Budget.Changed, message: Recorded) -> Row:
+    return _row(event)

@@ -1,0 +1,58 @@
+"""What was found for questions: the table `retrievals`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Double, Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.end_user import EndUser
+from domain.log import Recorded
+from domain.retrieval import Retrieval
+from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+
+retrievals = ReadModel(
+    "retrievals",
+    "Searches for what a question may be answered from. They outlive what they were made for.",
+    key("id", "Retrieval."),
+    required("cause_noun", Text, "Noun that it was made for: message."),
+    required("cause_id", Id, "Message that it was made for."),
+    required("attempt", Integer, "Which try at that it belongs to, from 1."),
+    required("query", Text, "What was looked for; empty when the person was erased."),
+    required("mode", Text, "semantic, full_text or hybrid."),
+    required("datasets", JSONB, "Ids of the datasets that were searched."),
+    required("top_k", Integer, "So many segments were wanted."),
+    optional("score_threshold", Double, "Segments with a lower score were dropped; null when none were for that."),
+    required(
+        "hits", JSONB, "Segments that were found, best first: where they are, their ranks, and why any was dropped."
+    ),
+    required("duration_ms", Double, "Milliseconds that it took."),
+    optional("error_code", Text, "Why it failed, for programs; null when it did not."),
+    optional("error", Text, "Why it failed, for people; null when it did not."),
+    required("correlation_id", Id, "Command that began the chain of causes that it belongs to: its trace, in traces."),
+    person(),
+    required("created_at", Time, "When it ended."),
+)
+retrievals.looked_up("cause_id")
+retrievals.looked_up("correlation_id")
+retrievals.sets(EndUser.Erased, {"query": "", "error": None}, column="person_id")
+
+
+@retrievals.makes(Retrieval.Made, new=originator)
+def made(event: Retrieval.Made, message: Recorded) -> Row:
+    return {
+        "id": event.originator_id,
+        "cause_noun": event.cause_noun,
+        "cause_id": event.cause_id,
+        "attempt": event.attempt,
+        "query": event.query,
+        "mode": event.mode,
+        "datasets": event.datasets,
+        "top_k": event.top_k,
+        "score_threshold": event.score_threshold,
+        "hits": event.hits,
+        "duration_ms": event.duration_ms,
+        "error_code": event.code,
+        "error": event.reason,
+        "correlation_id": message.metadata.correlation,
+        "person_id": message.metadata.person,
+    }
