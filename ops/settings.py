@@ -186,6 +186,18 @@ class Settings(BaseSettings):
             raise ValueError("must be like en:en_core_web_lg")
         return chosen
 
+    @field_validator("prices")
+    @classmethod
+    def _prices(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            from projections.prices import read  # which takes long, and few have such a file
+
+            try:
+                read(file.expanduser().read_text())
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"cannot be read: {error}") from None
+        return file
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _collector(cls, url: str) -> str:

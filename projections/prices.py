@@ -28,13 +28,13 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version as version_of
-from typing import Any, NamedTuple
-
-from genai_prices import Usage
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo, Provider
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.provider import BUILTIN
+
+if TYPE_CHECKING:  # it takes as long to import as all else together, and few programs price anything
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, Provider
 
 PER = 1_000_000
 """Tokens that a price is for."""
@@ -153,9 +153,15 @@ def _price(number: int, entry: Mapping[str, Any]) -> Price:
     )
 
 
+def _list() -> DataSnapshot:
+    from genai_prices.data_snapshot import get_snapshot
+
+    return get_snapshot()
+
+
 def _known(provider: str) -> bool:
     try:
-        get_snapshot().find_provider(None, provider, None)
+        _list().find_provider(None, provider, None)
     except LookupError:
         return False
     return True
@@ -170,12 +176,14 @@ def _listed(provider: str, server: str, model: str) -> tuple[Provider, ModelInfo
     host, _, port = server.rpartition(":")
     by_address = (f"https://{host}/" if port == "443" else f"https://{server}/") if server else None
     try:
-        return get_snapshot().find_provider_model(model, None, None if by_address else provider, by_address)
+        return _list().find_provider_model(model, None, None if by_address else provider, by_address)
     except LookupError:
         return None
 
 
 def _list_price(provider: Provider, model: ModelInfo, at: datetime, usage: Mapping[str, Any]) -> float | None:
+    from genai_prices import Usage
+
     tokens = Usage(
         input_tokens=usage["prompt_tokens"],
         output_tokens=usage["completion_tokens"],

@@ -19,7 +19,7 @@ from nats.errors import Error
 
 from ops.embedded import HOST, nats_server, taken
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 class NatsCluster:

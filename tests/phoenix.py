@@ -21,7 +21,7 @@ PHOENIX = "arize-phoenix==20.26.0"
 NOT_AFTER = "2026-11-20"
 """Its dependencies are those of this day."""
 
-READY_S = 90.0
+READY_S = 200.0
 
 
 class NotInstalled(Exception):
@@ -79,8 +79,8 @@ async def serving(command: Path, folder: Path) -> AsyncIterator[Phoenix]:
                     await asyncio.to_thread(phoenix.ask, "/v1/projects")
                     break
                 said = (folder / "log").read_text()[-4000:]
-                assert process.returncode is None, said
-                assert time.monotonic() < until, said
+                assert process.returncode is None, f"it ended: {said}"
+                assert time.monotonic() < until, f"it is not ready: {said}"
                 await asyncio.sleep(0.2)
             yield phoenix
         finally:

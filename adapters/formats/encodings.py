@@ -40,6 +40,10 @@ _COMMON = {
         "辦運半必城強步完深區即求品轉量空技輕程告語英基滿式寫識極收未持取設始版雙歷商片容研站廣改議形單據導影失網專石"
         "校讀觀爭究包組造落視明冊操步驟"
     ),
+    "cp949": (
+        "이다는을의에가고하지도은한를로서니사기해자리그나어시수정있대인으아일들주보과전원제상만부라안장구여신공동조면"
+        "스생성비국유간문화요경것때물"
+    ),
     "cp1252": _WESTERN,
     "cp1250": "ąćęłńóśźżŁŚŻáčďéěíňřšťúůýžČŘŠŽőűöüäăâîşţđ" + _MARKS_OF_TEXT,
     "iso8859-2": "ąćęłńóśźżŁŚŻáčďéěíňřšťúůýžČŘŠŽőűöüäăâîşţđ§°×",
@@ -126,13 +130,13 @@ def _east_asian(codec: str, sample: bytes, high: int) -> float:
     if signs < 2 or signs * 1.2 > high or _RARE.search(text):
         return 0.0
     kana, hangul, han = (len(pattern.findall(text)) / signs for pattern in (_KANA, _HANGUL, _HAN))
+    common = sum(sign in _COMMON.get(codec, "") for sign in text) / signs
     match codec:
         case "cp949":
-            return hangul if hangul > 0.6 else 0.0
+            return hangul if hangul > 0.6 and common > 0.25 else 0.0
         case "cp932" | "euc_jp":
             return kana + han if kana > 0.2 and kana + han > 0.7 else 0.0
         case _:
-            common = sum(sign in _COMMON[codec] for sign in text) / signs
             return common if han > 0.6 and common > 0.25 and not kana else 0.0
 
 

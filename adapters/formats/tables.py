@@ -92,7 +92,7 @@ def written(cell: Cell) -> str:
         case bool():
             return "true" if cell else "false"
         case float():
-            return f"{cell:.15g}" if abs(cell) < 1e-5 or abs(cell) >= 1e15 else f"{cell:.15g}".removesuffix(".0")
+            return f"{cell:.15g}"
         case datetime():
             return (cell.date() if cell.time() == time() else cell).isoformat()[:19].replace("T", " ")
         case date() | time() | timedelta() | int():
@@ -172,12 +172,12 @@ def _filled(row: Row) -> Filled:
 
 
 def _is_title(text: str) -> bool:
-    return len(text) <= _LONGEST_LABEL and text[-1] not in ".!?;"
+    return len(text) <= _LONGEST_LABEL and not text.endswith((".", "!", "?", ";"))
 
 
 def _texts(rows: list[Filled]) -> list[str]:
     """The texts of the rows at the head that have one cell each; of a table of one column, all."""
-    texts = []
+    texts: list[str] = []
     for row in rows:
         if len(row) > 1:
             break

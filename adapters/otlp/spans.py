@@ -110,7 +110,7 @@ def span_of(row: Row, content: Content) -> tuple[str, Span]:
         start_time_unix_nano=began,
         end_time_unix_nano=max(began, end),
         attributes=_pairs(attributes),
-        status=Status(code=_STATUS.get(span["status"], Status.STATUS_CODE_UNSET), message=_reason(span)),
+        status=Status(code=_STATUS.get(span["status"], Status.STATUS_CODE_UNSET), message=_reason(span, content)),
     )
 
 
@@ -125,9 +125,9 @@ def _kind(span: Row) -> Span.SpanKind.ValueType:
     return Span.SPAN_KIND_CLIENT if span["kind"] in CLIENT else Span.SPAN_KIND_INTERNAL
 
 
-def _reason(span: Row) -> str:
-    """Why it failed. Servers repeat in their errors what they were sent, so it is masked."""
-    return mask(span["error"] or "")[:1000]
+def _reason(span: Row, content: Content) -> str:
+    """Why it failed. Servers repeat in the texts of errors what they were sent, so those are contents too."""
+    return content(span["error"] or "") if content else span["error_code"] or ""
 
 
 def _span(span: Row) -> Attributes:
@@ -150,7 +150,6 @@ def _root(trace: Row) -> Attributes:
         "headrace.document.id": trace["document_id"],
         "headrace.dataset.id": trace["dataset_id"],
         "headrace.replay.id": trace["replay_id"],
-        "headrace.actor": trace["actor"],
         "headrace.model_calls": trace["model_calls"],
         "headrace.prompt_tokens": trace["prompt_tokens"],
         "headrace.completion_tokens": trace["completion_tokens"],

@@ -44,9 +44,11 @@ async def login(url: str, secret: bytes) -> str:
 
 async def _make(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+    # Servers may log their statements.
+    sealed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     verb = SQL("ALTER" if found.rowcount else "CREATE")
     statement = SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
-    await connection.execute(statement.format(verb, Identifier(role), Literal(password)))
+    await connection.execute(statement.format(verb, Identifier(role), Literal(sealed)))
     await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
 
 

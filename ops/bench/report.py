@@ -79,6 +79,10 @@ figure as a multiple of the limit.
   COPY of the same rows into tables without indexes.
 - **verify**: `headrace verify` on the same log: reading, decoding and folding every message (`verify.log`), then
   making all tables anew and comparing them. Limit: reading the same streams and looking at nothing.
+- **traces**: {sizes.calls:,} calls of models, made up as events in memory. `projected`: spans that the fold writes into
+  the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
+  last byte, with the time of drawing them: the list (`size` in bytes, and as `sent` with gzip), a search for a word
+  that is in every prompt and for some that are together in few, a trace of 1,000 and one of 10,000 spans.
 - **memory**: what is resident when all is idle after a document and a question, pages that processes share divided
   among them.
 
@@ -92,6 +96,6 @@ make bench                                  # the table
 ```
 
 Each measure starts servers and workers of its own, in a folder that goes afterwards. `--rounds`, `--commands`,
-`--singles`, `--questions`, `--seconds` and `--commits` set how much is measured. Compare ratios rather than figures: a
-machine that others use too changes from minute to minute.
+`--singles`, `--questions`, `--seconds`, `--commits` and `--calls` set how much is measured. Compare ratios rather than
+figures: a machine that others use too changes from minute to minute.
 """

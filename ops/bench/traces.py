@@ -34,11 +34,8 @@ from ops.bench.trace_history import CALLS_PER_STORY, SPANS_PER_STORY, TraceHisto
 from ops.rebuild import uncollected
 from projections.catalog import READ_MODELS
 
-ASKED = 40
-"""Requests for each page."""
-
 WIDE = (1000, 10_000)
-"""Spans of large traces."""
+"""Spans of large traces; fewer where fewer calls are measured."""
 
 COMMON, RARE = "assistant", "pressure relief valve"
 """A word that is in every prompt, and some that are together in few."""
@@ -61,16 +58,16 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
                 bars.advance(bar, stories * CALLS_PER_STORY * len(batch) / history.messages(stories))
             wide = []
             for spans in WIDE:
-                trace, messages = history.wide(spans)
+                trace, messages = history.wide(max(10, min(spans, sizes.calls)))
                 await _write(connection, writer, messages)
                 wide.append(trace)
             await connection.execute(
                 "UPDATE headrace_projection.checkpoints SET sequence = %s WHERE stream = %s", (history.sequence, EVENTS)
             )
             await connection.execute("VACUUM (ANALYZE) headrace.traces, headrace.spans, headrace.model_calls")
-        measures = [Measure("traces", stories * SPANS_PER_STORY / took, "spans/s", aim=projected)]
+        measures = [Measure("traces.projected", stories * SPANS_PER_STORY / took, "spans/s", aim=projected)]
         async with _viewer(stack, url) as viewer:
-            measures += await _pages(viewer, wide)
+            measures += await _pages(viewer, wide, max(2, sizes.questions // 5))
     return measures
 
 
@@ -113,28 +110,29 @@ class Viewer:
         return Answer(took * 1000, len(plain), len(body))
 
 
-async def _pages(viewer: Viewer, wide: Sequence[str]) -> list[Measure]:
-    found: list[Measure] = []
-    lists = [await viewer.get("/traces") for _ in range(ASKED)]
-    found += [
-        Measure("traces.list p50", percentile([page.ms for page in lists], 50), "ms", aim=Aim(at_most=50)),
-        Measure("traces.list p95", percentile([page.ms for page in lists], 95), "ms"),
-        Measure("traces.list size", max(page.size for page in lists) / 1000, "kB", aim=Aim(at_most=100)),
-        Measure("traces.list sent", max(page.sent for page in lists) / 1000, "kB"),
+async def _pages(viewer: Viewer, wide: Sequence[str], asked: int) -> list[Measure]:
+    lists = [await viewer.get("/traces") for _ in range(asked)]
+    found = [
+        *_times("traces.list", lists, p50=Aim(at_most=50)),
+        Measure("traces.list.size", max(page.size for page in lists) / 1000, "kB", aim=Aim(at_most=100)),
+        Measure("traces.list.sent", max(page.sent for page in lists) / 1000, "kB"),
     ]
     for name, text in (("common", COMMON), ("rare", RARE)):
-        pages = [(await viewer.get(f"/traces?q={text.replace(' ', '+')}")).ms for _ in range(ASKED)]
-        found += [
-            Measure(f"traces.search {name} p50", percentile(pages, 50), "ms"),
-            Measure(f"traces.search {name} p95", percentile(pages, 95), "ms", aim=Aim(at_most=300)),
-        ]
+        pages = [await viewer.get(f"/traces?q={text.replace(' ', '+')}") for _ in range(asked)]
+        found += _times(f"traces.search.{name}", pages, p95=Aim(at_most=300))
     for spans, trace, aim in zip(WIDE, wide, (Aim(at_most=100), None), strict=True):
-        pages = [await viewer.get(f"/traces/{trace}") for _ in range(ASKED // 4)]
-        found += [
-            Measure(f"traces.{spans} spans p50", percentile([page.ms for page in pages], 50), "ms", aim=aim),
-            Measure(f"traces.{spans} spans sent", max(page.sent for page in pages) / 1000, "kB"),
-        ]
+        pages = [await viewer.get(f"/traces/{trace}") for _ in range(asked)]
+        found += _times(f"traces.{spans}", pages, p50=aim)
+        found.append(Measure(f"traces.{spans}.sent", max(page.sent for page in pages) / 1000, "kB"))
     return found
+
+
+def _times(name: str, pages: Sequence[Answer], p50: Aim | None = None, p95: Aim | None = None) -> list[Measure]:
+    took = [page.ms for page in pages]
+    return [
+        Measure(f"{name}.p50", percentile(took, 50), "ms", aim=p50),
+        Measure(f"{name}.p95", percentile(took, 95), "ms", aim=p95),
+    ]
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from adapters.viewer.access import Access, Refused
 from adapters.viewer.desk import Desk
 from adapters.viewer.server import create_app
 from handlers.ports import Unavailable
+from ops import projection
 from ops.house import House
 from ops.settings import InvalidSetting, Settings, secret
 
@@ -34,8 +35,9 @@ NEXT_PORTS = 20
 
 async def begin(house: House) -> Awaitable[object]:
     settings = house.settings
-    kept = secret(settings.home / "view.token")
+    projection.configure(settings)  # so that the arithmetic of a cost is that of the tables
     given = settings.view_token.get_secret_value() if settings.view_token else None
+    kept = "" if given else secret(settings.home / "view.token")
     host, port = address(settings.view_address)
     try:
         access = Access.of(host, given, kept, settings.secret(), frozenset(settings.all_view_hosts))

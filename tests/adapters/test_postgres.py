@@ -16,8 +16,11 @@ from psycopg.rows import TupleRow
 
 from adapters.postgres import compare, feed, rebuild, replay, tables, writer
 from adapters.postgres.projector import Halted, Projector
+from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
+from domain.model_call import ModelCall
 from handlers.ports import Blobs, Log
+from projections import prices
 from projections.apps import apps
 from projections.catalog import READ_MODELS
 from tests.projections.history import History, Tables
@@ -651,3 +654,64 @@ async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
     live = await tables.table_digests(database_url)
     await rebuilt(database_url, history)
     assert await tables.table_digests(database_url) == live
+
+
+async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that_a_difference(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = wander(Random(7), 400, few=6)
+    lab = "[[price]]\nprovider = 'lab'\ninput = 1\noutput = 1\n"
+    cost = "SELECT (SELECT sum(cost) FROM headrace.{0}), (SELECT count(*) FROM headrace.{0} WHERE cost > 0)"
+
+    async def compared() -> dict[str, str]:
+        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history))
+        return {each.table: each.first for each in found if each.first}
+
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    listed = await query(connection, cost.format("model_calls"))
+    before = await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces")
+    assert listed[0][1] > 0
+    assert before[0] > 0
+    try:
+        prices.configure(prices.Prices(lab))
+        assert await compared() == {}
+        await connection.execute("UPDATE headrace.model_calls SET model = 'other' WHERE status = 'completed'")
+        assert list(await compared()) == ["model_calls"], "all that is not a price is compared"
+        await rebuilt(database_url, history)
+        own = await query(connection, cost.format("model_calls"))
+        assert own[0][1] > listed[0][1]
+        for table in ("spans", "traces"):
+            assert await query(connection, f"SELECT sum(cost) FROM headrace.{table}") == [pytest.approx(own[0][0])]
+        assert await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces") == [0]
+        versions = "SELECT DISTINCT price_version FROM headrace.model_calls WHERE price_version IS NOT NULL"
+        assert await query(connection, versions) == [prices.version()]
+        assert await compared() == {}
+        await connection.execute("UPDATE headrace.spans SET cost = 7 WHERE cost IS NOT NULL")
+        assert list(await compared()) == ["spans"], "by the same prices, costs are compared"
+    finally:
+        prices.configure(prices.Prices())
+
+
+async def test_texts_in_arrays_are_copied_as_they_are(
+    database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = ['a"b', "back\\slash", "{curly,comma}", "new\nline\ttab", "NULL", "", "水门", "'; --"]
+    monkeypatch.setattr(writer, "MANY", 1)
+    history = History()
+    for model in hostile:
+        call = ModelCall.request(
+            new_id(),
+            history.now,
+            kind="chat",
+            provider="lab",
+            model=model,
+            cause_noun="message",
+            cause_id="1",
+            request={},
+        )
+        history.record(call)
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    assert await query(connection, "SELECT models FROM headrace.traces") == [hostile]
+    assert await query(connection, "SELECT to_jsonb(models) FROM headrace.traces") == [hostile]

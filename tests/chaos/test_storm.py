@@ -19,7 +19,7 @@ async def test_a_storm_loses_nothing_and_doubles_nothing() -> None:
     home = Path(mkdtemp(prefix="headrace-chaos-"))
     report = await trial(home, SEED, ROUNDS, say=print)
     assert report.findings == [], f"kept in {home}; again: make chaos ROUNDS={ROUNDS} SEED={SEED}\n{report.line()}"
-    assert report.acknowledged > 50
+    assert report.acknowledged > 20
     assert {target for target, _ in report.blows} >= {"postgres"}
     assert {kind for _, kind in report.blows} == {"kill", "pause", "cut"}
     shutil.rmtree(home)

@@ -52,6 +52,10 @@ def whole(text: Text) -> str:
         (b"<p>Water <b>runs</b>.", "text/html; charset=utf-8", "a"),
         (pdf("Water runs."), "application/pdf", "a.pdf"),
         (pdf("Water runs."), "", "../../etc/a.pdf"),
+        (pdf("Water runs."), "text/plain", "a.pdf.txt"),
+        (b"Water runs.,", "text/csv", "a"),
+        (b'"Water runs."', "application/json", "a"),
+        (b'"Water runs."', "application/vnd.weir+json", "a"),
     ],
 )
 async def test_text_comes_out_of_every_kind(extractor: Extractor, data: bytes, media_type: str, name: str) -> None:
@@ -72,7 +76,7 @@ async def test_a_file_without_content_is_empty(extractor: Extractor, media_type:
     [
         ("image/png", "a.png"),
         ("application/zip", "a.txt"),
-        ("", "a.docx"),
+        ("", "a.doc"),
         ("", "pdf"),
         ("application/octet-stream", ""),
     ],
@@ -87,7 +91,7 @@ async def test_other_kinds_are_not_read(extractor: Extractor, media_type: str, n
         (b"Water runs.", "application/pdf"),
         (pdf("Water runs.")[:300], "application/pdf"),
         (b"%PDF-1.7\n" + bytes(range(256)) * 40, "application/pdf"),
-        (pdf("Water runs."), "text/plain"),
+        (b"Water runs.", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "text/markdown"),
         (bytes(range(32)) * 100, "text/html"),
     ],

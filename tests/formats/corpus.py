@@ -333,7 +333,7 @@ def xlsx(chapters: int) -> Iterator[Sample]:
         for number in range(chapters):
             name = f"Sheet {number + 1}"
             sheet = book.add_worksheet(name)
-            title = sample.add("text above a table", scribe.text(3), name)
+            title = sample.add("text above a table", scribe.label("Units"), name)
             sheet.write(1, 2, title)
             path = f"{name} › {title}"
             for place, row in enumerate(_rows(scribe, sample, 20, path)):

@@ -19,7 +19,7 @@ CODES = {"unsupported_type", "empty_file", "broken_file", "encrypted_file", "no_
 
 @pytest.fixture(scope="module")
 async def extractor() -> AsyncIterator[FileExtractor]:
-    async with FileExtractor(children=2, seconds=20, memory=512 * 2**20) as files:
+    async with FileExtractor(children=2, seconds=60, memory=512 * 2**20) as files:
         yield files
 
 

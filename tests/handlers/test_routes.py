@@ -137,6 +137,7 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("budget.set", {"name": "month", "scope": "tenant", "amount_usd": 9}, "budget", ["budget.changed.v1"]),
     ("budget.remove", {"budget": "month"}, "budget", ["budget.removed.v1"]),
+    ("end_user.erase", {"user": "ada"}, "end_user", ["end_user.erased.v1"]),
 ]
 
 
@@ -172,6 +173,8 @@ async def test_a_command_is_accepted_once(
         expected = {noun: fields.get("name") or fields[noun]}
     elif name == "conversation.fork":
         expected = {}
+    elif noun == "end_user":
+        expected = {noun: target}
     assert outcome.ids == {name.partition(".")[0]: id, noun: id} | expected
 
     caused = commits[-1].metadata

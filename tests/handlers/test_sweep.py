@@ -74,6 +74,7 @@ class Scene:
     async def replay(self) -> str:
         call, now = await self.desk.called(), datetime.now(UTC)
         await self.desk.change("model_call", call, lambda it: it.cancel(now, response="", duration_ms=1.0))
+        await self.caught_up()
         return await self.desk.done("replay.request", call=call)
 
     async def call(self, noun: str, cause: str) -> str:

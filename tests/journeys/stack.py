@@ -22,8 +22,8 @@ from ops.settings import Settings
 WORKING = tuple(role for role in ROLES if role != "view")
 """The roles without which something does not happen."""
 
-READY_S = 90.0
-PATIENCE_S = 60.0
+READY_S = 180.0
+PATIENCE_S = 120.0
 
 Row = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
@@ -56,7 +57,7 @@ async def repeats(exchange: Exchange) -> None:
     if "linger" in said:
         await exchange.begin()
         await exchange.say(f"You ask: {said}")
-        await exchange.hung_up()
+        await asyncio.Event().wait()
     elif "snow" in said:
         await exchange.fail(400, f"Nothing can be said about {said!r}.")
     else:
@@ -194,9 +195,11 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             assert (again["ids"], again["sequence"]) == (first["ids"], first["sequence"])
             await stack.send("end_user.erase", user="nobody")
             [ended] = await stack.until(
-                "SELECT answer FROM headrace.messages WHERE id = %(id)s AND status = 'stopped'", id=lingering
+                "SELECT status, answer, error_code, error FROM headrace.messages"
+                " WHERE id = %(id)s AND status <> 'answering'",
+                id=lingering,
             )
-            assert ended["answer"] == ""
+            assert ended == {"status": "stopped", "answer": "", "error_code": None, "error": None}
             await erased(stack)
             await archived(stack, archive)
 

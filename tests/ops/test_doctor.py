@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 
 from adapters.jetstream.streams import COMMANDS, Waiting, set_up
+from adapters.otlp.checkpoint import Checkpoints
+from adapters.otlp.ended import Place
+from adapters.postgres import tables
 from ops import doctor
 from ops.client import Client
 from ops.doctor import Finding, examine
 from ops.embedded import EmbeddedNats
 from ops.settings import Settings
+from tests.adapters.otlp.rows import traced, write
 
 
 async def found(settings: Settings, what: str) -> Finding:
@@ -37,3 +41,23 @@ async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(doctor, "reserve", lambda total: total)
     finding = await found(settings, "disk")
     assert (finding.good, finding.advice.startswith("make room")) == (False, True)
+
+
+async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url: str) -> None:
+    plain = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
+    finding = await found(plain, "export")
+    assert (finding.good, finding.found) == (True, "traces are sent nowhere")
+    endpoint = "http://127.0.0.1:4318"
+    sending = plain.model_copy(update={"otlp_endpoint": endpoint})
+    await tables.set_up(database_url)
+    async with await Client.connect(nats_url) as client:
+        await set_up(client.stream)
+        checkpoints = Checkpoints(client.connection)
+        await checkpoints.put((await checkpoints.get(f"{endpoint}/v1/traces")).moved(Place(4), sent=7, set_aside=1))
+    finding = await found(sending, "export")
+    assert (finding.good, finding.found) == (True, f"7 spans sent to {endpoint}/v1/traces; 1 were refused")
+    await write(database_url, *traced(5))
+    finding = await found(sending, "export")
+    assert not finding.good
+    assert "2 wait, the oldest for " in finding.found
+    assert "is the collector up" in finding.advice

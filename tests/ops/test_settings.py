@@ -61,6 +61,8 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("NATS_URL", "localhost:4222", r"HEADRACE_NATS_URL is not usable: must be like nats://host:4222\."),
         ("POSTGRES_URL", "mysql://x", r"HEADRACE_POSTGRES_URL is not usable: must be like postgresql://"),
         ("SECRET_KEY", "short", r"HEADRACE_SECRET_KEY is not usable: must have 16 characters or more\."),
+        ("OTLP_ENDPOINT", "host:4318", r"HEADRACE_OTLP_ENDPOINT is not usable: must be like http://host:4318\."),
+        ("OTLP_HEADERS", "secret", r"HEADRACE_OTLP_HEADERS is not usable: must be like name=value,name=value"),
         ("NATS_ULR", "nats://x", r"HEADRACE_NATS_ULR is not a setting: did you mean HEADRACE_NATS_URL\?"),
         ("CONFIG", "missing.toml", r"HEADRACE_CONFIG names missing\.toml, which is not a file\."),
     ],
@@ -117,3 +119,15 @@ def test_the_secret_is_the_one_that_is_set_or_that_of_the_home(tmp_path: Path) -
     assert settings.secret() == b"0123456789abcdef"
     assert "0123456789abcdef" not in repr(settings)
     assert Settings.load(home=tmp_path).secret().decode() == (tmp_path / "secret.key").read_text()
+
+
+def test_a_file_of_prices_is_read_when_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    monkeypatch.setenv("HEADRACE_PRICES", str(file))
+    with pytest.raises(InvalidSetting, match=r"HEADRACE_PRICES.*cannot be read"):
+        Settings.load()
+    file.write_text("[[price]]\ninput = 1\n")
+    with pytest.raises(InvalidSetting, match=r"HEADRACE_PRICES.*price 1 must name a provider"):
+        Settings.load()
+    file.write_text("[[price]]\nprovider = 'lab'\ninput = 1\noutput = 2\n")
+    assert Settings.load().prices == file

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from ops import supervisor
 from ops.client import Client
 from ops.daemon import Daemon, StartFailed
-from ops.roles import ROLES
+from ops.roles import EXPORT, ROLES
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
 
@@ -101,7 +102,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
     home = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
-    yield Settings.load(home=home, archive_url=str(home / "archive"))
+    yield Settings.load(home=home, archive_url=str(home / "archive"), otlp_endpoint="http://127.0.0.1:1")
     asyncio.run(supervisor.down(Settings.load(home=home)))
     shutil.rmtree(home)
 
@@ -130,9 +131,13 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", "archive", *(f"worker-{role}" for role in ROLES)}
+    assert set(running) == {"up", "nats", "postgres", "archive", *(f"worker-{role}" for role in (*ROLES, EXPORT))}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
-    assert "runs already" in headrace(settings, "up", "--detach").stdout
+    again = headrace(settings, "up", "--detach").stdout
+    assert "runs already" in again
+    assert settings.viewer in again
+    with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
+        assert answer.read() == b"ok\n"
     first = outcome(settings, ID)
     assert headrace(settings, "doctor").returncode == 0
 

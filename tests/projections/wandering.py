@@ -44,6 +44,7 @@ class _Walk:
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
+        self.persons: dict[tuple[str, str], str] = {}
         self.erased: dict[tuple[str, str], int] = {}
         self.steps = (
             [self.app, self.document, self.talk, self.decide, self.delete]
@@ -81,7 +82,7 @@ class _Walk:
         id, app = id_of(4, self.random.randrange(2 * self.few)), self.some(App)
         if app and (self.history.tenant, id) not in self.known:
             user = self.random.choice(["bo", "cy"])
-            self.history.person = self.person(user)
+            self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.conversation(app.id, user, id)
 
     def person(self, user: str) -> str:
@@ -236,7 +237,7 @@ class _Walk:
             return
         last = next(reversed(conversation.messages), None)
         status = conversation.messages[last]["status"] if last else None
-        self.history.person = self.person(conversation.user)
+        self.history.person = self.persons[self.history.tenant, conversation.id]
         mine, command = self.history.tenant, self.history.correlation
         self.follow(last or "")
         match self.random.choice(["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename"]):

@@ -109,7 +109,8 @@ async def _calls(desk: Desk, of: str, old: Row | None, new: Row | None) -> Calls
 async def show(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     of = tenant(request)
-    ids = [request.query_params.get(name, "").strip("\0 ") for name in ("a", "b")]
+    chosen = dict(zip(("b", "a"), request.query_params.getlist("trace"), strict=False))  # a list begins with the newer
+    ids = [request.query_params.get(name, chosen.get(name, "")).strip("\0 ") for name in ("a", "b")]
     if not all(ids):
         return render(request, "compare.html", {"old": None, "new": None, "ids": ids})
     traces, spans, calls = [], [], []

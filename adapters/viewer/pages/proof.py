@@ -1,5 +1,5 @@
-"""Whether everything is accounted for: every call has ended, is in flight, or is known to be unknown; the log has no gap;
-and what follows the log is as far as it."""
+"""Whether everything is accounted for: every call has ended, is in flight, or is known to be unknown; the log has no
+gap; and what follows the log is as far as it."""
 
 from __future__ import annotations
 

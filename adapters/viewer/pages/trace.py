@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from adapters.viewer.desk import Desk, Row, Stored
 from adapters.viewer.render import as_json, link, problem, render, tenant, wants_json
-from adapters.viewer.sources import COLOURS, shown
+from adapters.viewer.sources import shown
 from adapters.viewer.waterfall import waterfall
 from handlers.ports import Unavailable
 from projections import prices
@@ -96,7 +96,6 @@ async def show(request: Request) -> Response:
         "span": selected or None,
         "live": trace["status"] == "running" or bool(trace["open_calls"]),
         "now": now,
-        "colours": COLOURS,
         "base": f"/traces/{trace['id']}",
     }
     if part != "panel":
@@ -309,13 +308,13 @@ async def _message(desk: Desk, trace: Row, span: Row) -> Row | None:
 
 
 async def _chain(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
-    """The command, then the commits on the way to the span, as they are in the log."""
+    """The command, then the commits on the way to the span, or those of all spans, as they are in the log."""
     way, at = list[Row](), span
     while at and at not in way:
         way.insert(0, at)
         at = by_id.get(at["parent_id"] or "", {})
     places = [trace["sequence"], trace["ended_sequence"]]
-    for step in way:
+    for step in way or by_id.values():
         places += [step["sequence"], step["ended_sequence"]]
     wanted = sorted({place for place in places if place})[:CHAIN]
     command = await desk.row(_COMMAND, {"tenant": trace["tenant_id"], "id": trace["id"]})

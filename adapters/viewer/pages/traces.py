@@ -156,10 +156,10 @@ WITH page AS (
     ORDER BY t.started_at {order}, t.id {order} LIMIT {limit}
 )
 SELECT page.id, page.kind, page.name, page.status, page.started_at, page.ended_at, page.duration_ms,
-    page.first_token_ms, page.app_id, page.conversation_id, page.message_id, page.document_id, page.replay_id, page.end_user, page.question,
-    page.answer, page.spans, page.model_calls, page.open_calls, page.unknown_calls, page.errors, page.provider,
-    page.model, page.prompt_tokens, page.completion_tokens, page.cost, page.unpriced_calls, page.error_code, page.error,
-    page.fingerprint, apps.name AS app, documents.name AS document
+    page.first_token_ms, page.app_id, page.conversation_id, page.message_id, page.document_id, page.replay_id,
+    page.end_user, page.question, page.answer, page.spans, page.model_calls, page.open_calls, page.unknown_calls,
+    page.errors, page.provider, page.model, page.prompt_tokens, page.completion_tokens, page.cost, page.unpriced_calls,
+    page.error_code, page.error, page.fingerprint, apps.name AS app, documents.name AS document
 FROM page
 LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (page.tenant_id, page.app_id)
 LEFT JOIN headrace.documents ON (documents.tenant_id, documents.id) = (page.tenant_id, page.document_id)

@@ -103,7 +103,8 @@
   // Who reads further down, or looks elsewhere, must not have the rows move under their eyes.
   let paused = false;
   const live = () => one("[data-live]");
-  const resting = () => document.hidden || paused || scrollY > 160 || (one("[data-row]:focus-within") && document.activeElement.matches(":focus-visible"));
+  const chosen = () => all("[data-choose]:checked").length;
+  const resting = () => document.hidden || paused || chosen() || scrollY > 160 || (one("[data-row]:focus-within") && document.activeElement.matches(":focus-visible"));
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.target.matches("[data-live]") && !["now", "load"].includes(event.detail.requestConfig.triggeringEvent?.type) && resting()) event.preventDefault();
   });
@@ -112,6 +113,9 @@
   document.addEventListener("htmx:afterSwap", () => times(document));
   const show = () => { if (live()) state(resting() ? "paused" : "live"); };
   addEventListener("scroll", show, { passive: true });
+  const offer = () => { one("#chosen")?.classList.toggle("some", chosen() > 0); show(); };
+  document.addEventListener("change", (event) => { if (event.target.matches("[data-choose]")) offer(); });
+  addEventListener("pageshow", offer);
   document.addEventListener("visibilitychange", () => { show(); if (!document.hidden) times(document); });
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("[data-live-sign]")) return;

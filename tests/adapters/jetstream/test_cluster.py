@@ -74,7 +74,7 @@ async def connected(*nodes: Node) -> AsyncIterator[Client]:
 
 async def once_there(ask: Callable[[], Awaitable[T]]) -> T:
     """What it gives, as soon as no outage is in its way: just after a restart, leaders change still."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             try:
                 return await ask()
@@ -221,7 +221,7 @@ async def test_a_command_that_comes_again_is_known_though_other_servers_were_res
 
         async def send(name: str, payload: bytes, id: str) -> Outcome | None:
             waiting: int | None = None
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while waiting is None:
                     with suppress(nats.errors.Error):  # leaders change
                         await js.publish(f"cmd.{tenant}.{name}", payload, headers={"Nats-Msg-Id": id})
@@ -356,7 +356,7 @@ async def test_a_storm_loses_nothing_and_doubles_nothing(cluster: NatsCluster, t
             over.set()
             await asyncio.gather(*speaking)
         last = await once_there(partial(log.last, EVENTS))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not followed or followed[-1].position.sequence < last:
                 await asyncio.sleep(0.05)
         following.cancel()
@@ -389,7 +389,7 @@ async def follow(nc: Client, after: int, seen: list[Commit]) -> None:
 async def progress(talks: list[Talk]) -> None:
     """Until everyone has been heard since."""
     before = [len(talk.said) for talk in talks]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while any(len(talk.said) < count + 3 for talk, count in zip(talks, before, strict=True)):
             await asyncio.sleep(0.02)
 
@@ -403,7 +403,7 @@ async def reader_dies(cluster: NatsCluster) -> None:
     async with connected(*cluster.nodes) as nc:
         js = nc.jetstream()
         readers: list[ConsumerInfo] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while len(readers) != 1:  # it may be asking for a new one just now
                 readers = [it for it in await once_there(partial(js.consumers_info, EVENTS)) if it.push_bound]
         [reader] = readers
@@ -447,6 +447,6 @@ async def test_without_a_majority_everything_waits_and_nothing_is_lost(cluster: 
         one.start()
         two.start()
         await cluster.ready()
-        await asyncio.wait_for(speaking, 60)
+        await asyncio.wait_for(speaking, 120)
         commits = await once_there(partial(store.load, talk.subject))
         assert {commit.metadata.id: commit.position for commit in commits} == talk.said

@@ -12,8 +12,6 @@ import psycopg
 import pytest
 from nats.aio.client import Client
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from adapters.jetstream.streams import set_up as make_streams
@@ -23,7 +21,9 @@ from adapters.metrics.state import FIGURES
 from adapters.otlp.checkpoint import Checkpoints
 from adapters.otlp.ended import Place
 from adapters.postgres.tables import set_up
+from adapters.viewer.access import Access
 from adapters.viewer.desk import Desk
+from adapters.viewer.server import create_app
 from domain.aggregate import new_id
 from ops.embedded import EmbeddedNats
 
@@ -91,16 +91,22 @@ async def test_a_budget_is_there_with_what_is_spent_of_it(metrics: Metrics, modu
     assert found["headrace_budget_usd", "small", "t"] == 2
 
 
-async def test_it_is_what_an_application_answers(metrics: Metrics) -> None:
-    def ask() -> tuple[int, str, str]:
-        answer = TestClient(Starlette(routes=[Route("/metrics", metrics)])).get("/metrics")
+async def test_the_viewer_serves_it_to_those_who_have_the_token(metrics: Metrics, desk: Desk) -> None:
+    token = "a token of the test"
+    app = create_app(desk, Access(token, b"key"), metrics)
+
+    def ask(**headers: str) -> tuple[int, str, str]:
+        answer = TestClient(app, "http://localhost").get("/metrics", headers=headers, follow_redirects=False)
         return answer.status_code, answer.headers["content-type"], answer.text
 
     metrics.state._until = time.monotonic() + 60
-    status, kind, text = await asyncio.to_thread(ask)
+    status, kind, text = await asyncio.to_thread(ask, authorization=f"Bearer {token}")
     assert status == 200
     assert kind.startswith("text/plain; version=")
     assert "# HELP headrace_up 1 when the server answers, else 0." in text
+    status, _, text = await asyncio.to_thread(ask)
+    assert status != 200
+    assert "headrace_up" not in text
 
 
 async def test_many_scrapes_are_one_question(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:

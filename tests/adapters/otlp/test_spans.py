@@ -116,10 +116,12 @@ def test_the_root_does_not_count_tokens_twice() -> None:
     assert not [name for name in found if name.startswith(("gen_ai.usage", "llm.token_count", "llm.cost"))]
 
 
-def test_an_error_has_its_code_and_no_address() -> None:
-    failed = sent(of_span(status="error", error_code="rate_limited", error="Ask ann@example.com."), of_trace())
-    assert failed.status == Status(code=Status.STATUS_CODE_ERROR, message="Ask ‹email›.")
+def test_an_error_has_its_code_and_only_with_leave_its_text() -> None:
+    row = of_span(status="error", error_code="rate_limited", error="Ask ann@example.com.")
+    failed = sent(row, of_trace())
+    assert failed.status == Status(code=Status.STATUS_CODE_ERROR, message="rate_limited")
     assert values(failed.attributes)["error.type"] == "rate_limited"
+    assert sent(row, of_trace(), MASKED).status.message == "Ask ‹email›."
     unknown = sent(of_span(status="unknown", error_code="lost", error="Gone."), of_trace())
     assert unknown.status.code == Status.STATUS_CODE_ERROR
     assert values(unknown.attributes)["headrace.status"] == "unknown"

@@ -248,7 +248,7 @@ class Site:
 
     async def get(self, path: str, status: int = 200, **query: Any) -> str:
         """A page, and that it is one that no browser would take for more than it is."""
-        answer = await self.client.get(path, params=query, headers={"Accept": "text/html"})
+        answer = await self.client.get(path, params=query or None, headers={"Accept": "text/html"})
         assert answer.status_code == status, answer.text[:2000]
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -262,7 +262,7 @@ class Site:
         assert answer.status_code == status, answer.text[:2000]
         return answer.json()
 
-    async def post(self, path: str, status: int = 200, **form: Any) -> httpx2.Response:
+    async def post(self, path: str, status: int = 200, /, **form: Any) -> httpx2.Response:
         """A form that was sent, and where it led to."""
         answer = await self.client.post(path, data=form, headers={"Accept": "text/html"})
         assert answer.status_code == status, answer.text[:2000]

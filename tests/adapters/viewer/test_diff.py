@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from time import perf_counter
 
 import pytest
@@ -44,7 +45,7 @@ def test_holds_both_texts(old: str, new: str) -> None:
     assert "".join(part.text for part in parts if part.kind != "come") == old
     assert "".join(part.text for part in parts if part.kind != "gone") == new
     assert all(part.text for part in parts)
-    assert [first.kind == second.kind for first, second in zip(parts, parts[1:], strict=False)].count(True) == 0
+    assert all(first.kind != second.kind for first, second in pairwise(parts))
     assert (similarity(parts) == 1.0) == (old == new)
 
 
