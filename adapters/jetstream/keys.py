@@ -161,7 +161,7 @@ class JetStreamKeys:
                     return person
                 erasures += 1
                 continue
-            await self._make(tenant, person)
+            await self.make(tenant, person)
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
         """Who went by the name last, and whether anybody ever did."""
@@ -205,7 +205,8 @@ class JetStreamKeys:
             self._held.pop((tenant, person), None)
             self.on_erased()
 
-    async def _make(self, tenant: str, person: str) -> None:
+    async def make(self, tenant: str, person: str) -> None:
+        """Make a key, unless there is one, or the mark that it was erased."""
         secret = f"{person} {b64encode(os.urandom(32)).decode()}"
         await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret)}))
 

@@ -11,13 +11,17 @@ from typing import Any
 
 import nats
 import pytest
+from nats.aio.client import Client
 
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import feed, tables
+from adapters.vault import AesVault
+from domain.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES, Commit, Position, Verdict
 from ops.cli import main
 from ops.embedded import EmbeddedNats
@@ -37,16 +41,26 @@ main(["rebuild"])
 """
 
 
-async def publish(url: str, history: History) -> None:
+def keys(client: Client, home: Path) -> JetStreamKeys:
+    """The keys of people, as a worker on this home has them."""
+    return JetStreamKeys(client, AesVault(Settings.load(home=home).secret()))
+
+
+async def publish(url: str, history: History, home: Path) -> None:
     client = await nats.connect(url)
     await streams.set_up(client.jetstream())
-    store, outcomes, blobs = JetStreamEventStore(client), JetStreamOutcomes(client), JetStreamBlobs(client)
+    people = keys(client, home)
+    store, outcomes, blobs = JetStreamEventStore(client, people), JetStreamOutcomes(client), JetStreamBlobs(client)
     for (tenant, _), blob in history.blobs.items():
         await blobs.put(tenant, blob)
     last: dict[str, int] = {}
     for message in history.messages:
         match message:
             case Commit(subject, events, metadata):
+                if metadata.person:
+                    await people.make(subject.tenant, metadata.person)
+                if subject.noun == EndUser.TOPIC:  # the key goes before that is on record
+                    await people.erase(subject.tenant, subject.id)
                 position = await store.append(subject, events, metadata, last.get(str(subject), 0))
                 last[str(subject)] = position.sequence
             case Verdict(_, (outcome,)):
@@ -57,9 +71,9 @@ async def publish(url: str, history: History) -> None:
 async def test_a_rebuild_from_the_streams_gives_the_rows_of_the_projector(tmp_path: Path, database_url: str) -> None:
     history = wander(Random(31), 200)
     async with EmbeddedNats(tmp_path) as server:
-        await publish(server.url, history)
+        await publish(server.url, history, tmp_path)
         client = await nats.connect(server.url)
-        log, blobs = JetStreamLog(client), JetStreamBlobs(client)
+        log, blobs = JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)
         async with projecting(database_url, log, blobs):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
@@ -76,9 +90,9 @@ async def test_a_killed_rebuild_goes_on_where_it_was(
 ) -> None:
     history = wander(Random(33), 600, few=8)
     async with EmbeddedNats(tmp_path) as server:
-        await publish(server.url, history)
+        await publish(server.url, history, tmp_path)
         client = await nats.connect(server.url)
-        async with projecting(database_url, JetStreamLog(client), JetStreamBlobs(client)):
+        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()
@@ -122,12 +136,12 @@ async def test_the_command_line_finds_repairs_and_puts_back(
         return int(ended.value.code or 0), [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     async with EmbeddedNats(tmp_path) as server:
-        await publish(server.url, history)
+        await publish(server.url, history, tmp_path)
         settings = Settings(home=tmp_path, nats_url=server.url, postgres_url=database_url)
         for name, value in (("HOME", tmp_path), ("NATS_URL", server.url), ("POSTGRES_URL", database_url)):
             monkeypatch.setenv(f"HEADRACE_{name}", str(value))
         client = await nats.connect(server.url)
-        async with projecting(database_url, JetStreamLog(client), JetStreamBlobs(client)):
+        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()
