@@ -40,11 +40,28 @@ LONGEST = (
 )
 """The files that take longest, in this order."""
 
+CLUSTERS = (
+    "adapters/jetstream/test_cluster.py",
+    "chaos/",
+    "contracts/",
+    "ops/test_archive.py",
+    "ops/test_deploy.py",
+)
+"""Where NATS runs three times: two such clusters at once are too much for two cores that sync to one disk."""
 
+
+@pytest.hookimpl(tryfirst=True)  # before those who share the tests out look at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    """The longest first, so that processes which share the files (`pytest -n 3 --dist loadgroup`) end together.
+
+    A file is one process's work; those that run three NATS servers at a time are all the work of one.
+    """
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+    for item in items:
+        name = item.path.relative_to(here).as_posix()
+        item.add_marker(pytest.mark.xdist_group("clusters" if name.startswith(CLUSTERS) else name))
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,21 @@ import json
 import random
 import signal
 import subprocess
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx2
 import nats
 from nats.errors import Error
 
 from ops.embedded import HOST, nats_server, taken
+from ops.worker import OUTAGES
+
+T = TypeVar("T")
 
 READY_WITHIN_S = 120.0
 
@@ -301,3 +305,13 @@ def free_ports(count: int) -> list[int]:
 
 
 async def _quiet(error: Exception) -> None: ...
+
+
+async def once_there(ask: Callable[[], Awaitable[T]]) -> T:
+    """What it gives, as soon as no outage is in its way: just after a restart, leaders change still."""
+    async with asyncio.timeout(READY_WITHIN_S):
+        while True:
+            try:
+                return await ask()
+            except OUTAGES:
+                await asyncio.sleep(0.05)

@@ -20,7 +20,7 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
 
 from domain.log import EVENTS, OUTCOMES
 from handlers.commands import MAX_PAYLOAD
@@ -118,6 +118,9 @@ KEY_STREAM = StreamConfig(
 TRIES = 3
 """How often something that is missing is asked for."""
 
+NO_PEERS = 10005
+"""JetStream's error code when it knows of too few servers to place the replicas on, as when a cluster starts."""
+
 LETTERS = "evt.*.dead_letter.*"
 
 CONSUMERS = {
@@ -151,7 +154,8 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
     """Make what is missing; streams that are there are left as they are but for what may wait in COMMANDS, consumers
     become this version's.
 
-    Safe to call from several processes at once.
+    Safe to call from several processes at once. Raises: ServiceUnavailableError while too few servers of the cluster
+    know each other to hold the replicas.
     """
     for stream in STREAMS:
         await _make(js.stream_info, [str(stream.name)], partial(js.add_stream, stream, num_replicas=replicas))
@@ -193,7 +197,9 @@ async def _make(
         try:
             await make()
             return
-        except (BadRequestError, nats.errors.TimeoutError):
+        except (BadRequestError, nats.errors.TimeoutError) as error:
+            if isinstance(error, BadRequestError) and error.err_code == NO_PEERS:
+                raise ServiceUnavailableError(code=503, err_code=NO_PEERS, description=error.description) from error
             # Another process has made it since the look, or a cluster that changed its leader lost the request.
             if attempt == TRIES:
                 raise

@@ -89,13 +89,22 @@ async function* events(noun, id) {
   }
 }
 
-/** Show the tokens of an answer; a new attempt begins the answer anew. */
-async function showTokens(live) {
-  for await (const message of live) {
-    const frame = message.json();
-    if (frame.type !== "token") continue;
-    if (options.json) show("token", frame);
-    else process.stdout.write(frame.index === 0 ? `\n${frame.text}` : frame.text);
+/** Show the tokens of an answer as they come; a new attempt begins the answer anew. Gives the frame that ends it. */
+async function watch(live) {
+  const giveUp = () => live.unsubscribe();
+  const timer = setTimeout(giveUp, PATIENCE * 1000);
+  try {
+    for await (const message of live) {
+      const frame = message.json();
+      timer.refresh();
+      if (["answered", "failed", "stopped"].includes(frame.type)) return frame;
+      if (frame.type !== "token") continue;
+      if (options.json) show("token", frame);
+      else process.stdout.write(frame.index === 0 ? `\n${frame.text}` : frame.text);
+    }
+    throw new Error(`no word of the answer for ${PATIENCE} s: what became of it is in the table messages`);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -129,16 +138,10 @@ async function main() {
   const id = uuid7(); // of the message, and of the conversation that it starts
   const live = nc.subscribe(`live.${tenant}.${id}.${id}`);
   await accepted("message.send", { app, query: QUESTION, user: "node" }, id);
-  const shown = showTokens(live);
-  for await (const { type, state } of events("conversation", id)) {
-    if (type === "message.failed.v1") throw new Error(`No answer: ${state.code}: ${state.reason}`);
-    if (type !== "message.answered.v1") continue;
-    const { answer, citations, usage } = state;
-    await Promise.all([live.drain(), shown]);
-    show("answer", { conversation: id, answer, citations, usage }, `\n\n${QUESTION}\n${answer}`);
-    for (const c of options.json ? [] : citations) console.log(`  [${c.position}] ${c.document_name}: "${c.sentence}"`);
-    break;
-  }
+  const { type, answer, citations, usage, code: why, reason } = await watch(live);
+  if (type !== "answered") throw new Error(`No answer: ${why ?? type}: ${reason ?? answer}`);
+  show("answer", { conversation: id, answer, citations, usage }, `\n\n${QUESTION}\n${answer}`);
+  for (const c of options.json ? [] : citations) console.log(`  [${c.position}] ${c.document_name}: "${c.sentence}"`);
 }
 
 await main().catch((error) => {

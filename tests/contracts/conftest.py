@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream.streams import BLOBS, FAILURES, SNAPSHOTS, STREAMS, set_up
 from ops.embedded import EmbeddedNats
-from tests.nats_cluster import NatsCluster
+from tests.nats_cluster import NatsCluster, once_there
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ async def nc(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
     urls, replicas = (server.urls, 3) if isinstance(server, NatsCluster) else (server.url, 1)
     client = await nats.connect(urls.split(","))
     js = client.jetstream(timeout=15)
-    await set_up(js, replicas=replicas)
+    await once_there(lambda: set_up(js, replicas=replicas))
     yield client
     for stream in [*(str(it.name) for it in STREAMS), f"OBJ_{BLOBS}", f"KV_{SNAPSHOTS}", f"KV_{FAILURES}"]:
         await js.delete_stream(stream)

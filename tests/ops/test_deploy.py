@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from ops.cli import app
 from ops.embedded import HOST, nats_server
 from ops.roles import EXPORT, ROLES
 from ops.settings import PREFIX, Settings
-from tests.nats_cluster import free_ports
+from tests.nats_cluster import free_ports, once_there
 
 DEPLOY = Path(__file__).resolve().parents[2] / "ops" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -95,14 +94,8 @@ async def test_three_servers_of_this_configuration_become_a_cluster_that_keeps_t
     with three_servers(tmp_path) as ports:
         password = environment(0, [])["NATS_SETUP_PASSWORD"]
         urls = [f"nats://setup:{password}@{HOST}:{port}" for port in ports]
-        async with asyncio.timeout(90), await nats.connect(urls, error_cb=quiet, max_reconnect_attempts=-1) as nc:
-            made = False
-            while not made:
-                try:
-                    await set_up(nc.jetstream(timeout=10), replicas=3)
-                    made = True
-                except nats.errors.Error:
-                    await asyncio.sleep(0.1)
+        async with await nats.connect(urls, error_cb=quiet, max_reconnect_attempts=-1) as nc:
+            await once_there(lambda: set_up(nc.jetstream(timeout=10), replicas=3))
             for stream in STREAMS:
                 info = await nc.jetstream().stream_info(str(stream.name))
                 assert info.config.num_replicas == 3

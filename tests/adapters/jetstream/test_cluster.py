@@ -6,12 +6,11 @@ import asyncio
 import math
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 import nats
 import orjson
@@ -32,11 +31,8 @@ from domain.dataset import Dataset
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports import Commit, Metadata, Outcome, Position, Recorded, Subject, Unavailable
 from handlers.repository import Repository
-from ops.worker import OUTAGES
 from tests.handlers.desk import Desk
-from tests.nats_cluster import NatsCluster, Node
-
-T = TypeVar("T")
+from tests.nats_cluster import NatsCluster, Node, once_there
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
@@ -45,7 +41,7 @@ NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     async with NatsCluster(folder, cuttable=True) as cluster, connected(*cluster.nodes) as nc:
-        await set_up(nc.jetstream(timeout=15), replicas=3)
+        await once_there(lambda: set_up(nc.jetstream(timeout=15), replicas=3))
         yield cluster
     shutil.rmtree(folder)
 
@@ -70,16 +66,6 @@ async def connected(*nodes: Node) -> AsyncIterator[Client]:
     )
     yield nc
     await nc.close()
-
-
-async def once_there(ask: Callable[[], Awaitable[T]]) -> T:
-    """What it gives, as soon as no outage is in its way: just after a restart, leaders change still."""
-    async with asyncio.timeout(120):
-        while True:
-            try:
-                return await ask()
-            except OUTAGES:
-                await asyncio.sleep(0.05)
 
 
 async def bystanders(cluster: NatsCluster) -> list[Node]:
