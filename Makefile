@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := domain handlers projections adapters ops
-PROCESSES := -n 3 --dist loadgroup --no-loadscope-reorder
+PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format bench chaos docs up down doctor clean distclean

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import nats
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from nats.aio.client import Client
 from psycopg import sql
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from adapters.jetstream.streams import set_up
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
@@ -50,18 +52,22 @@ CLUSTERS = (
 """Where NATS runs three times: two such clusters at once are too much for two cores that sync to one disk."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before those who share the tests out look at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that processes which share the files (`pytest -n 3 --dist loadgroup`) end together.
-
-    A file is one process's work; those that run three NATS servers at a time are all the work of one.
-    """
-    here = Path(__file__).parent
-    places = {here / name: place for place, name in enumerate(LONGEST)}
+    """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
-    for item in items:
-        name = item.path.relative_to(here).as_posix()
-        item.add_marker(pytest.mark.xdist_group("clusters" if name.startswith(CLUSTERS) else name))
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]
+    """A file is one process's work; those that run three servers at a time are all the work of one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "clusters" if file.removeprefix("tests/").startswith(CLUSTERS) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files | None:
+    return Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
