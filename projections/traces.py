@@ -289,18 +289,25 @@ def _of_calls(trace: Row, changed: Row, call: Row) -> Row:
 # --- what was said -------------------------------------------------------------------------------------------
 
 
-def _said(trace: Row, message: Recorded, texts: Iterable[str]) -> Row | None:
-    """Only the words of the person that the row is of: it is erased with that one."""
+def _said(trace: Row, message: Recorded, texts: Iterable[str], **of_replay: str) -> Row | None:
+    """Only the words of the person that the row is of: it is erased with that one.
+
+    What a replay asks and answers only its call says.
+    """
     if message.metadata.person != trace["person_id"]:
         return None
     words = with_words(trace["words"], texts)
-    return {"words": words} if len(words) > len(trace["words"]) else None
+    changed: Row = {"words": words} if len(words) > len(trace["words"]) else {}
+    if trace["kind"] == "replay":
+        changed |= {name: preview(text) for name, text in of_replay.items()}
+    return changed or None
 
 
 @traces.changes(ModelCall.Requested, pick=correlation)
 def prompted(row: Row, event: ModelCall.Requested, message: Recorded) -> Row | None:
-    sent = event.request.get("messages") or ()
-    return _said(row, message, [each["content"] for each in sent if isinstance(each.get("content"), str)])
+    sent = [each for each in event.request.get("messages") or () if isinstance(each.get("content"), str)]
+    question = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
+    return _said(row, message, [each["content"] for each in sent], question=question)
 
 
 def _trace_of_call(event: Any, message: Recorded, call: Row | None) -> str:
@@ -308,7 +315,7 @@ def _trace_of_call(event: Any, message: Recorded, call: Row | None) -> str:
 
 
 def _responded(row: Row, event: Any, message: Recorded, call: Row | None) -> Row | None:
-    return _said(row, message, [event.response]) if event.response else None
+    return _said(row, message, [event.response], answer=event.response) if event.response else None
 
 
 traces.brought_by(model_calls, lambda row: row["correlation_id"] if row["status"] == "requested" else None)

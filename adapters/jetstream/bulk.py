@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, NamedTuple, Self
 
@@ -52,46 +52,10 @@ class Place(NamedTuple):
         return cls(int(sequence), int(at), int(pending))
 
 
-class Headers(Mapping[str, str]):
-    """Headers that are read when somebody asks for one; hardly anybody does."""
-
-    __slots__ = ("_found", "_raw")
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._found: dict[str, str] | None = None
-
-    def _all(self) -> dict[str, str]:
-        if self._found is None:
-            lines = self._raw.decode(errors="replace").split("\r\n")
-            pairs = [line.partition(":") for line in lines[1:] if line]
-            self._found = {name: value.strip() for name, _, value in pairs}
-        return self._found
-
-    def __getitem__(self, name: str) -> str:
-        return self._all()[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """As any mapping does, without an error that is raised and caught; one header is had without reading all."""
-        if self._found is not None:
-            return self._found.get(name, default)
-        start = self._raw.find(b"\r\n%b:" % name.encode())
-        if start < 0:
-            return default
-        start += len(name) + 3
-        return self._raw[start : self._raw.find(b"\r\n", start)].decode(errors="replace").strip()
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.encode() in self._raw and name in self._all()
-
-    def __bool__(self) -> bool:
-        return bool(self._raw)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
+def headers(raw: bytes) -> dict[str, str]:
+    """The headers as NATS sends them, which come after a line with its version."""
+    lines = raw.decode(errors="replace").split("\r\n")
+    return {name: value.strip() for name, _, value in [line.partition(":") for line in lines[1:] if line]}
 
 
 async def _process_or_hand_over(self: Client, sid: int, *parts: Any) -> None:
@@ -173,5 +137,5 @@ async def _consumer(nc: Client, stream: str, after: int) -> str:
     return (await nc.jetstream().add_consumer(stream, config)).name
 
 
-def _stored(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> Stored:
-    return Stored(subject.decode(errors="replace"), reply.decode(), Headers(headers or b""), data)
+def _stored(subject: bytes, reply: bytes, data: bytes, header: bytes | None) -> Stored:
+    return Stored(subject.decode(errors="replace"), reply.decode(), headers(header or b""), data)

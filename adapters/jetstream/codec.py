@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Any, Protocol
@@ -165,7 +164,7 @@ def decode_commit(
             if (opened := ciphers.get(tenant, person).open(about, sealed)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
-    return Commit(Subject(tenant, noun, id), events, Unread(header, tenant), position, _stored(header, at))
+    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at))
 
 
 def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
@@ -252,31 +251,6 @@ def headers(metadata: Metadata) -> dict[str, str]:
     if metadata.person:
         found["Headrace-Person"] = metadata.person
     return found
-
-
-class Unread(Metadata):
-    """Metadata that is made of the headers when somebody looks at it; a replay hardly ever does."""
-
-    __slots__ = ("_header", "_owner")
-
-    def __init__(self, header: Mapping[str, str] | None = None, tenant: str = "", /, **read: Any) -> None:
-        """With what was `read`, it is as `dataclasses.replace` wants it."""
-        object.__setattr__(self, "_header", header or {})
-        object.__setattr__(self, "_owner", tenant)
-        for name, value in read.items():
-            object.__setattr__(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        read = metadata(self._header, self._owner)
-        for field in Metadata.__slots__:  # `asdict` would take longer than all else that is done with a message
-            object.__setattr__(self, field, getattr(read, field))
-        return object.__getattribute__(self, name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Metadata) and asdict(self) == asdict(other)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
 
 def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> Metadata:

@@ -170,7 +170,10 @@ class _Plain(Dumper):
 
 
 def _array(texts: list[str]) -> str:
-    """An array of texts as PostgreSQL writes it; a list is JSON everywhere else."""
+    """An array of texts as PostgreSQL writes it, which JSON does too as long as nothing is escaped."""
+    json = orjson.dumps(texts)
+    if b"\\" not in json:
+        return "{" + json[1:-1].decode() + "}"
     quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
     return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 

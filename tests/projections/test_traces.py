@@ -328,6 +328,7 @@ def test_given_a_replay_then_it_has_a_trace_with_its_call() -> None:
     history.record(replay)
     row = the_trace(history)
     assert (row["kind"], row["status"], row["cost"], row["unpriced_calls"]) == ("replay", "ok", None, 1)
+    assert (row["question"], row["answer"]) == ("Write to ‹email›: how high are the gates?", "Four metres.")
 
 
 def test_given_calls_for_an_index_that_is_made_anew_then_they_have_a_trace_that_ends_with_them() -> None:
