@@ -148,6 +148,7 @@ def look_further(settings: Settings, app: str) -> None:
 [bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
   SQL   psql "{settings.postgres_url}"   [dim](schema headrace; every column is commented)[/]
   bus   nats --server {settings.nats_url} sub 'evt.>'
+  see   {settings.viewer}   [dim](every call that was made for these answers)[/]
   try   .venv/bin/headrace ask {app} "How long is the oil boom?"
         .venv/bin/headrace sql "select name, indexing_status, total_segments from headrace.documents"
         .venv/bin/headrace sql "select kind, model, status, duration_ms from headrace.model_calls order by created_at"
