@@ -178,7 +178,9 @@ async def test_leaves_nothing_behind(reader_url: str) -> None:
     """Not what it was told, no lock, no setting: every query has a session of its own."""
     await run(reader_url, "SELECT pg_advisory_lock(1), set_config('search_path', 'public', false), pg_notify('a', 'b')")
     again = await run(
-        reader_url, "SELECT current_setting('search_path'), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+        reader_url,
+        "SELECT current_setting('search_path'), (SELECT count(*) FROM pg_locks"
+        " WHERE locktype = 'advisory' AND pid = pg_backend_pid())",
     )
     assert again.rows == [("headrace, headrace_projection", "0")]
 
