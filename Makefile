@@ -4,7 +4,7 @@ CODE := domain handlers projections adapters ops
 PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench chaos docs up down doctor clean distclean
+.PHONY: help install demo test lint format bench chaos opensearch docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ bench: install ## Measure commands, answers, ingest, rebuild and memory beside t
 
 chaos: install ## Kill, pause and cut off everything for ROUNDS=10, then look for what is lost or doubled; SEED=n repeats it
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
+
+opensearch: install ## Run an OpenSearch server in the home, for HEADRACE_OPENSEARCH_URL; it needs Java 17 and Maven
+	@$(BIN)/python -m ops.opensearch
 
 docs: install ## Make the reference parts of docs/ anew from the code
 	@$(BIN)/python -m ops.docs

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from adapters import extractive
 from adapters.extractive import Extractive
-from adapters.openai_compatible import PATIENCE, OpenAICompatible, Patience
+from adapters.model_server import PATIENCE, Patience
+from adapters.openai_compatible import OpenAICompatible
 from domain.app import Model
 from domain.provider import BUILTIN
 from handlers.ports import ChatModel, ModelError

@@ -1,8 +1,9 @@
 """Embedding as a service: texts of many documents go through one model together.
 
 A request on `embed.<model>` is a body of little-endian numbers: uint32 n, n uint32 lengths, and all token ids as int32
-one after the other. Its header `Headrace-Urgent: 1` marks a question. Until the answer comes, a message with
-`Headrace-Status: working` says every second that it will. The answer has `Headrace-Status`
+one after the other. Its header `Headrace-Urgent: 1` marks a question, `Headrace-Tenant` says whose texts they are.
+Until the answer comes, a message with `Headrace-Status: working` says every second that it will. The answer has
+`Headrace-Status`
 
 - `ok`: the body is the float32 matrix, row by row; `Headrace-Identity`, `Headrace-Dimension`, `Headrace-Duration-Ms`;
 - `busy`: too much is queued, ask again later; `bad_request`, `failed`: the body is a sentence that says why.
@@ -16,22 +17,24 @@ import asyncio
 import json
 import random
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import nats.errors
 import numpy as np
+import numpy.typing as npt
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.embedding_model import subject
-from adapters.sentence_transformers import Engine
+from adapters.sentence_transformers import Engine, TokenIds
 from handlers.ports import Unavailable, Vectors
 
 log = structlog.get_logger(__name__)
@@ -39,11 +42,11 @@ log = structlog.get_logger(__name__)
 WINDOW = 0.003
 """Seconds that documents' texts wait for others to go with; questions do not wait."""
 
-QUEUED = 262_144
-"""Tokens that may wait; who comes with more is told to come again."""
+QUEUED = 512
+"""Batches that may wait, shared by the tenants who wait; who comes with more is told to come again."""
 
-ROUND = 4
-"""Batches that are handed to the model together, so that texts of like length share one."""
+ROUND = 8
+"""Batches that a lane takes at a time, so that texts of like length share one."""
 
 BEAT = 1.0
 """Seconds between two signs of life."""
@@ -57,11 +60,10 @@ TRIES = 3
 
 _STATUS = "Headrace-Status"
 _URGENT = "Headrace-Urgent"
+_TENANT = "Headrace-Tenant"
 _IDENTITY = "Headrace-Identity"
 _DIMENSION = "Headrace-Dimension"
 _DURATION = "Headrace-Duration-Ms"
-
-TokenIds = Sequence[Sequence[int]]
 
 
 class Busy(Unavailable):
@@ -71,22 +73,24 @@ class Busy(Unavailable):
 class LocalEmbedder:
     """An Embedder with the model in this process.
 
-    Documents and questions have a thread each, so that a question never waits for a batch of documents.
+    Documents have the lanes of the engine, questions one of their own, so that a question waits for no document.
     """
 
-    def __init__(self, engine: Engine, *, window: float = WINDOW, queued: int = QUEUED) -> None:
+    def __init__(self, engine: Engine, *, window: float = WINDOW, queued: int | None = None) -> None:
+        """Up to `queued` tokens of documents wait, and up to so many of questions."""
         self._engine = engine
         self.identity = engine.identity
         self.dimension = engine.dimension
-        self._documents = _Lane(engine, window, queued, threads=engine.threads)
-        self._questions = _Lane(engine, 0.0, queued, threads=1)
+        queued = queued or engine.batch * QUEUED
+        self._documents = _Lanes(engine, window, queued)
+        self._questions = _Lanes(engine, 0.0, queued, urgent=True)
 
-    async def embed(self, token_ids: TokenIds, *, urgent: bool = False) -> Vectors:
+    async def embed(self, token_ids: Sequence[TokenIds], *, tenant: str = "", urgent: bool = False) -> Vectors:
         """Raises: Busy, and ValueError for what the model cannot take."""
         self._engine.check(token_ids)
-        if not token_ids:
+        if not len(token_ids):
             return np.empty((0, self.dimension), np.float32)
-        return await (self._questions if urgent else self._documents).embed(token_ids)
+        return await (self._questions if urgent else self._documents).embed(tenant, token_ids)
 
     async def close(self) -> None:
         await asyncio.gather(self._documents.close(), self._questions.close())
@@ -102,38 +106,85 @@ class LocalEmbedder:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    token_ids: TokenIds
+    token_ids: Sequence[TokenIds]
     vectors: Vectors
     missing: int
     done: asyncio.Future[None]
 
 
-class _Lane:
-    """A queue of texts, and the thread that the model works them off in."""
+@dataclass(slots=True)
+class _Line:
+    """A tenant's texts that wait: how many tokens they have, and how many more may be taken in this turn."""
 
-    def __init__(self, engine: Engine, window: float, queued: int, *, threads: int) -> None:
-        """`threads` is how many cores share a batch: one question is worked off sooner by one."""
+    texts: deque[tuple[_Request, int]] = field(default_factory=deque)
+    tokens: int = 0
+    credit: int = 0
+
+
+class _Queue:
+    """Texts that wait. Tenants take turns, of `turn` tokens each; a tenant's own go in the order in which they came."""
+
+    def __init__(self, most: int, turn: int) -> None:
+        self._most = most
+        self._turn = turn
+        self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self.tokens = 0
+
+    def put(self, tenant: str, request: _Request) -> None:
+        """Raises: Busy when the tenant has its share of the queue, which is the smaller the more tenants wait."""
+        line = self._lines.get(tenant) or _Line()
+        tokens = sum(map(len, request.token_ids))
+        tenants = len(self._lines | {tenant: line})
+        if line.texts and line.tokens + tokens > self._most / tenants:
+            raise Busy(f"{line.tokens} tokens of {tenant or 'this tenant'} are waiting for the embedding model.")
+        line.texts.extend((request, index) for index in range(len(request.token_ids)))
+        line.tokens += tokens
+        self.tokens += tokens
+        self._lines[tenant] = line
+
+    def take(self, room: int) -> list[tuple[_Request, int]]:
+        """The next texts, of about `room` tokens in all; what nobody waits for any more is left out."""
+        taken: list[tuple[_Request, int]] = []
+        while self._lines and room > 0:
+            tenant, line = self._lines.popitem(last=False)
+            line.credit += self._turn
+            while line.texts:
+                request, index = line.texts[0]
+                size = len(request.token_ids[index])
+                if not request.done.done():
+                    if size > line.credit:
+                        break
+                    line.credit -= size
+                    room -= size
+                    taken.append((request, index))
+                line.texts.popleft()
+                line.tokens -= size
+                self.tokens -= size
+            if line.texts:
+                self._lines[tenant] = line  # after the others
+        return taken
+
+
+class _Lanes:
+    """A queue of texts, and the threads that the model works them off in, a round each at a time."""
+
+    def __init__(self, engine: Engine, window: float, queued: int, *, urgent: bool = False) -> None:
         self._engine = engine
         self._window = window
-        self._most = queued
         self._round = engine.batch * ROUND
-        self._tokens = 0
-        self._waiting: deque[tuple[_Request, int]] = deque()
+        self._queue = _Queue(queued, engine.longest)
         self._open: set[_Request] = set()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "embed", engine.use_threads, (threads,))
-        self._worker: asyncio.Task[None] | None = None
+        enter = partial(engine.enter, urgent=urgent)
+        self._threads = [ThreadPoolExecutor(1, "embed", enter) for _ in range(1 if urgent else engine.lanes)]
+        self._workers: list[asyncio.Task[None]] = []
 
-    async def embed(self, token_ids: TokenIds) -> Vectors:
-        tokens = sum(map(len, token_ids))
-        if self._tokens and self._tokens + tokens > self._most:
-            raise Busy(f"{self._tokens} tokens are waiting for the embedding model.")
+    async def embed(self, tenant: str, token_ids: Sequence[TokenIds]) -> Vectors:
         vectors = np.empty((len(token_ids), self._engine.dimension), np.float32)
         request = _Request(token_ids, vectors, len(token_ids), asyncio.get_running_loop().create_future())
-        self._waiting.extend((request, index) for index in range(len(token_ids)))
-        self._tokens += tokens
+        self._queue.put(tenant, request)
         self._arrived.set()
-        self._worker = self._worker or asyncio.create_task(self._work())
+        self._workers = self._workers or [asyncio.create_task(self._work(thread)) for thread in self._threads]
         self._open.add(request)
         try:
             await request.done
@@ -141,32 +192,29 @@ class _Lane:
             self._open.discard(request)
         return vectors
 
-    async def _work(self) -> None:
+    async def _work(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            if self._window and self._tokens < self._round:
+            if self._window and self._queue.tokens < self._round:
                 await asyncio.sleep(self._window)
-            taken = list(self._take())
+            taken = self._take()
+            if not taken:
+                continue
             try:
                 texts = [request.token_ids[index] for request, index in taken]
-                self._deliver(taken, await loop.run_in_executor(self._thread, self._engine.encode, texts))
+                self._deliver(taken, await loop.run_in_executor(thread, self._engine.encode, texts))
             except Exception as error:
                 for request in {request for request, _ in taken if not request.done.done()}:
                     request.done.set_exception(error)
 
-    def _take(self) -> Iterator[tuple[_Request, int]]:
-        """The texts of one round, in the order in which they came; what nobody waits for any more is left out."""
-        room = self._round
-        while self._waiting and room > 0:
-            request, index = self._waiting.popleft()
-            size = len(request.token_ids[index])
-            self._tokens -= size
-            if not request.done.done():
-                room -= size
-                yield request, index
-        if not self._waiting:
+    def _take(self) -> list[tuple[_Request, int]]:
+        """A round, or this lane's part of what waits: the lanes come to the end of it together."""
+        part = -(-self._queue.tokens // len(self._threads))
+        taken = self._queue.take(min(self._round, max(part, self._engine.batch)))
+        if not self._queue.tokens:
             self._arrived.clear()
+        return taken
 
     def _deliver(self, taken: Sequence[tuple[_Request, int]], vectors: Vectors) -> None:
         for (request, index), vector in zip(taken, vectors, strict=True):
@@ -176,16 +224,16 @@ class _Lane:
                 request.done.set_result(None)
 
     async def close(self) -> None:
-        if self._worker:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
         for request in self._open:
             if not request.done.done():
                 request.done.set_exception(Unavailable("The embedding model is being stopped."))
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.gather(*(asyncio.to_thread(thread.shutdown) for thread in self._threads))
 
 
-async def serve(nc: Client, engine: Engine, *, window: float = WINDOW, queued: int = QUEUED) -> None:
+async def serve(nc: Client, engine: Engine, *, window: float = WINDOW, queued: int | None = None) -> None:
     """Answer requests with this model until cancelled; those in hand are then told to ask again."""
     at_work: set[asyncio.Task[None]] = set()
     info = {"identity": engine.identity, "dimension": engine.dimension, "longest": engine.longest}
@@ -221,9 +269,10 @@ async def _answer(nc: Client, message: Msg, embedder: LocalEmbedder) -> None:
             await nc.publish(message.reply, body, headers={_STATUS: status} | headers)
 
     try:
-        urgent = (message.headers or {}).get(_URGENT) == "1"
+        asked = message.headers or {}
+        tenant, urgent = asked.get(_TENANT, ""), asked.get(_URGENT) == "1"
         began = time.perf_counter()
-        work = asyncio.create_task(embedder.embed(unpack(message.data), urgent=urgent))
+        work = asyncio.create_task(embedder.embed(unpack(message.data), tenant=tenant, urgent=urgent))
         try:
             while not (await asyncio.wait([work], timeout=BEAT))[0]:
                 await reply("working")
@@ -242,14 +291,14 @@ async def _answer(nc: Client, message: Msg, embedder: LocalEmbedder) -> None:
         await reply("failed", f"{type(error).__name__}: {error}".encode())
 
 
-def pack(token_ids: TokenIds) -> bytes:
+def pack(token_ids: Sequence[TokenIds]) -> bytes:
     """The body of a request."""
     lengths = np.array([len(token_ids), *map(len, token_ids)], "<u4")
     return lengths.tobytes() + np.concatenate([np.asarray(text, "<i4") for text in token_ids]).tobytes()
 
 
-def unpack(body: bytes) -> list[list[int]]:
-    """The token ids of a request. Raises: ValueError when its numbers do not fit together."""
+def unpack(body: bytes) -> list[npt.NDArray[np.int32]]:
+    """The token ids of a request, as they lie in it. Raises: ValueError when its numbers do not fit together."""
     if len(body) < 4 or len(body) % 4:
         raise ValueError("A request is a number of texts, their lengths and their token ids, of four bytes each.")
     numbers = np.frombuffer(body, "<u4")
@@ -258,7 +307,7 @@ def unpack(body: bytes) -> list[list[int]]:
     ids = np.frombuffer(body, "<i4")[count + 1 :]
     if not count or len(lengths) != count or lengths.sum() != len(ids):
         raise ValueError("The lengths of the texts do not add up to the token ids that came.")
-    return [text.tolist() for text in np.split(ids, np.cumsum(lengths)[:-1])]
+    return np.split(ids, np.cumsum(lengths)[:-1])
 
 
 class _Later(Exception):
@@ -268,7 +317,8 @@ class _Later(Exception):
 class NatsEmbedder:
     """An Embedder that asks the service of a model.
 
-    It asks again while nobody answers, for `patience` seconds; a service silent for `silence` seconds has died.
+    It asks again while nobody answers, for `patience` seconds, and as long as too much waits there; a service silent
+    for `silence` seconds has died, and another is asked.
     What is not given of `identity` and `dimension` is asked for; until then they are Unavailable.
     """
 
@@ -280,7 +330,7 @@ class NatsEmbedder:
         identity: str | None = None,
         dimension: int | None = None,
         patience: float = 60.0,
-        silence: float = 10.0,
+        silence: float = 5.0,
     ) -> None:
         self._nc = nc
         self._subject = subject(model)
@@ -309,12 +359,13 @@ class NatsEmbedder:
         await asyncio.wait([self._asking], timeout=self._patience)
         _ = self.identity, self.dimension
 
-    async def embed(self, token_ids: TokenIds, *, urgent: bool = False) -> Vectors:
+    async def embed(self, token_ids: Sequence[TokenIds], *, tenant: str = "", urgent: bool = False) -> Vectors:
         deadline = asyncio.get_running_loop().time() + self._patience
         await asyncio.wait([self._asking], timeout=self._patience)
         rows = max(1, min(ROWS, REPLY // (4 * self.dimension)))
         parts = [token_ids[first : first + rows] for first in range(0, len(token_ids), rows)]
-        found = [await self._embed(pack(part), len(part), urgent, deadline) for part in parts]
+        headers = {_TENANT: tenant} | ({_URGENT: "1"} if urgent else {})
+        found = [await self._embed(pack(part), len(part), headers, deadline) for part in parts]
         return np.concatenate(found) if found else np.empty((0, self.dimension), np.float32)
 
     async def close(self) -> None:
@@ -329,17 +380,19 @@ class NatsEmbedder:
     ) -> None:
         await self.close()
 
-    async def _embed(self, body: bytes, rows: int, urgent: bool, deadline: float) -> Vectors:
+    async def _embed(self, body: bytes, rows: int, asked: dict[str, str], deadline: float) -> Vectors:
         failures = 0
         pause = 0.05
         while True:
             try:
-                headers, answer = await self._ask(self._subject, body, {_URGENT: "1"} if urgent else {})
+                headers, answer = await self._ask(self._subject, body, asked)
                 status = headers.get(_STATUS)
                 if status == "ok":
                     return self._vectors(headers, answer, rows)
                 if status == "bad_request":
                     raise ValueError(answer.decode())
+                if status == "busy" and _URGENT not in asked:
+                    deadline = asyncio.get_running_loop().time() + self._patience  # it is there: only the queue is full
                 failures += status == "failed"
                 if failures == TRIES:
                     raise RuntimeError(f"The embedding model failed: {answer.decode()}")

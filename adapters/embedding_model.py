@@ -23,13 +23,13 @@ def find_model(name: str) -> Path:
         package, folder = _PACKAGES[name]
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise FileNotFoundError(f"The embedding model {name} is not installed: install the package {name}.")
+            raise FileNotFoundError(f"The model {name} is not installed: install the package {name}.")
         return Path(spec.submodule_search_locations[0]) / folder
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path.resolve()
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(f"There is no embedding model {name}: it is neither a folder nor a name on the hub.")
+        raise FileNotFoundError(f"There is no model {name}: it is neither a folder nor a name on the hub.")
     return _from_hub(name)
 
 
@@ -43,12 +43,12 @@ def _from_hub(name: str) -> Path:
             return Path(snapshot_download(name, ignore_patterns=unneeded, local_files_only=True))
         return Path(snapshot_download(name, ignore_patterns=unneeded))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(f"The embedding model {name} cannot be had from the hub: {error}") from error
+        raise FileNotFoundError(f"The model {name} cannot be had from the hub: {error}") from error
 
 
 def model_name(name: str) -> str:
-    """What a model is called wherever it lies: a folder goes by its own name."""
-    if name in _PACKAGES or not Path(name).expanduser().is_dir():
+    """What a model is called wherever it lies: a folder goes by its own name, also where it is another machine's."""
+    if name in _PACKAGES or not (name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()):
         return name
     return Path(name).expanduser().resolve().name
 

@@ -3,59 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import cache
-from ssl import SSLContext
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client, OpenAIError, omit
+from openai import AsyncStream, OpenAIError
 
 from adapters.faults import Fault, fault_of
+from adapters.model_server import PATIENCE, Failed, ModelServer, Patience, name_of, storable
 from adapters.token_usage import usage_of
-from adapters.tracing import requesting
-from handlers.ports import ChatRequest, ChatUsage, Delta, ModelError
+from handlers.ports import ChatRequest, ChatUsage, Delta
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
 """Parameters of a request that are not for an app to set."""
 
 CHAT = "/chat/completions"
-
-LONGEST_NAME = 255
-"""Characters that are kept of a name that a server gives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait, in seconds, and how often to try.
-
-    `first_token` runs from the request to the first piece of the answer, `between_tokens` from one sign of life to the
-    next, `total` over all tries and the pauses between them.
-    """
-
-    connect: float = 5
-    first_token: float = 60
-    between_tokens: float = 30
-    total: float = 600
-    tries: int = 3
-    pause: float = 0.3
-    longest_pause: float = 20
-
-
-PATIENCE = Patience()
-
-
-class Failed(Exception):
-    """One try failed."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
 
 
 class OpenAICompatible:
@@ -66,22 +30,17 @@ class OpenAICompatible:
 
     def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
         """Raises: ModelError `unreachable` when the base URL is none."""
-        self._address = address(base_url)
-        self._key = key
+        self._at = ModelServer(base_url, key, patience)
         self._patience = patience
         self._counts_usage = True
         self._limit = "max_tokens"
-        http = DefaultAsyncHttpx2Client(verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect))
-        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=http)
-        self._client.organization = self._client.project = None
 
     @property
     def server(self) -> str:
-        parts = urlsplit(self._address)
-        return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+        return self._at.name
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._at.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Like the port; `usage` is None when the server does not count."""
@@ -104,22 +63,15 @@ class OpenAICompatible:
             if not arrived and self._learns(body, fault):
                 continue
             tries += 1
-            if arrived or not fault.passing or tries >= self._patience.tries:
-                break
-            pause = fault.pause or self._patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
-            if pause > self._patience.longest_pause or now() + pause > deadline:
-                fault = fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.")
-                break
-            await asyncio.sleep(pause)
-        # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
-        raise fault.error
+            # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
+            if arrived:
+                raise fault.error
+            await self._at.pause(fault, tries, deadline)
 
     def _refusal(self, request: ChatRequest) -> Fault | None:
-        if not (self._key.isascii() and self._key.isprintable()):
-            return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
         if taken := sorted(OWN & request.parameters.keys()):
             return Fault("bad_request", f"The model's parameters may not set {', '.join(taken)}.")
-        return None
+        return self._at.refusal()
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         return {
@@ -151,15 +103,7 @@ class OpenAICompatible:
         last, begun, fault = Delta(), False, None
         try:
             async with asyncio.timeout_at(min(limit, deadline)):
-                with requesting("POST", CHAT, self._address):
-                    stream = await self._client.post(
-                        CHAT,
-                        cast_to=object,
-                        body=body,
-                        options={} if self._key else {"headers": {"Authorization": omit}},
-                        stream=True,
-                        stream_cls=AsyncStream[object],
-                    )
+                stream = await self._at.post(CHAT, body)
             if (kind := stream.response.headers.get("content-type", "")).startswith(("application/json", "text/html")):
                 raise ValueError(f"{kind} is not a stream.")
             while True:
@@ -181,23 +125,23 @@ class OpenAICompatible:
         except TimeoutError:
             fault = self._silence(begun, now() >= deadline)
         except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
-            fault = fault_of(error, self._address, self._key, answering=stream is not None, begun=begun)
+            fault = fault_of(error, self._at.address, self._at.key, answering=stream is not None, begun=begun)
         finally:
             if stream is not None:
                 await stream.close()
         if last.finish_reason is None:
             raise Failed(
-                fault or Fault("broken_off", f"{self._address} ended its answer before it was whole.", not begun)
+                fault or Fault("broken_off", f"{self._at.address} ended its answer before it was whole.", not begun)
             )
         yield last
 
     def _silence(self, begun: bool, late: bool) -> Fault:
         if late:
-            return Fault("timeout", f"{self._address} did not finish its answer within {self._patience.total:g} s.")
+            return Fault("timeout", f"{self._at.address} did not finish its answer within {self._patience.total:g} s.")
         if begun:
             silent = self._patience.between_tokens
-            return Fault("timeout", f"{self._address} fell silent for {silent:g} s in the middle of its answer.")
-        return Fault("timeout", f"{self._address} did not begin to answer within {self._patience.first_token:g} s.")
+            return Fault("timeout", f"{self._at.address} fell silent for {silent:g} s in the middle of its answer.")
+        return Fault("timeout", f"{self._at.address} did not begin to answer within {self._patience.first_token:g} s.")
 
 
 class Piece(NamedTuple):
@@ -223,7 +167,7 @@ class Piece(NamedTuple):
 
     @classmethod
     def _read(cls, chunk: Any) -> Piece:
-        said = usage_of(chunk.get("usage")), _name(chunk.get("id")), _name(chunk.get("model"))
+        said = usage_of(chunk.get("usage")), name_of(chunk.get("id")), name_of(chunk.get("model"))
         if not chunk.get("choices"):
             return cls("", False, None, *said)
         choice = chunk["choices"][0]
@@ -232,32 +176,4 @@ class Piece(NamedTuple):
         if not isinstance(text, str):
             raise TypeError
         alive = bool(text or delta.get("reasoning_content") or delta.get("reasoning") or choice.get("finish_reason"))
-        return cls(_storable(text), alive, _name(str(choice.get("finish_reason") or "")), *said)
-
-
-def _name(value: object) -> str | None:
-    return _storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
-
-
-def _storable(text: str) -> str:
-    """JSON can hold halves of characters that no text may; each becomes a question mark."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def address(base_url: str) -> str:
-    """A base URL without the credentials and the query that it may hold. Raises: ModelError."""
-    try:
-        parts = urlsplit(base_url)
-        port = f":{parts.port}" if parts.port else ""
-        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-        httpx2.URL(base_url)
-    except (ValueError, httpx2.InvalidURL):
-        parts = urlsplit("")
-    if parts.scheme in ("http", "https") and parts.hostname:
-        return f"{parts.scheme}://{host}{port}{parts.path}"
-    raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
-
-
-@cache
-def _tls() -> SSLContext:
-    return httpx2.create_ssl_context()
+        return cls(storable(text), alive, name_of(str(choice.get("finish_reason") or "")), *said)

@@ -42,9 +42,22 @@ def usage_of(counted: object) -> ChatUsage | None:
     )
 
 
+def read_by(answer: dict[str, Any]) -> ChatUsage | None:
+    """What a reranker's answer says about the tokens that it read, in the words of Jina, vLLM, Infinity or Cohere; None
+    when it does not say how many. Whatever it sends is no error."""
+    usage, meta = _object(answer.get("usage")), _object(answer.get("meta"))
+    tokens = _count(
+        usage.get("total_tokens"), usage.get("prompt_tokens"), _object(meta.get("tokens")).get("input_tokens")
+    )
+    return None if tokens is None else ChatUsage(tokens, 0, raw=_raw(usage or meta))
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _details(counted: dict[str, Any], of: str) -> dict[str, Any]:
-    details = counted.get(f"{of}_tokens_details")
-    return details if isinstance(details, dict) else {}
+    return _object(counted.get(f"{of}_tokens_details"))
 
 
 def _count(*values: object) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import Any, Self, TypedDict, cast
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
@@ -29,12 +29,52 @@ class Variable(TypedDict):
     default: str | None
 
 
-class Retrieval(TypedDict):
-    """How segments are looked for: mode `hybrid`, `semantic` or `full_text`."""
+class Rerank(TypedDict):
+    """What reranks the best `top_n` hits: `model` of a registered provider, or of `builtin`, where null is its own."""
+
+    provider: str
+    model: str | None
+    top_n: int
+
+
+class Condition(TypedDict):
+    """What a document's metadata must say: `=`, `≠`, `>`, `<`, `≥`, `≤` compare numbers, `before` and `after` times,
+    and the others texts; `empty` and `not empty` have no value, `in` and `not in` a list."""
+
+    name: str
+    comparison_operator: str
+    value: str | float | list[str] | None
+
+
+class MetadataFilter(TypedDict):
+    """Which documents are searched: all where its mode is `disabled`; those that meet all conditions (`and`) or one
+    (`or`) where it is `manual`; where it is `automatic`, a model makes the conditions out of the question."""
 
     mode: str
+    logical_operator: str
+    conditions: list[Condition]
+
+
+class Retrieval(TypedDict):
+    """How segments are looked for: mode `hybrid`, `semantic` or `full_text`.
+
+    `weight` is the share of the meaning in a hybrid score, null for reciprocal rank fusion. What is found is given to
+    the model with so many `neighbours` on each side.
+    """
+
+    mode: str
+    weight: float | None
     top_k: int
     score_threshold: float | None
+    metadata_filter: MetadataFilter
+    neighbours: int
+    rerank: Rerank | None
+
+
+def settings(given: Mapping[str, Any]) -> Retrieval:
+    """The settings with those that were not yet there when they were given: they change nothing."""
+    every = MetadataFilter(mode="disabled", logical_operator="and", conditions=[])
+    return cast("Retrieval", {"weight": None, "metadata_filter": every, "neighbours": 0, "rerank": None, **given})
 
 
 class Configuration(TypedDict):
@@ -52,6 +92,7 @@ class App(Aggregate):
     """An app and every configuration it ever had."""
 
     TOPIC = "app"
+    class_version = 2
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
 
     class Event(aggregate.Event):
@@ -67,13 +108,18 @@ class App(Aggregate):
     class Configured(Event):
         """The app answers by this configuration from now on; earlier ones keep their numbers."""
 
-        TOPIC = "app.configured.v1"
+        TOPIC = "app.configured.v2"
+        class_version = 2
         number: int
         model: Model
         prompt: str
         variables: list[Variable]
         datasets: list[str]
         retrieval: Retrieval
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["retrieval"] = settings(state["retrieval"])
 
         def apply(self, app: App) -> None:
             app.configurations[str(self.number)] = Configuration(
@@ -92,6 +138,12 @@ class App(Aggregate):
 
         def apply(self, app: App) -> None:
             app.deleted = True
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Brings a snapshot up, which may be of either version."""
+        for configuration in state["configurations"].values():
+            configuration["retrieval"] = settings(configuration["retrieval"])
 
     @classmethod
     def create(cls, id: str, at: datetime, *, name: str, description: str) -> Self:

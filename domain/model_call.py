@@ -68,8 +68,9 @@ class ModelCall(Aggregate):
         """A model is about to be called for `cause_noun` `cause_id` (a message, document or replay), in the
         `attempt`-th try at it (0 when that is not known).
 
-        `kind` is chat or embedding; `request` is what is sent: `messages`, `max_tokens` and `parameters` of a chat,
-        `texts` and `tokens` of an embedding. `sources` says where the parts of the messages come from.
+        `kind` is chat, embedding or rerank; `request` is what is sent: `messages`, `max_tokens` and `parameters` of a
+        chat, `texts` and `tokens` of an embedding, the `query` and the ids of the `segments` of a rerank. `sources`
+        says where the parts of the messages come from.
         """
 
         TOPIC = "model_call.requested.v2"
@@ -90,7 +91,10 @@ class ModelCall(Aggregate):
             state |= {"attempt": 0, "server": "", "sources": []}
 
     class Completed(Event):
-        """The model answered; times are milliseconds since the request was sent."""
+        """The model answered; times are milliseconds since the request was sent.
+
+        The `response` of a rerank is a JSON array: a score for each of the segments, in their order.
+        """
 
         TOPIC = "model_call.completed.v2"
         PERSONAL = frozenset({"response"})

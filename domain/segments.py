@@ -15,8 +15,10 @@ from typing import Any
 class Segment:
     """A piece of a document that fits the embedding model.
 
-    `start` and `end` are character offsets into the extracted text (its blocks joined by two newlines), `token_ids`
-    are the embedding model's own, with its special tokens; `tokens` counts those without the special ones.
+    `start` and `end` are character offsets into the extracted text, cleaned up (its blocks joined by two newlines),
+    `token_ids` are the embedding model's own, with its special tokens; `tokens` counts those without the special ones.
+    `parent` is the position of the segment that is given to the model in its place; such a parent, which is kept and
+    not found by itself, has no token ids. Where there is an `answer`, the content is the question.
     """
 
     position: int
@@ -27,16 +29,21 @@ class Segment:
     heading: str | None
     tokens: int
     token_ids: list[int]
+    parent: int | None = None
+    answer: str | None = None
+
+    @property
+    def is_parent(self) -> bool:
+        return not self.token_ids
 
 
 def encode_segments(model: str, segments: Sequence[Segment]) -> bytes:
     """The blob of a document's segments, cut for the embedding model of this identity: compressed JSON.
 
-    Token ids are base64 of little-endian int32, which is read many times faster than numbers. Equal segments give equal
-    bytes, and so one digest.
+    Token ids are base64 of little-endian int32, which is read many times faster than numbers; parent and answer are
+    there where they are something. Equal segments give equal bytes, and so one digest.
     """
-    packed = [{**asdict(segment), "token_ids": _pack(segment.token_ids)} for segment in segments]
-    document = {"model": model, "segments": packed}
+    document = {"model": model, "segments": [_packed(segment) for segment in segments]}
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 6)
 
 
@@ -47,9 +54,14 @@ def decode_segments(blob: bytes) -> tuple[str, list[Segment]]:
 
 
 def unpack_segments(blob: bytes) -> tuple[str, list[dict[str, Any]]]:
-    """As `decode_segments`, the segments as mappings whose token ids are as they are stored: half the time."""
+    """As `decode_segments`, the segments as mappings as they are stored: half the time."""
     document = json.loads(zlib.decompress(blob))
     return document["model"], document["segments"]
+
+
+def _packed(segment: Segment) -> dict[str, Any]:
+    packed = {**asdict(segment), "token_ids": _pack(segment.token_ids)}
+    return {name: value for name, value in packed.items() if value is not None or name not in ("parent", "answer")}
 
 
 def _pack(token_ids: Sequence[int]) -> str:

@@ -62,7 +62,7 @@ class Answer:
                 )
                 if (attempt := turn.state["attempt"]) > 1:
                     await self._send(turn, {"type": "restarted", "attempt": attempt})
-                for step in ("embed", "chat"):
+                for step in ("embed", "filter", "rerank", "chat"):
                     await self._calls.lose(turn.cause, step)
                 if turn.state["stop_requested"]:
                     await self._stop(turn)
@@ -223,9 +223,10 @@ class _Turn:
         # Whoever begins makes another attempt, so that a call which a dead worker made is known from those to come.
         attempt = new_id() if name == "begin" else self.state["attempt"]
         metadata = self.metadata.caused(commit_id(self.metadata.id, f"{self.message}:{name}:{attempt}"))
-        self.conversation = await step(
+        change = await step(
             self._repository, Conversation, self.id, metadata, lambda known: known.ended(self.message), verb
         )
+        self.conversation = change.aggregate
 
 
 async def _unless(stop: asyncio.Event, speaking: Coroutine[Any, Any, None]) -> None:

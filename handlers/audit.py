@@ -162,8 +162,11 @@ class Audit:
                     self.blobs.setdefault((subject.tenant, event.digest), sequence)
                 elif isinstance(event, Document.Split):
                     self.blobs.setdefault((subject.tenant, event.segments), sequence)
-                opens = isinstance(event, Document.Uploaded | Document.Retried)
+                opens = isinstance(event, Document.Uploaded | Document.Retried | Document.Reprocessed)
                 self._wait(("document", subject.tenant, subject.id), commit, opens, aggregate.ended)
+                waits = aggregate.unsettled and aggregate.ended and not aggregate.stuck
+                opens = isinstance(event, Document.UNSETTLING)
+                self._wait(("settling", subject.tenant, subject.id), commit, opens, not waits)
             case Replay.Event(), Replay():
                 opens = isinstance(event, Replay.Requested | Replay.Retried)
                 self._wait(("replay", subject.tenant, subject.id), commit, opens, aggregate.ended)

@@ -93,8 +93,11 @@ class Bury:
         reason = death.reason
         for event in commit.events:
             match death.consumer, event:
-                case "ingest", Document.Uploaded() | Document.Retried():
+                case "ingest", Document.Uploaded() | Document.Retried() | Document.Reprocessed():
                     await self._change(Document, commit, partial(_fail_document, reason=reason))
+                case "settle", _:
+                    unsettle = partial(Document.unsettle, code="internal_error", reason=reason)
+                    await self._change(Document, commit, unsettle)
                 case "answer", Conversation.Asked() | Conversation.Retried():
                     fail = partial(
                         Conversation.fail, message=event.message, code="internal_error", reason=reason, answer=""

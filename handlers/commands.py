@@ -6,8 +6,10 @@ that exists and is not deleted.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -23,6 +25,18 @@ from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.model_call import ModelCall
 from domain.provider import BUILTIN, Provider
+from domain.segmentation import (
+    LEAST_TOKENS,
+    LONGEST_SEPARATOR,
+    MOST_PARENT_TOKENS,
+    MOST_TOKENS,
+    PARENT_TOKENS,
+    SEPARATOR,
+    Cleanup,
+    ParentKind,
+    Segmentation,
+)
+from domain.segmentation import Mode as SegmentationMode
 
 MAX_PAYLOAD = 1024 * 1024
 """Bytes of a command; a larger file is put into the object store and named by its digest."""
@@ -60,6 +74,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _at_most_64_kib(value: str) -> str:
+    if len(value.encode()) > 64 * 1024:
+        raise ValueError("must not exceed 64 KiB in UTF-8")
+    return value
+
+
 Id = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
 AppId = Annotated[Id, Ref(App)]
 DatasetId = Annotated[Id, Ref(Dataset)]
@@ -73,6 +93,12 @@ Name = Annotated[str, Field(max_length=255), AfterValidator(_not_blank)]
 Description = Annotated[str, Field(max_length=2000)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Scalar = str | int | float | bool | None
+Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
+Texts = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=100)]
+FieldName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_not_blank)]
+Metadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)]
+Written = Annotated[str, AfterValidator(_not_blank), AfterValidator(_at_most_64_kib)]
+"""What somebody wrote into a segment."""
 
 
 class Part(BaseModel):
@@ -123,14 +149,114 @@ class Variable(Part):
     default: Annotated[str, Field(max_length=10_000)] | None = None
 
 
+class Rerank(Part):
+    """A model that reads the question with each hit and puts them into a better order; `builtin` is the cross-encoder
+    of `HEADRACE_RERANK_MODEL`."""
+
+    provider: Annotated[ProviderName, Ref(Provider)] = BUILTIN
+    model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None, description="Model of the provider; null: the one that `builtin` has"
+    )
+    top_n: Annotated[int, Field(ge=1, le=200)] = Field(50, description="So many of the best hits are reranked")
+
+    @model_validator(mode="after")
+    def _of_the_provider(self) -> Rerank:
+        if self.provider != BUILTIN and self.model is None:
+            raise ValueError("model must name one of the provider's")
+        return self
+
+
+def _is_time(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+class Condition(Part):
+    """What the metadata of a document must say."""
+
+    name: FieldName
+    comparison_operator: Literal[
+        "contains",
+        "not contains",
+        "start with",
+        "end with",
+        "is",
+        "is not",
+        "empty",
+        "not empty",
+        "in",
+        "not in",
+        "=",
+        "≠",
+        ">",
+        "<",
+        "≥",
+        "≤",
+        "before",
+        "after",
+    ]
+    value: Annotated[str, Field(max_length=1000)] | float | Texts | None = Field(
+        None, description="A number for = ≠ > < ≥ ≤, an ISO 8601 time for before and after, else a text"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> Condition:
+        operator, value = self.comparison_operator, self.value
+        wanted, fits = "a text", isinstance(value, str)
+        if operator in ("empty", "not empty"):
+            wanted, fits = "null", value is None
+        elif operator in ("in", "not in"):
+            wanted, fits = "a list of texts", isinstance(value, list)
+        elif operator in ("=", "≠", ">", "<", "≥", "≤"):
+            wanted, fits = "a finite number", isinstance(value, float) and math.isfinite(value)
+        elif operator in ("before", "after"):
+            wanted, fits = "an ISO 8601 time", isinstance(value, str) and _is_time(value)
+        if not fits:
+            raise ValueError(f"value must be {wanted} for the operator {operator!r}")
+        return self
+
+
+class MetadataFilter(Part):
+    """Which documents are searched, by their metadata; `automatic`: the model of the app makes the conditions."""
+
+    mode: Literal["disabled", "manual", "automatic"] = "disabled"
+    logical_operator: Literal["and", "or"] = "and"
+    conditions: Annotated[list[Condition], Field(max_length=32)] = []
+
+    @model_validator(mode="after")
+    def _something(self) -> MetadataFilter:
+        if (self.mode == "manual") != bool(self.conditions):
+            raise ValueError("conditions must be given in mode manual, and in no other")
+        return self
+
+
 class Retrieval(Part):
     """How segments are looked for."""
 
     mode: Literal["hybrid", "semantic", "full_text"] = "hybrid"
+    weight: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        None, description="Share of the meaning in a hybrid score, or null for reciprocal rank fusion"
+    )
     top_k: Annotated[int, Field(ge=1, le=50)] = 4
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
         None, description="The least score of a hit, or null to take the best whatever they score"
     )
+    metadata_filter: MetadataFilter = MetadataFilter()
+    neighbours: Annotated[int, Field(ge=0, le=3)] = Field(
+        0, description="So many segments before and after each hit are given to the model with it"
+    )
+    rerank: Rerank | None = None
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Retrieval:
+        if self.weight is not None and self.mode != "hybrid":
+            raise ValueError("weight is for the mode hybrid")
+        if self.rerank and self.rerank.top_n < self.top_k:
+            raise ValueError("rerank.top_n must be at least top_k")
+        return self
 
 
 class CreateApp(Command):
@@ -150,6 +276,14 @@ class ConfigureApp(Command):
     datasets: Annotated[list[DatasetId], Field(max_length=32)] = []
     retrieval: Retrieval = Retrieval()
 
+    @model_validator(mode="after")
+    def _model_makes_filters(self) -> ConfigureApp:
+        if self.retrieval.metadata_filter.mode == "automatic" and self.model.provider == BUILTIN:
+            raise ValueError(
+                "retrieval.metadata_filter cannot be automatic with a model of 'builtin': it makes no filters"
+            )
+        return self
+
 
 class DeleteApp(Command):
     """Delete an app: it takes no more messages."""
@@ -164,11 +298,79 @@ class CreateDataset(Command):
     description: Description = ""
 
 
+class ParentRules(Part):
+    """What is given to the model in place of a small segment that was found: paragraphs, or the full document."""
+
+    kind: ParentKind = "paragraph"
+    separator: Separator | None = Field(
+        None, description="Ends a parent; null: as many paragraphs under one heading as fit"
+    )
+    max_tokens: Annotated[int, Field(ge=LEAST_TOKENS, le=MOST_PARENT_TOKENS)] = Field(
+        PARENT_TOKENS, description="What is longer becomes several parents"
+    )
+
+
+class SegmentationRules(Part):
+    """How texts are cut into segments."""
+
+    mode: SegmentationMode = "automatic"
+    separator: Separator | None = Field(
+        SEPARATOR, description="Ends a segment; null: segments are filled with sentences up to max_tokens"
+    )
+    max_tokens: Annotated[int, Field(ge=LEAST_TOKENS, le=MOST_TOKENS)] = MOST_TOKENS
+    overlap: Annotated[int, Field(ge=0, le=MOST_TOKENS // 2)] = Field(
+        0, description="So many of the last tokens of a segment are also in the next one of the same piece"
+    )
+    cleanup: Annotated[list[Cleanup], Field(max_length=8)] = Field([], description="What is done to the text before")
+    parent: ParentRules | None = Field(None, description="For the mode parent_child; null: its defaults")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> SegmentationRules:
+        self.rules()
+        return self
+
+    def rules(self) -> Segmentation:
+        """Raises: ValueError."""
+        return Segmentation.of(self.model_dump())
+
+
 class ConfigureDataset(Command):
-    """Give a knowledge base another embedding model; the old one serves until the index is whole with the new one."""
+    """Give a knowledge base another embedding model, which serves once the index is whole with it, or other rules by
+    which documents are cut from now on; what is not given stays."""
 
     dataset: DatasetId
-    embedding_model: Annotated[str, Field(min_length=1, max_length=255)]
+    embedding_model: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    segmentation: SegmentationRules | None = Field(
+        None, description="Documents that are there are cut by these rules when they are processed anew"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> ConfigureDataset:
+        if self.embedding_model is None and self.segmentation is None:
+            raise ValueError("embedding_model or segmentation must be given")
+        return self
+
+
+class ReprocessDataset(Command):
+    """Process all documents of a knowledge base anew from their files, by the rules of now; what can be found stays
+    until all of the new can."""
+
+    dataset: DatasetId
+
+
+class TestDatasets(Command):
+    """Look for a question in knowledge bases, and put on record what is found and where it ranks (hit testing)."""
+
+    datasets: Annotated[list[DatasetId], Field(min_length=1, max_length=32)]
+    query: Annotated[str, Field(max_length=10_000), AfterValidator(_not_blank)]
+    retrieval: Retrieval = Retrieval(top_k=10)
+    user: Name = Field("anonymous", description="Whose words the query is")
+
+    @model_validator(mode="after")
+    def _without_an_app(self) -> TestDatasets:
+        if self.retrieval.metadata_filter.mode == "automatic":
+            raise ValueError("retrieval.metadata_filter.mode must not be automatic, which takes the model of an app")
+        return self
 
 
 class DeleteDataset(Command):
@@ -189,7 +391,10 @@ class UploadDocument(Command):
         None, description="SHA-256 in hex of a blob in the object store"
     )
     text: str | None = Field(None, description="The text itself, at most 256 KiB in UTF-8")
-    metadata: Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)] = {}
+    metadata: Metadata = {}
+    segmentation: SegmentationRules | None = Field(
+        None, description="Rules of its own by which it is cut; null: those of the knowledge base"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> UploadDocument:
@@ -202,10 +407,131 @@ class UploadDocument(Command):
         return self
 
 
+class ReprocessDocument(Command):
+    """Process a document anew from its file, by the rules of now; what can be found stays until all of the new can."""
+
+    document: DocumentId
+    segmentation: SegmentationRules | None = Field(
+        None, description="Rules of its own from now on; null: those that it has, or those of its knowledge base"
+    )
+
+
 class DeleteDocument(Command):
     """Delete a document in whatever state it is; it is never found again."""
 
     document: DocumentId
+
+
+class DisableDocument(Command):
+    """Let nothing of a document be found until it is enabled."""
+
+    document: DocumentId
+
+
+class EnableDocument(Command):
+    """Let a document be found again that was disabled."""
+
+    document: DocumentId
+
+
+class ArchiveDocument(Command):
+    """Put a document aside: nothing of it can be found, and nothing be changed."""
+
+    document: DocumentId
+
+
+class UnarchiveDocument(Command):
+    """Take a document back that was archived."""
+
+    document: DocumentId
+
+
+class RenameDocument(Command):
+    """Give a document another name."""
+
+    document: DocumentId
+    name: Name
+
+
+class SetMetadata(Command):
+    """Set values of a document's metadata; null takes one away, what is not named stays."""
+
+    document: DocumentId
+    metadata: Metadata = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _small(self) -> SetMetadata:
+        if len(orjson.dumps(self.metadata)) > 16 * 1024:
+            raise ValueError("metadata must not exceed 16 KiB")
+        return self
+
+
+class AddMetadataField(Command):
+    """Define a field of the metadata of a knowledge base's documents; their values must be of its type."""
+
+    dataset: DatasetId
+    name: FieldName
+    type: Literal["string", "number", "time"]
+
+
+class RenameMetadataField(Command):
+    """Give a metadata field another name; the values that documents have of it keep to it."""
+
+    dataset: DatasetId
+    name: FieldName
+    new_name: FieldName
+
+
+class RemoveMetadataField(Command):
+    """Remove a metadata field, and the values that documents have of it."""
+
+    dataset: DatasetId
+    name: FieldName
+
+
+class AddSegment(Command):
+    """Add a segment to a document; with an answer, the content is the question."""
+
+    document: DocumentId
+    content: Written
+    answer: Written | None = None
+    after: Id | None = Field(None, description="Segment that it follows; null: the last one")
+
+
+class EditSegment(Command):
+    """Give a segment another text or another answer; null leaves it as it is."""
+
+    document: DocumentId
+    segment: Id
+    content: Written | None = None
+    answer: Written | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> EditSegment:
+        if self.content is None and self.answer is None:
+            raise ValueError("give content, answer or both")
+        return self
+
+
+class DisableSegment(Command):
+    """Let a segment not be found until it is enabled."""
+
+    document: DocumentId
+    segment: Id
+
+
+class EnableSegment(Command):
+    """Let a segment be found again that was disabled."""
+
+    document: DocumentId
+    segment: Id
+
+
+class DeleteSegment(Command):
+    """Delete a segment."""
+
+    document: DocumentId
+    segment: Id
 
 
 class RetryDocument(Command):

@@ -13,7 +13,7 @@ from domain.conversation import Conversation
 from domain.end_user import EndUser
 from domain.log import NOT_FINAL
 from domain.model_call import ModelCall
-from handlers.commands import Command, SendMessage, parse, references
+from handlers.commands import Command, SendMessage, TestDatasets, parse, references
 from handlers.ports import Blobs, Metadata, Outcome, Outcomes, People, Subject, Unavailable, Vault, commit_id
 from handlers.repository import Change, Repository
 from handlers.routes import ROUTES, Preparation, Route, not_found
@@ -21,7 +21,7 @@ from handlers.routes import ROUTES, Preparation, Route, not_found
 EXCERPT = 1000
 """Characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
 
-PRIVATE = ("provider", "message", "conversation", "end_user")
+PRIVATE = ("provider", "message", "conversation", "end_user", "dataset.test")
 """What the names of commands begin with of whose payload nothing is kept when they are rejected."""
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -50,13 +50,16 @@ class Dispatch:
         vault: Vault,
         embedding_models: Collection[str] = (),
         people: People | None = None,
+        rerank_model: str = "",
     ) -> None:
+        """`rerank_model` is the name of the built-in one; empty when there is none."""
         self._repository = repository
         self._outcomes = outcomes
         self._blobs = blobs
         self._vault = vault
         self._embedding_models = embedding_models
         self._people = people
+        self._rerank_model = rerank_model
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         """The outcome, which is on record when this returns: the known one if the command was decided before.
@@ -99,6 +102,7 @@ class Dispatch:
             if change is None:
                 raise
         noun = delivery.name.partition(".")[0]
+        named = {route.gives: metadata.id} if route.gives else {noun: str(getattr(command, noun, metadata.id))}
         return Outcome(
             command=metadata.id,
             name=delivery.name,
@@ -107,7 +111,7 @@ class Dispatch:
             at=at,
             position=change.position,
             version=change.version,
-            ids={noun: str(getattr(command, noun, metadata.id)), route.noun.TOPIC: target},
+            ids={**named, route.noun.TOPIC: target},
         )
 
     async def _change(
@@ -118,7 +122,15 @@ class Dispatch:
         named = dict(await asyncio.gather(*(self._named(tenant, *reference) for reference in others)))
         cause = replace(cause, person=await self._person(tenant, command, others))
         preparation = Preparation(
-            tenant, id, self._repository, self._blobs, self._vault, named, self._embedding_models, self._people
+            tenant,
+            id,
+            self._repository,
+            self._blobs,
+            self._vault,
+            named,
+            self._embedding_models,
+            self._people,
+            self._rerank_model,
         )
         fields = await route.prepare(command, preparation)
         return await self._repository.change(
@@ -140,7 +152,7 @@ class Dispatch:
             if kind in (Conversation, ModelCall):
                 first = await self._repository.first(kind, tenant, id)
                 return first.metadata.person if first else None
-        if self._people and isinstance(command, SendMessage):
+        if self._people and isinstance(command, SendMessage | TestDatasets):
             return await self._people.person(tenant, command.user)
         return None
 

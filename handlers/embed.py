@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +29,7 @@ class Cut:
     @classmethod
     async def read(cls, blobs: Blobs, tenant: str, digest: str) -> Self:
         """Raises: as the blobs do."""
-        return cls(digest, *decode_segments(await blobs.get(tenant, digest)))
+        return cls(digest, *await asyncio.to_thread(decode_segments, await blobs.get(tenant, digest)))
 
 
 class Embed:
@@ -40,27 +40,39 @@ class Embed:
     async def __call__(
         self, cause: Cause, step: str, embedding: Embedding, document: str, cut: Cut, first: int, count: int
     ) -> tuple[list[Entry], Awaitable[None]]:
-        """Segments as the index takes them, and what ends the call on record, if there was one: await it.
-
-        What was cut for another model is tokenised anew, and ends where this one's longest input does.
-        Raises: Unavailable.
-        """
+        """A part of a cut, as `segments` gives it. Raises: Unavailable."""
         part = cut.segments[first : first + count]
-        if cut.model == embedding.segmenter.model:
-            texts: Sequence[TokenIds] = [segment.token_ids for segment in part]
+        placed = {segment_id(document, cut.digest, segment.position): segment for segment in part}
+        return await self.segments(cause, step, embedding, cut.model, placed)
+
+    async def segments(
+        self, cause: Cause, step: str, embedding: Embedding, model: str, segments: Mapping[str, Segment]
+    ) -> tuple[list[Entry], Awaitable[None]]:
+        """Segments by id, cut for a model, as the index takes them, and what ends the call on record, if there was one:
+        await it.
+
+        Parents are not embedded. What was cut for another model is tokenised anew, and ends where this one's longest
+        input does. Raises: Unavailable.
+        """
+        matched = {id: segment for id, segment in segments.items() if not segment.is_parent}
+        if model == embedding.segmenter.model:
+            texts: Sequence[TokenIds] = [segment.token_ids for segment in matched.values()]
         else:
-            texts = [embedding.segmenter.tokenize(segment.content) for segment in part]
-        vectors, recorded = await self._vectors(cause, step, embedding.embedder, texts)
+            texts = [embedding.segmenter.tokenize(segment.content) for segment in matched.values()]
+        found, recorded = await self._vectors(cause, step, embedding.embedder, texts)
+        vectors = dict(zip(matched, found, strict=True))
         entries = [
             Entry(
-                id=segment_id(document, cut.digest, segment.position),
+                id=id,
                 position=segment.position,
                 content=segment.content,
                 page=segment.page,
                 heading=segment.heading,
-                vector=vector,
+                vector=vectors.get(id),
+                parent=segment.parent,
+                answer=segment.answer,
             )
-            for segment, vector in zip(part, vectors, strict=True)
+            for id, segment in segments.items()
         ]
         return entries, recorded
 

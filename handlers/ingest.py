@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
 from domain.dataset import Dataset
 from domain.document import Document
+from domain.segmentation import Segmentation
 from domain.segments import encode_segments
 from handlers.embed import Cut, Embed
 from handlers.model_calls import Cause, ModelCalls
@@ -19,9 +22,9 @@ from handlers.ports import (
     Commit,
     Embedding,
     EmbeddingModels,
+    Entry,
     Extractor,
     Index,
-    Metadata,
     Text,
     Unavailable,
     Unreadable,
@@ -34,6 +37,17 @@ log = structlog.get_logger(__name__)
 
 SLICE = 128
 """Segments that are embedded, indexed and put on record together."""
+
+AHEAD = 2
+"""Slices of a document that are embedded, or wait for that, while one is indexed and put on record."""
+
+
+class Embedded(NamedTuple):
+    """A slice that is ready for the index, of a document's segments from position `first` on, with its model."""
+
+    first: int
+    model: str
+    entries: Sequence[Entry]
 
 
 class Ingest:
@@ -56,14 +70,18 @@ class Ingest:
         self._index = index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a document that was uploaded or is to be tried again. Raises: Unavailable, to be called again."""
-        if not any(isinstance(event, Document.Uploaded | Document.Retried) for event in commit.events):
+        """React to a document that was uploaded, or is to be tried again or processed anew.
+
+        Raises: Unavailable, to be called again.
+        """
+        opens = Document.Uploaded | Document.Retried | Document.Reprocessed
+        if not any(isinstance(event, opens) for event in commit.events):
             return
         tenant, id = commit.subject.tenant, commit.subject.id
         document = await self._repository.get(Document, tenant, id)
         if document is None or document.ended:
             return
-        work = _Work(self._repository, commit.metadata, document)
+        work = _Work(self._repository, commit, document)
         dataset = await self._repository.get(Dataset, tenant, document.dataset)
         with suppress(Ended):
             if dataset is None or dataset.deleted:
@@ -79,9 +97,7 @@ class Ingest:
             if not cut:
                 cut = await self._split(work, dataset, await self._extract(work))
             work.stage = "indexing"
-            await self._calls.lose(work.cause, f"embed:{work.document.done}")
-            while work.document.done < len(cut.segments):
-                await self._index_slice(work, dataset, cut)
+            await self._index_all(work, dataset, cut)
         except (Ended, Unavailable):
             raise
         except Unreadable as error:
@@ -108,41 +124,93 @@ class Ingest:
         except KeyError:
             raise Unreadable("missing_file", f"The blob {document.digest} is not in the object store.") from None
         text = await self._extractor.extract(data, document.media_type, document.name)
-        await work.step("parse", lambda document, at: document.parsed(at, pages=text.pages, characters=text.characters))
+
+        def parsed(document: Document, at: datetime) -> None:
+            document.parsed(at, pages=text.pages, characters=text.characters, title=text.title)
+
+        await work.step("parse", parsed)
         work.stage = "splitting"
         return text
 
     async def _split(self, work: _Work, dataset: Dataset, text: Text) -> Cut:
         _, (segmenter, embedder) = await self._embedding(dataset, work.tenant)
-        segments = await asyncio.to_thread(segmenter.segment, text)
+        rules = await self._rules(work)
+        segments = await asyncio.to_thread(segmenter.segment, text, rules)
         if not segments:
             raise Unreadable("no_text", "The file holds no text.")
-        digest = await self._blobs.put(work.tenant, encode_segments(segmenter.model, segments))
-        tokens = sum(segment.tokens for segment in segments)
+        digest = await self._blobs.put(work.tenant, await asyncio.to_thread(encode_segments, segmenter.model, segments))
+        tokens = sum(segment.tokens for segment in segments if not segment.is_parent)
         model = embedder.identity
         await work.step(
             "split",
-            lambda document, at: document.split(at, segments=digest, count=len(segments), tokens=tokens, model=model),
+            lambda document, at: document.split(
+                at,
+                segments=digest,
+                count=len(segments),
+                tokens=tokens,
+                model=model,
+                segmentation=rules.plain(),
+            ),
         )
         return Cut(digest, segmenter.model, segments)
 
-    async def _index_slice(self, work: _Work, dataset: Dataset, cut: Cut) -> None:
-        first, document = work.document.done, work.document
-        name, embedding = await self._embedding(dataset, work.tenant)
-        entries, recorded = await self._embed(work.cause, f"embed:{first}", embedding, document.id, cut, first, SLICE)
-        writing = self._index.write(work.tenant, document.dataset, document.id, entries, model=name)
-        await asyncio.gather(writing, recorded)
+    async def _rules(self, work: _Work) -> Segmentation:
+        """As they are now: whoever changes them later, and wants the document processed anew, has that noted."""
+        dataset = await self._repository.get(Dataset, work.tenant, work.document.dataset)
+        return Segmentation.of(work.document.segmentation or (dataset.segmentation if dataset else None))
+
+    async def _index_all(self, work: _Work, dataset: Dataset, cut: Cut) -> None:
+        """Slices go into the index and on record one after the other, while those that follow are embedded.
+
+        So a slice is written when the one before is on record, and a death costs no more than those in flight.
+        """
+        firsts = deque(range(work.document.done, len(cut.segments), SLICE))
+        for first in list(firsts)[: AHEAD + 1]:
+            await self._calls.lose(work.cause, f"embed:{first}")
+        ahead: deque[asyncio.Task[Embedded]] = deque()
+        try:
+            slice: Embedded | None = None
+            while firsts or ahead or slice:
+                while firsts and len(ahead) < AHEAD:
+                    ahead.append(asyncio.create_task(self._embed_slice(work, dataset, cut, firsts.popleft())))
+                if slice:
+                    await self._index_slice(work, slice)
+                slice = await ahead.popleft() if ahead else None
+        except asyncio.CancelledError:
+            for task in ahead:
+                task.cancel()
+            raise
+        finally:
+            # A call of the model that is broken off would stay open.
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def _embed_slice(self, work: _Work, dataset: Dataset, cut: Cut, first: int) -> Embedded:
+        model, embedding = await self._embedding(dataset, work.tenant)
+        entries, recorded = await self._embed(
+            work.cause, f"embed:{first}", embedding, work.document.id, cut, first, SLICE
+        )
+        await recorded
+        return Embedded(first, model, entries)
+
+    async def _index_slice(self, work: _Work, slice: Embedded) -> None:
+        first, model, entries = slice
+        document = work.document
+        if not document.hidden:
+            await self._index.write(
+                work.tenant, document.dataset, document.id, entries, model=model, version=work.version
+            )
         await work.step(f"index:{first}", lambda document, at: document.indexed(at, first=first, count=len(entries)))
 
 
 class _Work:
     """A document in hand: why, as it stands, and at which stage."""
 
-    def __init__(self, repository: Repository, metadata: Metadata, document: Document) -> None:
+    def __init__(self, repository: Repository, commit: Commit, document: Document) -> None:
         self._repository = repository
-        self.metadata = metadata
+        self.metadata = commit.metadata
+        self.version = commit.position.sequence
         self.document = document
-        self.tenant = metadata.tenant
+        self.tenant = commit.metadata.tenant
         self.stage = "parsing"
 
     @property
@@ -150,12 +218,16 @@ class _Work:
         return Cause(self.metadata, "document", self.document.id, self.document.attempt)
 
     async def step(self, name: str, verb: Callable[[Document, datetime], None]) -> None:
-        """Put a step on record. Raises: Ended when the document takes no more, Unavailable."""
+        """Put a step on record. Raises: Ended when the document takes no more, or is to be processed anew, Unavailable.
+
+        What is written into the index then says how things stood at that place in the log, and no later.
+        """
         cause = commit_id(self.metadata.id, f"{self.document.id}:{name}:{self.document.attempt}")
         metadata = self.metadata.caused(cause)
-        self.document = await step(
-            self._repository, Document, self.document.id, metadata, lambda known: known.ended, verb
-        )
+        change = await step(self._repository, Document, self.document.id, metadata, lambda known: known.ended, verb)
+        self.document, self.version = change.aggregate, max(self.version, change.position.sequence)
+        if self.document.status == "waiting":
+            raise Ended
 
     async def fail(self, code: str, reason: str) -> None:
         stage = self.stage

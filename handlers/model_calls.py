@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from handlers.ports import (
     Embedder,
     Metadata,
     ModelError,
+    Reranker,
     Unavailable,
     Vectors,
     commit_id,
@@ -143,7 +145,7 @@ class ModelCalls:
         id = await self.request(cause, step, kind="embedding", provider=provider, model=model, request=request)
         began = time.perf_counter()
         try:
-            vectors = await embedder.embed(token_ids, urgent=urgent)
+            vectors = await embedder.embed(token_ids, tenant=cause.metadata.tenant, urgent=urgent)
         except Unavailable as error:
             await self.fail(cause, id, code="unreachable", reason=str(error), duration_ms=milliseconds(began))
             raise
@@ -157,6 +159,47 @@ class ModelCalls:
             duration_ms=milliseconds(began),
         )
 
+    async def rerank(
+        self,
+        cause: Cause,
+        provider: str,
+        reranker: Reranker,
+        model: str,
+        query: str,
+        segments: Sequence[str],
+        texts: Sequence[str],
+    ) -> list[float]:
+        """How well each text answers the query; `segments` are the ids of the texts, which stand for them on record.
+
+        Raises: ModelError, when the record says so too; Unavailable, when there is none.
+        """
+        request = {"query": query, "segments": list(segments)}
+        id = await self.request(
+            cause, "rerank", kind="rerank", provider=provider, model=model, request=request, server=reranker.server
+        )
+        began = time.perf_counter()
+        try:
+            found = await reranker.rerank(model, query, texts)
+        except ModelError as error:
+            await self.fail(cause, id, code=error.code, reason=error.reason, duration_ms=milliseconds(began))
+            raise
+        except asyncio.CancelledError:
+            await surely(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            raise
+        guessed = ChatUsage(len(texts) * estimate(query) + sum(map(estimate, texts)), 0)
+        await self.complete(
+            cause,
+            id,
+            response=json.dumps(found.scores),
+            finish_reason=None,
+            usage=_usage(found.usage or guessed, estimated=found.usage is None),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+            response_id=found.response_id,
+            response_model=found.model,
+        )
+        return found.scores
+
     def chat(
         self,
         cause: Cause,
@@ -166,12 +209,14 @@ class ModelCalls:
         prompt_tokens: int,
         sources: list[Source],
         sent: Callable[[], object] = lambda: None,
+        *,
+        step: str = "chat",
     ) -> Chat:
         """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count.
 
         `sent` is called when the request is on record, just before it is sent.
         """
-        return Chat(self, cause, provider, client, request, prompt_tokens, sources, sent)
+        return Chat(self, cause, step, provider, client, request, prompt_tokens, sources, sent)
 
     async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
         def decide(call: ModelCall | None) -> ModelCall:
@@ -190,6 +235,7 @@ class Chat:
         self,
         calls: ModelCalls,
         cause: Cause,
+        step: str,
         provider: str,
         client: ChatModel,
         request: ChatRequest,
@@ -199,13 +245,14 @@ class Chat:
     ) -> None:
         self._calls = calls
         self._cause = cause
+        self._step = step
         self._provider = provider
         self._client = client
         self._request = request
         self._prompt_tokens = prompt_tokens
         self._sources = sources
         self._sent = sent
-        self.id = cause.call("chat")
+        self.id = cause.call(step)
         self.usage: TokenUsage | None = None
 
     async def texts(self) -> AsyncGenerator[str]:
@@ -221,7 +268,7 @@ class Chat:
             await surely(
                 self._calls.request(
                     self._cause,
-                    "chat",
+                    self._step,
                     kind="chat",
                     provider=self._provider,
                     model=request.model,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.aggregate import Event, Snapshot
+from domain.app import Condition as Condition
 from domain.app import Model
 from domain.log import EVENTS as EVENTS
 from domain.log import OUTCOMES as OUTCOMES
@@ -27,6 +28,7 @@ from domain.log import Recorded as Recorded
 from domain.log import Subject as Subject
 from domain.log import Verdict as Verdict
 from domain.log import commit_id as commit_id
+from domain.segmentation import AUTOMATIC, Segmentation
 from domain.segments import Segment as Segment
 from domain.segments import decode_segments as decode_segments
 from domain.segments import encode_segments as encode_segments
@@ -204,7 +206,7 @@ class Vault(Protocol):
 @dataclass(frozen=True, slots=True)
 class Block:
     """A paragraph, list item, heading or table row of an extracted text, with its place: `page` counts from 1,
-    `heading` is the path of headings above it joined by ` > `."""
+    `heading` is the path of headings above it joined by ` › `."""
 
     text: str
     page: int | None = None
@@ -246,8 +248,12 @@ class Segmenter(Protocol):
     model: str
     """The identity of the embedding model whose tokens are counted."""
 
-    def segment(self, text: Text) -> list[Segment]:
-        """Cut at sentence and paragraph borders into segments of at most 254 tokens; only white space is lost."""
+    def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+        """Cut by these rules into segments of at most 254 tokens, and parents, which come before what they stand for.
+
+        Only white space is lost, and what the rules say: separators, what is cleaned up, what is neither question nor
+        answer. Raises: Unreadable (`no_questions`).
+        """
         ...
 
     def tokenize(self, text: str) -> list[int]:
@@ -264,8 +270,9 @@ class Embedder(Protocol):
     @property
     def dimension(self) -> int: ...
 
-    async def embed(self, token_ids: Sequence[Sequence[int]], *, urgent: bool = False) -> Vectors:
-        """Vectors of tokenised texts, shape (n, dimension); a question is `urgent` and overtakes documents.
+    async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
+        """Vectors of tokenised texts, shape (n, dimension); tenants take turns, and a question, which is `urgent`,
+        overtakes documents.
 
         Raises: Unavailable.
         """
@@ -296,14 +303,21 @@ class EmbeddingModels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A segment as the index keeps it; `id` is the segment's."""
+    """A segment as the index keeps it; `id` is the segment's.
+
+    One without a vector is kept but never found, neither by words nor by vector: what `parent`, the position in the
+    same cut of the document, names is given to the model in place of what was found. With an `answer` the content is
+    the question, and only that is matched.
+    """
 
     id: str
     position: int
     content: str
     page: int | None
     heading: str | None
-    vector: npt.NDArray[np.float32]
+    vector: npt.NDArray[np.float32] | None
+    parent: int | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +335,31 @@ class Hit:
     score: float
     semantic_rank: int | None
     full_text_rank: int | None
+    parent: int | None = None
+    answer: str | None = None
+
+
+class Span(NamedTuple):
+    """A document's positions from `first` to `last`, both included."""
+
+    dataset: str
+    document: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A segment as the index has it, whether or not a search can find it."""
+
+    id: str
+    dataset: str
+    document: str
+    position: int
+    content: str
+    page: int | None
+    heading: str | None
+    answer: str | None
 
 
 Mode = Literal["hybrid", "semantic", "full_text"]
@@ -334,6 +373,9 @@ class Index(Protocol):
     """Versions of segments, words and vectors, each for the vectors of one embedding model.
 
     A dataset is searched in one of them, that of its first write, until a build moves it into another.
+
+    `version` is the sequence in `EVENTS` of what caused a change. Late and repeated changes undo nothing: an entry is
+    left as it is by a write or removal that is older than what last wrote or removed it.
     """
 
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
@@ -343,14 +385,23 @@ class Index(Protocol):
         """
         ...
 
-    async def write(self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str) -> None:
+    async def write(
+        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
+    ) -> None:
         """Put entries in, replacing those of the same id; they can be found when this returns.
 
         Does nothing for a document or dataset that was deleted, whichever came first. Raises: Moved, Unavailable.
         """
         ...
 
-    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+    async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
+        """Take entries out, of every version, until a write that is not older brings them back.
+
+        Raises: Unavailable.
+        """
+        ...
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
         """Take a document, or all of a dataset, out for good, of every version: later writes of it are ignored.
 
         Raises: Unavailable.
@@ -367,15 +418,24 @@ class Index(Protocol):
         model: str,
         mode: Mode,
         top_k: int,
+        weight: float | None = None,
+        documents: Sequence[str] | None = None,
     ) -> list[Hit]:
-        """The best hits first; `vector` (shape (dimension,)) may be None in mode `full_text`.
+        """The best hits first, only of these documents if some are given; `vector` (shape (dimension,)) may be None in
+        mode `full_text`.
 
-        Raises: Moved, Unavailable.
+        Mode `hybrid` ranks by reciprocal rank fusion (k = 60), or with a `weight` from 0 to 1 by
+        weight · cosine + (1 - weight) · BM25 / best BM25: the cosine is that of every segment that either leg found,
+        BM25 is 0 for what the full text leg did not find. Raises: Moved, Unavailable.
         """
         ...
 
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
+        """The entries in these places, by dataset, document, position and id; each once. Raises: Unavailable."""
+        ...
+
     def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
-        """Every segment that can be found, as tenant, dataset and id, in this order, some thousands at a time.
+        """Every entry, as tenant, dataset and id, in this order, some thousands at a time; without a vector as well.
 
         All as they were at one moment. Raises: Unavailable.
         """
@@ -412,12 +472,24 @@ class Build(Protocol):
         ...
 
     async def write(
-        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, first: bool
+        self,
+        tenant: str,
+        dataset: str,
+        document: str,
+        entries: Sequence[Entry],
+        *,
+        model: str,
+        version: int,
+        first: bool,
     ) -> None:
         """As the index does, into the version for this model; the `first` entries of a document replace all others."""
         ...
 
-    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+    async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
+        """As the index does, also while the swap holds writers up."""
+        ...
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
         """As the index does, also while the swap holds writers up."""
         ...
 
@@ -437,6 +509,27 @@ class Build(Protocol):
         """Nothing is written elsewhere meanwhile; at the end what was built takes the place of what was searched.
 
         What nobody searches any more is dropped, unless it is to be kept. An error leaves all as it was.
+        """
+        ...
+
+
+class Documents(Protocol):
+    """Documents as the read tables have them, which come some milliseconds after the log."""
+
+    async def matching(
+        self, tenant: str, datasets: Sequence[str], conditions: Sequence[Condition], *, logical_operator: str
+    ) -> list[str]:
+        """The ids of the documents of these datasets whose metadata meets all conditions (`and`) or one (`or`).
+
+        A value is compared by its type; one that is not there, or of another type, meets nothing but `empty`.
+        Raises: Unavailable.
+        """
+        ...
+
+    async def of(self, tenant: str, dataset: str, sequence: int) -> list[str]:
+        """The ids of a dataset's documents, with all that were uploaded up to this sequence of `EVENTS`.
+
+        Raises: Unavailable, also when the tables do not come up to it.
         """
         ...
 
@@ -531,5 +624,43 @@ class ChatModels(Protocol):
         """The client of a model; the provider's newest address and key are used.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.
+        """
+        ...
+
+
+# --- rerankers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """How well each text answers the query, in the order in which the texts were given: the higher, the better, and
+    from 0 to 1 where the model gives probabilities. The rest is as in `Delta`."""
+
+    scores: list[float]
+    usage: ChatUsage | None = None
+    response_id: str | None = None
+    model: str | None = None
+
+
+class Reranker(Protocol):
+    """A model that reads a query and a text together."""
+
+    @property
+    def server(self) -> str:
+        """Where it answers, as `host:port`; empty for one that workers serve."""
+        ...
+
+    async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
+        """A finite score for every text; what does not fit into the model is cut. Nobody waits long for it: what is
+        away is `unreachable`. Raises: ModelError.
+        """
+        ...
+
+
+class Rerankers(Protocol):
+    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
+        """The reranker of a provider, and the name of its model; None is that of the built-in one.
+
+        Raises: ModelError `not_found` when the provider is not registered, or has no such model.
         """
         ...

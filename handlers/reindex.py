@@ -13,7 +13,7 @@ from typing import cast
 import structlog
 
 from domain.dataset import Dataset
-from domain.document import Document
+from domain.document import Document, segment_id
 from handlers.embed import Cut, Embed
 from handlers.ingest import SLICE
 from handlers.model_calls import Cause
@@ -22,7 +22,9 @@ from handlers.ports import (
     Blobs,
     Build,
     Commit,
+    Embedding,
     EmbeddingModels,
+    Entry,
     Index,
     Log,
     Metadata,
@@ -30,6 +32,7 @@ from handlers.ports import (
 )
 from handlers.progress import Progress, unnoticed
 from handlers.repository import Repository
+from handlers.settle import differs, follow
 from handlers.steps import Ended, step
 from handlers.survey import Key, Survey
 
@@ -58,6 +61,15 @@ class Slice:
     digest: str
     first: int
     count: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What people have changed of a document."""
+
+    tenant: str
+    document: str
 
 
 @dataclass(slots=True)
@@ -193,41 +205,50 @@ class _Work:
         return self._built
 
     async def _replay(self) -> None:
-        slices: list[Slice] = []
+        slices: list[Slice | ByHand] = []
         async with aclosing(self._handler.commits(self._build.reached)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     await self._note(commit)
                     slices += self._slices(commit)
+                    if self._survey.by_hand.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
+                        slices.append(ByHand(commit.subject.tenant, commit.subject.id))
                     if len(slices) >= WINDOW:
                         await self._reach(commit, slices)
                         slices = []
                 await self._reach(commits[-1], slices)
                 slices = []
 
-    async def _reach(self, commit: Commit, slices: Sequence[Slice]) -> None:
+    async def _reach(self, commit: Commit, slices: Sequence[Slice | ByHand]) -> None:
         await self._write(slices)
         sequence = commit.position.sequence
         await self._build.reach(sequence, max(sequence, self._survey.sequence))
         self._progress("build", sequence, max(sequence, self._survey.sequence))
 
     async def _note(self, commit: Commit) -> None:
-        """What was deleted since the survey is taken out at once, wherever those are who usually do it."""
-        if commit.position.sequence <= self._survey.sequence:
+        """What was replaced, or deleted since the survey, is taken out at once, wherever those are who usually do it.
+
+        Of what was replaced before the survey only what an attempt that was broken off has written may be there.
+        """
+        tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
+        for event in commit.events:
+            if isinstance(event, Document.Replaced):
+                ids = [segment_id(id, event.segments, position) for position in range(event.count)]
+                await self._build.remove(tenant, event.dataset, id, ids, version=version)
+        if version <= self._survey.sequence:
             return
         self._survey.note(commit)
-        tenant, id = commit.subject.tenant, commit.subject.id
         for event in commit.events:
             match event:
                 case Document.Deleted():
-                    await self._build.delete(tenant, event.dataset, id)
+                    await self._build.delete(tenant, event.dataset, id, version=version)
                 case Dataset.Deleted():
-                    await self._build.delete(tenant, id)
+                    await self._build.delete(tenant, id, version=version)
 
     def _slices(self, commit: Commit) -> list[Slice]:
-        tenant, id = commit.subject.tenant, commit.subject.id
+        tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
         found = [
-            Slice(tenant, id, event.dataset, event.segments, event.first, event.count)
+            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version)
             for event in commit.events
             if isinstance(event, Document.Indexed)
         ]
@@ -235,24 +256,29 @@ class _Work:
 
     def _wanted(self, slice: Slice) -> bool:
         inside = self._only is None or self._only == (slice.tenant, slice.dataset)
+        replaced = (slice.tenant, slice.document, slice.digest) in self._survey.replaced
+        if replaced or self._survey.hidden(slice.tenant, slice.document):
+            return False
         return inside and not self._survey.gone(slice.tenant, slice.dataset, slice.document)
 
     async def _take_from_hands(self) -> None:
         """Take what workers may have written into the old index and not yet put on record.
 
         That is one slice of a document at most, since the next is written when the one before is on record; on record
-        it may have come after the last replay.
+        it may have come after the last replay. Whatever came of it since is newer.
         """
         slices = []
         for (tenant, id), noted in self._survey.begun.items():
-            document = await self._handler.repository.get(Document, tenant, id)
+            document, sequence = await self._handler.repository.stands(Document, tenant, id)
             if document is not None and document.segments is not None:
                 done = max(document.done, noted)
                 first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
-                slices.append(Slice(tenant, id, document.dataset, document.segments, first, end - first))
+                slices.append(
+                    Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
+                )
         await self._write([slice for slice in slices if self._wanted(slice)])
 
-    async def _write(self, slices: Sequence[Slice]) -> None:
+    async def _write(self, slices: Sequence[Slice | ByHand]) -> None:
         documents = defaultdict(list)
         for slice in slices:
             documents[slice.tenant, slice.document].append(slice)
@@ -261,33 +287,65 @@ class _Work:
         if errors := [end for end in ends if end is not None]:
             raise errors[0]
 
-    async def _write_document(self, slices: Sequence[Slice]) -> None:
-        """In their order: the first slice of a document replaces what an earlier cut has left."""
+    async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
+        """In their order: what was cut anew by the rules of before is written again, as it was."""
         async with self._side_by_side:
             cut: Cut | None = None
             for slice in slices:
                 try:
+                    if isinstance(slice, ByHand):
+                        await self._follow(slice)
+                        continue
                     if cut is None or cut.digest != slice.digest:
                         cut = await Cut.read(self._handler.blobs, slice.tenant, slice.digest)
                 except KeyError:
-                    log.error("blob missing", tenant=slice.tenant, document=slice.document, digest=slice.digest)
+                    log.error("blob missing", tenant=slice.tenant, document=slice.document)
                     self._built.lost.add((slice.tenant, slice.document))
                     return
                 await self._write_slice(slice, cut)
 
-    async def _write_slice(self, slice: Slice, cut: Cut) -> None:
-        name = self._model or self._survey.model(slice.tenant, slice.dataset)
+    async def _follow(self, hand: ByHand) -> None:
+        """Take the document as it stands, which may be later than what is replayed. Raises: KeyError, Unavailable."""
+        tenant = hand.tenant
+        document, sequence = await self._handler.repository.stands(Document, tenant, hand.document)
+        if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
+            return
+        name, embedding, cause = await self._making(tenant, document.dataset, document.id)
+
+        async def put(entries: Sequence[Entry]) -> None:
+            await self._build.write(
+                tenant, document.dataset, document.id, entries, model=name, version=sequence, first=False
+            )
+
+        async def take_out(ids: Sequence[str]) -> None:
+            await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
+
+        difference = await differs(self._handler.blobs, tenant, document, embedding, since=0)
+        of = f"{self._build.id}:by hand:{sequence}"
+        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, take_out)
+
+    async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
+        """What the entries of a document are made with, in a version that is open, and why."""
+        name = self._model or self._survey.model(tenant, dataset)
         embedding = await self._handler.models.get(name)
         await self._build.open(name, embedding.embedder.dimension)
-        metadata = Metadata(
-            self._metadata.id, slice.tenant, self._metadata.correlation, self._metadata.causation, self._metadata.actor
-        )
-        cause = Cause(metadata, "document", slice.document, self._build.attempt)
+        known = self._metadata
+        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
+        return name, embedding, Cause(metadata, "document", document, self._build.attempt)
+
+    async def _write_slice(self, slice: Slice, cut: Cut) -> None:
+        name, embedding, cause = await self._making(slice.tenant, slice.dataset, slice.document)
         entries, recorded = await self._handler.embed(
             cause, f"{self._build.id}:{slice.first}", embedding, slice.document, cut, slice.first, slice.count
         )
         writing = self._build.write(
-            slice.tenant, slice.dataset, slice.document, entries, model=name, first=slice.first == 0
+            slice.tenant,
+            slice.dataset,
+            slice.document,
+            entries,
+            model=name,
+            version=slice.version,
+            first=False,
         )
         await asyncio.gather(writing, recorded)
         self._built.segments += len(entries)

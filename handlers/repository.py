@@ -68,6 +68,11 @@ class Repository:
         """The aggregate as it stands, or None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
 
+    async def stands(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
+        """The aggregate as it stands, and the sequence of its last commit (0 when there is none)."""
+        loaded = await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)
+        return loaded.aggregate, loaded.sequence
+
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
         """The commit that made the aggregate, or None when there is none."""
         subject = Subject(tenant, kind.TOPIC, id)

@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from domain.app import Configuration
+from domain.app import Configuration, MetadataFilter, Model
+from domain.app import Retrieval as How
 from domain.dataset import Dataset
 from domain.document import Document
-from domain.retrieval import Candidate, Retrieval
+from domain.retrieval import Candidate, Fault, Retrieval
+from handlers.extract_filter import ExtractFilter, Type
 from handlers.fusion import fused
+from handlers.judge import Judged, choose, passage, places, rerank, sift
 from handlers.model_calls import Cause, ModelCalls, milliseconds
-from handlers.ports import EmbeddingModels, Hit, Index, Mode, Unavailable, Vectors, commit_id
+from handlers.ports import Documents, EmbeddingModels, Hit, Index, Mode, Unavailable, Vectors, commit_id
 from handlers.repository import Repository
+from handlers.rerank import Rerank
 
 SPARE = 2
-"""Hits are asked for so many times over, since some may belong to what was just deleted."""
+"""Hits are asked for so many times over, since some may not be given."""
+
+MOST = 400
+"""Hits that are asked for at most, where many of them lead to the same text."""
 
 
 class Retrieved:
-    """The hits, best first, and the names of their documents by id."""
+    """What the model is given, best first, and the names of their documents by id."""
 
     def __init__(
         self, hits: list[Hit], names: dict[str, str], record: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -42,78 +50,231 @@ class Retrieved:
         return self._recorded
 
 
-class _Asked(NamedTuple):
+class Question(NamedTuple):
+    """What is to be found where, and how; `id` is the retrieval's, `model` the app's, which may make a filter."""
+
+    id: str
     cause: Cause
     query: str
-    mode: Mode
-    top_k: int
+    datasets: list[str]
+    how: How
+    model: Model | None = None
+
+
+class _Leg(NamedTuple):
+    """The datasets that are searched with one model, and the vector for it."""
+
+    model: str
+    datasets: list[str]
+    vector: Vectors | None
+    recorded: Awaitable[None]
+
+
+@dataclass(slots=True)
+class _Found:
+    candidates: list[Candidate] = field(default_factory=list)
+    passages: list[Hit] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    filter: MetadataFilter | None = None
+    documents: list[str] | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+    def gone_without(self, step: str, code: str | None) -> None:
+        if code:
+            self.faults.append(Fault(step=step, code=code))
 
 
 class Retrieve:
-    def __init__(self, repository: Repository, calls: ModelCalls, models: EmbeddingModels, index: Index) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        calls: ModelCalls,
+        models: EmbeddingModels,
+        index: Index,
+        documents: Documents,
+        reranks: Rerank,
+        extract: ExtractFilter,
+    ) -> None:
         self._repository = repository
         self._calls = calls
         self._models = models
         self._index = index
+        self._documents = documents
+        self._reranks = reranks
+        self._extract = extract
 
     async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
-        """At most `top_k` hits in living documents, none below the threshold.
+        """At most `top_k` passages of living documents, none below the threshold.
 
         Raises: Unavailable, and whatever a search may; the record says so, too.
         """
-        if not configuration["datasets"]:
+        datasets, how = configuration["datasets"], configuration["retrieval"]
+        if not datasets:
             return Retrieved([], {})
+        question = Question(cause.call("retrieve"), cause, query, datasets, how, configuration["model"])
+        return await self.find(question)
+
+    async def find(self, question: Question) -> Retrieved:
+        """As the call does."""
         began = time.perf_counter()
+        found = _Found()
         try:
-            found, names = await self._find(cause, configuration, query)
+            await self._find(question, found)
         except Exception as error:
             code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
             reason = f"{type(error).__name__}: {error}"[:1000]
             with suppress(Unavailable):  # it is to be tried again anyway
-                await self._record(cause, configuration, query, [], milliseconds(began), code, reason)
+                await self._record(question, found, milliseconds(began), code, reason)
             raise
-        how = configuration["retrieval"]
-        candidates = judged(found, names, how["top_k"], how["score_threshold"])
-        kept = {candidate["segment"] for candidate in candidates if candidate["rank"]}
-        record = partial(self._record, cause, configuration, query, candidates, milliseconds(began))
-        return Retrieved([hit for hit in found if hit.id in kept], names, record)
+        return Retrieved(found.passages, found.names, partial(self._record, question, found, milliseconds(began)))
 
-    async def _find(self, cause: Cause, configuration: Configuration, query: str) -> tuple[list[Hit], dict[str, str]]:
-        """All that was found, best first, and the names of the living documents among those that may be needed."""
-        tenant, retrieval = cause.metadata.tenant, configuration["retrieval"]
-        asked = _Asked(cause, query, cast("Mode", retrieval["mode"]), retrieval["top_k"] * SPARE)
-        datasets: defaultdict[str, list[str]] = defaultdict(list)
-        for dataset, model in (await self._index.models(tenant, configuration["datasets"])).items():
-            datasets[model].append(dataset)
-        found = fused(await asyncio.gather(*(self._search(asked, *item) for item in datasets.items())))
-        return found, await self._names(tenant, {hit.document for hit in found})
+    async def _find(self, question: Question, found: _Found) -> None:
+        tenant, how = question.cause.metadata.tenant, question.how
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for dataset, model in (await self._index.models(tenant, question.datasets)).items():
+            members[model].append(dataset)
+        ends = await asyncio.gather(
+            self._narrow(question, found),
+            *(self._leg(question, *item) for item in members.items()),
+            return_exceptions=True,
+        )
+        legs = [end for end in ends if isinstance(end, _Leg)]
+        if errors := [end for end in ends if isinstance(end, BaseException)]:
+            await asyncio.gather(*(leg.recorded for leg in legs))  # a call that is open would stay so
+            raise errors[0]
+        ordered, documents = await self._sifted(question, found, legs)
+        if how["rerank"]:
+            hits = [judged.hit for judged in ordered if not judged.dropped]
+            reranked = await self._reranks(question.cause, how["rerank"], question.query, hits)
+            found.gone_without("rerank", reranked.code)
+            if not reranked.code:
+                ordered = rerank(ordered, reranked.hits)
+        choose(ordered, how)
+        found.candidates = [judged.candidate for judged in ordered]
+        found.names = {id: document.name for id, document in documents.items() if not document.deleted}
+        found.passages = await self._passages(tenant, ordered, documents)
+
+    async def _narrow(self, question: Question, found: _Found) -> None:
+        """Find out which documents are to be searched, if not all."""
+        tenant, how = question.cause.metadata.tenant, question.how["metadata_filter"]
+        if how["mode"] == "disabled":
+            return
+        found.filter = how if how["mode"] == "manual" else await self._extracted(question, found)
+        if found.filter:
+            found.documents = await self._documents.matching(
+                tenant,
+                question.datasets,
+                found.filter["conditions"],
+                logical_operator=found.filter["logical_operator"],
+            )
+
+    async def _extracted(self, question: Question, found: _Found) -> MetadataFilter | None:
+        """What the app's model makes of the question, out of the fields that the datasets define alike."""
+        fields: dict[str, str] = {}
+        for dataset in await self._datasets(question.cause.metadata.tenant, question.datasets):
+            types = {name: known["type"] for name, known in dataset.metadata_fields.items()}
+            fields = {name: type for name, type in {**types, **fields}.items() if types.get(name, type) == type}
+        assert question.model is not None
+        extracted = await self._extract(question.cause, question.model, cast("dict[str, Type]", fields), question.query)
+        found.gone_without("filter", extracted.code)
+        return extracted.filter
+
+    async def _leg(self, question: Question, model: str, datasets: list[str]) -> _Leg:
+        living, (vector, recorded) = await asyncio.gather(
+            self._datasets(question.cause.metadata.tenant, datasets), self._vector(question, model)
+        )
+        return _Leg(model, [dataset.id for dataset in living], vector, recorded)
+
+    async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
+        """The query's vector, and what puts the end of the call for it on record."""
+        if question.how["mode"] == "full_text":
+            return None, asyncio.sleep(0)
+        segmenter, embedder = await self._models.get(model)
+        step = "embed" if model == self._models.default else f"embed:{model}"
+        token_ids = [segmenter.tokenize(question.query)]
+        vectors, recorded = await self._calls.embed(question.cause, step, embedder, token_ids, urgent=True)
+        return vectors[0], recorded
+
+    async def _sifted(
+        self, question: Question, found: _Found, legs: Sequence[_Leg]
+    ) -> tuple[list[Judged], dict[str, Document]]:
+        """The hits, more and more until there are enough, and their documents by id."""
+        how = question.how
+        enough = how["rerank"]["top_n"] if how["rerank"] else how["top_k"]
+        top_k = enough if how["rerank"] else enough * SPARE
+        recorded = [leg.recorded for leg in legs]
+        while True:
+            parts, _ = await asyncio.gather(
+                asyncio.gather(*(self._search(question, leg, found.documents, top_k) for leg in legs)),
+                asyncio.gather(*recorded),
+            )
+            recorded = []
+            hits = fused(parts)
+            documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
+            sifted = sift(hits, documents)
+            if places(sifted) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
+                return sifted, documents
+            top_k = min(4 * top_k, MOST)
+
+    async def _search(self, question: Question, leg: _Leg, documents: list[str] | None, top_k: int) -> list[Hit]:
+        how = question.how
+        return await self._index.search(
+            question.cause.metadata.tenant,
+            leg.datasets,
+            question.query,
+            leg.vector,
+            model=leg.model,
+            mode=cast("Mode", how["mode"]),
+            top_k=top_k,
+            weight=how["weight"],
+            documents=documents,
+        )
+
+    async def _passages(self, tenant: str, ordered: Sequence[Judged], documents: dict[str, Document]) -> list[Hit]:
+        chosen = sorted((judged for judged in ordered if judged.rank), key=lambda judged: judged.rank or 0)
+        wanted = [judged.wanted for judged in chosen]
+        spans = [span for span in wanted if span]
+        kept = await self._index.texts(tenant, spans) if spans else []
+        passages = []
+        for judged, span in zip(chosen, wanted, strict=True):
+            document = documents[judged.hit.document]
+            near = [
+                entry
+                for entry in kept
+                if span and entry.document == span.document and span.first <= entry.position <= span.last
+            ]
+            passages.append(passage(judged, document, near))
+        return passages
+
+    async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
+        """Those that are not deleted."""
+        datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
+        return [dataset for dataset in datasets if dataset and not dataset.deleted]
+
+    async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
+        documents = await asyncio.gather(*(self._repository.get(Document, tenant, id) for id in ids))
+        return {document.id: document for document in documents if document}
 
     async def _record(
-        self,
-        cause: Cause,
-        configuration: Configuration,
-        query: str,
-        hits: list[Candidate],
-        duration_ms: float,
-        code: str | None = None,
-        reason: str | None = None,
+        self, question: Question, found: _Found, duration_ms: float, code: str | None = None, reason: str | None = None
     ) -> None:
         """Put it on record, once for an attempt. Raises: Unavailable."""
-        id, at, how = cause.call("retrieve"), datetime.now(UTC), configuration["retrieval"]
+        id, at, cause = question.id, datetime.now(UTC), question.cause
 
         def decide(retrieval: Retrieval | None) -> Retrieval:
             return retrieval or Retrieval.make(
                 id,
                 at,
-                query=query,
-                mode=how["mode"],
-                datasets=configuration["datasets"],
-                top_k=how["top_k"],
-                score_threshold=how["score_threshold"],
+                query=question.query,
+                datasets=question.datasets,
+                retrieval=question.how,
+                filter=found.filter,
+                documents=None if found.documents is None else len(found.documents),
+                faults=found.faults,
                 cause_noun=cause.noun,
                 cause_id=cause.id,
                 attempt=cause.attempt,
-                hits=hits,
+                hits=found.candidates,
                 duration_ms=duration_ms,
                 code=code,
                 reason=reason,
@@ -121,63 +282,3 @@ class Retrieve:
 
         metadata = cause.metadata.caused(commit_id(cause.metadata.id, f"{id}:made"))
         await self._repository.change(Retrieval, id, metadata, decide, new=True)
-
-    async def _search(self, asked: _Asked, model: str, datasets: list[str]) -> list[Hit]:
-        """The hits in the datasets that are searched with a model."""
-        cause, query, mode, top_k = asked
-        tenant = cause.metadata.tenant
-        living, (vector, recorded) = await asyncio.gather(self._living(tenant, datasets), self._vector(asked, model))
-        searching = self._index.search(tenant, living, query, vector, model=model, mode=mode, top_k=top_k)
-        hits, _ = await asyncio.gather(searching, recorded)
-        return hits
-
-    async def _vector(self, asked: _Asked, model: str) -> tuple[Vectors | None, Awaitable[None]]:
-        """The query's vector, and what puts the end of the call for it on record."""
-        if asked.mode == "full_text":
-            return None, asyncio.sleep(0)
-        segmenter, embedder = await self._models.get(model)
-        step = "embed" if model == self._models.default else f"embed:{model}"
-        token_ids = [segmenter.tokenize(asked.query)]
-        vectors, recorded = await self._calls.embed(asked.cause, step, embedder, token_ids, urgent=True)
-        return vectors[0], recorded
-
-    async def _living(self, tenant: str, ids: list[str]) -> list[str]:
-        datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
-        return [dataset.id for dataset in datasets if dataset and not dataset.deleted]
-
-    async def _names(self, tenant: str, ids: set[str]) -> dict[str, str]:
-        documents = await asyncio.gather(*(self._repository.get(Document, tenant, id) for id in ids))
-        return {document.id: document.name for document in documents if document and not document.deleted}
-
-
-def judged(
-    found: Sequence[Hit], names: Mapping[str, str], top_k: int, score_threshold: float | None
-) -> list[Candidate]:
-    """What becomes of each hit: its final rank, or why it is dropped; `names` are those of living documents."""
-    candidates, kept = [], 0
-    for hit in found:
-        dropped = None
-        if hit.document not in names:
-            dropped = "deleted"
-        elif hit.score < (score_threshold or 0.0):
-            dropped = "below_threshold"
-        elif kept == top_k:
-            dropped = "beyond_top_k"
-        else:
-            kept += 1
-        candidates.append(
-            Candidate(
-                segment=hit.id,
-                dataset=hit.dataset,
-                document=hit.document,
-                position=hit.position,
-                page=hit.page,
-                heading=hit.heading,
-                score=hit.score,
-                semantic_rank=hit.semantic_rank,
-                full_text_rank=hit.full_text_rank,
-                rank=None if dropped else kept,
-                dropped=dropped,
-            )
-        )
-    return candidates

@@ -36,9 +36,12 @@ async def reopen(repository: Repository, consumer: str, commit: Commit, cause: M
     metadata = cause.caused(commit_id(cause.id, f"{id}:reopened"))
     for event in commit.events:
         match consumer, event:
-            case "ingest", Document.Uploaded() | Document.Retried():
+            case "ingest", Document.Uploaded() | Document.Retried() | Document.Reprocessed():
                 began = True
                 await repository.change(Document, id, metadata, partial(_retry_document, at=at))
+            case "settle", _:
+                began = True
+                await repository.change(Document, id, metadata, partial(_resume_document, at=at))
             case "answer", Conversation.Asked() | Conversation.Retried():
                 began = True
                 retry = partial(_retry_message, at=at, message=event.message)
@@ -53,6 +56,12 @@ def _retry_document(document: Document | None, at: datetime) -> Document:
     assert document is not None
     if document.status == "error" and not document.deleted:
         document.retry(at)
+    return document
+
+
+def _resume_document(document: Document | None, at: datetime) -> Document:
+    assert document is not None
+    document.resume(at)
     return document
 
 

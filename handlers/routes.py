@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -13,12 +13,14 @@ from domain.app import App
 from domain.budget import Budget
 from domain.conversation import Conversation
 from domain.dataset import Dataset
+from domain.dataset_query import DatasetQuery
 from domain.dead_letter import DeadLetter
 from domain.document import Document
 from domain.end_user import EndUser
 from domain.model_call import ModelCall, Source
-from domain.provider import Provider
+from domain.provider import BUILTIN, Provider
 from domain.replay import Replay
+from domain.retrieval import Retrieval
 from handlers import commands
 from handlers.commands import Command
 from handlers.media_types import media_type_of
@@ -46,6 +48,7 @@ class Preparation:
     named: dict[str, Aggregate]
     embedding_models: Collection[str]
     people: People | None = None
+    rerank_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Route:
     target: str | None
     """The field that names the aggregate, or None when the command makes it: its id is then the command's; `user` names
     the person who went by that name last."""
+    gives: str | None = None
+    """What the outcome calls the id of what comes of it, where that is not what the command is named after."""
 
 
 async def plain(command: Command, preparation: Preparation) -> Fields:
@@ -81,6 +86,9 @@ async def store_document(command: commands.UploadDocument, preparation: Preparat
     if name in ("", ".", ".."):
         raise Rejection("invalid", "name: must end in a file name.", "name")
     guessed = media_type_of(name) or ("text/plain" if command.text is not None else "application/octet-stream")
+    dataset = preparation.named["dataset"]
+    assert isinstance(dataset, Dataset)
+    dataset.check_metadata(command.metadata)
     return {
         "dataset": command.dataset,
         "name": name,
@@ -88,7 +96,26 @@ async def store_document(command: commands.UploadDocument, preparation: Preparat
         "digest": digest,
         "size": size,
         "metadata": command.metadata,
+        "segmentation": rules_of(command.segmentation),
     }
+
+
+async def checked(command: commands.SetMetadata, preparation: Preparation) -> Fields:
+    """The values, which are of the types that the dataset wants."""
+    document = await preparation.repository.get(Document, preparation.tenant, command.document)
+    if document:
+        dataset = await preparation.repository.get(Dataset, preparation.tenant, document.dataset)
+        if dataset:
+            dataset.check_metadata(command.metadata)
+    return command.model_dump()
+
+
+async def new_segment(command: commands.AddSegment, preparation: Preparation) -> Fields:
+    return {**command.model_dump(), "segment": preparation.id}
+
+
+async def new_field(command: commands.AddMetadataField, preparation: Preparation) -> Fields:
+    return {**command.model_dump(), "field": preparation.id}
 
 
 async def fill_in(command: commands.SendMessage, preparation: Preparation) -> Fields:
@@ -106,16 +133,43 @@ async def fill_in(command: commands.SendMessage, preparation: Preparation) -> Fi
     }
 
 
+def rules_of(segmentation: commands.SegmentationRules | None) -> Fields | None:
+    return segmentation.rules().plain() if segmentation else None
+
+
+async def own_rules(command: commands.ReprocessDocument, preparation: Preparation) -> Fields:
+    return {"document": command.document, "segmentation": rules_of(command.segmentation)}
+
+
 async def known_model(command: commands.ConfigureDataset, preparation: Preparation) -> Fields:
     """Make sure that the embedding model is one of those in use."""
-    if command.embedding_model not in preparation.embedding_models:
+    if command.embedding_model and command.embedding_model not in preparation.embedding_models:
         raise Rejection(
             "unknown_model",
             f"embedding_model: no worker runs {command.embedding_model!r}; they run "
             f"{', '.join(preparation.embedding_models)}. Put it into HEADRACE_EMBEDDING_MODELS of all workers first.",
             "embedding_model",
         )
+    return {**command.model_dump(), "segmentation": rules_of(command.segmentation)}
+
+
+async def searchable(command: commands.ConfigureApp | commands.TestDatasets, preparation: Preparation) -> Fields:
+    """Make sure of the built-in reranker, where the retrieval is to use it."""
+    rerank, known = command.retrieval.rerank, preparation.rerank_model
+    if rerank and rerank.provider == BUILTIN and rerank.model != known:
+        if not known:
+            sentence = "no worker runs a reranker; set HEADRACE_RERANK_MODEL of all workers first."
+            raise Rejection("unknown_model", f"retrieval.rerank.provider: {sentence}", "retrieval.rerank.provider")
+        if rerank.model:
+            sentence = f"retrieval.rerank.model: no worker runs the reranker {rerank.model!r}; they run {known}."
+            raise Rejection("unknown_model", sentence, "retrieval.rerank.model")
     return command.model_dump()
+
+
+async def tested(command: commands.TestDatasets, preparation: Preparation) -> Fields:
+    """Who asks is known by the key that the words are kept under."""
+    fields = await searchable(command, preparation)
+    return {name: value for name, value in fields.items() if name != "user"}
 
 
 async def look_up(command: commands.RequestReplay, preparation: Preparation) -> Fields:
@@ -239,13 +293,32 @@ def not_found(noun: type[Aggregate], id: str, field: str) -> Rejection:
 
 ROUTES: dict[str, Route] = {
     "app.create": creates(App, commands.CreateApp, App.create),
-    "app.configure": changes(App, commands.ConfigureApp, App.configure),
+    "app.configure": changes(App, commands.ConfigureApp, App.configure, searchable),
     "app.delete": changes(App, commands.DeleteApp, App.delete),
     "dataset.create": creates(Dataset, commands.CreateDataset, Dataset.create),
     "dataset.configure": changes(Dataset, commands.ConfigureDataset, Dataset.configure, known_model),
+    "dataset.reprocess": changes(Dataset, commands.ReprocessDataset, Dataset.reprocess),
+    "dataset.test": replace(
+        creates(DatasetQuery, commands.TestDatasets, DatasetQuery.request, tested), gives=Retrieval.TOPIC
+    ),
     "dataset.delete": changes(Dataset, commands.DeleteDataset, Dataset.delete),
     "document.upload": creates(Document, commands.UploadDocument, Document.upload, store_document),
     "document.delete": changes(Document, commands.DeleteDocument, Document.delete),
+    "dataset.add_metadata_field": changes(Dataset, commands.AddMetadataField, Dataset.add_metadata_field, new_field),
+    "dataset.rename_metadata_field": changes(Dataset, commands.RenameMetadataField, Dataset.rename_metadata_field),
+    "dataset.remove_metadata_field": changes(Dataset, commands.RemoveMetadataField, Dataset.remove_metadata_field),
+    "document.disable": changes(Document, commands.DisableDocument, Document.disable),
+    "document.enable": changes(Document, commands.EnableDocument, Document.enable),
+    "document.archive": changes(Document, commands.ArchiveDocument, Document.archive),
+    "document.unarchive": changes(Document, commands.UnarchiveDocument, Document.unarchive),
+    "document.rename": changes(Document, commands.RenameDocument, Document.rename),
+    "document.set_metadata": changes(Document, commands.SetMetadata, Document.set_metadata, checked),
+    "segment.add": changes(Document, commands.AddSegment, Document.add_segment, new_segment),
+    "segment.edit": changes(Document, commands.EditSegment, Document.edit_segment),
+    "segment.disable": changes(Document, commands.DisableSegment, Document.disable_segment),
+    "segment.enable": changes(Document, commands.EnableSegment, Document.enable_segment),
+    "segment.delete": changes(Document, commands.DeleteSegment, Document.delete_segment),
+    "document.reprocess": changes(Document, commands.ReprocessDocument, Document.reprocess, own_rules),
     "document.retry": changes(Document, commands.RetryDocument, Document.retry),
     "message.send": Route(commands.SendMessage, Conversation, converse, fill_in, "conversation"),
     "message.stop": changes(Conversation, commands.StopMessage, Conversation.stop),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from domain.aggregate import Aggregate
 from handlers.ports import Metadata
-from handlers.repository import Repository
+from handlers.repository import Change, Repository
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -24,8 +24,8 @@ async def step(
     metadata: Metadata,
     is_over: Callable[[A], bool],
     verb: Callable[[A, datetime], None],
-) -> A:
-    """The aggregate after the step. Raises: Ended when it takes no more, Unavailable."""
+) -> Change[A]:
+    """The aggregate after the step, and where that stands. Raises: Ended when it takes no more, Unavailable."""
     at = datetime.now(UTC)
     over = False
 
@@ -36,7 +36,7 @@ async def step(
         verb(aggregate, at)
         return aggregate
 
-    aggregate = (await repository.change(kind, id, metadata, decide)).aggregate
-    if over or aggregate.deleted:
+    change = await repository.change(kind, id, metadata, decide)
+    if over or change.aggregate.deleted:
         raise Ended
-    return aggregate
+    return change

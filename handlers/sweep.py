@@ -69,6 +69,10 @@ class Sweep:
                 await self._repository.change(
                     Document, wait.id, cause, lambda known: _stall_document(known, wait, at, reason)
                 )
+            case "settling":
+                await self._repository.change(
+                    Document, wait.id, cause, lambda known: _stall_settling(known, wait, at, reason)
+                )
             case "message":
                 await self._repository.change(
                     Conversation, str(wait.conversation), cause, lambda known: _stall_message(known, wait, at, reason)
@@ -85,6 +89,13 @@ def _stall_document(document: Document | None, wait: Wait, at: datetime, reason:
     assert document is not None
     if document.modified_on <= wait.since:
         document.stall(at, reason=reason)
+    return document
+
+
+def _stall_settling(document: Document | None, wait: Wait, at: datetime, reason: str) -> Document:
+    assert document is not None
+    if document.modified_on <= wait.since:
+        document.stall_settling(at, reason=reason)
     return document
 
 

@@ -10,7 +10,8 @@ from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints, is_typeddict
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from faststream import FastStream
 from faststream.nats import NatsBroker
@@ -99,6 +100,8 @@ def _described(hint: Any) -> Any:
         return create_model(hint.__name__, __doc__=inspect.getdoc(hint), **members)
     if get_origin(hint) is list:
         return list[_described(get_args(hint)[0])]  # type: ignore[misc]
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_described, get_args(hint)))]  # noqa: UP007  # there is no other way to make one
     return hint
 
 

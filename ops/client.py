@@ -200,6 +200,19 @@ class Client:
                 raise _refusal(error.__cause__) from error
             raise Unreachable(str(error)) from error
 
+    async def preview(self, request: dict[str, Any], within: float = 120.0) -> dict[str, Any]:
+        """How a text would be cut: the answer to a request on `preview.<tenant>`; nothing is changed.
+
+        Raises: NotSent when the request is too large, Unreachable when no worker answers.
+        """
+        try:
+            answer = await self.connection.request(f"preview.{self.tenant}", orjson.dumps(request), timeout=within)
+        except MaxPayloadError as error:
+            raise NotSent("The request is larger than the bus takes: give a digest.", code="too_large") from error
+        except (NoRespondersError, NatsTimeout) as error:
+            raise Unreachable("No worker makes previews: `headrace worker --role ingest` does.") from error
+        return dict(orjson.loads(answer.data))
+
     # --- answers -------------------------------------------------------------------------------------------------
 
     def ask(
@@ -278,6 +291,38 @@ class Client:
                 if kind in LAST_FRAMES:
                     return {"type": kind, **event["state"]}, after
                 break  # what failed and is tried again has not ended
+
+    # --- searches ------------------------------------------------------------------------------------------------
+
+    async def search(
+        self,
+        datasets: list[str],
+        query: str,
+        *,
+        retrieval: dict[str, Any] | None = None,
+        user: str = "anonymous",
+        wait: float = 10.0,
+        patience: float = 60.0,
+    ) -> dict[str, Any]:
+        """Look for a question in datasets, on record: the retrieval's `id`, and what `retrieval.made` says of it.
+
+        Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds without a result.
+        """
+        payload = {"datasets": datasets, "query": query, "retrieval": retrieval or {"top_k": 10}, "user": user}
+        outcome = await self.send("dataset.test", payload, wait=wait)
+        if outcome["status"] == "rejected":
+            raise Rejected(outcome)
+        id = outcome["ids"]["retrieval"]
+        deadline, pause = asyncio.get_running_loop().time() + patience, 0.01
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                stored = await self.stream.get_last_msg("EVENTS", f"evt.{self.tenant}.retrieval.{id}", direct=True)
+                [made] = orjson.loads(stored.data or b"[]")
+                return {"id": id, **made["state"], "query": query}
+            except (NotFoundError, NatsTimeout, NoRespondersError):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.5)
+        raise NoOutcome(f"Query {id} has no result after {patience:.0f} s: is a worker with the role answer running?")
 
     # --- the log -------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from handlers.ports import Unavailable
 from ops.archive import status
 from ops.client import Client, Unreachable
 from ops.embedded import reserve
+from ops.places import access
 from ops.roles import wanted
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
@@ -84,6 +85,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             yield await _export(settings, client)
     except (NotRunning, Unreachable) as error:
         yield Finding("NATS", False, str(error), f"{START}, or check HEADRACE_NATS_URL")
+    if settings.opensearch_url:
+        yield await _opensearch(settings)
     try:
         async for finding in _postgres(settings.located("postgres").postgres_url, last):
             yield finding
@@ -187,6 +190,22 @@ async def _export(settings: Settings, client: Client) -> Finding:
     late = age > EXPORT_LATE_S
     advice = "is the collector up, and a worker with role export running? its log says why it waits" if late else ""
     return Finding("export", not late, found, advice)
+
+
+async def _opensearch(settings: Settings) -> Finding:
+    from adapters.opensearch.state import health
+
+    try:
+        found = await health(access(settings))
+    except Unavailable as error:
+        return Finding("OpenSearch", False, one_line(error), "work waits for it; check HEADRACE_OPENSEARCH_URL")
+    said = f"{found.version} answers, {found.nodes} nodes, {found.status}"
+    if not found.knn:
+        return Finding("OpenSearch", False, said, "it cannot search vectors: install the k-NN plugin on every node")
+    if found.status == "red":
+        advice = "work waits: bring the lost nodes back, or run `headrace index rebuild` when they are gone for good"
+        return Finding("OpenSearch", False, f"{said}: {found.unassigned} shards have no copy", advice)
+    return Finding("OpenSearch", True, said)
 
 
 async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:

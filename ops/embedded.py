@@ -390,10 +390,14 @@ def free_port(home: Path, server: str) -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
+    remember_port(home, server, port)
+    return port
+
+
+def remember_port(home: Path, server: str, port: int) -> None:
     file = home / "ports.json"
     ports = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(ports | {server: port}))
-    return port
 
 
 def taken(port: int) -> bool:

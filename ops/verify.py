@@ -18,7 +18,6 @@ from adapters.jetstream.keys import JetStreamKeys, MissingKey
 from adapters.jetstream.log import JetStreamLog, position
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.streams import COMMANDS
-from adapters.pgvector import PgvectorIndex
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
 from adapters.vault import AesVault
@@ -29,6 +28,7 @@ from handlers.progress import Progress
 from ops.archive import check as check_archive
 from ops.client import Client
 from ops.many import each
+from ops.places import open_index
 from ops.projection import configure
 from ops.rebuild import uncollected
 from ops.settings import Settings
@@ -40,7 +40,7 @@ QUIET_S = 15.0
 FETCHES = 16
 """Blobs that are read at a time."""
 
-OWNERS = {"document": "ingest", "message": "answer", "replay": "replay"}
+OWNERS = {"document": "ingest", "settling": "settle", "message": "answer", "replay": "replay"}
 """The consumer that works on what waits."""
 
 
@@ -237,6 +237,7 @@ async def _index(settings: Settings, log: JetStreamLog, progress: Progress) -> C
         if missing or left_over:
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(settings.postgres_url, Position(stream, await log.last(stream)), QUIET_S)
+            await _settled(settings)
             again = await _differences(settings, check, progress)
             missing, left_over = missing & again[0], left_over & again[1]
     except (psycopg.Error, Unavailable, TimeoutError) as error:
@@ -255,11 +256,11 @@ Segments = set[tuple[str, str, str]]
 async def _differences(settings: Settings, check: Check, progress: Progress) -> tuple[Segments, Segments]:
     """What the table has and the index has not, and the other way round."""
     async with (
-        PgvectorIndex(settings.postgres_url) as index,
+        open_index(settings) as index,
         await psycopg.AsyncConnection.connect(settings.postgres_url) as connection,
         connection.cursor("segments") as cursor,
     ):
-        await cursor.execute("SELECT tenant_id, dataset_id, id FROM headrace.document_segments ORDER BY 1, 2, 3")
+        await cursor.execute(_SEGMENTS)
         missing: Segments = set()
         left_over: Segments = set()
         check.checked = 0
@@ -272,6 +273,31 @@ async def _differences(settings: Settings, check: Check, progress: Progress) -> 
         async for row in cursor:
             _cancel(missing, left_over, [row], [])
     return missing, left_over
+
+
+# The tables' side of what `domain.entries` decides.
+_SEGMENTS = """
+SELECT tenant_id, dataset_id, segments.id
+FROM headrace.document_segments AS segments JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE documents.id = document_id AND documents.enabled AND NOT archived AND segments.enabled
+UNION ALL
+SELECT tenant_id, dataset_id, child_chunks.id
+FROM headrace.child_chunks JOIN headrace.document_segments AS parents USING (tenant_id, dataset_id, document_id)
+    JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE parents.id = segment_id AND documents.id = document_id
+    AND documents.enabled AND NOT archived AND parents.enabled AND child_chunks.enabled
+ORDER BY 1, 2, 3
+"""
+
+
+async def _settled(settings: Settings) -> None:
+    """Wait until the index follows all that was changed by hand. Raises: psycopg.Error, TimeoutError."""
+    async with asyncio.timeout(QUIET_S), tables.connect(settings.postgres_url) as connection:
+        while await (await connection.execute(_CHANGING)).fetchone() != (0,):
+            await asyncio.sleep(0.2)
+
+
+_CHANGING = "SELECT count(*) FROM headrace.documents WHERE index_status = 'changing'"
 
 
 def _cancel(

@@ -6,6 +6,7 @@ reads) call the same things. No value is a text of a message.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ LLM_TOKENS_CACHE_READ = "llm.token_count.prompt_details.cache_read"
 LLM_TOKENS_CACHE_WRITE = "llm.token_count.prompt_details.cache_write"
 LLM_TOKENS_REASONING = "llm.token_count.completion_details.reasoning"
 EMBEDDING_MODEL_NAME = "embedding.model_name"
+RERANKER_MODEL_NAME = "reranker.model_name"
+RERANKER_TOP_K = "reranker.top_k"
+RERANKER_OUTPUT = "reranker.output_documents"
 
 # What only the export to a collector adds: whose a span is, what it cost, and with leave what was said.
 CONVERSATION_ID = "gen_ai.conversation.id"
@@ -61,8 +65,12 @@ RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
 INPUT_VALUE = "input.value"
 INPUT_MIME_TYPE = "input.mime_type"
 OUTPUT_VALUE = "output.value"
+RERANKER_QUERY = "reranker.query"
 LLM_INPUT_MESSAGES = "llm.input_messages"
 LLM_OUTPUT_MESSAGES = "llm.output_messages"
+
+RERANKED = 20
+"""Segments that are named of those that a reranker scored."""
 
 _PARAMETERS = {
     "temperature": "gen_ai.request.temperature",
@@ -93,6 +101,14 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
             LLM_REQUEST_TYPE: "embedding",
             EMBEDDING_MODEL_NAME: model,
         }
+    if kind == "rerank":
+        return found | {
+            OPERATION_NAME: kind,
+            OPENINFERENCE_SPAN_KIND: "RERANKER",
+            LLM_REQUEST_TYPE: kind,
+            RERANKER_MODEL_NAME: model,
+            RERANKER_TOP_K: len(request.get("segments") or ()),
+        }
     parameters = {"max_tokens": request.get("max_tokens")} | (request.get("parameters") or {})
     found |= {
         name: value
@@ -105,7 +121,7 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
         OPERATION_NAME: kind,
         OUTPUT_TYPE: "text",
         REQUEST_STREAM: True,
-        OPENINFERENCE_SPAN_KIND: "RERANKER" if kind == "rerank" else "LLM",
+        OPENINFERENCE_SPAN_KIND: "LLM",
         LLM_REQUEST_TYPE: kind,
         LLM_MODEL_NAME: model,
         LLM_PROVIDER: provider,
@@ -131,7 +147,7 @@ def completed(
         USAGE_INPUT_TOKENS: usage["prompt_tokens"],
         LLM_TOKENS_PROMPT: usage["prompt_tokens"],
     }
-    if kind != "embedding":
+    if kind not in ("embedding", "rerank"):
         found |= {
             USAGE_OUTPUT_TOKENS: usage["completion_tokens"],
             USAGE_CACHE_READ: read,
@@ -145,6 +161,17 @@ def completed(
             LLM_TOKENS_REASONING: reasoning,
         }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def reranked(segments: Sequence[str], response: str) -> Attributes:
+    """Of a reranker's answer, besides those of any call: the segments that it finds best."""
+    scores = json.loads(response) if response else []
+    found: Attributes = {}
+    best = sorted(zip(segments, scores, strict=False), key=lambda pair: -pair[1])[:RERANKED]
+    for index, (segment, score) in enumerate(best):
+        found[f"{RERANKER_OUTPUT}.{index}.document.id"] = segment
+        found[f"{RERANKER_OUTPUT}.{index}.document.score"] = score
+    return found
 
 
 def retrieval(datasets: Sequence[str], top_k: int | None, hits: Sequence[Mapping[str, Any]]) -> Attributes:

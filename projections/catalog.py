@@ -1,14 +1,19 @@
 """All read models, and all events that they know."""
 
+from domain.dataset import Dataset
+from domain.dataset_query import DatasetQuery
+from domain.document import Document
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
 from projections.budgets import budgets
 from projections.commands import commands
 from projections.conversations import conversations
+from projections.dataset_metadata import dataset_metadata
+from projections.dataset_queries import dataset_queries
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.datasets import datasets
 from projections.dead_letters import dead_letters
-from projections.document_segments import document_segments
+from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
 from projections.end_users import end_users
 from projections.message_feedbacks import message_feedbacks
@@ -25,8 +30,10 @@ READ_MODELS: tuple[ReadModel, ...] = (
     apps,
     app_model_configs,
     datasets,
+    dataset_metadata,
     documents,
     document_segments,
+    child_chunks,
     conversations,
     messages,
     message_feedbacks,
@@ -36,6 +43,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
     commands,
     model_calls,
     retrievals,
+    dataset_queries,
     replays,
     budgets,
     traces,
@@ -44,7 +52,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
 )
 """Every table of schema `headrace`."""
 
-IGNORED: frozenset[type] = frozenset()
+IGNORED: frozenset[type] = frozenset({Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested})
 """Events that are in no table, on purpose."""
 
 KNOWN: frozenset[type] = IGNORED | {event for model in READ_MODELS for event, _ in model.rules}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.dataset import Dataset
 from domain.log import Recorded
@@ -24,6 +25,7 @@ datasets = ReadModel(
         Text,
         "Embedding model that its index is being built with; `headrace index show` says how far. Null when none is.",
     ),
+    optional("segmentation", JSONB, "Rules by which its documents are cut; null: the automatic ones."),
     required("created_by", Text, "Who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "When it last changed."),
@@ -44,6 +46,11 @@ def created(event: Dataset.Created, message: Recorded) -> Row:
 @datasets.changes(Dataset.Configured)
 def configured(row: Row, event: Dataset.Configured, message: Recorded) -> Row:
     return {"next_embedding_model": event.embedding_model}
+
+
+@datasets.changes(Dataset.SegmentationChosen)
+def segmentation_chosen(row: Row, event: Dataset.SegmentationChosen, message: Recorded) -> Row:
+    return {"segmentation": event.segmentation}
 
 
 @datasets.changes(Dataset.Reindexed)

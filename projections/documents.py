@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Integer, Text
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.dataset import Dataset
-from domain.document import Document
+from domain.document import Document, merged
 from domain.log import Recorded
+from domain.segmentation import FORMS
 from projections.datasets import datasets
 from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
@@ -21,21 +24,43 @@ documents = ReadModel(
     required("media_type", Text, "Media type, as given or as guessed from the name."),
     required("digest", Text, "SHA-256 of the file in hex; its bytes are the blob of this name."),
     required("size", BigInteger, "Size of the file in bytes."),
-    required("doc_metadata", JSONB, "Metadata, as given."),
+    required("doc_metadata", JSONB, "Metadata, as given at the upload and set since."),
+    required("enabled", Boolean, "False: nothing of it can be found."),
+    optional("disabled_at", Time, "When it was disabled; null while it is enabled."),
+    required("archived", Boolean, "True: nothing of it can be found, or changed."),
+    optional("archived_at", Time, "When it was archived; null while it is not."),
+    required("display_status", Text, "All in one word: queuing, indexing, error, available, disabled or archived."),
+    required(
+        "index_status",
+        Text,
+        "Whether the search index follows what was changed by hand: current, changing, or error (see error).",
+    ),
     required("indexing_status", Text, "waiting, parsing, splitting, indexing, completed or error."),
     required("attempt", Integer, "How often work on it began; 0 while nobody has yet."),
+    optional("title", Text, "Title that the file gives itself; null where it gives none, or before it was extracted."),
     optional("pages", Integer, "Pages; null where the format has none, or before the text was extracted."),
     optional("word_count", BigInteger, "Characters of the extracted text; null before."),
     optional("tokens", BigInteger, "Tokens of all segments, as the embedding model counts; null before it was split."),
     optional("embedding_model", Text, "Embedding model that it was split for; null before."),
-    required("completed_segments", Integer, "Segments that can be found."),
+    optional("segmentation", JSONB, "Rules of its own by which it is cut; null: those of its dataset."),
+    required(
+        "doc_form",
+        Text,
+        "How it was cut last: text_model, hierarchical_model (small segments with parents) or qa_model (questions and "
+        "answers); text_model before.",
+    ),
+    required("completed_segments", Integer, "Segments of the newest cut that can be found."),
     optional("total_segments", Integer, "Segments that it was split into; null before."),
     optional("processing_started_at", Time, "When the newest attempt began."),
     optional("parsing_completed_at", Time, "When its text was extracted."),
     optional("splitting_completed_at", Time, "When it was split."),
     optional("completed_at", Time, "When all its segments could be found."),
     optional("stopped_at", Time, "When the newest attempt failed; null when it did not."),
-    optional("error_stage", Text, "Where the newest attempt failed: parsing, splitting or indexing."),
+    optional(
+        "error_stage",
+        Text,
+        "Where the newest attempt failed: parsing, splitting, indexing or, after changes by hand, settling.",
+    ),
     optional("error_code", Text, "Why the newest attempt failed, for programs."),
     optional("error", Text, "Why the newest attempt failed, for people."),
     required("trace_id", Id, "Command that had it uploaded, or tried again last: its trace, in traces."),
@@ -43,6 +68,7 @@ documents = ReadModel(
     required("created_at", Time, "When it was uploaded."),
     required("updated_at", Time, "When it last changed."),
 )
+documents.derives("display_status", lambda row: display_status(row))
 documents.clears(Document.Deleted)
 documents.clears(Dataset.Deleted, column="dataset_id")
 
@@ -59,12 +85,21 @@ def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
         "digest": event.digest,
         "size": event.size,
         "doc_metadata": event.metadata,
+        "enabled": True,
+        "archived": False,
+        "index_status": "current",
         "indexing_status": "waiting",
         "attempt": 0,
         "completed_segments": 0,
+        "doc_form": "text_model",
         "trace_id": message.metadata.correlation,
         "created_by": message.metadata.actor,
     }
+
+
+@documents.changes(Document.SegmentationChosen)
+def segmentation_chosen(row: Row, event: Document.SegmentationChosen, message: Recorded) -> Row:
+    return {"segmentation": event.segmentation}
 
 
 @documents.changes(Document.Started)
@@ -83,6 +118,7 @@ def started(row: Row, event: Document.Started, message: Recorded) -> Row:
 def parsed(row: Row, event: Document.Parsed, message: Recorded) -> Row:
     return {
         "indexing_status": "splitting",
+        "title": event.title,
         "pages": event.pages,
         "word_count": event.characters,
         "parsing_completed_at": event.timestamp,
@@ -95,6 +131,7 @@ def split(row: Row, event: Document.Split, message: Recorded) -> Row:
         "indexing_status": "indexing",
         "tokens": event.tokens,
         "embedding_model": event.model,
+        "doc_form": FORMS[event.segmentation["mode"]],
         "completed_segments": 0,
         "total_segments": event.count,
         "splitting_completed_at": event.timestamp,
@@ -122,6 +159,88 @@ def failed(row: Row, event: Document.Failed, message: Recorded) -> Row:
     }
 
 
+@documents.changes(Document.Reprocessed)
+def reprocessed(row: Row, event: Document.Reprocessed, message: Recorded) -> Row:
+    """What it was cut into before can be found for now, and is no longer counted."""
+    anew = dict.fromkeys(("tokens", "total_segments", "parsing_completed_at", "splitting_completed_at", "completed_at"))
+    return {**retried(row, event, message), **anew, "completed_segments": 0}
+
+
 @documents.changes(Document.Retried)
-def retried(row: Row, event: Document.Retried, message: Recorded) -> Row:
+def retried(row: Row, event: Document.Retried | Document.Reprocessed, message: Recorded) -> Row:
     return FAILURE | {"indexing_status": "waiting", "trace_id": message.metadata.correlation}
+
+
+# --- what people change by hand ---
+
+
+def display_status(row: Row) -> str:
+    """As Dify shows it."""
+    match row["indexing_status"]:
+        case "waiting":
+            return "queuing"
+        case "error":
+            return "error"
+        case "completed":
+            return "archived" if row["archived"] else "available" if row["enabled"] else "disabled"
+    return "indexing"
+
+
+def trouble_is_over(row: Row) -> Row:
+    return FAILURE if row["error_stage"] == "settling" else {}
+
+
+def changed(row: Row, event: Any, message: Recorded) -> Row:
+    return {**trouble_is_over(row), "index_status": "changing"}
+
+
+for _event in Document.CHANGES:
+    documents.changes(_event)(changed)
+
+
+@documents.changes(Document.Disabled)
+@documents.changes(Document.Enabled)
+def enabled(row: Row, event: Document.Disabled | Document.Enabled, message: Recorded) -> Row:
+    is_enabled = isinstance(event, Document.Enabled)
+    return {"enabled": is_enabled, "disabled_at": None if is_enabled else event.timestamp}
+
+
+@documents.changes(Document.Archived)
+@documents.changes(Document.Unarchived)
+def archived(row: Row, event: Document.Archived | Document.Unarchived, message: Recorded) -> Row:
+    is_archived = isinstance(event, Document.Archived)
+    return {"archived": is_archived, "archived_at": event.timestamp if is_archived else None}
+
+
+@documents.changes(Document.Renamed)
+def renamed(row: Row, event: Document.Renamed, message: Recorded) -> Row:
+    return {"name": event.name}
+
+
+@documents.changes(Document.MetadataSet)
+def metadata_set(row: Row, event: Document.MetadataSet, message: Recorded) -> Row:
+    return {"doc_metadata": merged(row["doc_metadata"], event.metadata)}
+
+
+documents.moves_keys(
+    Dataset.MetadataFieldRenamed, "doc_metadata", column="dataset_id", keys=lambda event: (event.name, event.new_name)
+)
+documents.moves_keys(
+    Dataset.MetadataFieldRemoved, "doc_metadata", column="dataset_id", keys=lambda event: (event.name, None)
+)
+
+
+@documents.changes(Document.Settled)
+def settled(row: Row, event: Document.Settled, message: Recorded) -> Row:
+    return {**trouble_is_over(row), "index_status": "current"}
+
+
+@documents.changes(Document.Unsettled)
+def unsettled(row: Row, event: Document.Unsettled, message: Recorded) -> Row:
+    return {
+        "index_status": "error",
+        "stopped_at": event.timestamp,
+        "error_stage": "settling",
+        "error_code": event.code,
+        "error": event.reason,
+    }

@@ -33,6 +33,21 @@ class Set:
     value: str
     position: int
     at: datetime
+    keys: tuple[str, str | None] | None = None
+    """The key of an object, and what it is to be called."""
+
+    def change(self, row: Row) -> Row | None:
+        """The changed columns, or None when the row stays as it is."""
+        setting = self.setting
+        if not setting.holds(row):
+            return None
+        if setting.keys is None or self.keys is None:
+            return setting.values(self.position, self.at)
+        (old, new), known = self.keys, row[setting.keys.column]
+        if old not in known:
+            return None
+        others = {name: value for name, value in known.items() if name != old}
+        return {setting.keys.column: {**others, new: known[old]} if new else others}
 
 
 class Rows:
@@ -76,11 +91,10 @@ class Rows:
 
     def sets(self, done: Set) -> None:
         self.set.append(done)
-        setting = done.setting
-        values = setting.values(done.position, done.at)
-        for id in self._found(setting.column).get((done.tenant, done.value), ()):
-            if (row := self.rows.get(id)) and row[setting.column] == done.value and setting.holds(row):
-                self.change(id, self.model.changed(row, done.position, done.at, values))
+        column = done.setting.column
+        for id in self._found(column).get((done.tenant, done.value), ()):
+            if (row := self.rows.get(id)) and row[column] == done.value and (columns := done.change(row)) is not None:
+                self.change(id, self.model.changed(row, done.position, done.at, columns))
 
     def result(self) -> tuple[list[Row], list[Row]]:
         """The rows to write: those that were loaded, and the others."""
@@ -280,4 +294,6 @@ def _sweep(tables: Tables, rules: Rules, event: Any, message: Recorded) -> None:
             tables[clearing.model].clear(clearing.column, tenant, value)
     for setting in rules.settings:
         if value := setting.pick(event, message):
-            tables[setting.model].sets(Set(setting, tenant, value, message.position.sequence, event.timestamp))
+            keys = setting.keys.pick(event) if setting.keys else None
+            done = Set(setting, tenant, value, message.position.sequence, event.timestamp, keys)
+            tables[setting.model].sets(done)

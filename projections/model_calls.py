@@ -16,7 +16,7 @@ model_calls = ReadModel(
     "model_calls",
     "Calls of models, each on record before it is made. They outlive what they were made for.",
     key("id", "Call."),
-    required("kind", Text, "chat or embedding."),
+    required("kind", Text, "chat, embedding or rerank."),
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
@@ -24,9 +24,15 @@ model_calls = ReadModel(
     required("cause_id", Id, "Message, document or replay that it was made for."),
     required("attempt", Integer, "Which try at that it belongs to, from 1; 0 when it is not known."),
     required("server", Text, "Where the model was called, as host:port; empty for one within Headrace."),
-    required("request", JSONB, "What was sent: messages and parameters; of an embedding, texts and tokens."),
+    required(
+        "request",
+        JSONB,
+        "What was sent: messages, parameters; texts, tokens of an embedding; query, segments of a rerank.",
+    ),
     required("sources", JSONB, "Where the parts of the messages come from: a list of message, start, end and from."),
-    required("response", Text, "What came back; empty before, and as far as it came when it failed."),
+    required(
+        "response", Text, "What came back; empty before, and as far as it came when it failed. A rerank's: scores."
+    ),
     optional("response_id", Text, "Id that the server gave the answer; null when it gave none."),
     optional("response_model", Text, "Model that answered, as the server names it; null when it does not."),
     optional("finish_reason", Text, "Why the answer ended, as the server says; null when it does not."),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import NAMESPACE_OID
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, Table, Text, and_
@@ -75,11 +75,18 @@ class Clearing:
     pick: Pick
 
 
+class Keys(NamedTuple):
+    """The column of JSON objects in which a key gets another name, or goes (None), as the event says."""
+
+    column: str
+    pick: Callable[[Any], tuple[str, str | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """The rows whose `column` holds the id that the event names, and that are as `only` says, get the values of `to`.
 
-    The columns `ended` get the time and the sequence of the event.
+    The columns `ended` get the time and the sequence of the event; with `keys`, a key of an object changes instead.
     """
 
     model: ReadModel
@@ -88,6 +95,7 @@ class Setting:
     to: Row
     only: Row
     ended: tuple[str, str] | None
+    keys: Keys | None = None
 
     def values(self, position: int, at: datetime) -> Row:
         return {**self.to, self.ended[0]: at, self.ended[1]: position} if self.ended else self.to
@@ -153,6 +161,7 @@ class ReadModel:
         self.cleared_by = [self.key]
         self.rules: list[tuple[type, Clearing | Setting | Making | Changing]] = []
         self.prices: tuple[str, ...] = ()
+        self.derived: dict[str, Callable[[Row], Any]] = {}
         self.followings: list[Following] = []
         self.brings: list[tuple[ReadModel, Callable[[Row], str | None]]] = []
 
@@ -177,6 +186,8 @@ class ReadModel:
     def _complete(self, row: Row) -> Row:
         if len(row) != len(self.blank):
             raise TypeError(f"Table {self.name} has no columns {', '.join(row.keys() - self.blank.keys())}.")
+        for column, derive in self.derived.items():
+            row[column] = derive(row)
         return row
 
     @property
@@ -225,6 +236,16 @@ class ReadModel:
             raise ValueError(f"Rows of {self.name} would be set again.")
         self.rules.append((event, Setting(self, column, pick, dict(to), only, ended)))
         self.looked_up(column, only)
+
+    def moves_keys(self, event: type, json: str, *, column: str, keys: Callable[[Any], tuple[str, str | None]]) -> None:
+        """The event gives a key of the objects in `json` another name, or takes it away (None), in all rows whose
+        `column` holds the event's originator."""
+        self.rules.append((event, Setting(self, column, originator, {}, {}, None, Keys(json, keys))))
+        self.looked_up(column)
+
+    def derives(self, column: str, derive: Callable[[Row], Any]) -> None:
+        """The column is made of the others of its row, which nothing that `sets` may change."""
+        self.derived[column] = derive
 
     def looked_up(self, column: str, only: Mapping[str, Any] | None = None) -> None:
         """Rows are found by this column, so it has an index, of the rows with the values of `only`."""

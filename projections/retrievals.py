@@ -14,17 +14,23 @@ retrievals = ReadModel(
     "retrievals",
     "Searches for what a question may be answered from. They outlive what they were made for.",
     key("id", "Retrieval."),
-    required("cause_noun", Text, "Noun that it was made for: message."),
-    required("cause_id", Id, "Message that it was made for."),
+    required("cause_noun", Text, "Noun that it was made for: message, or dataset where it tests one."),
+    required("cause_id", Id, "Message that it was made for, or its own id where it tests datasets."),
     required("attempt", Integer, "Which try at that it belongs to, from 1."),
     required("query", Text, "What was looked for; empty when the person was erased."),
     required("mode", Text, "semantic, full_text or hybrid."),
     required("datasets", JSONB, "Ids of the datasets that were searched."),
+    optional("weight", Double, "Share of the meaning in a hybrid score; null where ranks were fused."),
     required("top_k", Integer, "So many segments were wanted."),
     optional("score_threshold", Double, "Segments with a lower score were dropped; null when none were for that."),
+    required("neighbours", Integer, "So many segments before and after each were wanted with it."),
+    optional("rerank", JSONB, "What was to rerank them: provider, model and top_n; null where nothing was."),
+    optional("metadata_filter", JSONB, "Conditions on the metadata of documents; null where all were searched."),
+    optional("documents", Integer, "Documents that met these conditions; null where all were searched."),
     required(
         "hits", JSONB, "Segments that were found, best first: where they are, their ranks, and why any was dropped."
     ),
+    required("faults", JSONB, "Steps that it had to do without, each with its code."),
     required("duration_ms", Double, "Milliseconds that it took."),
     optional("error_code", Text, "Why it failed, for programs; null when it did not."),
     optional("error", Text, "Why it failed, for people; null when it did not."),
@@ -34,7 +40,7 @@ retrievals = ReadModel(
 )
 retrievals.looked_up("cause_id")
 retrievals.looked_up("correlation_id")
-retrievals.sets(EndUser.Erased, {"query": "", "error": None}, column="person_id")
+retrievals.sets(EndUser.Erased, {"query": "", "metadata_filter": None, "error": None}, column="person_id")
 
 
 @retrievals.makes(Retrieval.Made, new=originator)
@@ -45,11 +51,17 @@ def made(event: Retrieval.Made, message: Recorded) -> Row:
         "cause_id": event.cause_id,
         "attempt": event.attempt,
         "query": event.query,
-        "mode": event.mode,
+        "mode": event.retrieval["mode"],
         "datasets": event.datasets,
-        "top_k": event.top_k,
-        "score_threshold": event.score_threshold,
+        "weight": event.retrieval["weight"],
+        "top_k": event.retrieval["top_k"],
+        "score_threshold": event.retrieval["score_threshold"],
+        "neighbours": event.retrieval["neighbours"],
+        "rerank": event.retrieval["rerank"],
+        "metadata_filter": event.filter,
+        "documents": event.documents,
         "hits": event.hits,
+        "faults": event.faults,
         "duration_ms": event.duration_ms,
         "error_code": event.code,
         "error": event.reason,

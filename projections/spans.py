@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.conversation import Conversation
 from domain.document import Document
 from domain.end_user import EndUser
-from domain.log import Recorded
+from domain.log import Recorded, commit_id
 from domain.model_call import ModelCall
 from domain.replay import Replay
 from domain.retrieval import Retrieval
@@ -229,7 +229,7 @@ def _document_waits(event: Any, message: Recorded) -> Row:
     return begun(message, event.timestamp, "handler", "ingest", "document", event.originator_id)
 
 
-for _event in (Document.Uploaded, Document.Retried):
+for _event in (Document.Uploaded, Document.Retried, Document.Reprocessed):
     spans.makes(_event, unless=(spans, uploaded_span))(_document_waits)
     spans.changes(_event, pick=uploaded_span)(_resume)
 
@@ -322,9 +322,16 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded, replay: Row 
 # --- retrievals ----------------------------------------------------------------------------------------------
 
 
+def _for_search(call: ModelCall.Requested) -> bool:
+    """Whether a call helps to search: of the chats, the one that makes a filter out of the question."""
+    return call.kind in ("embedding", "rerank") or call.originator_id == commit_id(
+        call.cause_id, f"filter:{call.attempt}"
+    )
+
+
 def retrieval_span(event: Any, message: Recorded) -> str | None:
     """The search that a call or a retrieval is part of, or stands for."""
-    if event.cause_noun != "message" or getattr(event, "kind", "embedding") != "embedding":
+    if event.cause_noun != "message" or not (isinstance(event, Retrieval.Made) or _for_search(event)):
         return None
     return span_id(message.metadata.correlation, event.cause_id, "retrieval")
 
@@ -354,7 +361,7 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
     return [search]
 
 
-# The embedding of a question is the first that is seen of its search.
+# A call, mostly for the embedding of the question, is the first that is seen of its search.
 for _event in (ModelCall.Requested, Retrieval.Made):
     spans.makes(_event, within=(spans, _handler), unless=(spans, retrieval_span))(_searches)
 
@@ -374,7 +381,7 @@ def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
         "duration_ms": event.duration_ms,
         "attempt": event.attempt,
         "retrieval_id": event.originator_id,
-        "attributes": attributes.retrieval(event.datasets, event.top_k, event.hits),
+        "attributes": attributes.retrieval(event.datasets, event.retrieval["top_k"], event.hits),
     }
     if event.code:
         return {**failed(row, event, message), **columns}
@@ -387,7 +394,7 @@ def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
 def calling_span(event: Any, message: Recorded) -> str:
     """What a call is part of: a search, the indexing of a document, or else the handler."""
     part = ""
-    if event.kind == "embedding":
+    if _for_search(event):
         part = {"message": "retrieval", "document": "index"}.get(event.cause_noun, "")
     return span_id(message.metadata.correlation, event.cause_id, part)
 
@@ -423,6 +430,8 @@ def completed(row: Row, event: ModelCall.Completed, message: Recorded, call: Row
         finish_reason=event.finish_reason,
         first_token_ms=event.first_token_ms,
     )
+    if row["kind"] == "rerank" and call:
+        of_answer |= attributes.reranked(call["request"].get("segments") or (), event.response)
     return {
         **ended(row, event, message, "ok"),
         "duration_ms": event.duration_ms,

@@ -31,7 +31,7 @@ from projections.read_model import (
     person,
     required,
 )
-from projections.spans import spans
+from projections.spans import span_id, spans
 
 traces = ReadModel(
     "traces",
@@ -187,18 +187,27 @@ def uploaded(event: Document.Uploaded, message: Recorded) -> Row:
 
 
 @traces.makes(Document.Retried, unless=(traces, correlation), beside=(documents, originator))
-def tried_again(event: Document.Retried, message: Recorded, row: Row | None) -> Row:
+@traces.makes(Document.Reprocessed, unless=(traces, correlation), beside=(documents, originator))
+def tried_again(event: Document.Retried | Document.Reprocessed, message: Recorded, row: Row | None) -> Row:
     name = row["name"] if row else ""
     return _begun(
         event,
         message,
         "document",
-        "document.retry",
+        "document.retry" if isinstance(event, Document.Retried) else "document.reprocess",
         document_id=event.originator_id,
         dataset_id=row and row["dataset_id"],
         question=preview(name),
         words=with_words((), [name]),
     )
+
+
+def needed(row: Row, event: Any, message: Recorded) -> None:
+    """The steps of a document that is no longer there are counted in the trace of whoever still works at it."""
+
+
+for _event in (Document.Started, Document.Parsed, Document.Split):
+    traces.changes(_event, pick=correlation)(needed)
 
 
 @traces.makes(Replay.Requested, unless=(traces, correlation))
@@ -213,8 +222,9 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
 
 @traces.makes(ModelCall.Requested, unless=(traces, correlation))
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: an index is made anew."""
-    return _begun(event, message, "index", f"index.{event.kind}")
+    """No handler of a message, document or replay made the call: an index is made anew, or a dataset is tested."""
+    name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
+    return _begun(event, message, "index", name)
 
 
 # --- what their spans make of them ---------------------------------------------------------------------------
@@ -266,7 +276,9 @@ def _ended_call(trace: Row, before: Row | None, call: Row) -> Row:
     changed: Row = {}
     if call["cost"] is not None and (before is None or before["cost"] is None):
         changed["cost"] = (trace["cost"] or 0.0) + call["cost"]
-    if call["kind"] == "chat" and trace["first_token_ms"] is None and call["first_token_ms"] is not None:
+    # The chat that answers is the handler's own; one that helps a search is part of that.
+    answers = call["kind"] == "chat" and call["parent_id"] == span_id(call["trace_id"], call["noun_id"])
+    if answers and trace["first_token_ms"] is None and call["first_token_ms"] is not None:
         waited = (call["started_at"] - trace["started_at"]) / timedelta(milliseconds=1)
         changed["first_token_ms"] = waited + call["first_token_ms"]
     return changed
@@ -315,7 +327,9 @@ def _trace_of_call(event: Any, message: Recorded, call: Row | None) -> str:
 
 
 def _responded(row: Row, event: Any, message: Recorded, call: Row | None) -> Row | None:
-    return _said(row, message, [event.response], answer=event.response) if event.response else None
+    if not event.response or (call and call["kind"] != "chat"):
+        return None
+    return _said(row, message, [event.response], answer=event.response)
 
 
 traces.brought_by(model_calls, lambda row: row["correlation_id"] if row["status"] == "requested" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,8 +19,12 @@ from psycopg import sql
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from adapters.jetstream.streams import set_up
+from domain import masking
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.opensearch.server import EmbeddedOpenSearch, missing
+from projections import prices
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
+from tests.lexical_model import lexical_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
@@ -51,6 +56,9 @@ CLUSTERS = (
 )
 """Where NATS runs three times: two such clusters at once are too much for two cores that sync to one disk."""
 
+OPENSEARCH = ("adapters/test_opensearch.py", "contracts/test_index.py")
+"""Where OpenSearch runs: one server of it, and never more at a time than one test wants."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
@@ -59,10 +67,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Files(LoadFileScheduling):  # type: ignore[misc]
-    """A file is one process's work; those that run three servers at a time are all the work of one."""
+    """A file is one process's work; those that run three servers at a time are all the work of one, and
+    those with OpenSearch of another."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
+        if file.removeprefix("tests/") in OPENSEARCH:
+            return "opensearch"
         return "clusters" if file.removeprefix("tests/").startswith(CLUSTERS) else file
 
 
@@ -119,6 +130,35 @@ async def postgres_url(postgres: EmbeddedPostgres) -> str:
     return postgres.url
 
 
+@pytest.fixture(scope="session")
+def java_and_maven() -> None:
+    """Where they are missing, tests with OpenSearch are skipped, unless they must not be."""
+    if reason := missing():
+        if os.environ.get("OPENSEARCH_TESTS") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+async def opensearch(
+    tmp_path_factory: pytest.TempPathFactory, java_and_maven: None
+) -> AsyncIterator[EmbeddedOpenSearch]:
+    """The session's OpenSearch server."""
+    folder = tmp_path_factory.mktemp("opensearch")
+    async with EmbeddedOpenSearch(folder) as server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(request: pytest.FixtureRequest) -> str:
+    """The cluster that HEADRACE_OPENSEARCH_URL names, else a server of the session's own."""
+    if given := os.environ.get("HEADRACE_OPENSEARCH_URL"):
+        return given
+    server: EmbeddedOpenSearch = request.getfixturevalue("opensearch")
+    return server.url
+
+
 @asynccontextmanager
 async def fresh_database(server: EmbeddedPostgres) -> AsyncIterator[str]:
     """The address of a new, empty database, dropped afterwards whoever is still connected."""
@@ -141,3 +181,11 @@ async def module_database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """A fresh, empty database for the tests of one module."""
     async with fresh_database(postgres) as url:
         yield url
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usual_rules() -> Iterator[None]:
+    """What a test has configured for the whole process, as a command does, does not outlive its module."""
+    yield
+    prices.configure(prices.Prices())
+    masking.configure(masking.Masking())

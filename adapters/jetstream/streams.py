@@ -126,10 +126,13 @@ LETTERS = "evt.*.dead_letter.*"
 CONSUMERS = {
     "commands": (COMMANDS, ["cmd.>"]),
     "ingest": (EVENTS, ["evt.*.document.*", LETTERS]),
+    "settle": (EVENTS, ["evt.*.document.*", LETTERS]),
     "forget_documents": (EVENTS, ["evt.*.document.*", LETTERS]),
     "forget_datasets": (EVENTS, ["evt.*.dataset.*", LETTERS]),
     "reindex": (EVENTS, ["evt.*.dataset.*", LETTERS]),
+    "reprocess": (EVENTS, ["evt.*.dataset.*", LETTERS]),
     "answer": (EVENTS, ["evt.*.conversation.*", LETTERS]),
+    "query_datasets": (EVENTS, ["evt.*.dataset_query.*", LETTERS]),
     "replay": (EVENTS, ["evt.*.replay.*", LETTERS]),
     "erase": (EVENTS, ["evt.*.end_user.*", LETTERS]),
     "revive": (EVENTS, [LETTERS]),

@@ -28,7 +28,7 @@ SECONDS = tuple(0.01 * 2**step for step in range(14))
 TOKENS = tuple(4**step for step in range(14))
 """Buckets, as the conventions have them."""
 
-OPERATIONS = {"chat": "chat", "embedding": "embeddings"}
+OPERATIONS = {"chat": "chat", "embedding": "embeddings", "rerank": "rerank"}
 
 OPEN = 100_000
 """Calls whose end is awaited; of more, the oldest are forgotten."""

@@ -191,6 +191,9 @@ def _content(row: Row, shown: Content) -> Attributes:
     call, retrieval = row["call"], row["retrieval"]
     if call and row["span"]["kind"] == "chat":
         return _messages(call["request"].get("messages") or [], call["response"] or "", call["finish_reason"], shown)
+    if call and row["span"]["kind"] == "rerank" and call["request"].get("query"):
+        query = shown(call["request"]["query"])
+        return {names.INPUT_VALUE: query, names.RERANKER_QUERY: query}
     if retrieval and retrieval["query"]:
         return {names.INPUT_VALUE: shown(retrieval["query"]), names.RETRIEVAL_QUERY: shown(retrieval["query"])}
     return {}

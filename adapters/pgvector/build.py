@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from adapters.pgvector.encoding import encode
-from adapters.pgvector.rows import delete, purge, put
+from adapters.pgvector.rows import delete, purge, put, remove
 from adapters.pgvector.tables import drop_version, finish_version, key, make_version
 from handlers.ports import Entry, Unavailable
 
@@ -92,17 +92,30 @@ class PgvectorBuild:
         return number
 
     async def write(
-        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, first: bool
+        self,
+        tenant: str,
+        dataset: str,
+        document: str,
+        entries: Sequence[Entry],
+        *,
+        model: str,
+        version: int,
+        first: bool,
     ) -> None:
         if not entries:
             return
-        encoded = await asyncio.to_thread(encode, tenant, dataset, document, entries)
+        encoded = await asyncio.to_thread(encode, tenant, dataset, document, entries, version)
         async with self._changing(tenant, dataset, document) as cursor:
             await cursor.execute(_BURIED, [tenant, dataset, document])
             if not await cursor.fetchone():
-                await put(cursor, self._versions[model], tenant, dataset, document, encoded, first=first)
+                await put(cursor, self._versions[model], tenant, dataset, document, encoded, version, first=first)
 
-    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+    async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
+        if ids:
+            async with self._changing(tenant, dataset, document) as cursor:
+                await remove(cursor, tenant, dataset, document, ids, version)
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
         async with self._changing(tenant, dataset, document) as cursor:
             await delete(cursor, tenant, dataset, document)
 

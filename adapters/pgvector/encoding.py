@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import pack
@@ -22,28 +23,30 @@ _COPY_TRAILER = pack(">h", -1)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Entries of one document: their rows, their ids, the length of all in words, the dimension of their vectors."""
+    """Entries of one document: their rows; of those that can be found the number, the length in words, and the
+    dimension of their vectors, None when there are none."""
 
+    entries: list[Entry]
     segments: bytes
     postings: bytes
-    ids: list[str]
+    matched: int
     length: int
-    dimension: int
+    dimension: int | None
 
 
-def encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry]) -> Encoded:
-    """Of entries with the same id the last counts; there must be one at least."""
+def encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry], sequence: int) -> Encoded:
+    """Of entries with the same id the last counts."""
     segments, postings, total = [_COPY_HEADER], [_COPY_HEADER], 0
     place = _field(tenant.encode()) + _field(UUID(dataset).bytes)
-    document_field = _field(UUID(document).bytes)
+    document_field, sequence_field = _field(UUID(document).bytes), _field(pack(">q", sequence))
     entries = list({entry.id: entry for entry in entries}.values())
     for entry in entries:
-        counts = words(entry.content)
+        counts = Counter() if entry.vector is None else words(entry.content)
         length = counts.total()
         total += length
         id = _field(UUID(entry.id).bytes)
         segments += (
-            pack(">h", 10),
+            pack(">h", 13),
             place,
             id,
             document_field,
@@ -52,7 +55,10 @@ def encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry]) -
             _field(None if entry.page is None else pack(">i", entry.page)),
             _field(None if entry.heading is None else entry.heading.encode()),
             _field(pack(">i", length)),
-            _field(halfvec(entry.vector)),
+            _field(None if entry.vector is None else halfvec(entry.vector)),
+            _field(None if entry.parent is None else pack(">i", entry.parent)),
+            _field(None if entry.answer is None else entry.answer.encode()),
+            sequence_field,
         )
         start = pack(">h", 6) + place + id + _field(pack(">i", length))
         for word, frequency in counts.items():
@@ -60,8 +66,10 @@ def encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry]) -
             postings.append(start + pack(">iii", 4, frequency, len(data)) + data)
     segments.append(_COPY_TRAILER)
     postings.append(_COPY_TRAILER)
-    ids = [entry.id for entry in entries]
-    return Encoded(b"".join(segments), b"".join(postings), ids, total, len(entries[0].vector))
+    dimensions = [len(entry.vector) for entry in entries if entry.vector is not None]
+    return Encoded(
+        entries, b"".join(segments), b"".join(postings), len(dimensions), total, dimensions[0] if dimensions else None
+    )
 
 
 def _field(data: bytes | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,11 +17,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from adapters.pgvector.build import PgvectorBuild, building
 from adapters.pgvector.encoding import HalfvecDumper, encode
-from adapters.pgvector.rows import delete, put
+from adapters.pgvector.rows import delete, put, remove
 from adapters.pgvector.statements import statements
 from adapters.pgvector.tables import key, make_version
 from handlers.fusion import fused
-from handlers.ports import Entry, Hit, Mode, Moved, Unavailable
+from handlers.ports import Entry, Hit, Kept, Mode, Moved, Span, Unavailable
 from projections.words import words
 
 CANDIDATES = 100
@@ -82,16 +82,23 @@ class PgvectorIndex:
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
         return {dataset: version.model for dataset, version in (await self._routes(tenant, datasets)).items()}
 
-    async def write(self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str) -> None:
+    async def write(
+        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
+    ) -> None:
         if not entries:
             return
-        encoded = await asyncio.to_thread(encode, tenant, dataset, document, entries)
+        encoded = await asyncio.to_thread(encode, tenant, dataset, document, entries, version)
         async with self._writers, self._changing(tenant, dataset, document, held=True) as cursor:
-            version = await self._route(cursor, tenant, dataset, document, model, encoded.dimension)
-            if version:
-                await put(cursor, version.number, tenant, dataset, document, encoded)
+            to = await self._route(cursor, tenant, dataset, document, model, encoded.dimension)
+            if to:
+                await put(cursor, to.number, tenant, dataset, document, encoded, version)
 
-    async def delete(self, tenant: str, dataset: str, document: str | None = None) -> None:
+    async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
+        if ids:
+            async with self._writers, self._changing(tenant, dataset, document) as cursor:
+                await remove(cursor, tenant, dataset, document, ids, version)
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
         async with self._writers, self._changing(tenant, dataset, document, held=document is None) as cursor:
             await delete(cursor, tenant, dataset, document)
 
@@ -105,11 +112,14 @@ class PgvectorIndex:
         model: str,
         mode: Mode,
         top_k: int,
+        weight: float | None = None,
+        documents: Sequence[str] | None = None,
     ) -> list[Hit]:
         asked = [] if mode == "semantic" else list(words(query))[:LONGEST_QUERY]
         near = None if mode == "full_text" else vector
-        if top_k < 1 or not datasets or (near is None and not asked):
+        if top_k < 1 or not datasets or (near is None and not asked) or (documents is not None and not documents):
             return []
+        weight = weight if mode == "hybrid" else None
         parameters: dict[str, object] = {
             "tenant": tenant,
             "words": asked,
@@ -117,24 +127,60 @@ class PgvectorIndex:
             "candidates": max(CANDIDATES, top_k),
             "top_k": top_k,
             "mode": mode,
+            "weight": weight,
             "exact": self._exact,
         }
+        if documents is not None:
+            parameters["documents"] = list(documents)
+
+        def statement(number: int) -> bytes:
+            return statements(number).search if documents is None else statements(number).search_within
+
+        parts = await self._ask(tenant, datasets, statement, parameters, model=model)
+        found = [[Hit(*row) for row in rows] for rows in parts]
+        if mode == "semantic" or weight is not None:
+            return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[:top_k]
+        return fused(found, top_k)
+
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
+        parameters: dict[str, object] = {
+            "tenant": tenant,
+            "of": [span.dataset for span in wanted],
+            "documents": [span.document for span in wanted],
+            "first": [span.first for span in wanted],
+            "last": [span.last for span in wanted],
+        }
+        datasets = list({span.dataset for span in wanted})
+        parts = await self._ask(tenant, datasets, lambda number: statements(number).texts, parameters)
+        kept = [Kept(*row) for rows in parts for row in rows]
+        return sorted(kept, key=lambda entry: (entry.dataset, entry.document, entry.position, entry.id))
+
+    async def _ask(
+        self,
+        tenant: str,
+        datasets: Sequence[str],
+        statement: Callable[[int], bytes],
+        parameters: dict[str, object],
+        *,
+        model: str | None = None,
+    ) -> list[list[TupleRow]]:
+        """The rows of each version that some of the datasets are in: one statement a version.
+
+        Raises: Moved when one is not searched with the `model`, Unavailable.
+        """
         for attempt in range(TRIES):
             routes = await self._routes(tenant, datasets, anew=attempt > 0)
-            if any(version.model != model for version in routes.values()):
+            if model is not None and any(version.model != model for version in routes.values()):
                 if attempt:
                     raise Moved
                 continue
             members = defaultdict(list)
             for dataset, version in routes.items():
                 members[version.number].append(dataset)
-            searches = [self._search(number, parameters | {"datasets": of}) for number, of in members.items()]
-            found = [hits for hits in await asyncio.gather(*searches) if hits is not None]
-            if len(found) < len(members):
-                continue
-            if mode == "semantic":
-                return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[:top_k]
-            return fused(found, top_k)
+            asking = [self._rows(statement(number), parameters, of) for number, of in members.items()]
+            found = [rows for rows in await asyncio.gather(*asking) if rows is not None]
+            if len(found) == len(members):
+                return found
         raise Unavailable(f"The datasets were moved {TRIES} times while they were searched.")
 
     @asynccontextmanager
@@ -191,22 +237,22 @@ class PgvectorIndex:
         async with self._builders, self._changing(tenant, dataset, document) as cursor:
             yield cursor
 
-    async def _search(self, number: int, parameters: dict[str, object]) -> list[Hit] | None:
-        """The hits in one version; None when not all of the datasets are searched there any more."""
+    async def _rows(
+        self, statement: bytes, parameters: dict[str, object], datasets: list[str]
+    ) -> list[TupleRow] | None:
+        """What is found in one version; None when not all of the datasets are searched there any more."""
         try:
             async with self._connection() as connection, connection.cursor(binary=True) as cursor:
                 async with asyncio.timeout(self._timeout):
-                    await cursor.execute(statements(number).search, parameters, prepare=True)
+                    await cursor.execute(statement, parameters | {"datasets": datasets}, prepare=True)
                     rows = await cursor.fetchall()
         except TimeoutError as error:
             raise Unavailable(f"The index did not answer within {self._timeout} s.") from error
         except _Dropped:
             return None
-        datasets = parameters["datasets"]
-        assert isinstance(datasets, list)
         if rows[0][0] < len(datasets):
             return None
-        return [Hit(*row[1:]) for row in rows if row[1] is not None]
+        return [row[1:] for row in rows if row[1] is not None]
 
     async def _routes(self, tenant: str, datasets: Sequence[str], *, anew: bool = False) -> dict[str, Version]:
         """The versions of the datasets that have one, as last seen or looked up anew."""
@@ -226,11 +272,11 @@ class PgvectorIndex:
         self._versions |= versions
 
     async def _route(
-        self, cursor: Cursor, tenant: str, dataset: str, document: str, model: str, dimension: int
+        self, cursor: Cursor, tenant: str, dataset: str, document: str, model: str, dimension: int | None
     ) -> Version | None:
         """The version that a document is written to, None when it was deleted; the first write chooses it.
 
-        Raises: Moved.
+        Raises: Moved, ValueError when it is to be made and no dimension is known.
         """
         scope = {"tenant": tenant, "dataset": dataset, "document": document, "model": model}
         buried, number, routed = await _where(cursor, scope)
@@ -240,7 +286,9 @@ class PgvectorIndex:
             await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key("versions")])
             await cursor.execute(_NEWEST, {"model": model, "dimension": dimension})
             row = await cursor.fetchone()
-            number = row[0] if row else await make_version(cursor, model, dimension, live=True)
+            if row is None and dimension is None:
+                raise ValueError("The first that is written for a model must hold a vector.")
+            number = row[0] if row else await make_version(cursor, model, dimension or 0, live=True)
             await cursor.execute(_FIRST_ROUTE, scope | {"version": number})
             _, number, routed = await _where(cursor, scope)
         assert number is not None
@@ -289,7 +337,7 @@ FROM (VALUES (1)) AS once LEFT JOIN (
 
 _NEWEST = """
 SELECT max(number) FROM headrace_index.versions
-WHERE live AND model = %(model)s AND dimension = %(dimension)s HAVING count(*) > 0
+WHERE live AND model = %(model)s AND dimension = coalesce(%(dimension)s::integer, dimension) HAVING count(*) > 0
 """
 
 _FIRST_ROUTE = """
@@ -301,7 +349,7 @@ ON CONFLICT DO NOTHING
 # used, whatever is asked for.
 _SETTINGS = """
 SELECT set_config(name, value, false) FROM (VALUES
-    ('hnsw.iterative_scan', 'relaxed_order'), ('hnsw.ef_search', '100'), ('hnsw.max_scan_tuples', '100000'),
+    ('hnsw.iterative_scan', 'relaxed_order'), ('hnsw.ef_search', '200'), ('hnsw.max_scan_tuples', '100000'),
     ('hnsw.scan_mem_multiplier', '4'), ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'),
     ('max_parallel_workers_per_gather', '0'), ('jit', 'off')
 ) AS settings (name, value)

@@ -10,11 +10,14 @@ from functools import lru_cache
 class Statements:
     copy_segments: bytes
     copy_postings: bytes
-    remove_same_ids: bytes
+    make_room: bytes
+    remove_ids: bytes
     remove_document: bytes
     delete_dataset: tuple[bytes, ...]
     count: bytes
     search: bytes
+    search_within: bytes
+    texts: bytes
 
 
 @lru_cache(maxsize=256)
@@ -25,17 +28,21 @@ def statements(version: int) -> Statements:
     return Statements(
         of(_COPY_SEGMENTS),
         of(_COPY_POSTINGS),
-        of(_REMOVE.replace("{column}", "id")),
-        of(_REMOVE.replace("{column}", "document")),
+        of(_REMOVE.replace("{which}", _OLD_IDS).replace("{newer}", _NEWER)),
+        of(_REMOVE.replace("{which}", _OLD_IDS).replace("{newer}", "")),
+        of(_REMOVE.replace("{which}", "document = %(document)s").replace("{newer}", "")),
         tuple(of(_DELETE_DATASET.replace("{table}", table)) for table in ("segments", "postings", "statistics")),
         of(_COUNT),
-        of(_SEARCH),
+        of(_SEARCH.format(n="{n}", **_EVERYWHERE)),
+        of(_SEARCH.format(n="{n}", **_WITHIN)),
+        of(_TEXTS),
     )
 
 
 _COPY_SEGMENTS = """
-COPY headrace_index.segments_{n} (tenant, dataset, id, document, position, content, page, heading, length, embedding)
-FROM STDIN (FORMAT BINARY)
+COPY headrace_index.segments_{n} (
+    tenant, dataset, id, document, position, content, page, heading, length, embedding, parent, answer, sequence
+) FROM STDIN (FORMAT BINARY)
 """
 
 _COPY_POSTINGS = """
@@ -45,13 +52,38 @@ COPY headrace_index.postings_{n} (tenant, dataset, segment, length, frequency, w
 _REMOVE = """
 WITH gone AS (
     DELETE FROM headrace_index.segments_{n}
-    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND {column} = ANY (%(ids)s::uuid[])
-    RETURNING id, length
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND {which}
+    RETURNING id, length, embedding IS NOT NULL AS matched
 ), unlisted AS (
     DELETE FROM headrace_index.postings_{n}
     WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND segment = ANY (ARRAY(SELECT id FROM gone))
 )
-SELECT count(*), coalesce(sum(length), 0)::bigint FROM gone
+SELECT count(*) FILTER (WHERE matched), coalesce(sum(length), 0)::bigint{newer} FROM gone
+"""
+
+_OLD_IDS = "id = ANY (%(ids)s::uuid[]) AND sequence <= %(sequence)s"
+
+_NEWER = """, ARRAY(
+    SELECT id::text FROM headrace_index.segments_{n}
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND id = ANY (%(ids)s::uuid[]) AND sequence > %(sequence)s
+    UNION ALL
+    SELECT id::text FROM headrace_index.removals
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND document = %(document)s AND id = ANY (%(ids)s::uuid[])
+        AND sequence > %(sequence)s
+)"""
+
+_TEXTS = """
+SELECT here.datasets, id::text, texts.dataset::text, document::text, position, content, page, heading, answer
+FROM (
+    SELECT count(*) AS datasets FROM headrace_index.routes
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND version = {n}
+) AS here LEFT JOIN (
+    SELECT DISTINCT id, found.dataset, found.document, position, content, page, heading, answer
+    FROM unnest(%(of)s::uuid[], %(documents)s::uuid[], %(first)s::integer[], %(last)s::integer[])
+        AS wanted (dataset, document, first, last) JOIN headrace_index.segments_{n} AS found
+        ON tenant = %(tenant)s AND found.dataset = wanted.dataset AND found.document = wanted.document
+            AND position BETWEEN first AND last
+) AS texts ON true
 """
 
 _DELETE_DATASET = "DELETE FROM headrace_index.{table}_{n} WHERE tenant = %(tenant)s AND dataset = %(dataset)s"
@@ -68,27 +100,29 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 # branch's index for the other, and HNSW's relaxed order for a strict one.
 # BM25 has k1 = 1.2 and b = 0.75; reciprocal rank fusion has k = 60.
 # Each row begins with how many of the datasets are searched in this version: if one was moved, its hits are not whole.
+# `within` are the segments of the documents asked for; BM25 weighs words by all of the datasets all the same. What is
+# in `within` is looked up in a hash for each row, since an array would be gone through for each.
 _SEARCH = """
-WITH scope AS MATERIALIZED (
+WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
     FROM headrace_index.statistics_{n}
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
 ), way AS MATERIALIZED (
-    SELECT segments <= coalesce(%(exact)s::float8, 1000 + 15 * sqrt(greatest(segments, reltuples))) AS exact
+    SELECT {compared} <= coalesce(%(exact)s::float8, 1000 + 15 * sqrt(greatest(segments, reltuples))) AS exact
     FROM scope, pg_class
     WHERE pg_class.oid = 'headrace_index.segments_{n}'::regclass
 ), nearest AS MATERIALIZED (
     (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments_{n}
-        WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+        WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]){in_documents} AND embedding IS NOT NULL
             AND %(vector)s::halfvec IS NOT NULL AND (SELECT exact FROM way)
         ORDER BY (embedding <#> %(vector)s::halfvec) + 0, id
         LIMIT %(candidates)s
     ) UNION ALL (
         SELECT dataset, id, embedding <#> %(vector)s::halfvec AS distance
         FROM headrace_index.segments_{n}
-        WHERE (tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])) IS TRUE
+        WHERE (tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]){in_within}) IS TRUE
             AND %(vector)s::halfvec IS NOT NULL AND NOT (SELECT exact FROM way)
         ORDER BY embedding <#> %(vector)s::halfvec
         LIMIT %(candidates)s
@@ -107,7 +141,7 @@ WITH scope AS MATERIALIZED (
 ), weighed AS (
     SELECT dataset, id, sum(weight * frequency * 2.2
         / (frequency + 1.2 * (0.25 + 0.75 * length / (SELECT average FROM scope)))) AS bm25
-    FROM matched JOIN weights USING (word)
+    FROM matched JOIN weights USING (word){where_within}
     GROUP BY dataset, id
     ORDER BY bm25 DESC, id
     LIMIT %(candidates)s
@@ -116,23 +150,43 @@ WITH scope AS MATERIALIZED (
     FROM weighed
 ), fused AS (
     SELECT dataset, id, similarity, bm25, semantic.rank AS semantic_rank, full_text.rank AS full_text_rank,
-        (coalesce(1.0 / (60 + semantic.rank), 0) + coalesce(1.0 / (60 + full_text.rank), 0))::float8 AS fusion
+        (CASE
+            WHEN %(weight)s::float8 IS NULL
+            THEN coalesce(1.0 / (60 + semantic.rank), 0) + coalesce(1.0 / (60 + full_text.rank), 0)
+            ELSE %(weight)s * coalesce(similarity, (
+                SELECT -(embedding <#> %(vector)s::halfvec) FROM headrace_index.segments_{n} AS worded
+                WHERE worded.tenant = %(tenant)s AND worded.dataset = full_text.dataset AND worded.id = full_text.id
+            ), 0) + (1 - %(weight)s) * coalesce(bm25 / (SELECT max(bm25) FROM full_text), 0)
+        END)::float8 AS fusion
     FROM semantic FULL JOIN full_text USING (dataset, id)
     ORDER BY fusion DESC, id
     LIMIT %(top_k)s
 )
 SELECT here.datasets, id::text, dataset::text, document::text, position, content, page, heading,
     CASE %(mode)s WHEN 'semantic' THEN similarity WHEN 'full_text' THEN bm25 ELSE fusion END,
-    semantic_rank, full_text_rank
+    semantic_rank, full_text_rank, parent, answer
 FROM (
     SELECT count(*) AS datasets FROM headrace_index.routes
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND version = {n}
 ) AS here LEFT JOIN (
     fused JOIN LATERAL (
-        SELECT document, position, content, page, heading
+        SELECT document, position, content, page, heading, parent, answer
         FROM headrace_index.segments_{n} AS found
         WHERE found.tenant = %(tenant)s AND found.dataset = fused.dataset AND found.id = fused.id
     ) AS texts ON true
 ) ON true
 ORDER BY fusion DESC, id
 """
+
+_EVERYWHERE = {"within": "", "compared": "segments", "in_documents": "", "in_within": "", "where_within": ""}
+
+_WITHIN = {
+    "within": """within AS MATERIALIZED (
+    SELECT id FROM headrace_index.segments_{n}
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND document = ANY (%(documents)s::uuid[])
+), """,
+    "compared": "(SELECT count(*) FROM within)",
+    "in_documents": " AND document = ANY (%(documents)s::uuid[])",
+    "in_within": " AND id IN (SELECT id FROM within)",
+    "where_within": " WHERE id IN (SELECT id FROM within)",
+}

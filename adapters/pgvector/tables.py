@@ -20,13 +20,16 @@ async def set_up(url: str, model: str) -> None:
         async with await AsyncConnection.connect(url, connect_timeout=10) as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [key("set up")])
             found = await connection.execute(
-                "SELECT to_regclass('headrace_index.routes'), to_regclass('headrace_index.segments')"
+                "SELECT to_regclass('headrace_index.routes'), to_regclass('headrace_index.segments'),"
+                " to_regclass('headrace_index.removals')"
             )
-            routes, segments = await found.fetchone() or (None, None)
+            routes, segments, removals = await found.fetchone() or (None, None, None)
             if routes is None:
                 await connection.execute(_SCHEMA)
             if routes is None and segments is not None:
                 await _adopt(connection.cursor(), model)
+            if removals is None:
+                await _upgrade(connection.cursor())
     except OperationalError as error:
         raise Unavailable(f"The index does not answer: {error}") from error
 
@@ -41,6 +44,15 @@ async def _adopt(cursor: AsyncCursor[TupleRow], model: str) -> None:
         "INSERT INTO headrace_index.routes (tenant, dataset, version)"
         f" SELECT DISTINCT tenant, dataset, {number} FROM headrace_index.statistics_{number}".encode()
     )
+    await make_view(cursor)
+
+
+async def _upgrade(cursor: AsyncCursor[TupleRow]) -> None:
+    """Give the tables of an index that knows no removals of single segments what they lack; their rows stay."""
+    await cursor.execute(_REMOVALS)
+    await cursor.execute("SELECT number FROM headrace_index.versions ORDER BY number")
+    for (number,) in await cursor.fetchall():
+        await cursor.execute(_UPGRADE.replace("{n}", str(number)).encode())
     await make_view(cursor)
 
 
@@ -98,7 +110,7 @@ RETURNING number
 """
 
 _OF_VERSION = """
-SELECT tenant, dataset, id, document, position, content, page, heading, length, version
+SELECT tenant, dataset, id, document, position, content, page, heading, length, version, parent, answer
 FROM headrace_index.segments_{n} JOIN headrace_index.routes USING (tenant, dataset) WHERE version = {n}
 """
 
@@ -171,6 +183,46 @@ COMMENT ON COLUMN headrace_index.tombstones.dataset IS 'The dataset of what was 
 COMMENT ON COLUMN headrace_index.tombstones.document IS 'The document that was deleted; null: the whole dataset was.';
 """
 
+_REMOVALS = """
+CREATE TABLE headrace_index.removals (
+    tenant text COLLATE "C" NOT NULL,
+    dataset uuid NOT NULL,
+    document uuid NOT NULL,
+    id uuid NOT NULL,
+    sequence bigint NOT NULL,
+    PRIMARY KEY (tenant, dataset, document, id)
+);
+COMMENT ON TABLE headrace_index.removals IS 'Segments that were taken out of documents; what is newer may come back.';
+COMMENT ON COLUMN headrace_index.removals.tenant IS 'The tenant of the segment.';
+COMMENT ON COLUMN headrace_index.removals.dataset IS 'The dataset of the segment.';
+COMMENT ON COLUMN headrace_index.removals.document IS 'The document of the segment.';
+COMMENT ON COLUMN headrace_index.removals.id IS 'The id of the segment.';
+COMMENT ON COLUMN headrace_index.removals.sequence IS 'The sequence in the log of what took it out last.';
+"""
+
+_UPGRADE = """
+ALTER TABLE headrace_index.segments_{n}
+    ALTER embedding DROP NOT NULL,
+    ADD COLUMN IF NOT EXISTS parent integer,
+    ADD COLUMN IF NOT EXISTS answer text,
+    ADD COLUMN IF NOT EXISTS sequence bigint NOT NULL DEFAULT 0;
+DROP INDEX IF EXISTS headrace_index.segments_{n}_document;
+"""
+
+_PLACE = """
+CREATE INDEX IF NOT EXISTS segments_{n}_place
+ON headrace_index.segments_{n} (tenant, dataset, document, position) INCLUDE (id);
+"""
+
+_NEW_COLUMNS = """
+COMMENT ON COLUMN headrace_index.segments_{n}.embedding IS 'The vector of the text, of length 1; null: never found.';
+COMMENT ON COLUMN headrace_index.segments_{n}.parent IS 'The position of the segment that is given in its place.';
+COMMENT ON COLUMN headrace_index.segments_{n}.answer IS 'The answer, where the text is a question.';
+COMMENT ON COLUMN headrace_index.segments_{n}.sequence IS 'The sequence in the log of what it was written for.';
+"""
+
+_UPGRADE += _PLACE + _NEW_COLUMNS
+
 _HNSW = """
 CREATE INDEX IF NOT EXISTS segments_{n}_embedding ON headrace_index.segments_{n}
 USING hnsw (embedding halfvec_ip_ops) WITH (m = 16, ef_construction = 64)
@@ -187,10 +239,12 @@ CREATE TABLE headrace_index.segments_{n} (
     page integer,
     heading text,
     length integer NOT NULL,
-    embedding halfvec({dimension}) STORAGE MAIN NOT NULL,
+    embedding halfvec({dimension}) STORAGE MAIN,
+    parent integer,
+    answer text,
+    sequence bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, dataset, id)
 );
-CREATE INDEX segments_{n}_document ON headrace_index.segments_{n} (tenant, dataset, document);
 COMMENT ON TABLE headrace_index.segments_{n} IS 'The segments that can be found.';
 COMMENT ON COLUMN headrace_index.segments_{n}.tenant IS 'The tenant that the segment belongs to.';
 COMMENT ON COLUMN headrace_index.segments_{n}.dataset IS 'The dataset of the document.';
@@ -201,7 +255,6 @@ COMMENT ON COLUMN headrace_index.segments_{n}.content IS 'The text.';
 COMMENT ON COLUMN headrace_index.segments_{n}.page IS 'The page it begins on, from 1; null where there are no pages.';
 COMMENT ON COLUMN headrace_index.segments_{n}.heading IS 'The headings above it, outermost first.';
 COMMENT ON COLUMN headrace_index.segments_{n}.length IS 'Words, without stop words.';
-COMMENT ON COLUMN headrace_index.segments_{n}.embedding IS 'The vector of the text, of length 1.';
 
 CREATE TABLE headrace_index.postings_{n} (
     tenant text COLLATE "C" NOT NULL,
@@ -236,3 +289,5 @@ COMMENT ON COLUMN headrace_index.statistics_{n}.shard IS 'Documents count into t
 COMMENT ON COLUMN headrace_index.statistics_{n}.segments IS 'Segments; only the sum over the shards means something.';
 COMMENT ON COLUMN headrace_index.statistics_{n}.length IS 'Words of these segments, without stop words.';
 """
+
+_VERSION += _PLACE + _NEW_COLUMNS

@@ -17,6 +17,12 @@ SELECT 'document', tenant_id, id, NULL, indexing_status, attempt, updated_at, lo
 FROM headrace.documents
 WHERE indexing_status NOT IN ('completed', 'error') AND updated_at < now() - %(deadline)s * interval '1 second'
 UNION ALL
+SELECT 'settling', tenant_id, id, NULL, index_status, attempt, updated_at, log_position, ARRAY['settle'],
+    trace_id, NULL
+FROM headrace.documents
+WHERE index_status = 'changing' AND indexing_status IN ('completed', 'error')
+    AND updated_at < now() - %(deadline)s * interval '1 second'
+UNION ALL
 SELECT 'message', tenant_id, id, conversation_id, status, attempt, updated_at, log_position, ARRAY['answer'],
     trace_id, person_id
 FROM headrace.messages
@@ -29,7 +35,8 @@ WHERE status = 'requested' AND updated_at < now() - %(deadline)s * interval '1 s
 UNION ALL
 SELECT 'model_call', tenant_id, id, NULL, status, 0, updated_at, log_position,
     CASE cause_noun
-        WHEN 'document' THEN ARRAY['ingest', 'reindex'] WHEN 'replay' THEN ARRAY['replay'] ELSE ARRAY['answer']
+        WHEN 'document' THEN ARRAY['ingest', 'settle', 'reindex'] WHEN 'replay' THEN ARRAY['replay']
+        ELSE ARRAY['answer']
     END,
     correlation_id, person_id
 FROM headrace.model_calls call

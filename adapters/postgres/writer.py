@@ -114,6 +114,8 @@ class Writer:
             "values": [each.value for each in done],
             "positions": [each.position for each in done],
             "times": [each.at for each in done],
+            "old": [each.keys and each.keys[0] for each in done],
+            "new": [each.keys and each.keys[1] for each in done],
         }
         await connection.execute(self._updates[id(setting)], parameters)
 
@@ -197,12 +199,18 @@ def _update(model: ReadModel, setting: Setting, schema: str) -> Composed:
     ended, sequence = setting.ended or (None, None)
     values |= {column: SQL("k.at") for column in (ended, "updated_at") if column and column in model.blank}
     values |= {column: SQL("k.position") for column in (sequence, "log_position") if column}
+    if setting.keys:
+        moved = (
+            "(t.{0} - k.old) || CASE WHEN k.new IS NULL THEN '{{}}' ELSE jsonb_build_object(k.new, t.{0} -> k.old) END"
+        )
+        values[setting.keys.column] = SQL(moved).format(Identifier(setting.keys.column))
     query = (
         "UPDATE {table} t SET {values} FROM json_populate_record(NULL::{table}, %(to)s::json) v, "
-        "unnest(%(tenants)s::text[], %(values)s::text[], %(positions)s::bigint[], %(times)s::timestamptz[]) "
-        "k(tenant, id, position, at) WHERE {conditions}"
+        "unnest(%(tenants)s::text[], %(values)s::text[], %(positions)s::bigint[], %(times)s::timestamptz[], "
+        "%(old)s::text[], %(new)s::text[]) k(tenant, id, position, at, old, new) WHERE {conditions}"
     )
     conditions = [SQL("t.tenant_id = k.tenant"), SQL("t.{} = k.id").format(Identifier(setting.column))]
+    conditions += [SQL("t.{} ? k.old").format(Identifier(setting.keys.column))] if setting.keys else []
     conditions += [
         SQL("t.{} IS NOT DISTINCT FROM {}" if value is None else "t.{} = {}").format(Identifier(column), Literal(value))
         for column, value in setting.only.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from importlib import import_module
@@ -17,7 +18,7 @@ from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
-MEASURES = ("commands", "answer", "rebuild", "traces", "ingest", "memory")
+MEASURES = ("commands", "answer", "search", "rebuild", "traces", "ingest", "memory")
 """In this order, since ingest loads torch into this process, and a rebuild runs here too."""
 
 ALONE = ("scale",)
@@ -29,16 +30,23 @@ _HELP = {
     "singles": "commands one at a time",
     "questions": "questions to each app",
     "seconds": "of embedding in a round, at the speed of the limit",
+    "ingest": "segments in a round; 0: as many as the limit does in these seconds",
     "commits": "in the log that is rebuilt from",
     "calls": "of models, in the traces",
+    "segments": "in the knowledge base that is searched",
+    "searches": "of each kind",
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
+    if sys.argv[1:2] == ["quality"]:  # what it takes has nothing to do with what the others take
+        sys.exit(import_module("ops.bench.quality").main(sys.argv[2:]))
+    quality = "How good what is found is: python -m ops.bench quality --help"
+    parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__, epilog=quality)
     parser.add_argument("what", choices=(*MEASURES, *ALONE, "all"))
     parser.add_argument("--json", action="store_true", help="print a line of JSON for every measure")
     parser.add_argument("--write", action="store_true", help="write the figures to docs/performance.md; needs all")
+    parser.add_argument("--check", action="store_true", help="end with status 1 if a figure misses its aim")
     for field in fields(Sizes):
         parser.add_argument(
             f"--{field.name}", type=type(field.default), default=field.default, help=_HELP[field.name], metavar="N"
@@ -48,10 +56,12 @@ def main() -> None:
     if options["write"] and options["what"] != "all":
         parser.error("--write needs all the figures: python -m ops.bench all --write")
     names = MEASURES if options["what"] == "all" else (options["what"],)
-    uvloop.run(run(names, sizes, as_json=options["json"], write=options["write"]))
+    measures = uvloop.run(run(names, sizes, as_json=options["json"], write=options["write"]))
+    if options["check"] and any(measure.met is False for measure in measures):
+        sys.exit(1)
 
 
-async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> None:
+async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> list[Measure]:
     measures: list[Measure] = []
     servers = ""
     columns = (
@@ -77,6 +87,7 @@ async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: boo
         Console().print(report.table(measures))
     if write:
         report.PAGE.write_text(report.page(measures, sizes, servers))
+    return measures
 
 
 async def _measured(name: str, stack: Stack, sizes: Sizes, bars: Progress) -> AsyncIterator[Measure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -20,6 +20,7 @@ SENTENCES = 12
 """Of a paragraph: about as much as fills a segment."""
 
 PATIENCE_S = 600.0
+"""Without a document that can be found."""
 
 
 def sentences() -> list[str]:
@@ -42,8 +43,10 @@ def written(seed: int, paragraphs: int) -> str:
     return "\n\n".join(paragraph() for _ in range(paragraphs))
 
 
-async def upload(stack: Stack, dataset: str, files: Mapping[str, bytes]) -> list[str]:
-    """Upload the files and wait until each can be found; the digests of their segments."""
+async def upload(
+    stack: Stack, dataset: str, files: Mapping[str, bytes], found: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Upload the files and wait until each can be `found`; the digests of their segments."""
     names = {new_id(): name for name in files}
     waiting, digests = set(names), []
     since = int((await stack.client.stream.stream_info(EVENTS)).state.last_seq) + 1
@@ -55,7 +58,11 @@ async def upload(stack: Stack, dataset: str, files: Mapping[str, bytes]) -> list
             await stack.make("document.upload", {"dataset": dataset, "name": name, "digest": digest}, id)
 
     async def follow() -> None:
-        async with asyncio.timeout(PATIENCE_S), aclosing(stack.client.commits("document", since=since)) as commits:
+        loop = asyncio.get_running_loop()
+        async with (
+            asyncio.timeout(PATIENCE_S) as patience,
+            aclosing(stack.client.commits("document", since=since)) as commits,
+        ):
             async for commit in commits:
                 for event in commit.events:
                     match event["type"].split(".")[1]:
@@ -63,6 +70,8 @@ async def upload(stack: Stack, dataset: str, files: Mapping[str, bytes]) -> list
                             digests.append(event["state"]["segments"])
                         case "completed":
                             waiting.discard(commit.id)
+                            found()
+                            patience.reschedule(loop.time() + PATIENCE_S)
                         case "failed":
                             raise RuntimeError(f"{names[commit.id]} failed: {event['state']['reason']}")
                 if not waiting:

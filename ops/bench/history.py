@@ -14,7 +14,7 @@ from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App, Model, Retrieval
+from domain.app import App, Model, settings
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document, segment_id
@@ -43,7 +43,7 @@ COMMITS_PER_STORY = 7 + 8 * TURNS
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=None, cache_write_tokens=None, reasoning_tokens=None, raw={})
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
-RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
+RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 
 
 class Publisher:

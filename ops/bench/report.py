@@ -71,9 +71,20 @@ figure as a multiple of the limit.
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
-- **ingest**: texts whose segments are nearly full, from the first upload to the last document that can be found; so
-  much that the limit takes about {sizes.seconds:g} s. Limit: `SentenceTransformer.encode`, 32-bit numbers, batches
-  of 32, all cores, over the same segments, while everything else is idle.
+- **search**: {sizes.segments:,} segments of real texts, docstrings of the installed packages, in a knowledge base of a
+  database that holds nothing else; {sizes.searches:,} questions one at a time, each some words of a text, for ten hits.
+  Vectors are made up of the words, about as crowded as a model's. Limit of `hybrid`: a statement written by hand that
+  finds the same, over a bare connection. `weighted`: hybrid as a weighted sum. `ten`: the same segments in ten
+  knowledge bases, all asked about at once; limit: in one. `tenth`: one of the ten alone. `recall`: the share of the ten
+  nearest segments, by comparison with all, that are among the ten that semantic search finds.
+- **ingest**: texts whose segments are nearly full, from the first upload to the last document that can be found:
+  {f"{sizes.ingest:,} segments" if sizes.ingest else "as many as take the limit some time"} in a round. Limit:
+  `SentenceTransformer.encode`, 32-bit numbers, batches of 32, all cores, over the same segments, for about
+  {sizes.seconds:g} s, while everything else is idle. `tokeniser`: limit: cutting and tokenising alone, on all cores.
+  `extract`, `tokenise`, `embed`, `index` and `record`: processor time of each stage; limit: that of all, so that the
+  ratio is the stage's share. `memory`: what is resident of the ingest and embed workers in the last quarter of the run;
+  limit: in the second quarter. `question`: embedding a question while documents are; limit: while nothing else is
+  done. `card`, with a GPU: limit: segments it could embed if it did nothing but multiply large matrices.
 - **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, and
   the outcomes of their commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then
   COPY of the same rows into tables without indexes.
@@ -96,6 +107,8 @@ make bench                                  # the table
 ```
 
 Each measure starts servers and workers of its own, in a folder that goes afterwards. `--rounds`, `--commands`,
-`--singles`, `--questions`, `--seconds`, `--commits` and `--calls` set how much is measured. Compare ratios rather than
-figures: a machine that others use too changes from minute to minute.
+`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments` and `--searches` set how much
+is measured; with `--check` the command ends with status 1 if a figure misses its aim. Compare ratios rather than
+figures: a machine that others use too changes from minute to minute. How good what is found is, another command
+measures: see [quality](quality.md).
 """

@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 from asyncio.subprocess import DEVNULL, create_subprocess_exec
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ class Sizes:
     singles: int = 300
     questions: int = 200
     seconds: float = 30.0
+    ingest: int = 0
     commits: int = 40_000
     calls: int = 100_000
+    segments: int = 100_000
+    searches: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,29 @@ class Stack:
         return find_model(self.settings.embedding_model)
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that goes afterwards; on a disk, where the folder for temporary files may be in memory."""
+    disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="headrace-bench-", dir=disk))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 @asynccontextmanager
 async def running() -> AsyncIterator[Stack]:
-    """Servers and workers, ready; on a disk, where the folder for temporary files may be in memory."""
+    """Servers and workers, ready."""
     os.environ.pop(CONFIG, None)  # it may name servers that are somebody's
-    disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
-    home = Path(tempfile.mkdtemp(prefix="headrace-bench-", dir=disk))
-    settings = Settings.load(home=home, tenant="default", nats_url="", postgres_url="")
+    with scratch() as home:
+        async with _running(home) as stack:
+            yield stack
+
+
+@asynccontextmanager
+async def _running(home: Path) -> AsyncIterator[Stack]:
+    settings = Settings.load(home=home, tenant="default", nats_url="", postgres_url="", opensearch_url="")
     try:
         command = supervisor.command_line("up", "--detach", "--json")
         started = await create_subprocess_exec(*command, env=supervisor.environment(settings), stdout=DEVNULL)
@@ -65,4 +84,3 @@ async def running() -> AsyncIterator[Stack]:
             yield Stack(located, client)
     finally:
         await supervisor.down(settings)
-        shutil.rmtree(home)

@@ -9,7 +9,7 @@ from itertools import islice
 from uuid import UUID
 
 from domain.aggregate import Aggregate
-from domain.app import App, Model, Retrieval
+from domain.app import App, Model, settings
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document
@@ -34,7 +34,7 @@ DAY = timedelta(days=1)
 MODELS = [("openai", "api.openai.com:443", "gpt-4o-mini"), ("lab", "models.example.com:443", "large-70b")]
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=256, cache_write_tokens=None, reasoning_tokens=None, raw={"total": 973})
-RETRIEVAL = Retrieval(mode="hybrid", top_k=HITS, score_threshold=None)
+RETRIEVAL = settings({"mode": "hybrid", "top_k": HITS, "score_threshold": None})
 CHAT = Model(provider="openai", name="gpt-4o-mini", max_tokens=512, context_window=8192, parameters={})
 
 
@@ -179,8 +179,13 @@ class TraceHistory:
                 score=1 / (60 + rank),
                 semantic_rank=rank,
                 full_text_rank=None,
+                fusion_rank=rank,
+                rerank_score=None,
+                rerank_rank=None,
                 rank=rank,
                 dropped=None,
+                first=rank,
+                last=rank,
             )
             for rank in range(1, HITS + 1)
         ]
@@ -188,10 +193,8 @@ class TraceHistory:
             self._id(),
             self._at(),
             query=query,
-            mode="hybrid",
             datasets=["the-dataset"],
-            top_k=HITS,
-            score_threshold=None,
+            retrieval=RETRIEVAL,
             cause_noun="message",
             cause_id=trace,
             attempt=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import asdict
@@ -93,6 +94,49 @@ def upload(
 
 
 @app.command(
+    epilog="Examples: [bold]headrace preview handbook.pdf --dataset ID[/] · "
+    '[bold]headrace preview faq.csv --rules \'{"mode": "question_answer"}\'[/]'
+)
+def preview(
+    file: Annotated[Path, typer.Argument(help="The file; only its name counts where --digest is given.")],
+    dataset: Annotated[str | None, typer.Option(help="A dataset, whose embedding model and rules are taken.")] = None,
+    rules: Annotated[str | None, typer.Option(help="The rules to try as JSON, instead of the dataset's.")] = None,
+    digest: Annotated[str | None, typer.Option(help="SHA-256 of a file that is in the object store.")] = None,
+    first: Annotated[int, typer.Option(min=0, help="Position of the first segment that is shown.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Segments that are shown.")] = 20,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a file would be cut into segments; nothing is stored."""
+    settings = Settings.load(home=home, tenant=tenant)
+    request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
+    if rules:
+        try:
+            request["segmentation"] = json.loads(rules)
+        except ValueError as error:
+            raise Failed(f"--rules is not JSON: {error}.") from error
+    try:
+        request |= {"digest": digest} if digest else {"data": b64encode(file.read_bytes()).decode()}
+    except OSError as error:
+        raise Failed(f"{file} cannot be read: {error.strerror}.") from error
+
+    async def work() -> dict[str, Any]:
+        async with connected(settings) as client:
+            return await client.preview(request)
+
+    answer = run(work())
+    if as_json:
+        emit(answer)
+    elif answer["status"] == "ok":
+        terminal.show_preview(answer)
+    else:
+        terminal.complain(answer["message"])
+    if answer["status"] != "ok":
+        raise typer.Exit(1)
+
+
+@app.command(
     epilog='Examples: [bold]headrace ask APP "How long is the oil boom?"[/] · '
     '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/]'
 )
@@ -136,6 +180,71 @@ def ask(
         raise typer.Exit(1) from None
     if last["type"] != "answered":
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog='Examples: [bold]headrace search DATASET "How long is the oil boom?"[/] · '
+    "[bold]headrace search DATASET boom --mode full_text --top-k 20 --json[/] · "
+    "[bold]headrace search DATASET boom --set neighbours:=1 --set rerank.provider=builtin[/]"
+)
+def search(
+    dataset: Annotated[str, typer.Argument(help="Ids of datasets, separated by commas.", metavar="DATASET")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[str, typer.Option(help="hybrid, semantic or full_text.")] = "hybrid",
+    top_k: Annotated[int, typer.Option(help="Segments to find.")] = 10,
+    settings_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the retrieval, as key=text or key:=JSON; may be repeated."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="Whose words the question is.")] = "cli",
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Look for a question in datasets, and print what is found, where it ranks and why; it is kept on record."""
+    settings = Settings.load(home=home, tenant=tenant)
+    retrieval = merged({"mode": mode, "top_k": top_k}, settings_ or [])
+
+    async def work() -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+        async with connected(settings) as client:
+            made = await client.search(dataset.split(","), question, retrieval=retrieval, user=user)
+        ids = [hit["segment"] for hit in made["hits"]]
+        return made, {} if as_json else await texts_of(settings.located("postgres").postgres_url, client.tenant, ids)
+
+    try:
+        made, texts = run(work())
+    except Rejected as error:
+        if as_json:
+            emit(error.outcome)
+        else:
+            terminal.show_outcome(error.outcome)
+        raise typer.Exit(1) from None
+    if as_json:
+        emit(made)
+    else:
+        terminal.show_retrieval(made, texts)
+    if made["code"]:
+        raise typer.Exit(1)
+
+
+async def texts_of(url: str, tenant: str, segments: list[str]) -> dict[str, tuple[str, str]]:
+    """The document's name and the text of each segment that is in the tables. Raises: Failed."""
+    try:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+            await connection.execute("SET LOCAL ROLE headrace_reader")
+            rows = await (await connection.execute(_TEXTS, {"tenant": tenant, "ids": segments})).fetchall()
+    except psycopg.Error as error:
+        raise Failed(f"PostgreSQL: {one_line(error)}") from error
+    return {id: (name, content) for id, name, content in rows}
+
+
+_TEXTS = """
+SELECT segment.id, documents.name, segment.content FROM (
+    SELECT tenant_id, id, document_id, content FROM headrace.document_segments
+    UNION ALL SELECT tenant_id, id, document_id, content FROM headrace.child_chunks
+) AS segment JOIN headrace.documents ON (documents.tenant_id, documents.id) = (segment.tenant_id, document_id)
+WHERE segment.tenant_id = %(tenant)s AND segment.id = ANY (%(ids)s)
+"""
 
 
 @app.command(epilog="Examples: [bold]headrace tail[/] · [bold]headrace tail --noun document --since 1 --json[/]")

@@ -1,19 +1,26 @@
-"""Answers messages, and makes recorded model calls again."""
+"""Answers messages, queries datasets, and makes recorded model calls again."""
 
 from __future__ import annotations
 
 from adapters.chat_models import TenantModels
+from adapters.embedding_model import model_name
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.reactions import subscribe_reaction
 from adapters.jetstream.stops import NatsStops
-from adapters.openai_compatible import Patience
+from adapters.model_server import Patience
+from adapters.postgres.documents import PostgresDocuments
+from adapters.rerankers import TenantRerankers
 from domain.provider import Provider
 from handlers.answer import Answer
+from handlers.extract_filter import ExtractFilter
+from handlers.query_datasets import QueryDatasets
 from handlers.replay import ReplayCall
+from handlers.rerank import Rerank
 from handlers.retrieve import Retrieve
 from ops.house import House
 
 ANSWERS_AT_ONCE = 64
+QUERIES_AT_ONCE = 8
 REPLAYS_AT_ONCE = 8
 """By one worker; more workers, more at once."""
 
@@ -31,10 +38,29 @@ async def begin(house: House) -> None:
     house.open.push_async_callback(models.close)
     stops = NatsStops(house.nc)
     await stops.start()
-    retrieve = Retrieve(house.repository, house.calls, await house.embedding_models(), await house.index())
+    reranker = house.settings.rerank_model
+    rerankers = TenantRerankers(house.nc, model_name(reranker) if reranker else "", registered)
+    house.open.push_async_callback(rerankers.close)
+    retrieve = Retrieve(
+        house.repository,
+        house.calls,
+        await house.embedding_models(),
+        await house.index(),
+        await house.open.enter_async_context(PostgresDocuments(house.settings.postgres_url)),
+        Rerank(house.calls, rerankers),
+        ExtractFilter(house.calls, models),
+    )
     answer = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
     subscribe_reaction(
         house.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=house.repository, keys=house.keys
+    )
+    subscribe_reaction(
+        house.broker,
+        "query_datasets",
+        QueryDatasets(house.repository, retrieve),
+        workers=QUERIES_AT_ONCE,
+        repository=house.repository,
+        keys=house.keys,
     )
     replay = ReplayCall(house.repository, house.calls, models)
     subscribe_reaction(

@@ -14,7 +14,15 @@ from ops.house import House
 
 async def begin(house: House) -> None:
     models = [model_name(model) for model in house.settings.all_embedding_models]
-    dispatch = Dispatch(house.repository, JetStreamOutcomes(house.nc), house.blobs, house.vault, models, house.keys)
+    dispatch = Dispatch(
+        house.repository,
+        JetStreamOutcomes(house.nc),
+        house.blobs,
+        house.vault,
+        models,
+        house.keys,
+        model_name(house.settings.rerank_model) if house.settings.rerank_model else "",
+    )
     subscribe_commands(house.broker, dispatch, house.repository)
     revive = Revive(JetStreamDeadLetters(house.nc))
     subscribe_reaction(house.broker, "revive", revive, workers=1, repository=house.repository, keys=house.keys)

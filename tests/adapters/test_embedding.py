@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 
-from adapters.embedding import Busy, LocalEmbedder, NatsEmbedder, pack, serve, unpack
+from adapters.embedding import Busy, LocalEmbedder, NatsEmbedder, _Queue, _Request, pack, serve, unpack
 from adapters.embedding_model import subject
-from adapters.sentence_transformers import Engine
+from adapters.sentence_transformers import Engine, TokenIds
 from handlers.ports import Unavailable, Vectors
 
 QUESTION = [[101, 2054, 102]]
+
 DOCUMENT = [[101, *[2300] * 254, 102]] * 16
 
 
@@ -56,7 +58,7 @@ async def serving(nats_url: str, engine: Engine, *, queued: int = 262_144) -> As
 
 async def test_packed_texts_come_out_as_they_went_in() -> None:
     texts = [[101, 7, 102], [101, 102], [3] * 256]
-    assert unpack(pack(texts)) == texts
+    assert [text.tolist() for text in unpack(pack(texts))] == texts
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff" * 3, pack([[1, 2]])[:-4]])
@@ -137,6 +139,34 @@ async def test_a_service_that_died_is_noticed_by_its_silence(
             assert (await waiting).shape == (1, 384)
 
 
+async def test_services_share_the_requests_and_those_of_a_dead_one_go_to_another(
+    nats_url: str, nc: Client, engine: Engine, model: str
+) -> None:
+    class Counted(Engine):
+        def __init__(self) -> None:
+            self.__dict__ |= engine.__dict__
+            self.texts = 0
+
+        def encode(self, token_ids: Sequence[TokenIds]) -> Vectors:
+            self.texts += len(token_ids)
+            return engine.encode(token_ids)
+
+    first, second = Counted(), Counted()
+    async with serving(nats_url, first), NatsEmbedder(nc, model, silence=2.5) as embedder:
+        await embedder.embed([])
+        mortal = await nats.connect(nats_url, allow_reconnect=False)
+        service = asyncio.create_task(serve(mortal, second))
+        while not second.texts:
+            await embedder.embed(QUESTION)
+        waiting = [asyncio.create_task(embedder.embed(DOCUMENT)) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        await mortal.close()  # as if it had been killed: nobody is told
+        assert [vectors.shape for vectors in await asyncio.gather(*waiting)] == [(16, 384)] * 8
+        service.cancel()
+        await asyncio.gather(service, return_exceptions=True)
+    assert first.texts
+
+
 async def test_slow_work_is_not_silence(nats_url: str, nc: Client, engine: Engine, model: str) -> None:
     class Slow(Engine):
         def __init__(self) -> None:
@@ -208,6 +238,51 @@ async def test_texts_of_many_documents_share_batches(engine: Engine, monkeypatch
         await asyncio.gather(*(embedder.embed([[101, 2000 + number, 102]]) for number in range(50)))
     assert sum(calls) == 50
     assert len(calls) == 1
+
+
+async def test_a_tenant_with_much_does_not_hold_up_one_with_little(engine: Engine) -> None:
+    async with LocalEmbedder(engine) as embedder:
+        await embedder.embed(DOCUMENT[:1])
+        much = [asyncio.create_task(embedder.embed(DOCUMENT, tenant="much")) for _ in range(12)]
+        await asyncio.sleep(0)
+        assert (await embedder.embed(DOCUMENT[:1], tenant="little")).shape == (1, 384)
+        assert sum(task.done() for task in much) <= 4
+        await asyncio.gather(*much)
+
+
+async def test_tenants_take_turns_by_tokens() -> None:
+    queue = _Queue(10_000, turn=100)
+    for tenant, size, count in (("long", 100, 20), ("short", 10, 200), ("few", 50, 2)):
+        queue.put(tenant, request([[7] * size] * count))
+    assert sizes(queue.take(600)) == {100: 3, 10: 20, 50: 2}
+    assert queue.tokens == 4100 - 600
+    assert sizes(queue.take(1_000_000)) == {100: 17, 10: 180}
+    assert (queue.tokens, queue.take(100)) == (0, [])
+
+
+def sizes(taken: Sequence[tuple[_Request, int]]) -> Counter[int]:
+    return Counter(len(waiting.token_ids[index]) for waiting, index in taken)
+
+
+async def test_the_more_tenants_wait_the_less_each_may_have_waiting() -> None:
+    queue = _Queue(1000, turn=100)
+    hundred = [[7] * 100]
+    for _ in range(10):
+        queue.put("a", request(hundred))
+    with pytest.raises(Busy, match="1000 tokens of a are waiting"):
+        queue.put("a", request(hundred))
+    for _ in range(5):
+        queue.put("b", request(hundred))
+    with pytest.raises(Busy):
+        queue.put("b", request(hundred))
+    queue.put("c", request(hundred * 50))  # who has nothing waiting is never refused
+    queue.take(1_000_000)
+    queue.put("a", request(hundred * 10))
+
+
+def request(texts: Sequence[Sequence[int]]) -> _Request:
+    done = asyncio.get_running_loop().create_future()
+    return _Request(texts, np.empty((len(texts), 1), np.float32), len(texts), done)
 
 
 async def test_what_nobody_waits_for_is_left_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

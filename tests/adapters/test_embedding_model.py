@@ -32,7 +32,7 @@ def test_a_name_on_the_hub_keeps_its_owner() -> None:
 
 @pytest.mark.parametrize("name", ["no-such-model", "./nothing", "/nothing/here", "a/b/c", ""])
 def test_there_is_no_such_model(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match="no embedding model"):
+    with pytest.raises(FileNotFoundError, match="no model"):
         find_model(name)
 
 

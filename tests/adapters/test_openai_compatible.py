@@ -15,7 +15,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapters.faults import redact
-from adapters.openai_compatible import OpenAICompatible, Patience
+from adapters.model_server import Patience
+from adapters.openai_compatible import OpenAICompatible
 from handlers.ports import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 from tests.chat_servers import (
     Behaviour,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import numpy as np
@@ -31,8 +32,8 @@ async def index(database_url: str) -> AsyncIterator[PgvectorIndex]:
     await set_up(database_url, MODEL)
     async with PgvectorIndex(database_url, connections=4) as index:
         passing = str(uuid4())
-        await index.write("acme", passing, str(uuid4()), entries(1), model=MODEL)
-        await index.delete("acme", passing)
+        await index.write("acme", passing, str(uuid4()), entries(1), model=MODEL, version=1)
+        await index.delete("acme", passing, version=1)
         yield index
 
 
@@ -94,18 +95,18 @@ async def test_every_table_and_column_has_a_comment(connection: Connection) -> N
     """
     assert await (await connection.execute(query.encode())).fetchall() == []
     tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'headrace_index'"
-    assert await one(connection, tables) == (7,)
+    assert await one(connection, tables) == (8,)
 
 
 async def test_an_index_without_versions_becomes_the_first(index: PgvectorIndex, connection: Connection) -> None:
     dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
-    await index.write("acme", dataset, document, written, model=MODEL)
+    await index.write("acme", dataset, document, written, model=MODEL, version=1)
     gone = str(uuid4())
-    await index.delete("acme", dataset, gone)
+    await index.delete("acme", dataset, gone, version=1)
     await connection.execute(
         """
         DROP VIEW headrace_index.segments;
-        DROP TABLE headrace_index.routes, headrace_index.versions, headrace_index.builds;
+        DROP TABLE headrace_index.routes, headrace_index.versions, headrace_index.builds, headrace_index.removals;
         ALTER TABLE headrace_index.segments_1 RENAME TO segments;
         ALTER TABLE headrace_index.postings_1 RENAME TO postings;
         ALTER TABLE headrace_index.statistics_1 RENAME TO statistics
@@ -116,32 +117,57 @@ async def test_an_index_without_versions_becomes_the_first(index: PgvectorIndex,
     async with PgvectorIndex(index.url) as fresh:
         hits = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
         assert {hit.id for hit in hits} == {entry.id for entry in written}
-        await fresh.write("acme", dataset, gone, entries(1), model=MODEL)
-        await fresh.write("acme", str(uuid4()), document, entries(2), model=MODEL)
+        await fresh.write("acme", dataset, gone, entries(1), model=MODEL, version=1)
+        await fresh.write("acme", str(uuid4()), document, entries(2), model=MODEL, version=1)
     assert await one(connection, "SELECT count(*) FROM headrace_index.segments") == (5,)
+
+
+async def test_an_index_that_knows_no_single_segments_learns_them(index: PgvectorIndex, connection: Connection) -> None:
+    dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
+    await index.write("acme", dataset, document, written, model=MODEL, version=1)
+    await connection.execute(
+        """
+        DROP VIEW headrace_index.segments;
+        DROP TABLE headrace_index.removals;
+        DROP INDEX headrace_index.segments_1_place;
+        CREATE INDEX segments_1_document ON headrace_index.segments_1 (tenant, dataset, document);
+        ALTER TABLE headrace_index.segments_1 DROP parent, DROP answer, DROP sequence, ALTER embedding SET NOT NULL
+        """
+    )
+    await asyncio.gather(*(set_up(index.url, MODEL) for _ in range(4)))
+    async with PgvectorIndex(index.url) as fresh:
+        hits = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
+        assert {hit.id for hit in hits} == {entry.id for entry in written}
+        await fresh.write("acme", dataset, document, [replace(written[0], vector=None)], model=MODEL, version=2)
+        await fresh.remove("acme", dataset, document, [written[1].id], version=3)
+        [hit] = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
+        assert hit.id == written[2].id
+    indexes = "SELECT count(*), count(*) FILTER (WHERE indexname = 'segments_1_place') FROM pg_indexes"
+    assert await one(connection, f"{indexes} WHERE tablename = 'segments_1'") == (3, 1)
+    assert await one(connection, "SELECT count(*) FROM headrace_index.segments") == (2,)
 
 
 async def test_a_dropped_index_is_waited_for(index: PgvectorIndex, connection: Connection) -> None:
     dataset = str(uuid4())
-    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     await connection.execute("DROP SCHEMA headrace_index CASCADE")
     with pytest.raises(Unavailable, match="headrace index rebuild"):
         await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
     with pytest.raises(Unavailable, match="headrace index rebuild"):
-        await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+        await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     with pytest.raises(Unavailable, match="headrace index rebuild"):
-        await index.delete("acme", dataset)
+        await index.delete("acme", dataset, version=1)
     await set_up(index.url, MODEL)
     assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
 
 
 async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection: Connection) -> None:
     dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
-    await index.write("acme", dataset, document, written, model=MODEL)
+    await index.write("acme", dataset, document, written, model=MODEL, version=1)
     async with index.build("acme", dataset) as build:
         await build.begin("other", 100)
         await build.open("other", 4)
-        await build.write("acme", dataset, document, written[:2], model="other", first=True)
+        await build.write("acme", dataset, document, written[:2], model="other", first=True, version=1)
         await build.reach(7, 100)
         found = await state(index.url)
         assert [(v.number, v.model, v.state, v.datasets, v.segments) for v in found.versions] == [
@@ -169,7 +195,7 @@ async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
         await build.open(MODEL, 4)
         indexed = "SELECT to_regclass('headrace_index.segments_2_embedding') IS NOT NULL"
         assert await one(connection, indexed) == (False,)
-        await build.write("acme", str(uuid4()), str(uuid4()), entries(3), model=MODEL, first=True)
+        await build.write("acme", str(uuid4()), str(uuid4()), entries(3), model=MODEL, first=True, version=1)
         await build.complete()
         assert await one(connection, indexed) == (True,)
         await build.complete()
@@ -178,18 +204,20 @@ async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
 async def test_statistics_are_what_the_tables_hold(index: PgvectorIndex, connection: Connection) -> None:
     dataset, documents = str(uuid4()), [str(uuid4()) for _ in range(12)]
     written = [entries(5, f"Water runs and runs {n}") for n in range(12)]
-    writes = [index.write("acme", dataset, d, e, model=MODEL) for d, e in zip(documents, written, strict=True)]
+    writes = [
+        index.write("acme", dataset, d, e, model=MODEL, version=1) for d, e in zip(documents, written, strict=True)
+    ]
     await asyncio.gather(
-        *writes, *[index.write("acme", dataset, documents[0], written[0], model=MODEL) for _ in range(3)]
+        *writes, *[index.write("acme", dataset, documents[0], written[0], model=MODEL, version=1) for _ in range(3)]
     )
     assert await counts(connection) == (60, 180, 60, 240)
     shorter = [Entry(e.id, e.position, "Water", None, None, e.vector) for e in written[0]]
-    await index.write("acme", dataset, documents[0], shorter, model=MODEL)
+    await index.write("acme", dataset, documents[0], shorter, model=MODEL, version=1)
     assert await counts(connection) == (60, 170, 60, 225)
-    await asyncio.gather(*(index.delete("acme", dataset, document) for document in documents[1:]))
+    await asyncio.gather(*(index.delete("acme", dataset, document, version=1) for document in documents[1:]))
     assert await counts(connection) == (5, 5, 5, 5)
-    await index.write("acme", str(uuid4()), documents[0], entries(1), model=MODEL)
-    await index.delete("acme", dataset)
+    await index.write("acme", str(uuid4()), documents[0], entries(1), model=MODEL, version=1)
+    await index.delete("acme", dataset, version=1)
     assert await counts(connection) == (1, 2, 1, 2)
 
 
@@ -199,9 +227,9 @@ async def test_a_delete_waits_for_the_write_that_came_first(
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
-        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL))
+        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL, version=1))
         await waiting(database_url, 1)
-        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
+        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document, version=1))
         await waiting(database_url, 2)
     assert await counts(connection) == (0, 0, 0, 0)
 
@@ -212,9 +240,9 @@ async def test_a_write_waits_for_the_delete_that_came_first(
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
-        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document))
+        tasks.create_task(index.delete("acme", dataset, None if whole_dataset else document, version=1))
         await waiting(database_url, 1)
-        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL))
+        tasks.create_task(index.write("acme", dataset, document, entries(3), model=MODEL, version=1))
         await waiting(database_url, 2)
     assert await counts(connection) == (0, 0, 0, 0)
 
@@ -224,12 +252,12 @@ async def test_documents_of_a_dataset_do_not_wait_for_one_another(
 ) -> None:
     dataset, slow, quick = str(uuid4()), str(uuid4()), str(uuid4())
     slow_entries = entries(1)
-    await index.write("acme", dataset, slow, slow_entries, model=MODEL)
+    await index.write("acme", dataset, slow, slow_entries, model=MODEL, version=1)
     async with asyncio.TaskGroup() as tasks, connection.transaction():
         await connection.execute("SELECT 1 FROM headrace_index.segments_1 FOR UPDATE")
-        tasks.create_task(index.write("acme", dataset, slow, slow_entries, model=MODEL))
+        tasks.create_task(index.write("acme", dataset, slow, slow_entries, model=MODEL, version=1))
         await waiting(database_url, 1)
-        await asyncio.wait_for(index.write("acme", dataset, quick, entries(2), model=MODEL), 10)
+        await asyncio.wait_for(index.write("acme", dataset, quick, entries(2), model=MODEL, version=1), 10)
         hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
         assert len(hits) == 3
 
@@ -239,11 +267,11 @@ async def test_searches_find_a_connection_while_writers_wait(
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     written = entries(1)
-    await index.write("acme", dataset, document, written, model=MODEL)
+    await index.write("acme", dataset, document, written, model=MODEL, version=1)
     async with asyncio.TaskGroup() as tasks, connection.transaction():
         await connection.execute("SELECT 1 FROM headrace_index.segments_1 FOR UPDATE")
         for _ in range(20):
-            tasks.create_task(index.write("acme", dataset, document, written, model=MODEL))
+            tasks.create_task(index.write("acme", dataset, document, written, model=MODEL, version=1))
         await waiting(database_url, 2)
         hits = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
         assert [hit.id for hit in hits] == [written[0].id]
@@ -253,7 +281,7 @@ async def test_searches_find_a_connection_while_writers_wait(
 async def test_a_write_that_fails_leaves_nothing(index: PgvectorIndex, connection: Connection) -> None:
     broken = [*entries(3), Entry(str(uuid4()), 3, "Water", None, None, np.zeros(5, np.float32))]
     with pytest.raises(psycopg.DataError, match="expected 4 dimensions"):
-        await index.write("acme", str(uuid4()), str(uuid4()), broken, model=MODEL)
+        await index.write("acme", str(uuid4()), str(uuid4()), broken, model=MODEL, version=1)
     assert await counts(connection) == (0, 0, 0, 0)
 
 
@@ -262,7 +290,7 @@ async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Co
     dataset, vector = str(uuid4()), np.ones(4, np.float32)
     async with PgvectorIndex(database_url, connections=1, exact=0) as approximate:
         for count, found in ((1, 1), (300, 5)):
-            await approximate.write("acme", dataset, str(uuid4()), entries(count), model=MODEL)
+            await approximate.write("acme", dataset, str(uuid4()), entries(count), model=MODEL, version=1)
             hits = await approximate.search("acme", [dataset], "water", vector, model=MODEL, mode="hybrid", top_k=5)
             assert len(hits) == found
     query = "SELECT min(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = ANY (%s)"
@@ -275,7 +303,7 @@ async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Co
 
 async def test_a_search_that_takes_too_long(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
     dataset = str(uuid4())
-    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     async with PgvectorIndex(database_url, connections=1, timeout_s=0.2) as hasty:
         async with locked(connection, "segments_1"):
             with pytest.raises(Unavailable, match="did not answer within"):
@@ -285,7 +313,7 @@ async def test_a_search_that_takes_too_long(index: PgvectorIndex, connection: Co
 
 async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: Connection) -> None:
     dataset = str(uuid4())
-    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL)
+    await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -310,6 +338,6 @@ async def test_no_server(unused_tcp_port: int) -> None:
         with pytest.raises(Unavailable):
             await index.search("acme", [str(uuid4())], "water", None, model=MODEL, mode="full_text", top_k=5)
         with pytest.raises(Unavailable):
-            await index.write("acme", str(uuid4()), str(uuid4()), entries(1), model=MODEL)
+            await index.write("acme", str(uuid4()), str(uuid4()), entries(1), model=MODEL, version=1)
         with pytest.raises(Unavailable):
-            await index.delete("acme", str(uuid4()))
+            await index.delete("acme", str(uuid4()), version=1)

@@ -67,6 +67,29 @@ async def test_what_is_lost_is_put_again(module_database_url: str, tenant: str) 
         assert (await cache.get(tenant, "a-model", list(put))).keys() == put.keys()
 
 
+async def test_what_nobody_asks_for_makes_room(module_database_url: str, tenant: str) -> None:
+    asked_for = vectors(20, seed=1)
+    async with PostgresEmbeddingCache(module_database_url, most=2**20) as cache:
+        await cache.put(tenant, "a-model", asked_for)
+        for seed in range(2, 42):
+            await asyncio.gather(*(cache.put(tenant, "a-model", vectors(50, 384, seed + 100 * n)) for n in range(2)))
+            assert (await cache.get(tenant, "a-model", list(asked_for))).keys() == asked_for.keys()
+        assert (await cache.get(tenant, "a-model", list(vectors(50, 384, 41)))).keys() == vectors(50, 384, 41).keys()
+        assert await cache.get(tenant, "a-model", list(vectors(50, 384, 2))) == {}
+    async with await psycopg.AsyncConnection.connect(module_database_url) as connection:
+        found = await connection.execute(
+            "SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+            "WHERE relnamespace = 'headrace_cache'::regnamespace AND relkind = 'r'"
+        )
+        assert await found.fetchone() < (1.3 * 2**20,)
+
+
+async def test_a_cache_of_no_size_keeps_nothing(module_database_url: str, tenant: str) -> None:
+    async with PostgresEmbeddingCache(module_database_url, most=0) as cache:
+        await cache.put(tenant, "a-model", vectors(3))
+        assert await cache.get(tenant, "a-model", list(vectors(3))) == {}
+
+
 async def test_no_server(unused_tcp_port: int, tenant: str) -> None:
     url = f"postgresql://headrace@127.0.0.1:{unused_tcp_port}/headrace"
     async with PostgresEmbeddingCache(url, timeout_s=0.2) as cache:

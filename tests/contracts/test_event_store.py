@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from adapters.jetstream import codec
 from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import Event, new_id
-from domain.app import App
+from domain.app import App, settings
 from domain.log import EVENTS
 from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Subject, Unavailable
 from ops.embedded import EmbeddedNats
@@ -43,7 +43,7 @@ def configured(app: App, prompt: str) -> list[Event]:
         prompt=prompt,
         variables=[],
         datasets=[],
-        retrieval={"mode": "hybrid", "top_k": 4, "score_threshold": None},
+        retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
     )
     return app.pending()
 

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from adapters.opensearch import Access, OpenSearchIndex
+from adapters.opensearch import set_up as set_up_opensearch
 from adapters.pgvector import PgvectorIndex, set_up
-from handlers.ports import Build, Entry, Hit, Index, Mode, Moved, Vectors
+from handlers.ports import Build, Entry, Hit, Index, Kept, Mode, Moved, Span, Vectors
 
 DIMENSION = 48
 MODEL = "a-model"
@@ -38,7 +40,15 @@ async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]
         yield index
 
 
-@pytest.fixture(params=["pgvector", "pgvector_approximate"])
+@pytest.fixture
+async def opensearch(module_database_url: str, opensearch_url: str) -> AsyncIterator[Index]:
+    access = Access(opensearch_url)
+    await set_up_opensearch(module_database_url, access)
+    async with OpenSearchIndex(module_database_url, access) as index:
+        yield index
+
+
+@pytest.fixture(params=["pgvector", "pgvector_approximate", "opensearch"])
 def index(request: pytest.FixtureRequest) -> Index:
     return cast(Index, request.getfixturevalue(request.param))
 
@@ -56,6 +66,12 @@ def units(count: int, seed: int = 0) -> Vectors:
     return points.astype(np.float32)
 
 
+def around(centre: Vector, count: int) -> Vectors:
+    """Random vectors of length 1 near another, with a cosine of about 0.9; shape (count, DIMENSION)."""
+    points = 2 * centre + units(count)
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
 def axis(number: int, *, towards: int | None = None) -> Vector:
     """The unit vector of an axis, or one between it and another, nearer to the first."""
     vector = np.zeros(DIMENSION, np.float32)
@@ -67,6 +83,10 @@ def axis(number: int, *, towards: int | None = None) -> Vector:
 
 def entry(content: str, vector: Vector | None = None, *, id: str | None = None, position: int = 0) -> Entry:
     return Entry(id or id_(), position, content, 3, "Rivers › Mills", axis(0) if vector is None else vector)
+
+
+def text_of(entry: Entry, dataset: str, document: str) -> Kept:
+    return Kept(entry.id, dataset, document, entry.position, entry.content, entry.page, entry.heading, entry.answer)
 
 
 async def found(index: Index, tenant: str, dataset: str) -> set[str]:
@@ -84,7 +104,7 @@ async def test_what_was_written_is_found_whole(index: Index, mode: Mode) -> None
     dataset, document = id_(), id_()
     wheel = Entry(id_(), 7, "The wheel turns.", None, None, axis(1))
     race = entry("Water runs down the race.", axis(0), position=8)
-    await index.write("acme", dataset, document, [wheel, race], model=MODEL)
+    await index.write("acme", dataset, document, [wheel, race], model=MODEL, version=1)
     hits = await index.search("acme", [dataset], "running water", axis(0, towards=2), model=MODEL, mode=mode, top_k=1)
     (hit,) = hits
     semantic, full_text = (1 if mode != "full_text" else None), (1 if mode != "semantic" else None)
@@ -98,8 +118,10 @@ async def test_what_was_written_is_found_whole(index: Index, mode: Mode) -> None
 async def test_the_same_id_replaces(index: Index) -> None:
     dataset, document = id_(), id_()
     old = entry("Water runs.", axis(0))
-    await index.write("acme", dataset, document, [old, entry("The mill stands still.", axis(5))], model=MODEL)
-    await index.write("acme", dataset, document, [entry("Flour falls.", axis(1), id=old.id)], model=MODEL)
+    await index.write(
+        "acme", dataset, document, [old, entry("The mill stands still.", axis(5))], model=MODEL, version=1
+    )
+    await index.write("acme", dataset, document, [entry("Flour falls.", axis(1), id=old.id)], model=MODEL, version=1)
     assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
     (flour,) = await index.search("acme", [dataset], "flour", None, model=MODEL, mode="full_text", top_k=5)
     assert (flour.id, flour.content) == (old.id, "Flour falls.")
@@ -111,61 +133,68 @@ async def test_the_same_id_replaces(index: Index) -> None:
 async def test_writing_twice_is_writing_once(index: Index, mode: Mode) -> None:
     dataset, document = id_(), id_()
     entries = [entry(f"Water, part {n}", vector, position=n) for n, vector in enumerate(units(20))]
-    await index.write("acme", dataset, document, entries, model=MODEL)
-    once = await index.search("acme", [dataset], "water part 3", entries[3].vector, model=MODEL, mode=mode, top_k=40)
-    await asyncio.gather(*(index.write("acme", dataset, document, entries, model=MODEL) for _ in range(4)))
-    assert (
-        await index.search("acme", [dataset], "water part 3", entries[3].vector, model=MODEL, mode=mode, top_k=40)
-        == once
-    )
+    await index.write("acme", dataset, document, entries, model=MODEL, version=1)
+
+    async def search() -> list[Hit]:
+        """Without scores, which may count what was replaced until it is gone from the disk."""
+        hits = await index.search(
+            "acme", [dataset], "water part 3", entries[3].vector, model=MODEL, mode=mode, top_k=40
+        )
+        return [replace(hit, score=0) for hit in hits]
+
+    once = await search()
+    await asyncio.gather(*(index.write("acme", dataset, document, entries, model=MODEL, version=1) for _ in range(4)))
+    assert await search() == once
     assert len(once) == 20
 
 
 async def test_an_id_twice_in_one_write_is_the_last(index: Index) -> None:
     dataset, id = id_(), id_()
-    await index.write("acme", dataset, id_(), [entry("Water", id=id), entry("Water again", id=id)], model=MODEL)
+    await index.write(
+        "acme", dataset, id_(), [entry("Water", id=id), entry("Water again", id=id)], model=MODEL, version=1
+    )
     (hit,) = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
     assert hit.content == "Water again"
 
 
 async def test_nothing_to_write(index: Index) -> None:
     dataset = id_()
-    await index.write("acme", dataset, id_(), [], model=MODEL)
+    await index.write("acme", dataset, id_(), [], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == set()
 
 
 async def test_a_deleted_document_is_not_found_and_never_comes_back(index: Index) -> None:
     dataset, document, kept = id_(), id_(), entry("Water stays")
     gone = [entry("Water goes"), entry("Water goes too")]
-    await index.write("acme", dataset, document, gone, model=MODEL)
-    await index.write("acme", dataset, id_(), [kept], model=MODEL)
-    await index.delete("acme", dataset, document)
+    await index.write("acme", dataset, document, gone, model=MODEL, version=1)
+    await index.write("acme", dataset, id_(), [kept], model=MODEL, version=1)
+    await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
-    await index.write("acme", dataset, document, [*gone, entry("Water anew")], model=MODEL)
+    await index.write("acme", dataset, document, [*gone, entry("Water anew")], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
-    await index.delete("acme", dataset, document)
+    await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
 
 
 async def test_a_document_deleted_before_it_was_written(index: Index) -> None:
     dataset, document = id_(), id_()
-    await index.delete("acme", dataset, document)
-    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
+    await index.delete("acme", dataset, document, version=1)
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == set()
 
 
 async def test_a_deleted_dataset_is_not_found_and_never_comes_back(index: Index) -> None:
     dataset, other, document, kept = id_(), id_(), id_(), entry("Water stays")
-    await index.write("acme", dataset, document, [entry("Water goes")], model=MODEL)
-    await index.write("acme", other, id_(), [kept], model=MODEL)
-    await index.delete("acme", dataset, id_())
-    await index.delete("acme", dataset)
-    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
-    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+    await index.write("acme", dataset, document, [entry("Water goes")], model=MODEL, version=1)
+    await index.write("acme", other, id_(), [kept], model=MODEL, version=1)
+    await index.delete("acme", dataset, id_(), version=1)
+    await index.delete("acme", dataset, version=1)
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
+    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == set()
     assert await found(index, "acme", other) == {kept.id}
-    await index.delete("acme", dataset)
-    await index.delete("acme", dataset, document)
+    await index.delete("acme", dataset, version=1)
+    await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == set()
 
 
@@ -176,12 +205,12 @@ async def test_a_write_that_races_with_a_delete_leaves_nothing(index: Index, who
     async def write(dataset: str, document: str, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)
         await index.write(
-            "acme", dataset, document, [entry(f"Water {n}", v) for n, v in enumerate(units(10))], model=MODEL
+            "acme", dataset, document, [entry(f"Water {n}", v) for n, v in enumerate(units(10))], model=MODEL, version=1
         )
 
     async def race(dataset: str, round: int) -> None:
         document = id_()
-        delete = index.delete("acme", dataset, None if whole_dataset else document)
+        delete = index.delete("acme", dataset, None if whole_dataset else document, version=1)
         writes = [write(dataset, document, round % 5), write(dataset, document, 0), write(dataset, document, 10)]
         await asyncio.gather(writes[0], writes[1], delete, writes[2])
 
@@ -190,16 +219,205 @@ async def test_a_write_that_races_with_a_delete_leaves_nothing(index: Index, who
         assert await index.search("acme", datasets, "water", axis(0), model=MODEL, mode=mode, top_k=100) == []
 
 
+async def test_removed_entries_are_not_found_until_they_are_written_again(index: Index) -> None:
+    dataset, document = id_(), id_()
+    gone, kept = entry("Water goes"), entry("Water stays")
+    await index.write("acme", dataset, document, [gone, kept], model=MODEL, version=1)
+    await index.remove("acme", dataset, document, [gone.id, id_()], version=2)
+    await index.remove("acme", dataset, document, [], version=2)
+    assert await found(index, "acme", dataset) == {kept.id}
+    assert await index.texts("acme", [Span(dataset, document, 0, 9)]) == [text_of(kept, dataset, document)]
+    assert await contents(index, dataset) == [kept.id]
+    await index.write("acme", dataset, document, [replace(gone, content="Water is back")], model=MODEL, version=3)
+    assert await found(index, "acme", dataset) == {gone.id, kept.id}
+
+
+async def test_what_is_newer_stays(index: Index) -> None:
+    """Late and repeated writes and removals undo nothing."""
+    dataset, document, written = id_(), id_(), entry("Old water")
+    other = entry("Other water")
+    await index.remove("acme", dataset, document, [written.id], version=5)
+    await index.write("acme", dataset, document, [written, other], model=MODEL, version=4)
+    assert await found(index, "acme", dataset) == {other.id}
+    await index.write("acme", dataset, document, [replace(written, content="New water")], model=MODEL, version=6)
+    for late in (4, 5):
+        await index.write("acme", dataset, document, [written, other], model=MODEL, version=late)
+        await index.remove("acme", dataset, document, [written.id], version=late)
+    (new,) = await index.search("acme", [dataset], "new", None, model=MODEL, mode="full_text", top_k=5)
+    assert (new.id, new.content) == (written.id, "New water")
+    assert await found(index, "acme", dataset) == {written.id, other.id}
+    for version in (6, 6, 7):
+        await index.write(
+            "acme", dataset, document, [replace(written, content="Same water")], model=MODEL, version=version
+        )
+    assert await found(index, "acme", dataset) == {written.id, other.id}
+    await index.remove("acme", dataset, document, [written.id, other.id], version=8)
+    await index.write("acme", dataset, document, [written, other], model=MODEL, version=7)
+    assert await found(index, "acme", dataset) == set()
+
+
+async def test_a_removal_while_all_is_built(index: Index) -> None:
+    dataset, document = id_(), id_()
+    gone, kept, back = entry("Water goes"), entry("Water stays"), entry("Water comes back")
+    await index.write("acme", dataset, document, [gone, kept, back], model=MODEL, version=1)
+    async with index.build() as build:
+        await build.begin(id_(), 0)
+        await build.open(MODEL, DIMENSION)
+        await build.write("acme", dataset, document, [gone], model=MODEL, version=1, first=True)
+        await index.remove("acme", dataset, document, [gone.id, back.id], version=3)
+        assert await found(index, "acme", dataset) == {kept.id}
+        await build.write("acme", dataset, document, [kept, back], model=MODEL, version=2, first=False)
+        async with build.swap():
+            await build.remove("acme", dataset, document, [kept.id], version=4)
+            await build.write("acme", dataset, document, [kept], model=MODEL, version=2, first=False)
+            await build.write("acme", dataset, document, [back], model=MODEL, version=5, first=False)
+    assert await found(index, "acme", dataset) == {back.id}
+
+
+async def test_an_entry_without_a_vector_is_kept_and_never_found(index: Index) -> None:
+    dataset, document = id_(), id_()
+    whole = replace(entry("Running water drives the wheel. Cold water drives nothing."), vector=None)
+    child = replace(entry("Running water drives the wheel.", position=1), parent=0)
+    other = replace(entry("Cold water drives nothing.", axis(1), position=2), parent=0)
+    await index.write("acme", dataset, document, [whole, child, other], model=MODEL, version=1)
+    for mode in MODES:
+        hits = await index.search("acme", [dataset], "running water", axis(0), model=MODEL, mode=mode, top_k=5)
+        assert whole.id not in {hit.id for hit in hits}
+        assert (hits[0].id, hits[0].parent) == (child.id, 0)
+    assert await contents(index, dataset) == sorted([whole.id, child.id, other.id])
+    assert await index.texts("acme", [Span(dataset, document, 0, 0)]) == [text_of(whole, dataset, document)]
+    await index.write("acme", dataset, document, [replace(whole, vector=axis(0))], model=MODEL, version=2)
+    assert whole.id in await found(index, "acme", dataset)
+    await index.write("acme", dataset, document, [replace(child, vector=None)], model=MODEL, version=2)
+    assert await found(index, "acme", dataset) == {whole.id, other.id}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_entries_without_vectors_weigh_nothing(index: Index, mode: Mode) -> None:
+    one, two, document = id_(), id_(), id_()
+    entries = [entry(f"Water {'wheel ' * n}", vector, position=n) for n, vector in enumerate(units(9))]
+    await index.write("acme", one, document, entries, model=MODEL, version=1)
+    long = [replace(entry("wheel " * 50), vector=None) for _ in range(20)]
+    await index.write("acme", two, document, [*entries, *long], model=MODEL, version=1)
+    searched = [
+        await index.search("acme", [of], "water wheel", entries[4].vector, model=MODEL, mode=mode, top_k=9)
+        for of in (one, two)
+    ]
+    expected = [(hit.id, hit.semantic_rank, hit.full_text_rank) for hit in searched[0]]
+    assert [(hit.id, hit.semantic_rank, hit.full_text_rank) for hit in searched[1]] == expected
+    assert [hit.score for hit in searched[1]] == pytest.approx([hit.score for hit in searched[0]], abs=1e-6)
+
+
+async def test_a_question_is_matched_and_its_answer_kept(index: Index) -> None:
+    dataset, document = id_(), id_()
+    asked = replace(entry("When does the mill open?"), answer="At six, but for Sundays.")
+    await index.write("acme", dataset, document, [asked], model=MODEL, version=1)
+    (hit,) = await index.search("acme", [dataset], "mill", axis(0), model=MODEL, mode="hybrid", top_k=5)
+    assert (hit.content, hit.answer) == (asked.content, asked.answer)
+    assert await index.search("acme", [dataset], "Sundays", None, model=MODEL, mode="full_text", top_k=5) == []
+    (kept,) = await index.texts("acme", [Span(dataset, document, 0, 0)])
+    assert kept == text_of(asked, dataset, document)
+
+
+async def test_texts_by_place(index: Index) -> None:
+    one, two, document, other = id_(), id_(), id_(), id_()
+    entries = [replace(entry(f"Part {n}", axis(n), position=n), page=None) for n in range(9)]
+    others = [entry(f"Other part {n}", axis(n), position=n) for n in range(3)]
+    await index.write("acme", one, document, entries, model=MODEL, version=1)
+    await index.write("acme", two, other, others, model=OTHER, version=1)
+    await index.write("zenith", one, document, [entry("Theirs", position=4)], model=MODEL, version=1)
+    wanted = [Span(one, document, 6, 7), Span(one, document, 2, 6), Span(two, other, 1, 99), Span(one, other, 0, 9)]
+    expected = {one: [text_of(of, one, document) for of in entries[2:8]]}
+    expected[two] = [text_of(of, two, other) for of in others[1:]]
+    assert await index.texts("acme", wanted) == [kept for dataset in sorted(expected) for kept in expected[dataset]]
+    assert await index.texts("acme", []) == []
+    assert await index.texts("acme", [Span(id_(), id_(), 0, 9), Span(one, document, 9, 20)]) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_only_the_documents_asked_for(index: Index, mode: Mode) -> None:
+    dataset, documents = id_(), [id_() for _ in range(12)]
+    entries = {id: entry(f"Water {n}", axis(0, towards=n + 1)) for n, id in enumerate(documents)}
+    for document, written in entries.items():
+        await index.write("acme", dataset, document, [written], model=MODEL, version=1)
+
+    async def search(documents: list[str] | None) -> list[Hit]:
+        return await index.search(
+            "acme", [dataset], "water", axis(0), model=MODEL, mode=mode, top_k=20, documents=documents
+        )
+
+    assert {hit.document for hit in await search(documents[2:5])} == set(documents[2:5])
+    assert {hit.id for hit in await search([documents[7], documents[7], id_()])} == {entries[documents[7]].id}
+    assert [hit.id for hit in await search(documents)] == [hit.id for hit in await search(None)]
+    assert await search([]) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_narrow_choice_of_documents_hides_nothing(index: Index, mode: Mode) -> None:
+    """Documents far from the question, among many that are near, are found all the same, best first."""
+    dataset, far = id_(), id_()
+    near = [entry("water " * 3, vector) for vector in around(axis(0), 600)]
+    for batch in range(0, 600, 100):
+        await index.write("acme", dataset, id_(), near[batch : batch + 100], model=MODEL, version=1)
+    vectors = around(-axis(0), 5)
+    entries = [entry("Stones, and some water" + " and stones" * n, vector) for n, vector in enumerate(vectors)]
+    await index.write("acme", dataset, far, entries, model=MODEL, version=1)
+    hits = await index.search(
+        "acme", [dataset], "water", axis(0), model=MODEL, mode=mode, top_k=5, documents=[far, id_()]
+    )
+    assert {hit.id for hit in hits} == {written.id for written in entries}
+    if mode == "full_text":
+        assert [hit.id for hit in hits] == [written.id for written in entries]
+
+
+async def test_a_weight_between_the_legs(index: Index) -> None:
+    dataset, document, query = id_(), id_(), axis(0)
+    near = entry("stone stone stone stone", axis(0))
+    both = entry("water stone stone stone", axis(0, towards=1))
+    worded = entry("water water water stone", axis(2, towards=0) - np.float32(1.2) * axis(0))
+    await index.write("acme", dataset, document, [near, both, worded], model=MODEL, version=1)
+
+    async def scores(weight: float, mode: Mode = "hybrid", near: Vector | None = query) -> dict[str, float]:
+        hits = await index.search("acme", [dataset], "water", near, model=MODEL, mode=mode, top_k=3, weight=weight)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        return {hit.id: hit.score for hit in hits}
+
+    cosines = {near.id: 1.0, both.id: 0.8, worded.id: -0.6}
+    bm25 = await scores(1.0, "full_text")
+    assert list(bm25) == [worded.id, both.id]
+    share = bm25[both.id] / bm25[worded.id]
+    words = {near.id: 0.0, both.id: share, worded.id: 1.0}
+    for weight in (0.0, 0.3, 0.5, 1.0):
+        expected = {id: weight * cosines[id] + (1 - weight) * words[id] for id in cosines}
+        assert await scores(weight) == pytest.approx(expected, abs=0.002)
+    assert next(iter(await scores(0.3))) == both.id
+    assert await scores(0.0, "semantic") == pytest.approx(cosines, abs=0.002)
+    assert await scores(0.5, "hybrid", None) == pytest.approx({both.id: share / 2, worded.id: 0.5}, abs=0.002)
+
+
+async def test_a_weight_counts_the_cosine_of_what_only_words_found(index: Index) -> None:
+    """It is beyond what the semantic leg brings, and yet the best."""
+    dataset = id_()
+    crowd = [entry("stone " * 4, vector) for vector in around(axis(0), 150)]
+    worded = entry("water stone stone stone", axis(11, towards=0))
+    await index.write("acme", dataset, id_(), [*crowd, worded], model=MODEL, version=1)
+    best, *_ = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=5, weight=0.5)
+    assert (best.id, best.semantic_rank, best.full_text_rank) == (worded.id, None, 1)
+    assert best.score == pytest.approx(0.5 * 0.6 + 0.5, abs=0.002)
+
+
 async def test_tenants_do_not_see_one_another(index: Index) -> None:
     dataset, document, ours = id_(), id_(), entry("Our water")
-    await index.write("acme", dataset, document, [ours], model=MODEL)
-    await index.write("zenith", dataset, document, [entry("Their water", id=ours.id), entry("More water")], model=MODEL)
+    await index.write("acme", dataset, document, [ours], model=MODEL, version=1)
+    await index.write(
+        "zenith", dataset, document, [entry("Their water", id=ours.id), entry("More water")], model=MODEL, version=1
+    )
     (hit,) = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=10)
     assert (hit.id, hit.content, hit.semantic_rank, hit.full_text_rank) == (ours.id, "Our water", 1, 1)
-    await index.delete("zenith", dataset)
+    await index.delete("zenith", dataset, version=1)
     assert await found(index, "zenith", dataset) == set()
     assert await found(index, "acme", dataset) == {ours.id}
-    await index.write("acme", dataset, document, [entry("Our water again", id=ours.id)], model=MODEL)
+    await index.write("acme", dataset, document, [entry("Our water again", id=ours.id)], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == {ours.id}
     assert await found(index, "acme' OR '1'='1", dataset) == set()
 
@@ -208,7 +426,7 @@ async def test_only_the_datasets_asked_for(index: Index) -> None:
     one, two, three = id_(), id_(), id_()
     entries = {dataset: entry("Water", axis(0)) for dataset in (one, two, three)}
     for dataset, written in entries.items():
-        await index.write("acme", dataset, id_(), [written], model=MODEL)
+        await index.write("acme", dataset, id_(), [written], model=MODEL, version=1)
     for mode in MODES:
         hits = await index.search("acme", [one, three], "water", axis(0), model=MODEL, mode=mode, top_k=10)
         assert {(hit.dataset, hit.id) for hit in hits} == {(one, entries[one].id), (three, entries[three].id)}
@@ -220,7 +438,7 @@ async def test_only_the_datasets_asked_for(index: Index) -> None:
 async def test_top_k_best_first(index: Index, mode: Mode) -> None:
     dataset, vectors = id_(), units(120)
     entries = [entry("water " * (1 + n % 7) + f"part {n}", vector) for n, vector in enumerate(vectors)]
-    await index.write("acme", dataset, id_(), entries, model=MODEL)
+    await index.write("acme", dataset, id_(), entries, model=MODEL, version=1)
     hits = await index.search("acme", [dataset], "water", vectors[5], model=MODEL, mode=mode, top_k=100)
     assert len(hits) == len({hit.id for hit in hits}) == 100
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -238,7 +456,7 @@ async def test_ranks_of_the_legs(index: Index) -> None:
         entry("Water", axis(0, towards=1)),
         entry("Water, water, water!", axis(1)),
     )
-    await index.write("acme", dataset, id_(), [near, both, worded], model=MODEL)
+    await index.write("acme", dataset, id_(), [near, both, worded], model=MODEL, version=1)
     hits = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=3)
     ranks = {hit.id: (hit.semantic_rank, hit.full_text_rank) for hit in hits}
     text = {hit.id: hit.full_text_rank for hit in hits}
@@ -257,7 +475,7 @@ async def test_hybrid_finds_first_what_each_leg_finds_second(index: Index) -> No
         wordy = entry(f"{subject} {verb}", -axis(3 * n))
         entries += [right, similar, wordy]
         questions.append((f"When {subject} {verb}?", axis(3 * n, towards=3 * n + 1), right.id))
-    await index.write("acme", dataset, id_(), entries, model=MODEL)
+    await index.write("acme", dataset, id_(), entries, model=MODEL, version=1)
 
     async def reciprocal_rank(mode: Mode) -> float:
         ranks = []
@@ -275,7 +493,7 @@ async def test_equals_are_ordered_by_id(index: Index) -> None:
     dataset = id_()
     entries = [entry("The same water", axis(0)) for _ in range(8)]
     for written in entries:
-        await index.write("acme", dataset, id_(), [written], model=MODEL)
+        await index.write("acme", dataset, id_(), [written], model=MODEL, version=1)
     for mode in MODES:
         hits = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode=mode, top_k=5)
         assert [hit.id for hit in hits] == sorted(written.id for written in entries)[:5]
@@ -302,7 +520,7 @@ async def test_equals_are_ordered_by_id(index: Index) -> None:
 )
 async def test_words_of_any_script(index: Index, content: str, query: str) -> None:
     dataset, written = id_(), entry(content, axis(0))
-    await index.write("acme", dataset, id_(), [written, entry("Nothing of that sort", axis(1))], model=MODEL)
+    await index.write("acme", dataset, id_(), [written, entry("Nothing of that sort", axis(1))], model=MODEL, version=1)
     for mode in MODES:
         hits = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode=mode, top_k=1)
         assert [(hit.id, hit.content) for hit in hits] == [(written.id, content)]
@@ -311,7 +529,7 @@ async def test_words_of_any_script(index: Index, content: str, query: str) -> No
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "?!", "\0", "' OR 1=1 --", "%s {} \\", "no such thing"])
 async def test_a_query_without_a_known_word(index: Index, query: str) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written], model=MODEL)
+    await index.write("acme", dataset, id_(), [written], model=MODEL, version=1)
     assert await index.search("acme", [dataset], query, None, model=MODEL, mode="full_text", top_k=5) == []
     modes: list[Mode] = ["semantic", "hybrid"]
     for mode in modes:
@@ -321,7 +539,7 @@ async def test_a_query_without_a_known_word(index: Index, query: str) -> None:
 
 async def test_a_search_without_a_vector(index: Index) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written], model=MODEL)
+    await index.write("acme", dataset, id_(), [written], model=MODEL, version=1)
     (hit,) = await index.search("acme", [dataset], "water", None, model=MODEL, mode="hybrid", top_k=5)
     assert (hit.id, hit.semantic_rank, hit.full_text_rank) == (written.id, None, 1)
     assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="semantic", top_k=5) == []
@@ -331,7 +549,12 @@ async def test_scores_are_finite(index: Index) -> None:
     dataset = id_()
     nowhere = np.zeros(DIMENSION, np.float32)
     await index.write(
-        "acme", dataset, id_(), [entry("", axis(0)), entry("of the", nowhere), entry("water " * 5000)], model=MODEL
+        "acme",
+        dataset,
+        id_(),
+        [entry("", axis(0)), entry("of the", nowhere), entry("water " * 5000)],
+        model=MODEL,
+        version=1,
     )
     for mode in MODES:
         for vector in (axis(0), -axis(0), nowhere):
@@ -342,7 +565,7 @@ async def test_scores_are_finite(index: Index) -> None:
 
 async def test_a_long_query(index: Index) -> None:
     dataset, written = id_(), entry("Water", axis(0))
-    await index.write("acme", dataset, id_(), [written], model=MODEL)
+    await index.write("acme", dataset, id_(), [written], model=MODEL, version=1)
     query = "water " + " ".join(f"word{n}" for n in range(20_000))
     (hit,) = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode="hybrid", top_k=5)
     assert (hit.id, hit.full_text_rank) == (written.id, 1)
@@ -354,8 +577,8 @@ async def test_five_thousand_segments_and_five(index: Index) -> None:
     vectors = units(5005)
     entries = [entry(f"Water {n}", vector, position=n) for n, vector in enumerate(vectors)]
     batches = [entries[first : first + 250] for first in range(0, 5000, 250)]
-    await asyncio.gather(*(index.write("acme", many, id_(), batch, model=MODEL) for batch in batches))
-    await index.write("acme", few, id_(), entries[5000:], model=MODEL)
+    await asyncio.gather(*(index.write("acme", many, id_(), batch, model=MODEL, version=1) for batch in batches))
+    await index.write("acme", few, id_(), entries[5000:], model=MODEL, version=1)
     recalls = []
     for query in units(50, seed=1):
         nearest = np.argsort(-(vectors[:5000] @ query), kind="stable")[:10]
@@ -390,19 +613,19 @@ async def contents(index: Index, dataset: str) -> list[str]:
 async def test_contents_of_all_tenants_in_order(index: Index) -> None:
     dataset, written = id_(), [entry(f"Water {n}") for n in range(9)]
     for tenant in ("zenith", "acme"):
-        await index.write(tenant, dataset, id_(), written, model=MODEL)
+        await index.write(tenant, dataset, id_(), written, model=MODEL, version=1)
     assert await contents(index, dataset) == 2 * sorted(segment.id for segment in written)
-    await index.delete("zenith", dataset)
+    await index.delete("zenith", dataset, version=1)
     assert await contents(index, dataset) == sorted(segment.id for segment in written)
 
 
 async def test_contents_are_of_one_moment(index: Index) -> None:
     dataset, document = id_(), id_()
-    await index.write("acme", dataset, document, [entry(f"Water {n}") for n in range(50)], model=MODEL)
+    await index.write("acme", dataset, document, [entry(f"Water {n}") for n in range(50)], model=MODEL, version=1)
     async with aclosing(index.contents()) as chunks:
         first = await anext(chunks)
-        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
-        await index.delete("acme", dataset, document)
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL, version=1)
+        await index.delete("acme", dataset, document, version=1)
         seen = [*first, *[place for chunk in [chunk async for chunk in chunks] for place in chunk]]
     assert sum(of == dataset for _, of, _ in seen) == 50
     assert len(await contents(index, dataset)) == 1
@@ -410,13 +633,13 @@ async def test_contents_are_of_one_moment(index: Index) -> None:
 
 async def test_a_build_does_not_wait_for_who_reads_the_contents(index: Index) -> None:
     dataset, document, written = id_(), id_(), [entry(f"Water {n}") for n in range(5)]
-    await index.write("acme", dataset, document, written, model=MODEL)
+    await index.write("acme", dataset, document, written, model=MODEL, version=1)
     async with aclosing(index.contents()) as chunks:
         first = await anext(chunks)
         async with index.build("acme", dataset) as build:
             await build.begin(MODEL, 0)
             await build.open(MODEL, DIMENSION)
-            await build.write("acme", dataset, document, written[:2], model=MODEL, first=True)
+            await build.write("acme", dataset, document, written[:2], model=MODEL, first=True, version=1)
             async with build.swap():
                 pass
         seen = [*first, *[place for chunk in [chunk async for chunk in chunks] for place in chunk]]
@@ -427,12 +650,12 @@ async def test_a_build_does_not_wait_for_who_reads_the_contents(index: Index) ->
 async def test_a_dataset_has_the_model_of_its_first_write(index: Index) -> None:
     one, two, empty = id_(), id_(), id_()
     assert await index.models("acme", [one, two]) == {}
-    await index.write("acme", one, id_(), [entry("Water")], model=MODEL)
-    await index.write("acme", two, id_(), [entry("Water")], model=OTHER)
+    await index.write("acme", one, id_(), [entry("Water")], model=MODEL, version=1)
+    await index.write("acme", two, id_(), [entry("Water")], model=OTHER, version=1)
     assert await index.models("acme", [one, two, empty]) == {one: MODEL, two: OTHER}
     assert await index.models("zenith", [one, two, empty]) == {}
     with pytest.raises(Moved):
-        await index.write("acme", one, id_(), [entry("Water")], model=OTHER)
+        await index.write("acme", one, id_(), [entry("Water")], model=OTHER, version=1)
     with pytest.raises(Moved):
         await index.search("acme", [one, two], "water", None, model=MODEL, mode="full_text", top_k=5)
     for dataset, model in ((one, MODEL), (two, OTHER)):
@@ -443,18 +666,18 @@ async def test_a_dataset_has_the_model_of_its_first_write(index: Index) -> None:
 async def test_what_is_built_is_found_when_it_is_swapped_in(index: Index) -> None:
     dataset, document = id_(), id_()
     old, new = entry("Old water"), entry("New water")
-    await index.write("acme", dataset, document, [old], model=MODEL)
+    await index.write("acme", dataset, document, [old], model=MODEL, version=1)
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", dataset, document, [new], model=MODEL, first=True)
+        await build.write("acme", dataset, document, [new], model=MODEL, first=True, version=1)
         await build.complete()
         assert await found(index, "acme", dataset) == {old.id}
         async with build.swap():
             assert await found(index, "acme", dataset) == {old.id}
         assert await found(index, "acme", dataset) == {new.id}
     assert await contents(index, dataset) == [new.id]
-    await index.write("acme", dataset, id_(), [entry("More water")], model=MODEL)
+    await index.write("acme", dataset, id_(), [entry("More water")], model=MODEL, version=1)
     assert len(await found(index, "acme", dataset)) == 2
 
 
@@ -465,7 +688,7 @@ async def test_a_model_that_comes_at_the_last_moment(index: Index) -> None:
         await build.complete()
         async with build.swap():
             await build.open(OTHER, DIMENSION)
-            await build.write("acme", dataset, document, [late], model=OTHER, first=True)
+            await build.write("acme", dataset, document, [late], model=OTHER, first=True, version=1)
     assert await index.models("acme", [dataset]) == {dataset: OTHER}
     (hit,) = await index.search("acme", [dataset], "", axis(0), model=OTHER, mode="semantic", top_k=5)
     assert hit.id == late.id
@@ -473,21 +696,21 @@ async def test_a_model_that_comes_at_the_last_moment(index: Index) -> None:
 
 async def test_a_dataset_that_is_deleted_while_it_moves(index: Index) -> None:
     dataset, document = id_(), id_()
-    await index.write("acme", dataset, document, [entry("Water")], model=MODEL)
+    await index.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
     async with index.build("acme", dataset) as build:
         await build.begin(OTHER, 0)
         await build.open(OTHER, DIMENSION)
-        await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True)
-        await index.delete("acme", dataset)
+        await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True, version=1)
+        await index.delete("acme", dataset, version=1)
         async with build.swap():
-            await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True)
+            await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True, version=1)
     assert await index.models("acme", [dataset]) == {}
     assert await contents(index, dataset) == []
 
 
 async def test_a_swap_that_fails_changes_nothing(index: Index) -> None:
     dataset, old = id_(), entry("Old water")
-    await index.write("acme", dataset, id_(), [old], model=MODEL)
+    await index.write("acme", dataset, id_(), [old], model=MODEL, version=1)
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
@@ -495,7 +718,7 @@ async def test_a_swap_that_fails_changes_nothing(index: Index) -> None:
             async with build.swap():
                 raise ZeroDivisionError
     assert await contents(index, dataset) == [old.id]
-    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
+    await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL, version=1)
     assert len(await found(index, "acme", dataset)) == 2
 
 
@@ -503,13 +726,13 @@ async def test_a_dataset_moves_to_a_model_of_another_dimension(index: Index) -> 
     dataset, other, document = id_(), id_(), id_()
     old = [entry(f"Water {n}", axis(n)) for n in range(5)]
     for of in (dataset, other):
-        await index.write("acme", of, document, old, model=MODEL)
+        await index.write("acme", of, document, old, model=MODEL, version=1)
     new = [replace(segment, vector=np.eye(8, dtype=np.float32)[n]) for n, segment in enumerate(old)]
     for _ in range(2):
         async with index.build("acme", dataset) as build:
             await build.begin(OTHER, 0)
             await build.open(OTHER, 8)
-            await build.write("acme", dataset, document, new, model=OTHER, first=True)
+            await build.write("acme", dataset, document, new, model=OTHER, first=True, version=1)
             async with build.swap():
                 pass
             assert await build.searched() == OTHER
@@ -519,8 +742,8 @@ async def test_a_dataset_moves_to_a_model_of_another_dimension(index: Index) -> 
         assert (hit.id, hit.document) == (old[3].id, document)
         assert await found(index, "acme", other) == {segment.id for segment in old}
     with pytest.raises(Moved):
-        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
-    await index.delete("acme", dataset, document)
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL, version=1)
+    await index.delete("acme", dataset, document, version=1)
     assert await contents(index, dataset) == []
     assert len(await contents(index, other)) == 5
 
@@ -534,20 +757,20 @@ async def test_a_dataset_without_documents_moves_too(index: Index) -> None:
         async with build.swap():
             pass
     with pytest.raises(Moved):
-        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL)
-    await index.write("acme", dataset, id_(), [entry("Water")], model=OTHER)
+        await index.write("acme", dataset, id_(), [entry("Water")], model=MODEL, version=1)
+    await index.write("acme", dataset, id_(), [entry("Water")], model=OTHER, version=1)
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_datasets_in_several_versions_of_a_model(index: Index, mode: Mode) -> None:
     one, two, document = id_(), id_(), id_()
     entries = [entry("Water " * (1 + n), axis(0, towards=n) if n else axis(0)) for n in range(4)]
-    await index.write("acme", one, document, entries[1::2], model=MODEL)
-    await index.write("acme", two, document, entries[0::2], model=MODEL)
+    await index.write("acme", one, document, entries[1::2], model=MODEL, version=1)
+    await index.write("acme", two, document, entries[0::2], model=MODEL, version=1)
     async with index.build("acme", one) as build:
         await build.begin(MODEL, 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", one, document, entries[1::2], model=MODEL, first=True)
+        await build.write("acme", one, document, entries[1::2], model=MODEL, first=True, version=1)
         async with build.swap():
             pass
     hits = await index.search("acme", [one, two], "water", axis(0), model=MODEL, mode=mode, top_k=4)
@@ -569,7 +792,9 @@ async def test_a_build_that_was_broken_off_goes_on(index: Index) -> None:
                 await build.begin(plan, end)
                 known = (build.attempt, build.reached, build.id)
                 await build.open(MODEL, DIMENSION)
-                await build.write("acme", dataset, documents[number], [entries[number]], model=MODEL, first=True)
+                await build.write(
+                    "acme", dataset, documents[number], [entries[number]], model=MODEL, first=True, version=1
+                )
                 await build.reach(10, 20)
                 raise ZeroDivisionError
         return known
@@ -595,18 +820,18 @@ async def test_what_was_deleted_is_not_built(index: Index) -> None:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
         await build.bury([("acme", dataset, buried), ("acme", closed, None)])
-        await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, first=True)
-        await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, first=True)
-        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True)
-        await index.delete("acme", dataset, document)
-        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True)
-        await build.write("acme", dataset, id_(), [kept], model=MODEL, first=True)
+        await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, first=True, version=1)
+        await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True, version=1)
+        await index.delete("acme", dataset, document, version=1)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, id_(), [kept], model=MODEL, first=True, version=1)
         gone = id_()
         async with build.swap():
-            await build.write("acme", dataset, gone, [entry("Water")], model=MODEL, first=True)
-            await build.delete("acme", dataset, gone)
-    await index.write("acme", dataset, buried, [entry("Water")], model=MODEL)
-    await index.write("acme", closed, id_(), [entry("Water")], model=MODEL)
+            await build.write("acme", dataset, gone, [entry("Water")], model=MODEL, first=True, version=1)
+            await build.delete("acme", dataset, gone, version=1)
+    await index.write("acme", dataset, buried, [entry("Water")], model=MODEL, version=1)
+    await index.write("acme", closed, id_(), [entry("Water")], model=MODEL, version=1)
     assert await contents(index, dataset) == [kept.id]
     assert await contents(index, closed) == []
 
@@ -616,10 +841,10 @@ async def test_the_first_entries_replace_all_of_a_document(index: Index) -> None
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", dataset, document, entries[:1], model=MODEL, first=True)
-        await build.write("acme", dataset, document, entries[1:2], model=MODEL, first=False)
-        await build.write("acme", dataset, document, entries[2:3], model=MODEL, first=True)
-        await build.write("acme", dataset, document, entries[3:4], model=MODEL, first=False)
+        await build.write("acme", dataset, document, entries[:1], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, document, entries[1:2], model=MODEL, first=False, version=1)
+        await build.write("acme", dataset, document, entries[2:3], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, document, entries[3:4], model=MODEL, first=False, version=1)
         async with build.swap():
             pass
     assert set(await contents(index, dataset)) == {entries[2].id, entries[3].id}
@@ -651,21 +876,21 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
         for _ in range(25):
             document, entries = id_(), [entry(f"Water {n}", vector) for n, vector in enumerate(units(5))]
             in_hand[document] = entries
-            await index.write("acme", dataset, document, entries, model=MODEL)
+            await index.write("acme", dataset, document, entries, model=MODEL, version=1)
             record.append((document, entries))
             del in_hand[document]
             if len(record) % 3 == 0:
                 deleted.add(document)
                 record.append((document, []))
-                await index.delete("acme", dataset, document)
+                await index.delete("acme", dataset, document, version=1)
 
     async def replay(build: Build, after: int) -> int:
         until = len(record)
         for document, entries in record[after:until]:
             if entries:
-                await build.write("acme", dataset, document, entries, model=MODEL, first=True)
+                await build.write("acme", dataset, document, entries, model=MODEL, first=True, version=1)
             else:
-                await build.delete("acme", dataset, document)
+                await build.delete("acme", dataset, document, version=1)
         return until
 
     async def rebuild() -> None:
@@ -676,7 +901,7 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
             async with build.swap():
                 await replay(build, reached)
                 for document, entries in list(in_hand.items()):
-                    await build.write("acme", dataset, document, entries, model=MODEL, first=True)
+                    await build.write("acme", dataset, document, entries, model=MODEL, first=True, version=1)
 
     async def search() -> None:
         while any(not worker.done() for worker in workers):

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.app import App, Model, Retrieval, Variable
+from domain.app import App, Model, Variable, settings
 from tests.domain.scenario import NOW, given, made
 
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
-RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
+RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 CITY = Variable(name="city", required=True, default=None)
 TONE = Variable(name="tone", required=False, default="calm")
 NOTE = Variable(name="note", required=False, default=None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from domain.aggregate import new_id
 from domain.dataset import Dataset
+from domain.segmentation import Segmentation
 from tests.domain.scenario import NOW, given, made
 
 
@@ -45,3 +46,29 @@ def test_a_deleted_one_is_not_reindexed() -> None:
     given(
         dataset(), lambda dataset: dataset.configure(NOW, embedding_model="b"), lambda dataset: dataset.delete(NOW)
     ).when(lambda dataset: dataset.reindexed(NOW, embedding_model="b")).nothing()
+
+
+def test_its_rules_are_those_that_were_chosen_last() -> None:
+    custom, automatic = Segmentation(mode="custom", overlap=20).plain(), Segmentation().plain()
+    scenario = given(dataset()).once(
+        lambda dataset: dataset.configure(NOW, segmentation=custom), Dataset.SegmentationChosen, segmentation=custom
+    )
+    assert scenario.aggregate.segmentation == custom
+    scenario.once(lambda dataset: dataset.configure(NOW, segmentation=automatic), Dataset.SegmentationChosen)
+    assert scenario.aggregate.segmentation == automatic
+
+
+def test_a_model_and_rules_may_be_chosen_together() -> None:
+    rules = Segmentation(mode="question_answer").plain()
+    given(dataset()).once(
+        lambda dataset: dataset.configure(NOW, embedding_model="b", segmentation=rules),
+        Dataset.Configured,
+        Dataset.SegmentationChosen,
+    )
+
+
+def test_is_processed_anew_as_often_as_somebody_asks() -> None:
+    def reprocess(dataset: Dataset) -> None:
+        dataset.reprocess(NOW)
+
+    given(dataset()).when(reprocess).then(Dataset.Reprocessed).when(reprocess).then(Dataset.Reprocessed)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from domain.aggregate import new_id
+from domain.app import settings
 from domain.retrieval import Candidate, Retrieval
 from tests.domain.scenario import NOW, made
 
@@ -14,15 +15,18 @@ CANDIDATE = Candidate(
     score=0.8,
     semantic_rank=1,
     full_text_rank=None,
+    fusion_rank=1,
+    rerank_score=None,
+    rerank_rank=None,
     rank=None,
     dropped="deleted",
+    first=None,
+    last=None,
 )
 MADE = {
     "query": "When?",
-    "mode": "hybrid",
     "datasets": [new_id()],
-    "top_k": 4,
-    "score_threshold": None,
+    "retrieval": settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
     "cause_noun": "message",
     "cause_id": new_id(),
     "attempt": 2,
@@ -33,4 +37,4 @@ MADE = {
 
 def test_is_on_record_with_all_that_was_found() -> None:
     retrieval = Retrieval.make(new_id(), NOW, **MADE)  # type: ignore[arg-type]
-    made(retrieval).then(Retrieval.Made).whole(**MADE, code=None, reason=None)
+    made(retrieval).then(Retrieval.Made).whole(**MADE, filter=None, documents=None, faults=[], code=None, reason=None)

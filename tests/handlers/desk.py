@@ -55,7 +55,13 @@ EMBEDDING_MODELS = ["a-model", "another-model"]
 
 class Desk:
     def __init__(
-        self, nc: Client, tenant: str, *, outcomes: Outcomes | None = None, blobs: Blobs | None = None
+        self,
+        nc: Client,
+        tenant: str,
+        *,
+        outcomes: Outcomes | None = None,
+        blobs: Blobs | None = None,
+        rerank_model: str = "a-reranker",
     ) -> None:
         self.nc = nc
         self.tenant = tenant
@@ -66,7 +72,9 @@ class Desk:
         self.blobs = blobs or JetStreamBlobs(nc)
         self.repository = Repository(self.store, JetStreamSnapshots(nc, self.keys))
         self.keys.on_erased = self.repository.forget
-        self.dispatch = Dispatch(self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS, self.keys)
+        self.dispatch = Dispatch(
+            self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS, self.keys, rerank_model
+        )
 
     async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
         """Dispatch a command: its fields, or a payload as it stands."""

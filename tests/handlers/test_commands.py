@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.app import App
+from domain.app import App, settings
 from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.document import Document
@@ -50,7 +50,7 @@ def test_defaults_are_filled_in() -> None:
         "prompt": "",
         "variables": [],
         "datasets": [],
-        "retrieval": {"mode": "hybrid", "top_k": 4, "score_threshold": None},
+        "retrieval": settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
     }
 
 
@@ -140,6 +140,13 @@ for _ in range(MAX_DEPTH):
         (commands.ConfigureApp, {"app": ID, "retrieval": {"top_k": 51}}, "retrieval.top_k"),
         (commands.ConfigureApp, {"app": ID, "retrieval": {"top_k": 4.0}}, "retrieval.top_k"),
         (commands.ConfigureApp, {"app": ID, "retrieval": {"score_threshold": 1.1}}, "retrieval.score_threshold"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"provider": "lab"}}}, "retrieval.rerank"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"top_n": 0}}}, "retrieval.rerank.top_n"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"top_n": 201}}}, "retrieval.rerank.top_n"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"top_n": 3}}}, "retrieval"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"model": ""}}}, "retrieval.rerank.model"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"rerank": "builtin"}}, "retrieval.rerank"),
+        (commands.ConfigureApp, {"app": ID, "retrieval": {"metadata_filter": {"mode": "automatic"}}}, "retrieval"),
         (commands.UploadDocument, {"dataset": ID, "name": "a.txt"}, "digest"),
         (commands.UploadDocument, {**UPLOAD, "digest": DIGEST}, "digest"),
         (commands.UploadDocument, {**UPLOAD, "text": "é" * (MAX_TEXT // 2 + 1)}, "text"),

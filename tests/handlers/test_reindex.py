@@ -18,7 +18,7 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.pgvector import PgvectorIndex, set_up
 from adapters.segmenter import TokenSegmenter
-from adapters.sentence_transformers import Engine
+from adapters.sentence_transformers import Engine, TokenIds
 from domain.aggregate import Aggregate, new_id
 from domain.dataset import Dataset
 from domain.document import Document, segment_id
@@ -26,6 +26,7 @@ from domain.log import EVENTS, Metadata, Subject
 from domain.model_call import ModelCall
 from domain.segments import Segment, encode_segments
 from handlers.embed import Cut, Embed
+from handlers.forget import Forget
 from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import Embedding, Unavailable, Vectors
 from handlers.reindex import Reindex
@@ -41,10 +42,10 @@ class Outage(LocalEmbedder):
 
     away = False
 
-    async def embed(self, token_ids: Sequence[Sequence[int]], *, urgent: bool = False) -> Vectors:
+    async def embed(self, token_ids: Sequence[TokenIds], *, tenant: str = "", urgent: bool = False) -> Vectors:
         if self.away:
             raise Unavailable("The embedding model is away.")
-        return await super().embed(token_ids, urgent=urgent)
+        return await super().embed(token_ids, tenant=tenant, urgent=urgent)
 
 
 class OneModel:
@@ -94,6 +95,10 @@ class Mill:
         document = Document.upload(
             new_id(), NOW, dataset=dataset, name="a.txt", media_type="text/plain", digest="d", size=1, metadata={}
         )
+        return document, await self.cut(document, count)
+
+    async def cut(self, document: Document, count: int) -> Cut:
+        """Cut a document that waits into so many segments."""
         texts = [f"Sluice {number} of {document.id}." for number in range(count)]
         token_ids = [self.models.segmenter.tokenize(text) for text in texts]
         segments = [
@@ -105,14 +110,14 @@ class Mill:
         document.parsed(NOW, pages=None, characters=1)
         document.split(NOW, segments=digest, count=count, tokens=1, model=MODEL)
         await self.change(document)
-        return document, Cut(digest, MODEL, segments)
+        return Cut(digest, MODEL, segments)
 
     async def write(self, document: Document, cut: Cut, first: int, count: int) -> None:
         cause = Cause(Metadata(new_id(), self.tenant, new_id()), "document", document.id, 1)
         embedding = await self.models.get(MODEL)
         entries, recorded = await self.embed(cause, f"embed:{first}", embedding, document.id, cut, first, count)
         await recorded
-        await self.index.write(self.tenant, document.dataset, document.id, entries, model=MODEL)
+        await self.index.write(self.tenant, document.dataset, document.id, entries, model=MODEL, version=1)
 
     async def record(self, document: Document, first: int, count: int) -> None:
         document.indexed(NOW, first=first, count=count)
@@ -124,6 +129,12 @@ class Mill:
             found = {id async for chunk in chunks for tenant, _, id in chunk if tenant == self.tenant}
         positions = range(len(cut.segments))
         return [position for position in positions if segment_id(document.id, cut.digest, position) in found]
+
+    async def forget_all(self, document: Document) -> None:
+        """React once more to all that happened to a document."""
+        subject = Subject(self.tenant, document.TOPIC, document.id)
+        for commit in await self.store.load(subject):
+            await Forget(self.index)(commit)
 
     async def calls(self) -> list[str]:
         """How the tenant's model calls for documents stand."""
@@ -234,3 +245,38 @@ async def test_a_choice_that_was_overtaken_is_not_followed(mill: Mill) -> None:
 async def test_a_dataset_that_is_not_there(mill: Mill) -> None:
     with pytest.raises(KeyError):
         await mill.reindex.dataset(mill.tenant, new_id())
+
+
+async def test_a_document_that_is_processed_anew_has_its_old_segments_until_the_new_are_in(mill: Mill) -> None:
+    dataset = await mill.dataset()
+    document, old = await mill.document(dataset.id, 3)
+    await mill.write(document, old, 0, 3)
+    await mill.record(document, 0, 3)
+    document.reprocess(NOW)
+    new = await mill.cut(document, 130)
+    await mill.write(document, new, 0, 128)
+    await mill.record(document, 0, 128)
+    await mill.reindex.all()
+    assert await mill.holds(document, old) == [0, 1, 2]
+    assert await mill.holds(document, new) == list(range(130))  # also what a worker may have in hand
+    await mill.record(document, 128, 2)
+    await mill.reindex.all()
+    assert await mill.holds(document, old) == []
+    assert await mill.holds(document, new) == list(range(130))
+
+
+async def test_a_document_that_is_cut_as_it_once_was_has_those_segments_again(mill: Mill) -> None:
+    dataset = await mill.dataset()
+    document, first = await mill.document(dataset.id, 3)
+    await mill.record(document, 0, 3)
+    document.reprocess(NOW)
+    second = await mill.cut(document, 2)
+    await mill.record(document, 0, 2)
+    document.reprocess(NOW)
+    assert await mill.cut(document, 3) == first
+    await mill.record(document, 0, 3)
+    await mill.reindex.all()
+    assert await mill.holds(document, first) == [0, 1, 2]
+    assert await mill.holds(document, second) == []
+    await mill.forget_all(document)
+    assert await mill.holds(document, first) == [0, 1, 2]

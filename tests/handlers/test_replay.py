@@ -14,17 +14,18 @@ from nats.aio.client import Client
 
 from adapters.chat_models import TenantModels
 from adapters.extractive import Extractive
-from adapters.openai_compatible import Patience
+from adapters.model_server import Patience
 from domain.aggregate import new_id
+from domain.app import settings
 from domain.log import Metadata
 from domain.model_call import ModelCall
 from domain.replay import Replay
 from domain.retrieval import Retrieval
+from handlers.judge import Judged, choose
 from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import ChatRequest, Hit
 from handlers.prompt import Origin, build_prompt
 from handlers.replay import ReplayCall
-from handlers.retrieve import judged
 from tests.chat_servers import Behaviour, breaks_off, faulty_server, works
 from tests.handlers.desk import Desk
 
@@ -76,18 +77,19 @@ async def past(desk: Desk) -> Past:
 
 async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
     """Put on record that the hits were found."""
+    how = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
+    found = [Judged(hit, rank) for rank, hit in enumerate(hits, 1)]
+    choose(found, how)
     retrieval = Retrieval.make(
         cause.call("retrieve"),
         datetime.now(UTC),
         query=QUERY,
-        mode="hybrid",
         datasets=["set"],
-        top_k=4,
-        score_threshold=None,
+        retrieval=how,
         cause_noun=cause.noun,
         cause_id=cause.id,
         attempt=cause.attempt,
-        hits=judged(hits, {"doc": "mill.pdf"}, 4, None),
+        hits=[judged.candidate for judged in found],
         duration_ms=1.0,
     )
     await desk.repository.change(

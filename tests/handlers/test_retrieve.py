@@ -11,13 +11,25 @@ import pytest
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
-from domain.app import Configuration, Model
-from domain.app import Retrieval as How
+from domain.app import Configuration, Model, settings
 from domain.log import Metadata, Subject
 from domain.retrieval import Retrieval
+from handlers.extract_filter import ExtractFilter
 from handlers.model_calls import Cause, ModelCalls
-from handlers.ports import EmbeddingModels, Hit, Index, Unavailable
-from handlers.retrieve import Retrieve, Retrieved, judged
+from handlers.ports import (
+    Documents,
+    EmbeddingModels,
+    Hit,
+    Index,
+    Kept,
+    ModelError,
+    Rerankers,
+    Reranking,
+    Span,
+    Unavailable,
+)
+from handlers.rerank import Rerank
+from handlers.retrieve import Retrieve, Retrieved
 from tests.handlers.desk import Desk
 
 
@@ -25,32 +37,18 @@ def hit(id: str, document: str = "living", score: float = 0.5) -> Hit:
     return Hit(id, "set", document, 3, f"Text of {id}.", 2, "Rules > Water", score, 1, None)
 
 
-def fates(hits: Sequence[Hit], top_k: int, threshold: float | None = None) -> list[tuple[str, int | None, str | None]]:
-    found = judged(hits, {"living": "a.txt"}, top_k, threshold)
-    return [(candidate["segment"], candidate["rank"], candidate["dropped"]) for candidate in found]
-
-
-def test_every_candidate_has_a_rank_or_a_reason() -> None:
-    hits = [hit("a"), hit("b", "dead"), hit("c", score=0.1), hit("d"), hit("e"), hit("f", "dead"), hit("g", score=0.2)]
-    assert fates(hits, 2, 0.3) == [
-        ("a", 1, None),
-        ("b", None, "deleted"),
-        ("c", None, "below_threshold"),
-        ("d", 2, None),
-        ("e", None, "beyond_top_k"),
-        ("f", None, "deleted"),
-        ("g", None, "below_threshold"),
-    ]
-    assert fates([hit("a", score=0.0)], 1) == [("a", 1, None)]
-    assert fates([], 4, 0.5) == []
-
-
 class Shelf:
     """Finds what lies on it."""
 
-    def __init__(self, hits: Sequence[Hit] = (), error: Exception | None = None) -> None:
+    def __init__(
+        self, hits: Sequence[Hit] = (), error: Exception | None = None, kept: Sequence[Kept] = (), scores: Any = None
+    ) -> None:
         self.hits = list(hits)
         self.error = error
+        self.kept = list(kept)
+        self.scores = scores
+        self.asked: list[dict[str, Any]] = []
+        self.server = ""
 
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
         return dict.fromkeys(datasets, "a-model")
@@ -58,7 +56,26 @@ class Shelf:
     async def search(self, *asked: Any, **how: Any) -> list[Hit]:
         if self.error:
             raise self.error
-        return self.hits
+        self.asked.append(how)
+        return self.hits[: how["top_k"]]
+
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
+        return [
+            entry
+            for entry in self.kept
+            if any(span.document == entry.document and span.first <= entry.position <= span.last for span in wanted)
+        ]
+
+    async def matching(self, tenant: str, datasets: Sequence[str], conditions: Any, *, logical_operator: str) -> Any:
+        return [condition["value"] for condition in conditions]
+
+    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Shelf, str]:
+        return self, model or "own"
+
+    async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
+        if isinstance(self.scores, Exception):
+            raise self.scores
+        return Reranking([self.scores[text.rpartition("\n\n")[2]] for text in texts])
 
 
 class Library:
@@ -68,6 +85,7 @@ class Library:
         self.desk = desk
         self.message = new_id()
         self.dataset = self.living = self.deleted = ""
+        self.how: dict[str, Any] = {}
 
     async def open(self) -> Library:
         self.dataset = await self.desk.done("dataset.create", name="Rules")
@@ -81,7 +99,7 @@ class Library:
 
     async def retrieve(self, shelf: Shelf, attempt: int = 1, datasets: list[str] | None = None) -> Retrieved:
         calls, none = ModelCalls(self.desk.repository), cast("EmbeddingModels", None)
-        how = How(mode="full_text", top_k=2, score_threshold=0.3)
+        how = settings({"mode": "full_text", "top_k": 2, "score_threshold": 0.3, **self.how})
         configuration = Configuration(
             number=1,
             model=Model(provider="builtin", name="extractive", max_tokens=9, context_window=999, parameters={}),
@@ -91,7 +109,16 @@ class Library:
             retrieval=how,
         )
         cause = Cause(Metadata(new_id(), self.desk.tenant, self.message), "message", self.message, attempt)
-        return await Retrieve(self.desk.repository, calls, none, cast("Index", shelf))(cause, configuration, "When?")
+        retrieve = Retrieve(
+            self.desk.repository,
+            calls,
+            none,
+            cast("Index", shelf),
+            cast("Documents", shelf),
+            Rerank(calls, cast("Rerankers", shelf)),
+            cast("ExtractFilter", None),
+        )
+        return await retrieve(cause, configuration, "When?")
 
     async def made(self, attempt: int = 1) -> Retrieval.Made:
         """The one retrieval of an attempt, as it is on record."""
@@ -114,8 +141,8 @@ async def test_all_that_was_found_is_on_record(library: Library) -> None:
     assert (retrieved.hits, retrieved.names) == (hits[:1], {library.living: "a.txt"})
     await retrieved.record()
     made = await library.made()
-    assert (made.query, made.mode, made.datasets) == ("When?", "full_text", [library.dataset])
-    assert (made.top_k, made.score_threshold, made.attempt) == (2, 0.3, 1)
+    assert (made.query, made.datasets, made.attempt) == ("When?", [library.dataset], 1)
+    assert made.retrieval == settings({"mode": "full_text", "top_k": 2, "score_threshold": 0.3})
     assert (made.cause_noun, made.cause_id, made.code, made.reason) == ("message", library.message, None, None)
     assert [(each["rank"], each["dropped"]) for each in made.hits] == [
         (1, None),
@@ -172,3 +199,69 @@ async def test_nobody_waits_for_the_record(library: Library, monkeypatch: pytest
     taken.set()
     await record
     assert len((await library.made()).hits) == 1
+
+
+async def test_a_reranker_decides_and_every_rank_is_on_record(library: Library) -> None:
+    hits = [replace(hit(name, library.living), position=n) for n, name in enumerate("abc")]
+    library.how = {"rerank": {"provider": "builtin", "model": None, "top_n": 3}, "score_threshold": 0.2}
+    shelf = Shelf(hits, scores={"Text of a.": 0.3, "Text of b.": 0.1, "Text of c.": 0.9})
+    retrieved = await library.retrieve(shelf)
+    await retrieved.record()
+    assert [(each.id, each.score) for each in retrieved.hits] == [("c", 0.9), ("a", 0.3)]
+    fates = [
+        (each["segment"], each["fusion_rank"], each["rerank_rank"], each["rank"], each["dropped"])
+        for each in (await library.made()).hits
+    ]
+    assert fates == [("c", 3, 1, 1, None), ("a", 1, 2, 2, None), ("b", 2, 3, None, "below_threshold")]
+
+
+async def test_a_reranker_that_fails_is_gone_without(library: Library) -> None:
+    library.how = {"rerank": {"provider": "builtin", "model": None, "top_n": 3}}
+    shelf = Shelf(
+        [hit("a", library.living), hit("b", library.living)], scores=ModelError("timeout", "It said nothing.")
+    )
+    retrieved = await library.retrieve(shelf)
+    await retrieved.record()
+    assert [each.id for each in retrieved.hits] == ["a", "b"]
+    made = await library.made()
+    assert made.faults == [{"step": "rerank", "code": "timeout"}]
+    assert [each["rerank_rank"] for each in made.hits] == [None, None]
+
+
+async def test_a_filter_narrows_the_search(library: Library) -> None:
+    condition = {"name": "id", "comparison_operator": "is", "value": library.living}
+    filter = {"mode": "manual", "logical_operator": "and", "conditions": [condition]}
+    library.how = {"metadata_filter": filter, "weight": 0.4, "mode": "full_text"}
+    shelf = Shelf()
+    await (await library.retrieve(shelf)).record()
+    assert [(asked["documents"], asked["weight"]) for asked in shelf.asked] == [([library.living], 0.4)]
+    made = await library.made()
+    assert (made.filter, made.documents) == (filter, 1)
+
+
+async def test_more_is_asked_for_when_much_leads_to_the_same(library: Library) -> None:
+    children = [replace(hit(f"child {n}", library.living), position=n, parent=100) for n in range(1, 9)]
+    last = replace(hit("last", library.living), position=40)
+    shelf = Shelf([*children, last])
+    retrieved = await library.retrieve(shelf)
+    assert [asked["top_k"] for asked in shelf.asked] == [4, 16]
+    assert [each.id for each in retrieved.hits] == ["child 1", "last"], "no parent is kept"
+
+
+async def test_passages_are_fetched_in_their_places(library: Library) -> None:
+    dataset, document = "set", library.living
+
+    def kept(position: int, answer: str | None = None) -> Kept:
+        return Kept(f"kept-{position}", dataset, document, position, f"Part {position}.", None, None, answer)
+
+    library.how = {"neighbours": 1}
+    found = replace(hit("kept-4", document), position=4, content="Part 4.")
+    child = replace(hit("child", document), position=21, parent=20)
+    shelf = Shelf([found, child], kept=[kept(n) for n in (3, 4, 5, 6, 20)])
+    retrieved = await library.retrieve(shelf)
+    assert [(each.id, each.content) for each in retrieved.hits] == [
+        ("kept-4", "Part 3.\n\nPart 4.\n\nPart 5."),
+        ("kept-20", "Part 20."),
+    ]
+    await retrieved.record()
+    assert [(each["first"], each["last"]) for each in (await library.made()).hits] == [(3, 5), (20, 20)]

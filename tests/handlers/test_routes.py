@@ -11,11 +11,14 @@ import pytest
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
+from domain.app import App
 from domain.conversation import Conversation
-from domain.document import Document
+from domain.dataset import Dataset
+from domain.document import Document, segment_id
 from domain.model_call import Source
 from domain.provider import Provider
 from domain.replay import Replay
+from domain.segmentation import Segmentation
 from handlers.routes import ROUTES
 from tests.handlers.desk import Desk
 
@@ -31,7 +34,8 @@ def desk(nc: Client, tenant: str) -> Desk:
 @dataclass
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
-    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter, `call` a model call."""
+    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter, `call` a model call,
+    `ready` a completed document, `segment` the first of its three."""
 
     app: str
     dataset: str
@@ -43,6 +47,8 @@ class World:
     silent: str
     letter: str
     call: str
+    ready: str
+    segment: str
 
 
 @pytest.fixture
@@ -63,7 +69,19 @@ async def world(desk: Desk) -> World:
     letter = await desk.bury("commands", new_id())
     call = await desk.called(sources=[instructed_by(app)])
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
-    return World(app, dataset, document, failed, talk, answered, asked, silent, letter, call)
+    await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
+    ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
+    await desk.change("document", ready, cut_into_three)
+    segment = segment_id(ready, "d" * 64, 0)
+    return World(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment)
+
+
+def cut_into_three(document: Document) -> None:
+    now = datetime.now(UTC)
+    document.start(now, stage="parsing")
+    document.parsed(now, pages=None, characters=1)
+    document.split(now, segments="d" * 64, count=3, tokens=3, model="a-model")
+    document.indexed(now, first=0, count=3)
 
 
 def instructed_by(app: str) -> Source:
@@ -72,7 +90,7 @@ def instructed_by(app: str) -> Source:
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.create", {"name": "Other"}, "app", ["app.created.v1"]),
-    ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v1"]),
+    ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v2"]),
     ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
     (
@@ -81,6 +99,14 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "dataset",
         ["dataset.configured.v1"],
     ),
+    (
+        "dataset.configure",
+        {"dataset": "{dataset}", "segmentation": {"mode": "custom", "max_tokens": 100}},
+        "dataset",
+        ["dataset.segmentation_chosen.v1"],
+    ),
+    ("dataset.reprocess", {"dataset": "{dataset}"}, "dataset", ["dataset.reprocessed.v1"]),
+    ("dataset.test", {"datasets": ["{dataset}"], "query": "When?"}, "dataset_query", ["dataset_query.requested.v1"]),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset", ["dataset.deleted.v1"]),
     (
         "document.upload",
@@ -88,8 +114,57 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "document",
         ["document.uploaded.v1"],
     ),
+    (
+        "document.upload",
+        {"dataset": "{dataset}", "name": "faq.csv", "text": "q,a", "segmentation": {"mode": "question_answer"}},
+        "document",
+        ["document.uploaded.v1", "document.segmentation_chosen.v1"],
+    ),
+    ("document.reprocess", {"document": "{ready}"}, "document", ["document.reprocessed.v1"]),
+    (
+        "document.reprocess",
+        {"document": "{failed}", "segmentation": {"mode": "parent_child"}},
+        "document",
+        ["document.segmentation_chosen.v1", "document.reprocessed.v1"],
+    ),
     ("document.delete", {"document": "{document}"}, "document", ["document.deleted.v1"]),
     ("document.retry", {"document": "{failed}"}, "document", ["document.retried.v1"]),
+    ("document.disable", {"document": "{ready}"}, "document", ["document.disabled.v1"]),
+    ("document.archive", {"document": "{ready}"}, "document", ["document.archived.v1"]),
+    ("document.rename", {"document": "{ready}", "name": "c.txt"}, "document", ["document.renamed.v1"]),
+    (
+        "document.set_metadata",
+        {"document": "{ready}", "metadata": {"year": 2026, "author": "Ada"}},
+        "document",
+        ["document.metadata_set.v1"],
+    ),
+    ("segment.add", {"document": "{ready}", "content": "More."}, "document", ["segment.added.v1"]),
+    (
+        "segment.edit",
+        {"document": "{ready}", "segment": "{segment}", "content": "Other."},
+        "document",
+        ["segment.edited.v1"],
+    ),
+    ("segment.disable", {"document": "{ready}", "segment": "{segment}"}, "document", ["segment.disabled.v1"]),
+    ("segment.delete", {"document": "{ready}", "segment": "{segment}"}, "document", ["segment.deleted.v1"]),
+    (
+        "dataset.add_metadata_field",
+        {"dataset": "{dataset}", "name": "author", "type": "string"},
+        "dataset",
+        ["dataset.metadata_field_added.v1"],
+    ),
+    (
+        "dataset.rename_metadata_field",
+        {"dataset": "{dataset}", "name": "year", "new_name": "edition"},
+        "dataset",
+        ["dataset.metadata_field_renamed.v1"],
+    ),
+    (
+        "dataset.remove_metadata_field",
+        {"dataset": "{dataset}", "name": "year"},
+        "dataset",
+        ["dataset.metadata_field_removed.v1"],
+    ),
     (
         "message.send",
         {"app": "{app}", "query": "Why?"},
@@ -150,8 +225,29 @@ def filled(value: Any, world: World) -> Any:
     return value.format(**vars(world)) if isinstance(value, str) else value
 
 
+TAKES_BACK = {"document.enable", "document.unarchive", "segment.enable"}
+"""Commands that there is something to do for only after another."""
+
+
 def test_every_command_is_tried() -> None:
-    assert {name for name, *_ in ACCEPTED} == set(ROUTES)
+    assert {name for name, *_ in ACCEPTED} | TAKES_BACK == set(ROUTES)
+
+
+async def test_what_was_taken_away_comes_back(desk: Desk, world: World) -> None:
+    document, segment = {"document": world.ready}, {"document": world.ready, "segment": world.segment}
+    pairs: list[tuple[str, str, dict[str, Any]]] = [
+        ("document.disable", "document.enable", document),
+        ("document.archive", "document.unarchive", document),
+        ("segment.disable", "segment.enable", segment),
+    ]
+    before = len(await desk.types("document", world.ready))
+    for there, back, fields in pairs:
+        await desk.done(there, **fields)
+        await desk.done(back, **fields)
+    assert (await desk.types("document", world.ready))[before:] == [
+        *("document.disabled.v1", "document.enabled.v1", "document.archived.v1", "document.unarchived.v1"),
+        *("segment.disabled.v1", "segment.enabled.v1"),
+    ]
 
 
 @pytest.mark.parametrize(("name", "fields", "noun", "types"), ACCEPTED)
@@ -167,7 +263,9 @@ async def test_a_command_is_accepted_once(
     assert (outcome.position, outcome.version) == (commits[-1].position, commits[-1].events[-1].originator_version)
     assert {event.timestamp for event in commits[-1].events} == {outcome.at}
 
-    named = {"app", "dataset", "document", "conversation", "message", "provider", "dead_letter"} & set(fields)
+    named = {"app", "dataset", "document", "segment", "conversation", "message", "provider", "dead_letter"} & set(
+        fields
+    )
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "budget"):
         expected = {noun: fields.get("name") or fields[noun]}
@@ -175,7 +273,8 @@ async def test_a_command_is_accepted_once(
         expected = {}
     elif noun == "end_user":
         expected = {noun: target}
-    assert outcome.ids == {name.partition(".")[0]: id, noun: id} | expected
+    given = "retrieval" if name == "dataset.test" else name.partition(".")[0]
+    assert outcome.ids == {given: id, noun: id} | expected
 
     caused = commits[-1].metadata
     assert (caused.causation, caused.correlation, caused.actor, caused.tenant) == (id, id, "ada", desk.tenant)
@@ -196,6 +295,12 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
     ("document.delete", {"document": "{document}"}, "document"),
     ("document.retry", {"document": "{failed}"}, "document"),
+    ("document.reprocess", {"document": "{document}"}, "document"),
+    ("dataset.reprocess", {"dataset": "{dataset}"}, "dataset"),
+    ("document.disable", {"document": "{document}"}, "document"),
+    ("document.set_metadata", {"document": "{document}", "metadata": {"year": 1}}, "document"),
+    ("segment.add", {"document": "{document}", "content": "x"}, "document"),
+    ("dataset.remove_metadata_field", {"dataset": "{dataset}", "name": "year"}, "dataset"),
     ("message.send", {"app": "{app}", "query": "?"}, "app"),
     ("message.send", {"app": "{app}", "query": "?", "conversation": "{talk}"}, "conversation"),
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation"),
@@ -382,6 +487,37 @@ async def test_only_a_failed_document_is_tried_again(desk: Desk, world: World) -
     assert await desk.fails("document.retry", document=world.document) == ("not_failed", "document")
 
 
+async def test_values_must_be_of_the_types_that_the_dataset_defines(desk: Desk, world: World) -> None:
+    wrong: dict[str, Any] = {"document": world.ready, "metadata": {"author": "Ada", "year": "2026"}}
+    assert await desk.fails("document.set_metadata", **wrong) == ("wrong_type", "metadata.year")
+    outcome = await desk.send("document.set_metadata", **wrong)
+    assert outcome.message == "metadata.year: must be a number, as field 'year' has it."
+    upload = {"dataset": world.dataset, "name": "a.txt", "text": "x", "metadata": {"year": True}}
+    assert await desk.fails("document.upload", **upload) == ("wrong_type", "metadata.year")
+    await desk.done("document.set_metadata", document=world.ready, metadata={"year": None})
+    await desk.done("dataset.add_metadata_field", dataset=world.dataset, name="day", type="time")
+    for value in ("2026-05-04", "2026-05-04T12:30:00+02:00", 1_777_890_600):
+        await desk.done("document.set_metadata", document=world.ready, metadata={"day": value})
+    for value in ("yesterday", True):
+        wrong = {"document": world.ready, "metadata": {"day": value}}
+        assert await desk.fails("document.set_metadata", **wrong) == ("wrong_type", "metadata.day")
+    known = {"dataset": world.dataset, "name": "day", "type": "string"}
+    assert await desk.fails("dataset.add_metadata_field", **known) == ("already_defined", "name")
+    other = {"dataset": world.dataset, "name": "day", "new_name": "year"}
+    assert await desk.fails("dataset.rename_metadata_field", **other) == ("already_defined", "new_name")
+    unknown = {"dataset": world.dataset, "name": "colour"}
+    assert await desk.fails("dataset.remove_metadata_field", **unknown) == ("not_found", "name")
+
+
+async def test_what_is_written_into_a_segment_is_bounded(desk: Desk, world: World) -> None:
+    segment = {"document": world.ready, "segment": world.segment}
+    assert await desk.fails("segment.edit", **segment) == ("invalid", "content")
+    assert await desk.fails("segment.edit", content=" ", **segment) == ("invalid", "content")
+    assert await desk.fails("segment.edit", content="ö" * 40_000, **segment) == ("invalid", "content")
+    assert await desk.fails("segment.add", document=world.document, content="x") == ("being_processed", "document")
+    assert await desk.fails("segment.disable", document=world.ready, segment=new_id()) == ("not_found", "segment")
+
+
 async def test_a_command_that_changes_nothing_is_accepted(desk: Desk, world: World) -> None:
     rating = {"conversation": world.talk, "message": world.answered, "rating": "like"}
     await desk.done("message.rate", **rating)
@@ -401,6 +537,28 @@ async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
     assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"
 
 
+async def test_a_reranker_that_nobody_runs_or_that_is_not_registered(desk: Desk, nc: Client, world: World) -> None:
+    async def fails(at: Desk, **rerank: Any) -> tuple[str | None, str | None]:
+        return await at.fails("app.configure", app=world.app, retrieval={"rerank": rerank})
+
+    assert await fails(desk, model="another") == ("unknown_model", "retrieval.rerank.model")
+    assert await fails(desk, provider="gone", model="tiny") == ("not_found", "retrieval.rerank.provider")
+    bare = Desk(nc, desk.tenant, rerank_model="")
+    for model in ({}, {"model": "a-reranker"}):
+        assert await fails(bare, **model) == ("unknown_model", "retrieval.rerank.provider")
+    for rerank in ({}, {"model": "a-reranker", "top_n": 9}):
+        await desk.done("app.configure", app=world.app, retrieval={"rerank": rerank})
+    await bare.done("app.configure", app=world.app, retrieval={"rerank": None})
+    app = await desk.fold("app", world.app)
+    assert isinstance(app, App)
+    reranks = [each["retrieval"]["rerank"] for each in app.configurations.values()][-3:]
+    assert reranks == [
+        {"provider": "builtin", "model": None, "top_n": 50},
+        {"provider": "builtin", "model": "a-reranker", "top_n": 9},
+        None,
+    ]
+
+
 async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> None:
     fields = {"dataset": world.dataset, "embedding_model": "yet-another"}
     assert await desk.fails("dataset.configure", **fields) == ("unknown_model", "embedding_model")
@@ -408,6 +566,28 @@ async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> 
     assert outcome.message
     assert "a-model, another-model" in outcome.message
     assert "HEADRACE_EMBEDDING_MODELS" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({}, "embedding_model"),
+        ({"segmentation": {"mode": "words"}}, "segmentation.mode"),
+        ({"segmentation": {"mode": "custom", "max_tokens": 255}}, "segmentation.max_tokens"),
+        ({"segmentation": {"mode": "custom", "cleanup": ["all"]}}, "segmentation.cleanup.0"),
+        ({"segmentation": {"mode": "custom", "parent": {"kind": "paragraph"}}}, "segmentation"),
+        ({"segmentation": {"mode": "custom", "max_tokens": 100, "overlap": 51}}, "segmentation"),
+    ],
+)
+async def test_rules_that_cannot_be(desk: Desk, world: World, rules: dict[str, Any], field: str) -> None:
+    assert await desk.fails("dataset.configure", dataset=world.dataset, **rules) == ("invalid", field)
+
+
+async def test_rules_are_on_record_as_a_whole(desk: Desk, world: World) -> None:
+    await desk.send("dataset.configure", dataset=world.dataset, segmentation={"mode": "parent_child"})
+    *_, chosen = await desk.events("dataset", world.dataset)
+    assert isinstance(chosen, Dataset.SegmentationChosen)
+    assert chosen.segmentation == Segmentation(mode="parent_child").plain()
 
 
 async def test_a_replay_is_as_recorded_where_the_command_does_not_say_otherwise(desk: Desk, world: World) -> None:

@@ -87,3 +87,21 @@ def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
     assert log.survey.model("acme", dataset.id) == "b"
     assert log.survey.model("zenith", dataset.id) == "a-model"
     assert Survey("b").plan != plan
+
+
+def test_what_was_cut_before_and_replaced() -> None:
+    log, document = Recorded(), begun("some")
+    document.indexed(NOW, first=0, count=300)
+
+    def anew(blob: str) -> None:
+        document.reprocess(NOW)
+        document.start(NOW, stage="parsing")
+        document.parsed(NOW, pages=None, characters=1)
+        document.split(NOW, segments=blob, count=2, tokens=1, model="a-model")
+        document.indexed(NOW, first=0, count=2)
+        log.note(document)
+
+    anew("other")
+    assert log.survey.replaced == {("acme", document.id, "blob")}
+    anew("blob")
+    assert log.survey.replaced == {("acme", document.id, "other")}

@@ -26,6 +26,7 @@ from domain.conversation import STALLS, Conversation
 from domain.document import Document
 from domain.log import EVENTS
 from domain.model_call import ModelCall
+from domain.segments import Segment, encode_segments
 from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import Metadata, Position, Wait
 from handlers.sweep import Sweep, forsaken
@@ -137,6 +138,34 @@ async def test_a_document_is_put_back_a_few_times_and_then_stays_in_error(scene:
     [*_, last] = await scene.desk.events("document", document)
     assert isinstance(last, Document.Failed)
     assert last.code == "stalled"
+
+
+async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: Scene) -> None:
+    document, now = await scene.document(), datetime.now(UTC)
+    segments = encode_segments("a-model", [Segment(0, "One.", 0, 4, None, None, 1, [1, 2, 3])])
+    digest = await scene.desk.blobs.put(scene.desk.tenant, segments)
+
+    def change(it: Document) -> None:
+        it.start(now, stage="parsing")
+        it.parsed(now, pages=None, characters=1)
+        it.split(now, segments=digest, count=1, tokens=1, model="a-model")
+        it.indexed(now, first=0, count=1)
+        it.add_segment(now, segment=new_id(), content="More.")
+
+    await scene.desk.change("document", document, change)
+    for _ in range(STALLS):
+        await scene.forgotten_by("settle")
+        assert await scene.swept() == [("settling", document)]
+        assert (await scene.desk.types("document", document))[-2:] == ["document.unsettled.v1", "document.resumed.v1"]
+    await scene.forgotten_by("settle")
+    assert await scene.swept() == [("settling", document)]
+    await scene.forgotten_by("settle")
+    assert await scene.swept() == []
+    assert (await scene.desk.types("document", document))[-1] == "document.unsettled.v1"
+    await scene.desk.done("document.retry", document=document)
+    await scene.forgotten_by("settle")
+    await scene.desk.change("document", document, lambda it: it.settle(now, settled=it.changed))
+    assert await scene.swept() == []
 
 
 async def test_a_message_that_nobody_answers_is_put_back_to_work(scene: Scene) -> None:
@@ -259,7 +288,11 @@ async def deleted(scene: Scene) -> str:
 
 @pytest.mark.parametrize(
     ("noun", "make", "consumers"),
-    [("document", ended, ["ingest", "reindex"]), ("message", deleted, ["answer"]), ("replay", over, ["replay"])],
+    [
+        ("document", ended, ["ingest", "settle", "reindex"]),
+        ("message", deleted, ["answer"]),
+        ("replay", over, ["replay"]),
+    ],
 )
 async def test_a_call_whose_cause_is_over_is_lost(scene: Scene, noun: str, make: Any, consumers: list[str]) -> None:
     """When nobody can be at it any more."""

@@ -63,6 +63,7 @@ class Stack:
             "HEADRACE_HOME": str(self.settings.home),
             "HEADRACE_NATS_URL": self.nats_url,
             "HEADRACE_POSTGRES_URL": self.postgres_url,
+            "HEADRACE_RERANK_MODEL": self.settings.rerank_model,
             "HEADRACE_LOG_FORMAT": "json",
             "HEADRACE_GRACE_S": "3",
             "HEADRACE_VIEW_ADDRESS": "127.0.0.1:0",

@@ -30,6 +30,7 @@ async def test_every_format_is_searched_with_its_place(headrace: Stack, dataset:
     assert {row["name"]: row["error"] for row in rows.values() if row["indexing_status"] != "completed"} == {}
     for id, sample in wanted.items():
         assert rows[id]["pages"] == sample.pages
+        assert sample.title in (None, rows[id]["title"])
         fact = next((fact for fact in sample.facts if fact.heading), None)
         if fact:
             place = {"page": fact.page, "heading": fact.heading, "text": fact.text}

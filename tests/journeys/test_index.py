@@ -17,10 +17,11 @@ import pytest
 
 from adapters.pgvector import PgvectorIndex
 from domain.aggregate import new_id
+from handlers.ingest import SLICE
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.conftest import fresh_database
-from tests.journeys.stack import WORKING, Row, Stack
+from tests.journeys.stack import PATIENCE_S, WORKING, Row, Stack
 from tests.journeys.test_handbook import HANDBOOK
 from tests.tiny_model import make_tiny_model
 
@@ -219,3 +220,50 @@ async def the(stack: Stack, dataset: str, enough: Any) -> Row:
         "SELECT * FROM headrace.datasets WHERE id = %(id)s", lambda rows: enough(rows[0]), id=dataset
     )
     return row
+
+
+async def test_a_long_document_goes_on_where_its_embedding_worker_was_killed(rebuilt: Stack) -> None:
+    """Each segment is embedded, found and on record once; of the work, no more is lost than what was in flight."""
+    dataset = await rebuilt.make("dataset.create", name="long")
+    await rebuilt.send("dataset.configure", dataset=dataset, embedding_model=OTHER)
+    pages = "\n\n".join(
+        f"Page {number}. " + f"The gauge at weir {number} was read again. " * 6 for number in range(2000)
+    )
+    digest = await rebuilt.client.upload_blob(pages.encode())
+    since = (await rebuilt.client.stream.stream_info("EVENTS")).state.last_seq + 1
+    document = await rebuilt.make("document.upload", dataset=dataset, name="pages.txt", digest=digest)
+    indexed: list[tuple[int, int]] = []
+    total = killed_at = attempts = 0
+    async with asyncio.timeout(PATIENCE_S), aclosing(rebuilt.client.commits("document", since=since)) as commits:
+        async for event in (event async for commit in commits for event in commit.events):
+            kind, state = event["type"].split(".")[1], event["state"]
+            attempts += kind == "started"
+            total = total or (kind == "split" and state["count"])
+            if kind == "indexed":
+                indexed.append((state["first"], state["count"]))
+                if len(indexed) == 3:
+                    await rebuilt.kill("embed")
+                    killed_at = state["first"]
+                    await rebuilt.start("embed", HEADRACE_EMBEDDING_MODELS=rebuilt.settings.embedding_models)
+            if kind in ("completed", "failed"):
+                assert (kind, attempts) == ("completed", 1)
+                break
+    assert indexed == [(first, min(SLICE, total - first)) for first in range(0, total, SLICE)]
+    assert total - killed_at > 10 * SLICE
+    calls = await rebuilt.until(
+        "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s",
+        lambda calls: len(calls) == len(indexed) and all(call["status"] == "completed" for call in calls),
+        id=document,
+    )
+    assert sum(call["request"]["texts"] for call in calls) <= total
+    [row] = await rebuilt.sql(
+        """
+        SELECT count(*) AS found, count(DISTINCT s.position) AS places, count(i.id) AS searched
+        FROM headrace.document_segments s LEFT JOIN headrace_index.segments i ON i.id::text = s.id::text
+        WHERE s.document_id = %(id)s
+        """,
+        id=document,
+    )
+    assert set(row.values()) == {total}
+    hits = await rebuilt.sql("SELECT count(*) AS n FROM headrace_index.segments WHERE document = %(id)s", id=document)
+    assert hits == [{"n": total}]

@@ -18,11 +18,11 @@ from handlers.audit import Check
 from handlers.progress import unnoticed
 from ops import index
 from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import rebuild
+from ops.rebuild import check, rebuild
 from ops.settings import Settings
 from ops.verify import verify
 from tests.conftest import fresh_database
-from tests.journeys.stack import Stack
+from tests.journeys.stack import Row, Stack
 
 TEXT = "The surge tank is inspected in May. The oil boom of the intake is 40 metres long.\n" * 3
 
@@ -76,6 +76,88 @@ async def test_a_healthy_system_keeps_every_promise(proved: Stack) -> None:
     )
     assert checks["tables"]["checked"] > 10
     assert checks["index"]["checked"] >= 1
+
+
+LOCKS = [f"Lock {number} of the canal has {number + 3} gates, a beam of oak and a keeper. " * 12 for number in range(5)]
+
+
+async def given(stack: Stack, app: str, query: str) -> list[str]:
+    """The segments that the model is given for a question, best first."""
+    frames = await stack.ask(app, query)
+    assert frames[-1]["type"] == "answered", frames[-1]
+    [row] = await stack.until("SELECT hits FROM headrace.retrievals WHERE cause_id = %(id)s", id=frames[0]["message"])
+    ids = [hit["segment"] for hit in row["hits"] if hit["rank"]]
+    rows = await stack.sql("SELECT id, content FROM headrace.document_segments WHERE id = ANY(%(ids)s)", ids=ids)
+    texts = {row["id"]: row["content"] for row in rows}
+    return [texts[id] for id in ids]
+
+
+async def test_what_people_change_by_hand_is_found_and_kept(proved: Stack) -> None:
+    dataset = await proved.make("dataset.create", name="canal")
+    await proved.send("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
+    old = await proved.make("document.upload", dataset=dataset, name="old.txt", text="\n\n".join(LOCKS))
+    new = await proved.make(
+        "document.upload", dataset=dataset, name="new.txt", text="Lock 9 has one gate of iron.", metadata={"year": 2026}
+    )
+    await proved.ended([old, new])
+    app = await proved.make("app.create", name="canal")
+
+    async def configure(*conditions: Row) -> None:
+        filter = {"mode": "manual", "logical_operator": "and", "conditions": conditions} if conditions else {}
+        how = {"mode": "full_text", "top_k": 10} | ({"metadata_filter": filter} if filter else {})
+        await proved.send("app.configure", app=app, datasets=[dataset], retrieval=how)
+
+    async def follow(command: str, **payload: str) -> str:
+        """Send a command, and wait until the index follows."""
+        outcome = await proved.send(command, **payload)
+        await proved.until(
+            "SELECT FROM headrace.documents WHERE id = %(id)s AND log_position > %(at)s AND index_status = 'current'",
+            id=payload["document"],
+            at=outcome["sequence"],
+        )
+        return str(outcome["command"])
+
+    await configure()
+    segments = await proved.sql(
+        "SELECT id FROM headrace.document_segments WHERE document_id = %(id)s ORDER BY position", id=old
+    )
+    assert len(segments) >= 3
+    first, second, *_, last = [row["id"] for row in segments]
+    windlass, weir, iron = (
+        "The windlass hangs in the office.",
+        "The weir was closed in June.",
+        "Lock 9 has one gate of iron.",
+    )
+    added = await follow("segment.add", document=old, content=windlass, after=first)
+    await follow("segment.edit", document=old, segment=second, content=weir)
+    assert await given(proved, app, "Where is the windlass?") == [windlass]
+    assert await given(proved, app, "When was the weir closed?") == [weir]
+    await proved.send("segment.disable", document=old, segment=added)
+    assert await given(proved, app, "Where is the windlass?") == []
+    await follow("segment.enable", document=old, segment=added)
+    assert await given(proved, app, "Where is the windlass?") == [windlass]
+    await proved.send("segment.delete", document=old, segment=last)
+
+    assert len(await given(proved, app, "Which lock has a gate?")) > 1
+    await proved.send("document.disable", document=old)
+    assert await given(proved, app, "Which lock has a gate?") == [iron]
+    assert await faults(proved) == {}
+    await follow("document.enable", document=old)
+    await proved.send("document.set_metadata", document=old, metadata={"year": 1875})
+    await proved.send("dataset.rename_metadata_field", dataset=dataset, name="year", new_name="edition")
+    await proved.until("SELECT FROM headrace.documents WHERE doc_metadata = '{\"edition\": 1875}'")
+    await configure({"name": "edition", "comparison_operator": ">", "value": 2000})
+    assert await given(proved, app, "Which lock has a gate?") == [iron]
+    await configure({"name": "edition", "comparison_operator": "<", "value": 2000})
+    assert await given(proved, app, "Where is the windlass?") == [windlass]
+
+    assert await faults(proved) == {}
+    await index.rebuild(proved.settings)
+    assert await given(proved, app, "When was the weir closed?") == [weir]
+    assert await faults(proved) == {}
+    assert [table.table for table in await check(proved.settings) if table.first] == []
+    outcome = await proved.refused("segment.edit", document=old, segment=last, content="x")
+    assert (outcome["code"], outcome["field"]) == ("not_found", "segment")
 
 
 async def test_a_changed_row_is_named_and_rebuilt(proved: Stack) -> None:

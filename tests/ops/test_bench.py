@@ -9,23 +9,43 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 
 import pytest
+import torch
 from rich.progress import Progress
 
 from ops.bench import __main__ as bench
 from ops.bench import report
 from ops.bench.__main__ import ALONE, MEASURES
+from ops.bench.corpus import Corpus
 from ops.bench.documents import sentences, written
 from ops.bench.machine import machine
 from ops.bench.measure import Aim, Measure, in_turns, percentile
+from ops.bench.prose import passages
+from ops.bench.search import MODES
 from ops.bench.stack import Sizes, Stack, running
 from ops.roles import ROLES
 
-SMALLEST = Sizes(rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100, calls=60)
+SMALLEST = Sizes(
+    rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100, calls=60, segments=300, searches=3
+)
 
 NAMES = {
     "commands": ["commands", "commands.p50", "commands.p95"],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
-    "ingest": ["ingest"],
+    "search": [
+        "search.pgvector.filled",
+        *(f"search.pgvector.{mode}.p{percent}" for mode in MODES for percent in (50, 95)),
+        "search.pgvector.ten.p50",
+        "search.pgvector.tenth.p50",
+        "search.pgvector.recall",
+    ],
+    "ingest": [
+        "ingest",
+        "ingest.tokeniser",
+        *(f"ingest.{stage}" for stage in ("extract", "tokenise", "embed", "index", "record")),
+        "ingest.memory",
+        "ingest.question.p50",
+        *(["ingest.card"] if torch.cuda.is_available() else []),
+    ],
     "rebuild": ["rebuild", "verify", "verify.log"],
     "traces": [
         "traces.projected",
@@ -46,7 +66,8 @@ NAMES = {
     ],
 }
 
-LIMITED = ("commands", "answer", "ingest", "rebuild", "scale")
+LIMITED = ("commands", "answer", "ingest", "rebuild", "scale", "hybrid", "ten")
+"""Measures, and parts of one, that have a limit."""
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +92,9 @@ async def test_the_command_prints_lines_for_programs_only(
 def test_the_command_takes_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> None:
+    async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> list[Measure]:
         asked.extend((names, sizes, as_json, write))
+        return []
 
     monkeypatch.setattr(bench, "run", run)
     monkeypatch.setattr(sys, "argv", ["bench", "commands", "--json", "--rounds", "1", "--commands", "10"])
@@ -80,10 +102,28 @@ def test_the_command_takes_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("commands",), Sizes(rounds=1, commands=10), True, False]
 
 
+@pytest.mark.parametrize(("value", "status"), [(0.98, None), (0.97, 1)])
+def test_a_figure_that_misses_its_aim_can_fail(
+    monkeypatch: pytest.MonkeyPatch, value: float, status: int | None
+) -> None:
+    async def run(*_: object, **__: object) -> list[Measure]:
+        return [Measure("speed", 1, "ms"), Measure("search.pgvector.recall", value, "of 10", aim=Aim(at_least=0.98))]
+
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(sys, "argv", ["bench", "search", "--check"])
+    if status is None:
+        bench.main()
+        return
+    with pytest.raises(SystemExit) as caught:
+        bench.main()
+    assert caught.value.code == status
+
+
 @pytest.mark.parametrize(
     "name", sorted(NAMES, key=lambda name: name in ("rebuild", "scale"))
 )  # which leave workers paused
-async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
+async def test_a_measure_gives_complete_lines(stack: Stack, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADRACE_OPENSEARCH_URL", raising=False)
     with Progress(disable=True) as bars:
         measures: list[Measure] = await import_module(f"ops.bench.{name}").measure(stack, SMALLEST, bars)
     lines = [json.loads(json.dumps(measure.line())) for measure in measures]
@@ -93,7 +133,8 @@ async def test_a_measure_gives_complete_lines(stack: Stack, name: str) -> None:
         assert line["value"] > 0
         assert line["unit"]
         assert line["machine"] == machine()
-        assert (line["limit"] is not None) == (line["ratio"] is not None) == (name in LIMITED)
+        limited = any(part in LIMITED for part in (name, *line["name"].split(".")))
+        assert (line["limit"] is not None) == (line["ratio"] is not None) == limited
         assert (line["aim"] is None) == (line["met"] is None)
         if line["limit"]:
             assert line["ratio"] == pytest.approx(line["value"] / line["limit"], rel=0.01)
@@ -138,3 +179,14 @@ def test_written_documents_read_like_the_handbook_and_differ() -> None:
     assert written(7, 3) == written(7, 3) != written(8, 3)
     assert len(written(7, 3).split("\n\n")) == 3
     assert len(sentences()) > 50
+
+
+def test_a_corpus_is_the_same_each_time_and_its_questions_have_near_segments() -> None:
+    corpus, again = Corpus.made(500, 5), Corpus.made(500, 5)
+    assert corpus.texts == again.texts == passages(500)
+    assert (corpus.vectors == again.vectors).all()
+    assert len(set(corpus.texts)) == 500
+    for query in corpus.queries:
+        near = corpus.vectors @ query.vector
+        assert (near >= query.tenth).sum() == 10
+        assert near.max() > 0.3 > near.mean()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App, Model, Retrieval
+from domain.app import App, Model, settings
 from domain.conversation import Citation, Conversation, Cut, Usage
 from domain.dataset import Dataset
 from domain.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from domain.model_call import TokenUsage
+from domain.segmentation import Segmentation
 from domain.segments import Segment, encode_segments
 from projections.catalog import KNOWN, READ_MODELS
 from projections.fold import Fold, RowId, Set
@@ -23,7 +25,7 @@ from projections.read_model import ReadModel, Row
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
-RETRIEVAL = Retrieval(mode="hybrid", top_k=4, score_threshold=None)
+RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 USAGE = Usage(prompt_tokens=90, completion_tokens=12, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=64, cache_write_tokens=None, reasoning_tokens=3, raw={"total_tokens": 102})
 
@@ -93,19 +95,27 @@ class History:
         self.record(document)
         return document
 
-    def split(self, document: Document, texts: Sequence[str], tenant: str | None = None) -> None:
-        """Work on a document until its segments are known."""
+    def split(
+        self, document: Document, texts: Sequence[str], tenant: str | None = None, *, family: bool = False
+    ) -> None:
+        """Work on a document until its segments are known; of a `family` the first is the parent of the others."""
         document.start(self.now, stage="parsing")
-        document.parsed(self.now, pages=2, characters=1000)
+        document.parsed(self.now, pages=2, characters=1000, title="Weirs")
         segments = [
             Segment(position, text, 10 * position, 10 * position + len(text), 1, "Gates", len(text.split()), [101, 102])
             for position, text in enumerate(texts)
         ]
+        rules = Segmentation(mode="parent_child" if family else "automatic").plain()
+        if family:
+            children = [replace(segment, parent=0) for segment in segments[1:]]
+            segments = [replace(segments[0], token_ids=[]), *children]
         blob = encode_segments("a-model", segments)
         digest = hashlib.sha256(blob).hexdigest()
         self.blobs[tenant or self.tenant, digest] = blob
         tokens = sum(segment.tokens for segment in segments)
-        document.split(self.now, segments=digest, count=len(segments), tokens=tokens, model="a-model")
+        document.split(
+            self.now, segments=digest, count=len(segments), tokens=tokens, model="a-model", segmentation=rules
+        )
         self.record(document, tenant)
 
     def index(self, document: Document, count: int, tenant: str | None = None) -> None:
@@ -205,11 +215,10 @@ class Tables:
                 stored[row["tenant_id"], row[rows.model.key]] = row
 
     def _set(self, model: ReadModel, done: Set) -> None:
-        setting = done.setting
-        values = setting.values(done.position, done.at)
         for id, row in self.stored[model].items():
-            if (row["tenant_id"], row[setting.column]) == (done.tenant, done.value) and setting.holds(row):
-                self.stored[model][id] = model.changed(row, done.position, done.at, values)
+            found = (row["tenant_id"], row[done.setting.column]) == (done.tenant, done.value)
+            if found and (columns := done.change(row)) is not None:
+                self.stored[model][id] = model.changed(row, done.position, done.at, columns)
 
     def rows(self, model: ReadModel) -> list[Row]:
         return [row for _, row in sorted(self.stored[model].items())]

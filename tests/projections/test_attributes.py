@@ -60,6 +60,36 @@ def test_an_embedding_has_no_output() -> None:
     assert not {"gen_ai.usage.output_tokens", "server.address", "gen_ai.output.type"} & found.keys()
 
 
+def test_a_rerank_has_its_own_names_and_the_best_of_its_segments() -> None:
+    request = {"query": "secret", "segments": ["a", "b", "c"]}
+    found = attributes.requested("rerank", "lab", "tiny", "models.example.com:443", request)
+    found |= attributes.completed("rerank", TOKENS, **OF_ANSWER | {"finish_reason": None, "first_token_ms": None})  # type: ignore[arg-type]
+    found |= attributes.reranked(["a", "b", "c"], "[0.1, 0.9, 0.5]")
+    assert found == {
+        "gen_ai.operation.name": "rerank",
+        "gen_ai.provider.name": "lab",
+        "gen_ai.request.model": "tiny",
+        "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.response.model": "tiny-1",
+        "gen_ai.usage.input_tokens": 90,
+        "llm.token_count.prompt": 90,
+        "server.address": "models.example.com",
+        "server.port": 443,
+        "llm.request.type": "rerank",
+        "openinference.span.kind": "RERANKER",
+        "reranker.model_name": "tiny",
+        "reranker.top_k": 3,
+        "reranker.output_documents.0.document.id": "b",
+        "reranker.output_documents.0.document.score": 0.9,
+        "reranker.output_documents.1.document.id": "c",
+        "reranker.output_documents.1.document.score": 0.5,
+        "reranker.output_documents.2.document.id": "a",
+        "reranker.output_documents.2.document.score": 0.1,
+    }
+    assert attributes.reranked([], "") == {}
+    assert len(attributes.reranked([str(number) for number in range(99)], str([0.5] * 99))) == 40
+
+
 def test_a_retrieval_names_the_segments_that_were_kept_by_rank() -> None:
     hits = [HIT | {"segment": "second", "rank": 2}, HIT, HIT | {"segment": "none", "rank": None}]
     found = attributes.retrieval(["a", "b"], 4, hits)

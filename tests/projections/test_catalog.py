@@ -12,6 +12,7 @@ from domain import (
     budget,
     conversation,
     dataset,
+    dataset_query,
     dead_letter,
     document,
     end_user,
@@ -29,6 +30,7 @@ NOUNS = (
     budget.Budget,
     conversation.Conversation,
     dataset.Dataset,
+    dataset_query.DatasetQuery,
     dead_letter.DeadLetter,
     document.Document,
     end_user.EndUser,
@@ -56,7 +58,7 @@ ACROSS_TENANTS = {
 
 
 def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
-    assert len(EVENTS) == 48
+    assert len(EVENTS) == 72
     assert EVENTS | {Outcome} == KNOWN
     assert not IGNORED & {event for model in READ_MODELS for event, _ in model.rules}
 

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from domain.document import segment_id
+from domain.document import cut_id, segment_id
+from domain.segmentation import Segmentation
 from projections.datasets import datasets
-from projections.document_segments import document_segments
+from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
 from tests.projections.history import NOON, History
 
+RULES = Segmentation(mode="custom", overlap=20).plain()
 TIMES = ("processing_started_at", "parsing_completed_at", "splitting_completed_at", "completed_at", "stopped_at")
 
 
@@ -35,6 +37,11 @@ def test_given_a_dataset_when_a_document_is_uploaded_then_it_waits() -> None:
         "indexing_status": "waiting",
         "attempt": 0,
         "completed_segments": 0,
+        "doc_form": "text_model",
+        "enabled": True,
+        "archived": False,
+        "display_status": "queuing",
+        "index_status": "current",
         "trace_id": "the-correlation",
         "created_by": "ada",
         "created_at": document.created_on,
@@ -107,8 +114,10 @@ def test_given_a_split_document_when_parts_are_indexed_then_their_segments_have_
         "id": segment_id(document.id, document.segments, 0),
         "dataset_id": dataset.id,
         "document_id": document.id,
+        "cut_id": cut_id(document.id, document.segments),
         "position": 0,
         "content": "One two.",
+        "answer": None,
         "word_count": 8,
         "tokens": 2,
         "page": 1,
@@ -116,6 +125,9 @@ def test_given_a_split_document_when_parts_are_indexed_then_their_segments_have_
         "start_offset": 0,
         "end_offset": 8,
         "status": "completed",
+        "enabled": True,
+        "disabled_at": None,
+        "edited": False,
         "created_at": at,
         "completed_at": at,
         "log_position": 4,
@@ -124,15 +136,63 @@ def test_given_a_split_document_when_parts_are_indexed_then_their_segments_have_
     assert sorted(row["content"] for row in history.rows(document_segments)) == ["One two.", "Three four five."]
 
 
-def test_given_indexed_segments_when_the_document_is_split_anew_then_the_old_ones_go() -> None:
+def contents(history: History) -> list[str]:
+    return sorted(row["content"] for row in history.rows(document_segments))
+
+
+def test_given_indexed_segments_when_the_document_is_processed_anew_then_they_stay_until_the_new_are_in() -> None:
     history = History()
     document = history.document(history.dataset().id)
     history.split(document, ["Old one.", "Old two."])
-    history.index(document, 1)
-    history.split(document, ["New one.", "New two."])
-    assert history.rows(document_segments) == []
     history.index(document, 2)
-    assert {row["content"] for row in history.rows(document_segments)} == {"New one.", "New two."}
+    document.reprocess(history.now)
+    history.record(document)
+    (row,) = history.rows(documents)
+    assert (row["indexing_status"], row["completed_segments"], row["total_segments"]) == ("waiting", 0, None)
+    assert seconds(row) == [3, None, None, None, None]
+    history.split(document, ["New one.", "New two."])
+    assert contents(history) == ["Old one.", "Old two."]
+    history.index(document, 1)
+    assert contents(history) == ["New one.", "Old one.", "Old two."]
+    history.index(document, 1)
+    assert contents(history) == ["New one.", "New two."]
+    assert history.rows(documents)[0]["indexing_status"] == "completed"
+
+
+def test_given_indexed_segments_when_they_are_cut_as_before_then_they_are_there_all_the_time() -> None:
+    history = History()
+    document = history.document(history.dataset().id)
+    history.split(document, ["One.", "Two."])
+    history.index(document, 2)
+    document.reprocess(history.now)
+    history.split(document, ["One.", "Two."])
+    assert contents(history) == ["One.", "Two."]
+    history.index(document, 1)
+    assert contents(history) == ["One.", "Two."]
+    history.index(document, 1)
+    assert contents(history) == ["One.", "Two."]
+
+
+def test_given_small_segments_when_they_are_indexed_then_their_parent_is_a_segment_and_they_are_its_children() -> None:
+    history = History()
+    document = history.document(history.dataset().id)
+    history.split(document, ["One. Two.", "One.", "Two."], family=True)
+    history.index(document, 3)
+    (parent,) = history.rows(document_segments)
+    assert (parent["content"], parent["position"], parent["answer"]) == ("One. Two.", 0, None)
+    children = sorted(history.rows(child_chunks), key=lambda row: row["position"])
+    assert [row["content"] for row in children] == ["One.", "Two."]
+    assert {row["segment_id"] for row in children} == {parent["id"]}
+    assert {row["cut_id"] for row in (parent, *children)} == {parent["cut_id"]}
+    (row,) = history.rows(documents)
+    assert (row["doc_form"], row["segmentation"]) == ("hierarchical_model", None)
+    document.reprocess(history.now, segmentation=RULES)
+    history.split(document, ["One."])
+    history.index(document, 1)
+    assert history.rows(child_chunks) == []
+    assert contents(history) == ["One."]
+    (row,) = history.rows(documents)
+    assert (row["doc_form"], row["segmentation"]) == ("text_model", RULES)
 
 
 @pytest.mark.parametrize("which", ["document", "dataset"])
@@ -169,3 +229,13 @@ def test_a_dataset_that_gets_another_embedding_model() -> None:
     at = history.record(dataset)
     [row] = history.rows(datasets)
     assert (row["embedding_model"], row["next_embedding_model"], row["updated_at"]) == ("b", None, at)
+
+
+def test_a_dataset_that_gets_other_rules() -> None:
+    history = History()
+    dataset = history.dataset()
+    assert history.rows(datasets)[0]["segmentation"] is None
+    dataset.configure(history.now, segmentation=RULES)
+    dataset.reprocess(history.now)
+    history.record(dataset)
+    assert history.rows(datasets)[0]["segmentation"] == RULES

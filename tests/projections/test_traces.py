@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from domain.conversation import Conversation
 from domain.document import Document
 from domain.end_user import EndUser
-from domain.log import Recorded
+from domain.log import Recorded, commit_id
 from domain.model_call import ModelCall
 from domain.replay import Replay
 from domain.retrieval import Candidate, Retrieval
@@ -23,7 +23,7 @@ from projections.model_calls import model_calls
 from projections.read_model import Row
 from projections.spans import span_id, spans
 from projections.traces import traces
-from tests.projections.history import TOKENS, History, Tables
+from tests.projections.history import RETRIEVAL, TOKENS, History, Tables
 from tests.projections.wandering import wander
 
 HIT: Candidate = {
@@ -36,8 +36,13 @@ HIT: Candidate = {
     "score": 0.5,
     "semantic_rank": 1,
     "full_text_rank": None,
+    "fusion_rank": 1,
+    "rerank_score": None,
+    "rerank_rank": None,
     "rank": 1,
     "dropped": None,
+    "first": 1,
+    "last": 1,
 }
 
 
@@ -65,10 +70,8 @@ def retrieval(history: History, message: str, attempt: int = 1, code: str | None
         f"retrieval-{attempt}",
         history.now,
         query="How high?",
-        mode="hybrid",
         datasets=["the-dataset"],
-        top_k=4,
-        score_threshold=None,
+        retrieval=RETRIEVAL,
         cause_noun="message",
         cause_id=message,
         attempt=attempt,
@@ -161,6 +164,38 @@ def test_given_a_question_when_it_is_answered_then_the_tree_has_every_part() -> 
     assert rows["chat"]["attributes"]["gen_ai.request.temperature"] == 0.5
     assert rows["chat"]["attributes"]["server.port"] == 443
     assert rows["chat"]["attributes"]["gen_ai.usage.cache_read.input_tokens"] == 64
+
+
+def test_what_helps_a_search_is_part_of_it() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    conditions = call(history, message, commit_id(message, "filter:1"))
+    complete(history, conditions, '{"logical_operator": "and", "conditions": []}')
+    request = {"query": "How high?", "segments": ["segment-2", "segment-1"]}
+    rerank = call(history, message, "call-1", "rerank", request=request)
+    assert tree(history) == {
+        "trace": [("handler", "running")],
+        "handler": [("retrieval", "running")],
+        "retrieval": [("chat", "ok"), ("rerank", "running")],
+    }
+    complete(history, rerank, "[0.25, 0.75]")
+    retrieval(history, message)
+    assert the_trace(history)["first_token_ms"] is None
+    complete(history, call(history, message, "call-2"))
+    history.answer(conversation, message)
+    assert tree(history) == {
+        "trace": [("handler", "ok")],
+        "handler": [("retrieval", "ok"), ("chat", "ok")],
+        "retrieval": [("chat", "ok"), ("rerank", "ok")],
+    }
+    row = the_trace(history)
+    assert (row["model_calls"], row["models"], row["answer"]) == (3, ["gpt-4o-mini", "tiny"], "Four metres.")
+    assert not any(word.isdecimal() for word in row["words"])
+    assert row["first_token_ms"] > 400.0
+    [span] = [each for each in history.rows(spans) if each["kind"] == "rerank"]
+    assert (span["name"], span["cost"], span["prompt_tokens"]) == ("rerank tiny", 0.0, 90)
+    assert span["attributes"]["reranker.output_documents.0.document.id"] == "segment-1"
 
 
 def test_words_can_be_searched_and_what_is_masked_cannot() -> None:
@@ -439,7 +474,7 @@ def _waiting(messages: list[Recorded]) -> set[tuple[str, str]]:
                     found[tenant, event.message] = message.subject.id
                 case Conversation.Answered() | Conversation.Failed() | Conversation.Stopped():
                     found.pop((tenant, event.message), None)
-                case Document.Uploaded() | Document.Retried():
+                case Document.Uploaded() | Document.Retried() | Document.Reprocessed():
                     found[tenant, message.subject.id] = message.subject.id
                 case Document.Completed() | Document.Failed():
                     found.pop((tenant, message.subject.id), None)

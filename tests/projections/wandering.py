@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 
+from domain.aggregate import Rejection
 from domain.app import App
 from domain.conversation import Conversation
 from domain.dataset import Dataset
 from domain.dead_letter import DeadLetter
-from domain.document import Document
+from domain.document import Document, segment_id
 from domain.end_user import EndUser, person_id
 from domain.model_call import ModelCall
 from domain.retrieval import Candidate, Retrieval
-from tests.projections.history import TOKENS, History, citation, outcome
+from domain.segmentation import Segmentation
+from tests.projections.history import RETRIEVAL, TOKENS, History, citation, outcome
 
 TENANTS = ("one", "two")
+
+_BY_HAND = [
+    *(
+        "disable",
+        "enable",
+        "archive",
+        "unarchive",
+        "unarchive",
+        "rename",
+        "set_metadata",
+        "resume",
+        "unsettle",
+    ),
+    *3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment", "settle"],
+]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
@@ -47,7 +65,8 @@ class _Walk:
         self.persons: dict[tuple[str, str], str] = {}
         self.erased: dict[tuple[str, str], int] = {}
         self.steps = (
-            [self.app, self.document, self.talk, self.decide, self.delete]
+            [self.app, self.document, self.talk, self.decide, self.delete, self.field]
+            + 3 * [self.curate]
             + 5 * [self.work, self.message]
             + 4 * [self.call, self.end]
             + [self.letter, self.retrieve, self.erase]
@@ -110,6 +129,7 @@ class _Walk:
                 ("chat", "openai", "gpt-4o-mini"),
                 ("chat", "lab", "no-such-model"),
                 ("embedding", "builtin", "tiny"),
+                ("rerank", "builtin", "lexical-2"),
             ]
         )
         self.history.person = self.random.choice([None, self.person("bo"), self.person("cy")])
@@ -121,7 +141,9 @@ class _Walk:
             model=model,
             cause_noun="document" if id.startswith(id_of(3, 0)[:23]) else "message",
             cause_id=id,
-            request={"messages": [{"role": "user", "content": f"Question {number}?"}], "parameters": {}},
+            request={"query": f"Question {number}?", "segments": ["segment-1"]}
+            if kind == "rerank"
+            else {"messages": [{"role": "user", "content": f"Question {number}?"}], "parameters": {}},
         )
         self.history.record(call)
         self.calls.append((self.history.tenant, self.history.correlation, self.history.person, call))
@@ -137,7 +159,7 @@ class _Walk:
             case "complete":
                 call.complete(
                     self.history.now,
-                    response=f"Answer {number}.",
+                    response="[0.75]" if call.kind == "rerank" else f"Answer {number}.",
                     finish_reason="stop",
                     usage=TOKENS,
                     first_token_ms=self.random.choice([None, 8.5]),
@@ -167,17 +189,20 @@ class _Walk:
             "score": 0.5,
             "semantic_rank": 1,
             "full_text_rank": None,
+            "fusion_rank": 1,
+            "rerank_score": None,
+            "rerank_rank": None,
             "rank": 1,
             "dropped": None,
+            "first": 0,
+            "last": 0,
         }
         made = Retrieval.make(
             id_of(8, number),
             self.history.now,
             query=f"Question {number}?",
-            mode="hybrid",
             datasets=["the-dataset"],
-            top_k=4,
-            score_threshold=None,
+            retrieval=RETRIEVAL,
             cause_noun="message",
             cause_id=id,
             attempt=1,
@@ -217,12 +242,22 @@ class _Walk:
             return
         mine, command = self.history.tenant, self.history.correlation
         self.follow(document.id)
-        match self.random.choice(["split", "index", "index", "fail", "retry"]):
+        match self.random.choice(["split", "index", "index", "index", "fail", "retry", "reprocess"]):
             case "split" if not document.ended:
-                texts = [f"{number} text {position}" for position in range(self.random.randint(1, 3))]
-                self.history.split(document, texts)
+                texts = [f"{number % 4} text {position}" for position in range(self.random.randint(1, 3))]
+                if self.random.random() < 0.2:
+                    texts = ["As it was before."]
+                self.history.split(document, texts, family=self.random.random() < 0.3)
             case "index" if document.status == "indexing" and document.done < document.total:
                 self.history.index(document, self.random.randint(1, document.total - document.done))
+            case "reprocess" if not document.archived:
+                self.history.correlation = command
+                rules = self.random.choice([None, Segmentation(mode="custom", overlap=number % 9).plain()])
+                document.reprocess(self.history.now, segmentation=rules)
+                if document.status == "waiting" and document.attempt:
+                    self.traces[mine, document.id] = command
+                if document.pending_events:
+                    self.history.record(document)
             case "fail" if not document.ended:
                 document.fail(self.history.now, stage="indexing", code="broken", reason="It broke.")
                 self.history.record(document)
@@ -230,6 +265,51 @@ class _Walk:
                 self.history.correlation = self.traces[mine, document.id] = command
                 document.retry(self.history.now)
                 self.history.record(document)
+
+    def field(self, number: int) -> None:
+        dataset = self.some(Dataset)
+        if not dataset or dataset.deleted:
+            return
+        names, now = ["author", "year", "writer"], self.history.now
+        name, other = self.random.choice(names), self.random.choice(names)
+        with suppress(Rejection):
+            match self.random.choice(["add", "rename", "remove"]):
+                case "add":
+                    dataset.add_metadata_field(now, field=id_of(9, number), name=name, type="string")
+                case "rename":
+                    dataset.rename_metadata_field(now, name=name, new_name=other)
+                case "remove":
+                    dataset.remove_metadata_field(now, name=name)
+        if dataset.pending_events:
+            self.history.record(dataset)
+
+    def curate(self, number: int) -> None:
+        """What people do to a document and its segments, and what the index makes of it."""
+        document = self.some(Document)
+        if not document:
+            return
+        segments = [segment_id(document.id, cut["segments"], place) for cut in document.cuts for place in range(3)]
+        segments += [id for id, overlay in document.overlays.items() if overlay["segments"] is None]
+        fields: dict[str, Any] = {}
+        match verb := self.random.choice(_BY_HAND):
+            case "rename":
+                fields = {"name": f"{number}.md"}
+            case "set_metadata":
+                fields = {"metadata": {self.random.choice(["author", "year"]): self.random.choice([number, None])}}
+            case "add_segment":
+                fields = {"segment": id_of(9, number), "content": f"{number} added", "answer": None}
+            case "settle":
+                fields = {"settled": document.changed}
+            case "unsettle":
+                fields = {"code": "internal_error", "reason": "It broke."}
+            case str() if verb.endswith("_segment"):
+                fields = {"segment": self.random.choice([*segments, "unknown"])}
+        if verb == "edit_segment":
+            fields |= {"content": f"{number} edited", "answer": self.random.choice([None, "So."])}
+        with suppress(Rejection):
+            getattr(document, verb)(self.history.now, **fields)
+        if document.pending_events:
+            self.history.record(document)
 
     def message(self, number: int) -> None:
         conversation = self.some(Conversation)

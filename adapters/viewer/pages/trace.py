@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -63,7 +64,10 @@ WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)
 _RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
 _SEGMENTS = """
 SELECT s.id, s.content, s.page, s.heading, s.position, d.name AS document
-FROM headrace.document_segments s JOIN headrace.documents d ON (d.tenant_id, d.id) = (s.tenant_id, s.document_id)
+FROM (
+    SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.document_segments
+    UNION ALL SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.child_chunks
+) s JOIN headrace.documents d ON (d.tenant_id, d.id) = (s.tenant_id, s.document_id)
 WHERE s.tenant_id = %(tenant)s AND s.id = ANY(%(ids)s)
 """
 _DOCUMENTS = "SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
@@ -179,10 +183,26 @@ async def _call(desk: Desk, trace: Row, span: Row) -> Row | None:
     ]
     call["answer"] = shown(call["response"] or "")
     call["texts"] = request.get("texts") or []
-    call["parameters"] = {name: value for name, value in request.items() if name not in ("messages", "texts")}
+    call["scored"] = await _scored(desk, call) if call["kind"] == "rerank" else []
+    said = ("messages", "texts", "query", "segments")
+    call["parameters"] = {name: value for name, value in request.items() if name not in said}
     call["sum"] = arithmetic(call)
     call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
     return call
+
+
+async def _scored(desk: Desk, call: Row) -> list[Row]:
+    """The segments that a reranker was given, by its scores, which are None before its answer."""
+    ids = (call["request"] or {}).get("segments") or []
+    scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
+    rows = await desk.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
+    known = {row["id"]: row for row in rows}
+    gone = {"document": None, "page": None, "heading": None, "content": None}
+    found = [
+        {**known.get(id, gone), "number": number, "score": score}
+        for number, (id, score) in enumerate(zip_longest(ids, scores[: len(ids)]), 1)
+    ]
+    return sorted(found, key=lambda segment: (segment["score"] is None, -(segment["score"] or 0.0)))
 
 
 def _field(message: Any, name: str, place: int) -> Any:

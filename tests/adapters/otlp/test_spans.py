@@ -161,6 +161,15 @@ def test_with_leave_messages_go_along_masked_and_cut_off() -> None:
     assert (root["input.value"], root["output.value"]) == ("Who?", "Ann.")
 
 
+def test_with_leave_a_rerank_has_its_query() -> None:
+    call = {"request": {"query": "Who is ada@example.com?", "segments": ["one"]}, "response": "[0.5]"}
+    span = of_span(kind="rerank")
+    found = values(sent(span, of_trace(), MASKED, call).attributes)
+    assert found["reranker.query"] == found["input.value"] == "Who is ‹email›?"
+    assert sent(span, of_trace(), MASKED, call).kind == Span.SPAN_KIND_CLIENT
+    assert b"Who is" not in sent(span, of_trace(), NONE, call).SerializeToString()
+
+
 def test_what_was_erased_is_not_there() -> None:
     gone = {"request": {}, "response": "", "finish_reason": "stop"}
     found = values(sent(of_span(), of_trace(), MASKED, gone).attributes)

@@ -24,8 +24,7 @@ from adapters.viewer.access import Access
 from adapters.viewer.desk import Desk
 from adapters.viewer.server import create_app
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App, Model
-from domain.app import Retrieval as Search
+from domain.app import App, Model, settings
 from domain.conversation import Conversation, Cut, Usage
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from domain.model_call import ModelCall, Source, TokenUsage
@@ -76,7 +75,7 @@ class Site:
                 prompt=prompt,
                 variables=[],
                 datasets=[],
-                retrieval=Search(mode="hybrid", top_k=4, score_threshold=None),
+                retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
             )
         await self.record(app, new_id())
         return app
@@ -194,8 +193,13 @@ class Site:
                 score=1 / rank,
                 semantic_rank=rank,
                 full_text_rank=None,
+                fusion_rank=rank,
+                rerank_score=None,
+                rerank_rank=None,
                 rank=rank,
                 dropped=None,
+                first=rank,
+                last=rank,
             )
             for rank, segment in enumerate(segments, 1)
         ]
@@ -203,16 +207,31 @@ class Site:
             new_id(),
             self.now,
             query=query,
-            mode="hybrid",
             datasets=["the-dataset"],
-            top_k=4,
-            score_threshold=None,
+            retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
             cause_noun="message",
             cause_id=message,
             attempt=1,
             hits=hits,
             duration_ms=12.0,
         )
+
+    async def reranked(self, trace: str, message: str, scores: dict[str, float]) -> str:
+        """A reranker's call for a message; gives its id."""
+        call = ModelCall.request(
+            new_id(),
+            self.now,
+            kind="rerank",
+            provider="builtin",
+            model="lexical-2",
+            cause_noun="message",
+            cause_id=message,
+            request={"query": "How high?", "segments": list(scores)},
+        )
+        await self.record(call, trace)
+        self._answer(call, str(list(scores.values())), (40, 0), 9.0)
+        await self.record(call, trace)
+        return call.id
 
     async def replayed(self, replay: str, answer: str, took_ms: float = 400.0) -> str:
         """Do what a worker would do about a replay that was asked for; gives the call."""

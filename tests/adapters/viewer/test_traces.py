@@ -160,6 +160,17 @@ async def test_a_trace_shows_what_the_model_saw_and_where_it_came_from(site: Sit
     assert "<html" not in part
 
 
+async def test_a_rerank_shows_its_segments_by_their_scores(site: Site, app: App) -> None:
+    trace, message, _ = await site.answer(app, await talk(site, app), "How high is the weir?")
+    call = await site.reranked(trace, message, {"segment-1": 0.25, "segment-2": 0.75})
+    await site.settled()
+    words = text_of(await site.get(f"/traces/{trace}", span=call))
+    assert "Reranked 2 segments" in words
+    assert "0.750 a document that is gone The segment is not there any more. 2 0.250" in words
+    assert "rerank lexical-2" in words
+    assert "Replay" not in words
+
+
 async def test_other_ids_lead_to_their_trace(site: Site, app: App) -> None:
     trace, message, call = await site.answer(app, await talk(site, app), "Which way?")
     await site.settled()

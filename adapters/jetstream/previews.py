@@ -1,0 +1,41 @@
+"""Previews as a service: a request on `preview.<tenant>`, as JSON, has an answer, as JSON, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+SUBJECT = "preview.{}"
+
+
+async def serve(nc: Client, preview: Callable[[str, bytes], Awaitable[dict[str, Any]]]) -> None:
+    """Answer requests until cancelled; those in hand are then left without an answer."""
+    at_work: set[asyncio.Task[None]] = set()
+
+    async def answer(message: Msg) -> None:
+        found = await preview(message.subject.partition(".")[2], message.data)
+        with suppress(nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
+            await message.respond(orjson.dumps(found))
+
+    async def take(message: Msg) -> None:
+        if message.reply:
+            task = asyncio.create_task(answer(message))
+            at_work.add(task)
+            task.add_done_callback(at_work.discard)
+
+    subscription = await nc.subscribe(SUBJECT.format("*"), queue="preview", cb=take)
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        if not nc.is_closed:
+            await subscription.unsubscribe()
+        for task in at_work:
+            task.cancel()
+        await asyncio.gather(*at_work, return_exceptions=True)

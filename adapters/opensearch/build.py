@@ -1,0 +1,257 @@
+"""New versions built beside those that are searched, and swapped in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from uuid import uuid4
+
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from adapters.opensearch.routes import (
+    delete,
+    hold,
+    index_name,
+    key,
+    make_version,
+    newer,
+    purge,
+    remove,
+    tidy,
+)
+from adapters.opensearch.segments import Segments
+from handlers.ports import Entry, Unavailable
+
+Cursor = AsyncCursor[TupleRow]
+Transaction = Callable[[], AbstractAsyncContextManager[Cursor]]
+Changing = Callable[[str, str, str | None], AbstractAsyncContextManager[Cursor]]
+"""A transaction that changes one document, or one dataset, alone."""
+
+
+@asynccontextmanager
+async def building(
+    url: str,
+    segments: Segments,
+    prefix: str,
+    transaction: Transaction,
+    changing: Changing,
+    tenant: str | None,
+    dataset: str | None,
+) -> AsyncIterator[OpenSearchBuild]:
+    """The one build that goes on; once begun it is on record until it is swapped in. Raises: Unavailable."""
+    try:
+        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
+            await connection.execute("SELECT pg_advisory_lock(%s)", [key("build")])
+            yield OpenSearchBuild(connection, segments, prefix, transaction, changing, tenant, dataset)
+    except OperationalError as error:
+        raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+class OpenSearchBuild:
+    id: str
+    attempt: int
+    reached: int
+
+    def __init__(
+        self,
+        swapping: AsyncConnection[TupleRow],
+        segments: Segments,
+        prefix: str,
+        transaction: Transaction,
+        changing: Changing,
+        tenant: str | None,
+        dataset: str | None,
+    ) -> None:
+        """What is not to wait for the swap's transaction goes over connections of its own."""
+        self._swapping = swapping
+        self._segments = segments
+        self._prefix = prefix
+        self._transaction = transaction
+        self._changing = changing
+        self._scope = {"tenant": tenant, "dataset": dataset}
+        self._versions: dict[str, int] = {}
+        self._opening = asyncio.Lock()
+        self._begun: set[str] = set()
+        """The documents that this attempt has written something of."""
+
+    async def searched(self) -> str | None:
+        async with self._transaction() as cursor:
+            await cursor.execute(_SEARCHED, self._scope)
+            [model] = await cursor.fetchone() or [None]
+        return model
+
+    async def begin(self, plan: str, end: int) -> None:
+        async with self._transaction() as cursor:
+            await cursor.execute(_FORGET_OTHERS, self._scope | {"plan": plan, "end": end})
+            await cursor.execute(_BEGIN, self._scope | {"plan": plan, "id": str(uuid4())})
+            [self.id, self.attempt, self.reached, self._versions] = await cursor.fetchone() or []
+        await self._tidy()
+        await self._swapping.execute("SELECT pg_advisory_lock(%s)", [key("build", self.id)])
+
+    async def open(self, model: str, dimension: int) -> None:
+        async with self._opening:
+            if model not in self._versions:
+                self._versions[model] = await self._make(model, dimension)
+
+    async def _make(self, model: str, dimension: int) -> int:
+        async with self._transaction() as cursor:
+            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key("versions")])
+            number = await self._free_version(cursor, model, dimension)
+            if number is None:
+                number = await make_version(cursor, self._segments, self._prefix, model, dimension, live=False)
+            versions = Jsonb(self._versions | {model: number})
+            await cursor.execute(
+                "UPDATE headrace_opensearch.builds SET versions = %s WHERE id = %s", [versions, self.id]
+            )
+        return number
+
+    async def _free_version(self, cursor: Cursor, model: str, dimension: int) -> int | None:
+        """For a dataset, a version for this model where it is not searched now; what it had there is taken out."""
+        tenant, dataset = self._scope["tenant"], self._scope["dataset"]
+        if tenant is None or dataset is None:
+            return None
+        await cursor.execute(_FREE, self._scope | {"model": model, "dimension": dimension})
+        [number] = await cursor.fetchone() or [None]
+        if number is not None:
+            await purge(cursor, self._segments, self._prefix, number, tenant, dataset)
+        return number
+
+    async def write(
+        self,
+        tenant: str,
+        dataset: str,
+        document: str,
+        entries: Sequence[Entry],
+        *,
+        model: str,
+        version: int,
+        first: bool,
+    ) -> None:
+        if not entries:
+            return
+        kept = {entry.id: entry for entry in entries}
+        number = self._versions[model]
+        name = index_name(self._prefix, number)
+        async with self._changing(tenant, dataset, document) as cursor:
+            await cursor.execute(_BURIED, [tenant, dataset, document])
+            if await cursor.fetchone():
+                return
+            await hold(cursor, number, tenant, dataset)
+            # To look costs a refresh, and usually nothing is there yet.
+            if first and (self.attempt > 1 or document in self._begun):
+                await self._segments.clear(name, tenant, dataset, document, but=kept)
+            self._begun.add(document)
+            gone = await newer(cursor, tenant, dataset, document, list(kept), version)
+            left = [entry for id, entry in kept.items() if id not in gone]
+            await self._segments.put(name, tenant, dataset, document, left, version)
+
+    async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
+        if ids:
+            async with self._changing(tenant, dataset, document) as cursor:
+                await remove(cursor, self._segments, self._prefix, tenant, dataset, document, list(ids), version)
+
+    async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
+        async with self._changing(tenant, dataset, document) as cursor:
+            await delete(cursor, self._segments, self._prefix, tenant, dataset, document)
+
+    async def bury(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
+        columns = [list(column) for column in zip(*deleted, strict=True)] or [[], [], []]
+        async with self._transaction() as cursor:
+            await cursor.execute(_BURY_ALL, columns)
+
+    async def reach(self, sequence: int, goal: int) -> None:
+        self.reached = sequence
+        async with self._transaction() as cursor:
+            await cursor.execute(
+                "UPDATE headrace_opensearch.builds SET reached = %s, goal = %s WHERE id = %s", [sequence, goal, self.id]
+            )
+
+    async def complete(self) -> None:
+        for number in self._versions.values():
+            await self._segments.merge(index_name(self._prefix, number))
+
+    @asynccontextmanager
+    async def swap(self, *, keep_old: bool = False) -> AsyncIterator[None]:
+        tenant, dataset = self._scope["tenant"], self._scope["dataset"]
+        held = key("write") if tenant is None or dataset is None else key("write", tenant, dataset)
+        async with self._swapping.transaction(), self._swapping.cursor() as cursor:
+            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [held])
+            yield
+            built = list(self._versions.values())
+            if keep_old:
+                await cursor.execute(_KEEP, self._scope)
+            if dataset is None:
+                await cursor.execute("UPDATE headrace_opensearch.versions SET live = false")
+                await cursor.execute("DELETE FROM headrace_opensearch.routes")
+            await cursor.execute("UPDATE headrace_opensearch.versions SET live = true WHERE number = ANY (%s)", [built])
+            for number in built:
+                await self._segments.finish(index_name(self._prefix, number))
+                await cursor.execute(_ROUTE, self._scope | {"version": number})
+            await cursor.execute("DELETE FROM headrace_opensearch.builds WHERE id = %s", [self.id])
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Who reads all of an old version, as `contents` does, is not waited for: the next build tidies up."""
+        with suppress(Unavailable):
+            async with self._transaction() as cursor:
+                await cursor.execute("SET LOCAL lock_timeout = '2s'")
+                await tidy(cursor, self._segments, self._prefix)
+
+
+_OF_SCOPE = "tenant IS NOT DISTINCT FROM %(tenant)s AND dataset IS NOT DISTINCT FROM %(dataset)s::uuid"
+
+_FORGET_OTHERS = f"""
+DELETE FROM headrace_opensearch.builds WHERE {_OF_SCOPE} AND (plan <> %(plan)s OR reached > %(end)s)
+"""
+
+_BEGIN = """
+INSERT INTO headrace_opensearch.builds AS known (id, tenant, dataset, plan, attempt)
+VALUES (%(id)s, %(tenant)s, %(dataset)s, %(plan)s, 1)
+ON CONFLICT (tenant, dataset) DO UPDATE SET attempt = known.attempt + 1
+RETURNING id::text, attempt, reached, versions
+"""
+
+_SEARCHED = f"""
+SELECT model FROM headrace_opensearch.routes JOIN headrace_opensearch.versions ON number = version WHERE {_OF_SCOPE}
+"""
+
+_FREE = """
+SELECT max(number) FROM headrace_opensearch.versions
+WHERE live AND model = %(model)s AND dimension = %(dimension)s AND number NOT IN (
+    SELECT version FROM headrace_opensearch.routes WHERE tenant = %(tenant)s AND dataset = %(dataset)s
+)
+"""
+
+_BURIED = """
+SELECT 1 FROM headrace_opensearch.tombstones
+WHERE tenant = %s AND dataset = %s AND (document = %s OR document IS NULL)
+"""
+
+_BURY_ALL = """
+INSERT INTO headrace_opensearch.tombstones (tenant, dataset, document)
+SELECT * FROM unnest(%s::text[], %s::uuid[], %s::uuid[])
+ON CONFLICT DO NOTHING
+"""
+
+# A dataset whose build has found nothing is routed too: what is written next is to be of the new model.
+_ROUTE = """
+INSERT INTO headrace_opensearch.routes (tenant, dataset, version)
+SELECT tenant, dataset, %(version)s::integer FROM headrace_opensearch.held
+WHERE %(dataset)s::uuid IS NULL AND version = %(version)s
+UNION
+SELECT %(tenant)s, %(dataset)s::uuid, %(version)s WHERE %(dataset)s::uuid IS NOT NULL AND NOT EXISTS (
+    SELECT FROM headrace_opensearch.tombstones
+    WHERE tenant = %(tenant)s AND dataset = %(dataset)s::uuid AND document IS NULL
+)
+ON CONFLICT (tenant, dataset) DO UPDATE SET version = excluded.version
+"""
+
+_KEEP = """
+UPDATE headrace_opensearch.versions SET kept = true
+WHERE number IN (
+    SELECT version FROM headrace_opensearch.routes WHERE %(dataset)s::uuid IS NULL OR dataset = %(dataset)s
+)
+"""

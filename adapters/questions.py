@@ -1,0 +1,90 @@
+"""Finds questions with their answers in a text: rows of a table that has a column for each, or `Q: …` and `A: …`."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+_QUESTION = "questions?|q|frage|pregunta|domanda|pergunta|вопрос|سؤال|السؤال|问题|問題|问|問|質問|質疑|질문"
+_ANSWER = "answers?|a|antwort|respuesta|réponse|risposta|resposta|ответ|جواب|الجواب|إجابة|答案|回答|答|답변|답"
+
+_MARK = re.compile(
+    r"(?:^[ \t*_#>•-]*(?:\d{1,4}[.)]\s?)?|(?P<cell>; )|(?<=[.?!…。？！؟])[ \t]*[*_]*)"
+    rf"(?:(?P<question>{_QUESTION})|(?P<answer>{_ANSWER}))\s?\d{{0,4}}[*_]*\s?[:：][*_]*\s*",
+    re.MULTILINE | re.IGNORECASE,
+)
+_LABEL = re.compile(r"(?:^|; )([^:;\n]{1,60}): ", re.MULTILINE)
+
+
+class Pair(NamedTuple):
+    """A question and its answer, and where in the text they begin and end."""
+
+    question: str
+    answer: str
+    start: int
+    end: int
+
+
+def pairs(whole: str, titles: Sequence[int]) -> Iterator[Pair]:
+    """The pairs of a text, in order; an answer ends with the next question, at the latest where a title begins.
+
+    `titles` are the places where titles begin, in order.
+    A question without an answer is left out, and so is an answer without a question.
+    """
+    marks = list(_MARK.finditer(whole))
+    columns = _other_columns(whole, marks)
+    at = 0
+    while at + 1 < len(marks):
+        first, second = marks[at], marks[at + 1]
+        if _asks(first) and not _asks(second):
+            at += 2
+            while at < len(marks) and not _asks(marks[at]) and not marks[at]["cell"]:
+                at += 1  # an answer may speak of answers
+        elif not _asks(first) and _asks(second) and _in_one_row(whole, first, second):
+            at += 2
+        else:
+            at += 1
+            continue
+        after = marks[at].start() if at < len(marks) else len(whole)
+        left, _ = _until(whole, first, second.start(), (), columns)
+        right, end = _until(whole, second, after, titles, columns)
+        question, answer = (left, right) if _asks(first) else (right, left)
+        if question.strip() and answer.strip():
+            yield Pair(" ".join(question.split()), answer.strip(), first.start(), end)
+
+
+def _asks(mark: re.Match[str]) -> bool:
+    return mark["question"] is not None
+
+
+def _in_one_row(whole: str, first: re.Match[str], second: re.Match[str]) -> bool:
+    return bool(second["cell"]) and "\n" not in whole[first.end() : second.start()]
+
+
+def _until(
+    whole: str, mark: re.Match[str], after: int, titles: Sequence[int], columns: re.Pattern[str] | None
+) -> tuple[str, int]:
+    """The text from a mark on, and where it ends: before what comes after it, a title or another column of its row."""
+    place = bisect_right(titles, mark.end())
+    end = min(titles[place], after) if place < len(titles) else after
+    if columns and (column := columns.search(whole, mark.end(), end)):
+        end = column.start()
+    text = whole[mark.end() : end]
+    return text, mark.end() + len(text.rstrip())
+
+
+def _other_columns(whole: str, marks: Sequence[re.Match[str]]) -> re.Pattern[str] | None:
+    """What begins a value of the other columns, in tables: the labels that at least half of the rows have."""
+    rows: set[tuple[int, int]] = set()
+    for first, second in pairwise(marks):
+        if _in_one_row(whole, first, second):
+            end = whole.find("\n", second.end())
+            rows.add((whole.rfind("\n", 0, first.start() + 1) + 1, len(whole) if end < 0 else end))
+    counted = Counter(label for row in rows for label in {found[1] for found in _LABEL.finditer(whole, *row)})
+    named = [label for label, count in counted.items() if count >= max(2, len(rows) / 2)]
+    others = [re.escape(label) for label in named if not re.fullmatch(f"{_QUESTION}|{_ANSWER}", label, re.IGNORECASE)]
+    return re.compile(rf"(?:^|; )(?:{'|'.join(others)}): ", re.MULTILINE) if others else None

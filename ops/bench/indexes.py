@@ -1,0 +1,96 @@
+"""Indexes for the measures, each of its own, gone afterwards: in a database of PostgreSQL, and in OpenSearch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from adapters import opensearch, pgvector
+from adapters.opensearch.client import connected
+from adapters.opensearch.routes import prefix_of
+from adapters.opensearch.segments import Segments
+from domain.aggregate import new_id
+from handlers.ports import Entry, Index
+from ops.places import access
+from ops.settings import Settings
+
+TENANT = "bench"
+OF_DOCUMENT = 500
+"""Segments of a document, where it does not matter whose they are."""
+
+AT_ONCE = 4
+"""Documents that are written side by side."""
+
+Documents = Iterable[tuple[str, Sequence[Entry]]]
+"""Ids of documents, each with its segments."""
+
+
+@asynccontextmanager
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    """The address of an empty database on the server that this address is of."""
+    name = f"bench_{uuid4().hex}"
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield make_conninfo(postgres_url, dbname=name)
+        finally:
+            await connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@asynccontextmanager
+async def in_postgres(database_url: str, model: str) -> AsyncIterator[pgvector.PgvectorIndex]:
+    await pgvector.set_up(database_url, model)
+    async with pgvector.PgvectorIndex(database_url) as index:
+        yield index
+
+
+def cluster() -> opensearch.Access | None:
+    """The OpenSearch that the settings name; None where they name none."""
+    settings = Settings.load()
+    return access(settings) if settings.opensearch_url else None
+
+
+@asynccontextmanager
+async def in_opensearch(database_url: str, to: opensearch.Access) -> AsyncIterator[opensearch.OpenSearchIndex]:
+    """An index beside those that the cluster has, and whose names none of them bears."""
+    await opensearch.set_up(database_url, to)
+    try:
+        async with opensearch.OpenSearchIndex(database_url, to) as index:
+            yield index
+    finally:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection, connected(to) as client:
+            prefix, segments = await prefix_of(connection.cursor()), Segments(client)
+            await segments.drop(await segments.names(f"{prefix}-*"))
+            await client.indices.delete_index_template(name=prefix)
+
+
+async def fill(
+    index: Index, datasets: Mapping[str, Documents], model: str, dimension: int, advance: Callable[[int], None]
+) -> None:
+    """Build an index of these datasets alone, the way a rebuild does; `advance` is told of segments that are in."""
+    turn = asyncio.Semaphore(AT_ONCE)
+    async with index.build() as build:
+        await build.begin(new_id(), 0)
+        await build.open(model, dimension)
+
+        async def put(dataset: str, document: str, entries: Sequence[Entry]) -> None:
+            try:
+                await build.write(TENANT, dataset, document, entries, model=model, version=1, first=True)
+            finally:
+                turn.release()
+            advance(len(entries))
+
+        async with asyncio.TaskGroup() as tasks:
+            for dataset, documents in datasets.items():
+                for document, entries in documents:
+                    await turn.acquire()
+                    tasks.create_task(put(dataset, document, entries))
+        await build.complete()
+        async with build.swap():
+            pass

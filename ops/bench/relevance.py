@@ -1,0 +1,64 @@
+"""How good a ranking is, by what people judged relevant, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 10_000
+AT_ONCE = 1_000_000
+"""Values that are drawn together, which bounds the memory."""
+
+Grades = Mapping[str, int]
+"""Of documents by their ids; what is not in it counts as 0, and what is above 0 as relevant."""
+
+
+class Interval(NamedTuple):
+    """A mean, and the bounds between which 95% of the means lie when the queries are drawn again with replacement."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def ndcg(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
+    """Normalised discounted cumulative gain: grades as gains, divided by log2(1 + rank), over what the best ranking of
+    the graded documents has; as `ndcg_cut` of trec_eval. 0 where nothing is relevant."""
+    best = _gain(sorted(grades.values(), reverse=True)[:depth])
+    return _gain([grades.get(document, 0) for document in ranking[:depth]]) / best if best else 0.0
+
+
+def _gain(grades: Sequence[int]) -> float:
+    return sum(max(grade, 0) / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
+
+
+def recall(ranking: Sequence[str], grades: Grades, depth: int) -> float:
+    """The share of the relevant documents that are among the first."""
+    relevant = {document for document, grade in grades.items() if grade > 0}
+    return len(relevant.intersection(ranking[:depth])) / len(relevant) if relevant else 0.0
+
+
+def reciprocal_rank(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
+    """1 / the rank of the first relevant document, 0 if it is not among the first."""
+    ranks = (rank for rank, document in enumerate(ranking[:depth], 1) if grades.get(document, 0) > 0)
+    return next((1 / rank for rank in ranks), 0.0)
+
+
+def interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """The mean with its 95% interval by the bootstrap, the same for the same seed."""
+    dice, known = np.random.default_rng(seed), np.asarray(values)
+    rows = max(1, AT_ONCE // len(known))
+    means = [
+        known[dice.integers(0, len(known), (min(rows, RESAMPLES - done), len(known)))].mean(axis=1)
+        for done in range(0, RESAMPLES, rows)
+    ]
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    return Interval(float(known.mean()), float(low), float(high))
+
+
+def difference(values: Sequence[float], others: Sequence[float], seed: int = 0) -> Interval:
+    """By how much values are better than others of the same queries, query by query."""
+    return interval([value - other for value, other in zip(values, others, strict=True)], seed)

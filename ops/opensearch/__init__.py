@@ -1,0 +1,1 @@
+"""An OpenSearch server for development and tests, without Docker: `make opensearch`."""

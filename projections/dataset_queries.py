@@ -1,0 +1,41 @@
+"""What was looked for in datasets: the table `dataset_queries`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Text
+
+from domain.end_user import EndUser
+from domain.log import Recorded
+from domain.retrieval import Retrieval
+from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
+
+dataset_queries = ReadModel(
+    "dataset_queries",
+    "Queries of datasets, one row a dataset: what was found is in retrievals. They outlive the dataset.",
+    key("id", "Query of this dataset."),
+    required("dataset_id", Id, "Dataset that was searched."),
+    required("content", Text, "What was looked for; empty when the person was erased."),
+    required("source", Text, "hit_testing where somebody tested the dataset, app where an app answered a message."),
+    required("retrieval_id", Id, "What was found, in retrievals."),
+    required("created_by", Text, "Who asked for it."),
+    person(),
+    required("created_at", Time, "When it ended."),
+)
+dataset_queries.looked_up("dataset_id")
+dataset_queries.sets(EndUser.Erased, {"content": ""}, column="person_id")
+
+
+@dataset_queries.makes(Retrieval.Made)
+def made(event: Retrieval.Made, message: Recorded) -> list[Row]:
+    return [
+        {
+            "id": derived_id(f"{event.originator_id}/{dataset}"),
+            "dataset_id": dataset,
+            "content": event.query,
+            "source": "hit_testing" if event.cause_noun == "dataset" else "app",
+            "retrieval_id": event.originator_id,
+            "created_by": message.metadata.actor,
+            "person_id": message.metadata.person,
+        }
+        for dataset in dict.fromkeys(event.datasets)
+    ]
