@@ -84,7 +84,8 @@ class ExtractFilter:
         except TimeoutError:
             return Extracted(None, "timeout", f"The model did not name its conditions within {self._patience:g} s.")
         except ValueError as error:
-            return Extracted(None, "invalid_filter", f"The model did not answer with a filter: {error}."[:1000])
+            reason = f"The model did not answer with a filter: {error}."
+            return Extracted(None, code="invalid_filter", reason=reason[:1000])
 
     async def _ask(self, cause: Cause, model: Model, fields: Mapping[str, Type], query: str) -> str:
         """The answer of the model. Raises: ModelError, ValueError when it does not come to its end."""

@@ -18,9 +18,7 @@ async def headrace(postgres: EmbeddedPostgres, lexical_model: str) -> AsyncItera
     """A whole Headrace that the journeys share, each in its own datasets and apps, on a log that no other test sees."""
     home = Path(mkdtemp(prefix="headrace-journeys-"))
     async with EmbeddedNats(home) as nats, fresh_database(postgres) as database_url:
-        settings = Settings.load(
-            home=home, nats_url=nats.url, postgres_url=database_url, rerank_model=lexical_model
-        )
+        settings = Settings.load(home=home, nats_url=nats.url, postgres_url=database_url, rerank_model=lexical_model)
         async with Stack.running(settings) as stack:
             yield stack
     shutil.rmtree(home)

