@@ -1,4 +1,4 @@
-"""Previews as a service: a request on `preview.<tenant>`, as JSON, has an answer, as JSON, and leaves nothing behind."""
+"""Previews as a service: a request on `preview.<tenant>` has an answer, both JSON, and leaves nothing behind."""
 
 from __future__ import annotations
 

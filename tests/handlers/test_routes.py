@@ -643,5 +643,6 @@ async def test_a_budget_is_of_something(desk: Desk, world: World) -> None:
 
 async def test_the_same_embedding_model_again_changes_nothing(desk: Desk, world: World) -> None:
     fields = {"dataset": world.dataset, "embedding_model": "a-model"}
-    assert [(await desk.send("dataset.configure", **fields)).version for _ in range(2)] == [2, 2]
-    assert await desk.types("dataset", world.dataset) == ["dataset.created.v1", "dataset.configured.v1"]
+    first, second = [await desk.send("dataset.configure", **fields) for _ in range(2)]
+    assert first.version == second.version
+    assert (await desk.types("dataset", world.dataset)).count("dataset.configured.v1") == 1
