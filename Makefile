@@ -4,7 +4,7 @@ CODE := domain handlers projections adapters ops
 PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench chaos opensearch docs up down doctor clean distclean
+.PHONY: help install demo test long lint format bench chaos opensearch docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ demo: install ## Ask three questions of the documents in examples/, with servers
 
 test: lint ## Check the code, then run all tests on real servers
 	@$(BIN)/pytest $(PROCESSES)
+
+long: install ## Run the tests that `make test` leaves out because each takes half a minute or more
+	@$(BIN)/pytest -m long
 
 lint: install ## Check style, types and the layers of the imports
 	@$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from adapters.opensearch.build import OpenSearchBuild, building
-from adapters.opensearch.client import Access, Gone, connected
+from adapters.opensearch.client import Access, connected
 from adapters.opensearch.routes import delete, hold, index_name, key, make_version, newer, point, prefix_of, remove
 from adapters.opensearch.segments import PAGE, Found, Segments, place
 from handlers.fusion import fused
@@ -257,7 +257,7 @@ class OpenSearchIndex:
                 members[version.number].append(dataset)
             try:
                 answers = await asyncio.gather(*(ask(number, of) for number, of in members.items()))
-            except Gone:
+            except Unavailable:  # as when it was dropped meanwhile, after a swap
                 if await self._routes(tenant, datasets, anew=True) == routes:
                     raise
                 continue

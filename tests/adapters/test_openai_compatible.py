@@ -37,7 +37,7 @@ from tests.chat_servers import (
 )
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
-PATIENCE = Patience(connect=2, first_token=0.4, between_tokens=0.3, total=5, pause=0.01, longest_pause=0.5)
+PATIENCE = Patience(connect=2, first_token=1.0, between_tokens=0.8, total=5, pause=0.01, longest_pause=0.5)
 COUNTED = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 GOOD = [Delta("Fine."), Delta(finish_reason="stop", usage=ChatUsage(7, 2, raw=COUNTED))]
 

@@ -47,6 +47,7 @@ async def found(index: OpenSearchIndex, dataset: str) -> set[str]:
     return {hit.id for hit in hits}
 
 
+@pytest.mark.long
 async def test_one_of_three_is_lost(database_url: str, three: list[EmbeddedOpenSearch]) -> None:
     """Every segment has a copy elsewhere: nothing is lost, and it is written and searched on."""
     access = Access(",".join(node.url for node in three))

@@ -873,7 +873,7 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
     deleted: set[str] = set()
 
     async def work() -> None:
-        for _ in range(25):
+        for _ in range(10):
             document, entries = id_(), [entry(f"Water {n}", vector) for n, vector in enumerate(units(5))]
             in_hand[document] = entries
             await index.write("acme", dataset, document, entries, model=MODEL, version=1)
@@ -899,8 +899,9 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
             await build.open(MODEL, DIMENSION)
             reached = await replay(build, 0)
             async with build.swap():
+                hands = list(in_hand.items())  # before the record is read: what leaves a hand meanwhile is not in it
                 await replay(build, reached)
-                for document, entries in list(in_hand.items()):
+                for document, entries in hands:
                     await build.write("acme", dataset, document, entries, model=MODEL, first=True, version=1)
 
     async def search() -> None:

@@ -9,46 +9,21 @@ import orjson
 from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.codec import NOUNS
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App
-from domain.budget import Budget
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.dead_letter import DeadLetter, letter_id
-from domain.document import Document
-from domain.end_user import EndUser
+from domain.dead_letter import letter_id
 from domain.log import Subject
-from domain.model_call import ModelCall, Source
-from domain.provider import Provider
-from domain.replay import Replay
-from domain.retrieval import Retrieval
+from domain.model_call import Source
 from handlers.bury import Bury, Death
 from handlers.dispatch import Delivery, Dispatch
 from handlers.model_calls import Cause, ModelCalls
 from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes, Position
 from handlers.repository import Repository
-
-NOUNS: dict[str, type[Aggregate]] = {
-    noun.TOPIC: noun
-    for noun in (
-        App,
-        Budget,
-        Conversation,
-        Dataset,
-        DeadLetter,
-        Document,
-        EndUser,
-        ModelCall,
-        Provider,
-        Replay,
-        Retrieval,
-    )
-}
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 

@@ -15,8 +15,10 @@ from nats.js.errors import NotFoundError
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from domain.aggregate import Rejection, new_id, uuid7
+from domain.document import Document, segment_id
 from domain.log import OUTCOMES
 from domain.provider import Provider
+from domain.segments import Segment, encode_segments
 from handlers.commands import MAX_PAYLOAD
 from handlers.dispatch import EXCERPT, Delivery
 from handlers.ports import Metadata, Outcome, Unavailable
@@ -217,7 +219,7 @@ async def test_a_hundred_commands_at_once_on_one_aggregate(desk: Desk) -> None:
     assert {outcome.status for outcome in outcomes} == {"accepted"}
     assert sorted(int(outcome.version or 0) for outcome in outcomes) == list(range(2, 102))
     assert len({outcome.position for outcome in outcomes}) == 100
-    assert await desk.types("app", app) == ["app.created.v1", *["app.configured.v1"] * 100]
+    assert await desk.types("app", app) == ["app.created.v1", *["app.configured.v2"] * 100]
     for outcome in outcomes:
         assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
 
@@ -311,16 +313,35 @@ class Anything:
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
         await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
+        await desk.done("dataset.add_metadata_field", dataset=ids["dataset"], name="year", type="number")
         ids["document"] = await desk.done("document.upload", dataset=ids["dataset"], name="a", text="x")
+        await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
         ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
         await desk.answered(ids["conversation"], ids["message"])
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
 
+    async def _index(self, document: str) -> None:
+        """Nobody works at a document whose segments can be found."""
+        desk, now = self.desk, datetime.now(UTC)
+        segments = encode_segments("a-model", [Segment(0, "One.", 0, 4, None, None, 1, [1, 2, 3])])
+        digest = await desk.blobs.put(desk.tenant, segments)
+
+        def work(document: Document) -> None:
+            document.start(now, stage="parsing")
+            document.parsed(now, pages=None, characters=4)
+            document.split(now, segments=digest, count=1, tokens=1, model="a-model")
+            document.indexed(now, first=0, count=1)
+
+        await desk.change("document", document, work)
+        self.ids |= {"indexed": document, "segment": segment_id(document, digest, 0)}
+
     def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
         ids = self.ids
         text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+        dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
+        segment = {**indexed, "segment": st.just(ids["segment"])}
         fields: dict[str, dict[str, Any]] = {
             "app.create": {"name": text, "description": text},
             "app.configure": {
@@ -345,6 +366,17 @@ class Anything:
                 "metadata": st.dictionaries(text, st.integers() | text, max_size=2),
             },
             "document.delete": {"document": st.just(ids["document"])},
+            "document.rename": {**indexed, "name": text},
+            "document.set_metadata": {**indexed, "metadata": st.dictionaries(text, st.integers() | text, max_size=2)},
+            **{f"document.{verb}": indexed for verb in ("disable", "enable", "archive", "unarchive", "reprocess")},
+            "segment.add": {**indexed, "content": text, "answer": text | st.none()},
+            "segment.edit": {**segment, "content": text},
+            **{f"segment.{verb}": segment for verb in ("disable", "enable", "delete")},
+            "dataset.reprocess": dataset,
+            "dataset.test": {"datasets": st.just([ids["dataset"]]), "query": text},
+            "dataset.add_metadata_field": {**dataset, "name": text, "type": st.sampled_from(["string", "time"])},
+            "dataset.rename_metadata_field": {**dataset, "name": st.just("year"), "new_name": text},
+            "dataset.remove_metadata_field": {**dataset, "name": st.just("year")},
             "document.retry": {"document": st.just(ids["document"])},
             "message.send": {
                 "app": st.just(ids["app"]),

@@ -60,18 +60,15 @@ class Provider:
 
 
 @pytest.fixture(scope="module")
-async def coming(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[asyncio.Task[Phoenix]]:
-    """Phoenix, as soon as it is installed and ready; the other tests need not wait for that."""
+async def phoenix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Phoenix]:
+    """Phoenix, which is installed first; that takes a minute."""
     folder = tmp_path_factory.mktemp("phoenix")
-    async with AsyncExitStack() as opened:
-
-        async def come() -> Phoenix:
-            return await opened.enter_async_context(serving(await install(folder), folder))
-
-        task = asyncio.create_task(come())
-        yield task
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    try:
+        command = await install(folder)
+    except NotInstalled as error:
+        pytest.skip(f"Phoenix cannot be had here: {error}")
+    async with serving(command, folder) as phoenix:
+        yield phoenix
     await (await asyncio.create_subprocess_exec("rm", "-rf", folder)).wait()  # in a fifth of shutil's time
 
 
@@ -101,7 +98,7 @@ def to(receiver: Receiver) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 async def stack(
-    postgres: EmbeddedPostgres, receiver: Receiver, coming: object, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedPostgres, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     home: Path = tmp_path_factory.mktemp("export")
     prices = home / "prices.toml"
@@ -236,14 +233,9 @@ async def test_infrastructure_is_in_the_traces_of_live_work_alone(asked: Stack, 
     assert tops == {span_id(message)}
 
 
-async def test_phoenix_shows_models_messages_tokens_cost_and_sessions(
-    asked: Stack, coming: asyncio.Task[Phoenix]
-) -> None:
+@pytest.mark.long
+async def test_phoenix_shows_models_messages_tokens_cost_and_sessions(asked: Stack, phoenix: Phoenix) -> None:
     """Another target gets all there is, from the beginning."""
-    try:
-        phoenix = await coming
-    except NotInstalled as error:
-        pytest.skip(f"Phoenix cannot be had here: {error}")
     await asked.kill("export")
     await asked.start("export", HEADRACE_OTLP_ENDPOINT=phoenix.url, HEADRACE_OTLP_CONTENT="masked")
     expected = await recorded(asked)

@@ -99,6 +99,7 @@ async def documents_cited(stack: Stack, app: str) -> set[str]:
     return {citation["document"] for citation in frames[-1]["citations"]}
 
 
+@pytest.mark.long
 async def test_rebuilt_while_questions_are_answered(
     rebuilt: Stack, dataset: str, documents: list[str], app: str
 ) -> None:

@@ -193,6 +193,7 @@ async def headrace(settings: Settings, *arguments: str, **variables: str) -> Any
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.long
 async def test_from_nothing_but_the_archive_every_row_is_as_before(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     home, archive_url = tmp_path / "home", str(tmp_path / "archive")
     question = QUESTIONS[0]["question"]

@@ -120,7 +120,10 @@ def longest_gap(frames: list[tuple[float, Frame]]) -> float:
     return longest
 
 
-@pytest.mark.parametrize(("roles", "start_first"), [(ROLES, True), (("embed", "commands", "answer"), False)])
+@pytest.mark.parametrize(
+    ("roles", "start_first"),
+    [(ROLES, True), pytest.param(("embed", "commands", "answer"), False, marks=pytest.mark.long)],
+)
 async def test_restarts_under_load(rolled: Stack, roles: Sequence[str], start_first: bool) -> None:
     dataset = await rolled.make("dataset.create", name="handbook")
     async with faulty_server(speaks_slowly) as server:

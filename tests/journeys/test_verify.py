@@ -161,7 +161,7 @@ async def test_what_people_change_by_hand_is_found_and_kept(proved: Stack) -> No
 
 
 async def test_a_changed_row_is_named_and_rebuilt(proved: Stack) -> None:
-    [row] = await proved.sql("UPDATE headrace.apps SET name = 'usurper' RETURNING id")
+    [row] = await proved.sql("UPDATE headrace.apps SET name = 'usurper' WHERE name = 'assistant' RETURNING id")
     check = (await faults(proved))["tables"]
     assert row["id"] in check.first[0]
     assert "differs in name" in check.first[0]
@@ -228,7 +228,7 @@ async def test_a_consumer_that_is_gone_is_named_and_made_anew(proved: Stack) -> 
 
 
 async def test_a_blob_that_is_gone_is_named(proved: Stack) -> None:
-    [document] = await proved.sql("SELECT * FROM headrace.documents")
+    [document] = await proved.sql("SELECT * FROM headrace.documents WHERE name = 'tank.txt'")
     name = base64.urlsafe_b64encode(f"{proved.tenant}/{document['digest']}".encode()).decode()
     await proved.client.stream.purge_stream("OBJ_blobs", subject=f"$O.blobs.M.{name}")
     check = (await faults(proved))["blobs"]

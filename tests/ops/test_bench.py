@@ -181,6 +181,7 @@ def test_written_documents_read_like_the_handbook_and_differ() -> None:
     assert len(sentences()) > 50
 
 
+@pytest.mark.long
 def test_a_corpus_is_the_same_each_time_and_its_questions_have_near_segments() -> None:
     corpus, again = Corpus.made(500, 5), Corpus.made(500, 5)
     assert corpus.texts == again.texts == passages(500)

@@ -37,7 +37,7 @@ Manifest = dict[str, Any]
 
 
 def manifests() -> list[Manifest]:
-    files = [DEPLOY / name for name in KUSTOMIZATION["resources"]]
+    files = [DEPLOY / name for name in KUSTOMIZATION["resources"]] + [DEPLOY / "opensearch" / "opensearch.yaml"]
     return [manifest for file in files for manifest in yaml.safe_load_all(file.read_text())]
 
 
@@ -187,10 +187,24 @@ def test_the_kustomization_names_every_manifest_and_files_that_exist() -> None:
     assert [generator["envs"] for generator in KUSTOMIZATION["secretGenerator"]] == [["secrets.env"]]
 
 
+def test_opensearch_comes_with_all_the_rest_and_those_who_search_are_told_where_it_is() -> None:
+    overlay = yaml.safe_load((DEPLOY / "opensearch" / "kustomization.yaml").read_text())
+    assert overlay["resources"] == ["..", "opensearch.yaml"]
+    told = {f"{it['target']['kind']} {name}" for it in overlay["patches"] for name in it["target"]["name"].split("|")}
+    assert told == {"Deployment ingest", "Deployment answer", "Job setup"} <= {name for name, _ in containers()}
+    [service] = [it for it in MANIFESTS if it["kind"] == "Service" and it["metadata"]["name"] == "opensearch"]
+    for patch in overlay["patches"]:
+        [operation] = yaml.safe_load(patch["patch"])
+        assert operation["path"] == "/spec/template/spec/containers/0/env/-"
+        assert operation["value"]["name"] in SETTINGS
+        for number, url in enumerate(operation["value"]["value"].split(",")):
+            assert url == f"http://opensearch-{number}.opensearch:{service['spec']['ports'][0]['port']}"
+
+
 def test_every_role_has_a_deployment_that_is_probed() -> None:
     deployed = {}
     for name, container in containers():
-        if container["args"][0] == "worker":
+        if container.get("args", [""])[0] == "worker":
             role = container["args"][2]
             deployed[role] = name
             for probe in ("startupProbe", "readinessProbe"):

@@ -307,6 +307,7 @@ class Talk:
         return Subject(self.tenant, "conversation", self.id)
 
 
+@pytest.mark.long
 async def test_a_storm_loses_nothing_and_doubles_nothing(cluster: NatsCluster, tenant: str) -> None:
     """Writers on conversations that they share and on some of their own, and one who follows the log, while the leader
     is killed, the server that serves the follower is killed, and the leader is cut off."""
