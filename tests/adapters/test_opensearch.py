@@ -66,6 +66,7 @@ async def test_one_of_three_is_lost(database_url: str, three: list[EmbeddedOpenS
         assert await found(index, dataset) == {entry.id for entry in written}
 
 
+@pytest.mark.long
 async def test_what_is_away_is_waited_for(database_url: str, tmp_path: Path, java_and_maven: None) -> None:
     """Its outage is said in a sentence; what was written before is there when it is back, and what waited comes in."""
     dataset, written = str(uuid4()), entries(12)

@@ -49,6 +49,9 @@ async def speaks_for_ever(exchange: Exchange) -> None:
         await asyncio.sleep(0.02)
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 async def rolled(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     home: Path = tmp_path_factory.mktemp("rolled")
@@ -122,7 +125,7 @@ def longest_gap(frames: list[tuple[float, Frame]]) -> float:
 
 @pytest.mark.parametrize(
     ("roles", "start_first"),
-    [(ROLES, True), pytest.param(("embed", "commands", "answer"), False, marks=pytest.mark.long)],
+    [(ROLES, True), (("embed", "commands", "answer"), False)],
 )
 async def test_restarts_under_load(rolled: Stack, roles: Sequence[str], start_first: bool) -> None:
     dataset = await rolled.make("dataset.create", name="handbook")

@@ -52,12 +52,17 @@ def test_the_segments_of_the_tables_are_those_that_the_index_is_to_hold(random: 
         assert (row["enabled"], row["archived"], row["name"]) == (document.enabled, document.archived, document.name)
         stands = "error" if document.stuck else "changing" if document.unsettled else "current"
         assert row["index_status"] == stands
-        rows = tables.stored[document_segments].items()
-        shown = [kept for (of, _), kept in rows if of == tenant and kept["document_id"] == document.id]
-        shown = [kept for kept in shown if kept["enabled"] and row["enabled"] and not row["archived"]]
-        expected = {id: (segment.content, segment.answer) for id, segment in found(history, tenant, document).items()}
-        assert {kept["id"]: (kept["content"], kept["answer"]) for kept in shown} == expected
-        assert stands != "current" or {kept["status"] for kept in shown} <= {"completed"}
+        kept = {
+            id: row
+            for model in (document_segments, child_chunks)
+            for (of, id), row in tables.stored[model].items()
+            if of == tenant and row["document_id"] == document.id and row["enabled"]
+        }
+        shown = [each for each in kept.values() if each.get("segment_id", each["id"]) in kept and not document.hidden]
+        expected = found(history, tenant, document)
+        assert {each["id"]: each["content"] for each in shown} == {id: it.content for id, it in expected.items()}
+        assert all(each["answer"] == expected[each["id"]].answer for each in shown if "answer" in each)
+        assert stands != "current" or {each["status"] for each in shown} <= {"completed"}
 
 
 def fields(history: History) -> list[tuple[str, str]]:
