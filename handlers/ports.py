@@ -480,9 +480,8 @@ class Build(Protocol):
         *,
         model: str,
         version: int,
-        first: bool,
     ) -> None:
-        """As the index does, into the version for this model; the `first` entries of a document replace all others."""
+        """As the index does, into the version for this model."""
         ...
 
     async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:

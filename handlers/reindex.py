@@ -313,9 +313,7 @@ class _Work:
         name, embedding, cause = await self._making(tenant, document.dataset, document.id)
 
         async def put(entries: Sequence[Entry]) -> None:
-            await self._build.write(
-                tenant, document.dataset, document.id, entries, model=name, version=sequence, first=False
-            )
+            await self._build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
 
         async def take_out(ids: Sequence[str]) -> None:
             await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
@@ -339,13 +337,7 @@ class _Work:
             cause, f"{self._build.id}:{slice.first}", embedding, slice.document, cut, slice.first, slice.count
         )
         writing = self._build.write(
-            slice.tenant,
-            slice.dataset,
-            slice.document,
-            entries,
-            model=name,
-            version=slice.version,
-            first=False,
+            slice.tenant, slice.dataset, slice.document, entries, model=name, version=slice.version
         )
         await asyncio.gather(writing, recorded)
         self._built.segments += len(entries)

@@ -74,8 +74,6 @@ class OpenSearchBuild:
         self._scope = {"tenant": tenant, "dataset": dataset}
         self._versions: dict[str, int] = {}
         self._opening = asyncio.Lock()
-        self._begun: set[str] = set()
-        """The documents that this attempt has written something of."""
 
     async def searched(self) -> str | None:
         async with self._transaction() as cursor:
@@ -128,7 +126,6 @@ class OpenSearchBuild:
         *,
         model: str,
         version: int,
-        first: bool,
     ) -> None:
         if not entries:
             return
@@ -140,10 +137,6 @@ class OpenSearchBuild:
             if await cursor.fetchone():
                 return
             await hold(cursor, number, tenant, dataset)
-            # To look costs a refresh, and usually nothing is there yet.
-            if first and (self.attempt > 1 or document in self._begun):
-                await self._segments.clear(name, tenant, dataset, document, but=kept)
-            self._begun.add(document)
             gone = await newer(cursor, tenant, dataset, document, list(kept), version)
             left = [entry for id, entry in kept.items() if id not in gone]
             await self._segments.put(name, tenant, dataset, document, left, version)

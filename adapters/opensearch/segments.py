@@ -170,14 +170,10 @@ class Segments:
         within = place(tenant, dataset)
         await self._bulk(name, _joined([_delete(f"{within} {id}", document, sequence + 1)] for id in ids))
 
-    async def clear(
-        self, name: str, tenant: str, dataset: str, document: str | None, *, but: Iterable[str] = (), good: bool = False
-    ) -> None:
-        """Take out all of a document or a dataset, `but` these ids; for `good`, so that late writes fail."""
+    async def clear(self, name: str, tenant: str, dataset: str, document: str | None, *, good: bool = False) -> None:
+        """Take out all of a document or a dataset; for `good`, so that late writes fail."""
         await self.refresh(name)
-        query: Document = {"filter": _filter([place(tenant, dataset)], None if document is None else [document])}
-        if kept := list(but):
-            query["must_not"] = {"terms": {"id": kept}}
+        query = {"filter": _filter([place(tenant, dataset)], None if document is None else [document])}
         body = {"query": {"bool": query}, "_source": False, "version": True, "size": PAGE}
         found = PAGE
         while found == PAGE:

@@ -100,7 +100,6 @@ class PgvectorBuild:
         *,
         model: str,
         version: int,
-        first: bool,
     ) -> None:
         if not entries:
             return
@@ -108,7 +107,7 @@ class PgvectorBuild:
         async with self._changing(tenant, dataset, document) as cursor:
             await cursor.execute(_BURIED, [tenant, dataset, document])
             if not await cursor.fetchone():
-                await put(cursor, self._versions[model], tenant, dataset, document, encoded, version, first=first)
+                await put(cursor, self._versions[model], tenant, dataset, document, encoded, version)
 
     async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
         if ids:

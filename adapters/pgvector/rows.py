@@ -28,19 +28,14 @@ async def put(
     document: str,
     encoded: Encoded,
     sequence: int,
-    *,
-    first: bool = False,
 ) -> None:
-    """Write entries in place of those with the same ids, or of all of the document if they are its first; but for those
-    that were written or removed later in the log."""
+    """Write entries in place of those with the same ids, but for those that were written or removed later in the
+    log."""
     known = statements(version)
     scope = {"tenant": tenant, "dataset": dataset, "document": document, "sequence": sequence}
-    segments = length = 0
-    if first:
-        segments, length = await _remove(cursor, known.remove_document, scope)
     ids = [entry.id for entry in encoded.entries]
     await cursor.execute(known.make_room, scope | {"ids": ids})
-    more, longer, newer = await cursor.fetchone() or (0, 0, [])
+    segments, length, newer = await cursor.fetchone() or (0, 0, [])
     if newer:
         left = [entry for entry in encoded.entries if entry.id not in newer]
         encoded = encode(tenant, dataset, document, left, sequence)
@@ -48,7 +43,7 @@ async def put(
         await copy.write(encoded.segments)
     async with cursor.copy(known.copy_postings) as copy:
         await copy.write(encoded.postings)
-    change = (encoded.matched - segments - more, encoded.length - length - longer)
+    change = (encoded.matched - segments, encoded.length - length)
     await _count(cursor, version, tenant, dataset, document, *change)
 
 

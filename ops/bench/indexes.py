@@ -81,7 +81,7 @@ async def fill(
 
         async def put(dataset: str, document: str, entries: Sequence[Entry]) -> None:
             try:
-                await build.write(TENANT, dataset, document, entries, model=model, version=1, first=True)
+                await build.write(TENANT, dataset, document, entries, model=model, version=1)
             finally:
                 turn.release()
             advance(len(entries))

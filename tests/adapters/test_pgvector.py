@@ -167,7 +167,7 @@ async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection
     async with index.build("acme", dataset) as build:
         await build.begin("other", 100)
         await build.open("other", 4)
-        await build.write("acme", dataset, document, written[:2], model="other", first=True, version=1)
+        await build.write("acme", dataset, document, written[:2], model="other", version=1)
         await build.reach(7, 100)
         found = await state(index.url)
         assert [(v.number, v.model, v.state, v.datasets, v.segments) for v in found.versions] == [
@@ -195,7 +195,7 @@ async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
         await build.open(MODEL, 4)
         indexed = "SELECT to_regclass('headrace_index.segments_2_embedding') IS NOT NULL"
         assert await one(connection, indexed) == (False,)
-        await build.write("acme", str(uuid4()), str(uuid4()), entries(3), model=MODEL, first=True, version=1)
+        await build.write("acme", str(uuid4()), str(uuid4()), entries(3), model=MODEL, version=1)
         await build.complete()
         assert await one(connection, indexed) == (True,)
         await build.complete()

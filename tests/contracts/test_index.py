@@ -263,14 +263,14 @@ async def test_a_removal_while_all_is_built(index: Index) -> None:
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", dataset, document, [gone], model=MODEL, version=1, first=True)
+        await build.write("acme", dataset, document, [gone], model=MODEL, version=1)
         await index.remove("acme", dataset, document, [gone.id, back.id], version=3)
         assert await found(index, "acme", dataset) == {kept.id}
-        await build.write("acme", dataset, document, [kept, back], model=MODEL, version=2, first=False)
+        await build.write("acme", dataset, document, [kept, back], model=MODEL, version=2)
         async with build.swap():
             await build.remove("acme", dataset, document, [kept.id], version=4)
-            await build.write("acme", dataset, document, [kept], model=MODEL, version=2, first=False)
-            await build.write("acme", dataset, document, [back], model=MODEL, version=5, first=False)
+            await build.write("acme", dataset, document, [kept], model=MODEL, version=2)
+            await build.write("acme", dataset, document, [back], model=MODEL, version=5)
     assert await found(index, "acme", dataset) == {back.id}
 
 
@@ -639,7 +639,7 @@ async def test_a_build_does_not_wait_for_who_reads_the_contents(index: Index) ->
         async with index.build("acme", dataset) as build:
             await build.begin(MODEL, 0)
             await build.open(MODEL, DIMENSION)
-            await build.write("acme", dataset, document, written[:2], model=MODEL, first=True, version=1)
+            await build.write("acme", dataset, document, written[:2], model=MODEL, version=1)
             async with build.swap():
                 pass
         seen = [*first, *[place for chunk in [chunk async for chunk in chunks] for place in chunk]]
@@ -670,7 +670,7 @@ async def test_what_is_built_is_found_when_it_is_swapped_in(index: Index) -> Non
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", dataset, document, [new], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, document, [new], model=MODEL, version=1)
         await build.complete()
         assert await found(index, "acme", dataset) == {old.id}
         async with build.swap():
@@ -688,7 +688,7 @@ async def test_a_model_that_comes_at_the_last_moment(index: Index) -> None:
         await build.complete()
         async with build.swap():
             await build.open(OTHER, DIMENSION)
-            await build.write("acme", dataset, document, [late], model=OTHER, first=True, version=1)
+            await build.write("acme", dataset, document, [late], model=OTHER, version=1)
     assert await index.models("acme", [dataset]) == {dataset: OTHER}
     (hit,) = await index.search("acme", [dataset], "", axis(0), model=OTHER, mode="semantic", top_k=5)
     assert hit.id == late.id
@@ -700,10 +700,10 @@ async def test_a_dataset_that_is_deleted_while_it_moves(index: Index) -> None:
     async with index.build("acme", dataset) as build:
         await build.begin(OTHER, 0)
         await build.open(OTHER, DIMENSION)
-        await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True, version=1)
+        await build.write("acme", dataset, document, [entry("Water")], model=OTHER, version=1)
         await index.delete("acme", dataset, version=1)
         async with build.swap():
-            await build.write("acme", dataset, document, [entry("Water")], model=OTHER, first=True, version=1)
+            await build.write("acme", dataset, document, [entry("Water")], model=OTHER, version=1)
     assert await index.models("acme", [dataset]) == {}
     assert await contents(index, dataset) == []
 
@@ -732,7 +732,7 @@ async def test_a_dataset_moves_to_a_model_of_another_dimension(index: Index) -> 
         async with index.build("acme", dataset) as build:
             await build.begin(OTHER, 0)
             await build.open(OTHER, 8)
-            await build.write("acme", dataset, document, new, model=OTHER, first=True, version=1)
+            await build.write("acme", dataset, document, new, model=OTHER, version=1)
             async with build.swap():
                 pass
             assert await build.searched() == OTHER
@@ -770,7 +770,7 @@ async def test_datasets_in_several_versions_of_a_model(index: Index, mode: Mode)
     async with index.build("acme", one) as build:
         await build.begin(MODEL, 0)
         await build.open(MODEL, DIMENSION)
-        await build.write("acme", one, document, entries[1::2], model=MODEL, first=True, version=1)
+        await build.write("acme", one, document, entries[1::2], model=MODEL, version=1)
         async with build.swap():
             pass
     hits = await index.search("acme", [one, two], "water", axis(0), model=MODEL, mode=mode, top_k=4)
@@ -792,9 +792,7 @@ async def test_a_build_that_was_broken_off_goes_on(index: Index) -> None:
                 await build.begin(plan, end)
                 known = (build.attempt, build.reached, build.id)
                 await build.open(MODEL, DIMENSION)
-                await build.write(
-                    "acme", dataset, documents[number], [entries[number]], model=MODEL, first=True, version=1
-                )
+                await build.write("acme", dataset, documents[number], [entries[number]], model=MODEL, version=1)
                 await build.reach(10, 20)
                 raise ZeroDivisionError
         return known
@@ -820,34 +818,20 @@ async def test_what_was_deleted_is_not_built(index: Index) -> None:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
         await build.bury([("acme", dataset, buried), ("acme", closed, None)])
-        await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, first=True, version=1)
-        await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, first=True, version=1)
-        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, version=1)
+        await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, version=1)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
         await index.delete("acme", dataset, document, version=1)
-        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, first=True, version=1)
-        await build.write("acme", dataset, id_(), [kept], model=MODEL, first=True, version=1)
+        await build.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
+        await build.write("acme", dataset, id_(), [kept], model=MODEL, version=1)
         gone = id_()
         async with build.swap():
-            await build.write("acme", dataset, gone, [entry("Water")], model=MODEL, first=True, version=1)
+            await build.write("acme", dataset, gone, [entry("Water")], model=MODEL, version=1)
             await build.delete("acme", dataset, gone, version=1)
     await index.write("acme", dataset, buried, [entry("Water")], model=MODEL, version=1)
     await index.write("acme", closed, id_(), [entry("Water")], model=MODEL, version=1)
     assert await contents(index, dataset) == [kept.id]
     assert await contents(index, closed) == []
-
-
-async def test_the_first_entries_replace_all_of_a_document(index: Index) -> None:
-    dataset, document, entries = id_(), id_(), [entry(f"Water {n}") for n in range(4)]
-    async with index.build() as build:
-        await build.begin(id_(), 0)
-        await build.open(MODEL, DIMENSION)
-        await build.write("acme", dataset, document, entries[:1], model=MODEL, first=True, version=1)
-        await build.write("acme", dataset, document, entries[1:2], model=MODEL, first=False, version=1)
-        await build.write("acme", dataset, document, entries[2:3], model=MODEL, first=True, version=1)
-        await build.write("acme", dataset, document, entries[3:4], model=MODEL, first=False, version=1)
-        async with build.swap():
-            pass
-    assert set(await contents(index, dataset)) == {entries[2].id, entries[3].id}
 
 
 async def test_builds_take_turns(index: Index) -> None:
@@ -888,7 +872,7 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
         until = len(record)
         for document, entries in record[after:until]:
             if entries:
-                await build.write("acme", dataset, document, entries, model=MODEL, first=True, version=1)
+                await build.write("acme", dataset, document, entries, model=MODEL, version=1)
             else:
                 await build.delete("acme", dataset, document, version=1)
         return until
@@ -902,7 +886,7 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index:
                 hands = list(in_hand.items())  # before the record is read: what leaves a hand meanwhile is not in it
                 await replay(build, reached)
                 for document, entries in hands:
-                    await build.write("acme", dataset, document, entries, model=MODEL, first=True, version=1)
+                    await build.write("acme", dataset, document, entries, model=MODEL, version=1)
 
     async def search() -> None:
         while any(not worker.done() for worker in workers):
