@@ -193,7 +193,7 @@ async def _export(settings: Settings, client: Client) -> Finding:
 
 
 async def _opensearch(settings: Settings) -> Finding:
-    from adapters.opensearch.state import health
+    from adapters.opensearch.health import health
 
     try:
         found = await health(access(settings))

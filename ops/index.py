@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.jetstream.log import JetStreamLog
-from adapters.pgvector.state import State
+from adapters.versions import State
 from handlers.progress import Progress, unnoticed
 from handlers.reindex import Built, Reindex
 from ops import places

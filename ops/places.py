@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
-from adapters import pgvector
+from adapters import opensearch, pgvector, versions
 from adapters.embedding_model import model_name
-from adapters.opensearch.client import Access
-from adapters.pgvector.state import State
+from adapters.opensearch import Access
 from handlers.ports import Index
 from ops.settings import Settings
 
@@ -21,8 +21,6 @@ def access(settings: Settings) -> Access:
 async def set_up_index(settings: Settings) -> None:
     """Make what the index needs, unless it is there. Raises: Unavailable."""
     if settings.opensearch_url:
-        from adapters import opensearch
-
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:
         await pgvector.set_up(settings.postgres_url, model_name(settings.embedding_model))
@@ -30,29 +28,21 @@ async def set_up_index(settings: Settings) -> None:
 
 def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
     if settings.opensearch_url:
-        from adapters import opensearch
-
         return opensearch.OpenSearchIndex(settings.postgres_url, access(settings))
     return pgvector.PgvectorIndex(settings.postgres_url)
 
 
-async def state(settings: Settings) -> State:
+async def state(settings: Settings) -> versions.State:
     """Raises: Unavailable."""
-    if settings.opensearch_url:
-        from adapters.opensearch import state as opensearch_state
-
-        return await opensearch_state.state(settings.postgres_url, access(settings))
-    from adapters.pgvector import state as pgvector_state
-
-    return await pgvector_state.state(settings.postgres_url)
+    return await versions.state(settings.postgres_url, *_kept(settings))
 
 
 async def drop(settings: Settings, number: int) -> bool:
     """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
+    return await versions.drop(settings.postgres_url, *_kept(settings), number)
+
+
+def _kept(settings: Settings) -> tuple[versions.Schema, versions.Stored[Any]]:
     if settings.opensearch_url:
-        from adapters.opensearch import state as opensearch_state
-
-        return await opensearch_state.drop(settings.postgres_url, access(settings), number)
-    from adapters.pgvector import state as pgvector_state
-
-    return await pgvector_state.drop(settings.postgres_url, number)
+        return opensearch.SCHEMA, opensearch.stored(access(settings))
+    return pgvector.SCHEMA, pgvector.stored

@@ -22,9 +22,10 @@ ENDS = {"document.completed": "completed", "document.failed": "error", "document
 class Upload:
     """`documents` has a line for each file: its name, document id, status, reason and segments."""
 
-    def __init__(self, client: Client, dataset: str, progress: Progress) -> None:
+    def __init__(self, client: Client, dataset: str, progress: Progress, **fields: Any) -> None:
+        """`fields` are more of the command, the same for every file: rules of their own, metadata."""
         self.client = client
-        self.dataset = dataset
+        self.common = {"dataset": dataset} | {name: value for name, value in fields.items() if value is not None}
         self.progress = progress
         self.documents: list[dict[str, Any]] = []
         self._first: int | None = None
@@ -52,7 +53,7 @@ class Upload:
         }
         try:
             digest = await self.client.upload_blob(await asyncio.to_thread(read, file))
-            payload = {"dataset": self.dataset, "name": file.name, "digest": digest}
+            payload = self.common | {"name": file.name, "digest": digest}
             outcome = await self.client.send("document.upload", payload, wait=60)
         except (OSError, ValueError, NotSent, NoOutcome) as error:
             return document | {"reason": str(error)}

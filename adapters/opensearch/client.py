@@ -14,6 +14,7 @@ from opensearchpy import AsyncOpenSearch, JSONSerializer
 from opensearchpy.exceptions import ConnectionError as Unreachable
 from opensearchpy.exceptions import ConnectionTimeout, SSLError, TransportError
 
+from adapters.versions import Gone
 from handlers.ports import Unavailable
 
 logging.getLogger("opensearch").setLevel(logging.ERROR)  # who calls it says what went wrong
@@ -59,10 +60,6 @@ class Serializer(JSONSerializer):
         if isinstance(data, str | bytes):
             return data
         return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-class Gone(Unavailable):
-    """An index is not there that a version is kept in."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import orjson
 from opensearchpy import AsyncOpenSearch
 
 from adapters.opensearch.client import refusal, waiting
+from adapters.versions import Scope
 from handlers.ports import Entry, Unavailable
 from projections.words import words
 
@@ -32,6 +33,13 @@ K1 = 1.2
 Vector = npt.NDArray[np.float32]
 Document = dict[str, Any]
 Filter = list[Document]
+
+
+class Prepared(NamedTuple):
+    """The lines that write each entry, by its id."""
+
+    actions: dict[str, list[bytes]]
+    dimension: int | None
 
 
 class Found(NamedTuple):
@@ -156,24 +164,20 @@ class Segments:
 
     # --- changes -------------------------------------------------------------------------------------------------
 
-    async def put(
-        self, name: str, tenant: str, dataset: str, document: str, entries: Sequence[Entry], sequence: int
-    ) -> None:
-        """Write entries, unless what is there is newer."""
-        bodies = await asyncio.to_thread(_bodies, place(tenant, dataset), document, entries, sequence)
-        await self._bulk(name, bodies)
+    async def put(self, name: str, actions: Iterable[list[bytes]]) -> None:
+        """Write prepared entries, unless what is there is newer."""
+        await self._bulk(name, _joined(actions))
 
-    async def remove(
-        self, name: str, tenant: str, dataset: str, document: str, ids: Iterable[str], sequence: int
-    ) -> None:
+    async def remove(self, name: str, scope: Scope, ids: Iterable[str], sequence: int) -> None:
         """Take entries out, unless what is there is newer."""
-        within = place(tenant, dataset)
-        await self._bulk(name, _joined([_delete(f"{within} {id}", document, sequence + 1)] for id in ids))
+        within = place(scope.tenant, scope.dataset)
+        await self._bulk(name, _joined([_delete(f"{within} {id}", scope.document, sequence + 1)] for id in ids))
 
-    async def clear(self, name: str, tenant: str, dataset: str, document: str | None, *, good: bool = False) -> None:
+    async def clear(self, name: str, scope: Scope, *, good: bool = False) -> None:
         """Take out all of a document or a dataset; for `good`, so that late writes fail."""
         await self.refresh(name)
-        query = {"filter": _filter([place(tenant, dataset)], None if document is None else [document])}
+        documents = None if scope.document is None else [scope.document]
+        query = {"filter": _filter([place(scope.tenant, scope.dataset)], documents)}
         body = {"query": {"bool": query}, "_source": False, "version": True, "size": PAGE}
         found = PAGE
         while found == PAGE:
@@ -371,11 +375,15 @@ def _filter(places: Sequence[str], documents: Sequence[str] | None) -> Filter:
     return found
 
 
-def _bodies(of: str, document: str, entries: Sequence[Entry], sequence: int) -> list[bytes]:
-    return list(_joined(_index(of, document, entry, sequence + 1) for entry in entries))
+def prepared(scope: Scope, entries: Iterable[Entry], sequence: int) -> Prepared:
+    """Of entries with the same id the last counts."""
+    of, kept = place(scope.tenant, scope.dataset), {entry.id: entry for entry in entries}
+    dimensions = (len(entry.vector) for entry in kept.values() if entry.vector is not None)
+    actions = {id: _index(of, scope.document, entry, sequence + 1) for id, entry in kept.items()}
+    return Prepared(actions, next(dimensions, None))
 
 
-def _index(of: str, document: str, entry: Entry, version: int) -> list[bytes]:
+def _index(of: str, document: str | None, entry: Entry, version: int) -> list[bytes]:
     """What has neither words nor vector is kept, and not found."""
     source: Document = {
         "place": of,
@@ -392,11 +400,11 @@ def _index(of: str, document: str, entry: Entry, version: int) -> list[bytes]:
     return [_line({"index": _meta(f"{of} {entry.id}", document, version)}), _line(source)]
 
 
-def _delete(key: str, document: str, version: int) -> bytes:
+def _delete(key: str, document: str | None, version: int) -> bytes:
     return _line({"delete": _meta(key, document, version)})
 
 
-def _meta(key: str, document: str, version: int) -> Document:
+def _meta(key: str, document: str | None, version: int) -> Document:
     """Versions count from 1 in OpenSearch, the log's sequences from 0 (nothing known)."""
     return {"_id": key, "routing": document, "version": version, "version_type": "external_gte"}
 

@@ -14,6 +14,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from adapters.versions import Scope
 from handlers.ports import Entry
 from projections.words import words
 
@@ -34,8 +35,10 @@ class Encoded:
     dimension: int | None
 
 
-def encode(tenant: str, dataset: str, document: str, entries: Iterable[Entry], sequence: int) -> Encoded:
+def encode(scope: Scope, entries: Iterable[Entry], sequence: int) -> Encoded:
     """Of entries with the same id the last counts."""
+    tenant, dataset, document = scope
+    assert document is not None
     segments, postings, total = [_COPY_HEADER], [_COPY_HEADER], 0
     place = _field(tenant.encode()) + _field(UUID(dataset).bytes)
     document_field, sequence_field = _field(UUID(document).bytes), _field(pack(">q", sequence))

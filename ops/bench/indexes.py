@@ -13,8 +13,8 @@ from psycopg.conninfo import make_conninfo
 
 from adapters import opensearch, pgvector
 from adapters.opensearch.client import connected
-from adapters.opensearch.routes import prefix_of
 from adapters.opensearch.segments import Segments
+from adapters.opensearch.tables import prefix_of
 from domain.aggregate import new_id
 from handlers.ports import Entry, Index
 from ops.places import access
@@ -68,6 +68,13 @@ async def in_opensearch(database_url: str, to: opensearch.Access) -> AsyncIterat
             prefix, segments = await prefix_of(connection.cursor()), Segments(client)
             await segments.drop(await segments.names(f"{prefix}-*"))
             await client.indices.delete_index_template(name=prefix)
+
+
+async def merged(to: opensearch.Access) -> None:
+    """Wait until the cluster is done with what a build has left it to do."""
+    async with connected(to) as client:
+        while (await client.indices.stats(metric="merge"))["_all"]["total"]["merges"]["current"]:
+            await asyncio.sleep(1)
 
 
 async def fill(

@@ -12,11 +12,12 @@ import numpy as np
 from psycopg import AsyncConnection
 from rich.progress import Progress
 
+from adapters import opensearch
 from adapters.pgvector.encoding import HalfvecDumper
 from domain.aggregate import new_id
 from handlers.ports import Index, Mode
 from ops.bench.corpus import DIMENSION, TOP_K, Corpus, Query
-from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres
+from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres, merged
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 
@@ -55,12 +56,19 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
             measures = await _searched("pgvector", index, other, corpus, bars, raw=one)
         if there := cluster():
             async with in_opensearch(one, there) as index_, in_opensearch(ten, there) as other_:
-                measures += await _searched("opensearch", index_, other_, corpus, bars)
+                measures += await _searched("opensearch", index_, other_, corpus, bars, merging=there)
     return measures
 
 
 async def _searched(
-    name: str, one: Index, ten: Index, corpus: Corpus, bars: Progress, *, raw: str | None = None
+    name: str,
+    one: Index,
+    ten: Index,
+    corpus: Corpus,
+    bars: Progress,
+    *,
+    raw: str | None = None,
+    merging: opensearch.Access | None = None,
 ) -> list[Measure]:
     """The measures of two empty indexes, one for one large knowledge base and one for ten, and of a bare connection."""
     bar = bars.add_task(f"{name}: segments", total=2 * len(corpus.texts))
@@ -68,6 +76,8 @@ async def _searched(
     datasets = await _filled(one, corpus, 1, lambda segments: bars.advance(bar, segments))
     took = time.perf_counter() - began
     others = await _filled(ten, corpus, TEN, lambda segments: bars.advance(bar, segments))
+    if merging:
+        await merged(merging)
     searches = _modes(one, datasets)
     searches |= {"ten": _modes(ten, others)["hybrid"], "tenth": _modes(ten, others[:1])["hybrid"]}
     async with _raw(raw, datasets) if raw else nullcontext() as bare:

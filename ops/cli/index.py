@@ -17,7 +17,7 @@ from ops.settings import Settings
 from ops.terminal import emit, say
 
 if TYPE_CHECKING:
-    from adapters.pgvector.state import State
+    from adapters.versions import State
 
 group = typer.Typer(help="The search index: show it, build it anew.", no_args_is_help=True)
 app.add_typer(group, name="index")

@@ -58,11 +58,16 @@ def send(
 
 @app.command(
     epilog="Examples: [bold]headrace upload handbook/ --dataset ID --wait[/] · "
-    "[bold]headrace upload a.pdf b.md --dataset ID[/]"
+    "[bold]headrace upload a.pdf b.md --dataset ID --metadata '{\"year\": 2026}'[/] · "
+    '[bold]headrace upload faq.csv --dataset ID --rules \'{"mode": "question_answer"}\'[/]'
 )
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders with all that is in them.")],
     dataset: Annotated[str, typer.Option(help="The dataset's id.")],
+    rules: Annotated[
+        str | None, typer.Option(help="Rules of their own by which the files are cut, as JSON; see [bold]preview[/].")
+    ] = None,
+    metadata: Annotated[str | None, typer.Option(help="Metadata of the documents, as JSON.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every document can be found.")] = False,
     tenant: Tenant = None,
     home: Home = None,
@@ -73,11 +78,12 @@ def upload(
 
     settings = Settings.load(home=home, tenant=tenant)
     files = list(files_in(paths))
+    fields = {"segmentation": from_json("--rules", rules), "metadata": from_json("--metadata", metadata)}
 
     async def work() -> list[dict[str, Any]]:
         with terminal.bars(as_json) as progress:
             async with connected(settings) as client:
-                job = Upload(client, dataset, progress)
+                job = Upload(client, dataset, progress, **fields)
                 await job.send(files)
                 if wait:
                     await job.follow()
@@ -112,10 +118,7 @@ def preview(
     settings = Settings.load(home=home, tenant=tenant)
     request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
     if rules:
-        try:
-            request["segmentation"] = json.loads(rules)
-        except ValueError as error:
-            raise Failed(f"--rules is not JSON: {error}.") from error
+        request["segmentation"] = from_json("--rules", rules)
     try:
         request |= {"digest": digest} if digest else {"data": b64encode(file.read_bytes()).decode()}
     except OSError as error:
@@ -363,6 +366,14 @@ def read_payload(data: str) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise Failed(f"{data} does not hold a JSON object.")
     return payload
+
+
+def from_json(option: str, value: str | None) -> Any:
+    """What an option holds, None where it is not given. Raises: Failed."""
+    try:
+        return None if value is None else json.loads(value)
+    except ValueError as error:
+        raise Failed(f"{option} is not JSON: {error}.") from error
 
 
 def files_in(paths: Iterable[Path]) -> Iterable[Path]:

@@ -13,7 +13,7 @@ import pytest
 
 from adapters.opensearch import Access, OpenSearchIndex, set_up
 from adapters.opensearch.client import connected
-from adapters.opensearch.state import health
+from adapters.opensearch.health import health
 from handlers.ports import Entry, Unavailable
 from ops.opensearch.server import EmbeddedOpenSearch
 from tests.nats_cluster import free_ports

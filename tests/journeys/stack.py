@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ops.client import Client, Frame
+from ops.places import open_index
 from ops.roles import ROLES
 from ops.settings import Settings
 
@@ -63,6 +64,7 @@ class Stack:
             "HEADRACE_HOME": str(self.settings.home),
             "HEADRACE_NATS_URL": self.nats_url,
             "HEADRACE_POSTGRES_URL": self.postgres_url,
+            "HEADRACE_OPENSEARCH_URL": self.settings.opensearch_url,
             "HEADRACE_RERANK_MODEL": self.settings.rerank_model,
             "HEADRACE_LOG_FORMAT": "json",
             "HEADRACE_GRACE_S": "3",
@@ -131,6 +133,11 @@ class Stack:
             except TimeoutError:
                 worker.kill()
                 await worker.wait()
+
+    async def indexed(self) -> list[str]:
+        """The ids that the index holds."""
+        async with open_index(self.settings) as index, aclosing(index.contents()) as chunks:
+            return [id async for chunk in chunks for _, _, id in chunk]
 
     async def send(self, command: str, /, **payload: Any) -> Row:
         """The outcome of an accepted command."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from ops.demo import EXAMPLES, is_right
-from tests.journeys.stack import Stack
+from tests.journeys.stack import PATIENCE_S, Stack
 
 HANDBOOK = sorted((EXAMPLES / "handbook").iterdir())
 QUESTIONS = json.loads((EXAMPLES / "questions.json").read_text())
@@ -97,8 +98,10 @@ async def test_a_deleted_document_is_never_found_again(headrace: Stack, tmp_path
     await headrace.ended([document])
     question = "What is the combination of the vault in the mill house?"
     assert "4417" in (await headrace.ask(app, question))[-1]["answer"]
+    segments = await headrace.sql("SELECT id FROM headrace.document_segments WHERE document_id = %(id)s", id=document)
     await headrace.send("document.delete", document=document)
     assert "4417" not in (await headrace.ask(app, question))[-1]["answer"]
-    await headrace.until(
-        "SELECT FROM headrace_index.segments WHERE document = %(id)s", lambda rows: not rows, id=document
-    )
+    [segment] = segments
+    async with asyncio.timeout(PATIENCE_S):
+        while segment["id"] in await headrace.indexed():
+            await asyncio.sleep(0.1)

@@ -12,7 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from adapters.pgvector import PgvectorIndex
+from handlers.ports import Index
+from ops.places import open_index
 from ops.settings import Settings
 from tests.journeys.stack import PATIENCE_S, Row, Stack
 
@@ -27,7 +28,7 @@ def handbook() -> str:
     )
 
 
-async def kept(index: PgvectorIndex, dataset: str) -> set[str]:
+async def kept(index: Index, dataset: str) -> set[str]:
     """The ids that the index holds of a dataset."""
     async with aclosing(index.contents()) as chunks:
         return {id async for chunk in chunks for _, of, id in chunk if of == dataset}
@@ -51,14 +52,14 @@ async def cut_sizes(stack: Stack, dataset: str) -> list[int]:
     return [row["count"] for row in rows]
 
 
-async def found(index: PgvectorIndex, stack: Stack, dataset: str, query: str) -> list[str]:
+async def found(index: Index, stack: Stack, dataset: str, query: str) -> list[str]:
     [model] = (await index.models(stack.tenant, [dataset])).values()
     hits = await index.search(stack.tenant, [dataset], query, None, model=model, mode="full_text", top_k=5)
     return [hit.content for hit in hits]
 
 
 @asynccontextmanager
-async def always_found(index: PgvectorIndex, stack: Stack, dataset: str, query: str) -> AsyncIterator[list[int]]:
+async def always_found(index: Index, stack: Stack, dataset: str, query: str) -> AsyncIterator[list[int]]:
     """Look again and again meanwhile; how often something was found is in the list, never 0."""
     counts: list[int] = []
 
@@ -77,7 +78,7 @@ async def always_found(index: PgvectorIndex, stack: Stack, dataset: str, query: 
     assert min(counts) > 0
 
 
-async def in_line(index: PgvectorIndex, stack: Stack, dataset: str, size: int) -> set[str]:
+async def in_line(index: Index, stack: Stack, dataset: str, size: int) -> set[str]:
     """The ids, once index and tables hold the same and there are so many."""
     async with asyncio.timeout(PATIENCE_S):
         while (ids := await kept(index, dataset)) != await shown(stack, dataset) or len(ids) != size:
@@ -89,7 +90,7 @@ async def test_what_is_processed_anew_is_found_all_the_time_and_the_old_is_gone_
     dataset = await headrace.make("dataset.create", name="rules")
     document = await headrace.make("document.upload", dataset=dataset, name="rules.txt", text=handbook())
     await headrace.ended([document])
-    async with PgvectorIndex(headrace.postgres_url) as index:
+    async with open_index(headrace.settings) as index:
         [before] = await cut_sizes(headrace, dataset)
         old = await in_line(index, headrace, dataset, before)
         assert before < PARAGRAPHS
@@ -142,7 +143,7 @@ async def test_small_segments_with_parents_and_questions_with_answers(headrace: 
         "It is locked at nine.",
         "The lock opens at six.",
     ]
-    async with PgvectorIndex(headrace.postgres_url) as index:
+    async with open_index(headrace.settings) as index:
         await in_line(index, headrace, dataset, 6)
         [model] = (await index.models(headrace.tenant, [dataset])).values()
         search = {"model": model, "mode": "full_text", "top_k": 5}
