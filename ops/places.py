@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from adapters import opensearch, pgvector, versions
@@ -44,5 +45,5 @@ async def drop(settings: Settings, number: int) -> bool:
 
 def _kept(settings: Settings) -> tuple[versions.Schema, versions.Stored[Any]]:
     if settings.opensearch_url:
-        return opensearch.SCHEMA, opensearch.stored(access(settings))
+        return opensearch.SCHEMA, partial(opensearch.stored, access(settings))
     return pgvector.SCHEMA, pgvector.stored

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from adapters.opensearch.client import Access
 from adapters.opensearch.segments import PAGE, Found, place
-from adapters.opensearch.store import OpenSearchStore, stored
-from adapters.opensearch.tables import SCHEMA
+from adapters.opensearch.store import OpenSearchStore, index_name, stored
+from adapters.opensearch.tables import SCHEMA, prefix_of
 from adapters.versions import Cursor, Question, VersionedIndex
 from handlers.ports import Hit, Kept, Span, Unavailable
 
@@ -30,27 +31,28 @@ class OpenSearchIndex(VersionedIndex[OpenSearchStore]):
 
     def __init__(self, url: str, access: Access, *, connections: int = 16, timeout_s: float = 10.0) -> None:
         """`url` is that of PostgreSQL."""
-        super().__init__(url, SCHEMA, stored(access), connections=connections, timeout_s=timeout_s)
+        super().__init__(url, SCHEMA, partial(stored, access), connections=connections, timeout_s=timeout_s)
 
     async def _find(self, question: Question, number: int, datasets: list[str]) -> list[Hit] | None:
-        return await self._while_there(question.tenant, number, datasets, self._hits(question, number, datasets))
+        return await self._while_there(question.tenant, number, datasets, partial(self._hits, question, datasets))
 
     async def _read(self, tenant: str, wanted: Sequence[Span], number: int, datasets: list[str]) -> list[Kept] | None:
-        return await self._while_there(tenant, number, datasets, self._entries(tenant, wanted, number, datasets))
+        return await self._while_there(tenant, number, datasets, partial(self._entries, tenant, wanted, datasets))
 
     async def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
-        store, segments = self._store, self._store.segments
+        segments = self._store.segments
         async with self._transaction() as cursor:
             # Locked, so that none is dropped meanwhile.
             await cursor.execute("SELECT number FROM headrace_opensearch.versions FOR KEY SHARE")
-            names = [store.name(number) for (number,) in await cursor.fetchall()]
-            if not names:
+            numbers = [number for (number,) in await cursor.fetchall()]
+            if not numbers:
                 return
-            moment, routed = None, await _places(cursor, store)
+            prefix = await prefix_of(cursor)
+            moment, routed = None, await _places(cursor, prefix)
             try:
                 while moment is None:
-                    moment = await segments.moment(names)
-                    if routed != (again := await _places(cursor, store)):
+                    moment = await segments.moment([index_name(prefix, number) for number in numbers])
+                    if routed != (again := await _places(cursor, prefix)):
                         await segments.forget(moment)
                         moment, routed = None, again
                 chunk: list[tuple[str, str, str]] = []
@@ -69,11 +71,14 @@ class OpenSearchIndex(VersionedIndex[OpenSearchStore]):
                         await segments.forget(moment)
 
     async def _while_there(
-        self, tenant: str, number: int, datasets: list[str], answer: Awaitable[list[T]]
+        self, tenant: str, number: int, datasets: list[str], ask: Callable[[str], Awaitable[list[T]]]
     ) -> list[T] | None:
-        """An answer of a version, None when not all of the datasets are searched there still."""
+        """The answer of a version, by the name of its index; None when not all of the datasets are searched there
+        still."""
+        async with self._connection() as connection:
+            name = await self._store.name(connection.cursor(), number)
         try:
-            found = await answer
+            found = await ask(name)
         except Unavailable:  # as when it was dropped meanwhile, after a swap
             if await self._there(tenant, number, datasets):
                 raise
@@ -84,12 +89,12 @@ class OpenSearchIndex(VersionedIndex[OpenSearchStore]):
         routes = await self._routes(tenant, datasets, anew=True)
         return len(routes) == len(datasets) and all(version.number == number for version in routes.values())
 
-    async def _entries(self, tenant: str, wanted: Sequence[Span], number: int, datasets: list[str]) -> list[Kept]:
+    async def _entries(self, tenant: str, wanted: Sequence[Span], datasets: list[str], name: str) -> list[Kept]:
         spans = [(place(tenant, it.dataset), *it[1:]) for it in dict.fromkeys(wanted) if it.dataset in datasets]
-        return [_kept(source) async for source in self._store.segments.places(self._store.name(number), spans)]
+        return [_kept(source) async for source in self._store.segments.places(name, spans)]
 
-    async def _hits(self, question: Question, number: int, datasets: list[str]) -> list[Hit]:
-        name, segments, near, top_k = self._store.name(number), self._store.segments, question.vector, question.top_k
+    async def _hits(self, question: Question, datasets: list[str], name: str) -> list[Hit]:
+        segments, near, top_k = self._store.segments, question.vector, question.top_k
         candidates = max(CANDIDATES, top_k + SPARE)
         semantic, full_text = await segments.legs(
             name, question.tenant, datasets, question.documents, near, question.words, candidates
@@ -168,10 +173,10 @@ def _kept(source: dict[str, Any]) -> Kept:
     )
 
 
-async def _places(cursor: Cursor, store: OpenSearchStore) -> dict[str, list[str]]:
+async def _places(cursor: Cursor, prefix: str) -> dict[str, list[str]]:
     """What is searched in each index."""
     await cursor.execute("SELECT tenant, dataset::text, version FROM headrace_opensearch.routes ORDER BY 1, 2")
     found = defaultdict(list)
     for tenant, dataset, number in await cursor.fetchall():
-        found[store.name(number)].append(place(tenant, dataset))
+        found[index_name(prefix, number)].append(place(tenant, dataset))
     return dict(found)

@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from adapters.opensearch.client import Access, connected
 from adapters.opensearch.segments import Prepared, Segments, prepared
 from adapters.opensearch.tables import SCHEMA, prefix_of
-from adapters.versions import Connection, Cursor, Scope, Transaction
+from adapters.versions import Connection, Cursor, Scope
 from handlers.ports import Entry
 
 
 class OpenSearchStore:
-    """`prefix` is what the names of this installation's indexes begin with, and the alias of those searched."""
-
     schema = SCHEMA
 
-    def __init__(self, segments: Segments, prefix: str) -> None:
+    def __init__(self, segments: Segments) -> None:
         self.segments = segments
-        self._prefix = prefix
 
-    def name(self, number: int) -> str:
-        return f"{self._prefix}-{number}"
+    async def name(self, cursor: Cursor, number: int) -> str:
+        """That of a version's index, looked up each time: an installation whose rows were lost gets another prefix."""
+        return index_name(await prefix_of(cursor), number)
 
     def holding(self, number: int) -> str:
         return f"SELECT tenant, dataset FROM headrace_opensearch.held WHERE version = {number}"
 
     async def make(self, cursor: Cursor, number: int, dimension: int, *, live: bool) -> None:
-        await self.segments.make(self.name(number), dimension, live=live)
+        await self.segments.make(await self.name(cursor, number), dimension, live=live)
 
     async def finish(self, cursor: Cursor, number: int) -> None:
-        await self.segments.finish(self.name(number))
+        await self.segments.finish(await self.name(cursor, number))
 
     async def complete(self, connection: Connection, number: int) -> None:
-        await self.segments.merge(self.name(number))
+        await self.segments.merge(await self.name(connection.cursor(), number))
 
     async def drop(self, cursor: Cursor, numbers: Sequence[int]) -> None:
+        prefix = await prefix_of(cursor)
         await cursor.execute("SELECT number FROM headrace_opensearch.versions")
-        known = {self.name(number) for (number,) in await cursor.fetchall()}
-        await self.segments.drop(name for name in await self.segments.names(f"{self._prefix}-*") if name not in known)
+        known = {index_name(prefix, number) for (number,) in await cursor.fetchall()}
+        await self.segments.drop(name for name in await self.segments.names(f"{prefix}-*") if name not in known)
 
     async def point(self, cursor: Cursor) -> None:
-        """By an alias."""
+        """By an alias, which is the prefix."""
+        prefix = await prefix_of(cursor)
         await cursor.execute("SELECT DISTINCT version FROM headrace_opensearch.routes")
-        await self.segments.alias(self._prefix, [self.name(number) for (number,) in await cursor.fetchall()])
+        await self.segments.alias(prefix, [index_name(prefix, number) for (number,) in await cursor.fetchall()])
 
     async def counts(self, cursor: Cursor, numbers: Sequence[int]) -> dict[int, int]:
-        counts = await self.segments.counts([self.name(number) for number in numbers])
-        return {number: counts.get(self.name(number), 0) for number in numbers}
+        prefix = await prefix_of(cursor)
+        names = {number: index_name(prefix, number) for number in numbers}
+        counts = await self.segments.counts(list(names.values()))
+        return {number: counts.get(name, 0) for number, name in names.items()}
 
     async def prepare(self, scope: Scope, entries: Sequence[Entry], sequence: int) -> Prepared:
         return await asyncio.to_thread(prepared, scope, entries, sequence)
@@ -59,45 +60,43 @@ class OpenSearchStore:
         self, cursor: Cursor, number: int, scope: Scope, prepared: Prepared, sequence: int, *, found: bool = False
     ) -> None:
         """What was written later in the log OpenSearch itself leaves alone."""
+        name = await self.name(cursor, number)
         await cursor.execute(_HOLD, [number, scope.tenant, scope.dataset])
         await cursor.execute(_REMOVED_LATER, [*scope, list(prepared.actions), sequence])
         newer = {id for (id,) in await cursor.fetchall()}
-        await self.segments.put(
-            self.name(number), (action for id, action in prepared.actions.items() if id not in newer)
-        )
+        await self.segments.put(name, (action for id, action in prepared.actions.items() if id not in newer))
         if found:
-            await self.segments.refresh(self.name(number))
+            await self.segments.refresh(name)
 
     async def remove(self, cursor: Cursor, number: int, scope: Scope, ids: Sequence[str], sequence: int) -> None:
         if await _holds(cursor, number, scope):
-            await self.segments.remove(self.name(number), scope, ids, sequence)
-            await self.segments.refresh(self.name(number))
+            name = await self.name(cursor, number)
+            await self.segments.remove(name, scope, ids, sequence)
+            await self.segments.refresh(name)
 
     async def delete(self, cursor: Cursor, number: int, scope: Scope) -> None:
         if await _holds(cursor, number, scope):
-            await self.segments.clear(self.name(number), scope, good=True)
+            await self.segments.clear(await self.name(cursor, number), scope, good=True)
             if scope.document is None:
                 await _let_go(cursor, number, scope)
 
     async def purge(self, cursor: Cursor, number: int, scope: Scope) -> None:
-        await self.segments.clear(self.name(number), scope)
+        await self.segments.clear(await self.name(cursor, number), scope)
         await _let_go(cursor, number, scope)
 
 
-def stored(access: Access) -> Callable[[Transaction], AbstractAsyncContextManager[OpenSearchStore]]:
-    return partial(_stored, access)
-
-
 @asynccontextmanager
-async def _stored(access: Access, transaction: Transaction) -> AsyncIterator[OpenSearchStore]:
-    async with transaction() as cursor:
-        prefix = await prefix_of(cursor)
+async def stored(access: Access) -> AsyncIterator[OpenSearchStore]:
     async with connected(access) as client:
         segments = Segments(client)
         try:
-            yield OpenSearchStore(segments, prefix)
+            yield OpenSearchStore(segments)
         finally:
             await segments.close()
+
+
+def index_name(prefix: str, number: int) -> str:
+    return f"{prefix}-{number}"
 
 
 async def _holds(cursor: Cursor, number: int, scope: Scope) -> bool:

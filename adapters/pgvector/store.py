@@ -11,7 +11,7 @@ from uuid import UUID
 from adapters.pgvector.encoding import Encoded, encode
 from adapters.pgvector.statements import statements
 from adapters.pgvector.tables import SCHEMA, drop_tables, make_hnsw, make_tables
-from adapters.versions import Connection, Cursor, Scope, Transaction
+from adapters.versions import Connection, Cursor, Scope
 from handlers.ports import Entry
 
 SHARDS = 16
@@ -85,7 +85,7 @@ class PgvectorStore:
             await cursor.execute(statement, scope._asdict())
 
 
-def stored(_: Transaction) -> AbstractAsyncContextManager[PgvectorStore]:
+def stored() -> AbstractAsyncContextManager[PgvectorStore]:
     return nullcontext(PgvectorStore())
 
 

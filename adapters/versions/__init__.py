@@ -8,7 +8,7 @@ from adapters.versions.build import VersionedBuild
 from adapters.versions.index import Question, VersionedIndex
 from adapters.versions.schema import Schema
 from adapters.versions.state import State, drop, state
-from adapters.versions.store import Connection, Cursor, Gone, Scope, Stored, Transaction
+from adapters.versions.store import Connection, Cursor, Gone, Scope, Stored
 
 __all__ = [
     "Connection",
@@ -19,7 +19,6 @@ __all__ = [
     "Scope",
     "State",
     "Stored",
-    "Transaction",
     "VersionedBuild",
     "VersionedIndex",
     "drop",

@@ -80,7 +80,7 @@ class VersionedIndex(ABC, Generic[S]):
         async with AsyncExitStack() as opening:
             await self._pool.open()
             opening.push_async_callback(self._pool.close)
-            self._store = await opening.enter_async_context(self._stored(self._transaction))
+            self._store = await opening.enter_async_context(self._stored())
             self._open = opening.pop_all()
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -63,7 +63,7 @@ async def state(url: str, schema: Schema, stored: Stored[S]) -> State:
         builds = [Building(schema.key("build", row[0]) in held, *row) for row in await cursor.fetchall()]
         await cursor.execute(schema.sql(_VERSIONS))
         rows = await cursor.fetchall()
-        async with stored(lambda: nullcontext(cursor)) as store:
+        async with stored() as store:
             counts = await store.counts(cursor, [number for number, *_ in rows])
     built = {number for build in builds for number in build.versions}
     versions = []
@@ -75,7 +75,7 @@ async def state(url: str, schema: Schema, stored: Stored[S]) -> State:
 
 async def drop(url: str, schema: Schema, stored: Stored[S], number: int) -> bool:
     """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
-    async with _transaction(url) as cursor, stored(lambda: nullcontext(cursor)) as store:
+    async with _transaction(url) as cursor, stored() as store:
         await lock_versions(cursor, store)
         await cursor.execute(schema.sql(_DROPPABLE), [number])
         if not await cursor.fetchone():

@@ -14,7 +14,6 @@ from handlers.ports import Entry, Unavailable
 
 Connection = AsyncConnection[TupleRow]
 Cursor = AsyncCursor[TupleRow]
-Transaction = Callable[[], AbstractAsyncContextManager[Cursor]]
 
 
 class Scope(NamedTuple):
@@ -100,5 +99,5 @@ class Store(Protocol[P]):
 
 
 S = TypeVar("S", bound=Store)  # type: ignore[type-arg]  # whatever it prepares
-Stored = Callable[[Transaction], AbstractAsyncContextManager[S]]
+Stored = Callable[[], AbstractAsyncContextManager[S]]
 """Opens a store."""

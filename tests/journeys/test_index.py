@@ -264,12 +264,12 @@ async def test_a_long_document_goes_on_where_its_embedding_worker_was_killed(reb
         id=document,
     )
     assert sum(call["request"]["texts"] for call in calls) <= total
-    [row] = await rebuilt.sql(
+    await rebuilt.until(
         """
         SELECT count(*) AS found, count(DISTINCT position) AS places
         FROM headrace.document_segments WHERE document_id = %(id)s
         """,
+        lambda rows: set(rows[0].values()) == {total},
         id=document,
     )
-    assert set(row.values()) == {total}
     await assert_index_is_exact(rebuilt)
