@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, create_model
 
 from adapters.jetstream.codec import NOUNS
 from domain.aggregate import Event
+from handlers.preview import PreviewSegments
 from handlers.routes import ROUTES
 
 _ENVELOPE = {"originator_id", "originator_version"}
@@ -57,6 +58,23 @@ class LiveFrame(BaseModel):
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")
     code: str | None = Field(None, description="failed: for programs")
     reason: str | None = Field(None, description="failed: for people")
+
+
+class PreviewAnswer(BaseModel):
+    """How a text would be cut."""
+
+    status: Literal["ok", "rejected", "unavailable"]
+    embedding_model: str | None = Field(None, description="ok: the one whose tokens count")
+    segmentation: dict[str, Any] | None = Field(None, description="ok: the rules that were followed")
+    pages: int | None = Field(None, description="ok: of the file, where it has pages")
+    characters: int | None = Field(None, description="ok: of the whole text")
+    previewed_characters: int | None = Field(None, description="ok: of the beginning that was cut")
+    total_segments: int | None = Field(None, description="ok: of that beginning")
+    tokens: int | None = Field(None, description="ok: of these segments, parents left out")
+    segments: list[dict[str, Any]] | None = Field(None, description="ok: those asked for, as many as 4 MiB hold")
+    code: str | None = Field(None, description="rejected: for programs")
+    message: str | None = Field(None, description="rejected, unavailable: for people")
+    field: str | None = Field(None, description="rejected: path of the field at fault")
 
 
 def events() -> dict[str, tuple[str, type[Event]]]:
@@ -108,28 +126,45 @@ def _described(hint: Any) -> Any:
 def document() -> dict[str, Any]:
     """The AsyncAPI 3 document: FastStream's, in a stable order."""
     broker = NatsBroker()
-    addresses = {"outcome": "out.{tenant}.{command}", "live": "live.{tenant}.{conversation}.{message}"}
+    addresses: dict[str, str | None] = {
+        "outcome": "out.{tenant}.{command}",
+        "live": "live.{tenant}.{conversation}.{message}",
+        "preview": "preview.{tenant}",
+        "preview.answer": None,
+    }
     for name, route in ROUTES.items():
         addresses[name] = f"cmd.{{tenant}}.{name}"
         subscriber = broker.subscriber(name, title=name, description=inspect.getdoc(route.command))
         subscriber(_taking(name, route.command))
+    asking = broker.subscriber("preview", title="preview", description=inspect.getdoc(PreviewSegments))
+    asking(_taking("preview", PreviewSegments))
     for name, (noun, event) in events().items():
         addresses[name] = f"evt.{{tenant}}.{noun}.{{id}}"
         broker.publisher(name, title=name, description=inspect.getdoc(event), schema=event_model(event))
-    for name, frame in {"outcome": OutcomeMessage, "live": LiveFrame}.items():
+    for name, frame in _OTHERS.items():
         broker.publisher(name, title=name, description=inspect.getdoc(frame), schema=frame)
     specification = AsyncAPI(
         title="Headrace",
         version=version("headrace"),
-        description="Commands in, outcomes, events and live tokens out. An event's message is an array of such events.",
+        description="Commands in, outcomes, events and live tokens out; previews on request."
+        " An event's message is an array of such events.",
     )
     written = json.loads(FastStream(broker, specification=specification).schema.to_specification().to_json())
     for name, channel in written["channels"].items():
-        channel["address"] = channel["bindings"]["nats"]["subject"] = addresses[name]
-        channel["parameters"] = {part: {} for part in re.findall(r"{(\w+)}", addresses[name])}
-    for message in written["components"]["messages"].values():
-        message["correlationId"] = {"location": "$message.header#/Headrace-Correlation"}
-    del written["servers"]
+        channel["address"] = addresses[name]
+        if address := addresses[name]:
+            channel["bindings"]["nats"]["subject"] = address
+            channel["parameters"] = {part: {} for part in re.findall(r"{(\w+)}", address)}
+        else:
+            del channel["bindings"]
+    for name, message in written["components"]["messages"].items():
+        if not name.startswith("preview"):
+            message["correlationId"] = {"location": "$message.header#/Headrace-Correlation"}
+    del written["servers"], written["operations"]["preview.answer"]
+    written["operations"]["preview"]["reply"] = {
+        "address": {"location": "$message.header#/replyTo"},
+        "channel": {"$ref": "#/channels/preview.answer"},
+    }
     for channel in written["channels"].values():
         channel.pop("servers", None)
     return cast("dict[str, Any]", json.loads(json.dumps(written, sort_keys=True)))
@@ -143,12 +178,19 @@ def _taking(name: str, payload: type[BaseModel]) -> Callable[..., Any]:
     return take
 
 
+_OTHERS: dict[str, type[BaseModel]] = {
+    "outcome": OutcomeMessage,
+    "live": LiveFrame,
+    "preview.answer": PreviewAnswer,
+}
+
+
 def write_schemas(folder: Path) -> list[Path]:
     """Write a JSON Schema for every command and event; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     models: dict[str, type[BaseModel]] = {name: route.command for name, route in ROUTES.items()}
     models |= {name: event_model(event) for name, (_, event) in events().items()}
-    models |= {"outcome": OutcomeMessage, "live": LiveFrame}
+    models |= _OTHERS | {"preview": PreviewSegments}
     written = []
     for name, model in models.items():
         path = folder / f"{name}.json"

@@ -13,8 +13,10 @@ from domain.aggregate import Rejection, new_id
 from domain.document import Document, segment_id
 from domain.entries import entries
 from domain.log import Commit, Metadata, Subject
+from handlers.bury import Bury, Death
 from handlers.embed import Cut
 from handlers.ports import Entry, Span, Unavailable
+from handlers.revive import reopen
 from handlers.settle import Settle
 from tests.handlers.test_reindex import MODEL, NOW, Mill, mill, model
 
@@ -87,6 +89,22 @@ async def made(mill: Mill, count: int) -> Desk:
     await mill.write(document, cut, 0, count)
     await mill.record(document, 0, count)
     return Desk(mill, document, cut)
+
+
+async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(desk: Desk) -> None:
+    await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    commit = (await desk.commits())[-1]
+    of: dict[str, Any] = {"reason": "KeyError", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
+    death = Death(consumer="settle", position=commit.position, subject=str(commit.subject), **of)
+    await Bury(desk.mill.repository)(commit.metadata, death, commit)
+    document = await desk.document()
+    assert (document.stuck, document.unsettled) == (True, True)
+    assert await desk.search("towpath") == []
+    assert await reopen(desk.mill.repository, "settle", commit, commit.metadata)
+    await desk.settle((await desk.commits())[-1])
+    document = await desk.document()
+    assert (document.stuck, document.unsettled) == (False, False)
+    assert await desk.search("towpath") == [desk.at(2)]
 
 
 async def test_segments_are_added_edited_disabled_enabled_and_deleted(desk: Desk) -> None:
