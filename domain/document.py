@@ -92,10 +92,10 @@ class Document(Aggregate):
         metadata: dict[str, Any]
 
     class SegmentationChosen(Event):
-        """It is cut by rules of its own from now on, not those of its dataset."""
+        """It is cut by rules of its own from now on, not those of its dataset; null: by those of its dataset again."""
 
         TOPIC = "document.segmentation_chosen.v1"
-        segmentation: dict[str, Any]
+        segmentation: dict[str, Any] | None
 
         def apply(self, document: Document) -> None:
             document.segmentation = self.segmentation
@@ -494,9 +494,12 @@ class Document(Aggregate):
             self.record(self.Failed, at, stage=stage, code=code, reason=reason)
             self._begin_again(at)
 
-    def reprocess(self, at: datetime, *, segmentation: dict[str, Any] | None = None) -> None:
-        """Process it anew, by rules of its own if some are given; at once, or when the work in hand has ended."""
+    def reprocess(self, at: datetime, *, segmentation: dict[str, Any] | None = None, inherit: bool = False) -> None:
+        """Process it anew, by rules of its own if some are given, or by those of its dataset if it is to `inherit`
+        them; at once, or when the work in hand has ended."""
         self._is_not_archived()
+        if inherit and self.segmentation:
+            self.record(self.SegmentationChosen, at, segmentation=None)
         self.choose(at, segmentation)
         if self.ended:
             self.record(self.Reprocessed, at)

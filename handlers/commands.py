@@ -414,6 +414,13 @@ class ReprocessDocument(Command):
     segmentation: SegmentationRules | None = Field(
         None, description="Rules of its own from now on; null: those that it has, or those of its knowledge base"
     )
+    inherit: bool = Field(False, description="Give up rules of its own: those of its knowledge base count again")
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> ReprocessDocument:
+        if self.inherit and self.segmentation is not None:
+            raise ValueError("give segmentation, or set inherit, not both")
+        return self
 
 
 class DeleteDocument(Command):

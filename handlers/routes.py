@@ -138,7 +138,7 @@ def rules_of(segmentation: commands.SegmentationRules | None) -> Fields | None:
 
 
 async def own_rules(command: commands.ReprocessDocument, preparation: Preparation) -> Fields:
-    return {"document": command.document, "segmentation": rules_of(command.segmentation)}
+    return {**command.model_dump(), "segmentation": rules_of(command.segmentation)}
 
 
 async def known_model(command: commands.ConfigureDataset, preparation: Preparation) -> Fields:

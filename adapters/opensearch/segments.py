@@ -25,6 +25,9 @@ IN_FLIGHT = 4
 PAGE = 5000
 """Documents that are read at a time."""
 
+EXPLORED = 200
+"""Segments that HNSW keeps in sight on its way: with more of them fewer of the nearest are missed."""
+
 NEVER = 2**62
 """The version of what is deleted for good: none is newer."""
 
@@ -363,9 +366,9 @@ def _ranked(answer: Document, scale: Any) -> list[Found]:
     return sorted(found, key=lambda it: (-it.score, it.key.rpartition(" ")[2]))
 
 
-def _near(vector: Vector, within: Filter, k: int) -> Document:
-    knn = {"vector": {"vector": vector, "k": k, "filter": {"bool": {"filter": within}}}}
-    return {"query": {"knn": knn}, "size": k}
+def _near(vector: Vector, within: Filter, size: int) -> Document:
+    knn = {"vector": {"vector": vector, "k": max(size, EXPLORED), "filter": {"bool": {"filter": within}}}}
+    return {"query": {"knn": knn}, "size": size}
 
 
 def _filter(places: Sequence[str], documents: Sequence[str] | None) -> Filter:

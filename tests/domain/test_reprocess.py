@@ -132,6 +132,13 @@ def test_rules_of_its_own_count_from_the_next_time_on() -> None:
     scenario.when(start).when(lambda it: it.reprocess(NOW)).then(Document.ReprocessRequested)
 
 
+def test_rules_of_its_own_are_given_up_for_those_of_its_dataset() -> None:
+    scenario = given(document(), *COMPLETED, lambda it: it.reprocess(NOW, segmentation=RULES), start, *COMPLETED[1:])
+    scenario.when(lambda it: it.reprocess(NOW, inherit=True)).then(Document.SegmentationChosen, Document.Reprocessed)
+    assert scenario.aggregate.segmentation is None
+    scenario.when(lambda it: it.reprocess(NOW, inherit=True)).nothing()
+
+
 def test_rules_may_come_with_the_file() -> None:
     uploaded = Document.upload(
         "0190b7a4-5e65-7bbb-8c3d-2d3c0a3b0001",

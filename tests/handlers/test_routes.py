@@ -127,6 +127,7 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "document",
         ["document.segmentation_chosen.v1", "document.reprocessed.v1"],
     ),
+    ("document.reprocess", {"document": "{ready}", "inherit": True}, "document", ["document.reprocessed.v1"]),
     ("document.delete", {"document": "{document}"}, "document", ["document.deleted.v1"]),
     ("document.retry", {"document": "{failed}"}, "document", ["document.retried.v1"]),
     ("document.disable", {"document": "{ready}"}, "document", ["document.disabled.v1"]),

@@ -344,6 +344,18 @@ async def test_upload_waits_until_documents_end(headrace: Cli, url: str, files: 
     }
 
 
+async def test_upload_gives_every_file_the_same_rules_and_metadata(headrace: Cli, url: str, files: Path) -> None:
+    given = ["--rules", '{"mode": "question_answer"}', "--metadata", '{"year": 2026}']
+    async with worker(url) as running:
+        result = await headrace("upload", str(files), "--dataset", new_id(), *given)
+    assert result.code == 0
+    assert [payload["segmentation"] for _, payload in running.seen] == [{"mode": "question_answer"}] * 2
+    assert [payload["metadata"] for _, payload in running.seen] == [{"year": 2026}] * 2
+    result = await headrace("upload", str(files), "--dataset", new_id(), "--rules", "{mode}")
+    assert result.code == 1
+    assert result.err.startswith("✗ --rules is not JSON: ")
+
+
 async def test_upload_of_what_does_not_exist(headrace: Cli, url: str) -> None:
     result = await headrace("upload", "nowhere.txt", "--dataset", new_id())
     assert (result.code, result.err) == (1, "✗ nowhere.txt does not exist.\n")

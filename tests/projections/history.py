@@ -17,6 +17,7 @@ from domain.dataset import Dataset
 from domain.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from domain.model_call import TokenUsage
+from domain.retrieval import Candidate
 from domain.segmentation import Segmentation
 from domain.segments import Segment, encode_segments
 from projections.catalog import KNOWN, READ_MODELS
@@ -28,6 +29,25 @@ MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_win
 RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 USAGE = Usage(prompt_tokens=90, completion_tokens=12, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=64, cache_write_tokens=None, reasoning_tokens=3, raw={"total_tokens": 102})
+
+HIT: Candidate = {
+    "segment": "segment-1",
+    "dataset": "the-dataset",
+    "document": "the-document",
+    "position": 1,
+    "page": None,
+    "heading": None,
+    "score": 0.5,
+    "semantic_rank": 1,
+    "full_text_rank": None,
+    "fusion_rank": 1,
+    "rerank_score": None,
+    "rerank_rank": None,
+    "rank": 1,
+    "dropped": None,
+    "first": 1,
+    "last": 1,
+}
 
 
 class History:

@@ -16,34 +16,15 @@ from domain.end_user import EndUser
 from domain.log import Recorded, commit_id
 from domain.model_call import ModelCall
 from domain.replay import Replay
-from domain.retrieval import Candidate, Retrieval
+from domain.retrieval import Retrieval
 from projections.documents import documents
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.read_model import Row
 from projections.spans import span_id, spans
 from projections.traces import traces
-from tests.projections.history import RETRIEVAL, TOKENS, History, Tables
+from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, Tables
 from tests.projections.wandering import wander
-
-HIT: Candidate = {
-    "segment": "segment-1",
-    "dataset": "the-dataset",
-    "document": "the-document",
-    "position": 1,
-    "page": None,
-    "heading": None,
-    "score": 0.5,
-    "semantic_rank": 1,
-    "full_text_rank": None,
-    "fusion_rank": 1,
-    "rerank_score": None,
-    "rerank_rank": None,
-    "rank": 1,
-    "dropped": None,
-    "first": 1,
-    "last": 1,
-}
 
 
 def call(history: History, cause: str, id: str, kind: str = "chat", noun: str = "message", **fields: Any) -> ModelCall:

@@ -14,9 +14,9 @@ from domain.dead_letter import DeadLetter
 from domain.document import Document, segment_id
 from domain.end_user import EndUser, person_id
 from domain.model_call import ModelCall
-from domain.retrieval import Candidate, Retrieval
+from domain.retrieval import Retrieval
 from domain.segmentation import Segmentation
-from tests.projections.history import RETRIEVAL, TOKENS, History, citation, outcome
+from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome
 
 TENANTS = ("one", "two")
 
@@ -179,24 +179,6 @@ class _Walk:
         id = self.random.choice(messages)
         self.follow(id)
         failed = self.random.random() < 0.3
-        hit: Candidate = {
-            "segment": "segment-1",
-            "dataset": "the-dataset",
-            "document": "the-document",
-            "position": 1,
-            "page": None,
-            "heading": None,
-            "score": 0.5,
-            "semantic_rank": 1,
-            "full_text_rank": None,
-            "fusion_rank": 1,
-            "rerank_score": None,
-            "rerank_rank": None,
-            "rank": 1,
-            "dropped": None,
-            "first": 0,
-            "last": 0,
-        }
         made = Retrieval.make(
             id_of(8, number),
             self.history.now,
@@ -206,7 +188,7 @@ class _Walk:
             cause_noun="message",
             cause_id=id,
             attempt=1,
-            hits=[] if failed else [hit],
+            hits=[] if failed else [HIT],
             duration_ms=7.5,
             code="unreachable" if failed else None,
             reason="The index is away." if failed else None,
