@@ -419,7 +419,7 @@ class ReprocessDocument(Command):
     @model_validator(mode="after")
     def _one_or_the_other(self) -> ReprocessDocument:
         if self.inherit and self.segmentation is not None:
-            raise ValueError("give segmentation, or set inherit, not both")
+            raise ValueError("inherit cannot be true where segmentation is given")
         return self
 
 

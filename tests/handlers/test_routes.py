@@ -584,6 +584,11 @@ async def test_rules_that_cannot_be(desk: Desk, world: World, rules: dict[str, A
     assert await desk.fails("dataset.configure", dataset=world.dataset, **rules) == ("invalid", field)
 
 
+async def test_rules_of_its_own_or_those_of_its_dataset(desk: Desk, world: World) -> None:
+    fields = {"document": world.ready, "segmentation": {"mode": "automatic"}, "inherit": True}
+    assert await desk.fails("document.reprocess", **fields) == ("invalid", "inherit")
+
+
 async def test_rules_are_on_record_as_a_whole(desk: Desk, world: World) -> None:
     await desk.send("dataset.configure", dataset=world.dataset, segmentation={"mode": "parent_child"})
     *_, chosen = await desk.events("dataset", world.dataset)
