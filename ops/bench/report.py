@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -46,22 +48,33 @@ def _number(number: float | None) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def page(measures: Sequence[Measure], sizes: Sizes, server_versions: str) -> str:
-    rows = "\n".join(f"| {' | '.join(_cells(measure))} |" for measure in measures)
+GROUPS = ("commands", "answer", "search", "rebuild", "verify", "traces", "ingest", "memory", "scale")
+
+
+def page(measures: Sequence[Measure], chosen: Sizes, server_versions: str, before: str = "") -> str:
+    """The page with these figures, and with those of other measures that are on the page of before, if they are of
+    this machine."""
+    when = " ".join([f"{datetime.now(UTC):%Y-%m-%d}", *_unusual(chosen)])
+    rows = [f"| {' | '.join([*_cells(measure), when])} |" for measure in measures]
+    fresh = {measure.name.partition(".")[0] for measure in measures}
+    if machine() in before:
+        rows += [row for row in _rows(before) if _group(row) not in fresh]
+    rows.sort(key=lambda row: GROUPS.index(_group(row)))
+    sizes = Sizes()
     parts = ", ".join(f"{name} {version(name)}" for name in ("nats-py", "faststream", "psycopg", "torch"))
     return f"""# Performance
 
-Measured on {datetime.now(UTC):%-d %B %Y} on {machine()}.
+Measured on {machine()}.
 {server_versions}, {parts}. Everything ran on this one machine:
 the servers, the workers, and the program that measured, which takes its share of the cores.
 
-| {" | ".join(_HEADER)} |
-| --- | ---: | ---: | ---: | --- | --- | --- |
-{rows}
+| {" | ".join(_HEADER)} | when, and how much if not as below |
+| --- | ---: | ---: | ---: | --- | --- | --- | --- |
+{chr(10).join(rows)}
 
 The limit is what the bare parts do in the same run on the same servers, in turns with the figure, so that a slow
-moment of the machine befalls both. Figure and limit are medians of {sizes.rounds} rounds, and the ratio is the
-figure as a multiple of the limit.
+moment of the machine befalls both. Where there are rounds, figure and limit are medians of {sizes.rounds}, and the
+ratio is the figure as a multiple of the limit.
 
 - **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the
   first publish to the last outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a
@@ -100,8 +113,9 @@ figure as a multiple of the limit.
 ## Repeat it
 
 ```
-make bench                                  # the table
-.venv/bin/python -m ops.bench all --write   # this page
+make bench                                     # the table
+.venv/bin/python -m ops.bench all --write      # this page
+.venv/bin/python -m ops.bench ingest --write   # its rows of this page
 .venv/bin/python -m ops.bench commands --json
 .venv/bin/python -m ops.bench scale --commits 775000   # a million events, and as long as that takes
 ```
@@ -112,3 +126,18 @@ is measured; with `--check` the command ends with status 1 if a figure misses it
 figures: a machine that others use too changes from minute to minute. How good what is found is, another command
 measures: see [quality](quality.md).
 """
+
+
+def _unusual(chosen: Sizes) -> list[str]:
+    """The options that ask for more or less than usual."""
+    usual = asdict(Sizes())
+    return [f"--{name} {size:g}" for name, size in asdict(chosen).items() if size != usual[name]]
+
+
+def _rows(page: str) -> list[str]:
+    """The rows of its table, without the two of the heading."""
+    return [line for line in page.splitlines() if line.startswith("| ")][2:]
+
+
+def _group(row: str) -> str:
+    return re.split(r"[ .]", row.removeprefix("| "), maxsplit=1)[0]

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -139,6 +140,21 @@ async def test_a_measure_gives_complete_lines(stack: Stack, name: str, monkeypat
         if line["limit"]:
             assert line["ratio"] == pytest.approx(line["value"] / line["limit"], rel=0.01)
     assert report.page(measures, SMALLEST, "NATS 2").count("\n| ") == 2 + len(measures)
+
+
+def test_a_measure_alone_takes_the_place_of_its_rows() -> None:
+    figures = [("memory", 1), ("memory.nats", 2), ("commands", 3), ("commands.p50", 4)]
+    page = report.page([Measure(name, value, "MB") for name, value in figures], Sizes(), "NATS 2")
+    again = [Measure("commands", 5, "commands/s")]
+
+    def rows(page: str) -> list[list[str]]:
+        return [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| ")][2:]
+
+    known = [["| memory", "1"], ["| memory.nats", "2"]]
+    assert rows(report.page(again, Sizes(), "NATS 2", page)) == [["| commands", "5"], *known]
+    elsewhere = page.replace("GiB", "MiB")
+    assert rows(report.page(again, replace(Sizes(), commands=7), "NATS 2", elsewhere)) == [["| commands", "5"]]
+    assert "--commands 7 |" in report.page(again, replace(Sizes(), commands=7), "NATS 2")
 
 
 def test_every_measure_is_tested() -> None:
