@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -64,6 +65,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A report of a failure reads sources with `ast`, which in Python 3.11 fails if what is collected meanwhile runs
+    code, as tasks do that nobody waited for: then all tests would end with it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 class Files(LoadFileScheduling):  # type: ignore[misc]

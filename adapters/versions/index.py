@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -140,14 +141,14 @@ class VersionedIndex(ABC, Generic[S]):
         if top_k < 1 or not datasets or (near is None and not asked) or (documents is not None and not documents):
             return []
         question = Question(tenant, asked, near, mode, weight, documents, top_k)
-        found = await self._ask(tenant, datasets, lambda *within: self._find(question, *within), model=model)
+        found = await self._ask(tenant, datasets, partial(self._find, question), model=model)
         if mode == "semantic" or weight is not None:
             return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[:top_k]
         return fused(found, top_k)
 
     async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
         datasets = list({span.dataset for span in wanted})
-        found = await self._ask(tenant, datasets, lambda *within: self._read(tenant, wanted, *within))
+        found = await self._ask(tenant, datasets, partial(self._read, tenant, wanted))
         entries = (entry for part in found for entry in part)
         return sorted(entries, key=lambda entry: (entry.dataset, entry.document, entry.position, entry.id))
 

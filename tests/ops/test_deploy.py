@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,10 @@ async def test_three_servers_of_this_configuration_become_a_cluster_that_keeps_t
         password = environment(0, [])["NATS_SETUP_PASSWORD"]
         urls = [f"nats://setup:{password}@{HOST}:{port}" for port in ports]
         async with await nats.connect(urls, error_cb=quiet, max_reconnect_attempts=-1) as nc:
-            await once_there(lambda: set_up(nc.jetstream(timeout=10), replicas=3))
+            js = nc.jetstream(timeout=10)
+            await once_there(lambda: set_up(js, replicas=3))
             for stream in STREAMS:
-                info = await nc.jetstream().stream_info(str(stream.name))
+                info = await once_there(partial(js.stream_info, str(stream.name)))
                 assert info.config.num_replicas == 3
                 assert info.cluster is not None
                 assert {info.cluster.leader, *(peer.name for peer in info.cluster.replicas or [])} == {
