@@ -20,6 +20,8 @@ from ops.embedded import reserve
 from ops.settings import Settings
 from tests.journeys.stack import Stack
 
+pytestmark = pytest.mark.long
+
 NATS_MB, POSTGRES_MB = 96, 192
 WIDE = {"name": "wide", "description": "w" * 2000}
 

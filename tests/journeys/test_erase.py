@@ -36,6 +36,8 @@ from tests.journeys.stack import Stack
 from tests.journeys.test_models import app_on, provider_of
 from tests.journeys.test_restore import caught_up
 
+pytestmark = pytest.mark.long
+
 USER = "zacharias quxbarrow"
 QUESTION = "Whither went my grünblau Wumpelfisch “Hektor”?"
 MARKS = [USER, "Wumpelfisch", "grünblau", "brindlemost", "snorklewax", "fimblethorpe", "quagswaddle"]

@@ -171,6 +171,7 @@ async def test_what_is_not_there(rebuilt: Stack, arguments: list[str], sentence:
     assert (await index(rebuilt, "show"))["builds"] == []
 
 
+@pytest.mark.long
 async def test_a_killed_rebuild_goes_on(rebuilt: Stack, dataset: str, documents: list[str]) -> None:
     held = await rebuilt.indexed()
     async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url) as connection:

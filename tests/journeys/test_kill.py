@@ -20,6 +20,8 @@ from tests.conftest import fresh_database
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 2
 
 

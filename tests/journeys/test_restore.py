@@ -103,7 +103,7 @@ def delete_a_block(server: EmbeddedNats) -> None:
     ("kind", "damage"),
     [
         (EmbeddedNats, flip_a_bit_of_an_old_block),
-        (EmbeddedNats, flip_a_bit_of_the_newest_block),
+        pytest.param(EmbeddedNats, flip_a_bit_of_the_newest_block, marks=pytest.mark.long),
         (EmbeddedNats, delete_a_block),
         (PlainNats, flip_a_bit_of_an_old_block),
     ],

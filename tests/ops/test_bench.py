@@ -121,8 +121,12 @@ def test_a_figure_that_misses_its_aim_can_fail(
 
 
 @pytest.mark.parametrize(
-    "name", sorted(NAMES, key=lambda name: name in ("rebuild", "scale"))
-)  # which leave workers paused
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in ("search", "ingest") else [])
+        for name in sorted(NAMES, key=lambda name: name in ("rebuild", "scale"))  # which leave workers paused
+    ],
+)
 async def test_a_measure_gives_complete_lines(stack: Stack, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEADRACE_OPENSEARCH_URL", raising=False)
     with Progress(disable=True) as bars:
