@@ -193,7 +193,11 @@ class Segments:
                 await self.refresh(name)
 
     async def _bulk(self, name: str, bodies: Iterable[bytes]) -> None:
-        await asyncio.gather(*(self._send(name, body) for body in bodies))
+        """Raises when all have ended: none comes in after somebody was told that it failed."""
+        sending = (self._send(name, body) for body in bodies)
+        for outcome in await asyncio.gather(*sending, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _send(self, name: str, body: bytes) -> None:
         async with self._bulks:
