@@ -77,6 +77,13 @@ class PreviewAnswer(BaseModel):
     field: str | None = Field(None, description="rejected: path of the field at fault")
 
 
+_OTHERS: dict[str, type[BaseModel]] = {
+    "outcome": OutcomeMessage,
+    "live": LiveFrame,
+    "preview.answer": PreviewAnswer,
+}
+
+
 def events() -> dict[str, tuple[str, type[Event]]]:
     """The noun and the newest class of every event, by its stored name."""
     return {
@@ -176,13 +183,6 @@ def _taking(name: str, payload: type[BaseModel]) -> Callable[..., Any]:
     take.__name__ = name.replace(".", "_")
     take.__annotations__ = {"command": payload, "return": None}
     return take
-
-
-_OTHERS: dict[str, type[BaseModel]] = {
-    "outcome": OutcomeMessage,
-    "live": LiveFrame,
-    "preview.answer": PreviewAnswer,
-}
 
 
 def write_schemas(folder: Path) -> list[Path]:

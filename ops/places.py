@@ -35,15 +35,13 @@ def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
 
 async def state(settings: Settings) -> versions.State:
     """Raises: Unavailable."""
-    return await versions.state(settings.postgres_url, *_kept(settings))
+    return await versions.state(settings.postgres_url, _stored(settings))
 
 
 async def drop(settings: Settings, number: int) -> bool:
     """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
-    return await versions.drop(settings.postgres_url, *_kept(settings), number)
+    return await versions.drop(settings.postgres_url, _stored(settings), number)
 
 
-def _kept(settings: Settings) -> tuple[versions.Schema, versions.Stored[Any]]:
-    if settings.opensearch_url:
-        return opensearch.SCHEMA, partial(opensearch.stored, access(settings))
-    return pgvector.SCHEMA, pgvector.stored
+def _stored(settings: Settings) -> versions.Stored[Any]:
+    return partial(opensearch.stored, access(settings)) if settings.opensearch_url else pgvector.stored

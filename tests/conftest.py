@@ -29,17 +29,13 @@ from tests.lexical_model import lexical_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
-    "journeys/test_rolling_restart.py",
     "chaos/test_storm.py",
     "journeys/test_restore.py",
     "ops/test_supervisor.py",
     "ops/test_bench.py",
     "journeys/test_browser.py",
-    "journeys/test_erase.py",
     "journeys/test_export.py",
-    "journeys/test_kill.py",
     "journeys/test_index.py",
-    "journeys/test_disk_full.py",
     "ops/test_archive.py",
     "journeys/test_overload.py",
     "journeys/test_bad_input.py",

@@ -7,6 +7,6 @@ PostgreSQL (schema `headrace_opensearch`): OpenSearch has no transactions.
 from adapters.opensearch.client import Access
 from adapters.opensearch.index import OpenSearchIndex
 from adapters.opensearch.store import stored
-from adapters.opensearch.tables import SCHEMA, set_up
+from adapters.opensearch.tables import set_up
 
-__all__ = ["SCHEMA", "Access", "OpenSearchIndex", "set_up", "stored"]
+__all__ = ["Access", "OpenSearchIndex", "set_up", "stored"]

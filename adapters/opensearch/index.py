@@ -11,12 +11,9 @@ from typing import Any, TypeVar
 from adapters.opensearch.client import Access
 from adapters.opensearch.segments import PAGE, Found, place
 from adapters.opensearch.store import OpenSearchStore, index_name, stored
-from adapters.opensearch.tables import SCHEMA, prefix_of
-from adapters.versions import Cursor, Question, VersionedIndex
+from adapters.opensearch.tables import prefix_of
+from adapters.versions import CANDIDATES, Cursor, Question, VersionedIndex, locked_versions
 from handlers.ports import Hit, Kept, Span, Unavailable
-
-CANDIDATES = 100
-"""Hits that each leg of a search brings to the fusion, so that asking for more does not change the first."""
 
 SPARE = 50
 """Hits that may be deleted between being found and being read."""
@@ -31,7 +28,7 @@ class OpenSearchIndex(VersionedIndex[OpenSearchStore]):
 
     def __init__(self, url: str, access: Access, *, connections: int = 16, timeout_s: float = 10.0) -> None:
         """`url` is that of PostgreSQL."""
-        super().__init__(url, SCHEMA, partial(stored, access), connections=connections, timeout_s=timeout_s)
+        super().__init__(url, partial(stored, access), connections=connections, timeout_s=timeout_s)
 
     async def _find(self, question: Question, number: int, datasets: list[str]) -> list[Hit] | None:
         return await self._while_there(question.tenant, number, datasets, partial(self._hits, question, datasets))
@@ -42,9 +39,7 @@ class OpenSearchIndex(VersionedIndex[OpenSearchStore]):
     async def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
         segments = self._store.segments
         async with self._transaction() as cursor:
-            # Locked, so that none is dropped meanwhile.
-            await cursor.execute("SELECT number FROM headrace_opensearch.versions FOR KEY SHARE")
-            numbers = [number for (number,) in await cursor.fetchall()]
+            numbers = await locked_versions(cursor, self._store)
             if not numbers:
                 return
             prefix = await prefix_of(cursor)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from secrets import token_hex
 
-from psycopg import AsyncConnection, OperationalError
-
 from adapters.opensearch.client import Access, connected, waiting
 from adapters.opensearch.segments import settings
-from adapters.versions import Cursor, Schema
-from handlers.ports import Unavailable
+from adapters.versions import Cursor, Schema, transaction
 
 SCHEMA = Schema("headrace_opensearch", "headrace_index", "opensearch")
 
@@ -17,21 +14,18 @@ SCHEMA = Schema("headrace_opensearch", "headrace_index", "opensearch")
 async def set_up(url: str, access: Access, shards: int = 1) -> None:
     """Create the schema `headrace_opensearch` unless it is there, and the template of its indexes; any number of
     processes may call this at once. Raises: Unavailable."""
-    try:
-        async with await AsyncConnection.connect(url, connect_timeout=10) as connection, connection.cursor() as cursor:
-            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SCHEMA.key("set up")])
-            await cursor.execute("SELECT to_regclass('headrace_opensearch.installation')")
-            if await cursor.fetchone() == (None,):
-                await SCHEMA.create(cursor)
-                await cursor.execute(_TABLES)
-                await cursor.execute(_INSTALL, [f"headrace-{token_hex(4)}"])
-            prefix = await prefix_of(cursor)
-            async with connected(access) as client:
-                template = {"index_patterns": [f"{prefix}-*"], "template": {"settings": settings(shards)}}
-                with waiting():
-                    await client.indices.put_index_template(name=prefix, body=template)
-    except OperationalError as error:
-        raise Unavailable(f"The tables of the index do not answer: {error}") from error
+    async with transaction(url) as cursor:
+        await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SCHEMA.key("set up")])
+        await cursor.execute("SELECT to_regclass('headrace_opensearch.installation')")
+        if await cursor.fetchone() == (None,):
+            await SCHEMA.create(cursor)
+            await cursor.execute(_TABLES)
+            await cursor.execute(_INSTALL, [f"headrace-{token_hex(4)}"])
+        prefix = await prefix_of(cursor)
+        async with connected(access) as client:
+            template = {"index_patterns": [f"{prefix}-*"], "template": {"settings": settings(shards)}}
+            with waiting():
+                await client.indices.put_index_template(name=prefix, body=template)
 
 
 async def prefix_of(cursor: Cursor) -> str:

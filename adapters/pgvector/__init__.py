@@ -5,6 +5,6 @@ A version is a set of tables: `segments_1`, `postings_1`, `statistics_1`.
 
 from adapters.pgvector.index import PgvectorIndex
 from adapters.pgvector.store import stored
-from adapters.pgvector.tables import SCHEMA, set_up
+from adapters.pgvector.tables import set_up
 
-__all__ = ["SCHEMA", "PgvectorIndex", "set_up", "stored"]
+__all__ = ["PgvectorIndex", "set_up", "stored"]

@@ -11,12 +11,8 @@ from psycopg.rows import TupleRow
 from adapters.pgvector.encoding import HalfvecDumper
 from adapters.pgvector.statements import statements
 from adapters.pgvector.store import PgvectorStore, stored
-from adapters.pgvector.tables import SCHEMA
-from adapters.versions import Connection, Gone, Question, VersionedIndex
+from adapters.versions import CANDIDATES, Connection, Gone, Question, VersionedIndex, locked_versions
 from handlers.ports import Hit, Kept, Span, Unavailable
-
-CANDIDATES = 100
-"""Hits that each leg of a search brings to the fusion, so that asking for more does not change the first."""
 
 CHUNK = 5000
 """Segments that `contents` gives at a time."""
@@ -27,7 +23,7 @@ class PgvectorIndex(VersionedIndex[PgvectorStore]):
 
     def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 10.0, exact: int | None = None) -> None:
         """A vector is compared with every one of up to `exact` segments, by default where that is quicker than HNSW."""
-        super().__init__(url, SCHEMA, stored, connections=connections, timeout_s=timeout_s)
+        super().__init__(url, stored, connections=connections, timeout_s=timeout_s)
         self._timeout = timeout_s
         self._exact = exact
 
@@ -69,9 +65,8 @@ class PgvectorIndex(VersionedIndex[PgvectorStore]):
     async def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
         async with self._connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            # Locked, so that none is dropped meanwhile.
-            found = await connection.execute("SELECT number FROM headrace_index.versions FOR KEY SHARE")
-            parts = [_CONTENTS.replace("{n}", str(number)) for (number,) in await found.fetchall()]
+            numbers = await locked_versions(connection.cursor(), self._store)
+            parts = [_CONTENTS.replace("{n}", str(number)) for number in numbers]
             if not parts:
                 return
             async with connection.cursor("contents") as cursor:
@@ -83,7 +78,7 @@ class PgvectorIndex(VersionedIndex[PgvectorStore]):
         self, statement: bytes, tenant: str, datasets: list[str], parameters: dict[str, object]
     ) -> list[TupleRow] | None:
         """What is found in one version; None when not all of the datasets are searched there any more."""
-        parameters |= {"tenant": tenant, "datasets": datasets}
+        parameters = parameters | {"tenant": tenant, "datasets": datasets}
         try:
             async with self._connection() as connection, connection.cursor(binary=True) as cursor:
                 async with asyncio.timeout(self._timeout):

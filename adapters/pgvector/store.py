@@ -10,7 +10,7 @@ from uuid import UUID
 
 from adapters.pgvector.encoding import Encoded, encode
 from adapters.pgvector.statements import statements
-from adapters.pgvector.tables import SCHEMA, drop_tables, make_hnsw, make_tables
+from adapters.pgvector.tables import SCHEMA, drop_tables, make_hnsw, make_tables, table
 from adapters.versions import Connection, Cursor, Scope
 from handlers.ports import Entry
 
@@ -22,7 +22,7 @@ class PgvectorStore:
     schema = SCHEMA
 
     def holding(self, number: int) -> str:
-        return f"SELECT tenant, dataset FROM headrace_index.statistics_{number}"
+        return f"SELECT tenant, dataset FROM {table('statistics', number)}"
 
     async def make(self, cursor: Cursor, number: int, dimension: int, *, live: bool) -> None:
         await make_tables(cursor, number, dimension)
@@ -35,7 +35,7 @@ class PgvectorStore:
     async def complete(self, connection: Connection, number: int) -> None:
         async with connection.transaction(), connection.cursor() as cursor:
             await make_hnsw(cursor, number)
-        await connection.execute(f"VACUUM (ANALYZE) {_of('segments', number)}, {_of('postings', number)}".encode())
+        await connection.execute(f"VACUUM (ANALYZE) {table('segments', number)}, {table('postings', number)}".encode())
 
     async def drop(self, cursor: Cursor, numbers: Sequence[int]) -> None:
         if numbers:
@@ -47,7 +47,9 @@ class PgvectorStore:
     async def counts(self, cursor: Cursor, numbers: Sequence[int]) -> dict[int, int]:
         counts = {}
         for number in numbers:
-            await cursor.execute(f"SELECT coalesce(sum(segments), 0)::bigint FROM {_of('statistics', number)}".encode())
+            await cursor.execute(
+                f"SELECT coalesce(sum(segments), 0)::bigint FROM {table('statistics', number)}".encode()
+            )
             [counts[number]] = await cursor.fetchone() or [0]
         return counts
 
@@ -87,10 +89,6 @@ class PgvectorStore:
 
 def stored() -> AbstractAsyncContextManager[PgvectorStore]:
     return nullcontext(PgvectorStore())
-
-
-def _of(table: str, number: int) -> str:
-    return f"headrace_index.{table}_{number}"
 
 
 async def _take_out(cursor: Cursor, number: int, statement: bytes, scope: Scope, names: dict[str, Any]) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psycopg import AsyncConnection, OperationalError
-
-from adapters.versions import Cursor, Schema
-from handlers.ports import Unavailable
+from adapters.versions import Cursor, Schema, transaction
 
 SCHEMA = Schema("headrace_index")
 
@@ -17,21 +14,18 @@ async def set_up(url: str, model: str) -> None:
 
     An index that has no versions yet becomes one for `model`, which it was made with. Raises: Unavailable.
     """
-    try:
-        async with await AsyncConnection.connect(url, connect_timeout=10) as connection, connection.cursor() as cursor:
-            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SCHEMA.key("set up")])
-            await cursor.execute(_FOUND)
-            routes, segments, removals = await cursor.fetchone() or (None, None, None)
-            if removals is not None:
-                return
-            await cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            await SCHEMA.create(cursor)
-            await cursor.execute(_COMMENT)
-            if routes is None and segments is not None:
-                await _adopt(cursor, model)
-            await _upgrade(cursor)
-    except OperationalError as error:
-        raise Unavailable(f"The tables of the index do not answer: {error}") from error
+    async with transaction(url) as cursor:
+        await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SCHEMA.key("set up")])
+        await cursor.execute(_FOUND)
+        routes, segments, removals = await cursor.fetchone() or (None, None, None)
+        if removals is not None:
+            return
+        await cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        await SCHEMA.create(cursor)
+        await cursor.execute(_COMMENT)
+        if routes is None and segments is not None:
+            await _adopt(cursor, model)
+        await _upgrade(cursor)
 
 
 async def _adopt(cursor: Cursor, model: str) -> None:
@@ -59,6 +53,11 @@ async def make_tables(cursor: Cursor, number: int, dimension: int) -> None:
     await _make_view(cursor)
 
 
+def table(kind: str, number: int) -> str:
+    """The name of a version's segments, postings or statistics."""
+    return f"headrace_index.{kind}_{number}"
+
+
 async def make_hnsw(cursor: Cursor, number: int) -> None:
     """Make the index of the vectors, unless it is there: many times quicker for all at once than row by row."""
     await cursor.execute("SET LOCAL maintenance_work_mem = '512MB'; SET LOCAL max_parallel_maintenance_workers = 0")
@@ -69,7 +68,7 @@ async def drop_tables(cursor: Cursor, numbers: Sequence[int]) -> None:
     """Drop those of versions that are not listed any more."""
     await _make_view(cursor)
     for number in numbers:
-        tables = ", ".join(f"headrace_index.{table}_{number}" for table in ("segments", "postings", "statistics"))
+        tables = ", ".join(table(kind, number) for kind in ("segments", "postings", "statistics"))
         await cursor.execute(f"DROP TABLE IF EXISTS {tables}".encode())
 
 

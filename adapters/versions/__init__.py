@@ -4,13 +4,15 @@ Rows in PostgreSQL say in which version a dataset is searched, what must never c
 changing such a route is the swap of an alias. A `Store` keeps what the versions hold.
 """
 
-from adapters.versions.build import VersionedBuild
-from adapters.versions.index import Question, VersionedIndex
+from adapters.versions.changes import locked_versions
+from adapters.versions.connection import Connection, Cursor, transaction
+from adapters.versions.index import CANDIDATES, Question, VersionedIndex
 from adapters.versions.schema import Schema
 from adapters.versions.state import State, drop, state
-from adapters.versions.store import Connection, Cursor, Gone, Scope, Stored
+from adapters.versions.store import Gone, Scope, Stored
 
 __all__ = [
+    "CANDIDATES",
     "Connection",
     "Cursor",
     "Gone",
@@ -19,8 +21,9 @@ __all__ = [
     "Scope",
     "State",
     "Stored",
-    "VersionedBuild",
     "VersionedIndex",
     "drop",
+    "locked_versions",
     "state",
+    "transaction",
 ]

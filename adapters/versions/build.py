@@ -8,11 +8,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any
 from uuid import uuid4
 
-from psycopg import AsyncConnection, OperationalError
 from psycopg.types.json import Jsonb
 
 from adapters.versions.changes import delete, lock_versions, make_version, remove, tidy
-from adapters.versions.store import Connection, Cursor, Scope, Store
+from adapters.versions.connection import Connection, Cursor, connected
+from adapters.versions.store import Scope, Store
 from handlers.ports import Entry, Unavailable
 
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -25,12 +25,9 @@ async def building(
     url: str, store: Store[Any], connect: Connect, changing: Changing, tenant: str | None, dataset: str | None
 ) -> AsyncIterator[VersionedBuild]:
     """The one build that goes on; once begun it is on record until it is swapped in. Raises: Unavailable."""
-    try:
-        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection:
-            await connection.execute("SELECT pg_advisory_lock(%s)", [store.schema.key("build")])
-            yield VersionedBuild(connection, store, connect, changing, tenant, dataset)
-    except OperationalError as error:
-        raise Unavailable(f"The tables of the index do not answer: {error}") from error
+    async with connected(url) as connection:
+        await connection.execute("SELECT pg_advisory_lock(%s)", [store.schema.key("build")])
+        yield VersionedBuild(connection, store, connect, changing, tenant, dataset)
 
 
 class VersionedBuild:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adapters.versions.store import Cursor, Scope, Store
+from adapters.versions.connection import Cursor
+from adapters.versions.store import Scope, Store
 
 AnyStore = Store[Any]
 
@@ -23,7 +24,17 @@ async def make_version(cursor: Cursor, store: AnyStore, model: str, dimension: i
     return int(number)
 
 
-async def drop_versions(cursor: Cursor, store: AnyStore, numbers: Sequence[int]) -> None:
+async def drop_version(cursor: Cursor, store: AnyStore, number: int) -> bool:
+    """Drop a version; whether there was one that is neither searched nor built."""
+    await lock_versions(cursor, store)
+    await cursor.execute(store.schema.sql(_DROPPABLE), [number])
+    found = await cursor.fetchone() is not None
+    if found:
+        await _drop(cursor, store, [number])
+    return found
+
+
+async def _drop(cursor: Cursor, store: AnyStore, numbers: Sequence[int]) -> None:
     await cursor.execute(store.schema.sql("DELETE FROM {schema}.versions WHERE number = ANY (%s)"), [numbers])
     await store.drop(cursor, numbers)
 
@@ -32,7 +43,7 @@ async def delete(cursor: Cursor, store: AnyStore, scope: Scope) -> None:
     """Take a document, or all of a dataset, out of every version, for good."""
     sql, names = store.schema.sql, scope._asdict()
     await cursor.execute(sql(_BURY), names)
-    for number in await _versions(cursor, store):
+    for number in await locked_versions(cursor, store):
         await store.delete(cursor, number, scope)
     await cursor.execute(sql(_FORGET_REMOVALS), names)
     if scope.document is None:
@@ -43,7 +54,7 @@ async def delete(cursor: Cursor, store: AnyStore, scope: Scope) -> None:
 async def remove(cursor: Cursor, store: AnyStore, scope: Scope, ids: Sequence[str], sequence: int) -> None:
     """Take entries out of every version, unless they were written later in the log."""
     await cursor.execute(store.schema.sql(_NOTE_REMOVALS), [*scope, sequence, list(ids)])
-    for number in await _versions(cursor, store):
+    for number in await locked_versions(cursor, store):
         await store.remove(cursor, number, scope, ids, sequence)
 
 
@@ -53,7 +64,7 @@ async def tidy(cursor: Cursor, store: AnyStore) -> None:
     sql = store.schema.sql
     await lock_versions(cursor, store)
     await cursor.execute(sql(_UNUSED))
-    await drop_versions(cursor, store, [number for (number,) in await cursor.fetchall()])
+    await _drop(cursor, store, [number for (number,) in await cursor.fetchall()])
     await cursor.execute(sql(_USED))
     for (number,) in await cursor.fetchall():
         await cursor.execute(sql(_MOVED_AWAY.replace("{held}", store.holding(number))), [number])
@@ -62,8 +73,8 @@ async def tidy(cursor: Cursor, store: AnyStore) -> None:
     await store.point(cursor)
 
 
-async def _versions(cursor: Cursor, store: AnyStore) -> list[int]:
-    """All of them, locked, so that none is dropped meanwhile."""
+async def locked_versions(cursor: Cursor, store: AnyStore) -> list[int]:
+    """The numbers of all, which nobody can drop until the transaction ends."""
     await cursor.execute(store.schema.sql("SELECT number FROM {schema}.versions ORDER BY number FOR KEY SHARE"))
     return [number for (number,) in await cursor.fetchall()]
 
@@ -97,7 +108,14 @@ _BUILT = "SELECT value::integer FROM {schema}.builds CROSS JOIN jsonb_each_text(
 
 _USED = f"SELECT number FROM {{schema}}.versions WHERE NOT kept AND number NOT IN ({_BUILT})"
 
-_UNUSED = f"{_USED} AND number NOT IN (SELECT version FROM {{schema}}.routes) FOR UPDATE"
+_SEARCHED = "SELECT version FROM {schema}.routes"
+
+_UNUSED = f"{_USED} AND number NOT IN ({_SEARCHED}) FOR UPDATE"
+
+_DROPPABLE = f"""
+SELECT 1 FROM {{schema}}.versions
+WHERE number = %s AND number NOT IN ({_SEARCHED}) AND number NOT IN ({_BUILT})
+"""
 
 _MOVED_AWAY = """
 SELECT tenant, dataset::text FROM (

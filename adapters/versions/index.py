@@ -14,16 +14,19 @@ from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from psycopg import IsolationLevel, OperationalError, errors
+from psycopg import IsolationLevel, errors
 from psycopg_pool import AsyncConnectionPool
 
 from adapters.versions.build import VersionedBuild, building
 from adapters.versions.changes import delete, lock_versions, make_version, remove
-from adapters.versions.schema import Schema
-from adapters.versions.store import Connection, Cursor, Gone, S, Scope, Stored
+from adapters.versions.connection import Connection, Cursor, answering
+from adapters.versions.store import Gone, S, Scope, Stored
 from handlers.fusion import fused
 from handlers.ports import Entry, Hit, Kept, Mode, Moved, Span, Unavailable
 from projections.words import words
+
+CANDIDATES = 100
+"""Hits that each leg of a search brings to the fusion at least, so that asking for more does not change the first."""
 
 LONGEST_QUERY = 64
 """Different words of a query that are looked up."""
@@ -58,9 +61,8 @@ class Question:
 class VersionedIndex(ABC, Generic[S]):
     """An index in a database that was set up for it; use it as a context manager."""
 
-    def __init__(self, url: str, schema: Schema, stored: Stored[S], *, connections: int, timeout_s: float) -> None:
+    def __init__(self, url: str, stored: Stored[S], *, connections: int, timeout_s: float) -> None:
         self.url = url
-        self._schema = schema
         self._stored = stored
         self._pool = AsyncConnectionPool(
             url,
@@ -82,6 +84,7 @@ class VersionedIndex(ABC, Generic[S]):
             await self._pool.open()
             opening.push_async_callback(self._pool.close)
             self._store = await opening.enter_async_context(self._stored())
+            self._schema = self._store.schema
             self._open = opening.pop_all()
         return self
 
@@ -201,10 +204,9 @@ class VersionedIndex(ABC, Generic[S]):
     async def _connection(self) -> AsyncIterator[Connection]:
         """Raises: Unavailable."""
         try:
-            async with self._pool.connection() as connection:
-                yield connection
-        except OperationalError as error:
-            raise Unavailable(f"The tables of the index do not answer: {error}") from error
+            with answering():
+                async with self._pool.connection() as connection:
+                    yield connection
         except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
             raise Gone(f"A table of the index is gone ({error}): run `headrace index rebuild`.") from error
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
+from adapters.versions.connection import Cursor
 
 
 class Schema:
@@ -23,7 +22,7 @@ class Schema:
         digest = hashlib.blake2b("/".join((*self._locks, *names)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, signed=True)
 
-    async def create(self, cursor: AsyncCursor[TupleRow]) -> None:
+    async def create(self, cursor: Cursor) -> None:
         """Create those tables that are missing."""
         await cursor.execute(self.sql(_SCHEMA))
 

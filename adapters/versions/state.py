@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from psycopg import AsyncConnection, OperationalError
-
-from adapters.versions.changes import drop_versions, lock_versions
-from adapters.versions.schema import Schema
-from adapters.versions.store import Cursor, S, Stored
-from handlers.ports import Unavailable
+from adapters.versions.changes import drop_version, locked_versions
+from adapters.versions.connection import transaction
+from adapters.versions.store import S, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +45,21 @@ class State:
     builds: list[Building] = field(default_factory=list)
 
 
-async def state(url: str, schema: Schema, stored: Stored[S]) -> State:
+async def state(url: str, stored: Stored[S]) -> State:
     """Raises: Unavailable."""
-    async with _transaction(url) as cursor:
+    async with transaction(url) as cursor, stored() as store:
+        schema = store.schema
         await cursor.execute(schema.sql("SELECT to_regclass('{schema}.removals')"))  # the last that is made
         if await cursor.fetchone() == (None,):
             return State()
-        await cursor.execute(schema.sql("SELECT FROM {schema}.versions FOR KEY SHARE"))  # none is dropped meanwhile
+        await locked_versions(cursor, store)
         await cursor.execute(_LOCKS)
         held = {lock for (lock,) in await cursor.fetchall()}
         await cursor.execute(schema.sql(_BUILDS))
         builds = [Building(schema.key("build", row[0]) in held, *row) for row in await cursor.fetchall()]
         await cursor.execute(schema.sql(_VERSIONS))
         rows = await cursor.fetchall()
-        async with stored() as store:
-            counts = await store.counts(cursor, [number for number, *_ in rows])
+        counts = await store.counts(cursor, [number for number, *_ in rows])
     built = {number for build in builds for number in build.versions}
     versions = []
     for number, model, dimension, kept, made_at, datasets in rows:
@@ -73,28 +68,10 @@ async def state(url: str, schema: Schema, stored: Stored[S]) -> State:
     return State(versions, builds)
 
 
-async def drop(url: str, schema: Schema, stored: Stored[S], number: int) -> bool:
+async def drop(url: str, stored: Stored[S], number: int) -> bool:
     """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
-    async with _transaction(url) as cursor, stored() as store:
-        await lock_versions(cursor, store)
-        await cursor.execute(schema.sql(_DROPPABLE), [number])
-        if not await cursor.fetchone():
-            return False
-        await drop_versions(cursor, store, [number])
-        return True
-
-
-@asynccontextmanager
-async def _transaction(url: str) -> AsyncIterator[Cursor]:
-    try:
-        async with (
-            await AsyncConnection.connect(url, autocommit=True, connect_timeout=10) as connection,
-            connection.transaction(),
-            connection.cursor() as cursor,
-        ):
-            yield cursor
-    except OperationalError as error:
-        raise Unavailable(f"The tables of the index do not answer: {error}") from error
+    async with transaction(url) as cursor, stored() as store:
+        return await drop_version(cursor, store, number)
 
 
 _BUILDS = """
@@ -109,10 +86,4 @@ _VERSIONS = """
 SELECT number, model, dimension, kept, made_at, count(dataset)
 FROM {schema}.versions LEFT JOIN {schema}.routes ON version = number
 GROUP BY number ORDER BY number
-"""
-
-_DROPPABLE = """
-SELECT 1 FROM {schema}.versions
-WHERE number = %s AND number NOT IN (SELECT version FROM {schema}.routes)
-    AND number NOT IN (SELECT value::integer FROM {schema}.builds CROSS JOIN jsonb_each_text(versions))
 """

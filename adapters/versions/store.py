@@ -6,14 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import TupleRow
-
+from adapters.versions.connection import Connection, Cursor
 from adapters.versions.schema import Schema
 from handlers.ports import Entry, Unavailable
-
-Connection = AsyncConnection[TupleRow]
-Cursor = AsyncCursor[TupleRow]
 
 
 class Scope(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from adapters.pgvector import SCHEMA, PgvectorIndex, set_up, stored
+from adapters.pgvector import PgvectorIndex, set_up, stored
 from adapters.versions import drop, state
 from handlers.ports import Entry, Unavailable
 
@@ -169,21 +169,21 @@ async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection
         await build.open("other", 4)
         await build.write("acme", dataset, document, written[:2], model="other", version=1)
         await build.reach(7, 100)
-        found = await state(index.url, SCHEMA, stored)
+        found = await state(index.url, stored)
         assert [(v.number, v.model, v.state, v.datasets, v.segments) for v in found.versions] == [
             (1, MODEL, "searched", 1, 3),
             (2, "other", "built", 0, 2),
         ]
         [building] = found.builds
         assert (building.dataset, building.reached, building.goal, building.running) == (dataset, 7, 100, True)
-        assert not await drop(index.url, SCHEMA, stored, 1)
-        assert not await drop(index.url, SCHEMA, stored, 2)
+        assert not await drop(index.url, stored, 1)
+        assert not await drop(index.url, stored, 2)
         async with build.swap(keep_old=True):
             pass
-    found = await state(index.url, SCHEMA, stored)
+    found = await state(index.url, stored)
     assert [(version.number, version.state) for version in found.versions] == [(1, "kept"), (2, "searched")]
     assert found.builds == []
-    assert [await drop(index.url, SCHEMA, stored, number) for number in (1, 2, 3)] == [True, False, False]
+    assert [await drop(index.url, stored, number) for number in (1, 2, 3)] == [True, False, False]
     assert await one(connection, "SELECT to_regclass('headrace_index.segments_1')") == (None,)
 
 

@@ -139,6 +139,12 @@ class Stack:
         async with open_index(self.settings) as index, aclosing(index.contents()) as chunks:
             return [id async for chunk in chunks for _, _, id in chunk]
 
+    async def assert_index_is_exact(self) -> None:
+        """The index holds the segments of the table, each once."""
+        rows = await self.sql("SELECT id FROM headrace.document_segments")
+        assert sorted(await self.indexed()) == sorted(row["id"] for row in rows)
+        assert rows
+
     async def send(self, command: str, /, **payload: Any) -> Row:
         """The outcome of an accepted command."""
         outcome = await self.client.send(command, payload, wait=PATIENCE_S)

@@ -98,10 +98,9 @@ async def test_a_deleted_document_is_never_found_again(headrace: Stack, tmp_path
     await headrace.ended([document])
     question = "What is the combination of the vault in the mill house?"
     assert "4417" in (await headrace.ask(app, question))[-1]["answer"]
-    segments = await headrace.sql("SELECT id FROM headrace.document_segments WHERE document_id = %(id)s", id=document)
+    [segment] = await headrace.sql("SELECT id FROM headrace.document_segments WHERE document_id = %(id)s", id=document)
     await headrace.send("document.delete", document=document)
     assert "4417" not in (await headrace.ask(app, question))[-1]["answer"]
-    [segment] = segments
     async with asyncio.timeout(PATIENCE_S):
         while segment["id"] in await headrace.indexed():
             await asyncio.sleep(0.1)

@@ -93,12 +93,6 @@ async def calls(stack: Stack, cause: str = "document") -> int:
     return int(row["calls"])
 
 
-async def assert_index_is_exact(stack: Stack) -> None:
-    rows = await stack.sql("SELECT id FROM headrace.document_segments")
-    assert sorted(await stack.indexed()) == sorted(row["id"] for row in rows)
-    assert rows
-
-
 async def documents_cited(stack: Stack, app: str) -> set[str]:
     frames = await stack.ask(app, "How long is the oil boom?")
     assert frames[-1]["type"] == "answered"
@@ -128,7 +122,7 @@ async def test_rebuilt_while_questions_are_answered(
     await rebuilt.until(
         "SELECT FROM headrace.document_segments WHERE document_id = %(id)s", lambda rows: not rows, id=gone
     )
-    await assert_index_is_exact(rebuilt)
+    await rebuilt.assert_index_is_exact()
     assert await calls(rebuilt) == embedded + 1
 
 
@@ -136,7 +130,7 @@ async def test_the_same_text_again_is_not_embedded_again(rebuilt: Stack, dataset
     embedded = await calls(rebuilt)
     again = await rebuilt.upload(dataset, HANDBOOK[0])
     assert {row["indexing_status"] for row in (await rebuilt.ended(again)).values()} == {"completed"}
-    await assert_index_is_exact(rebuilt)
+    await rebuilt.assert_index_is_exact()
     assert await calls(rebuilt) == embedded
 
 
@@ -220,7 +214,7 @@ async def test_another_model_for_a_dataset(rebuilt: Stack, dataset: str, documen
         "SELECT model FROM headrace.model_calls WHERE cause_id = %(id)s AND status = 'completed'", id=document
     )
     assert asked["model"].startswith(OTHER)
-    await assert_index_is_exact(rebuilt)
+    await rebuilt.assert_index_is_exact()
 
 
 async def the(stack: Stack, dataset: str, enough: Any) -> Row:
@@ -273,4 +267,4 @@ async def test_a_long_document_goes_on_where_its_embedding_worker_was_killed(reb
         lambda rows: set(rows[0].values()) == {total},
         id=document,
     )
-    await assert_index_is_exact(rebuilt)
+    await rebuilt.assert_index_is_exact()
