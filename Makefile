@@ -38,7 +38,7 @@ chaos: install ## Kill, pause and cut off everything for ROUNDS=10, then look fo
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
 
 opensearch: install ## Run an OpenSearch server in the home, for HEADRACE_OPENSEARCH_URL; it needs Java 17 and Maven
-	@$(BIN)/python -m ops.opensearch
+	@$(BIN)/python -m ops.servers.opensearch
 
 docs: install ## Make the reference parts of docs/ anew from the code
 	@$(BIN)/python -m ops.docs

@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from adapters.otlp.ids import span_id, trace_id
+from adapters.trace_ids import span_id, trace_id
 
 _tracer = trace.get_tracer("headrace")
 

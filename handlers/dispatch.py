@@ -8,15 +8,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate, Rejection
-from domain.conversation import Conversation
-from domain.end_user import EndUser
-from domain.log import NOT_FINAL
-from domain.model_call import ModelCall
-from handlers.commands import Command, SendMessage, TestDatasets, parse, references
-from handlers.ports import Blobs, Metadata, Outcome, Outcomes, People, Subject, Unavailable, Vault, commit_id
+from domain.chat.conversation import Conversation
+from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
+from domain.models.model_call import ModelCall
+from handlers.commands.chat import SendMessage
+from handlers.commands.fields import Command, Preparation, not_found, parse, references
+from handlers.commands.retrieval import TestDatasets
+from handlers.ports.log import Blobs, Outcomes, Unavailable
+from handlers.ports.people import People, Vault
 from handlers.repository import Change, Repository
-from handlers.routes import ROUTES, Preparation, Route, not_found
+from handlers.routes import ROUTES, Route
 
 EXCERPT = 1000
 """Characters of a rejected payload, of the sentence and of the field that an outcome keeps."""

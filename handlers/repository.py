@@ -11,8 +11,8 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Snapshot
-from domain.log import EVENTS
-from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Snapshots, Subject, Taken, Unavailable
+from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from handlers.ports.log import Conflict, EventStore, Snapshots, Taken, Unavailable
 
 A = TypeVar("A", bound=Aggregate)
 

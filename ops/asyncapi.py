@@ -18,9 +18,9 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 from pydantic import BaseModel, Field, create_model
 
-from adapters.jetstream.codec import NOUNS
 from domain.aggregate import Event
-from handlers.preview import PreviewSegments
+from domain.nouns import NOUNS
+from handlers.knowledge.preview import PreviewSegments
 from handlers.routes import ROUTES
 
 _ENVELOPE = {"originator_id", "originator_version"}

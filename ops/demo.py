@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ops.client import Client, Frame
+from adapters.jetstream.client import Client, Frame
 from ops.settings import Settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from domain.aggregate import Aggregate
 from handlers import ports
-from handlers.commands import Command, Ref
+from handlers.commands.fields import Command, Ref
 from handlers.routes import ROUTES
 from ops.asyncapi import document, event_model, events, write_schemas
 from ops.cli import app
@@ -241,9 +241,9 @@ def settings() -> str:
 
 def port_reference() -> str:
     """Every port: its methods with their contracts."""
-    tree = ast.parse(inspect.getsource(ports))
     parts = []
-    for node in tree.body:
+    files = sorted(Path(ports.__path__[0]).glob("*.py"))
+    for node in (node for file in files for node in ast.parse(file.read_text()).body):
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases):
             lines = [f"### {node.name}"]
             if doc := ast.get_docstring(node):

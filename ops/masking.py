@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from domain import masking
 from ops.settings import Settings
+from projections.values import masking
 
 
 def configure(settings: Settings) -> None:
@@ -17,7 +17,7 @@ def configure(settings: Settings) -> None:
         raise ValueError(f"{settings.mask_patterns}, {error}.") from None
     further: Callable[[str], str] | None = None
     if settings.mask_presidio:
-        from adapters.presidio import Presidio
+        from adapters.privacy.presidio import Presidio
 
         language, _, model = settings.mask_presidio.partition(":")
         further = Presidio(language, model)

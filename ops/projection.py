@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ops import masking
 from ops.settings import Settings
-from projections import prices
+from projections.values import prices
 
 
 def configure(settings: Settings) -> None:

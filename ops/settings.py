@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from adapters.otlp.endpoint import header_fields
+from adapters.telemetry.otlp.endpoint import header_fields
 
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -223,7 +223,7 @@ class Settings(BaseSettings):
     @classmethod
     def _prices(cls, file: Path | None) -> Path | None:
         if file is not None:
-            from projections.prices import read  # which takes long, and few have such a file
+            from projections.values.prices import read
 
             try:
                 read(file.expanduser().read_text())

@@ -18,10 +18,10 @@ import structlog
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
-from ops.client import Client
-from ops.daemon import Daemon, StartFailed
-from ops.embedded import EmbeddedNats, EmbeddedPostgres, create_home
+from adapters.jetstream.client import Client
 from ops.roles import EXPORT, ROLES, wanted
+from ops.servers.daemon import Daemon, StartFailed
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, create_home
 from ops.settings import Settings
 
 log = structlog.get_logger(__name__)

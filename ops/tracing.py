@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from adapters.otlp.endpoint import header_fields, traces_url
+from adapters.telemetry.otlp.endpoint import header_fields, traces_url
 from ops.settings import Settings
 
 FLUSH_S = 3.0

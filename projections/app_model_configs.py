@@ -7,9 +7,9 @@ from functools import lru_cache
 from sqlalchemy import Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.app import App
+from domain.chat.app import App
 from domain.log import Recorded
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, required
 
 app_model_configs = ReadModel(
     "app_model_configs",

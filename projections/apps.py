@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Text
 
-from domain.app import App
+from domain.chat.app import App
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 apps = ReadModel(
     "apps",

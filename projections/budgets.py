@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Double, Text
 
-from domain.budget import Budget
 from domain.log import Recorded
-from projections.read_model import ReadModel, Row, Time, key, originator, required
+from domain.models.budget import Budget
+from projections.engine.read_model import ReadModel, Row, Time, key, originator, required
 
 budgets = ReadModel(
     "budgets",

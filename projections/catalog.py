@@ -1,8 +1,8 @@
 """All read models, and all events that they know."""
 
-from domain.dataset import Dataset
-from domain.dataset_query import DatasetQuery
-from domain.document import Document
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.dataset_query import DatasetQuery
+from domain.knowledge.document import Document
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
 from projections.budgets import budgets
@@ -16,15 +16,15 @@ from projections.dead_letters import dead_letters
 from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
 from projections.end_users import end_users
+from projections.engine.read_model import ReadModel
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.providers import providers
-from projections.read_model import ReadModel
 from projections.replays import replays
 from projections.retrievals import retrievals
-from projections.spans import spans
-from projections.traces import traces
+from projections.traces.spans import spans
+from projections.traces.traces import traces
 
 READ_MODELS: tuple[ReadModel, ...] = (
     apps,

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.log import Outcome, Recorded
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, required
 
 commands = ReadModel(
     "commands",

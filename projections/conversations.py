@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Integer, Text
 
-from domain.app import App
-from domain.conversation import Conversation
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
 from projections.end_users import end_user_id
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 conversations = ReadModel(
     "conversations",

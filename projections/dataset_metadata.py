@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Text
 
-from domain.dataset import Dataset
+from domain.knowledge.dataset import Dataset
 from domain.log import Recorded
 from projections.datasets import datasets
-from projections.read_model import Id, ReadModel, Row, Time, key, originator, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, originator, required
 
 dataset_metadata = ReadModel(
     "dataset_metadata",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Text
 
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded
-from domain.retrieval import Retrieval
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
 
 dataset_queries = ReadModel(
     "dataset_queries",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.dataset import Dataset
+from domain.knowledge.dataset import Dataset
 from domain.log import Recorded
-from projections.read_model import ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.read_model import ReadModel, Row, Time, key, optional, originator, required
 
 datasets = ReadModel(
     "datasets",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Integer, Text
 
-from domain.dead_letter import DeadLetter
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
 from domain.log import Recorded
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from domain.work.dead_letter import DeadLetter
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 dead_letters = ReadModel(
     "dead_letters",

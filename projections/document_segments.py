@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Integer, Text
 
-from domain.dataset import Dataset
-from domain.document import Document, cut_id, segment_id
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, cut_id, segment_id
+from domain.knowledge.segments import unpack_segments
 from domain.log import Recorded
-from domain.segments import unpack_segments
 from projections.documents import documents
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 
 def by_hand() -> list[Column[Any]]:

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.dataset import Dataset
-from domain.document import Document, merged
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, merged
+from domain.knowledge.segmentation import FORMS
 from domain.log import Recorded
-from domain.segmentation import FORMS
 from projections.datasets import datasets
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
 
 documents = ReadModel(
     "documents",

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 from sqlalchemy import Text
 
-from domain.app import App
-from domain.conversation import Conversation
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
 
 
 @lru_cache(maxsize=1024)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Text
 
-from domain.app import App
-from domain.conversation import Conversation
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
 from domain.log import Recorded
+from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
 from projections.messages import message_of, messages
-from projections.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
 
 message_feedbacks = ReadModel(
     "message_feedbacks",

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.app import App
-from domain.conversation import Conversation
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
 from projections.conversations import conversations
 from projections.end_users import end_user_id
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 messages = ReadModel(
     "messages",

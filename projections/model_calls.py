@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Double, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
 from domain.log import Recorded
-from domain.model_call import ModelCall
-from projections import prices
-from projections.fingerprint import fingerprint
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from domain.models.model_call import ModelCall
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.values import prices
+from projections.values.fingerprint import fingerprint
 
 model_calls = ReadModel(
     "model_calls",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Text
 
 from domain.log import Recorded
-from domain.provider import Provider
-from projections.read_model import ReadModel, Row, Time, key, originator, required
+from domain.models.provider import Provider
+from projections.engine.read_model import ReadModel, Row, Time, key, originator, required
 
 providers = ReadModel(
     "providers",

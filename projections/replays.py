@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
 from domain.log import Recorded
-from domain.replay import Replay
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from domain.models.replay import Replay
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 replays = ReadModel(
     "replays",

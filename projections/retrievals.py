@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Double, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
+from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded
-from domain.retrieval import Retrieval
-from projections.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
 
 retrievals = ReadModel(
     "retrievals",

@@ -20,10 +20,9 @@ from psycopg import sql
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from adapters.jetstream.streams import set_up
-from domain import masking
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.opensearch.server import EmbeddedOpenSearch, missing
-from projections import prices
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.servers.opensearch.server import EmbeddedOpenSearch, missing
+from projections.values import masking, prices
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
 from tests.lexical_model import lexical_model  # noqa: F401
 
@@ -36,7 +35,7 @@ LONGEST = (
     "journeys/test_browser.py",
     "journeys/test_export.py",
     "journeys/test_index.py",
-    "ops/test_archive.py",
+    "adapters/archive/test_archive.py",
     "journeys/test_overload.py",
     "journeys/test_bad_input.py",
     "adapters/test_postgres.py",
@@ -48,12 +47,12 @@ CLUSTERS = (
     "adapters/jetstream/test_cluster.py",
     "chaos/",
     "contracts/",
-    "ops/test_archive.py",
+    "adapters/archive/test_archive.py",
     "ops/test_deploy.py",
 )
 """Where NATS runs three times: two such clusters at once are too much for two cores that sync to one disk."""
 
-OPENSEARCH = ("adapters/test_opensearch.py", "contracts/test_index.py")
+OPENSEARCH = ("adapters/index/test_opensearch.py", "contracts/test_index.py")
 """Where OpenSearch runs: one server of it, and never more at a time than one test wants."""
 
 

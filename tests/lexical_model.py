@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from adapters.embedding_model import find_model
+from adapters.model_files import find_model
 
 WORDS = 30_522
 WIDTH = 128

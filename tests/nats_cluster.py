@@ -18,8 +18,8 @@ import httpx2
 import nats
 from nats.errors import Error
 
-from ops.embedded import HOST, nats_server, taken
-from ops.worker import OUTAGES
+from ops.roles.worker import OUTAGES
+from ops.servers.embedded import HOST, nats_server, taken
 
 T = TypeVar("T")
 

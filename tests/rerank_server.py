@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from adapters.reranking import rerank_subject
+from adapters.embedding.rerank_service import rerank_subject
 
 MISSING = "Failed to deserialize the JSON body into the target type: missing field `texts` at line 1 column 99"
 """What TEI says to a request in the form of the others."""

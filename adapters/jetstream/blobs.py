@@ -14,7 +14,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import BLOBS
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 _STREAM = f"OBJ_{BLOBS}"
 _CHUNK = 128 * 2**10

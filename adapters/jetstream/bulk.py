@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 _ASKED = 1000
 _AHEAD = 5

@@ -10,47 +10,15 @@ from typing import Any, Protocol
 import orjson
 from eventsourcing.persistence import Mapper, Transcoder
 
-from domain import (
-    app,
-    budget,
-    conversation,
-    dataset,
-    dataset_query,
-    dead_letter,
-    document,
-    end_user,
-    model_call,
-    provider,
-    replay,
-    retrieval,
-)
-from domain.aggregate import Aggregate, Event, Snapshot
+from domain.aggregate import Event, Snapshot
 from domain.log import Commit, Metadata, Outcome, Position, Subject, Verdict
-from handlers.ports import Unavailable
+from domain.nouns import NOUNS
+from handlers.ports.log import Unavailable
 
 SCHEMA = "1"
 
 TIME = "Headrace-Time"
 """When a message was first stored, where that is not when this stream stored it: a log that was restored."""
-
-NOUNS: dict[str, type[Aggregate]] = {
-    noun.TOPIC: noun
-    for noun in (
-        app.App,
-        budget.Budget,
-        conversation.Conversation,
-        dataset.Dataset,
-        dataset_query.DatasetQuery,
-        dead_letter.DeadLetter,
-        document.Document,
-        end_user.EndUser,
-        model_call.ModelCall,
-        provider.Provider,
-        replay.Replay,
-        retrieval.Retrieval,
-    )
-}
-"""Every noun by its name."""
 
 
 class UnknownEvent(Exception):

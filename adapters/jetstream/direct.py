@@ -15,7 +15,7 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 _BATCH = 1000
 _NO_MESSAGE = 10037

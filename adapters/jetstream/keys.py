@@ -24,9 +24,9 @@ from nats.js.errors import APIError, NotFoundError
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import KEYS
-from adapters.vault import AesVault
-from domain.end_user import person_id
-from handlers.ports import Unavailable
+from adapters.privacy.vault import AesVault
+from domain.access.end_user import person_id
+from handlers.ports.log import Unavailable
 
 STREAM = f"KV_{KEYS}"
 

@@ -17,9 +17,9 @@ from nats.js.errors import NotFoundError
 from adapters.jetstream import codec
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.keys import JetStreamKeys, people
-from domain.end_user import EndUser
+from domain.access.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

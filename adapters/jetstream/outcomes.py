@@ -9,8 +9,8 @@ from nats.js.errors import APIError
 from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.tracing import publishing
-from domain.log import NOT_FINAL, OUTCOMES
-from handlers.ports import Outcome, Unavailable
+from domain.log import NOT_FINAL, OUTCOMES, Outcome
+from handlers.ports.log import Unavailable
 
 
 class JetStreamOutcomes:

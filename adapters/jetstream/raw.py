@@ -15,11 +15,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from adapters.archive import Message
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.codec import TIME
 from adapters.jetstream.log import SILENCE_S, arriving, batch, ends
-from handlers.ports import Unavailable
+from adapters.jetstream.message import Message
+from handlers.ports.log import Unavailable
 
 _EXPECTED = "Nats-Expected-Last-Sequence"
 _FILLER = "Headrace-Gap"

@@ -12,13 +12,13 @@ import structlog
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from adapters.archive import Message
+from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import COMMANDS, DEAD
-from domain.conversation import Conversation
-from domain.end_user import person_id
+from domain.access.end_user import person_id
+from domain.chat.conversation import Conversation
 from domain.log import Position
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,9 @@ from nats.js.kv import KeyValue
 from adapters.jetstream import codec
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.streams import SNAPSHOTS
-from handlers.ports import Subject, Taken, Unavailable
+from domain.log import Subject
+from domain.nouns import NOUNS
+from handlers.ports.log import Taken, Unavailable
 
 _SEALED = b"sealed "
 """What a snapshot with words of a person begins with; the person's id follows."""
@@ -82,4 +84,4 @@ def _about(subject: Subject, person: str) -> str:
 
 def _shape(noun: str) -> list[str]:
     """What the state of a noun is made of, as this version has it."""
-    return sorted(f"{field.name}: {field.type}" for field in dataclasses.fields(cast("Any", codec.NOUNS[noun])))
+    return sorted(f"{field.name}: {field.type}" for field in dataclasses.fields(cast("Any", NOUNS[noun])))

@@ -11,7 +11,7 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.conversation import Conversation
+from domain.chat.conversation import Conversation
 
 _STOP = Conversation.StopRequested.TOPIC
 

@@ -15,8 +15,8 @@ from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.tracing import publishing
 from domain.aggregate import Event
-from domain.log import EVENTS
-from handlers.ports import Commit, Conflict, Metadata, Position, Subject, Unavailable
+from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from handlers.ports.log import Conflict, Unavailable
 
 _CONFLICTS = {10071, 10164, 10158, 10201}
 """One replica or a stale value; three replicas, a race in flight; the same commit in flight; a batch tried again."""

@@ -23,7 +23,7 @@ from nats.js.api import (
 from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
 
 from domain.log import EVENTS, OUTCOMES
-from handlers.commands import MAX_PAYLOAD
+from handlers.commands.fields import MAX_PAYLOAD
 
 log = structlog.get_logger(__name__)
 

@@ -12,11 +12,11 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from adapters.postgres.replay import Replay, with_parents
 from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, set_up, stale, turn
-from handlers.ports import Blobs, Log
-from handlers.progress import Progress, unnoticed
-from projections import prices
+from handlers.ports.log import Blobs, Log
+from handlers.work.progress import Progress, unnoticed
+from projections.engine.read_model import ReadModel
 from projections.model_calls import model_calls
-from projections.read_model import ReadModel
+from projections.values import prices
 
 FRESH = "headrace_check"
 """Where the fresh tables are, as long as that takes."""

@@ -11,9 +11,9 @@ from typing import Any, LiteralString, Self
 from psycopg import OperationalError, errors
 from psycopg_pool import AsyncConnectionPool
 
-from domain.app import Condition
+from domain.chat.app import Condition
 from domain.log import EVENTS
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 POLL_S = 0.02
 """Between two looks at how far the tables are."""

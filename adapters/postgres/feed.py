@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from domain.log import Recorded
-from handlers.ports import Log
+from handlers.ports.log import Log
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from adapters.postgres.feed import batches
 from adapters.postgres.rebuild import rebuild
 from adapters.postgres.tables import PROJECTOR_LOCK, SCHEMA, connect, positions, set_up, stale, turn
 from adapters.postgres.writer import Writer
-from handlers.ports import Blobs, Log, Unavailable
+from handlers.ports.log import Blobs, Log, Unavailable
 from projections.catalog import READ_MODELS
 
 logger = structlog.get_logger(__name__)

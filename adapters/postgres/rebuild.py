@@ -26,10 +26,10 @@ from adapters.postgres.tables import (
     stale,
     turn,
 )
-from handlers.ports import Blobs, Log
-from handlers.progress import Progress, unnoticed
+from handlers.ports.log import Blobs, Log
+from handlers.work.progress import Progress, unnoticed
 from projections.catalog import READ_MODELS
-from projections.read_model import ReadModel
+from projections.engine.read_model import ReadModel
 
 SWAP_TRIES = 10
 SWAP_LOCK_S = 3

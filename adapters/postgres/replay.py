@@ -27,11 +27,11 @@ from adapters.postgres.tables import (
     stale,
 )
 from adapters.postgres.writer import Writer
-from handlers.ports import Blobs, Log
-from handlers.progress import Progress
-from projections import prices
+from handlers.ports.log import Blobs, Log
+from handlers.work.progress import Progress
 from projections.catalog import READ_MODELS
-from projections.read_model import ReadModel
+from projections.engine.read_model import ReadModel
+from projections.values import prices
 
 NEAR = 5000
 """Messages that may be left to replay in one transaction."""
@@ -123,5 +123,5 @@ class Replay:
 def rules() -> str:
     """A digest of the code that says what the tables hold."""
     folders = [Path(__file__).parent, *(Path(package.__path__[0]) for package in (domain, projections))]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

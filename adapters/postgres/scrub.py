@@ -13,7 +13,7 @@ from psycopg.sql import SQL
 from adapters.postgres import tables
 from adapters.postgres.tables import NEXT, OLD, REBUILD_LOCK, SCHEMA, connect, drop
 from domain.log import Position
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 from projections.catalog import READ_MODELS
 
 log = structlog.get_logger(__name__)

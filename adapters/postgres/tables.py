@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, Se
 
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import READ_MODELS
-from projections.read_model import ReadModel
+from projections.engine.read_model import ReadModel
 
 SCHEMA = "headrace"
 NEXT = "headrace_next"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from adapters.postgres.tables import connect
-from handlers.ports import Wait
+from handlers.ports.log import Wait
 
 SWEEP_LOCK = 0x6865616472616365 + 100
 """Advisory lock of the database."""

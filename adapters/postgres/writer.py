@@ -22,10 +22,10 @@ from sqlalchemy import ARRAY
 
 from adapters.postgres.tables import name
 from domain.log import Recorded
-from handlers.ports import Blobs
+from handlers.ports.log import Blobs
 from projections.catalog import KNOWN
-from projections.fold import BlobId, Fold, RowId, Rows, Set
-from projections.read_model import ReadModel, Row, Setting
+from projections.engine.fold import BlobId, Fold, RowId, Rows, Set
+from projections.engine.read_model import ReadModel, Row, Setting
 
 FETCHES = 16
 """Blobs that are fetched at a time."""

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.aggregate import new_id
-from handlers.ports import Entry, Vectors
+from handlers.ports.documents import Vectors
+from handlers.ports.index import Entry
 from ops.bench.indexes import OF_DOCUMENT, Documents
 from ops.bench.prose import passages
-from projections.words import words
+from projections.values.words import words
 
 DIMENSION = 384
 TOP_K = 10

@@ -14,13 +14,13 @@ from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App, Model, settings
-from domain.conversation import Citation, Conversation, Cut, Usage
-from domain.dataset import Dataset
-from domain.document import Document, segment_id
+from domain.chat.app import App, Model, settings
+from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, OUTCOMES, Metadata, Outcome, Position, Subject
-from domain.model_call import ModelCall, TokenUsage
-from domain.segments import Segment, encode_segments
+from domain.models.model_call import ModelCall, TokenUsage
 from ops.bench.documents import sentences
 
 AT_ONCE = 200

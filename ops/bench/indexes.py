@@ -11,13 +11,13 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from adapters import opensearch, pgvector
-from adapters.opensearch.client import connected
-from adapters.opensearch.segments import Segments
-from adapters.opensearch.tables import prefix_of
+from adapters.index import opensearch, pgvector
+from adapters.index.opensearch.client import connected
+from adapters.index.opensearch.segments import Segments
+from adapters.index.opensearch.tables import prefix_of
 from domain.aggregate import new_id
-from handlers.ports import Entry, Index
-from ops.places import access
+from handlers.ports.index import Entry, Index
+from ops.index_choice import access
 from ops.settings import Settings
 
 TENANT = "bench"

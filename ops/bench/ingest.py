@@ -16,11 +16,11 @@ from rich.progress import Progress
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
-from adapters.embedding import NatsEmbedder
+from adapters.embedding.client import NatsEmbedder
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.segmenter import TokenSegmenter
-from domain.segments import decode_segments
-from handlers.ports import Block, Text
+from adapters.segmenting.segmenter import TokenSegmenter
+from domain.knowledge.segments import decode_segments
+from handlers.ports.documents import Block, Text
 from ops.bench.documents import upload, written
 from ops.bench.machine import flags
 from ops.bench.measure import Aim, Measure, in_turns

@@ -20,17 +20,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from adapters.cross_encoder import CrossEncoderEngine
-from adapters.segmenter import TokenSegmenter
-from adapters.sentence_transformers import Engine
+from adapters.embedding.cross_encoder import CrossEncoderEngine
+from adapters.embedding.engine import Engine
+from adapters.segmenting.segmenter import TokenSegmenter
 from domain.aggregate import new_id
-from handlers.ports import Block, Entry, Hit, Index, Mode, Text
-from handlers.rerank import text_of
+from handlers.ports.documents import Block, Text
+from handlers.ports.index import Entry, Hit, Index, Mode
+from handlers.retrieval.rerank import text_of
 from ops.bench.collection import Collection, Malformed
 from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres
 from ops.bench.relevance import Grades, Interval, difference, interval, ndcg, recall, reciprocal_rank
 from ops.bench.stack import scratch
-from ops.embedded import EmbeddedPostgres
+from ops.servers.embedded import EmbeddedPostgres
 
 DEPTH = 100
 """Segments that are asked for."""

@@ -16,13 +16,13 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import CONSUMERS
 from adapters.postgres import tables
-from adapters.vault import AesVault
+from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from ops.bench.history import COMMITS_PER_STORY, History
 from ops.bench.measure import Aim, Measure, in_turns
 from ops.bench.stack import Sizes, Stack
 from ops.bench.verify import verifies
-from ops.rebuild import rebuild
+from ops.upkeep.rebuild import rebuild
 from projections.catalog import READ_MODELS
 
 PATIENCE_S = 1800.0

@@ -12,10 +12,10 @@ import numpy as np
 from psycopg import AsyncConnection
 from rich.progress import Progress
 
-from adapters import opensearch
-from adapters.pgvector.encoding import HalfvecDumper
+from adapters.index import opensearch
+from adapters.index.pgvector.encoding import HalfvecDumper
 from domain.aggregate import new_id
-from handlers.ports import Index, Mode
+from handlers.ports.index import Index, Mode
 from ops.bench.corpus import DIMENSION, TOP_K, Corpus, Query
 from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres, merged
 from ops.bench.measure import Aim, Measure, percentile

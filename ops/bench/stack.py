@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.embedding_model import find_model
+from adapters.jetstream.client import Client
+from adapters.model_files import find_model
 from ops import supervisor
-from ops.client import Client
 from ops.settings import CONFIG, Settings
 
 

@@ -9,14 +9,14 @@ from itertools import islice
 from uuid import UUID
 
 from domain.aggregate import Aggregate
-from domain.app import App, Model, settings
-from domain.conversation import Citation, Conversation, Cut, Usage
-from domain.dataset import Dataset
-from domain.document import Document
+from domain.chat.app import App, Model, settings
+from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.knowledge.retrieval import Candidate
+from domain.knowledge.retrieval import Retrieval as Search
 from domain.log import EVENTS, Commit, Metadata, Position, Recorded, Subject
-from domain.model_call import ModelCall, TokenUsage
-from domain.retrieval import Candidate
-from domain.retrieval import Retrieval as Search
+from domain.models.model_call import ModelCall, TokenUsage
 from ops.bench.documents import sentences
 
 TURNS = 3

@@ -24,14 +24,14 @@ from adapters.postgres import tables
 from adapters.postgres.feed import BATCH
 from adapters.postgres.reader import login
 from adapters.postgres.writer import Writer
-from adapters.viewer.access import Access
-from adapters.viewer.desk import Desk
-from adapters.viewer.server import create_app
+from adapters.web.viewer.access import Access
+from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.server import create_app
 from domain.log import EVENTS, Recorded
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 from ops.bench.trace_history import CALLS_PER_STORY, SPANS_PER_STORY, TraceHistory
-from ops.rebuild import uncollected
+from ops.upkeep.rebuild import uncollected
 from projections.catalog import READ_MODELS
 
 WIDE = (1000, 10_000)

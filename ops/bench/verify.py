@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from ops.bench.measure import Aim, Measure
 from ops.bench.stack import Stack
-from ops.verify import verify
+from ops.upkeep.verify import verify
 
 LOG, TABLES = ("sequence", "events", "aggregates", "commands"), ("tables",)
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import telemetry, terminal
+from ops import logs
+from ops.cli import terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run, until_told
+from ops.cli.terminal import emit, say
 from ops.settings import Settings
-from ops.terminal import emit, say
 
 if TYPE_CHECKING:
-    from ops.archive import Behind
-    from ops.restore import Restored
+    from adapters.archive.archiver import Behind
+    from ops.upkeep.restore import Restored
 
 Address = Annotated[
     str | None,
@@ -38,12 +39,12 @@ def archive(
 ) -> None:
     """Copy what is new in the log, and its blobs, into the archive. What is there is never written over."""
     settings = addressed(home, archive_url)
-    from ops.archive import follow as work
+    from ops.roles.archive import follow as work
 
     with failing():
         if follow:
             settings = settings.located("nats")
-            telemetry.configure(settings)
+            logs.configure(settings)
             run(until_told(work(settings)))
         elif status:
             show(run(look(settings)), as_json)
@@ -57,8 +58,8 @@ def archive(
 
 
 async def look(settings: Settings) -> list[Behind]:
-    from adapters.archive import Archive
-    from ops.archive import status
+    from adapters.archive.archiver import status
+    from adapters.archive.store import Archive
 
     async with connected(settings) as client:
         return await status(client.connection, Archive.at(settings.archive_url))
@@ -66,8 +67,8 @@ async def look(settings: Settings) -> list[Behind]:
 
 async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dict[str, str]]:
     """How many messages and blobs were added, and which blobs cannot be had."""
-    from adapters.archive import Archive
-    from ops.archive import Archiver
+    from adapters.archive.archiver import Archiver
+    from adapters.archive.store import Archive
 
     with terminal.counting(as_json) as progress:
         async with connected(settings) as client:
@@ -96,9 +97,9 @@ def restore(
     """Bring the log and its blobs back from the archive, onto an empty NATS; run again, it goes on where it was."""
     settings = addressed(home, archive_url)
     limits = dict(map(limit, until or []))
-    from adapters.archive import Archive
-    from ops.restore import nats_of
-    from ops.restore import restore as work
+    from adapters.archive.store import Archive
+    from ops.upkeep.restore import nats_of
+    from ops.upkeep.restore import restore as work
 
     async def bring_back() -> Restored:
         with terminal.counting(as_json) as progress:
@@ -126,7 +127,7 @@ def addressed(home: Path | None, archive_url: str | None) -> Settings:
 
 def limit(text: str) -> tuple[str, int]:
     """STREAM=SEQUENCE."""
-    from ops.archive import STREAMS
+    from adapters.archive.archiver import STREAMS
 
     stream, _, sequence = text.partition("=")
     if stream not in STREAMS or not sequence.isdecimal():
@@ -137,11 +138,11 @@ def limit(text: str) -> tuple[str, int]:
 
 @contextmanager
 def failing() -> Iterator[None]:
-    from adapters.archive import Broken
+    from adapters.archive.archiver import Differs
+    from adapters.archive.store import Broken
     from adapters.jetstream.raw import Occupied
-    from handlers.ports import Unavailable
-    from ops.archive import Differs
-    from ops.restore import Busy, NoArchive
+    from handlers.ports.log import Unavailable
+    from ops.upkeep.restore import Busy, NoArchive
 
     try:
         yield

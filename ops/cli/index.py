@@ -10,14 +10,14 @@ from uuid import UUID
 
 import typer
 
-from handlers.ports import Unavailable
-from ops import terminal
+from handlers.ports.log import Unavailable
+from ops.cli import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run
+from ops.cli.terminal import emit, say
 from ops.settings import Settings
-from ops.terminal import emit, say
 
 if TYPE_CHECKING:
-    from adapters.versions import State
+    from adapters.index.versions import State
 
 group = typer.Typer(help="The search index: show it, build it anew.", no_args_is_help=True)
 app.add_typer(group, name="index")
@@ -36,7 +36,7 @@ def failing() -> Iterator[None]:
 def show(home: Home = None, as_json: Json = False) -> None:
     """Say what versions the index has, for which embedding models, how much is in them, and what is being built."""
     settings = Settings.load(home=home).located("postgres")
-    from ops.index import show as look
+    from ops.upkeep.index import show as look
 
     with failing():
         state = run(look(settings))
@@ -62,7 +62,7 @@ def rebuild(
     """Build the index anew from the log, beside the one that is searched, and swap it in. Vectors come from the cache;
     the embedding model makes those that it lacks. What was broken off goes on where it was."""
     settings = Settings.load(home=home, tenant=tenant).located()
-    from ops.index import rebuild as work
+    from ops.upkeep.index import rebuild as work
 
     with terminal.counting(as_json) as progress, failing():
         try:
@@ -87,8 +87,8 @@ def drop(
 ) -> None:
     """Drop a version that was kept, or whose build was given up."""
     settings = Settings.load(home=home).located("postgres")
-    from ops.index import NotDropped
-    from ops.index import drop as work
+    from ops.upkeep.index import NotDropped
+    from ops.upkeep.index import drop as work
 
     with failing():
         try:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import psycopg
 import typer
 
-from ops import terminal
+from ops.cli import terminal
 from ops.cli.frame import Failed, Home, Json, app, run
+from ops.cli.terminal import emit, one_line, say
 from ops.settings import Settings
-from ops.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
     from adapters.postgres.compare import Comparison
@@ -43,7 +43,7 @@ def rebuild(
     if check + undo + drop_old > 1 or (names and (undo or drop_old)):
         raise typer.BadParameter("Give one of --check, --undo and --drop-old; the last two take no tables.")
     settings = Settings.load(home=home).located()
-    from ops import rebuild as work
+    from ops.upkeep import rebuild as work
 
     with failing():
         if check:
@@ -64,7 +64,7 @@ def failing() -> Iterator[None]:
     """What may go wrong, as sentences."""
     from adapters.postgres.feed import Gap
     from adapters.postgres.rebuild import NothingKept, ViewsInTheWay
-    from handlers.ports import Unavailable
+    from handlers.ports.log import Unavailable
 
     try:
         yield

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from handlers.audit import Check
-from ops import terminal
+from handlers.work.audit import Check
+from ops.cli import terminal
 from ops.cli.archive import Address, addressed, failing
 from ops.cli.frame import Home, Json, app, run
+from ops.cli.terminal import emit
 from ops.settings import Settings
-from ops.terminal import emit
+
+if TYPE_CHECKING:
+    from handlers.work.audit import Check
+from ops.cli.terminal import clean, show
 
 
 @app.command(
@@ -33,7 +39,7 @@ def verify(
     stuck, tables and index as a replay makes them. Ends with 1 when one is broken."""
     archive = archive or archive_url is not None
     settings = (addressed(home, archive_url) if archive else Settings.load(home=home)).located()
-    from ops.verify import verify as checks
+    from ops.upkeep.verify import verify as checks
 
     async def look() -> list[Check]:
         found = []
@@ -47,6 +53,22 @@ def verify(
     with failing():
         found = run(look())
     if not as_json:
-        terminal.show_checks(found)
+        show_checks(found)
     if any(check.faults for check in found):
         raise typer.Exit(1)
+
+
+def show_checks(checks: list[Check]) -> None:
+    """What was verified, then every fault in words, with what repairs it."""
+    table = Table("", "", "Checked", "Faults")
+    for check in checks:
+        mark = Text("✗", "red") if check.faults else Text("✓", "green")
+        table.add_row(mark, check.promise, f"{check.checked:,}", f"{check.faults:,}")
+    show(table)
+    for check in checks:
+        for sentence in check.first:
+            show(Text("✗ ", "red") + Text(f"{check.name}  ", "bold") + Text(clean(sentence)))
+        if check.faults > len(check.first):
+            show(Text(f"  and {check.faults - len(check.first):,} more", "dim"))
+        if check.faults:
+            show(Text(f"  → {check.repair}", "yellow"))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from adapters.chat_models import TenantModels
-from adapters.embedding_model import model_name
 from adapters.jetstream.live import NatsLive
-from adapters.jetstream.reactions import subscribe_reaction
 from adapters.jetstream.stops import NatsStops
-from adapters.model_server import Patience
+from adapters.jetstream.workers.reactions import subscribe_reaction
+from adapters.model_files import model_name
+from adapters.models.registry import TenantModels
+from adapters.models.rerankers import TenantRerankers
+from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
-from adapters.rerankers import TenantRerankers
-from domain.provider import Provider
-from handlers.answer import Answer
-from handlers.extract_filter import ExtractFilter
-from handlers.query_datasets import QueryDatasets
-from handlers.replay import ReplayCall
-from handlers.rerank import Rerank
-from handlers.retrieve import Retrieve
-from ops.house import House
+from domain.models.provider import Provider
+from handlers.chat.answer import Answer
+from handlers.models.replay import ReplayCall
+from handlers.retrieval.extract_filter import ExtractFilter
+from handlers.retrieval.query_datasets import QueryDatasets
+from handlers.retrieval.rerank import Rerank
+from handlers.retrieval.retrieve import Retrieve
+from ops.wiring import House
 
 ANSWERS_AT_ONCE = 64
 QUERIES_AT_ONCE = 8

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from adapters.embedding_model import model_name
-from adapters.jetstream.commands import subscribe_commands
-from adapters.jetstream.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.outcomes import JetStreamOutcomes
-from adapters.jetstream.reactions import subscribe_reaction
+from adapters.jetstream.workers.commands import subscribe_commands
+from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.workers.reactions import subscribe_reaction
+from adapters.model_files import model_name
 from handlers.dispatch import Dispatch
-from handlers.revive import Revive
-from ops.house import House
+from handlers.work.revive import Revive
+from ops.wiring import House
 
 
 async def begin(house: House) -> None:

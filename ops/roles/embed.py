@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from adapters import reranking
-from adapters.cross_encoder import CrossEncoderEngine
-from adapters.embedding import serve
-from adapters.sentence_transformers import Engine
-from ops.house import House
+from adapters.embedding import rerank_service
+from adapters.embedding.cross_encoder import CrossEncoderEngine
+from adapters.embedding.engine import Engine
+from adapters.embedding.service import serve
+from ops.wiring import House
 
 
 async def begin(house: House) -> Awaitable[object]:
@@ -28,5 +28,5 @@ async def begin(house: House) -> Awaitable[object]:
         reranker = CrossEncoderEngine(
             settings.rerank_model, dtype=settings.embedding_dtype, device=settings.embedding_device
         )
-        services.append(reranking.serve(house.nc, reranker))
+        services.append(rerank_service.serve(house.nc, reranker))
     return asyncio.gather(*services)

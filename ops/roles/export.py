@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from adapters.otlp.collector import Collector
-from adapters.otlp.endpoint import header_fields
-from adapters.otlp.exporter import Exporter
-from adapters.otlp.spans import Content
+from adapters.telemetry.otlp.collector import Collector
+from adapters.telemetry.otlp.endpoint import header_fields
+from adapters.telemetry.otlp.exporter import Exporter
+from adapters.telemetry.otlp.spans import Content
 from ops import masking
-from ops.house import House
 from ops.settings import InvalidSetting, Settings
+from ops.wiring import House
 
 
 async def begin(house: House) -> Awaitable[object]:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from adapters.files import FileExtractor
+from adapters.documents.extract import FileExtractor
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.previews import serve
-from adapters.jetstream.reactions import subscribe_reaction
+from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.postgres.documents import PostgresDocuments
-from handlers.forget import Forget
-from handlers.ingest import Ingest
-from handlers.preview import Preview
-from handlers.reindex import Reindex
-from handlers.reprocess import Reprocess
-from handlers.settle import Settle
-from ops.house import House
+from handlers.knowledge.forget import Forget
+from handlers.knowledge.ingest import Ingest
+from handlers.knowledge.preview import Preview
+from handlers.knowledge.reindex import Reindex
+from handlers.knowledge.reprocess import Reprocess
+from handlers.knowledge.sync import Settle
+from ops.wiring import House
 
 DOCUMENTS_AT_ONCE = 8
 """By one worker; more workers, more at once."""

@@ -9,20 +9,20 @@ from functools import partial
 import psycopg
 import structlog
 
-from adapters.jetstream.consumer import done
 from adapters.jetstream.log import JetStreamLog
-from adapters.jetstream.reactions import subscribe_reaction
 from adapters.jetstream.scrub import JetStreamScrub
+from adapters.jetstream.workers.consumer import done
+from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from adapters.postgres.scrub import PostgresScrub
 from adapters.postgres.waits import only_one, overdue
-from handlers.erase import Erase
-from handlers.ports import Unavailable
-from handlers.sweep import DEADLINE_S, PERIOD_S, Sweep
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.house import House
+from handlers.access.erase import Erase
+from handlers.ports.log import Unavailable
+from handlers.work.sweep import DEADLINE_S, PERIOD_S, Sweep
 from ops.projection import configure
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.wiring import House
 
 log = structlog.get_logger(__name__)
 

@@ -15,17 +15,17 @@ import psycopg
 import structlog
 import uvicorn
 
-from adapters.metrics.page import Metrics
-from adapters.otlp.endpoint import target
 from adapters.postgres import tables
 from adapters.postgres.reader import login
-from adapters.viewer.access import Access, Refused
-from adapters.viewer.desk import Desk
-from adapters.viewer.server import create_app
-from handlers.ports import Unavailable
+from adapters.telemetry.metrics.page import Metrics
+from adapters.telemetry.otlp.endpoint import target
+from adapters.web.viewer.access import Access, Refused
+from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.server import create_app
+from handlers.ports.log import Unavailable
 from ops import projection
-from ops.house import House
 from ops.settings import InvalidSetting, Settings, secret
+from ops.wiring import House
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,10 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from adapters.postgres.documents import PostgresDocuments
-from domain.app import Condition
+from domain.chat.app import Condition
 from handlers import commands
-from handlers.ports import Documents, Unavailable
+from handlers.ports.documents import Documents
+from handlers.ports.log import Unavailable
 
 GIVEN: dict[str, dict[str, Any]] = {
     "novel": {"title": "The Mill on the Floss", "year": 1860, "at": "1860-04-04", "tags": "river"},

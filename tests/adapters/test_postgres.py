@@ -18,11 +18,11 @@ from adapters.postgres import compare, feed, rebuild, replay, tables, writer
 from adapters.postgres.projector import Halted, Projector
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
-from domain.model_call import ModelCall
-from handlers.ports import Blobs, Log
-from projections import prices
+from domain.models.model_call import ModelCall
+from handlers.ports.log import Blobs, Log
 from projections.apps import apps
 from projections.catalog import READ_MODELS
+from projections.values import prices
 from tests.projections.history import History, Tables
 from tests.projections.wandering import wander
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import nats.errors
 import psycopg
 
+from adapters.jetstream.client import NoOutcome, NotSent, Unreachable
 from domain.aggregate import new_id
-from ops.client import NoOutcome, NotSent, Unreachable
 from tests.chaos.account import Finding
 from tests.journeys.stack import Stack
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
-from ops.client import Client
-from ops.embedded import EmbeddedPostgres
+from adapters.jetstream.client import Client
+from ops.servers.embedded import EmbeddedPostgres
 from ops.settings import Settings
 from tests.chaos.plan import NODES, WORKERS, Blow
 from tests.journeys.stack import Stack

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from domain.aggregate import Rejection, new_id
-from handlers.commands import MAX_PAYLOAD, parse
+from handlers.commands.fields import MAX_PAYLOAD, parse
 from handlers.routes import ROUTES
 from tests.chaos.load import Made, Step, load
 

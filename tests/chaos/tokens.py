@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import orjson
 from nats.aio.msg import Msg
 
-from ops.client import Client
+from adapters.jetstream.client import Client
 from tests.chaos.account import Finding
 
 

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream.streams import BLOBS, FAILURES, SNAPSHOTS, STREAMS, set_up
-from ops.embedded import EmbeddedNats
+from ops.servers.embedded import EmbeddedNats
 from tests.nats_cluster import NatsCluster, once_there
 
 

@@ -12,8 +12,8 @@ from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.streams import BLOBS
-from handlers.ports import Blobs, Unavailable
-from ops.embedded import EmbeddedNats
+from handlers.ports.log import Blobs, Unavailable
+from ops.servers.embedded import EmbeddedNats
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from adapters.extractive import NAME, Extractive
-from adapters.openai_compatible import OpenAICompatible
-from handlers.ports import ChatMessage, ChatModel, ChatRequest, Delta
+from adapters.models.extractive import NAME, Extractive
+from adapters.models.openai_compatible import OpenAICompatible
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, Delta
 
 PASSAGE = "The Larkspur valve opens at 4.2 bar. It was installed in 2019."
 QUESTION = "At what pressure does the Larkspur valve open?"

@@ -9,13 +9,14 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from adapters.jetstream.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.direct import DirectReader
 from adapters.jetstream.streams import COMMANDS, DEAD
+from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import new_id
-from handlers.bury import Death
-from handlers.ports import DeadLetters, Position, Unavailable
-from ops.embedded import EmbeddedNats
+from domain.log import Position
+from handlers.ports.log import DeadLetters, Unavailable
+from handlers.work.dead_letters import Death
+from ops.servers.embedded import EmbeddedNats
 
 SUBJECT = "cmd.acme.app.create"
 HEADERS = {"Nats-Msg-Id": "first", "Headrace-Actor": "Jürgen", "traceparent": "00-ab"}

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from adapters.embedding import LocalEmbedder, NatsEmbedder, serve
-from adapters.embedding_model import find_model
-from adapters.segmenter import TokenSegmenter
-from adapters.sentence_transformers import Engine
-from handlers.ports import Block, Embedder, Text
+from adapters.embedding.client import NatsEmbedder
+from adapters.embedding.engine import Engine
+from adapters.embedding.lanes import LocalEmbedder
+from adapters.embedding.service import serve
+from adapters.model_files import find_model
+from adapters.segmenting.segmenter import TokenSegmenter
+from handlers.ports.documents import Block, Embedder, Text
 
 TEXTS = [
     "The weir was built of stone in 1824.",

@@ -10,8 +10,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from adapters.embedding_cache import PostgresEmbeddingCache
-from handlers.ports import EmbeddingCache, Unavailable, Vectors
+from adapters.embedding.cache import PostgresEmbeddingCache
+from handlers.ports.documents import EmbeddingCache, Vectors
+from handlers.ports.log import Unavailable
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from nats.aio.client import Client
 from adapters.jetstream import codec
 from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import Event, new_id
-from domain.app import App, settings
-from domain.log import EVENTS
-from handlers.ports import Commit, Conflict, EventStore, Metadata, Position, Subject, Unavailable
-from ops.embedded import EmbeddedNats
+from domain.chat.app import App, settings
+from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from handlers.ports.log import Conflict, EventStore, Unavailable
+from ops.servers.embedded import EmbeddedNats
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 

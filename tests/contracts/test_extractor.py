@@ -9,8 +9,8 @@ import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption  # type: ignore[import-untyped]
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 
-from adapters.files import FileExtractor
-from handlers.ports import Extractor, Text, Unreadable
+from adapters.documents.extract import FileExtractor
+from handlers.ports.documents import Extractor, Text, Unreadable
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adapters.opensearch import Access, OpenSearchIndex
-from adapters.opensearch import set_up as set_up_opensearch
-from adapters.pgvector import PgvectorIndex, set_up
-from handlers.ports import Build, Entry, Hit, Index, Kept, Mode, Moved, Span, Vectors
+from adapters.index.opensearch import Access, OpenSearchIndex
+from adapters.index.opensearch import set_up as set_up_opensearch
+from adapters.index.pgvector import PgvectorIndex, set_up
+from handlers.ports.documents import Vectors
+from handlers.ports.index import Build, Entry, Hit, Index, Kept, Mode, Moved, Span
 
 DIMENSION = 48
 MODEL = "a-model"

@@ -15,9 +15,8 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import new_id
-from domain.dataset import Dataset
-from domain.log import EVENTS, OUTCOMES
-from handlers.ports import Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from domain.knowledge.dataset import Dataset
+from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 

@@ -13,9 +13,9 @@ from nats.aio.client import Client
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from domain.aggregate import new_id
-from domain.log import EVENTS, OUTCOMES
-from handlers.ports import Metadata, Outcome, Outcomes, Position, Unavailable
-from ops.embedded import EmbeddedNats
+from domain.log import EVENTS, OUTCOMES, Metadata, Outcome, Position
+from handlers.ports.log import Outcomes, Unavailable
+from ops.servers.embedded import EmbeddedNats
 
 NOW = datetime(2026, 5, 4, 8, 0, 0, 250_000, tzinfo=UTC)
 

@@ -11,10 +11,10 @@ import nats
 import pytest
 from sentence_transformers import CrossEncoder
 
-from adapters.cross_encoder import CrossEncoderEngine
-from adapters.rerank_api import RerankApi
-from adapters.reranking import NatsReranker, serve
-from handlers.ports import Reranker
+from adapters.embedding.cross_encoder import CrossEncoderEngine
+from adapters.embedding.rerank_service import NatsReranker, serve
+from adapters.models.rerank_api import RerankApi
+from handlers.ports.models import Reranker
 from tests.rerank_server import once_served, rerank_server
 
 MODEL = "lexical-2"

@@ -10,9 +10,10 @@ from nats.aio.client import Client
 
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from domain.aggregate import Snapshot, new_id
-from domain.conversation import Conversation
-from handlers.ports import Snapshots, Subject, Taken, Unavailable
-from ops.embedded import EmbeddedNats
+from domain.chat.conversation import Conversation
+from domain.log import Subject
+from handlers.ports.log import Snapshots, Taken, Unavailable
+from ops.servers.embedded import EmbeddedNats
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 

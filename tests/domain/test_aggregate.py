@@ -11,13 +11,13 @@ from hypothesis import given as examples
 from hypothesis import strategies
 
 from adapters.jetstream import codec
-from domain import aggregate
+from domain import aggregate, nouns
 from domain.aggregate import Aggregate, Rejection, Snapshot, new_id, uuid7
-from domain.app import App
-from domain.dataset import Dataset
+from domain.chat.app import App
+from domain.knowledge.dataset import Dataset
 from domain.log import Metadata, Position
+from tests.domain.chat.test_app import app, asking, configure
 from tests.domain.scenario import NOW, given, refold
-from tests.domain.test_app import app, asking, configure
 
 
 class Lock(Aggregate):
@@ -45,7 +45,7 @@ class Lock(Aggregate):
 @pytest.fixture
 def lock_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The codec knows the sample noun, as it does the real ones."""
-    monkeypatch.setitem(codec.NOUNS, Lock.TOPIC, Lock)
+    monkeypatch.setitem(nouns.NOUNS, Lock.TOPIC, Lock)
     known = codec.event_types.__wrapped__()
     monkeypatch.setattr(codec, "event_types", lambda: known)
 

@@ -14,22 +14,22 @@ from typing import Any
 import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
+from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Aggregate, uuid7
-from domain.app import App, Condition, MetadataFilter, Model, Rerank, Retrieval, Variable
-from domain.budget import Budget
-from domain.conversation import Citation, Conversation, Cut, Usage
-from domain.dataset import Dataset
-from domain.dataset_query import DatasetQuery
-from domain.dead_letter import DeadLetter, letter_id
-from domain.document import Document, segment_id
-from domain.end_user import EndUser, person_id
+from domain.chat.app import App, Condition, MetadataFilter, Model, Rerank, Retrieval, Variable
+from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.dataset_query import DatasetQuery
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.retrieval import Candidate
+from domain.knowledge.retrieval import Retrieval as Made
+from domain.knowledge.segmentation import Parent, Segmentation
 from domain.log import Metadata
-from domain.model_call import ModelCall, Source, TokenUsage
-from domain.provider import Provider
-from domain.replay import Replay
-from domain.retrieval import Candidate
-from domain.retrieval import Retrieval as Made
-from domain.segmentation import Parent, Segmentation
+from domain.models.budget import Budget
+from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.provider import Provider
+from domain.models.replay import Replay
+from domain.work.dead_letter import DeadLetter, letter_id
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"

@@ -9,21 +9,21 @@ import orjson
 from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.codec import NOUNS
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
-from adapters.vault import AesVault
+from adapters.privacy.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
-from domain.dead_letter import letter_id
-from domain.log import Subject
-from domain.model_call import Source
-from handlers.bury import Bury, Death
+from domain.log import Commit, Metadata, Outcome, Position, Subject
+from domain.models.model_call import Source
+from domain.nouns import NOUNS
+from domain.work.dead_letter import letter_id
 from handlers.dispatch import Delivery, Dispatch
-from handlers.model_calls import Cause, ModelCalls
-from handlers.ports import Blobs, Commit, Metadata, Outcome, Outcomes, Position
+from handlers.models.model_calls import Cause, ModelCalls
+from handlers.ports.log import Blobs, Outcomes
 from handlers.repository import Repository
+from handlers.work.dead_letters import Bury, Death
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 

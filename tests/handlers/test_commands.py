@@ -6,13 +6,13 @@ import orjson
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.app import App, settings
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.document import Document
-from domain.provider import Provider
+from domain.chat.app import App, settings
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.models.provider import Provider
 from handlers import commands
-from handlers.commands import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, parse, references
+from handlers.commands.fields import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, parse, references
 from handlers.routes import ROUTES
 
 ID, OTHER = new_id(), new_id()

@@ -15,13 +15,13 @@ from nats.js.errors import NotFoundError
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from domain.aggregate import Rejection, new_id, uuid7
-from domain.document import Document, segment_id
-from domain.log import OUTCOMES
-from domain.provider import Provider
-from domain.segments import Segment, encode_segments
-from handlers.commands import MAX_PAYLOAD
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.segments import Segment, encode_segments
+from domain.log import OUTCOMES, Metadata, Outcome
+from domain.models.provider import Provider
+from handlers.commands.fields import MAX_PAYLOAD
 from handlers.dispatch import EXCERPT, Delivery
-from handlers.ports import Metadata, Outcome, Unavailable
+from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, Desk, ForgetfulOutcomes

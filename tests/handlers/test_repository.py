@@ -10,10 +10,10 @@ from nats.aio.client import Client
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import Aggregate, Event, Rejection, new_id
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.log import EVENTS
-from handlers.ports import Commit, Conflict, Metadata, Position, Snapshots, Subject, Taken, Unavailable
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from handlers.ports.log import Conflict, Snapshots, Taken, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, TRIES, Repository
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)

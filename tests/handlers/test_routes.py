@@ -11,14 +11,14 @@ import pytest
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
-from domain.app import App
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.document import Document, segment_id
-from domain.model_call import Source
-from domain.provider import Provider
-from domain.replay import Replay
-from domain.segmentation import Segmentation
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.segmentation import Segmentation
+from domain.models.model_call import Source
+from domain.models.provider import Provider
+from domain.models.replay import Replay
 from handlers.routes import ROUTES
 from tests.handlers.desk import Desk
 

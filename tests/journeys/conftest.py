@@ -7,7 +7,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 from playwright.async_api import Browser, Page
 
 from ops.docs import DOCS
-from ops.embedded import EmbeddedPostgres
+from ops.servers.embedded import EmbeddedPostgres
 from tests.chat_servers import Exchange, fails, faulty_server
 from tests.journeys.test_browser import Site, browsing, logged_in, served
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS

@@ -15,8 +15,8 @@ import nats.errors
 import psycopg
 from psycopg.rows import dict_row
 
-from ops.client import Client, Frame
-from ops.places import open_index
+from adapters.jetstream.client import Client, Frame
+from ops.index_choice import open_index
 from ops.roles import ROLES
 from ops.settings import Settings
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Request, Response, async_playwright
 
-from adapters.viewer.render import NAVIGATION
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from adapters.web.viewer.render import NAVIGATION
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chat_servers import Exchange, fails, faulty_server
 from tests.conftest import fresh_database

@@ -13,10 +13,10 @@ from tempfile import mkdtemp
 
 import pytest
 
+from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Unreachable
 from domain.aggregate import new_id
 from ops import supervisor
-from ops.client import Client, NoOutcome, NotSent, Outcome, Unreachable
-from ops.embedded import reserve
+from ops.servers.embedded import reserve
 from ops.settings import Settings
 from tests.journeys.stack import Stack
 

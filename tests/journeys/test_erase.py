@@ -15,22 +15,22 @@ import nats
 import psycopg
 import pytest
 
-from adapters.archive import Archive
+from adapters.archive.archiver import Archiver
+from adapters.archive.store import Archive
 from adapters.jetstream import keys
 from adapters.jetstream.keys import ERASED, JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres.tables import table_digests
-from adapters.vault import AesVault
-from domain.conversation import Conversation
-from domain.end_user import person_id
+from adapters.privacy.vault import AesVault
+from domain.access.end_user import person_id
+from domain.chat.conversation import Conversation
 from domain.log import EVENTS
-from handlers.progress import unnoticed
-from ops.archive import Archiver
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import rebuild
-from ops.restore import restore
+from handlers.work.progress import unnoticed
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
-from ops.verify import verify
+from ops.upkeep.rebuild import rebuild
+from ops.upkeep.restore import restore
+from ops.upkeep.verify import verify
 from tests.chat_servers import Exchange, faulty_server
 from tests.journeys.stack import Stack
 from tests.journeys.test_models import app_on, provider_of

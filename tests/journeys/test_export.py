@@ -13,12 +13,12 @@ from urllib.error import HTTPError
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from adapters.otlp.checkpoint import Checkpoints
-from adapters.otlp.endpoint import target
-from adapters.otlp.ids import span_id, trace_id
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import rebuild
+from adapters.telemetry.otlp.checkpoint import Checkpoints
+from adapters.telemetry.otlp.endpoint import target
+from adapters.trace_ids import span_id, trace_id
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
+from ops.upkeep.rebuild import rebuild
 from tests.chat_servers import Exchange, FaultyServer, faulty_server
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack

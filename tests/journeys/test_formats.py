@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.formats.corpus import samples
+from tests.adapters.documents.formats.corpus import samples
 from tests.journeys.stack import Stack
 
 PLACED = """

@@ -22,15 +22,14 @@ from hypothesis import strategies as st
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
-from adapters.jetstream.commands import NOBODY
+from adapters.jetstream.client import Client
 from adapters.jetstream.streams import LARGEST
+from adapters.jetstream.workers.commands import NOBODY
 from domain.aggregate import new_id
-from domain.log import EVENTS, OUTCOMES
+from domain.log import EVENTS, OUTCOMES, commit_id
 from handlers.dispatch import TENANT
-from handlers.ports import commit_id
 from handlers.routes import ROUTES
-from ops.client import Client
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from domain.aggregate import new_id
-from handlers.ingest import SLICE
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from handlers.knowledge.ingest import SLICE
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.conftest import fresh_database
 from tests.journeys.stack import PATIENCE_S, WORKING, Row, Stack

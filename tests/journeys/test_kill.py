@@ -13,9 +13,9 @@ import pytest
 
 from adapters.postgres.tables import table_digests
 from domain.aggregate import new_id
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import rebuild
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
+from ops.upkeep.rebuild import rebuild
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS

@@ -10,8 +10,8 @@ from tempfile import mkdtemp
 
 import pytest
 
-from ops.client import Client
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from adapters.jetstream.client import Client
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.journeys.stack import Stack
 

@@ -19,10 +19,10 @@ import psutil
 import pytest
 from nats.js.errors import APIError
 
+from adapters.jetstream.client import Client, NoOutcome, NotSent
 from adapters.jetstream.streams import LARGEST
 from domain.aggregate import new_id
-from ops.client import Client, NoOutcome, NotSent
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack

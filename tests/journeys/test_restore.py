@@ -17,28 +17,29 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from adapters.archive import Archive, Message
+from adapters.archive.archiver import Archiver, Differs, check, live
+from adapters.archive.store import Archive
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.message import Message
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import set_up
 from adapters.postgres.feed import Gap
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
-from domain.dataset import Dataset
+from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
-from handlers.progress import unnoticed
-from ops.archive import Archiver, Differs, check, live
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import rebuild
-from ops.restore import restore
+from handlers.work.progress import unnoticed
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
-from ops.verify import verify
+from ops.upkeep.rebuild import rebuild
+from ops.upkeep.restore import restore
+from ops.upkeep.verify import verify
+from tests.adapters.archive.test_archive import NOW, flip
 from tests.conftest import fresh_database
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS
-from tests.ops.test_archive import NOW, flip
 
 COMMITS = 50
 KEY = "sk-0123456789abcdef"

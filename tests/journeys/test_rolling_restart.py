@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ops.client import Frame
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
+from adapters.jetstream.client import Frame
 from ops.roles import ROLES
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chat_servers import Exchange, FaultyServer, faulty_server
 from tests.conftest import fresh_database

@@ -12,8 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from handlers.ports import Index
-from ops.places import open_index
+from handlers.ports.index import Index
+from ops.index_choice import open_index
 from ops.settings import Settings
 from tests.journeys.stack import PATIENCE_S, Row, Stack
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from handlers.audit import Check
-from handlers.progress import unnoticed
-from ops import index
-from ops.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.rebuild import check, rebuild
+from handlers.work.audit import Check
+from handlers.work.progress import unnoticed
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
-from ops.verify import verify
+from ops.upkeep import index
+from ops.upkeep.rebuild import check, rebuild
+from ops.upkeep.verify import verify
 from tests.conftest import fresh_database
 from tests.journeys.stack import Row, Stack
 
@@ -171,7 +171,7 @@ async def test_a_changed_row_is_named_and_rebuilt(proved: Stack) -> None:
 
 
 async def test_tables_that_stand_still_are_named(proved: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.verify.QUIET_S", 0.3)
+    monkeypatch.setattr("ops.upkeep.verify.QUIET_S", 0.3)
     await proved.stop("project")
     outcome = await proved.send("app.create", name="later")
     check = (await faults(proved))["tables"]
@@ -187,7 +187,7 @@ async def test_an_empty_database_is_no_table_that_agrees(
     proved: Stack, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And stays as empty as it is."""
-    monkeypatch.setattr("ops.verify.QUIET_S", 0.3)
+    monkeypatch.setattr("ops.upkeep.verify.QUIET_S", 0.3)
     settings = proved.settings.model_copy(update={"postgres_url": database_url})
     checks = {check.name: check async for check in verify(settings, timedelta(minutes=5), unnoticed)}
     assert [sentence.partition(", and")[0] for sentence in checks["tables"].first] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import parse_qs, urlsplit
 
-from tests.adapters.viewer.site import serving, text_of
+from tests.adapters.web.viewer.site import serving, text_of
 from tests.journeys.stack import PATIENCE_S, Stack
 
 

@@ -23,8 +23,8 @@ import yaml
 
 from adapters.jetstream.streams import STREAMS, set_up
 from ops.cli import app
-from ops.embedded import HOST, nats_server
 from ops.roles import EXPORT, ROLES
+from ops.servers.embedded import HOST, nats_server
 from ops.settings import PREFIX, Settings
 from tests.nats_cluster import free_ports, once_there
 

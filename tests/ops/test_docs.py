@@ -22,13 +22,13 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
-from adapters.vault import AesVault
+from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
-from domain.conversation import Conversation
-from domain.dead_letter import DeadLetter
-from domain.document import Document
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
 from domain.log import Metadata
-from domain.model_call import ModelCall
+from domain.models.model_call import ModelCall
+from domain.work.dead_letter import DeadLetter
 from handlers import ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.repository import Repository

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from nats.aio.client import Client as NatsClient
 
-from adapters.metrics.page import Metrics
-from adapters.metrics.state import FIGURES
+from adapters.telemetry.metrics.page import Metrics
+from adapters.telemetry.metrics.state import FIGURES
 from ops import docs
 
 MONITORING = Path(__file__).resolve().parents[2] / "ops" / "deploy" / "monitoring"

@@ -16,12 +16,12 @@ import pytest
 from nats.aio.client import Client as Connection
 
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.client import Client
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import BLOBS, CONSUMERS, SNAPSHOTS, STREAMS
-from domain.log import EVENTS, OUTCOMES
-from handlers.ports import Commit, Unavailable
-from ops.client import Client
-from ops.embedded import HOST, EmbeddedNats, EmbeddedPostgres
+from domain.log import EVENTS, OUTCOMES, Commit
+from handlers.ports.log import Unavailable
+from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
 from tests.conftest import fresh_database
 
 ACCOUNTS = Path(__file__).resolve().parents[2] / "ops" / "deploy" / "accounts.conf"

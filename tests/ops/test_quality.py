@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from adapters.files import FileExtractor
-from adapters.segmenter import TokenSegmenter
+from adapters.documents.extract import FileExtractor
+from adapters.segmenting.segmenter import TokenSegmenter
 from ops.bench import quality
 from ops.bench.collection import Collection, Malformed
 from ops.bench.documents import HANDBOOK

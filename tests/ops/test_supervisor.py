@@ -16,10 +16,10 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from adapters.jetstream.client import Client
 from ops import supervisor
-from ops.client import Client
-from ops.daemon import Daemon, StartFailed
 from ops.roles import EXPORT, ROLES
+from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
 

@@ -11,18 +11,18 @@ from itertools import chain, count
 from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
-from domain.app import App, Model, settings
-from domain.conversation import Citation, Conversation, Cut, Usage
-from domain.dataset import Dataset
-from domain.document import Document
+from domain.chat.app import App, Model, settings
+from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.knowledge.retrieval import Candidate
+from domain.knowledge.segmentation import Segmentation
+from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
-from domain.model_call import TokenUsage
-from domain.retrieval import Candidate
-from domain.segmentation import Segmentation
-from domain.segments import Segment, encode_segments
+from domain.models.model_call import TokenUsage
 from projections.catalog import KNOWN, READ_MODELS
-from projections.fold import Fold, RowId, Set
-from projections.read_model import ReadModel, Row
+from projections.engine.fold import Fold, RowId, Set
+from projections.engine.read_model import ReadModel, Row
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})

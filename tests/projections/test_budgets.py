@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from domain.budget import Budget
+from domain.models.budget import Budget
 from projections.budgets import budgets
 from tests.projections.history import History
 

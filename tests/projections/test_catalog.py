@@ -6,24 +6,15 @@ import inspect
 
 import pytest
 
-from domain import (
-    aggregate,
-    app,
-    budget,
-    conversation,
-    dataset,
-    dataset_query,
-    dead_letter,
-    document,
-    end_user,
-    model_call,
-    provider,
-    replay,
-    retrieval,
-)
+from domain import aggregate
+from domain.access import end_user
+from domain.chat import app, conversation
+from domain.knowledge import dataset, dataset_query, document, retrieval
 from domain.log import Outcome
+from domain.models import budget, model_call, provider, replay
+from domain.work import dead_letter
 from projections.catalog import IGNORED, KNOWN, READ_MODELS
-from projections.read_model import ReadModel
+from projections.engine.read_model import ReadModel
 
 NOUNS = (
     app.App,

@@ -8,15 +8,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.dataset import Dataset
-from domain.document import Document, segment_id
-from domain.entries import entries
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.entries import entries
+from domain.knowledge.segments import Segment, decode_segments
 from domain.log import Subject
-from domain.segments import Segment, decode_segments
 from projections.dataset_metadata import dataset_metadata
 from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
-from projections.read_model import Row
+from projections.engine.read_model import Row
 from tests.projections.history import History, Tables
 from tests.projections.wandering import wander
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from domain.aggregate import new_id
-from domain.dead_letter import DeadLetter
+from domain.work.dead_letter import DeadLetter
 from projections.dead_letters import dead_letters
 from tests.projections.history import History
 

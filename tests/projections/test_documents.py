@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from domain.document import cut_id, segment_id
-from domain.segmentation import Segmentation
+from domain.knowledge.document import cut_id, segment_id
+from domain.knowledge.segmentation import Segmentation
 from projections.datasets import datasets
 from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from domain.aggregate import new_id
-from domain.model_call import ModelCall
+from domain.models.model_call import ModelCall
 from projections.model_calls import model_calls
 from tests.projections.history import TOKENS, History
 

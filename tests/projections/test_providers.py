@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from domain.provider import Provider
+from domain.models.provider import Provider
 from projections.providers import providers
 from tests.projections.history import History
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from domain.replay import Replay
+from domain.models.replay import Replay
 from projections.replays import replays
 from tests.projections.history import History
 

@@ -6,16 +6,16 @@ from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 
+from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Rejection
-from domain.app import App
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.dead_letter import DeadLetter
-from domain.document import Document, segment_id
-from domain.end_user import EndUser, person_id
-from domain.model_call import ModelCall
-from domain.retrieval import Retrieval
-from domain.segmentation import Segmentation
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.retrieval import Retrieval
+from domain.knowledge.segmentation import Segmentation
+from domain.models.model_call import ModelCall
+from domain.work.dead_letter import DeadLetter
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation, outcome
 
 TENANTS = ("one", "two")

@@ -10,9 +10,9 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
-from adapters.jetstream import consumer
 from adapters.jetstream.streams import set_up
-from ops.embedded import EmbeddedNats
+from adapters.jetstream.workers import consumer
+from ops.servers.embedded import EmbeddedNats
 
 Running = Callable[[Callable[[NatsBroker], None]], Awaitable[NatsBroker]]
 

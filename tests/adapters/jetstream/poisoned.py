@@ -10,10 +10,11 @@ import sys
 import nats
 from faststream.nats import NatsBroker
 
-from adapters.jetstream import consumer, streams
-from adapters.jetstream.commands import subscribe_commands
+from adapters.jetstream import streams
+from adapters.jetstream.workers import consumer
+from adapters.jetstream.workers.commands import subscribe_commands
+from domain.log import Outcome
 from handlers.dispatch import Delivery, Dispatch
-from handlers.ports import Outcome
 from tests.handlers.desk import Desk
 
 POISON = b"poison"

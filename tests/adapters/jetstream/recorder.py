@@ -31,8 +31,8 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import set_up
 from domain.aggregate import Event, new_id
-from domain.log import EVENTS, Commit
-from handlers.ports import Conflict, Metadata, Subject
+from domain.log import EVENTS, Commit, Metadata, Subject
+from handlers.ports.log import Conflict
 
 T = TypeVar("T")
 

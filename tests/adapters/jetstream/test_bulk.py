@@ -6,7 +6,7 @@ from nats.js.api import StreamConfig
 
 from adapters.jetstream import bulk as module
 from adapters.jetstream.bulk import Stored, bulk, headers
-from handlers.ports import Unavailable
+from handlers.ports.log import Unavailable
 
 COUNT = 50
 

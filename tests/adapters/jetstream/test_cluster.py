@@ -19,17 +19,17 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo
 
-from adapters.jetstream.commands import _Server, subscribe_commands
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, SNAPSHOTS, STREAMS, set_up
+from adapters.jetstream.workers.commands import _Server, subscribe_commands
 from domain.aggregate import new_id
-from domain.conversation import Conversation
-from domain.dataset import Dataset
-from domain.log import EVENTS, OUTCOMES
-from handlers.ports import Commit, Metadata, Outcome, Position, Recorded, Subject, Unavailable
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject
+from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from tests.handlers.desk import Desk
 from tests.nats_cluster import NatsCluster, Node, once_there

@@ -20,16 +20,16 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.stops import NatsStops
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import KEYS, SNAPSHOTS, set_up
-from adapters.vault import AesVault
+from adapters.privacy.vault import AesVault
+from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Snapshot, new_id
-from domain.conversation import Conversation
-from domain.end_user import EndUser, person_id
+from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports import Taken, Unavailable
-from handlers.progress import unnoticed
+from handlers.ports.log import Taken, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, Repository
-from ops.embedded import EmbeddedNats
-from ops.verify import _read
+from handlers.work.progress import unnoticed
+from ops.servers.embedded import EmbeddedNats
+from ops.upkeep.verify import _read
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 VAULT = AesVault(bytes(32))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
-from domain.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, letter_id
 from tests.adapters.jetstream.poisoned import DEATHS
 from tests.handlers.desk import Desk
 

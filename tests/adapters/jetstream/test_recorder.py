@@ -9,7 +9,7 @@ import pytest
 from eventsourcing.tests import persistence
 
 from adapters.jetstream import codec
-from ops.embedded import EmbeddedNats
+from ops.servers.embedded import EmbeddedNats
 from tests.adapters.jetstream.recorder import (
     Connection,
     JetStreamAggregateRecorder,

@@ -1,0 +1,1 @@
+"""The archive: hash-chained segments and blobs in a folder or bucket."""

@@ -1,0 +1,414 @@
+"""Follows the log into the archive, says how far that is, and holds the two against each other."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client as Connection
+
+from adapters.archive.store import BLOBS, Archive, Broken, Head, Taken, blob_path
+from adapters.jetstream import streams
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import STREAM as KEY_STREAM
+from adapters.jetstream.message import Message
+from adapters.jetstream.raw import RawStream
+from adapters.jetstream.streams import DEAD
+from adapters.jetstream.workers.dead_letters import WITHHELD
+from adapters.many import each
+from domain.access.end_user import EndUser
+from domain.log import EVENTS, OUTCOMES
+from handlers.dispatch import PRIVATE
+from handlers.ports.log import Unavailable
+from handlers.work.audit import Check
+from handlers.work.progress import Progress, unnoticed
+
+log = structlog.get_logger(__name__)
+
+STREAMS = (EVENTS, OUTCOMES, DEAD)
+"""What is archived message by message. Of DEAD, messages may be missing: someone discarded them."""
+
+GAPLESS = (EVENTS, OUTCOMES, BLOBS)
+
+FETCHES = 4
+"""Blobs that are in memory at a time."""
+
+CATALOGUED = 10_000
+"""Blobs that a segment of the catalogue names at most."""
+
+LOOK_EVERY_S = 1.0
+
+_BLOB = re.compile(r"([^/]+)/([0-9a-f]{64})")
+
+
+class Differs(Exception):
+    """The log is not the one that was archived, or has lost messages; nothing was written over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """How far the archive of a stream is, and what is not in it yet; `age_s` is how long the oldest of that waits."""
+
+    stream: str
+    archived: int
+    last: int
+    waiting: int
+    age_s: float
+    chain: str
+
+    @property
+    def reset(self) -> bool:
+        """The log ends before its archive."""
+        return self.stream in (EVENTS, OUTCOMES) and self.last < self.archived
+
+
+def live(nc: Connection, stream: str) -> RawStream:
+    """The stream of the log that is archived under this name."""
+    return DeadLetters(nc, DEAD, "dead.>") if stream == DEAD else RawStream(nc, stream)
+
+
+class DeadLetters(RawStream):
+    """The dead letters without words of people, which are not sealed there: an archive could not forget them."""
+
+    async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
+        async with aclosing(super().read(after, until)) as chunks:
+            async for messages in chunks:
+                yield [withheld(message) for message in messages]
+
+
+def withheld(letter: Message) -> Message:
+    """What is archived of a dead letter: of one that may hold words of people, no more than what it is about."""
+    told = letter.headers
+    noun = ".".join(told.get("Headrace-Letter-Subject", "").split(".")[2:3])
+    if "Headrace-Person" not in told and not noun.lower().startswith(PRIVATE):
+        return letter
+    headers = {name: value for name, value in told.items() if name != "Headrace-Letter-Reason"}
+    return replace(letter, headers={**headers, WITHHELD: "1"}, body=b"")
+
+
+def keys_of_people(nc: Connection) -> RawStream:
+    """The bucket of keys: all that it ever held and was not erased, in order."""
+    return RawStream(nc, KEY_STREAM, f"$KV.{streams.KEYS}.>")
+
+
+def listed(nc: Connection) -> RawStream:
+    """What the object store says of its blobs: a message each."""
+    return RawStream(nc, f"OBJ_{streams.BLOBS}", f"$O.{streams.BLOBS}.M.>")
+
+
+# --- archive -------------------------------------------------------------------------------------------------
+
+
+class Archiver:
+    """Brings the archive up to date, again and again. Raises: Unavailable, Broken, Differs."""
+
+    def __init__(self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = unnoticed) -> None:
+        self.lost: dict[str, str] = {}
+        """Blobs that the object store names and cannot give, and why: they are asked for again each time."""
+        self._nc = nc
+        self._archive = archive
+        self._limit = segment_bytes
+        self._progress = progress
+        self._heads: dict[str, Head] = {}
+        self._known: set[str] = set()
+        self._listed = 0
+        self._keyed = 0
+
+    async def update(self) -> dict[str, int]:
+        """Archive all that the log holds by now; gives how many messages and blobs were added."""
+        goals = {stream: await self._recognise(stream) for stream in STREAMS}
+        # A blob is stored before the commit that names it: those of the commits up to these goals are all there.
+        # So are the keys of people that they need; and whoever was erased in them, is so in the archive.
+        await self._keys()
+        added = {BLOBS: await self._blobs()}
+        for stream, goal in goals.items():
+            before = (await self._head(stream)).last
+            while not await self._stream(stream, goal):
+                del self._heads[stream]
+            added[stream] = self._heads[stream].last - before
+        return added
+
+    async def _keys(self) -> None:
+        source = keys_of_people(self._nc)
+        latest: dict[str, bytes] = {}
+        goal = await source.last()
+        async with aclosing(_single(source.read(self._keyed, goal))) as messages:
+            async for message in messages:
+                latest["/".join(message.subject.split(".")[2:])] = message.body
+        there = await self._archive.keys() if latest else set()
+        for name, data in latest.items():
+            if name not in there or "erased" in orjson.loads(data):
+                await self._archive.put_key(name, data)
+        self._keyed = goal
+
+    async def _recognise(self, stream: str) -> int:
+        """Where a stream ends, which must be the one that was archived."""
+        head, source = await self._head(stream), live(self._nc, stream)
+        if (end := await source.end()) < head.last:
+            raise Differs(f"Stream {stream} ends at {end}, and its archive at {head.last}: {_ADVICE}")
+        async with aclosing(_single(source.read(max(0, head.last - 1), head.last))) as messages:
+            async for _ in self._following(stream, head, head.last, messages):
+                pass
+        return await source.last()
+
+    async def due(self, every_s: float) -> None:
+        """Wait for so long, or until there is enough for a segment."""
+        began, size = time.monotonic(), await self._size()
+        while time.monotonic() - began < every_s and await self._size() - size < self._limit:
+            await asyncio.sleep(min(LOOK_EVERY_S, every_s))
+
+    async def _size(self) -> int:
+        try:
+            infos = [await self._nc.jetstream().stream_info(stream) for stream in (EVENTS, OUTCOMES)]
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS does not answer: {error!r}") from error
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError  # before Python 3.12, a request that is answered just then swallows it
+        return sum(info.state.bytes for info in infos)
+
+    async def _head(self, stream: str) -> Head:
+        if stream not in self._heads:
+            self._heads[stream] = await self._archive.head(stream)
+        return self._heads[stream]
+
+    async def _stream(self, stream: str, goal: int) -> bool:
+        """Archive up to and including this sequence; False when another archiver came in between."""
+        head = await self._head(stream)
+        batch: list[Message] = []
+        size = 0
+        try:
+            async with aclosing(_single(live(self._nc, stream).read(max(0, head.last - 1), goal))) as messages:
+                async for message in self._following(stream, head, goal, messages):
+                    batch.append(message)
+                    size += len(message.body) + 500
+                    if size >= self._limit:
+                        await self._append(stream, batch)
+                        batch, size = [], 0
+                        self._progress(stream, message.sequence, goal)
+            if batch:
+                await self._append(stream, batch)
+        except Taken:
+            return False
+        self._progress(stream, goal, goal)
+        return True
+
+    async def _following(
+        self, stream: str, head: Head, goal: int, messages: AsyncIterator[Message]
+    ) -> AsyncGenerator[Message]:
+        """What comes after the head; the message at the head must be the one that was archived."""
+        last = max(0, head.last - 1)
+        async for message in messages:
+            if stream in GAPLESS and message.sequence != last + 1:
+                raise Differs(f"Stream {stream} goes from {last} to {message.sequence}: messages are lost; {_ADVICE}")
+            last = message.sequence
+            if head.message is None or message.sequence > head.last:
+                yield message
+            elif field := difference(head.message, message):
+                raise Differs(f"Message {message.sequence} of {stream} has another {field} than its archive: {_ADVICE}")
+        if stream in GAPLESS and last < goal:
+            raise Differs(f"Stream {stream} says that it ends at {goal}, and has nothing after {last}: {_ADVICE}")
+
+    async def _append(self, stream: str, messages: list[Message]) -> None:
+        self._heads[stream] = await self._archive.append(stream, self._heads[stream], messages)
+
+    async def _blobs(self) -> int:
+        """Archive the blobs that are new, then their names; gives how many."""
+        if not self._known:
+            self._known = await catalogue(self._archive)
+        names = [name async for name in self._new()]
+        for start in range(0, len(names), CATALOGUED):
+            some = names[start : start + CATALOGUED]
+            await each(some, self._blob, FETCHES)
+            await self._catalogue([name for name in some if name not in self.lost])
+            self._progress(BLOBS, start + len(some), len(names))
+        return len(names) - len(self.lost)
+
+    async def _new(self) -> AsyncGenerator[str]:
+        """The names of blobs that are not in the catalogue, those first that could not be had before."""
+        for name in [*self.lost]:
+            yield name
+        goal, found = await listed(self._nc).last(), set(self.lost)
+        async with aclosing(_single(listed(self._nc).read(self._listed, goal))) as messages:
+            async for message in messages:
+                info = orjson.loads(message.body)
+                name = str(info["name"])
+                if not info.get("deleted") and _BLOB.fullmatch(name) and name not in self._known and name not in found:
+                    found.add(name)
+                    yield name
+        self._listed = goal
+
+    async def _blob(self, name: str) -> None:
+        """Archive a blob; it is lost when the object store cannot give it."""
+        tenant, digest = name.split("/")
+        if not await self._archive.has_blob(digest):
+            try:
+                await self._archive.put_blob(digest, await JetStreamBlobs(self._nc).get(tenant, digest))
+            except (KeyError, ValueError) as error:
+                self.lost[name] = "is gone" if isinstance(error, KeyError) else "is not what was stored"
+                log.error("archive.lost_blob", blob=name, reason=self.lost[name])
+                return
+        self.lost.pop(name, None)
+
+    async def _catalogue(self, names: list[str]) -> None:
+        while names:
+            head = await self._head(BLOBS)
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            lines = [Message(head.last + 1 + index, name, now, {}, b"") for index, name in enumerate(names)]
+            try:
+                await self._append(BLOBS, lines)
+            except Taken:
+                del self._heads[BLOBS]
+                self._known = await catalogue(self._archive)
+                names = [name for name in names if name not in self._known]
+            else:
+                self._known.update(names)
+                return
+
+
+_ADVICE = "nothing was written; see docs/archive.md, “When the archive halts”."
+
+
+async def catalogue(archive: Archive) -> set[str]:
+    """The names of all blobs, `<tenant>/<digest>`."""
+    return {message.subject async for _, messages in archive.messages(BLOBS) for message in messages}
+
+
+async def status(nc: Connection, archive: Archive) -> list[Behind]:
+    """How far the archive is, stream by stream. Raises: Unavailable, Broken."""
+    found = []
+    for stream in STREAMS:
+        head, source = await archive.head(stream), live(nc, stream)
+        last, age = await source.last(), 0.0
+        async with aclosing(_single(source.read(head.last, last))) as messages:
+            async for message in messages:
+                age = (datetime.now(UTC) - datetime.fromisoformat(message.time)).total_seconds()
+                break
+        found.append(Behind(stream, head.last, last, max(0, last - head.last), max(0.0, age), head.chain))
+    head, there = await archive.head(BLOBS), await listed(nc).count()
+    found.append(Behind(BLOBS, head.last, there, max(0, there - head.last), 0.0, head.chain))
+    return found
+
+
+# --- check ---------------------------------------------------------------------------------------------------
+
+
+async def check(nc: Connection, archive: Archive, progress: Progress = unnoticed) -> AsyncGenerator[Check]:
+    """Read all of the archive, and the log beside it. Raises: Unavailable."""
+    anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
+    chain = Check("archive", "every segment is whole and follows the one before", anew)
+    same = Check("archived log", "the log is what was archived", "headrace restore, onto an empty NATS")
+    people = People()
+    for stream in STREAMS:
+        await _compare(nc, archive, stream, chain, same, people, progress)
+    yield await _check_keys(archive, people)
+    yield await _check_blobs(archive, chain, progress)
+    yield chain
+    yield same
+
+
+async def _compare(
+    nc: Connection, archive: Archive, stream: str, chain: Check, same: Check, people: People, progress: Progress
+) -> None:
+    firsts, last, reached = await archive.firsts(stream), await live(nc, stream).end(), 0
+    chain.checked += len(firsts)
+    try:
+        async for archived, stored in beside(nc, archive, stream):
+            reached = archived.sequence
+            same.checked += 1
+            if stream == EVENTS:
+                people.note(archived)
+            if stored is None:
+                if stream in GAPLESS and reached <= last:
+                    same.fault(f"{stream} {reached}: is archived, and missing in the log")
+            elif field := difference(archived, stored):
+                same.fault(f"{stream} {reached}: its {field} is not what was archived")
+            if same.checked % 1000 == 0:
+                progress(f"archive of {stream}", reached, max(last, reached))
+        if reached > last:
+            same.fault(f"{stream} {last + 1}: is archived, and the log ends before it")
+    except Broken as error:
+        chain.fault(str(error))
+
+
+@dataclass
+class People:
+    """Those whose words the log holds, and those who were erased, as `<tenant>/<person>`."""
+
+    known: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
+
+    def note(self, message: Message) -> None:
+        _, tenant, noun, id = message.subject.split(".", 3)
+        if person := message.headers.get("Headrace-Person"):
+            self.known.add(f"{tenant}/{person}")
+        if noun == EndUser.TOPIC:
+            self.erased.add(f"{tenant}/{id}")
+
+
+async def _check_keys(archive: Archive, people: People) -> Check:
+    repair = "headrace archive"
+    found = Check("archived keys", "the archive has the key of whoever is in it, and of nobody who was erased", repair)
+    for name in sorted(people.known | people.erased):
+        data = await archive.key(name)
+        found.checked += 1
+        if data is None and name in people.known:
+            found.fault(f"the key of {name} is missing")
+        elif data is not None and name in people.erased and "key" in orjson.loads(data):
+            found.fault(f"{name} was erased, and the archive still has the key")
+    return found
+
+
+async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Check:
+    found = Check("archived blobs", "every blob is in the archive, with its digest", "see docs/archive.md, “Repair”")
+    try:
+        digests = sorted({name.partition("/")[2] for name in await catalogue(archive)})
+    except Broken as error:
+        chain.fault(str(error))
+        return found
+
+    async def look(digest: str) -> None:
+        try:
+            if await archive.blob(digest) is None:
+                found.fault(f"{blob_path(digest)} is missing")
+        except ValueError as error:
+            found.fault(str(error))
+        found.checked += 1
+        progress("archived blobs", found.checked, len(digests))
+
+    await each(digests, look, FETCHES)
+    return found
+
+
+async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
+    """Every archived message of a stream, with the one that the log has at its sequence. Raises: Broken."""
+    source = live(nc, stream)
+    async with aclosing(_single(source.read(0, await source.last()))) as messages:
+        stored = await anext(messages, None)
+        async for _, archived in archive.messages(stream):
+            for message in archived:
+                while stored and stored.sequence < message.sequence:
+                    stored = await anext(messages, None)
+                yield message, stored if stored and stored.sequence == message.sequence else None
+
+
+def difference(archived: Message, stored: Message) -> str | None:
+    """The first field in which two messages differ."""
+    for name in ("sequence", "subject", "headers", "body", "time"):
+        if getattr(archived, name) != getattr(stored, name):
+            return name
+    return None
+
+
+async def _single(chunks: AsyncGenerator[list[Message]]) -> AsyncGenerator[Message]:
+    async with aclosing(chunks):
+        async for messages in chunks:
+            for message in messages:
+                yield message

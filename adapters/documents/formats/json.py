@@ -1,0 +1,89 @@
+"""JSON and JSON Lines: objects as records, with the names of what they stand in as headings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+from adapters.documents.formats.encodings import decode
+from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, Refused, clean, one_line
+from adapters.documents.formats.tables import blocks, record
+
+_DEEPEST = 6
+"""Headings above a record; what is deeper is told by its path."""
+
+_LONG = 300
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
+_SPACE = re.compile(r"[\s\x1e]*")
+"""Between values; RFC 7464 has a sign of its own before each."""
+
+
+def read(data: bytes) -> Parsed:
+    values = _values(decode(data).removeprefix("\ufeff"))
+    first = list(islice(values, 2))
+    if len(first) < 2:
+        return Parsed([piece for value in first for piece in _section(value, ())])
+    return Parsed(list(blocks((line for value in chain(first, values) for line in record_of(value)), None)))
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The values that stand one after the other, as in JSON Lines. Raises: Refused `broken_file`."""
+    place = _SPACE.match(text).end()  # type: ignore[union-attr]
+    while place < len(text):
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            line = text.count("\n", 0, error.pos) + 1
+            raise Refused("broken_file", f"The file is not JSON: {error.msg} in line {line}.") from None
+        yield value
+        place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+
+
+def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
+    """What a value says below a path of names: its own values as one record, each part that holds more as a section."""
+    heading = SEPARATOR.join(path) or None
+    if isinstance(value, list):
+        yield from blocks((line for each in value for line in record_of(each)), heading)
+    elif isinstance(value, dict) and len(path) < _DEEPEST:
+        inner = {name: each for name, each in value.items() if _holds_more(each)}
+        own = {name: each for name, each in value.items() if name not in inner}
+        yield from blocks(record_of(own), heading)
+        for name, each in inner.items():
+            yield from _section(each, (*path, one_line(clean(name))) if name.strip() else path)
+    else:
+        yield from blocks(record_of(value), heading)
+
+
+def _holds_more(value: Any) -> bool:
+    """Whether a value is more than a field of a record: an object, or a list of objects."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(each, dict) for each in value))
+
+
+def record_of(value: Any) -> Iterator[str]:
+    """The lines of a record: every value with its path."""
+    fields = [(name, text) for name, text in _fields(value, "") if text]
+    return record(fields) if fields else iter(())
+
+
+def _fields(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    match value:
+        case dict():
+            for name, each in value.items():
+                yield from _fields(each, ".".join(filter(None, (path, one_line(clean(name))))))
+        case list() if any(isinstance(each, dict | list) for each in value):
+            for each in value:
+                yield from _fields(each, path)
+        case list():
+            yield path, ", ".join(filter(None, map(_written, value)))
+        case _:
+            yield path, _written(value)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = clean(value or "").strip()
+    return text if len(text) > _LONG else one_line(text)

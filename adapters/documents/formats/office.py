@@ -1,0 +1,118 @@
+"""What Office documents have in common: parts that are related to one another, a title, charts and diagrams."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import unquote
+from xml.etree.ElementTree import Element
+
+from adapters.documents.formats import xml
+from adapters.documents.formats.parsed import Refused, clean, one_line
+from adapters.documents.formats.zipped import Zipped
+
+ROW = " | "
+"""Between the cells of a table's row."""
+
+
+class Relation(NamedTuple):
+    kind: str
+    target: str
+
+
+class Package(Zipped):
+    """The parts of an Office document; a part's relations are by their ids, those to other files left out."""
+
+    def tree(self, part: str) -> Element:
+        with self.open(part) as file:
+            return xml.tree(file)
+
+    def relations(self, part: str) -> dict[str, Relation]:
+        folder, _, file = part.rpartition("/")
+        name = f"{folder}/_rels/{file}.rels" if folder else f"_rels/{file}.rels"
+        if name not in self:
+            return {}
+        found = {}
+        for element in xml.every(self.tree(name), "Relationship"):
+            id, kind, target = (element.get(key, "") for key in ("Id", "Type", "Target"))
+            if element.get("TargetMode") != "External":
+                path = posixpath.normpath(posixpath.join("/", folder, unquote(target)))
+                found[id] = Relation(kind.rpartition("/")[2], path.lstrip("/"))
+        return found
+
+    def related(self, part: str, *kinds: str) -> list[str]:
+        """The parts that are there, of these kinds, in the order of the file."""
+        return [each.target for each in self.relations(part).values() if each.kind in kinds and each.target in self]
+
+    def main(self, otherwise: str) -> str:
+        """The part that holds the document."""
+        return next(iter(self.related("", "officeDocument")), otherwise)
+
+    def title(self) -> str | None:
+        """As its author has set it."""
+        for part in self.related("", "core-properties"):
+            try:
+                return (
+                    next((one_line(clean(each.text or "")) for each in xml.every(self.tree(part), "title")), "") or None
+                )
+            except Refused:
+                continue
+        return None
+
+    def drawn(self, drawing: Element, relations: dict[str, Relation]) -> Iterator[str]:
+        """The lines of the charts and diagrams that a drawing refers to."""
+        for element in xml.every(drawing, "chart", "relIds"):
+            chart = xml.name(element) == "chart"
+            relation = relations.get(xml.attribute(element, "id" if chart else "dm") or "")
+            if relation and relation.target in self:
+                yield from (_chart if chart else _diagram)(self.tree(relation.target))
+
+
+def text_of(paragraph: Element) -> str:
+    """The text of a paragraph of DrawingML, with its line breaks."""
+    parts = []
+    for element in paragraph.iter():
+        match xml.name(element):
+            case "t":
+                parts.append(element.text or "")
+            case "br":
+                parts.append("\n")
+            case "tab":
+                parts.append(" ")
+    return clean("".join(parts)).strip()
+
+
+def _diagram(root: Element) -> Iterator[str]:
+    return filter(None, (text_of(paragraph) for paragraph in xml.every(root, "p")))
+
+
+def _chart(root: Element) -> Iterator[str]:
+    """The titles of a chart, and its figures as the rows of a table."""
+    for title in xml.every(root, "title"):
+        yield from filter(None, (text_of(paragraph) for paragraph in xml.every(title, "p")))
+    series = list(xml.every(root, "ser"))
+    columns = [_points(_first(each, "val", "yVal")) for each in series]
+    categories: dict[int, str] = {}
+    for each in series:
+        categories = categories or _points(_first(each, "cat", "xVal"))
+    names = [" ".join(_points(xml.child(each, "tx")).values()) for each in series]
+    if any(names):
+        yield ROW.join(["", *names]).strip()
+    for place in sorted({*categories, *(place for column in columns for place in column)}):
+        yield ROW.join([categories.get(place, ""), *(column.get(place, "") for column in columns)])
+
+
+def _first(element: Element, *names: str) -> Element | None:
+    return next((each for each in element if xml.name(each) in names), None)
+
+
+def _points(element: Element | None) -> dict[int, str]:
+    """The values that were kept with a chart, by their places; several levels of categories are put together."""
+    found: dict[int, str] = {}
+    for point in xml.every(element, "pt"):
+        place, value = point.get("idx", ""), xml.child(point, "v")
+        if place.isdecimal() and value is not None and value.text:
+            text = one_line(clean(value.text))
+            found[int(place)] = f"{text} {found[int(place)]}" if int(place) in found else text
+    return found

@@ -1,0 +1,1 @@
+"""Embedding and reranking models, and the services that share them."""

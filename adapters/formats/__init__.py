@@ -1,4 +1,0 @@
-"""The file formats: how the bytes of each become blocks of text.
-
-This package runs in the child processes of `adapters.files`; it stays light and knows nothing of the ports.
-"""

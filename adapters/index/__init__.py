@@ -1,0 +1,1 @@
+"""The search index: versions over PostgreSQL or OpenSearch."""

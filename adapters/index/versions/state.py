@@ -1,0 +1,89 @@
+"""What versions the index has, and what is being built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from adapters.index.versions.changes import drop_version, locked_versions
+from adapters.index.versions.connection import transaction
+from adapters.index.versions.store import S, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`datasets` are searched in it; `segments` is how many it holds. A version is `searched`, `built`, `kept` until
+    somebody drops it, or `unused` until the next build does."""
+
+    number: int
+    model: str
+    dimension: int
+    state: str
+    datasets: int
+    segments: int
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """Of all when it has no dataset; `running` tells whether some process is at it now."""
+
+    running: bool
+    id: str
+    tenant: str | None
+    dataset: str | None
+    versions: list[int]
+    attempt: int
+    reached: int
+    goal: int
+    began_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    versions: list[Version] = field(default_factory=list)
+    builds: list[Building] = field(default_factory=list)
+
+
+async def state(url: str, stored: Stored[S]) -> State:
+    """Raises: Unavailable."""
+    async with transaction(url) as cursor, stored() as store:
+        schema = store.schema
+        await cursor.execute(schema.sql("SELECT to_regclass('{schema}.removals')"))  # the last that is made
+        if await cursor.fetchone() == (None,):
+            return State()
+        await locked_versions(cursor, store)
+        await cursor.execute(_LOCKS)
+        held = {lock for (lock,) in await cursor.fetchall()}
+        await cursor.execute(schema.sql(_BUILDS))
+        builds = [Building(schema.key("build", row[0]) in held, *row) for row in await cursor.fetchall()]
+        await cursor.execute(schema.sql(_VERSIONS))
+        rows = await cursor.fetchall()
+        counts = await store.counts(cursor, [number for number, *_ in rows])
+    built = {number for build in builds for number in build.versions}
+    versions = []
+    for number, model, dimension, kept, made_at, datasets in rows:
+        doing = "searched" if datasets else "built" if number in built else "kept" if kept else "unused"
+        versions.append(Version(number, model, dimension, doing, datasets, counts.get(number, 0), made_at))
+    return State(versions, builds)
+
+
+async def drop(url: str, stored: Stored[S], number: int) -> bool:
+    """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
+    async with transaction(url) as cursor, stored() as store:
+        return await drop_version(cursor, store, number)
+
+
+_BUILDS = """
+SELECT id::text, tenant, dataset::text, ARRAY(SELECT value::integer FROM jsonb_each_text(versions)),
+    attempt, reached, goal, began_at
+FROM {schema}.builds ORDER BY began_at
+"""
+
+_LOCKS = "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted"
+
+_VERSIONS = """
+SELECT number, model, dimension, kept, made_at, count(dataset)
+FROM {schema}.versions LEFT JOIN {schema}.routes ON version = number
+GROUP BY number ORDER BY number
+"""

@@ -1,0 +1,401 @@
+"""What a program needs to use Headrace over its bus: send commands, put files, ask and watch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import nats
+import orjson
+from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError, NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from adapters.jetstream.blobs import JetStreamBlobs
+from domain.aggregate import new_id
+from handlers.ports.log import Unavailable
+
+Outcome = dict[str, Any]
+"""What became of a command, as published on `out.<tenant>.<command id>`."""
+
+Frame = dict[str, Any]
+"""A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; with
+`restarted` another worker begins it anew."""
+
+LAST_FRAMES = ("answered", "failed", "stopped")
+POLL = 2.0
+"""Seconds of silence after which the log is asked for what a live subject may have lost."""
+
+
+class Unreachable(Exception):
+    """NATS does not answer, or has no streams of Headrace."""
+
+
+class NotSent(Exception):
+    """The log did not take the command; nothing has happened. `code` is stable and for programs."""
+
+    def __init__(self, message: str, code: str = "not_sent") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoOutcome(Exception):
+    """The log has the command, but there is no outcome yet: it comes when a worker runs."""
+
+
+class Rejected(Exception):
+    """The command broke a rule; `outcome` says which."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome["message"])
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A message of the log: the events that one cause had on one aggregate."""
+
+    sequence: int
+    at: str | None
+    noun: str
+    id: str
+    events: list[dict[str, Any]]
+    headers: dict[str, str]
+
+
+class Client:
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        self.connection = connection
+        self.tenant = tenant
+        self.stream: JetStreamContext = connection.jetstream()
+
+    @classmethod
+    async def connect(
+        cls, url: str, tenant: str = "default", *, credentials: Path | None = None, within: float = 5.0
+    ) -> Self:
+        """Connect to NATS; several addresses are separated by commas. Raises: Unreachable."""
+        options: dict[str, Any] = {"user_credentials": str(credentials)} if credentials else {}
+        try:
+            async with asyncio.timeout(within):
+                connection = await nats.connect(
+                    [part.strip() for part in url.split(",")],
+                    name="headrace client",
+                    inbox_prefix=f"_INBOX.{tenant}",
+                    error_cb=_ignore,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.25,
+                    **options,
+                )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            reason = str(error) or f"nothing within {within:.0f} s"
+            raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({reason}).") from error
+        return cls(connection, tenant)
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        id: str | None = None,
+        wait: float = 10.0,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> Outcome:
+        """Send the command `<noun>.<verb>` and wait for its outcome, accepted or rejected.
+
+        The same `id` again changes nothing and gives the same outcome. While too many commands wait already, it is
+        tried again for `wait` seconds. Raises: NotSent, NoOutcome, Unreachable.
+        """
+        id = _command_id(name, id)
+        deadline = asyncio.get_running_loop().time() + wait
+        subscription = await self.connection.subscribe(f"out.{self.tenant}.{id}", max_msgs=1)
+        try:
+            known = await self._store(name, id, orjson.dumps(payload), headers or {}, deadline)
+            pause = 0.0 if known else 0.25
+            while True:
+                left = max(0.0, deadline - asyncio.get_running_loop().time())
+                message = await _next(subscription.next_msg, min(pause, left)) if pause else None
+                outcome = orjson.loads(message.data) if message else await self.outcome(id)
+                if outcome is not None:
+                    return dict(outcome)
+                if not left:
+                    raise NoOutcome(
+                        f"Command {id} is stored, but has no outcome after {wait:.0f} s: is a worker running?"
+                    )
+                pause = min(2 * pause or 0.25, POLL)
+        finally:
+            await subscription.unsubscribe()
+
+    async def outcome(self, id: str) -> Outcome | None:
+        """The outcome of a command sent at any time, or None while there is none."""
+        try:
+            message = await self.stream.get_last_msg("OUTCOMES", f"out.{self.tenant}.{id}", direct=True)
+        except (NotFoundError, NatsTimeout):
+            return None
+        except NoRespondersError as error:
+            raise Unreachable(_NO_STREAM.format("OUTCOMES")) from error
+        return dict(orjson.loads(message.data or b"null"))
+
+    async def _store(self, name: str, id: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
+        """Publish until the log has it; True when it had it before."""
+        known = await self._publish(name, payload, {"Nats-Msg-Id": id, **headers}, deadline)
+        if known and await self.outcome(id) is None:
+            # The queue drops what has the id of an earlier message, whichever tenant's that was.
+            own = {"Nats-Msg-Id": f"{self.tenant}.{id}", "Headrace-Id": id}
+            await self._publish(name, payload, {**headers, **own}, deadline)
+        return known
+
+    async def _publish(self, name: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
+        pause = 0.1
+        while True:
+            try:
+                ack = await self.stream.publish(f"cmd.{self.tenant}.{name}", payload, timeout=5, headers=headers)
+                return bool(ack.duplicate)
+            except MaxPayloadError as error:
+                said = f"The command has {len(payload)} bytes, more than the bus takes."
+                raise NotSent(said, code="too_large") from error
+            except NoStreamResponseError as error:
+                raise Unreachable(_NO_STREAM.format("COMMANDS")) from error
+            except APIError as error:
+                refusal = _refusal(error)
+                if refusal.code in ("not_sent", "too_large") or asyncio.get_running_loop().time() + pause > deadline:
+                    raise refusal from error
+            except NatsTimeout as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unreachable("NATS took the command, but did not say that it is stored.") from error
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, POLL)
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    async def upload_blob(self, data: bytes) -> str:
+        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: NotSent, Unreachable."""
+        try:
+            return await JetStreamBlobs(self.connection).put(self.tenant, data)
+        except Unavailable as error:
+            if isinstance(error.__cause__, APIError):
+                raise _refusal(error.__cause__) from error
+            raise Unreachable(str(error)) from error
+
+    async def preview(self, request: dict[str, Any], within: float = 120.0) -> dict[str, Any]:
+        """How a text would be cut: the answer to a request on `preview.<tenant>`; nothing is changed.
+
+        Raises: NotSent when the request is too large, Unreachable when no worker answers.
+        """
+        try:
+            answer = await self.connection.request(f"preview.{self.tenant}", orjson.dumps(request), timeout=within)
+        except MaxPayloadError as error:
+            raise NotSent("The request is larger than the bus takes: give a digest.", code="too_large") from error
+        except (NoRespondersError, NatsTimeout) as error:
+            raise Unreachable("No worker makes previews: `headrace worker --role ingest` does.") from error
+        return dict(orjson.loads(answer.data))
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        app: str,
+        query: str,
+        *,
+        conversation: str | None = None,
+        inputs: dict[str, str] | None = None,
+        user: str = "anonymous",
+        wait: float = 10.0,
+        patience: float = 300.0,
+    ) -> AsyncGenerator[Frame, None]:
+        """Ask an app; the frames of its answer as they come, to the last.
+
+        The first is `{"type": "accepted", "conversation": id, "message": id}`. When `attempt` of a token grows, the
+        answer begins anew. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
+        """
+        message = new_id()
+        payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
+        return self._answer("message.send", payload, message, conversation or message, message, wait, patience)
+
+    def retry(
+        self, conversation: str, message: str, *, wait: float = 10.0, patience: float = 300.0
+    ) -> AsyncGenerator[Frame, None]:
+        """Have a message answered again whose answer failed; the frames are as those of `ask`, and what it raises."""
+        payload = {"conversation": conversation, "message": message}
+        return self._answer("message.retry", payload, new_id(), conversation, message, wait, patience)
+
+    async def _answer(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        id: str,
+        conversation: str,
+        message: str,
+        wait: float,
+        patience: float,
+    ) -> AsyncGenerator[Frame, None]:
+        """Send the command that has the message answered, and give the frames of the answer."""
+        live = await self.connection.subscribe(f"live.{self.tenant}.*.{message}")
+        try:
+            outcome = await self.send(name, payload, id, wait)
+            if outcome["status"] == "rejected":
+                raise Rejected(outcome)
+            yield {"type": "accepted", "conversation": conversation, "message": message}
+            after, silence = int(outcome["sequence"]), 0.0
+            while silence < patience:
+                received = await _next(live.next_msg, POLL)
+                if received is None:
+                    silence += POLL
+                    frame, after = await self._missed(conversation, message, after)
+                else:
+                    silence = 0.0
+                    frame = orjson.loads(received.data)
+                if frame is not None:
+                    yield frame
+                    if frame["type"] in LAST_FRAMES:
+                        return
+            raise NoOutcome(f"Message {message} has no answer after {patience:.0f} s of silence: is a worker running?")
+        finally:
+            await live.unsubscribe()
+
+    async def _missed(self, conversation: str, message: str, after: int) -> tuple[Frame | None, int]:
+        """The last frame of an answer as the log has it, and how far the log was read."""
+        subject = f"evt.{self.tenant}.conversation.{conversation}"
+        while True:
+            try:
+                stored = await self.stream.get_msg("EVENTS", after + 1, subject, direct=True, next=True)
+            except (NotFoundError, NatsTimeout, NoRespondersError):
+                return None, after
+            after = int(stored.seq or after + 1)
+            events = orjson.loads(stored.data or b"[]")
+            for event in (event for event in reversed(events) if event["state"].get("message") == message):
+                kind = event["type"].split(".")[1]
+                if kind in LAST_FRAMES:
+                    return {"type": kind, **event["state"]}, after
+                break  # what failed and is tried again has not ended
+
+    # --- searches ------------------------------------------------------------------------------------------------
+
+    async def search(
+        self,
+        datasets: list[str],
+        query: str,
+        *,
+        retrieval: dict[str, Any] | None = None,
+        user: str = "anonymous",
+        wait: float = 10.0,
+        patience: float = 60.0,
+    ) -> dict[str, Any]:
+        """Look for a question in datasets, on record: the retrieval's `id`, and what `retrieval.made` says of it.
+
+        Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds without a result.
+        """
+        payload = {"datasets": datasets, "query": query, "retrieval": retrieval or {"top_k": 10}, "user": user}
+        outcome = await self.send("dataset.test", payload, wait=wait)
+        if outcome["status"] == "rejected":
+            raise Rejected(outcome)
+        id = outcome["ids"]["retrieval"]
+        deadline, pause = asyncio.get_running_loop().time() + patience, 0.01
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                stored = await self.stream.get_last_msg("EVENTS", f"evt.{self.tenant}.retrieval.{id}", direct=True)
+                [made] = orjson.loads(stored.data or b"[]")
+                return {"id": id, **made["state"], "query": query}
+            except (NotFoundError, NatsTimeout, NoRespondersError):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.5)
+        raise NoOutcome(f"Query {id} has no result after {patience:.0f} s: is a worker with the role answer running?")
+
+    # --- the log -------------------------------------------------------------------------------------------------
+
+    async def commits(self, noun: str = "*", *, since: int | None = None) -> AsyncGenerator[Commit, None]:
+        """The tenant's commits as they are made, from sequence `since` on, or from now on. Raises: Unreachable."""
+        policy = DeliverPolicy.NEW if since is None else DeliverPolicy.BY_START_SEQUENCE
+        try:
+            subscription = await self.stream.subscribe(
+                f"evt.{self.tenant}.{noun}.*",
+                stream="EVENTS",
+                ordered_consumer=True,
+                config=ConsumerConfig(deliver_policy=policy, opt_start_seq=since),
+            )
+        except (NotFoundError, NoRespondersError, NoStreamResponseError) as error:
+            raise Unreachable(_NO_STREAM.format("EVENTS")) from error
+        try:
+            async for message in subscription.messages:
+                yield _commit(message)
+        finally:
+            await subscription.unsubscribe()
+
+
+_FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, 10023
+"""JetStream's codes: the stream holds as much as it may, or is behind; a message is too large; the disk is full."""
+
+_NO_STREAM = "NATS has no {}: `headrace up` makes it, or `headrace worker` on your own servers."
+
+
+def _refusal(error: APIError) -> NotSent:
+    """What JetStream means by it."""
+    said = error.description
+    if error.err_code in _FULL:
+        return NotSent(f"Too many commands wait already ({said}): try again later.", code="queue_full")
+    if error.err_code == _TOO_LARGE:
+        return NotSent("The command is larger than any may be: put files into the object store.", code="too_large")
+    if error.err_code == _NO_ROOM:
+        return NotSent("The disk of NATS is full: make room there, and try again.", code="disk_full")
+    return NotSent(f"The log refused it: {said}.")
+
+
+def _command_id(name: str, id: str | None) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", name):
+        raise NotSent(f"{name!r} is not the name of a command; those are like app.create.")
+    try:
+        return str(UUID(id)) if id else new_id()
+    except ValueError as error:
+        raise NotSent(f"{id!r} is not the id of a command, which is a UUID.") from error
+
+
+def _commit(message: Msg) -> Commit:
+    _, _, noun, id = message.subject.split(".", 3)
+    headers = dict(message.headers or {})
+    at = message.metadata.timestamp
+    return Commit(
+        sequence=message.metadata.sequence.stream,
+        at=at.isoformat() if at else None,
+        noun=noun,
+        id=id,
+        events=orjson.loads(message.data),
+        headers=headers,
+    )
+
+
+async def _next(receive: Callable[[float], Awaitable[Msg]], within: float) -> Msg | None:
+    try:
+        return await receive(max(within, 0.001))
+    except NatsTimeout:
+        return None
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py says what goes wrong in calls too; its own log would be a second voice."""
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)

@@ -1,0 +1,1 @@
+"""Durable consumers: commands and reactions."""

@@ -1,0 +1,97 @@
+"""The messages that nobody could handle, as they came, in the stream DEAD: on `dead.<consumer>.<letter>`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from adapters.jetstream.codec import TIME
+from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.streams import COMMANDS, DEAD
+from handlers.ports.log import Unavailable
+from handlers.work.dead_letters import Death
+
+log = structlog.get_logger(__name__)
+
+WITHHELD = "Headrace-Withheld"
+"""Marks what came back from an archive, which keeps no words of people: there is nothing to be sent again."""
+
+_OURS = ("Nats-", "Headrace-Letter-", TIME)
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class JetStreamDeadLetters:
+    def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+        self._js = nc.jetstream(timeout=timeout_s)
+        self._reader = DirectReader(nc, timeout_s=timeout_s)
+
+    async def keep(self, letter: str, id: str, headers: Mapping[str, str], data: bytes, death: Death) -> None:
+        """Keep the message of this id, with the reason in its headers. Raises: Unavailable."""
+        headers = {
+            **_sendable(headers),
+            "Nats-Msg-Id": f"{letter}:{death.position.sequence}",
+            "Headrace-Id": id,
+            "Headrace-Letter-Subject": death.subject,
+            "Headrace-Letter-Sequence": str(death.position.sequence),
+            "Headrace-Letter-Reason": " ".join(death.reason.split()),
+            "Headrace-Letter-Where": death.where,
+            "Headrace-Letter-Stack": death.stack,
+            "Headrace-Letter-Failures": str(death.failures),
+            "Headrace-Letter-Deaths": str(death.deaths),
+        }
+        try:
+            await self._js.publish(_subject(death.consumer, letter), data, stream=DEAD, headers=headers)
+        except nats.errors.Error as error:
+            raise Unavailable(f"The dead letters take nothing: {error!r}") from error
+
+    async def get(self, consumer: str, letter: str) -> Msg | None:
+        """What is kept for the letter. Raises: Unavailable."""
+        return await self._reader.last(DEAD, _subject(consumer, letter))
+
+    async def send_again(self, consumer: str, letter: str, id: str) -> None:
+        kept = await self.get(consumer, letter)
+        if kept is None or WITHHELD in (kept.headers or {}):
+            log.warning("nothing is kept to be sent again", consumer=consumer, letter=letter)
+            return
+        told = kept.headers or {}
+        headers = {name: value for name, value in told.items() if not name.startswith(_OURS)}
+        try:
+            await self._js.publish(
+                told["Headrace-Letter-Subject"],
+                kept.data,
+                stream=COMMANDS,
+                headers={**headers, "Nats-Msg-Id": id},
+            )
+        except nats.errors.Error as error:
+            raise Unavailable(f"COMMANDS takes nothing: {error!r}") from error
+
+    async def remove(self, consumer: str, letter: str, until: datetime) -> None:
+        while (kept := await self.get(consumer, letter)) and _time(kept) <= until:
+            try:
+                await self._js.delete_msg(DEAD, sequence(kept))
+            except nats.errors.Error as error:
+                raise Unavailable(f"The dead letters cannot be removed: {error!r}") from error
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """The sender's own headers, as far as a client can send them: whoever sent them need not have been one."""
+    return {
+        name: value.encode(errors="replace").decode()
+        for name, value in headers.items()
+        if _NAME.fullmatch(name) and not name.startswith(_OURS)
+    }
+
+
+def _time(kept: Msg) -> datetime:
+    told = kept.headers or {}
+    return datetime.fromisoformat(told.get(TIME) or told["Nats-Time-Stamp"])
+
+
+def _subject(consumer: str, letter: str) -> str:
+    return f"dead.{consumer}.{letter}"

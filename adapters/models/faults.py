@@ -1,0 +1,122 @@
+"""Faults: why a request to a chat model's server failed, said without the key that was sent with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+import httpx2
+from openai import APIConnectionError, APIError, APIStatusError
+
+from handlers.ports.models import ModelError
+
+LONGEST = 300
+"""Characters of what a server says that are repeated."""
+
+SHORTEST_SECRET = 8
+"""Characters in a row of a key that are hidden wherever they appear."""
+
+_TOO_LONG = re.compile(
+    r"context.?(?:length|window|size)|maximum (?:context|prompt|sequence)|too many (?:input )?tokens"
+    r"|(?:prompt|input) is too long",
+    re.IGNORECASE,
+)
+
+
+class Fault(NamedTuple):
+    """`code` and `reason` as in ModelError; a `passing` fault is worth another try, after `pause` seconds where the
+    server says so."""
+
+    code: str
+    reason: str
+    passing: bool = False
+    pause: float | None = None
+
+    @property
+    def error(self) -> ModelError:
+        return ModelError(self.code, self.reason)
+
+
+def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun: bool) -> Fault:
+    """What an error means; `answering`: the server had accepted the request, `begun`: it had begun to answer."""
+    said = _cut(redact(_said(error), key))
+    if isinstance(error, APIStatusError):
+        return _of_status(error.status_code, said, server, error.response.headers, error.code)
+    if begun:
+        return Fault("broken_off", f"{server} broke off its answer: {said}")
+    if isinstance(error, APIConnectionError | httpx2.HTTPError):
+        if answering:
+            return Fault("broken_off", f"{server} broke off before its answer: {said}", passing=True)
+        lasting = isinstance(error.__cause__, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError)
+        return Fault("unreachable", f"{server} cannot be reached: {said}", passing=not lasting)
+    if isinstance(error, APIError):
+        status = int(error.code) if error.code and re.fullmatch("[45][0-9][0-9]", error.code) else 500
+        return _of_status(400 if _TOO_LONG.search(said) else status, said, server, {}, error.code)
+    return Fault("server_error", f"{server} sent something that is not part of an answer: {said}")
+
+
+def _of_status(status: int, said: str, server: str, headers: Mapping[str, str], code: str | None) -> Fault:
+    if status in (401, 403):
+        return Fault("unauthorized", f"{server} refused the key ({status}): {said}")
+    if status == 404:
+        return Fault("not_found", f"{server} does not have this model or address (404): {said}")
+    if status == 429:
+        passing = code != "insufficient_quota"
+        return Fault("rate_limited", f"{server} takes no more requests for now (429): {said}", passing, _pause(headers))
+    if status >= 500 or status in (408, 409, 425):
+        return Fault("server_error", f"{server} failed ({status}): {said}", True, _pause(headers))
+    if status == 413 or code == "context_length_exceeded" or _TOO_LONG.search(said):
+        return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {said}")
+    return Fault("bad_request", f"{server} refused the request ({status}): {said}")
+
+
+def _pause(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a Retry-After header, which gives them or a date; None when it says nothing."""
+    after = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, APIConnectionError):
+        cause = error.__cause__
+        if isinstance(cause, httpx2.ConnectTimeout):
+            return "no connection was accepted in time."
+        return str(cause) or type(cause).__name__
+    if isinstance(error, APIError):
+        body: object = error.body
+        while isinstance(body, dict):
+            body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), json.dumps(body))
+        return str(body) if isinstance(body, str) and body else json.dumps(body) if body else error.message
+    return str(error)
+
+
+def redact(text: str, key: str) -> str:
+    """The text with stars for the key, and for every part of it of eight characters or more."""
+    for secret in {key, quote(key, safe=""), json.dumps(key)[1:-1]} - {""}:
+        size = min(SHORTEST_SECRET, len(secret))
+        hidden = {
+            place
+            for start in range(len(secret) - size + 1)
+            for found in re.finditer(f"(?={re.escape(secret[start : start + size])})", text)
+            for place in range(found.start(), found.start() + size)
+        }
+        if hidden:
+            text = re.sub("\0+", "***", "".join("\0" if place in hidden else sign for place, sign in enumerate(text)))
+    return text
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

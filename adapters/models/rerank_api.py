@@ -1,0 +1,131 @@
+"""Rerankers behind a server with `POST /rerank`: as Jina, Cohere, vLLM and Infinity have it, or as TEI has it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import orjson
+from openai import AsyncStream, OpenAIError
+
+from adapters.models.faults import Fault, fault_of
+from adapters.models.server import Failed, ModelServer, Patience, name_of
+from adapters.models.token_usage import read_by
+from handlers.ports.models import Reranking
+
+RERANK = "/rerank"
+
+PATIENCE = Patience(first_token=10, total=20, tries=2, longest_pause=2)
+"""Someone waits for the answer, which can do without."""
+
+MOST_BYTES = 4 * 2**20
+"""Of an answer: servers may repeat the texts in it."""
+
+
+class RerankApi:
+    """The rerankers of one server. It learns that a server takes `texts` (as TEI does) instead of `documents`."""
+
+    def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
+        """Raises: ModelError `unreachable` when the base URL is none."""
+        self._at = ModelServer(base_url, key, patience)
+        self._patience = patience
+        self._takes_texts = False
+
+    @property
+    def server(self) -> str:
+        return self._at.name
+
+    async def close(self) -> None:
+        await self._at.close()
+
+    async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
+        if fault := self._at.refusal():
+            raise fault.error
+        deadline = asyncio.get_running_loop().time() + self._patience.total
+        tries = 0
+        while True:
+            body = self._body(model, query, texts)
+            try:
+                return await self._try(body, len(texts), deadline)
+            except Failed as failed:
+                fault = failed.fault
+            if self._learns(body, fault):
+                continue
+            tries += 1
+            # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
+            await self._at.pause(fault, tries, deadline)
+
+    def _body(self, model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
+        if self._takes_texts:
+            return {"query": query, "texts": list(texts), "truncate": True}
+        return {"model": model, "query": query, "documents": list(texts), "top_n": len(texts)}
+
+    def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
+        """Whether the fault says that the server lacks `texts`, which it is then given."""
+        asks = "texts" not in body and fault.code == "bad_request" and re.search(r"missing field .?texts", fault.reason)
+        self._takes_texts = self._takes_texts or bool(asks)
+        return bool(asks)
+
+    async def _try(self, body: dict[str, Any], count: int, deadline: float) -> Reranking:
+        """One request and its answer. Raises: Failed."""
+        now = asyncio.get_running_loop().time
+        stream: AsyncStream[object] | None = None
+        try:
+            async with asyncio.timeout_at(min(now() + self._patience.first_token, deadline)):
+                stream = await self._at.post(RERANK, body)
+                return read(await _whole(stream), count)
+        except TimeoutError:
+            fault = Fault("timeout", f"{self._at.address} did not answer within {self._patience.first_token:g} s.")
+        except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
+            fault = fault_of(error, self._at.address, self._at.key, answering=stream is not None, begun=False)
+        finally:
+            if stream is not None:
+                await stream.close()
+        raise Failed(fault)
+
+
+async def _whole(stream: AsyncStream[object]) -> bytes:
+    """Raises: ValueError when there is more of it than an answer may have."""
+    body = bytearray()
+    async for part in stream.response.aiter_bytes():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes.")
+    return bytes(body)
+
+
+def read(body: bytes, count: int) -> Reranking:
+    """The scores of `count` texts in a server's answer. Raises: ValueError when it is none, or one is missing."""
+    answer = orjson.loads(body)
+    said = answer if isinstance(answer, dict) else {}
+    results = answer if isinstance(answer, list) else said.get("results")
+    if not isinstance(results, list):
+        raise ValueError("an answer without results.")
+    scores: dict[int, float] = {}
+    for result in results:
+        index, score = _scored(result)
+        if not 0 <= index < count or index in scores:
+            raise ValueError(f"a result with index {index}, of {count} texts.")
+        scores[index] = score
+    if len(scores) != count:
+        raise ValueError(f"results for {len(scores)} of {count} texts.")
+    return Reranking(
+        scores=[scores[index] for index in range(count)],
+        usage=read_by(said),
+        response_id=name_of(said.get("id")),
+        model=name_of(said.get("model")),
+    )
+
+
+def _scored(result: object) -> tuple[int, float]:
+    found = result if isinstance(result, dict) else {}
+    index, score = found.get("index"), found.get("relevance_score", found.get("score"))
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise ValueError("a result without an index.")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise ValueError(f"a result without a score, at index {index}.")
+    return index, float(score)

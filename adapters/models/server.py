@@ -1,0 +1,127 @@
+"""The servers of models: how they are reached and asked, how long they are waited for, and how often tried."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from functools import cache
+from ssl import SSLContext
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client, omit
+
+from adapters.models.faults import Fault
+from adapters.tracing import requesting
+from handlers.ports.models import ModelError
+
+LONGEST_NAME = 255
+"""Characters that are kept of a name that a server gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, in seconds, and how often to try.
+
+    `first_token` runs from the request to the first piece of the answer, `between_tokens` from one sign of life to the
+    next, `total` over all tries and the pauses between them.
+    """
+
+    connect: float = 5
+    first_token: float = 60
+    between_tokens: float = 30
+    total: float = 600
+    tries: int = 3
+    pause: float = 0.3
+    longest_pause: float = 20
+
+
+PATIENCE = Patience()
+
+
+class Failed(Exception):
+    """One try failed."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+class ModelServer:
+    """A server, and the connections to it. Neither the key nor what a server repeats of it is ever part of an error."""
+
+    def __init__(self, base_url: str, key: str, patience: Patience) -> None:
+        """Raises: ModelError `unreachable` when the base URL is none."""
+        self.address = address(base_url)
+        self.key = key
+        self.patience = patience
+        http = DefaultAsyncHttpx2Client(verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect))
+        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=http)
+        self._client.organization = self._client.project = None
+
+    @property
+    def name(self) -> str:
+        """`host:port`."""
+        parts = urlsplit(self.address)
+        return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def refusal(self) -> Fault | None:
+        """Why nothing can be sent at all."""
+        if self.key.isascii() and self.key.isprintable():
+            return None
+        return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
+
+    async def post(self, path: str, body: dict[str, Any]) -> AsyncStream[object]:
+        """The answer, when it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
+        with requesting("POST", path, self.address):
+            return await self._client.post(
+                path,
+                cast_to=object,
+                body=body,
+                options={} if self.key else {"headers": {"Authorization": omit}},
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+
+    async def pause(self, fault: Fault, tries: int, deadline: float) -> None:
+        """Wait for the next try, after so many that failed. Raises: ModelError, the fault's, when there is none."""
+        if not fault.passing or tries >= self.patience.tries:
+            raise fault.error
+        pause = fault.pause or self.patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
+        if pause > self.patience.longest_pause or asyncio.get_running_loop().time() + pause > deadline:
+            raise fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.").error
+        await asyncio.sleep(pause)
+
+
+def address(base_url: str) -> str:
+    """A base URL without the credentials and the query that it may hold. Raises: ModelError."""
+    try:
+        parts = urlsplit(base_url)
+        port = f":{parts.port}" if parts.port else ""
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        httpx2.URL(base_url)
+    except (ValueError, httpx2.InvalidURL):
+        parts = urlsplit("")
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return f"{parts.scheme}://{host}{port}{parts.path}"
+    raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
+
+
+def name_of(value: object) -> str | None:
+    """A name that a server gives, as it can be stored; None when it is none."""
+    return storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
+
+
+def storable(text: str) -> str:
+    """JSON can hold halves of characters that no text may; each becomes a question mark."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+@cache
+def _tls() -> SSLContext:
+    return httpx2.create_ssl_context()

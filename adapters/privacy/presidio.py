@@ -1,0 +1,57 @@
+"""Microsoft's Presidio as a further masking: names, places and what else it knows, by a language model of spaCy.
+
+An extra (`pip install headrace[presidio]`), imported only where a setting asks for it. It takes some milliseconds for a
+text, where the rules of `projections.values.masking` take microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+LONGEST = 100_000
+"""Characters that it is given at a time: spaCy's memory grows with them."""
+
+_MASKED = re.compile(r"‹[^‹›\n]{1,40}›")
+
+
+class PresidioMissing(Exception):
+    """A setting asks for Presidio, and it, or its model of the language, is not installed."""
+
+
+class Presidio:
+    """Replaces every entity that Presidio finds by its kind, such as `‹person›`; what is masked already stays."""
+
+    def __init__(self, language: str, model: str) -> None:
+        """`model` is the name of an installed model of spaCy, or its folder. Raises: PresidioMissing."""
+        configuration = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
+        try:
+            nlp = import_module("presidio_analyzer.nlp_engine").NlpEngineProvider(nlp_configuration=configuration)
+            # What is not installed would be looked for on the network.
+            import_module("spacy").load(model)
+            analyzer = import_module("presidio_analyzer").AnalyzerEngine
+            self._engine: Any = analyzer(nlp_engine=nlp.create_engine(), supported_languages=[language])
+            # Its list of domains is the one that is installed; else it would fetch another.
+            domains: Any = import_module("tldextract.tldextract")
+            domains.TLD_EXTRACTOR = domains.TLDExtract(suffix_list_urls=())
+            self.version = f"presidio {version('presidio-analyzer')} {language} {model}"
+        except (ImportError, OSError) as error:
+            advice = "pip install 'headrace[presidio]', and the model by `python -m spacy download`"
+            raise PresidioMissing(f"Presidio cannot be used: {error}. Install it: {advice}.") from error
+        self._language = language
+
+    def __call__(self, text: str) -> str:
+        return "".join(self._part(text[start : start + LONGEST]) for start in range(0, len(text), LONGEST))
+
+    def _part(self, text: str) -> str:
+        kept = [match.span() for match in _MASKED.finditer(text)]
+        found = sorted(self._engine.analyze(text=text, language=self._language), key=lambda it: (it.start, -it.end))
+        parts, done = [], 0
+        for entity in found:
+            overlaps = any(start < entity.end and entity.start < end for start, end in kept)
+            if entity.start >= done and not overlaps:
+                parts += [text[done : entity.start], f"‹{entity.entity_type.lower()}›"]
+                done = entity.end
+        return "".join([*parts, text[done:]])

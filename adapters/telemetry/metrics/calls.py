@@ -1,0 +1,170 @@
+"""The GenAI client metrics of OpenTelemetry, observed from the log while it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from adapters.jetstream.log import arriving, position
+from domain.log import EVENTS
+from domain.models.model_call import ModelCall
+from handlers.ports.log import Unavailable
+
+log = structlog.get_logger(__name__)
+
+SUBJECT = f"evt.*.{ModelCall.TOPIC}.*"
+
+SECONDS = tuple(0.01 * 2**step for step in range(14))
+TOKENS = tuple(4**step for step in range(14))
+"""Buckets, as the conventions have them."""
+
+OPERATIONS = {"chat": "chat", "embedding": "embeddings", "rerank": "rerank"}
+
+OPEN = 100_000
+"""Calls whose end is awaited; of more, the oldest are forgotten."""
+
+MODELS = 200
+"""Models that have metrics of their own; tenants choose the names, so further ones are counted as one."""
+
+OTHER = "_OTHER"
+
+SILENCE_S = 5.0
+PAUSE_S = 2.0
+
+CANCELLED = "cancelled"
+
+_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+
+
+class Called(NamedTuple):
+    """What was called: the values of the labels that all metrics have."""
+
+    operation: str
+    provider: str
+    model: str
+
+
+class CallMetrics:
+    """Begins at the end of the log, so a call that was made before and ends after is not in it."""
+
+    def __init__(self, nc: Client, registry: CollectorRegistry) -> None:
+        self._nc = nc
+        self.registry = registry
+        self._open: OrderedDict[str, Called] = OrderedDict()
+        self._models: set[Called] = set()
+        self.tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a call that were sent (input) or came back (output).",
+            (*_LABELS, "gen_ai_token_type"),
+            buckets=TOKENS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Time from sending a call to its end, whatever that was.",
+            (*_LABELS, "error_type"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.first_chunk = Histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Time from sending a call to its first token.",
+            _LABELS,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.per_chunk = Histogram(
+            "gen_ai_client_operation_time_per_output_chunk_seconds",
+            "Mean time between two tokens of an answer after the first, once for each call.",
+            _LABELS,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.ended = Counter(
+            "headrace_model_calls_ended",
+            "Calls that ended; error_type is empty when all went well, cancelled, or the code of the error.",
+            (*_LABELS, "error_type"),
+            registry=registry,
+        )
+
+    async def follow(self) -> None:
+        """Observe what the log gets from now on, until cancelled, through outages."""
+        js, after = self._nc.jetstream(timeout=5.0), None
+        while True:
+            try:
+                end = int((await js.stream_info(EVENTS)).state.last_seq)
+                after = end if after is None else min(after, end)
+                async with arriving(js, EVENTS, after, SUBJECT) as arrived:
+                    while message := await self._next(arrived, after):
+                        after = position(EVENTS, message).sequence
+                        self.observe(message.subject, message.data)
+            except (nats.errors.Error, Unavailable) as error:
+                log.warning("metrics.waiting", reason=repr(error))
+                await asyncio.sleep(PAUSE_S)
+
+    async def _next(self, arrived: asyncio.Queue[Msg], after: int) -> Msg | None:
+        """The next message; None when there is one and it does not come, since the consumer went with its server."""
+        missed = False
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    return await arrived.get()
+            except TimeoutError:
+                if missed:
+                    return None
+                try:
+                    last = await self._nc.jetstream(timeout=5.0).get_last_msg(EVENTS, SUBJECT)
+                except NotFoundError:
+                    continue
+                missed = int(last.seq or 0) > after
+
+    def observe(self, subject: str, body: bytes) -> None:
+        """Count what a commit says. What models said is not read, so no key is needed."""
+        call = subject.partition(".")[2]
+        for event in orjson.loads(body):
+            kind, state = event["type"].rpartition(".v")[0], event["state"]
+            if kind == _stem(ModelCall.Requested):
+                self._begin(call, state)
+            elif called := self._open.pop(call, None):
+                self._end(called, kind, state)
+
+    def _begin(self, call: str, state: Mapping[str, Any]) -> None:
+        called = Called(OPERATIONS.get(state["kind"], state["kind"]), state["provider"], state["model"])
+        if called not in self._models and len(self._models) >= MODELS:
+            called = Called(called.operation, OTHER, OTHER)
+        self._models.add(called)
+        self._open[call] = called
+        if len(self._open) > OPEN:
+            self._open.popitem(last=False)
+
+    def _end(self, called: Called, kind: str, state: Mapping[str, Any]) -> None:
+        error = CANCELLED if kind == _stem(ModelCall.Cancelled) else state.get("code") or ""
+        self.ended.labels(*called, error).inc()
+        if (duration := state["duration_ms"]) is not None:
+            self.duration.labels(*called, error).observe(duration / 1000)
+        if usage := state.get("usage"):
+            self._usage(called, usage, state["first_token_ms"], duration)
+
+    def _usage(self, called: Called, usage: Mapping[str, Any], first: float | None, duration: float) -> None:
+        self.tokens.labels(*called, "input").observe(usage["prompt_tokens"])
+        if called.operation == "chat":
+            self.tokens.labels(*called, "output").observe(usage["completion_tokens"])
+        if first is not None:
+            self.first_chunk.labels(*called).observe(first / 1000)
+            if (further := usage["completion_tokens"] - 1) > 0:
+                self.per_chunk.labels(*called).observe(max(0.0, duration - first) / 1000 / further)
+
+
+def _stem(event: type[ModelCall.Event]) -> str:
+    """The name of an event without its version."""
+    return event.TOPIC.rpartition(".v")[0]

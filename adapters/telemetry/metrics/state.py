@@ -1,0 +1,228 @@
+"""How the servers, queues, tables and the export are, asked when somebody wants to know, and not more than that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+import nats.errors
+import psycopg
+from nats.aio.client import Client
+from nats.js.api import ConsumerInfo, StreamInfo
+from nats.js.errors import NotFoundError
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from psycopg import AsyncConnection, errors
+from psycopg_pool import PoolTimeout
+
+from adapters.jetstream.direct import DirectReader
+from adapters.jetstream.streams import COMMANDS, CONSUMERS, DEAD
+from adapters.telemetry.otlp.checkpoint import Checkpoint, Checkpoints
+from adapters.telemetry.otlp.ended import behind
+from domain.log import EVENTS, OUTCOMES
+from handlers.ports.log import Unavailable
+
+PATIENCE_S = 2.0
+"""For each server; one that says nothing for so long counts as away."""
+
+FRESH_S = 5.0
+"""What was asked is told again for so long."""
+
+SPENT_S = 60.0
+"""What was spent is told again for so long."""
+
+Reading = Callable[[float], AbstractAsyncContextManager[AsyncConnection[Any]]]
+"""Opens a connection to the tables whose statements may take so many seconds; its rows are dicts."""
+
+NATS, POSTGRESQL = "nats", "postgresql"
+
+
+class Figure(NamedTuple):
+    """What a metric means, and the names of its labels."""
+
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+FIGURES = {
+    "headrace_up": Figure("1 when the server answers, else 0.", ("server",)),
+    "headrace_stream_messages": Figure("Messages in a stream of NATS.", ("stream",)),
+    "headrace_stream_bytes": Figure("Bytes of a stream of NATS.", ("stream",)),
+    "headrace_log_missing_messages": Figure("Messages that a stream of the log has lost.", ("stream",)),
+    "headrace_queue_waiting": Figure("Messages that no worker has taken yet.", ("queue",)),
+    "headrace_queue_in_hand": Figure("Messages that workers are at.", ("queue",)),
+    "headrace_queue_acknowledged_sequence": Figure("How far a queue is done without a gap.", ("queue",)),
+    "headrace_dead_letters": Figure("Messages that could not be handled and wait for a decision."),
+    "headrace_projector_lag_messages": Figure("Messages of the log that are not in the tables yet.", ("stream",)),
+    "headrace_projector_lag_seconds": Figure("For how long the oldest of them waits.", ("stream",)),
+    "headrace_open_calls": Figure("Model calls in flight."),
+    "headrace_unknown_calls": Figure("Model calls of which nobody knows whether they were answered."),
+    "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
+    "headrace_export_lag_seconds": Figure("For how long the oldest of them waits."),
+    "headrace_export_sent_spans_total": Figure("Spans that the collector took."),
+    "headrace_export_refused_spans_total": Figure("Spans that the collector will never take."),
+    "headrace_budget_usd": Figure("What may be spent in a calendar month.", ("tenant", "budget")),
+    "headrace_budget_used_usd": Figure("What was spent of it in this month.", ("tenant", "budget")),
+}
+"""Every figure by its name; those of a server that is away are left out."""
+
+Samples = dict[str, dict[tuple[str, ...], float]]
+"""By name of the metric and values of its labels."""
+
+_POSITIONS = "SELECT stream, sequence FROM headrace_projection.checkpoints"
+
+_CALLS = """
+SELECT (SELECT count(*) FROM headrace.model_calls WHERE status = 'requested') AS open,
+    (SELECT count(*) FROM headrace.model_calls WHERE error_code = 'lost') AS unknown
+"""
+
+_BUDGETS = """
+SELECT tenant_id, id, amount_usd, coalesce(
+    CASE scope WHEN 'model' THEN (
+        SELECT sum(cost) FROM headrace.model_calls call
+        WHERE call.tenant_id = budget.tenant_id AND model = subject AND created_at >= date_trunc('month', now())
+    ) ELSE (
+        SELECT sum(cost) FROM headrace.traces trace
+        WHERE trace.tenant_id = budget.tenant_id AND started_at >= date_trunc('month', now())
+            AND subject = CASE scope WHEN 'app' THEN app_id WHEN 'user' THEN end_user ELSE '' END
+    ) END, 0) AS used
+FROM headrace.budgets budget ORDER BY tenant_id, id LIMIT 1000
+"""
+
+NO_ANSWER = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.QueryCanceled)
+"""PostgreSQL is there, and the tables are not as this version has them, or too large for the time there is."""
+
+T = TypeVar("T")
+
+
+class State(Collector):
+    """What `refresh` has found; Prometheus' own library asks for it by `collect`."""
+
+    def __init__(self, nc: Client, reading: Reading, target: str = "") -> None:
+        self._nc = nc
+        self._reading = reading
+        self._target = target
+        self._direct = DirectReader(nc, timeout_s=PATIENCE_S)
+        self._turn = asyncio.Lock()
+        self._until = 0.0
+        self._samples: Samples = {}
+        self._budgets: tuple[float, Samples] = (0.0, {})
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        for name, figure in FIGURES.items():
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, figure.meaning, labels=figure.labels)
+            for labels, value in self._samples.get(name, {}).items():
+                family.add_metric(labels, value)
+            yield family
+
+    async def refresh(self) -> None:
+        """Ask the servers, unless that was done a moment ago; takes no longer than their patience."""
+        async with self._turn:
+            if monotonic() < self._until:
+                return
+            samples: Samples = defaultdict(dict)
+            last, checkpoint = await self._asked(samples, NATS, self._nats(samples)) or ({}, None)
+            reached = await self._asked(samples, POSTGRESQL, self._postgres(samples, checkpoint)) or {}
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._lag(samples, last, reached)
+            self._samples, self._until = samples, monotonic() + FRESH_S
+
+    async def _asked(self, samples: Samples, server: str, questions: Coroutine[Any, Any, T]) -> T | None:
+        """What a server says, and whether it does."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                found = await questions
+        except (nats.errors.Error, Unavailable, psycopg.OperationalError, PoolTimeout, OSError, TimeoutError):
+            samples["headrace_up"][server,] = 0
+            return None
+        samples["headrace_up"][server,] = 1
+        return found
+
+    async def _nats(self, samples: Samples) -> tuple[dict[str, int], Checkpoint | None]:
+        """The last sequence of each stream, and how far the export is."""
+        streams = (EVENTS, OUTCOMES, COMMANDS, DEAD)
+        found = await asyncio.gather(*map(self._stream, streams), *map(self._consumer, CONSUMERS))
+        last = {}
+        for stream, info in zip(streams, found, strict=False):
+            if isinstance(info, StreamInfo):
+                last[stream] = info.state.last_seq
+                samples["headrace_stream_messages"][stream,] = info.state.messages
+                samples["headrace_stream_bytes"][stream,] = info.state.bytes
+                if stream in (EVENTS, OUTCOMES):
+                    samples["headrace_log_missing_messages"][stream,] = info.state.last_seq - info.state.messages
+                if stream == DEAD:
+                    samples["headrace_dead_letters"][()] = info.state.messages
+        for queue, consumer in zip(CONSUMERS, found[len(streams) :], strict=True):
+            if isinstance(consumer, ConsumerInfo):
+                samples["headrace_queue_waiting"][queue,] = consumer.num_pending or 0
+                samples["headrace_queue_in_hand"][queue,] = consumer.num_ack_pending or 0
+                done = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+                samples["headrace_queue_acknowledged_sequence"][queue,] = done
+        if not self._target:
+            return last, None
+        checkpoint = await Checkpoints(self._nc).get(self._target)
+        samples["headrace_export_sent_spans_total"][()] = checkpoint.sent
+        samples["headrace_export_refused_spans_total"][()] = checkpoint.set_aside
+        return last, checkpoint
+
+    async def _stream(self, name: str) -> StreamInfo | None:
+        with suppress(NotFoundError):
+            return await self._nc.jetstream(timeout=PATIENCE_S).stream_info(name)
+        return None
+
+    async def _consumer(self, name: str) -> ConsumerInfo | None:
+        with suppress(NotFoundError):
+            info: ConsumerInfo = await self._nc.jetstream(timeout=PATIENCE_S).consumer_info(CONSUMERS[name][0], name)
+            return info
+        return None
+
+    async def _postgres(self, samples: Samples, checkpoint: Checkpoint | None) -> dict[str, int]:
+        """How much of each stream is in the tables."""
+        reached = {row["stream"]: row["sequence"] for row in await self._rows(_POSITIONS)}
+        for row in await self._rows(_CALLS):
+            samples["headrace_open_calls"][()] = row["open"]
+            samples["headrace_unknown_calls"][()] = row["unknown"]
+        if checkpoint:
+            with suppress(*NO_ANSWER):
+                async with self._reading(PATIENCE_S) as connection:
+                    waiting = await behind(connection, checkpoint.place)
+                samples["headrace_export_waiting_spans"][()] = waiting.rows
+                samples["headrace_export_lag_seconds"][()] = _age(waiting.since) if waiting.since else 0.0
+        samples.update(await self._spent())
+        return reached
+
+    async def _spent(self) -> Samples:
+        """The budgets, and what is spent of them: summing that up takes time."""
+        until, samples = self._budgets
+        if monotonic() >= until:
+            samples = defaultdict(dict)
+            for row in await self._rows(_BUDGETS):
+                samples["headrace_budget_usd"][row["tenant_id"], row["id"]] = row["amount_usd"]
+                samples["headrace_budget_used_usd"][row["tenant_id"], row["id"]] = row["used"]
+            self._budgets = (monotonic() + SPENT_S, samples)
+        return samples
+
+    async def _rows(self, statement: str) -> list[dict[str, Any]]:
+        with suppress(*NO_ANSWER):
+            async with self._reading(PATIENCE_S) as connection:
+                return await (await connection.execute(statement.encode())).fetchall()
+        return []
+
+    async def _lag(self, samples: Samples, last: Mapping[str, int], reached: Mapping[str, int]) -> None:
+        for stream in last.keys() & reached.keys():
+            behind = max(0, last[stream] - reached[stream])
+            oldest = await self._direct.at(stream, reached[stream] + 1) if behind else None
+            age = _age(datetime.fromisoformat((oldest.headers or {})["Nats-Time-Stamp"])) if oldest else 0.0
+            samples["headrace_projector_lag_messages"][stream,] = behind
+            samples["headrace_projector_lag_seconds"][stream,] = age
+
+
+def _age(since: datetime) -> float:
+    return max(0.0, (datetime.now(UTC) - since).total_seconds())

@@ -1,0 +1,88 @@
+"""A collector that takes spans by OTLP: HTTP with protobuf bodies."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import httpx2
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
+
+from adapters.telemetry.otlp.endpoint import target, traces_url
+
+TIMEOUT_S = 15.0
+PROTOBUF = "application/x-protobuf"
+
+MALFORMED = frozenset({400, 413, 422})
+"""What a collector answers when it will never take the request, however often it comes."""
+
+
+class Away(Exception):
+    """The collector did not take the spans, and may take them later; `after` is how many seconds it asks to wait."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Refused(Exception):
+    """The collector will not take these spans."""
+
+
+class Taken(NamedTuple):
+    """How many spans of a request the collector threw away, and why."""
+
+    rejected: int
+    reason: str
+
+
+class Collector:
+    """Sends spans; nothing is kept here, and nothing is tried twice."""
+
+    def __init__(self, endpoint: str, headers: Mapping[str, str]) -> None:
+        self._url = traces_url(endpoint)
+        own = {"Content-Type": PROTOBUF, "Content-Encoding": "gzip", "User-Agent": "headrace"}
+        self._client = httpx2.AsyncClient(headers={**headers, **own}, timeout=TIMEOUT_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def send(self, spans: Iterable[ResourceSpans]) -> Taken:
+        """Raises: Away, Refused."""
+        body = gzip.compress(ExportTraceServiceRequest(resource_spans=spans).SerializeToString(), 1, mtime=0)
+        try:
+            answer = await self._client.post(self._url, content=body)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise Away(f"{target(self._url)} does not answer: {type(error).__name__} {error}".strip()) from error
+        if answer.is_success:
+            return _taken(answer)
+        reason = f"{target(self._url)} answers {answer.status_code}: {' '.join(answer.text[:300].split())}"
+        if answer.status_code in MALFORMED:
+            raise Refused(reason)
+        raise Away(reason, _seconds(answer.headers.get("retry-after", "")))
+
+
+def _taken(answer: httpx2.Response) -> Taken:
+    if not answer.headers.get("content-type", "").startswith(PROTOBUF):
+        return Taken(0, "")
+    try:
+        said = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    except DecodeError:  # it has them all the same
+        return Taken(0, "")
+    return Taken(said.rejected_spans, said.error_message)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isdecimal() else None

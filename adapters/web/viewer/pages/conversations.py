@@ -1,0 +1,284 @@
+"""Conversations: what was said, and how it came to be; as they are, and as they were after any of their events."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from domain.chat.conversation import Conversation
+from domain.log import Commit, Subject
+from projections.apps import apps
+from projections.catalog import KNOWN
+from projections.conversations import conversations
+from projections.dataset_retriever_resources import dataset_retriever_resources
+from projections.engine.fold import Fold
+from projections.message_feedbacks import message_feedbacks
+from projections.messages import messages
+
+PAGE = 50
+"""Conversations of a page."""
+
+MESSAGES = 500
+"""Messages of a conversation that are shown: its latest."""
+
+COMMITS = 10_000
+"""Commits of a conversation that are gone through."""
+
+_LIST = """
+WITH page AS (
+    SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
+    LEFT JOIN headrace.end_users u ON (u.tenant_id, u.id) = (c.tenant_id, c.from_end_user_id)
+    WHERE c.tenant_id = %(tenant)s
+        AND (%(app)s = '' OR c.app_id = %(app)s) AND (%(user)s = '' OR u.session_id = %(user)s)
+        AND (%(q)s = '' OR c.id = %(q)s OR strpos(lower(c.name), lower(%(q)s)) > 0)
+        AND (%(before)s::timestamptz IS NULL OR (c.updated_at, c.id) < (%(before)s, %(row)s))
+    ORDER BY c.updated_at DESC, c.id DESC LIMIT {limit}
+)
+SELECT page.id, page.name, page.app_id, page.end_user, page.dialogue_count, page.created_at, page.updated_at,
+    page.forked_from_conversation_id, page.forked_from_message_id, apps.name AS app, sums.*, ratings.*
+FROM page LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (page.tenant_id, page.app_id)
+LEFT JOIN LATERAL (
+    SELECT sum(cost) AS cost, coalesce(sum(unpriced_calls), 0)::bigint AS unpriced,
+        count(*) FILTER (WHERE status = 'error') AS errors, count(*) FILTER (WHERE status = 'running') AS running
+    FROM headrace.traces t WHERE t.tenant_id = page.tenant_id AND t.conversation_id = page.id
+) AS sums ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE rating = 'like') AS likes, count(*) FILTER (WHERE rating = 'dislike') AS dislikes
+    FROM headrace.message_feedbacks f WHERE f.tenant_id = page.tenant_id AND f.conversation_id = page.id
+) AS ratings ON true
+ORDER BY page.updated_at DESC, page.id DESC
+"""
+
+_APPS = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 200"
+
+_ONE = """
+SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
+LEFT JOIN headrace.end_users u ON (u.tenant_id, u.id) = (c.tenant_id, c.from_end_user_id)
+WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s
+"""
+
+_APP = "SELECT * FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = %(app)s"
+
+_MESSAGES = """
+SELECT * FROM headrace.messages WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s
+ORDER BY created_at DESC, id DESC LIMIT {limit}
+"""
+
+_CITATIONS = """
+SELECT * FROM headrace.dataset_retriever_resources
+WHERE tenant_id = %(tenant)s AND message_id = ANY(%(messages)s) ORDER BY position
+"""
+
+_RATINGS = "SELECT * FROM headrace.message_feedbacks WHERE tenant_id = %(tenant)s AND message_id = ANY(%(messages)s)"
+
+_CALLS = """
+SELECT id, kind, provider, model, status, cause_id, attempt, prompt_tokens, completion_tokens, cost, first_token_ms,
+    duration_ms, error_code, error, correlation_id, created_at
+FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND cause_id = ANY(%(messages)s) AND cause_noun = 'message'
+ORDER BY created_at, id
+"""
+
+_FORKS = """
+SELECT id, name, forked_from_message_id, created_at FROM headrace.conversations
+WHERE tenant_id = %(tenant)s AND forked_from_conversation_id = %(id)s ORDER BY created_at LIMIT 100
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An event of the conversation; `number` counts from 1."""
+
+    number: int
+    sequence: int
+    at: datetime
+    type: str
+    message: str | None
+
+    @property
+    def says(self) -> str:
+        """The event in a word or two: `message.answered.v1` is `answered`."""
+        noun, _, verb = self.type.rpartition(".v")[0].partition(".")
+        return (verb if noun == "message" else f"{noun} {verb}").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in its events a conversation is looked at: after step `now`, the last one unless time was turned back."""
+
+    steps: list[Step]
+    now: int
+
+    @property
+    def step(self) -> Step | None:
+        return self.steps[self.now - 1] if self.now else None
+
+    @property
+    def back(self) -> bool:
+        """Whether it is looked at as it was, not as it is."""
+        return self.now < len(self.steps)
+
+    def around(self, by: int) -> Step | None:
+        place = self.now + by
+        return self.steps[place - 1] if 1 <= place <= len(self.steps) else None
+
+
+def steps_of(commits: Sequence[Commit]) -> list[Step]:
+    steps: list[Step] = []
+    for commit in commits:
+        for event in commit.events:
+            message = getattr(event, "message", None)
+            kind = type(event).TOPIC
+            steps.append(Step(len(steps) + 1, commit.position.sequence, event.timestamp, kind, message))
+    return steps
+
+
+def as_of(commits: Sequence[Commit], app: Row, sequence: int) -> tuple[Row | None, list[Row], list[Row], list[Row]]:
+    """The rows of the conversation, its messages, citations and ratings when the log had this sequence: what the tables
+    held then, by the same rules."""
+    models = (apps, conversations, messages, dataset_retriever_resources, message_feedbacks)
+    known = [commit for commit in commits if commit.position.sequence <= sequence]
+    _, talks, *rest = (list(rows.rows.values()) for rows in Fold(models, KNOWN)(known, {apps: [app]}, {}))
+    return (talks[0] if talks else None, *rest)  # type: ignore[return-value]
+
+
+async def show_all(request: Request) -> Response:
+    desk: Desk = request.app.state.desk
+    query = {name: request.query_params.get(name, "").replace("\0", "").strip() for name in ("app", "user", "q")}
+    before, _, row = request.query_params.get("before", "").replace("\0", "").partition("~")
+    try:
+        at = datetime.fromisoformat(before) if before else None
+    except ValueError:
+        at = None
+    values = {**query, "tenant": tenant(request), "before": at, "row": row}
+    found, named = await asyncio.gather(
+        desk.rows(_LIST.format(limit=PAGE + 1), values), desk.rows(_APPS, {"tenant": tenant(request)})
+    )
+    rows, more = found[:PAGE], len(found) > PAGE
+    older = f"{rows[-1]['updated_at'].isoformat()}~{rows[-1]['id']}" if more else None
+    if wants_json(request):
+        return as_json({"conversations": rows, "older": older})
+    given = {"rows": rows, "older": older, "said": query, "first": at is None, "apps": named}
+    return render(request, "conversations.html", given)
+
+
+async def show(request: Request, wrong: str = "") -> Response:
+    desk: Desk = request.app.state.desk
+    id, of = request.path_params["id"], tenant(request)
+    values = {"tenant": of, "id": id}
+    talk = await desk.row(_ONE, values)
+    if talk is None:
+        raise HTTPException(404, "There is no such conversation, or it was deleted.")
+    commits = await desk.store.load(Subject(of, Conversation.TOPIC, id), limit=COMMITS)
+    moment = _moment(steps_of(commits), request)
+    if moment is None:
+        return RedirectResponse(link(request, request.url.path), 303)
+    if request.query_params.get("event"):
+        at = moment.step.sequence if moment.step and moment.back else None
+        return RedirectResponse(link(request, request.url.path, at=at), 303)
+    app = await desk.row(_APP, {"tenant": of, "app": talk["app_id"]})
+    if moment.back and moment.step and app:
+        was, said, citations, ratings = as_of(commits, app, moment.step.sequence)
+        talk = talk | {"name": was["name"] if was else talk["name"]}
+        said = said[-MESSAGES:]
+        ids = {"tenant": of, "messages": [message["id"] for message in said]}
+        calls = [call for call in await desk.rows(_CALLS, ids) if call["created_at"] <= moment.step.at]
+    else:
+        said = (await desk.rows(_MESSAGES.format(limit=MESSAGES), values))[::-1]
+        ids = {"tenant": of, "messages": [message["id"] for message in said]}
+        citations, ratings, calls = await asyncio.gather(
+            desk.rows(_CITATIONS, ids), desk.rows(_RATINGS, ids), desk.rows(_CALLS, ids)
+        )
+    forks = await desk.rows(_FORKS, values)
+    taken = next((e.messages for c in commits for e in c.events if isinstance(e, Conversation.Forked)), [])
+    for message in said:
+        message["citations"] = [row for row in citations if row["message_id"] == message["id"]]
+        message["rating"] = next((row for row in ratings if row["message_id"] == message["id"]), None)
+        message["calls"] = [row for row in calls if row["cause_id"] == message["id"]]
+    if wants_json(request):
+        body = {"conversation": talk, "copied": taken, "messages": said, "forks": forks, "error": wrong or None}
+        events = [{**vars(step)} for step in moment.steps]
+        return as_json(body | {"at": moment.step and moment.step.sequence, "events": events}, 400 if wrong else 200)
+    by_message = defaultdict(list)
+    for fork in forks:
+        by_message[fork["forked_from_message_id"]].append(fork)
+    given: dict[str, Any] = {
+        "talk": talk,
+        "app": app,
+        "said": said,
+        "taken": taken,
+        "forks": by_message,
+        "moment": moment,
+        "wrong": wrong,
+        "cut": talk["dialogue_count"] - len(said) if not moment.back else 0,
+    }
+    return render(request, "conversation.html", given, 400 if wrong else 200)
+
+
+def _moment(steps: list[Step], request: Request) -> Moment | None:
+    """Where to look: after the commit at sequence `at`, after event number `event`, or at the end. None when that makes
+    no sense."""
+    given = request.query_params
+    try:
+        if number := given.get("event"):
+            return Moment(steps, max(1, min(int(number), len(steps)))) if steps else Moment(steps, 0)
+        if sequence := given.get("at"):
+            # A commit happens as a whole: what is looked at is the state after its last event.
+            return Moment(steps, max(min(1, len(steps)), bisect_right([s.sequence for s in steps], int(sequence))))
+    except ValueError:
+        return None
+    return Moment(steps, len(steps))
+
+
+async def fork(request: Request) -> Response:
+    form = await fields(request)
+    desk: Desk = request.app.state.desk
+    payload = {
+        "conversation": request.path_params["id"],
+        "message": text(form, "message"),
+        "name": text(form, "name") or None,
+    }
+    outcome = await desk.publish("conversation.fork", payload, tenant=tenant(request))
+    if outcome.status == "rejected":
+        return await show(request, outcome.message or "")
+    await seen(desk, [outcome])
+    return RedirectResponse(link(request, f"/conversations/{outcome.ids['conversation']}"), 303)
+
+
+async def rate(request: Request) -> Response:
+    form = await fields(request)
+    desk: Desk = request.app.state.desk
+    message = text(form, "message")
+    if "rating" not in form:  # the words were sent with the enter key
+        return await show(request, "Say whether the answer was good: ▲ or ▼.")
+    payload = {
+        "conversation": request.path_params["id"],
+        "message": message,
+        "rating": text(form, "rating") or None,
+        "content": text(form, "content"),
+    }
+    outcome = await desk.publish("message.rate", payload, tenant=tenant(request))
+    if outcome.status == "rejected":
+        return await show(request, outcome.message or "")
+    await seen(desk, [outcome])
+    return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
+
+
+routes = [
+    Route("/conversations", show_all),
+    Route("/conversations/{id}", show),
+    Route("/conversations/{id}/fork", fork, methods=["POST"]),
+    Route("/conversations/{id}/rate", rate, methods=["POST"]),
+]

@@ -1,0 +1,250 @@
+"""What models cost: over time, by whom and for what; and budgets, which are set and removed by commands."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from adapters.web.viewer.bars import stacked
+from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
+from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.format import dollars
+from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+
+BY: Mapping[str, tuple[str, str]] = {
+    "model": ("c.provider || '/' || c.model", "model"),
+    "app": ("t.app_id", "app"),
+    "user": ("nullif(t.end_user, '')", "user"),
+    "kind": ("c.cause_noun", "kind"),
+    "tenant": ("c.tenant_id", "tenant"),
+}
+"""What costs are told apart by: the value of a call, and the filter of the list of traces that it is."""
+
+PERIODS = ("month", "last-month", "7d", "30d", "90d", "1y")
+SERIES = 6
+"""Bars are told apart by so many colours; the last is for all the rest."""
+
+GROUPS = 200
+
+_CALLS = """
+FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
+WHERE {tenant} AND c.created_at >= %(since)s AND c.created_at < %(until)s
+"""
+
+_GROUPS = """
+SELECT {by} AS name, count(*) AS calls, sum(c.cost) AS cost,
+    count(*) FILTER (WHERE c.cost IS NULL AND c.prompt_tokens IS NOT NULL) AS unpriced,
+    sum(c.prompt_tokens)::bigint AS prompt_tokens, sum(c.completion_tokens)::bigint AS completion_tokens,
+    sum(c.cached_tokens)::bigint AS cached_tokens, count(DISTINCT c.correlation_id) AS traces
+{calls} GROUP BY 1 ORDER BY cost DESC NULLS LAST, calls DESC, 1
+"""
+
+_DAYS = """
+SELECT {by} AS name, (c.created_at AT TIME ZONE 'UTC')::date AS day, sum(c.cost) AS cost, count(*) AS calls
+{calls} GROUP BY 1, 2
+"""
+
+_UNPRICED = """
+SELECT c.provider, c.model, count(*) AS calls, sum(c.prompt_tokens)::bigint AS prompt_tokens,
+    sum(c.completion_tokens)::bigint AS completion_tokens
+{calls} AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL GROUP BY 1, 2 ORDER BY calls DESC LIMIT 50
+"""
+
+_BUDGETS = "SELECT * FROM headrace.budgets WHERE tenant_id = %(tenant)s ORDER BY id LIMIT 200"
+
+_SPENT = """
+SELECT coalesce(sum(c.cost) FILTER (WHERE c.created_at >= %(month)s), 0) AS spent,
+    coalesce(sum(c.cost) FILTER (WHERE c.created_at >= %(lately)s), 0) AS lately,
+    count(*) FILTER (WHERE c.created_at >= %(month)s AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL) AS unpriced
+FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
+WHERE c.tenant_id = %(tenant)s AND c.created_at >= least(%(month)s, %(lately)s) AND %(subject)s = {of}
+"""
+
+OF = {"tenant": "''", "app": "t.app_id", "model": "c.model", "user": "t.end_user"}
+"""What a budget's subject is compared with, by its scope."""
+
+_NAMES = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 1000"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the calls of a time cost, told apart `by` something; `days` have the cost by place in `groups`."""
+
+    by: str
+    period: str
+    since: datetime
+    until: datetime
+    groups: list[Row]
+    total: Row
+    unpriced: list[Row]
+    days: list[tuple[date, dict[int, float]]]
+
+
+def span(period: str, now: datetime) -> tuple[datetime, datetime]:
+    """When a period begins and ends."""
+    month = month_begin(now)
+    if period == "month":
+        return month, now
+    if period == "last-month":
+        return month_begin(month - timedelta(days=1)), month
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days={"7d": 6, "30d": 29, "90d": 89, "1y": 365}[period]), now
+
+
+async def costs(desk: Desk, of: str, by: str, period: str, now: datetime) -> Costs:
+    since, until = span(period, now)
+    every = by == "tenant"
+    calls = _CALLS.format(tenant="true" if every else "c.tenant_id = %(tenant)s")
+    values = {"tenant": of, "since": since, "until": until}
+    statements = [statement.format(by=BY[by][0], calls=calls) for statement in (_GROUPS, _DAYS, _UNPRICED)]
+    groups, days, unpriced = await asyncio.gather(*(desk.rows(statement, values) for statement in statements))
+    total = {
+        "calls": sum(group["calls"] for group in groups),
+        "cost": sum(group["cost"] or 0.0 for group in groups) if any(g["cost"] is not None for g in groups) else None,
+        **{
+            name: sum(group[name] or 0 for group in groups)
+            for name in ("unpriced", "prompt_tokens", "completion_tokens", "cached_tokens")
+        },
+    }
+    places = {group["name"]: min(place, SERIES - 1) for place, group in enumerate(groups)}
+    by_day: dict[date, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for row in days:
+        by_day[row["day"]][places[row["name"]]] += row["cost"] or 0.0
+    first = since.date()
+    count = (until - timedelta(microseconds=1)).date() - first
+    line = [first + timedelta(days=number) for number in range(count.days + 1)]
+    return Costs(by, period, since, until, groups, total, unpriced, [(day, dict(by_day[day])) for day in line])
+
+
+async def budgets(desk: Desk, of: str, now: datetime) -> list[tuple[Row, Standing]]:
+    """Every budget of the tenant, and how far it is spent in this month."""
+
+    async def told(budget: Row) -> tuple[Row, Standing]:
+        values = {"tenant": of, "subject": budget["subject"], "month": month_begin(now), "lately": now - TREND}
+        row = await desk.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
+        return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
+
+    return await asyncio.gather(*map(told, await desk.rows(_BUDGETS, {"tenant": of})))
+
+
+async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
+    desk: Desk = request.app.state.desk
+    query, of, now = request.query_params, tenant(request), datetime.now(UTC)
+    by = query.get("by", "model") if query.get("by") in BY else "model"
+    period = query.get("period", "month") if query.get("period") in PERIODS else "month"
+    found, set_up, named = await asyncio.gather(
+        costs(desk, of, by, period, now), budgets(desk, of, now), desk.rows(_NAMES, {"tenant": of})
+    )
+    apps = {row["id"]: row["name"] for row in named}
+    if by == "app":
+        for group in found.groups:
+            group["label"] = apps.get(group["name"], group["name"])
+    if (form := query.get("format", "")) in ("csv", "jsonl"):
+        return table(found, form)
+    if wants_json(request):
+        standings = [{**row, **_written(stand)} for row, stand in set_up]
+        return as_json({**vars(found), "budgets": standings, "error": wrong or None}, 400 if wrong else 200)
+    given: dict[str, Any] = {
+        **vars(found),
+        "periods": PERIODS,
+        "ways": BY,
+        "filter": BY[by][1],
+        "shown": found.groups[:GROUPS],
+        "series": SERIES,
+        "chart": stacked([(_title(day, values), values) for day, values in found.days]),
+        "most": max((sum(values.values()) for _, values in found.days), default=0.0),
+        "budgets": set_up,
+        "apps": apps,
+        "models": sorted({row["name"].partition("/")[2] for row in found.groups}) if by == "model" else [],
+        "wrong": wrong,
+        "said": said or {},
+        "now": now,
+    }
+    return render(request, "costs.html", given, 400 if wrong else 200)
+
+
+def _title(day: date, values: Mapping[int, float]) -> str:
+    return f"{day:%A} {day.day} {day:%B}: {dollars(sum(values.values()))}"
+
+
+def _written(stand: Standing) -> Row:
+    return {
+        "spent_usd": stand.spent,
+        "forecast_usd": stand.forecast,
+        "share": stand.share,
+        "state": stand.state,
+        "unpriced_calls": stand.unpriced,
+        "over_at": stand.over_at,
+    }
+
+
+COLUMNS = (
+    "name",
+    "label",
+    "calls",
+    "traces",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "cost",
+    "unpriced",
+)
+
+
+def table(found: Costs, form: str) -> Response:
+    """The groups as a file."""
+    rows = [{name: group.get(name) for name in COLUMNS} for group in found.groups]
+    if form == "jsonl":
+        body, media = b"".join(orjson.dumps(row) + b"\n" for row in rows), "application/jsonl"
+    else:
+        written = io.StringIO()
+        writer = csv.DictWriter(written, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        body, media = written.getvalue().encode("utf-8", "replace"), "text/csv; charset=utf-8"
+    name = f"costs-by-{found.by}-{found.since:%Y-%m-%d}.{form}"
+    return Response(body, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+async def set_budget(request: Request) -> Response:
+    form = await fields(request)
+    said = {name: text(form, name) for name in ("name", "scope", "subject", "amount_usd")}
+    try:
+        amount = float(said["amount_usd"].removeprefix("$"))
+    except ValueError:
+        return await show(request, "amount_usd: must be a number of US dollars.", said)
+    subject = "" if said["scope"] == "tenant" else said["subject"]
+    payload = {**said, "subject": subject, "amount_usd": amount}
+    return await _changed(request, "budget.set", payload, said)
+
+
+async def remove_budget(request: Request) -> Response:
+    return await _changed(request, "budget.remove", {"budget": request.path_params["name"]}, {})
+
+
+async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
+    desk: Desk = request.app.state.desk
+    outcome = await desk.publish(command, payload, tenant=tenant(request))
+    if outcome.status == "rejected":
+        return await show(request, outcome.message or "", said)
+    await seen(desk, [outcome])
+    return RedirectResponse(link(request, "/costs") + "#budgets", 303)
+
+
+routes = [
+    Route("/costs", show),
+    Route("/costs/budgets", set_budget, methods=["POST"]),
+    Route("/costs/budgets/{name}/remove", remove_budget, methods=["POST"]),
+]

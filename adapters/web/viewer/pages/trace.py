@@ -1,0 +1,436 @@
+"""One trace: its spans as a tree with bars, and beside it what is known of the span that is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from adapters.web.viewer.desk import Desk, Row, Stored
+from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
+from adapters.web.viewer.sources import shown
+from adapters.web.viewer.waterfall import waterfall
+from handlers.ports.log import Unavailable
+from projections.values import prices
+
+CHAIN = 24
+"""Commits that are read from the log for one page."""
+
+RAW = 30_000
+"""Characters of a commit's JSON that are on the page; the rest has an address of its own."""
+
+_TRACE = """
+SELECT t.*, apps.name AS app, documents.name AS document, conversations.name AS conversation
+FROM headrace.traces t
+LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (t.tenant_id, t.app_id)
+LEFT JOIN headrace.documents ON (documents.tenant_id, documents.id) = (t.tenant_id, t.document_id)
+LEFT JOIN headrace.conversations ON (conversations.tenant_id, conversations.id) = (t.tenant_id, t.conversation_id)
+WHERE t.tenant_id = %(tenant)s AND t.id = %(id)s
+"""
+_SPANS = """
+SELECT id, parent_id, kind, name, status, started_at, ended_at, duration_ms, first_token_ms, attempt, noun, noun_id,
+    model_call_id, retrieval_id, provider, model, prompt_tokens, completion_tokens, cost, error_code, causation_id,
+    sequence, ended_sequence
+FROM headrace.spans WHERE tenant_id = %(tenant)s AND trace_id = %(id)s ORDER BY started_at, sequence, id LIMIT 50000
+"""
+_SPAN = """
+SELECT error, fingerprint, attributes, traceparent FROM headrace.spans
+WHERE tenant_id = %(tenant)s AND trace_id = %(trace)s AND id = %(id)s
+"""
+_ELSEWHERE = """
+SELECT trace_id, id AS span FROM headrace.spans WHERE tenant_id = %(tenant)s AND id = %(id)s
+UNION ALL
+SELECT correlation_id, id FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND id = %(id)s
+UNION ALL
+SELECT trace_id, '' FROM headrace.messages WHERE tenant_id = %(tenant)s AND id = %(id)s
+UNION ALL
+SELECT trace_id, '' FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = %(id)s
+LIMIT 1
+"""
+_CALL = """
+SELECT c.*, p.base_url, p.has_key
+FROM headrace.model_calls c LEFT JOIN headrace.providers p ON (p.tenant_id, p.id) = (c.tenant_id, c.provider)
+WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)s
+"""
+_RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
+_SEGMENTS = """
+SELECT s.id, s.content, s.page, s.heading, s.position, d.name AS document
+FROM (
+    SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.document_segments
+    UNION ALL SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.child_chunks
+) s JOIN headrace.documents d ON (d.tenant_id, d.id) = (s.tenant_id, s.document_id)
+WHERE s.tenant_id = %(tenant)s AND s.id = ANY(%(ids)s)
+"""
+_DOCUMENTS = "SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
+_DATASETS = "SELECT id, name FROM headrace.datasets WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
+_MESSAGES = "SELECT id, trace_id FROM headrace.messages WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
+_MESSAGE = """
+SELECT m.*, f.rating, f.content AS said FROM headrace.messages m
+LEFT JOIN headrace.message_feedbacks f ON (f.tenant_id, f.message_id) = (m.tenant_id, m.id)
+WHERE m.tenant_id = %(tenant)s AND m.id = %(id)s
+"""
+_COMMAND = "SELECT * FROM headrace.commands WHERE tenant_id = %(tenant)s AND id = %(id)s"
+
+
+async def show(request: Request) -> Response:
+    desk: Desk = request.app.state.desk
+    of = {"tenant": tenant(request), "id": request.path_params["id"]}
+    trace, spans = await asyncio.gather(desk.row(_TRACE, of), desk.rows(_SPANS, of))
+    if trace is None:
+        return await _elsewhere(request, of)
+    if wants_json(request):
+        return as_json({"trace": trace, "spans": spans})
+    now = datetime.now(UTC)
+    by_id = {span["id"]: span for span in spans}
+    asked = request.query_params.get("span")
+    selected = by_id.get(asked or "", {}) if asked is not None else _telling(spans)
+    part = request.query_params.get("part")
+    given: dict[str, Any] = {
+        "trace": trace,
+        "selected": selected.get("id", ""),
+        "span": selected or None,
+        "live": trace["status"] == "running" or bool(trace["open_calls"]),
+        "now": now,
+        "base": f"/traces/{trace['id']}",
+    }
+    if part != "panel":
+        given["fall"] = waterfall(trace, spans, now, selected=given["selected"], unfold=_unfolded(request))
+    if part != "tree":
+        given |= await _panel(desk, trace, by_id, selected)
+    template = {"panel": "trace_panel.html", "tree": "trace_live.html"}.get(part or "", "trace.html")
+    return render(request, template, given)
+
+
+async def _elsewhere(request: Request, of: Mapping[str, str]) -> Response:
+    """The id of a span, a call, a message or a document leads to the trace it is in."""
+    found = await request.app.state.desk.row(_ELSEWHERE, of)
+    if found is None or not found["trace_id"] or found["trace_id"] == of["id"]:
+        raise HTTPException(404, f"There is no trace {of['id'][:100]}")
+    return RedirectResponse(link(request, f"/traces/{found['trace_id']}", span=found["span"]), 303)
+
+
+def _telling(spans: Sequence[Row]) -> Row:
+    """The span that is looked for first: a call that failed, else the last of a chat model; {}: the trace itself."""
+    calls = [span for span in spans if span["model_call_id"]]
+    wrong = [span for span in calls if span["status"] in ("error", "unknown")]
+    chats = [span for span in calls if span["kind"] == "chat"]
+    return (chats or wrong or [{}])[-1] if not wrong or (chats and chats[-1]["status"] == "ok") else wrong[-1]
+
+
+def _unfolded(request: Request) -> dict[str, int]:
+    """`?unfold=<span>:<number>`, any number of times."""
+    found = {}
+    for text in request.query_params.getlist("unfold")[:20]:
+        span, _, number = text.rpartition(":")
+        if number.isascii() and number.isdigit():
+            found[span] = int(number[:9])
+    return found
+
+
+# --- the panel ------------------------------------------------------------------------------------------------
+
+
+async def _panel(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
+    """What is known of a span; of the trace itself where it is none."""
+    of = trace["tenant_id"]
+    more, call, retrieval, message, chain = await asyncio.gather(
+        _more(desk, trace, span),
+        _call(desk, trace, span),
+        _retrieval(desk, of, span),
+        _message(desk, trace, span),
+        _chain(desk, trace, by_id, span),
+    )
+    if span:
+        span |= more
+    return {"call": call, "retrieval": retrieval, "message": message, "chain": chain}
+
+
+async def _more(desk: Desk, trace: Row, span: Row) -> Row:
+    if not span:
+        return {}
+    of = {"tenant": trace["tenant_id"], "trace": trace["id"], "id": span["id"]}
+    return await desk.row(_SPAN, of) or {"error": None, "fingerprint": None, "attributes": {}, "traceparent": None}
+
+
+async def _call(desk: Desk, trace: Row, span: Row) -> Row | None:
+    if not span or not span["model_call_id"]:
+        return None
+    of = {"tenant": trace["tenant_id"], "trace": trace["id"], "id": span["model_call_id"]}
+    call = await desk.row(_CALL, of)
+    if call is None:
+        return None
+    request = call["request"] or {}
+    messages = request.get("messages") or []
+    sources = await _named(desk, call)
+    call["messages"] = [
+        {
+            "role": _field(message, "role", 0),
+            "text": shown(text := str(_field(message, "content", 1) or ""), mine),
+            "full": len(text),
+            "sources": mine,
+        }
+        for index, message in enumerate(messages)
+        for mine in [[source for source in sources if source["message"] == index]]
+    ]
+    call["answer"] = shown(call["response"] or "")
+    call["texts"] = request.get("texts") or []
+    call["scored"] = await _scored(desk, call) if call["kind"] == "rerank" else []
+    said = ("messages", "texts", "query", "segments")
+    call["parameters"] = {name: value for name, value in request.items() if name not in said}
+    call["sum"] = arithmetic(call)
+    call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
+    return call
+
+
+async def _scored(desk: Desk, call: Row) -> list[Row]:
+    """The segments that a reranker was given, by its scores, which are None before its answer."""
+    ids = (call["request"] or {}).get("segments") or []
+    scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
+    rows = await desk.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
+    known = {row["id"]: row for row in rows}
+    gone = {"document": None, "page": None, "heading": None, "content": None}
+    found = [
+        {**known.get(id, gone), "number": number, "score": score}
+        for number, (id, score) in enumerate(zip_longest(ids, scores[: len(ids)]), 1)
+    ]
+    return sorted(found, key=lambda segment: (segment["score"] is None, -(segment["score"] or 0.0)))
+
+
+def _field(message: Any, name: str, place: int) -> Any:
+    """A message is an object, or, as the library writes named tuples, a list."""
+    return message.get(name) if isinstance(message, dict) else message[place]
+
+
+_UNSAID = {"score": None, "rank": None, "configuration": None, "name": ""}
+"""What a source may leave out."""
+
+_GONE = {"document": None, "page": None, "heading": None, "trace_id": None}
+"""What is known of something that is not there any more."""
+
+
+async def _named(desk: Desk, call: Row) -> list[dict[str, Any]]:
+    """The sources of a call, numbered, and with the names of what they name."""
+    sources = [
+        {**_UNSAID, **source, "number": number}
+        for number, source in enumerate(call["sources"] or [])
+        if isinstance(source, dict) and {"message", "start", "end", "from"} <= source.keys()
+    ]
+    segments = [source["segment"] for source in sources if source.get("segment")]
+    earlier = [source["message_id"] for source in sources if source["from"] == "history" and source.get("message_id")]
+    of = call["tenant_id"]
+    found: dict[str, Row] = {}
+    if segments:
+        documents = [source.get("document") for source in sources if source.get("document")]
+        rows, named = await asyncio.gather(
+            desk.rows(_SEGMENTS, {"tenant": of, "ids": segments}),
+            desk.rows(_DOCUMENTS, {"tenant": of, "ids": documents}),
+        )
+        found |= {row["id"]: row for row in [*named, *rows]}
+    if earlier:
+        found |= {row["id"]: row for row in await desk.rows(_MESSAGES, {"tenant": of, "ids": earlier})}
+    for source in sources:
+        source["row"] = _GONE | found.get(source.get("segment") or source.get("message_id") or "", {})
+        source["document_name"] = source["row"]["document"] or found.get(source.get("document") or "", {}).get("name")
+    return sources
+
+
+def arithmetic(call: Row) -> dict[str, Any] | None:
+    """What the cost of a call is made of: tokens, dollars for a million, dollars; None without a cost.
+
+    `lines` is empty when they would not add up to the cost on record: it was made with other prices.
+    """
+    if call["cost"] is None or call["prompt_tokens"] is None:
+        return None
+    which = prices.Call(call["provider"], call["server"] or "", call["model"], call["created_at"])
+    cached, written = call["cached_tokens"] or 0, call["cache_write_tokens"] or 0
+    none = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": None, "cache_write_tokens": None}
+    parts = [
+        ("Prompt", {"prompt_tokens": call["prompt_tokens"] - cached - written}),
+        ("Prompt, from the cache", {"prompt_tokens": cached, "cached_tokens": cached}),
+        ("Prompt, into the cache", {"prompt_tokens": written, "cache_write_tokens": written}),
+        ("Answer", {"completion_tokens": call["completion_tokens"] or 0}),
+    ]
+    lines = []
+    for name, usage in parts:
+        tokens = max(usage.values())
+        if tokens > 0:
+            amount = prices.cost(which, none | usage)
+            if amount is not None:
+                lines.append({"name": name, "tokens": tokens, "million": amount / tokens * 1e6, "amount": amount})
+    total = sum(line["amount"] for line in lines)
+    agrees = abs(total - call["cost"]) <= 1e-9 + 1e-6 * abs(call["cost"])
+    return {"lines": lines if agrees else [], "total": call["cost"], "version": call["price_version"]}
+
+
+def curl(call: Row) -> str:
+    """The request of a call for a shell, without the key."""
+    request = call["request"]
+    messages = [
+        {"role": _field(message, "role", 0), "content": _field(message, "content", 1)}
+        for message in request["messages"]
+    ]
+    body = {
+        **(request.get("parameters") or {}),
+        "model": call["model"],
+        "messages": messages,
+        "max_tokens": request.get("max_tokens"),
+    }
+    data = orjson.dumps({name: value for name, value in body.items() if value is not None}, option=orjson.OPT_INDENT_2)
+    lines = [f"curl {shlex.quote(call['base_url'].rstrip('/') + '/chat/completions')}"]
+    if call["has_key"]:
+        lines.append('-H "Authorization: Bearer $API_KEY"')
+    lines += ["-H 'Content-Type: application/json'", f"--data-binary {shlex.quote(data.decode())}"]
+    return " \\\n  ".join(lines) + "\n"
+
+
+async def _retrieval(desk: Desk, of: str, span: Row) -> Row | None:
+    if not span or not span["retrieval_id"]:
+        return None
+    found = await desk.row(_RETRIEVAL, {"tenant": of, "id": span["retrieval_id"]})
+    if found is None:
+        return None
+    hits = found["hits"] or []
+    segments, documents, datasets = await asyncio.gather(
+        desk.rows(_SEGMENTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
+        desk.rows(_DOCUMENTS, {"tenant": of, "ids": list({hit["document"] for hit in hits})}),
+        desk.rows(_DATASETS, {"tenant": of, "ids": found["datasets"] or []}),
+    )
+    texts = {row["id"]: row["content"] for row in segments}
+    names = {row["id"]: row["name"] for row in documents}
+    for hit in hits:
+        hit["text"], hit["document_name"] = texts.get(hit["segment"]), names.get(hit["document"])
+    found["hits"] = sorted(hits, key=lambda hit: (hit["rank"] is None, hit["rank"] or 0))
+    known = {row["id"]: row["name"] for row in datasets}
+    found["datasets"] = [{"id": id, "name": known.get(id)} for id in found["datasets"] or []]
+    return found
+
+
+async def _message(desk: Desk, trace: Row, span: Row) -> Row | None:
+    """The message that the trace answers; with the trace itself and with what answers it."""
+    if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat")):
+        return None
+    message = await desk.row(_MESSAGE, {"tenant": trace["tenant_id"], "id": trace["message_id"]})
+    if message is not None:
+        message["asked"], message["answered"] = shown(message["query"]), shown(message["answer"])
+    return message
+
+
+# --- what caused it -------------------------------------------------------------------------------------------
+
+
+async def _chain(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
+    """The command, then the commits on the way to the span, or those of all spans, as they are in the log."""
+    way, at = list[Row](), span
+    while at and at not in way:
+        way.insert(0, at)
+        at = by_id.get(at["parent_id"] or "", {})
+    places = [trace["sequence"], trace["ended_sequence"]]
+    for step in way or by_id.values():
+        places += [step["sequence"], step["ended_sequence"]]
+    wanted = sorted({place for place in places if place})[:CHAIN]
+    command = await desk.row(_COMMAND, {"tenant": trace["tenant_id"], "id": trace["id"]})
+    mine = {span.get("sequence"), span.get("ended_sequence")} if span else set[int]()
+    try:
+        stored = await desk.commits(wanted)
+    except Unavailable as error:
+        return {"command": command, "commits": [], "mine": mine, "away": str(error)}
+    owned = [commit for commit in stored if commit.subject.split(".", 2)[1] == trace["tenant_id"]]
+    return {"command": command, "commits": [_written(commit) for commit in owned], "mine": mine, "away": ""}
+
+
+def _written(commit: Stored) -> dict[str, Any]:
+    body = orjson.dumps(commit.events, option=orjson.OPT_INDENT_2).decode()
+    return {
+        "sequence": commit.sequence,
+        "subject": commit.subject,
+        "at": datetime.fromisoformat(commit.at),
+        "types": [event["type"] for event in commit.events],
+        "headers": commit.headers,
+        "sealed": any("sealed" in event for event in commit.events),
+        "json": body[:RAW],
+        "left_out": max(0, len(body) - RAW),
+    }
+
+
+async def stored(request: Request) -> Response:
+    """A commit as the log has it: its place, its headers, its events."""
+    place, of = request.path_params["sequence"], tenant(request)
+    found = await request.app.state.desk.commits([place])
+    if not found or found[0].subject.split(".", 2)[1] != of:
+        raise HTTPException(404, f"Tenant {of} has nothing at {place} of the log")
+    commit = found[0]
+    fields = {name: getattr(commit, name) for name in ("sequence", "subject", "at", "headers", "events")}
+    return Response(orjson.dumps(fields, option=orjson.OPT_INDENT_2), media_type="application/json")
+
+
+# --- texts as a whole, and ratings ----------------------------------------------------------------------------
+
+
+async def text(request: Request) -> Response:
+    """A message of a call, or its answer, as plain text, however long."""
+    of = {"tenant": tenant(request), "trace": request.path_params["id"], "id": request.path_params["call"]}
+    call = await request.app.state.desk.row(_CALL, of)
+    which = request.path_params["which"]
+    found = None
+    if call is not None and which == "answer":
+        found = call["response"]
+    elif call is not None and which.isascii() and which.isdigit() and len(which) < 7:
+        messages = (call["request"] or {}).get("messages") or []
+        found = str(_field(messages[int(which)], "content", 1) or "") if int(which) < len(messages) else None
+    if found is None:
+        raise HTTPException(404, "There is no such text")
+    return PlainTextResponse(found.encode("utf-8", "replace"), headers={"Content-Disposition": "inline"})
+
+
+RATINGS = {"like": "like", "dislike": "dislike", "none": None}
+
+
+async def rate(request: Request) -> Response:
+    """Rate the answer; the rating is a command as any other."""
+    desk: Desk = request.app.state.desk
+    of = {"tenant": tenant(request), "id": request.path_params["id"]}
+    trace = await desk.row(_TRACE, of)
+    if trace is None or not trace["message_id"]:
+        raise HTTPException(404, "There is no answer to rate")
+    form = await request.form(max_files=0, max_fields=8, max_part_size=64 * 1024)
+    rating = str(form.get("rating", ""))
+    if rating not in RATINGS:
+        return problem(request, 400, "A rating is like, dislike or none", "Go back and choose one.")
+    payload = {
+        "conversation": trace["conversation_id"],
+        "message": trace["message_id"],
+        "rating": RATINGS[rating],
+        "content": str(form.get("content", "")) if rating != "none" else "",
+    }
+    outcome = await desk.publish("message.rate", payload, tenant=of["tenant"])
+    if outcome.status == "rejected":
+        return problem(request, 400, "The rating was rejected", outcome.message or "")
+    if outcome.position:
+        await _caught_up(desk, outcome.position.sequence)
+    return RedirectResponse(link(request, f"/traces/{of['id']}", span="-") + "#rating", 303)
+
+
+async def _caught_up(desk: Desk, place: int) -> None:
+    """Wait a moment for the tables to hold what was just accepted, so that the next page shows it."""
+    for _ in range(40):
+        row = await desk.row("SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'")
+        if row and row["sequence"] >= place:
+            return
+        await asyncio.sleep(0.05)
+
+
+routes = [
+    Route("/traces/{id}", show),
+    Route("/traces/{id}/rating", rate, methods=["POST"]),
+    Route("/traces/{id}/calls/{call}/{which}", text),
+    Route("/log/{sequence:int}", stored),
+]

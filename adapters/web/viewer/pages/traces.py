@@ -1,0 +1,410 @@
+"""The list of traces: filters that the address holds, what became of them over time, and rows that stay current."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from adapters.web.viewer.desk import STATEMENT_S, Desk, Row
+from adapters.web.viewer.format import duration
+from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from projections.values.words import words
+
+PAGE = 50
+"""Rows of a page."""
+
+STATES = ("running", "ok", "error", "unknown", "cancelled")
+KINDS = ("message", "document", "replay")
+RANGES = {
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(days=1),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "1y": timedelta(days=366),
+}
+LONGEST_QUERY = 1000
+"""Characters of a search that count."""
+
+KNOWN_S = 60.0
+"""How long the names that the filters offer are believed."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the address asks for; `said` are the parameters as they were given, `wrong` those that make no sense."""
+
+    said: dict[str, str]
+    tests: list[sql.SQL]
+    values: dict[str, Any]
+    wrong: dict[str, str]
+    since: datetime | None
+    until: datetime | None
+
+    @property
+    def where(self) -> sql.Composed:
+        return sql.SQL(" AND ").join(self.tests)
+
+
+EQUAL = {
+    "state": "t.status = %(state)s",
+    "kind": "t.kind = %(kind)s",
+    "app": "t.app_id = %(app)s",
+    "provider": "t.provider = %(provider)s",
+    "model": "%(model)s = ANY(t.models)",
+    "user": "t.end_user = %(user)s",
+    "conversation": "t.conversation_id = %(conversation)s",
+    "error": "(t.error_code = %(error)s OR t.fingerprint = %(error)s)",
+}
+NAMES = (*EQUAL, "latency", "cost", "range", "from", "to", "q")
+
+
+def read(request: Request, now: datetime) -> Filters:
+    """The filters of an address; what cannot be understood is named, and filters nothing."""
+    query = request.query_params
+    said = {name: query[name].replace("\0", "").strip() for name in NAMES if query.get(name, "").strip("\0 \t\r\n")}
+    tests, wrong = [sql.SQL("t.tenant_id = %(tenant)s")], dict[str, str]()
+    values: dict[str, Any] = {"tenant": tenant(request)}
+    since: datetime | None = None
+    until: datetime | None = None
+    for name, text in said.items():
+        match name:
+            case "latency":
+                if (least := milliseconds(text)) is None:
+                    wrong[name] = "like 500ms, 2s or 1m"
+                else:
+                    tests.append(sql.SQL("t.duration_ms >= %(latency)s"))
+                    values[name] = least
+            case "cost":
+                try:
+                    values[name] = float(text.removeprefix("$"))
+                    tests.append(sql.SQL("t.cost >= %(cost)s"))
+                except ValueError:
+                    wrong[name] = "like 0.01"
+            case "range":
+                if text in RANGES:
+                    since = now - RANGES[text]
+                else:
+                    wrong[name] = f"one of {', '.join(RANGES)}"
+            case "from" | "to":
+                if (at := moment(text)) is None:
+                    wrong[name] = "like 2026-01-31T03:00"
+                elif name == "from":
+                    since = at
+                else:
+                    until = at
+            case "q":
+                if id := _id(text):
+                    tests.append(
+                        sql.SQL("%(id)s IN (t.id, t.message_id, t.conversation_id, t.document_id, t.replay_id)")
+                    )
+                    values["id"] = id
+                elif found := list(words(text[:LONGEST_QUERY])):
+                    tests.append(sql.SQL("t.words @> %(words)s"))
+                    values["words"] = found
+                else:
+                    wrong[name] = "has only words that are everywhere"
+            case _:
+                tests.append(sql.SQL(EQUAL[name]))
+                values[name] = text
+    if since:
+        tests.append(sql.SQL("t.started_at >= %(since)s"))
+        values["since"] = since
+    if until:
+        tests.append(sql.SQL("t.started_at <= %(until)s"))
+        values["until"] = until
+    return Filters(said, tests, values, wrong, since, until)
+
+
+def milliseconds(text: str) -> float | None:
+    """`500`, `500ms`, `2s`, `1.5 m`."""
+    at = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|)", text.lower())
+    return float(at[1]) * {"ms": 1, "": 1, "s": 1000, "m": 60000}[at[2]] if at else None
+
+
+def moment(text: str) -> datetime | None:
+    """An ISO date or time; without a zone it is UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _id(text: str) -> str | None:
+    try:
+        return str(UUID(text)) if len(text) == 36 else None
+    except ValueError:
+        return None
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+_ROWS = """
+WITH page AS (
+    SELECT t.* FROM headrace.traces t WHERE {where} AND {keyset}
+    ORDER BY t.started_at {order}, t.id {order} LIMIT {limit}
+)
+SELECT page.id, page.kind, page.name, page.status, page.started_at, page.ended_at, page.duration_ms,
+    page.first_token_ms, page.app_id, page.conversation_id, page.message_id, page.document_id, page.replay_id,
+    page.end_user, page.question, page.answer, page.spans, page.model_calls, page.open_calls, page.unknown_calls,
+    page.errors, page.provider, page.model, page.prompt_tokens, page.completion_tokens, page.cost, page.unpriced_calls,
+    page.error_code, page.error, page.fingerprint, apps.name AS app, documents.name AS document
+FROM page
+LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (page.tenant_id, page.app_id)
+LEFT JOIN headrace.documents ON (documents.tenant_id, documents.id) = (page.tenant_id, page.document_id)
+ORDER BY page.started_at DESC, page.id DESC
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    rows: list[Row]
+    newer: str | None
+    older: str | None
+
+
+def cursor(row: Row) -> str:
+    return f"{row['started_at'].astimezone(UTC).isoformat()}~{row['id']}"
+
+
+async def page(desk: Desk, filters: Filters, before: str = "", after: str = "") -> Page:
+    """The rows older than the cursor `before`, or newer than `after`, or the newest."""
+    at = moment((before or after).partition("~")[0])
+    backwards = bool(after and at)
+    keyset = (
+        sql.SQL("true")
+        if at is None
+        else sql.SQL("(t.started_at, t.id) {} (%(at)s, %(row)s)").format(sql.SQL(">" if backwards else "<"))
+    )
+    statement = sql.SQL(_ROWS).format(
+        where=filters.where,
+        keyset=keyset,
+        order=sql.SQL("ASC" if backwards else "DESC"),
+        limit=sql.Literal(PAGE + 1),
+    )
+    values = {**filters.values, "at": at, "row": (before or after).partition("~")[2]}
+    rows = await desk.rows(statement, values)
+    more = len(rows) > PAGE
+    if backwards:
+        rows = rows[1:] if more else rows
+        return Page(rows, cursor(rows[0]) if more and rows else None, cursor(rows[-1]) if rows else None)
+    rows = rows[:PAGE]
+    newer = cursor(rows[0]) if at is not None and rows else None
+    return Page(rows, newer, cursor(rows[-1]) if more else None)
+
+
+# --- the strip ------------------------------------------------------------------------------------------------
+
+BUCKETS = 60
+
+_STRIP = """
+WITH found AS (
+    SELECT width_bucket(extract(epoch FROM t.started_at)::float8, %(low)s, %(high)s, {buckets}) - 1 AS bucket,
+        t.status, t.duration_ms, t.cost, t.unpriced_calls
+    FROM headrace.traces t WHERE {where} AND t.started_at >= %(first)s AND t.started_at < %(last)s
+)
+SELECT bucket, count(*) AS traces, count(*) FILTER (WHERE status = 'error') AS errors,
+    count(*) FILTER (WHERE status = 'unknown') AS unknown, count(*) FILTER (WHERE status = 'running') AS running,
+    percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY duration_ms) AS latency, sum(cost) AS cost,
+    sum(unpriced_calls)::bigint AS unpriced
+FROM found GROUP BY GROUPING SETS ((), (bucket))
+"""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """What became of the traces in a time, in `BUCKETS` equal parts of it."""
+
+    first: datetime
+    last: datetime
+    total: Row
+    parts: list[Row]
+    label: str
+
+    @property
+    def step(self) -> float:
+        """Seconds of a part."""
+        return (self.last - self.first).total_seconds() / BUCKETS
+
+    def series(self, *names: str) -> list[list[float | None]]:
+        """Seconds since the epoch, then the values of each name, for a chart."""
+        times: list[float | None] = [self.first.timestamp() + self.step * number for number in range(BUCKETS)]
+        return [times, *([part[name] for part in self.parts] for name in names)]
+
+    def bars(self, name: str, of: str | None = None) -> list[tuple[float, float, float]]:
+        """Place, top and height of each part's bar, in a box that is 20 high; `of` names what is the highest."""
+        high = max((float(part[of or name] or 0) for part in self.parts), default=0)
+        heights = [20 * float(part[name] or 0) / high if high else 0 for part in self.parts]
+        shown = [(place, max(0.6, height)) for place, height in enumerate(heights) if height]
+        return [(place + 0.1, round(20 - height, 2), round(height, 2)) for place, height in shown]
+
+    def line(self, name: str, of: str) -> str:
+        """The points of a line through the parts that have a value."""
+        high = max((float(part[of] or 0) for part in self.parts), default=0) or 1
+        return " ".join(
+            f"{place + 0.5},{round(20 - 19 * part[name] / high, 2)}"
+            for place, part in enumerate(self.parts)
+            if part[name] is not None
+        )
+
+
+_EMPTY = {"traces": 0, "errors": 0, "unknown": 0, "running": 0, "p50": None, "p95": None, "cost": None, "unpriced": 0}
+
+
+async def strip(desk: Desk, filters: Filters, newest: datetime | None, now: datetime) -> Strip:
+    """Over the time that was asked for; else over the least of a day, a week, … that the newest trace is in."""
+    last = filters.until or now
+    since, label = filters.since, ""
+    if since is None:
+        label = next(
+            (name for name in ("24h", "7d", "30d") if newest and newest > now - RANGES[name]), "1y" if newest else "24h"
+        )
+        since = last - RANGES[label]
+    if since >= last:
+        since = last - timedelta(minutes=1)
+    values = {"low": since.timestamp(), "high": last.timestamp(), "first": since, "last": last}
+    statement = sql.SQL(_STRIP).format(where=filters.where, buckets=sql.Literal(BUCKETS))
+    parts, total = [dict(_EMPTY) for _ in range(BUCKETS)], dict(_EMPTY)
+    for row in await desk.rows(statement, filters.values | values):
+        bucket, latency = row.pop("bucket"), row.pop("latency") or [None, None]
+        row["p50"], row["p95"] = latency
+        if bucket is None:
+            total = {name: row[name] if row[name] is not None else _EMPTY[name] for name in _EMPTY}
+        elif 0 <= bucket < BUCKETS:
+            parts[bucket] = row
+    return Strip(since, last, total, parts, label or filters.said.get("range", ""))
+
+
+class Counting:
+    """Strips that were counted, or are: a list is never kept waiting for them, and nobody counts what another does."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, tuple[float, Strip]] = {}
+        self._tasks: dict[object, asyncio.Task[Strip]] = {}
+
+    async def __call__(
+        self, desk: Desk, filters: Filters, newest: datetime | None, patience_s: float | None
+    ) -> Strip | None:
+        """The strip, if it comes in time, or else an older one, if there is any; without a limit always a new one."""
+        key = (id(desk), filters.values["tenant"], *sorted(filters.said.items()))
+        until, known = self._known.get(key, (0.0, None))
+        if monotonic() < until and patience_s is not None:
+            return known
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._count(key, desk, filters, newest))
+        try:
+            async with asyncio.timeout(patience_s):
+                return await asyncio.shield(self._tasks[key])
+        except TimeoutError:
+            return known
+
+    async def _count(self, key: object, desk: Desk, filters: Filters, newest: datetime | None) -> Strip:
+        began = monotonic()
+        try:
+            counted = await strip(desk, filters, newest, datetime.now(UTC))
+        finally:
+            del self._tasks[key]
+        if len(self._known) > 200:
+            self._known.clear()
+        # What takes long is counted seldom.
+        self._known[key] = (monotonic() + max(2.0, 20 * (monotonic() - began)), counted)
+        return counted
+
+
+counting = Counting()
+
+PATIENCE_S = 0.02
+"""How long a list waits for its strip, which else comes after it."""
+
+
+# --- what the filters offer -----------------------------------------------------------------------------------
+
+_APPS = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 200"
+_MODELS = """
+SELECT DISTINCT provider, model FROM (
+    SELECT provider, model FROM headrace.traces WHERE tenant_id = %(tenant)s AND model IS NOT NULL
+    ORDER BY started_at DESC LIMIT 5000
+) AS latest ORDER BY 1, 2 LIMIT 100
+"""
+_offered: dict[tuple[int, str], tuple[float, dict[str, list[Row]]]] = {}
+
+
+async def offered(desk: Desk, of: str) -> dict[str, list[Row]]:
+    """Apps, and models used lately, of a tenant; those of a moment ago."""
+    until, known = _offered.get((id(desk), of), (0.0, {}))
+    if monotonic() > until:
+        apps, models = await asyncio.gather(desk.rows(_APPS, {"tenant": of}), desk.rows(_MODELS, {"tenant": of}))
+        known = {"apps": apps, "models": models}
+        if len(_offered) > 1000:
+            _offered.clear()
+        _offered[id(desk), of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
+    return known
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+_VERSION = "SELECT sum(sequence)::bigint AS version FROM headrace_projection.checkpoints"
+
+
+async def show(request: Request) -> Response:
+    desk: Desk = request.app.state.desk
+    now = datetime.now(UTC)
+    filters = read(request, now)
+    query = request.query_params
+    if request.query_params.get("part") == "strip":
+        whole = await page(desk, filters)
+        newest = whole.rows[0]["started_at"] if whole.rows else None
+        counted = await counting(desk, filters, newest, STATEMENT_S)
+        return render(request, "traces_strip.html", _given(filters) | {"strip": counted})
+    before, after = query.get("before", "").replace("\0", ""), query.get("after", "").replace("\0", "")
+    version = str((await desk.row(_VERSION) or {"version": 0})["version"])
+    if query.get("part") == "rows" and query.get("version") == version:
+        return Response(status_code=204)
+    found = await page(desk, filters, before, after)
+    if after and len(found.rows) < PAGE and found.newer is None and not wants_json(request):
+        return RedirectResponse(link(request, "/traces", filters.said), 303)  # the newest, from their beginning
+    given = _given(filters) | {
+        "page": found,
+        "version": version,
+        "live": not before and not after,
+        "slowest": max((row["duration_ms"] or 0 for row in found.rows), default=0),
+        "now": now,
+    }
+    if query.get("part") == "rows":
+        return render(request, "traces_rows.html", given)
+    newest = found.rows[0]["started_at"] if found.rows else None
+    waits = wants_json(request) or "strip" in query
+    overview = await counting(desk, filters, newest, None if waits else PATIENCE_S)
+    if wants_json(request):
+        assert overview is not None
+        times = {"since": overview.first, "until": overview.last, "total": overview.total, "parts": overview.parts}
+        pages = {"older": found.older, "newer": found.newer}
+        return as_json({"traces": found.rows, **pages, "wrong": filters.wrong, "strip": times})
+    given |= {"strip": overview, "offered": await offered(desk, tenant(request))}
+    return render(request, "traces.html", given)
+
+
+def _given(filters: Filters) -> dict[str, Any]:
+    return {
+        "said": filters.said,
+        "wrong": filters.wrong,
+        "more": bool(filters.wrong or filters.said.keys() - {"q", "range", "state", "app"}),
+        "states": STATES,
+        "kinds": KINDS,
+        "ranges": RANGES,
+        "written": duration,
+    }
+
+
+routes = [Route("/traces", show)]

@@ -1,0 +1,99 @@
+"""Turns what a page knows into an answer: HTML by its template, or the same as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from adapters.web.viewer import assets
+from adapters.web.viewer.format import FILTERS, percent, plural
+
+NAVIGATION = (
+    ("Traces", "/traces"),
+    ("Conversations", "/conversations"),
+    ("Errors", "/errors"),
+    ("Costs", "/costs"),
+    ("Proof", "/proof"),
+    ("SQL", "/sql"),
+)
+
+
+@cache
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("adapters.web.viewer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= FILTERS
+    made.globals |= {"static": assets.url, "navigation": NAVIGATION, "percent": percent, "plural": plural}
+    return made
+
+
+def tenant(request: Request) -> str:
+    """The tenant that the page is about: `?tenant=`, or the one that the viewer was started for."""
+    return request.query_params.get("tenant") or str(request.app.state.desk.tenant)
+
+
+def link(request: Request, path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
+    """A path of this server with a query; what is None or empty is left out, and the tenant is kept where it is not the
+    one that the viewer was started for."""
+    desk = getattr(request.app.state, "desk", None)
+    named = {**(query or {}), **more}
+    if desk and "tenant" not in named and (own := tenant(request)) != desk.tenant:
+        named["tenant"] = own
+    pairs = [(name, value) for name, value in named.items() if value not in (None, "", [], ())]
+    return f"{path}?{urlencode(pairs, doseq=True)}" if pairs else path
+
+
+def render(
+    request: Request,
+    template: str,
+    context: Mapping[str, Any] | None = None,
+    status: int = 200,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `tenants` as well."""
+    desk = getattr(request.app.state, "desk", None)
+
+    def linked(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
+        return link(request, path, query, **more)
+
+    given = {
+        "request": request,
+        "here": request.url.path,
+        "link": linked,
+        "tenant": tenant(request) if desk else "",
+        "own_tenant": desk.tenant if desk else "",
+        "tenants": getattr(request.state, "tenants", []),
+    }
+    html = environment().get_template(template).render(given | dict(context or {}))
+    return HTMLResponse(html.encode("utf-8", "replace"), status, headers=headers)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a program asks: a path that ended in `.json`, or `Accept: application/json`."""
+    accept = request.headers.get("accept", "")
+    return bool(getattr(request.state, "json", False)) or accept.partition(",")[0].strip() == "application/json"
+
+
+def as_json(value: Any, status: int = 200) -> Response:
+    body = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    return Response(body, status, media_type="application/json")
+
+
+def problem(request: Request, status: int, title: str, advice: str, *, retry: bool = False) -> Response:
+    """An answer that says what is wrong, and what to do about it."""
+    if wants_json(request):
+        return as_json({"error": title, "advice": advice}, status)
+    return render(request, "problem.html", {"title": title, "advice": advice, "retry": retry, "status": status}, status)

@@ -1,0 +1,151 @@
+"""The viewer's web application: its pages, and what every one of them stands on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
+
+import psycopg
+import structlog
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adapters.web.viewer import access, assets
+from adapters.web.viewer.access import Access, Gate, Headed
+from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.render import link, problem
+from handlers.ports.log import Unavailable
+
+log = structlog.get_logger(__name__)
+
+PAGES = ("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql")
+"""The modules in `pages`; each has `routes`."""
+
+
+def create_app(desk: Desk, allowed: Access, metrics: ASGIApp | None = None) -> ASGIApp:
+    """The application; the desk is opened and closed with it. `metrics` answers `/metrics`."""
+
+    @asynccontextmanager
+    async def open(app: Starlette) -> AsyncIterator[None]:
+        async with desk:
+            yield
+
+    routes: list[BaseRoute] = [
+        Route("/", _home),
+        Route("/healthz", _healthz),
+        *access.routes(allowed),
+        *assets.routes,
+    ]
+    for page in PAGES:
+        routes += import_module(f"adapters.web.viewer.pages.{page}").routes
+    if metrics is not None:
+        routes.append(Route("/metrics", metrics))
+    app = Starlette(
+        routes=routes,
+        lifespan=open,
+        middleware=[
+            Middleware(Gate, access=allowed),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
+            Middleware(Prepared),
+        ],
+        exception_handlers=HANDLERS,
+    )
+    app.state.desk = desk
+    return Headed(app)  # outside of everything, so that no answer is without its headers
+
+
+class Prepared:
+    """Notes for pages which tenants there are, and whether a program asks: a path may end in `.json`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            state = scope.setdefault("state", {})
+            path = scope["path"]
+            if state_json := path.endswith(".json"):
+                scope = {**scope, "path": path.removesuffix(".json")}
+            state["json"] = state_json
+            if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
+                try:
+                    state["tenants"] = await scope["app"].state.desk.tenants()
+                except (psycopg.Error, PoolTimeout):  # the page itself will say so
+                    state["tenants"] = []
+        await self.app(scope, receive, send)
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(link(request, "/traces"), 303)
+
+
+async def _healthz(request: Request) -> Response:
+    """Whether the tables can be read; open to all, and silent about everything else."""
+    try:
+        await request.app.state.desk.rows("SELECT FROM headrace_projection.checkpoints")
+    except (psycopg.Error, PoolTimeout):
+        return PlainTextResponse("the tables cannot be read\n", 503)
+    return PlainTextResponse("ok\n")
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            detail = error.detail if error.detail != "Not Found" else "There is no such page."
+            advice = "It may belong to another tenant, or its address is cut short. The traces are a place to start."
+            return problem(request, 404, detail, advice)
+        case status:
+            return problem(request, status, error.detail, "")
+
+
+def _away(request: Request, error: Exception) -> Response:
+    log.warning("postgres", reason=" ".join(str(error).split()))
+    advice = "The tables live there. `headrace doctor` says what is wrong; this page tries again by itself."
+    return problem(request, 503, "PostgreSQL does not answer", advice, retry=True)
+
+
+def _not_set_up(request: Request, error: Exception) -> Response:
+    log.warning("tables", reason=" ".join(str(error).split()))
+    advice = (
+        "`headrace doctor` says which: tables that are missing are made when a worker with role project starts, and "
+        "those of another version by `headrace rebuild`."
+    )
+    return problem(request, 503, "The tables are not set up yet, or are of another version", advice, retry=True)
+
+
+def _too_long(request: Request, error: Exception) -> Response:
+    advice = "Narrow it down: a shorter time range is the surest way."
+    return problem(request, 503, "This takes PostgreSQL too long, and was given up", advice)
+
+
+def _bus_away(request: Request, error: Exception) -> Response:
+    return problem(request, 503, "The bus does not answer as it should", f"{error} `headrace doctor` says more.")
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    advice = "This is a mistake in Headrace. The log of the worker with role view has what happened."
+    return problem(request, 500, "Something unforeseen happened", advice)
+
+
+HANDLERS: dict[type[Exception] | int, Callable[[Request, Exception], Response]] = {
+    HTTPException: _http,
+    psycopg.OperationalError: _away,
+    PoolTimeout: _away,
+    errors.UndefinedTable: _not_set_up,
+    errors.UndefinedColumn: _not_set_up,
+    errors.InvalidSchemaName: _not_set_up,
+    errors.InsufficientPrivilege: _not_set_up,
+    errors.QueryCanceled: _too_long,
+    Unavailable: _bus_away,
+    Exception: _bug,
+}

@@ -1,0 +1,1 @@
+"""Apps, conversations and their messages."""

@@ -1,0 +1,1 @@
+"""Datasets, documents, segments and what is retrieved from them."""

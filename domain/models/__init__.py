@@ -1,0 +1,1 @@
+"""Providers, model calls, replays and budgets."""

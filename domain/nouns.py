@@ -1,0 +1,35 @@
+"""The nouns: every aggregate by its stored name."""
+
+from __future__ import annotations
+
+from domain.access.end_user import EndUser
+from domain.aggregate import Aggregate
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.dataset_query import DatasetQuery
+from domain.knowledge.document import Document
+from domain.knowledge.retrieval import Retrieval
+from domain.models.budget import Budget
+from domain.models.model_call import ModelCall
+from domain.models.provider import Provider
+from domain.models.replay import Replay
+from domain.work.dead_letter import DeadLetter
+
+NOUNS: dict[str, type[Aggregate]] = {
+    noun.TOPIC: noun
+    for noun in (
+        App,
+        Budget,
+        Conversation,
+        Dataset,
+        DatasetQuery,
+        DeadLetter,
+        Document,
+        EndUser,
+        ModelCall,
+        Provider,
+        Replay,
+        Retrieval,
+    )
+}

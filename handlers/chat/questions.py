@@ -1,0 +1,91 @@
+"""Questions: which of a question's words matter, and what kind of thing it asks for."""
+
+from __future__ import annotations
+
+import re
+
+from handlers.chat.terms import WORD, fold, terms, terms_of
+
+NAME = 1.6
+"""What a name or a number weighs, beside a word."""
+
+STOP_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        a about all also am an and any are as at be been being both but by can cannot could did do does doing done for
+        from get give had has have having he her here hers him his how i if in into is it its just let many may me
+        might mine more most much must my name no nor not of off on one only or our out over own please shall she
+        should so some such take takes tell than that the their them then there these they this those to too under
+        until up us very was we were what when where which while who whom whose why will with would you your yours
+        """,
+    )
+)
+
+_ASKING = re.compile(
+    "为什么|為什麼|什么时候|什么|什麼|怎么样|怎么|怎麼|怎样|多少|多久|多大|多长|几个|哪里|哪裡|哪个|哪些|哪|谁|誰|请问|吗|嗎|呢|是|的|了|在"
+    "|何ですか|ですか|ますか|どこ|いつ|だれ|どの|どれ|なぜ|いくら|いくつ|何"
+    "|무엇|언제|어디|누가|누구|얼마|입니까|인가요|나요"
+)
+
+_NUMBER = r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|hundred|thousand)\b"
+_QUANTITY = (
+    "pressure|temperature|weight|length|height|width|depth|capacity|price|cost|fee|number|limit|speed|size|age|amount"
+    "|percentage|rate|voltage|power|distance|budget|version"
+)
+_DATE = (
+    r"\b(?:1[5-9]|20)\d\d\b|\b\d{1,2}:\d\d\b|\b\d{1,2} ?[ap]\.?m\b|\b(?:noon|midnight|daily|weekly|monthly|yearly)\b"
+    r"|\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b"
+    r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b|\d ?[年月日时時点년월일]"
+)
+_DURATION = (
+    rf"(?:{_NUMBER}).*?\b(?:m?s|h|d|seconds?|minutes?|hours?|days?|weeks?|months?|years?|k?m|metres?|meters?|miles?)\b"
+)
+_PERSON = (
+    r"(?-i:\b(?:Dr|Mr|Mrs|Ms|Prof)\b|(?<=[a-z,;:] )[A-Z]\w+ (?:[A-Z]\. )?[A-Z]\w+"
+    r"|^(?!The|An?|Our|This|Each|Every)[A-Z]\w+ (?:[A-Z]\. )?[A-Z]\w+)"
+)
+
+_KINDS = [
+    (re.compile(asked, re.IGNORECASE), re.compile(given, re.IGNORECASE))
+    for asked, given in (
+        (r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|time)\b|什么时候|何时|哪一?年|いつ|언제", _DATE),
+        (r"\bhow (?:often|frequently)\b", r"\b(?:every|each|once|twice|(?:dai|week|month|annual|year)ly|times|per)\b"),
+        (r"\bhow (?:long|soon|quickly)\b|多久", _DURATION),
+        (
+            rf"\bhow (?!long|often|do|does|did|can|to)\w+|\b(?:what|which)\b.{{0,20}}\b(?:{_QUANTITY})\b"
+            "|多少|多大|多长|几个|いくつ|いくら|얼마",
+            _NUMBER,
+        ),
+        (r"\b(?:cost|price)", r"[$€£¥₹]|\b(?:eur|usd|gbp|chf|euros?|dollars?|pounds?|francs?)\b"),
+        (r"\bpressure", r"\d.*?\b(?:m?bar|psi|[km]?pa|atm)\b"),
+        (r"\btemperature|\bhow (?:hot|cold|warm)", r"\d ?°|\d.*?\b(?:degrees|celsius|fahrenheit|kelvin)\b"),
+        (r"\bweigh|\bhow heavy", r"\d.*?\b(?:[km]?g|lbs?|ton(?:ne)?s?|kilos?|(?:kilo)?grams?|pounds?)\b"),
+        (r"\bwho(?:m|se)?\b|谁|誰|だれ|누구|누가", _PERSON),
+        (r"\bwhy\b|为什么|為什麼|なぜ|왜", r"\b(?:because|due to|since|so that|in order to)\b|因为|因為|ため"),
+        (r"\be-?mail|\bcontact\b", r"\S@\S"),
+        (r"\b(?:tele)?phone|\bcall\b|\bcontact\b", r"\+?\d[\d ()/-]{5,}\d"),
+    )
+]
+
+
+def weights(question: str) -> dict[str, float]:
+    """The terms of a question that say what it is about, and what each weighs."""
+    found: dict[str, float] = {}
+    for place, word in enumerate(WORD.findall(_ASKING.sub(" ", question))):
+        if fold(word) in STOP_WORDS or (len(word) == 1 and word.islower()):
+            continue
+        named = word[0].isdigit() or (word[0].isupper() and (place > 0 or not word[1:].islower()))
+        for term in (term for part in WORD.findall(fold(word)) for term in terms_of(part)):
+            found[term] = max(found.get(term, 0.0), NAME if named else 1.0)
+    return found
+
+
+def kinds(question: str) -> list[tuple[re.Pattern[str], frozenset[str]]]:
+    """What an answer may be known by (a date when it is asked when, a quantity when how many), each with the terms of
+    the question that such a thing stands for."""
+    return [
+        (given, frozenset(term for each in found for term in terms(each.group())))
+        for asked, given in _KINDS
+        if (found := list(asked.finditer(question)))
+    ]

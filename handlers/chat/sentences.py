@@ -1,0 +1,208 @@
+"""Sentences: how a text is cut into them, and how well each of them answers a question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from handlers.chat.questions import STOP_WORDS, kinds, weights
+from handlers.chat.terms import terms
+
+ENOUGH = 0.4
+"""The share of a question's weight that a sentence must carry to pass for an answer."""
+
+CLOSE = 0.8
+"""A sentence that has this share of the best one's score stands beside it."""
+
+MOST = 3
+"""Sentences in an answer."""
+
+ABBREVIATIONS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        al approx apt ave ca cap cf ch co corp dept dr ed eds eq est ext fig figs gen gov hon inc jr ltd max min mr mrs
+        ms mt nos para pp prof ref refs rev sec sen sgt sr st tel univ vol vs bzw e.g i.e p.o u.k u.s z.b
+        jan feb mar apr jun jul aug sep sept oct nov dec
+        """,
+    )
+)
+NUMBERING = frozenset(("no", "art", "p", "nr"))
+"""Abbreviations when a number follows."""
+
+_BORDER = re.compile(
+    r"(?P<stop>[.!?…؟।۔]+)[\"'”’»)\]]*\s+"
+    r"|[。！？｡]+[」』”’）)]*\s*"
+    r"|\s*\n\s*\n\s*"
+    r"|\s*\n\s*(?=[-*•‣▪#>|]|\d+[.)]\s)"
+)
+_MARKER = re.compile(r"(?:[-*•‣▪]\s+|#{1,6}\s+|>\s*|\|\s*)+")
+_NEW_PARAGRAPH = re.compile(r"\n\s*\n")
+_OPENING = re.compile(r"[\"'“‘«(\[¿¡*_]*(\w+)")
+_LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*\w+$")
+_POINTING = re.compile(
+    r"(?:it|its|they|their|this|these|that|those|he|she|his|her|both|there|er|sie|es|il|elle)\b"
+    r"|[它他她其这這此該该]|それ|これ|この|その|そこ",
+    re.IGNORECASE,
+)
+_QUESTION = ("?", "？", "؟")
+_STATEMENT = (".", "!", "]", "。", "！", "।")
+_ANNOUNCEMENT = (":", "：")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text in order, each a piece of it; a heading, list item or table row is one too."""
+    return [sentence for start, end in _spans(text) if (sentence := _bare(text[start:end]))]
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    for border in _BORDER.finditer(text):
+        if border["stop"] is None or _ends(text, start, border):
+            yield start, border.end()
+            start = border.end()
+    yield start, len(text)
+
+
+def _bare(text: str) -> str:
+    text = text.strip()
+    marker = _MARKER.match(text)
+    return text[marker.end() :].rstrip("| ") if marker else text
+
+
+def _ends(text: str, start: int, border: re.Match[str]) -> bool:
+    """Whether a full stop and what follows it end a sentence."""
+    if _NEW_PARAGRAPH.search(border[0]) or ("\n" in border[0] and _MARKER.match(text, border.end())):
+        return True
+    opening = _OPENING.match(text, border.end())
+    if opening and opening[1][0].islower():
+        return False
+    if border["stop"] != ".":
+        return True
+    before = text[start : border.start()].strip()
+    last = _LAST_WORD.search(before[-24:])
+    if last is None:
+        return True
+    word = last[0].lower()
+    if word == before.lower() and (word.isdigit() or len(word) == 1):
+        return False
+    initial = len(word) == 1 and last[0].isupper()
+    numbering = word in NUMBERING and opening is not None and opening[1].isdigit()
+    fresh = opening is not None and opening[1].lower() in STOP_WORDS
+    return fresh or not (initial or numbering or word in ABBREVIATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Sentence number `position` of passage number `passage` (from 0).
+
+    `coverage` is the share of the question's weight that it carries with what stands around it, 0 to 1; `own` is the
+    share that its own words carry.
+    """
+
+    text: str
+    passage: int
+    position: int
+    score: float
+    coverage: float
+    own: float
+
+
+def scored(question: str, passages: Sequence[str]) -> list[Scored]:
+    """Every sentence of the passages, the best for the question first; [] when the question says nothing.
+
+    A sentence earns what the question's words in it weigh, rare ones more, and a part of what its heading, neighbours
+    and passage hold of them; more when it has the kind of thing asked for, little when it says nothing new.
+    """
+    asked, wanted = weights(question), kinds(question)
+    if not asked:
+        return []
+    stated = question.rstrip().endswith(_STATEMENT)
+    texts = [sentences(passage) for passage in passages]
+    words = [[frozenset(terms(text)) for text in each] for each in texts]
+    asked = _by_rarity(asked, words)
+    whole = sum(asked.values())
+    found = []
+    for passage, (lines, held) in enumerate(zip(texts, words, strict=True)):
+        given = [[stands for kind, stands in wanted if kind.search(line)] for line in lines]
+        matches = [_matches(asked, *each) for each in zip(held, given, strict=True)]
+        for position, share in enumerate(_shares(asked, lines, matches)):
+            line = lines[position]
+            score = share * 1.3 ** len(given[position])
+            score *= (1 - 0.015 * min(passage, 20)) / (1 + len(held[position]) / 200)
+            if not stated and (line.endswith(_QUESTION) or held[position] <= asked.keys()):
+                score *= 0.2
+            if line.endswith(_ANNOUNCEMENT) or (position == 0 and len(lines) > 1 and _is_heading(line)):
+                score *= 0.5
+            own = sum(asked[term] * part for term, part in matches[position].items())
+            found.append(Scored(line, passage, position, score, share / whole, own / whole))
+    return sorted(found, key=lambda each: (-each.score, each.passage, each.position))
+
+
+def _by_rarity(asked: dict[str, float], words: list[list[frozenset[str]]]) -> dict[str, float]:
+    """The weights times the inverse frequency of their terms among the sentences."""
+    count = sum(map(len, words))
+    frequency = Counter(term for held in words for own in held for term in own & asked.keys())
+    return {
+        term: weight * math.log(1 + (count - frequency[term] + 0.5) / (frequency[term] + 0.5))
+        for term, weight in asked.items()
+    }
+
+
+def _matches(asked: dict[str, float], words: frozenset[str], given: list[frozenset[str]]) -> dict[str, float]:
+    """How far each asked term is in a sentence, up to 1: in part by a long common beginning, or by the kind of thing
+    that it stands for."""
+    found = {}
+    for term in asked:
+        if term in words:
+            found[term] = 1.0
+        elif any(term in stands for stands in given):
+            found[term] = 0.8
+        elif len(term) > 4 and term.isalpha():
+            beginning = term[: max(5, len(term) - 3)]
+            if any(word.startswith(beginning) for word in words):
+                found[term] = 0.6
+    return found
+
+
+def _shares(asked: dict[str, float], lines: list[str], matches: list[dict[str, float]]) -> Iterator[float]:
+    """What each sentence of a passage carries of the weights, by itself and by what stands around it."""
+    anywhere = {term: max((match.get(term, 0.0) for match in matches), default=0.0) * 0.3 for term in asked}
+    if lines and _is_heading(lines[0]):
+        anywhere.update({term: max(anywhere[term], part * 0.7) for term, part in matches[0].items()})
+    for position, match in enumerate(matches):
+        before = matches[position - 1] if position else {}
+        after = matches[position + 1] if position + 1 < len(lines) else {}
+        led = bool(before) and lines[position - 1].endswith(_QUESTION + _ANNOUNCEMENT)
+        near = 1.0 if led else 0.85 if _POINTING.match(lines[position]) else 0.4
+        yield sum(
+            weight * max(match.get(term, 0.0), before.get(term, 0.0) * near, after.get(term, 0.0) * 0.2, anywhere[term])
+            for term, weight in asked.items()
+        )
+
+
+def _is_heading(line: str) -> bool:
+    return len(line) < 100 and not line.endswith((*_STATEMENT, *_QUESTION, "؟", ",", ";"))
+
+
+def answering(question: str, passages: Sequence[str]) -> list[Scored]:
+    """The sentences that answer a question, at most three, in the order of the passages; [] when none does."""
+    ranked = [each for each in scored(question, passages) if each.coverage >= ENOUGH]
+    chosen: dict[tuple[str, ...], Scored] = {}
+    for each in ranked:
+        if each.score < ranked[0].score * CLOSE or len(chosen) == MOST:
+            break
+        if not chosen or each.own >= each.coverage * 0.6:
+            chosen.setdefault(tuple(terms(each.text)), each)
+    return sorted(chosen.values(), key=lambda each: (each.passage, each.position))
+
+
+def best_sentence(question_or_answer: str, passage: str) -> str:
+    """The sentence of a passage, verbatim, that a question or an answer rests on; its first when none matches."""
+    ranked = scored(question_or_answer, [passage])
+    if ranked and ranked[0].score > 0:
+        return ranked[0].text
+    return next(iter(sentences(passage)), "")

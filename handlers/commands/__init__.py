@@ -1,0 +1,1 @@
+"""The commands as they come over the wire, a file a ward: their fields, rules and preparation."""

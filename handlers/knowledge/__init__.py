@@ -1,0 +1,1 @@
+"""Handlers that ingest documents and keep the index."""

@@ -1,0 +1,103 @@
+"""Embeds segments: their vectors come from the cache, and those it lacks from the model, on record."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from domain.knowledge.document import segment_id
+from domain.knowledge.segments import Segment, decode_segments
+from handlers.models.model_calls import Cause, ModelCalls
+from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, Vectors
+from handlers.ports.index import Entry
+from handlers.ports.log import Blobs
+
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document's segments: the blob that keeps them, and the model that they were cut for."""
+
+    digest: str
+    model: str
+    segments: list[Segment]
+
+    @classmethod
+    async def read(cls, blobs: Blobs, tenant: str, digest: str) -> Self:
+        """Raises: as the blobs do."""
+        return cls(digest, *await asyncio.to_thread(decode_segments, await blobs.get(tenant, digest)))
+
+
+class Embed:
+    def __init__(self, calls: ModelCalls, cache: EmbeddingCache) -> None:
+        self._calls = calls
+        self._cache = cache
+
+    async def __call__(
+        self, cause: Cause, step: str, embedding: Embedding, document: str, cut: Cut, first: int, count: int
+    ) -> tuple[list[Entry], Awaitable[None]]:
+        """A part of a cut, as `segments` gives it. Raises: Unavailable."""
+        part = cut.segments[first : first + count]
+        placed = {segment_id(document, cut.digest, segment.position): segment for segment in part}
+        return await self.segments(cause, step, embedding, cut.model, placed)
+
+    async def segments(
+        self, cause: Cause, step: str, embedding: Embedding, model: str, segments: Mapping[str, Segment]
+    ) -> tuple[list[Entry], Awaitable[None]]:
+        """Segments by id, cut for a model, as the index takes them, and what ends the call on record, if there was one:
+        await it.
+
+        Parents are not embedded. What was cut for another model is tokenised anew, and ends where this one's longest
+        input does. Raises: Unavailable.
+        """
+        matched = {id: segment for id, segment in segments.items() if not segment.is_parent}
+        if model == embedding.segmenter.model:
+            texts: Sequence[TokenIds] = [segment.token_ids for segment in matched.values()]
+        else:
+            texts = [embedding.segmenter.tokenize(segment.content) for segment in matched.values()]
+        found, recorded = await self._vectors(cause, step, embedding.embedder, texts)
+        vectors = dict(zip(matched, found, strict=True))
+        entries = [
+            Entry(
+                id=id,
+                position=segment.position,
+                content=segment.content,
+                page=segment.page,
+                heading=segment.heading,
+                vector=vectors.get(id),
+                parent=segment.parent,
+                answer=segment.answer,
+            )
+            for id, segment in segments.items()
+        ]
+        return entries, recorded
+
+    async def _vectors(
+        self, cause: Cause, step: str, embedder: Embedder, texts: Sequence[TokenIds]
+    ) -> tuple[list[Vectors], Awaitable[None]]:
+        tenant, identity = cause.metadata.tenant, embedder.identity
+        digests = [_digest(text) for text in texts]
+        known = await self._cache.get(tenant, identity, digests)
+        missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
+        if not missing:
+            return [known[digest] for digest in digests], asyncio.sleep(0)
+        vectors, recorded = await self._calls.embed(cause, step, embedder, list(missing.values()))
+        made = dict(zip(missing, vectors, strict=True))
+
+        async def keep() -> None:
+            # In this order: what is in the cache is not embedded again, and a call that is open would stay so.
+            await recorded
+            await self._cache.put(tenant, identity, made)
+
+        known |= made
+        return [known[digest] for digest in digests], keep()
+
+
+def _digest(token_ids: TokenIds) -> Digest:
+    return hashlib.sha256(np.asarray(token_ids, "<i4").tobytes()).digest()

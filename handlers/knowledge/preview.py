@@ -1,0 +1,170 @@
+"""Shows how a text would be cut, and changes nothing: no event, no blob, no entry of the index."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Annotated, Any
+
+import orjson
+import structlog
+from pydantic import Field, model_validator
+
+from domain.aggregate import Rejection
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.segmentation import Segmentation
+from domain.knowledge.segments import Segment
+from handlers.commands.fields import Command, Id, Name, not_found, parse
+from handlers.commands.knowledge import SegmentationRules
+from handlers.knowledge.media_types import media_type_of
+from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
+from handlers.ports.index import Index
+from handlers.ports.log import Blobs, Unavailable
+from handlers.repository import Repository
+
+log = structlog.get_logger(__name__)
+
+MOST_CHARACTERS = 2_000_000
+"""Characters of a text that are cut; of a longer one the beginning shows how the rest would be."""
+
+MOST_BYTES = 4 * 2**20
+"""Bytes of an answer; segments that do not fit are left out, at the end."""
+
+AT_ONCE, WAITING = 2, 8
+"""Requests that are worked at, and those that may wait; who comes with more is told to come again."""
+
+
+class PreviewSegments(Command):
+    """A request: a text, a small file or a blob, and the rules to try, or those of a knowledge base."""
+
+    dataset: Id | None = Field(None, description="Knowledge base whose embedding model counts, and whose rules")
+    name: Name = "text.txt"
+    media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)] | None = None
+    text: str | None = None
+    data: str | None = Field(None, description="A file in Base64; a larger one is named by its digest")
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    segmentation: SegmentationRules | None = None
+    first: Annotated[int, Field(ge=0)] = Field(0, description="Position of the first segment that is shown")
+    limit: Annotated[int, Field(ge=1, le=500)] = Field(50, description="Segments that are shown")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PreviewSegments:
+        if [self.text, self.data, self.digest].count(None) != 2:
+            raise ValueError("give exactly one of text, data and digest")
+        return self
+
+
+class Preview:
+    def __init__(
+        self, repository: Repository, blobs: Blobs, extractor: Extractor, models: EmbeddingModels, index: Index
+    ) -> None:
+        self._repository = repository
+        self._blobs = blobs
+        self._extractor = extractor
+        self._models = models
+        self._index = index
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._here = 0
+
+    async def __call__(self, tenant: str, payload: bytes) -> dict[str, Any]:
+        """The answer as JSON: `status` is ok, rejected (`code`, `message`, `field`) or unavailable (`message`)."""
+        if self._here >= AT_ONCE + WAITING:
+            return {"status": "unavailable", "message": "Too many previews are being made: ask again."}
+        self._here += 1
+        try:
+            async with self._turn:
+                return await self._show(tenant, payload)
+        except Rejection as refused:
+            return {"status": "rejected", "code": refused.code, "message": refused.message, "field": refused.field}
+        except Unreadable as error:
+            return {"status": "rejected", "code": error.code, "message": str(error), "field": None}
+        except Unavailable as error:
+            return {"status": "unavailable", "message": str(error)}
+        except Exception as error:
+            log.exception("preview failed", tenant=tenant)
+            reason = f"{type(error).__name__}: {error}"[:1000]
+            return {"status": "rejected", "code": "internal_error", "message": reason, "field": None}
+        finally:
+            self._here -= 1
+
+    async def _show(self, tenant: str, payload: bytes) -> dict[str, Any]:
+        request = parse(PreviewSegments, payload)
+        assert isinstance(request, PreviewSegments)
+        name, rules = await self._place(tenant, request)
+        if request.segmentation:
+            rules = request.segmentation.rules()
+        given = "text/plain" if request.text is not None else "application/octet-stream"
+        media_type = request.media_type or media_type_of(request.name) or given
+        text = await self._extractor.extract(await self._data(tenant, request), media_type, request.name)
+        part = _beginning(text)
+        segmenter = (await self._models.get(name)).segmenter
+        segments = await asyncio.to_thread(segmenter.segment, part, rules)
+        return {
+            "status": "ok",
+            "embedding_model": name,
+            "segmentation": rules.plain(),
+            "pages": text.pages,
+            "characters": text.characters,
+            "previewed_characters": part.characters,
+            "total_segments": len(segments),
+            "tokens": sum(segment.tokens for segment in segments if not segment.is_parent),
+            "segments": _shown(segments[request.first : request.first + request.limit]),
+        }
+
+    async def _place(self, tenant: str, request: PreviewSegments) -> tuple[str, Segmentation]:
+        """The embedding model and the rules of the dataset, or those that one begins with."""
+        if request.dataset is None:
+            return self._models.default, Segmentation()
+        dataset = await self._repository.get(Dataset, tenant, request.dataset)
+        if dataset is None or dataset.deleted:
+            raise not_found(Dataset, request.dataset, "dataset")
+        searched = await self._index.models(tenant, [dataset.id])
+        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+        return name, Segmentation.of(dataset.segmentation)
+
+    async def _data(self, tenant: str, request: PreviewSegments) -> bytes:
+        if request.text is not None:
+            return request.text.encode()
+        if request.data is not None:
+            try:
+                return base64.b64decode(request.data, validate=True)
+            except binascii.Error as error:
+                raise Rejection("invalid", f"data: must be Base64 ({error}).", "data") from None
+        try:
+            return await self._blobs.get(tenant, str(request.digest))
+        except KeyError:
+            sentence = f"digest: there is no blob {tenant}/{request.digest}; put it into the object store first."
+            raise Rejection("not_found", sentence, "digest") from None
+
+
+def _beginning(text: Text) -> Text:
+    """The blocks that are cut."""
+    size, blocks = 0, list[Block]()
+    for block in text.blocks:
+        if blocks and size + len(block.text) > MOST_CHARACTERS:
+            break
+        size += len(block.text)
+        blocks.append(block)
+    return Text(blocks, text.pages, text.title)
+
+
+def _shown(segments: list[Segment]) -> list[dict[str, Any]]:
+    shown, size = [], 0
+    for segment in segments:
+        found = {
+            "position": segment.position,
+            "parent": segment.parent,
+            "content": segment.content,
+            "answer": segment.answer,
+            "tokens": segment.tokens,
+            "page": segment.page,
+            "heading": segment.heading,
+            "start_offset": segment.start,
+            "end_offset": segment.end,
+        }
+        size += len(orjson.dumps(found))
+        if size > MOST_BYTES:
+            break
+        shown.append(found)
+    return shown

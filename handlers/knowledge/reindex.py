@@ -1,0 +1,334 @@
+"""Builds the index anew from the log, beside the one that is searched: all of it, or a dataset with another model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import structlog
+
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document, segment_id
+from domain.log import EVENTS, Commit, Metadata, commit_id
+from handlers.knowledge.embed import Cut, Embed
+from handlers.knowledge.ingest import SLICE
+from handlers.knowledge.scan import Key, Survey
+from handlers.knowledge.sync import differs, follow
+from handlers.models.model_calls import Cause
+from handlers.ports.documents import Embedding, EmbeddingModels
+from handlers.ports.index import Build, Entry, Index
+from handlers.ports.log import Blobs, Log
+from handlers.repository import Repository
+from handlers.work.progress import Progress, unnoticed
+from handlers.work.steps import Ended, step
+
+log = structlog.get_logger(__name__)
+
+WINDOW = 64
+"""Slices that are worked at together; then it is noted how far the build is."""
+
+DOCUMENTS = 8
+"""Documents that are worked at side by side."""
+
+NEAR = 1000
+"""Messages of the log that may be left to replay while writers are held up."""
+
+ROUNDS = 5
+"""Each replays what came during the one before; what is left then is replayed while writers wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Segments of a document that can be found, as the log says."""
+
+    tenant: str
+    document: str
+    dataset: str
+    digest: str
+    first: int
+    count: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What people have changed of a document."""
+
+    tenant: str
+    document: str
+
+
+@dataclass(slots=True)
+class Built:
+    """What a build has put into the index, and the documents (tenant, id) whose segments the object store lacks."""
+
+    segments: int = 0
+    lost: set[Key] = field(default_factory=set)
+
+
+class Reindex:
+    def __init__(
+        self, repository: Repository, log: Log, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
+    ) -> None:
+        self.repository = repository
+        self.log = log
+        self.blobs = blobs
+        self.models = models
+        self.embed = embed
+        self.index = index
+
+    async def __call__(self, commit: Commit) -> None:
+        """React to the choice of another model for a dataset. Raises: Unavailable, to be called again."""
+        if any(isinstance(event, Dataset.Configured) for event in commit.events):
+            tenant, id = commit.subject.tenant, commit.subject.id
+            async with self.index.build(tenant, id) as build:
+                dataset = await self.repository.get(Dataset, tenant, id)
+                model = dataset and not dataset.deleted and dataset.next_embedding_model
+                if model:
+                    if await build.searched() != model:
+                        await self._dataset(build, tenant, id, model, commit.metadata, unnoticed)
+                    await self._record(commit.metadata, id, model)
+
+    async def all(self, progress: Progress = unnoticed, *, keep_old: bool = False) -> Built:
+        """Build all of it anew, every dataset with its model. Raises: Unavailable."""
+        async with self.index.build() as build:
+            survey = await self._survey(progress)
+            await build.begin(survey.plan, survey.sequence)
+            metadata = Metadata(build.id, "", build.id, actor="index rebuild")
+            return await _Work(self, build, survey, metadata, progress).run(keep_old=keep_old)
+
+    async def dataset(self, tenant: str, id: str, progress: Progress = unnoticed, *, keep_old: bool = False) -> Built:
+        """Build a dataset anew, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
+        async with self.index.build(tenant, id) as build:
+            dataset = await self.repository.get(Dataset, tenant, id)
+            if dataset is None or dataset.deleted:
+                raise KeyError(id)
+            model = dataset.embedding_model or self.models.default
+            metadata = Metadata(commit_id(id, "index rebuild"), tenant, id, actor="index rebuild")
+            return await self._dataset(build, tenant, id, model, metadata, progress, keep_old=keep_old)
+
+    async def _dataset(
+        self,
+        build: Build,
+        tenant: str,
+        id: str,
+        model: str,
+        metadata: Metadata,
+        progress: Progress,
+        *,
+        keep_old: bool = False,
+    ) -> Built:
+        survey = await self._survey(progress)
+        await build.begin(model, survey.sequence)
+        work = _Work(self, build, survey, metadata, progress, only=(tenant, id), model=model)
+        await build.open(model, (await self.models.get(model)).embedder.dimension)
+        return await work.run(keep_old=keep_old)
+
+    async def _survey(self, progress: Progress) -> Survey:
+        survey = Survey(self.models.default)
+        async with aclosing(self.commits(0)) as chunks:
+            async for commits in chunks:
+                for commit in commits:
+                    survey.note(commit)
+                progress("survey", survey.sequence, survey.sequence)
+        return survey
+
+    async def commits(self, after: int) -> AsyncGenerator[Sequence[Commit]]:
+        """What the log holds after a sequence, up to its end as of now."""
+        async with aclosing(self.log.read(EVENTS, after, follow=False)) as chunks:
+            async for chunk in chunks:
+                yield cast("Sequence[Commit]", chunk)
+
+    async def _record(self, metadata: Metadata, id: str, model: str) -> None:
+        """Put on record that the dataset is searched with the model."""
+
+        def reindexed(dataset: Dataset, at: datetime) -> None:
+            dataset.reindexed(at, embedding_model=model)
+
+        cause = metadata.caused(commit_id(metadata.id, f"{id}:reindexed"))
+        try:
+            await step(self.repository, Dataset, id, cause, lambda dataset: dataset.deleted, reindexed)
+        except Ended:
+            log.info("deleted while it was indexed anew", dataset=id)
+
+
+class _Work:
+    """A build in hand: of all, or `only` of one dataset with a `model`."""
+
+    def __init__(
+        self,
+        handler: Reindex,
+        build: Build,
+        survey: Survey,
+        metadata: Metadata,
+        progress: Progress,
+        *,
+        only: Key | None = None,
+        model: str | None = None,
+    ) -> None:
+        self._handler = handler
+        self._build = build
+        self._survey = survey
+        self._metadata = metadata
+        self._progress = progress
+        self._only = only
+        self._model = model
+        self._side_by_side = asyncio.Semaphore(DOCUMENTS)
+        self._built = Built()
+
+    async def run(self, *, keep_old: bool) -> Built:
+        await self._build.bury(self._survey.graves())
+        for _ in range(ROUNDS):
+            before = self._build.reached
+            await self._replay()
+            if self._build.reached - before <= NEAR:
+                break
+        await self._build.complete()
+        await self._take_from_hands()
+        async with self._build.swap(keep_old=keep_old):
+            await self._replay()
+            await self._take_from_hands()
+        return self._built
+
+    async def _replay(self) -> None:
+        slices: list[Slice | ByHand] = []
+        async with aclosing(self._handler.commits(self._build.reached)) as chunks:
+            async for commits in chunks:
+                for commit in commits:
+                    await self._note(commit)
+                    slices += self._slices(commit)
+                    if self._survey.by_hand.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
+                        slices.append(ByHand(commit.subject.tenant, commit.subject.id))
+                    if len(slices) >= WINDOW:
+                        await self._reach(commit, slices)
+                        slices = []
+                await self._reach(commits[-1], slices)
+                slices = []
+
+    async def _reach(self, commit: Commit, slices: Sequence[Slice | ByHand]) -> None:
+        await self._write(slices)
+        sequence = commit.position.sequence
+        await self._build.reach(sequence, max(sequence, self._survey.sequence))
+        self._progress("build", sequence, max(sequence, self._survey.sequence))
+
+    async def _note(self, commit: Commit) -> None:
+        """What was replaced, or deleted since the survey, is taken out at once, wherever those are who usually do it.
+
+        Of what was replaced before the survey only what an attempt that was broken off has written may be there.
+        """
+        tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
+        for event in commit.events:
+            if isinstance(event, Document.Replaced):
+                ids = [segment_id(id, event.segments, position) for position in range(event.count)]
+                await self._build.remove(tenant, event.dataset, id, ids, version=version)
+        if version <= self._survey.sequence:
+            return
+        self._survey.note(commit)
+        for event in commit.events:
+            match event:
+                case Document.Deleted():
+                    await self._build.delete(tenant, event.dataset, id, version=version)
+                case Dataset.Deleted():
+                    await self._build.delete(tenant, id, version=version)
+
+    def _slices(self, commit: Commit) -> list[Slice]:
+        tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
+        found = [
+            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version)
+            for event in commit.events
+            if isinstance(event, Document.Indexed)
+        ]
+        return [slice for slice in found if self._wanted(slice)]
+
+    def _wanted(self, slice: Slice) -> bool:
+        inside = self._only is None or self._only == (slice.tenant, slice.dataset)
+        replaced = (slice.tenant, slice.document, slice.digest) in self._survey.replaced
+        if replaced or self._survey.hidden(slice.tenant, slice.document):
+            return False
+        return inside and not self._survey.gone(slice.tenant, slice.dataset, slice.document)
+
+    async def _take_from_hands(self) -> None:
+        """Take what workers may have written into the old index and not yet put on record.
+
+        That is one slice of a document at most, since the next is written when the one before is on record; on record
+        it may have come after the last replay. Whatever came of it since is newer.
+        """
+        slices = []
+        for (tenant, id), noted in self._survey.begun.items():
+            document, sequence = await self._handler.repository.stands(Document, tenant, id)
+            if document is not None and document.segments is not None:
+                done = max(document.done, noted)
+                first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
+                slices.append(
+                    Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
+                )
+        await self._write([slice for slice in slices if self._wanted(slice)])
+
+    async def _write(self, slices: Sequence[Slice | ByHand]) -> None:
+        documents = defaultdict(list)
+        for slice in slices:
+            documents[slice.tenant, slice.document].append(slice)
+        # One that fails does not break off the others, whose calls of the model would stay open.
+        ends = await asyncio.gather(*map(self._write_document, documents.values()), return_exceptions=True)
+        if errors := [end for end in ends if end is not None]:
+            raise errors[0]
+
+    async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
+        """In their order: what was cut anew by the rules of before is written again, as it was."""
+        async with self._side_by_side:
+            cut: Cut | None = None
+            for slice in slices:
+                try:
+                    if isinstance(slice, ByHand):
+                        await self._follow(slice)
+                        continue
+                    if cut is None or cut.digest != slice.digest:
+                        cut = await Cut.read(self._handler.blobs, slice.tenant, slice.digest)
+                except KeyError:
+                    log.error("blob missing", tenant=slice.tenant, document=slice.document)
+                    self._built.lost.add((slice.tenant, slice.document))
+                    return
+                await self._write_slice(slice, cut)
+
+    async def _follow(self, hand: ByHand) -> None:
+        """Take the document as it stands, which may be later than what is replayed. Raises: KeyError, Unavailable."""
+        tenant = hand.tenant
+        document, sequence = await self._handler.repository.stands(Document, tenant, hand.document)
+        if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
+            return
+        name, embedding, cause = await self._making(tenant, document.dataset, document.id)
+
+        async def put(entries: Sequence[Entry]) -> None:
+            await self._build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
+
+        async def take_out(ids: Sequence[str]) -> None:
+            await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
+
+        difference = await differs(self._handler.blobs, tenant, document, embedding, since=0)
+        of = f"{self._build.id}:by hand:{sequence}"
+        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, take_out)
+
+    async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
+        """What the entries of a document are made with, in a version that is open, and why."""
+        name = self._model or self._survey.model(tenant, dataset)
+        embedding = await self._handler.models.get(name)
+        await self._build.open(name, embedding.embedder.dimension)
+        known = self._metadata
+        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
+        return name, embedding, Cause(metadata, "document", document, self._build.attempt)
+
+    async def _write_slice(self, slice: Slice, cut: Cut) -> None:
+        name, embedding, cause = await self._making(slice.tenant, slice.dataset, slice.document)
+        entries, recorded = await self._handler.embed(
+            cause, f"{self._build.id}:{slice.first}", embedding, slice.document, cut, slice.first, slice.count
+        )
+        writing = self._build.write(
+            slice.tenant, slice.dataset, slice.document, entries, model=name, version=slice.version
+        )
+        await asyncio.gather(writing, recorded)
+        self._built.segments += len(entries)

@@ -1,0 +1,89 @@
+"""Surveys the log for what a build of the index needs to know beforehand, and while it goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.log import Commit
+
+Key = tuple[str, str]
+"""A tenant, and an id of its."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the commits up to `sequence` say."""
+
+    default: str
+    sequence: int = 0
+    chosen: dict[Key, str] = field(default_factory=dict)
+    """The datasets that are searched with a model other than the default."""
+    deleted: dict[Key, str] = field(default_factory=dict)
+    """The deleted documents, and the dataset of each."""
+    closed: set[Key] = field(default_factory=set)
+    """The deleted datasets."""
+    begun: dict[Key, int] = field(default_factory=dict)
+    """The documents that were begun and have not ended, and up to which segment each was indexed since."""
+    replaced: set[tuple[str, str, str]] = field(default_factory=set)
+    """What documents were once cut into and is no longer to be found: tenant, document, blob."""
+    by_hand: dict[Key, int] = field(default_factory=dict)
+    """The documents of which people have changed what is to be found, and the sequence of the last change."""
+    disabled: set[Key] = field(default_factory=set)
+    archived: set[Key] = field(default_factory=set)
+
+    def note(self, commit: Commit) -> None:
+        self.sequence = commit.position.sequence
+        key = commit.subject.tenant, commit.subject.id
+        for event in commit.events:
+            if isinstance(event, Document.CHANGES):
+                self.by_hand[key] = self.sequence
+            match event:
+                case Document.Disabled():
+                    self.disabled.add(key)
+                case Document.Enabled():
+                    self.disabled.discard(key)
+                case Document.Archived():
+                    self.archived.add(key)
+                case Document.Unarchived():
+                    self.archived.discard(key)
+                case Document.Started():
+                    self.begun[key] = 0
+                case Document.Indexed():
+                    self.replaced.discard((*key, event.segments))
+                    if key in self.begun:
+                        self.begun[key] = event.first + event.count
+                case Document.Replaced():
+                    self.replaced.add((*key, event.segments))
+                case Document.Completed() | Document.Failed():
+                    self.begun.pop(key, None)
+                case Document.Deleted():
+                    self.begun.pop(key, None)
+                    self.deleted[key] = event.dataset
+                case Dataset.Reindexed():
+                    self.chosen[key] = event.embedding_model
+                case Dataset.Deleted():
+                    self.chosen.pop(key, None)
+                    self.closed.add(key)
+
+    @property
+    def plan(self) -> str:
+        """Which model is for which dataset."""
+        return json.dumps([self.default, sorted((*key, model) for key, model in self.chosen.items())])
+
+    def model(self, tenant: str, dataset: str) -> str:
+        return self.chosen.get((tenant, dataset), self.default)
+
+    def gone(self, tenant: str, dataset: str, document: str) -> bool:
+        return (tenant, dataset) in self.closed or (tenant, document) in self.deleted
+
+    def hidden(self, tenant: str, document: str) -> bool:
+        """Whether nothing of a document is to be found until it is shown again."""
+        return (tenant, document) in self.disabled or (tenant, document) in self.archived
+
+    def graves(self) -> list[tuple[str, str, str | None]]:
+        """What must never come back: tenant, dataset, and document or None for all of it."""
+        documents = [(tenant, dataset, document) for (tenant, document), dataset in self.deleted.items()]
+        return [*documents, *((*key, None) for key in self.closed)]

@@ -1,0 +1,129 @@
+"""Settles what people change by hand: brings the index in line with a document as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from domain.aggregate import new_id
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.knowledge.entries import affected, entries
+from domain.knowledge.segments import Segment
+from domain.log import Commit, Metadata, commit_id
+from handlers.knowledge.embed import Cut, Embed
+from handlers.knowledge.ingest import SLICE
+from handlers.models.model_calls import Cause
+from handlers.ports.documents import Embedding, EmbeddingModels
+from handlers.ports.index import Entry, Index
+from handlers.ports.log import Blobs
+from handlers.repository import Repository
+from handlers.work.steps import Ended, step
+
+
+class Put(Protocol):
+    """Writes entries of the document into an index."""
+
+    async def __call__(self, entries: Sequence[Entry]) -> None: ...
+
+
+class TakeOut(Protocol):
+    """Takes entries of the document out of an index."""
+
+    async def __call__(self, ids: Sequence[str]) -> None: ...
+
+
+class Difference(NamedTuple):
+    """What changes made by hand mean for the index: what is to be there, cut for a model, and what is not."""
+
+    model: str
+    found: Mapping[str, Segment]
+    gone: list[str]
+
+
+class Settle:
+    def __init__(
+        self, repository: Repository, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
+    ) -> None:
+        self._repository = repository
+        self._blobs = blobs
+        self._models = models
+        self._embed = embed
+        self._index = index
+
+    async def __call__(self, commit: Commit) -> None:
+        """React to what was changed by hand; of several changes the last settles them all.
+
+        Raises: Unavailable, to be called again.
+        """
+        if not any(isinstance(event, Document.UNSETTLING) for event in commit.events):
+            return
+        tenant, id = commit.subject.tenant, commit.subject.id
+        document, sequence = await self._repository.stands(Document, tenant, id)
+        if document is None or not document.unsettled or not document.ended:
+            return
+        if document.changed > commit.events[-1].originator_version:
+            return
+        dataset = await self._repository.get(Dataset, tenant, document.dataset)
+        try:
+            if dataset is None or dataset.deleted:
+                await self._record(commit.metadata, document, "delete", Document.delete)
+                return
+            await self._follow(commit.metadata, dataset, document, sequence)
+            settled = document.changed
+            await self._record(commit.metadata, document, "settle", lambda known, at: known.settle(at, settled=settled))
+        except Ended:
+            return
+
+    async def _follow(self, metadata: Metadata, dataset: Dataset, document: Document, sequence: int) -> None:
+        tenant = metadata.tenant
+        searched = await self._index.models(tenant, [dataset.id])
+        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+
+        async def put(entries: Sequence[Entry]) -> None:
+            await self._index.write(tenant, dataset.id, document.id, entries, model=name, version=sequence)
+
+        async def take_out(ids: Sequence[str]) -> None:
+            await self._index.remove(tenant, dataset.id, document.id, ids, version=sequence)
+
+        cause = Cause(metadata, "document", document.id, max(1, document.attempt))
+        embedding = await self._models.get(name)
+        difference = await differs(self._blobs, tenant, document, embedding, document.settled)
+        await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
+
+    async def _record(self, metadata: Metadata, document: Document, name: str, verb: _Verb) -> None:
+        cause = metadata.caused(commit_id(metadata.id, f"{document.id}:{name}:{document.changed}"))
+        await step(self._repository, Document, document.id, cause, lambda known: known.deleted, verb)
+
+
+class _Verb(Protocol):
+    def __call__(self, document: Document, at: datetime, /) -> None: ...
+
+
+async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
+    """What was changed by hand after a version of the document, tokenised for a model. Raises: as the blobs do."""
+    tokenize, model = embedding.segmenter.tokenize, embedding.segmenter.model
+    cuts = {cut["segments"]: await Cut.read(blobs, tenant, cut["segments"]) for cut in document.cuts}
+    segments = {digest: cut.segments for digest, cut in cuts.items()}
+    foreign = any(cut.model != model for cut in cuts.values())
+    placed = await asyncio.to_thread(entries, document, segments, tokenize)
+    ids = await asyncio.to_thread(affected, document, segments, since)
+    found = {id: segment for id, segment in placed.items() if id in ids}
+    return Difference("" if foreign else model, found, sorted(ids - found.keys()))
+
+
+async def follow(
+    embed: Embed, cause: Cause, name: str, embedding: Embedding, difference: Difference, put: Put, take_out: TakeOut
+) -> int:
+    """Bring an index in line; gives how many entries were written. Raises: Unavailable."""
+    if difference.gone:
+        await take_out(difference.gone)
+    remaining, written = iter(difference.found.items()), 0
+    while part := dict(islice(remaining, SLICE)):
+        made, recorded = await embed.segments(cause, f"{name}:{written}", embedding, difference.model, part)
+        await asyncio.gather(put(made), recorded)
+        written += len(part)
+    return written

@@ -1,0 +1,346 @@
+"""Puts every model call on record: an event before it is sent, and one after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.log import Metadata, commit_id
+from domain.models.model_call import ModelCall, Source, TokenUsage
+from handlers.models.prompt import estimate
+from handlers.ports.documents import Embedder, Vectors
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
+from handlers.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a call is made for: the message that led to it, and the noun it serves, in its n-th attempt."""
+
+    metadata: Metadata
+    noun: str
+    id: str
+    attempt: int
+
+    def call(self, step: str, attempt: int | None = None) -> str:
+        """The id of the call that an attempt (this one by default) makes in this step."""
+        return commit_id(self.id, f"{step}:{attempt or self.attempt}")
+
+
+class ModelCalls:
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def request(
+        self,
+        cause: Cause,
+        step: str,
+        *,
+        kind: str,
+        provider: str,
+        model: str,
+        request: dict[str, Any],
+        server: str = "",
+        sources: list[Source] | None = None,
+    ) -> str:
+        """Put on record that the call is about to be sent; returns its id."""
+        id = cause.call(step)
+        at = datetime.now(UTC)
+
+        def decide(call: ModelCall | None) -> ModelCall:
+            return call or ModelCall.request(
+                id,
+                at,
+                kind=kind,
+                provider=provider,
+                model=model,
+                cause_noun=cause.noun,
+                cause_id=cause.id,
+                attempt=cause.attempt,
+                server=server,
+                request=request,
+                sources=sources,
+            )
+
+        await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
+        return id
+
+    async def complete(
+        self,
+        cause: Cause,
+        id: str,
+        *,
+        response: str,
+        finish_reason: str | None,
+        usage: TokenUsage,
+        first_token_ms: float | None,
+        duration_ms: float,
+        response_id: str | None = None,
+        response_model: str | None = None,
+    ) -> None:
+        at = datetime.now(UTC)
+        await self._end(
+            cause,
+            id,
+            lambda call: call.complete(
+                at,
+                response=response,
+                finish_reason=finish_reason,
+                usage=usage,
+                first_token_ms=first_token_ms,
+                duration_ms=duration_ms,
+                response_id=response_id,
+                response_model=response_model,
+            ),
+        )
+
+    async def fail(
+        self, cause: Cause, id: str, *, code: str, reason: str, response: str = "", duration_ms: float | None = None
+    ) -> None:
+        at = datetime.now(UTC)
+        await self._end(
+            cause,
+            id,
+            lambda call: call.fail(at, code=code, reason=reason, response=response, duration_ms=duration_ms),
+        )
+
+    async def cancel(self, cause: Cause, id: str, *, response: str, duration_ms: float) -> None:
+        at = datetime.now(UTC)
+        await self._end(cause, id, lambda call: call.cancel(at, response=response, duration_ms=duration_ms))
+
+    async def lose(self, cause: Cause, step: str) -> None:
+        """End what earlier attempts left open: nobody knows any more whether the model answered."""
+        for attempt in range(1, cause.attempt):
+            id = cause.call(step, attempt)
+            call = await self._repository.get(ModelCall, cause.metadata.tenant, id)
+            if call and call.status == "requested":
+                await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+
+    async def embed(
+        self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
+    ) -> tuple[Vectors, Coroutine[Any, Any, None]]:
+        """The vectors, and what puts the end of the call on record: await it, at the latest with their first use.
+
+        Raises: Unavailable, when the record says so too.
+        """
+        tokens = sum(map(len, token_ids))
+        request = {"texts": len(token_ids), "tokens": tokens}
+        provider, model = "builtin", embedder.identity
+        id = await self.request(cause, step, kind="embedding", provider=provider, model=model, request=request)
+        began = time.perf_counter()
+        try:
+            vectors = await embedder.embed(token_ids, tenant=cause.metadata.tenant, urgent=urgent)
+        except Unavailable as error:
+            await self.fail(cause, id, code="unreachable", reason=str(error), duration_ms=milliseconds(began))
+            raise
+        return vectors, self.complete(
+            cause,
+            id,
+            response="",
+            finish_reason=None,
+            usage=_usage(ChatUsage(tokens, 0)),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+        )
+
+    async def rerank(
+        self,
+        cause: Cause,
+        provider: str,
+        reranker: Reranker,
+        model: str,
+        query: str,
+        segments: Sequence[str],
+        texts: Sequence[str],
+    ) -> list[float]:
+        """How well each text answers the query; `segments` are the ids of the texts, which stand for them on record.
+
+        Raises: ModelError, when the record says so too; Unavailable, when there is none.
+        """
+        request = {"query": query, "segments": list(segments)}
+        id = await self.request(
+            cause, "rerank", kind="rerank", provider=provider, model=model, request=request, server=reranker.server
+        )
+        began = time.perf_counter()
+        try:
+            found = await reranker.rerank(model, query, texts)
+        except ModelError as error:
+            await self.fail(cause, id, code=error.code, reason=error.reason, duration_ms=milliseconds(began))
+            raise
+        except asyncio.CancelledError:
+            await surely(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            raise
+        guessed = ChatUsage(len(texts) * estimate(query) + sum(map(estimate, texts)), 0)
+        await self.complete(
+            cause,
+            id,
+            response=json.dumps(found.scores),
+            finish_reason=None,
+            usage=_usage(found.usage or guessed, estimated=found.usage is None),
+            first_token_ms=None,
+            duration_ms=milliseconds(began),
+            response_id=found.response_id,
+            response_model=found.model,
+        )
+        return found.scores
+
+    def chat(
+        self,
+        cause: Cause,
+        provider: str,
+        client: ChatModel,
+        request: ChatRequest,
+        prompt_tokens: int,
+        sources: list[Source],
+        sent: Callable[[], object] = lambda: None,
+        *,
+        step: str = "chat",
+    ) -> Chat:
+        """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count.
+
+        `sent` is called when the request is on record, just before it is sent.
+        """
+        return Chat(self, cause, step, provider, client, request, prompt_tokens, sources, sent)
+
+    async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
+        def decide(call: ModelCall | None) -> ModelCall:
+            if call is None:
+                raise ModelError("not_found", f"Model call {id} was never requested.")
+            verb(call)
+            return call
+
+        await self._repository.change(ModelCall, id, _metadata(cause, id, "end"), decide)
+
+
+class Chat:
+    """A call of a chat model: `usage` is None until it has completed."""
+
+    def __init__(
+        self,
+        calls: ModelCalls,
+        cause: Cause,
+        step: str,
+        provider: str,
+        client: ChatModel,
+        request: ChatRequest,
+        prompt_tokens: int,
+        sources: list[Source],
+        sent: Callable[[], object],
+    ) -> None:
+        self._calls = calls
+        self._cause = cause
+        self._step = step
+        self._provider = provider
+        self._client = client
+        self._request = request
+        self._prompt_tokens = prompt_tokens
+        self._sources = sources
+        self._sent = sent
+        self.id = cause.call(step)
+        self.usage: TokenUsage | None = None
+
+    async def texts(self) -> AsyncGenerator[str]:
+        """The answer as it comes; closed or cancelled before its end, the call is cancelled. Raises: ModelError."""
+        request = self._request
+        sent = {
+            "messages": [message._asdict() for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "parameters": request.parameters,
+        }
+        began, first, said, last = time.perf_counter(), None, "", Delta()
+        try:
+            await surely(
+                self._calls.request(
+                    self._cause,
+                    self._step,
+                    kind="chat",
+                    provider=self._provider,
+                    model=request.model,
+                    request=sent,
+                    server=self._client.server,
+                    sources=self._sources,
+                )
+            )
+            self._sent()
+            began = time.perf_counter()
+            async with aclosing(self._client.stream(request)) as deltas:
+                async for delta in deltas:
+                    if delta.text:
+                        first = first or milliseconds(began)
+                        said += delta.text
+                        yield delta.text
+                    last = Delta(
+                        "",
+                        delta.finish_reason or last.finish_reason,
+                        delta.usage or last.usage,
+                        delta.response_id or last.response_id,
+                        delta.model or last.model,
+                    )
+        except ModelError as error:
+            await self._calls.fail(
+                self._cause,
+                self.id,
+                code=error.code,
+                reason=error.reason,
+                response=said,
+                duration_ms=milliseconds(began),
+            )
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
+            raise
+        guessed = ChatUsage(self._prompt_tokens, estimate(said))
+        usage = _usage(last.usage or guessed, estimated=last.usage is None)
+        await surely(
+            self._calls.complete(
+                self._cause,
+                self.id,
+                response=said,
+                finish_reason=last.finish_reason,
+                usage=usage,
+                first_token_ms=first,
+                duration_ms=milliseconds(began),
+                response_id=last.response_id,
+                response_model=last.model,
+            )
+        )
+        self.usage = usage
+
+
+def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:
+    return TokenUsage(
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        estimated=estimated,
+        cached_tokens=counted.cached_tokens,
+        cache_write_tokens=counted.cache_write_tokens,
+        reasoning_tokens=counted.reasoning_tokens,
+        raw=counted.raw,
+    )
+
+
+async def surely(recording: Awaitable[object]) -> None:
+    """Let it come to its end even when whoever waits for it is cancelled: a record that is half made stays open."""
+    task = asyncio.ensure_future(recording)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        task.result()
+        raise
+
+
+def _metadata(cause: Cause, call: str, step: str) -> Metadata:
+    return cause.metadata.caused(commit_id(cause.metadata.id, f"{call}:{step}"))
+
+
+def milliseconds(began: float) -> float:
+    """Milliseconds since a reading of time.perf_counter()."""
+    return round((time.perf_counter() - began) * 1000, 3)

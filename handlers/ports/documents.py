@@ -1,0 +1,149 @@
+"""Ports of ingest: extractors, segmenters, embedding models, and the documents of the read tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from domain.chat.app import Condition
+from domain.knowledge.segmentation import AUTOMATIC, Segmentation
+from domain.knowledge.segments import Segment
+
+Vectors = npt.NDArray[np.float32]
+"""One row a text, L2-normalised, shape (n, dimension)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, list item, heading or table row of an extracted text, with its place: `page` counts from 1,
+    `heading` is the path of headings above it joined by ` › `."""
+
+    text: str
+    page: int | None = None
+    heading: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What was extracted from a file; `pages` is None where the format has none."""
+
+    blocks: list[Block]
+    pages: int | None
+    title: str | None = None
+
+    @property
+    def characters(self) -> int:
+        return sum(len(block.text) for block in self.blocks)
+
+
+class Unreadable(Exception):
+    """A file that no text can be had from: `code` for programs, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Extractor(Protocol):
+    async def extract(self, data: bytes, media_type: str, name: str) -> Text:
+        """Extract in a process that can be killed, within time and memory limits.
+
+        Raises: Unreadable (`unsupported_type`, `empty_file`, `broken_file`, `encrypted_file`, `no_text`, `too_slow`,
+        `too_large`).
+        """
+        ...
+
+
+class Segmenter(Protocol):
+    model: str
+    """The identity of the embedding model whose tokens are counted."""
+
+    def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+        """Cut by these rules into segments of at most 254 tokens, and parents, which come before what they stand for.
+
+        Only white space is lost, and what the rules say: separators, what is cleaned up, what is neither question nor
+        answer. Raises: Unreadable (`no_questions`).
+        """
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a query, with the special ones, cut to the model's longest input."""
+        ...
+
+
+class Embedder(Protocol):
+    @property
+    def identity(self) -> str:
+        """Model, backend and number type: vectors of two identities are not comparable."""
+        ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
+        """Vectors of tokenised texts, shape (n, dimension); tenants take turns, and a question, which is `urgent`,
+        overtakes documents.
+
+        Raises: Unavailable.
+        """
+        ...
+
+
+class Embedding(NamedTuple):
+    """An embedding model at hand: what cuts and tokenises texts for it, and what embeds them."""
+
+    segmenter: Segmenter
+    embedder: Embedder
+
+
+class EmbeddingModels(Protocol):
+    default: str
+    """The model of datasets that no other was chosen for."""
+
+    async def get(self, name: str) -> Embedding:
+        """The model of this name, whose identity and dimension are known.
+
+        Raises: Unavailable when it is not among those in use here, or nobody serves it.
+        """
+        ...
+
+
+class Documents(Protocol):
+    """Documents as the read tables have them, which come some milliseconds after the log."""
+
+    async def matching(
+        self, tenant: str, datasets: Sequence[str], conditions: Sequence[Condition], *, logical_operator: str
+    ) -> list[str]:
+        """The ids of the documents of these datasets whose metadata meets all conditions (`and`) or one (`or`).
+
+        A value is compared by its type; one that is not there, or of another type, meets nothing but `empty`.
+        Raises: Unavailable.
+        """
+        ...
+
+    async def of(self, tenant: str, dataset: str, sequence: int) -> list[str]:
+        """The ids of a dataset's documents, with all that were uploaded up to this sequence of `EVENTS`.
+
+        Raises: Unavailable, also when the tables do not come up to it.
+        """
+        ...
+
+
+Digest = bytes
+"""The SHA-256 of what is embedded: its token ids, little-endian int32."""
+
+
+class EmbeddingCache(Protocol):
+    """Vectors that models have made, per tenant, to half precision; what is lost is made again."""
+
+    async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, npt.NDArray[np.float32]]:
+        """Those that are there, of a model of this identity. Raises: Unavailable."""
+        ...
+
+    async def put(self, tenant: str, identity: str, vectors: Mapping[Digest, npt.NDArray[np.float32]]) -> None:
+        """Raises: Unavailable."""
+        ...

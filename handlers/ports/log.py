@@ -1,0 +1,148 @@
+"""Ports of the log: event store, outcomes, blobs, snapshots, dead letters, live frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from domain.aggregate import Event, Snapshot
+from domain.log import Commit, Metadata, Outcome, Position, Recorded, Subject
+
+
+class Unavailable(Exception):
+    """A server that the work needs does not answer; the work waits and is tried again."""
+
+
+class Conflict(Exception):
+    """The aggregate has changed since it was loaded: load it again and decide anew."""
+
+
+class EventStore(Protocol):
+    async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
+        """The first `limit` commits of an aggregate whose stream sequence is greater than `after`, in order.
+
+        May lag behind the last append: then commits are missing at the end. `append` notices, `rest` knows.
+        """
+        ...
+
+    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
+        """The commits that `load` did not see after the sequence `after`, every one that is acknowledged.
+
+        Raises: Unavailable.
+        """
+        ...
+
+    async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
+        """Commit the events if the aggregate's last commit is at sequence `expected` (0: it has none).
+
+        A commit with this id that is already the aggregate's last is a success: its position is returned.
+        Raises: Conflict, Unavailable.
+        """
+        ...
+
+
+class Log(Protocol):
+    """The streams `EVENTS` (of commits) and `OUTCOMES` (of verdicts), for those who read all of one in order."""
+
+    def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
+        """The messages whose sequence is greater than `after`, in order, as many at a time as have arrived.
+
+        Ends at what was the stream's last sequence when it began; when it follows, only if the stream ends before
+        `after`, and so has lost what was there. Raises: Unavailable.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot, the sequence of its aggregate's last commit, (sequence, version) of the latest commits by id, and the
+    person whose words it holds."""
+
+    snapshot: Snapshot
+    sequence: int
+    commits: dict[str, tuple[int, int]]
+    person: str | None = None
+
+
+class Snapshots(Protocol):
+    async def get(self, subject: Subject) -> Taken | None: ...
+
+    async def put(self, subject: Subject, taken: Taken) -> None: ...
+
+
+class Blobs(Protocol):
+    """Bytes by their SHA-256 in hex, per tenant; the same bytes are stored once."""
+
+    async def put(self, tenant: str, data: bytes) -> str: ...
+
+    async def get(self, tenant: str, digest: str) -> bytes:
+        """Raises: KeyError when there is no such blob, ValueError when its bytes do not have the digest."""
+        ...
+
+    async def size(self, tenant: str, digest: str) -> int | None:
+        """The size in bytes, or None when there is no such blob."""
+        ...
+
+
+class Outcomes(Protocol):
+    async def get(self, tenant: str, command: str) -> Outcome | None: ...
+
+    async def put(self, outcome: Outcome) -> None:
+        """Publish the outcome on `out.<tenant>.<command>`; a second one for the same command is dropped, but for one
+        that follows `NOT_FINAL` and has another code."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Messages that could not be handled, as they came, by consumer and letter, as long as their letters wait."""
+
+    async def send_again(self, consumer: str, letter: str, id: str) -> None:
+        """Put a command back into its queue: as message `id`, with the id that it had. Raises: Unavailable."""
+        ...
+
+    async def remove(self, consumer: str, letter: str, until: datetime) -> None:
+        """Remove what was kept for the letter until then. Raises: Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A document, message (in `conversation`), replay or model call that has not changed since then and has not ended.
+
+    `attempt` counts how often work on it began (0 for a replay or call), `position` is the sequence in EVENTS of its
+    last change, `consumers` are those who may move it, or its cause, `correlation` is the id of the command that began
+    it, and `person` is whose words it holds.
+    """
+
+    noun: str
+    tenant: str
+    id: str
+    conversation: str | None
+    status: str
+    attempt: int
+    since: datetime
+    position: int
+    consumers: list[str]
+    correlation: str
+    person: str | None = None
+
+
+class Live(Protocol):
+    """Frames for whoever watches an answer grow; lost when nobody does."""
+
+    async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
+        """Publish on `live.<tenant>.<conversation>.<message>`, as JSON."""
+        ...
+
+
+class Stops(Protocol):
+    """Tells a worker that someone asked for the end of an answer it gives."""
+
+    def watch(self, tenant: str, conversation: str, message: str, *, person: str | None = None) -> asyncio.Event:
+        """Set when the stop of the message is requested, or the person who asked is erased, from now on."""
+        ...
+
+    def unwatch(self, tenant: str, conversation: str, message: str) -> None: ...

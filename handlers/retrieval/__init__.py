@@ -1,0 +1,1 @@
+"""Handlers that search, select and rerank segments."""

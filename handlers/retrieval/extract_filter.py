@@ -1,0 +1,138 @@
+"""Asks a chat model which documents a question means, as conditions on their metadata."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+from pydantic import Field, ValidationError
+
+from domain.chat.app import MetadataFilter, Model
+from domain.models.model_call import Source
+from domain.models.provider import BUILTIN
+from handlers.commands.fields import Part
+from handlers.commands.retrieval import Condition
+from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.prompt import MESSAGE_TOKENS, estimate
+from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
+
+PATIENCE_S = 20.0
+"""For the conditions: the question can be answered without."""
+
+LONGEST_ANSWER = 16 * 1024
+"""Characters after which an answer is taken for something else."""
+
+Type = Literal["string", "number", "time"]
+"""What the values of a metadata field are."""
+
+OPERATORS: dict[Type, tuple[str, ...]] = {
+    "string": (
+        *("contains", "not contains", "start with", "end with"),
+        *("is", "is not", "in", "not in", "empty", "not empty"),
+    ),
+    "number": ("=", "≠", ">", "<", "≥", "≤", "empty", "not empty"),
+    "time": ("before", "after", "empty", "not empty"),
+}
+"""What the values of a field of each type are compared by."""
+
+INSTRUCTIONS = """\
+Documents have the metadata fields below. Say which documents a question is about, as conditions on these fields. Use \
+only what the question itself says about them; take no condition from what you know or guess. Most questions have none.
+
+Fields, each with the operators that compare it:
+{fields}
+
+The operators in and not in take a list of texts, empty and not empty take null. \
+A time is written like 2026-05-31 or 2026-05-31T12:00:00+00:00.
+
+Answer with one JSON object and nothing else:
+{{"logical_operator": "and" or "or", "conditions": [{{"name": …, "comparison_operator": …, "value": …}}, …]}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The conditions that a question names; None when it names none, or, with `code` and `reason`, when there is no
+    telling."""
+
+    filter: MetadataFilter | None
+    code: str | None = None
+    reason: str | None = None
+
+
+class ExtractFilter:
+    def __init__(self, calls: ModelCalls, models: ChatModels, *, patience_s: float = PATIENCE_S) -> None:
+        self._calls = calls
+        self._models = models
+        self._patience = patience_s
+
+    async def __call__(self, cause: Cause, model: Model, fields: Mapping[str, Type], query: str) -> Extracted:
+        """Ask the model, by a call that is on record. Raises: Unavailable, when it could not be put there."""
+        if not fields:
+            return Extracted(None)
+        if model["provider"] == BUILTIN:
+            return Extracted(None, "not_found", "The built-in model makes no filters; the app needs a chat model.")
+        try:
+            async with asyncio.timeout(self._patience):
+                return Extracted(_read(await self._ask(cause, model, fields, query), fields))
+        except ModelError as error:
+            return Extracted(None, error.code, error.reason)
+        except TimeoutError:
+            return Extracted(None, "timeout", f"The model did not name its conditions within {self._patience:g} s.")
+        except ValueError as error:
+            reason = f"The model did not answer with a filter: {error}."
+            return Extracted(None, code="invalid_filter", reason=reason[:1000])
+
+    async def _ask(self, cause: Cause, model: Model, fields: Mapping[str, Type], query: str) -> str:
+        """The answer of the model. Raises: ModelError, ValueError when it does not come to its end."""
+        client = await self._models.get(cause.metadata.tenant, model)
+        messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
+        request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
+        tokens = sum(estimate(message.content) + MESSAGE_TOKENS for message in messages)
+        asked = Source({"message": 1, "start": 0, "end": len(query), "from": "query", "message_id": cause.id})
+        chat = self._calls.chat(cause, model["provider"], client, request, tokens, [asked], step="filter")
+        said = ""
+        async with aclosing(chat.texts()) as texts:
+            async for text in texts:
+                said += text
+                if len(said) > LONGEST_ANSWER:
+                    raise ValueError(f"it said more than {LONGEST_ANSWER:,} characters")
+        return said
+
+
+def _instructions(fields: Mapping[str, Type]) -> str:
+    lines = [
+        f"- {json.dumps(name, ensure_ascii=False)} ({kind}): {', '.join(OPERATORS[kind])}"
+        for name, kind in fields.items()
+    ]
+    return INSTRUCTIONS.format(fields="\n".join(lines))
+
+
+class _Conditions(Part):
+    logical_operator: Literal["and", "or"]
+    conditions: Annotated[list[Condition], Field(max_length=32)]
+
+
+def _read(answer: str, fields: Mapping[str, Type]) -> MetadataFilter | None:
+    """The filter in an answer, which may follow on thoughts and be fenced as code. Raises: ValueError without one."""
+    said = answer.rpartition("</think>")[2].strip()
+    bare = re.sub(r"^```(?:json)?\s*\n(.*)\n\s*```$", r"\1", said, flags=re.DOTALL)
+    try:
+        found = _Conditions.model_validate_json(bare)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'its answer'}: {first['msg']}") from None
+    for condition in found.conditions:
+        kind = fields.get(condition.name)
+        if kind is None:
+            raise ValueError(f"there is no metadata field {condition.name!r}")
+        if condition.comparison_operator not in OPERATORS[kind]:
+            raise ValueError(f"{condition.name} is a {kind}, which {condition.comparison_operator!r} does not compare")
+    if not found.conditions:
+        return None
+    return cast("MetadataFilter", {"mode": "automatic", **found.model_dump()})

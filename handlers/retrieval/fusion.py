@@ -1,0 +1,15 @@
+"""Makes one list of hits out of those of several searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from handlers.ports.index import Hit
+
+
+def fused(found: Sequence[Sequence[Hit]], top_k: int | None = None) -> list[Hit]:
+    """The best of searches whose scores do not compare (all of them without a `top_k`): by rank, equals by score."""
+    if len(found) == 1:
+        return list(found[0][:top_k])
+    ranked = [(rank, -hit.score, hit.id, hit.dataset, hit) for hits in found for rank, hit in enumerate(hits)]
+    return [hit for *_, hit in sorted(ranked, key=lambda item: item[:4])[:top_k]]

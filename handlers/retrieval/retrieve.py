@@ -1,0 +1,287 @@
+"""Retrieves what a question may be answered from, and puts on record what was found and what was made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from domain.chat.app import Configuration, MetadataFilter, Model
+from domain.chat.app import Retrieval as How
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.knowledge.retrieval import Candidate, Fault, Retrieval
+from domain.log import commit_id
+from handlers.models.model_calls import Cause, ModelCalls, milliseconds
+from handlers.ports.documents import Documents, EmbeddingModels, Vectors
+from handlers.ports.index import Hit, Index, Mode
+from handlers.ports.log import Unavailable
+from handlers.repository import Repository
+from handlers.retrieval.extract_filter import ExtractFilter, Type
+from handlers.retrieval.fusion import fused
+from handlers.retrieval.rerank import Rerank
+from handlers.retrieval.select import Judged, choose, passage, places, rerank, sift
+
+SPARE = 2
+"""Hits are asked for so many times over, since some may not be given."""
+
+MOST = 400
+"""Hits that are asked for at most, where many of them lead to the same text."""
+
+
+class Retrieved:
+    """What the model is given, best first, and the names of their documents by id."""
+
+    def __init__(
+        self, hits: list[Hit], names: dict[str, str], record: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        self.hits = hits
+        self.names = names
+        self._record = record
+        self._recorded: asyncio.Future[None] | None = None
+
+    def record(self) -> asyncio.Future[None]:
+        """Begin to put it on record, which is done once; await it before the answer is concluded."""
+        if self._recorded is None:
+            self._recorded = asyncio.ensure_future(self._record() if self._record else asyncio.sleep(0))
+        return self._recorded
+
+
+class Question(NamedTuple):
+    """What is to be found where, and how; `id` is the retrieval's, `model` the app's, which may make a filter."""
+
+    id: str
+    cause: Cause
+    query: str
+    datasets: list[str]
+    how: How
+    model: Model | None = None
+
+
+class _Leg(NamedTuple):
+    """The datasets that are searched with one model, and the vector for it."""
+
+    model: str
+    datasets: list[str]
+    vector: Vectors | None
+    recorded: Awaitable[None]
+
+
+@dataclass(slots=True)
+class _Found:
+    candidates: list[Candidate] = field(default_factory=list)
+    passages: list[Hit] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    filter: MetadataFilter | None = None
+    documents: list[str] | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+    def gone_without(self, step: str, code: str | None) -> None:
+        if code:
+            self.faults.append(Fault(step=step, code=code))
+
+
+class Retrieve:
+    def __init__(
+        self,
+        repository: Repository,
+        calls: ModelCalls,
+        models: EmbeddingModels,
+        index: Index,
+        documents: Documents,
+        reranks: Rerank,
+        extract: ExtractFilter,
+    ) -> None:
+        self._repository = repository
+        self._calls = calls
+        self._models = models
+        self._index = index
+        self._documents = documents
+        self._reranks = reranks
+        self._extract = extract
+
+    async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
+        """At most `top_k` passages of living documents, none below the threshold.
+
+        Raises: Unavailable, and whatever a search may; the record says so, too.
+        """
+        datasets, how = configuration["datasets"], configuration["retrieval"]
+        if not datasets:
+            return Retrieved([], {})
+        question = Question(cause.call("retrieve"), cause, query, datasets, how, configuration["model"])
+        return await self.find(question)
+
+    async def find(self, question: Question) -> Retrieved:
+        """As the call does."""
+        began = time.perf_counter()
+        found = _Found()
+        try:
+            await self._find(question, found)
+        except Exception as error:
+            code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
+            reason = f"{type(error).__name__}: {error}"[:1000]
+            with suppress(Unavailable):  # it is to be tried again anyway
+                await self._record(question, found, milliseconds(began), code, reason)
+            raise
+        return Retrieved(found.passages, found.names, partial(self._record, question, found, milliseconds(began)))
+
+    async def _find(self, question: Question, found: _Found) -> None:
+        tenant, how = question.cause.metadata.tenant, question.how
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for dataset, model in (await self._index.models(tenant, question.datasets)).items():
+            members[model].append(dataset)
+        ends = await asyncio.gather(
+            self._narrow(question, found),
+            *(self._leg(question, *item) for item in members.items()),
+            return_exceptions=True,
+        )
+        legs = [end for end in ends if isinstance(end, _Leg)]
+        if errors := [end for end in ends if isinstance(end, BaseException)]:
+            await asyncio.gather(*(leg.recorded for leg in legs))  # a call that is open would stay so
+            raise errors[0]
+        ordered, documents = await self._sifted(question, found, legs)
+        if how["rerank"]:
+            hits = [judged.hit for judged in ordered if not judged.dropped]
+            reranked = await self._reranks(question.cause, how["rerank"], question.query, hits)
+            found.gone_without("rerank", reranked.code)
+            if not reranked.code:
+                ordered = rerank(ordered, reranked.hits)
+        choose(ordered, how)
+        found.candidates = [judged.candidate for judged in ordered]
+        found.names = {id: document.name for id, document in documents.items() if not document.deleted}
+        found.passages = await self._passages(tenant, ordered, documents)
+
+    async def _narrow(self, question: Question, found: _Found) -> None:
+        """Find out which documents are to be searched, if not all."""
+        tenant, how = question.cause.metadata.tenant, question.how["metadata_filter"]
+        if how["mode"] == "disabled":
+            return
+        found.filter = how if how["mode"] == "manual" else await self._extracted(question, found)
+        if found.filter:
+            found.documents = await self._documents.matching(
+                tenant,
+                question.datasets,
+                found.filter["conditions"],
+                logical_operator=found.filter["logical_operator"],
+            )
+
+    async def _extracted(self, question: Question, found: _Found) -> MetadataFilter | None:
+        """What the app's model makes of the question, out of the fields that the datasets define alike."""
+        fields: dict[str, str] = {}
+        for dataset in await self._datasets(question.cause.metadata.tenant, question.datasets):
+            types = {name: known["type"] for name, known in dataset.metadata_fields.items()}
+            fields = {name: type for name, type in {**types, **fields}.items() if types.get(name, type) == type}
+        assert question.model is not None
+        extracted = await self._extract(question.cause, question.model, cast("dict[str, Type]", fields), question.query)
+        found.gone_without("filter", extracted.code)
+        return extracted.filter
+
+    async def _leg(self, question: Question, model: str, datasets: list[str]) -> _Leg:
+        living, (vector, recorded) = await asyncio.gather(
+            self._datasets(question.cause.metadata.tenant, datasets), self._vector(question, model)
+        )
+        return _Leg(model, [dataset.id for dataset in living], vector, recorded)
+
+    async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
+        """The query's vector, and what puts the end of the call for it on record."""
+        if question.how["mode"] == "full_text":
+            return None, asyncio.sleep(0)
+        segmenter, embedder = await self._models.get(model)
+        step = "embed" if model == self._models.default else f"embed:{model}"
+        token_ids = [segmenter.tokenize(question.query)]
+        vectors, recorded = await self._calls.embed(question.cause, step, embedder, token_ids, urgent=True)
+        return vectors[0], recorded
+
+    async def _sifted(
+        self, question: Question, found: _Found, legs: Sequence[_Leg]
+    ) -> tuple[list[Judged], dict[str, Document]]:
+        """The hits, more and more until there are enough, and their documents by id."""
+        how = question.how
+        enough = how["rerank"]["top_n"] if how["rerank"] else how["top_k"]
+        top_k = enough if how["rerank"] else enough * SPARE
+        recorded = [leg.recorded for leg in legs]
+        while True:
+            parts, _ = await asyncio.gather(
+                asyncio.gather(*(self._search(question, leg, found.documents, top_k) for leg in legs)),
+                asyncio.gather(*recorded),
+            )
+            recorded = []
+            hits = fused(parts)
+            documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
+            sifted = sift(hits, documents)
+            if places(sifted) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
+                return sifted, documents
+            top_k = min(4 * top_k, MOST)
+
+    async def _search(self, question: Question, leg: _Leg, documents: list[str] | None, top_k: int) -> list[Hit]:
+        how = question.how
+        return await self._index.search(
+            question.cause.metadata.tenant,
+            leg.datasets,
+            question.query,
+            leg.vector,
+            model=leg.model,
+            mode=cast("Mode", how["mode"]),
+            top_k=top_k,
+            weight=how["weight"],
+            documents=documents,
+        )
+
+    async def _passages(self, tenant: str, ordered: Sequence[Judged], documents: dict[str, Document]) -> list[Hit]:
+        chosen = sorted((judged for judged in ordered if judged.rank), key=lambda judged: judged.rank or 0)
+        wanted = [judged.wanted for judged in chosen]
+        spans = [span for span in wanted if span]
+        kept = await self._index.texts(tenant, spans) if spans else []
+        passages = []
+        for judged, span in zip(chosen, wanted, strict=True):
+            document = documents[judged.hit.document]
+            near = [
+                entry
+                for entry in kept
+                if span and entry.document == span.document and span.first <= entry.position <= span.last
+            ]
+            passages.append(passage(judged, document, near))
+        return passages
+
+    async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
+        """Those that are not deleted."""
+        datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
+        return [dataset for dataset in datasets if dataset and not dataset.deleted]
+
+    async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
+        documents = await asyncio.gather(*(self._repository.get(Document, tenant, id) for id in ids))
+        return {document.id: document for document in documents if document}
+
+    async def _record(
+        self, question: Question, found: _Found, duration_ms: float, code: str | None = None, reason: str | None = None
+    ) -> None:
+        """Put it on record, once for an attempt. Raises: Unavailable."""
+        id, at, cause = question.id, datetime.now(UTC), question.cause
+
+        def decide(retrieval: Retrieval | None) -> Retrieval:
+            return retrieval or Retrieval.make(
+                id,
+                at,
+                query=question.query,
+                datasets=question.datasets,
+                retrieval=question.how,
+                filter=found.filter,
+                documents=None if found.documents is None else len(found.documents),
+                faults=found.faults,
+                cause_noun=cause.noun,
+                cause_id=cause.id,
+                attempt=cause.attempt,
+                hits=found.candidates,
+                duration_ms=duration_ms,
+                code=code,
+                reason=reason,
+            )
+
+        metadata = cause.metadata.caused(commit_id(cause.metadata.id, f"{id}:made"))
+        await self._repository.change(Retrieval, id, metadata, decide, new=True)

@@ -1,0 +1,1 @@
+"""Work: how it steps, fails, is retried and recovered."""

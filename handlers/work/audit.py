@@ -1,0 +1,195 @@
+"""Audits the log: folds it anew from its first message, and finds what breaks a promise."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from domain.aggregate import Aggregate, Event
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
+from domain.log import EVENTS, OUTCOMES, Commit, Outcome, Position, Subject, Verdict, commit_id
+from domain.models.model_call import ModelCall
+from domain.models.replay import Replay
+
+FIRST = 10
+"""Faults of a check that are kept in words; all are counted."""
+
+
+@dataclass(slots=True)
+class Check:
+    """One promise: on how much it was tried, how often it was broken, where first, and what repairs it."""
+
+    name: str
+    promise: str
+    repair: str
+    checked: int = 0
+    faults: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def fault(self, what: str) -> None:
+        self.faults += 1
+        if len(self.first) < FIRST:
+            self.first.append(what)
+
+
+class Begun(NamedTuple):
+    """Work that was begun by the commit at `opened` and has not ended; `since` is its last step."""
+
+    noun: str
+    tenant: str
+    id: str
+    opened: int
+    since: datetime
+
+
+class OpenCall(NamedTuple):
+    """A model call without an end, and what it is made for."""
+
+    sequence: int
+    since: datetime
+    cause: tuple[str, str, str]
+
+
+class Audit:
+    """Takes the messages of EVENTS, then those of OUTCOMES, each stream in order; `checks` say what was found."""
+
+    def __init__(self) -> None:
+        self.sequence = Check("sequence", "no message of the log is missing", "headrace restore")
+        self.decoded = Check("events", "every event can be read by this version", "run the version that wrote it")
+        self.folded = Check("aggregates", "every aggregate folds, each version and commit once", "headrace restore")
+        self.decided = Check(
+            "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
+        )
+        self.checks = [self.sequence, self.decoded, self.folded, self.decided]
+        self.waits: dict[tuple[str, str, str], Begun] = {}
+        self.calls: dict[Subject, OpenCall] = {}
+        self.blobs: dict[tuple[str, str], int] = {}
+        self.undecided: dict[tuple[str, str], int] = {}
+        """Commits that commands have made, by tenant and command, whose outcome has not come by."""
+        self.requested = 0
+        self.last = {EVENTS: 0, OUTCOMES: 0}
+        """The sequence of the message of each stream that was taken last."""
+        self._aggregates: dict[Subject, Aggregate | None] = {}
+        self._ids: set[str] = set()
+        self._subjects: list[Subject | None] = []
+        self._versions = array("I")
+        self._outcomes: dict[tuple[str, str], str] = {}
+
+    def unreadable(self, position: Position, reason: str) -> None:
+        """Take a message that cannot be decoded."""
+        self._place(position)
+        self.decoded.fault(f"{position.stream} {position.sequence}: {reason}")
+
+    def commit(self, commit: Commit) -> None:
+        self._place(commit.position)
+        self.decoded.checked += len(commit.events)
+        subject, metadata, sequence = commit.subject, commit.metadata, commit.position.sequence
+        if metadata.id in self._ids:
+            self.folded.fault(f"{EVENTS} {sequence}: commit {metadata.id} of {subject} is there twice")
+        self._ids.add(metadata.id)
+        if (cause := metadata.causation) and cause not in self._ids and commit_id(cause, str(subject)) == metadata.id:
+            self.undecided[subject.tenant, cause] = sequence
+        self._subjects += [None] * (sequence - 1 - len(self._subjects)) + [subject]
+        self._versions.extend([0] * (sequence - 1 - len(self._versions)) + [commit.events[-1].originator_version])
+        aggregate = self._fold(commit)
+        for event in commit.events:
+            self._note(commit, event, aggregate)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self._place(verdict.position)
+        self.decided.checked += 1
+        [outcome] = verdict.events
+        key = verdict.subject.tenant, outcome.command
+        if self._outcomes.get(key, "internal_error") != "internal_error":
+            self.decided.fault(f"{OUTCOMES} {verdict.position.sequence}: command {outcome.command} has another outcome")
+        self._outcomes[key] = outcome.code or ""
+        made = self.undecided.get(key)
+        if outcome.status == "accepted":
+            self.undecided.pop(key, None)
+            if outcome.position and outcome.position.sequence <= self.last[EVENTS]:
+                self._confirm(verdict, outcome, outcome.position.sequence)
+        elif made and outcome.code != "internal_error":
+            del self.undecided[key]
+            self.decided.fault(f"{EVENTS} {made}: command {outcome.command} was rejected, and has changed something")
+
+    def missing(self, stream: str, last: int) -> None:
+        """Say how far the stream goes: what was not taken is missing."""
+        if last > self.last[stream]:
+            self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {last}")
+
+    def orphans(self) -> list[tuple[Subject, OpenCall]]:
+        """The open model calls that nobody will end: what they were made for is over."""
+        return [(subject, call) for subject, call in self.calls.items() if call.cause not in self.waits]
+
+    def _place(self, position: Position) -> None:
+        stream, sequence = position
+        self.sequence.checked += 1
+        if sequence != (expected := self.last[stream] + 1):
+            lost = f"{expected}" if sequence == expected + 1 else f"{expected} to {sequence - 1}"
+            self.sequence.fault(f"{stream} {lost}: missing" if sequence > expected else f"{stream} {sequence}: again")
+        self.last[stream] = sequence
+
+    def _fold(self, commit: Commit) -> Aggregate | None:
+        self.folded.checked += 1
+        aggregate = self._aggregates.get(commit.subject)
+        try:
+            for event in commit.events:
+                aggregate = event.mutate(aggregate)
+        except Exception as error:
+            at = f"{EVENTS} {commit.position.sequence}: {commit.subject}"
+            self.folded.fault(f"{at} does not fold ({type(error).__name__}: {error})")
+            return None
+        # A call that has ended is never changed again, and there are more of them than of all else.
+        ended = isinstance(aggregate, ModelCall) and aggregate.status != "requested"
+        self._aggregates[commit.subject] = None if ended else aggregate
+        return aggregate
+
+    def _note(self, commit: Commit, event: Event, aggregate: Aggregate | None) -> None:
+        """Keep what the event opens, and forget what it ends."""
+        subject, sequence = commit.subject, commit.position.sequence
+        match event, aggregate:
+            case ModelCall.Requested(), _:
+                self.requested += 1
+                cause = event.cause_noun, subject.tenant, event.cause_id
+                self.calls[subject] = OpenCall(sequence, commit.at, cause)
+            case ModelCall.Event(), _:
+                self.calls.pop(subject, None)
+            case Document.Event(), Document():
+                if isinstance(event, Document.Uploaded):
+                    self.blobs.setdefault((subject.tenant, event.digest), sequence)
+                elif isinstance(event, Document.Split):
+                    self.blobs.setdefault((subject.tenant, event.segments), sequence)
+                opens = isinstance(event, Document.Uploaded | Document.Retried | Document.Reprocessed)
+                self._wait(("document", subject.tenant, subject.id), commit, opens, aggregate.ended)
+                waits = aggregate.unsettled and aggregate.ended and not aggregate.stuck
+                opens = isinstance(event, Document.UNSETTLING)
+                self._wait(("settling", subject.tenant, subject.id), commit, opens, not waits)
+            case Replay.Event(), Replay():
+                opens = isinstance(event, Replay.Requested | Replay.Retried)
+                self._wait(("replay", subject.tenant, subject.id), commit, opens, aggregate.ended)
+            case Conversation.Forked(), _:
+                pass
+            case Conversation.Deleted(), Conversation():
+                for id in aggregate.messages:
+                    self.waits.pop(("message", subject.tenant, id), None)
+            case Conversation.Event(), Conversation() if message := getattr(event, "message", ""):
+                opens = isinstance(event, Conversation.Asked | Conversation.Retried)
+                self._wait(("message", subject.tenant, message), commit, opens, aggregate.ended(message))
+
+    def _wait(self, key: tuple[str, str, str], commit: Commit, opens: bool, ended: bool) -> None:
+        known = self.waits.pop(key, None)
+        if not ended and (opens or known):
+            opened = commit.position.sequence if opens or known is None else known.opened
+            self.waits[key] = Begun(*key, opened, commit.at)
+
+    def _confirm(self, verdict: Verdict, outcome: Outcome, sequence: int) -> None:
+        """The commit that an outcome names must be there, be about what it says, and have its version."""
+        subject = self._subjects[sequence - 1] if sequence <= len(self._subjects) else None
+        at = f"{OUTCOMES} {verdict.position.sequence}: command {outcome.command}"
+        if subject is None or subject.tenant != verdict.subject.tenant or subject.id not in outcome.ids.values():
+            self.decided.fault(f"{at} was accepted, and its commit is not at {EVENTS} {sequence}")
+        elif self._versions[sequence - 1] != outcome.version:
+            self.decided.fault(f"{at} made version {outcome.version}, and {EVENTS} {sequence} is another")

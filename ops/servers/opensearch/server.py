@@ -1,0 +1,204 @@
+"""OpenSearch on loopback, put together by Maven from what its own `pom.xml` names; Java 17 or newer runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import httpx2
+
+from ops.servers.daemon import Daemon, StartFailed
+from ops.servers.embedded import HOST, create_home, remember_port, remembered_port, taken
+
+POM = Path(__file__).with_name("pom.xml")
+JAVA = 17
+
+PORTS = range(7200, 9290)
+"""The runner of the server takes none above these."""
+
+SINGLE: Mapping[str, str | int] = MappingProxyType({"discovery.type": "single-node"})
+
+TRIES = 3
+MAVEN_WITHIN_S = 300.0
+
+
+class EmbeddedOpenSearch:
+    """A server whose data are in the home, alone or in a `cluster`; `settings` are those of its `opensearch.yml`."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        cluster: str = "",
+        settings: Mapping[str, str | int] = SINGLE,
+        heap: str = "1g",
+        ready_within: float = 120.0,
+    ) -> None:
+        self.home = home.resolve()
+        self.cluster = cluster or f"headrace-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
+        self.settings = settings
+        self.heap = heap
+        self.ready_within = ready_within
+        self.daemon = Daemon(self.home, "opensearch", signal.SIGTERM)
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    async def start(self) -> None:
+        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        create_home(self.home)
+        self.port = remembered_port(self.home, "opensearch")
+        if self.daemon.process() is not None:
+            await self._ready()
+            return
+        library = await asyncio.to_thread(jars)
+        for attempt in range(1, TRIES + 1):
+            self.port = self._free()
+            self._configure()
+            try:
+                self.daemon.start(self._command(library))
+                await self._ready()
+                return
+            except StartFailed:
+                await self.daemon.stop()
+                if attempt == TRIES:
+                    raise
+
+    async def stop(self) -> None:
+        await self.daemon.stop()
+
+    def _free(self) -> int:
+        """The port of last time, or a free one."""
+        port = self.port
+        while not port or taken(port):
+            port = random.SystemRandom().choice(PORTS)
+        remember_port(self.home, "opensearch", port)
+        return port
+
+    def _configure(self) -> None:
+        folder = self.home / "opensearch" / "node_1" / "config"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"network.host": HOST} | dict(self.settings)
+        (folder / "opensearch.yml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+    def _command(self, library: Path) -> list[str]:
+        options = {
+            "basePath": str(self.home / "opensearch"),
+            "numOfNode": "1",
+            "baseHttpPort": str(self.port - 1),  # it counts nodes from 1
+            "clusterName": self.cluster,
+            "pluginTypes": "org.opensearch.knn.plugin.KNNPlugin",
+        }
+        return [
+            java(),
+            f"-Xmx{self.heap}",
+            "-XX:+UseSerialGC",
+            "-cp",
+            f"{library}/*",
+            "org.codelibs.opensearch.runner.OpenSearchRunner",
+            "-printOnFailure",
+            *(part for name, value in options.items() for part in (f"-{name}", value)),
+        ]
+
+    async def _ready(self) -> None:
+        """Wait until what is on the disk can be searched."""
+        url = f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=2s"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.ready_within
+        async with httpx2.AsyncClient(timeout=10) as http:
+            while loop.time() < deadline:
+                if self.daemon.process() is None:
+                    raise self.daemon.failure("ended while it started")
+                with suppress(httpx2.HTTPError):
+                    if (await http.get(url)).status_code == 200:
+                        return
+                await asyncio.sleep(0.1)
+        raise self.daemon.failure(f"was not ready within {self.ready_within:.0f} s")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def missing() -> str:
+    """What has to be installed before a server can be started here; empty: nothing."""
+    try:
+        java()
+        if not _stamp(_library()).exists():
+            maven()
+    except StartFailed as error:
+        return str(error)
+    return ""
+
+
+def java() -> str:
+    """Raises: StartFailed."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else None
+    found = found or shutil.which("java")
+    if found:
+        said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+        version = re.search(r'version "(\d+)', said)
+        if version and int(version[1]) >= JAVA:
+            return found
+    raise StartFailed(
+        f"OpenSearch needs Java {JAVA} or newer: install it "
+        f"(on Debian and Ubuntu: apt install openjdk-{JAVA}-jre-headless)."
+    )
+
+
+def maven() -> str:
+    """Raises: StartFailed."""
+    if found := shutil.which("mvn"):
+        return found
+    raise StartFailed("Maven puts OpenSearch together: install it (on Debian and Ubuntu: apt install maven).")
+
+
+def jars() -> Path:
+    """The folder of the server's jars in the user's cache, filled by Maven when it is not. Raises: StartFailed."""
+    library = _library()
+    if _stamp(library).exists():
+        return library
+    program = maven()
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as made:
+        command = [program, "-q", "-B", "-f", str(POM), "process-resources", f"-Dlib={made}/lib"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MAVEN_WITHIN_S)
+        except subprocess.TimeoutExpired as error:
+            raise StartFailed(f"Maven did not fetch OpenSearch within {MAVEN_WITHIN_S:.0f} s.") from error
+        if done.returncode:
+            raise StartFailed(f"Maven could not fetch OpenSearch:\n{(done.stdout + done.stderr)[-2000:]}")
+        _stamp(Path(made, "lib")).touch()
+        with suppress(OSError):  # somebody else was quicker
+            Path(made, "lib").rename(library)
+    return library
+
+
+def _library() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "headrace" / f"opensearch-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+
+
+def _stamp(library: Path) -> Path:
+    """There when the folder is whole."""
+    return library / ".whole"

@@ -1,0 +1,1 @@
+"""Upkeep: setup, verify, rebuild, index, restore, doctor."""

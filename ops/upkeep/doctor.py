@@ -1,0 +1,240 @@
+"""What is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import StreamInfo
+from nats.js.errors import NotFoundError
+
+from adapters.archive.archiver import status
+from adapters.archive.store import Archive, Broken
+from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
+from adapters.postgres import tables
+from adapters.telemetry.otlp.checkpoint import Checkpoints
+from adapters.telemetry.otlp.ended import COUNTED, behind
+from adapters.telemetry.otlp.endpoint import target
+from domain.log import EVENTS, OUTCOMES
+from handlers.ports.log import Unavailable
+from ops.cli.terminal import one_line
+from ops.index_choice import access
+from ops.roles import wanted
+from ops.servers.embedded import reserve
+from ops.settings import NotRunning, Settings
+from ops.supervisor import answers
+
+POSTGRES_TESTED = 18
+LAG = 5000
+"""Messages that the tables may be behind in normal work."""
+
+NEARLY = 10 / 9
+"""The queue of commands is reported when it is so near to what it may hold."""
+
+ARCHIVE_LATE, ARCHIVE_LATE_S = 3.0, 60.0
+"""The archive may be behind by so many of its intervals, or by so many seconds."""
+
+EXPORT_LATE_S = 60.0
+"""A span may wait so long for the collector."""
+
+PATIENCE_S = 5.0
+"""For PostgreSQL to say how much waits for the collector."""
+
+START = "start everything with `headrace up`"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, whether it is as it should be, and what to do when it is not."""
+
+    what: str
+    good: bool
+    found: str
+    advice: str = ""
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Look at everything, in the order in which one thing needs another."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("headrace", True, f"{version('headrace')} on Python {python}, home {settings.home}")
+    if not settings.nats_url and (store := settings.home / "nats").is_dir():
+        yield _disk(store)
+    last: dict[str, int] = {}
+    try:
+        nats = settings.located("nats")
+        async with await Client.connect(nats.nats_url, nats.tenant, credentials=nats.nats_credentials) as client:
+            server = client.connection.connected_server_version
+            yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
+            async for finding in _log(client, last):
+                yield finding
+            async for finding in _workers(settings, client):
+                yield finding
+            if settings.viewer:
+                yield Finding("viewer", True, settings.viewer.partition("/login")[0])
+            yield await _archive(settings, client)
+            yield await _export(settings, client)
+    except (NotRunning, Unreachable) as error:
+        yield Finding("NATS", False, str(error), f"{START}, or check HEADRACE_NATS_URL")
+    if settings.opensearch_url:
+        yield await _opensearch(settings)
+    try:
+        async for finding in _postgres(settings.located("postgres").postgres_url, last):
+            yield finding
+    except NotRunning as error:
+        yield Finding("PostgreSQL", False, str(error), f"{START}, or check HEADRACE_POSTGRES_URL")
+    except psycopg.Error as error:
+        advice = f"{START}, or check HEADRACE_POSTGRES_URL"
+        yield Finding("PostgreSQL", False, one_line(error), advice)
+
+
+async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
+    """The streams and the durable consumers; notes the last sequence of each stream."""
+    for name in [*(str(stream.name) for stream in STREAMS), f"OBJ_{BLOBS}"]:
+        try:
+            info = await client.stream.stream_info(name)
+        except (NotFoundError, NatsTimeout, NoRespondersError):
+            yield Finding(f"stream {name}", False, "is missing", f"{START}: it makes what is missing")
+            continue
+        last[name] = info.state.last_seq
+        yield _stream(name, info)
+    for name, (stream, _) in CONSUMERS.items():
+        try:
+            consumer = await client.stream.consumer_info(stream, name)
+        except (NotFoundError, NatsTimeout, NoRespondersError):
+            yield Finding(f"queue {name}", False, "is missing", f"{START}: it makes what is missing")
+            continue
+        waiting, at_work = consumer.num_pending or 0, consumer.num_ack_pending or 0
+        again = f", {consumer.num_redelivered} of them not for the first time" if consumer.num_redelivered else ""
+        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} at work{again}")
+
+
+def _stream(name: str, info: StreamInfo) -> Finding:
+    state = info.state
+    found = f"{state.messages} messages, {state.bytes / 2**20:.1f} MB"
+    if name in (EVENTS, OUTCOMES) and (gone := state.last_seq - state.messages):
+        advice = "stop everything; docs/archive.md says how to restore"
+        return Finding(f"stream {name}", False, f"{found}; {gone} are lost", advice)
+    if name == DEAD and state.messages:
+        found = f"{found} that could not be handled"
+        return Finding(f"stream {name}", False, found, "`headrace dead list` says what they are, and why")
+    if name == COMMANDS and 0 < (info.config.max_msgs or 0) <= NEARLY * state.messages:
+        found = f"{found} of {info.config.max_msgs} that may wait"
+        return Finding(f"stream {name}", False, found, "more are refused: start workers with role commands")
+    return Finding(f"stream {name}", True, found)
+
+
+def _disk(home: Path) -> Finding:
+    """The disk of the embedded NATS."""
+    disk = shutil.disk_usage(home)
+    good = disk.free > reserve(disk.total)
+    advice = "" if good else "make room: NATS keeps this reserve and refuses what comes, until there is more"
+    return Finding("disk", good, f"{disk.free / 2**30:.1f} GB free of {disk.total / 2**30:.1f} GB", advice)
+
+
+async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]:
+    for role in wanted(settings):
+        card = await answers(client, role)
+        if card is None:
+            advice = f"start one with `headrace worker --role {role}`; if it ends by itself, its log says why"
+            yield Finding(f"worker {role}", False, "none answers", advice)
+        else:
+            yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
+
+
+async def _archive(settings: Settings, client: Client) -> Finding:
+    """How far the archive is behind the log."""
+    if not settings.archive_url:
+        return Finding("archive", True, "none is kept", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
+    try:
+        behind = await status(client.connection, Archive.at(settings.archive_url))
+    except (Unavailable, Broken) as error:
+        return Finding("archive", False, str(error), "docs/archive.md says how to repair it")
+    if reset := [stream.stream for stream in behind if stream.reset]:
+        advice = "stop everything; docs/archive.md says how to restore"
+        return Finding("archive", False, f"the log ends before its archive: {', '.join(reset)}", advice)
+    waiting, age = sum(stream.waiting for stream in behind), max(stream.age_s for stream in behind)
+    late = age > max(ARCHIVE_LATE * settings.archive_every_s, ARCHIVE_LATE_S)
+    found = f"{waiting} messages and blobs are not in it yet, for {age:.0f} s" if waiting else "up to date"
+    advice = "is `headrace archive --follow` running? its log says why it stopped" if late else ""
+    return Finding("archive", not late, found, advice)
+
+
+async def _export(settings: Settings, client: Client) -> Finding:
+    """How far the collector is behind the tables."""
+    if not settings.otlp_endpoint:
+        return Finding("export", True, "traces are sent nowhere", "set HEADRACE_OTLP_ENDPOINT: docs/tracing-export.md")
+    try:
+        checkpoint = await Checkpoints(client.connection).get(target(settings.otlp_endpoint))
+        url = settings.located("postgres").postgres_url
+        async with asyncio.timeout(PATIENCE_S), tables.connect(url) as connection:
+            waiting = await behind(connection, checkpoint.place)
+    except (NotRunning, Unavailable, TimeoutError, psycopg.Error) as error:
+        return Finding("export", False, one_line(error), "how far it is shows when the servers answer")
+    age = (datetime.now(UTC) - waiting.since).total_seconds() if waiting.since else 0.0
+    found = f"{checkpoint.sent} spans sent to {checkpoint.target}"
+    if waiting.rows:
+        more = " or more" if waiting.rows == COUNTED else ""
+        found = f"{found}, {waiting.rows}{more} wait, the oldest for {age:.0f} s"
+    if checkpoint.set_aside:
+        found = f"{found}; {checkpoint.set_aside} were refused"
+    late = age > EXPORT_LATE_S
+    advice = "is the collector up, and a worker with role export running? its log says why it waits" if late else ""
+    return Finding("export", not late, found, advice)
+
+
+async def _opensearch(settings: Settings) -> Finding:
+    from adapters.index.opensearch.health import health
+
+    try:
+        found = await health(access(settings))
+    except Unavailable as error:
+        return Finding("OpenSearch", False, one_line(error), "work waits for it; check HEADRACE_OPENSEARCH_URL")
+    said = f"{found.version} answers, {found.nodes} nodes, {found.status}"
+    if not found.knn:
+        return Finding("OpenSearch", False, said, "it cannot search vectors: install the k-NN plugin on every node")
+    if found.status == "red":
+        advice = "work waits: bring the lost nodes back, or run `headrace index rebuild` when they are gone for good"
+        return Finding("OpenSearch", False, f"{said}: {found.unassigned} shards have no copy", advice)
+    return Finding("OpenSearch", True, said)
+
+
+async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+        number = connection.info.server_version
+        older = number // 10000 < POSTGRES_TESTED
+        advice = f"Headrace is tested on PostgreSQL {POSTGRES_TESTED}" if older else ""
+        yield Finding("PostgreSQL", not older, f"{number // 10000}.{number % 10000} answers", advice)
+        cursor = await connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        extension = await cursor.fetchone()
+        yield (
+            Finding("pgvector", True, str(extension[0]))
+            if extension
+            else Finding("pgvector", False, "is not installed in this database", "run CREATE EXTENSION vector there")
+        )
+        cursor = await connection.execute("SELECT to_regclass('headrace_projection.checkpoints') IS NOT NULL")
+        if await cursor.fetchone() != (True,):
+            yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
+            return
+        if outdated := [model.name for model in await tables.stale(connection)]:
+            names = " ".join(outdated)
+            yield Finding("tables", False, f"{names}: of another version", f"run `headrace rebuild {names}`")
+        else:
+            yield Finding("tables", True, "as this version makes them")
+        for stream, sequence in (await tables.positions(connection)).items():
+            if stream in last:
+                yield _lag(stream, max(0, last[stream] - sequence))
+
+
+def _lag(stream: str, behind: int) -> Finding:
+    advice = "is a worker with role project running? its log says why it stopped" if behind > LAG else ""
+    return Finding(f"tables of {stream}", behind <= LAG, f"{behind} messages behind the log", advice)

@@ -1,0 +1,42 @@
+"""The index: what it holds, and how it is made anew, while everything else goes on."""
+
+from __future__ import annotations
+
+from adapters.index.versions import State
+from adapters.jetstream.log import JetStreamLog
+from handlers.knowledge.reindex import Built, Reindex
+from handlers.work.progress import Progress, unnoticed
+from ops import index_choice
+from ops.settings import Settings
+from ops.wiring import House
+
+
+class NotDropped(Exception):
+    """The version cannot be dropped; the message says why."""
+
+
+async def rebuild(
+    settings: Settings, dataset: str | None = None, *, keep_old: bool = False, progress: Progress = unnoticed
+) -> Built:
+    """Build all of the index, or a dataset of the settings' tenant, from the log, and swap it in.
+
+    Raises: KeyError when there is no such dataset, Unavailable.
+    """
+    async with House(settings, "index") as house:
+        log, index = JetStreamLog(house.nc, house.keys), await house.index()
+        models, embed = await house.embedding_models(), await house.embed()
+        reindex = Reindex(house.repository, log, house.blobs, models, embed, index)
+        if dataset is None:
+            return await reindex.all(progress, keep_old=keep_old)
+        return await reindex.dataset(settings.tenant, dataset, progress, keep_old=keep_old)
+
+
+async def show(settings: Settings) -> State:
+    """Raises: Unavailable."""
+    return await index_choice.state(settings)
+
+
+async def drop(settings: Settings, number: int) -> None:
+    """Drop a version that was kept. Raises: NotDropped, Unavailable."""
+    if not await index_choice.drop(settings, number):
+        raise NotDropped(f"There is no version {number} that is neither searched nor being built.")

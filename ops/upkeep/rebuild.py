@@ -1,0 +1,63 @@
+"""The read tables made anew from the log, or compared with it, while everything else goes on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from adapters.jetstream.log import JetStreamLog
+from adapters.postgres import compare as comparing
+from adapters.postgres import rebuild as rebuilding
+from adapters.postgres.compare import Comparison
+from handlers.ports.log import Blobs, Log
+from handlers.work.progress import Progress, unnoticed
+from ops.projection import configure
+from ops.settings import Settings
+from ops.wiring import House
+
+
+async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = unnoticed) -> list[str]:
+    """Rebuild these tables, or all; gives the names of those rebuilt: these, and those they depend on.
+
+    Raises: KeyError for a name that no table has, and what the adapter's `rebuild` raises.
+    """
+    async with _open(settings) as (log, blobs):
+        return await rebuilding.rebuild(settings.postgres_url, log, blobs, names, progress)
+
+
+async def undo(settings: Settings, progress: Progress = unnoticed) -> list[str]:
+    """Put back the tables that the last rebuild swapped out; gives their names. Raises: as the adapter's `undo`."""
+    async with _open(settings) as (log, blobs):
+        return await rebuilding.undo(settings.postgres_url, log, blobs, progress)
+
+
+async def check(settings: Settings, names: Iterable[str] = (), progress: Progress = unnoticed) -> list[Comparison]:
+    """Compare these tables, or all, with fresh ones. Raises: as the adapter's `compare`."""
+    async with _open(settings) as (log, blobs):
+        return await comparing.compare(settings.postgres_url, log, blobs, names, progress)
+
+
+async def drop_old(settings: Settings) -> list[str]:
+    """Drop the tables that the last rebuild swapped out; gives their names."""
+    return await rebuilding.drop_old(settings.postgres_url)
+
+
+@asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
+    configure(settings)
+    async with House(settings, "rebuild") as house:
+        with uncollected():
+            yield JetStreamLog(house.nc, house.keys), house.blobs
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Garbage goes by reference counts alone: looking for cycles in so many events would take a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,211 @@
+"""Brings the log and its blobs back from the archive, each message at its sequence, onto an empty NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import orjson
+
+from adapters.archive.archiver import (
+    FETCHES,
+    GAPLESS,
+    STREAMS,
+    Differs,
+    beside,
+    catalogue,
+    difference,
+    keys_of_people,
+    live,
+)
+from adapters.archive.store import BLOBS, Archive, Broken
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.client import Client
+from adapters.jetstream.message import Message
+from adapters.many import each
+from domain.log import EVENTS, OUTCOMES
+from handlers.work.progress import Progress, unnoticed
+from ops.roles import EXPORT, ROLES
+from ops.servers.embedded import EmbeddedNats, create_home
+from ops.settings import Settings
+from ops.supervisor import answers, claimed
+from ops.wiring import House
+
+
+class Busy(Exception):
+    """Something works on this log; nothing was restored."""
+
+
+class NoArchive(Exception):
+    """There is nothing at this address."""
+
+
+@dataclass
+class Restored:
+    """What is there now: the last sequence of each stream, the blobs, and the blobs that the archive cannot give."""
+
+    last: dict[str, int] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
+    blobs: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+async def restore(
+    settings: Settings, archive: Archive, until: Mapping[str, int] | None = None, progress: Progress = unnoticed
+) -> Restored:
+    """Restore all of the archive, or each stream up to and including a sequence; goes on where it was cut short.
+
+    Nothing is published before all that will be was read and found whole.
+    Raises: NoArchive, Broken, Busy, Differs, Unavailable, adapters.jetstream.raw.Occupied.
+    """
+    until = until or {}
+    await _whole(archive, until, progress)
+    async with House(settings, "restore") as house:
+        await _idle(house)
+        for stream in STREAMS:
+            await _agree(house, archive, stream, until)
+        restored = Restored()
+        await _keys(house, archive)
+        await _blobs(house.blobs, archive, restored, progress)
+        for stream in STREAMS:
+            await _stream(house, archive, stream, until, restored, progress)
+    return restored
+
+
+@asynccontextmanager
+async def nats_of(settings: Settings) -> AsyncIterator[Settings]:
+    """The settings with the address of a NATS: the one that is set, or the home's own, which runs as long as this.
+
+    Raises: AlreadyRunning when the home's own runs already.
+    """
+    if settings.nats_url:
+        yield settings
+        return
+    create_home(settings.home)
+    with claimed(settings.home):
+        # What a power cut takes away now is restored again; to sync each message would take ten times as long.
+        async with EmbeddedNats(settings.home, sync="2m") as server:
+            yield settings.model_copy(update={"nats_url": server.url})
+        await asyncio.to_thread(os.sync)
+
+
+async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress) -> None:
+    found = False
+    for stream in (*STREAMS, BLOBS):
+        end = (await archive.firsts(stream) or [0])[-1]
+        try:
+            async for segment, _ in archive.messages(stream):
+                found = True
+                progress(f"look at {stream}", segment.first, end)
+                if segment.last >= until.get(stream, segment.last + 1):
+                    break
+        except Broken as broken:
+            if broken.whole >= until.get(stream, broken.whole + 1):
+                continue
+            broken.add_note(stream)
+            raise
+    if not found:
+        raise NoArchive("There is no archive at this address.")
+
+
+async def _idle(house: House) -> None:
+    client = Client(house.nc, house.settings.tenant)
+    for role in (*ROLES, EXPORT, "all"):
+        if await answers(client, role, 0.5) is not None:
+            raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
+
+
+async def _agree(house: House, archive: Archive, stream: str, until: Mapping[str, int]) -> None:
+    """What the stream holds must be what the archive begins with. Raises: Differs."""
+    source = live(house.nc, stream)
+    if stream not in GAPLESS:
+        await source.drop_fillers()
+    last, end = await source.last(), 0
+    async for archived, stored in beside(house.nc, archive, stream):
+        if archived.sequence > min(last, until.get(stream, last)):
+            break
+        end = archived.sequence
+        missing = stored is None and stream in GAPLESS
+        if missing or (stored and difference(archived, stored)):
+            raise Differs(f"{stream} holds something else than the archive at {end}: {_EMPTY}")
+    if last > end:
+        raise Differs(f"{stream} holds {last} messages, of which the archive has {end}: {_EMPTY}")
+
+
+_EMPTY = "restore onto an empty NATS. Nothing was changed."
+
+
+async def _stream(
+    house: House, archive: Archive, stream: str, until: Mapping[str, int], restored: Restored, progress: Progress
+) -> None:
+    source = live(house.nc, stream)
+    before = await source.end()
+    end = until.get(stream) or (await archive.head(stream)).last
+    history = _history(archive, stream, before, until)
+    restored.last[stream] = await source.put_back(before, history, lambda done: progress(stream, done, end))
+    restored.published[stream] = restored.last[stream] - before
+    progress(stream, end, end)
+
+
+async def _history(
+    archive: Archive, stream: str, after: int, until: Mapping[str, int]
+) -> AsyncGenerator[list[Message]]:
+    """What is to be published; of OUTCOMES no more than tells of commits that are restored too."""
+    async for segment, messages in archive.messages(stream, after):
+        wanted = [message for message in messages if after < message.sequence <= until.get(stream, segment.last)]
+        if stream == OUTCOMES and EVENTS in until:
+            told = [message for message in wanted if _of(message) <= until[EVENTS]]
+            if len(told) < len(wanted):
+                first = next(message for message in wanted if _of(message) > until[EVENTS])
+                yield wanted[: wanted.index(first)]
+                return
+        yield wanted
+        if segment.last >= until.get(stream, segment.last + 1):
+            return
+
+
+def _of(outcome: Message) -> int:
+    """The sequence of the commit that an outcome tells of, 0 when it tells of none."""
+    return orjson.loads(outcome.body).get("sequence") or 0
+
+
+async def _keys(house: House, archive: Archive) -> None:
+    """Bring back the keys of people, and the marks of those who were erased; what the bucket has stays."""
+    there = set()
+    source = keys_of_people(house.nc)
+    async with aclosing(source.read(0, await source.last())) as chunks:
+        async for messages in chunks:
+            there |= {"/".join(message.subject.split(".")[2:]) for message in messages}
+
+    async def put(name: str) -> None:
+        if data := await archive.key(name):
+            tenant, _, person = name.partition("/")
+            await house.keys.put_back(tenant, person, data)
+
+    await each(sorted(await archive.keys() - there), put, FETCHES)
+
+
+async def _blobs(blobs: JetStreamBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:
+    names = sorted(await catalogue(archive))
+
+    async def put(name: str) -> None:
+        tenant, digest = name.split("/")
+        try:
+            await blobs.get(tenant, digest)
+        except (KeyError, ValueError):
+            try:
+                data = await archive.blob(digest)
+            except ValueError:
+                restored.lost[name] = "is not what was archived"
+                return
+            if data is None:
+                restored.lost[name] = "is missing in the archive"
+                return
+            await blobs.write(tenant, digest, data)
+        restored.blobs += 1
+        progress(BLOBS, restored.blobs, len(names))
+
+    await each(names, put, FETCHES)

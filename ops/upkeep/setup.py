@@ -1,0 +1,33 @@
+"""Makes what workers stand on, so that they need no right to make it: streams, schemas, roles and tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import psycopg
+
+from adapters.jetstream.client import Unreachable
+from adapters.jetstream.streams import STREAMS
+from adapters.postgres import tables
+from handlers.ports.log import Unavailable
+from ops.cli.terminal import one_line
+from ops.index_choice import set_up_index
+from ops.settings import Settings
+from ops.wiring import House
+
+
+async def set_up(settings: Settings) -> AsyncIterator[str]:
+    """Make what is missing and say what is there; any number of times. Raises: Unreachable."""
+    async with House(settings, "setup") as house:
+        for stream in STREAMS:
+            info = await house.nc.jetstream().stream_info(str(stream.name))
+            yield f"stream {stream.name}, {info.config.num_replicas} replicas"
+    try:
+        await tables.set_up(settings.postgres_url)
+        yield "tables"
+        await set_up_index(settings)
+        yield "index"
+    except psycopg.Error as error:
+        raise Unreachable(f"PostgreSQL does not take it: {one_line(error)}") from error
+    except Unavailable as error:
+        raise Unreachable(one_line(error)) from error

@@ -1,0 +1,311 @@
+"""Reads the log from its first message, and holds it against all that was made of it: do the promises hold?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from nats.aio.client import Client as Connection
+from nats.js.errors import NotFoundError
+
+from adapters.archive.archiver import check as check_archive
+from adapters.archive.store import Archive
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.client import Client
+from adapters.jetstream.keys import JetStreamKeys, MissingKey
+from adapters.jetstream.log import JetStreamLog, position
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.streams import COMMANDS
+from adapters.jetstream.workers.consumer import done
+from adapters.many import each
+from adapters.postgres import tables
+from adapters.postgres.compare import compare
+from adapters.privacy.vault import AesVault
+from domain.log import EVENTS, OUTCOMES, Position
+from handlers.ports.log import Unavailable
+from handlers.work.audit import Audit, Begun, Check
+from handlers.work.progress import Progress
+from ops.cli.terminal import one_line
+from ops.index_choice import open_index
+from ops.projection import configure
+from ops.settings import Settings
+from ops.upkeep.rebuild import uncollected
+
+QUIET_S = 15.0
+"""So long the tables may take to hold what the log holds, before what is in one and not in the other counts."""
+
+FETCHES = 16
+"""Blobs that are read at a time."""
+
+OWNERS = {"document": "ingest", "settling": "settle", "message": "answer", "replay": "replay"}
+"""The consumer that works on what waits."""
+
+
+async def verify(
+    settings: Settings, deadline: timedelta, progress: Progress, *, archive: bool = False
+) -> AsyncIterator[Check]:
+    """The checks, each as soon as it is done. Nothing is changed, and nothing made that is missing.
+
+    A wait without any step for longer than `deadline` is a fault. With `archive`, the one of the settings is read too.
+    Raises: Unreachable, Unavailable.
+    """
+    async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
+        nc = client.connection
+        keys = JetStreamKeys(nc, AesVault(settings.secret()))
+        log, blobs = JetStreamLog(nc, keys), JetStreamBlobs(nc)
+        with uncollected():
+            audit = await _read(log, progress)
+        await _settle(nc, audit, settings)
+        for check in audit.checks:
+            yield check
+        yield await _waits(nc, audit, deadline)
+        yield _calls(audit, deadline)
+        yield await _blobs(blobs, audit, progress)
+        yield await _tables(settings, audit, log, blobs, progress)
+        yield await _index(settings, log, progress)
+        if archive:
+            async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+                yield check
+
+
+async def _read(log: JetStreamLog, progress: Progress) -> Audit:
+    audit = Audit()
+    for stream in (EVENTS, OUTCOMES):
+        take = audit.commit if stream == EVENTS else audit.verdict
+        last, sequence = await log.last(stream), 0
+        async with aclosing(log.messages(stream, 0, follow=False)) as chunks:
+            async for messages in chunks:
+                with suppress(MissingKey):  # each message that needs it says so
+                    await log.load_keys(stream, messages)
+                for message in messages:
+                    try:
+                        found = log.recorded(stream, message)
+                    except Exception as error:
+                        audit.unreadable(position(stream, message), f"{type(error).__name__}: {error}")
+                    else:
+                        take(found)  # type: ignore[arg-type]  # EVENTS holds commits, OUTCOMES verdicts
+                sequence = position(stream, messages[-1]).sequence
+                progress(stream, sequence, last)
+        audit.missing(stream, last)
+    return audit
+
+
+async def _settle(nc: Connection, audit: Audit, settings: Settings) -> None:
+    """Look again at what had no outcome yet, and at how far the tables say that the log went."""
+    outcomes, js = JetStreamOutcomes(nc), nc.jetstream()
+    waiting = await _waiting(nc) if audit.undecided else set()
+    for (tenant, command), sequence in audit.undecided.items():
+        if command not in waiting and await outcomes.get(tenant, command) is None:
+            audit.decided.fault(
+                f"{EVENTS} {sequence}: command {command} of {tenant} has changed it, and has no outcome"
+            )
+    for stream in (EVENTS, OUTCOMES):
+        state = (await js.stream_info(stream)).state
+        if state.num_deleted:
+            audit.sequence.fault(f"{stream}: NATS says that {state.num_deleted} messages are gone")
+        with_tables = await _reached(settings, stream)
+        if with_tables > state.last_seq:
+            audit.sequence.fault(f"{stream} {state.last_seq + 1}: missing, and the tables know up to {with_tables}")
+
+
+async def _reached(settings: Settings, stream: str) -> int:
+    """How much of a stream the tables hold; 0 when there are none, or they cannot be reached."""
+    try:
+        async with tables.connect(settings.postgres_url) as connection:
+            return (await tables.positions(connection))[stream]
+    except psycopg.Error:
+        return 0
+
+
+async def _waiting(nc: Connection) -> set[str]:
+    """The ids of the commands that wait for their turn; one that does no more has an outcome by then."""
+    js, ids = nc.jetstream(), set[str]()
+    state = (await js.stream_info(COMMANDS)).state
+    sequence = state.first_seq
+    while sequence <= state.last_seq:
+        try:
+            message = await js.get_msg(COMMANDS, sequence, direct=True, next=True, subject="cmd.>")
+        except NotFoundError:
+            break
+        headers = message.headers or {}
+        ids |= {headers[name] for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
+        sequence = int(message.seq or sequence) + 1
+    return ids
+
+
+async def _waits(nc: Connection, audit: Audit, deadline: timedelta) -> Check:
+    """A wait is owned as long as its consumer has not acknowledged the commit that opened it."""
+    check = Check("waits", "everything that waits has an owner and a deadline", "headrace worker --role commands")
+    now, over = datetime.now(UTC), await done(nc)
+    for noun, consumer in OWNERS.items():
+        if consumer not in over:
+            check.fault(f"the consumer {consumer}, which every {noun} waits for, is missing")
+    for wait in audit.waits.values():
+        check.checked += 1
+        quiet = now - wait.since
+        if wait.opened <= over.get(OWNERS[wait.noun], 0) and quiet > timedelta(seconds=QUIET_S):
+            check.fault(f"{_named(wait)}: nobody has it in hand any more")
+        elif quiet > deadline:
+            check.fault(f"{_named(wait)}: nothing has happened for {quiet.total_seconds():,.0f} s")
+    return check
+
+
+def _named(wait: Begun) -> str:
+    return f"{EVENTS} {wait.opened}: {wait.noun} {wait.id} of {wait.tenant}"
+
+
+def _calls(audit: Audit, deadline: timedelta) -> Check:
+    check = Check(
+        "model calls", "every requested call has ended, or someone will end it", "headrace worker --role commands"
+    )
+    check.checked = audit.requested
+    for subject, call in audit.orphans():
+        if datetime.now(UTC) - call.since > deadline:
+            check.fault(f"{EVENTS} {call.sequence}: {subject} has no end, and what it was made for is over")
+    return check
+
+
+async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Check:
+    check = Check("blobs", "every blob is there, with its digest", "headrace restore")
+
+    async def look(blob: tuple[str, str]) -> None:
+        tenant, digest = blob
+        try:
+            await blobs.get(tenant, digest)
+        except KeyError:
+            check.fault(f"{EVENTS} {audit.blobs[blob]}: blob {digest} of {tenant} is missing")
+        except ValueError as error:
+            check.fault(f"{EVENTS} {audit.blobs[blob]}: {error}")
+        check.checked += 1
+        progress("blobs", check.checked, len(audit.blobs))
+
+    await each(audit.blobs, look, FETCHES)
+    return check
+
+
+async def _tables(
+    settings: Settings, audit: Audit, log: JetStreamLog, blobs: JetStreamBlobs, progress: Progress
+) -> Check:
+    """Tables that stand still are not compared: they may well be equal to those of a replay that ends as early."""
+    check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
+    try:
+        if behind := await _behind(settings, audit):
+            check.repair = "headrace worker --role project"
+            for sentence in behind:
+                check.fault(sentence)
+            return check
+        configure(settings)
+        with uncollected():
+            compared = await compare(settings.postgres_url, log, blobs, (), progress)
+    except Exception as error:  # of a broken log too, which the checks before this one have named
+        check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
+        return check
+    for table in compared:
+        check.checked += table.fresh
+        if table.first:
+            check.fault(f"{table.table}: {table.first}")
+            check.faults += table.different - 1
+    wrong = [table.table for table in compared if table.first]
+    check.repair = f"headrace rebuild {' '.join(wrong)}"
+    return check
+
+
+async def _behind(settings: Settings, audit: Audit) -> list[str]:
+    """What the tables do not hold of the log that was read, though they had time. Raises: psycopg.Error."""
+    try:
+        async with asyncio.timeout(QUIET_S):
+            for stream, last in audit.last.items():
+                await tables.wait_for(settings.postgres_url, Position(stream, last))
+    except TimeoutError:
+        reached = {stream: await _reached(settings, stream) for stream in audit.last}
+        return [
+            f"{stream}: the tables stand at {reached[stream]}, and the log went to {last}"
+            for stream, last in audit.last.items()
+            if reached[stream] < last
+        ]
+    return []
+
+
+async def _index(settings: Settings, log: JetStreamLog, progress: Progress) -> Check:
+    """What differs counts when it still does after the tables have caught up: index and table change one by one."""
+    check = Check("index", "the index holds the living segments, and nothing else", "headrace index rebuild")
+    try:
+        missing, left_over = await _differences(settings, check, progress)
+        if missing or left_over:
+            for stream in (EVENTS, OUTCOMES):
+                await tables.wait_for(settings.postgres_url, Position(stream, await log.last(stream)), QUIET_S)
+            await _settled(settings)
+            again = await _differences(settings, check, progress)
+            missing, left_over = missing & again[0], left_over & again[1]
+    except (psycopg.Error, Unavailable, TimeoutError) as error:
+        check.fault(f"PostgreSQL: {one_line(error) or 'the tables do not catch up'}")
+        return check
+    for what, segments in (("is not in the index", missing), ("is in the index, and should not be", left_over)):
+        for tenant, dataset, segment in sorted(segments):
+            check.fault(f"segment {segment} of dataset {dataset} of {tenant} {what}")
+    return check
+
+
+Segments = set[tuple[str, str, str]]
+"""By tenant, dataset and id."""
+
+
+async def _differences(settings: Settings, check: Check, progress: Progress) -> tuple[Segments, Segments]:
+    """What the table has and the index has not, and the other way round."""
+    async with (
+        open_index(settings) as index,
+        await psycopg.AsyncConnection.connect(settings.postgres_url) as connection,
+        connection.cursor("segments") as cursor,
+    ):
+        await cursor.execute(_SEGMENTS)
+        missing: Segments = set()
+        left_over: Segments = set()
+        check.checked = 0
+        async with aclosing(index.contents()) as chunks:
+            async for chunk in chunks:
+                rows = await cursor.fetchmany(len(chunk))
+                check.checked += len(chunk)
+                _cancel(missing, left_over, rows, chunk)
+                progress("index", check.checked, check.checked)
+        async for row in cursor:
+            _cancel(missing, left_over, [row], [])
+    return missing, left_over
+
+
+# The tables' side of what `domain.knowledge.entries` decides.
+_SEGMENTS = """
+SELECT tenant_id, dataset_id, segments.id
+FROM headrace.document_segments AS segments JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE documents.id = document_id AND documents.enabled AND NOT archived AND segments.enabled
+UNION ALL
+SELECT tenant_id, dataset_id, child_chunks.id
+FROM headrace.child_chunks JOIN headrace.document_segments AS parents USING (tenant_id, dataset_id, document_id)
+    JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE parents.id = segment_id AND documents.id = document_id
+    AND documents.enabled AND NOT archived AND parents.enabled AND child_chunks.enabled
+ORDER BY 1, 2, 3
+"""
+
+
+async def _settled(settings: Settings) -> None:
+    """Wait until the index follows all that was changed by hand. Raises: psycopg.Error, TimeoutError."""
+    async with asyncio.timeout(QUIET_S), tables.connect(settings.postgres_url) as connection:
+        while await (await connection.execute(_CHANGING)).fetchone() != (0,):
+            await asyncio.sleep(0.2)
+
+
+_CHANGING = "SELECT count(*) FROM headrace.documents WHERE index_status = 'changing'"
+
+
+def _cancel(
+    missing: Segments, left_over: Segments, rows: Iterable[tuple[str, str, str]], found: Iterable[tuple[str, str, str]]
+) -> None:
+    """Both sides come in the same order, so what is on one side only is what does not cancel out."""
+    missing |= set(rows)
+    left_over |= set(found)
+    both = missing & left_over
+    missing -= both
+    left_over -= both

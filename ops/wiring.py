@@ -1,0 +1,113 @@
+"""The composition root: what every role stands on. What a role adds is in its file in `ops/roles`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import nats
+import nats.errors
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from nats.js.errors import ServiceUnavailableError
+
+from adapters.jetstream import streams
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.snapshots import JetStreamSnapshots
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.privacy.vault import AesVault
+from handlers.models.model_calls import ModelCalls
+from handlers.ports.index import Index
+from handlers.repository import Repository
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from adapters.embedding.models import NatsEmbeddingModels
+    from handlers.knowledge.embed import Embed
+
+log = structlog.get_logger(__name__)
+
+_PATIENT: dict[str, Any] = {
+    "max_reconnect_attempts": -1,
+    "reconnect_time_wait": 0.5,
+    "connect_timeout": 5,
+    "ping_interval": 5,
+}
+"""A server that is away is waited for without end; one that falls silent is noticed within 15 s."""
+
+
+class House:
+    """The adapters that roles share, open as long as the context is; entering makes the streams that are missing."""
+
+    nc: Client
+    broker: NatsBroker
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.settings = settings
+        self.name = f"headrace {name}"
+        self.open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
+        if self.settings.nats_credentials:
+            options["user_credentials"] = str(self.settings.nats_credentials)
+        self.nc = await nats.connect(**options)
+        self.open.push_async_callback(self.nc.close)
+        await self._streams()
+        self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
+        self.open.push_async_callback(self.broker.stop)
+        self.vault = AesVault(self.settings.secret())
+        self.keys = JetStreamKeys(self.nc, self.vault)
+        store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
+        self.repository = Repository(store, snapshots)
+        self.keys.on_erased = self.repository.forget
+        self.calls = ModelCalls(self.repository)
+        self.blobs = JetStreamBlobs(self.nc)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.open.aclose()
+
+    async def _streams(self) -> None:
+        while True:
+            try:
+                waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
+                await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas, waiting=waiting)
+                return
+            except (nats.errors.TimeoutError, ServiceUnavailableError) as error:
+                advice = "JetStream has no leader yet, or the streams are missing and this user may not make them"
+                log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
+                await asyncio.sleep(1)
+
+    async def index(self) -> Index:
+        """The index, made where it is missing; only those who search load its driver."""
+        from ops.index_choice import open_index, set_up_index
+
+        await set_up_index(self.settings)
+        return await self.open.enter_async_context(open_index(self.settings))
+
+    async def embedding_models(self) -> NatsEmbeddingModels:
+        from adapters.embedding.models import NatsEmbeddingModels
+
+        models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models)
+        return await self.open.enter_async_context(models)
+
+    async def embed(self) -> Embed:
+        """What embeds, with its cache."""
+        from adapters.embedding.cache import PostgresEmbeddingCache
+        from handlers.knowledge.embed import Embed
+
+        cache = await self.open.enter_async_context(
+            PostgresEmbeddingCache(self.settings.postgres_url, most=self.settings.embedding_cache_mb * 2**20)
+        )
+        return Embed(self.calls, cache)
+
+
+async def _note(error: Exception) -> None:
+    log.warning("nats", reason=repr(error))

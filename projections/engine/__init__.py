@@ -1,0 +1,1 @@
+"""The engine: read models, and the fold that applies messages to them."""

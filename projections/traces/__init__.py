@@ -1,0 +1,1 @@
+"""Traces: the tables `traces` and `spans`."""

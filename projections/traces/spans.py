@@ -1,0 +1,464 @@
+"""The parts of traces: the table `spans`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.access.end_user import EndUser
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
+from domain.knowledge.retrieval import Retrieval
+from domain.log import Recorded, commit_id
+from domain.models.model_call import ModelCall
+from domain.models.replay import Replay
+from projections.documents import documents
+from projections.engine.read_model import (
+    Id,
+    ReadModel,
+    Row,
+    Time,
+    derived_id,
+    key,
+    optional,
+    originator,
+    person,
+    required,
+)
+from projections.messages import message_of, messages
+from projections.model_calls import model_calls
+from projections.replays import replays
+from projections.traces import attributes
+from projections.values.fingerprint import fingerprint
+
+spans = ReadModel(
+    "spans",
+    "What was done in the traces: by handlers, for them by searches and models. A further attempt goes on in the same "
+    "rows, but every call of a model has its own.",
+    key("id", "Span; of a model call its id."),
+    required("trace_id", Id, "Trace that it belongs to, in traces."),
+    optional("parent_id", Id, "Span that it is part of; null when that is the trace."),
+    required(
+        "kind", Text, "handler, retrieval, embedding, chat, rerank, tool, agent, workflow, extract, segment, index."
+    ),
+    required("name", Text, "What was done, in a word or two."),
+    required("status", Text, "running, ok, error, cancelled, or unknown: a call whose worker died."),
+    required("started_at", Time, "When it began."),
+    optional("ended_at", Time, "When it ended; null while it has not."),
+    optional("duration_ms", Double, "Milliseconds to its end; null when that is not known."),
+    optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
+    required("attempt", Integer, "Which try it is, from 1; 0 while nobody has begun, or when it is not known."),
+    required("noun", Text, "What it was done for: message, document or replay."),
+    required("noun_id", Id, "Message, document or replay that it was done for."),
+    optional("conversation_id", Id, "Conversation, where it is known."),
+    optional("model_call_id", Id, "Call of a model, in model_calls; null where it is none."),
+    optional("retrieval_id", Id, "Search, in retrievals; null where it is none, and before its end."),
+    optional("provider", Text, "Provider of the model; null where there is none."),
+    optional("model", Text, "Model; null where there is none."),
+    optional("prompt_tokens", BigInteger, "Tokens that were sent; null before the answer."),
+    optional("completion_tokens", BigInteger, "Tokens that came back; null before the answer."),
+    optional("cost", Double, "US dollars; null before the answer, and when no price is known."),
+    optional("error_code", Text, "Why it failed, for programs; null when it did not."),
+    optional("error", Text, "Why it failed, for people; null when it did not."),
+    optional("fingerprint", Text, "Equal for equal failures, whatever they happened to; null when it did not fail."),
+    optional("causation_id", Id, "Commit or command that caused it."),
+    required("sequence", BigInteger, "Sequence in EVENTS of what began it."),
+    optional("ended_sequence", BigInteger, "Sequence in EVENTS of what ended it; null while nothing has."),
+    required("attributes", JSONB, "Attributes by the OpenTelemetry GenAI conventions, without texts of messages."),
+    person(),
+    optional("traceparent", Text, "Trace that it belongs to, in W3C form; null when not traced."),
+    required("created_at", Time, "When it was put on record."),
+    required("updated_at", Time, "When it last changed."),
+)
+_event: type
+
+OPEN = {"status": "running", "model_call_id": None}
+"""What is given up when its noun is deleted; a call ends on its own."""
+
+spans.sets(EndUser.Erased, {"attributes": {}, "error": None, "fingerprint": None}, column="person_id")
+for _event, _column in ((Document.Deleted, "noun_id"), (Conversation.Deleted, "conversation_id")):
+    spans.sets(_event, {"status": "cancelled"}, column=_column, only=OPEN, ended=("ended_at", "ended_sequence"))
+spans.looked_up("trace_id")
+spans.priced("cost")
+spans.sorted_by("error", "fingerprint", "started_at", postgresql_where=spans.table.c.fingerprint.is_not(None))
+spans.sorted_by("ended", "ended_sequence", "id", within=())
+
+RUNNING = {"status": "running"} | dict.fromkeys(
+    ("ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")
+)
+STEPS = {"parsing": "extract", "splitting": "segment", "indexing": "index"}
+"""What a document's handler does at each stage."""
+
+
+@lru_cache(maxsize=16384)
+def span_id(trace: str, noun: str, part: str = "") -> str:
+    """The id of the handler of a noun in a trace, or of a part of its work."""
+    return derived_id(f"{trace}/{noun}/{part}")
+
+
+# --- what spans begin and end with ---------------------------------------------------------------------------
+
+
+def begun(message: Recorded, at: datetime, kind: str, name: str, noun: str, noun_id: str, **columns: Any) -> Row:
+    """A span that has just begun; the `id` is the handler's where none is given."""
+    metadata = message.metadata
+    return {
+        "id": span_id(metadata.correlation, noun_id),
+        "trace_id": metadata.correlation,
+        "kind": kind,
+        "name": name,
+        "status": "running",
+        "started_at": at,
+        "attempt": 0,
+        "noun": noun,
+        "noun_id": noun_id,
+        "causation_id": metadata.causation,
+        "sequence": message.position.sequence,
+        "attributes": attributes.work(name),
+        "person_id": metadata.person,
+        "traceparent": metadata.traceparent,
+        **columns,
+    }
+
+
+def ended(row: Row, event: Any, message: Recorded, status: str, **columns: Any) -> Row:
+    """What changes in a span that ends with this event."""
+    return {
+        "status": status,
+        "ended_at": event.timestamp,
+        "duration_ms": (event.timestamp - row["started_at"]) / timedelta(milliseconds=1),
+        "ended_sequence": message.position.sequence,
+        **columns,
+    }
+
+
+def failed(row: Row, event: Any, message: Recorded, **columns: Any) -> Row:
+    """What changes in a span that fails with the `code` and `reason` of this event."""
+    return ended(
+        row,
+        event,
+        message,
+        "unknown" if event.code == "lost" else "error",
+        error_code=event.code,
+        error=event.reason,
+        fingerprint=fingerprint(row["kind"], event.code, event.reason),
+        **columns,
+    )
+
+
+def _resume(row: Row, event: Any, message: Recorded, *others: Row | None) -> Row | None:
+    """What has ended is to be done again."""
+    return None if row["status"] == "running" else RUNNING
+
+
+# --- messages ------------------------------------------------------------------------------------------------
+
+
+def asked_span(event: Any, message: Recorded) -> str:
+    return span_id(message.metadata.correlation, event.message)
+
+
+def message_span(event: Any, message: Recorded, row: Row | None, part: str = "") -> str:
+    """The handler of a message, or a part of it, in the trace that the message's newest attempt belongs to."""
+    return span_id(row["trace_id"] if row else message.metadata.correlation, event.message, part)
+
+
+_MESSAGE = (messages, message_of)
+_retrieval_span = partial(message_span, part="retrieval")
+for _part in ("", "retrieval"):
+    spans.brought_by(messages, lambda row, part=_part: span_id(row["trace_id"], row["id"], part))  # type: ignore[misc]
+
+
+def _message_waits(event: Any, message: Recorded) -> Row:
+    return begun(
+        message,
+        event.timestamp,
+        "handler",
+        "answer",
+        "message",
+        event.message,
+        conversation_id=event.originator_id,
+    )
+
+
+for _event in (Conversation.Asked, Conversation.Retried):
+    spans.makes(_event, unless=(spans, asked_span))(_message_waits)
+    spans.changes(_event, pick=asked_span)(_resume)
+
+
+@spans.changes(Conversation.Answering, pick=message_span, beside=_MESSAGE, through=True)
+def answering(row: Row, event: Conversation.Answering, message: Recorded, known: Row | None) -> Row:
+    return _tried(row, event)
+
+
+def _tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
+    """It waited until the first worker began."""
+    began = {} if row["attempt"] else {"started_at": event.timestamp}
+    return {**RUNNING, **began, "attempt": event.attempt}
+
+
+@spans.changes(Conversation.Answered, pick=message_span, beside=_MESSAGE, through=True)
+def answered(row: Row, event: Conversation.Answered, message: Recorded, known: Row | None) -> Row:
+    return ended(row, event, message, "ok")
+
+
+@spans.changes(Conversation.Failed, pick=_retrieval_span, beside=_MESSAGE, through=True)
+@spans.changes(Conversation.Failed, pick=message_span, beside=_MESSAGE, through=True)
+def not_answered(row: Row, event: Conversation.Failed, message: Recorded, known: Row | None) -> Row | None:
+    return failed(row, event, message) if row["status"] == "running" else None
+
+
+@spans.changes(Conversation.Answered, pick=_retrieval_span, beside=_MESSAGE, through=True)
+@spans.changes(Conversation.Stopped, pick=_retrieval_span, beside=_MESSAGE, through=True)
+@spans.changes(Conversation.Stopped, pick=message_span, beside=_MESSAGE, through=True)
+def stopped(row: Row, event: Any, message: Recorded, known: Row | None) -> Row | None:
+    return ended(row, event, message, "cancelled") if row["status"] == "running" else None
+
+
+# --- documents -----------------------------------------------------------------------------------------------
+
+
+def uploaded_span(event: Any, message: Recorded) -> str:
+    return span_id(message.metadata.correlation, event.originator_id)
+
+
+def document_span(event: Any, message: Recorded, row: Row | None, part: str = "") -> str:
+    """The handler of a document, or a step of it, in the trace that the document's newest attempt belongs to."""
+    return span_id(row["trace_id"] if row else message.metadata.correlation, event.originator_id, part)
+
+
+_DOCUMENT = (documents, originator)
+for _part in ("", *STEPS.values()):
+    spans.brought_by(documents, lambda row, part=_part: span_id(row["trace_id"], row["id"], part))  # type: ignore[misc]
+
+
+def _document_waits(event: Any, message: Recorded) -> Row:
+    return begun(message, event.timestamp, "handler", "ingest", "document", event.originator_id)
+
+
+for _event in (Document.Uploaded, Document.Retried, Document.Reprocessed):
+    spans.makes(_event, unless=(spans, uploaded_span))(_document_waits)
+    spans.changes(_event, pick=uploaded_span)(_resume)
+
+
+def _begins_with(event: type, step: str) -> None:
+    """The step begins with this event, where the event says nothing else."""
+
+    def span(event: Any, message: Recorded, row: Row | None) -> str | None:
+        return (
+            document_span(event, message, row, step) if STEPS.get(getattr(event, "stage", ""), step) == step else None
+        )
+
+    def make(event: Any, message: Recorded, row: Row | None) -> list[Row]:
+        if (id := span(event, message, row)) is None:
+            return []
+        trace = row["trace_id"] if row else message.metadata.correlation
+        parent = span_id(trace, event.originator_id)
+        of = ("document", event.originator_id)
+        return [begun(message, event.timestamp, step, step, *of, id=id, trace_id=trace, parent_id=parent, attempt=1)]
+
+    def again(row: Row, event: Any, message: Recorded, document: Row | None) -> Row | None:
+        return None if row["status"] == "running" else {**RUNNING, "attempt": row["attempt"] + 1}
+
+    spans.makes(event, unless=(spans, span), beside=_DOCUMENT, through=True)(make)
+    spans.changes(event, pick=span, beside=_DOCUMENT, through=True)(again)
+
+
+def _ends_with(event: type, step: str) -> None:
+    def end(row: Row, event: Any, message: Recorded, document: Row | None) -> Row | None:
+        return ended(row, event, message, "ok") if row["status"] == "running" else None
+
+    spans.changes(event, pick=partial(document_span, part=step), beside=_DOCUMENT, through=True)(end)
+
+
+_begins_with(Document.Started, "extract")
+_begins_with(Document.Started, "index")
+_ends_with(Document.Parsed, "extract")
+_begins_with(Document.Parsed, "segment")
+_ends_with(Document.Split, "segment")
+_begins_with(Document.Split, "index")
+_ends_with(Document.Completed, "index")
+_ends_with(Document.Completed, "")
+
+
+@spans.changes(Document.Started, pick=document_span, beside=_DOCUMENT, through=True)
+def started(row: Row, event: Document.Started, message: Recorded, document: Row | None) -> Row:
+    return _tried(row, event)
+
+
+def _failed_step(event: Document.Failed, message: Recorded, row: Row | None) -> str:
+    return document_span(event, message, row, STEPS[event.stage])
+
+
+@spans.changes(Document.Failed, pick=_failed_step, beside=_DOCUMENT, through=True)
+@spans.changes(Document.Failed, pick=document_span, beside=_DOCUMENT, through=True)
+def not_indexed(row: Row, event: Document.Failed, message: Recorded, document: Row | None) -> Row | None:
+    return failed(row, event, message) if row["status"] == "running" else None
+
+
+# --- replays -------------------------------------------------------------------------------------------------
+
+
+def replay_span(event: Any, message: Recorded, row: Row | None) -> str:
+    return span_id(row["correlation_id"] if row else message.metadata.correlation, event.originator_id)
+
+
+_REPLAY = (replays, originator)
+spans.brought_by(replays, lambda row: span_id(row["correlation_id"], row["id"]))
+
+
+def _replay_waits(event: Any, message: Recorded) -> Row:
+    return begun(message, event.timestamp, "handler", "replay", "replay", event.originator_id, attempt=1)
+
+
+for _event in (Replay.Requested, Replay.Retried):
+    spans.makes(_event, unless=(spans, uploaded_span))(_replay_waits)
+    spans.changes(_event, pick=uploaded_span)(_resume)
+
+
+@spans.changes(Replay.Completed, pick=replay_span, beside=_REPLAY, through=True)
+def replayed(row: Row, event: Replay.Completed, message: Recorded, replay: Row | None) -> Row:
+    return ended(row, event, message, "ok")
+
+
+@spans.changes(Replay.Failed, pick=replay_span, beside=_REPLAY, through=True)
+def not_replayed(row: Row, event: Replay.Failed, message: Recorded, replay: Row | None) -> Row:
+    return failed(row, event, message)
+
+
+# --- retrievals ----------------------------------------------------------------------------------------------
+
+
+def _for_search(call: ModelCall.Requested) -> bool:
+    """Whether a call helps to search: of the chats, the one that makes a filter out of the question."""
+    return call.kind in ("embedding", "rerank") or call.originator_id == commit_id(
+        call.cause_id, f"filter:{call.attempt}"
+    )
+
+
+def retrieval_span(event: Any, message: Recorded) -> str | None:
+    """The search that a call or a retrieval is part of, or stands for."""
+    if event.cause_noun != "message" or not (isinstance(event, Retrieval.Made) or _for_search(event)):
+        return None
+    return span_id(message.metadata.correlation, event.cause_id, "retrieval")
+
+
+def _handler(event: Any, message: Recorded) -> str | None:
+    """The handler that searches."""
+    return span_id(message.metadata.correlation, event.cause_id) if retrieval_span(event, message) else None
+
+
+def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
+    """What comes too late is not begun: nobody would end it."""
+    if handler["status"] != "running" and isinstance(event, ModelCall.Requested):
+        return []
+    search = begun(
+        message,
+        event.timestamp,
+        "retrieval",
+        "retrieval",
+        event.cause_noun,
+        event.cause_id,
+        id=retrieval_span(event, message),
+        parent_id=handler["id"],
+        conversation_id=handler["conversation_id"],
+        attempt=event.attempt,
+        attributes=attributes.retrieval((), None, ()),
+    )
+    return [search]
+
+
+# A call, mostly for the embedding of the question, is the first that is seen of its search.
+for _event in (ModelCall.Requested, Retrieval.Made):
+    spans.makes(_event, within=(spans, _handler), unless=(spans, retrieval_span))(_searches)
+
+
+@spans.changes(ModelCall.Requested, pick=retrieval_span, beside=(spans, _handler))
+def searching_again(row: Row, event: ModelCall.Requested, message: Recorded, handler: Row | None) -> Row | None:
+    if handler is None or handler["status"] != "running" or row["attempt"] == event.attempt:
+        return None
+    return {**RUNNING, "attempt": event.attempt}
+
+
+@spans.changes(Retrieval.Made, pick=retrieval_span)
+def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
+    began = event.timestamp - timedelta(milliseconds=event.duration_ms)
+    columns: Row = {
+        "started_at": began,
+        "duration_ms": event.duration_ms,
+        "attempt": event.attempt,
+        "retrieval_id": event.originator_id,
+        "attributes": attributes.retrieval(event.datasets, event.retrieval["top_k"], event.hits),
+    }
+    if event.code:
+        return {**failed(row, event, message), **columns}
+    return {**RUNNING, **ended(row, event, message, "ok"), **columns}
+
+
+# --- calls of models -----------------------------------------------------------------------------------------
+
+
+def calling_span(event: Any, message: Recorded) -> str:
+    """What a call is part of: a search, the indexing of a document, or else the handler."""
+    part = ""
+    if _for_search(event):
+        part = {"message": "retrieval", "document": "index"}.get(event.cause_noun, "")
+    return span_id(message.metadata.correlation, event.cause_id, part)
+
+
+@spans.makes(ModelCall.Requested, beside=(spans, calling_span), new=originator)
+def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None) -> Row:
+    verb = "embeddings" if event.kind == "embedding" else event.kind
+    return begun(
+        message,
+        event.timestamp,
+        event.kind,
+        f"{verb} {event.model}",
+        event.cause_noun,
+        event.cause_id,
+        id=event.originator_id,
+        parent_id=parent and parent["id"],
+        conversation_id=parent and parent["conversation_id"],
+        attempt=event.attempt,
+        model_call_id=event.originator_id,
+        provider=event.provider,
+        model=event.model,
+        attributes=attributes.requested(event.kind, event.provider, event.model, event.server, event.request),
+    )
+
+
+@spans.changes(ModelCall.Completed, beside=(model_calls, originator))
+def completed(row: Row, event: ModelCall.Completed, message: Recorded, call: Row | None) -> Row:
+    of_answer = attributes.completed(
+        row["kind"],
+        event.usage,
+        response_id=event.response_id,
+        response_model=event.response_model,
+        finish_reason=event.finish_reason,
+        first_token_ms=event.first_token_ms,
+    )
+    if row["kind"] == "rerank" and call:
+        of_answer |= attributes.reranked(call["request"].get("segments") or (), event.response)
+    return {
+        **ended(row, event, message, "ok"),
+        "duration_ms": event.duration_ms,
+        "first_token_ms": event.first_token_ms,
+        "prompt_tokens": event.usage["prompt_tokens"],
+        "completion_tokens": event.usage["completion_tokens"],
+        "cost": call and call["cost"],
+        "attributes": row["attributes"] | of_answer,
+    }
+
+
+@spans.changes(ModelCall.Failed)
+def call_failed(row: Row, event: ModelCall.Failed, message: Recorded) -> Row:
+    return failed(row, event, message) | {"duration_ms": event.duration_ms}
+
+
+@spans.changes(ModelCall.Cancelled)
+def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded) -> Row:
+    return ended(row, event, message, "cancelled") | {"duration_ms": event.duration_ms}

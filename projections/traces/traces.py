@@ -1,0 +1,351 @@
+"""All that a command set in motion with models: the table `traces`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from domain.access.end_user import EndUser
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
+from domain.log import Recorded
+from domain.models.model_call import ModelCall
+from domain.models.replay import Replay
+from projections.documents import documents
+from projections.engine.read_model import (
+    Id,
+    ReadModel,
+    Row,
+    Time,
+    correlation,
+    key,
+    optional,
+    originator,
+    person,
+    required,
+)
+from projections.messages import message_of, messages
+from projections.model_calls import model_calls
+from projections.traces.spans import span_id, spans
+from projections.values.previews import preview, with_words
+
+traces = ReadModel(
+    "traces",
+    "What became of every command that had models at work, one row a command, rolled up from spans. Traces outlive "
+    "what they were made for.",
+    key("id", "Command that began it; what all that followed has as correlation id."),
+    required("kind", Text, "message, document, replay, or index: calls for an index that is made anew."),
+    required("name", Text, "What was asked for: noun.verb."),
+    required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
+    required("started_at", Time, "When it began."),
+    optional("ended_at", Time, "When its handler ended; null while it has not."),
+    optional("duration_ms", Double, "Milliseconds to that; null before, and when it was given up."),
+    optional("first_token_ms", Double, "Milliseconds to the first token of an answer; null when none came."),
+    optional("app_id", Id, "App that answers."),
+    optional("conversation_id", Id, "Conversation; null where there is none."),
+    optional("message_id", Id, "Message; null where there is none."),
+    optional("document_id", Id, "Document; null where there is none."),
+    optional("dataset_id", Id, "Dataset of the document; null where there is none."),
+    optional("replay_id", Id, "Replay; null where there is none."),
+    optional("end_user", Text, "Name of the user who asked; null when nobody did, or when the person was erased."),
+    person(),
+    required("question", Text, "Beginning of the question, or name of the document, masked."),
+    required("answer", Text, "Beginning of the answer, masked."),
+    required("words", ARRAY(Text), "Words of masked prompts and answers, as the search takes them."),
+    required("spans", Integer, "Spans."),
+    required("model_calls", Integer, "Calls of models."),
+    required("open_calls", Integer, "Calls of models that have not ended."),
+    required("unknown_calls", Integer, "Calls of models whose worker died: nobody knows whether the model answered."),
+    required("errors", Integer, "Spans that failed."),
+    optional("provider", Text, "Provider of the chat model that was called last."),
+    optional("model", Text, "Chat model that was called last."),
+    required("models", ARRAY(Text), "All models that were called."),
+    required("prompt_tokens", BigInteger, "Tokens that were sent to models."),
+    required("completion_tokens", BigInteger, "Tokens that came back from models."),
+    optional("cost", Double, "US dollars for the calls that have a price; null when none has."),
+    required("unpriced_calls", Integer, "Calls that were answered and have no price."),
+    optional("error_code", Text, "Why its handler failed, for programs; null when it did not."),
+    optional("error", Text, "Why its handler failed, for people; null when it did not."),
+    optional("fingerprint", Text, "Equal for equal failures, whatever they happened to; null when it did not fail."),
+    required("sequence", BigInteger, "Sequence in EVENTS of what began it."),
+    optional("ended_sequence", BigInteger, "Sequence in EVENTS of what ended it; null while nothing has."),
+    optional("traceparent", Text, "Trace that the command came with, in W3C form; null when with none."),
+    required("actor", Text, "Who sent the command."),
+    required("created_at", Time, "When it was put on record."),
+    required("updated_at", Time, "When it last changed."),
+)
+_event: type
+
+traces.sets(
+    EndUser.Erased,
+    {"end_user": None, "question": "", "answer": "", "words": [], "error": None, "fingerprint": None},
+    column="person_id",
+)
+for _event, _column in ((Document.Deleted, "document_id"), (Conversation.Deleted, "conversation_id")):
+    traces.sets(
+        _event,
+        {"status": "cancelled"},
+        column=_column,
+        only={"status": "running"},
+        ended=("ended_at", "ended_sequence"),
+    )
+traces.priced("cost", "unpriced_calls")
+
+# --- how they are read ---------------------------------------------------------------------------------------
+
+traces.sorted_by("newest", "started_at", "id")
+for _column in ("app_id", "end_user", "conversation_id"):
+    traces.sorted_by(_column, _column, "started_at", "id")
+traces.sorted_by("status", "status", "started_at", "id", postgresql_where=traces.table.c.status != "ok")
+traces.sorted_by("error", "fingerprint", "started_at", postgresql_where=traces.table.c.fingerprint.is_not(None))
+traces.sorted_by("duration_ms", "duration_ms")
+traces.sorted_by("cost", "cost")
+traces.sorted_by("ended", "ended_sequence", "id", within=())
+traces.sorted_by("words", "words", within=(), postgresql_using="gin")
+
+# --- how they begin ------------------------------------------------------------------------------------------
+
+
+def _begun(event: Any, message: Recorded, kind: str, name: str, **columns: Any) -> Row:
+    metadata = message.metadata
+    return {
+        "id": metadata.correlation,
+        "kind": kind,
+        "name": name,
+        "status": "running",
+        "started_at": event.timestamp,
+        "person_id": metadata.person,
+        "question": "",
+        "answer": "",
+        "words": [],
+        "spans": 0,
+        "model_calls": 0,
+        "open_calls": 0,
+        "unknown_calls": 0,
+        "errors": 0,
+        "models": [],
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "unpriced_calls": 0,
+        "sequence": message.position.sequence,
+        "traceparent": metadata.traceparent,
+        "actor": metadata.actor,
+        **columns,
+    }
+
+
+@traces.makes(Conversation.Asked, unless=(traces, correlation))
+def asked(event: Conversation.Asked, message: Recorded) -> Row:
+    return _begun(
+        event,
+        message,
+        "message",
+        "message.send",
+        app_id=event.app,
+        conversation_id=event.originator_id,
+        message_id=event.message,
+        end_user=event.user,
+        question=preview(event.query),
+        words=with_words((), [event.query]),
+    )
+
+
+@traces.makes(Conversation.Retried, unless=(traces, correlation), beside=(messages, message_of))
+def asked_again(event: Conversation.Retried, message: Recorded, row: Row | None) -> Row:
+    mine = row is not None and row["person_id"] == message.metadata.person
+    query = row["query"] if row and mine else ""
+    return _begun(
+        event,
+        message,
+        "message",
+        "message.retry",
+        app_id=event.app,
+        conversation_id=event.originator_id,
+        message_id=event.message,
+        end_user=row["end_user"] if row and mine else None,
+        question=preview(query),
+        words=with_words((), [query]),
+    )
+
+
+@traces.makes(Document.Uploaded, unless=(traces, correlation))
+def uploaded(event: Document.Uploaded, message: Recorded) -> Row:
+    return _begun(
+        event,
+        message,
+        "document",
+        "document.upload",
+        document_id=event.originator_id,
+        dataset_id=event.dataset,
+        question=preview(event.name),
+        words=with_words((), [event.name]),
+    )
+
+
+@traces.makes(Document.Retried, unless=(traces, correlation), beside=(documents, originator))
+@traces.makes(Document.Reprocessed, unless=(traces, correlation), beside=(documents, originator))
+def tried_again(event: Document.Retried | Document.Reprocessed, message: Recorded, row: Row | None) -> Row:
+    name = row["name"] if row else ""
+    return _begun(
+        event,
+        message,
+        "document",
+        "document.retry" if isinstance(event, Document.Retried) else "document.reprocess",
+        document_id=event.originator_id,
+        dataset_id=row and row["dataset_id"],
+        question=preview(name),
+        words=with_words((), [name]),
+    )
+
+
+def needed(row: Row, event: Any, message: Recorded) -> None:
+    """The steps of a document that is no longer there are counted in the trace of whoever still works at it."""
+
+
+for _event in (Document.Started, Document.Parsed, Document.Split):
+    traces.changes(_event, pick=correlation)(needed)
+
+
+@traces.makes(Replay.Requested, unless=(traces, correlation))
+def replay_requested(event: Replay.Requested, message: Recorded) -> Row:
+    return _begun(event, message, "replay", "replay.request", app_id=event.app, replay_id=event.originator_id)
+
+
+@traces.makes(Replay.Retried, unless=(traces, correlation))
+def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
+    return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
+
+
+@traces.makes(ModelCall.Requested, unless=(traces, correlation))
+def called(event: ModelCall.Requested, message: Recorded) -> Row:
+    """No handler of a message, document or replay made the call: an index is made anew, or a dataset is tested."""
+    name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
+    return _begun(event, message, "index", name)
+
+
+# --- what their spans make of them ---------------------------------------------------------------------------
+
+
+@traces.follows(spans, "trace_id")
+def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
+    changed: Row = {}
+    if before is None:
+        changed["spans"] = trace["spans"] + 1
+        if after["model_call_id"]:
+            changed |= _called(trace, after)
+    for column, more in _counts(after).items():
+        if more := more - (_counts(before)[column] if before else 0):
+            changed[column] = trace[column] + more
+    if after["model_call_id"]:
+        changed |= _ended_call(trace, before, after)
+        if trace["kind"] == "index":
+            changed |= _of_calls(trace, changed, after)
+    elif after["kind"] == "handler":
+        changed |= {name: after[name] for name in _OF_HANDLER}
+        if after["ended_at"]:
+            changed["duration_ms"] = (after["ended_at"] - trace["started_at"]) / timedelta(milliseconds=1)
+    return changed
+
+
+_OF_HANDLER = ("status", "ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")
+
+
+def _counts(span: Row) -> dict[str, int]:
+    call = span["model_call_id"] is not None
+    return {
+        "open_calls": call and span["status"] == "running",
+        "unknown_calls": call and span["status"] == "unknown",
+        "errors": span["status"] == "error",
+        "unpriced_calls": call and span["status"] == "ok" and span["cost"] is None,
+        "prompt_tokens": span["prompt_tokens"] or 0,
+        "completion_tokens": span["completion_tokens"] or 0,
+    }
+
+
+def _called(trace: Row, call: Row) -> Row:
+    models = trace["models"] if call["model"] in trace["models"] else [*trace["models"], call["model"]]
+    of_chat = {"provider": call["provider"], "model": call["model"]} if call["kind"] == "chat" else {}
+    return {"model_calls": trace["model_calls"] + 1, "models": models, **of_chat}
+
+
+def _ended_call(trace: Row, before: Row | None, call: Row) -> Row:
+    changed: Row = {}
+    if call["cost"] is not None and (before is None or before["cost"] is None):
+        changed["cost"] = (trace["cost"] or 0.0) + call["cost"]
+    # The chat that answers is the handler's own; one that helps a search is part of that.
+    answers = call["kind"] == "chat" and call["parent_id"] == span_id(call["trace_id"], call["noun_id"])
+    if answers and trace["first_token_ms"] is None and call["first_token_ms"] is not None:
+        waited = (call["started_at"] - trace["started_at"]) / timedelta(milliseconds=1)
+        changed["first_token_ms"] = waited + call["first_token_ms"]
+    return changed
+
+
+def _of_calls(trace: Row, changed: Row, call: Row) -> Row:
+    """Where there is no handler, it runs as long as calls do."""
+    counts = {name: changed.get(name, trace[name]) for name in ("open_calls", "unknown_calls", "errors")}
+    if counts["open_calls"]:
+        return dict.fromkeys(_OF_HANDLER) | {"status": "running"}
+    status = "error" if counts["errors"] else "unknown" if counts["unknown_calls"] else "ok"
+    return {
+        "status": status,
+        "ended_at": call["ended_at"],
+        "duration_ms": (call["ended_at"] - trace["started_at"]) / timedelta(milliseconds=1),
+        "ended_sequence": call["ended_sequence"],
+    }
+
+
+# --- what was said -------------------------------------------------------------------------------------------
+
+
+def _said(trace: Row, message: Recorded, texts: Iterable[str], **of_replay: str) -> Row | None:
+    """Only the words of the person that the row is of: it is erased with that one.
+
+    What a replay asks and answers only its call says.
+    """
+    if message.metadata.person != trace["person_id"]:
+        return None
+    words = with_words(trace["words"], texts)
+    changed: Row = {"words": words} if len(words) > len(trace["words"]) else {}
+    if trace["kind"] == "replay":
+        changed |= {name: preview(text) for name, text in of_replay.items()}
+    return changed or None
+
+
+@traces.changes(ModelCall.Requested, pick=correlation)
+def prompted(row: Row, event: ModelCall.Requested, message: Recorded) -> Row | None:
+    sent = [each for each in event.request.get("messages") or () if isinstance(each.get("content"), str)]
+    question = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
+    return _said(row, message, [each["content"] for each in sent], question=question)
+
+
+def _trace_of_call(event: Any, message: Recorded, call: Row | None) -> str:
+    return str(call["correlation_id"]) if call else message.metadata.correlation
+
+
+def _responded(row: Row, event: Any, message: Recorded, call: Row | None) -> Row | None:
+    if not event.response or (call and call["kind"] != "chat"):
+        return None
+    return _said(row, message, [event.response], answer=event.response)
+
+
+traces.brought_by(model_calls, lambda row: row["correlation_id"] if row["status"] == "requested" else None)
+for _event in (ModelCall.Completed, ModelCall.Failed, ModelCall.Cancelled):
+    traces.changes(_event, pick=_trace_of_call, beside=(model_calls, originator), through=True)(_responded)
+
+
+def _trace_of_message(event: Any, message: Recorded, row: Row | None) -> str:
+    return row["trace_id"] if row else message.metadata.correlation
+
+
+def _answered(row: Row, event: Any, message: Recorded, known: Row | None) -> Row | None:
+    mine = row["message_id"] == event.message and row["person_id"] == message.metadata.person
+    return {"answer": preview(event.answer)} if mine else None
+
+
+traces.brought_by(messages, lambda row: row["trace_id"])
+for _event in (Conversation.Answered, Conversation.Failed, Conversation.Stopped):
+    traces.changes(_event, pick=_trace_of_message, beside=(messages, message_of), through=True)(_answered)

@@ -1,0 +1,1 @@
+"""Values that several tables derive: masked previews, words, prices, fingerprints."""

@@ -1,0 +1,206 @@
+"""Office documents: what stands nowhere in the text but is seen, and what is there but not seen."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import docx as writing
+import pptx as showing
+import pytest
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
+from pptx.util import Inches
+
+from adapters.documents.formats import docx, pptx, xml
+from adapters.documents.formats.numbering import Numbering
+from adapters.documents.formats.parsed import Parsed, Refused
+from tests.adapters.documents.formats.corpus import zipped
+from tests.adapters.documents.formats.hostile import changed
+
+_W = nsdecls("w")
+
+
+def document(body: str, **parts: str) -> Parsed:
+    """What is read of a Word document with this body; `parts` are those that it is related to, by their names."""
+    relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    relations = "".join(f'<Relationship Id="{name}" Type="{relation}/{name}" Target="{name}.xml"/>' for name in parts)
+    return docx.read(
+        zipped(
+            {
+                "word/document.xml": f"<w:document {_W}><w:body>{body}</w:body></w:document>",
+                "word/_rels/document.xml.rels": f"<Relationships>{relations}</Relationships>",
+                **{f"word/{name}.xml": f"<w:{name} {_W}>{content}</w:{name}>" for name, content in parts.items()},
+            }
+        )
+    )
+
+
+def paragraph(text: str, properties: str = "") -> str:
+    return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+def styled(text: str, style: str) -> str:
+    return paragraph(text, f'<w:pStyle w:val="{style}"/>')
+
+
+def blocks(parsed: Parsed) -> list[tuple[str, str | None]]:
+    return [(piece.text, piece.heading) for piece in parsed.pieces]
+
+
+# --- Word ----------------------------------------------------------------------------------------------------
+
+
+def test_headings_are_told_by_their_styles_in_any_language() -> None:
+    styles = """
+    <w:style w:type="paragraph" w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style>
+    <w:style w:type="paragraph" w:styleId="Own"><w:name w:val="Own"/><w:basedOn w:val="berschrift1"/></w:style>
+    <w:style w:type="paragraph" w:styleId="Deep"><w:name w:val="Deep"/>
+    <w:pPr><w:outlineLvl w:val="1"/></w:pPr></w:style>
+    <w:style w:type="paragraph" w:styleId="Ring"><w:name w:val="Ring"/><w:basedOn w:val="Ring"/></w:style>
+    <w:style w:type="paragraph" w:styleId="Titel"><w:name w:val="Title"/></w:style>
+    <w:style w:type="paragraph" w:styleId="TOC1"><w:name w:val="toc 1"/></w:style>"""
+    body = (
+        styled("The weir", "Titel") + styled("1 One ... 3", "TOC1") + styled("One", "berschrift1") + styled("a", "Ring")
+        + styled("Two", "Deep") + styled("b", "") + styled("Three", "Own") + styled("long " * 80, "Own")
+        + paragraph("Four", '<w:outlineLvl w:val="0"/>')
+    )  # fmt: skip
+    parsed = document(body, styles=styles)
+    assert parsed.title == "The weir"
+    assert blocks(parsed) == [
+        ("The weir", None), ("One", "One"), ("a", "One"), ("Two", "One › Two"), ("b", "One › Two"), ("Three", "Three"),
+        (("long " * 80).strip(), "Three"), ("Four", "Four"),
+    ]  # fmt: skip
+
+
+def level(number: int, format: str, text: str, more: str = "") -> str:
+    return (
+        f'<w:lvl w:ilvl="{number}"><w:start w:val="1"/><w:numFmt w:val="{format}"/>'
+        f'<w:lvlText w:val="{text}"/>{more}</w:lvl>'
+    )
+
+
+NUMBERING = f"""<w:numbering {_W}>
+<w:abstractNum w:abstractNumId="0">{level(0, "decimal", "§ %1")}{level(1, "lowerLetter", "%1.%2)")}
+{level(2, "upperRoman", "%3.")}{level(3, "decimal", "%3.%4", "<w:isLgl/>")}{level(4, "bullet", "•")}
+{level(5, "none", "%6")}{level(6, "decimalZero", "%7")}</w:abstractNum>
+<w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num>
+<w:num w:numId="2"><w:abstractNumId w:val="0"/></w:num>
+<w:num w:numId="3"><w:abstractNumId w:val="0"/>
+<w:lvlOverride w:ilvl="0"><w:startOverride w:val="5"/></w:lvlOverride></w:num>
+</w:numbering>"""
+
+
+def test_numbers_are_counted_as_word_does() -> None:
+    numbering = Numbering(xml.tree(io.BytesIO(NUMBERING.encode())))
+    items = [
+        (0, "1"),
+        (1, "1"),
+        (1, "1"),
+        (2, "1"),
+        (2, "1"),
+        (3, "1"),
+        (0, "2"),
+        (1, "2"),
+        (0, "3"),
+        (4, "1"),
+        (5, "1"),
+        (6, "1"),
+    ]
+    assert [numbering.next(list_id, depth) for depth, list_id in items] == [
+        "§ 1 ", "1.a) ", "1.b) ", "I. ", "II. ", "2.1 ", "§ 2 ", "2.a) ", "§ 5 ", "- ", "", "01 ",
+    ]  # fmt: skip
+    assert numbering.next("9", 0) == ""
+    assert [numbering.next("3", 1) for _ in range(28)][24:] == ["5.y) ", "5.z) ", "5.aa) ", "5.bb) "]
+
+
+def test_numbers_stand_before_items_and_headings() -> None:
+    styles = """<w:style w:type="paragraph" w:styleId="H1"><w:name w:val="heading 1"/><w:pPr><w:numPr>
+    <w:numId w:val="1"/></w:numPr></w:pPr></w:style>"""
+    item = '<w:numPr><w:ilvl w:val="1"/><w:numId w:val="1"/></w:numPr>'
+    plain = '<w:pStyle w:val="H1"/><w:numPr><w:numId w:val="0"/></w:numPr>'
+    body = styled("Gates", "H1") + paragraph("Open", item) + styled("Oil", "H1") + paragraph("Annex", plain)
+    numbering = NUMBERING[NUMBERING.index(">") + 1 : NUMBERING.rindex("<")]
+    assert [text for text, _ in blocks(document(body, styles=styles, numbering=numbering))] == [
+        "§ 1 Gates", "1.a) Open", "§ 2 Oil", "Annex",
+    ]  # fmt: skip
+
+
+def test_a_cell_that_spans_rows_counts_for_each() -> None:
+    file = writing.Document()
+    table = file.add_table(3, 2)
+    for row, texts in zip(table.rows, (("Group", "Unit"), ("River", "Agnes"), ("", "Bert")), strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
+    table.cell(1, 0).merge(table.cell(2, 0))
+    data = io.BytesIO()
+    file.save(data)
+    assert [text for text, _ in blocks(docx.read(data.getvalue()))] == ["Group | Unit", "River | Agnes", "River | Bert"]
+
+
+def test_a_table_that_only_lays_out_the_page_is_read_as_what_is_in_it() -> None:
+    inner = "<w:tbl><w:tr><w:tc>{}</w:tc><w:tc>{}</w:tc></w:tr></w:tbl>".format(paragraph("a"), paragraph("b"))
+    body = f"<w:tbl><w:tr><w:tc>{paragraph('One')}{paragraph('Two')}{inner}</w:tc></w:tr></w:tbl>"
+    assert [text for text, _ in blocks(document(body))] == ["One", "Two", "a | b"]
+
+
+def test_signs_that_are_no_text_are_read_as_what_they_look_like() -> None:
+    run = '<w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/><w:sym w:font="x" w:char="2192"/>'
+    run += '<w:sym w:font="Wingdings" w:char="F0E0"/></w:r><m:oMath xmlns:m="m"><m:r><m:t>x=2</m:t></m:r></m:oMath>'
+    assert blocks(document(f"<w:p>{run}</w:p>")) == [("a b\nc-→x=2", None)]
+
+
+def test_strict_documents_are_read_as_others() -> None:
+    body = "<w:document xmlns:w='http://purl.oclc.org/ooxml/wordprocessingml/main'><w:body>{}</w:body></w:document>"
+    data = zipped({"word/document.xml": body.format(paragraph("Water runs."))})
+    assert blocks(docx.read(data)) == [("Water runs.", None)]
+
+
+def test_names_of_parts_may_differ_in_case() -> None:
+    file = writing.Document()
+    file.add_paragraph("Water runs.")
+    data = io.BytesIO()
+    file.save(data)
+    with zipfile.ZipFile(data) as archive:
+        parts = {name.replace("word/document", "Word/Document"): archive.read(name) for name in archive.namelist()}
+    assert blocks(docx.read(zipped(parts))) == [("Water runs.", None)]
+
+
+# --- PowerPoint ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def show() -> bytes:
+    """A presentation of two slides in two sections; the first has a shape that is hidden, and a foot."""
+    file = showing.Presentation()
+    for name in ("Gates", "Oil"):
+        slide = file.slides.add_slide(file.slide_layouts[5])
+        slide.shapes.title.text = name
+        for words in ("seen", "hidden"):
+            box = slide.shapes.add_textbox(Inches(1), Inches(1), Inches(1), Inches(1))
+            box.text_frame.text = f"{words} in {name}"
+        box._element.nvSpPr.cNvPr.set("hidden", "1")
+    ids = [slide.get("id") for slide in file.element.sldIdLst]
+    sections = "".join(
+        f'<s:section name="Part {number}"><s:sldIdLst><s:sldId id="{id}"/></s:sldIdLst></s:section>'
+        for number, id in enumerate(ids, 1)
+    )
+    file.element.append(parse_xml(f'<s:sectionLst xmlns:s="urn:s">{sections}</s:sectionLst>'))
+    data = io.BytesIO()
+    file.save(data)
+    return data.getvalue()
+
+
+def test_sections_stand_above_titles_and_hidden_shapes_are_left_out(show: bytes) -> None:
+    assert [(piece.text, piece.page, piece.heading) for piece in pptx.read(show).pieces] == [
+        ("Gates", 1, "Part 1 › Gates"),
+        ("seen in Gates", 1, "Part 1 › Gates"),
+        ("Oil", 2, "Part 2 › Oil"),
+        ("seen in Oil", 2, "Part 2 › Oil"),
+    ]
+
+
+def test_a_part_in_broken_xml_is_told_apart_from_a_broken_file(show: bytes) -> None:
+    with pytest.raises(Refused, match=r"XML is broken: .*mismatched tag") as caught:
+        pptx.read(changed(show, {"ppt/slides/slide2.xml": "<a><b></a>"}))
+    assert caught.value.code == "broken_file"

@@ -1,0 +1,197 @@
+"""Tables, records and separated values as text: nothing is lost, every value has its label, blocks are of a size."""
+
+from __future__ import annotations
+
+import csv as writing
+import io
+import json as encoding
+import string
+from datetime import date, datetime, time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.documents.formats import csv, json, tables
+from adapters.documents.formats.parsed import Parsed, Refused, one_line
+from adapters.documents.formats.tables import Row, pieces
+
+WORDS = st.text(string.ascii_letters + "äß水 \n", min_size=1, max_size=12).filter(str.strip)
+CELLS = st.one_of(
+    st.just(""), st.none(), WORDS, st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(), st.dates(), st.text(max_size=400),
+)  # fmt: skip
+GRIDS = st.integers(1, 6).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), max_size=30))
+
+
+def lines(rows: list[Row], **options: bool) -> list[tuple[str | None, str]]:
+    return [(piece.heading, line) for piece in pieces(rows, **options) for line in piece.text.split("\n")]
+
+
+@given(GRIDS, st.booleans())
+def test_no_cell_is_lost(rows: list[Row], several: bool) -> None:
+    found = one_line(" ".join(piece.text for piece in pieces(rows, several=several)))
+    for row in rows:
+        for cell in row:
+            assert one_line(tables.written(cell)) in found
+
+
+@given(st.lists(st.tuples(WORDS, st.text(max_size=900)), min_size=1, max_size=40))
+def test_a_record_keeps_to_its_size_where_its_values_do(fields: list[tuple[str, str]]) -> None:
+    longest = max(len(f"{name}: {value}") for name, value in fields)
+    for part in tables.record(fields):
+        assert len(part) <= max(tables.BLOCK, longest) + 3 * len(fields) + 200
+
+
+def test_rows_come_with_the_labels_of_their_columns() -> None:
+    rows: list[Row] = [["Unit", "Turns", 2023], ["Agnes", 7, 0.5], ["Bert", None, True]]
+    assert lines(rows) == [(None, "Unit: Agnes; Turns: 7; 2023: 0.5"), (None, "Unit: Bert; 2023: true")]
+
+
+def test_many_rows_make_few_blocks() -> None:
+    rows: list[Row] = [["Unit", "Turns"], *([f"Turbine {number}", number] for number in range(10_000))]
+    found = list(pieces(rows))
+    assert len(found) < 400
+    assert all(len(piece.text) <= tables.BLOCK for piece in found)
+    assert sum(piece.text.count("Unit: ") for piece in found) == 10_000
+
+
+def test_a_text_above_a_table_is_its_title() -> None:
+    rows: list[Row] = [
+        ["Units of 2024", ""], ["", ""], ["Unit", "Turns"], ["Agnes", 7], ["", ""],
+        ["Agnes has a new bearing.", ""], ["", ""], ["Bert", 9], ["Carla", 8],
+    ]  # fmt: skip
+    assert lines(rows) == [
+        (None, "Units of 2024"),
+        ("Units of 2024", "Unit: Agnes; Turns: 7"),
+        (None, "Agnes has a new bearing."),
+        ("Units of 2024", "Unit: Bert; Turns: 9"),
+        ("Units of 2024", "Unit: Carla; Turns: 8"),
+    ]
+
+
+def test_a_table_goes_on_below_an_empty_row() -> None:
+    rows: list[Row] = [["Unit", "Turns"], ["Agnes", 7], ["", ""], ["Bert", 9], ["Carla", 8]]
+    assert [line for _, line in lines(rows)] == [
+        "Unit: Agnes; Turns: 7",
+        "Unit: Bert; Turns: 9",
+        "Unit: Carla; Turns: 8",
+    ]
+
+
+def test_tables_that_stand_side_by_side_are_told_apart() -> None:
+    rows: list[Row] = [
+        ["Unit", "Turns", "", "Unit", "Power"], ["Agnes", 7, "", "Carla", 180], ["Bert", 9, "", "Dora", 170],
+    ]  # fmt: skip
+    assert [line for _, line in lines(rows)] == [
+        "Unit: Agnes; Turns: 7", "Unit: Bert; Turns: 9", "Unit: Carla; Power: 180", "Unit: Dora; Power: 170",
+    ]  # fmt: skip
+    assert lines(rows, several=False)[0] == (None, "Unit: Agnes; Turns: 7; Unit: Carla; Power: 180")
+
+
+def test_an_empty_column_within_a_table_divides_nothing() -> None:
+    rows: list[Row] = [["Unit", "Since", "", "Turns", "Power"], ["Agnes", 1924, "", 7, 180]]
+    assert lines(rows) == [(None, "Unit: Agnes; Since: 1924; Turns: 7; Power: 180")]
+
+
+def test_labels_of_two_rows_are_put_together() -> None:
+    rows: list[Row] = [["", 2023, "", 2024, ""], ["Region", "Q1", "Q2", "Q1", "Q2"], ["North", 1, 2, 3, 4]]
+    assert lines(rows) == [(None, "Region: North; 2023 Q1: 1; 2023 Q2: 2; 2024 Q1: 3; 2024 Q2: 4")]
+
+
+def test_a_row_of_long_texts_has_a_line_for_each_and_keeps_its_first_value() -> None:
+    rows: list[Row] = [["Name", "About", "More"], ["Agnes", "a " * 400, "b " * 400]]
+    found = [piece.text.split("\n") for piece in pieces(rows)]
+    assert [[line[:8] for line in part] for part in found] == [["Name: Ag", "About: a"], ["Name: Ag", "More: b "]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (7.0, "7"), (0.1 + 0.2, "0.3"), (1e7, "10000000"), (1e20, "1e+20"), (-0.5, "-0.5"), (12345678, "12345678"),
+        (datetime(1924, 5, 1), "1924-05-01"), (datetime(1924, 5, 1, 6, 30), "1924-05-01 06:30:00"),
+        (date(1924, 5, 1), "1924-05-01"), (time(6, 30), "06:30:00"), (True, "true"), ("  a\n b ", "a b"), (None, ""),
+    ],
+)  # fmt: skip
+def test_values_are_written_as_a_spreadsheet_shows_them(cell: tables.Cell, text: str) -> None:
+    assert tables.written(cell) == text
+
+
+# --- separated values ----------------------------------------------------------------------------------------
+
+
+def texts(parsed: Parsed) -> list[str]:
+    return [line for piece in parsed.pieces for line in piece.text.split("\n")]
+
+
+@given(st.lists(st.lists(WORDS, min_size=2, max_size=5), min_size=1, max_size=20), st.sampled_from(",;\t|"))
+def test_separated_values_are_read_as_they_were_written(rows: list[list[str]], separator: str) -> None:
+    file = io.StringIO()
+    writing.writer(file, delimiter=separator, quoting=writing.QUOTE_ALL).writerows(rows)
+    found = one_line(" ".join(texts(csv.read(file.getvalue().encode()))))
+    assert all(one_line(cell) in found for row in rows for cell in row)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Unit,Turns\nAgnes,7\n",
+        b"Unit;Turns\r\nAgnes;7\r\n",
+        b"Unit\tTurns\rAgnes\t7",
+        b'sep=|\n"Unit"|"Turns"\n"Agnes"|7',
+        "\ufeffUnit;Turns\nAgnes;7".encode(),
+        "Unit,Turns\nAgnes,7\n".encode("utf-16"),
+    ],
+)
+def test_the_separator_is_found(data: bytes) -> None:
+    assert texts(csv.read(data)) == ["Unit: Agnes; Turns: 7"]
+
+
+def test_a_comma_in_a_number_separates_nothing() -> None:
+    data = "Unit;Power\n" + "".join(f"Turbine {number};{number},5\n" for number in range(9))
+    assert texts(csv.read(data.encode()))[3] == "Unit: Turbine 3; Power: 3,5"
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), WORDS)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4))
+
+
+def scalars(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [found for each in value.values() for found in scalars(each)]
+    return [found for each in value for found in scalars(each)] if isinstance(value, list) else [value]
+
+
+@given(VALUES, st.sampled_from(["", "\n", "\r\n"]))
+def test_no_value_is_lost(value: Any, end: str) -> None:
+    data = encoding.dumps(value) + end
+    for parsed in (json.read(data.encode()), json.read((data + "\n" + data).encode())):
+        found = one_line(" ".join(piece.text for piece in parsed.pieces))
+        for scalar in scalars(value):
+            written = "" if scalar is None else str(scalar).lower() if isinstance(scalar, bool) else str(scalar)
+            assert one_line(written) in found
+
+
+def test_objects_are_records_below_the_names_of_what_they_stand_in() -> None:
+    value = {
+        "name": "The weir", "open": True, "closed": None,
+        "units": [{"name": "Agnes", "place": {"river": "Elbe"}, "tags": ["a", "b"]}, {"name": "Bert", "turns": 7.50}],
+        "owner": {"name": "Ada", "address": {"town": "Ulm"}},
+    }  # fmt: skip
+    found = [(piece.heading, piece.text) for piece in json.read(encoding.dumps(value).encode()).pieces]
+    assert found == [
+        (None, "name: The weir; open: true"),
+        ("units", "name: Agnes; place.river: Elbe; tags: a, b\nname: Bert; turns: 7.5"),
+        ("owner", "name: Ada"),
+        ("owner › address", "town: Ulm"),
+    ]
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1', b'{"a": 1}\n{"a":', b'{"a": 1}\nb', b"[1, 2"])
+def test_json_that_breaks_off_names_the_line(data: bytes) -> None:
+    with pytest.raises(Refused, match=rf"not JSON: .* in line {data.count(10) + 1}\.") as caught:
+        json.read(data)
+    assert caught.value.code == "broken_file"

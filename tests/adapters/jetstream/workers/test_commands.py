@@ -1,0 +1,426 @@
+"""Commands as they come over the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import nats
+import orjson
+import pytest
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+
+from adapters.jetstream.streams import COMMANDS, DEAD, set_up
+from adapters.jetstream.workers.commands import subscribe_commands
+from adapters.jetstream.workers.consumer import TRIES
+from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.workers.reactions import subscribe_reaction
+from domain.aggregate import new_id
+from domain.log import OUTCOMES, Outcome, commit_id
+from domain.work.dead_letter import DeadLetter, letter_id
+from handlers.dispatch import Delivery, Dispatch
+from handlers.ports.log import Unavailable
+from handlers.work.revive import Revive
+from ops.servers.embedded import EmbeddedNats
+from tests.adapters.jetstream.conftest import Running
+from tests.adapters.jetstream.workers.test_consumer import dead
+from tests.handlers.desk import Desk
+
+CREATE = b'{"name": "Guide"}'
+
+
+@pytest.fixture
+async def desk(fresh: Client, running: Running) -> Desk:
+    """A desk whose commands are taken off the bus."""
+    desk = Desk(fresh, "acme")
+    await running(lambda broker: subscribe_commands(broker, desk.dispatch, desk.repository))
+    return desk
+
+
+async def outcomes(nc: Client, count: int = 1) -> list[dict[str, Any]]:
+    """All outcomes, once there are so many and no command waits."""
+    js = nc.jetstream()
+    async with asyncio.timeout(10):
+        while (await js.stream_info(OUTCOMES)).state.last_seq < count or (
+            await js.stream_info(COMMANDS)
+        ).state.messages:
+            await asyncio.sleep(0.01)
+    last = (await js.stream_info(OUTCOMES)).state.last_seq
+    return [orjson.loads((await js.get_msg(OUTCOMES, place)).data or b"") for place in range(1, last + 1)]
+
+
+async def test_a_command_has_its_outcome_where_it_was_promised(desk: Desk) -> None:
+    nc, id, cause = desk.nc, new_id(), new_id()
+    heard = await nc.subscribe(f"out.acme.{id}")
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"Nats-Msg-Id": id, "Headrace-Correlation": cause, "Headrace-Actor": "Jürgen 水", "traceparent": trace}
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await nc.jetstream().publish("cmd.acme.app.create", CREATE, headers=headers)
+    outcome = orjson.loads((await heard.next_msg(timeout=5)).data)
+    [kept] = await outcomes(nc)
+    assert outcome == kept
+    assert (outcome["command"], outcome["name"], outcome["status"]) == (id, "app.create", "accepted")
+    assert (outcome["stream"], outcome["sequence"], outcome["version"]) == ("EVENTS", 1, 1)
+    assert outcome["ids"] == {"app": id}
+    assert (outcome["correlation"], outcome["actor"]) == (cause, "Jürgen 水")
+    assert before < datetime.fromisoformat(outcome["at"]) < datetime.now(UTC) + timedelta(seconds=1)
+    [commit] = await desk.commits("app", id)
+    metadata = commit.metadata
+    assert (metadata.causation, metadata.correlation, metadata.actor) == (id, cause, "Jürgen 水")
+    assert metadata.traceparent == trace
+
+
+async def test_a_command_without_an_id_gets_one(desk: Desk) -> None:
+    for _ in range(2):
+        await desk.nc.jetstream().publish("cmd.acme.app.create", CREATE)
+    first, second = await outcomes(desk.nc, 2)
+    assert first["status"] == second["status"] == "accepted"
+    assert first["command"] != second["command"]
+    for outcome in (first, second):
+        id = UUID(outcome["command"])
+        assert (str(id), id.version, outcome["ids"]) == (outcome["command"], 7, {"app": outcome["command"]})
+        assert outcome["correlation"] == outcome["command"]
+        assert abs((id.int >> 80) / 1000 - datetime.fromisoformat(outcome["at"]).timestamp()) < 0.01
+
+
+async def test_an_id_must_be_a_uuid(desk: Desk) -> None:
+    wrong = ["1", "order 7", "x" * 3000, "{01976f00-0000-7000-8000-000000000000}", "水"]
+    for count, given in enumerate(wrong, 1):
+        await desk.nc.jetstream().publish("cmd.acme.app.create", CREATE, headers={"Nats-Msg-Id": given})
+        *_, outcome = await outcomes(desk.nc, count)
+        assert (outcome["status"], outcome["code"], outcome["field"]) == ("rejected", "invalid", "Nats-Msg-Id")
+        assert outcome["command"] == commit_id(given, COMMANDS)
+        assert outcome["command"] in outcome["message"]
+
+
+async def test_an_id_in_capitals_is_the_same_id(desk: Desk) -> None:
+    id = new_id()
+    await desk.nc.jetstream().publish("cmd.acme.app.create", CREATE, headers={"Nats-Msg-Id": id.upper()})
+    [outcome] = await outcomes(desk.nc)
+    assert (outcome["command"], outcome["status"]) == (id, "accepted")
+
+
+async def test_a_tenant_has_a_tenants_name(desk: Desk) -> None:
+    for count, tenant in enumerate(["ACME", "_acme", "acme!", "ä", "a" * 64, "$SYS", "*", ">"], 1):
+        id = new_id()
+        await desk.nc.jetstream().publish(f"cmd.{tenant}.app.create", CREATE, headers={"Nats-Msg-Id": id})
+        *_, outcome = await outcomes(desk.nc, count)
+        assert (outcome["status"], outcome["code"], outcome["field"]) == ("rejected", "invalid", "subject")
+        assert outcome["command"] == id
+
+
+async def test_a_subject_that_names_no_command_has_an_outcome(desk: Desk) -> None:
+    subjects = ["cmd.acme", "cmd.acme.app", "cmd.acme.app.create.now", "cmd.acme.app.paint"]
+    for count, subject in enumerate(subjects, 1):
+        await desk.nc.jetstream().publish(subject, CREATE)
+        *_, outcome = await outcomes(desk.nc, count)
+        assert (outcome["status"], outcome["code"]) == ("rejected", "unknown_command")
+
+
+async def test_headers_are_printable(desk: Desk) -> None:
+    """Sent byte by byte, as no client library would."""
+    wrong = [(b"Headrace-Actor", b"a\0b"), (b"Headrace-Actor", b"x" * 256), (b"Headrace-Correlation", b"\x07")]
+    for count, (header, value) in enumerate(wrong, 1):
+        await raw(desk.nc, b"cmd.acme.app.create", header + b": " + value)
+        *_, outcome = await outcomes(desk.nc, count)
+        assert (outcome["status"], outcome["code"], outcome["field"]) == ("rejected", "invalid", header.decode())
+        assert (outcome["actor"], outcome["correlation"]) == ("anonymous", outcome["command"])
+
+
+async def test_odd_headers_do_no_harm(desk: Desk) -> None:
+    odd = [b"nonsense", b"traceparent: 00-zz", b"Headrace-Actor: \xff\xfe", b"a: b\r\n c: d"]
+    for count, head in enumerate(odd, 1):
+        await raw(desk.nc, b"cmd.acme.app.create", head)
+        *_, outcome = await outcomes(desk.nc, count)
+        assert outcome["status"] == "accepted"
+        [commit] = await desk.commits("app", outcome["command"])
+        assert commit.metadata.traceparent is None
+
+
+async def test_odd_subjects_have_an_outcome_that_can_be_stored(desk: Desk) -> None:
+    """One that is not UTF-8 among them: the worker lives on."""
+    for count, subject in enumerate(
+        [b"cmd.acme.\x01.\x02", b"cmd.acme.app.cre\0ate", b"cmd.ac\0me.app.create", b"cmd.\xff\xfe.app.create"], 1
+    ):
+        await raw(desk.nc, subject, b"Headrace-Actor: ada")
+        *_, outcome = await outcomes(desk.nc, count)
+        assert outcome["status"] == "rejected"
+        assert b"\\u0000" not in orjson.dumps(outcome)
+
+
+async def test_a_large_command_is_rejected(desk: Desk) -> None:
+    await desk.nc.jetstream().publish("cmd.acme.app.create", b'{"name": "' + b"x" * 2_000_000 + b'"}')
+    [outcome] = await outcomes(desk.nc)
+    assert (outcome["status"], outcome["code"]) == ("rejected", "too_large")
+
+
+async def test_a_command_that_is_sent_again_keeps_its_outcome(desk: Desk) -> None:
+    """Past the stream's own deduplication, which only looks at the id as it is written."""
+    id = new_id()
+    for written in (id, id.upper()):
+        await desk.nc.jetstream().publish("cmd.acme.app.create", CREATE, headers={"Nats-Msg-Id": written})
+        await outcomes(desk.nc)
+    [outcome] = await outcomes(desk.nc)
+    assert outcome["status"] == "accepted"
+    assert len(await desk.commits("app", id)) == 1
+
+
+async def test_a_rejected_command_stays_rejected_when_the_server_was_restarted(
+    tmp_path: Path,
+) -> None:
+    """Though the server has forgotten that the command came, and it would be right by now."""
+    patient: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1}
+    async with EmbeddedNats(tmp_path) as server:
+        nc = await nats.connect(server.url, error_cb=_quiet, **patient)
+        await set_up(nc.jetstream())
+        desk, broker = Desk(nc, "acme"), NatsBroker(server.url, apply_types=False, logger=None, **patient)
+        subscribe_commands(broker, desk.dispatch, desk.repository)
+        await broker.start()
+        dataset, document = new_id(), new_id()
+
+        async def send(name: str, id: str, fields: dict[str, str]) -> str:
+            headers = {"Nats-Msg-Id": id}
+            await nc.jetstream().publish(f"cmd.acme.{name}", orjson.dumps(fields), headers=headers)
+            await outcomes(nc)
+            outcome = await desk.outcomes.get("acme", id)
+            assert outcome is not None
+            return outcome.status
+
+        upload = {"dataset": dataset, "name": "a.txt", "text": "x"}
+        assert await send("document.upload", document, upload) == "rejected"
+        assert await send("dataset.create", dataset, {"name": "Rules"}) == "accepted"
+        await server.stop()
+        await server.start()
+        while not nc.is_connected:
+            await asyncio.sleep(0.02)
+        assert await send("document.upload", document, upload) == "rejected"
+        assert await desk.commits("document", document) == []
+        await broker.stop()
+        await nc.close()
+
+
+async def _quiet(error: Exception) -> None: ...
+
+
+async def test_a_hundred_commands_at_once_on_one_app(desk: Desk) -> None:
+    js, app = desk.nc.jetstream(), await desk.done("app.create", name="Guide")
+    await asyncio.gather(
+        *(
+            js.publish(
+                "cmd.acme.app.configure",
+                orjson.dumps({"app": app, "prompt": f"{number}"}),
+                headers={"Nats-Msg-Id": new_id()},
+            )
+            for number in range(100)
+        )
+    )
+    all_of_them = await outcomes(desk.nc, 101)
+    assert {outcome["status"] for outcome in all_of_them} == {"accepted"}
+    assert sorted(outcome["version"] for outcome in all_of_them) == list(range(1, 102))
+    assert len(await desk.commits("app", app)) == 101
+
+
+class Faulty(Dispatch):
+    """A dispatch that fails in the same way so many times."""
+
+    def __init__(self, desk: Desk, times: int, error: Exception) -> None:
+        super().__init__(desk.repository, desk.outcomes, desk.blobs, desk.vault)
+        self.times = times
+        self.error = error
+
+    async def __call__(self, delivery: Delivery) -> Outcome:
+        if delivery.fault is None and self.times:
+            self.times -= 1
+            raise self.error
+        return await super().__call__(delivery)
+
+
+async def test_a_command_waits_for_a_server_that_is_away(fresh: Client, running: Running) -> None:
+    desk = Desk(fresh, "acme")
+    dispatch = Faulty(desk, TRIES + 2, Unavailable("away"))
+    await running(lambda broker: subscribe_commands(broker, dispatch, desk.repository))
+    await fresh.jetstream().publish("cmd.acme.app.create", CREATE)
+    [outcome] = await outcomes(fresh)
+    assert (outcome["status"], dispatch.times) == ("accepted", 0)
+    assert await dead(fresh) == []
+
+
+class Sick:
+    """A desk whose dispatch fails until it is cured, with its dead letters taken care of."""
+
+    def __init__(self, desk: Desk, id: str) -> None:
+        self.desk = desk
+        self.id = id
+        self.letter = letter_id("commands", "acme", id)
+        self.dispatch = Faulty(desk, 1000, ZeroDivisionError("odd"))
+
+    def subscribe(self, broker: NatsBroker) -> None:
+        subscribe_commands(broker, self.dispatch, self.desk.repository)
+        revive = Revive(JetStreamDeadLetters(self.desk.nc))
+        subscribe_reaction(broker, "revive", revive, workers=1, repository=self.desk.repository)
+
+    async def status(self) -> str:
+        letter = await self.desk.repository.get(DeadLetter, "acme", self.letter)
+        assert letter
+        return letter.status
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(10):
+            while not await condition():
+                await asyncio.sleep(0.01)
+
+    async def until_dead_letters_are(self, count: int) -> None:
+        async def so_many() -> bool:
+            return (await self.desk.nc.jetstream().stream_info(DEAD)).state.messages == count
+
+        await self.until(so_many)
+
+
+@pytest.fixture
+async def sick(fresh: Client, running: Running) -> Sick:
+    """A command was published that could not be handled."""
+    sick = Sick(Desk(fresh, "acme"), new_id())
+    await running(sick.subscribe)
+    headers = {"Nats-Msg-Id": sick.id, "Headrace-Actor": "ada", "Headrace-Correlation": "cause-1"}
+    await fresh.jetstream().publish("cmd.acme.app.create", CREATE, headers=headers)
+    await outcomes(fresh)
+    return sick
+
+
+async def test_a_command_that_cannot_be_handled_is_told_so(sick: Sick) -> None:
+    [outcome] = await outcomes(sick.desk.nc)
+    assert (outcome["command"], outcome["status"], outcome["code"]) == (sick.id, "rejected", "internal_error")
+    assert sick.letter in outcome["message"]
+    [buried] = await sick.desk.events("dead_letter", sick.letter)
+    assert isinstance(buried, DeadLetter.Buried)
+    assert (buried.consumer, buried.stream, buried.sequence) == ("commands", COMMANDS, 1)
+    assert (buried.subject, buried.message) == ("cmd.acme.app.create", sick.id)
+    assert (buried.reason, buried.failures, buried.deaths) == ("ZeroDivisionError: odd", TRIES, 0)
+    assert buried.where.startswith("test_commands.py:__call__:")
+    [commit] = await sick.desk.commits("dead_letter", sick.letter)
+    assert (commit.metadata.causation, commit.metadata.correlation) == (sick.id, "cause-1")
+    assert await sick.desk.commits("app", sick.id) == []
+
+
+async def test_it_is_kept_as_it_came(sick: Sick) -> None:
+    kept = await JetStreamDeadLetters(sick.desk.nc).get("commands", sick.letter)
+    assert kept
+    assert (kept.subject, kept.data) == (f"dead.commands.{sick.letter}", CREATE)
+    told = kept.headers or {}
+    assert (told["Headrace-Id"], told["Headrace-Letter-Subject"]) == (sick.id, "cmd.acme.app.create")
+    assert (told["Headrace-Letter-Reason"], told["Headrace-Actor"]) == ("ZeroDivisionError: odd", "ada")
+
+
+async def test_tried_again_it_keeps_its_id_and_has_a_second_outcome(sick: Sick) -> None:
+    sick.dispatch.times = 0
+    await sick.desk.done("dead_letter.retry", dead_letter=sick.letter)
+    first, _, second = await outcomes(sick.desk.nc, 3)
+    assert (first["command"], first["code"]) == (sick.id, "internal_error")
+    assert (second["command"], second["status"], second["ids"]) == (sick.id, "accepted", {"app": sick.id})
+    assert (second["actor"], second["correlation"]) == ("ada", "cause-1")
+    [commit] = await sick.desk.commits("app", sick.id)
+    assert (commit.metadata.causation, commit.metadata.correlation) == (sick.id, "cause-1")
+    assert await sick.status() == "retried"
+    await sick.until_dead_letters_are(0)
+    assert (await sick.desk.send("app.create", {"name": "Other"}, id=sick.id)).status == "accepted"
+    assert len(await sick.desk.commits("app", sick.id)) == 1
+
+
+async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
+    """As often as someone likes; the outcome stays the one."""
+    for count in range(1, 3):
+        await sick.desk.done("dead_letter.retry", dead_letter=sick.letter)
+
+        async def is_back() -> bool:
+            return await sick.status() == "returned"
+
+        await sick.until(is_back)
+        types = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
+        assert await sick.desk.types("dead_letter", sick.letter) == [type.TOPIC for type in types]
+    await sick.until_dead_letters_are(1)
+    said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
+    assert said == ["internal_error"]
+
+
+async def test_its_sender_may_try_again_too(sick: Sick) -> None:
+    """With the same id, once the stream lets it through."""
+    sick.dispatch.times = 0
+    assert (await sick.desk.send("app.create", {"name": "Guide"}, id=sick.id)).status == "accepted"
+    found = await sick.desk.outcomes.get("acme", sick.id)
+    assert found
+    assert found.status == "accepted"
+
+
+async def test_what_is_discarded_is_gone(sick: Sick) -> None:
+    await sick.desk.done("dead_letter.discard", dead_letter=sick.letter)
+    await sick.until_dead_letters_are(0)
+    assert await sick.status() == "discarded"
+    assert await sick.desk.fails("dead_letter.retry", dead_letter=sick.letter) == ("not_waiting", "dead_letter")
+    assert await sick.desk.fails("dead_letter.discard", dead_letter=new_id()) == ("not_found", "dead_letter")
+
+
+async def test_a_secret_gets_into_no_letter(sick: Sick) -> None:
+    """What failed may have quoted it."""
+    sick.dispatch.error = ValueError("cannot read sk-secret")
+    id = new_id()
+    await sick.desk.nc.jetstream().publish("cmd.acme.provider.register", b"{}", headers={"Nats-Msg-Id": id})
+    await outcomes(sick.desk.nc, 2)
+    [buried] = await sick.desk.events("dead_letter", letter_id("commands", "acme", id))
+    assert isinstance(buried, DeadLetter.Buried)
+    assert buried.reason == "ValueError"
+
+
+async def test_whatever_was_sent_can_be_buried_and_tried_again(sick: Sick) -> None:
+    """Headers and subjects that are not text, and a failure that quotes them."""
+    sick.dispatch.error = ValueError("\ud800 \0 \r\n 水")
+    odd = [
+        b"Headrace-Actor: \xff\xfe",
+        b"a b: c",
+        b"a: b\r\n c: d",
+        b"X: \xd0",
+        b"nonsense",
+        "Headrace-Actor: 水".encode(),
+    ]
+    for count, head in enumerate(odd, 2):
+        await raw(sick.desk.nc, b"cmd.acme.app.create", head)
+        await outcomes(sick.desk.nc, count)
+    sick.dispatch.times = 0
+    told = await outcomes(sick.desk.nc, len(odd) + 1)
+    for outcome in told:
+        assert outcome["code"] == "internal_error"
+        await sick.desk.done("dead_letter.retry", dead_letter=letter_id("commands", "acme", outcome["command"]))
+    await sick.until_dead_letters_are(0)
+    await outcomes(sick.desk.nc, 3 * len(told))
+    for outcome in told:
+        found = await sick.desk.outcomes.get("acme", outcome["command"])
+        assert found
+        assert found.status == "accepted"
+
+
+async def test_letters_of_two_tenants_are_apart(sick: Sick) -> None:
+    """Who chooses the id of another's command does not touch its letter."""
+    await sick.desk.nc.jetstream().publish("cmd.other.app.create", CREATE, headers={"Headrace-Id": sick.id})
+    await outcomes(sick.desk.nc, 2)
+    theirs = letter_id("commands", "other", sick.id)
+    assert await sick.desk.repository.get(DeadLetter, "other", theirs)
+    assert await sick.desk.fails("dead_letter.retry", dead_letter=theirs) == ("not_found", "dead_letter")
+    assert await sick.desk.types("dead_letter", sick.letter) == [DeadLetter.Buried.TOPIC]
+
+
+async def raw(nc: Client, subject: bytes, head: bytes, body: bytes = CREATE) -> None:
+    """Publish on a socket of its own."""
+    url = nc.connected_url
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    lines = b"NATS/1.0\r\n" + head + b"\r\n\r\n"
+    await reader.readline()
+    writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n')
+    writer.write(b"HPUB %s %d %d\r\n%s%s\r\nPING\r\n" % (subject, len(lines), len(lines) + len(body), lines, body))
+    while (await reader.readline()).strip() != b"PONG":
+        pass
+    writer.close()
+    await writer.wait_closed()

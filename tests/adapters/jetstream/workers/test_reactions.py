@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import orjson
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.workers.reactions import subscribe_reaction
+from domain.aggregate import Event, new_id
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
+from domain.log import Commit, Metadata, Subject
+from domain.models.replay import Replay
+from domain.work.dead_letter import DeadLetter, letter_id
+from tests.adapters.jetstream.conftest import Running
+from tests.adapters.jetstream.workers.test_consumer import dead, settled
+from tests.handlers.desk import Desk
+
+NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
+
+
+async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running) -> None:
+    seen: list[tuple[Commit, dict[str, object]]] = []
+
+    async def react(commit: Commit) -> None:
+        seen.append((commit, structlog.contextvars.get_contextvars()))
+
+    talk = Conversation.start(new_id(), NOW, app=new_id(), user="ada", name="水门")
+    talk.rename(NOW, name="Other")
+    subject = Subject("acme", "conversation", talk.id)
+    metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
+    events = talk.pending()
+    position = await JetStreamEventStore(fresh).append(subject, events, metadata, 0)
+    await running(reaction("answer", react, fresh))
+    await settled(fresh)
+    [(commit, told)] = seen
+    assert (commit.subject, commit.metadata, commit.position) == (subject, metadata, position)
+    assert list(commit.events) == events
+    assert told == {"tenant": "acme", "correlation": metadata.correlation, "causation": metadata.id}
+
+
+async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> None:
+    """A newer version wrote it; what follows is not held up."""
+    seen: list[Commit] = []
+
+    async def react(commit: Commit) -> None:
+        seen.append(commit)
+
+    unknown = orjson.dumps([{"type": "conversation.painted.v1", "version": 1, "state": {}}])
+    await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", unknown)
+    talk = Conversation.start(new_id(), NOW, app=new_id(), user="ada", name="After")
+    subject = Subject("acme", "conversation", talk.id)
+    await JetStreamEventStore(fresh).append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
+    await running(reaction("answer", react, fresh))
+    info = await settled(fresh)
+    assert [commit.subject for commit in seen] == [subject]
+    assert info.num_redelivered == 0
+    assert await dead(fresh) == []
+
+
+async def test_what_is_no_commit_ends_in_the_dead_letters(fresh: Client, running: Running) -> None:
+    async def react(commit: Commit) -> None:
+        raise AssertionError("never called")
+
+    await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", b"\xff{")
+    await running(reaction("answer", react, fresh))
+    await settled(fresh)
+    letter = letter_id("answer", "acme", "EVENTS:1")
+    kept = await JetStreamDeadLetters(fresh).get("answer", letter)
+    assert kept
+    assert kept.data == b"\xff{"
+    [buried] = await Desk(fresh, "acme").events("dead_letter", letter)
+    assert isinstance(buried, DeadLetter.Buried)
+    assert buried.reason.startswith("JSONDecodeError: ")
+
+
+class Reacting:
+    """Fails for as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.fails = True
+        self.seen: list[Commit] = []
+
+    async def __call__(self, commit: Commit) -> None:
+        if self.fails:
+            raise ZeroDivisionError("odd")
+        self.seen.append(commit)
+
+
+async def buried_in(desk: Desk, consumer: str, commit: str, *expected: type[Event]) -> str:
+    """The letter of a commit, once this is all that happened to it."""
+    letter = letter_id(consumer, "acme", commit)
+    async with asyncio.timeout(10):
+        while await desk.types("dead_letter", letter) != [type.TOPIC for type in expected]:
+            await asyncio.sleep(0.01)
+    return letter
+
+
+async def test_a_commit_that_died_comes_again_when_its_letter_is_retried(fresh: Client, running: Running) -> None:
+    """To the consumer that could not handle it, and to no other; and back, if that was in vain."""
+    desk, forgets, others = Desk(fresh, "acme"), Reacting(), Reacting()
+    others.fails = False
+    dataset = await desk.done("dataset.create", name="Rules")
+    await running(reaction("forget_datasets", forgets, fresh))
+    await running(reaction("ingest", others, fresh))
+    [commit] = await desk.commits("dataset", dataset)
+    letter = await buried_in(desk, "forget_datasets", commit.metadata.id, DeadLetter.Buried)
+    await desk.done("dead_letter.retry", dead_letter=letter)
+    happened = (DeadLetter.Buried, DeadLetter.Retried, DeadLetter.Returned)
+    await buried_in(desk, "forget_datasets", commit.metadata.id, *happened)
+    forgets.fails = False
+    await desk.done("dead_letter.retry", dead_letter=letter)
+    await settled(fresh, "forget_datasets")
+    await settled(fresh, "ingest")
+    assert forgets.seen == [commit]
+    assert others.seen == []
+    await buried_in(desk, "forget_datasets", commit.metadata.id, *happened, DeadLetter.Retried)
+
+
+async def test_what_waits_for_a_commit_that_died_fails_and_a_retry_opens_it_again(
+    fresh: Client, running: Running
+) -> None:
+    desk, ingest, answer, replay = Desk(fresh, "acme"), Reacting(), Reacting(), Reacting()
+    dataset = await desk.done("dataset.create", name="Rules")
+    document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+    app = await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app)
+    message = await desk.done("message.send", app=app, query="When?")
+    await running(reaction("ingest", ingest, fresh))
+    again = await desk.done("replay.request", call=await desk.called())
+    await running(reaction("answer", answer, fresh))
+    await running(reaction("replay", replay, fresh))
+    [requested] = await desk.commits("replay", again)
+    uploaded, asked = (await desk.commits("document", document))[0], (await desk.commits("conversation", message))[0]
+    letters = [
+        await buried_in(desk, "ingest", uploaded.metadata.id, DeadLetter.Buried),
+        await buried_in(desk, "answer", asked.metadata.id, DeadLetter.Buried),
+        await buried_in(desk, "replay", requested.metadata.id, DeadLetter.Buried),
+    ]
+    for consumer in ("ingest", "answer", "replay"):
+        await settled(fresh, consumer)
+    failed, silent = (await desk.events("document", document))[-1], (await desk.events("conversation", message))[-1]
+    assert isinstance(failed, Document.Failed)
+    assert isinstance(silent, Conversation.Failed)
+    unmade = (await desk.events("replay", again))[-1]
+    assert isinstance(unmade, Replay.Failed)
+    for event in (failed, silent, unmade):
+        assert (event.code, event.reason) == ("internal_error", "ZeroDivisionError: odd")
+    ingest.fails = answer.fails = replay.fails = False
+    for letter in letters:
+        await desk.done("dead_letter.retry", dead_letter=letter)
+    for consumer in ("ingest", "answer", "replay"):
+        await settled(fresh, consumer)
+    assert (await desk.types("document", document))[-1] == Document.Retried.TOPIC
+    assert (await desk.types("conversation", message))[-1] == Conversation.Retried.TOPIC
+    assert (await desk.types("replay", again))[-1] == Replay.Retried.TOPIC
+    assert [event for commit in ingest.seen for event in commit.events if isinstance(event, Document.Retried)]
+    assert [event for commit in answer.seen for event in commit.events if isinstance(event, Conversation.Retried)]
+    assert [event for commit in replay.seen for event in commit.events if isinstance(event, Replay.Retried)]
+    assert uploaded not in ingest.seen
+    assert asked not in answer.seen
+
+
+async def test_a_burial_is_done_once_however_often_it_is_tried(fresh: Client) -> None:
+    desk = Desk(fresh, "acme")
+    letter = await desk.bury("commands", new_id(), reason="first")
+    [buried] = await desk.events("dead_letter", letter)
+    assert isinstance(buried, DeadLetter.Buried)
+    for reason in ("first", "second"):
+        assert await desk.bury("commands", buried.message, reason=reason) == letter
+    assert await desk.types("dead_letter", letter) == [DeadLetter.Buried.TOPIC]
+
+
+async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
+    desk = Desk(fresh, "_ACME")
+    letter = await desk.bury("commands", new_id())
+    assert await desk.commits("dead_letter", letter) == []
+
+
+def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[NatsBroker], None]:
+    desk = Desk(nc, "acme")
+    return partial(subscribe_reaction, name=name, react=react, workers=4, repository=desk.repository, keys=desk.keys)

@@ -1,0 +1,328 @@
+"""The viewer over HTTP, on real servers whose log holds what the tests put there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import uvicorn
+
+from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.postgres import tables
+from adapters.postgres.projector import Projector
+from adapters.postgres.reader import login
+from adapters.web.viewer.access import Access
+from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.server import create_app
+from domain.aggregate import Aggregate, Event, new_id
+from domain.chat.app import App, Model, settings
+from domain.chat.conversation import Conversation, Cut, Usage
+from domain.knowledge.retrieval import Candidate, Retrieval
+from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
+from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.replay import Replay
+from ops.roles import commands
+from ops.settings import Settings
+from ops.wiring import House
+
+TOKEN = "the token of the tests"
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+class Site:
+    """What the log says is recorded at `at`, which goes on a second with every event."""
+
+    def __init__(self, house: House, url: str) -> None:
+        self.house = house
+        self.url = url
+        self.tenant = house.settings.tenant
+        self.client = httpx2.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {TOKEN}", "Origin": url}, timeout=30, follow_redirects=True
+        )
+        self._store = JetStreamEventStore(house.nc, house.keys)
+        self._ends: dict[str, int] = {}
+        self._ticks = count(1)
+        self.at = NOW - timedelta(hours=2)
+
+    @property
+    def now(self) -> datetime:
+        return self.at + timedelta(seconds=next(self._ticks))
+
+    async def record(self, aggregate: Aggregate, correlation: str, actor: str = "ada") -> int:
+        """Commit what is pending; gives its sequence."""
+        events = [cast(Event, event) for event in aggregate.collect_events()]
+        metadata = Metadata(new_id(), self.tenant, correlation, correlation, actor)
+        subject = Subject(self.tenant, aggregate.TOPIC, aggregate.id)
+        position = await self._store.append(subject, events, metadata, self._ends.get(str(subject), 0))
+        self._ends[str(subject)] = position.sequence
+        return position.sequence
+
+    async def app(self, name: str, *prompts: str, model: str = "gpt-4o-mini") -> App:
+        app = App.create(new_id(), self.now, name=name, description="")
+        for prompt in prompts:
+            app.configure(
+                self.now,
+                model=Model(provider="openai", name=model, max_tokens=512, context_window=8192, parameters={}),
+                prompt=prompt,
+                variables=[],
+                datasets=[],
+                retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+            )
+        await self.record(app, new_id())
+        return app
+
+    async def conversation(self, app: App, user: str = "bo", name: str = "Of gates") -> Conversation:
+        talk = Conversation.start(new_id(), self.now, app=app.id, user=user, name=name)
+        await self.record(talk, new_id())
+        return talk
+
+    async def answer(
+        self,
+        app: App,
+        talk: Conversation,
+        query: str,
+        answer: str | None = "Four metres.",
+        *,
+        configuration: int = 1,
+        segments: tuple[str, ...] = (),
+        model: str = "gpt-4o-mini",
+        provider: str = "openai",
+        server: str = "api.openai.com:443",
+        parameters: dict[str, Any] | None = None,
+        fails: tuple[str, str] | None = None,
+        lost: bool = False,
+        tokens: tuple[int, int] = (1200, 300),
+        took_ms: float = 900.0,
+    ) -> tuple[str, str, str]:
+        """A question and what became of it; gives the trace, the message and the call. Without an answer it is open."""
+        trace = message = new_id()
+        at = self.now
+        talk.ask(at, message=message, app=app.id, configuration=configuration, query=query, inputs={}, user=talk.user)
+        await self.record(talk, trace)
+        talk.answering(self.now, message=message)
+        await self.record(talk, trace)
+        if segments:
+            await self.record(self._search(message, query, segments), trace)
+        prompt, call = f"Be number {configuration}.", new_id()
+        content, sources = prompt, [Source(**{"message": 0, "start": 0, "end": len(prompt), "from": "instructions"})]
+        sources[0] |= {"app": app.id, "configuration": configuration}
+        for rank, segment in enumerate(segments, 1):
+            begin = len(content) + 1
+            content += f"\n{segment}"
+            source = Source(**{"message": 0, "start": begin, "end": len(content), "from": "segment"})
+            sources.append(
+                source | {"segment": segment, "document": "the-document", "dataset": "the-dataset", "rank": rank}
+            )
+        asked = [{"role": "system", "content": content}, {"role": "user", "content": query}]
+        made = ModelCall.request(
+            call,
+            self.now,
+            kind="chat",
+            provider=provider,
+            model=model,
+            server=server,
+            cause_noun="message",
+            cause_id=message,
+            attempt=1,
+            request={"messages": asked, "max_tokens": 512, "parameters": parameters or {}},
+            sources=sources,
+        )
+        await self.record(made, trace)
+        if fails:
+            made.fail(self.now, code=fails[0], reason=fails[1], response="", duration_ms=took_ms)
+            talk.fail(self.now, message=message, code=fails[0], reason=fails[1], answer="")
+        elif lost:
+            made.fail(self.now, code="lost", reason="The worker died.", response="", duration_ms=None)
+        elif answer is not None:
+            self._answer(made, answer, tokens, took_ms)
+            usage = Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1], estimated=False)
+            talk.answer(
+                self.now,
+                message=message,
+                answer=answer,
+                citations=[],
+                usage=usage,
+                cut=Cut(segments=0, messages=0),
+                model_call=call,
+                duration_ms=took_ms,
+            )
+        if made.pending_events:
+            await self.record(made, trace)
+        if talk.pending_events:
+            await self.record(talk, trace)
+        return trace, message, call
+
+    def _answer(self, call: ModelCall, answer: str, tokens: tuple[int, int], took_ms: float) -> None:
+        call.complete(
+            self.now,
+            response=answer,
+            response_id="response-1",
+            response_model=call.model,
+            finish_reason="stop",
+            usage=TokenUsage(
+                prompt_tokens=tokens[0],
+                completion_tokens=tokens[1],
+                estimated=False,
+                cached_tokens=None,
+                cache_write_tokens=None,
+                reasoning_tokens=None,
+                raw={},
+            ),
+            first_token_ms=took_ms / 4,
+            duration_ms=took_ms,
+        )
+
+    def _search(self, message: str, query: str, segments: tuple[str, ...]) -> Retrieval:
+        hits = [
+            Candidate(
+                segment=segment,
+                dataset="the-dataset",
+                document="the-document",
+                position=rank,
+                page=None,
+                heading=None,
+                score=1 / rank,
+                semantic_rank=rank,
+                full_text_rank=None,
+                fusion_rank=rank,
+                rerank_score=None,
+                rerank_rank=None,
+                rank=rank,
+                dropped=None,
+                first=rank,
+                last=rank,
+            )
+            for rank, segment in enumerate(segments, 1)
+        ]
+        return Retrieval.make(
+            new_id(),
+            self.now,
+            query=query,
+            datasets=["the-dataset"],
+            retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+            cause_noun="message",
+            cause_id=message,
+            attempt=1,
+            hits=hits,
+            duration_ms=12.0,
+        )
+
+    async def reranked(self, trace: str, message: str, scores: dict[str, float]) -> str:
+        """A reranker's call for a message; gives its id."""
+        call = ModelCall.request(
+            new_id(),
+            self.now,
+            kind="rerank",
+            provider="builtin",
+            model="lexical-2",
+            cause_noun="message",
+            cause_id=message,
+            request={"query": "How high?", "segments": list(scores)},
+        )
+        await self.record(call, trace)
+        self._answer(call, str(list(scores.values())), (40, 0), 9.0)
+        await self.record(call, trace)
+        return call.id
+
+    async def replayed(self, replay: str, answer: str, took_ms: float = 400.0) -> str:
+        """Do what a worker would do about a replay that was asked for; gives the call."""
+        [commit] = await self._store.load(Subject(self.tenant, Replay.TOPIC, replay))
+        asked = commit.events[0]
+        assert isinstance(asked, Replay.Requested)
+        found = cast(Replay, asked.mutate(None))
+        self._ends[str(Subject(self.tenant, Replay.TOPIC, replay))] = commit.position.sequence
+        call = ModelCall.request(
+            new_id(),
+            self.now,
+            kind="chat",
+            provider=asked.provider,
+            model=asked.model,
+            server="api.openai.com:443",
+            cause_noun="replay",
+            cause_id=replay,
+            attempt=1,
+            request={"messages": [], "max_tokens": asked.max_tokens, "parameters": asked.parameters},
+        )
+        await self.record(call, replay)
+        self._answer(call, answer, (1200, 90), took_ms)
+        await self.record(call, replay)
+        found.complete(self.now, model_call=call.id)
+        await self.record(found, replay)
+        return call.id
+
+    async def settled(self) -> None:
+        """Wait until the tables hold all of the log."""
+        for stream in (EVENTS, OUTCOMES):
+            last = (await self.house.nc.jetstream().stream_info(stream)).state.last_seq
+            await tables.wait_for(self.house.settings.postgres_url, Position(stream, last))
+
+    async def get(self, path: str, status: int = 200, **query: Any) -> str:
+        """A page, and that it is one that no browser would take for more than it is."""
+        answer = await self.client.get(path, params=query or None, headers={"Accept": "text/html"})
+        assert answer.status_code == status, answer.text[:2000]
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert " style=" not in answer.text
+        assert "<script>" not in answer.text
+        return answer.text
+
+    async def json(self, path: str, status: int = 200, **query: Any) -> Any:
+        answer = await self.client.get(f"{path}.json", params=query)
+        assert answer.status_code == status, answer.text[:2000]
+        return answer.json()
+
+    async def post(self, path: str, status: int = 200, /, **form: Any) -> httpx2.Response:
+        """A form that was sent, and where it led to."""
+        answer = await self.client.post(path, data=form, headers={"Accept": "text/html"})
+        assert answer.status_code == status, answer.text[:2000]
+        return answer
+
+
+def text_of(page: str) -> str:
+    """The words of a page, without its marks."""
+    import re
+
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+@asynccontextmanager
+async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator[Site]:
+    """A viewer with a projector and a worker that takes commands, in this process."""
+    settings = Settings.load(home=home, nats_url=nats_url, postgres_url=postgres_url)
+    await tables.set_up(postgres_url)
+    async with House(settings, "site") as house:
+        await commands.begin(house)
+        await house.broker.start()
+        desk = Desk(house.nc, await login(postgres_url, settings.secret()), settings.tenant, house.keys)
+        access = Access.of("127.0.0.1", TOKEN, "", settings.secret())
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_config=None, lifespan="on"))
+        site = Site(house, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        work = [
+            asyncio.create_task(Projector(postgres_url, JetStreamLog(house.nc, house.keys), house.blobs).run()),
+            asyncio.create_task(server.serve(sockets=[listening])),
+        ]
+        try:
+            async with asyncio.timeout(20):
+                while not server.started:
+                    await asyncio.sleep(0.01)
+            yield site
+        finally:
+            await site.client.aclose()
+            server.should_exit = True
+            await work[1]
+            work[0].cancel()
+            with suppress(asyncio.CancelledError):
+                await work[0]
+            listening.close()

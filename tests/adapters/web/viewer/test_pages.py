@@ -1,0 +1,508 @@
+"""The pages beside the list and the trace, over HTTP, on a log and tables that are real."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.web.viewer.budget import month_begin
+from adapters.web.viewer.pages.proof import Equation, Export, Stream, Term, _doubts
+from domain.aggregate import new_id
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
+from ops.servers.embedded import EmbeddedNats
+from tests.adapters.web.viewer.site import NOW, Site, serving, text_of
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe\u202c \x07 '\"{{7*7}} 门有四米高"
+"""What no page may do as it says."""
+
+ANSWER = "The gate is four metres high.\n\nIt opens at high tide."
+
+
+@dataclass
+class Told:
+    """What the log of the site says."""
+
+    site: Site
+    app: App
+    talk: Conversation
+    first: tuple[str, str, str]
+    second: tuple[str, str, str]
+    evil: tuple[str, str, str]
+    failed: tuple[str, str, str]
+    lost: tuple[str, str, str]
+    open: tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+async def told(
+    lone_nats: EmbeddedNats, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Told]:
+    home = tmp_path_factory.mktemp("site")
+    async with serving(Path(home), lone_nats.url, module_database_url) as site:
+        for name in ("openai", "local"):
+            await send(site, "provider.register", name=name, base_url="http://127.0.0.1:9/v1")
+        app = await site.app("Harbour <help>", "Be number 1.", "Be number 2.")
+        talk = await site.conversation(app, name=f"Gates {EVIL}")
+        first = await site.answer(
+            app, talk, "How high is the gate?", ANSWER, segments=("a", "b", "c"), parameters={"temperature": 0.2}
+        )
+        second = await site.answer(
+            app,
+            talk,
+            "How high is the gate at low tide?",
+            ANSWER.replace("four", "six"),
+            configuration=2,
+            segments=("b", "d", "a"),
+            model="gpt-4o",
+            parameters={"temperature": 0.9},
+            took_ms=1800.0,
+        )
+        evil = await site.answer(app, talk, EVIL, f"{EVIL} end", model="<b>model</b>", provider="local")
+        failed = await site.answer(app, talk, "Is it open?", fails=("unavailable", f"No {EVIL} at 10.0.0.1:80"))
+        await site.answer(app, talk, "Is it open now?", fails=("unavailable", f"No {EVIL} at 10.0.0.2:80"))
+        lost = await site.answer(app, talk, "Anybody?", lost=True)
+        still = await site.answer(app, talk, "And now?", None)
+        await site.settled()
+        yield Told(site, app, talk, first, second, evil, failed, lost, still)
+
+
+async def send(site: Site, command: str, /, **fields: Any) -> None:
+    """Send a command, and wait for its outcome."""
+    js, id = site.house.nc.jetstream(), new_id()
+    await js.publish(f"cmd.{site.tenant}.{command}", orjson.dumps(fields), headers={"Nats-Msg-Id": id})
+    outcomes = JetStreamOutcomes(site.house.nc)
+    async with asyncio.timeout(20):
+        while await outcomes.get(site.tenant, id) is None:
+            await asyncio.sleep(0.01)
+
+
+def harmless(page: str) -> str:
+    """Nothing of what is evil is in the page as it was said; gives the page's words."""
+    for said in ("<script>alert", "<img src=x", "\u202e", "\x07", "<b>model", "<help>"):
+        assert said not in page
+    return text_of(page)
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+async def test_failures_that_are_alike_are_one_row(told: Told) -> None:
+    found = await told.site.json("/errors", period="24h")
+    [group] = [group for group in found["groups"] if group["error_code"] == "unavailable"]
+    assert (group["count"], group["traces"], sum(group["counts"])) == (2, 2, 2)
+    assert group["apps"] == ["Harbour <help>"]
+    assert group["models"] == ["gpt-4o-mini"]
+    assert found["total"]["failed"] == 2
+    page = await told.site.get("/errors", period="24h")
+    assert "10.0.0.2:80" in harmless(page)
+    listed = re.search(rf'href="(/traces\?error={group["fingerprint"]}[^"]*)"', page)
+    assert listed
+    assert "2" in text_of(await told.site.get(listed[1].replace("&amp;", "&")))
+
+
+async def test_a_call_that_was_lost_is_an_error_though_its_trace_goes_on(told: Told) -> None:
+    found = await told.site.json("/errors", period="24h")
+    [group] = [group for group in found["groups"] if group["error_code"] == "lost"]
+    assert (group["trace_id"], group["recovered"]) == (told.lost[0], 0)
+
+
+async def test_rejected_commands_are_kept_with_their_rule(told: Told) -> None:
+    for _ in range(2):
+        await send(told.site, "app.create", name=5)
+    await told.site.settled()
+    found = await told.site.json("/errors", period="1h")
+    [row] = [row for row in found["rejected"] if row["name"] == "app.create"]
+    assert (row["code"], row["field"], row["count"]) == ("invalid", "name", 2)
+    page = await told.site.get("/errors", period="1h")
+    link = re.search(r'href="(/sql\?[^"]*)"', page)
+    assert link
+    assert "2 rows" in text_of(await told.site.get(link[1].replace("&amp;", "&")))
+
+
+async def test_without_errors_it_says_so(told: Told) -> None:
+    words = text_of(await told.site.get("/errors", tenant="nobody"))
+    assert "Nothing failed" in words
+    assert "every message was handled" in words
+
+
+# --- costs -------------------------------------------------------------------------------------------------------
+
+
+async def test_costs_are_told_apart_and_what_has_no_price_is_named(told: Told) -> None:
+    found = await told.site.json("/costs", by="model", period="7d")
+    by = {group["name"]: group for group in found["groups"]}
+    assert by["openai/gpt-4o"]["cost"] == pytest.approx(1200 * 2.5e-6 + 300 * 10e-6)
+    assert by["local/<b>model</b>"]["cost"] is None
+    assert by["local/<b>model</b>"]["unpriced"] == 1
+    assert found["total"]["cost"] == pytest.approx(sum(group["cost"] or 0 for group in found["groups"]))
+    assert [row["model"] for row in found["unpriced"]] == ["<b>model</b>"]
+    assert sum(sum(values.values()) for _, values in found["days"]) == pytest.approx(found["total"]["cost"])
+    words = harmless(await told.site.get("/costs", by="model", period="7d"))
+    assert "1 unpriced" in words
+
+
+@pytest.mark.parametrize("by", ["app", "user", "kind", "tenant"])
+async def test_costs_by_whom_and_for_what_have_one_sum(told: Told, by: str) -> None:
+    found = await told.site.json("/costs", by=by, period="7d")
+    whole = await told.site.json("/costs", by="model", period="7d")
+    assert found["total"] == {**whole["total"], "cost": pytest.approx(whole["total"]["cost"])}
+    expected = {"app": told.app.id, "user": "bo", "kind": "message", "tenant": told.site.tenant}
+    assert expected[by] in {group["name"] for group in found["groups"]}
+    harmless(await told.site.get("/costs", by=by))
+
+
+async def test_costs_are_files_as_well(told: Told) -> None:
+    written = await told.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "csv"})
+    assert "attachment" in written.headers["content-disposition"]
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(written.text))}
+    assert float(rows["openai/gpt-4o"]["cost"]) > 0
+    assert rows["local/<b>model</b>"]["cost"] == ""
+    lines = await told.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "jsonl"})
+    assert {orjson.loads(line)["name"] for line in lines.text.splitlines()} == rows.keys()
+
+
+async def test_budgets_are_set_changed_and_removed_by_commands(told: Told) -> None:
+    site = told.site
+    budget = {"name": "mini", "scope": "model", "subject": "gpt-4o", "amount_usd": "0.004"}
+    page = await site.post("/costs/budgets", **budget)
+    assert "mini" in text_of(page.text)
+    if NOW - timedelta(hours=3) > month_begin(NOW):
+        [found] = (await site.json("/costs"))["budgets"]
+        assert found["spent_usd"] == pytest.approx(0.006)
+        assert found["state"] == "over"
+        assert "150.0 %, over" in text_of(page.text)
+    await site.post("/costs/budgets", **budget | {"amount_usd": "$12"})
+    [found] = (await site.json("/costs"))["budgets"]
+    assert (found["amount_usd"], found["state"]) == (12, "within")
+    await site.post("/costs/budgets/mini/remove")
+    assert (await site.json("/costs"))["budgets"] == []
+    named = await site.house.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.budget.mini")
+    assert (named.headers or {})["Headrace-Actor"] == "viewer"
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"name": "x", "scope": "tenant", "subject": "", "amount_usd": "much"}, "must be a number"),
+        ({"name": "x", "scope": "tenant", "subject": "", "amount_usd": "-1"}, "amount_usd"),
+        ({"name": EVIL, "scope": "tenant", "subject": "", "amount_usd": "1"}, "name"),
+        ({"name": "x", "scope": "app", "subject": EVIL, "amount_usd": "1"}, "subject"),
+    ],
+)
+async def test_a_budget_that_breaks_a_rule_comes_back_with_it(told: Told, form: dict[str, str], said: str) -> None:
+    page = await told.site.post("/costs/budgets", 400, **form)
+    words = harmless(page.text)
+    assert said in words
+    assert f'value="{form["amount_usd"]}"' in page.text
+
+
+# --- proof -------------------------------------------------------------------------------------------------------
+
+
+async def test_every_number_is_the_sum_of_what_it_is_made_of(told: Told) -> None:
+    await told.site.settled()
+    found = await told.site.json("/proof")
+    calls = found["equations"]["Calls of models"]
+    assert calls["holds"]
+    assert {name: calls["sum_of"][name] for name in ("failed", "cancelled", "in flight", "unknown")} == {
+        "failed": 2,
+        "cancelled": 0,
+        "in flight": 1,
+        "unknown": 1,
+    }
+    assert calls["requested"] == sum(calls["sum_of"].values())
+    assert all(equation["holds"] for equation in found["equations"].values())
+    assert found["equations"]["Calls in the log"]["calls in the log"] == calls["requested"]
+    assert found["oldest_call_in_flight"]["id"] == told.open[2]
+    assert (found["streams"]["EVENTS"]["missing"], found["streams"]["EVENTS"]["behind"]) == (0, 0)
+    words = text_of(await told.site.get("/proof"))
+    assert "A call is in flight for longer than any should be." in words
+
+
+async def test_every_number_leads_to_its_rows(told: Told) -> None:
+    page = await told.site.get("/proof")
+    numbers = re.findall(r'<span class="term[^"]*"><a href="(/sql[^"]*)">([\d,]+)</a>', page)
+    assert len(numbers) >= 6
+    for link, number in numbers:
+        words = text_of(await told.site.get(link.replace("&amp;", "&")))
+        count = int(number.replace(",", ""))
+        assert ("found no rows" if count == 0 else f"{count} row") in words
+
+
+def test_a_log_that_lost_a_message_is_found_out() -> None:
+    lost = Stream("EVENTS", last=10, messages=9, reached=10, since=None)
+    behind = Stream("OUTCOMES", last=10, messages=10, reached=4, since=NOW - timedelta(minutes=5))
+    export = Export("collector:4318", 7, 1, NOW, 3, NOW - timedelta(minutes=5))
+    wrong = Equation("Calls", "", Term("requested", 3), [Term("ended", 1), Term("in flight", 1)])
+    assert _doubts([wrong], [lost], [], {}, 0, NOW) == [
+        "Calls: 3 is not 2.",
+        "EVENTS has lost 1 of 10 messages: see `headrace doctor`.",
+    ]
+    found = _doubts([], [behind], [export], {"created_at": NOW - timedelta(hours=1)}, 2, NOW)
+    assert [said.partition(":")[0] for said in found] == [
+        "The tables are 6 messages behind OUTCOMES",
+        "A call is in flight for longer than any should be.",
+        "3 spans wait to be sent to collector",
+        "collector",
+        "2 dead letters wait for somebody to decide.",
+    ]
+    assert _doubts([], [Stream("EVENTS", 9, 9, 9, None)], [], {}, 0, NOW) == []
+
+
+# --- conversations -----------------------------------------------------------------------------------------------
+
+
+async def test_conversations_are_listed_and_found(told: Told) -> None:
+    words = harmless(await told.site.get("/conversations"))
+    assert "Gates" in words
+    assert "bo" in words
+    assert (await told.site.json("/conversations", q="no such"))["conversations"] == []
+    [found] = (await told.site.json("/conversations", user="bo", q=told.talk.id))["conversations"]
+    assert (found["app"], found["errors"], found["running"]) == ("Harbour <help>", 2, 2)
+    assert "Nothing matches" in text_of(await told.site.get("/conversations", q="no such"))
+    assert "No conversations yet" in text_of(await told.site.get("/conversations", tenant="nobody"))
+
+
+async def test_a_conversation_shows_what_was_said_and_harms_nobody(told: Told) -> None:
+    words = harmless(await told.site.get(f"/conversations/{told.talk.id}"))
+    for said in ("How high is the gate?", "four metres", "{{7*7}} 门有四米高 end", "unavailable", "lost", "in flight"):
+        assert said in words
+    assert "U+202E" in words
+
+
+async def test_time_turns_back_event_by_event(told: Told) -> None:
+    """What is shown at an event is what the tables held then."""
+    path = f"/conversations/{told.talk.id}"
+    now = await told.site.json(path)
+    steps = [step for step in now["events"] if step["message"] == told.first[1]]
+    assert [step["type"] for step in steps][:3] == ["message.asked.v1", "message.answering.v1", "message.answered.v1"]
+    seen = []
+    for step in steps[:3]:
+        then = await told.site.json(path, at=step["sequence"])
+        [message] = then["messages"]
+        seen.append((message["status"], message["answer"]))
+    assert seen == [("asked", ""), ("answering", ""), ("answered", ANSWER)]
+    page = await told.site.get(path, event=steps[1]["number"])
+    words = harmless(page)
+    assert "as it was then" in words
+    assert "four metres" not in words
+    assert 'type="range"' in page
+    assert re.search(r'rel="prev"', page)
+    assert re.search(r'rel="next"', page)
+
+
+async def test_the_last_event_is_now(told: Told) -> None:
+    path = f"/conversations/{told.talk.id}"
+    last = len((await told.site.json(path))["events"])
+    answer = await told.site.client.get(path, params={"event": last})
+    assert str(answer.url) == f"{told.site.url}{path}"
+    assert "as it was then" not in text_of(answer.text)
+    for wrong in ({"at": "x"}, {"event": "-"}):
+        assert (await told.site.client.get(path, params=wrong)).status_code == 200
+
+
+async def test_a_fork_goes_on_from_an_answer(told: Told) -> None:
+    path = f"/conversations/{told.talk.id}"
+    made = await told.site.post(f"{path}/fork", message=told.first[1], name="Another way")
+    assert urlsplit(str(made.url)).path != path
+    words = harmless(made.text)
+    assert "Another way" in words
+    assert "taken over" in words
+    assert "four metres" in words
+    assert "six metres" not in words
+    assert "Fork: Another way" in text_of(await told.site.get(path))
+    refused = await told.site.post(f"{path}/fork", 400, message=told.failed[1])
+    assert "is failed" in text_of(refused.text)
+
+
+async def test_ratings_are_commands(told: Told) -> None:
+    path = f"/conversations/{told.talk.id}"
+    page = await told.site.post(f"{path}/rate", message=told.evil[1], rating="dislike", content=EVIL)
+    assert "▼ disliked by viewer" in harmless(page.text)
+    page = await told.site.post(f"{path}/rate", message=told.evil[1], rating="")
+    assert "disliked by" not in text_of(page.text)
+    unsaid = await told.site.post(f"{path}/rate", 400, message=told.evil[1], content="words alone")
+    assert "Say whether" in text_of(unsaid.text)
+    await told.site.post(f"{path}/rate", 400, message=told.open[1], rating="like")
+
+
+@pytest.mark.parametrize("path", ["/conversations/none", "/compare?a=none&b=none"])
+async def test_what_is_not_there_is_not_found(told: Told, path: str) -> None:
+    await told.site.get(path, 404)
+
+
+async def test_another_tenant_sees_nothing(told: Told) -> None:
+    await told.site.get(f"/conversations/{told.talk.id}", 404, tenant="nobody")
+    await told.site.get("/compare", 404, a=told.first[0], b=told.second[0], tenant="nobody")
+    assert "Nothing is chosen" in text_of(await told.site.get("/replays/new", call=told.first[2], tenant="nobody"))
+
+
+# --- compare -----------------------------------------------------------------------------------------------------
+
+
+async def test_two_traces_differ_in_what_was_sent_and_what_came_back(told: Told) -> None:
+    found = await told.site.json("/compare", a=told.first[0], b=told.second[0])
+    assert all(pair["old"]["kind"] == pair["new"]["kind"] for pair in found["spans"])
+    assert [pair["old"]["kind"] for pair in found["spans"]] == ["handler", "retrieval", "chat"]
+    [call] = found["calls"]
+    differing = {
+        setting["name"]: (setting["old"], setting["new"])
+        for setting in call["settings"]
+        if setting["old"] != setting["new"]
+    }
+    assert differing == {"model": ("gpt-4o-mini", "gpt-4o"), "configuration": ("1", "2"), "temperature": ("0.2", "0.9")}
+    assert {segment["id"]: (segment["old"], segment["new"]) for segment in call["segments"]} == {
+        "b": (2, 1),
+        "d": (None, 2),
+        "a": (1, 3),
+        "c": (3, None),
+    }
+    page = await told.site.get("/compare", a=told.first[0], b=told.second[0])
+    assert "<del>four</del><ins>six</ins>" in page
+    words = text_of(page)
+    for said in ("moved", "came", "went", "1.80 s"):
+        assert said in words
+
+
+async def test_two_that_were_chosen_in_the_list_are_compared_the_older_first(told: Told) -> None:
+    page = await told.site.get("/traces")
+    assert f'name="trace" value="{told.first[0]}"' in page
+    found = await told.site.json("/compare", trace=[told.second[0], told.first[0]])
+    assert (found["a"]["id"], found["b"]["id"]) == (told.first[0], told.second[0])
+
+
+async def test_a_trace_that_failed_is_compared_as_well(told: Told) -> None:
+    harmless(await told.site.get("/compare", a=told.failed[0], b=told.evil[0]))
+    harmless(await told.site.get("/compare", a=told.open[0], b=told.lost[0]))
+    assert "One trace" in text_of(await told.site.get("/compare"))
+
+
+# --- replay ------------------------------------------------------------------------------------------------------
+
+
+async def test_calls_are_replayed_to_several_targets(told: Told) -> None:
+    site = told.site
+    page = await site.get("/replays/new", call=told.first[2], trace=told.evil[0])
+    words = harmless(page)
+    assert "Replay 2 calls" in words
+    assert "Be number 2." in words
+    form = {
+        "token": re.findall(r'name="token" value="([^"]+)"', page)[0],
+        "call": [told.first[2], told.evil[2]],
+        "model-1": "openai/gpt-4o",
+        "configuration-1": "2",
+        "model-2": "",
+        "parameters-2": '{"temperature": 1}',
+    }
+    sent = await site.post("/replays/new", **form)
+    ids = parse_qs(urlsplit(str(sent.url)).query)["id"]
+    assert len(ids) == 4
+    assert "4 replays under way" in text_of(sent.text)
+    assert '<meta http-equiv="refresh"' in sent.text
+    again = await site.post("/replays/new", **form)
+    assert sorted(parse_qs(urlsplit(str(again.url)).query)["id"]) == sorted(ids)
+    for replay in ids:
+        await site.replayed(replay, ANSWER.replace("four metres", "about four yards"))
+    await site.settled()
+    found = await site.json("/replays", id=ids)
+    assert found["waiting"] == 0
+    assert {c["call"]["id"]: len(c["made"]) for c in found["comparisons"]} == {told.first[2]: 2, told.evil[2]: 2}
+    replayed = {c["call"]["id"]: [made["replay"] for made in c["made"]] for c in found["comparisons"]}[told.first[2]]
+    assert {(r["model"], r["app_model_config_number"], r["parameters"]["temperature"]) for r in replayed} == {
+        ("gpt-4o", 2, 0.2),
+        ("gpt-4o-mini", None, 1),
+    }
+    done = await site.get("/replays", id=ids)
+    assert "<ins>about </ins>four " in done
+    assert "<del>metres</del><ins>yards</ins>" in done
+    assert "http-equiv" not in done
+    harmless(done)
+    assert f"/compare?a={told.first[0]}" in done
+    assert "How high is the gate?" in text_of(await site.get("/replays"))
+
+
+async def test_another_target_keeps_what_was_typed(told: Told) -> None:
+    form = {"call": told.first[2], "model-1": "openai/gpt-4o", "parameters-1": '{"a": "<x>"}', "do": "more"}
+    page = (await told.site.post("/replays/new", **form)).text
+    assert 'value="openai/gpt-4o"' in page
+    assert "Target 2" in text_of(page)
+    assert "&lt;x&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"model-1": "gpt-4o"}, "must be like provider/name"),
+        ({"model-1": f"{EVIL}/x"}, "model.provider"),
+        ({"max_tokens-1": "many"}, "must be a number"),
+        ({"parameters-1": "[1]"}, "must be a JSON object"),
+        ({"configuration-1": "99"}, "no number 99"),
+        ({"call": ""}, "Choose a call"),
+    ],
+)
+async def test_a_replay_that_cannot_be_comes_back_with_the_reason(told: Told, form: dict[str, str], said: str) -> None:
+    page = await told.site.post("/replays/new", 400, **{"call": told.first[2], **form})
+    assert said in harmless(page.text)
+
+
+# --- SQL ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_query_is_answered_on_the_page_and_as_a_file(told: Told) -> None:
+    query = "SELECT query, answer FROM messages WHERE answer LIKE '%end' -- 100%"
+    words = harmless(await told.site.get("/sql", query=query))
+    assert "1 row" in words
+    assert "{{7*7}} 门有四米高 end" in words
+    found = await told.site.json("/sql", query=query)
+    assert found["columns"] == ["query", "answer"]
+    assert found["rows"][0][0] == EVIL
+    lines = await told.site.client.get("/sql", params={"query": query, "format": "jsonl"})
+    assert orjson.loads(lines.text)["query"] == EVIL
+    assert "attachment" in lines.headers["content-disposition"]
+    written = await told.site.client.get("/sql", params={"query": query, "format": "csv"})
+    assert next(csv.DictReader(io.StringIO(written.text, newline="")))["query"] == EVIL
+
+
+async def test_a_wrong_query_is_told_where(told: Told) -> None:
+    page = await told.site.get("/sql", 400, query=f"SELECT '{EVIL.replace(chr(39), '')}', nmae\nFROM apps")
+    typed = re.sub(r"<textarea.*?</textarea>", "", page, flags=re.DOTALL)  # as it was typed
+    assert 'Column "nmae" does not exist' in harmless(typed)
+    found = await told.site.json("/sql", 400, query="SELECT 1; RESET ROLE")
+    assert found["error"] == "Only one statement at a time."
+    for form in ("csv", "jsonl"):
+        answer = await told.site.client.get("/sql", params={"query": "DROP TABLE apps", "format": form})
+        assert answer.status_code == 400
+
+
+async def test_the_schema_and_examples_are_beside(told: Told) -> None:
+    page = await told.site.get("/sql")
+    assert "Calls of models, each on record before it is made." in text_of(page)
+    examples = re.findall(r'<li data-row><a href="([^"]+)">', page)
+    assert len(examples) >= 4
+    for link in examples:
+        await told.site.get(link.replace("&amp;", "&"))
+
+
+async def test_a_download_that_nobody_takes_ends_its_query(told: Told) -> None:
+    query = "SELECT repeat('x', 100000) FROM generate_series(1, 100000)"
+    async with told.site.client.stream("GET", "/sql", params={"query": query, "format": "csv"}) as answer:
+        assert answer.status_code == 200
+        async for _ in answer.aiter_raw():
+            break
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'headrace sql' AND pid <> pg_backend_pid()"
+    async with asyncio.timeout(10):
+        while (await told.site.json("/sql", query=busy))["rows"] != [["0"]]:
+            await asyncio.sleep(0.05)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.aggregate import Rejection, new_id
+from domain.chat.app import App, Model, Variable, settings
+from tests.domain.scenario import NOW, given, made
+
+MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
+CITY = Variable(name="city", required=True, default=None)
+TONE = Variable(name="tone", required=False, default="calm")
+NOTE = Variable(name="note", required=False, default=None)
+
+
+def app() -> App:
+    return App.create(new_id(), NOW, name="Guide", description="Answers from the handbook")
+
+
+def configure(app: App, **fields: Any) -> None:
+    given = {"model": MODEL, "prompt": "Be brief.", "variables": [], "datasets": [], "retrieval": RETRIEVAL}
+    app.configure(NOW, **given | fields)
+
+
+def asking(app: App) -> None:
+    configure(app, variables=[CITY, TONE, NOTE])
+
+
+def test_is_created_without_a_configuration() -> None:
+    made(app()).then(App.Created).whole(name="Guide", description="Answers from the handbook")
+    assert app().configuration is None
+
+
+def test_numbers_its_configurations() -> None:
+    scenario = given(app()).once(configure, App.Configured, number=1, model=MODEL)
+    scenario.once(lambda app: configure(app, prompt="Be long."), App.Configured, number=2, prompt="Be long.")
+    assert scenario.aggregate.configuration == {
+        "number": 2,
+        "model": MODEL,
+        "prompt": "Be long.",
+        "variables": [],
+        "datasets": [],
+        "retrieval": RETRIEVAL,
+    }
+    assert scenario.aggregate.configurations["1"]["prompt"] == "Be brief."
+
+
+def test_an_earlier_configuration_that_comes_back_gets_a_new_number() -> None:
+    given(app(), configure, lambda app: configure(app, prompt="Other")).when(configure).then(App.Configured, number=3)
+
+
+def test_is_deleted_once() -> None:
+    scenario = given(app()).once(lambda app: app.delete(NOW), App.Deleted)
+    assert scenario.aggregate.deleted
+
+
+def test_fills_in_the_inputs() -> None:
+    it = given(app(), asking).aggregate
+    assert it.inputs({"city": "Delft"}) == {"city": "Delft", "tone": "calm", "note": ""}
+    assert it.inputs({"city": "", "tone": "", "note": "x"}) == {"city": "", "tone": "", "note": "x"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "field"),
+    [
+        ({}, "missing_input", "inputs.city"),
+        ({"city": "Delft", "town": "Delft"}, "unknown_input", "inputs.town"),
+    ],
+)
+def test_refuses_wrong_inputs(inputs: dict[str, str], code: str, field: str) -> None:
+    given(app(), asking).when(lambda app: app.inputs(inputs)).rejects(code, field)
+
+
+def test_takes_no_inputs_before_it_is_configured() -> None:
+    given(app()).when(lambda app: app.inputs({})).rejects("not_configured", "app")
+
+
+def test_names_the_known_inputs() -> None:
+    with pytest.raises(Rejection, match="only: city, tone, note"):
+        given(app(), asking).aggregate.inputs({"town": "Delft"})
+    with pytest.raises(Rejection, match="only: none"):
+        given(app(), configure).aggregate.inputs({"town": "Delft"})

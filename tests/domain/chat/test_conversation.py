@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from domain.aggregate import new_id
+from domain.chat.conversation import COPIED, HISTORY, STALLS, Citation, Conversation, Cut, Usage
+from tests.domain.scenario import NOW, given, made, refold
+
+APP, CALL = new_id(), new_id()
+FIRST, SECOND = new_id(), new_id()
+USAGE = Usage(prompt_tokens=100, completion_tokens=9, estimated=True)
+CUT = Cut(segments=1, messages=0)
+CITATION = Citation(
+    position=1,
+    dataset=new_id(),
+    document=new_id(),
+    document_name="rules.md",
+    segment=new_id(),
+    segment_position=4,
+    page=None,
+    heading="Rules > Water",
+    sentence="The sluice opens at dawn.",
+    content="The sluice opens at dawn. It closes at dusk.",
+    score=0.8,
+)
+
+Decision = Callable[[Conversation], None]
+
+
+def conversation() -> Conversation:
+    return Conversation.start(FIRST, NOW, app=APP, user="ada", name="When does")
+
+
+def ask(conversation: Conversation, **fields: Any) -> None:
+    given = {
+        "message": FIRST,
+        "app": APP,
+        "configuration": 1,
+        "query": "When does the sluice open?",
+        "inputs": {"tone": "calm"},
+        "user": "ada",
+    }
+    conversation.ask(NOW, **given | fields)
+
+
+def answering(conversation: Conversation) -> None:
+    conversation.answering(NOW, message=FIRST)
+
+
+def answer(conversation: Conversation) -> None:
+    conversation.answer(
+        NOW,
+        message=FIRST,
+        answer="At dawn [1].",
+        citations=[CITATION],
+        usage=USAGE,
+        cut=CUT,
+        model_call=CALL,
+        duration_ms=250.0,
+    )
+
+
+def fail(conversation: Conversation) -> None:
+    conversation.fail(NOW, message=FIRST, code="timeout", reason="The model is silent.", answer="At d")
+
+
+def stop(conversation: Conversation) -> None:
+    conversation.stop(NOW, message=FIRST)
+
+
+def stopped(conversation: Conversation) -> None:
+    conversation.stopped(NOW, message=FIRST, answer="At")
+
+
+def retry(conversation: Conversation) -> None:
+    conversation.retry(NOW, message=FIRST)
+
+
+def stall(conversation: Conversation) -> None:
+    conversation.stall(NOW, message=FIRST, reason="Nobody works at it.")
+
+
+def like(conversation: Conversation) -> None:
+    conversation.rate(NOW, message=FIRST, rating="like", content="Right")
+
+
+def delete(conversation: Conversation) -> None:
+    conversation.delete(NOW)
+
+
+def test_is_started_by_a_user_of_an_app() -> None:
+    made(conversation()).then(Conversation.Started).whole(app=APP, user="ada", name="When does")
+
+
+def test_takes_a_question_once() -> None:
+    scenario = given(conversation()).once(ask, Conversation.Asked)
+    assert scenario.aggregate.messages[FIRST]["status"] == "asked"
+    given(conversation()).when(ask).whole(
+        message=FIRST,
+        app=APP,
+        parent=None,
+        configuration=1,
+        query="When does the sluice open?",
+        inputs={"tone": "calm"},
+        user="ada",
+    )
+
+
+def test_a_question_follows_the_one_before() -> None:
+    given(conversation(), ask).when(lambda it: ask(it, message=SECOND)).then(Conversation.Asked, parent=FIRST)
+
+
+@pytest.mark.parametrize(("fields", "code"), [({"app": CALL}, "wrong_app"), ({"user": "bob"}, "wrong_user")])
+def test_belongs_to_one_app_and_one_user(fields: dict[str, str], code: str) -> None:
+    given(conversation()).when(lambda it: ask(it, **fields)).rejects(code, next(iter(fields)))
+
+
+def test_every_worker_that_begins_is_an_attempt() -> None:
+    scenario = given(conversation(), ask).when(answering).then(Conversation.Answering, message=FIRST, attempt=1)
+    scenario.when(answering).then(Conversation.Answering, attempt=2)
+    assert scenario.aggregate.messages[FIRST]["status"] == "answering"
+
+
+def test_is_answered_once() -> None:
+    scenario = given(conversation(), ask, answering).once(answer, Conversation.Answered, answer="At dawn [1].")
+    assert scenario.aggregate.messages[FIRST]["status"] == "answered"
+    given(conversation(), ask, answering).when(answer).whole(
+        message=FIRST,
+        answer="At dawn [1].",
+        citations=[CITATION],
+        usage=USAGE,
+        cut=CUT,
+        model_call=CALL,
+        duration_ms=250.0,
+    )
+
+
+def test_fails_once_and_keeps_what_arrived() -> None:
+    scenario = given(conversation(), ask, answering).once(fail, Conversation.Failed, code="timeout", answer="At d")
+    assert scenario.aggregate.messages[FIRST]["answer"] == "At d"
+
+
+def test_stops_where_it_was_asked_to() -> None:
+    scenario = given(conversation(), ask, answering).once(stop, Conversation.StopRequested, message=FIRST)
+    assert scenario.aggregate.messages[FIRST]["status"] == "answering"
+    scenario.once(stopped, Conversation.Stopped, answer="At").when(stop).nothing()
+    assert scenario.aggregate.messages[FIRST]["status"] == "stopped"
+
+
+@pytest.mark.parametrize("end", [answer, fail])
+def test_an_answer_that_ended_cannot_be_stopped(end: Decision) -> None:
+    given(conversation(), ask, end).when(stop).rejects("already_ended", "message")
+
+
+@pytest.mark.parametrize("end", [answer, fail, stopped, delete])
+@pytest.mark.parametrize("later", [answering, answer, fail, stopped])
+def test_an_answer_ends_once(end: Decision, later: Decision) -> None:
+    scenario = given(conversation(), ask, answering, end)
+    assert scenario.aggregate.ended(FIRST)
+    scenario.when(later).nothing()
+
+
+@pytest.mark.parametrize("end", [answer, stopped])
+def test_an_answer_is_rated(end: Decision) -> None:
+    scenario = given(conversation(), ask, answering, end).once(like, Conversation.Rated)
+    scenario.once(
+        lambda it: it.rate(NOW, message=FIRST, rating=None, content=""), Conversation.Rated, rating=None, app=APP
+    )
+
+
+@pytest.mark.parametrize("before", [(ask,), (ask, answering), (ask, fail)])
+def test_what_has_no_answer_cannot_be_rated(before: tuple[Decision, ...]) -> None:
+    given(conversation(), *before).when(like).rejects("not_answered", "message")
+
+
+@pytest.mark.parametrize("decision", [stop, like])
+def test_knows_its_messages(decision: Decision) -> None:
+    given(conversation()).when(decision).rejects("not_found", "message")
+
+
+def test_is_renamed_once() -> None:
+    given(conversation()).once(lambda it: it.rename(NOW, name="Sluice"), Conversation.Renamed, name="Sluice")
+
+
+def test_is_deleted_once() -> None:
+    given(conversation(), ask).once(delete, Conversation.Deleted)
+
+
+def test_the_history_is_what_was_answered_before_newest_first() -> None:
+    ids = [new_id() for _ in range(4)]
+    it = given(conversation()).aggregate
+    for number, id in enumerate(ids):
+        ask(it, message=id, query=f"Question {number}")
+        if number != 1:
+            it.stopped(NOW, message=id, answer=f"Answer {number}")
+    assert [message["query"] for message in it.history(ids[3]).values()] == ["Question 2", "Question 0"]
+    assert list(it.history(ids[3])) == [ids[2], ids[0]]
+    assert it.history(ids[0]) == {}
+
+
+def test_the_texts_of_old_messages_are_let_go() -> None:
+    it = given(conversation()).aggregate
+    ids = [new_id() for _ in range(HISTORY + 5)]
+    for id in ids:
+        ask(it, message=id)
+        it.stopped(NOW, message=id, answer="An answer")
+    kept = [id for id in ids if it.messages[id]["query"]]
+    assert kept == ids[-HISTORY:]
+    assert all(it.messages[id]["answer"] == "" and it.messages[id]["inputs"] == {} for id in ids[:5])
+    assert {message["status"] for message in it.messages.values()} == {"stopped"}
+    assert len(it.history(ids[-1])) == HISTORY - 1
+
+
+def test_a_failed_answer_can_be_tried_again() -> None:
+    scenario = given(conversation(), ask, answering, fail).when(retry).then(Conversation.Retried)
+    scenario.whole(message=FIRST, app=APP)
+    message = scenario.aggregate.messages[FIRST]
+    assert (message["status"], message["answer"], message["attempt"]) == ("asked", "", 1)
+    scenario.when(answering).then(Conversation.Answering, attempt=2)
+    scenario.when(answer).then(Conversation.Answered)
+
+
+@pytest.mark.parametrize("before", [(ask,), (ask, answering), (ask, answer), (ask, stopped), (ask, fail, retry)])
+def test_only_a_failed_answer_can_be_tried_again(before: tuple[Decision, ...]) -> None:
+    given(conversation(), *before).when(retry).rejects("not_failed", "message")
+
+
+def test_a_message_that_was_never_asked_cannot_be_tried_again() -> None:
+    given(conversation()).when(retry).rejects("not_found", "message")
+
+
+def test_a_stop_that_came_too_late_is_forgotten_by_a_retry() -> None:
+    scenario = given(conversation(), ask, stop, fail).when(retry).then(Conversation.Retried)
+    assert not scenario.aggregate.messages[FIRST]["stop_requested"]
+
+
+def test_a_message_whose_words_are_gone_cannot_be_tried_again() -> None:
+    scenario = given(conversation(), ask, fail)
+    for _ in range(HISTORY):
+        ask(scenario.aggregate, message=new_id())
+    scenario.aggregate.pending()
+    scenario.when(retry).rejects("too_old", "message")
+
+
+def test_one_that_nobody_works_at_is_put_back_to_work_a_few_times() -> None:
+    scenario = given(conversation(), ask)
+    for _ in range(STALLS):
+        scenario.when(answering).when(stall).then(Conversation.Failed, Conversation.Retried)
+        assert scenario.aggregate.messages[FIRST]["status"] == "asked"
+    scenario.when(stall).then(Conversation.Failed, code="stalled", reason="Nobody works at it.")
+    scenario.when(stall).nothing()
+    scenario.when(retry).then(Conversation.Retried)
+
+
+@pytest.mark.parametrize("ended", [(ask, answer), (ask, fail), (ask, stopped)])
+def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
+    given(conversation(), *ended).when(stall).nothing()
+
+
+# --- forks ---------------------------------------------------------------------------------------------------
+
+
+def talked(turns: int, answer: str = "An answer") -> tuple[Conversation, list[str]]:
+    """A conversation of so many answered questions, and their ids."""
+    it = given(conversation()).aggregate
+    ids = [new_id() for _ in range(turns)]
+    for number, id in enumerate(ids):
+        ask(it, message=id, query=f"Question {number}")
+        it.stopped(NOW, message=id, answer=answer)
+    it.pending()
+    return it, ids
+
+
+def fork(source: Conversation, message: str, name: str | None = None) -> Conversation:
+    return Conversation.fork(SECOND, NOW, source=source, message=message, name=name)
+
+
+def test_a_fork_goes_on_after_a_message_with_what_went_before() -> None:
+    source, ids = talked(3)
+    source.rate(NOW, message=ids[0], rating="like", content="Right")
+    forked = fork(source, ids[1])
+    made(forked).then(Conversation.Started, Conversation.Forked).whole(
+        conversation=source.id,
+        message=ids[1],
+        messages=[
+            {
+                "message": id,
+                "configuration": 1,
+                "query": f"Question {number}",
+                "inputs": {"tone": "calm"},
+                "answer": "An answer",
+            }
+            for number, id in enumerate(ids[:2])
+        ],
+    )
+    assert (forked.app, forked.user, forked.name) == (APP, "ada", source.name)
+    assert forked.messages[ids[0]]["rating"] is None
+    ask(forked, message=SECOND)
+    assert list(forked.history(SECOND)) == [ids[1], ids[0]]
+    assert len(source.messages) == 3
+
+
+def test_a_fork_may_have_a_name_and_be_forked() -> None:
+    source, ids = talked(2)
+    again = fork(fork(source, ids[1], "What if"), ids[0])
+    assert (again.name, list(again.messages)) == ("What if", ids[:1])
+
+
+def test_what_a_fork_took_over_takes_nothing_more() -> None:
+    source, (message,) = talked(1)
+    scenario = given(fork(source, message))
+    assert scenario.aggregate.ended(message)
+    scenario.when(lambda it: it.rate(NOW, message=message, rating="like", content="")).rejects(
+        "not_answered", "message"
+    )
+    scenario.when(lambda it: it.retry(NOW, message=message)).rejects("not_failed", "message")
+    scenario.when(lambda it: it.stop(NOW, message=message)).rejects("already_ended", "message")
+
+
+@pytest.mark.parametrize("before", [(ask,), (ask, answering), (ask, fail)])
+def test_only_an_answered_message_can_be_forked_after(before: tuple[Decision, ...]) -> None:
+    given(conversation(), *before).when(lambda it: fork(it, FIRST)).rejects("not_answered", "message")
+
+
+def test_a_message_that_was_stopped_before_it_said_anything_cannot_be_forked_after() -> None:
+    source, (message,) = talked(1, answer="")
+    given(source).when(lambda it: fork(it, message)).rejects("not_answered", "message")
+
+
+def test_a_message_that_there_is_not_cannot_be_forked_after() -> None:
+    given(conversation()).when(lambda it: fork(it, FIRST)).rejects("not_found", "message")
+
+
+def test_a_message_whose_words_are_gone_cannot_be_forked_after() -> None:
+    source, ids = talked(HISTORY + 1)
+    given(source).when(lambda it: fork(it, ids[0])).rejects("too_old", "message")
+    assert list(fork(source, ids[-1]).messages) == ids[1:]
+
+
+def test_a_fork_takes_over_what_fits() -> None:
+    source, ids = talked(3, answer="x" * (COPIED // 2 - 100))
+    assert list(fork(source, ids[2]).messages) == ids[1:]
+    source, ids = talked(1, answer="x" * COPIED)
+    given(source).when(lambda it: fork(it, ids[0])).rejects("too_large", "message")
+
+
+def test_a_fork_whose_history_was_erased_goes_on_without_it() -> None:
+    source, (message,) = talked(1)
+    started, forked = fork(source, message).pending()
+    blank = Conversation.Forked(**vars(forked) | {"messages": []})
+    it = refold(Conversation, [started, blank])
+    it.record(
+        Conversation.Asked,
+        NOW,
+        message=SECOND,
+        app=APP,
+        parent=message,
+        configuration=1,
+        query="?",
+        inputs={},
+        user="ada",
+    )
+    assert it.history(SECOND) == {}

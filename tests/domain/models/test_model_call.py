@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from domain.aggregate import new_id
+from domain.models.model_call import ModelCall, Source, TokenUsage
+from tests.domain.scenario import NOW, given, made
+
+MESSAGE = new_id()
+USAGE = TokenUsage(
+    prompt_tokens=20,
+    completion_tokens=5,
+    estimated=False,
+    cached_tokens=16,
+    cache_write_tokens=None,
+    reasoning_tokens=None,
+    raw={"prompt_tokens": 20, "completion_tokens": 5, "cached": 16},
+)
+SOURCES: list[Source] = [
+    {"message": 0, "start": 0, "end": 4, "from": "query", "conversation": new_id(), "message_id": MESSAGE}
+]
+REQUEST = {"messages": [{"role": "user", "content": "Why?"}], "parameters": {"temperature": 0}}
+
+
+def call() -> ModelCall:
+    return ModelCall.request(
+        new_id(),
+        NOW,
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="message",
+        cause_id=MESSAGE,
+        attempt=2,
+        server="lab.example.com:443",
+        request=REQUEST,
+        sources=SOURCES,
+    )
+
+
+ANSWER = {
+    "response": "Because.",
+    "response_id": "cmpl-1",
+    "response_model": "small-2026",
+    "finish_reason": "stop",
+    "usage": USAGE,
+    "first_token_ms": 12.5,
+    "duration_ms": 80.0,
+}
+
+
+def complete(call: ModelCall) -> None:
+    call.complete(NOW, **ANSWER)  # type: ignore[arg-type]
+
+
+def fail(call: ModelCall) -> None:
+    call.fail(NOW, code="lost", reason="The worker died.", response="", duration_ms=None)
+
+
+def cancel(call: ModelCall) -> None:
+    call.cancel(NOW, response="Bec", duration_ms=30.0)
+
+
+def test_is_on_record_before_it_is_sent() -> None:
+    made(call()).then(ModelCall.Requested).whole(
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="message",
+        cause_id=MESSAGE,
+        attempt=2,
+        server="lab.example.com:443",
+        request=REQUEST,
+        sources=SOURCES,
+    )
+    assert call().status == "requested"
+
+
+def test_completes() -> None:
+    scenario = given(call()).once(complete, ModelCall.Completed)
+    assert scenario.aggregate.status == "completed"
+    given(call()).when(complete).whole(**ANSWER)
+
+
+def test_fails() -> None:
+    scenario = given(call()).once(fail, ModelCall.Failed, code="lost", duration_ms=None)
+    assert scenario.aggregate.status == "failed"
+
+
+def test_is_cancelled() -> None:
+    scenario = given(call()).once(cancel, ModelCall.Cancelled, response="Bec")
+    assert scenario.aggregate.status == "cancelled"
+
+
+@pytest.mark.parametrize("first", [complete, fail, cancel])
+@pytest.mark.parametrize("later", [complete, fail, cancel])
+def test_ends_once(first: Callable[[ModelCall], None], later: Callable[[ModelCall], None]) -> None:
+    given(call(), first).when(later).nothing()

@@ -1,0 +1,203 @@
+"""A person from the first word to the erasure, as commands see it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream import scrub
+from adapters.jetstream.keys import ERASED
+from adapters.jetstream.scrub import JetStreamScrub
+from adapters.jetstream.streams import COMMANDS, DEAD
+from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from domain.access.end_user import EndUser, person_id
+from domain.aggregate import new_id
+from domain.chat.conversation import Conversation
+from domain.log import Metadata, Position
+from domain.models.model_call import ModelCall
+from handlers.access.erase import Erase
+from handlers.models.model_calls import Cause
+from handlers.ports.log import Unavailable
+from handlers.work.dead_letters import Death
+from tests.handlers.desk import Desk
+
+NOW = datetime(2026, 5, 4, tzinfo=UTC)
+NOWHERE = Position("EVENTS", 0)
+
+
+@pytest.fixture
+def desk(nc: Client, tenant: str) -> Desk:
+    return Desk(nc, tenant)
+
+
+@pytest.fixture
+async def app(desk: Desk) -> str:
+    app = await desk.done("app.create", name="assistant")
+    await desk.done("app.configure", app=app)
+    return app
+
+
+async def asked(desk: Desk, app: str, user: str, query: str = "When does the lock open?") -> tuple[str, str]:
+    outcome = await desk.send("message.send", app=app, query=query, user=user)
+    assert outcome.status == "accepted", outcome
+    return outcome.ids["conversation"], outcome.ids["message"]
+
+
+async def people(desk: Desk, noun: str, id: str) -> set[str | None]:
+    return {commit.metadata.person for commit in await desk.commits(noun, id)}
+
+
+async def test_all_that_is_done_to_a_conversation_is_of_its_person(desk: Desk, app: str) -> None:
+    conversation, message = await asked(desk, app, "ada")
+    await desk.change("conversation", conversation, lambda talk: talk.answering(NOW, message=message))
+    await desk.answered(conversation, message)
+    both = {"conversation": conversation, "message": message}
+    await desk.done("message.rate", **both, rating="like", content="Right")
+    await desk.done("conversation.rename", conversation=conversation, name="Opening times")
+    fork = await desk.done("conversation.fork", **both)
+    await desk.done("conversation.delete", conversation=conversation)
+    assert await people(desk, "conversation", conversation) == {person_id("ada")}
+    assert await people(desk, "conversation", fork) == {person_id("ada")}
+    assert await people(desk, "app", app) == {None}
+
+
+async def test_a_replay_is_of_the_person_of_the_call(desk: Desk, app: str) -> None:
+    _, message = await asked(desk, app, "ada")
+    person = person_id("ada")
+    cause = Cause(Metadata(new_id(), desk.tenant, new_id(), person=person), "message", message, 1)
+    call = await desk.called(cause=cause)
+    replay = await desk.done("replay.request", call=call)
+    assert await people(desk, "model_call", call) == await people(desk, "replay", replay) == {person}
+
+
+async def test_what_a_publisher_says_of_persons_is_not_believed(desk: Desk, app: str) -> None:
+    conversation, _ = await asked(desk, app, "ada")
+    await desk.fails("message.send", app=app, query="Me too?", user="eve", conversation=conversation)
+    assert await people(desk, "conversation", conversation) == {person_id("ada")}
+
+
+async def test_a_user_is_erased_once(desk: Desk, app: str) -> None:
+    conversation, message = await asked(desk, app, "ada")
+    await desk.answered(conversation, message)
+    first = await desk.send("end_user.erase", user="ada")
+    again = await desk.send("end_user.erase", user="ada")
+    assert (first.status, first.ids) == ("accepted", {"end_user": person_id("ada")})
+    assert (again.position, again.version, again.ids) == (first.position, first.version, first.ids)
+    [erased] = await desk.events("end_user", person_id("ada"))
+    assert isinstance(erased, EndUser.Erased)
+    assert vars(erased)["known"] is True
+    talk = await desk.fold("conversation", conversation)
+    assert isinstance(talk, Conversation)
+    assert (talk.user, talk.name, talk.messages[message]["query"], talk.messages[message]["answer"]) == ("",) * 4
+    assert talk.messages[message]["status"] == "answered"
+
+
+async def test_the_same_command_again_has_the_same_outcome(desk: Desk, app: str) -> None:
+    await asked(desk, app, "ada")
+    id = new_id()
+    outcome = await desk.send("end_user.erase", user="ada", id=id)
+    await asked(desk, app, "ada")
+    assert await desk.send("end_user.erase", user="ada", id=id) == outcome
+    assert await desk.keys.person(desk.tenant, "ada") == person_id("ada", 1)
+
+
+async def test_a_user_whom_nobody_has_seen(desk: Desk) -> None:
+    await desk.send("end_user.erase", user="nobody")
+    [erased] = await desk.events("end_user", person_id("nobody"))
+    assert vars(erased)["known"] is False
+
+
+async def test_what_was_a_person_s_takes_no_more_words(desk: Desk, app: str) -> None:
+    conversation, message = await asked(desk, app, "ada")
+    await desk.answered(conversation, message)
+    _, open_message = await asked(desk, app, "ada", "And on Sundays?")
+    await desk.done("end_user.erase", user="ada")
+    both = {"conversation": conversation, "message": message}
+    assert await desk.fails("message.send", app=app, query="Yes?", user="ada", conversation=conversation) == (
+        "erased",
+        "conversation",
+    )
+    assert (await desk.fails("conversation.rename", conversation=conversation, name="x"))[0] == "erased"
+    assert (await desk.fails("conversation.fork", **both))[0] == "erased"
+    assert (await desk.fails("message.rate", **both, rating="like", content="x"))[0] == "erased"
+    await desk.done("message.rate", **both, rating="like")
+    await desk.done("conversation.delete", conversation=conversation)
+    again, _ = await asked(desk, app, "ada", "Hello?")
+    assert await people(desk, "conversation", again) == {person_id("ada", 1)}
+    assert open_message
+
+
+async def test_what_a_worker_still_has_in_hand_is_written_without_words(desk: Desk, app: str) -> None:
+    conversation, message = await asked(desk, app, "ada")
+    cause = Cause(Metadata(new_id(), desk.tenant, new_id(), person=person_id("ada")), "message", message, 1)
+    await desk.done("end_user.erase", user="ada")
+    call = await desk.called(cause=cause)
+    requested = (await desk.events("model_call", call))[0]
+    assert isinstance(requested, ModelCall.Requested)
+    assert (requested.request, requested.provider) == ({}, "builtin")
+    await desk.answered(conversation, message)
+    talk = await desk.fold("conversation", conversation)
+    assert isinstance(talk, Conversation)
+    assert (talk.messages[message]["status"], talk.messages[message]["answer"]) == ("answered", "")
+
+
+async def test_nothing_of_a_rejected_question_is_kept(desk: Desk, app: str) -> None:
+    outcome = await desk.send("message.send", app=app, query="Where is my zeppelin?", user="ada", colour="red")
+    assert (outcome.status, outcome.excerpt) == ("rejected", None)
+    assert "zeppelin" not in str(outcome)
+
+
+async def buried(desk: Desk, name: str, /, **fields: object) -> str:
+    letter = new_id()
+    death = Death("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.{name}", "KeyError", "", "", 5, 0)
+    await JetStreamDeadLetters(desk.nc).keep(letter, new_id(), {}, orjson.dumps(fields), death)
+    return letter
+
+
+async def test_dead_letters_with_words_of_the_person_go(desk: Desk, app: str) -> None:
+    conversation, message = await asked(desk, app, "ada")
+    hers = [
+        await buried(desk, "message.send", app=app, query="Why?", user="ada"),
+        await buried(desk, "message.rate", conversation=conversation, message=message, rating="like", content="Good"),
+    ]
+    others = [
+        await buried(desk, "message.send", app=app, query="Why?", user="eve"),
+        await buried(desk, "message.send", app=app, query="Why?"),
+        await buried(desk, "app.create", name="ada"),
+        await buried(desk, "message.rate", conversation="?", content="Good"),
+    ]
+    await desk.done("end_user.erase", user="ada")
+    commits = await desk.commits("end_user", person_id("ada"))
+    places = JetStreamScrub(desk.nc, desk.repository, ours=True)
+    for _ in range(2):
+        await Erase(desk.keys, places.dead_letters)(commits[0])
+    kept = JetStreamDeadLetters(desk.nc)
+    assert [await kept.get("commands", letter) for letter in hers] == [None, None]
+    assert None not in [await kept.get("commands", letter) for letter in others]
+    await desk.nc.jetstream().purge_stream(DEAD)
+
+
+async def test_commands_are_freed_when_none_is_under_way(
+    desk: Desk, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrub, "PATIENCE_S", 0.2)
+    js = nc.jetstream()
+    await js.publish(f"cmd.{desk.tenant}.app.create", b"{}")
+    await JetStreamScrub(nc, desk.repository, ours=False).commands(desk.tenant, "p", NOWHERE)
+    with pytest.raises(Unavailable, match="always commands under way"):
+        await JetStreamScrub(nc, desk.repository, ours=True).commands(desk.tenant, "p", NOWHERE)
+    last = (await js.stream_info(COMMANDS)).state.last_seq
+    await js.delete_msg(COMMANDS, last)
+    await JetStreamScrub(nc, desk.repository, ours=True).commands(desk.tenant, "p", NOWHERE)
+    state = (await js.stream_info(COMMANDS)).state
+    assert (state.messages, state.first_seq) == (0, last + 1)
+
+
+async def test_the_key_is_gone_whoever_asks(desk: Desk, app: str) -> None:
+    await asked(desk, app, "ada")
+    await desk.done("end_user.erase", user="ada")
+    other = Desk(desk.nc, desk.tenant)
+    assert await other.keys.of(desk.tenant, person_id("ada")) is ERASED

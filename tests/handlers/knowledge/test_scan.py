@@ -1,0 +1,107 @@
+"""What a build of the index learns from the log beforehand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from domain.aggregate import Aggregate, new_id
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.document import Document
+from domain.log import EVENTS, Commit, Metadata, Position, Subject
+from handlers.knowledge.scan import Survey
+
+NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+
+
+class Recorded:
+    """A survey that notes what aggregates do, in order."""
+
+    def __init__(self) -> None:
+        self.survey = Survey("a-model")
+
+    def note(self, aggregate: Aggregate) -> None:
+        position = Position(EVENTS, self.survey.sequence + 1)
+        subject = Subject("acme", aggregate.TOPIC, aggregate.id)
+        self.survey.note(Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), position, NOW))
+
+
+def begun(dataset: str) -> Document:
+    document = Document.upload(
+        new_id(), NOW, dataset=dataset, name="a", media_type="text/plain", digest="d", size=1, metadata={}
+    )
+    document.start(NOW, stage="parsing")
+    document.parsed(NOW, pages=None, characters=1)
+    document.split(NOW, segments="blob", count=300, tokens=1, model="a-model")
+    return document
+
+
+def test_documents_that_a_worker_may_have_in_hand() -> None:
+    log, document = Recorded(), begun("some")
+    log.note(document)
+    assert log.survey.begun == {("acme", document.id): 0}
+    document.indexed(NOW, first=0, count=128)
+    log.note(document)
+    assert log.survey.begun == {("acme", document.id): 128}
+    document.fail(NOW, stage="indexing", code="internal_error", reason="?")
+    log.note(document)
+    assert log.survey.begun == {}
+    document.retry(NOW)
+    document.start(NOW, stage="indexing")
+    log.note(document)
+    assert log.survey.begun == {("acme", document.id): 0}
+    for first, count in ((128, 128), (256, 44)):
+        document.indexed(NOW, first=first, count=count)
+    log.note(document)
+    assert document.status == "completed"
+    assert log.survey.begun == {}
+    assert log.survey.sequence == 5
+
+
+def test_what_was_deleted() -> None:
+    log, dataset = Recorded(), Dataset.create(new_id(), NOW, name="Rules", description="")
+    document, other = begun(dataset.id), begun(dataset.id)
+    document.delete(NOW)
+    for noun in (dataset, document, other):
+        log.note(noun)
+    survey = log.survey
+    assert survey.begun.keys() == {("acme", other.id)}
+    assert survey.gone("acme", dataset.id, document.id)
+    assert not survey.gone("acme", dataset.id, other.id)
+    assert not survey.gone("zenith", dataset.id, document.id)
+    dataset.delete(NOW)
+    log.note(dataset)
+    assert survey.gone("acme", dataset.id, other.id)
+    assert survey.graves() == [("acme", dataset.id, document.id), ("acme", dataset.id, None)]
+
+
+def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
+    log, dataset = Recorded(), Dataset.create(new_id(), NOW, name="Rules", description="")
+    log.note(dataset)
+    plan = log.survey.plan
+    dataset.configure(NOW, embedding_model="b")
+    log.note(dataset)
+    assert (log.survey.plan, log.survey.model("acme", dataset.id)) == (plan, "a-model")
+    dataset.reindexed(NOW, embedding_model="b")
+    log.note(dataset)
+    assert log.survey.plan != plan
+    assert log.survey.model("acme", dataset.id) == "b"
+    assert log.survey.model("zenith", dataset.id) == "a-model"
+    assert Survey("b").plan != plan
+
+
+def test_what_was_cut_before_and_replaced() -> None:
+    log, document = Recorded(), begun("some")
+    document.indexed(NOW, first=0, count=300)
+
+    def anew(blob: str) -> None:
+        document.reprocess(NOW)
+        document.start(NOW, stage="parsing")
+        document.parsed(NOW, pages=None, characters=1)
+        document.split(NOW, segments=blob, count=2, tokens=1, model="a-model")
+        document.indexed(NOW, first=0, count=2)
+        log.note(document)
+
+    anew("other")
+    assert log.survey.replaced == {("acme", document.id, "blob")}
+    anew("blob")
+    assert log.survey.replaced == {("acme", document.id, "other")}

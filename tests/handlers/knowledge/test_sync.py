@@ -1,0 +1,267 @@
+"""The index follows what people change by hand, on real streams and a real index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import pytest
+
+from domain.aggregate import Rejection, new_id
+from domain.knowledge.document import Document, segment_id
+from domain.knowledge.entries import entries
+from domain.log import Commit, Metadata, Subject
+from handlers.knowledge.embed import Cut
+from handlers.knowledge.sync import Settle
+from handlers.ports.index import Entry, Span
+from handlers.ports.log import Unavailable
+from handlers.work.dead_letters import Bury, Death
+from handlers.work.revive import reopen
+from tests.handlers.knowledge.test_reindex import MODEL, NOW, Mill, mill, model
+
+__all__ = ["mill", "model"]
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class Desk:
+    """A document of some segments, what people do to it, and the worker that follows."""
+
+    def __init__(self, mill: Mill, document: Document, cut: Cut) -> None:
+        self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
+        self.settle = Settle(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
+
+    def at(self, position: int) -> str:
+        return segment_id(self.id, self.cut.digest, position)
+
+    async def document(self) -> Document:
+        document = await self.mill.repository.get(Document, self.mill.tenant, self.id)
+        assert document is not None
+        return document
+
+    async def commits(self) -> list[Commit]:
+        return await self.mill.store.load(Subject(self.mill.tenant, "document", self.id))
+
+    async def record(self, verb: str, **fields: Any) -> None:
+        """Put on record what somebody does."""
+
+        def decide(document: Document | None) -> Document:
+            assert document is not None
+            getattr(document, verb)(NOW, **fields)
+            return document
+
+        metadata = Metadata(new_id(), self.mill.tenant, new_id())
+        await self.mill.repository.change(Document, self.id, metadata, decide)
+
+    async def do(self, verb: str, **fields: Any) -> None:
+        """Let somebody do it, and the worker follow."""
+        await self.record(verb, **fields)
+        await self.settle((await self.commits())[-1])
+        assert not (await self.document()).unsettled
+
+    async def kept(self) -> dict[str, tuple[int, str, str | None]]:
+        """What the index holds of the document, by id."""
+        held = await self.mill.index.texts(self.mill.tenant, [Span(self.dataset, self.id, 0, 10_000)])
+        return {entry.id: (entry.position, entry.content, entry.answer) for entry in held}
+
+    async def wanted(self) -> dict[str, tuple[int, str, str | None]]:
+        """What it is to hold."""
+        tokenize = self.mill.models.segmenter.tokenize
+        found = entries(await self.document(), {self.cut.digest: self.cut.segments}, tokenize)
+        return {id: (segment.position, segment.content, segment.answer) for id, segment in found.items()}
+
+    async def search(self, query: str) -> list[str]:
+        hits = await self.mill.index.search(
+            self.mill.tenant, [self.dataset], query, None, model=MODEL, mode="full_text", top_k=50
+        )
+        return [hit.id for hit in hits]
+
+
+@pytest.fixture
+async def desk(mill: Mill) -> Desk:
+    return await made(mill, 6)
+
+
+async def made(mill: Mill, count: int) -> Desk:
+    dataset = await mill.dataset()
+    document, cut = await mill.document(dataset.id, count)
+    await mill.write(document, cut, 0, count)
+    await mill.record(document, 0, count)
+    return Desk(mill, document, cut)
+
+
+async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(desk: Desk) -> None:
+    await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    commit = (await desk.commits())[-1]
+    of: dict[str, Any] = {"reason": "KeyError", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
+    death = Death(consumer="settle", position=commit.position, subject=str(commit.subject), **of)
+    await Bury(desk.mill.repository)(commit.metadata, death, commit)
+    document = await desk.document()
+    assert (document.stuck, document.unsettled) == (True, True)
+    assert await desk.search("towpath") == []
+    assert await reopen(desk.mill.repository, "settle", commit, commit.metadata)
+    await desk.settle((await desk.commits())[-1])
+    document = await desk.document()
+    assert (document.stuck, document.unsettled) == (False, False)
+    assert await desk.search("towpath") == [desk.at(2)]
+
+
+async def test_segments_are_added_edited_disabled_enabled_and_deleted(desk: Desk) -> None:
+    added = new_id()
+    await desk.do("add_segment", segment=added, content="Who has the windlass?", answer="Ada has it.")
+    assert await desk.search("windlass") == [added]
+    await desk.do("edit_segment", segment=added, content="Who has the capstan?")
+    assert (await desk.search("windlass"), await desk.search("capstan")) == ([], [added])
+    assert (await desk.kept())[added] == (6, "Who has the capstan?", "Ada has it.")
+    await desk.do("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    assert await desk.search("towpath") == [desk.at(2)]
+    await desk.do("disable_segment", segment=desk.at(2))
+    assert await desk.search("towpath") == []
+    await desk.do("enable_segment", segment=desk.at(2))
+    assert await desk.search("towpath") == [desk.at(2)]
+    await desk.do("delete_segment", segment=desk.at(2))
+    await desk.do("delete_segment", segment=added)
+    assert (await desk.search("towpath"), await desk.search("capstan")) == ([], [])
+    assert await desk.kept() == await desk.wanted()
+    assert len(await desk.kept()) == 5
+
+
+@pytest.mark.parametrize(("hide", "show"), [("disable", "enable"), ("archive", "unarchive")])
+async def test_all_of_a_document_is_taken_out_and_comes_back(mill: Mill, hide: str, show: str) -> None:
+    desk = await made(mill, 200)
+    await desk.do("disable_segment", segment=desk.at(7))
+    await desk.do(hide)
+    assert await desk.kept() == {}
+    await mill.reindex.dataset(mill.tenant, desk.dataset)
+    assert await desk.kept() == {}
+    await desk.do(show)
+    assert await desk.kept() == await desk.wanted()
+    assert len(await desk.kept()) == 199
+
+
+async def test_an_index_that_is_built_anew_has_what_was_changed_by_hand(desk: Desk) -> None:
+    added, gone = new_id(), new_id()
+    for segment in (added, gone):
+        await desk.do("add_segment", segment=segment, content=f"Added as {segment}.", after=desk.at(1))
+    await desk.do("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    await desk.do("disable_segment", segment=desk.at(3))
+    await desk.do("delete_segment", segment=desk.at(4))
+    await desk.do("delete_segment", segment=gone)
+    before = await desk.kept()
+    assert before == await desk.wanted()
+    await desk.mill.reindex.all()
+    assert await desk.kept() == before
+    assert await desk.search("towpath") == [desk.at(2)]
+    await desk.do("enable_segment", segment=desk.at(3))
+    await desk.mill.reindex.dataset(desk.mill.tenant, desk.dataset)
+    assert (await desk.kept()).keys() == before.keys() | {desk.at(3)}
+
+
+async def test_a_model_that_is_away_is_waited_for(desk: Desk) -> None:
+    desk.mill.models.embedder.away = True
+    await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    [*_, commit] = await desk.commits()
+    with pytest.raises(Unavailable, match="is away"):
+        await desk.settle(commit)
+    assert (await desk.document()).unsettled
+    desk.mill.models.embedder.away = False
+    await desk.settle(commit)
+    assert not (await desk.document()).unsettled
+    assert await desk.search("towpath") == [desk.at(2)]
+    assert (await desk.mill.calls()).count("model_call.failed.v1") == 1
+
+
+async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:
+    """It has made its entries, is held up, and writes when others have followed what came later."""
+    late: list[tuple[Sequence[Entry], int]] = []
+    writes = desk.mill.index.write
+
+    async def held_up(*place: Any, model: str, version: int) -> None:
+        late.append((place[-1], version))
+
+    await desk.record("edit_segment", segment=desk.at(2), content="The towpath is dry.")
+    slow = Settle(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.mill.index, "write", held_up)
+        patch.setattr(slow, "_record", _nothing)
+        await slow((await desk.commits())[-1])
+    await desk.do("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
+    await desk.do("disable_segment", segment=desk.at(2))
+    for entries_, version in late:
+        await writes(desk.mill.tenant, desk.dataset, desk.id, entries_, model=MODEL, version=version)
+    assert await desk.kept() == await desk.wanted()
+    await desk.do("enable_segment", segment=desk.at(2))
+    for entries_, version in late:
+        await writes(desk.mill.tenant, desk.dataset, desk.id, entries_, model=MODEL, version=version)
+    assert (await desk.kept())[desk.at(2)][1] == "The towpath is flooded."
+
+
+async def _nothing(*_: Any) -> None:
+    return None
+
+
+async def test_what_was_changed_before_it_is_processed_anew_waits_for_that(desk: Desk) -> None:
+    added = new_id()
+    await desk.record("add_segment", segment=added, content="The windlass.")
+    await desk.record("disable_segment", segment=desk.at(0))
+    await desk.record("reprocess")
+    commits = await desk.commits()
+    for commit in commits:
+        await desk.settle(commit)
+    assert added not in await desk.kept()
+    await desk.record("start", stage="parsing")
+    await desk.record("parsed", pages=None, characters=1)
+    await desk.record("split", segments=desk.cut.digest, count=6, tokens=1, model=MODEL)
+    await desk.record("indexed", first=0, count=6)
+    for commit in await desk.commits():
+        await desk.settle(commit)
+    assert not (await desk.document()).unsettled
+    assert await desk.kept() == await desk.wanted()
+    assert added in await desk.kept()
+
+
+async def test_a_document_of_a_deleted_dataset_goes_with_it(desk: Desk) -> None:
+    await desk.record("disable_segment", segment=desk.at(0))
+    dataset = await desk.mill.repository.get(type(await desk.mill.dataset()), desk.mill.tenant, desk.dataset)
+    assert dataset is not None
+    dataset.delete(NOW)
+    await desk.mill.change(dataset)
+    await desk.settle((await desk.commits())[-1])
+    assert (await desk.document()).deleted
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_in_whatever_order_and_however_often_it_is_followed_it_is_followed(desk: Desk, seed: int) -> None:
+    random = Random(seed)
+    segments = [desk.at(position) for position in range(6)]
+    verbs = ["disable", "enable", "archive", "unarchive", "unarchive"]
+    verbs += 3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment"]
+    done = len(await desk.commits())
+    for number in range(40):
+        fields: dict[str, Any] = {}
+        verb = random.choice(verbs)
+        if verb == "add_segment":
+            segments.append(new_id())
+            fields = {
+                "segment": segments[-1],
+                "content": f"Added {number}.",
+                "after": random.choice([None, segments[0]]),
+            }
+        elif verb.endswith("_segment"):
+            fields = {"segment": random.choice(segments)}
+        if verb == "edit_segment":
+            fields["content"] = f"Edited {number}."
+        with suppress(Rejection):
+            await desk.record(verb, **fields)
+        if random.random() < 0.2:
+            await desk.settle(random.choice((await desk.commits())[done - 1 :]))
+    left = (await desk.commits())[done - 1 :]
+    random.shuffle(left)
+    for commit in [*left, *left[:3]]:
+        await desk.settle(commit)
+    assert not (await desk.document()).unsettled
+    assert await desk.kept() == await desk.wanted()
+    await desk.mill.reindex.dataset(desk.mill.tenant, desk.dataset)
+    assert await desk.kept() == await desk.wanted()

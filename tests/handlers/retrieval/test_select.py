@@ -1,0 +1,153 @@
+"""Which hits are given, what of their documents, and why not the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from domain.aggregate import new_id
+from domain.chat.app import settings
+from domain.knowledge.document import Document, segment_id
+from handlers.ports.index import Hit, Kept
+from handlers.retrieval.select import choose, joined, passage, places, rerank, sift
+from tests.domain.scenario import NOW
+
+CUT, FORMER = "a" * 64, "b" * 64
+
+
+def document(deleted: bool = False) -> Document:
+    made = Document.upload(
+        new_id(),
+        NOW,
+        dataset="set",
+        name="a.txt",
+        media_type="text/plain",
+        digest="c" * 64,
+        size=1,
+        metadata={},
+    )
+    if deleted:
+        made.delete(NOW)
+    return made
+
+
+LIVING, DEAD = document(), document(deleted=True)
+DOCUMENTS = {each.id: each for each in (LIVING, DEAD)}
+
+
+def hit(id: str, position: int = 0, *, of: Document = LIVING, score: float = 0.5, **more: Any) -> Hit:
+    given = {"content": f"Text of {id}.", **more}
+    return Hit(id, "set", of.id, position, given.pop("content"), 2, "Rules", score, 1, None, **given)
+
+
+def fates(hits: Sequence[Hit], reranked: Sequence[Hit] = (), **how: Any) -> list[tuple[Any, ...]]:
+    ordered = rerank(sift(hits, DOCUMENTS), reranked)
+    choose(ordered, settings({"mode": "hybrid", "top_k": 2, "score_threshold": None, **how}))
+    return [(each.hit.id, each.rank or each.dropped, each.first, each.last) for each in ordered]
+
+
+def test_every_hit_has_a_rank_or_a_reason() -> None:
+    hits = [hit("a", 10), hit("b", of=DEAD), hit("c", 20, score=0.1), hit("d", 30), hit("e", 40), hit("f", of=DEAD)]
+    assert fates(hits, score_threshold=0.3) == [
+        ("a", 1, 10, 10),
+        ("b", "deleted", None, None),
+        ("c", "below_threshold", None, None),
+        ("d", 2, 30, 30),
+        ("e", "beyond_top_k", None, None),
+        ("f", "deleted", None, None),
+    ]
+    assert fates([hit("a", score=0.0)]) == [("a", 1, 0, 0)]
+    assert fates([], score_threshold=0.5) == []
+
+
+def test_what_is_disabled_is_not_given_before_the_index_knows() -> None:
+    disabled = document()
+    disabled.fail(NOW, stage="parsing", code="broken_file", reason="It is broken.")
+    disabled.disable(NOW)
+    [judged] = sift([hit("a", of=disabled)], {disabled.id: disabled})
+    assert judged.dropped == "disabled"
+
+
+def test_what_was_added_by_hand_has_the_place_of_what_it_follows() -> None:
+    hits = [hit("a", 5), hit("added", 5)]
+    assert [fate for _, fate, *_ in fates(hits)] == [1, 2]
+    assert [fate for _, fate, *_ in fates(hits, neighbours=1)] == [1, "joined"], "it is part of what is given"
+
+
+def test_the_same_text_is_given_once() -> None:
+    same = {"content": "The sluice  opens\nat six."}
+    hits = [hit("a", 1, **same), hit("b", 9, content="The sluice opens at six."), hit("c", 5, **same, answer="Yes.")]
+    assert [fate for _, fate, *_ in fates(hits)] == [1, "duplicate", 2]
+
+
+def test_parents_take_the_place_of_their_children_each_once() -> None:
+    hits = [hit("a", 1, parent=0), hit("b", 2, parent=0), hit("c", 9, parent=8), hit("d", 20)]
+    assert fates(hits, neighbours=2) == [
+        ("a", 1, 0, 0),
+        ("b", "joined", None, None),
+        ("c", 2, 8, 8),
+        ("d", "beyond_top_k", None, None),
+    ]
+    assert places(sift(hits, DOCUMENTS)) == 3
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "spans"),
+    [
+        (0, [(5, 5), (6, 6), (9, 9), (0, 0)]),
+        (1, [(4, 6), None, (8, 10), (0, 1)]),
+        (3, [(2, 8), None, (9, 12), (0, 1)]),
+    ],
+)
+def test_neighbours_up_to_what_is_given_already(neighbours: int, spans: list[tuple[int, int] | None]) -> None:
+    found = fates([hit("a", 5), hit("b", 6), hit("c", 9), hit("d", 0)], top_k=9, neighbours=neighbours)
+    assert [None if fate == "joined" else (first, last) for _, fate, first, last in found] == spans
+
+
+def test_a_reranker_decides_among_those_it_had() -> None:
+    hits = [hit("a", 10), hit("b", 20), hit("c", 30), hit("d", of=DEAD)]
+    scored = [replace(hits[1], score=0.9), replace(hits[0], score=-3.0)]
+    assert [each[:2] for each in fates(hits, scored, top_k=3)] == [
+        ("b", 1),
+        ("a", "below_threshold"),
+        ("c", "beyond_top_k"),
+        ("d", "deleted"),
+    ]
+
+
+def test_texts_in_reading_order_without_what_overlaps() -> None:
+    assert joined(["One."]) == "One."
+    assert joined(["One.", "Two."]) == "One.\n\nTwo."
+    overlap = "the water runs over the wheel"
+    assert joined([f"At dawn {overlap}", f"{overlap} and drives it."]) == f"At dawn {overlap} and drives it."
+
+
+def test_a_question_is_given_with_its_answer() -> None:
+    [judged] = sift([hit("a", content="When?", answer="At six.")], DOCUMENTS)
+    choose([judged], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None}))
+    assert judged.wanted is None
+    given = passage(judged, LIVING, [])
+    assert (given.content, given.answer) == ("When?\nAt six.", None)
+
+
+def test_of_two_cuts_in_the_same_places_that_of_the_hit_counts() -> None:
+    cut = document()
+    for segments in (FORMER, CUT):
+        cut.former[segments] = {"segments": segments, "count": 9, "done": 9}
+
+    def kept(segments: str | None, position: int) -> Kept:
+        id = segment_id(cut.id, segments, position) if segments else "added"
+        return Kept(id, "set", cut.id, position, f"{(segments or 'added')[:5]} {position}", None, None, None)
+
+    entries = [kept(segments, position) for position in (1, 2, 3) for segments in (FORMER, CUT)] + [kept(None, 2)]
+    for segments in (FORMER, CUT):
+        [judged] = sift([hit(segment_id(cut.id, segments, 2), 2, of=cut)], {cut.id: cut})
+        choose([judged], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None, "neighbours": 1}))
+        name = segments[:5]
+        assert passage(judged, cut, entries).content == f"{name} 1\n\n{name} 2\n\nadded 2\n\n{name} 3"
+        [child] = sift([hit(segment_id(cut.id, segments, 2), 2, of=cut, parent=3)], {cut.id: cut})
+        given = passage(child, cut, entries)
+        assert (given.content, given.id) == (f"{name} 3", segment_id(cut.id, segments, 3))

@@ -1,0 +1,338 @@
+"""What waits and is in nobody's hands, on real servers: each case is made, swept, and looked at in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.streams import consumer_config
+from adapters.jetstream.workers.consumer import done
+from adapters.postgres.projector import Projector
+from adapters.postgres.tables import set_up, wait_for
+from adapters.postgres.waits import only_one, overdue
+from adapters.privacy.vault import AesVault
+from domain.aggregate import new_id
+from domain.chat.conversation import STALLS, Conversation
+from domain.knowledge.document import Document
+from domain.knowledge.segments import Segment, encode_segments
+from domain.log import EVENTS, Metadata, Position
+from domain.models.model_call import ModelCall
+from handlers.models.model_calls import Cause, ModelCalls
+from handlers.ports.log import Wait
+from handlers.work.sweep import Sweep, forsaken
+from tests.handlers.desk import Desk
+
+
+class Scene:
+    """A desk, its tables, and a sweep that finds no wait too short."""
+
+    def __init__(self, desk: Desk, url: str) -> None:
+        self.desk = desk
+        self.url = url
+        self.calls = ModelCalls(desk.repository)
+        self.sweep = Sweep(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
+
+    async def overdue(self, deadline_s: float) -> list[Wait]:
+        """Only this desk's: all tests share the streams."""
+        return [wait for wait in await overdue(self.url, deadline_s) if wait.tenant == self.desk.tenant]
+
+    async def caught_up(self) -> None:
+        """The tables have all that is in the log."""
+        last = (await self.desk.nc.jetstream().stream_info(EVENTS)).state.last_seq
+        await wait_for(self.url, Position(EVENTS, last))
+
+    async def forgotten_by(self, consumer: str) -> None:
+        """Everything is acknowledged, and nobody did it."""
+        await forget(self.desk.nc, consumer)
+        await self.caught_up()
+
+    async def swept(self) -> list[tuple[str, str]]:
+        """The nouns and ids of what a sweep took in hand, once the tables show it."""
+        waits = await self.sweep()
+        await self.caught_up()
+        return [(wait.noun, wait.id) for wait in waits]
+
+    async def document(self) -> str:
+        dataset = await self.desk.done("dataset.create", name="Rules")
+        return await self.desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+
+    async def message(self) -> str:
+        """The id of a message, and of its conversation."""
+        app = await self.desk.done("app.create", name="Guide")
+        await self.desk.done("app.configure", app=app)
+        return await self.desk.done("message.send", app=app, query="When?")
+
+    async def replay(self) -> str:
+        call, now = await self.desk.called(), datetime.now(UTC)
+        await self.desk.change("model_call", call, lambda it: it.cancel(now, response="", duration_ms=1.0))
+        await self.caught_up()
+        return await self.desk.done("replay.request", call=call)
+
+    async def call(self, noun: str, cause: str) -> str:
+        """A model call that nobody ended."""
+        why = Cause(Metadata(new_id(), self.desk.tenant, cause), noun, cause, 1)
+        return await self.calls.request(why, "chat", kind="chat", provider="lab", model="m", request={})
+
+    async def failed(self, document: str) -> None:
+        now = datetime.now(UTC)
+        await self.desk.change("document", document, lambda it: it.fail(now, stage="parsing", code="x", reason="X."))
+
+
+async def forget(nc: Client, consumer: str) -> None:
+    """Acknowledge all that waits for a consumer."""
+    js = nc.jetstream()
+    subscription = await js.pull_subscribe_bind(consumer, EVENTS)
+    while (info := await js.consumer_info(EVENTS, consumer)).num_pending or info.num_ack_pending:
+        with suppress(TimeoutError):
+            for message in await subscription.fetch(100, timeout=0.2):
+                await message.ack_sync()
+    await subscription.unsubscribe()
+
+
+@pytest.fixture(scope="module")
+async def url(module_database_url: str, nc: Client) -> AsyncIterator[str]:
+    """Tables that follow the log."""
+    await set_up(module_database_url)
+    log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(bytes(32))))
+    projector = asyncio.create_task(Projector(module_database_url, log, JetStreamBlobs(nc)).run())
+    yield module_database_url
+    projector.cancel()
+    await asyncio.gather(projector, return_exceptions=True)
+
+
+@pytest.fixture
+def scene(nc: Client, tenant: str, url: str) -> Scene:
+    return Scene(Desk(nc, tenant), url)
+
+
+async def test_a_document_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
+    document = await scene.document()
+    await scene.forgotten_by("ingest")
+    assert await scene.swept() == [("document", document)]
+    [*_, failed, retried] = await scene.desk.events("document", document)
+    assert isinstance(failed, Document.Failed)
+    assert (failed.code, failed.stage) == ("stalled", "parsing")
+    assert isinstance(retried, Document.Retried)
+    [*_, commit] = await scene.desk.commits("document", document)
+    assert (commit.metadata.correlation, commit.metadata.actor) == (document, "sweeper")
+    assert await scene.swept() == []
+
+
+async def test_a_document_is_put_back_a_few_times_and_then_stays_in_error(scene: Scene) -> None:
+    document = await scene.document()
+    for _ in range(STALLS + 1):
+        await scene.forgotten_by("ingest")
+        assert await scene.swept() == [("document", document)]
+    await scene.forgotten_by("ingest")
+    assert await scene.swept() == []
+    [*_, last] = await scene.desk.events("document", document)
+    assert isinstance(last, Document.Failed)
+    assert last.code == "stalled"
+
+
+async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: Scene) -> None:
+    document, now = await scene.document(), datetime.now(UTC)
+    segments = encode_segments("a-model", [Segment(0, "One.", 0, 4, None, None, 1, [1, 2, 3])])
+    digest = await scene.desk.blobs.put(scene.desk.tenant, segments)
+
+    def change(it: Document) -> None:
+        it.start(now, stage="parsing")
+        it.parsed(now, pages=None, characters=1)
+        it.split(now, segments=digest, count=1, tokens=1, model="a-model")
+        it.indexed(now, first=0, count=1)
+        it.add_segment(now, segment=new_id(), content="More.")
+
+    await scene.desk.change("document", document, change)
+    for _ in range(STALLS):
+        await scene.forgotten_by("settle")
+        assert await scene.swept() == [("settling", document)]
+        assert (await scene.desk.types("document", document))[-2:] == ["document.unsettled.v1", "document.resumed.v1"]
+    await scene.forgotten_by("settle")
+    assert await scene.swept() == [("settling", document)]
+    await scene.forgotten_by("settle")
+    assert await scene.swept() == []
+    assert (await scene.desk.types("document", document))[-1] == "document.unsettled.v1"
+    await scene.desk.done("document.retry", document=document)
+    await scene.forgotten_by("settle")
+    await scene.desk.change("document", document, lambda it: it.settle(now, settled=it.changed))
+    await scene.caught_up()
+    assert await scene.swept() == []
+
+
+async def test_a_message_that_nobody_answers_is_put_back_to_work(scene: Scene) -> None:
+    message = await scene.message()
+    await scene.desk.change("conversation", message, lambda it: it.answering(datetime.now(UTC), message=message))
+    await scene.forgotten_by("answer")
+    assert await scene.swept() == [("message", message)]
+    [*_, failed, retried] = await scene.desk.events("conversation", message)
+    assert isinstance(failed, Conversation.Failed)
+    assert failed.code == "stalled"
+    assert isinstance(retried, Conversation.Retried)
+    assert await scene.swept() == []
+
+
+async def test_what_is_in_hand_is_left_alone_however_long_it_takes(scene: Scene) -> None:
+    message = await scene.message()
+    document = await scene.document()
+    await scene.caught_up()
+    subscription = await scene.desk.nc.jetstream().pull_subscribe_bind("answer", EVENTS)
+    held = await subscription.fetch(100, timeout=2)
+    waits = await scene.overdue(0)
+    assert {(wait.noun, wait.id, *wait.consumers) for wait in waits} == {
+        ("message", message, "answer"),
+        ("document", document, "ingest"),
+    }
+    assert forsaken(waits, await done(scene.desk.nc)) == []
+    assert await scene.swept() == []
+    for one in held:
+        await one.ack_sync()
+    await subscription.unsubscribe()
+    await scene.forgotten_by("answer")
+    assert await scene.swept() == [("message", message)]
+    await scene.forgotten_by("ingest")
+    assert await scene.swept() == [("document", document)]
+
+
+async def test_what_is_young_is_left_alone(scene: Scene) -> None:
+    await scene.document()
+    await scene.forgotten_by("ingest")
+    assert await scene.overdue(60) == []
+
+
+async def test_a_consumer_that_was_made_anew_owns_everything(scene: Scene) -> None:
+    """It begins at the first message, and will come to what waits."""
+    document = await scene.document()
+    await scene.forgotten_by("ingest")
+    js = scene.desk.nc.jetstream()
+    await js.delete_consumer(EVENTS, "ingest")
+    assert "ingest" not in await done(scene.desk.nc)
+    assert await scene.swept() == []
+    await js.add_consumer(EVENTS, consumer_config("ingest"))
+    assert await scene.swept() == []
+    assert await scene.desk.types("document", document) == ["document.uploaded.v1"]
+    await scene.forgotten_by("ingest")
+    assert await scene.swept() == [("document", document)]
+
+
+async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene) -> None:
+    document, message = await scene.document(), await scene.message()
+    for consumer in ("ingest", "answer"):
+        await scene.forgotten_by(consumer)
+    waits, now = await scene.overdue(0), datetime.now(UTC)
+    await scene.desk.change("document", document, lambda it: it.start(now, stage="parsing"))
+    await scene.desk.change("conversation", message, lambda it: it.answering(now, message=message))
+
+    async def as_it_was() -> list[Wait]:
+        return waits
+
+    assert len(waits) == 2
+    await Sweep(scene.desk.repository, as_it_was, partial(done, scene.desk.nc))()
+    assert (await scene.desk.types("document", document))[-1] == "document.started.v1"
+    assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
+
+
+async def test_sweeping_twice_is_sweeping_once(scene: Scene) -> None:
+    """Two of them saw the same tables."""
+    document = await scene.document()
+    await scene.forgotten_by("ingest")
+    other = Sweep(
+        Desk(scene.desk.nc, scene.desk.tenant).repository, partial(scene.overdue, 0), partial(done, scene.desk.nc)
+    )
+    await asyncio.gather(scene.sweep(), other())
+    types = await scene.desk.types("document", document)
+    assert types == ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]
+
+
+async def ended(scene: Scene) -> str:
+    document = await scene.document()
+    await scene.failed(document)
+    return document
+
+
+async def test_a_replay_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
+    replay = await scene.replay()
+    call = await scene.call("replay", replay)
+    await scene.caught_up()
+    assert await scene.swept() == []
+    await scene.forgotten_by("replay")
+    assert await scene.swept() == [("replay", replay)]
+    commit = (await scene.desk.commits("replay", replay))[-1]
+    assert [event.TOPIC for event in commit.events] == ["replay.failed.v1", "replay.retried.v1"]
+    assert (commit.metadata.correlation, commit.metadata.actor) == (replay, "sweeper")
+    assert await scene.swept() == []
+    found = await scene.desk.repository.get(ModelCall, scene.desk.tenant, call)
+    assert found
+    assert found.status == "requested"
+
+
+async def over(scene: Scene) -> str:
+    replay, now = await scene.replay(), datetime.now(UTC)
+    await scene.desk.change("replay", replay, lambda it: it.fail(now, code="timeout", reason="Silence."))
+    return replay
+
+
+async def deleted(scene: Scene) -> str:
+    message = await scene.message()
+    await scene.desk.done("conversation.delete", conversation=message)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("noun", "make", "consumers"),
+    [
+        ("document", ended, ["ingest", "settle", "reindex"]),
+        ("message", deleted, ["answer"]),
+        ("replay", over, ["replay"]),
+    ],
+)
+async def test_a_call_whose_cause_is_over_is_lost(scene: Scene, noun: str, make: Any, consumers: list[str]) -> None:
+    """When nobody can be at it any more."""
+    cause = await make(scene)
+    call = await scene.call(noun, cause)
+    for consumer in consumers:
+        assert await scene.swept() == []
+        await scene.forgotten_by(consumer)
+    assert await scene.swept() == [("model_call", call)]
+    [*_, failed] = await scene.desk.commits("model_call", call)
+    [event] = failed.events
+    assert isinstance(event, ModelCall.Failed)
+    assert event.code == "lost"
+    assert failed.metadata.correlation == cause
+    assert await scene.swept() == []
+
+
+async def test_a_call_whose_cause_is_at_work_is_left_to_it(scene: Scene) -> None:
+    message = await scene.message()
+    call = await scene.call("message", message)
+    await scene.forgotten_by("answer")
+    assert [wait.id for wait in await scene.overdue(0)] == [message]
+    assert await scene.swept() == [("message", message)]
+    found = await scene.desk.repository.get(ModelCall, scene.desk.tenant, call)
+    assert found
+    assert found.status == "requested"
+
+
+async def test_a_call_of_a_worker_that_still_answers_a_deleted_conversation_is_left_to_it(scene: Scene) -> None:
+    message = await deleted(scene)
+    await scene.call("message", message)
+    await scene.caught_up()
+    assert await scene.swept() == []
+    await scene.forgotten_by("answer")
+    assert len(await scene.swept()) == 1
+
+
+async def test_one_sweeps_at_a_time(url: str) -> None:
+    async with only_one(url) as first, only_one(url) as second:
+        assert (first, second) == (True, False)
+    async with only_one(url) as third:
+        assert third

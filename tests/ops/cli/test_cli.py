@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nats
+import orjson
+import pytest
+import typer
+from nats.aio.msg import Msg
+from typer.main import get_command
+
+from adapters.jetstream import streams
+from adapters.postgres import tables
+from domain.aggregate import new_id
+from ops import cli, docs
+from ops.cli import bus, terminal
+from ops.servers.embedded import EmbeddedNats
+from tests.ops.answering import worker
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Cli:
+    """Runs the command line in a thread, as the test's own loop goes on."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    async def __call__(self, *arguments: str) -> Result:
+        code = await asyncio.to_thread(self.run, list(arguments))
+        captured = self.capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return Result(code, captured.out, captured.err)
+
+    @staticmethod
+    def run(arguments: list[str]) -> int:
+        try:
+            cli.main(arguments)
+        except SystemExit as ending:
+            return int(ending.code or 0)
+        return 0
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("HEADRACE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def headrace(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.fixture(scope="module")
+async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with EmbeddedNats(tmp_path_factory.mktemp("cli")) as server:
+        connection = await nats.connect(server.url)
+        await streams.set_up(connection.jetstream())
+        await connection.close()
+        yield server.url
+
+
+@pytest.fixture
+def url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("HEADRACE_NATS_URL", server_url)
+    return server_url
+
+
+COMMANDS = [name for name, _ in docs.leaves(get_command(cli.app))]
+
+
+async def test_help_lists_every_command(headrace: Cli) -> None:
+    result = await headrace("--help")
+    assert result.code == 0
+    assert {"up", "send", "verify", "dead list", "index rebuild"} < set(COMMANDS)
+    assert [name for name in COMMANDS if not re.search(rf"│ {name.split()[0]} ", result.out)] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_every_command_has_an_example_and_speaks_json(headrace: Cli, name: str) -> None:
+    result = await headrace(*name.split(), "--help")
+    assert result.code == 0
+    assert re.search(rf"Examples?: headrace\s+{name}", result.out)
+    assert "--json" in result.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["send"], ["worker", "--role", "nonsense"], ["send", "app.create", "--wait", "soon"]]
+)
+async def test_a_wrong_call_ends_with_2_and_says_why(headrace: Cli, arguments: list[str]) -> None:
+    result = await headrace(*arguments)
+    assert result.code == 2
+    assert "Error" in result.err
+
+
+@pytest.mark.parametrize(
+    ("pairs", "payload"),
+    [
+        (["name=Porter"], {"name": "Porter"}),
+        (["name="], {"name": ""}),
+        (["prompt=a=b := c"], {"prompt": "a=b := c"}),
+        (["url=http://x/?a:=b"], {"url": "http://x/?a:=b"}),
+        (["model.provider=openai", "model.max_tokens:=256"], {"model": {"provider": "openai", "max_tokens": 256}}),
+        (['datasets:=["a", "b"]', "top:=null"], {"datasets": ["a", "b"], "top": None}),
+        (["model:={}", "model.name=x"], {"model": {"name": "x"}}),
+        (["a=1", "a=2"], {"a": "2"}),
+    ],
+)
+def test_pairs_become_a_payload(pairs: list[str], payload: dict[str, Any]) -> None:
+    assert bus.merged({}, pairs) == payload
+
+
+@pytest.mark.parametrize("pairs", [["name"], ["=x"], [":=1"], ["a:=not json"], ["a=1", "a.b=2"]])
+def test_pairs_that_are_none(pairs: list[str]) -> None:
+    with pytest.raises(typer.BadParameter):
+        bus.merged({}, pairs)
+
+
+def test_pairs_go_over_the_data_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text('{"name": "file", "model": {"name": "m", "provider": "p"}}')
+    payload = bus.merged(bus.read_payload(str(tmp_path / "data.json")), ["name=pair", "model.name=x"])
+    assert payload == {"name": "pair", "model": {"name": "x", "provider": "p"}}
+
+
+@pytest.mark.parametrize(("text", "rule"), [("[1]", "does not hold a JSON object"), ("{", "is not JSON")])
+async def test_data_that_is_no_payload(headrace: Cli, tmp_path: Path, text: str, rule: str) -> None:
+    (tmp_path / "data.json").write_text(text)
+    result = await headrace("send", "app.create", "--data", str(tmp_path / "data.json"))
+    assert result.code == 1
+    assert rule in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["send", "app.create", "name=x"],
+        ["ask", "app", "why?"],
+        ["tail"],
+        ["sql", "select 1"],
+        ["worker", "--role", "all"],
+    ],
+)
+async def test_where_nothing_runs_the_way_out_is_named(headrace: Cli, arguments: list[str]) -> None:
+    result = await headrace(*arguments)
+    assert result.code == 1
+    assert re.search(r"✗ Nothing runs on .*home: start it with `headrace up`", result.err)
+    as_json = await headrace(*arguments, "--json")
+    assert as_json.code == 1
+    assert as_json.lines[0]["error"]["code"] == "not_running"
+
+
+async def test_down_where_nothing_runs(headrace: Cli) -> None:
+    assert (await headrace("down", "--json")).lines == [{"stopped": []}]
+
+
+async def test_a_wrong_setting_is_named(headrace: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_TENANT", "A B")
+    result = await headrace("tail")
+    assert result.code == 1
+    assert result.err.startswith("✗ HEADRACE_TENANT is not usable")
+
+
+async def test_what_nobody_foresaw_is_one_sentence_and_a_log(
+    headrace: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("the cause")
+
+    monkeypatch.setenv("HEADRACE_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setattr(nats, "connect", broken)
+    result = await headrace("tail")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    log = tmp_path / "home" / "log" / "cli.log"
+    assert str(log) in result.err
+    assert "ZeroDivisionError: the cause" in log.read_text()
+
+
+async def test_send_prints_the_outcome(headrace: Cli, url: str) -> None:
+    id = new_id()
+    async with worker(url, name="app.create", ids={"app": id}, sequence=7) as running:
+        result = await headrace("send", "app.create", "name=Porter", "--id", id, "--json")
+        people = await headrace("send", "app.create", "name=Porter", "--id", id)
+    assert (result.code, result.lines[0]["ids"], result.lines[0]["command"]) == (0, {"app": id}, id)
+    assert running.seen == [("cmd.default.app.create", {"name": "Porter"})]
+    assert people.out == f"✓ app.create  app {id}  #7\n"
+
+
+async def test_send_of_a_tenant(headrace: Cli, url: str) -> None:
+    result = await headrace("send", "app.create", "--tenant", "other", "--wait", "0.2", "--json")
+    assert (result.code, result.lines[0]["error"]["code"]) == (1, "no_outcome")
+    connection = await nats.connect(url)
+    stored = await connection.jetstream().get_last_msg("COMMANDS", "cmd.other.app.create")
+    await connection.jetstream().purge_stream("COMMANDS")
+    await connection.close()
+    assert stored.data == b"{}"
+
+
+async def test_a_rejection_ends_with_1(headrace: Cli, url: str) -> None:
+    says = {"name": "app.create", "code": "invalid", "message": "name: must not be empty.", "field": "name"}
+    async with worker(url, status="rejected", **says):
+        result = await headrace("send", "app.create", "name=")
+        as_json = await headrace("send", "app.create", "name=", "--json")
+        asked = await headrace("ask", new_id(), "why?", "--json")
+    assert result == (1, "✗ app.create was rejected: name: must not be empty.\n", "")
+    assert (as_json.code, as_json.lines[0]["code"]) == (1, "invalid")
+    assert (asked.code, asked.lines[0]["status"]) == (1, "rejected")
+
+
+async def test_a_server_that_does_not_answer(headrace: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_NATS_URL", "nats://127.0.0.1:1")
+    result = await headrace("send", "app.create")
+    assert result.code == 1
+    assert result.err.startswith("✗ NATS does not answer at nats://127.0.0.1:1 (nothing within 5 s)")
+
+
+async def test_tail_prints_commits(headrace: Cli, url: str) -> None:
+    connection = await nats.connect(url)
+    body = orjson.dumps([{"type": "app.created.v1", "version": 1, "state": {"name": "x"}}])
+    ack = await connection.jetstream().publish("evt.default.app.some", body)
+    await connection.close()
+    arguments = ["tail", "--noun", "app", "--since", str(ack.seq), "--count", "1"]
+    assert (await headrace(*arguments, "--json")).lines[0]["events"][0]["type"] == "app.created.v1"
+    assert re.fullmatch(rf" *{ack.seq}  \S+  app\.created\.v1  app some\n", (await headrace(*arguments)).out)
+
+
+CITATION = {"position": 1, "document_name": "a.md", "page": 3, "heading": None, "sentence": "It is so."}
+
+
+async def test_ask_prints_the_answer_and_what_it_cites(headrace: Cli, url: str) -> None:
+    connection = await nats.connect(url)
+
+    async def answer(message: Msg) -> None:
+        id = message.subject.rpartition(".")[2]
+        for frame in (
+            {"type": "retrieved", "hits": 1},
+            {"type": "token", "index": 0, "text": "It ", "attempt": 1},
+            {"type": "token", "index": 1, "text": "is.", "attempt": 1},
+            {"type": "answered", "answer": "It is.", "citations": [CITATION], "usage": {}},
+        ):
+            await connection.publish(f"live.default.{id}.{id}", orjson.dumps(frame))
+
+    await connection.subscribe("out.default.*", cb=answer)
+    await connection.flush()
+    async with worker(url) as running:
+        result = await headrace("ask", new_id(), "Is it?", "--input", "season=winter")
+        as_json = await headrace("ask", new_id(), "Is it?", "--json")
+    await connection.close()
+    assert result == (0, "It is.\n  [1] a.md, page 3: “It is so.”\n", "")
+    assert running.seen[0][1]["inputs"] == {"season": "winter"}
+    assert [line["type"] for line in as_json.lines] == ["accepted", "retrieved", "token", "token", "answered"]
+
+
+def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = terminal.AnswerPrinter()
+    printer.show({"type": "token", "text": "Per", "attempt": 1})
+    printer.show({"type": "token", "text": "No\x1b[2J", "attempt": 2})
+    printer.show({"type": "answered", "answer": "No\x1b[2J.", "citations": []})
+    assert capsys.readouterr().out == "Per\n[again]\nNo[2J.\n"
+    printer = terminal.AnswerPrinter()
+    printer.show({"type": "token", "text": "Per", "attempt": 1})
+    printer.show({"type": "restarted", "attempt": 2})
+    printer.show({"type": "token", "text": "No", "attempt": 2})
+    printer.show({"type": "answered", "answer": "No.", "citations": []})
+    assert capsys.readouterr().out == "Per\n[again]\nNo.\n"
+
+
+@pytest.mark.parametrize(
+    ("frame", "printed"),
+    [
+        ({"type": "answered", "answer": "Whole.", "citations": []}, "Whole.\n"),
+        ({"type": "failed", "code": "timeout", "reason": "It was silent."}, "✗ no answer (timeout): It was silent.\n"),
+        ({"type": "stopped", "answer": "Half"}, "Half\nstopped\n"),
+    ],
+)
+def test_an_answer_without_tokens(capsys: pytest.CaptureFixture[str], frame: dict[str, Any], printed: str) -> None:
+    terminal.AnswerPrinter().show(frame)
+    assert capsys.readouterr().out == printed
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    for name in ("a.md", "deep/b.txt", ".hidden", ".git/c.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"text of {name}")
+    return folder
+
+
+async def test_upload_sends_what_is_in_a_folder(headrace: Cli, url: str, files: Path) -> None:
+    async with worker(url) as running:
+        result = await headrace("upload", str(files), "--dataset", new_id(), "--json")
+    assert result.code == 0
+    assert [(line["name"], line["status"]) for line in result.lines] == [("a.md", "waiting"), ("b.txt", "waiting")]
+    assert {payload["name"] for _, payload in running.seen} == {"a.md", "b.txt"}
+    connection = await nats.connect(url)
+    blobs = await connection.jetstream().object_store("blobs")
+    assert (await blobs.get(f"default/{running.seen[0][1]['digest']}")).data is not None
+    await connection.close()
+
+
+async def test_upload_waits_until_documents_end(headrace: Cli, url: str, files: Path) -> None:
+    connection = await nats.connect(url)
+    log = connection.jetstream()
+    first = (await log.stream_info("EVENTS")).state.last_seq + 1
+
+    async def work(message: Msg) -> None:
+        id = message.subject.rpartition(".")[2]
+        for kind, state in endings[len(seen)]:
+            body = orjson.dumps([{"type": f"document.{kind}.v1", "version": 1, "state": state}])
+            seen[id] = (await log.publish(f"evt.default.document.{id}", body)).seq
+
+    endings: list[list[tuple[str, dict[str, Any]]]] = [
+        [("split", {"count": 3}), ("indexed", {"first": 0, "count": 3}), ("completed", {})],
+        [("failed", {"stage": "parsing", "code": "broken_file", "reason": "It is not a PDF."})],
+    ]
+    seen: dict[str, int] = {}
+    await connection.subscribe("out.default.*", cb=work)
+    await connection.flush()
+    async with worker(url, sequence=first):
+        result = await headrace("upload", str(files), "--dataset", new_id(), "--wait", "--json")
+    await connection.close()
+    assert result.code == 1
+    assert {line["status"]: (line["segments"], line["reason"]) for line in result.lines} == {
+        "completed": (3, None),
+        "error": (0, "It is not a PDF."),
+    }
+
+
+async def test_upload_gives_every_file_the_same_rules_and_metadata(headrace: Cli, url: str, files: Path) -> None:
+    given = ["--rules", '{"mode": "question_answer"}', "--metadata", '{"year": 2026}']
+    async with worker(url) as running:
+        result = await headrace("upload", str(files), "--dataset", new_id(), *given)
+    assert result.code == 0
+    assert [payload["segmentation"] for _, payload in running.seen] == [{"mode": "question_answer"}] * 2
+    assert [payload["metadata"] for _, payload in running.seen] == [{"year": 2026}] * 2
+    result = await headrace("upload", str(files), "--dataset", new_id(), "--rules", "{mode}")
+    assert result.code == 1
+    assert result.err.startswith("✗ --rules is not JSON: ")
+
+
+async def test_upload_of_what_does_not_exist(headrace: Cli, url: str) -> None:
+    result = await headrace("upload", "nowhere.txt", "--dataset", new_id())
+    assert (result.code, result.err) == (1, "✗ nowhere.txt does not exist.\n")
+
+
+@pytest.fixture
+async def read_tables(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tables.set_up(database_url)
+    monkeypatch.setenv("HEADRACE_POSTGRES_URL", database_url)
+
+
+@pytest.mark.usefixtures("read_tables")
+class TestSql:
+    async def test_rows_are_printed(self, headrace: Cli) -> None:
+        query = "select 1 as n, null as nothing, '{\"a\": [1]}'::jsonb as j, now() as at"
+        (row,) = (await headrace("sql", query, "--json")).lines
+        assert (row["n"], row["nothing"], row["j"]) == (1, None, {"a": [1]})
+        people = await headrace("sql", "select 1 as n, 'x\x1b[31m%s' as t")
+        assert "x[31m%s" in people.out
+        assert "1 row\n" in people.out
+
+    async def test_the_tables_can_be_read(self, headrace: Cli) -> None:
+        assert await headrace("sql", "select * from apps", "--json") == (0, "", "")
+
+    @pytest.mark.parametrize(
+        ("query", "rule"),
+        [
+            ("create table t ()", "read-only transaction"),
+            ("delete from headrace.apps", "read-only transaction"),
+            ("select 1; drop table headrace.apps", "multiple commands"),
+            ("select pg_read_file('/etc/passwd')", "permission denied"),
+            ("selekt", "syntax error"),
+            ("select * from nowhere", "does not exist"),
+        ],
+    )
+    async def test_what_is_refused(self, headrace: Cli, query: str, rule: str) -> None:
+        result = await headrace("sql", query)
+        assert result.code == 1
+        assert rule in result.err
+
+
+async def test_doctor_says_what_to_do_where_nothing_runs(headrace: Cli) -> None:
+    result = await headrace("doctor", "--json")
+    assert result.code == 1
+    found = {line["what"]: line for line in result.lines}
+    assert (found["NATS"]["good"], found["PostgreSQL"]["good"]) == (False, False)
+    assert "headrace up" in found["NATS"]["advice"]
+
+
+@pytest.mark.usefixtures("read_tables", "url")
+async def test_doctor_looks_at_everything(headrace: Cli) -> None:
+    result = await headrace("doctor", "--json")
+    found = {line["what"]: line for line in result.lines}
+    assert found["NATS"]["found"] == "2.15.1 answers"
+    assert found["PostgreSQL"]["found"] == "18.4 answers"
+    assert found["stream EVENTS"]["good"]
+    assert found["queue ingest"]["good"]
+    assert found["tables"]["good"]
+    assert "messages behind the log" in found["tables of EVENTS"]["found"]
+    assert found["worker answer"] == {
+        "what": "worker answer",
+        "good": False,
+        "found": "none answers",
+        "advice": "start one with `headrace worker --role answer`; if it ends by itself, its log says why",
+    }
+    assert found["pgvector"]["good"] is False
+    assert result.code == 1
+    assert "✗ worker answer" in (await headrace("doctor")).out
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("a", "a"), (None, "None"), ([1, "ä"], '[1, "ä"]'), (b"\x00", "00"), (1.5, "1.5")]
+)
+def test_values_as_text(value: Any, text: str) -> None:
+    as_text: Callable[[Any], str] = terminal.as_text
+    assert as_text(value) == text

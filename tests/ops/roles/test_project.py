@@ -1,0 +1,41 @@
+"""The role that keeps the tables, and puts back to work what nobody works at."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ops.roles import project
+from ops.servers.embedded import EmbeddedNats
+from ops.settings import Settings
+from ops.wiring import House
+from tests.handlers.desk import Desk
+from tests.handlers.work.test_sweep import forget
+
+
+async def test_it_sweeps_through_outages(
+    monkeypatch: pytest.MonkeyPatch, lone_nats: EmbeddedNats, database_url: str, tmp_path: Path, tenant: str
+) -> None:
+    """Here a table is gone, until the projector has made it anew."""
+    monkeypatch.setattr(project, "PERIOD_S", 0.02)
+    monkeypatch.setattr(project, "DEADLINE_S", 0.0)
+    settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url)
+    async with House(settings, "project") as house:
+        work = asyncio.ensure_future(await project.begin(house))
+        desk = Desk(house.nc, tenant)
+        dataset = await desk.done("dataset.create", name="Rules")
+        document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("DROP TABLE headrace.messages")
+            await forget(house.nc, "ingest")
+        async with asyncio.timeout(10):
+            while await desk.types("document", document) == ["document.uploaded.v1"]:
+                await asyncio.sleep(0.02)
+        expected = ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]
+        assert await desk.types("document", document) == expected
+        assert not work.done()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)

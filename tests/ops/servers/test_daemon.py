@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ops.servers import daemon as module
+from ops.servers.daemon import Daemon, StartFailed
+
+SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+DEAF = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)",
+]
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    one = Daemon(tmp_path, "one")
+    yield one
+    await one.stop(within=0.1)
+
+
+async def written(daemon: Daemon) -> None:
+    while not daemon.log.read_bytes():
+        await asyncio.sleep(0.01)
+
+
+async def test_another_process_finds_and_stops_it(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.start(SLEEP)
+    other = Daemon(tmp_path, "one")
+    process = other.process()
+    assert process is not None
+    assert process == daemon.process()
+    assert await other.stop()
+    assert not process.is_running()
+    assert daemon.process() is None
+    assert not await daemon.stop()
+    assert not daemon.pid_file.exists()
+
+
+async def test_it_has_a_session_of_its_own_and_a_log(daemon: Daemon) -> None:
+    daemon.start(SLEEP)
+    process = daemon.process()
+    assert process is not None
+    assert psutil.Process().ppid() != process.pid
+    await written(daemon)
+    assert daemon.tail() == "here"
+
+
+async def test_one_that_does_not_listen_is_killed(daemon: Daemon) -> None:
+    daemon.start(DEAF)
+    process = daemon.process()
+    await written(daemon)
+    assert await daemon.stop(within=0.2)
+    assert process is not None
+    assert not process.is_running()
+
+
+async def test_one_that_was_killed_is_not_running(daemon: Daemon) -> None:
+    daemon.start(SLEEP)
+    process = daemon.process()
+    assert process is not None
+    process.send_signal(signal.SIGKILL)
+    while daemon.process() is not None:
+        await asyncio.sleep(0.01)
+    daemon.start(SLEEP)
+    assert daemon.process() not in (None, process)
+
+
+@pytest.mark.parametrize(
+    "change", [{"created": 0.0}, {"executable": "/bin/other"}, {"pid": 2**22 + 1}, {"pid": "none"}, {"pid": None}]
+)
+async def test_a_stale_pid_file_names_nobody(daemon: Daemon, change: dict[str, object]) -> None:
+    daemon.claim()
+    daemon.pid_file.write_text(json.dumps(json.loads(daemon.pid_file.read_text()) | change))
+    assert daemon.process() is None
+    assert not await daemon.stop()
+
+
+async def test_a_caller_can_claim_it(daemon: Daemon) -> None:
+    daemon.claim()
+    assert daemon.process() == psutil.Process()
+    daemon.pid_file.unlink()
+
+
+async def test_a_broken_pid_file_names_nobody(daemon: Daemon) -> None:
+    daemon.claim()
+    daemon.pid_file.write_text("{")
+    assert daemon.process() is None
+
+
+async def test_a_command_that_does_not_exist_or_ends_at_once(daemon: Daemon) -> None:
+    with pytest.raises(FileNotFoundError):
+        daemon.start(["/nowhere/program"])
+    with pytest.raises(StartFailed, match=r"(?s)^one ended while it started\. The end of \S+one\.log:\nbroken"):
+        await start_and_lose(daemon)
+
+
+async def start_and_lose(daemon: Daemon) -> None:
+    daemon.start([sys.executable, "-c", "print('broken')"])
+    while daemon.process() is not None:
+        await asyncio.sleep(0.01)
+    raise daemon.failure("ended while it started")
+
+
+async def test_a_large_log_is_set_aside(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_LIMIT", 10)
+    daemon.log.parent.mkdir()
+    daemon.log.write_text("old " * 10)
+    daemon.start(SLEEP)
+    await written(daemon)
+    assert daemon.log.with_suffix(".log.1").read_text() == "old " * 10
+    assert daemon.tail() == "here"
+
+
+async def test_the_tail_is_the_end(daemon: Daemon) -> None:
+    assert daemon.tail() == "(no log)"
+    daemon.log.parent.mkdir()
+    daemon.log.write_text("".join(f"line {number}\n" for number in range(5000)))
+    assert daemon.tail(2) == "line 4998\nline 4999"

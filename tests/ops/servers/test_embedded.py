@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import nats
+import nats.js.errors
+import psutil
+import psycopg
+import pytest
+
+from ops.servers import embedded
+from ops.servers.daemon import StartFailed
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path / "home") as server:
+        yield server
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL can reach: `tmp_path` is closed to others whenever a pytest starts on this machine."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+async def postgres_server() -> AsyncIterator[EmbeddedPostgres]:
+    with tempfile.TemporaryDirectory() as name:
+        async with EmbeddedPostgres(Path(name) / "home") as server:
+            yield server
+
+
+def kill(server: EmbeddedNats | EmbeddedPostgres) -> None:
+    process = server.daemon.process()
+    assert process is not None
+    process.kill()
+    process.wait(10)
+
+
+async def publish(url: str, text: str) -> int:
+    client = await nats.connect(url)
+    try:
+        stream = client.jetstream()
+        await stream.add_stream(name="T", subjects=["t"])
+        return (await stream.publish("t", text.encode())).seq
+    finally:
+        await client.close()
+
+
+async def insert(url: str) -> int:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+        await connection.execute("INSERT INTO kept VALUES (1)")
+        row = await (await connection.execute("SELECT count(*) FROM kept")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_what_nats_acknowledged_survives_a_kill_and_the_address_stays(nats_server: EmbeddedNats) -> None:
+    url = nats_server.url
+    assert await publish(url, "before") == 1
+    kill(nats_server)
+    await nats_server.start()
+    assert nats_server.url == url
+    assert await publish(url, "after") == 2
+
+
+async def test_nats_syncs_every_write(nats_server: EmbeddedNats) -> None:
+    configuration = (nats_server.home / "nats.conf").read_text()
+    assert '"sync_interval": "always"' in configuration
+    assert f'"max_payload": {8 * 2**20}' in configuration
+
+
+async def test_what_nats_stores_is_encrypted_with_the_key_of_the_home(nats_server: EmbeddedNats) -> None:
+    await publish(nats_server.url, "a very telling sentence")
+    await nats_server.stop()
+    files = [path.read_bytes() for path in (nats_server.home / "nats").rglob("*") if path.is_file()]
+    assert sum(map(len, files)) > 0
+    assert not any(b"very telling" in data for data in files)
+    assert (nats_server.home / "secret.key").read_text() not in (nats_server.home / "nats.conf").read_text()
+
+
+async def test_another_process_takes_over_and_stops_a_running_nats(nats_server: EmbeddedNats) -> None:
+    process = nats_server.daemon.process()
+    other = EmbeddedNats(nats_server.home)
+    await other.start()
+    assert other.url == nats_server.url
+    assert other.daemon.process() == process
+    await other.stop()
+    assert nats_server.daemon.process() is None
+    assert not nats_server.daemon.pid_file.exists()
+
+
+async def test_a_taken_port_is_replaced(nats_server: EmbeddedNats) -> None:
+    port = nats_server.port
+    await nats_server.stop()
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+        await nats_server.start()
+        assert nats_server.port != port
+        assert await publish(nats_server.url, "elsewhere") == 1
+
+
+async def test_a_pid_that_belongs_to_another_program_is_left_alone(tmp_path: Path) -> None:
+    server = EmbeddedNats(tmp_path)
+    server.daemon.pid_file.parent.mkdir()
+    me = psutil.Process()
+    record = {"pid": me.pid, "created": me.create_time(), "executable": "/nowhere/nats-server"}
+    server.daemon.pid_file.write_text(json.dumps(record))
+    assert server.daemon.process() is None
+    assert not await server.daemon.stop()
+    async with server:
+        assert await publish(server.url, "started") == 1
+
+
+async def test_a_nats_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "nats").write_text("not a folder")
+    with pytest.raises(StartFailed, match=r"(?s)nats ended while it started.*nats\.log.*not a directory"):
+        await EmbeddedNats(tmp_path).start()
+    assert not (tmp_path / "run" / "nats.pid").exists()
+
+
+async def test_postgres_has_pgvector_and_keeps_its_password(postgres_server: EmbeddedPostgres) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres_server.url) as connection:
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        row = await (await connection.execute("SELECT '[1,0]'::halfvec <=> '[0,1]', current_database()")).fetchone()
+    assert row == (1.0, "headrace")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        await psycopg.AsyncConnection.connect(postgres_server.url, password="wrong")
+    assert stat.S_IMODE((postgres_server.home / "postgres.password").stat().st_mode) == 0o600
+
+
+async def test_what_postgres_committed_survives_a_kill_and_the_address_stays(postgres_server: EmbeddedPostgres) -> None:
+    url = postgres_server.url
+    rows = await insert(url)
+    kill(postgres_server)
+    await postgres_server.start()
+    assert postgres_server.url == url
+    assert await insert(url) == rows + 1
+
+
+async def test_another_process_takes_over_and_stops_a_running_postgres(postgres_server: EmbeddedPostgres) -> None:
+    process = postgres_server.daemon.process()
+    other = EmbeddedPostgres(postgres_server.home)
+    await other.start()
+    assert other.url == postgres_server.url
+    assert other.daemon.process() == process
+    await other.stop()
+    assert postgres_server.daemon.process() is None
+    await postgres_server.start()
+
+
+async def test_a_pid_file_of_postgres_that_names_a_stranger_does_not_stop_it(postgres_server: EmbeddedPostgres) -> None:
+    await postgres_server.stop()
+    left = postgres_server.data / "postmaster.pid"
+    left.write_text(f"{os.getpid()}\n{postgres_server.data}\n0\n{postgres_server.port}\n\n127.0.0.1\n\nready\n")
+    os.chown(left, postgres_server.data.stat().st_uid, postgres_server.data.stat().st_gid)
+    await postgres_server.start()
+    assert await insert(postgres_server.url)
+
+
+async def test_a_postgres_that_cannot_start_says_why(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.data.mkdir()
+    (server.data / "PG_VERSION").write_text("12\n")
+    with pytest.raises(StartFailed, match=r"(?s)postgres ended while it started.*postgres\.log"):
+        await server.start()
+    assert server.daemon.process() is None
+
+
+async def test_an_initialisation_that_was_cut_short_is_begun_anew(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.data.mkdir()
+    (server.data / "base").mkdir()
+    (server.data / "half.conf").write_text("half")
+    async with server:
+        assert await insert(server.url) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")
+async def test_root_starts_postgres_as_another_user_in_a_closed_folder(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    async with EmbeddedPostgres(closed / "home") as server:
+        process = server.daemon.process()
+        assert process is not None
+        assert process.uids().real != 0
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o701
+
+
+def test_opening_a_path_lets_others_through_only(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir(mode=0o700)
+    open_path(folder / "b")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o701
+
+
+async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: EmbeddedNats) -> None:
+    process = nats_server.daemon.process()
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    assert await nats_server.daemon.stop(within=0.2)
+    assert not process.is_running()
+
+
+async def test_nats_leaves_a_reserve_and_takes_what_becomes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "reserve", lambda total: total)
+    async with EmbeddedNats(tmp_path) as server:
+        while await taken(server.url, "x" * 100_000):
+            pass
+        monkeypatch.undo()
+        await server.tend()
+        process = server.daemon.process()
+        async with asyncio.timeout(10):
+            while not await taken(server.url, "x"):
+                await asyncio.sleep(0.05)
+        assert server.daemon.process() == process, "without a restart"
+
+
+async def taken(url: str, text: str) -> bool:
+    """Whether it was stored; else it was refused for want of room."""
+    try:
+        return await publish(url, text) > 0
+    except nats.js.errors.ServiceUnavailableError as refusal:
+        if refusal.err_code != 10023:
+            raise
+        return False
+
+
+async def test_nats_is_started_anew_when_a_full_disk_has_room_again(nats_server: EmbeddedNats) -> None:
+    kept = await publish(nats_server.url, "kept")
+    before = nats_server.daemon.process()
+    with nats_server.daemon.log.open("a") as log:
+        log.write("[ERR] Filestore [T] Critical write error: write 1.blk: no space left on device\n")
+    await nats_server.tend()
+    assert nats_server.daemon.process() != before
+    after = nats_server.daemon.process()
+    await nats_server.tend()
+    assert nats_server.daemon.process() == after
+    assert await publish(nats_server.url, "more") == kept + 1

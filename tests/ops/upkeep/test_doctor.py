@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapters.jetstream.client import Client
+from adapters.jetstream.streams import COMMANDS, Waiting, set_up
+from adapters.postgres import tables
+from adapters.telemetry.otlp.checkpoint import Checkpoints
+from adapters.telemetry.otlp.ended import Place
+from ops.servers.embedded import EmbeddedNats
+from ops.settings import Settings
+from ops.upkeep import doctor
+from ops.upkeep.doctor import Finding, examine
+from tests.adapters.telemetry.otlp.rows import traced, write
+
+
+async def found(settings: Settings, what: str) -> Finding:
+    return next(iter([finding async for finding in examine(settings) if finding.what == what]))
+
+
+async def test_a_queue_that_is_nearly_full(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
+        await set_up(client.stream, waiting=Waiting(commands=10))
+        settings = Settings.load(home=tmp_path, nats_url=server.url)
+        for number, good in ((8, True), (1, False)):
+            for _ in range(number):
+                await client.stream.publish("cmd.default.app.create", b"{}")
+            finding = await found(settings, f"stream {COMMANDS}")
+            assert finding.good is good
+        assert "9 messages" in finding.found
+        assert "start workers" in finding.advice
+
+
+async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nats").mkdir()
+    settings = Settings.load(home=tmp_path)
+    monkeypatch.setattr(doctor, "reserve", lambda total: 0)
+    assert (await found(settings, "disk")).good
+    monkeypatch.setattr(doctor, "reserve", lambda total: total)
+    finding = await found(settings, "disk")
+    assert (finding.good, finding.advice.startswith("make room")) == (False, True)
+
+
+async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url: str) -> None:
+    plain = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
+    finding = await found(plain, "export")
+    assert (finding.good, finding.found) == (True, "traces are sent nowhere")
+    endpoint = "http://127.0.0.1:4318"
+    sending = plain.model_copy(update={"otlp_endpoint": endpoint})
+    await tables.set_up(database_url)
+    async with await Client.connect(nats_url) as client:
+        await set_up(client.stream)
+        checkpoints = Checkpoints(client.connection)
+        await checkpoints.put((await checkpoints.get(f"{endpoint}/v1/traces")).moved(Place(4), sent=7, set_aside=1))
+    finding = await found(sending, "export")
+    assert (finding.good, finding.found) == (True, f"7 spans sent to {endpoint}/v1/traces; 1 were refused")
+    await write(database_url, *traced(5))
+    finding = await found(sending, "export")
+    assert not finding.good
+    assert "2 wait, the oldest for " in finding.found
+    assert "is the collector up" in finding.advice

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream import streams
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.postgres import feed, tables
+from adapters.privacy.vault import AesVault
+from domain.access.end_user import EndUser
+from domain.log import EVENTS, OUTCOMES, Commit, Position, Verdict
+from ops.cli import main
+from ops.servers.embedded import EmbeddedNats
+from ops.settings import Settings
+from ops.upkeep.rebuild import check, rebuild
+from projections.catalog import READ_MODELS
+from tests.adapters.test_postgres import projecting
+from tests.projections.history import History
+from tests.projections.wandering import wander
+
+SLOWLY = """
+from adapters.postgres import feed, replay
+from ops.cli import main
+
+feed.BATCH, replay.NEAR = 5, 0
+main(["rebuild"])
+"""
+
+
+def keys(client: Client, home: Path) -> JetStreamKeys:
+    """The keys of people, as a worker on this home has them."""
+    return JetStreamKeys(client, AesVault(Settings.load(home=home).secret()))
+
+
+async def publish(url: str, history: History, home: Path) -> None:
+    client = await nats.connect(url)
+    await streams.set_up(client.jetstream())
+    people = keys(client, home)
+    store, outcomes, blobs = JetStreamEventStore(client, people), JetStreamOutcomes(client), JetStreamBlobs(client)
+    for (tenant, _), blob in history.blobs.items():
+        await blobs.put(tenant, blob)
+    last: dict[str, int] = {}
+    for message in history.messages:
+        match message:
+            case Commit(subject, events, metadata):
+                if metadata.person:
+                    await people.make(subject.tenant, metadata.person)
+                if subject.noun == EndUser.TOPIC:  # the key goes before that is on record
+                    await people.erase(subject.tenant, subject.id)
+                position = await store.append(subject, events, metadata, last.get(str(subject), 0))
+                last[str(subject)] = position.sequence
+            case Verdict(_, (outcome,)):
+                await outcomes.put(outcome)
+    await client.close()
+
+
+async def test_a_rebuild_from_the_streams_gives_the_rows_of_the_projector(tmp_path: Path, database_url: str) -> None:
+    history = wander(Random(31), 200)
+    async with EmbeddedNats(tmp_path) as server:
+        await publish(server.url, history, tmp_path)
+        client = await nats.connect(server.url)
+        log, blobs = JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)
+        async with projecting(database_url, log, blobs):
+            for stream in (EVENTS, OUTCOMES):
+                await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
+        await client.close()
+        live = await tables.table_digests(database_url)
+        settings = Settings(home=tmp_path, nats_url=server.url, postgres_url=database_url)
+        assert await rebuild(settings) == [model.name for model in READ_MODELS]
+    assert await tables.table_digests(database_url) == live
+    assert gc.isenabled()
+
+
+async def test_a_killed_rebuild_goes_on_where_it_was(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = wander(Random(33), 600, few=8)
+    async with EmbeddedNats(tmp_path) as server:
+        await publish(server.url, history, tmp_path)
+        client = await nats.connect(server.url)
+        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
+            for stream in (EVENTS, OUTCOMES):
+                await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
+        await client.close()
+        live = await tables.table_digests(database_url)
+        options = {
+            "HEADRACE_HOME": str(tmp_path),
+            "HEADRACE_NATS_URL": server.url,
+            "HEADRACE_POSTGRES_URL": database_url,
+        }
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SLOWLY, env=os.environ | options)
+        try:
+            reached = {}
+            async with tables.connect(database_url) as connection:
+                while sum(reached.values()) < 100:
+                    assert process.returncode is None
+                    cursor = await connection.execute(
+                        "SELECT stream, sequence FROM headrace_projection.copies WHERE schema = 'headrace_next'"
+                    )
+                    reached = dict(await cursor.fetchall())
+        finally:
+            process.kill()
+            await process.wait()
+        monkeypatch.setattr(feed, "BATCH", 5)
+        told: dict[str, int] = {}
+        settings = Settings(home=tmp_path, nats_url=server.url, postgres_url=database_url)
+        await rebuild(settings, progress=lambda stream, done, total: told.setdefault(stream, done))
+    assert sum(told.values()) > sum(reached.values()) >= 100
+    assert await tables.table_digests(database_url) == live
+
+
+async def test_the_command_line_finds_repairs_and_puts_back(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = wander(Random(35), 60)
+
+    async def headrace(*arguments: str) -> tuple[int, list[Any]]:
+        """The exit code and the lines of JSON."""
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, [*arguments, "--json"])
+        return int(ended.value.code or 0), [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    async with EmbeddedNats(tmp_path) as server:
+        await publish(server.url, history, tmp_path)
+        settings = Settings(home=tmp_path, nats_url=server.url, postgres_url=database_url)
+        for name, value in (("HOME", tmp_path), ("NATS_URL", server.url), ("POSTGRES_URL", database_url)):
+            monkeypatch.setenv(f"HEADRACE_{name}", str(value))
+        client = await nats.connect(server.url)
+        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
+            for stream in (EVENTS, OUTCOMES):
+                await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
+        await client.close()
+        async with tables.connect(database_url) as connection:
+            await connection.execute("UPDATE headrace.apps SET name = 'By hand'")
+        code, [apps] = await headrace("rebuild", "--check", "apps")
+        assert (code, apps["table"], apps["different"]) == (1, "apps", apps["live"])
+        assert apps["first"].endswith("differs in name.")
+        assert await headrace("rebuild", "apps") == (0, [{"rebuilt": ["apps"]}])
+        code, [apps] = await headrace("rebuild", "--check", "apps")
+        assert (code, apps["different"], apps["first"]) == (0, 0, None)
+        assert await headrace("rebuild", "--undo") == (0, [{"restored": ["apps"]}])
+        assert [table.different > 0 for table in await check(settings, ["apps"])] == [True]
+        assert await headrace("rebuild", "--drop-old") == (0, [{"dropped": ["apps"]}])
+        code, [refused] = await headrace("rebuild", "--undo")
+        assert (code, refused["error"]["message"]) == (1, "No old tables are kept.")
+        code, [refused] = await headrace("rebuild", "lights")
+        assert (code, refused["error"]["message"]) == (1, "There is no table 'lights'.")
