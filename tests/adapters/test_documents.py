@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from adapters.postgres.documents import PostgresDocuments
 from domain.chat.app import Condition
-from handlers import commands
+from handlers.commands import retrieval
 from handlers.ports.documents import Documents
 from handlers.ports.log import Unavailable
 
@@ -108,12 +108,12 @@ async def matching(documents: Documents, *conditions: tuple[str, str, Any], oper
 async def test_every_operator_compares_by_type(
     documents: Documents, condition: tuple[str, str, Any], expected: set[str]
 ) -> None:
-    commands.Condition(name=condition[0], comparison_operator=condition[1], value=condition[2])  # type: ignore[arg-type]
+    retrieval.Condition(name=condition[0], comparison_operator=condition[1], value=condition[2])  # type: ignore[arg-type]
     assert await matching(documents, condition) == expected
 
 
 async def test_no_operator_is_forgotten(documents: Documents) -> None:
-    operators = get_args(commands.Condition.model_fields["comparison_operator"].annotation)
+    operators = get_args(retrieval.Condition.model_fields["comparison_operator"].annotation)
     assert len(operators) == 18
     values: dict[str, Any] = {"in": ["x"], "not in": ["x"], "before": "2026-01-01", "after": "2026-01-01"}
     for operator in operators:

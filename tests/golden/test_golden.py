@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
+from adapters.jetstream.codec import decode_commit, encode_commit, event_types
 from domain.aggregate import Aggregate, Created
 from domain.log import Metadata, Position
-from domain.nouns import NOUNS, decode_commit, encode_commit, event_types
+from domain.nouns import NOUNS
 from tests.golden import make
 
 NAMES = sorted(event_types())

@@ -16,10 +16,10 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.embedding.client import NatsEmbedder
-from adapters.embedding.engine import Engine, TokenIds
+from adapters.embedding.engine import Engine
 from adapters.embedding.lanes import Busy, LocalEmbedder, _Queue, _Request
 from adapters.embedding.service import serve
-from adapters.embedding.wire import pack, unpack
+from adapters.embedding.wire import TokenIds, pack, unpack
 from adapters.model_files import subject
 from handlers.ports.documents import Vectors
 from handlers.ports.log import Unavailable

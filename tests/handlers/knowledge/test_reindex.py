@@ -11,8 +11,9 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.embedding.cache import PostgresEmbeddingCache
-from adapters.embedding.engine import Engine, TokenIds
+from adapters.embedding.engine import Engine
 from adapters.embedding.lanes import LocalEmbedder
+from adapters.embedding.wire import TokenIds
 from adapters.index.pgvector import PgvectorIndex, set_up
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog

@@ -269,12 +269,12 @@ async def test_ask_prints_the_answer_and_what_it_cites(headrace: Cli, url: str) 
 
 
 def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = terminal.AnswerPrinter()
+    printer = bus.AnswerPrinter()
     printer.show({"type": "token", "text": "Per", "attempt": 1})
     printer.show({"type": "token", "text": "No\x1b[2J", "attempt": 2})
     printer.show({"type": "answered", "answer": "No\x1b[2J.", "citations": []})
     assert capsys.readouterr().out == "Per\n[again]\nNo[2J.\n"
-    printer = terminal.AnswerPrinter()
+    printer = bus.AnswerPrinter()
     printer.show({"type": "token", "text": "Per", "attempt": 1})
     printer.show({"type": "restarted", "attempt": 2})
     printer.show({"type": "token", "text": "No", "attempt": 2})
@@ -291,7 +291,7 @@ def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixtur
     ],
 )
 def test_an_answer_without_tokens(capsys: pytest.CaptureFixture[str], frame: dict[str, Any], printed: str) -> None:
-    terminal.AnswerPrinter().show(frame)
+    bus.AnswerPrinter().show(frame)
     assert capsys.readouterr().out == printed
 
 

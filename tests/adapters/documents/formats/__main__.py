@@ -1,4 +1,7 @@
-"""`python -m tests.adapters.documents.formats`: how much of documents with known text is found; `--write` puts it into docs/formats.md."""
+"""Measure how much of documents with known text is found: `python -m tests.adapters.documents.formats`.
+
+`--write` puts the figures into docs/formats.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tests.adapters.documents.formats.measure import PAGE, measure, page, table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.adapters.documents.formats", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.adapters.documents.formats", description="Measure how much of documents with known text is found.")
     parser.add_argument("--write", action="store_true", help="write the figures to docs/formats.md")
     parser.add_argument("--chapters", type=int, default=300, help="of the documents that are timed", metavar="N")
     options = parser.parse_args()
