@@ -39,7 +39,7 @@ from handlers.commands.fields import (
     at_most_64_kib,
     not_blank,
 )
-from handlers.knowledge.media_types import media_type_of
+from handlers.commands.media_types import media_type_of
 
 Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
 

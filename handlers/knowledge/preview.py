@@ -17,7 +17,7 @@ from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment
 from handlers.commands.fields import Command, Id, Name, not_found, parse
 from handlers.commands.knowledge import SegmentationRules
-from handlers.knowledge.media_types import media_type_of
+from handlers.commands.media_types import media_type_of
 from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable

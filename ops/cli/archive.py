@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import logs
-from ops.cli import terminal
+from ops import logs, terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run, until_told
-from ops.cli.terminal import emit, say
 from ops.settings import Settings
+from ops.terminal import emit, say
 
 if TYPE_CHECKING:
     from adapters.archive.archiver import Behind

@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters.jetstream.client import Commit, Frame, Outcome, Rejected
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
-from ops.cli.terminal import emit, one_line, say
 from ops.settings import Settings
+from ops.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
     pass
-from ops.cli.terminal import clean, out, show
+from ops.terminal import clean, out, show
 
 
 @app.command(

@@ -11,10 +11,10 @@ from psycopg.rows import dict_row
 from adapters.jetstream.client import Client, Outcome
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from handlers.ports.log import Unavailable
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Wait, app, connected, run
-from ops.cli.terminal import emit, one_line, say
 from ops.settings import Settings
+from ops.terminal import emit, one_line, say
 
 Letter = dict[str, Any]
 

@@ -11,11 +11,11 @@ import nats.errors
 import typer
 
 from adapters.jetstream.client import Unreachable
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run
-from ops.cli.terminal import emit, say
 from ops.roles import EXPORT, ROLES
 from ops.settings import Settings
+from ops.terminal import emit, say
 
 
 @app.command(epilog="Examples: [bold]headrace setup[/] · [bold]headrace setup --wait 300 --json[/]")

@@ -15,11 +15,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Unreachable
-from ops import supervisor
-from ops.cli import terminal
-from ops.cli.terminal import emit
+from ops import supervisor, terminal
 from ops.servers.daemon import StartFailed
 from ops.settings import InvalidSetting, NotRunning, Settings
+from ops.terminal import emit
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from uuid import UUID
 import typer
 
 from handlers.ports.log import Unavailable
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run
-from ops.cli.terminal import emit, say
 from ops.settings import Settings
+from ops.terminal import emit, say
 
 if TYPE_CHECKING:
     from adapters.index.versions import State

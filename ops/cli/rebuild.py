@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import psycopg
 import typer
 
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, run
-from ops.cli.terminal import emit, one_line, say
 from ops.settings import Settings
+from ops.terminal import emit, one_line, say
 
 if TYPE_CHECKING:
     from adapters.postgres.compare import Comparison

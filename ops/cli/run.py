@@ -9,16 +9,15 @@ import typer
 import uvloop
 from rich.text import Text
 
-from ops import logs, supervisor
-from ops.cli import terminal
+from ops import logs, supervisor, terminal
 from ops.cli.frame import Home, Json, app, run, until_told
-from ops.cli.terminal import emit, say
 from ops.roles import EXPORT, ROLES
 from ops.settings import Settings
+from ops.terminal import emit, say
 
 if TYPE_CHECKING:
     from ops.upkeep.doctor import Finding
-from ops.cli.terminal import clean, show
+from ops.terminal import clean, show
 
 
 @app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from handlers.work.audit import Check
-from ops.cli import terminal
+from ops import terminal
 from ops.cli.archive import Address, addressed, failing
 from ops.cli.frame import Home, Json, app, run
-from ops.cli.terminal import emit
 from ops.settings import Settings
+from ops.terminal import emit
 
 if TYPE_CHECKING:
     from handlers.work.audit import Check
-from ops.cli.terminal import clean, show
+from ops.terminal import clean, show
 
 
 @app.command(

@@ -27,12 +27,12 @@ from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
-from ops.cli.terminal import one_line
 from ops.index_choice import access
 from ops.roles import wanted
 from ops.servers.embedded import reserve
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
+from ops.terminal import one_line
 
 POSTGRES_TESTED = 18
 LAG = 5000

@@ -10,9 +10,9 @@ from adapters.jetstream.client import Unreachable
 from adapters.jetstream.streams import STREAMS
 from adapters.postgres import tables
 from handlers.ports.log import Unavailable
-from ops.cli.terminal import one_line
 from ops.index_choice import set_up_index
 from ops.settings import Settings
+from ops.terminal import one_line
 from ops.wiring import House
 
 

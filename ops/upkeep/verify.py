@@ -28,10 +28,10 @@ from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Begun, Check
 from handlers.work.progress import Progress
-from ops.cli.terminal import one_line
 from ops.index_choice import open_index
 from ops.projection import configure
 from ops.settings import Settings
+from ops.terminal import one_line
 from ops.upkeep.rebuild import uncollected
 
 QUIET_S = 15.0

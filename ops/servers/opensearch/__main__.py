@@ -6,10 +6,10 @@ import asyncio
 import signal
 import sys
 
-from ops.cli.terminal import say
 from ops.servers.daemon import StartFailed
 from ops.servers.opensearch.server import EmbeddedOpenSearch
 from ops.settings import Settings
+from ops.terminal import say
 
 
 async def run() -> None:

@@ -18,8 +18,8 @@ from typer.main import get_command
 from adapters.jetstream import streams
 from adapters.postgres import tables
 from domain.aggregate import new_id
-from ops import cli, docs
-from ops.cli import bus, terminal
+from ops import cli, docs, terminal
+from ops.cli import bus
 from ops.servers.embedded import EmbeddedNats
 from tests.ops.answering import worker
 

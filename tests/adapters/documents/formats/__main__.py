@@ -14,7 +14,7 @@ from tests.adapters.documents.formats.measure import PAGE, measure, page, table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.adapters.documents.formats", description="Measure how much of documents with known text is found.")
+    parser = argparse.ArgumentParser(prog="python -m tests.adapters.documents.formats", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the figures to docs/formats.md")
     parser.add_argument("--chapters", type=int, default=300, help="of the documents that are timed", metavar="N")
     options = parser.parse_args()
