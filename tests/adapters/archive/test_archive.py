@@ -244,8 +244,8 @@ async def test_two_archivers_at_once_make_one_chain(filled: Client, tmp_path: Pa
 
 ARCHIVER = """
 import asyncio, sys, nats
-from adapters.archive import Archive
-from ops.archive import Archiver
+from adapters.archive.store import Archive
+from adapters.archive.archiver import Archiver
 
 async def main(url, folder):
     await Archiver(await nats.connect(url), Archive.at(folder), segment_bytes=1).update()

@@ -15,7 +15,7 @@ from handlers.ports.documents import Block, Text, Unreadable
 READER = """
 import os, sys
 
-from adapters.formats.parsed import Parsed, Piece, Refused
+from adapters.documents.formats.parsed import Parsed, Piece, Refused
 
 
 class Extractor:
