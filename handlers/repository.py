@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Snapshot
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, EventStore, Snapshots, Taken, Unavailable
+from handlers.ports.log import Conflict, EventStore, SavedSnapshot, Snapshots, Unavailable
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -68,7 +68,7 @@ class Repository:
         """The aggregate as it stands, or None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
 
-    async def stands(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
+    async def get_at(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
         """The aggregate as it stands, and the sequence of its last commit (0 when there is none)."""
         loaded = await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)
         return loaded.aggregate, loaded.sequence
@@ -76,7 +76,7 @@ class Repository:
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
         """The commit that made the aggregate, or None when there is none."""
         subject = Subject(tenant, kind.TOPIC, id)
-        commits = await self._store.load(subject, limit=1) or await self._store.rest(subject, after=0)
+        commits = await self._store.load(subject, limit=1) or await self._store.load_from_leader(subject, after=0)
         return commits[0] if commits else None
 
     def forget(self) -> None:
@@ -144,7 +144,7 @@ class Repository:
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
         """The aggregate as it stands; as it lately stood, where that need not be `certain`."""
         loaded: Loaded[A] = await self._read(subject)
-        return _fold(loaded, await self._store.rest(subject, after=loaded.sequence)) if certain else loaded
+        return _fold(loaded, await self._store.load_from_leader(subject, after=loaded.sequence)) if certain else loaded
 
     async def _read(self, subject: Subject) -> Loaded[A]:
         commits = await self._store.load(subject, limit=SNAPSHOT_EVERY + 1)
@@ -161,7 +161,7 @@ class Repository:
         latest = dict(list(loaded.commits.items())[-REMEMBERED:])
         snapshot = Snapshot.of(cast("A", loaded.aggregate))
         try:
-            await self._snapshots.put(subject, Taken(snapshot, loaded.sequence, latest, loaded.person))
+            await self._snapshots.put(subject, SavedSnapshot(snapshot, loaded.sequence, latest, loaded.person))
         except Unavailable:
             return False
         return True

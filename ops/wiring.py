@@ -40,7 +40,7 @@ _PATIENT: dict[str, Any] = {
 """A server that is away is waited for without end; one that falls silent is noticed within 15 s."""
 
 
-class House:
+class Wiring:
     """The adapters that roles share, open as long as the context is; entering makes the streams that are missing."""
 
     nc: Client

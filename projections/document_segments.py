@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Boolean, Column, Integer, Text
 
 from domain.knowledge.dataset import Dataset
-from domain.knowledge.document import Document, cut_id, segment_id
+from domain.knowledge.document import Document, revision_id, segment_id
 from domain.knowledge.segments import unpack_segments
 from domain.log import Recorded
 from projections.documents import documents
@@ -78,7 +78,7 @@ child_chunks = ReadModel(
 )
 for _segments in (document_segments, child_chunks):
     _segments.clears(
-        Document.Replaced, column="cut_id", pick=lambda event, message: cut_id(event.originator_id, event.segments)
+        Document.Replaced, column="cut_id", pick=lambda event, message: revision_id(event.originator_id, event.segments)
     )
     _segments.clears(Document.Deleted, column="document_id")
     _segments.clears(Dataset.Deleted, column="dataset_id")
@@ -126,7 +126,7 @@ def _described(event: Document.Indexed, segment: dict[str, Any]) -> Row:
         "id": segment_id(event.originator_id, event.segments, segment["position"]),
         "dataset_id": event.dataset,
         "document_id": event.originator_id,
-        "cut_id": cut_id(event.originator_id, event.segments),
+        "cut_id": revision_id(event.originator_id, event.segments),
         "position": segment["position"],
         "content": segment["content"],
         "word_count": len(segment["content"]),

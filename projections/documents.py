@@ -236,7 +236,7 @@ def settled(row: Row, event: Document.Settled, message: Recorded) -> Row:
 
 
 @documents.changes(Document.Unsettled)
-def unsettled(row: Row, event: Document.Unsettled, message: Recorded) -> Row:
+def needs_sync(row: Row, event: Document.Unsettled, message: Recorded) -> Row:
     return {
         "index_status": "error",
         "stopped_at": event.timestamp,

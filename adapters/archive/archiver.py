@@ -15,7 +15,7 @@ import orjson
 import structlog
 from nats.aio.client import Client as Connection
 
-from adapters.archive.store import BLOBS, Archive, Broken, Head, Taken, blob_path
+from adapters.archive.store import BLOBS, AlreadyWritten, Archive, Broken, Head, blob_path
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import STREAM as KEY_STREAM
@@ -29,7 +29,7 @@ from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import PRIVATE
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Check
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +110,9 @@ def listed(nc: Connection) -> RawStream:
 class Archiver:
     """Brings the archive up to date, again and again. Raises: Unavailable, Broken, Differs."""
 
-    def __init__(self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = unnoticed) -> None:
+    def __init__(
+        self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = no_progress
+    ) -> None:
         self.lost: dict[str, str] = {}
         """Blobs that the object store names and cannot give, and why: they are asked for again each time."""
         self._nc = nc
@@ -195,7 +197,7 @@ class Archiver:
                         self._progress(stream, message.sequence, goal)
             if batch:
                 await self._append(stream, batch)
-        except Taken:
+        except AlreadyWritten:
             return False
         self._progress(stream, goal, goal)
         return True
@@ -264,7 +266,7 @@ class Archiver:
             lines = [Message(head.last + 1 + index, name, now, {}, b"") for index, name in enumerate(names)]
             try:
                 await self._append(BLOBS, lines)
-            except Taken:
+            except AlreadyWritten:
                 del self._heads[BLOBS]
                 self._known = await catalogue(self._archive)
                 names = [name for name in names if name not in self._known]
@@ -300,7 +302,7 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
 # --- check ---------------------------------------------------------------------------------------------------
 
 
-async def check(nc: Connection, archive: Archive, progress: Progress = unnoticed) -> AsyncGenerator[Check]:
+async def check(nc: Connection, archive: Archive, progress: Progress = no_progress) -> AsyncGenerator[Check]:
     """Read all of the archive, and the log beside it. Raises: Unavailable."""
     anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
     chain = Check("archive", "every segment is whole and follows the one before", anew)

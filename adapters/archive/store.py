@@ -50,7 +50,7 @@ class Broken(Exception):
         self.whole = whole
 
 
-class Taken(Exception):
+class AlreadyWritten(Exception):
     """Someone else has written the segment that comes next."""
 
 
@@ -150,12 +150,12 @@ class Archive:
             yield segment, messages
 
     async def append(self, stream: str, head: Head, messages: Sequence[Message]) -> Head:
-        """Add a segment; gives where the archive ends now. Raises: Taken."""
+        """Add a segment; gives where the archive ends now. Raises: AlreadyWritten."""
         contents = await asyncio.to_thread(lambda: zlib.compress(b"".join(message.line() for message in messages)))
         first, last, count = head.last + 1, messages[-1].sequence, len(messages)
         segment = Segment(FORMAT, stream, first, last, count, head.chain, sha256(contents))
         if not await self._put(path(stream, first), segment.line() + contents):
-            raise Taken(path(stream, first))
+            raise AlreadyWritten(path(stream, first))
         return Head(last, segment.chain, messages[-1])
 
     # --- blobs ---------------------------------------------------------------------------------------------------

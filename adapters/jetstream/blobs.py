@@ -48,7 +48,7 @@ class JetStreamBlobs:
         subject = f"$O.{BLOBS}.C.{info['nuid']}"
         pieces = await self._reader.messages(_STREAM, subject)
         if len(pieces) < info["chunks"]:
-            pieces += await self._reader.rest(_STREAM, subject, after=sequence(pieces[-1]) if pieces else 0)
+            pieces += await self._reader.load_from_leader(_STREAM, subject, after=sequence(pieces[-1]) if pieces else 0)
         data = b"".join(piece.data for piece in pieces)
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"The bytes of blob {digest} have changed.")
@@ -61,7 +61,9 @@ class JetStreamBlobs:
     async def _info(self, name: str) -> dict[str, Any] | None:
         """What the object store says of a blob."""
         subject = _meta(name)
-        found = await self._reader.messages(_STREAM, subject, limit=1) or await self._reader.rest(_STREAM, subject)
+        found = await self._reader.messages(_STREAM, subject, limit=1) or await self._reader.load_from_leader(
+            _STREAM, subject
+        )
         info = orjson.loads(found[-1].data) if found else {"deleted": True}
         return None if info.get("deleted") else info
 

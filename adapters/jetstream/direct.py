@@ -64,7 +64,7 @@ class DirectReader:
                 return found
             after = sequence(found[-1])
 
-    async def rest(self, stream: str, subject: str, *, after: int = 0) -> list[Msg]:
+    async def load_from_leader(self, stream: str, subject: str, *, after: int = 0) -> list[Msg]:
         """The messages of a subject whose sequence is greater than `after`, from the stream's leader, which never lags;
         none of a server that is alone, which never lags either.
 

@@ -17,7 +17,7 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.streams import SNAPSHOTS
 from domain.log import Subject
 from domain.nouns import NOUNS
-from handlers.ports.log import Taken, Unavailable
+from handlers.ports.log import SavedSnapshot, Unavailable
 
 _SEALED = b"sealed "
 """What a snapshot with words of a person begins with; the person's id follows."""
@@ -29,7 +29,7 @@ class JetStreamSnapshots:
         self._keys = keys
         self._bucket: KeyValue | None = None
 
-    async def get(self, subject: Subject) -> Taken | None:
+    async def get(self, subject: Subject) -> SavedSnapshot | None:
         try:
             entry = await (await self._open()).get(str(subject))
         except KeyNotFoundError:
@@ -46,9 +46,9 @@ class JetStreamSnapshots:
         if fields["shape"] != _shape(subject.noun):  # another version's: the commits say it all
             return None
         commits = {id: (sequence, version) for id, sequence, version in fields["commits"]}
-        return Taken(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits, person)
+        return SavedSnapshot(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits, person)
 
-    async def put(self, subject: Subject, taken: Taken) -> None:
+    async def put(self, subject: Subject, taken: SavedSnapshot) -> None:
         fields = {
             "shape": _shape(subject.noun),
             "snapshot": codec.encode_snapshot(taken.snapshot),

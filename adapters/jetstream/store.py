@@ -32,8 +32,8 @@ class JetStreamEventStore:
         messages = await self._reader.messages(EVENTS, str(subject), after=after, limit=limit)
         return await self._commits(messages)
 
-    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
-        return await self._commits(await self._reader.rest(EVENTS, str(subject), after=after))
+    async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
+        return await self._commits(await self._reader.load_from_leader(EVENTS, str(subject), after=after))
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None

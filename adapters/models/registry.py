@@ -9,7 +9,7 @@ from adapters.models import extractive
 from adapters.models.extractive import Extractive
 from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.server import PATIENCE, Patience
-from domain.chat.app import Model
+from domain.chat.app import ModelSettings
 from domain.models.provider import BUILTIN
 from handlers.ports.models import ChatModel, ModelError
 
@@ -25,7 +25,7 @@ class TenantModels:
         self._patience = patience
         self._clients: dict[tuple[str, str, str], OpenAICompatible] = {}
 
-    async def get(self, tenant: str, model: Model) -> ChatModel:
+    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
         """As the port says; also `unreachable` for an address that is none."""
         provider, name = model["provider"], model["name"]
         if provider == BUILTIN:

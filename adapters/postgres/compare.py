@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from adapters.postgres.replay import Replay, with_parents
 from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, set_up, stale, turn
 from handlers.ports.log import Blobs, Log
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from projections.engine.read_model import ReadModel
 from projections.model_calls import model_calls
 from projections.values import prices
@@ -34,7 +34,7 @@ class Comparison:
 
 
 async def compare(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = unnoticed
+    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
 ) -> list[Comparison]:
     """Compare the tables of these names, or all, and those they depend on. What is made for that goes again.
 

@@ -27,7 +27,7 @@ from adapters.postgres.tables import (
     turn,
 )
 from handlers.ports.log import Blobs, Log
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
 
@@ -48,7 +48,7 @@ class ViewsInTheWay(Exception):
 
 
 async def rebuild(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = unnoticed
+    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
 ) -> list[str]:
     """Rebuild the tables of these names, or all; gives the names of those rebuilt: theirs, and those they depend on.
 
@@ -68,7 +68,7 @@ async def rebuild(
     return [model.name for model in models]
 
 
-async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = unnoticed) -> list[str]:
+async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progress) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
     Raises: NothingKept, and what `rebuild` raises.

@@ -11,7 +11,7 @@ from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 
-class Model(TypedDict):
+class ModelSettings(TypedDict):
     """A chat model: `builtin/extractive`, or a model name of a registered provider."""
 
     provider: str
@@ -29,7 +29,7 @@ class Variable(TypedDict):
     default: str | None
 
 
-class Rerank(TypedDict):
+class RerankSettings(TypedDict):
     """What reranks the best `top_n` hits: `model` of a registered provider, or of `builtin`, where null is its own."""
 
     provider: str
@@ -55,7 +55,7 @@ class MetadataFilter(TypedDict):
     conditions: list[Condition]
 
 
-class Retrieval(TypedDict):
+class RetrievalSettings(TypedDict):
     """How segments are looked for: mode `hybrid`, `semantic` or `full_text`.
 
     `weight` is the share of the meaning in a hybrid score, null for reciprocal rank fusion. What is found is given to
@@ -68,24 +68,26 @@ class Retrieval(TypedDict):
     score_threshold: float | None
     metadata_filter: MetadataFilter
     neighbours: int
-    rerank: Rerank | None
+    rerank: RerankSettings | None
 
 
-def settings(given: Mapping[str, Any]) -> Retrieval:
+def settings(given: Mapping[str, Any]) -> RetrievalSettings:
     """The settings with those that were not yet there when they were given: they change nothing."""
     every = MetadataFilter(mode="disabled", logical_operator="and", conditions=[])
-    return cast("Retrieval", {"weight": None, "metadata_filter": every, "neighbours": 0, "rerank": None, **given})
+    return cast(
+        "RetrievalSettings", {"weight": None, "metadata_filter": every, "neighbours": 0, "rerank": None, **given}
+    )
 
 
 class Configuration(TypedDict):
     """One numbered version of how an app answers."""
 
     number: int
-    model: Model
+    model: ModelSettings
     prompt: str
     variables: list[Variable]
     datasets: list[str]
-    retrieval: Retrieval
+    retrieval: RetrievalSettings
 
 
 class App(Aggregate):
@@ -111,11 +113,11 @@ class App(Aggregate):
         TOPIC = "app.configured.v2"
         class_version = 2
         number: int
-        model: Model
+        model: ModelSettings
         prompt: str
         variables: list[Variable]
         datasets: list[str]
-        retrieval: Retrieval
+        retrieval: RetrievalSettings
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -158,11 +160,11 @@ class App(Aggregate):
         self,
         at: datetime,
         *,
-        model: Model,
+        model: ModelSettings,
         prompt: str,
         variables: list[Variable],
         datasets: list[str],
-        retrieval: Retrieval,
+        retrieval: RetrievalSettings,
     ) -> None:
         fields = {
             "model": model,

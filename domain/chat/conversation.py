@@ -47,7 +47,7 @@ class Usage(TypedDict):
     estimated: bool
 
 
-class Cut(TypedDict):
+class Truncation(TypedDict):
     """What did not fit the context window."""
 
     segments: int
@@ -177,7 +177,7 @@ class Conversation(Aggregate):
         answer: str
         citations: list[Citation]
         usage: Usage
-        cut: Cut
+        cut: Truncation
         model_call: str
         duration_ms: float
 
@@ -370,7 +370,7 @@ class Conversation(Aggregate):
         answer: str,
         citations: list[Citation],
         usage: Usage,
-        cut: Cut,
+        cut: Truncation,
         model_call: str,
         duration_ms: float,
     ) -> None:

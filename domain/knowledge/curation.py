@@ -12,7 +12,7 @@ MOST_TEXT = 512 * 1024
 """Bytes (UTF-8) that all that was written by hand into a document may have together."""
 
 
-class Overlay(TypedDict):
+class Edit(TypedDict):
     """A segment as people have changed it: of the cut with the blob `segments`, or one that they added (None).
 
     Content and answer are None as long as they are those of the cut; `version` is the document's at the last change.
@@ -32,6 +32,6 @@ def size(*texts: str | None) -> int:
     return sum(len(text.encode()) for text in texts if text)
 
 
-def written(overlays: Iterable[Overlay]) -> int:
+def written(edits: Iterable[Edit]) -> int:
     """Bytes that were written by hand."""
-    return sum(size(overlay["content"], overlay["answer"]) for overlay in overlays)
+    return sum(size(edit["content"], edit["answer"]) for edit in edits)

@@ -7,7 +7,7 @@ from typing import Self
 
 from domain import aggregate
 from domain.aggregate import Aggregate
-from domain.chat.app import Retrieval
+from domain.chat.app import RetrievalSettings
 
 
 class DatasetQuery(Aggregate):
@@ -23,8 +23,8 @@ class DatasetQuery(Aggregate):
         PERSONAL = frozenset({"query"})
         query: str
         datasets: list[str]
-        retrieval: Retrieval
+        retrieval: RetrievalSettings
 
     @classmethod
-    def request(cls, id: str, at: datetime, *, query: str, datasets: list[str], retrieval: Retrieval) -> Self:
+    def request(cls, id: str, at: datetime, *, query: str, datasets: list[str], retrieval: RetrievalSettings) -> Self:
         return cls._create(cls.Requested, id=id, timestamp=at, query=query, datasets=datasets, retrieval=retrieval)

@@ -3,7 +3,7 @@
 Its status goes waiting → parsing → splitting → indexing → completed, from any of them to error, and by a retry back
 to waiting. When it is processed anew it waits again, and what was cut before can be found until all of the new is.
 
-What people change of it by hand is on record at once and found soon after: until then it is `unsettled`.
+What people change of it by hand is on record at once and found soon after: until then it is `needs_sync`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
-from domain.knowledge.curation import MOST, MOST_TEXT, Overlay, size, written
+from domain.knowledge.curation import MOST, MOST_TEXT, Edit, size, written
 from domain.knowledge.segmentation import AUTOMATIC
 
 LONGEST_TITLE = 300
@@ -31,12 +31,12 @@ def segment_id(document: str, segments: str, position: int) -> str:
     return str(uuid5(UUID(document), f"{segments}:{position}"))
 
 
-def cut_id(document: str, segments: str) -> str:
+def revision_id(document: str, segments: str) -> str:
     """The id of what a document was once cut into, by the digest of the blob: of all its segments together."""
     return str(uuid5(UUID(document), segments))
 
 
-class Cut(TypedDict):
+class Revision(TypedDict):
     """What a document was once cut into: the blob of the segments, how many it holds, and how many of them, from the
     first on, can be found."""
 
@@ -60,21 +60,21 @@ class Document(Aggregate):
     stalls: int = field(default=0, init=False)
     segmentation: dict[str, Any] | None = field(default=None, init=False)
     """Rules of its own; None: those of its dataset."""
-    former: dict[str, Cut] = field(default_factory=dict, init=False)
+    earlier: dict[str, Revision] = field(default_factory=dict, init=False)
     """What it was cut into before, by the blob; it serves until all of the newest cut can be found."""
     again: bool = field(default=False, init=False)
     """It is to be processed anew when the work in hand has ended."""
     enabled: bool = field(default=True, init=False)
     archived: bool = field(default=False, init=False)
-    overlays: dict[str, Overlay] = field(default_factory=dict, init=False)
+    edits: dict[str, Edit] = field(default_factory=dict, init=False)
     """What people have changed of its segments by hand, by the segment."""
     changed: int = field(default=0, init=False)
     """Its version when the index was last given something to follow."""
     shown: int = field(default=0, init=False)
     """Its version when it was last hidden, or shown again, as a whole."""
-    settled: int = field(default=0, init=False)
+    synced: int = field(default=0, init=False)
     """The version up to which the index follows."""
-    stuck: bool = field(default=False, init=False)
+    sync_failed: bool = field(default=False, init=False)
     """The index does not follow, and nobody tries any more."""
 
     class Event(aggregate.Event):
@@ -171,7 +171,7 @@ class Document(Aggregate):
         count: int
 
         def apply(self, document: Document) -> None:
-            document.former = {blob: cut for blob, cut in document.former.items() if blob != self.segments}
+            document.earlier = {blob: revision for blob, revision in document.earlier.items() if blob != self.segments}
             document.uncover(self.segments)
 
     class Completed(Event):
@@ -181,7 +181,7 @@ class Document(Aggregate):
 
         def apply(self, document: Document) -> None:
             document.status = "completed"
-            document.former = {}
+            document.earlier = {}
 
     class Failed(Event):
         """The work ended at `stage` (parsing, splitting or indexing) for `reason`."""
@@ -233,7 +233,7 @@ class Document(Aggregate):
         answer: str | None
 
         def apply(self, document: Document) -> None:
-            document.overlays[self.segment] = Overlay(
+            document.edits[self.segment] = Edit(
                 segments=None,
                 position=self.position,
                 content=self.content,
@@ -252,9 +252,9 @@ class Document(Aggregate):
         answer: str | None
 
         def apply(self, document: Document) -> None:
-            overlay = document.overlaid(self.segment, self.originator_version)
-            overlay["content"] = overlay["content"] if self.content is None else self.content
-            overlay["answer"] = overlay["answer"] if self.answer is None else self.answer
+            edit = document.edited(self.segment, self.originator_version)
+            edit["content"] = edit["content"] if self.content is None else self.content
+            edit["answer"] = edit["answer"] if self.answer is None else self.answer
 
     class SegmentDisabled(Event):
         """A segment is not to be found until it is enabled."""
@@ -263,7 +263,7 @@ class Document(Aggregate):
         segment: str
 
         def apply(self, document: Document) -> None:
-            document.overlaid(self.segment, self.originator_version)["enabled"] = False
+            document.edited(self.segment, self.originator_version)["enabled"] = False
 
     class SegmentEnabled(Event):
         """A segment can be found again."""
@@ -272,7 +272,7 @@ class Document(Aggregate):
         segment: str
 
         def apply(self, document: Document) -> None:
-            document.overlaid(self.segment, self.originator_version)["enabled"] = True
+            document.edited(self.segment, self.originator_version)["enabled"] = True
 
     class SegmentDeleted(Event):
         """A segment is gone for good, or until the document is processed anew."""
@@ -281,8 +281,8 @@ class Document(Aggregate):
         segment: str
 
         def apply(self, document: Document) -> None:
-            overlay = document.overlaid(self.segment, self.originator_version)
-            overlay["deleted"], overlay["content"], overlay["answer"] = True, None, None
+            edit = document.edited(self.segment, self.originator_version)
+            edit["deleted"], edit["content"], edit["answer"] = True, None, None
 
     class Disabled(Event):
         """Nothing of the document is to be found until it is enabled."""
@@ -345,8 +345,8 @@ class Document(Aggregate):
         settled: int
 
         def apply(self, document: Document) -> None:
-            document.settled = self.settled
-            document.stuck = False
+            document.synced = self.settled
+            document.sync_failed = False
             document.stalls = 0
 
     class Unsettled(Event):
@@ -357,7 +357,7 @@ class Document(Aggregate):
         reason: str
 
         def apply(self, document: Document) -> None:
-            document.stuck = True
+            document.sync_failed = True
             document.stalls += self.code == "stalled"
 
     class Resumed(Event):
@@ -381,7 +381,7 @@ class Document(Aggregate):
         Resumed,
     )
     """What the index is to follow."""
-    UNSETTLING = (*CHANGES, Completed, Failed)
+    SYNC_BEGINS = (*CHANGES, Completed, Failed)
     """After these there may be something to settle; while the document is processed anew, that waits."""
 
     class Deleted(Event):
@@ -432,22 +432,22 @@ class Document(Aggregate):
         return "parsing" if self.status == "waiting" else self.status
 
     @property
-    def cuts(self) -> list[Cut]:
+    def revisions(self) -> list[Revision]:
         """All that it was cut into of which something can be found, the newest last."""
-        return [cut for cut in self._all_cuts().values() if cut["done"]]
+        return [revision for revision in self._all_revisions().values() if revision["done"]]
 
     def shelve(self) -> None:
         """The newest cut becomes a former one."""
-        self.former = self._all_cuts()
+        self.earlier = self._all_revisions()
         self.segments, self.total, self.done = None, 0, 0
 
-    def _all_cuts(self) -> dict[str, Cut]:
+    def _all_revisions(self) -> dict[str, Revision]:
         """Cutting by the rules of before may give the blob of before: of its segments those stay that were found."""
         if self.segments is None:
-            return self.former
-        known = self.former.get(self.segments)
+            return self.earlier
+        known = self.earlier.get(self.segments)
         done = max(self.done, known["done"] if known else 0)
-        return {**self.former, self.segments: Cut(segments=self.segments, count=self.total, done=done)}
+        return {**self.earlier, self.segments: Revision(segments=self.segments, count=self.total, done=done)}
 
     def choose(self, at: datetime, segmentation: dict[str, Any] | None) -> None:
         """Cut it by these rules from the next time on; None leaves all as it is."""
@@ -481,10 +481,14 @@ class Document(Aggregate):
         if self.status == "indexing" and first == self.done and not self.deleted:
             self.record(self.Indexed, at, dataset=self.dataset, segments=self.segments, first=first, count=count)
             if self.done == self.total:
-                for cut in self.former.values():
-                    if cut["segments"] != self.segments:
+                for revision in self.earlier.values():
+                    if revision["segments"] != self.segments:
                         self.record(
-                            self.Replaced, at, dataset=self.dataset, segments=cut["segments"], count=cut["count"]
+                            self.Replaced,
+                            at,
+                            dataset=self.dataset,
+                            segments=revision["segments"],
+                            count=revision["count"],
                         )
                 self.record(self.Completed, at)
                 self._begin_again(at)
@@ -513,7 +517,7 @@ class Document(Aggregate):
     def retry(self, at: datetime) -> None:
         if self.status == "error":
             self.record(self.Retried, at)
-        elif self.stuck:
+        elif self.sync_failed:
             self.record(self.Resumed, at)
         else:
             raise Rejection("not_failed", f"Document {self.id} is {self.status}, not in error.", "document")
@@ -537,54 +541,53 @@ class Document(Aggregate):
         return self.deleted or self.archived or not self.enabled
 
     @property
-    def unsettled(self) -> bool:
+    def needs_sync(self) -> bool:
         """The index is to follow something that was changed by hand."""
-        return self.changed > self.settled and not self.deleted
+        return self.changed > self.synced and not self.deleted
 
     def shows(self, segment: str, parent: int | None = None) -> bool:
         """Whether a segment, with a parent in this place of the same cut, may be found as far as people have a say."""
         if self.hidden or not self._is_on(segment):
             return False
-        if parent is None or not self.overlays:
+        if parent is None or not self.edits:
             return True
-        names = [cut["segments"] for cut in self.cuts if segment in _positions(self.id, cut["segments"], cut["count"])]
+        blobs = [(revision["segments"], revision["count"]) for revision in self.revisions]
+        names = [blob for blob, count in blobs if segment in _positions(self.id, blob, count)]
         return all(self._is_on(segment_id(self.id, name, parent)) for name in names)
 
     def _is_on(self, segment: str) -> bool:
-        overlay = self.overlays.get(segment)
-        return overlay is None or (overlay["enabled"] and not overlay["deleted"])
+        edit = self.edits.get(segment)
+        return edit is None or (edit["enabled"] and not edit["deleted"])
 
-    def overlaid(self, segment: str, version: int) -> Overlay:
+    def edited(self, segment: str, version: int) -> Edit:
         """What is laid over a segment, from this version on."""
-        overlay = self._known(segment)
-        assert overlay is not None
-        self.overlays[segment] = overlay = overlay.copy()
-        overlay["version"] = self.touched(version)
-        return overlay
+        edit = self._known(segment)
+        assert edit is not None
+        self.edits[segment] = edit = edit.copy()
+        edit["version"] = self.touched(version)
+        return edit
 
     def touched(self, version: int) -> int:
         """The index is to follow, whatever it did before; gives the version."""
-        self.changed, self.stuck = version, False
+        self.changed, self.sync_failed = version, False
         return version
 
     def uncover(self, segments: str, first: int = 0, end: int | None = None) -> None:
         """Forget what was changed of a cut's segments from `first` to before `end`: they were made anew."""
-        self.overlays = {
-            id: overlay
-            for id, overlay in self.overlays.items()
-            if overlay["segments"] != segments
-            or overlay["position"] < first
-            or (end is not None and overlay["position"] >= end)
+        self.edits = {
+            id: edit
+            for id, edit in self.edits.items()
+            if edit["segments"] != segments or edit["position"] < first or (end is not None and edit["position"] >= end)
         }
 
     def add_segment(
         self, at: datetime, *, segment: str, content: str, answer: str | None = None, after: str | None = None
     ) -> None:
         self._may_change()
-        if segment in self.overlays:
+        if segment in self.edits:
             return
-        ends = [cut["count"] for cut in self.cuts]
-        ends += [overlay["position"] + 1 for overlay in self.overlays.values() if overlay["segments"] is None]
+        ends = [revision["count"] for revision in self.revisions]
+        ends += [edit["position"] + 1 for edit in self.edits.values() if edit["segments"] is None]
         position = max(ends, default=0) if after is None else self._segment(after, "after")["position"]
         self._room(segment, content, answer)
         self.record(
@@ -601,9 +604,9 @@ class Document(Aggregate):
         self, at: datetime, *, segment: str, content: str | None = None, answer: str | None = None
     ) -> None:
         self._may_change()
-        overlay = self._segment(segment)
-        if (content or overlay["content"], answer or overlay["answer"]) != (overlay["content"], overlay["answer"]):
-            self._room(segment, content or overlay["content"], answer or overlay["answer"])
+        edit = self._segment(segment)
+        if (content or edit["content"], answer or edit["answer"]) != (edit["content"], edit["answer"]):
+            self._room(segment, content or edit["content"], answer or edit["answer"])
             self.record(self.SegmentEdited, at, segment=segment, content=content, answer=answer)
 
     def disable_segment(self, at: datetime, *, segment: str) -> None:
@@ -619,7 +622,7 @@ class Document(Aggregate):
 
     def delete_segment(self, at: datetime, *, segment: str) -> None:
         self._may_change()
-        known = self.overlays.get(segment)
+        known = self.edits.get(segment)
         if known is None or not known["deleted"]:
             self._segment(segment)
             self._room(segment)
@@ -660,24 +663,24 @@ class Document(Aggregate):
             raise Rejection("too_many", sentence, "metadata")
         self.record(self.MetadataSet, at, metadata=metadata)
 
-    def settle(self, at: datetime, *, settled: int) -> None:
+    def mark_synced(self, at: datetime, *, settled: int) -> None:
         """It counts only if nothing was changed meanwhile: whoever follows that does all of it."""
-        if self.unsettled and settled == self.changed:
+        if self.needs_sync and settled == self.changed:
             self.record(self.Settled, at, settled=settled)
 
-    def unsettle(self, at: datetime, *, code: str, reason: str) -> None:
-        if self.unsettled and not self.stuck:
+    def fail_sync(self, at: datetime, *, code: str, reason: str) -> None:
+        if self.needs_sync and not self.sync_failed:
             self.record(self.Unsettled, at, code=code, reason=reason)
 
-    def stall_settling(self, at: datetime, *, reason: str) -> None:
+    def stall_sync(self, at: datetime, *, reason: str) -> None:
         """As `stall`, for what was changed by hand."""
-        if self.ended and self.unsettled and not self.stuck:
-            self.unsettle(at, code="stalled", reason=reason)
+        if self.ended and self.needs_sync and not self.sync_failed:
+            self.fail_sync(at, code="stalled", reason=reason)
             if self.stalls <= STALLS:
-                self.resume(at)
+                self.resume_sync(at)
 
-    def resume(self, at: datetime) -> None:
-        if self.unsettled and self.stuck:
+    def resume_sync(self, at: datetime) -> None:
+        if self.needs_sync and self.sync_failed:
             self.record(self.Resumed, at)
 
     def _is_at_rest(self) -> None:
@@ -693,15 +696,15 @@ class Document(Aggregate):
         self._is_not_archived()
         self._is_at_rest()
 
-    def _known(self, segment: str) -> Overlay | None:
+    def _known(self, segment: str) -> Edit | None:
         """A segment as people have left it, of whatever cut."""
-        if segment in self.overlays:
-            return self.overlays[segment]
-        for cut in self.cuts:
-            position = _positions(self.id, cut["segments"], cut["count"]).get(segment)
-            if position is not None and position < cut["done"]:
-                return Overlay(
-                    segments=cut["segments"],
+        if segment in self.edits:
+            return self.edits[segment]
+        for revision in self.revisions:
+            position = _positions(self.id, revision["segments"], revision["count"]).get(segment)
+            if position is not None and position < revision["done"]:
+                return Edit(
+                    segments=revision["segments"],
                     position=position,
                     content=None,
                     answer=None,
@@ -711,7 +714,7 @@ class Document(Aggregate):
                 )
         return None
 
-    def _segment(self, segment: str, field: str = "segment") -> Overlay:
+    def _segment(self, segment: str, field: str = "segment") -> Edit:
         known = self._known(segment)
         if known is None or known["deleted"]:
             sentence = f"{field}: document {self.id} has no segment {segment}; its segments are in document_segments."
@@ -720,13 +723,13 @@ class Document(Aggregate):
 
     def _room(self, segment: str, *texts: str | None) -> None:
         """Whether one more segment may be changed, and have these texts written by hand."""
-        others = [overlay for id, overlay in self.overlays.items() if id != segment]
+        others = [edit for id, edit in self.edits.items() if id != segment]
         if len(others) >= MOST:
             sentence = (
                 f"Of document {self.id} {MOST} segments were changed by hand, and more may not be: "
                 "put what you add into a document of its own, or mend the file and upload it."
             )
-            raise Rejection("too_many", sentence, "segment" if segment in self.overlays else "document")
+            raise Rejection("too_many", sentence, "segment" if segment in self.edits else "document")
         if texts and written(others) + size(*texts) > MOST_TEXT:
             sentence = (
                 f"content: what was written by hand into document {self.id} may have {MOST_TEXT // 1024} KiB in all: "

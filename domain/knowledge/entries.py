@@ -15,7 +15,7 @@ Cuts = Mapping[str, Sequence[Segment]]
 """The segments of each cut of a document, by its blob."""
 
 
-def entries(document: Document, cuts: Cuts, tokenize: Tokenize) -> dict[str, Segment]:
+def entries(document: Document, revisions: Cuts, tokenize: Tokenize) -> dict[str, Segment]:
     """What can be found of a document, with the parents of it, by id: its cuts as far as they are indexed, as people
     have changed them, and what they have added.
 
@@ -25,30 +25,30 @@ def entries(document: Document, cuts: Cuts, tokenize: Tokenize) -> dict[str, Seg
     if document.hidden:
         return {}
     found: dict[str, Segment] = {}
-    for cut in document.cuts:
-        for segment in cuts[cut["segments"]][: cut["done"]]:
-            id = segment_id(document.id, cut["segments"], segment.position)
+    for revision in document.revisions:
+        for segment in revisions[revision["segments"]][: revision["done"]]:
+            id = segment_id(document.id, revision["segments"], segment.position)
             if document.shows(id, segment.parent):
                 found[id] = _overlaid(document, id, segment, tokenize)
-    for id, overlay in document.overlays.items():
-        if overlay["segments"] is None and document.shows(id):
-            content = overlay["content"] or ""
+    for id, edit in document.edits.items():
+        if edit["segments"] is None and document.shows(id):
+            content = edit["content"] or ""
             token_ids = tokenize(content)
             found[id] = Segment(
-                overlay["position"], content, 0, 0, None, None, len(token_ids) - 2, token_ids, None, overlay["answer"]
+                edit["position"], content, 0, 0, None, None, len(token_ids) - 2, token_ids, None, edit["answer"]
             )
     return found
 
 
-def affected(document: Document, cuts: Cuts, since: int) -> set[str]:
+def affected(document: Document, revisions: Cuts, since: int) -> set[str]:
     """The ids of all that changes made by hand after a version of the document may have brought in or taken out."""
-    changed = {id for id, overlay in document.overlays.items() if overlay["version"] > since}
+    changed = {id for id, edit in document.edits.items() if edit["version"] > since}
     everything = document.shown > since
     if everything:
-        changed |= document.overlays.keys()
-    for cut in document.cuts:
-        name = cut["segments"]
-        for segment in cuts[name][: cut["done"]]:
+        changed |= document.edits.keys()
+    for revision in document.revisions:
+        name = revision["segments"]
+        for segment in revisions[name][: revision["done"]]:
             parent = segment.parent
             if everything or (parent is not None and segment_id(document.id, name, parent) in changed):
                 changed.add(segment_id(document.id, name, segment.position))
@@ -56,10 +56,10 @@ def affected(document: Document, cuts: Cuts, since: int) -> set[str]:
 
 
 def _overlaid(document: Document, id: str, segment: Segment, tokenize: Tokenize) -> Segment:
-    overlay = document.overlays.get(id)
-    if overlay is None:
+    edit = document.edits.get(id)
+    if edit is None:
         return segment
-    content, answer = overlay["content"], overlay["answer"]
+    content, answer = edit["content"], edit["answer"]
     if answer is not None:
         segment = replace(segment, answer=answer)
     if content is None:

@@ -7,8 +7,7 @@ from typing import Any, Self, TypedDict
 
 from domain import aggregate
 from domain.aggregate import Aggregate
-from domain.chat.app import MetadataFilter, settings
-from domain.chat.app import Retrieval as Settings
+from domain.chat.app import MetadataFilter, RetrievalSettings, settings
 
 
 class Candidate(TypedDict):
@@ -65,7 +64,7 @@ class Retrieval(Aggregate):
         class_version = 2
         query: str
         datasets: list[str]
-        retrieval: Settings
+        retrieval: RetrievalSettings
         filter: MetadataFilter | None
         documents: int | None
         faults: list[Fault]
@@ -93,7 +92,7 @@ class Retrieval(Aggregate):
         *,
         query: str,
         datasets: list[str],
-        retrieval: Settings,
+        retrieval: RetrievalSettings,
         cause_noun: str,
         cause_id: str,
         attempt: int,

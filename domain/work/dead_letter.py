@@ -14,7 +14,7 @@ from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 
-def letter_id(consumer: str, tenant: str, message: str) -> str:
+def dead_letter_id(consumer: str, tenant: str, message: str) -> str:
     """The id of the letter that a consumer's message has, however often it dies."""
     return str(uuid5(NAMESPACE_OID, f"{consumer} {tenant} {message}"))
 

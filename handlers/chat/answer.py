@@ -16,7 +16,7 @@ from domain.chat.app import App, Configuration
 from domain.chat.conversation import Conversation, Message, Usage
 from domain.log import Commit, Metadata, commit_id
 from handlers.chat.citations import citations
-from handlers.models.model_calls import Cause, Chat, ModelCalls, milliseconds, surely
+from handlers.models.model_calls import Cause, Chat, ModelCalls, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
 from handlers.ports.log import Live, Stops, Unavailable
 from handlers.ports.models import ChatModels, ChatRequest, ModelError
@@ -98,7 +98,7 @@ class Answer:
         try:
             chat, prompt = await self._say(turn, stop, configuration, retrieved)
         finally:
-            await surely(retrieved.record())
+            await shielded(retrieved.record())
         if stop.is_set() and chat.usage is None:
             await self._stop(turn)
         else:

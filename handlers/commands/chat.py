@@ -30,10 +30,10 @@ from handlers.commands.fields import (
     not_found,
     one_builtin,
 )
-from handlers.commands.retrieval import Retrieval, check_reranker
+from handlers.commands.retrieval import RetrievalFields, check_reranker
 
 
-class Model(Part):
+class ModelFields(Part):
     """A chat model; `builtin` / `extractive` needs no server."""
 
     provider: Annotated[ProviderName, Ref(Provider)] = BUILTIN
@@ -45,7 +45,7 @@ class Model(Part):
     parameters: dict[str, JsonValue] = Field({}, description="Passed on to the model: temperature, top_p, stop, …")
 
     @model_validator(mode="after")
-    def _answer_fits(self) -> Model:
+    def _answer_fits(self) -> ModelFields:
         if self.max_tokens >= self.context_window:
             raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
         one_builtin(self.provider, self.name)
@@ -53,7 +53,7 @@ class Model(Part):
         return self
 
 
-class Variable(Part):
+class VariableFields(Part):
     """A value that the asker fills in, `{{name}}` in the prompt."""
 
     name: VariableName
@@ -72,11 +72,11 @@ class ConfigureApp(Command):
     """Give an app its next numbered configuration."""
 
     app: AppId
-    model: Model = Model()
+    model: ModelFields = ModelFields()
     prompt: Annotated[str, Field(max_length=100_000)] = ""
-    variables: Annotated[list[Variable], Field(max_length=64)] = []
+    variables: Annotated[list[VariableFields], Field(max_length=64)] = []
     datasets: Annotated[list[DatasetId], Field(max_length=32)] = []
-    retrieval: Retrieval = Retrieval()
+    retrieval: RetrievalFields = RetrievalFields()
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:

@@ -44,7 +44,7 @@ from handlers.commands.media_types import media_type_of
 Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
 
 
-Metadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)]
+DocumentMetadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)]
 
 
 Written = Annotated[str, AfterValidator(not_blank), AfterValidator(at_most_64_kib)]
@@ -136,7 +136,7 @@ class UploadDocument(Command):
         None, description="SHA-256 in hex of a blob in the object store"
     )
     text: str | None = Field(None, description="The text itself, at most 256 KiB in UTF-8")
-    metadata: Metadata = {}
+    metadata: DocumentMetadata = {}
     segmentation: SegmentationRules | None = Field(
         None, description="Rules of its own by which it is cut; null: those of the knowledge base"
     )
@@ -209,7 +209,7 @@ class SetMetadata(Command):
     """Set values of a document's metadata; null takes one away, what is not named stays."""
 
     document: DocumentId
-    metadata: Metadata = Field(min_length=1)
+    metadata: DocumentMetadata = Field(min_length=1)
 
     @model_validator(mode="after")
     def _small(self) -> SetMetadata:

@@ -26,7 +26,7 @@ from handlers.commands.fields import (
 Texts = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=100)]
 
 
-class Rerank(Part):
+class RerankFields(Part):
     """A model that reads the question with each hit and puts them into a better order; `builtin` is the cross-encoder
     of `HEADRACE_RERANK_MODEL`."""
 
@@ -37,7 +37,7 @@ class Rerank(Part):
     top_n: Annotated[int, Field(ge=1, le=200)] = Field(50, description="So many of the best hits are reranked")
 
     @model_validator(mode="after")
-    def _of_the_provider(self) -> Rerank:
+    def _of_the_provider(self) -> RerankFields:
         if self.provider != BUILTIN and self.model is None:
             raise ValueError("model must name one of the provider's")
         return self
@@ -51,7 +51,7 @@ def _is_time(value: str) -> bool:
     return True
 
 
-class Condition(Part):
+class ConditionFields(Part):
     """What the metadata of a document must say."""
 
     name: FieldName
@@ -80,7 +80,7 @@ class Condition(Part):
     )
 
     @model_validator(mode="after")
-    def _of_its_type(self) -> Condition:
+    def _of_its_type(self) -> ConditionFields:
         operator, value = self.comparison_operator, self.value
         wanted, fits = "a text", isinstance(value, str)
         if operator in ("empty", "not empty"):
@@ -96,21 +96,21 @@ class Condition(Part):
         return self
 
 
-class MetadataFilter(Part):
+class MetadataFilterFields(Part):
     """Which documents are searched, by their metadata; `automatic`: the model of the app makes the conditions."""
 
     mode: Literal["disabled", "manual", "automatic"] = "disabled"
     logical_operator: Literal["and", "or"] = "and"
-    conditions: Annotated[list[Condition], Field(max_length=32)] = []
+    conditions: Annotated[list[ConditionFields], Field(max_length=32)] = []
 
     @model_validator(mode="after")
-    def _something(self) -> MetadataFilter:
+    def _something(self) -> MetadataFilterFields:
         if (self.mode == "manual") != bool(self.conditions):
             raise ValueError("conditions must be given in mode manual, and in no other")
         return self
 
 
-class Retrieval(Part):
+class RetrievalFields(Part):
     """How segments are looked for."""
 
     mode: Literal["hybrid", "semantic", "full_text"] = "hybrid"
@@ -121,14 +121,14 @@ class Retrieval(Part):
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
         None, description="The least score of a hit, or null to take the best whatever they score"
     )
-    metadata_filter: MetadataFilter = MetadataFilter()
+    metadata_filter: MetadataFilterFields = MetadataFilterFields()
     neighbours: Annotated[int, Field(ge=0, le=3)] = Field(
         0, description="So many segments before and after each hit are given to the model with it"
     )
-    rerank: Rerank | None = None
+    rerank: RerankFields | None = None
 
     @model_validator(mode="after")
-    def _weighs_something(self) -> Retrieval:
+    def _weighs_something(self) -> RetrievalFields:
         if self.weight is not None and self.mode != "hybrid":
             raise ValueError("weight is for the mode hybrid")
         if self.rerank and self.rerank.top_n < self.top_k:
@@ -141,7 +141,7 @@ class TestDatasets(Command):
 
     datasets: Annotated[list[DatasetId], Field(min_length=1, max_length=32)]
     query: Annotated[str, Field(max_length=10_000), AfterValidator(not_blank)]
-    retrieval: Retrieval = Retrieval(top_k=10)
+    retrieval: RetrievalFields = RetrievalFields(top_k=10)
     user: Name = Field("anonymous", description="Whose words the query is")
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ class TestDatasets(Command):
         return self
 
 
-def check_reranker(retrieval: Retrieval, preparation: Preparation) -> None:
+def check_reranker(retrieval: RetrievalFields, preparation: Preparation) -> None:
     """Make sure of the built-in reranker, where the retrieval is to use it. Raises: Rejection `unknown_model`."""
     rerank, known = retrieval.rerank, preparation.rerank_model
     if rerank and rerank.provider == BUILTIN and rerank.model != known:

@@ -21,7 +21,7 @@ TokenIds = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class LoadedRevision:
     """A document's segments: the blob that keeps them, and the model that they were cut for."""
 
     digest: str
@@ -40,12 +40,19 @@ class Embed:
         self._cache = cache
 
     async def __call__(
-        self, cause: Cause, step: str, embedding: Embedding, document: str, cut: Cut, first: int, count: int
+        self,
+        cause: Cause,
+        step: str,
+        embedding: Embedding,
+        document: str,
+        revision: LoadedRevision,
+        first: int,
+        count: int,
     ) -> tuple[list[Entry], Awaitable[None]]:
         """A part of a cut, as `segments` gives it. Raises: Unavailable."""
-        part = cut.segments[first : first + count]
-        placed = {segment_id(document, cut.digest, segment.position): segment for segment in part}
-        return await self.segments(cause, step, embedding, cut.model, placed)
+        part = revision.segments[first : first + count]
+        placed = {segment_id(document, revision.digest, segment.position): segment for segment in part}
+        return await self.segments(cause, step, embedding, revision.model, placed)
 
     async def segments(
         self, cause: Cause, step: str, embedding: Embedding, model: str, segments: Mapping[str, Segment]

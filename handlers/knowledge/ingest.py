@@ -16,7 +16,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import encode_segments
 from domain.log import Commit, commit_id
-from handlers.knowledge.embed import Cut, Embed
+from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.ports.documents import Embedding, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Entry, Index
@@ -81,14 +81,14 @@ class Ingest:
             await self._ingest(work, dataset)
 
     async def _ingest(self, work: _Work, dataset: Dataset) -> None:
-        cut = await self._known_cut(work)
-        work.stage = "indexing" if cut else "parsing"
+        revision = await self._known_revision(work)
+        work.stage = "indexing" if revision else "parsing"
         await work.step("start", lambda document, at: document.start(at, stage=work.stage))
         try:
-            if not cut:
-                cut = await self._split(work, dataset, await self._extract(work))
+            if not revision:
+                revision = await self._split(work, dataset, await self._extract(work))
             work.stage = "indexing"
-            await self._index_all(work, dataset, cut)
+            await self._index_all(work, dataset, revision)
         except (Ended, Unavailable):
             raise
         except Unreadable as error:
@@ -97,10 +97,10 @@ class Ingest:
             log.exception("ingest failed", document=work.document.id, stage=work.stage)
             await work.fail("internal_error", f"{type(error).__name__}: {error}")
 
-    async def _known_cut(self, work: _Work) -> Cut | None:
+    async def _known_revision(self, work: _Work) -> LoadedRevision | None:
         """The segments of an earlier attempt."""
         digest = work.document.segments
-        return await Cut.read(self._blobs, work.tenant, digest) if digest else None
+        return await LoadedRevision.read(self._blobs, work.tenant, digest) if digest else None
 
     async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
         """The model that the dataset is searched with, or will be."""
@@ -123,7 +123,7 @@ class Ingest:
         work.stage = "splitting"
         return text
 
-    async def _split(self, work: _Work, dataset: Dataset, text: Text) -> Cut:
+    async def _split(self, work: _Work, dataset: Dataset, text: Text) -> LoadedRevision:
         _, (segmenter, embedder) = await self._embedding(dataset, work.tenant)
         rules = await self._rules(work)
         segments = await asyncio.to_thread(segmenter.segment, text, rules)
@@ -143,19 +143,19 @@ class Ingest:
                 segmentation=rules.plain(),
             ),
         )
-        return Cut(digest, segmenter.model, segments)
+        return LoadedRevision(digest, segmenter.model, segments)
 
     async def _rules(self, work: _Work) -> Segmentation:
         """As they are now: whoever changes them later, and wants the document processed anew, has that noted."""
         dataset = await self._repository.get(Dataset, work.tenant, work.document.dataset)
         return Segmentation.of(work.document.segmentation or (dataset.segmentation if dataset else None))
 
-    async def _index_all(self, work: _Work, dataset: Dataset, cut: Cut) -> None:
+    async def _index_all(self, work: _Work, dataset: Dataset, revision: LoadedRevision) -> None:
         """Slices go into the index and on record one after the other, while those that follow are embedded.
 
         So a slice is written when the one before is on record, and a death costs no more than those in flight.
         """
-        firsts = deque(range(work.document.done, len(cut.segments), SLICE))
+        firsts = deque(range(work.document.done, len(revision.segments), SLICE))
         for first in list(firsts)[: AHEAD + 1]:
             await self._calls.lose(work.cause, f"embed:{first}")
         ahead: deque[asyncio.Task[Embedded]] = deque()
@@ -163,7 +163,7 @@ class Ingest:
             slice: Embedded | None = None
             while firsts or ahead or slice:
                 while firsts and len(ahead) < AHEAD:
-                    ahead.append(asyncio.create_task(self._embed_slice(work, dataset, cut, firsts.popleft())))
+                    ahead.append(asyncio.create_task(self._embed_slice(work, dataset, revision, firsts.popleft())))
                 if slice:
                     await self._index_slice(work, slice)
                 slice = await ahead.popleft() if ahead else None
@@ -175,10 +175,10 @@ class Ingest:
             # A call of the model that is broken off would stay open.
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    async def _embed_slice(self, work: _Work, dataset: Dataset, cut: Cut, first: int) -> Embedded:
+    async def _embed_slice(self, work: _Work, dataset: Dataset, revision: LoadedRevision, first: int) -> Embedded:
         model, embedding = await self._embedding(dataset, work.tenant)
         entries, recorded = await self._embed(
-            work.cause, f"embed:{first}", embedding, work.document.id, cut, first, SLICE
+            work.cause, f"embed:{first}", embedding, work.document.id, revision, first, SLICE
         )
         await recorded
         return Embedded(first, model, entries)

@@ -15,16 +15,16 @@ import structlog
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.log import EVENTS, Commit, Metadata, commit_id
-from handlers.knowledge.embed import Cut, Embed
+from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
-from handlers.knowledge.scan import Key, Survey
+from handlers.knowledge.scan import Key, Scan
 from handlers.knowledge.sync import differs, follow
 from handlers.models.model_calls import Cause
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Build, Entry, Index
 from handlers.ports.log import Blobs, Log
 from handlers.repository import Repository
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from handlers.work.steps import Ended, step
 
 log = structlog.get_logger(__name__)
@@ -91,18 +91,18 @@ class Reindex:
                 model = dataset and not dataset.deleted and dataset.next_embedding_model
                 if model:
                     if await build.searched() != model:
-                        await self._dataset(build, tenant, id, model, commit.metadata, unnoticed)
+                        await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
                     await self._record(commit.metadata, id, model)
 
-    async def all(self, progress: Progress = unnoticed, *, keep_old: bool = False) -> Built:
+    async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Build all of it anew, every dataset with its model. Raises: Unavailable."""
         async with self.index.build() as build:
-            survey = await self._survey(progress)
-            await build.begin(survey.plan, survey.sequence)
+            scan = await self._survey(progress)
+            await build.begin(scan.plan, scan.sequence)
             metadata = Metadata(build.id, "", build.id, actor="index rebuild")
-            return await _Work(self, build, survey, metadata, progress).run(keep_old=keep_old)
+            return await _Work(self, build, scan, metadata, progress).run(keep_old=keep_old)
 
-    async def dataset(self, tenant: str, id: str, progress: Progress = unnoticed, *, keep_old: bool = False) -> Built:
+    async def dataset(self, tenant: str, id: str, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Build a dataset anew, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
         async with self.index.build(tenant, id) as build:
             dataset = await self.repository.get(Dataset, tenant, id)
@@ -123,20 +123,20 @@ class Reindex:
         *,
         keep_old: bool = False,
     ) -> Built:
-        survey = await self._survey(progress)
-        await build.begin(model, survey.sequence)
-        work = _Work(self, build, survey, metadata, progress, only=(tenant, id), model=model)
+        scan = await self._survey(progress)
+        await build.begin(model, scan.sequence)
+        work = _Work(self, build, scan, metadata, progress, only=(tenant, id), model=model)
         await build.open(model, (await self.models.get(model)).embedder.dimension)
         return await work.run(keep_old=keep_old)
 
-    async def _survey(self, progress: Progress) -> Survey:
-        survey = Survey(self.models.default)
+    async def _survey(self, progress: Progress) -> Scan:
+        scan = Scan(self.models.default)
         async with aclosing(self.commits(0)) as chunks:
             async for commits in chunks:
                 for commit in commits:
-                    survey.note(commit)
-                progress("survey", survey.sequence, survey.sequence)
-        return survey
+                    scan.note(commit)
+                progress("survey", scan.sequence, scan.sequence)
+        return scan
 
     async def commits(self, after: int) -> AsyncGenerator[Sequence[Commit]]:
         """What the log holds after a sequence, up to its end as of now."""
@@ -164,7 +164,7 @@ class _Work:
         self,
         handler: Reindex,
         build: Build,
-        survey: Survey,
+        scan: Scan,
         metadata: Metadata,
         progress: Progress,
         *,
@@ -173,7 +173,7 @@ class _Work:
     ) -> None:
         self._handler = handler
         self._build = build
-        self._survey = survey
+        self._survey = scan
         self._metadata = metadata
         self._progress = progress
         self._only = only
@@ -260,7 +260,7 @@ class _Work:
         """
         slices = []
         for (tenant, id), noted in self._survey.begun.items():
-            document, sequence = await self._handler.repository.stands(Document, tenant, id)
+            document, sequence = await self._handler.repository.get_at(Document, tenant, id)
             if document is not None and document.segments is not None:
                 done = max(document.done, noted)
                 first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
@@ -281,24 +281,24 @@ class _Work:
     async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
         """In their order: what was cut anew by the rules of before is written again, as it was."""
         async with self._side_by_side:
-            cut: Cut | None = None
+            revision: LoadedRevision | None = None
             for slice in slices:
                 try:
                     if isinstance(slice, ByHand):
                         await self._follow(slice)
                         continue
-                    if cut is None or cut.digest != slice.digest:
-                        cut = await Cut.read(self._handler.blobs, slice.tenant, slice.digest)
+                    if revision is None or revision.digest != slice.digest:
+                        revision = await LoadedRevision.read(self._handler.blobs, slice.tenant, slice.digest)
                 except KeyError:
                     log.error("blob missing", tenant=slice.tenant, document=slice.document)
                     self._built.lost.add((slice.tenant, slice.document))
                     return
-                await self._write_slice(slice, cut)
+                await self._write_slice(slice, revision)
 
     async def _follow(self, hand: ByHand) -> None:
         """Take the document as it stands, which may be later than what is replayed. Raises: KeyError, Unavailable."""
         tenant = hand.tenant
-        document, sequence = await self._handler.repository.stands(Document, tenant, hand.document)
+        document, sequence = await self._handler.repository.get_at(Document, tenant, hand.document)
         if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
             return
         name, embedding, cause = await self._making(tenant, document.dataset, document.id)
@@ -322,10 +322,10 @@ class _Work:
         metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
         return name, embedding, Cause(metadata, "document", document, self._build.attempt)
 
-    async def _write_slice(self, slice: Slice, cut: Cut) -> None:
+    async def _write_slice(self, slice: Slice, revision: LoadedRevision) -> None:
         name, embedding, cause = await self._making(slice.tenant, slice.dataset, slice.document)
         entries, recorded = await self._handler.embed(
-            cause, f"{self._build.id}:{slice.first}", embedding, slice.document, cut, slice.first, slice.count
+            cause, f"{self._build.id}:{slice.first}", embedding, slice.document, revision, slice.first, slice.count
         )
         writing = self._build.write(
             slice.tenant, slice.dataset, slice.document, entries, model=name, version=slice.version

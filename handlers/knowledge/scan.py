@@ -14,7 +14,7 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Survey:
+class Scan:
     """What the commits up to `sequence` say."""
 
     default: str

@@ -14,7 +14,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from domain.log import Commit, Metadata, commit_id
-from handlers.knowledge.embed import Cut, Embed
+from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
 from handlers.models.model_calls import Cause
 from handlers.ports.documents import Embedding, EmbeddingModels
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
     gone: list[str]
 
 
-class Settle:
+class Sync:
     def __init__(
         self, repository: Repository, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
     ) -> None:
@@ -59,11 +59,11 @@ class Settle:
 
         Raises: Unavailable, to be called again.
         """
-        if not any(isinstance(event, Document.UNSETTLING) for event in commit.events):
+        if not any(isinstance(event, Document.SYNC_BEGINS) for event in commit.events):
             return
         tenant, id = commit.subject.tenant, commit.subject.id
-        document, sequence = await self._repository.stands(Document, tenant, id)
-        if document is None or not document.unsettled or not document.ended:
+        document, sequence = await self._repository.get_at(Document, tenant, id)
+        if document is None or not document.needs_sync or not document.ended:
             return
         if document.changed > commit.events[-1].originator_version:
             return
@@ -74,7 +74,9 @@ class Settle:
                 return
             await self._follow(commit.metadata, dataset, document, sequence)
             settled = document.changed
-            await self._record(commit.metadata, document, "settle", lambda known, at: known.settle(at, settled=settled))
+            await self._record(
+                commit.metadata, document, "settle", lambda known, at: known.mark_synced(at, settled=settled)
+            )
         except Ended:
             return
 
@@ -91,7 +93,7 @@ class Settle:
 
         cause = Cause(metadata, "document", document.id, max(1, document.attempt))
         embedding = await self._models.get(name)
-        difference = await differs(self._blobs, tenant, document, embedding, document.settled)
+        difference = await differs(self._blobs, tenant, document, embedding, document.synced)
         await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
 
     async def _record(self, metadata: Metadata, document: Document, name: str, verb: _Verb) -> None:
@@ -106,9 +108,12 @@ class _Verb(Protocol):
 async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
     """What was changed by hand after a version of the document, tokenised for a model. Raises: as the blobs do."""
     tokenize, model = embedding.segmenter.tokenize, embedding.segmenter.model
-    cuts = {cut["segments"]: await Cut.read(blobs, tenant, cut["segments"]) for cut in document.cuts}
-    segments = {digest: cut.segments for digest, cut in cuts.items()}
-    foreign = any(cut.model != model for cut in cuts.values())
+    revisions = {
+        revision["segments"]: await LoadedRevision.read(blobs, tenant, revision["segments"])
+        for revision in document.revisions
+    }
+    segments = {digest: revision.segments for digest, revision in revisions.items()}
+    foreign = any(revision.model != model for revision in revisions.values())
     placed = await asyncio.to_thread(entries, document, segments, tokenize)
     ids = await asyncio.to_thread(affected, document, segments, since)
     found = {id: segment for id, segment in placed.items() if id in ids}

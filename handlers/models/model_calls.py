@@ -175,7 +175,7 @@ class ModelCalls:
             await self.fail(cause, id, code=error.code, reason=error.reason, duration_ms=milliseconds(began))
             raise
         except asyncio.CancelledError:
-            await surely(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
             raise
         guessed = ChatUsage(len(texts) * estimate(query) + sum(map(estimate, texts)), 0)
         await self.complete(
@@ -256,7 +256,7 @@ class Chat:
         }
         began, first, said, last = time.perf_counter(), None, "", Delta()
         try:
-            await surely(
+            await shielded(
                 self._calls.request(
                     self._cause,
                     self._step,
@@ -298,7 +298,7 @@ class Chat:
             raise
         guessed = ChatUsage(self._prompt_tokens, estimate(said))
         usage = _usage(last.usage or guessed, estimated=last.usage is None)
-        await surely(
+        await shielded(
             self._calls.complete(
                 self._cause,
                 self.id,
@@ -326,7 +326,7 @@ def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:
     )
 
 
-async def surely(recording: Awaitable[object]) -> None:
+async def shielded(recording: Awaitable[object]) -> None:
     """Let it come to its end even when whoever waits for it is cancelled: a record that is half made stays open."""
     task = asyncio.ensure_future(recording)
     try:

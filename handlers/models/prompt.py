@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
-from domain.chat.conversation import Cut, Message
+from domain.chat.conversation import Message, Truncation
 from domain.models.model_call import Source
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatMessage
@@ -63,7 +63,7 @@ class Prompt:
     messages: list[ChatMessage]
     sources: list[Source]
     passages_used: list[Hit]
-    cut: Cut
+    cut: Truncation
     prompt_tokens: int
 
 
@@ -149,7 +149,7 @@ def build_prompt(
         [draft.message for draft in drafts],
         [source for index, draft in enumerate(drafts) for source in _sources(index, draft.parts)],
         [hit for hit, _ in used],
-        Cut(segments=len(hits) - len(used), messages=len(turns) - len(kept)),
+        Truncation(segments=len(hits) - len(used), messages=len(turns) - len(kept)),
         spent,
     )
 

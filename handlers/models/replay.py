@@ -11,7 +11,7 @@ from typing import cast
 import structlog
 
 from domain.aggregate import Rejection
-from domain.chat.app import App, Model, fill_in
+from domain.chat.app import App, ModelSettings, fill_in
 from domain.chat.conversation import Conversation
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit, Metadata, commit_id
@@ -97,7 +97,7 @@ class ReplayCall:
         passages = await self._passages(work.tenant, recorded, messages) if replay.provider == BUILTIN else []
         if replay.app and replay.configuration:
             messages, sources = await self._reworded(work.tenant, replay, messages, sources)
-        model = Model(
+        model = ModelSettings(
             provider=replay.provider,
             name=replay.model,
             max_tokens=replay.max_tokens,

@@ -28,7 +28,7 @@ class EventStore(Protocol):
         """
         ...
 
-    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
+    async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         """The commits that `load` did not see after the sequence `after`, every one that is acknowledged.
 
         Raises: Unavailable.
@@ -57,7 +57,7 @@ class Log(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SavedSnapshot:
     """A snapshot, the sequence of its aggregate's last commit, (sequence, version) of the latest commits by id, and the
     person whose words it holds."""
 
@@ -68,9 +68,9 @@ class Taken:
 
 
 class Snapshots(Protocol):
-    async def get(self, subject: Subject) -> Taken | None: ...
+    async def get(self, subject: Subject) -> SavedSnapshot | None: ...
 
-    async def put(self, subject: Subject, taken: Taken) -> None: ...
+    async def put(self, subject: Subject, taken: SavedSnapshot) -> None: ...
 
 
 class Blobs(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from domain.chat.app import Model
+from domain.chat.app import ModelSettings
 
 
 class ChatMessage(NamedTuple):
@@ -76,7 +76,7 @@ class ChatModel(Protocol):
 
 
 class ChatModels(Protocol):
-    async def get(self, tenant: str, model: Model) -> ChatModel:
+    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
         """The client of a model; the provider's newest address and key are used.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.

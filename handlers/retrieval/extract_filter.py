@@ -12,11 +12,11 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from domain.chat.app import MetadataFilter, Model
+from domain.chat.app import MetadataFilter, ModelSettings
 from domain.models.model_call import Source
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import Part
-from handlers.commands.retrieval import Condition
+from handlers.commands.retrieval import ConditionFields
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.models.prompt import MESSAGE_TOKENS, estimate
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
@@ -71,7 +71,7 @@ class ExtractFilter:
         self._models = models
         self._patience = patience_s
 
-    async def __call__(self, cause: Cause, model: Model, fields: Mapping[str, Type], query: str) -> Extracted:
+    async def __call__(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> Extracted:
         """Ask the model, by a call that is on record. Raises: Unavailable, when it could not be put there."""
         if not fields:
             return Extracted(None)
@@ -88,7 +88,7 @@ class ExtractFilter:
             reason = f"The model did not answer with a filter: {error}."
             return Extracted(None, code="invalid_filter", reason=reason[:1000])
 
-    async def _ask(self, cause: Cause, model: Model, fields: Mapping[str, Type], query: str) -> str:
+    async def _ask(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> str:
         """The answer of the model. Raises: ModelError, ValueError when it does not come to its end."""
         client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
@@ -115,7 +115,7 @@ def _instructions(fields: Mapping[str, Type]) -> str:
 
 class _Conditions(Part):
     logical_operator: Literal["and", "or"]
-    conditions: Annotated[list[Condition], Field(max_length=32)]
+    conditions: Annotated[list[ConditionFields], Field(max_length=32)]
 
 
 def _read(answer: str, fields: Mapping[str, Type]) -> MetadataFilter | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from domain.chat.app import Rerank as How
+from domain.chat.app import RerankSettings
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.ports.index import Hit
 from handlers.ports.models import ModelError, Rerankers
@@ -28,7 +28,7 @@ class Rerank:
         self._calls = calls
         self._rerankers = rerankers
 
-    async def __call__(self, cause: Cause, how: How, query: str, hits: Sequence[Hit]) -> Reranked:
+    async def __call__(self, cause: Cause, how: RerankSettings, query: str, hits: Sequence[Hit]) -> Reranked:
         """The best `top_n` of the hits, reranked by a call that is on record; equals stay in their order.
 
         Raises: Unavailable, when the call could not be put on record.

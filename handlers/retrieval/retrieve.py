@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from domain.chat.app import Configuration, MetadataFilter, Model
-from domain.chat.app import Retrieval as How
+from domain.chat.app import Configuration, MetadataFilter, ModelSettings, RetrievalSettings
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
@@ -60,8 +59,8 @@ class Question(NamedTuple):
     cause: Cause
     query: str
     datasets: list[str]
-    how: How
-    model: Model | None = None
+    how: RetrievalSettings
+    model: ModelSettings | None = None
 
 
 class _Leg(NamedTuple):

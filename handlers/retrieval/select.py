@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from domain.chat.app import Retrieval as How
+from domain.chat.app import RetrievalSettings
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.retrieval import Candidate
 from handlers.ports.index import Hit, Kept, Span
@@ -96,7 +96,7 @@ def rerank(sifted: Sequence[Judged], scored: Sequence[Hit]) -> list[Judged]:
     return sorted(sifted, key=lambda judged: (judged.rerank_rank or len(sifted) + 1, judged.fusion_rank))
 
 
-def choose(ordered: Sequence[Judged], how: How) -> None:
+def choose(ordered: Sequence[Judged], how: RetrievalSettings) -> None:
     """Give each hit, best first, its rank and its place, or say why not."""
     reranked = any(judged.rerank_rank for judged in ordered)
     given: defaultdict[str, set[int]] = defaultdict(set)
@@ -166,7 +166,7 @@ def _around(position: int, neighbours: int, given: set[int]) -> tuple[int, int]:
 def _same_cut(hit: Hit, document: Document, kept: Sequence[Kept]) -> list[Kept]:
     """The entries of the cut that a hit is from, and those that were added by hand; while a document is processed anew,
     the index holds entries of two cuts in the same places."""
-    names = [cut["segments"] for cut in document.cuts]
+    names = [cut["segments"] for cut in document.revisions]
 
     def cut_of(entry: Hit | Kept) -> str | None:
         return next((name for name in names if segment_id(document.id, name, entry.position) == entry.id), None)

@@ -15,7 +15,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, commit_id
 from domain.models.replay import Replay
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import TENANT
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
@@ -60,7 +60,7 @@ class Bury:
                 log.exception("what waits cannot be ended", subject=str(commit.subject))
 
     async def _put_on_record(self, message: Metadata, death: Death) -> None:
-        id, at = letter_id(death.consumer, message.tenant, message.id), datetime.now(UTC)
+        id, at = dead_letter_id(death.consumer, message.tenant, message.id), datetime.now(UTC)
         stream, sequence = death.position
         of_both: dict[str, Any] = {
             "sequence": sequence,
@@ -97,8 +97,8 @@ class Bury:
                 case "ingest", Document.Uploaded() | Document.Retried() | Document.Reprocessed():
                     await self._change(Document, commit, partial(_fail_document, reason=reason))
                 case "settle", _:
-                    unsettle = partial(Document.unsettle, code="internal_error", reason=reason)
-                    await self._change(Document, commit, unsettle)
+                    fail_sync = partial(Document.fail_sync, code="internal_error", reason=reason)
+                    await self._change(Document, commit, fail_sync)
                 case "answer", Conversation.Asked() | Conversation.Retried():
                     fail = partial(
                         Conversation.fail, message=event.message, code="internal_error", reason=reason, answer=""

@@ -8,5 +8,5 @@ Progress = Callable[[str, int, int], None]
 """Told which part is worked at, how much of it is done, and how much there is."""
 
 
-def unnoticed(part: str, done: int, total: int) -> None:
+def no_progress(part: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""

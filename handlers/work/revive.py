@@ -62,7 +62,7 @@ def _retry_document(document: Document | None, at: datetime) -> Document:
 
 def _resume_document(document: Document | None, at: datetime) -> Document:
     assert document is not None
-    document.resume(at)
+    document.resume_sync(at)
     return document
 
 

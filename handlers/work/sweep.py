@@ -96,7 +96,7 @@ def _stall_document(document: Document | None, wait: Wait, at: datetime, reason:
 def _stall_settling(document: Document | None, wait: Wait, at: datetime, reason: str) -> Document:
     assert document is not None
     if document.modified_on <= wait.since:
-        document.stall_settling(at, reason=reason)
+        document.stall_sync(at, reason=reason)
     return document
 
 

@@ -14,8 +14,8 @@ from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, Model, settings
-from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.chat.app import App, ModelSettings, settings
+from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
@@ -42,7 +42,7 @@ COMMITS_PER_STORY = 7 + 8 * TURNS
 
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=None, cache_write_tokens=None, reasoning_tokens=None, raw={})
-MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
 RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 
 
@@ -155,7 +155,7 @@ class History:
                 answer=answer,
                 citations=citations,
                 usage=USAGE,
-                cut=Cut(segments=0, messages=0),
+                cut=Truncation(segments=0, messages=0),
                 model_call=call,
                 duration_ms=9.5,
             )

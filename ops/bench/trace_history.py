@@ -9,8 +9,8 @@ from itertools import islice
 from uuid import UUID
 
 from domain.aggregate import Aggregate
-from domain.chat.app import App, Model, settings
-from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.chat.app import App, ModelSettings, settings
+from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate
@@ -35,7 +35,7 @@ MODELS = [("openai", "api.openai.com:443", "gpt-4o-mini"), ("lab", "models.examp
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=256, cache_write_tokens=None, reasoning_tokens=None, raw={"total": 973})
 RETRIEVAL = settings({"mode": "hybrid", "top_k": HITS, "score_threshold": None})
-CHAT = Model(provider="openai", name="gpt-4o-mini", max_tokens=512, context_window=8192, parameters={})
+CHAT = ModelSettings(provider="openai", name="gpt-4o-mini", max_tokens=512, context_window=8192, parameters={})
 
 
 class TraceHistory:
@@ -127,7 +127,7 @@ class TraceHistory:
                 answer=answer,
                 citations=[self._citation(passage) for passage in passages[:1]],
                 usage=USAGE,
-                cut=Cut(segments=0, messages=0),
+                cut=Truncation(segments=0, messages=0),
                 model_call=trace,
                 duration_ms=1500.0,
             )

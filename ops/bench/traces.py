@@ -25,7 +25,7 @@ from adapters.postgres.feed import BATCH
 from adapters.postgres.reader import login
 from adapters.postgres.writer import Writer
 from adapters.web.viewer.access import Access
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from domain.log import EVENTS, Recorded
 from ops.bench.measure import Aim, Measure, percentile
@@ -150,11 +150,11 @@ async def _database(url: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _viewer(stack: Stack, url: str) -> AsyncIterator[Viewer]:
     """The viewer in a loop of this process, as the role `view` runs it."""
-    desk = Desk(stack.client.connection, await login(url, stack.settings.secret()), stack.settings.tenant)
+    backend = Backend(stack.client.connection, await login(url, stack.settings.secret()), stack.settings.tenant)
     access = Access.of("127.0.0.1", TOKEN, "", stack.settings.secret())
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_config=None, lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(create_app(backend, access), log_config=None, lifespan="on"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             async with asyncio.timeout(20):

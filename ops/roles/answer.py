@@ -17,7 +17,7 @@ from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
-from ops.wiring import House
+from ops.wiring import Wiring
 
 ANSWERS_AT_ONCE = 64
 QUERIES_AT_ONCE = 8
@@ -25,44 +25,44 @@ REPLAYS_AT_ONCE = 8
 """By one worker; more workers, more at once."""
 
 
-async def begin(house: House) -> None:
-    silence = house.settings.model_timeout_s
+async def begin(wiring: Wiring) -> None:
+    silence = wiring.settings.model_timeout_s
 
     async def registered(tenant: str, name: str) -> tuple[str, str] | None:
-        provider = await house.repository.get(Provider, tenant, name)
+        provider = await wiring.repository.get(Provider, tenant, name)
         if provider is None or provider.deleted:
             return None
-        return provider.base_url, house.vault.open(tenant, provider.sealed_key)
+        return provider.base_url, wiring.vault.open(tenant, provider.sealed_key)
 
     models = TenantModels(registered, Patience(first_token=silence, between_tokens=silence))
-    house.open.push_async_callback(models.close)
-    stops = NatsStops(house.nc)
+    wiring.open.push_async_callback(models.close)
+    stops = NatsStops(wiring.nc)
     await stops.start()
-    reranker = house.settings.rerank_model
-    rerankers = TenantRerankers(house.nc, model_name(reranker) if reranker else "", registered)
-    house.open.push_async_callback(rerankers.close)
+    reranker = wiring.settings.rerank_model
+    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered)
+    wiring.open.push_async_callback(rerankers.close)
     retrieve = Retrieve(
-        house.repository,
-        house.calls,
-        await house.embedding_models(),
-        await house.index(),
-        await house.open.enter_async_context(PostgresDocuments(house.settings.postgres_url)),
-        Rerank(house.calls, rerankers),
-        ExtractFilter(house.calls, models),
+        wiring.repository,
+        wiring.calls,
+        await wiring.embedding_models(),
+        await wiring.index(),
+        await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url)),
+        Rerank(wiring.calls, rerankers),
+        ExtractFilter(wiring.calls, models),
     )
-    answer = Answer(house.repository, house.calls, retrieve, models, NatsLive(house.nc), stops)
+    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops)
     subscribe_reaction(
-        house.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=house.repository, keys=house.keys
+        wiring.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
     )
     subscribe_reaction(
-        house.broker,
+        wiring.broker,
         "query_datasets",
-        QueryDatasets(house.repository, retrieve),
+        QueryDatasets(wiring.repository, retrieve),
         workers=QUERIES_AT_ONCE,
-        repository=house.repository,
-        keys=house.keys,
+        repository=wiring.repository,
+        keys=wiring.keys,
     )
-    replay = ReplayCall(house.repository, house.calls, models)
+    replay = ReplayCall(wiring.repository, wiring.calls, models)
     subscribe_reaction(
-        house.broker, "replay", replay, workers=REPLAYS_AT_ONCE, repository=house.repository, keys=house.keys
+        wiring.broker, "replay", replay, workers=REPLAYS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
     )

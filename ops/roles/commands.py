@@ -9,20 +9,20 @@ from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.model_files import model_name
 from handlers.dispatch import Dispatch
 from handlers.work.revive import Revive
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
-async def begin(house: House) -> None:
-    models = [model_name(model) for model in house.settings.all_embedding_models]
+async def begin(wiring: Wiring) -> None:
+    models = [model_name(model) for model in wiring.settings.all_embedding_models]
     dispatch = Dispatch(
-        house.repository,
-        JetStreamOutcomes(house.nc),
-        house.blobs,
-        house.vault,
+        wiring.repository,
+        JetStreamOutcomes(wiring.nc),
+        wiring.blobs,
+        wiring.vault,
         models,
-        house.keys,
-        model_name(house.settings.rerank_model) if house.settings.rerank_model else "",
+        wiring.keys,
+        model_name(wiring.settings.rerank_model) if wiring.settings.rerank_model else "",
     )
-    subscribe_commands(house.broker, dispatch, house.repository)
-    revive = Revive(JetStreamDeadLetters(house.nc))
-    subscribe_reaction(house.broker, "revive", revive, workers=1, repository=house.repository, keys=house.keys)
+    subscribe_commands(wiring.broker, dispatch, wiring.repository)
+    revive = Revive(JetStreamDeadLetters(wiring.nc))
+    subscribe_reaction(wiring.broker, "revive", revive, workers=1, repository=wiring.repository, keys=wiring.keys)

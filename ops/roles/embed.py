@@ -9,11 +9,11 @@ from adapters.embedding import rerank_service
 from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.engine import Engine
 from adapters.embedding.service import serve
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
-async def begin(house: House) -> Awaitable[object]:
-    settings = house.settings
+async def begin(wiring: Wiring) -> Awaitable[object]:
+    settings = wiring.settings
     engines = [
         Engine(
             model,
@@ -23,10 +23,10 @@ async def begin(house: House) -> Awaitable[object]:
         )
         for model in settings.all_embedding_models
     ]
-    services = [serve(house.nc, engine) for engine in engines]
+    services = [serve(wiring.nc, engine) for engine in engines]
     if settings.rerank_model:
         reranker = CrossEncoderEngine(
             settings.rerank_model, dtype=settings.embedding_dtype, device=settings.embedding_device
         )
-        services.append(rerank_service.serve(house.nc, reranker))
+        services.append(rerank_service.serve(wiring.nc, reranker))
     return asyncio.gather(*services)

@@ -10,18 +10,18 @@ from adapters.telemetry.otlp.exporter import Exporter
 from adapters.telemetry.otlp.spans import Content
 from ops import masking
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
-async def begin(house: House) -> Awaitable[object]:
+async def begin(wiring: Wiring) -> Awaitable[object]:
     """Raises: InvalidSetting."""
-    settings = house.settings
+    settings = wiring.settings
     if not settings.otlp_endpoint:
         raise InvalidSetting("HEADRACE_OTLP_ENDPOINT is not set: there is nowhere to send traces to.")
     masking.configure(settings)
-    collector = await house.open.enter_async_context(Collector(settings.otlp_endpoint, headers(settings)))
+    collector = await wiring.open.enter_async_context(Collector(settings.otlp_endpoint, headers(settings)))
     content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None)
-    return Exporter(settings.postgres_url, house.nc, collector, settings.otlp_endpoint, content).run()
+    return Exporter(settings.postgres_url, wiring.nc, collector, settings.otlp_endpoint, content).run()
 
 
 def headers(settings: Settings) -> dict[str, str]:

@@ -17,8 +17,8 @@ from handlers.knowledge.ingest import Ingest
 from handlers.knowledge.preview import Preview
 from handlers.knowledge.reindex import Reindex
 from handlers.knowledge.reprocess import Reprocess
-from handlers.knowledge.sync import Settle
-from ops.wiring import House
+from handlers.knowledge.sync import Sync
+from ops.wiring import Wiring
 
 DOCUMENTS_AT_ONCE = 8
 """By one worker; more workers, more at once."""
@@ -28,31 +28,33 @@ PREVIEW_S = 60.0
 """Seconds that a file of a preview may take to be read."""
 
 
-async def begin(house: House) -> Awaitable[None]:
-    index, models, embed = await house.index(), await house.embedding_models(), await house.embed()
-    extractor = await house.open.enter_async_context(FileExtractor())
-    ingest = Ingest(house.repository, house.calls, house.blobs, extractor, models, embed, index)
-    reindex = Reindex(house.repository, JetStreamLog(house.nc, house.keys), house.blobs, models, embed, index)
+async def begin(wiring: Wiring) -> Awaitable[None]:
+    index, models, embed = await wiring.index(), await wiring.embedding_models(), await wiring.embed()
+    extractor = await wiring.open.enter_async_context(FileExtractor())
+    ingest = Ingest(wiring.repository, wiring.calls, wiring.blobs, extractor, models, embed, index)
+    reindex = Reindex(wiring.repository, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs, models, embed, index)
     forget = Forget(index)
-    settle = Settle(house.repository, house.blobs, models, embed, index)
+    settle = Sync(wiring.repository, wiring.blobs, models, embed, index)
     subscribe_reaction(
-        house.broker, "ingest", ingest, workers=DOCUMENTS_AT_ONCE, repository=house.repository, keys=house.keys
+        wiring.broker, "ingest", ingest, workers=DOCUMENTS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
     )
     subscribe_reaction(
-        house.broker, "settle", settle, workers=DOCUMENTS_AT_ONCE, repository=house.repository, keys=house.keys
+        wiring.broker, "settle", settle, workers=DOCUMENTS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
     )
     subscribe_reaction(
-        house.broker,
+        wiring.broker,
         "forget_documents",
         forget,
         workers=DOCUMENTS_AT_ONCE,
-        repository=house.repository,
-        keys=house.keys,
+        repository=wiring.repository,
+        keys=wiring.keys,
     )
-    subscribe_reaction(house.broker, "forget_datasets", forget, workers=1, repository=house.repository, keys=house.keys)
-    subscribe_reaction(house.broker, "reindex", reindex, workers=1, repository=house.repository, keys=house.keys)
-    documents = await house.open.enter_async_context(PostgresDocuments(house.settings.postgres_url))
-    reprocess = Reprocess(house.repository, documents)
-    subscribe_reaction(house.broker, "reprocess", reprocess, workers=1, repository=house.repository, keys=house.keys)
-    reader = await house.open.enter_async_context(FileExtractor(children=1, seconds=PREVIEW_S))
-    return serve(house.nc, Preview(house.repository, house.blobs, reader, models, index))
+    subscribe_reaction(
+        wiring.broker, "forget_datasets", forget, workers=1, repository=wiring.repository, keys=wiring.keys
+    )
+    subscribe_reaction(wiring.broker, "reindex", reindex, workers=1, repository=wiring.repository, keys=wiring.keys)
+    documents = await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url))
+    reprocess = Reprocess(wiring.repository, documents)
+    subscribe_reaction(wiring.broker, "reprocess", reprocess, workers=1, repository=wiring.repository, keys=wiring.keys)
+    reader = await wiring.open.enter_async_context(FileExtractor(children=1, seconds=PREVIEW_S))
+    return serve(wiring.nc, Preview(wiring.repository, wiring.blobs, reader, models, index))

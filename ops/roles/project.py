@@ -22,25 +22,25 @@ from handlers.ports.log import Unavailable
 from handlers.work.sweep import DEADLINE_S, PERIOD_S, Sweep
 from ops.projection import configure
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.wiring import House
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 
 
-async def begin(house: House) -> Awaitable[object]:
-    configure(house.settings)
-    url = house.settings.postgres_url
+async def begin(wiring: Wiring) -> Awaitable[object]:
+    configure(wiring.settings)
+    url = wiring.settings.postgres_url
     try:
         await tables.set_up(url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-    projector = Projector(url, JetStreamLog(house.nc, house.keys), house.blobs)
-    sweep = Sweep(house.repository, partial(overdue, url, DEADLINE_S), partial(done, house.nc))
-    embedded = EmbeddedNats(house.settings.home).server_name == house.nc._server_info.get("server_name")
-    nats = JetStreamScrub(house.nc, house.repository, ours=embedded)
-    postgres = PostgresScrub(url, EmbeddedPostgres(house.settings.home).data)
-    erase = Erase(house.keys, nats.dead_letters, nats.commands, postgres)
-    subscribe_reaction(house.broker, "erase", erase, workers=1, repository=house.repository, keys=house.keys)
+    projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs)
+    sweep = Sweep(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
+    embedded = EmbeddedNats(wiring.settings.home).server_name == wiring.nc._server_info.get("server_name")
+    nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
+    postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
+    erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
+    subscribe_reaction(wiring.broker, "erase", erase, workers=1, repository=wiring.repository, keys=wiring.keys)
     return asyncio.gather(projector.run(), _keep_sweeping(url, sweep))
 
 

@@ -20,12 +20,12 @@ from adapters.postgres.reader import login
 from adapters.telemetry.metrics.page import Metrics
 from adapters.telemetry.otlp.endpoint import target
 from adapters.web.viewer.access import Access, Refused
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
 from ops import projection
 from ops.settings import InvalidSetting, Settings, secret
-from ops.wiring import House
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +33,8 @@ NEXT_PORTS = 20
 """Ports after the default one that are tried when it is taken; an address that was set is not departed from."""
 
 
-async def begin(house: House) -> Awaitable[object]:
-    settings = house.settings
+async def begin(wiring: Wiring) -> Awaitable[object]:
+    settings = wiring.settings
     projection.configure(settings)  # so that the arithmetic of a cost is that of the tables
     given = settings.view_token.get_secret_value() if settings.view_token else None
     kept = "" if given else secret(settings.home / "view.token")
@@ -49,15 +49,15 @@ async def begin(house: House) -> Awaitable[object]:
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     taken = bind(settings, host, port)
-    house.open.callback(taken.close)
+    wiring.open.callback(taken.close)
     shown = url(host, taken.getsockname()[1])
     link = f"{shown}/login?token={quote(kept)}" if given is None else shown
-    house.open.enter_context(noted(settings.home, link))
+    wiring.open.enter_context(noted(settings.home, link))
     remember(settings.home, taken.getsockname()[1])
     log.info("viewer", address=shown)
-    desk = Desk(house.nc, reader, settings.tenant, house.keys)
-    metrics = Metrics(house.nc, desk.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
-    app = create_app(desk, access, metrics)
+    backend = Backend(wiring.nc, reader, settings.tenant, wiring.keys)
+    metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
+    app = create_app(backend, access, metrics)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -21,12 +21,12 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
-from adapters.jetstream.workers.drain import leave
+from adapters.jetstream.workers.drain import drain
 from handlers.ports.log import Unavailable
 from ops.roles import wanted
 from ops.settings import Settings
 from ops.tracing import infrastructure
-from ops.wiring import House
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 
@@ -54,15 +54,15 @@ async def run(role: str, settings: Settings) -> None:
             beginning.cancel()
             await asyncio.wait((beginning,))
             return
-        house, tasks = beginning.result()
+        wiring, tasks = beginning.result()
         _spare_the_collector()
-        card = await _announce(house.nc, role)
+        card = await _announce(wiring.nc, role)
         log.info("ready", role=role, pid=os.getpid())
         tasks.append(told)
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
             await card.unsubscribe()
-            await leave(house.broker, settings.grace_s)
+            await drain(wiring.broker, settings.grace_s)
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
@@ -70,26 +70,26 @@ async def run(role: str, settings: Settings) -> None:
     log.info("stopped", role=role)
 
 
-async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[House, list[asyncio.Future[Any]]]:
+async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[Wiring, list[asyncio.Future[Any]]]:
     """The house, and what its roles do in there; a server that is away is waited for."""
     while True:
         async with AsyncExitStack() as attempt:
-            house, tasks = House(settings, role), list[asyncio.Future[Any]]()
-            attempt.push_async_callback(house.open.aclose)
+            wiring, tasks = Wiring(settings, role), list[asyncio.Future[Any]]()
+            attempt.push_async_callback(wiring.open.aclose)
             attempt.callback(_cancel, tasks)
             try:
-                await house.__aenter__()
-                await house.keys.start()
+                await wiring.__aenter__()
+                await wiring.keys.start()
                 for name in wanted(settings) if role == "all" else [role]:
-                    if work := await import_module(f"ops.roles.{name}").begin(house):
+                    if work := await import_module(f"ops.roles.{name}").begin(wiring):
                         tasks.append(asyncio.ensure_future(work))
-                if house.broker.subscribers:
-                    await house.broker.start()
+                if wiring.broker.subscribers:
+                    await wiring.broker.start()
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))
             else:
                 stack.push_async_callback(attempt.pop_all().aclose)
-                return house, tasks
+                return wiring, tasks
         await asyncio.sleep(PAUSE_S)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from adapters.index.versions import State
 from adapters.jetstream.log import JetStreamLog
 from handlers.knowledge.reindex import Built, Reindex
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from ops import index_choice
 from ops.settings import Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
 class NotDropped(Exception):
@@ -16,16 +16,16 @@ class NotDropped(Exception):
 
 
 async def rebuild(
-    settings: Settings, dataset: str | None = None, *, keep_old: bool = False, progress: Progress = unnoticed
+    settings: Settings, dataset: str | None = None, *, keep_old: bool = False, progress: Progress = no_progress
 ) -> Built:
     """Build all of the index, or a dataset of the settings' tenant, from the log, and swap it in.
 
     Raises: KeyError when there is no such dataset, Unavailable.
     """
-    async with House(settings, "index") as house:
-        log, index = JetStreamLog(house.nc, house.keys), await house.index()
-        models, embed = await house.embedding_models(), await house.embed()
-        reindex = Reindex(house.repository, log, house.blobs, models, embed, index)
+    async with Wiring(settings, "index") as wiring:
+        log, index = JetStreamLog(wiring.nc, wiring.keys), await wiring.index()
+        models, embed = await wiring.embedding_models(), await wiring.embed()
+        reindex = Reindex(wiring.repository, log, wiring.blobs, models, embed, index)
         if dataset is None:
             return await reindex.all(progress, keep_old=keep_old)
         return await reindex.dataset(settings.tenant, dataset, progress, keep_old=keep_old)

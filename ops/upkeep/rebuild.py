@@ -11,13 +11,13 @@ from adapters.postgres import compare as comparing
 from adapters.postgres import rebuild as rebuilding
 from adapters.postgres.compare import Comparison
 from handlers.ports.log import Blobs, Log
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from ops.projection import configure
 from ops.settings import Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
-async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = unnoticed) -> list[str]:
+async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[str]:
     """Rebuild these tables, or all; gives the names of those rebuilt: these, and those they depend on.
 
     Raises: KeyError for a name that no table has, and what the adapter's `rebuild` raises.
@@ -26,13 +26,13 @@ async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progr
         return await rebuilding.rebuild(settings.postgres_url, log, blobs, names, progress)
 
 
-async def undo(settings: Settings, progress: Progress = unnoticed) -> list[str]:
+async def undo(settings: Settings, progress: Progress = no_progress) -> list[str]:
     """Put back the tables that the last rebuild swapped out; gives their names. Raises: as the adapter's `undo`."""
     async with _open(settings) as (log, blobs):
         return await rebuilding.undo(settings.postgres_url, log, blobs, progress)
 
 
-async def check(settings: Settings, names: Iterable[str] = (), progress: Progress = unnoticed) -> list[Comparison]:
+async def check(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[Comparison]:
     """Compare these tables, or all, with fresh ones. Raises: as the adapter's `compare`."""
     async with _open(settings) as (log, blobs):
         return await comparing.compare(settings.postgres_url, log, blobs, names, progress)
@@ -46,9 +46,9 @@ async def drop_old(settings: Settings) -> list[str]:
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
     configure(settings)
-    async with House(settings, "rebuild") as house:
+    async with Wiring(settings, "rebuild") as wiring:
         with uncollected():
-            yield JetStreamLog(house.nc, house.keys), house.blobs
+            yield JetStreamLog(wiring.nc, wiring.keys), wiring.blobs
 
 
 @contextmanager

@@ -27,12 +27,12 @@ from adapters.jetstream.client import Client
 from adapters.jetstream.message import Message
 from adapters.many import each
 from domain.log import EVENTS, OUTCOMES
-from handlers.work.progress import Progress, unnoticed
+from handlers.work.progress import Progress, no_progress
 from ops.roles import EXPORT, ROLES
 from ops.servers.embedded import EmbeddedNats, create_home
 from ops.settings import Settings
 from ops.supervisor import answers, claimed
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
 class Busy(Exception):
@@ -54,7 +54,7 @@ class Restored:
 
 
 async def restore(
-    settings: Settings, archive: Archive, until: Mapping[str, int] | None = None, progress: Progress = unnoticed
+    settings: Settings, archive: Archive, until: Mapping[str, int] | None = None, progress: Progress = no_progress
 ) -> Restored:
     """Restore all of the archive, or each stream up to and including a sequence; goes on where it was cut short.
 
@@ -63,15 +63,15 @@ async def restore(
     """
     until = until or {}
     await _whole(archive, until, progress)
-    async with House(settings, "restore") as house:
-        await _idle(house)
+    async with Wiring(settings, "restore") as wiring:
+        await _idle(wiring)
         for stream in STREAMS:
-            await _agree(house, archive, stream, until)
+            await _agree(wiring, archive, stream, until)
         restored = Restored()
-        await _keys(house, archive)
-        await _blobs(house.blobs, archive, restored, progress)
+        await _keys(wiring, archive)
+        await _blobs(wiring.blobs, archive, restored, progress)
         for stream in STREAMS:
-            await _stream(house, archive, stream, until, restored, progress)
+            await _stream(wiring, archive, stream, until, restored, progress)
     return restored
 
 
@@ -111,20 +111,20 @@ async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress)
         raise NoArchive("There is no archive at this address.")
 
 
-async def _idle(house: House) -> None:
-    client = Client(house.nc, house.settings.tenant)
+async def _idle(wiring: Wiring) -> None:
+    client = Client(wiring.nc, wiring.settings.tenant)
     for role in (*ROLES, EXPORT, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
 
 
-async def _agree(house: House, archive: Archive, stream: str, until: Mapping[str, int]) -> None:
+async def _agree(wiring: Wiring, archive: Archive, stream: str, until: Mapping[str, int]) -> None:
     """What the stream holds must be what the archive begins with. Raises: Differs."""
-    source = live(house.nc, stream)
+    source = live(wiring.nc, stream)
     if stream not in GAPLESS:
         await source.drop_fillers()
     last, end = await source.last(), 0
-    async for archived, stored in beside(house.nc, archive, stream):
+    async for archived, stored in beside(wiring.nc, archive, stream):
         if archived.sequence > min(last, until.get(stream, last)):
             break
         end = archived.sequence
@@ -139,9 +139,9 @@ _EMPTY = "restore onto an empty NATS. Nothing was changed."
 
 
 async def _stream(
-    house: House, archive: Archive, stream: str, until: Mapping[str, int], restored: Restored, progress: Progress
+    wiring: Wiring, archive: Archive, stream: str, until: Mapping[str, int], restored: Restored, progress: Progress
 ) -> None:
-    source = live(house.nc, stream)
+    source = live(wiring.nc, stream)
     before = await source.end()
     end = until.get(stream) or (await archive.head(stream)).last
     history = _history(archive, stream, before, until)
@@ -172,10 +172,10 @@ def _of(outcome: Message) -> int:
     return orjson.loads(outcome.body).get("sequence") or 0
 
 
-async def _keys(house: House, archive: Archive) -> None:
+async def _keys(wiring: Wiring, archive: Archive) -> None:
     """Bring back the keys of people, and the marks of those who were erased; what the bucket has stays."""
     there = set()
-    source = keys_of_people(house.nc)
+    source = keys_of_people(wiring.nc)
     async with aclosing(source.read(0, await source.last())) as chunks:
         async for messages in chunks:
             there |= {"/".join(message.subject.split(".")[2:]) for message in messages}
@@ -183,7 +183,7 @@ async def _keys(house: House, archive: Archive) -> None:
     async def put(name: str) -> None:
         if data := await archive.key(name):
             tenant, _, person = name.partition("/")
-            await house.keys.put_back(tenant, person, data)
+            await wiring.keys.put_back(tenant, person, data)
 
     await each(sorted(await archive.keys() - there), put, FETCHES)
 

@@ -13,14 +13,14 @@ from handlers.ports.log import Unavailable
 from ops.index_choice import set_up_index
 from ops.settings import Settings
 from ops.terminal import one_line
-from ops.wiring import House
+from ops.wiring import Wiring
 
 
 async def set_up(settings: Settings) -> AsyncIterator[str]:
     """Make what is missing and say what is there; any number of times. Raises: Unreachable."""
-    async with House(settings, "setup") as house:
+    async with Wiring(settings, "setup") as wiring:
         for stream in STREAMS:
-            info = await house.nc.jetstream().stream_info(str(stream.name))
+            info = await wiring.nc.jetstream().stream_info(str(stream.name))
             yield f"stream {stream.name}, {info.config.num_replicas} replicas"
     try:
         await tables.set_up(settings.postgres_url)

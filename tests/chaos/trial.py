@@ -19,10 +19,10 @@ Say = Callable[[str], None]
 Passed = Callable[[Round], None]
 
 
-def unnoticed(round: Round) -> None: ...
+def no_progress(round: Round) -> None: ...
 
 
-async def trial(home: Path, seed: int, rounds: int, say: Say, passed: Passed = unnoticed) -> Report:
+async def trial(home: Path, seed: int, rounds: int, say: Say, passed: Passed = no_progress) -> Report:
     """Let a storm of so many rounds pass over a Headrace in this folder, and report what came of it."""
     began = time.monotonic()
     say("starting three NATS nodes, PostgreSQL and the workers")

@@ -55,7 +55,7 @@ def caused(subject: Subject, id: str | None = None) -> Metadata:
 async def whole(store: EventStore, subject: Subject, *, after: int = 0) -> list[Commit]:
     """All of it, though a server of several may lag."""
     commits = await store.load(subject, after=after)
-    return [*commits, *await store.rest(subject, after=commits[-1].position.sequence if commits else after)]
+    return [*commits, *await store.load_from_leader(subject, after=commits[-1].position.sequence if commits else after)]
 
 
 async def limited(store: EventStore, subject: Subject, limit: int, *, after: int = 0) -> list[Commit]:
@@ -231,7 +231,7 @@ async def test_thousands_of_commits_are_loaded_in_order(store: EventStore, subje
     assert sequences == sorted(set(sequences))
     assert len(await limited(store, subject, 1001)) == 1001
     assert len(await limited(store, subject, 2500)) == 2500
-    assert await store.rest(subject, after=sequences[-1]) == []
+    assert await store.load_from_leader(subject, after=sequences[-1]) == []
 
 
 async def test_loads_at_once_do_not_mix(store: EventStore, tenant: str) -> None:

@@ -12,7 +12,7 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from domain.aggregate import Snapshot, new_id
 from domain.chat.conversation import Conversation
 from domain.log import Subject
-from handlers.ports.log import Snapshots, Taken, Unavailable
+from handlers.ports.log import SavedSnapshot, Snapshots, Unavailable
 from ops.servers.embedded import EmbeddedNats
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
@@ -35,8 +35,8 @@ def conversation(questions: int = 3) -> Conversation:
     return talk
 
 
-def taken(talk: Conversation, commits: int = 3) -> Taken:
-    return Taken(Snapshot.of(talk), 77, {new_id(): (70 + number, number) for number in range(commits)})
+def taken(talk: Conversation, commits: int = 3) -> SavedSnapshot:
+    return SavedSnapshot(Snapshot.of(talk), 77, {new_id(): (70 + number, number) for number in range(commits)})
 
 
 async def test_there_is_none_before_it_is_put(snapshots: Snapshots, tenant: str) -> None:

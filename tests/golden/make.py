@@ -16,8 +16,8 @@ import orjson
 from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Aggregate, uuid7
-from domain.chat.app import App, Condition, MetadataFilter, Model, Rerank, Retrieval, Variable
-from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
+from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document, segment_id
@@ -29,7 +29,7 @@ from domain.models.budget import Budget
 from domain.models.model_call import ModelCall, Source, TokenUsage
 from domain.models.provider import Provider
 from domain.models.replay import Replay
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"
@@ -164,9 +164,9 @@ def _curate(document: Document) -> None:
     document.enable_segment(_at(8.14), segment=first)
     document.add_segment(_at(8.2), segment=_id(90), content="Who has the key?", answer="Ada, from May on.", after=first)
     document.delete_segment(_at(8.3), segment=segment_id(document.id, _SEGMENTS, 7))
-    document.unsettle(_at(8.4), code="internal_error", reason="KeyError: 'gate'")
-    document.resume(_at(8.42))
-    document.settle(_at(8.44), settled=document.changed)
+    document.fail_sync(_at(8.4), code="internal_error", reason="KeyError: 'gate'")
+    document.resume_sync(_at(8.42))
+    document.mark_synced(_at(8.44), settled=document.changed)
     document.disable(_at(8.5))
     document.enable(_at(8.52))
     document.archive(_at(8.6))
@@ -179,7 +179,7 @@ def _answers() -> Iterator[Aggregate]:
     app = App.create(_id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
     app.configure(
         _at(12),
-        model=Model(
+        model=ModelSettings(
             provider="lab", name="small-8b", max_tokens=512, context_window=8192, parameters={"temperature": 0.2}
         ),
         prompt="You help skippers on the {{canal}}. Be brief.",
@@ -219,7 +219,7 @@ def _answers() -> Iterator[Aggregate]:
             )
         ],
         usage=Usage(prompt_tokens=412, completion_tokens=11, estimated=False),
-        cut=Cut(segments=1, messages=0),
+        cut=Truncation(segments=1, messages=0),
         model_call=_id(7),
         duration_ms=812.4,
     )
@@ -290,7 +290,7 @@ def _calls() -> Iterator[Aggregate]:
     yield from (answered, broken, stopped, _retrieval())
 
 
-_RETRIEVAL = Retrieval(
+_RETRIEVAL = RetrievalSettings(
     mode="hybrid",
     weight=0.7,
     top_k=4,
@@ -301,7 +301,7 @@ _RETRIEVAL = Retrieval(
         conditions=[Condition(name="year", comparison_operator="≥", value=2026.0)],
     ),
     neighbours=1,
-    rerank=Rerank(provider="lab", model="rerank-8b", top_n=50),
+    rerank=RerankSettings(provider="lab", model="rerank-8b", top_n=50),
 )
 
 _PASSAGE = "[1] Öffnungszeiten 2026.pdf, page 3, Summer > Weekdays\nOn weekdays the lock opens at six."
@@ -411,7 +411,7 @@ def _letters() -> Iterator[Aggregate]:
         "deaths": 0,
     }
     letter = DeadLetter.bury(
-        letter_id("commands", "default", _id(9)),
+        dead_letter_id("commands", "default", _id(9)),
         _at(29),
         consumer="commands",
         stream="COMMANDS",

@@ -18,7 +18,7 @@ from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.models.model_call import Source
 from domain.nouns import NOUNS
-from domain.work.dead_letter import letter_id
+from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.ports.log import Blobs, Outcomes
@@ -105,7 +105,7 @@ class Desk:
         known: dict[str, Any] = {"consumer": consumer, "position": Position("COMMANDS", 7), "subject": "cmd.a.b.c"}
         death = Death(**known | died | fields)
         await Bury(self.repository)(Metadata(message, self.tenant, message), death)
-        return letter_id(consumer, self.tenant, message)
+        return dead_letter_id(consumer, self.tenant, message)
 
     async def called(
         self,

@@ -195,7 +195,7 @@ def test_texts_are_in_every_script(text: str) -> None:
 
 
 def test_references_are_found_wherever_they_are() -> None:
-    configure = chat.ConfigureApp(app=ID, model=chat.Model(provider="lab", name="small"), datasets=[ID, OTHER])
+    configure = chat.ConfigureApp(app=ID, model=chat.ModelFields(provider="lab", name="small"), datasets=[ID, OTHER])
     assert references(configure) == [
         ("app", App, ID),
         ("model.provider", Provider, "lab"),

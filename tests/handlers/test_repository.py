@@ -13,7 +13,7 @@ from domain.aggregate import Aggregate, Event, Rejection, new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, Snapshots, Taken, Unavailable
+from handlers.ports.log import Conflict, SavedSnapshot, Snapshots, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, TRIES, Repository
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
@@ -208,7 +208,7 @@ class Lagging(JetStreamEventStore):
         known = await super().load(subject)
         return [commit for commit in known[: len(known) - self.lag] if commit.position.sequence > after][:limit]
 
-    async def rest(self, subject: Subject, *, after: int) -> list[Commit]:
+    async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await super().load(subject, after=after)
 
 
@@ -305,10 +305,10 @@ class NoSnapshots:
 
     puts = 0
 
-    async def get(self, subject: Subject) -> Taken | None:
+    async def get(self, subject: Subject) -> SavedSnapshot | None:
         return None
 
-    async def put(self, subject: Subject, taken: Taken) -> None:
+    async def put(self, subject: Subject, taken: SavedSnapshot) -> None:
         self.puts += 1
         raise Unavailable("The bucket is full.")
 

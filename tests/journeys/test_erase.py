@@ -25,7 +25,7 @@ from adapters.privacy.vault import AesVault
 from domain.access.end_user import person_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS
-from handlers.work.progress import unnoticed
+from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.rebuild import rebuild
@@ -221,7 +221,7 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             digests = await table_digests(postgres.url)
             await rebuild(settings)
             assert await table_digests(postgres.url) == digests
-            checks = [check async for check in verify(settings, timedelta(minutes=5), unnoticed, archive=True)]
+            checks = [check async for check in verify(settings, timedelta(minutes=5), no_progress, archive=True)]
             assert [check.first for check in checks if check.faults] == []
         assert found(home) == {}
 

@@ -30,7 +30,7 @@ from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
-from handlers.work.progress import unnoticed
+from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.rebuild import rebuild
@@ -230,7 +230,7 @@ async def test_from_nothing_but_the_archive_every_row_is_as_before(postgres: Emb
             assert (again["type"], again["answer"]) == (answer["type"], answer["answer"])
             assert (await caught_up(stack))[EVENTS] > ends[EVENTS]
             assert (await headrace(settings, "archive"))["added"][EVENTS] > 0
-            checks = [check async for check in verify(settings, timedelta(minutes=5), unnoticed, archive=True)]
+            checks = [check async for check in verify(settings, timedelta(minutes=5), no_progress, archive=True)]
             assert [check.first for check in checks if check.faults] == []
             assert {"tables", "index", "archive", "archived log", "archived blobs"} < {check.name for check in checks}
 

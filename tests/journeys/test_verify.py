@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from handlers.work.audit import Check
-from handlers.work.progress import unnoticed
+from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep import index
@@ -52,7 +52,7 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
 
 async def faults(stack: Stack) -> dict[str, Check]:
     """The broken promises, by name."""
-    checks = [check async for check in verify(stack.settings, timedelta(minutes=5), unnoticed)]
+    checks = [check async for check in verify(stack.settings, timedelta(minutes=5), no_progress)]
     assert len(checks) == 9
     return {check.name: check for check in checks if check.faults}
 
@@ -189,7 +189,7 @@ async def test_an_empty_database_is_no_table_that_agrees(
     """And stays as empty as it is."""
     monkeypatch.setattr("ops.upkeep.verify.QUIET_S", 0.3)
     settings = proved.settings.model_copy(update={"postgres_url": database_url})
-    checks = {check.name: check async for check in verify(settings, timedelta(minutes=5), unnoticed)}
+    checks = {check.name: check async for check in verify(settings, timedelta(minutes=5), no_progress)}
     assert [sentence.partition(", and")[0] for sentence in checks["tables"].first] == [
         "EVENTS: the tables stand at 0",
         "OUTCOMES: the tables stand at 0",

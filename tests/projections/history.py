@@ -11,8 +11,8 @@ from itertools import chain, count
 from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, Model, settings
-from domain.chat.conversation import Citation, Conversation, Cut, Usage
+from domain.chat.app import App, ModelSettings, settings
+from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate
@@ -25,7 +25,7 @@ from projections.engine.fold import Fold, RowId, Set
 from projections.engine.read_model import ReadModel, Row
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
 RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 USAGE = Usage(prompt_tokens=90, completion_tokens=12, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=64, cache_write_tokens=None, reasoning_tokens=3, raw={"total_tokens": 102})
@@ -169,7 +169,7 @@ class History:
             answer="Four metres.",
             citations=list(citations),
             usage=USAGE,
-            cut=Cut(segments=1, messages=2),
+            cut=Truncation(segments=1, messages=2),
             model_call="the-call",
             duration_ms=1500.0,
         )

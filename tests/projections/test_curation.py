@@ -31,7 +31,7 @@ def aggregates(history: History) -> dict[Subject, Any]:
 
 
 def found(history: History, tenant: str, document: Document) -> dict[str, Segment]:
-    cuts = {cut["segments"]: decode_segments(history.blobs[tenant, cut["segments"]])[1] for cut in document.cuts}
+    cuts = {cut["segments"]: decode_segments(history.blobs[tenant, cut["segments"]])[1] for cut in document.revisions}
     return entries(document, cuts, lambda text: [1, 2, 3])
 
 
@@ -50,7 +50,7 @@ def test_the_segments_of_the_tables_are_those_that_the_index_is_to_hold(random: 
         if row is None or document.deleted or dataset is None or dataset.deleted:
             continue
         assert (row["enabled"], row["archived"], row["name"]) == (document.enabled, document.archived, document.name)
-        stands = "error" if document.stuck else "changing" if document.unsettled else "current"
+        stands = "error" if document.sync_failed else "changing" if document.needs_sync else "current"
         assert row["index_status"] == stands
         kept = {
             id: row
@@ -124,12 +124,12 @@ def test_a_segment_says_what_was_done_to_it_and_whether_it_can_be_found_as_it_is
         None,
     )
     assert history.rows(documents)[0]["index_status"] == "changing"
-    document.unsettle(history.now, code="internal_error", reason="It broke.")
+    document.fail_sync(history.now, code="internal_error", reason="It broke.")
     history.record(document)
     [shown] = history.rows(documents)
     assert (row_of(history, id)["status"], shown["index_status"], shown["error"]) == ("error", "error", "It broke.")
-    document.resume(history.now)
-    document.settle(history.now, settled=document.changed)
+    document.resume_sync(history.now)
+    document.mark_synced(history.now, settled=document.changed)
     document.disable_segment(history.now, segment=id)
     at = history.record(document)
     row = row_of(history, id)

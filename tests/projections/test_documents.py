@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from domain.knowledge.document import cut_id, segment_id
+from domain.knowledge.document import revision_id, segment_id
 from domain.knowledge.segmentation import Segmentation
 from projections.datasets import datasets
 from projections.document_segments import child_chunks, document_segments
@@ -114,7 +114,7 @@ def test_given_a_split_document_when_parts_are_indexed_then_their_segments_have_
         "id": segment_id(document.id, document.segments, 0),
         "dataset_id": dataset.id,
         "document_id": document.id,
-        "cut_id": cut_id(document.id, document.segments),
+        "cut_id": revision_id(document.id, document.segments),
         "position": 0,
         "content": "One two.",
         "answer": None,

@@ -29,10 +29,10 @@ _BY_HAND = [
         "unarchive",
         "rename",
         "set_metadata",
-        "resume",
-        "unsettle",
+        "resume_sync",
+        "fail_sync",
     ),
-    *3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment", "settle"],
+    *3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment", "mark_synced"],
 ]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
@@ -270,8 +270,8 @@ class _Walk:
         document = self.some(Document)
         if not document:
             return
-        segments = [segment_id(document.id, cut["segments"], place) for cut in document.cuts for place in range(3)]
-        segments += [id for id, overlay in document.overlays.items() if overlay["segments"] is None]
+        segments = [segment_id(document.id, cut["segments"], place) for cut in document.revisions for place in range(3)]
+        segments += [id for id, overlay in document.edits.items() if overlay["segments"] is None]
         fields: dict[str, Any] = {}
         match verb := self.random.choice(_BY_HAND):
             case "rename":
@@ -280,9 +280,9 @@ class _Walk:
                 fields = {"metadata": {self.random.choice(["author", "year"]): self.random.choice([number, None])}}
             case "add_segment":
                 fields = {"segment": id_of(9, number), "content": f"{number} added", "answer": None}
-            case "settle":
+            case "mark_synced":
                 fields = {"settled": document.changed}
-            case "unsettle":
+            case "fail_sync":
                 fields = {"code": "internal_error", "reason": "It broke."}
             case str() if verb.endswith("_segment"):
                 fields = {"segment": self.random.choice([*segments, "unknown"])}

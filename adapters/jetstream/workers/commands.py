@@ -20,7 +20,7 @@ from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
-from domain.work.dead_letter import letter_id
+from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import PRIVATE, TENANT, Delivery, Dispatch
 from handlers.repository import Repository
 from handlers.work.dead_letters import Bury, Death
@@ -52,7 +52,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
         told = delivery.metadata
         if delivery.name.lower().startswith(PRIVATE):  # secrets and words must not get into the log
             death = replace(death, reason=death.reason.partition(":")[0])
-        letter = letter_id(death.consumer, told.tenant, told.id)
+        letter = dead_letter_id(death.consumer, told.tenant, told.id)
         headers = message.headers or {}
         await JetStreamDeadLetters(message._client).keep(letter, told.id, headers, message.data, death)
         await buried(told, death)

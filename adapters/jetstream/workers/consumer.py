@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from adapters.jetstream.streams import CONSUMERS, consumer_config
-from adapters.jetstream.workers.drain import hands
+from adapters.jetstream.workers.drain import in_flight
 from adapters.jetstream.workers.failures import Failures
 from adapters.tracing import handling
 from domain.log import Position
@@ -72,7 +72,7 @@ def subscribe(broker: NatsBroker, name: str, handle: Handle, *, workers: int, bu
             pull_sub=PullSub(batch_size=1, timeout=5.0),
             ack_policy=AckPolicy.MANUAL,
             decoder=_undecoded,
-        )(hands(broker).hold(name, lease.take, lease.hand_back))
+        )(in_flight(broker).hold(name, lease.take, lease.hand_back))
 
 
 async def done(nc: Client) -> dict[str, int]:

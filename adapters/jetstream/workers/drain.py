@@ -20,7 +20,7 @@ BROUGHT_TO_THEIR_END = ("commands", "answer")
 Take = Callable[[NatsMessage], Awaitable[None]]
 
 
-class Hands:
+class InFlight:
     """The messages that the subscribers of a broker have in hand."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Hands:
         self.full: dict[asyncio.Task[None], str] = {}
 
     def hold(self, consumer: str, take: Take, hand_back: Take) -> Take:
-        """Take as `take` does; what is broken off by `leave`, or comes after it, is handed back."""
+        """Take as `take` does; what is broken off by `drain`, or comes after it, is handed back."""
 
         async def taken(message: NatsMessage) -> None:
             task = asyncio.current_task()
@@ -50,16 +50,16 @@ class Hands:
         return taken
 
 
-_hands: WeakKeyDictionary[NatsBroker, Hands] = WeakKeyDictionary()
+_in_flight: WeakKeyDictionary[NatsBroker, InFlight] = WeakKeyDictionary()
 
 
-def hands(broker: NatsBroker) -> Hands:
-    return _hands.setdefault(broker, Hands())
+def in_flight(broker: NatsBroker) -> InFlight:
+    return _in_flight.setdefault(broker, InFlight())
 
 
-async def leave(broker: NatsBroker, grace_s: float) -> None:
+async def drain(broker: NatsBroker, grace_s: float) -> None:
     """Take nothing more; hand back at once what others can go on with, and after `grace_s` what is left."""
-    held = hands(broker)
+    held = in_flight(broker)
     held.leaving = True
     with suppress(nats.errors.Error):
         await _close(broker)

@@ -19,7 +19,7 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.log import EVENTS, Commit, Metadata, Position
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
 from handlers.work.dead_letters import Bury, Death
 from handlers.work.revive import reopen
@@ -63,7 +63,7 @@ def subscribe_reaction(
         arrived = _Arrived.by(message)
         arrived = await _died(message._client, name, arrived) or arrived
         told, subject = arrived.metadata(), arrived.subject
-        letter = letter_id(name, told.tenant, told.id)
+        letter = dead_letter_id(name, told.tenant, told.id)
         await JetStreamDeadLetters(message._client).keep(
             letter, told.id, arrived.headers, arrived.data, replace(death, subject=subject)
         )

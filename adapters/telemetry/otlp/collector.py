@@ -36,7 +36,7 @@ class Refused(Exception):
     """The collector will not take these spans."""
 
 
-class Taken(NamedTuple):
+class Receipt(NamedTuple):
     """How many spans of a request the collector threw away, and why."""
 
     rejected: int
@@ -59,7 +59,7 @@ class Collector:
     ) -> None:
         await self._client.aclose()
 
-    async def send(self, spans: Iterable[ResourceSpans]) -> Taken:
+    async def send(self, spans: Iterable[ResourceSpans]) -> Receipt:
         """Raises: Away, Refused."""
         body = gzip.compress(ExportTraceServiceRequest(resource_spans=spans).SerializeToString(), 1, mtime=0)
         try:
@@ -74,14 +74,14 @@ class Collector:
         raise Away(reason, _seconds(answer.headers.get("retry-after", "")))
 
 
-def _taken(answer: httpx2.Response) -> Taken:
+def _taken(answer: httpx2.Response) -> Receipt:
     if not answer.headers.get("content-type", "").startswith(PROTOBUF):
-        return Taken(0, "")
+        return Receipt(0, "")
     try:
         said = ExportTraceServiceResponse.FromString(answer.content).partial_success
     except DecodeError:  # it has them all the same
-        return Taken(0, "")
-    return Taken(said.rejected_spans, said.error_message)
+        return Receipt(0, "")
+    return Receipt(said.rejected_spans, said.error_message)
 
 
 def _seconds(text: str) -> float | None:

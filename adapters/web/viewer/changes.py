@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from domain.log import Outcome
 
 SEEN_S = 3.0
@@ -27,12 +27,12 @@ def text(form: FormData, name: str) -> str:
     return str(form.get(name, "")).replace("\r\n", "\n").strip()
 
 
-async def seen(desk: Desk, outcomes: Iterable[Outcome]) -> bool:
+async def seen(backend: Backend, outcomes: Iterable[Outcome]) -> bool:
     """Wait until the tables hold what the accepted commands did; False when that takes too long."""
     last = max((outcome.position.sequence for outcome in outcomes if outcome.position), default=0)
     try:
         async with asyncio.timeout(SEEN_S):
-            while (row := await desk.row(_POSITION)) is None or row["sequence"] < last:
+            while (row := await backend.row(_POSITION)) is None or row["sequence"] < last:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.diff import Part, diff, similarity
 
 LONGEST = 400_000
@@ -114,11 +114,13 @@ class Segment:
         return "stayed" if self.old == self.new else "moved"
 
 
-async def segments(desk: Desk, of: str, old: Row, new: Row) -> list[Segment]:
+async def segments(backend: Backend, of: str, old: Row, new: Row) -> list[Segment]:
     """The segments in either prompt: those of the newer in their order, then those that went."""
     before, after = _ranks(old["sources"]), _ranks(new["sources"])
     documents = {id: document for id, (_, document) in [*before.items(), *after.items()]}
-    rows = await desk.rows(_DOCUMENTS, {"tenant": of, "documents": list(set(documents.values()))}) if documents else []
+    rows = (
+        await backend.rows(_DOCUMENTS, {"tenant": of, "documents": list(set(documents.values()))}) if documents else []
+    )
     names = {row["id"]: row["name"] for row in rows}
     return [
         Segment(

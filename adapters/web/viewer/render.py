@@ -41,15 +41,15 @@ def environment() -> Environment:
 
 def tenant(request: Request) -> str:
     """The tenant that the page is about: `?tenant=`, or the one that the viewer was started for."""
-    return request.query_params.get("tenant") or str(request.app.state.desk.tenant)
+    return request.query_params.get("tenant") or str(request.app.state.backend.tenant)
 
 
 def link(request: Request, path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
     """A path of this server with a query; what is None or empty is left out, and the tenant is kept where it is not the
     one that the viewer was started for."""
-    desk = getattr(request.app.state, "desk", None)
+    backend = getattr(request.app.state, "backend", None)
     named = {**(query or {}), **more}
-    if desk and "tenant" not in named and (own := tenant(request)) != desk.tenant:
+    if backend and "tenant" not in named and (own := tenant(request)) != backend.tenant:
         named["tenant"] = own
     pairs = [(name, value) for name, value in named.items() if value not in (None, "", [], ())]
     return f"{path}?{urlencode(pairs, doseq=True)}" if pairs else path
@@ -64,7 +64,7 @@ def render(
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
     """The page; templates have `request`, `link(path, name=value)`, `tenant` and `tenants` as well."""
-    desk = getattr(request.app.state, "desk", None)
+    backend = getattr(request.app.state, "backend", None)
 
     def linked(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
         return link(request, path, query, **more)
@@ -73,8 +73,8 @@ def render(
         "request": request,
         "here": request.url.path,
         "link": linked,
-        "tenant": tenant(request) if desk else "",
-        "own_tenant": desk.tenant if desk else "",
+        "tenant": tenant(request) if backend else "",
+        "own_tenant": backend.tenant if backend else "",
         "tenants": getattr(request.state, "tenants", []),
     }
     html = environment().get_template(template).render(given | dict(context or {}))

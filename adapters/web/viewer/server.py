@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.web.viewer import access, assets
 from adapters.web.viewer.access import Access, Gate, Headed
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.render import link, problem
 from handlers.ports.log import Unavailable
 
@@ -31,12 +31,12 @@ PAGES = ("traces", "trace", "replays", "compare", "conversations", "errors", "co
 """The modules in `pages`; each has `routes`."""
 
 
-def create_app(desk: Desk, allowed: Access, metrics: ASGIApp | None = None) -> ASGIApp:
+def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None) -> ASGIApp:
     """The application; the desk is opened and closed with it. `metrics` answers `/metrics`."""
 
     @asynccontextmanager
     async def open(app: Starlette) -> AsyncIterator[None]:
-        async with desk:
+        async with backend:
             yield
 
     routes: list[BaseRoute] = [
@@ -59,7 +59,7 @@ def create_app(desk: Desk, allowed: Access, metrics: ASGIApp | None = None) -> A
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.desk = desk
+    app.state.backend = backend
     return Headed(app)  # outside of everything, so that no answer is without its headers
 
 
@@ -78,7 +78,7 @@ class Prepared:
             state["json"] = state_json
             if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
                 try:
-                    state["tenants"] = await scope["app"].state.desk.tenants()
+                    state["tenants"] = await scope["app"].state.backend.tenants()
                 except (psycopg.Error, PoolTimeout):  # the page itself will say so
                     state["tenants"] = []
         await self.app(scope, receive, send)
@@ -91,7 +91,7 @@ async def _home(request: Request) -> Response:
 async def _healthz(request: Request) -> Response:
     """Whether the tables can be read; open to all, and silent about everything else."""
     try:
-        await request.app.state.desk.rows("SELECT FROM headrace_projection.checkpoints")
+        await request.app.state.backend.rows("SELECT FROM headrace_projection.checkpoints")
     except (psycopg.Error, PoolTimeout):
         return PlainTextResponse("the tables cannot be read\n", 503)
     return PlainTextResponse("ok\n")

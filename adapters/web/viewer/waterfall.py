@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from adapters.web.viewer.desk import Row
+from adapters.web.viewer.backend import Row
 
 WIDTH = 1000.0
 """Units of the whole time."""

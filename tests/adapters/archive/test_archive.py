@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.archive.archiver import STREAMS, Archiver, Differs, check, live, status, withheld
-from adapters.archive.store import BLOBS, Archive, Broken, Taken
+from adapters.archive.store import BLOBS, AlreadyWritten, Archive, Broken
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
@@ -356,7 +356,7 @@ async def test_a_bucket_holds_what_a_folder_does(filled: Client, bucket: str, tm
     assert await faults(filled, archive) == {}
     head = await archive.head(EVENTS)
     assert head.message
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyWritten):
         await archive.append(EVENTS, head._replace(last=0), [head.message])
     async with empty(tmp_path) as settings:
         restored = await restore(settings, archive)

@@ -155,7 +155,7 @@ async def test_commits_that_a_server_has_not_heard_of_are_read_from_the_leader(
         begun = await store.load(talk.subject)
         await talk.say()
         await talk.say()
-        rest = await store.rest(talk.subject, after=begun[-1].position.sequence)
+        rest = await store.load_from_leader(talk.subject, after=begun[-1].position.sequence)
         assert [*begun, *rest] == await JetStreamEventStore(elsewhere).load(talk.subject)
         assert [commit.metadata.id for commit in [*begun, *rest]] == list(talk.said)
 
@@ -168,7 +168,7 @@ async def test_a_leader_that_the_others_do_not_hear_is_not_believed(cluster: Nat
 
         async def insist() -> None:
             while True:
-                assert await store.rest(Subject(tenant, "dataset", new_id()), after=0) == []
+                assert await store.load_from_leader(Subject(tenant, "dataset", new_id()), after=0) == []
                 await asyncio.sleep(0.05)
 
         lost.cut(from_clients=False)

@@ -25,9 +25,9 @@ from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Snapshot, new_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Taken, Unavailable
+from handlers.ports.log import SavedSnapshot, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, Repository
-from handlers.work.progress import unnoticed
+from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats
 from ops.upkeep.verify import _read
 
@@ -283,7 +283,7 @@ async def test_verify_names_what_a_lost_key_makes_unreadable(fresh: Client, tena
         await store.append(Subject(tenant, "conversation", name), talk(name).pending(), metadata, 0)
     lost = await fresh.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{person_id('ada')}")
     await fresh.jetstream().delete_msg(STREAM, int(lost.seq or 0))
-    audit = await _read(JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)), unnoticed)
+    audit = await _read(JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)), no_progress)
     assert (audit.decoded.checked, audit.decoded.faults) == (2, 1)
     assert person_id("ada") in audit.decoded.first[0]
     assert "EVENTS 1" in audit.decoded.first[0]
@@ -309,7 +309,7 @@ async def test_a_snapshot_is_sealed_and_goes_with_its_person(nc: Client, people:
     folded = talk()
     folded.pending()
     snapshots = JetStreamSnapshots(nc, people)
-    taken = Taken(Snapshot.of(folded), 7, {"id": (7, 2)}, person)
+    taken = SavedSnapshot(Snapshot.of(folded), 7, {"id": (7, 2)}, person)
     await snapshots.put(subject, taken)
     kept = await (await nc.jetstream().key_value(SNAPSHOTS)).get(str(subject))
     assert (kept.value or b"").startswith(f"sealed {person} ".encode())

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from tests.adapters.jetstream.poisoned import DEATHS
 from tests.handlers.desk import Desk
 
@@ -57,7 +57,7 @@ async def test_what_kills_every_worker_is_buried_and_its_neighbours_are_not(fres
                 await asyncio.sleep(0.05)
             assert outcome.code == (None if id != poison else "internal_error"), outcome
     assert ends == DEATHS * [-9]
-    [buried] = await desk.events("dead_letter", letter_id("commands", "acme", poison))
+    [buried] = await desk.events("dead_letter", dead_letter_id("commands", "acme", poison))
     assert isinstance(buried, DeadLetter.Buried)
     assert (buried.failures, buried.deaths) == (0, DEATHS)
     assert buried.reason == f"Its worker died {DEATHS} times with it in hand."

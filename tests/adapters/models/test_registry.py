@@ -5,13 +5,13 @@ import pytest
 from adapters.models.extractive import Extractive
 from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.registry import TenantModels
-from domain.chat.app import Model
+from domain.chat.app import ModelSettings
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from tests.chat_servers import Exchange, faulty_server
 
 
-def model(provider: str, name: str = "tiny") -> Model:
-    return Model(provider=provider, name=name, max_tokens=8, context_window=64, parameters={})
+def model(provider: str, name: str = "tiny") -> ModelSettings:
+    return ModelSettings(provider=provider, name=name, max_tokens=8, context_window=64, parameters={})
 
 
 class Registry(dict[tuple[str, str], tuple[str, str]]):

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.chat.app import App, Model, Variable, settings
+from domain.chat.app import App, ModelSettings, Variable, settings
 from tests.domain.scenario import NOW, given, made
 
-MODEL = Model(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
+MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
 RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 CITY = Variable(name="city", required=True, default=None)
 TONE = Variable(name="tone", required=False, default="calm")

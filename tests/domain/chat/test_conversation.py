@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.conversation import COPIED, HISTORY, STALLS, Citation, Conversation, Cut, Usage
+from domain.chat.conversation import COPIED, HISTORY, STALLS, Citation, Conversation, Truncation, Usage
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
 FIRST, SECOND = new_id(), new_id()
 USAGE = Usage(prompt_tokens=100, completion_tokens=9, estimated=True)
-CUT = Cut(segments=1, messages=0)
+CUT = Truncation(segments=1, messages=0)
 CITATION = Citation(
     position=1,
     dataset=new_id(),

@@ -64,7 +64,7 @@ def on(verb: str, position: int, **fields: Any) -> Decision:
 
 
 def settle(document: Document) -> None:
-    document.settle(NOW, settled=document.changed)
+    document.mark_synced(NOW, settled=document.changed)
 
 
 def cut(parents: bool = False) -> list[Segment]:
@@ -86,8 +86,8 @@ def cut(parents: bool = False) -> list[Segment]:
 
 
 def found(document: Document, parents: bool = False) -> dict[str, Segment]:
-    cuts = {known["segments"]: cut(parents) for known in document.cuts}
-    return entries(document, cuts, lambda text: [1, len(text), 2])
+    revisions = {known["segments"]: cut(parents) for known in document.revisions}
+    return entries(document, revisions, lambda text: [1, len(text), 2])
 
 
 # --- segments ---
@@ -178,7 +178,7 @@ def test_so_much_may_be_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     scenario.when(do("add_segment", segment=new_id(), content="abc")).rejects("too_large", "content")
     scenario.when(on("edit_segment", 1, content="0123456789")).then(Document.SegmentEdited)
     scenario.when(on("delete_segment", 1)).then(Document.SegmentDeleted)
-    assert curation.written(scenario.aggregate.overlays.values()) == 0
+    assert curation.written(scenario.aggregate.edits.values()) == 0
     scenario.when(do("add_segment", segment=new_id(), content="abc")).then(Document.SegmentAdded)
 
 
@@ -263,7 +263,7 @@ def test_what_was_changed_of_the_old_segments_goes_with_them() -> None:
     assert document.status == "completed"
     kept = found(document)
     assert kept.keys() == {at(document, place, NEXT) for place in range(COUNT)} | {added}
-    assert document.overlays.keys() == {added}
+    assert document.edits.keys() == {added}
 
 
 def test_what_was_changed_goes_too_when_the_same_segments_come_again() -> None:
@@ -282,37 +282,37 @@ def test_what_was_changed_goes_too_when_the_same_segments_come_again() -> None:
 def test_it_is_settled_when_the_index_follows_the_last_change() -> None:
     scenario = completed(on("disable_segment", 0))
     document = scenario.aggregate
-    assert document.unsettled
+    assert document.needs_sync
     earlier = document.changed
-    scenario.when(on("disable_segment", 1)).when(do("settle", settled=earlier)).nothing()
-    assert document.unsettled
+    scenario.when(on("disable_segment", 1)).when(do("mark_synced", settled=earlier)).nothing()
+    assert document.needs_sync
     scenario.once(settle, Document.Settled, settled=document.changed)
-    assert not document.unsettled
+    assert not document.needs_sync
 
 
 def test_only_what_was_changed_since_is_touched() -> None:
     scenario = completed(on("disable_segment", 0), settle, on("edit_segment", 5, content="x"))
     document = scenario.aggregate
-    cuts = {BLOB: cut(parents=True)}
-    assert affected(document, cuts, document.settled) == {at(document, 5)}
+    revisions = {BLOB: cut(parents=True)}
+    assert affected(document, revisions, document.synced) == {at(document, 5)}
     scenario.when(settle).when(on("disable_segment", 3))
-    assert affected(document, cuts, document.settled) == {at(document, place) for place in range(4)}
+    assert affected(document, revisions, document.synced) == {at(document, place) for place in range(4)}
     scenario.when(settle).when(do("disable"))
-    assert len(affected(document, cuts, document.settled)) == COUNT
+    assert len(affected(document, revisions, document.synced)) == COUNT
 
 
 def test_one_that_does_not_settle_can_be_tried_again() -> None:
     scenario = completed(on("disable_segment", 0))
-    scenario.once(do("unsettle", code="internal_error", reason="It broke."), Document.Unsettled)
+    scenario.once(do("fail_sync", code="internal_error", reason="It broke."), Document.Unsettled)
     scenario.when(do("retry")).then(Document.Resumed)
-    scenario.when(do("resume")).nothing()
+    scenario.when(do("resume_sync")).nothing()
     scenario.when(settle).then(Document.Settled)
-    scenario.when(do("unsettle", code="internal_error", reason="It broke.")).nothing()
+    scenario.when(do("fail_sync", code="internal_error", reason="It broke.")).nothing()
     scenario.when(do("retry")).rejects("not_failed", "document")
 
 
 def test_one_that_nobody_settles_is_put_back_to_work_and_then_stays_in_error() -> None:
-    stall = do("stall_settling", reason="Nobody works at it.")
+    stall = do("stall_sync", reason="Nobody works at it.")
     completed().when(stall).nothing()
     scenario = completed(on("disable_segment", 0)).when(stall).then(Document.Unsettled, Document.Resumed)
     for _ in range(STALLS - 1):
@@ -323,7 +323,7 @@ def test_one_that_nobody_settles_is_put_back_to_work_and_then_stays_in_error() -
 
 def test_nothing_is_left_to_settle_of_one_that_was_deleted() -> None:
     scenario = completed(on("disable_segment", 0), do("delete"))
-    assert not scenario.aggregate.unsettled
+    assert not scenario.aggregate.needs_sync
     assert found(scenario.aggregate) == {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.knowledge.document import Cut, Document, cut_id
+from domain.knowledge.document import Document, Revision, revision_id
 from domain.knowledge.segmentation import Segmentation
 from tests.domain.knowledge.test_document import (
     COMPLETED,
@@ -37,7 +37,7 @@ def cut(segments: str, count: int = 4) -> Decision:
 
 
 def found(document: Document) -> list[tuple[str, int]]:
-    return [(cut["segments"], cut["done"]) for cut in document.cuts]
+    return [(cut["segments"], cut["done"]) for cut in document.revisions]
 
 
 ANEW = (reprocess, start, parse, cut(OTHER))
@@ -57,7 +57,7 @@ def test_the_old_can_be_found_until_the_new_is_whole() -> None:
     assert isinstance(replaced, Document.Replaced)
     assert (replaced.dataset, replaced.segments, replaced.count) == (DATASET, SEGMENTS, 10)
     assert found(scenario.aggregate) == [(OTHER, 4)]
-    assert scenario.aggregate.former == {}
+    assert scenario.aggregate.earlier == {}
 
 
 def test_what_failed_anew_leaves_the_old() -> None:
@@ -83,7 +83,7 @@ def test_cut_as_before_it_keeps_its_segments() -> None:
     scenario = given(document(), *COMPLETED, reprocess, start, parse, split, index(0, 4))
     assert found(scenario.aggregate) == [(SEGMENTS, 10)]
     scenario.when(index(4, 6)).then(Document.Indexed, Document.Completed)
-    assert scenario.aggregate.former == {}
+    assert scenario.aggregate.earlier == {}
 
 
 def test_cut_as_before_after_it_was_cut_otherwise() -> None:
@@ -166,9 +166,9 @@ def test_a_deleted_one_is_found_no_more() -> None:
 
 def test_a_cut_has_one_id() -> None:
     one, two = document(), document()
-    assert cut_id(one.id, SEGMENTS) == cut_id(one.id, SEGMENTS)
-    assert len({cut_id(it.id, blob) for it in (one, two) for blob in (SEGMENTS, OTHER)}) == 4
+    assert revision_id(one.id, SEGMENTS) == revision_id(one.id, SEGMENTS)
+    assert len({revision_id(it.id, blob) for it in (one, two) for blob in (SEGMENTS, OTHER)}) == 4
 
 
 def test_a_cut_is_plain() -> None:
-    assert given(document(), *COMPLETED).aggregate.cuts == [Cut(segments=SEGMENTS, count=10, done=10)]
+    assert given(document(), *COMPLETED).aggregate.revisions == [Revision(segments=SEGMENTS, count=10, done=10)]

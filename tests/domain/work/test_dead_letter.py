@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from tests.domain.scenario import NOW, given, made
 
 COMMAND = new_id()
@@ -24,7 +24,7 @@ Decision = Callable[[DeadLetter], None]
 
 
 def letter() -> DeadLetter:
-    id = letter_id("commands", "acme", COMMAND)
+    id = dead_letter_id("commands", "acme", COMMAND)
     of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.acme.app.create", "message": COMMAND}
     return DeadLetter.bury(id, NOW, **of, **DIED)
 
@@ -48,9 +48,9 @@ def test_is_buried_with_all_that_is_known() -> None:
 
 
 def test_a_message_has_one_letter_for_each_consumer_and_tenant() -> None:
-    ids = {letter_id(consumer, tenant, COMMAND) for consumer in ("commands", "ingest") for tenant in ("a", "b")}
+    ids = {dead_letter_id(consumer, tenant, COMMAND) for consumer in ("commands", "ingest") for tenant in ("a", "b")}
     assert len(ids) == 4
-    assert letter_id("commands", "a", COMMAND) in ids
+    assert dead_letter_id("commands", "a", COMMAND) in ids
 
 
 @pytest.mark.parametrize("before", [(), (retry, come_back), (discard, come_back)])

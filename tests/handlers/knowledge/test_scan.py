@@ -8,7 +8,7 @@ from domain.aggregate import Aggregate, new_id
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.knowledge.scan import Survey
+from handlers.knowledge.scan import Scan
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 
@@ -17,12 +17,12 @@ class Recorded:
     """A survey that notes what aggregates do, in order."""
 
     def __init__(self) -> None:
-        self.survey = Survey("a-model")
+        self.scan = Scan("a-model")
 
     def note(self, aggregate: Aggregate) -> None:
-        position = Position(EVENTS, self.survey.sequence + 1)
+        position = Position(EVENTS, self.scan.sequence + 1)
         subject = Subject("acme", aggregate.TOPIC, aggregate.id)
-        self.survey.note(Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), position, NOW))
+        self.scan.note(Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), position, NOW))
 
 
 def begun(dataset: str) -> Document:
@@ -38,23 +38,23 @@ def begun(dataset: str) -> Document:
 def test_documents_that_a_worker_may_have_in_hand() -> None:
     log, document = Recorded(), begun("some")
     log.note(document)
-    assert log.survey.begun == {("acme", document.id): 0}
+    assert log.scan.begun == {("acme", document.id): 0}
     document.indexed(NOW, first=0, count=128)
     log.note(document)
-    assert log.survey.begun == {("acme", document.id): 128}
+    assert log.scan.begun == {("acme", document.id): 128}
     document.fail(NOW, stage="indexing", code="internal_error", reason="?")
     log.note(document)
-    assert log.survey.begun == {}
+    assert log.scan.begun == {}
     document.retry(NOW)
     document.start(NOW, stage="indexing")
     log.note(document)
-    assert log.survey.begun == {("acme", document.id): 0}
+    assert log.scan.begun == {("acme", document.id): 0}
     for first, count in ((128, 128), (256, 44)):
         document.indexed(NOW, first=first, count=count)
     log.note(document)
     assert document.status == "completed"
-    assert log.survey.begun == {}
-    assert log.survey.sequence == 5
+    assert log.scan.begun == {}
+    assert log.scan.sequence == 5
 
 
 def test_what_was_deleted() -> None:
@@ -63,30 +63,30 @@ def test_what_was_deleted() -> None:
     document.delete(NOW)
     for noun in (dataset, document, other):
         log.note(noun)
-    survey = log.survey
-    assert survey.begun.keys() == {("acme", other.id)}
-    assert survey.gone("acme", dataset.id, document.id)
-    assert not survey.gone("acme", dataset.id, other.id)
-    assert not survey.gone("zenith", dataset.id, document.id)
+    scan = log.scan
+    assert scan.begun.keys() == {("acme", other.id)}
+    assert scan.gone("acme", dataset.id, document.id)
+    assert not scan.gone("acme", dataset.id, other.id)
+    assert not scan.gone("zenith", dataset.id, document.id)
     dataset.delete(NOW)
     log.note(dataset)
-    assert survey.gone("acme", dataset.id, other.id)
-    assert survey.graves() == [("acme", dataset.id, document.id), ("acme", dataset.id, None)]
+    assert scan.gone("acme", dataset.id, other.id)
+    assert scan.graves() == [("acme", dataset.id, document.id), ("acme", dataset.id, None)]
 
 
 def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
     log, dataset = Recorded(), Dataset.create(new_id(), NOW, name="Rules", description="")
     log.note(dataset)
-    plan = log.survey.plan
+    plan = log.scan.plan
     dataset.configure(NOW, embedding_model="b")
     log.note(dataset)
-    assert (log.survey.plan, log.survey.model("acme", dataset.id)) == (plan, "a-model")
+    assert (log.scan.plan, log.scan.model("acme", dataset.id)) == (plan, "a-model")
     dataset.reindexed(NOW, embedding_model="b")
     log.note(dataset)
-    assert log.survey.plan != plan
-    assert log.survey.model("acme", dataset.id) == "b"
-    assert log.survey.model("zenith", dataset.id) == "a-model"
-    assert Survey("b").plan != plan
+    assert log.scan.plan != plan
+    assert log.scan.model("acme", dataset.id) == "b"
+    assert log.scan.model("zenith", dataset.id) == "a-model"
+    assert Scan("b").plan != plan
 
 
 def test_what_was_cut_before_and_replaced() -> None:
@@ -102,6 +102,6 @@ def test_what_was_cut_before_and_replaced() -> None:
         log.note(document)
 
     anew("other")
-    assert log.survey.replaced == {("acme", document.id, "blob")}
+    assert log.scan.replaced == {("acme", document.id, "blob")}
     anew("blob")
-    assert log.survey.replaced == {("acme", document.id, "other")}
+    assert log.scan.replaced == {("acme", document.id, "other")}

@@ -13,8 +13,8 @@ from domain.aggregate import Rejection, new_id
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.entries import entries
 from domain.log import Commit, Metadata, Subject
-from handlers.knowledge.embed import Cut
-from handlers.knowledge.sync import Settle
+from handlers.knowledge.embed import LoadedRevision
+from handlers.knowledge.sync import Sync
 from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
 from handlers.work.dead_letters import Bury, Death
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class Desk:
     """A document of some segments, what people do to it, and the worker that follows."""
 
-    def __init__(self, mill: Mill, document: Document, cut: Cut) -> None:
+    def __init__(self, mill: Mill, document: Document, cut: LoadedRevision) -> None:
         self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
-        self.settle = Settle(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
+        self.settle = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
 
     def at(self, position: int) -> str:
         return segment_id(self.id, self.cut.digest, position)
@@ -59,7 +59,7 @@ class Desk:
         """Let somebody do it, and the worker follow."""
         await self.record(verb, **fields)
         await self.settle((await self.commits())[-1])
-        assert not (await self.document()).unsettled
+        assert not (await self.document()).needs_sync
 
     async def kept(self) -> dict[str, tuple[int, str, str | None]]:
         """What the index holds of the document, by id."""
@@ -99,12 +99,12 @@ async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(de
     death = Death(consumer="settle", position=commit.position, subject=str(commit.subject), **of)
     await Bury(desk.mill.repository)(commit.metadata, death, commit)
     document = await desk.document()
-    assert (document.stuck, document.unsettled) == (True, True)
+    assert (document.sync_failed, document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []
     assert await reopen(desk.mill.repository, "settle", commit, commit.metadata)
     await desk.settle((await desk.commits())[-1])
     document = await desk.document()
-    assert (document.stuck, document.unsettled) == (False, False)
+    assert (document.sync_failed, document.needs_sync) == (False, False)
     assert await desk.search("towpath") == [desk.at(2)]
 
 
@@ -165,10 +165,10 @@ async def test_a_model_that_is_away_is_waited_for(desk: Desk) -> None:
     [*_, commit] = await desk.commits()
     with pytest.raises(Unavailable, match="is away"):
         await desk.settle(commit)
-    assert (await desk.document()).unsettled
+    assert (await desk.document()).needs_sync
     desk.mill.models.embedder.away = False
     await desk.settle(commit)
-    assert not (await desk.document()).unsettled
+    assert not (await desk.document()).needs_sync
     assert await desk.search("towpath") == [desk.at(2)]
     assert (await desk.mill.calls()).count("model_call.failed.v1") == 1
 
@@ -182,7 +182,7 @@ async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:
         late.append((place[-1], version))
 
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is dry.")
-    slow = Settle(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
+    slow = Sync(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk.mill.index, "write", held_up)
         patch.setattr(slow, "_record", _nothing)
@@ -217,7 +217,7 @@ async def test_what_was_changed_before_it_is_processed_anew_waits_for_that(desk:
     await desk.record("indexed", first=0, count=6)
     for commit in await desk.commits():
         await desk.settle(commit)
-    assert not (await desk.document()).unsettled
+    assert not (await desk.document()).needs_sync
     assert await desk.kept() == await desk.wanted()
     assert added in await desk.kept()
 
@@ -261,7 +261,7 @@ async def test_in_whatever_order_and_however_often_it_is_followed_it_is_followed
     random.shuffle(left)
     for commit in [*left, *left[:3]]:
         await desk.settle(commit)
-    assert not (await desk.document()).unsettled
+    assert not (await desk.document()).needs_sync
     assert await desk.kept() == await desk.wanted()
     await desk.mill.reindex.dataset(desk.mill.tenant, desk.dataset)
     assert await desk.kept() == await desk.wanted()

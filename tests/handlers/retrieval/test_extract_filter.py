@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from adapters.models.registry import TenantModels
 from adapters.models.server import Patience
 from domain.aggregate import new_id
-from domain.chat.app import Model
+from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import Cause, ModelCalls
@@ -57,7 +57,9 @@ async def asked(nc: Client, tenant: str, behaviour: Behaviour, patience_s: float
         desk = Desk(nc, tenant)
         cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 2)
         models = TenantModels(registered, Patience(connect=2, tries=1))
-        model = Model(provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2})
+        model = ModelSettings(
+            provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2}
+        )
         extract = ExtractFilter(ModelCalls(desk.repository), models, patience_s=patience_s)
         yield Asked(await extract(cause, model, FIELDS, QUERY), desk, cause, server.requests)
         await models.close()
@@ -186,7 +188,7 @@ async def test_nobody_is_asked_in_vain(
 
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     desk = Desk(nc, tenant)
-    model = Model(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
+    model = ModelSettings(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
     extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered))
     assert (await extract(cause, model, fields, QUERY)).code == code
     assert await desk.events("model_call", cause.call("filter")) == []

@@ -15,7 +15,7 @@ from adapters.embedding.rerank_service import serve
 from adapters.models.rerankers import TenantRerankers
 from adapters.models.server import Patience
 from domain.aggregate import new_id
-from domain.chat.app import Rerank as How
+from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import Cause, ModelCalls
@@ -26,8 +26,8 @@ from tests.handlers.desk import Desk
 from tests.rerank_server import once_served
 
 QUERY = "At what pressure does the Larkspur valve open?"
-BUILTIN = How(provider="builtin", model=None, top_n=3)
-LAB = How(provider="lab", model="tiny", top_n=50)
+BUILTIN = RerankSettings(provider="builtin", model=None, top_n=3)
+LAB = RerankSettings(provider="lab", model="tiny", top_n=50)
 PATIENCE = Patience(connect=2, first_token=5, total=5, tries=1)
 
 
@@ -139,11 +139,11 @@ async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_say
     [
         ("", BUILTIN),
         ("", LAB),
-        ("some/model", How(provider="builtin", model="another", top_n=3)),
-        ("some/model", How(provider="other", model="tiny", top_n=3)),
+        ("some/model", RerankSettings(provider="builtin", model="another", top_n=3)),
+        ("some/model", RerankSettings(provider="other", model="tiny", top_n=3)),
     ],
 )
-async def test_a_reranker_that_is_none_is_not_called(nc: Client, tenant: str, model: str, how: How) -> None:
+async def test_a_reranker_that_is_none_is_not_called(nc: Client, tenant: str, model: str, how: RerankSettings) -> None:
     library = Library(nc, tenant, model)
     reranked = await library.rerank(library.cause, how, QUERY, HITS)
     assert (reranked.hits, reranked.code) == (HITS, "not_found")

@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from domain.aggregate import new_id
-from domain.chat.app import Configuration, Model, settings
+from domain.chat.app import Configuration, ModelSettings, settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
 from handlers.models.model_calls import Cause, ModelCalls
@@ -94,7 +94,7 @@ class Library:
         how = settings({"mode": "full_text", "top_k": 2, "score_threshold": 0.3, **self.how})
         configuration = Configuration(
             number=1,
-            model=Model(provider="builtin", name="extractive", max_tokens=9, context_window=999, parameters={}),
+            model=ModelSettings(provider="builtin", name="extractive", max_tokens=9, context_window=999, parameters={}),
             prompt="",
             variables=[],
             datasets=[self.dataset] if datasets is None else datasets,

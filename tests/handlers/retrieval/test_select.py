@@ -136,7 +136,7 @@ def test_a_question_is_given_with_its_answer() -> None:
 def test_of_two_cuts_in_the_same_places_that_of_the_hit_counts() -> None:
     cut = document()
     for segments in (FORMER, CUT):
-        cut.former[segments] = {"segments": segments, "count": 9, "done": 9}
+        cut.earlier[segments] = {"segments": segments, "count": 9, "done": 9}
 
     def kept(segments: str | None, position: int) -> Kept:
         id = segment_id(cut.id, segments, position) if segments else "added"

@@ -164,7 +164,7 @@ async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: S
     assert (await scene.desk.types("document", document))[-1] == "document.unsettled.v1"
     await scene.desk.done("document.retry", document=document)
     await scene.forgotten_by("settle")
-    await scene.desk.change("document", document, lambda it: it.settle(now, settled=it.changed))
+    await scene.desk.change("document", document, lambda it: it.mark_synced(now, settled=it.changed))
     await scene.caught_up()
     assert await scene.swept() == []
 

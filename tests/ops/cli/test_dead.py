@@ -26,7 +26,7 @@ from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from domain.aggregate import new_id
 from domain.log import EVENTS, Position
-from domain.work.dead_letter import letter_id
+from domain.work.dead_letter import dead_letter_id
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.doctor import examine
@@ -96,7 +96,7 @@ async def buried(sick: Sick) -> list[str]:
         await sick.desk.nc.jetstream().publish(f"cmd.{place}", payload, headers={"Nats-Msg-Id": id})
         tenant = place.partition(".")[0]
         await sick.until(partial(decided, sick.desk, tenant, id))
-        letters.append(letter_id("commands", tenant, id))
+        letters.append(dead_letter_id("commands", tenant, id))
     return letters
 
 

@@ -11,7 +11,7 @@ import pytest
 from ops.roles import project
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 from tests.handlers.desk import Desk
 from tests.handlers.work.test_sweep import forget
 
@@ -23,14 +23,14 @@ async def test_it_sweeps_through_outages(
     monkeypatch.setattr(project, "PERIOD_S", 0.02)
     monkeypatch.setattr(project, "DEADLINE_S", 0.0)
     settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url)
-    async with House(settings, "project") as house:
-        work = asyncio.ensure_future(await project.begin(house))
-        desk = Desk(house.nc, tenant)
+    async with Wiring(settings, "project") as wiring:
+        work = asyncio.ensure_future(await project.begin(wiring))
+        desk = Desk(wiring.nc, tenant)
         dataset = await desk.done("dataset.create", name="Rules")
         document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
             await connection.execute("DROP TABLE headrace.messages")
-            await forget(house.nc, "ingest")
+            await forget(wiring.nc, "ingest")
         async with asyncio.timeout(10):
             while await desk.types("document", document) == ["document.uploaded.v1"]:
                 await asyncio.sleep(0.02)

@@ -15,7 +15,7 @@ from adapters.postgres import tables
 from adapters.postgres.reader import login
 from ops.roles import view
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 
 SECRET = b"a secret of sixteen"
 
@@ -56,7 +56,7 @@ def test_a_port_that_was_set_is_not_departed_from(tmp_path: Path, taken: int) ->
 async def test_off_the_loopback_it_does_not_start_without_a_token(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, view_address="0.0.0.0:0")
     with pytest.raises(InvalidSetting, match="set HEADRACE_VIEW_TOKEN"):
-        await view.begin(cast(House, SimpleNamespace(settings=settings)))
+        await view.begin(cast(Wiring, SimpleNamespace(settings=settings)))
 
 
 @pytest.mark.parametrize("given", ["127.0.0.1", "http://127.0.0.1:80", "host:99999", "", ":1"])

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.web.viewer import prompts
-from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.prompts import Difference, Segment, Setting
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
@@ -95,11 +95,11 @@ def _in_order(spans: list[Row]) -> list[tuple[int, Row]]:
     return found
 
 
-async def _calls(desk: Desk, of: str, old: Row | None, new: Row | None) -> Calls:
+async def _calls(backend: Backend, of: str, old: Row | None, new: Row | None) -> Calls:
     if old is None or new is None:
         return Calls(old, new, [], [], None, None)
     segments, prompt, answer = await asyncio.gather(
-        prompts.segments(desk, of, old, new),
+        prompts.segments(backend, of, old, new),
         prompts.difference(prompts.written(old), prompts.written(new)),
         prompts.difference(old["response"], new["response"]),
     )
@@ -107,7 +107,7 @@ async def _calls(desk: Desk, of: str, old: Row | None, new: Row | None) -> Calls
 
 
 async def show(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = tenant(request)
     chosen = dict(zip(("b", "a"), request.query_params.getlist("trace"), strict=False))  # a list begins with the newer
     ids = [request.query_params.get(name, chosen.get(name, "")).strip("\0 ") for name in ("a", "b")]
@@ -116,16 +116,16 @@ async def show(request: Request) -> Response:
     traces, spans, calls = [], [], []
     for id in ids:
         values = {"tenant": of, "id": id}
-        trace = await desk.row(_TRACE, values)
+        trace = await backend.row(_TRACE, values)
         if trace is None:
             raise HTTPException(404, f"There is no trace {id[:60]}.")
         traces.append(trace)
-        spans.append(await desk.rows(_SPANS.format(limit=SPANS), values))
-        calls.append((await desk.rows(_CALLS.format(limit=CALLS), values))[::-1])
+        spans.append(await backend.rows(_SPANS.format(limit=SPANS), values))
+        calls.append((await backend.rows(_CALLS.format(limit=CALLS), values))[::-1])
     pairs = matched(*spans)
     # The answer is given by the last call, so it is the last that are the same.
     both = list(zip_longest(reversed(calls[0]), reversed(calls[1])))[::-1]
-    compared = [await _calls(desk, of, old, new) for old, new in both]
+    compared = [await _calls(backend, of, old, new) for old, new in both]
     if wants_json(request):
         return as_json({"a": traces[0], "b": traces[1], "spans": pairs, "calls": compared})
     given: dict[str, Any] = {"ids": ids, "old": traces[0], "new": traces[1], "pairs": pairs, "calls": compared}

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
-from adapters.web.viewer.desk import Desk, Row
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject
@@ -155,7 +155,7 @@ def as_of(commits: Sequence[Commit], app: Row, sequence: int) -> tuple[Row | Non
 
 
 async def show_all(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     query = {name: request.query_params.get(name, "").replace("\0", "").strip() for name in ("app", "user", "q")}
     before, _, row = request.query_params.get("before", "").replace("\0", "").partition("~")
     try:
@@ -164,7 +164,7 @@ async def show_all(request: Request) -> Response:
         at = None
     values = {**query, "tenant": tenant(request), "before": at, "row": row}
     found, named = await asyncio.gather(
-        desk.rows(_LIST.format(limit=PAGE + 1), values), desk.rows(_APPS, {"tenant": tenant(request)})
+        backend.rows(_LIST.format(limit=PAGE + 1), values), backend.rows(_APPS, {"tenant": tenant(request)})
     )
     rows, more = found[:PAGE], len(found) > PAGE
     older = f"{rows[-1]['updated_at'].isoformat()}~{rows[-1]['id']}" if more else None
@@ -175,33 +175,33 @@ async def show_all(request: Request) -> Response:
 
 
 async def show(request: Request, wrong: str = "") -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     id, of = request.path_params["id"], tenant(request)
     values = {"tenant": of, "id": id}
-    talk = await desk.row(_ONE, values)
+    talk = await backend.row(_ONE, values)
     if talk is None:
         raise HTTPException(404, "There is no such conversation, or it was deleted.")
-    commits = await desk.store.load(Subject(of, Conversation.TOPIC, id), limit=COMMITS)
+    commits = await backend.store.load(Subject(of, Conversation.TOPIC, id), limit=COMMITS)
     moment = _moment(steps_of(commits), request)
     if moment is None:
         return RedirectResponse(link(request, request.url.path), 303)
     if request.query_params.get("event"):
         at = moment.step.sequence if moment.step and moment.back else None
         return RedirectResponse(link(request, request.url.path, at=at), 303)
-    app = await desk.row(_APP, {"tenant": of, "app": talk["app_id"]})
+    app = await backend.row(_APP, {"tenant": of, "app": talk["app_id"]})
     if moment.back and moment.step and app:
         was, said, citations, ratings = as_of(commits, app, moment.step.sequence)
         talk = talk | {"name": was["name"] if was else talk["name"]}
         said = said[-MESSAGES:]
         ids = {"tenant": of, "messages": [message["id"] for message in said]}
-        calls = [call for call in await desk.rows(_CALLS, ids) if call["created_at"] <= moment.step.at]
+        calls = [call for call in await backend.rows(_CALLS, ids) if call["created_at"] <= moment.step.at]
     else:
-        said = (await desk.rows(_MESSAGES.format(limit=MESSAGES), values))[::-1]
+        said = (await backend.rows(_MESSAGES.format(limit=MESSAGES), values))[::-1]
         ids = {"tenant": of, "messages": [message["id"] for message in said]}
         citations, ratings, calls = await asyncio.gather(
-            desk.rows(_CITATIONS, ids), desk.rows(_RATINGS, ids), desk.rows(_CALLS, ids)
+            backend.rows(_CITATIONS, ids), backend.rows(_RATINGS, ids), backend.rows(_CALLS, ids)
         )
-    forks = await desk.rows(_FORKS, values)
+    forks = await backend.rows(_FORKS, values)
     taken = next((e.messages for c in commits for e in c.events if isinstance(e, Conversation.Forked)), [])
     for message in said:
         message["citations"] = [row for row in citations if row["message_id"] == message["id"]]
@@ -244,22 +244,22 @@ def _moment(steps: list[Step], request: Request) -> Moment | None:
 
 async def fork(request: Request) -> Response:
     form = await fields(request)
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     payload = {
         "conversation": request.path_params["id"],
         "message": text(form, "message"),
         "name": text(form, "name") or None,
     }
-    outcome = await desk.publish("conversation.fork", payload, tenant=tenant(request))
+    outcome = await backend.publish("conversation.fork", payload, tenant=tenant(request))
     if outcome.status == "rejected":
         return await show(request, outcome.message or "")
-    await seen(desk, [outcome])
+    await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{outcome.ids['conversation']}"), 303)
 
 
 async def rate(request: Request) -> Response:
     form = await fields(request)
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     message = text(form, "message")
     if "rating" not in form:  # the words were sent with the enter key
         return await show(request, "Say whether the answer was good: ▲ or ▼.")
@@ -269,10 +269,10 @@ async def rate(request: Request) -> Response:
         "rating": text(form, "rating") or None,
         "content": text(form, "content"),
     }
-    outcome = await desk.publish("message.rate", payload, tenant=tenant(request))
+    outcome = await backend.publish("message.rate", payload, tenant=tenant(request))
     if outcome.status == "rejected":
         return await show(request, outcome.message or "")
-    await seen(desk, [outcome])
+    await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
 
 

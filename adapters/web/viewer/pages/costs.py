@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
 from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
 from adapters.web.viewer.changes import fields, seen, text
-from adapters.web.viewer.desk import Desk, Row
 from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 
@@ -103,13 +103,13 @@ def span(period: str, now: datetime) -> tuple[datetime, datetime]:
     return midnight - timedelta(days={"7d": 6, "30d": 29, "90d": 89, "1y": 365}[period]), now
 
 
-async def costs(desk: Desk, of: str, by: str, period: str, now: datetime) -> Costs:
+async def costs(backend: Backend, of: str, by: str, period: str, now: datetime) -> Costs:
     since, until = span(period, now)
     every = by == "tenant"
     calls = _CALLS.format(tenant="true" if every else "c.tenant_id = %(tenant)s")
     values = {"tenant": of, "since": since, "until": until}
     statements = [statement.format(by=BY[by][0], calls=calls) for statement in (_GROUPS, _DAYS, _UNPRICED)]
-    groups, days, unpriced = await asyncio.gather(*(desk.rows(statement, values) for statement in statements))
+    groups, days, unpriced = await asyncio.gather(*(backend.rows(statement, values) for statement in statements))
     total = {
         "calls": sum(group["calls"] for group in groups),
         "cost": sum(group["cost"] or 0.0 for group in groups) if any(g["cost"] is not None for g in groups) else None,
@@ -128,24 +128,24 @@ async def costs(desk: Desk, of: str, by: str, period: str, now: datetime) -> Cos
     return Costs(by, period, since, until, groups, total, unpriced, [(day, dict(by_day[day])) for day in line])
 
 
-async def budgets(desk: Desk, of: str, now: datetime) -> list[tuple[Row, Standing]]:
+async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
     """Every budget of the tenant, and how far it is spent in this month."""
 
     async def told(budget: Row) -> tuple[Row, Standing]:
         values = {"tenant": of, "subject": budget["subject"], "month": month_begin(now), "lately": now - TREND}
-        row = await desk.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
+        row = await backend.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
         return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
 
-    return await asyncio.gather(*map(told, await desk.rows(_BUDGETS, {"tenant": of})))
+    return await asyncio.gather(*map(told, await backend.rows(_BUDGETS, {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     query, of, now = request.query_params, tenant(request), datetime.now(UTC)
     by = query.get("by", "model") if query.get("by") in BY else "model"
     period = query.get("period", "month") if query.get("period") in PERIODS else "month"
     found, set_up, named = await asyncio.gather(
-        costs(desk, of, by, period, now), budgets(desk, of, now), desk.rows(_NAMES, {"tenant": of})
+        costs(backend, of, by, period, now), budgets(backend, of, now), backend.rows(_NAMES, {"tenant": of})
     )
     apps = {row["id"]: row["name"] for row in named}
     if by == "app":
@@ -235,11 +235,11 @@ async def remove_budget(request: Request) -> Response:
 
 
 async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
-    desk: Desk = request.app.state.desk
-    outcome = await desk.publish(command, payload, tenant=tenant(request))
+    backend: Backend = request.app.state.backend
+    outcome = await backend.publish(command, payload, tenant=tenant(request))
     if outcome.status == "rejected":
         return await show(request, outcome.message or "", said)
-    await seen(desk, [outcome])
+    await seen(backend, [outcome])
     return RedirectResponse(link(request, "/costs") + "#budgets", 303)
 
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import spark
-from adapters.web.viewer.desk import Desk, Row
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
 PERIODS = {
@@ -102,15 +102,15 @@ class Errors:
     letters: list[Row]
 
 
-async def errors(desk: Desk, of: str, period: str, now: datetime) -> Errors:
+async def errors(backend: Backend, of: str, period: str, now: datetime) -> Errors:
     since = now - PERIODS[period]
     values = {"tenant": of, "since": since, "low": since.timestamp(), "high": now.timestamp()}
     total, groups, times, rejected, letters = await asyncio.gather(
-        desk.row(_TOTAL, values),
-        desk.rows(_GROUPS, values),
-        desk.rows(_TIMES, values),
-        desk.rows(_REJECTED, values),
-        desk.rows(_LETTERS, values),
+        backend.row(_TOTAL, values),
+        backend.rows(_GROUPS, values),
+        backend.rows(_TIMES, values),
+        backend.rows(_REJECTED, values),
+        backend.rows(_LETTERS, values),
     )
     counts: dict[str, list[int]] = defaultdict(lambda: [0] * BUCKETS)
     for row in times:
@@ -124,7 +124,7 @@ async def show(request: Request) -> Response:
     period = request.query_params.get("period", USUAL)
     period = period if period in PERIODS else USUAL
     now = datetime.now(UTC)
-    found = await errors(request.app.state.desk, tenant(request), period, now)
+    found = await errors(request.app.state.backend, tenant(request), period, now)
     if wants_json(request):
         return as_json(vars(found))
     given: dict[str, Any] = {**vars(found), "periods": PERIODS, "now": now, "spark": spark}

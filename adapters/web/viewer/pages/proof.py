@@ -21,7 +21,7 @@ from starlette.routing import Route
 from adapters.jetstream.direct import DirectReader
 from adapters.jetstream.streams import EXPORTS
 from adapters.telemetry.otlp.ended import Place, behind
-from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
@@ -145,14 +145,14 @@ class Proof:
 
 
 async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = tenant(request)
     values = {"tenant": of}
-    streams = await _streams(desk)
+    streams = await _streams(backend)
     counted = counted or sum(stream.messages for stream in streams) <= COUNTED
     # The log is counted before the tables, which may only be further.
-    logged = await _logged(desk, of) if counted else None
-    async with desk.reading() as connection:  # all numbers of one moment
+    logged = await _logged(backend, of) if counted else None
+    async with backend.reading() as connection:  # all numbers of one moment
 
         async def one(statement: str) -> Row:
             return await (await connection.execute(statement.encode(), values)).fetchone() or {}
@@ -163,7 +163,7 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
     if logged is not None:
         open_calls, all_calls = logged
         equations.insert(1, _in_log(request, all_calls, open_calls, calls))
-    exports = await _exports(desk)
+    exports = await _exports(backend)
     doubts = _doubts(equations, streams, exports, oldest, letters["waiting"], now)
     return Proof(equations, streams, exports, oldest or None, letters["waiting"], counted, doubts)
 
@@ -233,11 +233,11 @@ def _in_log(request: Request, all_calls: int, open_calls: int, calls: Row) -> Eq
     )
 
 
-async def _streams(desk: Desk) -> list[Stream]:
+async def _streams(backend: Backend) -> list[Stream]:
     """Raises: Unavailable."""
-    js = desk.nc.jetstream(timeout=5.0)
-    direct = DirectReader(desk.nc, timeout_s=5.0)
-    reached = {row["stream"]: row["sequence"] for row in await desk.rows(_POSITIONS)}
+    js = backend.nc.jetstream(timeout=5.0)
+    direct = DirectReader(backend.nc, timeout_s=5.0)
+    reached = {row["stream"]: row["sequence"] for row in await backend.rows(_POSITIONS)}
 
     async def one(name: str) -> Stream:
         try:
@@ -254,13 +254,13 @@ async def _streams(desk: Desk) -> list[Stream]:
     return list(await asyncio.gather(one(EVENTS), one(OUTCOMES)))
 
 
-async def _logged(desk: Desk, of: str) -> tuple[int, int]:
+async def _logged(backend: Backend, of: str) -> tuple[int, int]:
     """How many calls have no end in the log, and how many there are: the subjects with one commit, and all."""
     open_calls = all_calls = 0
     for _ in count():
         asked = orjson.dumps({"subjects_filter": f"evt.{of}.model_call.*", "offset": all_calls})
         try:
-            answer = orjson.loads((await desk.nc.request(f"$JS.API.STREAM.INFO.{EVENTS}", asked, timeout=10)).data)
+            answer = orjson.loads((await backend.nc.request(f"$JS.API.STREAM.INFO.{EVENTS}", asked, timeout=10)).data)
         except nats.errors.Error as error:
             raise Unavailable(f"The calls in the log cannot be counted: {error!r}") from error
         subjects: Mapping[str, int] = answer.get("state", {}).get("subjects") or {}
@@ -271,10 +271,10 @@ async def _logged(desk: Desk, of: str) -> tuple[int, int]:
     return open_calls, all_calls
 
 
-async def _exports(desk: Desk) -> list[Export]:
+async def _exports(backend: Backend) -> list[Export]:
     """Every collector that something was sent to."""
     try:
-        bucket = await desk.nc.jetstream(timeout=5.0).key_value(EXPORTS)
+        bucket = await backend.nc.jetstream(timeout=5.0).key_value(EXPORTS)
         entries = [orjson.loads((await bucket.get(key)).value or b"{}") for key in await bucket.keys()]
     except (BucketNotFoundError, KeyNotFoundError, NoKeysError):
         return []
@@ -283,7 +283,7 @@ async def _exports(desk: Desk) -> list[Export]:
     found = []
     for kept in entries:
         try:
-            async with desk.reading() as connection:
+            async with backend.reading() as connection:
                 left = await behind(connection, Place(*kept["place"]))
         except (errors.UndefinedTable, errors.UndefinedColumn):
             continue

@@ -15,8 +15,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.web.viewer import prompts
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
-from adapters.web.viewer.desk import Desk, Row
 from adapters.web.viewer.prompts import Difference
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.aggregate import new_id
@@ -119,9 +119,9 @@ def targets_of(form: FormData) -> list[Target]:
     return [Target(**{name: text(form, f"{name}-{number}") for name in names}) for number in numbers]
 
 
-async def chosen(desk: Desk, of: str, calls: Sequence[str], traces: Sequence[str]) -> list[Row]:
+async def chosen(backend: Backend, of: str, calls: Sequence[str], traces: Sequence[str]) -> list[Row]:
     values = {"tenant": of, "calls": _ids(calls), "traces": _ids(traces)}
-    return await desk.rows(_CHOSEN.format(limit=MOST), values)
+    return await backend.rows(_CHOSEN.format(limit=MOST), values)
 
 
 def _ids(given: Sequence[str]) -> list[str]:
@@ -136,19 +136,19 @@ def _ids(given: Sequence[str]) -> list[str]:
 
 async def ask(request: Request) -> Response:
     query = request.query_params
-    calls = await chosen(request.app.state.desk, tenant(request), query.getlist("call"), query.getlist("trace"))
+    calls = await chosen(request.app.state.backend, tenant(request), query.getlist("call"), query.getlist("trace"))
     return await _form(request, calls, [Target()], new_id())
 
 
 async def _form(
     request: Request, calls: list[Row], targets: list[Target], token: str, wrong: Sequence[str] = ()
 ) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = tenant(request)
     status = 400 if wrong else 200
     named = list({app for call in calls if (app := prompts.app(call))})
     models, configurations = await asyncio.gather(
-        desk.rows(_MODELS, {"tenant": of}), desk.rows(_CONFIGURATIONS, {"tenant": of, "apps": named})
+        backend.rows(_MODELS, {"tenant": of}), backend.rows(_CONFIGURATIONS, {"tenant": of, "apps": named})
     )
     if wants_json(request):
         return as_json({"calls": calls, "models": models, "configurations": configurations, "errors": wrong}, status)
@@ -167,10 +167,10 @@ async def _form(
 
 async def send(request: Request) -> Response:
     """Publish a command a call and target. The form's token makes their ids: sent twice, it is done once."""
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     form = await fields(request)
     of, token = tenant(request), text(form, "token") or new_id()
-    calls = await chosen(desk, of, [str(call) for call in form.getlist("call")], [])
+    calls = await chosen(backend, of, [str(call) for call in form.getlist("call")], [])
     targets = targets_of(form) or [Target()]
     if form.get("do") == "more":
         return await _form(request, calls, [*targets, Target()], token)
@@ -186,7 +186,7 @@ async def send(request: Request) -> Response:
 
     async def one(number: int, payload: dict[str, Any]) -> Outcome:
         async with turn:
-            return await desk.publish("replay.request", payload, tenant=of, id=commit_id(token, str(number)))
+            return await backend.publish("replay.request", payload, tenant=of, id=commit_id(token, str(number)))
 
     outcomes = await asyncio.gather(*(one(number, payload) for number, payload in enumerate(payloads)))
     accepted = [outcome.ids["replay"] for outcome in outcomes if outcome.status == "accepted"]
@@ -195,20 +195,20 @@ async def send(request: Request) -> Response:
     rejected = list(dict.fromkeys(outcome.message or "" for outcome in outcomes if outcome.status == "rejected"))
     if rejected and not accepted:
         return await _form(request, calls, targets, new_id(), rejected)
-    await seen(desk, outcomes)
+    await seen(backend, outcomes)
     return RedirectResponse(link(request, "/replays", id=accepted, rejected=rejected[:5]), 303)
 
 
 async def show(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = tenant(request)
     ids, calls = _ids(request.query_params.getlist("id"))[:MOST], _ids(request.query_params.getlist("call"))[:MOST]
     if not ids and not calls:
-        rows = await desk.rows(_REPLAYS.format(test="true", limit=LATEST), {"tenant": of})
+        rows = await backend.rows(_REPLAYS.format(test="true", limit=LATEST), {"tenant": of})
         return as_json({"replays": rows}) if wants_json(request) else render(request, "replays.html", {"rows": rows})
     test = "(r.id = ANY(%(ids)s) OR r.model_call_id = ANY(%(calls)s))"
-    replays = await desk.rows(_REPLAYS.format(test=test, limit=MOST), {"tenant": of, "ids": ids, "calls": calls})
-    comparisons = await compared(desk, of, replays[::-1])
+    replays = await backend.rows(_REPLAYS.format(test=test, limit=MOST), {"tenant": of, "ids": ids, "calls": calls})
+    comparisons = await compared(backend, of, replays[::-1])
     missing = len(set(ids) - {row["id"] for row in replays})
     waiting = missing + sum(replay["status"] == "requested" for replay in replays)
     if wants_json(request):
@@ -225,10 +225,10 @@ async def show(request: Request) -> Response:
     return render(request, "replay_results.html", given)
 
 
-async def compared(desk: Desk, of: str, replays: Sequence[Row]) -> list[Comparison]:
+async def compared(backend: Backend, of: str, replays: Sequence[Row]) -> list[Comparison]:
     """The replays by the call that they repeat, with both calls and the difference of their answers."""
     wanted = {replay[name] for replay in replays for name in ("model_call_id", "replayed_call_id") if replay[name]}
-    calls = {row["id"]: row for row in await desk.rows(_CALLS, {"tenant": of, "calls": list(wanted)})}
+    calls = {row["id"]: row for row in await backend.rows(_CALLS, {"tenant": of, "calls": list(wanted)})}
     found: dict[str, Comparison] = {}
     for replay in replays:
         source = calls.get(replay["model_call_id"])

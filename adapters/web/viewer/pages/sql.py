@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from adapters.web.viewer import query
-from adapters.web.viewer.desk import Desk, Row
+from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.query import Form, Refused, Table, export, run
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
@@ -64,13 +64,13 @@ GROUP BY c.oid, c.relname ORDER BY c.relname
 """
 
 
-async def schema(desk: Desk) -> list[Row]:
+async def schema(backend: Backend) -> list[Row]:
     """Every table with its comment and its columns: name, type, comment."""
-    return await desk.rows(_SCHEMA)
+    return await backend.rows(_SCHEMA)
 
 
 async def show(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     statement = request.query_params.get("query", "").replace("\r\n", "\n")
     form = request.query_params.get("format", "")
     result: Table | None = None
@@ -80,8 +80,8 @@ async def show(request: Request) -> Response:
             if len(statement) > LONGEST:
                 raise Refused(f"A query has at most {LONGEST:,} characters.")
             if form in get_args(Form):
-                return await download(desk, statement, "csv" if form == "csv" else "jsonl")
-            result = await run(desk.reader_url, statement)
+                return await download(backend, statement, "csv" if form == "csv" else "jsonl")
+            result = await run(backend.reader_url, statement)
         except Refused as refused:
             wrong = refused
     status = 200 if wrong is None else 400
@@ -89,7 +89,7 @@ async def show(request: Request) -> Response:
         if wrong is not None:
             return as_json({"error": str(wrong), "line": wrong.line, "column": wrong.column}, status)
         if result is None:
-            return as_json({"tables": await schema(desk)})
+            return as_json({"tables": await schema(backend)})
         return as_json(
             {"columns": result.columns, "rows": result.rows, "more": result.more, "seconds": round(result.seconds, 4)}
         )
@@ -99,7 +99,7 @@ async def show(request: Request) -> Response:
         "result": result,
         "wrong": wrong,
         "line": statement.split("\n")[wrong.line - 1] if wrong and wrong.line else "",
-        "tables": await schema(desk),
+        "tables": await schema(backend),
         "examples": {name: text.replace("{tenant}", own) for name, text in EXAMPLES.items()},
         "limit": query.LIMIT_S,
         "most": query.SHOWN_ROWS,
@@ -108,9 +108,9 @@ async def show(request: Request) -> Response:
     return render(request, "sql.html", given, status)
 
 
-async def download(desk: Desk, statement: str, form: Form) -> Response:
+async def download(backend: Backend, statement: str, form: Form) -> Response:
     """Raises: Refused before anything is sent; what fails later breaks the download off."""
-    pieces = export(desk.reader_url, statement, form)
+    pieces = export(backend.reader_url, statement, form)
     try:
         first = await anext(pieces, b"")
     except BaseException:

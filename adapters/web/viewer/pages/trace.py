@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from adapters.web.viewer.desk import Desk, Row, Stored
+from adapters.web.viewer.backend import Backend, Row, Stored
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
@@ -82,9 +82,9 @@ _COMMAND = "SELECT * FROM headrace.commands WHERE tenant_id = %(tenant)s AND id 
 
 
 async def show(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = {"tenant": tenant(request), "id": request.path_params["id"]}
-    trace, spans = await asyncio.gather(desk.row(_TRACE, of), desk.rows(_SPANS, of))
+    trace, spans = await asyncio.gather(backend.row(_TRACE, of), backend.rows(_SPANS, of))
     if trace is None:
         return await _elsewhere(request, of)
     if wants_json(request):
@@ -105,14 +105,14 @@ async def show(request: Request) -> Response:
     if part != "panel":
         given["fall"] = waterfall(trace, spans, now, selected=given["selected"], unfold=_unfolded(request))
     if part != "tree":
-        given |= await _panel(desk, trace, by_id, selected)
+        given |= await _panel(backend, trace, by_id, selected)
     template = {"panel": "trace_panel.html", "tree": "trace_live.html"}.get(part or "", "trace.html")
     return render(request, template, given)
 
 
 async def _elsewhere(request: Request, of: Mapping[str, str]) -> Response:
     """The id of a span, a call, a message or a document leads to the trace it is in."""
-    found = await request.app.state.desk.row(_ELSEWHERE, of)
+    found = await request.app.state.backend.row(_ELSEWHERE, of)
     if found is None or not found["trace_id"] or found["trace_id"] == of["id"]:
         raise HTTPException(404, f"There is no trace {of['id'][:100]}")
     return RedirectResponse(link(request, f"/traces/{found['trace_id']}", span=found["span"]), 303)
@@ -139,38 +139,38 @@ def _unfolded(request: Request) -> dict[str, int]:
 # --- the panel ------------------------------------------------------------------------------------------------
 
 
-async def _panel(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
+async def _panel(backend: Backend, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
     """What is known of a span; of the trace itself where it is none."""
     of = trace["tenant_id"]
     more, call, retrieval, message, chain = await asyncio.gather(
-        _more(desk, trace, span),
-        _call(desk, trace, span),
-        _retrieval(desk, of, span),
-        _message(desk, trace, span),
-        _chain(desk, trace, by_id, span),
+        _more(backend, trace, span),
+        _call(backend, trace, span),
+        _retrieval(backend, of, span),
+        _message(backend, trace, span),
+        _chain(backend, trace, by_id, span),
     )
     if span:
         span |= more
     return {"call": call, "retrieval": retrieval, "message": message, "chain": chain}
 
 
-async def _more(desk: Desk, trace: Row, span: Row) -> Row:
+async def _more(backend: Backend, trace: Row, span: Row) -> Row:
     if not span:
         return {}
     of = {"tenant": trace["tenant_id"], "trace": trace["id"], "id": span["id"]}
-    return await desk.row(_SPAN, of) or {"error": None, "fingerprint": None, "attributes": {}, "traceparent": None}
+    return await backend.row(_SPAN, of) or {"error": None, "fingerprint": None, "attributes": {}, "traceparent": None}
 
 
-async def _call(desk: Desk, trace: Row, span: Row) -> Row | None:
+async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     if not span or not span["model_call_id"]:
         return None
     of = {"tenant": trace["tenant_id"], "trace": trace["id"], "id": span["model_call_id"]}
-    call = await desk.row(_CALL, of)
+    call = await backend.row(_CALL, of)
     if call is None:
         return None
     request = call["request"] or {}
     messages = request.get("messages") or []
-    sources = await _named(desk, call)
+    sources = await _named(backend, call)
     call["messages"] = [
         {
             "role": _field(message, "role", 0),
@@ -183,7 +183,7 @@ async def _call(desk: Desk, trace: Row, span: Row) -> Row | None:
     ]
     call["answer"] = shown(call["response"] or "")
     call["texts"] = request.get("texts") or []
-    call["scored"] = await _scored(desk, call) if call["kind"] == "rerank" else []
+    call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
     call["parameters"] = {name: value for name, value in request.items() if name not in said}
     call["sum"] = arithmetic(call)
@@ -191,11 +191,11 @@ async def _call(desk: Desk, trace: Row, span: Row) -> Row | None:
     return call
 
 
-async def _scored(desk: Desk, call: Row) -> list[Row]:
+async def _scored(backend: Backend, call: Row) -> list[Row]:
     """The segments that a reranker was given, by its scores, which are None before its answer."""
     ids = (call["request"] or {}).get("segments") or []
     scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
-    rows = await desk.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
+    rows = await backend.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
     known = {row["id"]: row for row in rows}
     gone = {"document": None, "page": None, "heading": None, "content": None}
     found = [
@@ -217,7 +217,7 @@ _GONE = {"document": None, "page": None, "heading": None, "trace_id": None}
 """What is known of something that is not there any more."""
 
 
-async def _named(desk: Desk, call: Row) -> list[dict[str, Any]]:
+async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
     """The sources of a call, numbered, and with the names of what they name."""
     sources = [
         {**_UNSAID, **source, "number": number}
@@ -231,12 +231,12 @@ async def _named(desk: Desk, call: Row) -> list[dict[str, Any]]:
     if segments:
         documents = [source.get("document") for source in sources if source.get("document")]
         rows, named = await asyncio.gather(
-            desk.rows(_SEGMENTS, {"tenant": of, "ids": segments}),
-            desk.rows(_DOCUMENTS, {"tenant": of, "ids": documents}),
+            backend.rows(_SEGMENTS, {"tenant": of, "ids": segments}),
+            backend.rows(_DOCUMENTS, {"tenant": of, "ids": documents}),
         )
         found |= {row["id"]: row for row in [*named, *rows]}
     if earlier:
-        found |= {row["id"]: row for row in await desk.rows(_MESSAGES, {"tenant": of, "ids": earlier})}
+        found |= {row["id"]: row for row in await backend.rows(_MESSAGES, {"tenant": of, "ids": earlier})}
     for source in sources:
         source["row"] = _GONE | found.get(source.get("segment") or source.get("message_id") or "", {})
         source["document_name"] = source["row"]["document"] or found.get(source.get("document") or "", {}).get("name")
@@ -292,17 +292,17 @@ def curl(call: Row) -> str:
     return " \\\n  ".join(lines) + "\n"
 
 
-async def _retrieval(desk: Desk, of: str, span: Row) -> Row | None:
+async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:
     if not span or not span["retrieval_id"]:
         return None
-    found = await desk.row(_RETRIEVAL, {"tenant": of, "id": span["retrieval_id"]})
+    found = await backend.row(_RETRIEVAL, {"tenant": of, "id": span["retrieval_id"]})
     if found is None:
         return None
     hits = found["hits"] or []
     segments, documents, datasets = await asyncio.gather(
-        desk.rows(_SEGMENTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
-        desk.rows(_DOCUMENTS, {"tenant": of, "ids": list({hit["document"] for hit in hits})}),
-        desk.rows(_DATASETS, {"tenant": of, "ids": found["datasets"] or []}),
+        backend.rows(_SEGMENTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
+        backend.rows(_DOCUMENTS, {"tenant": of, "ids": list({hit["document"] for hit in hits})}),
+        backend.rows(_DATASETS, {"tenant": of, "ids": found["datasets"] or []}),
     )
     texts = {row["id"]: row["content"] for row in segments}
     names = {row["id"]: row["name"] for row in documents}
@@ -314,11 +314,11 @@ async def _retrieval(desk: Desk, of: str, span: Row) -> Row | None:
     return found
 
 
-async def _message(desk: Desk, trace: Row, span: Row) -> Row | None:
+async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
     """The message that the trace answers; with the trace itself and with what answers it."""
     if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat")):
         return None
-    message = await desk.row(_MESSAGE, {"tenant": trace["tenant_id"], "id": trace["message_id"]})
+    message = await backend.row(_MESSAGE, {"tenant": trace["tenant_id"], "id": trace["message_id"]})
     if message is not None:
         message["asked"], message["answered"] = shown(message["query"]), shown(message["answer"])
     return message
@@ -327,7 +327,7 @@ async def _message(desk: Desk, trace: Row, span: Row) -> Row | None:
 # --- what caused it -------------------------------------------------------------------------------------------
 
 
-async def _chain(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
+async def _chain(backend: Backend, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
     """The command, then the commits on the way to the span, or those of all spans, as they are in the log."""
     way, at = list[Row](), span
     while at and at not in way:
@@ -337,10 +337,10 @@ async def _chain(desk: Desk, trace: Row, by_id: Mapping[str, Row], span: Row) ->
     for step in way or by_id.values():
         places += [step["sequence"], step["ended_sequence"]]
     wanted = sorted({place for place in places if place})[:CHAIN]
-    command = await desk.row(_COMMAND, {"tenant": trace["tenant_id"], "id": trace["id"]})
+    command = await backend.row(_COMMAND, {"tenant": trace["tenant_id"], "id": trace["id"]})
     mine = {span.get("sequence"), span.get("ended_sequence")} if span else set[int]()
     try:
-        stored = await desk.commits(wanted)
+        stored = await backend.commits(wanted)
     except Unavailable as error:
         return {"command": command, "commits": [], "mine": mine, "away": str(error)}
     owned = [commit for commit in stored if commit.subject.split(".", 2)[1] == trace["tenant_id"]]
@@ -364,7 +364,7 @@ def _written(commit: Stored) -> dict[str, Any]:
 async def stored(request: Request) -> Response:
     """A commit as the log has it: its place, its headers, its events."""
     place, of = request.path_params["sequence"], tenant(request)
-    found = await request.app.state.desk.commits([place])
+    found = await request.app.state.backend.commits([place])
     if not found or found[0].subject.split(".", 2)[1] != of:
         raise HTTPException(404, f"Tenant {of} has nothing at {place} of the log")
     commit = found[0]
@@ -378,7 +378,7 @@ async def stored(request: Request) -> Response:
 async def text(request: Request) -> Response:
     """A message of a call, or its answer, as plain text, however long."""
     of = {"tenant": tenant(request), "trace": request.path_params["id"], "id": request.path_params["call"]}
-    call = await request.app.state.desk.row(_CALL, of)
+    call = await request.app.state.backend.row(_CALL, of)
     which = request.path_params["which"]
     found = None
     if call is not None and which == "answer":
@@ -396,9 +396,9 @@ RATINGS = {"like": "like", "dislike": "dislike", "none": None}
 
 async def rate(request: Request) -> Response:
     """Rate the answer; the rating is a command as any other."""
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     of = {"tenant": tenant(request), "id": request.path_params["id"]}
-    trace = await desk.row(_TRACE, of)
+    trace = await backend.row(_TRACE, of)
     if trace is None or not trace["message_id"]:
         raise HTTPException(404, "There is no answer to rate")
     form = await request.form(max_files=0, max_fields=8, max_part_size=64 * 1024)
@@ -411,18 +411,18 @@ async def rate(request: Request) -> Response:
         "rating": RATINGS[rating],
         "content": str(form.get("content", "")) if rating != "none" else "",
     }
-    outcome = await desk.publish("message.rate", payload, tenant=of["tenant"])
+    outcome = await backend.publish("message.rate", payload, tenant=of["tenant"])
     if outcome.status == "rejected":
         return problem(request, 400, "The rating was rejected", outcome.message or "")
     if outcome.position:
-        await _caught_up(desk, outcome.position.sequence)
+        await _caught_up(backend, outcome.position.sequence)
     return RedirectResponse(link(request, f"/traces/{of['id']}", span="-") + "#rating", 303)
 
 
-async def _caught_up(desk: Desk, place: int) -> None:
+async def _caught_up(backend: Backend, place: int) -> None:
     """Wait a moment for the tables to hold what was just accepted, so that the next page shows it."""
     for _ in range(40):
-        row = await desk.row("SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'")
+        row = await backend.row("SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'")
         if row and row["sequence"] >= place:
             return
         await asyncio.sleep(0.05)

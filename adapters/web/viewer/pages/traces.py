@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from adapters.web.viewer.desk import STATEMENT_S, Desk, Row
+from adapters.web.viewer.backend import STATEMENT_S, Backend, Row
 from adapters.web.viewer.format import duration
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from projections.values.words import words
@@ -178,7 +178,7 @@ def cursor(row: Row) -> str:
     return f"{row['started_at'].astimezone(UTC).isoformat()}~{row['id']}"
 
 
-async def page(desk: Desk, filters: Filters, before: str = "", after: str = "") -> Page:
+async def page(backend: Backend, filters: Filters, before: str = "", after: str = "") -> Page:
     """The rows older than the cursor `before`, or newer than `after`, or the newest."""
     at = moment((before or after).partition("~")[0])
     backwards = bool(after and at)
@@ -194,7 +194,7 @@ async def page(desk: Desk, filters: Filters, before: str = "", after: str = "") 
         limit=sql.Literal(PAGE + 1),
     )
     values = {**filters.values, "at": at, "row": (before or after).partition("~")[2]}
-    rows = await desk.rows(statement, values)
+    rows = await backend.rows(statement, values)
     more = len(rows) > PAGE
     if backwards:
         rows = rows[1:] if more else rows
@@ -262,7 +262,7 @@ class Strip:
 _EMPTY = {"traces": 0, "errors": 0, "unknown": 0, "running": 0, "p50": None, "p95": None, "cost": None, "unpriced": 0}
 
 
-async def strip(desk: Desk, filters: Filters, newest: datetime | None, now: datetime) -> Strip:
+async def strip(backend: Backend, filters: Filters, newest: datetime | None, now: datetime) -> Strip:
     """Over the time that was asked for; else over the least of a day, a week, … that the newest trace is in."""
     last = filters.until or now
     since, label = filters.since, ""
@@ -276,7 +276,7 @@ async def strip(desk: Desk, filters: Filters, newest: datetime | None, now: date
     values = {"low": since.timestamp(), "high": last.timestamp(), "first": since, "last": last}
     statement = sql.SQL(_STRIP).format(where=filters.where, buckets=sql.Literal(BUCKETS))
     parts, total = [dict(_EMPTY) for _ in range(BUCKETS)], dict(_EMPTY)
-    for row in await desk.rows(statement, filters.values | values):
+    for row in await backend.rows(statement, filters.values | values):
         bucket, latency = row.pop("bucket"), row.pop("latency") or [None, None]
         row["p50"], row["p95"] = latency
         if bucket is None:
@@ -294,25 +294,25 @@ class Counting:
         self._tasks: dict[object, asyncio.Task[Strip]] = {}
 
     async def __call__(
-        self, desk: Desk, filters: Filters, newest: datetime | None, patience_s: float | None
+        self, backend: Backend, filters: Filters, newest: datetime | None, patience_s: float | None
     ) -> Strip | None:
         """The strip, if it comes in time, or else an older one, if there is any; without a limit always a new one."""
-        key = (id(desk), filters.values["tenant"], *sorted(filters.said.items()))
+        key = (id(backend), filters.values["tenant"], *sorted(filters.said.items()))
         until, known = self._known.get(key, (0.0, None))
         if monotonic() < until and patience_s is not None:
             return known
         if key not in self._tasks:
-            self._tasks[key] = asyncio.create_task(self._count(key, desk, filters, newest))
+            self._tasks[key] = asyncio.create_task(self._count(key, backend, filters, newest))
         try:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._tasks[key])
         except TimeoutError:
             return known
 
-    async def _count(self, key: object, desk: Desk, filters: Filters, newest: datetime | None) -> Strip:
+    async def _count(self, key: object, backend: Backend, filters: Filters, newest: datetime | None) -> Strip:
         began = monotonic()
         try:
-            counted = await strip(desk, filters, newest, datetime.now(UTC))
+            counted = await strip(backend, filters, newest, datetime.now(UTC))
         finally:
             del self._tasks[key]
         if len(self._known) > 200:
@@ -340,15 +340,15 @@ SELECT DISTINCT provider, model FROM (
 _offered: dict[tuple[int, str], tuple[float, dict[str, list[Row]]]] = {}
 
 
-async def offered(desk: Desk, of: str) -> dict[str, list[Row]]:
+async def offered(backend: Backend, of: str) -> dict[str, list[Row]]:
     """Apps, and models used lately, of a tenant; those of a moment ago."""
-    until, known = _offered.get((id(desk), of), (0.0, {}))
+    until, known = _offered.get((id(backend), of), (0.0, {}))
     if monotonic() > until:
-        apps, models = await asyncio.gather(desk.rows(_APPS, {"tenant": of}), desk.rows(_MODELS, {"tenant": of}))
+        apps, models = await asyncio.gather(backend.rows(_APPS, {"tenant": of}), backend.rows(_MODELS, {"tenant": of}))
         known = {"apps": apps, "models": models}
         if len(_offered) > 1000:
             _offered.clear()
-        _offered[id(desk), of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
+        _offered[id(backend), of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
     return known
 
 
@@ -358,20 +358,20 @@ _VERSION = "SELECT sum(sequence)::bigint AS version FROM headrace_projection.che
 
 
 async def show(request: Request) -> Response:
-    desk: Desk = request.app.state.desk
+    backend: Backend = request.app.state.backend
     now = datetime.now(UTC)
     filters = read(request, now)
     query = request.query_params
     if request.query_params.get("part") == "strip":
-        whole = await page(desk, filters)
+        whole = await page(backend, filters)
         newest = whole.rows[0]["started_at"] if whole.rows else None
-        counted = await counting(desk, filters, newest, STATEMENT_S)
+        counted = await counting(backend, filters, newest, STATEMENT_S)
         return render(request, "traces_strip.html", _given(filters) | {"strip": counted})
     before, after = query.get("before", "").replace("\0", ""), query.get("after", "").replace("\0", "")
-    version = str((await desk.row(_VERSION) or {"version": 0})["version"])
+    version = str((await backend.row(_VERSION) or {"version": 0})["version"])
     if query.get("part") == "rows" and query.get("version") == version:
         return Response(status_code=204)
-    found = await page(desk, filters, before, after)
+    found = await page(backend, filters, before, after)
     if after and len(found.rows) < PAGE and found.newer is None and not wants_json(request):
         return RedirectResponse(link(request, "/traces", filters.said), 303)  # the newest, from their beginning
     given = _given(filters) | {
@@ -385,13 +385,13 @@ async def show(request: Request) -> Response:
         return render(request, "traces_rows.html", given)
     newest = found.rows[0]["started_at"] if found.rows else None
     waits = wants_json(request) or "strip" in query
-    overview = await counting(desk, filters, newest, None if waits else PATIENCE_S)
+    overview = await counting(backend, filters, newest, None if waits else PATIENCE_S)
     if wants_json(request):
         assert overview is not None
         times = {"since": overview.first, "until": overview.last, "total": overview.total, "parts": overview.parts}
         pages = {"older": found.older, "newer": found.newer}
         return as_json({"traces": found.rows, **pages, "wrong": filters.wrong, "strip": times})
-    given |= {"strip": overview, "offered": await offered(desk, tenant(request))}
+    given |= {"strip": overview, "offered": await offered(backend, tenant(request))}
     return render(request, "traces.html", given)
 
 

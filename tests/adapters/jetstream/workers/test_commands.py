@@ -22,7 +22,7 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.reactions import subscribe_reaction
 from domain.aggregate import new_id
 from domain.log import OUTCOMES, Outcome, commit_id
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
 from handlers.ports.log import Unavailable
 from handlers.work.revive import Revive
@@ -256,7 +256,7 @@ class Sick:
     def __init__(self, desk: Desk, id: str) -> None:
         self.desk = desk
         self.id = id
-        self.letter = letter_id("commands", "acme", id)
+        self.letter = dead_letter_id("commands", "acme", id)
         self.dispatch = Faulty(desk, 1000, ZeroDivisionError("odd"))
 
     def subscribe(self, broker: NatsBroker) -> None:
@@ -370,7 +370,7 @@ async def test_a_secret_gets_into_no_letter(sick: Sick) -> None:
     id = new_id()
     await sick.desk.nc.jetstream().publish("cmd.acme.provider.register", b"{}", headers={"Nats-Msg-Id": id})
     await outcomes(sick.desk.nc, 2)
-    [buried] = await sick.desk.events("dead_letter", letter_id("commands", "acme", id))
+    [buried] = await sick.desk.events("dead_letter", dead_letter_id("commands", "acme", id))
     assert isinstance(buried, DeadLetter.Buried)
     assert buried.reason == "ValueError"
 
@@ -393,7 +393,7 @@ async def test_whatever_was_sent_can_be_buried_and_tried_again(sick: Sick) -> No
     told = await outcomes(sick.desk.nc, len(odd) + 1)
     for outcome in told:
         assert outcome["code"] == "internal_error"
-        await sick.desk.done("dead_letter.retry", dead_letter=letter_id("commands", "acme", outcome["command"]))
+        await sick.desk.done("dead_letter.retry", dead_letter=dead_letter_id("commands", "acme", outcome["command"]))
     await sick.until_dead_letters_are(0)
     await outcomes(sick.desk.nc, 3 * len(told))
     for outcome in told:
@@ -406,7 +406,7 @@ async def test_letters_of_two_tenants_are_apart(sick: Sick) -> None:
     """Who chooses the id of another's command does not touch its letter."""
     await sick.desk.nc.jetstream().publish("cmd.other.app.create", CREATE, headers={"Headrace-Id": sick.id})
     await outcomes(sick.desk.nc, 2)
-    theirs = letter_id("commands", "other", sick.id)
+    theirs = dead_letter_id("commands", "other", sick.id)
     assert await sick.desk.repository.get(DeadLetter, "other", theirs)
     assert await sick.desk.fails("dead_letter.retry", dead_letter=theirs) == ("not_found", "dead_letter")
     assert await sick.desk.types("dead_letter", sick.letter) == [DeadLetter.Buried.TOPIC]

@@ -7,7 +7,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream.workers.consumer import subscribe
-from adapters.jetstream.workers.drain import leave
+from adapters.jetstream.workers.drain import drain
 from adapters.jetstream.workers.failures import Failures
 from domain.log import EVENTS
 from tests.adapters.jetstream.conftest import Running
@@ -35,7 +35,7 @@ async def test_an_answer_in_hand_comes_to_its_end(fresh: Client, running: Runnin
     await fresh.jetstream().publish(SUBJECT, b"")
     broker = await running(partial(subscribe, name="answer", handle=slow, workers=4, bury=never))
     await slow.begun.wait()
-    leaving = asyncio.create_task(leave(broker, 10))
+    leaving = asyncio.create_task(drain(broker, 10))
     await asyncio.sleep(0)
     slow.go.set()
     await leaving
@@ -54,7 +54,7 @@ async def test_what_outlasts_the_grace_goes_to_another_at_once(fresh: Client, ru
     await slow.begun.wait()
     await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
     async with asyncio.timeout(5):
-        await leave(broker, 0.05)
+        await drain(broker, 0.05)
         await settled(fresh)
     assert slow.ended == 0
     assert [message.metadata.num_delivered for message in deliveries] == [2]
@@ -68,7 +68,7 @@ async def test_a_document_goes_on_elsewhere_from_its_last_step(fresh: Client, ru
     broker = await running(partial(subscribe, name="ingest", handle=slow, workers=4, bury=never))
     await slow.begun.wait()
     async with asyncio.timeout(5):
-        await leave(broker, 60)
+        await drain(broker, 60)
         await running(partial(subscribe, name="ingest", handle=other, workers=4, bury=never))
         await settled(fresh, "ingest")
     assert (slow.ended, other.ended) == (0, 1)
@@ -81,7 +81,7 @@ async def test_who_leaves_takes_nothing_more(fresh: Client, running: Running) ->
         seen.append(message)
 
     broker = await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
-    await leave(broker, 1)
+    await drain(broker, 1)
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
     await fresh.flush()

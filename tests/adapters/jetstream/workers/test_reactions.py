@@ -18,7 +18,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Subject
 from domain.models.replay import Replay
-from domain.work.dead_letter import DeadLetter, letter_id
+from domain.work.dead_letter import DeadLetter, dead_letter_id
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import dead, settled
 from tests.handlers.desk import Desk
@@ -72,7 +72,7 @@ async def test_what_is_no_commit_ends_in_the_dead_letters(fresh: Client, running
     await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", b"\xff{")
     await running(reaction("answer", react, fresh))
     await settled(fresh)
-    letter = letter_id("answer", "acme", "EVENTS:1")
+    letter = dead_letter_id("answer", "acme", "EVENTS:1")
     kept = await JetStreamDeadLetters(fresh).get("answer", letter)
     assert kept
     assert kept.data == b"\xff{"
@@ -96,7 +96,7 @@ class Reacting:
 
 async def buried_in(desk: Desk, consumer: str, commit: str, *expected: type[Event]) -> str:
     """The letter of a commit, once this is all that happened to it."""
-    letter = letter_id(consumer, "acme", commit)
+    letter = dead_letter_id(consumer, "acme", commit)
     async with asyncio.timeout(10):
         while await desk.types("dead_letter", letter) != [type.TOPIC for type in expected]:
             await asyncio.sleep(0.01)

@@ -22,7 +22,7 @@ from adapters.telemetry.metrics.state import FIGURES
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import Place
 from adapters.web.viewer.access import Access
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from domain.aggregate import new_id
 from ops.servers.embedded import EmbeddedNats
@@ -31,16 +31,16 @@ TARGET = "http://host:4318/v1/traces"
 
 
 @pytest.fixture
-async def desk(nc: Client, module_database_url: str) -> AsyncIterator[Desk]:
+async def backend(nc: Client, module_database_url: str) -> AsyncIterator[Backend]:
     await set_up(module_database_url)
-    async with Desk(nc, module_database_url) as desk:
-        yield desk
+    async with Backend(nc, module_database_url) as backend:
+        yield backend
 
 
 @pytest.fixture
-def metrics(nc: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Metrics:
+def metrics(nc: Client, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Metrics:
     monkeypatch.setattr(state, "FRESH_S", 0.0)
-    return Metrics(nc, desk.reading, TARGET)
+    return Metrics(nc, backend.reading, TARGET)
 
 
 async def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -91,9 +91,9 @@ async def test_a_budget_is_there_with_what_is_spent_of_it(metrics: Metrics, modu
     assert found["headrace_budget_usd", "small", "t"] == 2
 
 
-async def test_the_viewer_serves_it_to_those_who_have_the_token(metrics: Metrics, desk: Desk) -> None:
+async def test_the_viewer_serves_it_to_those_who_have_the_token(metrics: Metrics, backend: Backend) -> None:
     token = "a token of the test"
-    app = create_app(desk, Access(token, b"key"), metrics)
+    app = create_app(backend, Access(token, b"key"), metrics)
 
     def ask(**headers: str) -> tuple[int, str, str]:
         answer = TestClient(app, "http://localhost").get("/metrics", headers=headers, follow_redirects=False)
@@ -126,7 +126,7 @@ async def test_many_scrapes_are_one_question(metrics: Metrics, monkeypatch: pyte
 
 
 async def test_a_server_that_is_away_holds_up_nobody(
-    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "FRESH_S", 0.0)
     monkeypatch.setattr(state, "PATIENCE_S", 0.5)
@@ -136,7 +136,7 @@ async def test_a_server_that_is_away_holds_up_nobody(
     async with EmbeddedNats(tmp_path) as server:
         nc = await nats.connect(server.url, error_cb=quiet, max_reconnect_attempts=-1)
         await make_streams(nc.jetstream())
-        metrics = Metrics(nc, desk.reading)
+        metrics = Metrics(nc, backend.reading)
         assert (await figures(metrics))["headrace_up", "nats"] == 1
     began = time.monotonic()
     found = await figures(metrics)
@@ -144,7 +144,7 @@ async def test_a_server_that_is_away_holds_up_nobody(
     assert found["headrace_up", "nats"] == 0
     assert found["headrace_up", "postgresql"] == 1
     assert ("headrace_queue_waiting", "commands") not in found
-    await desk.pool.close()
+    await backend.pool.close()
     assert (await figures(metrics))["headrace_up", "postgresql"] == 0
     with suppress(ConnectionError):
         await nc.close()

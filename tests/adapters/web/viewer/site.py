@@ -21,18 +21,18 @@ from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from adapters.postgres.reader import login
 from adapters.web.viewer.access import Access
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, Model, settings
-from domain.chat.conversation import Conversation, Cut, Usage
+from domain.chat.app import App, ModelSettings, settings
+from domain.chat.conversation import Conversation, Truncation, Usage
 from domain.knowledge.retrieval import Candidate, Retrieval
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from domain.models.model_call import ModelCall, Source, TokenUsage
 from domain.models.replay import Replay
 from ops.roles import commands
 from ops.settings import Settings
-from ops.wiring import House
+from ops.wiring import Wiring
 
 TOKEN = "the token of the tests"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -41,14 +41,14 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 class Site:
     """What the log says is recorded at `at`, which goes on a second with every event."""
 
-    def __init__(self, house: House, url: str) -> None:
-        self.house = house
+    def __init__(self, wiring: Wiring, url: str) -> None:
+        self.wiring = wiring
         self.url = url
-        self.tenant = house.settings.tenant
+        self.tenant = wiring.settings.tenant
         self.client = httpx2.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {TOKEN}", "Origin": url}, timeout=30, follow_redirects=True
         )
-        self._store = JetStreamEventStore(house.nc, house.keys)
+        self._store = JetStreamEventStore(wiring.nc, wiring.keys)
         self._ends: dict[str, int] = {}
         self._ticks = count(1)
         self.at = NOW - timedelta(hours=2)
@@ -71,7 +71,7 @@ class Site:
         for prompt in prompts:
             app.configure(
                 self.now,
-                model=Model(provider="openai", name=model, max_tokens=512, context_window=8192, parameters={}),
+                model=ModelSettings(provider="openai", name=model, max_tokens=512, context_window=8192, parameters={}),
                 prompt=prompt,
                 variables=[],
                 datasets=[],
@@ -151,7 +151,7 @@ class Site:
                 answer=answer,
                 citations=[],
                 usage=usage,
-                cut=Cut(segments=0, messages=0),
+                cut=Truncation(segments=0, messages=0),
                 model_call=call,
                 duration_ms=took_ms,
             )
@@ -262,8 +262,8 @@ class Site:
     async def settled(self) -> None:
         """Wait until the tables hold all of the log."""
         for stream in (EVENTS, OUTCOMES):
-            last = (await self.house.nc.jetstream().stream_info(stream)).state.last_seq
-            await tables.wait_for(self.house.settings.postgres_url, Position(stream, last))
+            last = (await self.wiring.nc.jetstream().stream_info(stream)).state.last_seq
+            await tables.wait_for(self.wiring.settings.postgres_url, Position(stream, last))
 
     async def get(self, path: str, status: int = 200, **query: Any) -> str:
         """A page, and that it is one that no browser would take for more than it is."""
@@ -300,17 +300,17 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
     """A viewer with a projector and a worker that takes commands, in this process."""
     settings = Settings.load(home=home, nats_url=nats_url, postgres_url=postgres_url)
     await tables.set_up(postgres_url)
-    async with House(settings, "site") as house:
-        await commands.begin(house)
-        await house.broker.start()
-        desk = Desk(house.nc, await login(postgres_url, settings.secret()), settings.tenant, house.keys)
+    async with Wiring(settings, "site") as wiring:
+        await commands.begin(wiring)
+        await wiring.broker.start()
+        backend = Backend(wiring.nc, await login(postgres_url, settings.secret()), settings.tenant, wiring.keys)
         access = Access.of("127.0.0.1", TOKEN, "", settings.secret())
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(desk, access), log_config=None, lifespan="on"))
-        site = Site(house, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        server = uvicorn.Server(uvicorn.Config(create_app(backend, access), log_config=None, lifespan="on"))
+        site = Site(wiring, f"http://127.0.0.1:{listening.getsockname()[1]}")
         work = [
-            asyncio.create_task(Projector(postgres_url, JetStreamLog(house.nc, house.keys), house.blobs).run()),
+            asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs).run()),
             asyncio.create_task(server.serve(sockets=[listening])),
         ]
         try:

@@ -81,9 +81,9 @@ async def told(
 
 async def send(site: Site, command: str, /, **fields: Any) -> None:
     """Send a command, and wait for its outcome."""
-    js, id = site.house.nc.jetstream(), new_id()
+    js, id = site.wiring.nc.jetstream(), new_id()
     await js.publish(f"cmd.{site.tenant}.{command}", orjson.dumps(fields), headers={"Nats-Msg-Id": id})
-    outcomes = JetStreamOutcomes(site.house.nc)
+    outcomes = JetStreamOutcomes(site.wiring.nc)
     async with asyncio.timeout(20):
         while await outcomes.get(site.tenant, id) is None:
             await asyncio.sleep(0.01)
@@ -189,7 +189,7 @@ async def test_budgets_are_set_changed_and_removed_by_commands(told: Told) -> No
     assert (found["amount_usd"], found["state"]) == (12, "within")
     await site.post("/costs/budgets/mini/remove")
     assert (await site.json("/costs"))["budgets"] == []
-    named = await site.house.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.budget.mini")
+    named = await site.wiring.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.budget.mini")
     assert (named.headers or {})["Headrace-Actor"] == "viewer"
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from adapters.postgres import tables
 from adapters.postgres.reader import login
 from adapters.web.viewer.access import Access
-from adapters.web.viewer.desk import Desk
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from tests.adapters.web.viewer.site import text_of
 
@@ -22,19 +22,19 @@ ACCESS = Access("the token of the tests", SECRET)
 
 
 @asynccontextmanager
-async def visiting(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+async def visiting(backend: Backend) -> AsyncIterator[httpx2.AsyncClient]:
     """A browser that is logged in at a viewer of this desk."""
-    app: ASGIApp = create_app(desk, ACCESS)
+    app: ASGIApp = create_app(backend, ACCESS)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {ACCESS.token}", "Accept": "text/html"}
-    async with desk, httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+    async with backend, httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         yield client
 
 
 async def test_postgres_away(nc: Client) -> None:
-    desk = Desk(nc, "postgresql://nobody@127.0.0.1:1/nothing")
-    desk.pool.timeout = 0.1
-    async with visiting(desk) as client:
+    backend = Backend(nc, "postgresql://nobody@127.0.0.1:1/nothing")
+    backend.pool.timeout = 0.1
+    async with visiting(backend) as client:
         page = await client.get("/traces")
         assert page.status_code == 503
         assert "PostgreSQL does not answer" in text_of(page.text)
@@ -44,7 +44,7 @@ async def test_postgres_away(nc: Client) -> None:
 
 
 async def test_nothing_is_set_up_and_then_it_is(nc: Client, database_url: str) -> None:
-    async with visiting(Desk(nc, database_url)) as client:
+    async with visiting(Backend(nc, database_url)) as client:
         page = await client.get("/traces")
         assert page.status_code == 503
         assert "The tables are not set up yet" in text_of(page.text)
@@ -56,7 +56,7 @@ async def test_nothing_is_set_up_and_then_it_is(nc: Client, database_url: str) -
 
 async def test_a_rebuild_swaps_the_tables_under_it(nc: Client, database_url: str) -> None:
     await tables.set_up(database_url)
-    async with visiting(Desk(nc, await login(database_url, SECRET))) as client:
+    async with visiting(Backend(nc, await login(database_url, SECRET))) as client:
         for _ in range(8):
             assert (await client.get("/traces")).status_code == 200
         async with tables.connect(database_url) as connection:
@@ -65,8 +65,8 @@ async def test_a_rebuild_swaps_the_tables_under_it(nc: Client, database_url: str
 
 
 async def test_what_takes_too_long_is_given_up(nc: Client, database_url: str) -> None:
-    desk = Desk(nc, database_url)
-    async with desk, desk.reading(within_s=0.05) as connection:
+    backend = Backend(nc, database_url)
+    async with backend, backend.reading(within_s=0.05) as connection:
         try:
             await connection.execute("SELECT pg_sleep(5)")
         except QueryCanceled:
@@ -76,7 +76,7 @@ async def test_what_takes_too_long_is_given_up(nc: Client, database_url: str) ->
 
 async def test_a_place_that_the_log_has_not(nc: Client, database_url: str) -> None:
     await tables.set_up(database_url)
-    async with visiting(Desk(nc, database_url)) as client:
+    async with visiting(Backend(nc, database_url)) as client:
         page = await client.get("/log/999999")
         assert page.status_code == 404
         assert "has nothing at 999999 of the log" in text_of(page.text)

@@ -197,7 +197,7 @@ async def test_a_rating_is_a_command(site: Site, app: App) -> None:
     await site.settled()
     answer = await site.post(f"/traces/{trace}/rating", rating="dislike", content="Too short.")
     assert "Too short." in text_of(answer.text)
-    async with await psycopg.AsyncConnection.connect(site.house.settings.postgres_url) as connection:
+    async with await psycopg.AsyncConnection.connect(site.wiring.settings.postgres_url) as connection:
         rows = await connection.execute(
             "SELECT rating, content, created_by FROM headrace.message_feedbacks WHERE message_id = %s", (message,)
         )

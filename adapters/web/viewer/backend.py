@@ -65,7 +65,7 @@ class Stored:
     events: list[dict[str, Any]]
 
 
-class Desk:
+class Backend:
     """Open as long as the context is. `reader_url` logs in as somebody who can read and nothing else.
 
     The `keys` open what people said in commits of the log.
