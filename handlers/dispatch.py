@@ -16,7 +16,7 @@ from domain.models.model_call import ModelCall
 from handlers.commands.chat import SendMessage
 from handlers.commands.fields import Command, Preparation, not_found, parse, references
 from handlers.commands.retrieval import TestDatasets
-from handlers.ports.log import Blobs, Outcomes, Unavailable
+from handlers.ports.log import Blobs, Outcomes, TooLarge, Unavailable
 from handlers.ports.people import People, Vault
 from handlers.repository import Change, Repository
 from handlers.routes import ROUTES, Route
@@ -78,6 +78,8 @@ class Dispatch:
             outcome = await self._decide(delivery)
         except Rejection as rejection:
             outcome = rejected(delivery, rejection)
+        except TooLarge as error:
+            outcome = rejected(delivery, Rejection("too_large", f"What this would write is too large. {error}"))
         await self._outcomes.put(outcome)
         return outcome
 

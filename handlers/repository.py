@@ -64,6 +64,11 @@ class Repository:
         self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
         self._recent: dict[Subject, Loaded[Any]] = {}
 
+    @property
+    def largest(self) -> int:
+        """Bytes that a commit may have as it is stored."""
+        return self._store.largest
+
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it stands, or None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
@@ -96,7 +101,7 @@ class Repository:
         `new` says that there is hardly an aggregate yet, which saves a look. Changes of one aggregate by this process
         take turns; other processes are noticed by the expected sequence. What `decide` refuses, or finds done, is
         believed only of the aggregate as it certainly stands.
-        Raises: what `decide` raises, Unavailable.
+        Raises: what `decide` raises, TooLarge, Unavailable.
         """
         subject = Subject(metadata.tenant, kind.TOPIC, id)
         async with self._turns.setdefault(subject, asyncio.Lock()):

@@ -329,6 +329,28 @@ async def overflows(exchange: Exchange) -> None:
     await exchange.fail(400, "This model reads 512 tokens; you sent 600.", "context_length_exceeded")
 
 
+PICTURE = "![](data:image/png;base64," + "iVBORw0KGgoA" * 550_000 + ")"
+
+
+async def draws(exchange: Exchange) -> None:
+    """Answers with a picture in the text, 6.6 MB in pieces of 200 kB."""
+    await exchange.begin()
+    for at in range(0, len(PICTURE), 200_000):
+        await exchange.say(PICTURE[at : at + 200_000])
+    await exchange.say(finish="stop")
+    await exchange.event("[DONE]")
+    await exchange.end()
+
+
+async def floods(exchange: Exchange) -> None:
+    """Says 9 MB at once."""
+    await exchange.begin()
+    await exchange.say("flood " * 1_500_000)
+    await exchange.say(finish="stop")
+    await exchange.event("[DONE]")
+    await exchange.end()
+
+
 async def works(exchange: Exchange) -> None:
     """Answers as it should."""
     await exchange.finish()

@@ -147,6 +147,8 @@ class NatsEmbedder:
                     await subscription.unsubscribe()
         except TimeoutError:
             raise _Later(f"The embedding service on {self._subject} has fallen silent.") from None
+        except nats.errors.MaxPayloadError:
+            raise ValueError(f"The texts have {len(body):,} bytes of tokens, more than the bus takes.") from None
         except nats.errors.Error as error:
             raise _Later(f"The bus does not answer: {error}") from None
 

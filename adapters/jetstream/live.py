@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import structlog
 from nats.aio.client import Client
+
+log = structlog.get_logger(__name__)
 
 
 class NatsLive:
@@ -13,4 +16,8 @@ class NatsLive:
         self._nc = nc
 
     async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
-        await self._nc.publish(f"live.{tenant}.{conversation}.{message}", orjson.dumps(frame))
+        body = orjson.dumps(frame)
+        if len(body) > self._nc.max_payload:
+            log.warning("frame left out", tenant=tenant, message=message, type=frame["type"], bytes=len(body))
+            return
+        await self._nc.publish(f"live.{tenant}.{conversation}.{message}", body)

@@ -22,7 +22,7 @@ async def serve(nc: Client, preview: Callable[[str, bytes], Awaitable[dict[str, 
     async def answer(message: Msg) -> None:
         found = await preview(message.subject.partition(".")[2], message.data)
         with suppress(nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-            await message.respond(orjson.dumps(found))
+            await message.respond(_fitting(found, nc.max_payload))
 
     async def take(message: Msg) -> None:
         if message.reply:
@@ -39,3 +39,11 @@ async def serve(nc: Client, preview: Callable[[str, bytes], Awaitable[dict[str, 
         for task in at_work:
             task.cancel()
         await asyncio.gather(*at_work, return_exceptions=True)
+
+
+def _fitting(found: dict[str, Any], limit: int) -> bytes:
+    body = orjson.dumps(found)
+    if len(body) <= limit:
+        return body
+    reason = f"The answer has {len(body):,} bytes, and the bus takes {limit:,}: ask for fewer segments."
+    return orjson.dumps({"status": "rejected", "code": "too_large", "message": reason, "field": "limit"})

@@ -19,6 +19,7 @@ from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.codec import TIME
 from adapters.jetstream.log import SILENCE_S, arriving, batch, ends
 from adapters.jetstream.message import Message
+from adapters.jetstream.size import size_of
 from handlers.ports.log import Unavailable
 
 _EXPECTED = "Nats-Expected-Last-Sequence"
@@ -30,7 +31,7 @@ _TIMEOUT_S = 10.0
 
 
 class Occupied(Exception):
-    """The stream does not take a message at its sequence: something else writes to it."""
+    """The stream does not take a message at its sequence: something else writes to it, or the message is too large."""
 
 
 class RawStream:
@@ -171,9 +172,12 @@ class _Window:
     async def publish(self, message: Message) -> None:
         """Raises: Unavailable; Occupied, for this or an earlier message."""
         await self._until(_BATCH - 1)
-        self._open.add(message.sequence)
         # What follows a message that was refused is refused too, since its sequence is not the next.
         headers = {**message.headers, TIME: message.time, _EXPECTED: str(message.sequence - 1)}
+        if (size := size_of(message.body, headers)) > self._nc.max_payload:
+            reason = f"it has {size:,} bytes, and the server takes {self._nc.max_payload:,} (max_payload)"
+            raise Occupied(f"{self._stream} does not take message {message.sequence}: {reason}.")
+        self._open.add(message.sequence)
         try:
             reply = f"{self._inbox}.{message.sequence}"
             await self._nc.publish(message.subject, message.body, reply=reply, headers=headers)

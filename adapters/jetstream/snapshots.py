@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import nats.errors
 import orjson
+import structlog
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
@@ -18,6 +19,8 @@ from adapters.jetstream.streams import SNAPSHOTS
 from domain.log import Subject
 from domain.nouns import NOUNS
 from handlers.ports.log import SavedSnapshot, Unavailable
+
+log = structlog.get_logger(__name__)
 
 _SEALED = b"sealed "
 """What a snapshot with words of a person begins with; the person's id follows."""
@@ -63,6 +66,8 @@ class JetStreamSnapshots:
             data = _SEALED + f"{taken.person} {sealed}".encode()
         try:
             await (await self._open()).put(str(subject), data)
+        except nats.errors.MaxPayloadError:
+            log.warning("snapshot left out", subject=str(subject), bytes=len(data))
         except nats.errors.Error as error:
             raise Unavailable(f"The snapshots cannot be written: {error!r}") from error
 

@@ -13,10 +13,11 @@ from nats.aio.msg import Msg
 from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
+from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, Unavailable
+from handlers.ports.log import Conflict, TooLarge, Unavailable
 
 _CONFLICTS = {10071, 10164, 10158, 10201}
 """One replica or a stale value; three replicas, a race in flight; the same commit in flight; a batch tried again."""
@@ -24,9 +25,14 @@ _CONFLICTS = {10071, 10164, 10158, 10201}
 
 class JetStreamEventStore:
     def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
+        self._nc = nc
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._keys = keys
+
+    @property
+    def largest(self) -> int:
+        return largest(self._nc)
 
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         messages = await self._reader.messages(EVENTS, str(subject), after=after, limit=limit)
@@ -39,15 +45,21 @@ class JetStreamEventStore:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
         body, headers = codec.encode_commit(events, metadata, cipher)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        if (size := size_of(body, headers)) > self.largest:
+            raise TooLarge(size, self.largest)
         try:
             with publishing(EVENTS):
                 ack = await self._js.publish(str(subject), body, stream=EVENTS, headers=dict(headers))
         except nats.js.errors.APIError as error:
+            if error.err_code == TOO_LARGE:
+                raise TooLarge(size, await self._limit()) from error
             if error.err_code not in _CONFLICTS:
                 raise Unavailable(f"EVENTS does not take a commit: {error.description}") from error
             if position := await self._own(subject, metadata.id):
                 return position
             raise Conflict(str(subject)) from error
+        except nats.errors.MaxPayloadError as error:  # the server takes less than it did a moment ago
+            raise TooLarge(size, self.largest) from error
         except nats.errors.Error as error:
             # The acknowledgement is lost, not necessarily the commit.
             if position := await self._own(subject, metadata.id):
@@ -58,6 +70,13 @@ class JetStreamEventStore:
                 raise Conflict(str(subject))
             raise Unavailable(f"EVENTS holds commit {metadata.id} of another aggregate.")
         return Position(EVENTS, ack.seq)
+
+    async def _limit(self) -> int:
+        """Bytes of a message that EVENTS is configured to take. Raises: Unavailable."""
+        try:
+            return int((await self._js.stream_info(EVENTS)).config.max_msg_size or self.largest)
+        except nats.errors.Error as error:
+            raise Unavailable(f"NATS does not answer: {error!r}") from error
 
     async def _own(self, subject: Subject, id: str) -> Position | None:
         """Where the subject's last commit is, if it has this id."""

@@ -16,9 +16,9 @@ from domain.chat.app import App, Configuration
 from domain.chat.conversation import Conversation, Message, Usage
 from domain.log import Commit, Metadata, commit_id
 from handlers.chat.citations import citations
-from handlers.models.model_calls import Cause, Chat, ModelCalls, milliseconds, shielded
+from handlers.models.model_calls import Cause, Chat, ModelCalls, beginning, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
-from handlers.ports.log import Live, Stops, Unavailable
+from handlers.ports.log import Live, Stops, TooLarge, Unavailable
 from handlers.ports.models import ChatModels, ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Retrieve, Retrieved
@@ -84,6 +84,9 @@ class Answer:
             await self._fail(turn, error.code, error.reason)
         except Rejection as rejection:
             await self._fail(turn, rejection.code, rejection.message)
+        except TooLarge as error:
+            advice = "Ask for a shorter answer, or set a smaller retrieval.top_k."
+            await self._fail(turn, "too_large", f"The answer and its citations cannot be recorded. {error} {advice}")
         except TimeoutError:
             await self._fail(turn, "timeout", f"The answer took longer than {self._limit:g} s.")
         except Exception as error:
@@ -175,10 +178,11 @@ class Answer:
         await self._send(turn, {"type": "stopped", "answer": turn.said})
 
     async def _fail(self, turn: _Turn, code: str, reason: str) -> None:
+        answer = beginning(turn.said) if code == "too_large" else turn.said
         await turn.step(
             "fail",
             lambda conversation, at: conversation.fail(
-                at, message=turn.message, code=code, reason=reason[:1000], answer=turn.said
+                at, message=turn.message, code=code, reason=reason[:1000], answer=answer
             ),
         )
         await self._send(turn, {"type": "failed", "code": code, "reason": reason[:1000]})

@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall, Source, TokenUsage
 from handlers.models.prompt import estimate
 from handlers.ports.documents import Embedder, Vectors
-from handlers.ports.log import Unavailable
+from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.repository import Repository
+
+PARTIAL = 64 * 1024
+"""Bytes of UTF-8 that are kept of an answer that is too large to be recorded."""
+
+OTHER_FIELDS = 32 * 1024
+"""Bytes that are set aside for all else in an event with an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,11 @@ class ModelCalls:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
+    @property
+    def longest(self) -> int:
+        """Bytes of JSON that an answer may have: a commit has room for it when it is sealed, a third larger."""
+        return self._repository.largest * 3 // 4 - OTHER_FIELDS
+
     async def request(
         self,
         cause: Cause,
@@ -50,7 +63,7 @@ class ModelCalls:
         server: str = "",
         sources: list[Source] | None = None,
     ) -> str:
-        """Put on record that the call is about to be sent; returns its id."""
+        """Put on record that the call is about to be sent; returns its id. Raises: TooLarge, Unavailable."""
         id = cause.call(step)
         at = datetime.now(UTC)
 
@@ -85,21 +98,29 @@ class ModelCalls:
         response_id: str | None = None,
         response_model: str | None = None,
     ) -> None:
+        """Raises: ModelError `too_large`, when the record says so too; Unavailable."""
         at = datetime.now(UTC)
-        await self._end(
-            cause,
-            id,
-            lambda call: call.complete(
-                at,
-                response=response,
-                finish_reason=finish_reason,
-                usage=usage,
-                first_token_ms=first_token_ms,
-                duration_ms=duration_ms,
-                response_id=response_id,
-                response_model=response_model,
-            ),
-        )
+        try:
+            await self._end(
+                cause,
+                id,
+                lambda call: call.complete(
+                    at,
+                    response=response,
+                    finish_reason=finish_reason,
+                    usage=usage,
+                    first_token_ms=first_token_ms,
+                    duration_ms=duration_ms,
+                    response_id=response_id,
+                    response_model=response_model,
+                ),
+            )
+        except TooLarge as error:
+            reason = f"The answer cannot be recorded. {error}"
+            await self.fail(
+                cause, id, code="too_large", reason=reason, response=beginning(response), duration_ms=duration_ms
+            )
+            raise ModelError("too_large", reason) from error
 
     async def fail(
         self, cause: Cause, id: str, *, code: str, reason: str, response: str = "", duration_ms: float | None = None
@@ -162,12 +183,16 @@ class ModelCalls:
     ) -> list[float]:
         """How well each text answers the query; `segments` are the ids of the texts, which stand for them on record.
 
-        Raises: ModelError, when the record says so too; Unavailable, when there is none.
+        Raises: ModelError, when the record says so too, but for a query that is too large for one; Unavailable, when
+        there is none.
         """
         request = {"query": query, "segments": list(segments)}
-        id = await self.request(
-            cause, "rerank", kind="rerank", provider=provider, model=model, request=request, server=reranker.server
-        )
+        try:
+            id = await self.request(
+                cause, "rerank", kind="rerank", provider=provider, model=model, request=request, server=reranker.server
+            )
+        except TooLarge as error:
+            raise _not_made(error) from error
         began = time.perf_counter()
         try:
             found = await reranker.rerank(model, query, texts)
@@ -247,7 +272,11 @@ class Chat:
         self.usage: TokenUsage | None = None
 
     async def texts(self) -> AsyncGenerator[str]:
-        """The answer as it comes; closed or cancelled before its end, the call is cancelled. Raises: ModelError."""
+        """The answer as it comes; closed or cancelled before its end, the call is cancelled.
+
+        An answer that is too large to be recorded is broken off; a request that is too large is not sent.
+        Raises: ModelError.
+        """
         request = self._request
         sent = {
             "messages": [message._asdict() for message in request.messages],
@@ -255,6 +284,7 @@ class Chat:
             "parameters": request.parameters,
         }
         began, first, said, last = time.perf_counter(), None, "", Delta()
+        size, longest = 0, self._calls.longest
         try:
             await shielded(
                 self._calls.request(
@@ -274,6 +304,13 @@ class Chat:
                 async for delta in deltas:
                     if delta.text:
                         first = first or milliseconds(began)
+                        size += len(orjson.dumps(delta.text)) - 2  # quotes
+                        if size > longest:
+                            kept = beginning(said + delta.text)
+                            if rest := kept[len(said) :]:
+                                yield rest
+                            said = kept
+                            raise _broken_off(size, longest)
                         said += delta.text
                         yield delta.text
                     last = Delta(
@@ -283,6 +320,8 @@ class Chat:
                         delta.response_id or last.response_id,
                         delta.model or last.model,
                     )
+        except TooLarge as error:
+            raise _not_made(error) from error
         except ModelError as error:
             await self._calls.fail(
                 self._cause,
@@ -323,6 +362,29 @@ def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:
         cache_write_tokens=counted.cache_write_tokens,
         reasoning_tokens=counted.reasoning_tokens,
         raw=counted.raw,
+    )
+
+
+def beginning(text: str) -> str:
+    """What is kept of an answer that is too large to be recorded, cut at a character."""
+    return text[:PARTIAL].encode(errors="replace")[:PARTIAL].decode(errors="ignore")
+
+
+def _broken_off(size: int, limit: int) -> ModelError:
+    return ModelError(
+        "too_large",
+        f"The answer was broken off at {size:,} bytes, since at most {limit:,} can be recorded: ask for a shorter one, "
+        "or set a smaller model.max_tokens.",
+    )
+
+
+def _not_made(error: TooLarge) -> ModelError:
+    """Why a call was not made whose request cannot be recorded."""
+    return ModelError(
+        "too_large",
+        f"The model was not called, since what it would be sent cannot be recorded: {error.size:,} bytes, at most "
+        f"{error.limit:,} fit. Send less: set a smaller model.context_window or retrieval.top_k, or ask a shorter "
+        "question.",
     )
 
 

@@ -20,7 +20,21 @@ class Conflict(Exception):
     """The aggregate has changed since it was loaded: load it again and decide anew."""
 
 
+class TooLarge(Exception):
+    """What is to be recorded does not fit into one commit, and another try would not change that; in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"A message of {size:,} bytes does not fit into the log, which takes at most {limit:,}.")
+        self.size = size
+        self.limit = limit
+
+
 class EventStore(Protocol):
+    @property
+    def largest(self) -> int:
+        """Bytes that a commit may have as it is stored."""
+        ...
+
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         """The first `limit` commits of an aggregate whose stream sequence is greater than `after`, in order.
 
@@ -39,7 +53,7 @@ class EventStore(Protocol):
         """Commit the events if the aggregate's last commit is at sequence `expected` (0: it has none).
 
         A commit with this id that is already the aggregate's last is a success: its position is returned.
-        Raises: Conflict, Unavailable.
+        Raises: Conflict, TooLarge, Unavailable.
         """
         ...
 
@@ -70,7 +84,9 @@ class SavedSnapshot:
 class Snapshots(Protocol):
     async def get(self, subject: Subject) -> SavedSnapshot | None: ...
 
-    async def put(self, subject: Subject, taken: SavedSnapshot) -> None: ...
+    async def put(self, subject: Subject, taken: SavedSnapshot) -> None:
+        """Keep it in place of an earlier one; one that is too large is left out. Raises: Unavailable."""
+        ...
 
 
 class Blobs(Protocol):
@@ -131,7 +147,7 @@ class Wait:
 
 
 class Live(Protocol):
-    """Frames for whoever watches an answer grow; lost when nobody does."""
+    """Frames for whoever watches an answer grow; lost when nobody does, and when they are too large."""
 
     async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
         """Publish on `live.<tenant>.<conversation>.<message>`, as JSON."""

@@ -53,7 +53,7 @@ class Delta:
 
 class ModelError(Exception):
     """A chat model that did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
-    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`."""
+    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`, `too_large`."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)

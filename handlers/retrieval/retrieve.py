@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from domain.log import commit_id
 from handlers.models.model_calls import Cause, ModelCalls, milliseconds
 from handlers.ports.documents import Documents, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
-from handlers.ports.log import Unavailable
+from handlers.ports.log import TooLarge, Unavailable
 from handlers.repository import Repository
 from handlers.retrieval.extract_filter import ExtractFilter, Type
 from handlers.retrieval.fusion import fused
@@ -260,7 +260,10 @@ class Retrieve:
     async def _record(
         self, question: Question, found: _Found, duration_ms: float, code: str | None = None, reason: str | None = None
     ) -> None:
-        """Put it on record, once for an attempt. Raises: Unavailable."""
+        """Put it on record, once for an attempt; without its hits, where they do not fit.
+
+        Raises: TooLarge, Unavailable.
+        """
         id, at, cause = question.id, datetime.now(UTC), question.cause
 
         def decide(retrieval: Retrieval | None) -> Retrieval:
@@ -283,4 +286,11 @@ class Retrieve:
             )
 
         metadata = cause.metadata.caused(commit_id(cause.metadata.id, f"{id}:made"))
-        await self._repository.change(Retrieval, id, metadata, decide, new=True)
+        try:
+            await self._repository.change(Retrieval, id, metadata, decide, new=True)
+        except TooLarge as error:
+            if not found.candidates:
+                raise
+            bare = replace(found, candidates=[])
+            reason = f"The hits cannot be recorded with their headings. {error}"
+            await self._record(question, bare, duration_ms, "too_large", reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream.direct import DirectReader
-from adapters.jetstream.streams import COMMANDS, DEAD
-from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from adapters.jetstream.size import largest, size_of
+from adapters.jetstream.streams import COMMANDS, DEAD, LARGEST
+from adapters.jetstream.workers.dead_letters import WITHHELD, JetStreamDeadLetters
 from domain.aggregate import new_id
 from domain.log import Position
-from handlers.ports.log import DeadLetters, Unavailable
+from handlers.ports.log import DeadLetters, TooLarge, Unavailable
 from handlers.work.dead_letters import Death
 from ops.servers.embedded import EmbeddedNats
 
@@ -64,6 +66,33 @@ async def test_keeping_it_twice_is_keeping_it_once(nc: Client, letters: JetStrea
     assert (await nc.jetstream().stream_info(DEAD)).state.messages == before
     await letters.keep(letter, "the-command", HEADERS, b"body", death(sequence=9))
     assert (await nc.jetstream().stream_info(DEAD)).state.messages == before + 1
+
+
+async def test_the_largest_commit_is_kept_whole_with_the_longest_reason(
+    nc: Client, letters: JetStreamDeadLetters
+) -> None:
+    letter, headers = new_id(), {"Nats-Msg-Id": "first", "Headrace-Actor": "ada"}
+    body = b"x" * (largest(nc) - size_of(b"", headers))
+    await letters.keep(letter, "the-commit", headers, body, replace(death(), reason="水" * 1000))
+    assert (found := await letters.get("commands", letter))
+    assert found.data == body
+
+
+async def test_what_does_not_fit_is_kept_without_its_body(nc: Client, letters: JetStreamDeadLetters) -> None:
+    letter = new_id()
+    await letters.keep(letter, "the-command", HEADERS, b"x" * (nc.max_payload - 100), death())
+    assert (found := await letters.get("commands", letter))
+    assert (found.data, WITHHELD in (found.headers or {})) == (b"", True)
+    before = (await nc.jetstream().stream_info(COMMANDS)).state.last_seq
+    await letters.send_again("commands", letter, new_id())
+    assert (await nc.jetstream().stream_info(COMMANDS)).state.last_seq == before
+
+
+async def test_a_command_that_its_queue_does_not_take_is_no_outage(nc: Client, letters: JetStreamDeadLetters) -> None:
+    letter = new_id()
+    await letters.keep(letter, "the-command", {}, b"x" * (LARGEST - 50), death())
+    with pytest.raises(TooLarge):
+        await letters.send_again("commands", letter, new_id())
 
 
 async def test_a_command_is_sent_again_with_the_id_that_it_had(nc: Client, letters: JetStreamDeadLetters) -> None:

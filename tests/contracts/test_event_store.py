@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import nats
+import orjson
 import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream import codec
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.size import size_of
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.streams import set_up
+from adapters.privacy.vault import AesVault
 from domain.aggregate import Event, new_id
 from domain.chat.app import App, settings
+from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, EventStore, Unavailable
+from handlers.ports.log import Conflict, EventStore, TooLarge, Unavailable
 from ops.servers.embedded import EmbeddedNats
+from tests.golden import make
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
@@ -262,6 +270,85 @@ async def test_an_id_of_another_aggregates_commit_is_not_mistaken_for_success(st
     with pytest.raises(Unavailable):
         await store.append(other, created(other).pending(), metadata, 0)
     assert await whole(store, other) == []
+
+
+async def test_a_commit_has_as_many_bytes_as_fit_and_not_one_more(store: EventStore, subject: Subject) -> None:
+    metadata = caused(subject)
+    body, headers = codec.encode_commit(created(subject, "").pending(), metadata)
+    room = store.largest - size_of(body, {**headers, "Nats-Expected-Last-Subject-Sequence": "0"})
+    with pytest.raises(TooLarge) as caught:
+        await store.append(subject, created(subject, "x" * (room + 1)).pending(), metadata, 0)
+    assert (caught.value.size, caught.value.limit) == (store.largest + 1, store.largest)
+    assert f"{store.largest:,}" in str(caught.value)
+    assert await whole(store, subject) == []
+    events = created(subject, "x" * room).pending()
+    position = await store.append(subject, events, metadata, 0)
+    [commit] = await whole(store, subject)
+    assert (commit.position, commit.events) == (position, events)
+
+
+async def test_the_headers_count(store: EventStore, subject: Subject) -> None:
+    """The client looks at the body alone, and the server ends the connection over what is larger."""
+    long = Metadata(new_id(), subject.tenant, "c" * 40_000, new_id(), "ada")
+    with pytest.raises(TooLarge):
+        await store.append(subject, created(subject, "x" * (store.largest - 40_000)).pending(), long, 0)
+
+
+async def test_what_is_sealed_counts_as_it_is_stored(nc: Client, subject: Subject) -> None:
+    keys = JetStreamKeys(nc, AesVault(bytes(32)))
+    store = JetStreamEventStore(nc, keys)
+    metadata = Metadata(new_id(), subject.tenant, new_id(), person=await keys.person(subject.tenant, "ada"))
+    conversation = Subject(subject.tenant, "conversation", new_id())
+
+    def started(name: str) -> list[Event]:
+        return Conversation.start(conversation.id, NOW, app=new_id(), user="ada", name=name).pending()
+
+    with pytest.raises(TooLarge):
+        await store.append(conversation, started("x" * (store.largest * 3 // 4)), metadata, 0)
+    await store.append(conversation, started("x" * (store.largest * 3 // 4 - 2048)), metadata, 0)
+
+
+def swollen(value: Any, text: str) -> Iterator[Any]:
+    """The value with the text in the place of each text in it, one at a time."""
+    if isinstance(value, str):
+        yield text
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from ({**value, name: each} for each in swollen(inner, text))
+    elif isinstance(value, list) and value:
+        yield from ([each, *value[1:]] for each in swollen(value[0], text))
+
+
+@pytest.mark.parametrize("topic", sorted(topic for topic, kind in codec.event_types().items() if topic == kind.TOPIC))
+async def test_an_event_with_any_text_that_is_too_large_is_no_outage(
+    nc: Client, store: EventStore, subject: Subject, topic: str
+) -> None:
+    stored = orjson.loads(make.path(topic).read_bytes())
+    text = "x" * nc.max_payload
+    fields = {name: value for name, value in stored["state"].items() if name not in ("timestamp", "originator_topic")}
+    for name, value in fields.items():
+        for large in swollen(value, text):
+            state = {**stored["state"], name: large}
+            event = codec._decode_event(subject.id, {**stored, "state": state})
+            with pytest.raises(TooLarge):
+                await store.append(subject, [event], caused(subject), 0)
+    assert await whole(store, subject) == []
+
+
+async def test_a_stream_that_takes_less_is_no_outage(
+    subject: Subject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with EmbeddedNats(tmp_path_factory.mktemp("narrow")) as server:
+        nc = await nats.connect(server.url)
+        js = nc.jetstream()
+        await set_up(js)
+        await js.update_stream((await js.stream_info(EVENTS)).config.evolve(max_msg_size=2000))
+        store = JetStreamEventStore(nc)
+        with pytest.raises(TooLarge) as caught:
+            await store.append(subject, created(subject, "x" * 2000).pending(), caused(subject), 0)
+        assert (caught.value.limit, caught.value.size > 2000) == (2000, True)
+        await store.append(subject, created(subject).pending(), caused(subject), 0)
+        await nc.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import nats
@@ -54,6 +55,18 @@ async def test_it_is_got_as_it_was_put(snapshots: Snapshots, tenant: str) -> Non
     assert isinstance(again, Conversation)
     assert vars(again) == vars(talk)
     assert list(again.messages) == list(talk.messages)
+
+
+async def test_one_that_is_too_large_is_left_out_and_an_earlier_one_stays(
+    nc: Client, snapshots: Snapshots, tenant: str
+) -> None:
+    talk = conversation()
+    subject, put = Subject(tenant, "conversation", talk.id), taken(talk)
+    await snapshots.put(subject, put)
+    talk.rename(NOW, name=os.urandom(nc.max_payload).hex())
+    talk.pending()
+    await snapshots.put(subject, taken(talk))
+    assert await snapshots.get(subject) == put
 
 
 async def test_a_newer_one_takes_its_place(snapshots: Snapshots, tenant: str) -> None:

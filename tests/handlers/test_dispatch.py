@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from nats.js.errors import NotFoundError
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from domain.aggregate import Rejection, new_id, uuid7
+from domain.chat.conversation import COPIED, Conversation
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import OUTCOMES, Metadata, Outcome
@@ -73,6 +75,19 @@ async def test_bad_input_is_rejected_and_kept(desk: Desk, payload: bytes, code: 
     assert outcome.excerpt == payload.decode(errors="replace")[:EXCERPT].replace("\0", "�")
     assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
     assert await desk.commits("app", outcome.command) == []
+
+
+async def test_what_would_be_too_large_to_write_is_rejected(desk: Desk) -> None:
+    """Two answers that a commit has room for, each, and none that has room for a copy of both."""
+    app = await desk.done("app.create", name="Guide")
+    await desk.done("app.configure", app=app)
+    talk = await desk.done("message.send", app=app, query="Why?")
+    again = await desk.send("message.send", app=app, query="Why?", conversation=talk)
+    for message in (talk, again.command):
+        answer = partial(Conversation.stopped, at=datetime.now(UTC), message=message, answer="\x01" * (COPIED // 2 - 4))
+        await desk.change("conversation", talk, answer)
+    assert await desk.fails("conversation.fork", conversation=talk, message=again.command) == ("too_large", None)
+    assert await desk.done("conversation.fork", conversation=talk, message=talk)
 
 
 async def test_an_outcome_is_never_larger_than_what_it_tells(desk: Desk) -> None:

@@ -10,17 +10,20 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.errors import APIError
 
 from adapters.jetstream.codec import TIME
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.streams import COMMANDS, DEAD
-from handlers.ports.log import Unavailable
+from adapters.jetstream.size import RESTORED, TOO_LARGE, size_of
+from adapters.jetstream.streams import COMMANDS, DEAD, LARGEST
+from handlers.ports.log import TooLarge, Unavailable
 from handlers.work.dead_letters import Death
 
 log = structlog.get_logger(__name__)
 
 WITHHELD = "Headrace-Withheld"
-"""Marks what came back from an archive, which keeps no words of people: there is nothing to be sent again."""
+"""Marks what came back from an archive, which keeps no words of people, and what is too large to be kept with its
+reason: there is nothing to be sent again."""
 
 _OURS = ("Nats-", "Headrace-Letter-", TIME)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -28,11 +31,15 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 class JetStreamDeadLetters:
     def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+        self._nc = nc
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
 
     async def keep(self, letter: str, id: str, headers: Mapping[str, str], data: bytes, death: Death) -> None:
-        """Keep the message of this id, with the reason in its headers. Raises: Unavailable."""
+        """Keep the message of this id, with the reason in its headers; without its body, where both do not fit.
+
+        Raises: Unavailable.
+        """
         headers = {
             **_sendable(headers),
             "Nats-Msg-Id": f"{letter}:{death.position.sequence}",
@@ -45,6 +52,8 @@ class JetStreamDeadLetters:
             "Headrace-Letter-Failures": str(death.failures),
             "Headrace-Letter-Deaths": str(death.deaths),
         }
+        if size_of(data, headers) + RESTORED > self._nc.max_payload:
+            headers[WITHHELD], data = "1", b""
         try:
             await self._js.publish(_subject(death.consumer, letter), data, stream=DEAD, headers=headers)
         except nats.errors.Error as error:
@@ -68,6 +77,10 @@ class JetStreamDeadLetters:
                 stream=COMMANDS,
                 headers={**headers, "Nats-Msg-Id": id},
             )
+        except APIError as error:
+            if error.err_code == TOO_LARGE:
+                raise TooLarge(size_of(kept.data, headers), LARGEST) from error
+            raise Unavailable(f"COMMANDS takes nothing: {error!r}") from error
         except nats.errors.Error as error:
             raise Unavailable(f"COMMANDS takes nothing: {error!r}") from error
 

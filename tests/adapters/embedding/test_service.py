@@ -307,6 +307,15 @@ async def test_what_nobody_waits_for_is_left_out(engine: Engine, monkeypatch: py
     assert calls == [1]
 
 
+async def test_texts_that_the_bus_does_not_take_are_no_outage(
+    nats_url: str, nc: Client, engine: Engine, model: str
+) -> None:
+    async with serving(nats_url, engine), NatsEmbedder(nc, model) as embedder:
+        await embedder.embed(QUESTION)
+        with pytest.raises(ValueError, match="more than the bus takes"):
+            await embedder.embed([[7] * (nc.max_payload // 4)])
+
+
 async def test_closing_ends_those_who_wait(engine: Engine) -> None:
     embedder = LocalEmbedder(engine)
     waiting = asyncio.create_task(embedder.embed(DOCUMENT * 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import pytest
 from nats.aio.client import Client
@@ -11,8 +12,8 @@ from nats.aio.client import Client
 from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import Cause, Chat, ModelCalls
-from handlers.ports.models import ChatRequest, Delta
+from handlers.models.model_calls import PARTIAL, Cause, Chat, ModelCalls, beginning
+from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from tests.handlers.desk import Desk
 
 
@@ -45,3 +46,37 @@ async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(nc: Client, ten
     assert call is not None
     assert call.status in ("cancelled", "completed")
     assert speaking.cancelled() or chat.usage is not None
+
+
+class Boaster(Echo):
+    """A model whose server says much about itself."""
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        yield Delta("word", "stop", ChatUsage(1, 1, raw={"note": "x" * 9_000_000}))
+
+
+async def test_an_end_that_is_too_large_is_a_failure_of_the_call(nc: Client, tenant: str) -> None:
+    desk, id = Desk(nc, tenant), new_id()
+    cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), 1, [])
+    with pytest.raises(ModelError) as caught:
+        await drain(chat)
+    _, failed = await desk.events("model_call", chat.id)
+    assert isinstance(failed, ModelCall.Failed)
+    assert (failed.code, failed.response, failed.reason) == ("too_large", "word", caught.value.reason)
+
+
+async def test_a_query_that_is_too_large_is_not_reranked(nc: Client, tenant: str) -> None:
+    desk, id = Desk(nc, tenant), new_id()
+    cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
+    reranker = cast("Reranker", Echo())
+    with pytest.raises(ModelError) as caught:
+        await ModelCalls(desk.repository).rerank(cause, "lab", reranker, "m", "x" * 9_000_000, ["s"], ["text"])
+    assert caught.value.code == "too_large"
+    assert await desk.events("model_call", cause.call("rerank")) == []
+
+
+def test_the_beginning_of_an_answer_ends_at_a_character() -> None:
+    assert beginning("short") == "short"
+    assert beginning("x" * PARTIAL + "y") == "x" * PARTIAL
+    assert beginning("a" + "水" * PARTIAL) == "a" + "水" * ((PARTIAL - 1) // 3)

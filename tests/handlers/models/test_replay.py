@@ -21,13 +21,13 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import PARTIAL, Cause, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
 from handlers.models.replay import ReplayCall
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatRequest
 from handlers.retrieval.select import Judged, choose
-from tests.chat_servers import Behaviour, breaks_off, faulty_server, works
+from tests.chat_servers import Behaviour, breaks_off, faulty_server, floods, works
 from tests.handlers.desk import Desk
 
 QUERY = "When does the sluice open?"
@@ -196,6 +196,25 @@ async def test_a_model_that_does_not_answer_and_another_try(desk: Desk, past: Pa
     requested, ended = await call_of(desk, id)
     assert isinstance(ended, ModelCall.Completed)
     assert requested.attempt == 2
+
+
+async def test_an_answer_that_is_too_large(desk: Desk, past: Past) -> None:
+    await desk.send("provider.register", name="lab", base_url="http://127.0.0.1:9/v1")
+    async with lab(desk, floods) as replaying:
+        id = await played(desk, replaying, call=past.call, model=LAB)
+    assert isinstance(failed := await last(desk, id), Replay.Failed)
+    _, ended = await call_of(desk, id)
+    assert isinstance(ended, ModelCall.Failed)
+    assert (failed.code, ended.code, len(ended.response)) == ("too_large", "too_large", PARTIAL)
+
+
+async def test_instructions_with_which_a_prompt_is_too_large(desk: Desk, past: Past) -> None:
+    whole = {"name": "x", "default": "\x01" * 10_000}
+    await desk.done("app.configure", app=past.app, prompt="{{x}} " * 150, variables=[whole])
+    await desk.send("provider.register", name="lab", base_url="http://127.0.0.1:9/v1")
+    async with lab(desk, works) as replaying:
+        failed = await last(desk, await played(desk, replaying, call=past.call, model=LAB, configuration=3))
+    assert (failed.code, failed.model_call) == ("too_large", None)
 
 
 async def test_a_provider_that_is_gone(desk: Desk, past: Past) -> None:

@@ -169,6 +169,16 @@ async def test_a_search_that_fails_is_on_record(library: Library, error: Excepti
     assert type(error).__name__ in str(made.reason)
 
 
+async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(library: Library) -> None:
+    hits = [replace(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
+    retrieved = await library.retrieve(Shelf(hits))
+    await retrieved.record()
+    made = await library.made()
+    assert [each.id for each in retrieved.hits] == ["a", "b"]
+    assert (made.query, made.hits, made.code) == ("When?", [], "too_large")
+    assert "bytes" in str(made.reason)
+
+
 async def test_an_attempt_is_on_record_once(library: Library) -> None:
     for _ in range(2):
         await (await library.retrieve(Shelf())).record()
