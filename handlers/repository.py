@@ -84,6 +84,13 @@ class Repository:
         commits = await self._store.load(subject, limit=1) or await self._store.load_from_leader(subject, after=0)
         return commits[0] if commits else None
 
+    async def commits(self, kind: type[Aggregate], tenant: str, id: str) -> Sequence[Commit]:
+        """All commits of the aggregate, oldest first."""
+        subject = Subject(tenant, kind.TOPIC, id)
+        commits = await self._store.load(subject)
+        after = commits[-1].position.sequence if commits else 0
+        return [*commits, *await self._store.load_from_leader(subject, after=after)]
+
     def forget(self) -> None:
         """Keep nothing of what was read; a person may have been erased."""
         self._recent.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +20,9 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.workers.works import subscribe_work
 from adapters.privacy.vault import AesVault
+from domain.log import Commit
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.repository import Repository
@@ -84,6 +87,10 @@ class Wiring:
                 advice = "JetStream has no leader yet, or the streams are missing and this user may not make them"
                 log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
                 await asyncio.sleep(1)
+
+    def work(self, name: str, handler: Callable[[Commit], Awaitable[None]]) -> None:
+        """Have `handler` do the work of this name in the table of works."""
+        subscribe_work(self.broker, name, handler, repository=self.repository, keys=self.keys)
 
     async def index(self) -> Index:
         """The index, made where it is missing; only those who search load its driver."""

@@ -23,7 +23,9 @@ from nats.js.api import (
 from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
 
 from domain.log import EVENTS, OUTCOMES
+from domain.work.dead_letter import DeadLetter
 from handlers.commands.fields import MAX_PAYLOAD
+from handlers.work.work import WORKS
 
 log = structlog.get_logger(__name__)
 
@@ -121,23 +123,16 @@ TRIES = 3
 NO_PEERS = 10005
 """JetStream's error code when it knows of too few servers to place the replicas on, as when a cluster starts."""
 
-LETTERS = "evt.*.dead_letter.*"
+LETTERS = f"evt.*.{DeadLetter.TOPIC}.*"
 
 CONSUMERS = {
     "commands": (COMMANDS, ["cmd.>"]),
-    "ingest": (EVENTS, ["evt.*.document.*", LETTERS]),
-    "settle": (EVENTS, ["evt.*.document.*", LETTERS]),
-    "forget_documents": (EVENTS, ["evt.*.document.*", LETTERS]),
-    "forget_datasets": (EVENTS, ["evt.*.dataset.*", LETTERS]),
-    "reindex": (EVENTS, ["evt.*.dataset.*", LETTERS]),
-    "reprocess": (EVENTS, ["evt.*.dataset.*", LETTERS]),
-    "answer": (EVENTS, ["evt.*.conversation.*", LETTERS]),
-    "query_datasets": (EVENTS, ["evt.*.dataset_query.*", LETTERS]),
-    "replay": (EVENTS, ["evt.*.replay.*", LETTERS]),
-    "erase": (EVENTS, ["evt.*.end_user.*", LETTERS]),
-    "revive": (EVENTS, [LETTERS]),
+    **{
+        name: (EVENTS, sorted({f"evt.*.{work.noun.TOPIC}.*", LETTERS}, key=LETTERS.__eq__))
+        for name, work in WORKS.items()
+    },
 }
-"""The durable consumers: name, stream and what each takes from it."""
+"""The durable consumers: name, stream and what each takes from it. Each hears of its dead letters that are retried."""
 
 
 def consumer_config(name: str) -> ConsumerConfig:

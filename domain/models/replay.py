@@ -27,6 +27,8 @@ class Replay(Aggregate):
     configuration: int | None
     status: str = field(default="requested", init=False)
     stalls: int = field(default=0, init=False)
+    attempt: int = field(default=1, init=False)
+    """1, and one more each time it was retried."""
 
     class Event(aggregate.Event):
         pass
@@ -76,6 +78,7 @@ class Replay(Aggregate):
 
         def apply(self, replay: Replay) -> None:
             replay.status = "requested"
+            replay.attempt += 1
 
     @classmethod
     def request(

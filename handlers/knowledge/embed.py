@@ -12,10 +12,11 @@ import numpy as np
 
 from domain.knowledge.document import segment_id
 from domain.knowledge.segments import Segment, decode_segments
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, Vectors
 from handlers.ports.index import Entry
 from handlers.ports.log import Blobs
+from handlers.work.cause import Cause
 
 TokenIds = Sequence[int]
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 
 import structlog
@@ -19,13 +19,12 @@ from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
 from handlers.knowledge.scan import Key, Scan
 from handlers.knowledge.sync import differs, follow
-from handlers.models.model_calls import Cause
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Build, Entry, Index
 from handlers.ports.log import Blobs, Log
 from handlers.repository import Repository
+from handlers.work.cause import Cause
 from handlers.work.progress import Progress, no_progress
-from handlers.work.steps import Ended, step
 
 log = structlog.get_logger(__name__)
 
@@ -147,14 +146,16 @@ class Reindex:
     async def _record(self, metadata: Metadata, id: str, model: str) -> None:
         """Put on record that the dataset is searched with the model."""
 
-        def reindexed(dataset: Dataset, at: datetime) -> None:
-            dataset.reindexed(at, embedding_model=model)
+        at = datetime.now(UTC)
+
+        def reindexed(dataset: Dataset | None) -> Dataset:
+            assert dataset is not None
+            if not dataset.deleted:
+                dataset.reindexed(at, embedding_model=model)
+            return dataset
 
         cause = metadata.caused(commit_id(metadata.id, f"{id}:reindexed"))
-        try:
-            await step(self.repository, Dataset, id, cause, lambda dataset: dataset.deleted, reindexed)
-        except Ended:
-            log.info("deleted while it was indexed anew", dataset=id)
+        await self.repository.change(Dataset, id, cause, reindexed)
 
 
 class _Work:

@@ -1,10 +1,10 @@
-"""Settles what people change by hand: brings the index in line with a document as it stands."""
+"""Syncs the index with the edits that people make to a document."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -13,15 +13,16 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
-from domain.log import Commit, Metadata, commit_id
+from domain.log import Commit
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
-from handlers.models.model_calls import Cause
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Entry, Index
 from handlers.ports.log import Blobs
 from handlers.repository import Repository
-from handlers.work.steps import Ended, step
+from handlers.work.attempt import Attempt, Ended
+from handlers.work.cause import Cause
+from handlers.work.work import WORKS
 
 
 class Put(Protocol):
@@ -55,11 +56,8 @@ class Sync:
         self._index = index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to what was changed by hand; of several changes the last settles them all.
-
-        Raises: Unavailable, to be called again.
-        """
-        if not any(isinstance(event, Document.SYNC_BEGINS) for event in commit.events):
+        """Bring the index in line with edits; the newest edit does it for those before. Raises: Unavailable."""
+        if not any(isinstance(event, WORKS["sync"].begins) for event in commit.events):
             return
         tenant, id = commit.subject.tenant, commit.subject.id
         document, sequence = await self._repository.get_at(Document, tenant, id)
@@ -67,21 +65,18 @@ class Sync:
             return
         if document.changed > commit.events[-1].originator_version:
             return
+        attempt = Attempt[Document](self._repository, WORKS["sync"], commit, id).go_on(document, sequence)
         dataset = await self._repository.get(Dataset, tenant, document.dataset)
-        try:
+        with suppress(Ended):
             if dataset is None or dataset.deleted:
-                await self._record(commit.metadata, document, "delete", Document.delete)
-                return
-            await self._follow(commit.metadata, dataset, document, sequence)
-            settled = document.changed
-            await self._record(
-                commit.metadata, document, "settle", lambda known, at: known.mark_synced(at, settled=settled)
-            )
-        except Ended:
-            return
+                await attempt.step("delete", Document.delete)
+            else:
+                await self._follow(attempt, dataset)
+                synced = document.changed
+                await attempt.step("sync", lambda document, at: document.mark_synced(at, settled=synced))
 
-    async def _follow(self, metadata: Metadata, dataset: Dataset, document: Document, sequence: int) -> None:
-        tenant = metadata.tenant
+    async def _follow(self, attempt: Attempt[Document], dataset: Dataset) -> None:
+        tenant, document, sequence = attempt.tenant, attempt.aggregate, attempt.sequence
         searched = await self._index.models(tenant, [dataset.id])
         name = searched.get(dataset.id) or dataset.intended_model or self._models.default
 
@@ -91,18 +86,10 @@ class Sync:
         async def take_out(ids: Sequence[str]) -> None:
             await self._index.remove(tenant, dataset.id, document.id, ids, version=sequence)
 
-        cause = Cause(metadata, "document", document.id, max(1, document.attempt))
+        cause = Cause(attempt.metadata, "document", document.id, max(1, document.attempt))
         embedding = await self._models.get(name)
         difference = await differs(self._blobs, tenant, document, embedding, document.synced)
         await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
-
-    async def _record(self, metadata: Metadata, document: Document, name: str, verb: _Verb) -> None:
-        cause = metadata.caused(commit_id(metadata.id, f"{document.id}:{name}:{document.changed}"))
-        await step(self._repository, Document, document.id, cause, lambda known: known.deleted, verb)
-
-
-class _Verb(Protocol):
-    def __call__(self, document: Document, at: datetime, /) -> None: ...
 
 
 async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:

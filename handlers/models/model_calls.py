@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,26 +20,13 @@ from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.repository import Repository
+from handlers.work.cause import Cause
 
 PARTIAL = 64 * 1024
 """Bytes of UTF-8 that are kept of an answer that is too large to be recorded."""
 
 OTHER_FIELDS = 32 * 1024
 """Bytes that are set aside for all else in an event with an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What a call is made for: the message that led to it, and the noun it serves, in its n-th attempt."""
-
-    metadata: Metadata
-    noun: str
-    id: str
-    attempt: int
-
-    def call(self, step: str, attempt: int | None = None) -> str:
-        """The id of the call that an attempt (this one by default) makes in this step."""
-        return commit_id(self.id, f"{step}:{attempt or self.attempt}")
 
 
 class ModelCalls:
@@ -136,13 +123,25 @@ class ModelCalls:
         at = datetime.now(UTC)
         await self._end(cause, id, lambda call: call.cancel(at, response=response, duration_ms=duration_ms))
 
-    async def lose(self, cause: Cause, step: str) -> None:
-        """End what earlier attempts left open: nobody knows any more whether the model answered."""
-        for attempt in range(1, cause.attempt):
-            id = cause.call(step, attempt)
-            call = await self._repository.get(ModelCall, cause.metadata.tenant, id)
-            if call and call.status == "requested":
-                await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+    async def take_over(self, cause: Cause, *steps: str) -> Cause:
+        """Return the cause with the calls of earlier attempts that completed, since these are not repeated.
+
+        Calls that an earlier attempt left open end as `lost`: whether the model answered is unknown. Calls made before
+        a person asked again belong to another correlation, and are repeated.
+        """
+        completed = dict(cause.completed)
+        for step in steps:
+            for attempt in range(1, cause.attempt):
+                id = cause.call(step, attempt)
+                commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
+                if len(commits) == 1:
+                    await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+                for commit in commits[1:]:
+                    [event] = commit.events
+                    mine = commit.metadata.correlation == cause.metadata.correlation
+                    if mine and isinstance(event, ModelCall.Completed):
+                        completed[step] = id, event
+        return replace(cause, completed=completed)
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
@@ -186,6 +185,11 @@ class ModelCalls:
         Raises: ModelError, when the record says so too, but for a query that is too large for one; Unavailable, when
         there is none.
         """
+        if "rerank" in cause.completed:
+            _, made = cause.completed["rerank"]
+            scores: list[float] = json.loads(made.response or "[]")
+            if len(scores) == len(segments):
+                return scores
         request = {"query": query, "segments": list(segments)}
         try:
             id = await self.request(
@@ -277,6 +281,12 @@ class Chat:
         An answer that is too large to be recorded is broken off; a request that is too large is not sent.
         Raises: ModelError.
         """
+        if self._step in self._cause.completed:
+            self.id, made = self._cause.completed[self._step]
+            self._sent()
+            yield made.response
+            self.usage = made.usage
+            return
         request = self._request
         sent = {
             "messages": [message._asdict() for message in request.messages],

@@ -1,31 +1,27 @@
-"""Makes a recorded model call again, and puts on record what became of it."""
+"""Makes a recorded model call again, and records its result."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
 from typing import cast
-
-import structlog
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, ModelSettings, fill_in
 from domain.chat.conversation import Conversation
 from domain.knowledge.retrieval import Retrieval
-from domain.log import Commit, Metadata, commit_id
+from domain.log import Commit, commit_id
 from domain.models.model_call import ModelCall, Source
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import MESSAGE_TOKENS, estimate, reword
-from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
 from handlers.repository import Repository
-from handlers.work.steps import Ended, step
-
-log = structlog.get_logger(__name__)
+from handlers.work.attempt import Attempt, Ended
+from handlers.work.cause import Cause
+from handlers.work.work import WORKS
 
 
 class ReplayCall:
@@ -38,65 +34,65 @@ class ReplayCall:
         self._limit = limit_s
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a replay that was requested or is to be made again. Raises: Unavailable, to be called again."""
-        if not any(isinstance(event, Replay.Requested | Replay.Retried) for event in commit.events):
+        """Make a call again that was requested or retried. Raises: Unavailable."""
+        if not any(isinstance(event, WORKS["replay"].begins) for event in commit.events):
             return
         tenant, id = commit.subject.tenant, commit.subject.id
         replay = await self._repository.get(Replay, tenant, id)
         if replay is None or replay.ended:
             return
+        attempt = Attempt[Replay](self._repository, WORKS["replay"], commit, id).go_on(replay)
         with suppress(Ended):
-            await self._replay(_Work(self._repository, commit.metadata, replay))
+            await self._replay(attempt)
 
-    async def _replay(self, work: _Work) -> None:
-        """One try, which ends as completed or failed."""
-        call = None
+    async def _replay(self, attempt: Attempt[Replay]) -> None:
+        """Complete or fail: rejections, errors of models and timeouts are outcomes."""
+        cause, made = await self._take_over(attempt)
         try:
-            recorded = await self._recorded(work)
-            if not await self._begin(work):
-                call = work.call
+            if not made:
                 async with asyncio.timeout(self._limit):
-                    await self._make(work, recorded)
-            await work.complete()
-        except (Ended, Unavailable):
-            raise
+                    await self._make(attempt, cause, await self._recorded(attempt))
+            call = cause.call("chat")
+            await attempt.step("complete", lambda replay, at: replay.complete(at, model_call=call))
         except ModelError as error:
-            await work.fail(error.code, error.reason, call)
+            await self._fail(attempt, cause, error.code, error.reason)
         except Rejection as rejection:
-            await work.fail(rejection.code, rejection.message, call)
+            await self._fail(attempt, cause, rejection.code, rejection.message)
         except TimeoutError:
-            await work.fail("timeout", f"The answer took longer than {self._limit:g} s.", call)
-        except Exception as error:
-            log.exception("replay failed", replay=work.replay.id)
-            await work.fail("internal_error", f"{type(error).__name__}: {error}", call)
+            await self._fail(attempt, cause, "timeout", f"The answer took longer than {self._limit:g} s.")
 
-    async def _recorded(self, work: _Work) -> ModelCall.Requested:
+    async def _take_over(self, attempt: Attempt[Replay]) -> tuple[Cause, bool]:
+        """The cause with the number of this try, and whether an earlier try completed before its worker died."""
+        cause = replace(attempt.cause, attempt=1)
+        while call := await self._repository.get(ModelCall, attempt.tenant, cause.call("chat")):
+            if call.status == "completed":
+                return cause, True
+            cause = replace(cause, attempt=cause.attempt + 1)
+        return await self._calls.take_over(cause, "chat"), False
+
+    async def _fail(self, attempt: Attempt[Replay], cause: Cause, code: str, reason: str) -> None:
+        id = cause.call("chat")
+        call = id if await self._repository.get(ModelCall, attempt.tenant, id) else None
+        await attempt.step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
+
+    async def _recorded(self, attempt: Attempt[Replay]) -> ModelCall.Requested:
         """The call that is to be made again. Raises: Rejection `erased`."""
-        made = await self._repository.first(ModelCall, work.tenant, work.replay.call)
+        made = await self._repository.first(ModelCall, attempt.tenant, attempt.aggregate.call)
         assert made is not None
         recorded = made.events[0]
         assert isinstance(recorded, ModelCall.Requested)
         if not recorded.request:
-            raise Rejection("erased", f"What model call {work.replay.call} sent was erased.", "call")
+            raise Rejection("erased", f"What model call {attempt.aggregate.call} sent was erased.", "call")
         return recorded
 
-    async def _begin(self, work: _Work) -> bool:
-        """Find the number of this try; whether an earlier one completed, and its worker died before it could say so."""
-        while call := await self._repository.get(ModelCall, work.tenant, work.call):
-            if call.status == "completed":
-                return True
-            work.attempt += 1
-        await self._calls.lose(work.cause, "chat")
-        return False
-
-    async def _make(self, work: _Work, recorded: ModelCall.Requested) -> None:
+    async def _make(self, attempt: Attempt[Replay], cause: Cause, recorded: ModelCall.Requested) -> None:
         """Raises: ModelError, Rejection, Ended when another worker took it over meanwhile."""
-        replay = work.replay
+        replay = attempt.aggregate
         messages = [ChatMessage(message["role"], message["content"]) for message in recorded.request["messages"]]
         sources = recorded.sources
-        passages = await self._passages(work.tenant, recorded, messages) if replay.provider == BUILTIN else []
+        passages = await self._passages(attempt.tenant, recorded, messages) if replay.provider == BUILTIN else []
         if replay.app and replay.configuration:
-            messages, sources = await self._reworded(work.tenant, replay, messages, sources)
+            messages, sources = await self._reworded(attempt.tenant, replay, messages, sources)
         model = ModelSettings(
             provider=replay.provider,
             name=replay.model,
@@ -106,11 +102,11 @@ class ReplayCall:
         )
         request = ChatRequest(replay.model, messages, replay.max_tokens, replay.parameters, passages)
         tokens = sum(estimate(message.content) + MESSAGE_TOKENS for message in messages)
-        client = await self._models.get(work.tenant, model)
-        chat = self._calls.chat(work.cause, replay.provider, client, request, tokens, sources)
+        client = await self._models.get(attempt.tenant, model)
+        chat = self._calls.chat(cause, replay.provider, client, request, tokens, sources)
         async for _ in chat.texts():
             pass
-        call = await self._repository.get(ModelCall, work.tenant, chat.id)
+        call = await self._repository.get(ModelCall, attempt.tenant, chat.id)
         if call is None or call.status != "completed":
             raise Ended
 
@@ -149,44 +145,3 @@ class ReplayCall:
                 _, _, content = cited.partition("\n")
                 passages.append("\n\n".join(filter(None, (headings.get(source["segment"]), content))))
         return passages
-
-
-class _Work:
-    """A replay in hand: why, and in which try."""
-
-    def __init__(self, repository: Repository, metadata: Metadata, replay: Replay) -> None:
-        self._repository = repository
-        self.metadata = metadata
-        self.replay = replay
-        self.tenant = metadata.tenant
-        self.attempt = 1
-
-    @property
-    def cause(self) -> Cause:
-        return Cause(self.metadata, "replay", self.replay.id, self.attempt)
-
-    @property
-    def call(self) -> str:
-        """The model call of this try."""
-        return self.cause.call("chat")
-
-    async def complete(self) -> None:
-        call = self.call
-        await self._step("complete", lambda replay, at: replay.complete(at, model_call=call))
-
-    async def fail(self, code: str, reason: str, call: str | None) -> None:
-        if call and await self._repository.get(ModelCall, self.tenant, call) is None:
-            call = None
-        await self._step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
-
-    async def _step(self, name: str, verb: Callable[[Replay, datetime], None]) -> None:
-        """Put a step on record. Raises: Ended when it has one already, Unavailable."""
-        cause = commit_id(self.metadata.id, f"{self.replay.id}:{name}:{self.attempt}")
-        await step(
-            self._repository,
-            Replay,
-            self.replay.id,
-            self.metadata.caused(cause),
-            lambda known: known.ended,
-            verb,
-        )

@@ -125,18 +125,18 @@ class DeadLetters(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """A document, message (in `conversation`), replay or model call that has not changed since then and has not ended.
+class PendingWork:
+    """Work, or a model call, that has not ended and has not changed since `since`.
 
-    `attempt` counts how often work on it began (0 for a replay or call), `position` is the sequence in EVENTS of its
-    last change, `consumers` are those who may move it, or its cause, `correlation` is the id of the command that began
-    it, and `person` is whose words it holds.
+    `work` is its name in the table of works, or `model_call`; `id` its item, in `aggregate`. `attempt` is the number of
+    attempts so far (0 for a call), `position` the sequence in EVENTS of its last change, `consumers` are the works that
+    may move it, `correlation` is the id of the command that began it, and `person` the one whose words it holds.
     """
 
-    noun: str
+    work: str
     tenant: str
+    aggregate: str
     id: str
-    conversation: str | None
     status: str
     attempt: int
     since: datetime

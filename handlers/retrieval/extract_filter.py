@@ -17,9 +17,10 @@ from domain.models.model_call import Source
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import MESSAGE_TOKENS, estimate
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
+from handlers.work.cause import Cause
 
 PATIENCE_S = 20.0
 """For the conditions: the question can be answered without."""

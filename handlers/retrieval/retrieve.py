@@ -17,7 +17,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
-from handlers.models.model_calls import Cause, ModelCalls, milliseconds
+from handlers.models.model_calls import ModelCalls, milliseconds
 from handlers.ports.documents import Documents, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
 from handlers.ports.log import TooLarge, Unavailable
@@ -26,6 +26,7 @@ from handlers.retrieval.extract_filter import ExtractFilter, Type
 from handlers.retrieval.fusion import fused
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.select import Judged, choose, passage, places, rerank, sift
+from handlers.work.cause import Cause
 
 SPARE = 2
 """Hits are asked for so many times over, since some may not be given."""

@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from domain.aggregate import Aggregate, Event
-from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Outcome, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
-from domain.models.replay import Replay
+from handlers.work.work import PENDING, WORKS, Pending, callers
 
 FIRST = 10
 """Faults of a check that are kept in words; all are counted."""
@@ -35,12 +34,12 @@ class Check:
             self.first.append(what)
 
 
-class Begun(NamedTuple):
-    """Work that was begun by the commit at `opened` and has not ended; `since` is its last step."""
+class OpenWork(NamedTuple):
+    """Work that the commit at `opened` has begun and that has not ended; `since` is its last step."""
 
-    noun: str
+    work: str
     tenant: str
-    id: str
+    item: str
     opened: int
     since: datetime
 
@@ -64,7 +63,8 @@ class Audit:
             "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
         )
         self.checks = [self.sequence, self.decoded, self.folded, self.decided]
-        self.waits: dict[tuple[str, str, str], Begun] = {}
+        self.open: dict[tuple[str, Subject], dict[str, OpenWork]] = {}
+        """By work and aggregate, then by item."""
         self.calls: dict[Subject, OpenCall] = {}
         self.blobs: dict[tuple[str, str], int] = {}
         self.undecided: dict[tuple[str, str], int] = {}
@@ -121,8 +121,14 @@ class Audit:
             self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {last}")
 
     def orphans(self) -> list[tuple[Subject, OpenCall]]:
-        """The open model calls that nobody will end: what they were made for is over."""
-        return [(subject, call) for subject, call in self.calls.items() if call.cause not in self.waits]
+        """The open model calls whose cause has ended, so that no work will end them."""
+        causes = {(name, item.tenant, item.item) for (name, _), items in self.open.items() for item in items.values()}
+
+        def is_owned(call: OpenCall) -> bool:
+            noun, tenant, id = call.cause
+            return any((name, tenant, id) in causes for name in callers(noun))
+
+        return [(subject, call) for subject, call in self.calls.items() if not is_owned(call)]
 
     def _place(self, position: Position) -> None:
         stream, sequence = position
@@ -157,33 +163,24 @@ class Audit:
                 self.calls[subject] = OpenCall(sequence, commit.at, cause)
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
-            case Document.Event(), Document():
-                if isinstance(event, Document.Uploaded):
-                    self.blobs.setdefault((subject.tenant, event.digest), sequence)
-                elif isinstance(event, Document.Split):
-                    self.blobs.setdefault((subject.tenant, event.segments), sequence)
-                opens = isinstance(event, Document.Uploaded | Document.Retried | Document.Reprocessed)
-                self._wait(("document", subject.tenant, subject.id), commit, opens, aggregate.ended)
-                waits = aggregate.needs_sync and aggregate.ended and not aggregate.sync_failed
-                opens = isinstance(event, Document.SYNC_BEGINS)
-                self._wait(("settling", subject.tenant, subject.id), commit, opens, not waits)
-            case Replay.Event(), Replay():
-                opens = isinstance(event, Replay.Requested | Replay.Retried)
-                self._wait(("replay", subject.tenant, subject.id), commit, opens, aggregate.ended)
-            case Conversation.Forked(), _:
-                pass
-            case Conversation.Deleted(), Conversation():
-                for id in aggregate.messages:
-                    self.waits.pop(("message", subject.tenant, id), None)
-            case Conversation.Event(), Conversation() if message := getattr(event, "message", ""):
-                opens = isinstance(event, Conversation.Asked | Conversation.Retried)
-                self._wait(("message", subject.tenant, message), commit, opens, aggregate.ended(message))
+            case Document.Uploaded(), _:
+                self.blobs.setdefault((subject.tenant, event.digest), sequence)
+            case Document.Split(), _:
+                self.blobs.setdefault((subject.tenant, event.segments), sequence)
+        for name, pending in PENDING.items():
+            if isinstance(aggregate, WORKS[name].noun):
+                self._follow(name, pending, commit, event, aggregate)
 
-    def _wait(self, key: tuple[str, str, str], commit: Commit, opens: bool, ended: bool) -> None:
-        known = self.waits.pop(key, None)
-        if not ended and (opens or known):
-            opened = commit.position.sequence if opens or known is None else known.opened
-            self.waits[key] = Begun(*key, opened, commit.at)
+    def _follow(self, name: str, pending: Pending, commit: Commit, event: Event, aggregate: Aggregate) -> None:
+        """Note the work that the event begins or moves, and drop what has ended."""
+        key, item = (name, commit.subject), pending.item(event)
+        items = self.open.pop(key, {})
+        begins = isinstance(event, WORKS[name].begins)
+        if item and (begins or item in items):
+            opened = commit.position.sequence if begins else items[item].opened
+            items[item] = OpenWork(name, commit.subject.tenant, item, opened, commit.at)
+        if items := {item: work for item, work in items.items() if pending.is_open(aggregate, item)}:
+            self.open[key] = items
 
     def _confirm(self, verdict: Verdict, outcome: Outcome, sequence: int) -> None:
         """The commit that an outcome names must be there, be about what it says, and have its version."""

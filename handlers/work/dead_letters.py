@@ -1,34 +1,32 @@
-"""Buries a message that nobody could handle: puts it on record, and ends what waits for it."""
+"""Dead letters: gives up messages that keep failing, and retries or discards them when an operator asks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from domain.aggregate import Aggregate
-from domain.chat.conversation import Conversation
-from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, commit_id
-from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import TENANT
-from handlers.ports.log import Unavailable
+from handlers.ports.log import DeadLetters, Unavailable
 from handlers.repository import Repository
+from handlers.work.work import WORKS, Work
 
 log = structlog.get_logger(__name__)
 
-A = TypeVar("A", bound=Aggregate)
-
 
 @dataclass(frozen=True, slots=True)
-class Death:
-    """What a message of a consumer died of, where it stood in its stream; `where` and `stack` are of the last failure,
-    empty when its workers died."""
+class Failure:
+    """Why a consumer gives up a message, which is at `position` of its stream.
+
+    `failures` counts its own errors, `deaths` the workers that died with it. `where` is the last line of code of the
+    last error and `stack` a digest of all lines; both are empty after a death.
+    """
 
     consumer: str
     position: Position
@@ -40,84 +38,100 @@ class Death:
     deaths: int
 
 
-class Bury:
+class GiveUp:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    async def __call__(self, message: Metadata, death: Death, commit: Commit | None = None) -> None:
-        """Bury the message that is described by its metadata; `commit` is what it says, if it is one.
+    async def __call__(self, message: Metadata, failure: Failure, commit: Commit | None = None) -> None:
+        """Record a message as a dead letter, and fail the work that `commit`, its content, has begun.
 
-        Raises: Unavailable, to be called again.
+        Raises: Unavailable.
         """
         if TENANT.fullmatch(message.tenant):
-            await self._put_on_record(message, death)
-        if commit:
+            await self._record(message, failure)
+        if commit and (work := WORKS.get(failure.consumer)):
+            await self._fail(work, commit, failure)
+
+    async def _fail(self, work: Work, commit: Commit, failure: Failure) -> None:
+        def fail(aggregate: Aggregate, item: str, at: datetime) -> None:
+            assert work.pending
+            work.pending.fail(aggregate, item, at, "internal_error", failure.reason)
+
+        for item in work.items(commit):
             try:
-                await self._end(commit, death)
+                await _change(self._repository, work.noun, commit, commit.metadata, "buried", item, fail)
             except Unavailable:
                 raise
             except Exception:
-                log.exception("what waits cannot be ended", subject=str(commit.subject))
+                log.exception("work not failed", work=failure.consumer, subject=str(commit.subject))
 
-    async def _put_on_record(self, message: Metadata, death: Death) -> None:
-        id, at = dead_letter_id(death.consumer, message.tenant, message.id), datetime.now(UTC)
-        stream, sequence = death.position
-        of_both: dict[str, Any] = {
-            "sequence": sequence,
-            "reason": death.reason,
-            "where": death.where,
-            "stack": death.stack,
-            "failures": death.failures,
-            "deaths": death.deaths,
-        }
+    async def _record(self, message: Metadata, failure: Failure) -> None:
+        id, at = dead_letter_id(failure.consumer, message.tenant, message.id), datetime.now(UTC)
+        fields: dict[str, Any] = asdict(failure)
+        consumer, subject, (stream, sequence) = (fields.pop(name) for name in ("consumer", "subject", "position"))
 
         def decide(letter: DeadLetter | None) -> DeadLetter:
             if letter is None:
-                letter = DeadLetter.bury(
+                return DeadLetter.bury(
                     id,
                     at,
-                    consumer=death.consumer,
+                    consumer=consumer,
                     stream=stream,
-                    subject=death.subject,
+                    sequence=sequence,
+                    subject=subject,
                     message=message.id,
-                    **of_both,
+                    **fields,
                 )
-            else:
-                letter.come_back(at, **of_both)
+            letter.come_back(at, sequence=sequence, **fields)
             return letter
 
         cause = message.caused(commit_id(message.id, f"{id}:{sequence}"))
         await self._repository.change(DeadLetter, id, cause, decide)
 
-    async def _end(self, commit: Commit, death: Death) -> None:
-        """Let what waits for the commit fail."""
-        reason = death.reason
+
+class RetryDeadLetters:
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+
+    async def __call__(self, commit: Commit) -> None:
+        """Send a command again whose dead letter is retried, and drop what is kept of it. Raises: Unavailable.
+
+        Other consumers get the commit of their dead letter again by `reopen`.
+        """
+        letter = commit.subject.id
         for event in commit.events:
-            match death.consumer, event:
-                case "ingest", Document.Uploaded() | Document.Retried() | Document.Reprocessed():
-                    await self._change(Document, commit, partial(_fail_document, reason=reason))
-                case "settle", _:
-                    fail_sync = partial(Document.fail_sync, code="internal_error", reason=reason)
-                    await self._change(Document, commit, fail_sync)
-                case "answer", Conversation.Asked() | Conversation.Retried():
-                    fail = partial(
-                        Conversation.fail, message=event.message, code="internal_error", reason=reason, answer=""
-                    )
-                    await self._change(Conversation, commit, fail)
-                case "replay", Replay.Requested() | Replay.Retried():
-                    await self._change(Replay, commit, partial(Replay.fail, code="internal_error", reason=reason))
-
-    async def _change(self, kind: type[A], commit: Commit, verb: Callable[[A, datetime], None]) -> None:
-        cause = commit.metadata.caused(commit_id(commit.metadata.id, f"{commit.subject.id}:buried"))
-        at = datetime.now(UTC)
-
-        def decide(known: A | None) -> A:
-            assert known is not None
-            verb(known, at)
-            return known
-
-        await self._repository.change(kind, commit.subject.id, cause, decide)
+            if isinstance(event, DeadLetter.Retried) and event.consumer == "commands":
+                await self._letters.send_again(event.consumer, letter, commit_id(commit.metadata.id, "again"))
+            if isinstance(event, DeadLetter.Retried | DeadLetter.Discarded):
+                await self._letters.remove(event.consumer, letter, commit.at)
 
 
-def _fail_document(document: Document, at: datetime, *, reason: str) -> None:
-    document.fail(at, stage=document.stage, code="internal_error", reason=reason)
+async def reopen(repository: Repository, consumer: str, commit: Commit, cause: Metadata) -> bool:
+    """Retry the work that this commit has begun, if it failed; return whether it had begun any. Raises: Unavailable."""
+    work = WORKS[consumer]
+    items = list(work.items(commit))
+    for item in items:
+        assert work.pending
+        await _change(repository, work.noun, commit, cause, "reopened", item, work.pending.retry)
+    return bool(items)
+
+
+async def _change(
+    repository: Repository,
+    kind: type[Aggregate],
+    commit: Commit,
+    cause: Metadata,
+    step: str,
+    item: str,
+    verb: Callable[[Any, str, datetime], None],
+) -> None:
+    at = datetime.now(UTC)
+
+    def decide(aggregate: Aggregate | None) -> Aggregate:
+        assert aggregate is not None
+        verb(aggregate, item, at)
+        return aggregate
+
+    id = commit.subject.id
+    metadata = cause.caused(commit_id(cause.id, f"{id}:{step}"))
+    await repository.change(kind, id, metadata, decide)

@@ -1,10 +1,9 @@
-"""Answers messages, queries datasets, and makes recorded model calls again."""
+"""The role `answer`: answers messages, queries datasets, replays model calls."""
 
 from __future__ import annotations
 
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.stops import NatsStops
-from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.model_files import model_name
 from adapters.models.registry import TenantModels
 from adapters.models.rerankers import TenantRerankers
@@ -18,11 +17,6 @@ from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from ops.wiring import Wiring
-
-ANSWERS_AT_ONCE = 64
-QUERIES_AT_ONCE = 8
-REPLAYS_AT_ONCE = 8
-"""By one worker; more workers, more at once."""
 
 
 async def begin(wiring: Wiring) -> None:
@@ -51,18 +45,6 @@ async def begin(wiring: Wiring) -> None:
         ExtractFilter(wiring.calls, models),
     )
     answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops)
-    subscribe_reaction(
-        wiring.broker, "answer", answer, workers=ANSWERS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
-    )
-    subscribe_reaction(
-        wiring.broker,
-        "query_datasets",
-        QueryDatasets(wiring.repository, retrieve),
-        workers=QUERIES_AT_ONCE,
-        repository=wiring.repository,
-        keys=wiring.keys,
-    )
-    replay = ReplayCall(wiring.repository, wiring.calls, models)
-    subscribe_reaction(
-        wiring.broker, "replay", replay, workers=REPLAYS_AT_ONCE, repository=wiring.repository, keys=wiring.keys
-    )
+    wiring.work("answer", answer)
+    wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
+    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models))

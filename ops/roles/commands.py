@@ -1,14 +1,13 @@
-"""Dispatches commands."""
+"""The role `commands`: dispatches commands, and retries dead letters."""
 
 from __future__ import annotations
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
-from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.model_files import model_name
 from handlers.dispatch import Dispatch
-from handlers.work.revive import Revive
+from handlers.work.dead_letters import RetryDeadLetters
 from ops.wiring import Wiring
 
 
@@ -24,5 +23,4 @@ async def begin(wiring: Wiring) -> None:
         model_name(wiring.settings.rerank_model) if wiring.settings.rerank_model else "",
     )
     subscribe_commands(wiring.broker, dispatch, wiring.repository)
-    revive = Revive(JetStreamDeadLetters(wiring.nc))
-    subscribe_reaction(wiring.broker, "revive", revive, workers=1, repository=wiring.repository, keys=wiring.keys)
+    wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))

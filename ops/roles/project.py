@@ -1,4 +1,4 @@
-"""Keeps the tables, and looks in them for what nobody works at."""
+"""The role `project`: keeps the read tables, recovers orphaned work, and erases people."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import structlog
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.scrub import JetStreamScrub
 from adapters.jetstream.workers.consumer import done
-from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.postgres import tables
+from adapters.postgres.pending import only_one, overdue
 from adapters.postgres.projector import Projector
 from adapters.postgres.scrub import PostgresScrub
-from adapters.postgres.waits import only_one, overdue
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
-from handlers.work.sweep import DEADLINE_S, PERIOD_S, Sweep
+from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
 from ops.projection import configure
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.wiring import Wiring
@@ -35,21 +34,21 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs)
-    sweep = Sweep(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
+    recover = Recover(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == wiring.nc._server_info.get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
-    subscribe_reaction(wiring.broker, "erase", erase, workers=1, repository=wiring.repository, keys=wiring.keys)
-    return asyncio.gather(projector.run(), _keep_sweeping(url, sweep))
+    wiring.work("erase", erase)
+    return asyncio.gather(projector.run(), _keep_recovering(url, recover))
 
 
-async def _keep_sweeping(url: str, sweep: Sweep) -> None:
+async def _keep_recovering(url: str, recover: Recover) -> None:
     while True:
-        await asyncio.sleep(PERIOD_S)
+        await asyncio.sleep(INTERVAL_S)
         try:
             async with only_one(url) as chosen:
                 if chosen:
-                    await sweep()
+                    await recover()
         except (psycopg.Error, Unavailable) as error:
-            log.warning("sweep.waiting", reason=str(error))
+            log.warning("recover.waiting", reason=str(error))

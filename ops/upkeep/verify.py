@@ -26,8 +26,9 @@ from adapters.postgres.compare import compare
 from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
-from handlers.work.audit import Audit, Begun, Check
+from handlers.work.audit import Audit, Check
 from handlers.work.progress import Progress
+from handlers.work.work import PENDING, WORKS
 from ops.index_choice import open_index
 from ops.projection import configure
 from ops.settings import Settings
@@ -39,9 +40,6 @@ QUIET_S = 15.0
 
 FETCHES = 16
 """Blobs that are read at a time."""
-
-OWNERS = {"document": "ingest", "settling": "settle", "message": "answer", "replay": "replay"}
-"""The consumer that works on what waits."""
 
 
 async def verify(
@@ -61,7 +59,7 @@ async def verify(
         await _settle(nc, audit, settings)
         for check in audit.checks:
             yield check
-        yield await _waits(nc, audit, deadline)
+        yield await _pending(nc, audit, deadline)
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
         yield await _tables(settings, audit, log, blobs, progress)
@@ -136,25 +134,22 @@ async def _waiting(nc: Connection) -> set[str]:
     return ids
 
 
-async def _waits(nc: Connection, audit: Audit, deadline: timedelta) -> Check:
-    """A wait is owned as long as its consumer has not acknowledged the commit that opened it."""
+async def _pending(nc: Connection, audit: Audit, deadline: timedelta) -> Check:
+    """Work has a worker as long as its consumer has not acknowledged the commit that began it."""
     check = Check("waits", "everything that waits has an owner and a deadline", "headrace worker --role commands")
     now, over = datetime.now(UTC), await done(nc)
-    for noun, consumer in OWNERS.items():
-        if consumer not in over:
-            check.fault(f"the consumer {consumer}, which every {noun} waits for, is missing")
-    for wait in audit.waits.values():
+    for name in PENDING:
+        if name not in over:
+            check.fault(f"the consumer {name} is missing: start a worker of the role {WORKS[name].role}")
+    for work in (work for items in audit.open.values() for work in items.values()):
         check.checked += 1
-        quiet = now - wait.since
-        if wait.opened <= over.get(OWNERS[wait.noun], 0) and quiet > timedelta(seconds=QUIET_S):
-            check.fault(f"{_named(wait)}: nobody has it in hand any more")
+        quiet = now - work.since
+        named = f"{EVENTS} {work.opened}: {work.work} of {work.item} in {work.tenant}"
+        if work.opened <= over.get(work.work, 0) and quiet > timedelta(seconds=QUIET_S):
+            check.fault(f"{named}: no worker has it")
         elif quiet > deadline:
-            check.fault(f"{_named(wait)}: nothing has happened for {quiet.total_seconds():,.0f} s")
+            check.fault(f"{named}: no step for {quiet.total_seconds():,.0f} s")
     return check
-
-
-def _named(wait: Begun) -> str:
-    return f"{EVENTS} {wait.opened}: {wait.noun} {wait.id} of {wait.tenant}"
 
 
 def _calls(audit: Audit, deadline: timedelta) -> Check:

@@ -17,15 +17,15 @@ from adapters.jetstream.workers.dead_letters import WITHHELD, JetStreamDeadLette
 from domain.aggregate import new_id
 from domain.log import Position
 from handlers.ports.log import DeadLetters, TooLarge, Unavailable
-from handlers.work.dead_letters import Death
+from handlers.work.dead_letters import Failure
 from ops.servers.embedded import EmbeddedNats
 
 SUBJECT = "cmd.acme.app.create"
 HEADERS = {"Nats-Msg-Id": "first", "Headrace-Actor": "Jürgen", "traceparent": "00-ab"}
 
 
-def death(sequence: int = 7) -> Death:
-    return Death("commands", Position(COMMANDS, sequence), SUBJECT, "KeyError:\n 'x'", "x.py:run:7", "ab", 5, 0)
+def death(sequence: int = 7) -> Failure:
+    return Failure("commands", Position(COMMANDS, sequence), SUBJECT, "KeyError:\n 'x'", "x.py:run:7", "ab", 5, 0)
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from domain.models.model_call import Source
 from domain.nouns import NOUNS
 from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import Blobs, Outcomes
 from handlers.repository import Repository
-from handlers.work.dead_letters import Bury, Death
+from handlers.work.cause import Cause
+from handlers.work.dead_letters import Failure, GiveUp
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 
@@ -103,8 +104,8 @@ class Desk:
         """The letter of a message that died."""
         died = {"reason": "KeyError: 'gate'", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
         known: dict[str, Any] = {"consumer": consumer, "position": Position("COMMANDS", 7), "subject": "cmd.a.b.c"}
-        death = Death(**known | died | fields)
-        await Bury(self.repository)(Metadata(message, self.tenant, message), death)
+        death = Failure(**known | died | fields)
+        await GiveUp(self.repository)(Metadata(message, self.tenant, message), death)
         return dead_letter_id(consumer, self.tenant, message)
 
     async def called(

@@ -23,7 +23,7 @@ from domain.log import NOT_FINAL, Metadata, commit_id
 from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import PRIVATE, TENANT, Delivery, Dispatch
 from handlers.repository import Repository
-from handlers.work.dead_letters import Bury, Death
+from handlers.work.dead_letters import Failure, GiveUp
 
 CONCURRENT = 100
 
@@ -36,7 +36,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.
 
 def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repository) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
-    server, buried = _Server(), Bury(repository)
+    server, give_up = _Server(), GiveUp(repository)
 
     async def handle(message: Msg) -> None:
         delivery = read(message, server.up_since(message))
@@ -47,20 +47,20 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
         ):
             await dispatch(delivery)
 
-    async def bury(message: Msg, death: Death) -> None:
+    async def gave_up(message: Msg, failure: Failure) -> None:
         delivery = read(message)
-        told = delivery.metadata
+        metadata = delivery.metadata
         if delivery.name.lower().startswith(PRIVATE):  # secrets and words must not get into the log
-            death = replace(death, reason=death.reason.partition(":")[0])
-        letter = dead_letter_id(death.consumer, told.tenant, told.id)
+            failure = replace(failure, reason=failure.reason.partition(":")[0])
+        letter = dead_letter_id(failure.consumer, metadata.tenant, metadata.id)
         headers = message.headers or {}
-        await JetStreamDeadLetters(message._client).keep(letter, told.id, headers, message.data, death)
-        await buried(told, death)
+        await JetStreamDeadLetters(message._client).keep(letter, metadata.id, headers, message.data, failure)
+        await give_up(metadata, failure)
         sentence = f"The command could not be handled; it is kept as dead letter {letter}."
         fault = Rejection(NOT_FINAL, sentence)
-        await dispatch(Delivery(delivery.name, b"", told, delivery.at, fault))
+        await dispatch(Delivery(delivery.name, b"", metadata, delivery.at, fault))
 
-    subscribe(broker, "commands", handle, workers=CONCURRENT, bury=bury)
+    subscribe(broker, "commands", handle, at_once=CONCURRENT, give_up=gave_up, finishes=True)
 
 
 class _Server:

@@ -1,4 +1,4 @@
-"""The messages that nobody could handle, as they came, in the stream DEAD: on `dead.<consumer>.<letter>`."""
+"""Messages that were given up, as they came, in the stream DEAD on `dead.<consumer>.<dead letter>`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.size import RESTORED, TOO_LARGE, size_of
 from adapters.jetstream.streams import COMMANDS, DEAD, LARGEST
 from handlers.ports.log import TooLarge, Unavailable
-from handlers.work.dead_letters import Death
+from handlers.work.dead_letters import Failure
 
 log = structlog.get_logger(__name__)
 
 WITHHELD = "Headrace-Withheld"
-"""Marks what came back from an archive, which keeps no words of people, and what is too large to be kept with its
-reason: there is nothing to be sent again."""
+"""Marks a message without its body, which cannot be sent again: it came from an archive, which keeps no words of
+people, or is too large to keep with its reason."""
 
 _OURS = ("Nats-", "Headrace-Letter-", TIME)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -35,44 +35,44 @@ class JetStreamDeadLetters:
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
 
-    async def keep(self, letter: str, id: str, headers: Mapping[str, str], data: bytes, death: Death) -> None:
+    async def keep(self, letter: str, id: str, headers: Mapping[str, str], data: bytes, failure: Failure) -> None:
         """Keep the message of this id, with the reason in its headers; without its body, where both do not fit.
 
         Raises: Unavailable.
         """
         headers = {
             **_sendable(headers),
-            "Nats-Msg-Id": f"{letter}:{death.position.sequence}",
+            "Nats-Msg-Id": f"{letter}:{failure.position.sequence}",
             "Headrace-Id": id,
-            "Headrace-Letter-Subject": death.subject,
-            "Headrace-Letter-Sequence": str(death.position.sequence),
-            "Headrace-Letter-Reason": " ".join(death.reason.split()),
-            "Headrace-Letter-Where": death.where,
-            "Headrace-Letter-Stack": death.stack,
-            "Headrace-Letter-Failures": str(death.failures),
-            "Headrace-Letter-Deaths": str(death.deaths),
+            "Headrace-Letter-Subject": failure.subject,
+            "Headrace-Letter-Sequence": str(failure.position.sequence),
+            "Headrace-Letter-Reason": " ".join(failure.reason.split()),
+            "Headrace-Letter-Where": failure.where,
+            "Headrace-Letter-Stack": failure.stack,
+            "Headrace-Letter-Failures": str(failure.failures),
+            "Headrace-Letter-Deaths": str(failure.deaths),
         }
         if size_of(data, headers) + RESTORED > self._nc.max_payload:
             headers[WITHHELD], data = "1", b""
         try:
-            await self._js.publish(_subject(death.consumer, letter), data, stream=DEAD, headers=headers)
+            await self._js.publish(_subject(failure.consumer, letter), data, stream=DEAD, headers=headers)
         except nats.errors.Error as error:
             raise Unavailable(f"The dead letters take nothing: {error!r}") from error
 
     async def get(self, consumer: str, letter: str) -> Msg | None:
-        """What is kept for the letter. Raises: Unavailable."""
+        """The message that is kept for a dead letter. Raises: Unavailable."""
         return await self._reader.last(DEAD, _subject(consumer, letter))
 
     async def send_again(self, consumer: str, letter: str, id: str) -> None:
         kept = await self.get(consumer, letter)
         if kept is None or WITHHELD in (kept.headers or {}):
-            log.warning("nothing is kept to be sent again", consumer=consumer, letter=letter)
+            log.warning("no message is kept to send again", consumer=consumer, letter=letter)
             return
-        told = kept.headers or {}
-        headers = {name: value for name, value in told.items() if not name.startswith(_OURS)}
+        stored = kept.headers or {}
+        headers = {name: value for name, value in stored.items() if not name.startswith(_OURS)}
         try:
             await self._js.publish(
-                told["Headrace-Letter-Subject"],
+                stored["Headrace-Letter-Subject"],
                 kept.data,
                 stream=COMMANDS,
                 headers={**headers, "Nats-Msg-Id": id},
@@ -93,7 +93,7 @@ class JetStreamDeadLetters:
 
 
 def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """The sender's own headers, as far as a client can send them: whoever sent them need not have been one."""
+    """The sender's own headers, without those that this client refuses to send."""
     return {
         name: value.encode(errors="replace").decode()
         for name, value in headers.items()
@@ -102,8 +102,8 @@ def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _time(kept: Msg) -> datetime:
-    told = kept.headers or {}
-    return datetime.fromisoformat(told.get(TIME) or told["Nats-Time-Stamp"])
+    headers = kept.headers or {}
+    return datetime.fromisoformat(headers.get(TIME) or headers["Nats-Time-Stamp"])
 
 
 def _subject(consumer: str, letter: str) -> str:

@@ -1,4 +1,4 @@
-"""How a worker leaves: it takes nothing more, brings what is near its end to it, and hands the rest to the others."""
+"""Shutdown of a worker: it takes no more messages, finishes those a person waits for, and hands back the rest."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from faststream.nats.message import NatsMessage
 
 log = structlog.get_logger(__name__)
 
-BROUGHT_TO_THEIR_END = ("commands", "answer")
-"""Consumers whose messages in hand may end here: somebody waits. What else is done goes on from its last step."""
-
 Take = Callable[[NatsMessage], Awaitable[None]]
 
 
 class InFlight:
-    """The messages that the subscribers of a broker have in hand."""
+    """The messages that the subscribers of a broker are handling."""
 
     def __init__(self) -> None:
-        self.leaving = False
-        self.full: dict[asyncio.Task[None], str] = {}
+        self.draining = False
+        self.finishes: dict[asyncio.Task[None], bool] = {}
 
-    def hold(self, consumer: str, take: Take, hand_back: Take) -> Take:
-        """Take as `take` does; what is broken off by `drain`, or comes after it, is handed back."""
+    def hold(self, take: Take, hand_back: Take, *, finishes: bool) -> Take:
+        """Return `take`, with messages that `drain` cancels, or that come after it, handed back.
+
+        With `finishes`, they may finish within the grace period.
+        """
 
         async def taken(message: NatsMessage) -> None:
             task = asyncio.current_task()
             assert task is not None
-            if self.leaving:
+            if self.draining:
                 await hand_back(message)
                 return
-            self.full[task] = consumer
+            self.finishes[task] = finishes
             try:
                 await take(message)
             except asyncio.CancelledError:
-                if not self.leaving:
+                if not self.draining:
                     raise
                 task.uncancel()
                 await hand_back(message)
             finally:
-                del self.full[task]
+                del self.finishes[task]
 
         return taken
 
@@ -58,20 +58,20 @@ def in_flight(broker: NatsBroker) -> InFlight:
 
 
 async def drain(broker: NatsBroker, grace_s: float) -> None:
-    """Take nothing more; hand back at once what others can go on with, and after `grace_s` what is left."""
+    """Take no more messages; hand back at once what need not finish, and after `grace_s` seconds the rest."""
     held = in_flight(broker)
-    held.leaving = True
+    held.draining = True
     with suppress(nats.errors.Error):
         await _close(broker)
-    await _break_off([task for task, name in held.full.items() if name not in BROUGHT_TO_THEIR_END])
-    if held.full:
-        log.info("leaving", in_hand=len(held.full), grace_s=grace_s)
-        await asyncio.wait(list(held.full), timeout=grace_s)
-    await _break_off(list(held.full))
+    await _cancel([task for task, finishes in held.finishes.items() if not finishes])
+    if held.finishes:
+        log.info("draining", in_flight=len(held.finishes), grace_s=grace_s)
+        await asyncio.wait(list(held.finishes), timeout=grace_s)
+    await _cancel(list(held.finishes))
 
 
 async def _close(broker: NatsBroker) -> None:
-    """Have the server send nothing more, and receive what it had sent by then."""
+    """Unsubscribe, and receive what the server had sent before."""
     connections = set()
     for subscriber in broker.subscribers:
         if subscription := getattr(subscriber, "subscription", None):
@@ -81,7 +81,7 @@ async def _close(broker: NatsBroker) -> None:
         await connection.flush(timeout=2)
 
 
-async def _break_off(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

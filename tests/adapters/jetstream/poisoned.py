@@ -29,7 +29,7 @@ class Mortal(Dispatch):
 
 
 async def main(url: str) -> None:
-    streams.ACK_WAIT_S, consumer.DEATHS, consumer.BEAT_S = 0.5, DEATHS, 0.1
+    streams.ACK_WAIT_S, consumer.DEATHS, consumer.HEARTBEAT_S = 0.5, DEATHS, 0.1
     nc = await nats.connect(url)
     await streams.set_up(nc.jetstream())
     desk, broker = Desk(nc, "acme"), NatsBroker(url, apply_types=False, logger=None)

@@ -19,9 +19,9 @@ from domain.chat.conversation import Conversation
 from domain.log import Metadata, Position
 from domain.models.model_call import ModelCall
 from handlers.access.erase import Erase
-from handlers.models.model_calls import Cause
 from handlers.ports.log import Unavailable
-from handlers.work.dead_letters import Death
+from handlers.work.cause import Cause
+from handlers.work.dead_letters import Failure
 from tests.handlers.desk import Desk
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -152,7 +152,7 @@ async def test_nothing_of_a_rejected_question_is_kept(desk: Desk, app: str) -> N
 
 async def buried(desk: Desk, name: str, /, **fields: object) -> str:
     letter = new_id()
-    death = Death("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.{name}", "KeyError", "", "", 5, 0)
+    death = Failure("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.{name}", "KeyError", "", "", 5, 0)
     await JetStreamDeadLetters(desk.nc).keep(letter, new_id(), {}, orjson.dumps(fields), death)
     return letter
 

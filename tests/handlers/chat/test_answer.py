@@ -13,10 +13,11 @@ from nats.aio.client import Client
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from handlers.chat.answer import Answer
-from handlers.models.model_calls import PARTIAL, Cause, ModelCalls
+from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatModels, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
+from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 
 

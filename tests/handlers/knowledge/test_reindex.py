@@ -29,10 +29,11 @@ from domain.models.model_call import ModelCall
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Embedding, Vectors
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
+from handlers.work.cause import Cause
 from tests.tiny_model import make_tiny_model
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)

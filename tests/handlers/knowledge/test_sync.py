@@ -17,8 +17,7 @@ from handlers.knowledge.embed import LoadedRevision
 from handlers.knowledge.sync import Sync
 from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
-from handlers.work.dead_letters import Bury, Death
-from handlers.work.revive import reopen
+from handlers.work.dead_letters import Failure, GiveUp, reopen
 from tests.handlers.knowledge.test_reindex import MODEL, NOW, Mill, mill, model
 
 __all__ = ["mill", "model"]
@@ -96,12 +95,12 @@ async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(de
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
     commit = (await desk.commits())[-1]
     of: dict[str, Any] = {"reason": "KeyError", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
-    death = Death(consumer="settle", position=commit.position, subject=str(commit.subject), **of)
-    await Bury(desk.mill.repository)(commit.metadata, death, commit)
+    death = Failure(consumer="sync", position=commit.position, subject=str(commit.subject), **of)
+    await GiveUp(desk.mill.repository)(commit.metadata, death, commit)
     document = await desk.document()
     assert (document.sync_failed, document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []
-    assert await reopen(desk.mill.repository, "settle", commit, commit.metadata)
+    assert await reopen(desk.mill.repository, "sync", commit, commit.metadata)
     await desk.settle((await desk.commits())[-1])
     document = await desk.document()
     assert (document.sync_failed, document.needs_sync) == (False, False)

@@ -12,8 +12,9 @@ from nats.aio.client import Client
 from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import PARTIAL, Cause, Chat, ModelCalls, beginning
+from handlers.models.model_calls import PARTIAL, Chat, ModelCalls, beginning
 from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
+from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 
 

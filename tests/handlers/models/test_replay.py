@@ -21,12 +21,13 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
-from handlers.models.model_calls import PARTIAL, Cause, ModelCalls
+from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
 from handlers.models.replay import ReplayCall
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatRequest
 from handlers.retrieval.select import Judged, choose
+from handlers.work.cause import Cause
 from tests.chat_servers import Behaviour, breaks_off, faulty_server, floods, works
 from tests.handlers.desk import Desk
 

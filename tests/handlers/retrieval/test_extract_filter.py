@@ -16,8 +16,9 @@ from domain.aggregate import new_id
 from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
+from handlers.work.cause import Cause
 from tests.chat_servers import Behaviour, Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
 

@@ -18,9 +18,10 @@ from domain.aggregate import new_id
 from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Hit
 from handlers.retrieval.rerank import Rerank, text_of
+from handlers.work.cause import Cause
 from tests.chat_servers import Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
 from tests.rerank_server import once_served

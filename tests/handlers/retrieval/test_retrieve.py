@@ -14,7 +14,7 @@ from domain.aggregate import new_id
 from domain.chat.app import Configuration, ModelSettings, settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
-from handlers.models.model_calls import Cause, ModelCalls
+from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents, EmbeddingModels
 from handlers.ports.index import Hit, Index, Kept, Span
 from handlers.ports.log import Unavailable
@@ -22,6 +22,7 @@ from handlers.ports.models import ModelError, Rerankers, Reranking
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve, Retrieved
+from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 
 

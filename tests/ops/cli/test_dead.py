@@ -27,6 +27,7 @@ from adapters.postgres.projector import Projector
 from domain.aggregate import new_id
 from domain.log import EVENTS, Position
 from domain.work.dead_letter import dead_letter_id
+from handlers.work.work import TRIES
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.doctor import examine
@@ -130,7 +131,7 @@ async def test_letters_are_listed_and_shown(headrace: Cli, ward: Ward) -> None:
 
     [letter] = (await headrace("dead", "show", guide, "--json")).lines
     assert (letter["payload"], letter["headers"]["Headrace-Id"]) == ('{"name": "Guide"}', ward.sick.id)
-    assert letter["failures"] == consumer.TRIES
+    assert letter["failures"] == TRIES
     withheld = await headrace("dead", "show", provider)
     assert withheld.code == 0
     assert "withheld" in withheld.out

@@ -13,7 +13,7 @@ from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
 from ops.wiring import Wiring
 from tests.handlers.desk import Desk
-from tests.handlers.work.test_sweep import forget
+from tests.handlers.work.test_recover import forget
 
 
 async def test_it_sweeps_through_outages(

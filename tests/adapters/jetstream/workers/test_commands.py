@@ -17,15 +17,15 @@ from nats.aio.client import Client
 
 from adapters.jetstream.streams import COMMANDS, DEAD, set_up
 from adapters.jetstream.workers.commands import subscribe_commands
-from adapters.jetstream.workers.consumer import TRIES
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
-from adapters.jetstream.workers.reactions import subscribe_reaction
+from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import new_id
 from domain.log import OUTCOMES, Outcome, commit_id
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
 from handlers.ports.log import Unavailable
-from handlers.work.revive import Revive
+from handlers.work.dead_letters import RetryDeadLetters
+from handlers.work.work import TRIES
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import dead
@@ -261,8 +261,8 @@ class Sick:
 
     def subscribe(self, broker: NatsBroker) -> None:
         subscribe_commands(broker, self.dispatch, self.desk.repository)
-        revive = Revive(JetStreamDeadLetters(self.desk.nc))
-        subscribe_reaction(broker, "revive", revive, workers=1, repository=self.desk.repository)
+        revive = RetryDeadLetters(JetStreamDeadLetters(self.desk.nc))
+        subscribe_work(broker, "retry_dead_letters", revive, repository=self.desk.repository)
 
     async def status(self) -> str:
         letter = await self.desk.repository.get(DeadLetter, "acme", self.letter)

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 import pytest
+from adapters.jetstream.workers.failures import Failures, Past
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo, RawStreamMsg
@@ -11,11 +12,11 @@ from nats.js.api import ConsumerInfo, RawStreamMsg
 from adapters.jetstream import streams
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
 from adapters.jetstream.workers import consumer
-from adapters.jetstream.workers.consumer import SUSPECT, TRIES, done, subscribe
-from adapters.jetstream.workers.failures import Failures, Past
+from adapters.jetstream.workers.consumer import SUSPECT, done, subscribe
 from domain.log import EVENTS, Position
 from handlers.ports.log import Unavailable
-from handlers.work.dead_letters import Death
+from handlers.work.dead_letters import Failure
+from handlers.work.work import TRIES
 from tests.adapters.jetstream.conftest import Running
 
 SUBJECT = "evt.default.conversation.one"
@@ -67,13 +68,13 @@ class Grave:
     """Remembers who was buried in it."""
 
     def __init__(self) -> None:
-        self.deaths: list[Death] = []
+        self.deaths: list[Failure] = []
 
-    async def __call__(self, message: Msg, death: Death) -> None:
+    async def __call__(self, message: Msg, death: Failure) -> None:
         self.deaths.append(death)
 
 
-async def never(message: Msg, death: Death) -> None:
+async def never(message: Msg, death: Failure) -> None:
     raise AssertionError(f"{message.subject} was buried: {death}")
 
 
@@ -85,7 +86,7 @@ async def test_every_message_is_handled_and_acknowledged(fresh: Client, running:
 
     for number in range(20):
         await fresh.jetstream().publish(SUBJECT, b"%d" % number)
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     info = await settled(fresh)
     assert sorted(seen, key=int) == [b"%d" % number for number in range(20)]
     assert info.num_redelivered == 0
@@ -99,7 +100,7 @@ async def test_only_the_subjects_of_the_consumer_come(fresh: Client, running: Ru
 
     await fresh.jetstream().publish("evt.default.document.one", b"")
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert seen == [SUBJECT]
 
@@ -108,7 +109,7 @@ async def test_no_more_than_the_workers_at_a_time(fresh: Client, running: Runnin
     handle = AtOnce()
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=3, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=3, give_up=never))
     await settled(fresh)
     assert handle.most == 3
 
@@ -117,7 +118,7 @@ async def test_a_message_waits_for_a_server_that_is_away(fresh: Client, running:
     """However often it is in vain."""
     handle = Failing(TRIES + 3, Unavailable("PostgreSQL is away."))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert handle.deliveries == list(range(1, TRIES + 5))
     assert await dead(fresh) == []
@@ -126,7 +127,7 @@ async def test_a_message_waits_for_a_server_that_is_away(fresh: Client, running:
 async def test_a_failure_that_passes_is_no_failure(fresh: Client, running: Running) -> None:
     handle = Failing(TRIES - 1, ValueError("odd"))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == TRIES
     assert await dead(fresh) == []
@@ -141,7 +142,7 @@ async def test_what_keeps_failing_is_buried(fresh: Client, running: Running) -> 
         if message.subject == SUBJECT:
             await handle(message)
 
-    await running(partial(subscribe, name="answer", handle=only_one, workers=4, bury=grave))
+    await running(partial(subscribe, name="answer", handle=only_one, at_once=4, give_up=grave))
     await settled(fresh)
     assert handle.deliveries == list(range(1, TRIES + 1))
     [death] = grave.deaths
@@ -161,7 +162,7 @@ async def test_equal_failures_have_equal_digests_and_others_have_not(fresh: Clie
 
     for data in (b"odd", b"even", b"odd"):
         await fresh.jetstream().publish(SUBJECT, data)
-    await running(partial(subscribe, name="answer", handle=fail, workers=4, bury=grave))
+    await running(partial(subscribe, name="answer", handle=fail, at_once=4, give_up=grave))
     await settled(fresh)
     one, other, again = (death.stack for death in sorted(grave.deaths, key=lambda death: death.position))
     assert one == again != other
@@ -171,11 +172,11 @@ async def test_a_burial_that_fails_is_tried_again(fresh: Client, running: Runnin
     """The message is not acknowledged before everyone knows."""
     buried = Failing(1, Unavailable("NATS is away."))
 
-    async def bury(message: Msg, death: Death) -> None:
+    async def bury(message: Msg, death: Failure) -> None:
         await buried(message)
 
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=Failing(1000, ValueError("odd")), workers=4, bury=bury))
+    await running(partial(subscribe, name="answer", handle=Failing(1000, ValueError("odd")), at_once=4, give_up=bury))
     await settled(fresh)
     assert buried.deliveries == [TRIES, TRIES + 1]
 
@@ -184,12 +185,12 @@ async def test_failures_are_counted_across_workers(fresh: Client, running: Runni
     """Each of two workers fails, and neither does so often enough by itself."""
     first, second, grave = Failing(1000, ValueError("odd")), Failing(1000, ValueError("odd")), Grave()
     await fresh.jetstream().publish(SUBJECT, b"")
-    broker = await running(partial(subscribe, name="answer", handle=first, workers=1, bury=grave))
+    broker = await running(partial(subscribe, name="answer", handle=first, at_once=1, give_up=grave))
     async with asyncio.timeout(10):
         while len(first.deliveries) < 2:
             await asyncio.sleep(0.001)
     await broker.stop()
-    await running(partial(subscribe, name="answer", handle=second, workers=1, bury=grave))
+    await running(partial(subscribe, name="answer", handle=second, at_once=1, give_up=grave))
     await settled(fresh)
     assert len(first.deliveries) + len(second.deliveries) >= TRIES
     assert len(second.deliveries) < TRIES
@@ -201,7 +202,7 @@ async def test_nothing_is_written_down_of_what_succeeds_at_once(fresh: Client, r
     handle = Failing(0, ValueError())
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert (await fresh.jetstream().stream_info(f"KV_{FAILURES}")).state.last_seq == 0
 
@@ -212,7 +213,7 @@ async def test_suspects_are_handled_one_at_a_time(fresh: Client, running: Runnin
     for _ in range(3):
         await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 3, SUSPECT + 1)
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert handle.most == 1
 
@@ -237,7 +238,7 @@ async def test_what_was_in_hand_when_workers_died_too_often_is_buried(
     await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 1, SUSPECT)
     handle, grave = Failing(0, ValueError()), Grave()
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=grave))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=grave))
     await settled(fresh)
     assert handle.deliveries == []
     [death] = grave.deaths
@@ -253,10 +254,10 @@ async def test_what_kills_is_not_touched_again_when_its_burial_fails(
     await taken_and_dropped(fresh, 1, SUSPECT)
     handle, buried = Failing(0, ValueError()), Failing(3, Unavailable("NATS is away."))
 
-    async def bury(message: Msg, death: Death) -> None:
+    async def bury(message: Msg, death: Failure) -> None:
         await buried(message)
 
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=bury))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=bury))
     await settled(fresh)
     assert handle.deliveries == []
     assert len(buried.deliveries) == 4
@@ -269,7 +270,7 @@ async def test_a_suspect_that_is_given_back_has_not_killed(
     await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 1, SUSPECT)
     handle = Failing(5, Unavailable("away"))
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == 6
 
@@ -287,7 +288,7 @@ async def test_what_takes_too_long_goes_to_another(
             await asyncio.Event().wait()
 
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=hang, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=hang, at_once=4, give_up=never))
     await settled(fresh)
     assert deliveries == list(range(1, TRIES + 2))
 
@@ -298,7 +299,7 @@ async def test_what_was_given_back_is_no_death(
     monkeypatch.setattr(consumer, "DEATHS", SUSPECT)
     handle = Failing(SUSPECT + 3, Unavailable("away"))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == SUSPECT + 4
 
@@ -315,7 +316,7 @@ async def test_a_message_that_comes_while_it_is_in_hand_is_left_alone(
 
     await js.add_consumer(EVENTS, streams.consumer_config("answer"), ack_wait=0.1)
     await js.publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, workers=2, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
     async with asyncio.timeout(10):
         while (await js.stream_info(f"KV_{FAILURES}")).state.last_seq < 2:
             await asyncio.sleep(0.01)
@@ -357,7 +358,7 @@ async def test_what_a_consumer_is_done_with(fresh: Client, running: Running) -> 
         await js.publish(SUBJECT, data)
     await js.publish("evt.default.app.one", b"")
     assert (await done(fresh))["answer"] == 0
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
     await begun.wait()
     async with asyncio.timeout(10):
         while (await done(fresh))["answer"] != 1:
@@ -385,7 +386,7 @@ async def test_long_work_is_not_given_to_another(
 
     await fresh.jetstream().publish(SUBJECT, b"")
     for _ in range(2):
-        await running(partial(subscribe, name="answer", handle=handle, workers=2, bury=never))
+        await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
     await settled(fresh)
     assert deliveries == [1]
 
@@ -402,6 +403,6 @@ async def test_what_a_worker_leaves_undone_goes_to_another(
     [message] = await lost.fetch(1, timeout=2)
     assert message.metadata.num_delivered == 1
     handle = Failing(0, ValueError())
-    await running(partial(subscribe, name="answer", handle=handle, workers=2, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
     await settled(fresh)
     assert handle.deliveries == [2]

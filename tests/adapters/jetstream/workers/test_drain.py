@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from adapters.jetstream.workers.failures import Failures
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.drain import drain
-from adapters.jetstream.workers.failures import Failures
 from domain.log import EVENTS
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import SUBJECT, never, settled
@@ -33,7 +33,7 @@ class Slow:
 async def test_an_answer_in_hand_comes_to_its_end(fresh: Client, running: Running) -> None:
     slow = Slow()
     await fresh.jetstream().publish(SUBJECT, b"")
-    broker = await running(partial(subscribe, name="answer", handle=slow, workers=4, bury=never))
+    broker = await running(partial(subscribe, name="answer", handle=slow, at_once=4, give_up=never, finishes=True))
     await slow.begun.wait()
     leaving = asyncio.create_task(drain(broker, 10))
     await asyncio.sleep(0)
@@ -50,9 +50,9 @@ async def test_what_outlasts_the_grace_goes_to_another_at_once(fresh: Client, ru
         deliveries.append(message)
 
     await fresh.jetstream().publish(SUBJECT, b"")
-    broker = await running(partial(subscribe, name="answer", handle=slow, workers=4, bury=never))
+    broker = await running(partial(subscribe, name="answer", handle=slow, at_once=4, give_up=never, finishes=True))
     await slow.begun.wait()
-    await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never, finishes=True))
     async with asyncio.timeout(5):
         await drain(broker, 0.05)
         await settled(fresh)
@@ -65,11 +65,11 @@ async def test_a_document_goes_on_elsewhere_from_its_last_step(fresh: Client, ru
     slow, other = Slow(), Slow()
     other.go.set()
     await fresh.jetstream().publish(DOCUMENT, b"")
-    broker = await running(partial(subscribe, name="ingest", handle=slow, workers=4, bury=never))
+    broker = await running(partial(subscribe, name="ingest", handle=slow, at_once=4, give_up=never))
     await slow.begun.wait()
     async with asyncio.timeout(5):
         await drain(broker, 60)
-        await running(partial(subscribe, name="ingest", handle=other, workers=4, bury=never))
+        await running(partial(subscribe, name="ingest", handle=other, at_once=4, give_up=never))
         await settled(fresh, "ingest")
     assert (slow.ended, other.ended) == (0, 1)
 
@@ -80,7 +80,7 @@ async def test_who_leaves_takes_nothing_more(fresh: Client, running: Running) ->
     async def handle(message: Msg) -> None:
         seen.append(message)
 
-    broker = await running(partial(subscribe, name="answer", handle=handle, workers=4, bury=never))
+    broker = await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never, finishes=True))
     await drain(broker, 1)
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
-from adapters.jetstream.workers.reactions import subscribe_reaction
+from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import Event, new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
@@ -186,4 +186,4 @@ async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
 
 def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[NatsBroker], None]:
     desk = Desk(nc, "acme")
-    return partial(subscribe_reaction, name=name, react=react, workers=4, repository=desk.repository, keys=desk.keys)
+    return partial(subscribe_work, name=name, handler=react, repository=desk.repository, keys=desk.keys)

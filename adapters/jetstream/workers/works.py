@@ -1,4 +1,4 @@
-"""Gives the commits of the log to those who react to them, at least once."""
+"""Delivers the commits of the log to the handlers of works, at least once."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.log import EVENTS, Commit, Metadata, Position
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
-from handlers.work.dead_letters import Bury, Death
-from handlers.work.revive import reopen
+from handlers.work.dead_letters import Failure, GiveUp, reopen
+from handlers.work.work import WORKS
 
 log = structlog.get_logger(__name__)
 
 
-def subscribe_reaction(
+def subscribe_work(
     broker: NatsBroker,
     name: str,
-    react: Callable[[Commit], Awaitable[None]],
+    handler: Callable[[Commit], Awaitable[None]],
     *,
-    workers: int,
     repository: Repository,
     keys: JetStreamKeys | None = None,
 ) -> None:
-    """Give every commit of the consumer `name` to `react`, at most `workers` at a time.
+    """Have `handler` do the work of this name in the table of works.
 
-    A commit that died comes again when its letter is retried.
+    When a dead letter of this consumer is retried, its commit is handled again.
     """
-    buried = Bury(repository)
+    work, give_up = WORKS[name], GiveUp(repository)
 
     async def handle(message: Msg) -> None:
         arrived = _Arrived.by(message)
@@ -52,32 +51,31 @@ def subscribe_reaction(
             correlation=commit.metadata.correlation,
             causation=commit.metadata.id,
         ):
-            original = await _died(message._client, name, arrived)
+            original = await _retried(message._client, name, arrived)
             again = original and await original.commit(keys)
             if again and not await reopen(repository, name, again, commit.metadata):
-                await react(again)
-            if commit.subject.noun != DeadLetter.TOPIC or name == "revive":  # no letter is about another letter
-                await react(commit)
+                await handler(again)
+            if commit.subject.noun == work.noun.TOPIC:
+                await handler(commit)
 
-    async def bury(message: Msg, death: Death) -> None:
+    async def gave_up(message: Msg, failure: Failure) -> None:
         arrived = _Arrived.by(message)
-        arrived = await _died(message._client, name, arrived) or arrived
-        told, subject = arrived.metadata(), arrived.subject
-        letter = dead_letter_id(name, told.tenant, told.id)
-        await JetStreamDeadLetters(message._client).keep(
-            letter, told.id, arrived.headers, arrived.data, replace(death, subject=subject)
-        )
+        arrived = await _retried(message._client, name, arrived) or arrived
+        metadata, failure = arrived.metadata(), replace(failure, subject=arrived.subject)
+        letter = dead_letter_id(name, metadata.tenant, metadata.id)
+        kept = JetStreamDeadLetters(message._client)
+        await kept.keep(letter, metadata.id, arrived.headers, arrived.data, failure)
         commit = None
-        with suppress(Exception):  # what cannot be read has nobody who waits for it
+        with suppress(Exception):  # no work waits for a commit that cannot be read
             commit = await arrived.commit(keys)
-        await buried(told, replace(death, subject=subject), commit)
+        await give_up(metadata, failure, commit)
 
-    subscribe(broker, name, handle, workers=workers, bury=bury)
+    subscribe(broker, name, handle, at_once=work.at_once, give_up=gave_up, tries=work.tries, finishes=work.finishes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """A message of EVENTS, which may not be readable."""
+    """A message of EVENTS, which may be unreadable."""
 
     subject: str
     headers: dict[str, str]
@@ -98,7 +96,7 @@ class _Arrived:
         return cls(headers["Nats-Subject"], headers, message.data, sequence(message), at)
 
     async def commit(self, keys: JetStreamKeys | None) -> Commit | None:
-        """What it says, or None when a newer version wrote it. Raises: Unavailable."""
+        """Its content, or None when a newer version wrote it. Raises: Unavailable."""
         position = Position(EVENTS, self.sequence)
         if keys and (person := self.headers.get("Headrace-Person")):
             await keys.load([(self.subject.split(".")[1], person)])
@@ -113,8 +111,8 @@ class _Arrived:
         return found if found.id else replace(found, id=f"{EVENTS}:{self.sequence}")
 
 
-async def _died(nc: Client, consumer: str, arrived: _Arrived) -> _Arrived | None:
-    """The message whose letter of this consumer is to be retried, if that is what arrived. Raises: Unavailable."""
+async def _retried(nc: Client, consumer: str, arrived: _Arrived) -> _Arrived | None:
+    """The message of this consumer whose dead letter is retried, if that is what arrived. Raises: Unavailable."""
     if DeadLetter.Retried.TOPIC not in arrived.headers.get("Headrace-Types", ""):
         return None
     for event in orjson.loads(arrived.data):

@@ -17,9 +17,9 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
 from adapters.jetstream.workers.consumer import done
+from adapters.postgres.pending import only_one, overdue
 from adapters.postgres.projector import Projector
 from adapters.postgres.tables import set_up, wait_for
-from adapters.postgres.waits import only_one, overdue
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import STALLS, Conversation
@@ -27,9 +27,10 @@ from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Position
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import Cause, ModelCalls
-from handlers.ports.log import Wait
-from handlers.work.sweep import Sweep, forsaken
+from handlers.models.model_calls import ModelCalls
+from handlers.ports.log import PendingWork
+from handlers.work.cause import Cause
+from handlers.work.recover import Recover, orphaned
 from tests.handlers.desk import Desk
 
 
@@ -40,9 +41,9 @@ class Scene:
         self.desk = desk
         self.url = url
         self.calls = ModelCalls(desk.repository)
-        self.sweep = Sweep(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
+        self.sweep = Recover(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
 
-    async def overdue(self, deadline_s: float) -> list[Wait]:
+    async def overdue(self, deadline_s: float) -> list[PendingWork]:
         """Only this desk's: all tests share the streams."""
         return [wait for wait in await overdue(self.url, deadline_s) if wait.tenant == self.desk.tenant]
 
@@ -60,7 +61,7 @@ class Scene:
         """The nouns and ids of what a sweep took in hand, once the tables show it."""
         waits = await self.sweep()
         await self.caught_up()
-        return [(wait.noun, wait.id) for wait in waits]
+        return [(wait.work, wait.id) for wait in waits]
 
     async def document(self) -> str:
         dataset = await self.desk.done("dataset.create", name="Rules")
@@ -118,7 +119,7 @@ def scene(nc: Client, tenant: str, url: str) -> Scene:
 async def test_a_document_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
     document = await scene.document()
     await scene.forgotten_by("ingest")
-    assert await scene.swept() == [("document", document)]
+    assert await scene.swept() == [("ingest", document)]
     [*_, failed, retried] = await scene.desk.events("document", document)
     assert isinstance(failed, Document.Failed)
     assert (failed.code, failed.stage) == ("stalled", "parsing")
@@ -132,7 +133,7 @@ async def test_a_document_is_put_back_a_few_times_and_then_stays_in_error(scene:
     document = await scene.document()
     for _ in range(STALLS + 1):
         await scene.forgotten_by("ingest")
-        assert await scene.swept() == [("document", document)]
+        assert await scene.swept() == [("ingest", document)]
     await scene.forgotten_by("ingest")
     assert await scene.swept() == []
     [*_, last] = await scene.desk.events("document", document)
@@ -154,16 +155,16 @@ async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: S
 
     await scene.desk.change("document", document, change)
     for _ in range(STALLS):
-        await scene.forgotten_by("settle")
-        assert await scene.swept() == [("settling", document)]
+        await scene.forgotten_by("sync")
+        assert await scene.swept() == [("sync", document)]
         assert (await scene.desk.types("document", document))[-2:] == ["document.unsettled.v1", "document.resumed.v1"]
-    await scene.forgotten_by("settle")
-    assert await scene.swept() == [("settling", document)]
-    await scene.forgotten_by("settle")
+    await scene.forgotten_by("sync")
+    assert await scene.swept() == [("sync", document)]
+    await scene.forgotten_by("sync")
     assert await scene.swept() == []
     assert (await scene.desk.types("document", document))[-1] == "document.unsettled.v1"
     await scene.desk.done("document.retry", document=document)
-    await scene.forgotten_by("settle")
+    await scene.forgotten_by("sync")
     await scene.desk.change("document", document, lambda it: it.mark_synced(now, settled=it.changed))
     await scene.caught_up()
     assert await scene.swept() == []
@@ -173,7 +174,7 @@ async def test_a_message_that_nobody_answers_is_put_back_to_work(scene: Scene) -
     message = await scene.message()
     await scene.desk.change("conversation", message, lambda it: it.answering(datetime.now(UTC), message=message))
     await scene.forgotten_by("answer")
-    assert await scene.swept() == [("message", message)]
+    assert await scene.swept() == [("answer", message)]
     [*_, failed, retried] = await scene.desk.events("conversation", message)
     assert isinstance(failed, Conversation.Failed)
     assert failed.code == "stalled"
@@ -188,19 +189,19 @@ async def test_what_is_in_hand_is_left_alone_however_long_it_takes(scene: Scene)
     subscription = await scene.desk.nc.jetstream().pull_subscribe_bind("answer", EVENTS)
     held = await subscription.fetch(100, timeout=2)
     waits = await scene.overdue(0)
-    assert {(wait.noun, wait.id, *wait.consumers) for wait in waits} == {
+    assert {(wait.work, wait.id, *wait.consumers) for wait in waits} == {
         ("message", message, "answer"),
         ("document", document, "ingest"),
     }
-    assert forsaken(waits, await done(scene.desk.nc)) == []
+    assert orphaned(waits, await done(scene.desk.nc)) == []
     assert await scene.swept() == []
     for one in held:
         await one.ack_sync()
     await subscription.unsubscribe()
     await scene.forgotten_by("answer")
-    assert await scene.swept() == [("message", message)]
+    assert await scene.swept() == [("answer", message)]
     await scene.forgotten_by("ingest")
-    assert await scene.swept() == [("document", document)]
+    assert await scene.swept() == [("ingest", document)]
 
 
 async def test_what_is_young_is_left_alone(scene: Scene) -> None:
@@ -221,7 +222,7 @@ async def test_a_consumer_that_was_made_anew_owns_everything(scene: Scene) -> No
     assert await scene.swept() == []
     assert await scene.desk.types("document", document) == ["document.uploaded.v1"]
     await scene.forgotten_by("ingest")
-    assert await scene.swept() == [("document", document)]
+    assert await scene.swept() == [("ingest", document)]
 
 
 async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene) -> None:
@@ -232,11 +233,11 @@ async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene)
     await scene.desk.change("document", document, lambda it: it.start(now, stage="parsing"))
     await scene.desk.change("conversation", message, lambda it: it.answering(now, message=message))
 
-    async def as_it_was() -> list[Wait]:
+    async def as_it_was() -> list[PendingWork]:
         return waits
 
     assert len(waits) == 2
-    await Sweep(scene.desk.repository, as_it_was, partial(done, scene.desk.nc))()
+    await Recover(scene.desk.repository, as_it_was, partial(done, scene.desk.nc))()
     assert (await scene.desk.types("document", document))[-1] == "document.started.v1"
     assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
 
@@ -245,7 +246,7 @@ async def test_sweeping_twice_is_sweeping_once(scene: Scene) -> None:
     """Two of them saw the same tables."""
     document = await scene.document()
     await scene.forgotten_by("ingest")
-    other = Sweep(
+    other = Recover(
         Desk(scene.desk.nc, scene.desk.tenant).repository, partial(scene.overdue, 0), partial(done, scene.desk.nc)
     )
     await asyncio.gather(scene.sweep(), other())
@@ -290,7 +291,7 @@ async def deleted(scene: Scene) -> str:
 @pytest.mark.parametrize(
     ("noun", "make", "consumers"),
     [
-        ("document", ended, ["ingest", "settle", "reindex"]),
+        ("document", ended, ["ingest", "sync", "reindex"]),
         ("message", deleted, ["answer"]),
         ("replay", over, ["replay"]),
     ],
@@ -316,7 +317,7 @@ async def test_a_call_whose_cause_is_at_work_is_left_to_it(scene: Scene) -> None
     call = await scene.call("message", message)
     await scene.forgotten_by("answer")
     assert [wait.id for wait in await scene.overdue(0)] == [message]
-    assert await scene.swept() == [("message", message)]
+    assert await scene.swept() == [("answer", message)]
     found = await scene.desk.repository.get(ModelCall, scene.desk.tenant, call)
     assert found
     assert found.status == "requested"

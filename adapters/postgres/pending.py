@@ -1,0 +1,74 @@
+"""Work that is overdue, by the read tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from adapters.postgres.tables import connect
+from handlers.ports.log import PendingWork
+from handlers.work.work import PENDING, WORKS, Pending, callers
+
+RECOVER_LOCK = 0x6865616472616365 + 100
+"""Advisory lock of the database."""
+
+LIMIT = 1000
+
+
+async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[PendingWork]:
+    """What is open and has not changed for `deadline_s` seconds, the oldest first.
+
+    That is the pending work of the table of works, and model calls whose cause has ended or is gone.
+    """
+    async with connect(url) as connection:
+        cursor = await connection.execute(_overdue(), {"deadline": deadline_s, "limit": limit})
+        return [PendingWork(*row) for row in await cursor.fetchall()]
+
+
+def _overdue() -> str:
+    parts = [_work(name, pending) for name, pending in PENDING.items()]
+    parts.append(_calls())
+    return " UNION ALL ".join(parts) + " ORDER BY 7 LIMIT %(limit)s"
+
+
+_QUIET = "updated_at < now() - %(deadline)s * interval '1 second'"
+
+
+def _work(name: str, pending: Pending) -> str:
+    rows = pending.rows
+    return (
+        f"SELECT '{name}', tenant_id, {rows.aggregate}, id, {rows.status}, {rows.attempt}, updated_at, log_position,"
+        f" ARRAY['{name}'], {rows.correlation}, {rows.person}"
+        f" FROM headrace.{rows.table} WHERE {_open(pending)} AND {_QUIET}"
+    )
+
+
+def _calls() -> str:
+    causes = sorted({work.calls for work in WORKS.values() if work.calls})
+    consumers = " ".join(f"WHEN '{cause}' THEN {_array(callers(cause))}" for cause in causes)
+    owned = "".join(
+        f" AND NOT EXISTS (SELECT FROM headrace.{pending.rows.table} cause WHERE cause.tenant_id = call.tenant_id"
+        f" AND cause.id = call.cause_id AND {_open(pending)})"
+        for pending in PENDING.values()
+    )
+    return (
+        f"SELECT 'model_call', tenant_id, id, id, status, 0, updated_at, log_position,"
+        f" CASE cause_noun {consumers} END, correlation_id, person_id FROM headrace.model_calls call"
+        f" WHERE status = 'requested' AND {_QUIET} AND cause_noun = ANY({_array(causes)}){owned}"
+    )
+
+
+def _open(pending: Pending) -> str:
+    return f"{pending.rows.status} = ANY({_array(pending.rows.open)}) AND {pending.rows.also}"
+
+
+def _array(names: tuple[str, ...] | list[str]) -> str:
+    return "ARRAY[" + ", ".join(f"'{name}'" for name in names) + "]"
+
+
+@asynccontextmanager
+async def only_one(url: str) -> AsyncIterator[bool]:
+    """Whether no other process recovers work; none begins to before the context ends."""
+    async with connect(url) as connection:
+        cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (RECOVER_LOCK,))
+        yield await cursor.fetchone() == (True,)

@@ -1,0 +1,27 @@
+"""The cause of a recorded call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from domain.log import Metadata, commit_id
+from domain.models.model_call import ModelCall
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The message that led to a call, and the noun that the call serves, in its n-th attempt.
+
+    `completed`: by step, the calls of earlier attempts that completed, with their ids. They are not repeated.
+    """
+
+    metadata: Metadata
+    noun: str
+    id: str
+    attempt: int
+    completed: Mapping[str, tuple[str, ModelCall.Completed]] = field(default_factory=dict)
+
+    def call(self, step: str, attempt: int | None = None) -> str:
+        """The id of the call that an attempt (this one by default) makes in this step."""
+        return commit_id(self.id, f"{step}:{attempt or self.attempt}")

@@ -1,0 +1,94 @@
+"""Recovers orphaned work: what is open without a worker is retried, or ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from domain.aggregate import Aggregate
+from domain.log import Metadata, commit_id
+from domain.models.model_call import ModelCall
+from handlers.ports.log import PendingWork, Unavailable
+from handlers.repository import Repository
+from handlers.work.work import PENDING, WORKS
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_S = 10.0
+"""Time between two runs."""
+
+DEADLINE_S = 60.0
+"""Time without a change after which work without a worker counts as orphaned."""
+
+
+def orphaned(pending: Sequence[PendingWork], done: Mapping[str, int]) -> list[PendingWork]:
+    """The work that no consumer will move: each that might has acknowledged everything up to its sequence in `done`."""
+    return [work for work in pending if all(work.position <= done.get(consumer, 0) for consumer in work.consumers)]
+
+
+class Recover:
+    def __init__(
+        self,
+        repository: Repository,
+        overdue: Callable[[], Awaitable[Sequence[PendingWork]]],
+        done: Callable[[], Awaitable[Mapping[str, int]]],
+    ) -> None:
+        self._repository = repository
+        self._overdue = overdue
+        self._done = done
+
+    async def __call__(self) -> list[PendingWork]:
+        """Retry or end what is orphaned now, and return it. Raises: Unavailable."""
+        done = await self._done()  # before the tables are read: what comes later has a worker
+        found = orphaned(await self._overdue(), done)
+        for work in found:
+            log.warning("recover", work=work.work, tenant=work.tenant, id=work.id, status=work.status)
+            try:
+                await self._stall(work)
+            except Unavailable:
+                raise
+            except Exception:
+                log.exception("not recovered", work=work.work, tenant=work.tenant, id=work.id)
+        return found
+
+    async def _stall(self, work: PendingWork) -> None:
+        at = datetime.now(UTC)
+        cause = Metadata(
+            commit_id(work.id, f"swept:{work.position}"),
+            work.tenant,
+            work.correlation,
+            work.correlation,
+            "sweeper",
+            person=work.person,
+        )
+        reason = f"No worker has taken a step since {work.since.isoformat(timespec='seconds')}."
+
+        def decide(aggregate: Aggregate | None) -> Aggregate:
+            assert aggregate is not None
+            if not _has_moved(aggregate, work):
+                PENDING[work.work].stall(aggregate, work.id, at, reason)
+            return aggregate
+
+        if work.work in PENDING:
+            await self._repository.change(WORKS[work.work].noun, work.aggregate, cause, decide)
+        else:
+            await self._repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
+
+
+def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:
+    """Whether the work has changed since its row was written: then it has a worker."""
+    if work.id == work.aggregate:
+        return aggregate.modified_on > work.since
+    pending = PENDING[work.work]
+    waited = work.status == pending.rows.open[0]
+    state = pending.attempts(aggregate, work.id), pending.waits(aggregate, work.id)
+    return state != (work.attempt, waited)
+
+
+def _lose(call: ModelCall | None, at: datetime) -> ModelCall:
+    assert call is not None
+    reason = "The worker died with the call in flight, and what it was made for has ended."
+    call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
+    return call

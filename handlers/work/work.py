@@ -1,0 +1,198 @@
+"""The table of works: every reaction to the log, an entry each.
+
+A consumer of the same name delivers the commits of `noun`. Consumers, dead letters, recovery, audit, `verify`, the SQL
+of what is overdue and the worker roles all read this table: a new kind of work is one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from domain.access.end_user import EndUser
+from domain.aggregate import Aggregate, Event
+from domain.chat.conversation import Conversation
+from domain.knowledge.dataset import Dataset
+from domain.knowledge.dataset_query import DatasetQuery
+from domain.knowledge.document import Document
+from domain.log import Commit
+from domain.models.replay import Replay
+from domain.work.dead_letter import DeadLetter
+
+TRIES = 5
+"""Failures of its own after which a message is given up; a server that is down does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a read table that are under way: `status` is one of `open`, and the SQL condition `also` holds.
+
+    The first of `open` is the state in which the next attempt has not begun.
+
+    `aggregate`, `attempt`, `correlation` and `person` are SQL expressions over such a row.
+    """
+
+    table: str
+    status: str
+    open: tuple[str, ...]
+    also: str = "true"
+    aggregate: str = "id"
+    attempt: str = "attempt"
+    correlation: str = "trace_id"
+    person: str = "NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How work that ends later is followed.
+
+    An item is what the work is on: an aggregate, or a message of a conversation. `attempts` is the number of attempts
+    so far, `waits` says that the next has not begun. `fail` takes a code and a reason, `stall` a reason. None changes
+    what is not open.
+    """
+
+    rows: Rows
+    is_open: Callable[[Any, str], bool]
+    attempts: Callable[[Any, str], int]
+    waits: Callable[[Any, str], bool]
+    fail: Callable[[Any, str, datetime, str, str], None]
+    retry: Callable[[Any, str, datetime], None]
+    stall: Callable[[Any, str, datetime, str], None]
+    item: Callable[[Event], str | None] = lambda event: event.originator_id
+
+    def attempt(self, aggregate: Any, item: str) -> int:
+        """The number of the attempt in progress, from 1; 0 where none is."""
+        return 0 if self.waits(aggregate, item) else self.attempts(aggregate, item)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of work.
+
+    `begins`: the events after which there is something to do.
+    `role`: the worker role that does it. `at_once`: messages that one worker handles at a time.
+    `tries`: failures after which a message is given up; 1 where a try costs money or reaches the outside.
+    `calls`: the noun that its model calls name as their cause.
+    `finishes`: a worker that shuts down finishes what it has in flight, since a person waits for it.
+    """
+
+    noun: type[Aggregate]
+    begins: tuple[type[Event], ...]
+    role: str
+    at_once: int = 1
+    tries: int = TRIES
+    pending: Pending | None = None
+    calls: str | None = None
+    finishes: bool = False
+
+    def items(self, commit: Commit) -> Iterator[str]:
+        """The items on which this commit begins work."""
+        for event in commit.events:
+            if self.pending and isinstance(event, self.begins) and (item := self.pending.item(event)):
+                yield item
+
+
+def _message(event: Event) -> str | None:
+    return getattr(event, "message", None) if not isinstance(event, Conversation.Forked) else None
+
+
+def _retry_document(document: Document, _: str, at: datetime) -> None:
+    if document.status == "error" and not document.deleted:
+        document.retry(at)
+
+
+def _retry_message(conversation: Conversation, message: str, at: datetime) -> None:
+    if conversation.messages[message]["status"] == "failed" and not conversation.deleted:
+        conversation.retry(at, message=message)
+
+
+def _retry_replay(replay: Replay, _: str, at: datetime) -> None:
+    if replay.status == "failed":
+        replay.retry(at)
+
+
+INGEST = Pending(
+    Rows("documents", "indexing_status", ("waiting", "parsing", "splitting", "indexing")),
+    is_open=lambda document, _: not document.ended,
+    attempts=lambda document, _: document.attempt,
+    waits=lambda document, _: document.status == "waiting",
+    fail=lambda document, _, at, code, reason: document.fail(at, stage=document.stage, code=code, reason=reason),
+    retry=_retry_document,
+    stall=lambda document, _, at, reason: document.stall(at, reason=reason),
+)
+
+SYNC = Pending(
+    Rows("documents", "index_status", ("changing",), also="indexing_status IN ('completed', 'error')"),
+    is_open=lambda document, _: document.ended and document.needs_sync and not document.sync_failed,
+    attempts=lambda document, _: document.changed,
+    waits=lambda document, _: False,
+    fail=lambda document, _, at, code, reason: document.fail_sync(at, code=code, reason=reason),
+    retry=lambda document, _, at: document.resume_sync(at),
+    stall=lambda document, _, at, reason: document.stall_sync(at, reason=reason),
+)
+
+ANSWER = Pending(
+    Rows("messages", "status", ("asked", "answering"), aggregate="conversation_id", person="person_id"),
+    is_open=lambda conversation, message: not conversation.ended(message),
+    attempts=lambda conversation, message: conversation.messages[message]["attempt"],
+    waits=lambda conversation, message: conversation.messages[message]["status"] == "asked",
+    fail=lambda conversation, message, at, code, reason: conversation.fail(
+        at, message=message, code=code, reason=reason, answer=""
+    ),
+    retry=_retry_message,
+    stall=lambda conversation, message, at, reason: conversation.stall(at, message=message, reason=reason),
+    item=_message,
+)
+
+REPLAY = Pending(
+    Rows("replays", "status", ("requested",), attempt="0", correlation="correlation_id", person="person_id"),
+    is_open=lambda replay, _: not replay.ended,
+    attempts=lambda replay, _: replay.attempt,
+    waits=lambda replay, _: False,
+    fail=lambda replay, _, at, code, reason: replay.fail(at, code=code, reason=reason),
+    retry=_retry_replay,
+    stall=lambda replay, _, at, reason: replay.stall(at, reason=reason),
+)
+
+WORKS: dict[str, Work] = {
+    "ingest": Work(
+        Document,
+        (Document.Uploaded, Document.Retried, Document.Reprocessed),
+        role="ingest",
+        at_once=8,
+        pending=INGEST,
+        calls="document",
+    ),
+    "sync": Work(Document, Document.SYNC_BEGINS, role="ingest", at_once=8, pending=SYNC, calls="document"),
+    "forget_documents": Work(Document, (Document.Deleted, Document.Replaced), role="ingest", at_once=8),
+    "forget_datasets": Work(Dataset, (Dataset.Deleted,), role="ingest"),
+    "reindex": Work(Dataset, (Dataset.Configured,), role="ingest", calls="document"),
+    "reprocess": Work(Dataset, (Dataset.Reprocessed,), role="ingest"),
+    "answer": Work(
+        Conversation,
+        (Conversation.Asked, Conversation.Retried),
+        role="answer",
+        at_once=64,
+        tries=1,
+        pending=ANSWER,
+        calls="message",
+        finishes=True,
+    ),
+    "query_datasets": Work(DatasetQuery, (DatasetQuery.Requested,), role="answer", at_once=8, tries=1, calls="dataset"),
+    "replay": Work(
+        Replay, (Replay.Requested, Replay.Retried), role="answer", at_once=8, tries=1, pending=REPLAY, calls="replay"
+    ),
+    "erase": Work(EndUser, (EndUser.Erased,), role="project"),
+    "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
+}
+"""By the name of the durable consumer."""
+
+PENDING: dict[str, Pending] = {name: work.pending for name, work in WORKS.items() if work.pending}
+"""The works that end later, by name."""
+
+
+def callers(cause: str) -> list[str]:
+    """The works whose model calls name this noun as their cause."""
+    return [name for name, work in WORKS.items() if work.calls == cause]
