@@ -111,7 +111,7 @@ class _Lease:
         self._give_up = give_up
         self._tries = tries
         self._turn = turn
-        self._counts = _Counts(name)
+        self._counts = Counts(name)
         self._handling: set[int] = set()
 
     async def take(self, delivery: NatsMessage) -> None:
@@ -247,7 +247,7 @@ class Past:
     alone: int = 0
 
 
-class _Counts:
+class Counts:
     """Counts for the messages of one consumer, in a key-value bucket that outlives workers.
 
     A message that is handled at its first delivery has none.

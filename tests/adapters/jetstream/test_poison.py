@@ -60,4 +60,4 @@ async def test_what_kills_every_worker_is_buried_and_its_neighbours_are_not(fres
     [buried] = await desk.events("dead_letter", dead_letter_id("commands", "acme", poison))
     assert isinstance(buried, DeadLetter.Buried)
     assert (buried.failures, buried.deaths) == (0, DEATHS)
-    assert buried.reason == f"Its worker died {DEATHS} times with it in hand."
+    assert buried.reason == f"{DEATHS} workers died while they handled it."

@@ -17,6 +17,7 @@ from handlers.knowledge.embed import LoadedRevision
 from handlers.knowledge.sync import Sync
 from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
+from handlers.work.attempt import Attempt
 from handlers.work.dead_letters import Failure, GiveUp, reopen
 from tests.handlers.knowledge.test_reindex import MODEL, NOW, Mill, mill, model
 
@@ -184,7 +185,7 @@ async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:
     slow = Sync(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk.mill.index, "write", held_up)
-        patch.setattr(slow, "_record", _nothing)
+        patch.setattr(Attempt, "step", _nothing)
         await slow((await desk.commits())[-1])
     await desk.do("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
     await desk.do("disable_segment", segment=desk.at(2))

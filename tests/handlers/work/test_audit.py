@@ -162,6 +162,12 @@ def test_an_outcome_of_what_came_after_the_audit_began_is_left_alone(past: Past)
     assert faults(past.audited()) == {}
 
 
+def opened(past: Past) -> dict[tuple[str, str, str], int]:
+    """The open work, and the sequence of the commit that began each."""
+    works = [work for items in past.audited().open.values() for work in items.values()]
+    return {(work.work, work.tenant, work.item): work.opened for work in works}
+
+
 def document() -> Document:
     return Document.upload(
         new_id(), NOW, dataset=new_id(), name="a.txt", media_type="text/plain", digest="d", size=1, metadata={}
@@ -173,18 +179,18 @@ def test_a_document_waits_until_it_has_ended(past: Past) -> None:
     past.command("document.upload", waiting)
     waiting.start(NOW, stage="parsing")
     past.step(waiting)
-    key = "document", TENANT, waiting.id
-    assert past.audited().waits[key].opened == 3
+    key = "ingest", TENANT, waiting.id
+    assert opened(past)[key] == 3
     assert past.audited().blobs == {(TENANT, "d"): 3}
     waiting.fail(NOW, stage="parsing", code="no_text", reason="The file holds no text.")
     past.step(waiting)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
     waiting.retry(NOW)
     past.command("document.retry", waiting)
-    assert past.audited().waits[key].opened == 6
+    assert opened(past)[key] == 6
     waiting.delete(NOW)
     past.command("document.delete", waiting)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
 
 
 @pytest.fixture
@@ -196,19 +202,19 @@ def conversation(past: Past) -> Conversation:
 
 
 def test_a_message_waits_until_it_has_ended(past: Past, conversation: Conversation) -> None:
-    assert past.audited().waits["message", TENANT, "m"].opened == 3
+    assert opened(past)["answer", TENANT, "m"] == 3
     conversation.answering(NOW, message="m")
     past.step(conversation)
-    assert past.audited().waits["message", TENANT, "m"].opened == 3
+    assert opened(past)["answer", TENANT, "m"] == 3
     conversation.fail(NOW, message="m", code="timeout", reason="Too long.", answer="")
     past.step(conversation)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
 
 
 def test_a_message_of_a_deleted_conversation_waits_no_longer(past: Past, conversation: Conversation) -> None:
     conversation.delete(NOW)
     past.command("conversation.delete", conversation)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
 
 
 def test_a_call_is_an_orphan_when_what_it_was_made_for_is_over(past: Past, conversation: Conversation) -> None:
@@ -244,15 +250,15 @@ def test_a_replay_waits_until_it_has_ended(past: Past) -> None:
         new_id(), NOW, kind="chat", provider="p", model="m", cause_noun="replay", cause_id=replay.id, request={}
     )
     past.step(call)
-    assert past.audited().waits["replay", TENANT, replay.id].opened == 3
+    assert opened(past)["replay", TENANT, replay.id] == 3
     assert past.audited().orphans() == []
     replay.fail(NOW, code="timeout", reason="Too long.")
     past.step(replay)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
     assert [subject.id for subject, _ in past.audited().orphans()] == [call.id]
     replay.retry(NOW)
     past.step(replay)
-    assert past.audited().waits["replay", TENANT, replay.id].opened == 6
+    assert opened(past)["replay", TENANT, replay.id] == 6
 
 
 def test_a_fork_waits_for_nothing(past: Past, conversation: Conversation) -> None:
@@ -260,7 +266,7 @@ def test_a_fork_waits_for_nothing(past: Past, conversation: Conversation) -> Non
     past.step(conversation)
     fork = Conversation.fork(new_id(), NOW, source=conversation, message="m", name=None)
     past.command("conversation.fork", fork)
-    assert past.audited().waits == {}
+    assert opened(past) == {}
     assert faults(past.audited()) == {}
 
 

@@ -190,8 +190,8 @@ async def test_what_is_in_hand_is_left_alone_however_long_it_takes(scene: Scene)
     held = await subscription.fetch(100, timeout=2)
     waits = await scene.overdue(0)
     assert {(wait.work, wait.id, *wait.consumers) for wait in waits} == {
-        ("message", message, "answer"),
-        ("document", document, "ingest"),
+        ("answer", message, "answer"),
+        ("ingest", document, "ingest"),
     }
     assert orphaned(waits, await done(scene.desk.nc)) == []
     assert await scene.swept() == []

@@ -20,7 +20,7 @@ async def test_it_sweeps_through_outages(
     monkeypatch: pytest.MonkeyPatch, lone_nats: EmbeddedNats, database_url: str, tmp_path: Path, tenant: str
 ) -> None:
     """Here a table is gone, until the projector has made it anew."""
-    monkeypatch.setattr(project, "PERIOD_S", 0.02)
+    monkeypatch.setattr(project, "INTERVAL_S", 0.02)
     monkeypatch.setattr(project, "DEADLINE_S", 0.0)
     settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url)
     async with Wiring(settings, "project") as wiring:

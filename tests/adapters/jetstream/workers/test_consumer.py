@@ -4,7 +4,6 @@ import asyncio
 from functools import partial
 
 import pytest
-from adapters.jetstream.workers.failures import Failures, Past
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo, RawStreamMsg
@@ -12,7 +11,7 @@ from nats.js.api import ConsumerInfo, RawStreamMsg
 from adapters.jetstream import streams
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
 from adapters.jetstream.workers import consumer
-from adapters.jetstream.workers.consumer import SUSPECT, done, subscribe
+from adapters.jetstream.workers.consumer import SUSPECT, Counts, Past, done, subscribe
 from domain.log import EVENTS, Position
 from handlers.ports.log import Unavailable
 from handlers.work.dead_letters import Failure
@@ -242,7 +241,7 @@ async def test_what_was_in_hand_when_workers_died_too_often_is_buried(
     await settled(fresh)
     assert handle.deliveries == []
     [death] = grave.deaths
-    assert death.reason == f"Its worker died {SUSPECT} times with it in hand."
+    assert death.reason == f"{SUSPECT} workers died while they handled it."
     assert (death.where, death.stack, death.failures, death.deaths) == ("", "", 0, SUSPECT)
 
 
@@ -323,7 +322,7 @@ async def test_a_message_that_comes_while_it_is_in_hand_is_left_alone(
     finish.set()
     await settled(fresh)
     assert len(deliveries) == 1
-    assert (await Failures("answer").of(deliveries[0])) == Past()
+    assert (await Counts("answer").of(deliveries[0])) == Past()
 
 
 async def test_consumers_of_an_older_version_are_brought_up_to_date(fresh: Client) -> None:
@@ -375,7 +374,7 @@ async def test_long_work_is_not_given_to_another(
 ) -> None:
     """It takes three times as long as a message may be out without a sign of life."""
     monkeypatch.setattr(streams, "ACK_WAIT_S", 0.6)
-    monkeypatch.setattr(consumer, "BEAT_S", 0.2)
+    monkeypatch.setattr(consumer, "HEARTBEAT_S", 0.2)
     await fresh.jetstream().delete_consumer(EVENTS, "answer")
     await fresh.jetstream().add_consumer(EVENTS, streams.consumer_config("answer"))
     deliveries: list[int] = []

@@ -3,11 +3,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from adapters.jetstream.workers.failures import Failures
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from adapters.jetstream.workers.consumer import subscribe
+from adapters.jetstream.workers.consumer import Counts, subscribe
 from adapters.jetstream.workers.drain import drain
 from domain.log import EVENTS
 from tests.adapters.jetstream.conftest import Running
@@ -58,7 +57,7 @@ async def test_what_outlasts_the_grace_goes_to_another_at_once(fresh: Client, ru
         await settled(fresh)
     assert slow.ended == 0
     assert [message.metadata.num_delivered for message in deliveries] == [2]
-    assert (await Failures("answer").of(deliveries[0])).returned == 1, "nobody died"
+    assert (await Counts("answer").of(deliveries[0])).returned == 1, "nobody died"
 
 
 async def test_a_document_goes_on_elsewhere_from_its_last_step(fresh: Client, running: Running) -> None:

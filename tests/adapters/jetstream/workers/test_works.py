@@ -137,7 +137,7 @@ async def test_what_waits_for_a_commit_that_died_fails_and_a_retry_opens_it_agai
     again = await desk.done("replay.request", call=await desk.called())
     await running(reaction("answer", answer, fresh))
     await running(reaction("replay", replay, fresh))
-    [requested] = await desk.commits("replay", again)
+    requested, *_ = await desk.commits("replay", again)
     uploaded, asked = (await desk.commits("document", document))[0], (await desk.commits("conversation", message))[0]
     letters = [
         await buried_in(desk, "ingest", uploaded.metadata.id, DeadLetter.Buried),
