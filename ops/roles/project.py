@@ -14,13 +14,14 @@ from adapters.jetstream.scrub import JetStreamScrub
 from adapters.jetstream.workers.consumer import done
 from adapters.jetstream.workers.reactions import subscribe_reaction
 from adapters.postgres import tables
-from adapters.postgres.projector import Projector
+from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
 from adapters.postgres.waits import only_one, overdue
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
 from handlers.work.sweep import DEADLINE_S, PERIOD_S, Sweep
 from ops.projection import configure
+from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.wiring import Wiring
 
@@ -41,7 +42,15 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     subscribe_reaction(wiring.broker, "erase", erase, workers=1, repository=wiring.repository, keys=wiring.keys)
-    return asyncio.gather(projector.run(), _keep_sweeping(url, sweep))
+    return asyncio.gather(_project(projector), _keep_sweeping(url, sweep))
+
+
+async def _project(projector: Projector) -> None:
+    """Raises: RoleFailed."""
+    try:
+        await projector.run()
+    except Halted as error:
+        raise RoleFailed(f"The tables stand still: {error}") from error
 
 
 async def _keep_sweeping(url: str, sweep: Sweep) -> None:
