@@ -232,11 +232,15 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             if extension
             else Finding("pgvector", False, "is not installed in this database", "run CREATE EXTENSION vector there")
         )
-        cursor = await connection.execute("SELECT to_regclass('headrace_projection.checkpoints') IS NOT NULL")
+        cursor = await connection.execute("SELECT to_regclass('headrace_projection.tables') IS NOT NULL")
         if await cursor.fetchone() != (True,):
             yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
             return
-        if outdated := [model.name for model in await tables.stale(connection)]:
+        if waiting := await tables.waiting(connection):
+            reason = " ".join(dict.fromkeys(waiting.values()))
+            advice = "all tables stand still until that is done; a worker with role project goes on by itself then"
+            yield Finding("tables", False, f"{' '.join(waiting)}: {reason}", advice)
+        elif outdated := [model.name for model in await tables.stale(connection)]:
             names = " ".join(outdated)
             yield Finding("tables", False, f"{names}: of another version", f"run `headrace rebuild {names}`")
         else:
