@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -177,7 +178,8 @@ async def attach(connection: AsyncConnection[TupleRow], attachments: Attachments
 async def measure(connection: AsyncConnection[TupleRow], attachments: Attachments) -> None:
     """Have the planner's statistics made that the swap has taken away."""
     for relation in dict.fromkeys(attachments.measured):
-        await _execute(connection, f"ANALYZE {relation}")
+        with suppress(psycopg.errors.UndefinedTable):  # somebody has dropped the view since
+            await connection.execute(f"ANALYZE {relation}".encode())
 
 
 async def _tables(connection: AsyncConnection[TupleRow], models: Sequence[ReadModel], schema: str) -> dict[str, int]:

@@ -78,6 +78,7 @@ async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progres
         if not await copied(connection, NEXT, RETURNING):
             await _take_back(connection)
         models = await _present(connection, NEXT)
+        await attachments.check(connection, models)
         replay = Replay(connection, NEXT, models, log, blobs, progress, RETURNING)
         await replay.resume()
         await _take_over(connection, replay)
@@ -120,7 +121,6 @@ async def _present(connection: AsyncConnection[TupleRow], schema: str) -> list[R
 
 async def _take_over(connection: AsyncConnection[TupleRow], replay: Replay) -> None:
     """Replay the rest, and swap the tables in."""
-    await attachments.check(connection, replay.models)
     await replay.near()
     await attachments.prepare(connection, replay.models)
     for attempt in range(1, SWAP_TRIES + 1):
