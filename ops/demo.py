@@ -35,15 +35,15 @@ console = Console(highlight=False, soft_wrap=True)
 async def main() -> int:
     """Run the demo; 0 when every answer was right and cited its source."""
     settings = Settings.load()
-    headrace("up", "--detach")
     try:
+        headrace("up", "--detach")
         running = settings.located()
         async with await Client.connect(running.nats_url, running.tenant) as client:
             dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
             await ingest(client, running.postgres_url, dataset)
             app = await send(client, "app.create", "assistant", {"name": "Handbook assistant"})
             await send(client, "app.configure", "configuration", {"app": app, "datasets": [dataset]})
-            questions = json.loads((EXAMPLES / "questions.json").read_text())[:QUESTIONS]
+            questions = json.loads((EXAMPLES / "questions.json").read_text(encoding="utf-8"))[:QUESTIONS]
             right = [await ask(client, app, question) for question in questions]
         look_further(running, app)
         if sys.stdin.isatty():

@@ -10,7 +10,8 @@ from projections.values import masking
 
 def configure(settings: Settings) -> None:
     """Raises: OSError and ValueError when the file of patterns cannot be read, or is none; PresidioMissing."""
-    lines = settings.mask_patterns.expanduser().read_text().splitlines() if settings.mask_patterns else []
+    file = settings.mask_patterns
+    lines = file.expanduser().read_text(encoding="utf-8").splitlines() if file else []
     try:
         patterns = masking.patterns(lines)
     except ValueError as error:

@@ -10,5 +10,5 @@ from projections.values import prices
 def configure(settings: Settings) -> None:
     """Raises: OSError and ValueError when a file of prices or patterns cannot be read, or is none; PresidioMissing."""
     masking.configure(settings)
-    own = settings.prices.expanduser().read_text() if settings.prices else ""
+    own = settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else ""
     prices.configure(prices.Prices(own))

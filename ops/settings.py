@@ -226,7 +226,7 @@ class Settings(BaseSettings):
             from projections.values.prices import read
 
             try:
-                read(file.expanduser().read_text())
+                read(file.expanduser().read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"cannot be read: {error}") from None
         return file

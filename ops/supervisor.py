@@ -8,12 +8,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import structlog
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
@@ -29,7 +30,16 @@ log = structlog.get_logger(__name__)
 READY_WITHIN = 180.0
 """Seconds that workers may take to load their models and to say that they are ready."""
 
-LOOK_EVERY, TEND_EVERY = 0.5, 3.0
+ENDS = 2
+"""A worker that ended this often while it started is not waited for any longer."""
+
+ARCHIVE_FIRM_AFTER = 5.0
+"""Seconds after which the archiver, which answers nobody, counts as ready."""
+
+ARCHIVE = "archive"
+"""What the archiver goes by among the roles."""
+
+LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY = 0.5, 0.2, 3.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
 """What dies is started again after a pause that doubles; one that ran for a while begins with the first again."""
 
@@ -47,6 +57,9 @@ class Watched:
     pause: float = FIRST_PAUSE
     started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     again: float | None = None
+    ends: int = 0
+    reason: str = ""
+    """Why it ended last, or did not start."""
 
     async def look(self) -> bool:
         """Start it again when it is time to; whether it was."""
@@ -54,19 +67,27 @@ class Watched:
         if self.daemon.process() is not None:
             return False
         if self.again is None:
-            self.pause = FIRST_PAUSE if now - self.started > STEADY_AFTER else min(2 * self.pause, LONGEST_PAUSE)
-            self.again = now + self.pause
+            self._put_off(now, self.daemon.last_line())
             log.warning("ended", process=self.daemon.name, again_in_s=self.pause)
-        if now < self.again:
-            return False
-        self.again, self.started = None, now
+        return now >= (self.again or now) and await self.begin()
+
+    async def begin(self) -> bool:
+        """Start it; whether it was. One that cannot be started is put off."""
+        self.again, self.started = None, asyncio.get_running_loop().time()
         try:
             await self.start()
-        except StartFailed as error:
+        except (OSError, StartFailed) as error:
             log.error("not_started", process=self.daemon.name, reason=str(error))
+            self._put_off(self.started, self.daemon.last_line() if isinstance(error, StartFailed) else str(error))
             return False
         log.info("started", process=self.daemon.name)
         return True
+
+    def _put_off(self, now: float, reason: str) -> None:
+        self.ends += 1
+        self.reason = reason
+        self.pause = FIRST_PAUSE if now - self.started > STEADY_AFTER else min(2 * self.pause, LONGEST_PAUSE)
+        self.again = now + self.pause
 
 
 class Supervisor:
@@ -76,6 +97,11 @@ class Supervisor:
         self.settings = settings
         self.say = say
         self.watched: list[Watched] = []
+        self.workers: dict[str, Watched] = {}
+        """By role; the archiver is `archive`."""
+        self.missing: dict[str, str] = {}
+        """The workers that are not ready, each with the reason that is known."""
+        self.started = False
 
     async def run(self) -> None:
         """Raises: AlreadyRunning, StartFailed."""
@@ -84,11 +110,9 @@ class Supervisor:
             async with AsyncExitStack() as stack:
                 await self._servers(stack)
                 await stack.enter_async_context(self._workers())
-                await self._ready()
-                with self._recorded():
-                    self.say(f"viewer     {self.settings.viewer}")
-                    self.say("ready")
-                    await self._watch()
+                stack.enter_context(self._recorded())
+                url, credentials = self.settings.nats_url, self.settings.nats_credentials
+                await self._watch(await stack.enter_async_context(await Client.connect(url, credentials=credentials)))
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
@@ -112,24 +136,13 @@ class Supervisor:
         try:
             for worker in workers:
                 await worker.daemon.stop()
-                await worker.start()
-                self.watched.append(Watched(worker.daemon, worker.start))
+                self.workers[worker.role] = watched = Watched(worker.daemon, worker.start)
+                self.watched.append(watched)
+                self.missing[worker.role] = ""
+                await watched.begin()
             yield
         finally:
             await asyncio.gather(*(worker.daemon.stop() for worker in workers))
-
-    async def _ready(self) -> None:
-        """Wait for every role to answer; one that ends before is an error."""
-        deadline = asyncio.get_running_loop().time() + READY_WITHIN
-        async with await Client.connect(self.settings.nats_url, credentials=self.settings.nats_credentials) as client:
-            for role in wanted(self.settings):
-                daemon = Worker(self.settings, role).daemon
-                while not await answers(client, role):
-                    if daemon.process() is None:
-                        raise daemon.failure("ended while it started")
-                    if asyncio.get_running_loop().time() > deadline:
-                        raise daemon.failure(f"was not ready within {READY_WITHIN:.0f} s")
-                self.say(f"worker     {role}")
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
@@ -146,12 +159,17 @@ class Supervisor:
             "pid": os.getpid(),
             "nats_url": self.settings.nats_url,
             "postgres_url": self.settings.postgres_url,
+            "started": self.started,
+            "missing": self.missing,
             "processes": {name: process.pid for name, process in processes.items() if process},
         }
         partial = self.settings.run_file.with_suffix(".partial")
-        with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(record, file, indent=2)
-        partial.replace(self.settings.run_file)
+        try:
+            with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                json.dump(record, file, indent=2)
+            partial.replace(self.settings.run_file)
+        except OSError as error:
+            log.error("not_recorded", file=str(self.settings.run_file), reason=str(error))
 
     async def _tend(self, nats: EmbeddedNats) -> None:
         while True:
@@ -161,11 +179,58 @@ class Supervisor:
             except (OSError, StartFailed) as error:
                 log.error("not_tended", server="nats", reason=str(error))
 
-    async def _watch(self) -> None:
+    async def _watch(self, client: Client) -> None:
+        """Start again what ends, and say when the start is over: each worker is ready, or is not waited for."""
+        deadline = asyncio.get_running_loop().time() + READY_WITHIN
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            if any(await asyncio.gather(*(watched.look() for watched in self.watched))):
+            before = dict(self.missing)
+            again = any(await asyncio.gather(*(watched.look() for watched in self.watched)))
+            await self._call(client)
+            if over := not self.started and self._over(deadline):
+                self.started = True
+                if self.settings.viewer:
+                    self.say(f"viewer     {self.settings.viewer}")
+                self.say(f"ready{but_for(self.missing)}")
+            if again or over or self.missing != before:
                 self._record()
+            await asyncio.sleep(LOOK_EVERY if self.started else LOOK_AT_START_EVERY)
+
+    async def _call(self, client: Client) -> None:
+        """Note the workers that have ended, and those that are ready by now."""
+        for role, watched in self.workers.items():
+            if watched.again is not None:
+                self.missing[role] = watched.reason
+        called = list(self.missing)
+        there = await asyncio.gather(*(self._there(client, role) for role in called))
+        for role, is_there in zip(called, there, strict=True):
+            if is_there:
+                del self.missing[role]
+                self.say(f"worker     {role}")
+
+    async def _there(self, client: Client, role: str) -> bool:
+        watched = self.workers[role]
+        if watched.again is not None:
+            return False
+        if role == ARCHIVE:
+            return asyncio.get_running_loop().time() - watched.started > ARCHIVE_FIRM_AFTER
+        try:
+            return await answers(client, role) is not None
+        except nats.errors.Error:
+            return False
+
+    def _over(self, deadline: float) -> bool:
+        """Whether no worker is waited for: those that are missing have ended too often, or time is up."""
+        late = asyncio.get_running_loop().time() > deadline
+        for role, reason in self.missing.items():
+            if late and not reason:
+                self.missing[role] = f"not ready within {READY_WITHIN:.0f} s; {self.workers[role].daemon.last_line()}"
+        return late or all(self.workers[role].ends >= ENDS for role in self.missing)
+
+
+def but_for(missing: Mapping[str, str]) -> str:
+    """The end of the sentence that says what is ready."""
+    reasons = "; ".join(f"{role}: {reason.rstrip('.')}" for role, reason in missing.items())
+    return reasons and f", but for {reasons}"
 
 
 class Worker:
@@ -183,9 +248,11 @@ class Worker:
 class Archiving:
     """The process that follows the log into the archive."""
 
+    role = ARCHIVE
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.daemon = Daemon(settings.home, "archive")
+        self.daemon = Daemon(settings.home, ARCHIVE)
 
     async def start(self) -> None:
         self.daemon.start(command_line("archive", "--follow"), env=environment(self.settings))
@@ -232,9 +299,9 @@ def claimed(home: Path) -> Iterator[None]:
 
 
 async def detach(settings: Settings) -> bool:
-    """Start a supervisor in the background and wait until all is ready; False when one was running already.
+    """Start a supervisor in the background and wait until its start is over; False when one was running already.
 
-    Raises: StartFailed.
+    What is missing then is in the run file. Raises: StartFailed.
     """
     daemon = Daemon(settings.home, "up")
     create_home(settings.home)
@@ -243,8 +310,9 @@ async def detach(settings: Settings) -> bool:
         settings.run_file.unlink(missing_ok=True)
         daemon.start(command_line("up"), env=environment(settings))
     deadline = asyncio.get_running_loop().time() + 2 * READY_WITHIN
-    while not settings.running():
+    while not settings.running().get("started"):
         if daemon.process() is None:
+            await daemon.stop()  # it gives up its pid file before it says why
             raise daemon.failure("ended while it started")
         if asyncio.get_running_loop().time() > deadline:
             raise daemon.failure("was not ready in time")
@@ -257,7 +325,7 @@ async def down(settings: Settings) -> list[str]:
     home = settings.home
     daemons = [
         Daemon(home, "up"),
-        Daemon(home, "archive"),
+        Daemon(home, ARCHIVE),
         *(Daemon(home, f"worker-{role}") for role in reversed((*ROLES, EXPORT))),
         Daemon(home, "postgres", signal.SIGINT),
         Daemon(home, "nats", signal.SIGINT),

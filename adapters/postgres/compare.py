@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from adapters.postgres.replay import Replay, with_parents
-from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, set_up, stale, turn
+from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, reshaped, set_up, turn
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from projections.engine.read_model import ReadModel
@@ -54,7 +54,7 @@ async def compare(
                 # What is read stays as it is now, and what is written here is read too.
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 await replay.to(await positions(connection))
-                outdated = await stale(connection, models)
+                outdated = await reshaped(connection, models)
                 repriced = model_calls not in outdated and await _repriced(connection)
                 return [await _compared(connection, model, outdated, repriced=repriced) for model in models]
         finally:

@@ -11,9 +11,10 @@ import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
+from adapters.postgres.attachments import InTheWay
 from adapters.postgres.feed import batches
 from adapters.postgres.rebuild import rebuild
-from adapters.postgres.tables import PROJECTOR_LOCK, SCHEMA, connect, positions, set_up, stale, turn
+from adapters.postgres.tables import PROJECTOR_LOCK, SCHEMA, connect, note_waiting, positions, set_up, stale, turn
 from adapters.postgres.writer import Writer
 from handlers.ports.log import Blobs, Log, Unavailable
 from projections.catalog import READ_MODELS
@@ -22,6 +23,9 @@ logger = structlog.get_logger(__name__)
 
 SHORTEST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
+
+LOOK_AGAIN_S = 30.0
+"""Whether what is in the way of a rebuild is gone."""
 
 OUTAGES = (
     psycopg.OperationalError,
@@ -46,7 +50,7 @@ class Projector:
         self._blobs = blobs
 
     async def run(self) -> None:
-        """Work until cancelled, through outages; rebuild the tables that are missing or of another version.
+        """Work until cancelled, through outages; rebuild the tables that are missing or that another version made.
 
         Raises: Halted.
         """
@@ -73,7 +77,13 @@ class Projector:
             while outdated := await stale(connection):
                 names = [model.name for model in outdated]
                 logger.warning("projector.rebuilding", tables=names)
-                await rebuild(self._url, self._log, self._blobs, names)
+                try:
+                    await rebuild(self._url, self._log, self._blobs, names)
+                except InTheWay as error:
+                    # All tables stand still together: they share one position, which others read as that of each.
+                    logger.error("projector.in_the_way", tables=names, reason=str(error), seconds=LOOK_AGAIN_S)
+                    await note_waiting(connection, outdated, str(error))
+                    await asyncio.sleep(LOOK_AGAIN_S)
             await self._follow(connection)
 
     async def _follow(self, connection: AsyncConnection[TupleRow]) -> None:

@@ -9,6 +9,7 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
+from adapters.postgres import attachments
 from adapters.postgres.replay import Replay, with_parents
 from adapters.postgres.tables import (
     NEXT,
@@ -43,10 +44,6 @@ class NothingKept(Exception):
     """There are no old tables that this version could put back."""
 
 
-class ViewsInTheWay(Exception):
-    """Views of somebody's would stay with the old tables."""
-
-
 async def rebuild(
     url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
 ) -> list[str]:
@@ -54,13 +51,15 @@ async def rebuild(
 
     The tables that were live before are kept. What an earlier call began and did not end, this one goes on with.
 
-    Raises: KeyError for a name that no table has, Gap, ViewsInTheWay, LockNotAvailable when readers never let go of a
-    table.
+    What others have attached to the live tables is attached to the new ones.
+
+    Raises: KeyError for a name that no table has, Gap, InTheWay, LockNotAvailable when readers never let go of a table.
     """
     await set_up(url)
     models = with_parents(names)
     async with connect(url) as connection:
         await turn(connection, REBUILD_LOCK)
+        await attachments.check(connection, models)
         replay = Replay(connection, NEXT, models, log, blobs, progress)
         if not await replay.resume():
             await replay.begin()
@@ -79,6 +78,7 @@ async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progres
         if not await copied(connection, NEXT, RETURNING):
             await _take_back(connection)
         models = await _present(connection, NEXT)
+        await attachments.check(connection, models)
         replay = Replay(connection, NEXT, models, log, blobs, progress, RETURNING)
         await replay.resume()
         await _take_over(connection, replay)
@@ -102,13 +102,14 @@ async def _take_back(connection: AsyncConnection[TupleRow]) -> None:
         raise NothingKept("No old tables are kept.")
     if outdated := await stale(connection, models, OLD):
         names = ", ".join(model.name for model in outdated)
-        raise NothingKept(f"Old tables have other columns than this version's: {names}. Use the one that made them.")
+        raise NothingKept(f"Another version of Headrace made these old tables: {names}. Use that one.")
     async with connection.transaction():
         await drop(connection, NEXT)
         await connection.execute(SQL("ALTER SCHEMA {} RENAME TO {}").format(Identifier(OLD), Identifier(NEXT)))
         await connection.execute(
             "UPDATE headrace_projection.copies SET schema = %s, version = %s WHERE schema = %s", (NEXT, RETURNING, OLD)
         )
+        await _note_moved(connection, models, OLD, NEXT)
 
 
 async def _present(connection: AsyncConnection[TupleRow], schema: str) -> list[ReadModel]:
@@ -120,32 +121,21 @@ async def _present(connection: AsyncConnection[TupleRow], schema: str) -> list[R
 
 async def _take_over(connection: AsyncConnection[TupleRow], replay: Replay) -> None:
     """Replay the rest, and swap the tables in."""
-    await _refuse_views(connection, replay.models)
     await replay.near()
+    await attachments.prepare(connection, replay.models)
     for attempt in range(1, SWAP_TRIES + 1):
         try:
-            await _swap(connection, replay)
+            attached = await _swap(connection, replay)
             break
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
             if attempt == SWAP_TRIES:
                 raise
             await replay.resume()
             await asyncio.sleep(SWAP_LOCK_S)
+    await attachments.measure(connection, attached)
 
 
-async def _refuse_views(connection: AsyncConnection[TupleRow], models: Sequence[ReadModel]) -> None:
-    cursor = await connection.execute(
-        """SELECT DISTINCT ev_class::regclass::text FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid
-        WHERE ev_class <> refobjid AND refobjid IN (
-            SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relname = ANY(%s)
-        ) ORDER BY 1""",
-        (SCHEMA, [model.name for model in models]),
-    )
-    if views := [view for (view,) in await cursor.fetchall()]:
-        raise ViewsInTheWay(f"Drop these views, and make them again afterwards: {', '.join(views)}.")
-
-
-async def _swap(connection: AsyncConnection[TupleRow], replay: Replay) -> None:
+async def _swap(connection: AsyncConnection[TupleRow], replay: Replay) -> attachments.Attachments:
     async with connection.transaction():
         await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(SWAP_LOCK_S))
         reached = await positions(connection, lock=True)
@@ -156,9 +146,21 @@ async def _swap(connection: AsyncConnection[TupleRow], replay: Replay) -> None:
                 old=Identifier(OLD), reader=Identifier(READER)
             )
         )
+        attached = await attachments.detach(connection, replay.models)
         move = SQL("ALTER TABLE IF EXISTS {} SET SCHEMA {}")
         for model in replay.models:
             await connection.execute(move.format(name(model), Identifier(OLD)))
             await connection.execute(move.format(name(model, NEXT), Identifier(SCHEMA)))
+        await _note_moved(connection, replay.models, SCHEMA, OLD)
+        await _note_moved(connection, replay.models, NEXT, SCHEMA)
+        await attachments.attach(connection, attached)
         await drop(connection, NEXT)
         await note_copied(connection, OLD, KEPT, reached)
+    return attached
+
+
+async def _note_moved(connection: AsyncConnection[TupleRow], models: Sequence[ReadModel], old: str, new: str) -> None:
+    await connection.execute(
+        "UPDATE headrace_projection.tables SET (schema, waits_for) = (%s, NULL) WHERE schema = %s AND name = ANY(%s)",
+        (new, old, [model.name for model in models]),
+    )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from functools import cache
-from pathlib import Path
+from hashlib import sha256
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-import domain
-import projections
 from adapters.postgres.feed import batches, one_ahead
+from adapters.postgres.rules import digest
 from adapters.postgres.tables import (
     STREAMS,
     copied,
@@ -72,7 +69,8 @@ class Replay:
         self._log = log
         self._writer = Writer(models, schema, blobs)
         self._progress = progress
-        self._version = version or f"{rules()} {prices.version()} {' '.join(model.name for model in models)}"
+        rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
+        self._version = version or f"{rules} {prices.version()}"
 
     async def resume(self) -> bool:
         """Go on with the tables that are there, if the same program began them."""
@@ -117,11 +115,3 @@ class Replay:
                 self.after = after
                 for stream, last in goal.items():
                     self._progress(stream, after[stream], last)
-
-
-@cache
-def rules() -> str:
-    """A digest of the code that says what the tables hold."""
-    folders = [Path(__file__).parent, *(Path(package.__path__[0]) for package in (domain, projections))]
-    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

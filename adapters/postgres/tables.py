@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
+from adapters.postgres.rules import digest
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -28,6 +29,9 @@ READER = "headrace_reader"
 """The role that can read the tables, and how far they are, and nothing else."""
 
 STREAMS = (EVENTS, OUTCOMES)
+
+MARK = "Made by Headrace."
+"""The comment on our indexes, which tells them from those of others."""
 
 SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK = (0x6865616472616365 + number for number in range(4))
 """Advisory locks of the database."""
@@ -51,6 +55,15 @@ COMMENT ON COLUMN headrace_projection.copies.schema IS 'Schema that the tables a
 COMMENT ON COLUMN headrace_projection.copies.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.copies.sequence IS 'Sequence of its last message that is in the tables.';
 COMMENT ON COLUMN headrace_projection.copies.version IS 'What made them: work goes on where the same program left it.';
+CREATE TABLE IF NOT EXISTS headrace_projection.tables
+    (schema text, name text, rules text NOT NULL, waits_for text, PRIMARY KEY (schema, name));
+COMMENT ON TABLE headrace_projection.tables IS
+    'Which rules made each table. The projector rebuilds those that other rules than its own made.';
+COMMENT ON COLUMN headrace_projection.tables.schema IS 'Schema that the table is in.';
+COMMENT ON COLUMN headrace_projection.tables.name IS 'Name of the table.';
+COMMENT ON COLUMN headrace_projection.tables.rules IS 'Digest of the rules; empty when it is not known.';
+COMMENT ON COLUMN headrace_projection.tables.waits_for IS
+    'What stops the projector from rebuilding the table, and what to do; null when nothing does.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
@@ -68,7 +81,7 @@ async def connect(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
 
 
 async def set_up(url: str) -> None:
-    """Make what is missing: schemas, the reader's role, and the tables as long as nothing is in them.
+    """Make what is missing: schemas, the reader's role, and the tables as long as nothing of the log is in them.
 
     Safe to call from several processes at once. Tables that must be rebuilt are left to `rebuild`.
     """
@@ -77,12 +90,12 @@ async def set_up(url: str) -> None:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
             await connection.execute(_SET_UP)
-            outdated = await stale(connection)
             if not any((await positions(connection)).values()):
-                for model in outdated:
-                    await connection.execute(SQL("DROP TABLE IF EXISTS {} CASCADE").format(name(model)))
-                    await make_table(connection, model, SCHEMA)
-                outdated = []
+                found = await _columns_of(connection, SCHEMA)
+                for model in READ_MODELS:
+                    if model.name not in found:
+                        await make_table(connection, model, SCHEMA)
+            outdated = await reshaped(connection)
             for model in READ_MODELS:
                 if model not in outdated:
                     await finish_table(connection, model, SCHEMA)
@@ -101,6 +114,11 @@ async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, sc
     await connection.execute(_sql(CreateTable(table)))
     grant = SQL("GRANT SELECT ON {} TO {}").format(name(model, schema), Identifier(READER))
     await connection.execute(grant)
+    await connection.execute(
+        "INSERT INTO headrace_projection.tables VALUES (%s, %s, %s) "
+        "ON CONFLICT (schema, name) DO UPDATE SET (rules, waits_for) = ROW(excluded.rules, NULL)",
+        (schema, model.name, digest(model.name)),
+    )
 
 
 async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
@@ -109,6 +127,9 @@ async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, 
     statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in table.indexes]
     statements += [SetTableComment(table), *map(SetColumnComment, table.columns)]
     await connection.execute(b";".join(map(_sql, statements)))
+    for index in table.indexes:
+        marked = SQL("COMMENT ON INDEX {} IS {}").format(Identifier(schema, str(index.name)), Literal(MARK))
+        await connection.execute(marked)
 
 
 def _sql(statement: ExecutableDDLElement) -> bytes:
@@ -122,15 +143,30 @@ def name(model: ReadModel, schema: str = SCHEMA) -> Identifier:
 async def stale(
     connection: AsyncConnection[TupleRow], models: Sequence[ReadModel] = READ_MODELS, schema: str = SCHEMA
 ) -> list[ReadModel]:
+    """The read models whose tables are missing, have other columns than this version's, or were made by other rules."""
+    cursor = await connection.execute("SELECT name, rules FROM headrace_projection.tables WHERE schema = %s", (schema,))
+    made_by: dict[str, str] = dict(await cursor.fetchall())
+    others = await reshaped(connection, models, schema)
+    return [model for model in models if model in others or made_by.get(model.name) != digest(model.name)]
+
+
+async def reshaped(
+    connection: AsyncConnection[TupleRow], models: Sequence[ReadModel] = READ_MODELS, schema: str = SCHEMA
+) -> list[ReadModel]:
     """The read models whose tables are missing, or have other columns than this version's."""
+    found = await _columns_of(connection, schema)
+    return [model for model in models if found.get(model.name) != _columns(model)]
+
+
+async def _columns_of(connection: AsyncConnection[TupleRow], schema: str) -> dict[str, list[list[str]]]:
+    """The tables of a schema, and their columns."""
     cursor = await connection.execute(
         """SELECT relname, array_agg(ARRAY[attname, format_type(atttypid, atttypmod), attnotnull::text] ORDER BY attnum)
         FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
         WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped GROUP BY 1""",
         (schema,),
     )
-    found: dict[str, list[list[str]]] = dict(await cursor.fetchall())
-    return [model for model in models if found.get(model.name) != _columns(model)]
+    return dict(await cursor.fetchall())
 
 
 def _columns(model: ReadModel) -> list[list[str]]:
@@ -170,10 +206,29 @@ async def note_copied(
     )
 
 
+async def note_waiting(connection: AsyncConnection[TupleRow], models: Iterable[ReadModel], reason: str) -> None:
+    """Note why these tables cannot be rebuilt, for `waiting`."""
+    await connection.cursor().executemany(
+        "INSERT INTO headrace_projection.tables VALUES (%s, %s, '', %s) "
+        "ON CONFLICT (schema, name) DO UPDATE SET waits_for = excluded.waits_for",
+        [(SCHEMA, model.name, reason) for model in models],
+    )
+
+
+async def waiting(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
+    """What the tables wait for that cannot be rebuilt."""
+    cursor = await connection.execute(
+        "SELECT name, waits_for FROM headrace_projection.tables WHERE schema = %s AND waits_for IS NOT NULL ORDER BY 1",
+        (SCHEMA,),
+    )
+    return dict(await cursor.fetchall())
+
+
 async def drop(connection: AsyncConnection[TupleRow], schema: str) -> None:
     """Drop a schema beside, and forget how far its tables are."""
     await connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     await connection.execute("DELETE FROM headrace_projection.copies WHERE schema = %s", (schema,))
+    await connection.execute("DELETE FROM headrace_projection.tables WHERE schema = %s", (schema,))
 
 
 async def turn(connection: AsyncConnection[TupleRow], lock: int) -> None:

@@ -364,7 +364,7 @@ def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
 
 def read_payload(data: str) -> dict[str, Any]:
     try:
-        payload = json.loads(sys.stdin.read() if data == "-" else Path(data).read_text())
+        payload = json.loads(sys.stdin.read() if data == "-" else Path(data).read_text(encoding="utf-8"))
     except OSError as error:
         raise Failed(f"{data} cannot be read: {error.strerror}.") from error
     except ValueError as error:

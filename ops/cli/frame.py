@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from tempfile import gettempdir
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Unreachable
 from ops import supervisor, terminal
+from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
 from ops.settings import InvalidSetting, NotRunning, Settings
 from ops.terminal import emit
@@ -47,6 +52,7 @@ EXPECTED = (
     NotRunning,
     NoOutcome,
     NotSent,
+    RoleFailed,
     StartFailed,
     Unreachable,
     supervisor.AlreadyRunning,
@@ -85,17 +91,19 @@ async def until_told(work: Coroutine[Any, Any, None]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # UTF-8 whatever the locale, and any bytes of a path
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app(args=arguments, prog_name="headrace")
     except EXPECTED as error:
         code = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(error).__name__).strip("_")
         fail(getattr(error, "code", code), str(error), "--json" in arguments)
     except Exception as error:
-        note = f"Something unforeseen happened ({type(error).__name__}); what it was is in {keep(error)}"
-        fail("unforeseen", note, "--json" in arguments)
+        explain(error, "--json" in arguments)
 
 
-def fail(code: str, message: str, as_json: bool) -> None:
+def fail(code: str, message: str, as_json: bool) -> NoReturn:
     if as_json:
         emit({"error": {"code": code, "message": message}})
     else:
@@ -103,15 +111,39 @@ def fail(code: str, message: str, as_json: bool) -> None:
     sys.exit(1)
 
 
+def explain(error: Exception, as_json: bool) -> NoReturn:
+    """End with what the machine lacks, or with where an error of Headrace is kept."""
+    if isinstance(error, ImportError):
+        fail("missing_package", f"A package cannot be loaded: {error} (see {keep(error)})", as_json)
+    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+        place = os.fsdecode(error.filename or home())
+        fail("unusable_file", f"{place} cannot be used: {error.strerror}.", as_json)
+    note = f"Something unforeseen happened ({type(error).__name__}); what it was is in {keep(error)}"
+    fail("unforeseen", note, as_json)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def keep(error: Exception) -> Path:
-    """Write the traceback into the log of the command line."""
+    """Write the traceback into the log of the command line, or into the system's temporary folder if that fails."""
+    path = home() / "log" / "cli.log"
     try:
-        home = Settings.load().home
+        return _append(path, error)
+    except OSError:
+        return _append(Path(gettempdir()) / "headrace-cli.log", error)
+
+
+def home() -> Path:
+    try:
+        return Settings.load().home
     except InvalidSetting:
-        home = Path(".headrace").absolute()
-    path = home / "log" / "cli.log"
+        return Path(".headrace").absolute()
+
+
+def _append(path: Path, error: Exception) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(
             f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{''.join(traceback.format_exception(error))}\n"
         )

@@ -62,15 +62,16 @@ def rebuild(
 @contextmanager
 def failing() -> Iterator[None]:
     """What may go wrong, as sentences."""
+    from adapters.postgres.attachments import InTheWay
     from adapters.postgres.feed import Gap
-    from adapters.postgres.rebuild import NothingKept, ViewsInTheWay
+    from adapters.postgres.rebuild import NothingKept
     from handlers.ports.log import Unavailable
 
     try:
         yield
     except KeyError as error:
         raise Failed(f"There is no table {error.args[0]!r}.") from error
-    except (Gap, NothingKept, ViewsInTheWay, Unavailable) as error:
+    except (Gap, InTheWay, NothingKept, Unavailable) as error:
         raise Failed(str(error)) from error
     except psycopg.errors.LockNotAvailable as error:
         raise Failed("Somebody has been reading these tables all the time; run it again, and it goes on.") from error

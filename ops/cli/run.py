@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ops.upkeep.doctor import Finding
 from ops.terminal import clean, show
 
+INCOMPLETE = 3
+"""The exit status of `up --detach` when all runs but for some roles."""
+
 
 @app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
 def up(
@@ -28,7 +31,10 @@ def up(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role."""
+    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role.
+
+    With --detach it ends with 3 when all runs but for a role that does not start; `headrace doctor` says why.
+    """
     settings = Settings.load(home=home)
     if not detach:
         logs.configure(settings)
@@ -37,11 +43,18 @@ def up(
         return
     with terminal.out.status("starting"):
         fresh = run(supervisor.detach(settings))
+    record = settings.running()
+    missing = record.get("missing", {})
+    sentence = f"Headrace {'is ready' if fresh else 'runs already'}{supervisor.but_for(missing)}."
     if as_json:
-        emit(settings.running())
+        emit(record)
     else:
-        say("Headrace is ready." if fresh else "Headrace runs already.")
+        say(sentence)
         show_addresses(settings)
+    if missing:
+        if as_json:
+            terminal.complain(sentence)
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command(epilog="Example: [bold]headrace down[/]")

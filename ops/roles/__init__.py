@@ -11,6 +11,10 @@ EXPORT = "export"
 """The role that is there only where there is somewhere to send traces to."""
 
 
+class RoleFailed(Exception):
+    """A role cannot go on until somebody mends something; the message says what."""
+
+
 def wanted(settings: Settings) -> tuple[str, ...]:
     """The roles that these settings have work for."""
     return (*ROLES, EXPORT) if settings.otlp_endpoint else ROLES

@@ -14,12 +14,13 @@ from adapters.jetstream.scrub import JetStreamScrub
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
 from adapters.postgres.pending import only_one, overdue
-from adapters.postgres.projector import Projector
+from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
 from ops.projection import configure
+from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.wiring import Wiring
 
@@ -40,7 +41,15 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
-    return asyncio.gather(projector.run(), _keep_recovering(url, recover))
+    return asyncio.gather(_project(projector), _keep_recovering(url, recover))
+
+
+async def _project(projector: Projector) -> None:
+    """Raises: RoleFailed."""
+    try:
+        await projector.run()
+    except Halted as error:
+        raise RoleFailed(f"The tables stand still: {error}") from error
 
 
 async def _keep_recovering(url: str, recover: Recover) -> None:

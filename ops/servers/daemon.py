@@ -33,6 +33,8 @@ class Daemon:
     name: str
     stop_signal: signal.Signals = signal.SIGTERM
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _begun: int = field(default=0, init=False, repr=False)
+    """Bytes that the log had when the process was started."""
 
     @property
     def pid_file(self) -> Path:
@@ -74,6 +76,7 @@ class Daemon:
             self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
         with self.log.open("ab") as log:
+            self._begun = log.seek(0, os.SEEK_END)
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -85,7 +88,13 @@ class Daemon:
                 **identity,
             )
         self._child = child
-        if not self._note(child.pid):
+        try:
+            noted = self._note(child.pid)
+        except OSError:
+            child.kill()  # nobody would find it
+            child.wait()
+            raise
+        if not noted:
             child.kill()
             child.wait()
             raise self.failure("ended while it started")
@@ -135,10 +144,21 @@ class Daemon:
         """The error that says what went wrong with this server, with the tail of its log."""
         return StartFailed(f"{self.name} {what}. The end of {self.log}:\n{self.tail()}")
 
-    def tail(self, lines: int = 12) -> str:
+    def last_line(self) -> str:
+        """The last line of its log since it was started: the sentence that it ended with, if there is one."""
+        lines = [line.strip() for line in self.tail(1000, self._begun).splitlines() if line.strip()]
+        line = next((line for line in reversed(lines) if line.startswith("✗")), lines[-1] if lines else "")
+        try:
+            said = json.loads(line)
+            return f"its log ends with: {said['event']} {said.get('reason', '')}".strip()
+        except (ValueError, TypeError, KeyError):
+            return line.removeprefix("✗ ")
+
+    def tail(self, lines: int = 12, begun: int = 0) -> str:
+        """The last lines of its log, of those after the first `begun` bytes."""
         try:
             with self.log.open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - 8192))
+                log.seek(max(begun, os.fstat(log.fileno()).st_size - 8192))
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(no log)"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -41,6 +42,11 @@ RESERVE = 2**30
 """Bytes of its disk that JetStream leaves free, or a tenth of the disk where that is less."""
 
 
+_ESCAPE = re.compile(r"\\(?:u00..|.)")
+_NATS_ESCAPES = {r"\b": r"\x08", r"\f": r"\x0c"}
+"""NATS reads JSON, but of its escapes it does not know these two and `\\u00NN`, for which it has `\\xNN`."""
+
+
 class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it is acknowledged.
 
@@ -62,7 +68,7 @@ class EmbeddedNats:
 
     @property
     def server_name(self) -> str:
-        return f"headrace-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
+        return name_of(self.home)
 
     async def start(self) -> None:
         """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
@@ -127,7 +133,7 @@ class EmbeddedNats:
 
     def _configure(self) -> Path:
         file = self.home / "nats.conf"
-        file.write_text(self.configuration())
+        file.write_bytes(os.fsencode(self.configuration()))
         return file
 
     def configuration(self) -> str:
@@ -146,7 +152,8 @@ class EmbeddedNats:
                 "key": "$JETSTREAM_KEY",
             },
         }
-        return json.dumps(settings, indent=2).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
+        written = json.dumps(settings, indent=2, ensure_ascii=False).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
+        return _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
 
     def _environment(self) -> dict[str, str]:
         key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()
@@ -343,6 +350,11 @@ class EmbeddedPostgres:
         await self.stop()
 
 
+def name_of(home: Path) -> str:
+    """A name for a server of this home, which no other home has."""
+    return f"headrace-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
+
+
 def reserve(total: int) -> int:
     """Bytes that are left free of a disk of so many."""
     return min(RESERVE, total // 10)
@@ -450,5 +462,13 @@ def open_path(path: Path) -> None:
 
 def run_as(user: tuple[int, int] | None, command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a program of PostgreSQL to its end, as the user (uid, gid) when one is given."""
-    run = partial(subprocess.run, command, env=postgres_environment(), capture_output=True, text=True, check=False)
+    run = partial(
+        subprocess.run,
+        command,
+        env=postgres_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     return run() if user is None else run(cwd="/", user=user[0], group=user[1], extra_groups=[])

@@ -31,7 +31,7 @@ from ops.index_choice import access
 from ops.roles import wanted
 from ops.servers.embedded import reserve
 from ops.settings import NotRunning, Settings
-from ops.supervisor import answers
+from ops.supervisor import ARCHIVE, answers
 from ops.terminal import one_line
 
 POSTGRES_TESTED = 18
@@ -142,19 +142,30 @@ def _disk(home: Path) -> Finding:
 
 
 async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]:
+    missing = settings.running().get("missing", {})
     for role in wanted(settings):
         card = await answers(client, role)
-        if card is None:
+        if card is None and role in missing:
+            reason = missing[role] or "it is starting"
+            yield Finding(f"worker {role}", False, f"none answers: {reason}", _again(settings, f"worker-{role}"))
+        elif card is None:
             advice = f"start one with `headrace worker --role {role}`; if it ends by itself, its log says why"
             yield Finding(f"worker {role}", False, "none answers", advice)
         else:
             yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
 
 
+def _again(settings: Settings, process: str) -> str:
+    """What to do about a process that `headrace up` goes on starting."""
+    return f"`headrace up` goes on starting it: mend what it says; more is in {settings.home / 'log' / process}.log"
+
+
 async def _archive(settings: Settings, client: Client) -> Finding:
     """How far the archive is behind the log."""
     if not settings.archive_url:
         return Finding("archive", True, "none is kept", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
+    if reason := settings.running().get("missing", {}).get(ARCHIVE):
+        return Finding("archive", False, f"nobody follows the log: {reason}", _again(settings, ARCHIVE))
     try:
         behind = await status(client.connection, Archive.at(settings.archive_url))
     except (Unavailable, Broken) as error:
@@ -221,11 +232,15 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             if extension
             else Finding("pgvector", False, "is not installed in this database", "run CREATE EXTENSION vector there")
         )
-        cursor = await connection.execute("SELECT to_regclass('headrace_projection.checkpoints') IS NOT NULL")
+        cursor = await connection.execute("SELECT to_regclass('headrace_projection.tables') IS NOT NULL")
         if await cursor.fetchone() != (True,):
             yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
             return
-        if outdated := [model.name for model in await tables.stale(connection)]:
+        if waiting := await tables.waiting(connection):
+            reason = " ".join(dict.fromkeys(waiting.values()))
+            advice = "all tables stand still until that is done; a worker with role project goes on by itself then"
+            yield Finding("tables", False, f"{' '.join(waiting)}: {reason}", advice)
+        elif outdated := [model.name for model in await tables.stale(connection)]:
             names = " ".join(outdated)
             yield Finding("tables", False, f"{names}: of another version", f"run `headrace rebuild {names}`")
         else:

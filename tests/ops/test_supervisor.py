@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import psutil
 import pytest
 
 from adapters.jetstream.client import Client
+from adapters.postgres import tables
 from ops import supervisor
 from ops.roles import EXPORT, ROLES
 from ops.servers.daemon import Daemon, StartFailed
@@ -101,16 +104,22 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     for name in list(os.environ):
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
-    home = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
+    home = Path(tempfile.mkdtemp(prefix="headrace tests ü 数据 #$'\"\\😀 "))
     yield Settings.load(home=home, archive_url=str(home / "archive"), otlp_endpoint="http://127.0.0.1:1")
     asyncio.run(supervisor.down(Settings.load(home=home)))
     shutil.rmtree(home)
 
 
 def headrace(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = supervisor.environment(settings)
+    """Run the command line in a locale that knows ASCII alone."""
+    environment = supervisor.environment(settings) | {"LC_ALL": "C", "PYTHONUTF8": "0"}
     return subprocess.run(
-        supervisor.command_line(*arguments), env=environment, capture_output=True, text=True, timeout=170, check=False
+        supervisor.command_line(*arguments),
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=170,
+        check=False,
     )
 
 
@@ -157,6 +166,87 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     assert json.loads(stopped.stdout) == {"stopped": ["up"]}
     assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
     assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None:
+    """The viewer's address is taken, and the archive is none."""
+    broken = Path(settings.archive_url) / "streams" / "EVENTS" / f"segment-{1:020}"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("nothing that was archived")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = settings.model_copy(update={"view_address": f"127.0.0.1:{taken.getsockname()[1]}"})
+        started = headrace(settings, "up", "--detach")
+        assert started.returncode == 3, started.stderr
+        [sentence] = [line for line in started.stdout.splitlines() if line.startswith("Headrace is ready, but for ")]
+        assert "view: The viewer cannot listen on" in sentence
+        assert "archive: " in sentence
+        assert broken.name in sentence
+        assert "unforeseen" not in started.stdout + started.stderr
+        assert "but for" in (settings.home / "log" / "up.log").read_text()
+
+        running = settings.running()
+        assert set(running["missing"]) == {"view", "archive"}
+        assert {"nats", "postgres", "worker-project", "worker-answer"} <= set(running["processes"])
+        outcome(settings, ID)
+        assert headrace(settings, "rebuild", "--json").returncode == 0
+        rows = headrace(settings, "sql", "select id from datasets", "--json").stdout
+        assert json.loads(rows) == {"id": ID}
+        said = headrace(settings, "doctor", "--json")
+        assert said.returncode == 1
+        wrong = {found["what"]: found for found in map(json.loads, said.stdout.splitlines()) if not found["good"]}
+        assert set(wrong) == {"worker view", "archive"}
+        assert "The viewer cannot listen on" in wrong["worker view"]["found"]
+        assert "worker-view.log" in wrong["worker view"]["advice"]
+        assert broken.name in wrong["archive"]["found"]
+
+    deadline = time.monotonic() + 90
+    while "view" in settings.running()["missing"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    again = headrace(settings, "up", "--detach", "--json")
+    assert again.returncode == 3
+    assert set(json.loads(again.stdout)["missing"]) == {"archive"}
+    assert again.stderr.startswith("✗ Headrace runs already, but for archive: ")
+    before = pids(settings)
+    headrace(settings, "down")
+    assert [name for name, pid in before.items() if psutil.pid_exists(pid)] == []
+
+
+async def test_of_all_roles_in_one_process_one_may_fail(nats_url: str, database_url: str, tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = settings.model_copy(update={"view_address": f"127.0.0.1:{taken.getsockname()[1]}"})
+        daemon = supervisor.Worker(settings, "all").daemon
+        daemon.start(supervisor.command_line("worker", "--role", "all"), env=supervisor.environment(settings))
+        try:
+            async with await Client.connect(nats_url) as client, asyncio.timeout(120):
+                while not await supervisor.answers(client, "all"):
+                    assert daemon.process(), daemon.tail()
+                assert await supervisor.answers(client, "commands")
+                assert await supervisor.answers(client, "project")
+                assert not await supervisor.answers(client, "view")
+                assert "The viewer cannot listen on" in daemon.log.read_text()
+                taken.close()
+                while not await supervisor.answers(client, "view"):
+                    assert daemon.process(), daemon.tail()
+        finally:
+            assert await daemon.stop()
+    assert '"event": "stopped"' in daemon.log.read_text()
+
+
+async def test_tables_that_stand_still_say_why(nats_url: str, database_url: str, tmp_path: Path) -> None:
+    """They are further than the log is."""
+    settings = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
+    await tables.set_up(database_url)
+    async with tables.connect(database_url) as connection:
+        await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 1000000000")
+    ended = await asyncio.to_thread(headrace, settings, "worker", "--role", "project")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("✗ The tables stand still: Gap: ")
 
 
 def test_what_cannot_start_says_why(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import re
@@ -20,7 +21,7 @@ from typing import Self
 import httpx2
 
 from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import HOST, create_home, remember_port, remembered_port, taken
+from ops.servers.embedded import HOST, create_home, name_of, remember_port, remembered_port, taken
 
 POM = Path(__file__).with_name("pom.xml")
 JAVA = 17
@@ -47,7 +48,7 @@ class EmbeddedOpenSearch:
         ready_within: float = 120.0,
     ) -> None:
         self.home = home.resolve()
-        self.cluster = cluster or f"headrace-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
+        self.cluster = cluster or name_of(self.home)
         self.settings = settings
         self.heap = heap
         self.ready_within = ready_within
@@ -70,7 +71,8 @@ class EmbeddedOpenSearch:
             self.port = self._free()
             self._configure()
             try:
-                self.daemon.start(self._command(library))
+                # Without this, Java reads a path that is not ASCII by the rules of the locale.
+                self.daemon.start(self._command(library), env={**os.environ, "LC_ALL": "C.UTF-8"})
                 await self._ready()
                 return
             except StartFailed:
@@ -93,7 +95,9 @@ class EmbeddedOpenSearch:
         folder = self.home / "opensearch" / "node_1" / "config"
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"network.host": HOST} | dict(self.settings)
-        (folder / "opensearch.yml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+        (folder / "opensearch.yml").write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False), "utf-8"
+        )  # it is YAML
 
     def _command(self, library: Path) -> list[str]:
         options = {

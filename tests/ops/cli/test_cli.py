@@ -4,7 +4,10 @@ import asyncio
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from adapters.postgres import tables
 from domain.aggregate import new_id
 from ops import cli, docs, terminal
 from ops.cli import bus
+from ops.cli.frame import explain
 from ops.servers.embedded import EmbeddedNats
 from tests.ops.answering import worker
 
@@ -266,6 +270,41 @@ async def test_ask_prints_the_answer_and_what_it_cites(headrace: Cli, url: str) 
     assert result == (0, "It is.\n  [1] a.md, page 3: “It is so.”\n", "")
     assert running.seen[0][1]["inputs"] == {"season": "winter"}
     assert [line["type"] for line in as_json.lines] == ["accepted", "retrieved", "token", "token", "answered"]
+
+
+async def test_a_home_that_cannot_be_used_is_named(headrace: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in (["up", "--detach"], ["up"]):
+        result = await headrace(*arguments, "--home", str(tmp_path / "file" / "home"), "--json")
+        error = result.lines[-1]["error"]
+        assert (result.code, error["code"]) == (1, "unusable_file")
+        assert error["message"] == f"{tmp_path / 'file' / 'home'} cannot be used: Not a directory."
+
+
+def test_what_the_machine_lacks_is_not_unforeseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(error: Exception) -> tuple[str, str]:
+        with pytest.raises(SystemExit):
+            explain(error, as_json=True)
+        said = json.loads(capsys.readouterr().out)["error"]
+        return said["code"], said["message"]
+
+    with pytest.raises(ModuleNotFoundError) as missing:
+        import_module("headrace_has_no_such_package")
+    code, sentence = told(missing.value)
+    assert code == "missing_package"
+    assert "No module named 'headrace_has_no_such_package'" in sentence
+    with pytest.raises(OSError, match="No space left") as full, open("/dev/full", "w", buffering=1) as device:
+        device.write("x" * 10_000 + "\n")
+    assert told(full.value) == ("unusable_file", f"{tmp_path / 'home'} cannot be used: No space left on device.")
+    assert told(ConnectionRefusedError(111, "Connection refused"))[0] == "unforeseen"
+    (tmp_path / "home" / "log" / "cli.log").unlink()
+    shutil.rmtree(tmp_path / "home")
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert "headrace-cli.log" in told(ZeroDivisionError("odd"))[1]
+    assert "ZeroDivisionError: odd" in (tmp_path / "headrace-cli.log").read_text()
 
 
 def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixture[str]) -> None:

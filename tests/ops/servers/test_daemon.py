@@ -121,6 +121,19 @@ async def test_a_large_log_is_set_aside(daemon: Daemon, monkeypatch: pytest.Monk
     assert daemon.tail() == "here"
 
 
+async def test_the_last_line_is_the_sentence_that_it_ended_with(daemon: Daemon) -> None:
+    async def last(*lines: str) -> str:
+        written = "\n".join(lines)
+        daemon.start([sys.executable, "-c", f"import time; print({written!r}); time.sleep(0.3)"])
+        while daemon.process() is not None:
+            await asyncio.sleep(0.01)
+        return daemon.last_line()
+
+    assert await last("begun", "✗ It cannot listen.", "leaked!", "") == "It cannot listen."
+    assert await last("begun", "Killed") == "Killed"
+    assert await last('{"event": "waiting", "reason": "no leader"}') == "its log ends with: waiting no leader"
+
+
 async def test_the_tail_is_the_end(daemon: Daemon) -> None:
     assert daemon.tail() == "(no log)"
     daemon.log.parent.mkdir()

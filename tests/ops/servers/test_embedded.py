@@ -15,10 +15,12 @@ import nats.js.errors
 import psutil
 import psycopg
 import pytest
+import yaml
 
 from ops.servers import embedded
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path
+from ops.servers.opensearch.server import EmbeddedOpenSearch
 
 
 @pytest.fixture
@@ -74,6 +76,41 @@ async def test_what_nats_acknowledged_survives_a_kill_and_the_address_stays(nats
     await nats_server.start()
     assert nats_server.url == url
     assert await publish(url, "after") == 2
+
+
+HARD = [
+    "ü 数据 😀",
+    "a'b\"c",
+    "#$HOME ${x} \\f \\u0041",
+    "tab\there\x08\x1b",
+    os.fsdecode(b"bad\xff"),
+    "x" * 100 + "/" + "y" * 100,
+]
+"""Names of a home that a configuration or a shell may read as something else."""
+
+
+@pytest.mark.parametrize("name", HARD)
+async def test_nats_starts_in_a_home_with_any_name(tmp_path: Path, name: str) -> None:
+    server = EmbeddedNats(tmp_path / name)
+    for number in (1, 2):
+        async with server:
+            assert await publish(server.url, "kept") == number
+    assert (tmp_path / name / "nats" / "jetstream").is_dir()
+    assert b"Server is ready" in server.daemon.log.read_bytes()
+
+
+async def test_postgres_starts_in_a_home_with_any_name(folder: Path) -> None:
+    server = EmbeddedPostgres(folder / "".join(name.replace("/", "") for name in HARD[:-1]) / ("x" * 100))
+    for rows in (1, 2):
+        async with server:
+            assert await insert(server.url) == rows
+
+
+def test_opensearch_is_configured_whatever_the_values_are(tmp_path: Path) -> None:
+    settings: dict[str, str | int] = {"path.repo": "/tmp/ü: 数据 #1 '\"\\😀", "node.attr.zone": "on", "size": 3}
+    EmbeddedOpenSearch(tmp_path, settings=settings)._configure()
+    [file] = tmp_path.rglob("opensearch.yml")
+    assert yaml.safe_load(file.read_bytes()) == {"network.host": "127.0.0.1", **settings}
 
 
 async def test_nats_syncs_every_write(nats_server: EmbeddedNats) -> None:

@@ -13,6 +13,7 @@ from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
 from ops.upkeep import doctor
 from ops.upkeep.doctor import Finding, examine
+from projections.apps import apps
 from tests.adapters.telemetry.otlp.rows import traced, write
 
 
@@ -61,3 +62,17 @@ async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url
     assert not finding.good
     assert "2 wait, the oldest for " in finding.found
     assert "is the collector up" in finding.advice
+
+
+async def test_tables_that_wait_for_a_view(tmp_path: Path, nats_url: str, database_url: str) -> None:
+    settings = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
+    await tables.set_up(database_url)
+    assert (await found(settings, "tables")).good
+    async with tables.connect(database_url) as connection:
+        await connection.execute("UPDATE headrace_projection.tables SET rules = 'others' WHERE name = 'apps'")
+        finding = await found(settings, "tables")
+        assert (finding.good, finding.found) == (False, "apps: of another version")
+        await tables.note_waiting(connection, [apps], "View bi.v is in the way. Drop it.")
+    finding = await found(settings, "tables")
+    assert (finding.good, finding.found) == (False, "apps: View bi.v is in the way. Drop it.")
+    assert "goes on by itself" in finding.advice
