@@ -13,13 +13,13 @@ from domain.aggregate import Rejection, new_id
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.entries import entries
 from domain.log import Commit, Metadata, Subject
-from handlers.knowledge.embed import LoadedRevision
+from handlers.knowledge.embed import Cut
 from handlers.knowledge.sync import Sync
 from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
 from handlers.work.dead_letters import Bury, Death
 from handlers.work.revive import reopen
-from tests.handlers.knowledge.test_reindex import MODEL, NOW, Mill, mill, model
+from tests.adapters.test_reindex import MODEL, NOW, Mill, mill, model
 
 __all__ = ["mill", "model"]
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class Desk:
     """A document of some segments, what people do to it, and the worker that follows."""
 
-    def __init__(self, mill: Mill, document: Document, cut: LoadedRevision) -> None:
+    def __init__(self, mill: Mill, document: Document, cut: Cut) -> None:
         self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
         self.settle = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
 
@@ -99,12 +99,12 @@ async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(de
     death = Death(consumer="settle", position=commit.position, subject=str(commit.subject), **of)
     await Bury(desk.mill.repository)(commit.metadata, death, commit)
     document = await desk.document()
-    assert (document.sync_failed, document.needs_sync) == (True, True)
+    assert (document.stuck, document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []
     assert await reopen(desk.mill.repository, "settle", commit, commit.metadata)
     await desk.settle((await desk.commits())[-1])
     document = await desk.document()
-    assert (document.sync_failed, document.needs_sync) == (False, False)
+    assert (document.stuck, document.needs_sync) == (False, False)
     assert await desk.search("towpath") == [desk.at(2)]
 
 

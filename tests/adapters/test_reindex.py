@@ -26,7 +26,7 @@ from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Subject
 from domain.models.model_call import ModelCall
-from handlers.knowledge.embed import Embed, LoadedRevision
+from handlers.knowledge.embed import Cut, Embed
 from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
 from handlers.models.model_calls import Cause, ModelCalls
@@ -92,14 +92,14 @@ class Mill:
         await self.change(dataset)
         return dataset
 
-    async def document(self, dataset: str, count: int) -> tuple[Document, LoadedRevision]:
+    async def document(self, dataset: str, count: int) -> tuple[Document, Cut]:
         """A document that was begun and split, and of which nothing is indexed."""
         document = Document.upload(
             new_id(), NOW, dataset=dataset, name="a.txt", media_type="text/plain", digest="d", size=1, metadata={}
         )
         return document, await self.cut(document, count)
 
-    async def cut(self, document: Document, count: int) -> LoadedRevision:
+    async def cut(self, document: Document, count: int) -> Cut:
         """Cut a document that waits into so many segments."""
         texts = [f"Sluice {number} of {document.id}." for number in range(count)]
         token_ids = [self.models.segmenter.tokenize(text) for text in texts]
@@ -112,9 +112,9 @@ class Mill:
         document.parsed(NOW, pages=None, characters=1)
         document.split(NOW, segments=digest, count=count, tokens=1, model=MODEL)
         await self.change(document)
-        return LoadedRevision(digest, MODEL, segments)
+        return Cut(digest, MODEL, segments)
 
-    async def write(self, document: Document, cut: LoadedRevision, first: int, count: int) -> None:
+    async def write(self, document: Document, cut: Cut, first: int, count: int) -> None:
         cause = Cause(Metadata(new_id(), self.tenant, new_id()), "document", document.id, 1)
         embedding = await self.models.get(MODEL)
         entries, recorded = await self.embed(cause, f"embed:{first}", embedding, document.id, cut, first, count)
@@ -125,7 +125,7 @@ class Mill:
         document.indexed(NOW, first=first, count=count)
         await self.change(document)
 
-    async def holds(self, document: Document, cut: LoadedRevision) -> list[int]:
+    async def holds(self, document: Document, cut: Cut) -> list[int]:
         """The positions of a document's segments that can be found."""
         async with aclosing(self.index.contents()) as chunks:
             found = {id async for chunk in chunks for tenant, _, id in chunk if tenant == self.tenant}
