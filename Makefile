@@ -4,7 +4,7 @@ CODE := domain handlers projections adapters ops
 PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test long lint format bench chaos opensearch docs up down doctor clean distclean
+.PHONY: help install dev demo test long matrix lint format bench chaos opensearch docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -12,29 +12,35 @@ help: ## List the targets
 install: ## Make or update the environment .venv
 	@$(PYTHON) ops/install.py
 
+dev: ## Make or update .venv with what the tests and checks need too
+	@$(PYTHON) ops/install.py dev
+
 demo: install ## Ask three questions of the documents in examples/, with servers of its own
 	@$(BIN)/python -m ops.demo
 
 test: lint ## Check the code, then run all tests on real servers
 	@$(BIN)/pytest $(PROCESSES)
 
-long: install ## Run the tests that `make test` leaves out because each takes half a minute or more
+long: dev ## Run the tests that `make test` leaves out because each takes half a minute or more
 	@$(BIN)/pytest -m long
 
-lint: install ## Check style, types and the layers of the imports
+matrix: dev ## Run the tests without servers, and one journey, on Python 3.12 and 3.13
+	@$(BIN)/python -m tests.matrix
+
+lint: dev ## Check style, types and the layers of the imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/lint-imports
 
-format: install ## Put the code into shape
+format: dev ## Put the code into shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 bench: install ## Measure commands, answers, ingest, rebuild and memory beside the raw limits
 	@$(BIN)/python -m ops.bench all
 
-chaos: install ## Kill, pause and cut off everything for ROUNDS=10, then look for what is lost or doubled; SEED=n repeats it
+chaos: dev ## Kill, pause and cut off everything for ROUNDS=10, then look for what is lost or doubled; SEED=n repeats it
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
 
 opensearch: install ## Run an OpenSearch server in the home, for HEADRACE_OPENSEARCH_URL; it needs Java 17 and Maven
@@ -54,8 +60,8 @@ doctor: ## Say what is reachable, what is wrong, and what to do about it
 
 clean: ## Remove caches and built packages
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment and all data in .headrace too
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace down || true; fi
-	@rm -rf .venv .headrace
+	@rm -rf .venv .venv-* .headrace

@@ -194,6 +194,6 @@ def write_schemas(folder: Path) -> list[Path]:
     written = []
     for name, model in models.items():
         path = folder / f"{name}.json"
-        path.write_text(json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n", "utf-8")
         written.append(path)
     return written

@@ -131,7 +131,7 @@ def table(*columns: str, rows: Iterator[tuple[str, ...]]) -> str:
 def commands() -> str:
     """Every command: its fields, their rules, and an example with its outcome."""
     examples: dict[str, dict[str, Any]] = {}
-    for example in json.loads((DOCS / "examples.json").read_text()):
+    for example in json.loads((DOCS / "examples.json").read_text("utf-8")):
         examples.setdefault(example["outcome"]["name"], example)
     return "\n\n".join(_command(name, route.command, examples[name]) for name, route in ROUTES.items())
 
@@ -243,7 +243,7 @@ def port_reference() -> str:
     """Every port: its methods with their contracts."""
     parts = []
     files = sorted(Path(ports.__path__[0]).glob("*.py"))
-    for node in (node for file in files for node in ast.parse(file.read_text()).body):
+    for node in (node for file in files for node in ast.parse(file.read_text("utf-8")).body):
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases):
             lines = [f"### {node.name}"]
             if doc := ast.get_docstring(node):
@@ -322,14 +322,14 @@ def generated(page: str) -> str:
 
 def files(docs: Path) -> dict[Path, str]:
     """What the pages of a folder, and the contract of the bus beside them, have to say now."""
-    pages = {path: generated(path.read_text()) for path in sorted(docs.glob("*.md"))}
+    pages = {path: generated(path.read_text("utf-8")) for path in sorted(docs.glob("*.md"))}
     return pages | {docs / "asyncapi.json": json.dumps(document(), indent=2, ensure_ascii=False) + "\n"}
 
 
 def main() -> int:
     """Write what has changed."""
     for path, text in files(DOCS).items():
-        path.write_text(text)
+        path.write_text(text, "utf-8")
     kept = set(write_schemas(DOCS / "schemas"))
     for path in set((DOCS / "schemas").iterdir()) - kept:
         path.unlink()

@@ -1,10 +1,13 @@
-"""Make the environment `.venv` that Headrace runs in; does nothing when it is already up to date.
+"""Make the environment `.venv` that Headrace runs in, or do nothing when it is up to date; `dev` adds that extra.
 
-Run by the system's own Python with nothing but its standard library.
+The system's own Python runs this with its standard library. uv installs the packages, which is several times quicker
+than pip; pip does it where uv cannot be had. uv follows pip's settings: indexes, certificates, constraints.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
 import os
 import platform
@@ -17,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+VENV = ROOT / os.environ.get("INSTALL_INTO", ".venv")
 STAMP = VENV / ".headrace"
 PYPROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "ops" / "constraints.txt"
@@ -27,22 +30,61 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 CPU_BUILDS_WITHIN = 5.0
 """Seconds in which the index of torch's CPU builds has to answer."""
 
+AS_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "retries": "UV_HTTP_RETRIES",
+    "cache-dir": "UV_CACHE_DIR",
+    "no-cache-dir": "UV_NO_CACHE",
+}
+"""The environment variables of uv for settings of pip."""
 
-def main() -> int:
+OF_NO_MATTER = {
+    "break-system-packages",
+    "config-file",
+    "disable-pip-version-check",
+    "exists-action",
+    "no-color",
+    "no-compile",
+    "no-input",
+    "no-warn-script-location",
+    "progress-bar",
+    "quiet",
+    "require-virtualenv",
+    "root-user-action",
+    "user",
+    "verbose",
+}
+"""Settings of pip that have no bearing on which packages are installed, or from where."""
+
+
+def main(extra: str = "") -> int:
     if sys.version_info[:2] < OLDEST:
         return with_newer_python()
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted and venv_python().exists():
+    current = (fingerprint(extra), fingerprint("dev"))
+    if STAMP.exists() and STAMP.read_text("utf-8") in current and venv_python().exists():
         return 0
-    say(f"Installing Headrace into {VENV} (Python {platform.python_version()}); this takes some minutes.")
+    say(f"Installing Headrace into {VENV} (Python {platform.python_version()}); the first time takes a minute or more.")
     STAMP.unlink(missing_ok=True)
     if not venv_python().exists() and not run(sys.executable, "-m", "venv", "--clear", str(VENV)):
         return failed("The environment could not be made. On Debian and Ubuntu it needs the package python3-venv.")
+    get_uv()
     install_torch()
-    if not pip("--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[dev]"):
+    if not install("--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)):
         return failed("The packages could not be installed: the lines above say why. Run it again when that is mended.")
-    STAMP.write_text(wanted)
+    STAMP.write_text(fingerprint(extra), "utf-8")
     return 0
+
+
+def get_uv() -> None:
+    """Have the pinned uv in the environment; without it, pip installs the packages."""
+    if not installed("uv", pinned("uv")) and not pip("--no-deps", f"uv=={pinned('uv')}"):
+        say("uv could not be had: pip installs the packages, which takes some minutes longer.")
 
 
 def install_torch() -> None:
@@ -61,7 +103,7 @@ def install_torch() -> None:
         )
     else:
         say("torch: this machine has no NVIDIA GPU: taking the CPU build, about 200 MB instead of 4 GB.")
-        if not pip("--no-deps", "--index-url", CPU_BUILDS, f"torch=={version}+cpu"):
+        if not install("--no-deps", f"torch=={version}+cpu", index=CPU_BUILDS):
             say("torch: the CPU build could not be had: taking the CUDA build, about 4 GB with its libraries.")
 
 
@@ -71,14 +113,14 @@ def has_nvidia_gpu() -> bool:
 
 def cpu_build_available(version: str) -> bool:
     """Whether the index of CPU builds lists this version for this Python, soon enough."""
-    if os.environ.get("PIP_NO_INDEX"):
+    if no_index():
         return False
     wheel = f"torch-{version}%2Bcpu-cp{sys.version_info[0]}{sys.version_info[1]}-"
     listed: list[bool] = []
 
     def look() -> None:
         try:
-            trust = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or None)
+            trust = ssl.create_default_context(cafile=pip_settings().get("cert") or None)
             with urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=CPU_BUILDS_WITHIN, context=trust) as page:
                 listed.append(wheel in page.read().decode(errors="replace"))
         except (OSError, ValueError):
@@ -91,34 +133,95 @@ def cpu_build_available(version: str) -> bool:
 
 
 def pinned(package: str) -> str:
-    for line in CONSTRAINTS.read_text().splitlines():
+    for line in CONSTRAINTS.read_text("utf-8").splitlines():
         name, _, version = line.partition("==")
         if name == package:
             return version
     raise SystemExit(f"{CONSTRAINTS} does not say which version of {package} to take.")
 
 
-def fingerprint() -> str:
-    """What the environment is made from: when it is another, the environment is out of date."""
+def fingerprint(extra: str = "dev") -> str:
+    """What the environment is made from, and the extra that it has: when it is another, it is out of date."""
     made_from = PYPROJECT.read_bytes() + CONSTRAINTS.read_bytes() + str(ROOT).encode()
-    return hashlib.sha256(made_from).hexdigest()
+    return f"{hashlib.sha256(made_from).hexdigest()} {extra}".rstrip()
 
 
 def venv_python() -> Path:
     return VENV / "bin" / "python"
 
 
-def installed(package: str) -> bool:
-    return any(VENV.glob(f"lib/python*/site-packages/{package}-*.dist-info"))
+def installed(package: str, version: str = "*") -> bool:
+    return any(VENV.glob(f"lib/python*/site-packages/{package}-{version}.dist-info"))
 
 
-def pip(*arguments: str) -> bool:
-    bar = () if sys.stdout.isatty() else ("--progress-bar", "off", "--quiet")
-    return run(str(venv_python()), "-m", "pip", "install", "--disable-pip-version-check", *bar, *arguments)
+def install(*arguments: str, index: str = "") -> bool:
+    """Install packages, from this index if one is given; by uv, else by pip."""
+    return uv(*arguments, index=index) or pip(*arguments, index=index)
 
 
-def run(*command: str) -> bool:
-    return subprocess.run(command, env={**os.environ, "PIP_USER": "0"}, check=False).returncode == 0
+def uv(*arguments: str, index: str = "") -> bool:
+    """False when uv is not there, fails, or cannot do what pip is configured to do."""
+    settings = pip_settings()
+    unknown = sorted(settings.keys() - AS_UV.keys() - OF_NO_MATTER - {"constraint", "no-index"})
+    if unknown:
+        say(f"pip installs the packages, not uv: pip's configuration sets {', '.join(unknown)}.")
+    if unknown or not (VENV / "bin" / "uv").exists():
+        return False
+    options = ["--compile-bytecode", *(f"--constraint={path}" for path in settings.get("constraint", "").split())]
+    options += ["--no-index"] * no_index()
+    options += ["--default-index", index] if index else []
+    options += [] if sys.stdout.isatty() else ["--quiet"]
+    command = (str(VENV / "bin" / "uv"), "pip", "install", "--python", str(venv_python()), *options, *arguments)
+    own = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
+    if not run(*command, environment=as_uv(settings) | own):
+        say("uv could not install the packages: trying pip.")
+        return False
+    return True
+
+
+def as_uv(settings: dict[str, str]) -> dict[str, str]:
+    """The environment in which uv does what these settings have pip do."""
+    environment = {AS_UV[name]: value for name, value in settings.items() if name in AS_UV}
+    if "find-links" in settings:  # pip goes on without those that are not there
+        places = [place for place in settings["find-links"].split() if "://" in place or Path(place).exists()]
+        environment["UV_FIND_LINKS"] = ",".join(places)
+    if "extra-index-url" in settings:
+        environment["UV_INDEX"] = " ".join(settings["extra-index-url"].split())
+        environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip takes the best of all indexes
+    if "timeout" in settings:
+        environment["UV_HTTP_TIMEOUT"] = str(max(1, int(float(settings["timeout"]))))
+    if "cache-dir" in settings:
+        environment["UV_CACHE_DIR"] = str(Path(settings["cache-dir"]) / "uv")
+    return environment
+
+
+def no_index() -> bool:
+    return pip_settings().get("no-index", "").lower() in ("1", "true", "yes", "on", "y", "t")
+
+
+@functools.cache
+def pip_settings() -> dict[str, str]:
+    """What configuration files and variables of pip say about an installation, by option."""
+    command = (str(venv_python()), "-m", "pip", "config", "list")
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    found: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):  # later ones prevail
+        for line in lines:
+            name, _, value = line.partition("=")
+            if name.startswith(f"{section}."):
+                found[name.removeprefix(f"{section}.").removeprefix("default-")] = str(ast.literal_eval(value))
+    return found
+
+
+def pip(*arguments: str, index: str = "") -> bool:
+    options = ["--disable-pip-version-check", *(["--index-url", index] if index else [])]
+    options += [] if sys.stdout.isatty() else ["--progress-bar", "off", "--quiet"]
+    command = (str(venv_python()), "-m", "pip", "install", *options, *arguments)
+    return run(*command, environment={"PIP_USER": "0"})
+
+
+def run(*command: str, environment: dict[str, str] | None = None) -> bool:
+    return subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode == 0
 
 
 def with_newer_python() -> int:
@@ -141,4 +244,4 @@ def failed(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

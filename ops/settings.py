@@ -312,7 +312,7 @@ class Settings(BaseSettings):
     def viewer(self) -> str:
         """The link that opens the viewer which runs on this home; empty when none does."""
         with suppress(OSError):
-            return (self.home / "run" / "viewer.url").read_text()
+            return (self.home / "run" / "viewer.url").read_text("utf-8")
         return ""
 
     @property
@@ -323,7 +323,7 @@ class Settings(BaseSettings):
     def running(self) -> dict[str, Any]:
         """What `up` has written down about itself; {} when it has not."""
         with suppress(OSError, ValueError):
-            record = json.loads(self.run_file.read_text())
+            record = json.loads(self.run_file.read_text("utf-8"))
             return record if isinstance(record, dict) else {}
         return {}
 
@@ -391,4 +391,4 @@ def secret(path: Path) -> str:
         with suppress(FileExistsError):
             os.link(partial, path)
         partial.unlink()
-    return path.read_text().strip()
+    return path.read_text("utf-8").strip()

@@ -1,4 +1,8 @@
-"""Real servers for the tests, on free loopback ports, in a home that goes when the session ends."""
+"""Real servers for the tests, on free loopback ports, in a home that goes when the session ends.
+
+The servers sync every write before they acknowledge it, and tests write little and often: where the machine has memory
+to spare and TMPDIR names no other place, all that tests write is kept there.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import nats
+import psutil
 import psycopg
 import pytest
 from nats.aio.client import Client
@@ -29,6 +35,7 @@ from tests.lexical_model import lexical_model  # noqa: F401
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
     "chaos/test_storm.py",
+    "journeys/test_bad_input.py",
     "journeys/test_restore.py",
     "ops/test_supervisor.py",
     "ops/test_bench.py",
@@ -36,12 +43,12 @@ LONGEST = (
     "journeys/test_export.py",
     "journeys/test_index.py",
     "adapters/archive/test_archive.py",
+    "contracts/test_index.py",
     "journeys/test_overload.py",
-    "journeys/test_bad_input.py",
     "adapters/test_postgres.py",
     "journeys/test_verify.py",
 )
-"""The files that take longest, in this order."""
+"""The files that take longest, in this order, or are first of those that one process runs together."""
 
 CLUSTERS = (
     "adapters/jetstream/test_cluster.py",
@@ -50,10 +57,52 @@ CLUSTERS = (
     "adapters/archive/test_archive.py",
     "ops/test_deploy.py",
 )
-"""Where NATS runs three times: two such clusters at once are too much for two cores that sync to one disk."""
+"""Where NATS runs three times: two such clusters at once are too much for two cores."""
 
 OPENSEARCH = ("adapters/index/test_opensearch.py", "contracts/test_index.py")
 """Where OpenSearch runs: one server of it, and never more at a time than one test wants."""
+
+
+STACK = (
+    "journeys/test_bad_input.py",
+    "journeys/test_formats.py",
+    "journeys/test_handbook.py",
+    "journeys/test_models.py",
+    "journeys/test_node.py",
+    "journeys/test_replay.py",
+    "journeys/test_reranking.py",
+    "journeys/test_retry.py",
+    "journeys/test_search.py",
+    "journeys/test_segmenting.py",
+    "journeys/test_viewer.py",
+)
+"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take."""
+
+MEMORY = Path("/dev/shm")
+SPARE = 4 * 2**30
+"""Bytes that must be free there, and of all memory half as much again."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests of all processes write into memory; the first process decides and clears up."""
+    if "TMPDIR" not in os.environ and not hasattr(config, "workerinput") and room_in_memory():
+        folder = tempfile.mkdtemp(prefix=f"headrace-tests-{os.getpid()}-", dir=MEMORY)
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+def clear_memory() -> None:
+    """Remove what test runs have left there that were killed."""
+    for folder in MEMORY.glob("headrace-tests-*"):
+        if not psutil.pid_exists(int(folder.name.split("-")[2])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def room_in_memory() -> bool:
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK | os.X_OK):
+        return False
+    clear_memory()
+    return shutil.disk_usage(MEMORY).free >= SPARE and psutil.virtual_memory().available >= SPARE * 3 // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,14 +123,16 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 class Files(LoadFileScheduling):  # type: ignore[misc]
-    """A file is one process's work; those that run three servers at a time are all the work of one, and
-    those with OpenSearch of another."""
+    """A file is one process's work; those that run three servers at a time are all the work of one, and so are those
+    with OpenSearch, and the journeys that share their workers."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        if file.removeprefix("tests/") in OPENSEARCH:
-            return "opensearch"
-        return "clusters" if file.removeprefix("tests/").startswith(CLUSTERS) else file
+        scope: str = super()._split_scope(nodeid)
+        file = scope.removeprefix("tests/")
+        for name, files in (("opensearch", OPENSEARCH), ("clusters", CLUSTERS), ("stack", STACK)):
+            if file.startswith(files):
+                return name
+        return scope
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files | None:

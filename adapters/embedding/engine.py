@@ -216,7 +216,7 @@ def best_dtype(device: str) -> str:
 def _features() -> frozenset[str]:
     """What the processor can do; nothing where there is no Linux to say."""
     try:
-        description = Path("/proc/cpuinfo").read_text()
+        description = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return frozenset()
     line = re.search(r"^(?:flags|Features)\s*:(.*)$", description, re.MULTILINE)

@@ -45,7 +45,7 @@ def digests() -> Mapping[str, str]:
     folders = [Path(package.__path__[0]) for package in (domain, projections)]
     sources = dict(source for folder in folders for source in _sources(folder))
     engine = Path(fold.__file__), Path(__file__).with_name("writer.py")
-    return digests_of(sources, [file.read_text() for file in engine])
+    return digests_of(sources, [file.read_text("utf-8") for file in engine])
 
 
 def digests_of(sources: Mapping[str, str], engine: Iterable[str]) -> dict[str, str]:
@@ -62,7 +62,7 @@ def digests_of(sources: Mapping[str, str], engine: Iterable[str]) -> dict[str, s
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:
     for file in sorted(folder.rglob("*.py")):
         parts = (folder.name, *file.relative_to(folder).with_suffix("").parts)
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file.read_text()
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file.read_text("utf-8")
 
 
 def _reached(modules: Mapping[str, Module], name: str) -> set[str]:

@@ -84,7 +84,8 @@ async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: boo
     if not as_json:
         Console().print(report.table(measures))
     if write:
-        report.PAGE.write_text(report.page(measures, sizes, servers, report.PAGE.read_text()))
+        page = report.page(measures, sizes, servers, report.PAGE.read_text("utf-8"))
+        report.PAGE.write_text(page, "utf-8")
     return measures
 
 

@@ -65,7 +65,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     plain, cited = [await _app(stack, datasets) for datasets in ([], [dataset])]
     answers = Answers(stack)
     await answers.subscribe()
-    queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text())]
+    queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
     for number in range(min(WARM, sizes.questions)):
         for app in (plain, cited):
             await answers.milliseconds(app, queries[number % len(queries)])

@@ -25,7 +25,7 @@ PATIENCE_S = 600.0
 
 def sentences() -> list[str]:
     """Those of the handbook's plain texts."""
-    text = "\n\n".join(file.read_text() for file in sorted(HANDBOOK.glob("*.txt")))
+    text = "\n\n".join(file.read_text("utf-8") for file in sorted(HANDBOOK.glob("*.txt")))
     joined = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     found = [sentence for paragraph in joined for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph)]
     return [sentence for sentence in found if 40 <= len(sentence) <= 300 and sentence.endswith(".")]

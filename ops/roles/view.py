@@ -122,7 +122,7 @@ def url(host: str, port: int) -> str:
 def last_port(home: Path) -> list[int]:
     """The port that the viewer of this home had last, if it had any."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return [int(json.loads((home / "ports.json").read_text())["view"])]
+        return [int(json.loads((home / "ports.json").read_text("utf-8"))["view"])]
     return []
 
 
@@ -139,7 +139,7 @@ def noted(home: Path, link: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if file.read_text() == link:
+            if file.read_text("utf-8") == link:
                 file.unlink()
 
 
@@ -147,8 +147,8 @@ def remember(home: Path, port: int) -> None:
     file = home / "ports.json"
     ports = {}
     with suppress(OSError, ValueError):
-        ports = json.loads(file.read_text())
+        ports = json.loads(file.read_text("utf-8"))
     if ports.get("view") != port:
         partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(ports | {"view": port}))
+        partial.write_text(json.dumps(ports | {"view": port}), "utf-8")
         partial.replace(file)

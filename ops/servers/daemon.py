@@ -53,7 +53,7 @@ class Daemon:
 
     def _recorded(self) -> psutil.Process | None:
         try:
-            record = json.loads(self.pid_file.read_text())
+            record = json.loads(self.pid_file.read_text("utf-8"))
             process = psutil.Process(int(record["pid"]))
             same = (
                 abs(process.create_time() - record["created"]) < CLOCK_SLACK
@@ -114,7 +114,7 @@ class Daemon:
         if not record["executable"]:
             return False
         partial = self.pid_file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(record))
+        partial.write_text(json.dumps(record), "utf-8")
         partial.replace(self.pid_file)
         return True
 

@@ -388,7 +388,7 @@ def create_home(home: Path) -> None:
 def remembered_port(home: Path, server: str) -> int:
     """The port that a server had last, or 0."""
     try:
-        port = json.loads((home / "ports.json").read_text())[server]
+        port = json.loads((home / "ports.json").read_text("utf-8"))[server]
     except (OSError, ValueError, KeyError):
         return 0
     return port if isinstance(port, int) else 0
@@ -408,8 +408,8 @@ def free_port(home: Path, server: str) -> int:
 
 def remember_port(home: Path, server: str, port: int) -> None:
     file = home / "ports.json"
-    ports = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(ports | {server: port}))
+    ports = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(ports | {server: port}), "utf-8")
 
 
 def taken(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""What JetStream adapters promise holds on one server and on three."""
+"""What the log's ports promise holds in memory, on one server of NATS and on three."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream.streams import BLOBS, FAILURES, SNAPSHOTS, STREAMS, set_up
 from ops.servers.embedded import EmbeddedNats
+from tests.memory import Memory
 from tests.nats_cluster import NatsCluster, once_there
 
 
@@ -22,12 +23,33 @@ async def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module", params=["lone_nats", "nats_cluster"])
-def server(request: pytest.FixtureRequest) -> EmbeddedNats | NatsCluster:
-    """One server, and three."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What looks at the streams themselves needs a real server; all else runs in memory too."""
+    if "server" in metafunc.fixturenames:
+        memory = [] if "nc" in metafunc.fixturenames else ["memory"]
+        metafunc.parametrize("server", [*memory, "lone_nats", "nats_cluster"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> EmbeddedNats | NatsCluster | Memory:
     found = request.getfixturevalue(request.param)
-    assert isinstance(found, EmbeddedNats | NatsCluster)
+    assert isinstance(found, EmbeddedNats | NatsCluster | Memory)
     return found
+
+
+@pytest.fixture(scope="module")
+def place(request: pytest.FixtureRequest, server: EmbeddedNats | NatsCluster | Memory) -> Memory | Client:
+    """Where a port keeps things: a memory, or a server by its connection."""
+    if isinstance(server, Memory):
+        return server
+    client = request.getfixturevalue("nc")
+    assert isinstance(client, Client)
+    return client
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The contract of Blobs, on a real server."""
+"""The contract of Blobs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.streams import BLOBS
 from handlers.ports.log import Blobs, Unavailable
 from ops.servers.embedded import EmbeddedNats
+from tests.memory import Memory, MemoryBlobs
 
 
 @pytest.fixture
-def blobs(nc: Client) -> Blobs:
-    return JetStreamBlobs(nc)
+def blobs(place: Memory | Client) -> Blobs:
+    return MemoryBlobs(place) if isinstance(place, Memory) else JetStreamBlobs(place)
 
 
 @pytest.mark.parametrize(

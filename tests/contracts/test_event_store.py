@@ -1,4 +1,4 @@
-"""The contract of EventStore, on a real server."""
+"""The contract of EventStore."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from domain.log import EVENTS, Commit, Metadata, Position, Subject
 from handlers.ports.log import Conflict, EventStore, TooLarge, Unavailable
 from ops.servers.embedded import EmbeddedNats
 from tests.golden import make
+from tests.memory import Memory, MemoryEventStore
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(nc: Client) -> EventStore:
-    return JetStreamEventStore(nc)
+def store(place: Memory | Client) -> EventStore:
+    return MemoryEventStore(place) if isinstance(place, Memory) else JetStreamEventStore(place)
 
 
 @pytest.fixture
@@ -352,8 +353,9 @@ async def test_a_stream_that_takes_less_is_no_outage(
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_lost(nc: Client) -> AsyncIterator[None]:
+async def nothing_is_lost(place: Memory | Client) -> AsyncIterator[None]:
     """The log has no gap, whatever was tried."""
     yield
-    state = (await nc.jetstream().stream_info(EVENTS)).state
-    assert state.messages == state.last_seq
+    if isinstance(place, Client):
+        state = (await place.jetstream().stream_info(EVENTS)).state
+        assert state.messages == state.last_seq

@@ -1,4 +1,4 @@
-"""The contract of Snapshots, on a real server."""
+"""The contract of Snapshots."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from domain.chat.conversation import Conversation
 from domain.log import Subject
 from handlers.ports.log import SavedSnapshot, Snapshots, Unavailable
 from ops.servers.embedded import EmbeddedNats
+from tests.memory import Memory, MemorySnapshots
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def snapshots(nc: Client) -> Snapshots:
-    return JetStreamSnapshots(nc)
+def snapshots(place: Memory | Client) -> Snapshots:
+    return MemorySnapshots(place) if isinstance(place, Memory) else JetStreamSnapshots(place)
 
 
 def conversation(questions: int = 3) -> Conversation:

@@ -1,4 +1,4 @@
-"""A desk that takes commands: the dispatch on real streams and blobs, for one tenant."""
+"""A desk that takes commands: the dispatch on a log in memory or on a real one, for one tenant."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from domain.nouns import NOUNS
 from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.log import Blobs, Outcomes
+from handlers.ports.log import Blobs, EventStore, Outcomes, Snapshots
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 from handlers.work.dead_letters import Failure, GiveUp
+from tests.memory import Memory, MemoryBlobs, MemoryEventStore, MemoryKeys, MemoryOutcomes, MemorySnapshots
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 
@@ -32,25 +33,40 @@ EMBEDDING_MODELS = ["a-model", "another-model"]
 class Desk:
     def __init__(
         self,
-        nc: Client,
+        server: Memory | Client,
         tenant: str,
         *,
         outcomes: Outcomes | None = None,
         blobs: Blobs | None = None,
         rerank_model: str = "a-reranker",
     ) -> None:
-        self.nc = nc
+        self.server = server
         self.tenant = tenant
         self.vault = AesVault(bytes(32))
-        self.keys = JetStreamKeys(nc, self.vault)
-        self.store = JetStreamEventStore(nc, self.keys)
-        self.outcomes = outcomes or JetStreamOutcomes(nc)
-        self.blobs = blobs or JetStreamBlobs(nc)
-        self.repository = Repository(self.store, JetStreamSnapshots(nc, self.keys))
+        self.keys: MemoryKeys | JetStreamKeys
+        self.store: EventStore
+        snapshots: Snapshots
+        if isinstance(server, Memory):
+            self.keys = keys = MemoryKeys(server)
+            self.store, snapshots = MemoryEventStore(server, keys), MemorySnapshots(server, keys)
+            self.outcomes = outcomes or MemoryOutcomes(server)
+            self.blobs = blobs or MemoryBlobs(server)
+        else:
+            self.keys = real_keys = JetStreamKeys(server, self.vault)
+            self.store, snapshots = JetStreamEventStore(server, real_keys), JetStreamSnapshots(server, real_keys)
+            self.outcomes = outcomes or JetStreamOutcomes(server)
+            self.blobs = blobs or JetStreamBlobs(server)
+        self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
         self.dispatch = Dispatch(
             self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS, self.keys, rerank_model
         )
+
+    @property
+    def nc(self) -> Client:
+        """The connection of a desk on a real log."""
+        assert isinstance(self.server, Client)
+        return self.server
 
     async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
         """Dispatch a command: its fields, or a payload as it stands."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,10 +10,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nats.aio.client import Client
-from nats.js.errors import NotFoundError
 
-from adapters.jetstream.outcomes import JetStreamOutcomes
 from domain.aggregate import Rejection, new_id, uuid7
 from domain.chat.conversation import COPIED, Conversation
 from domain.knowledge.document import Document, segment_id
@@ -27,13 +23,14 @@ from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, Desk, ForgetfulOutcomes
+from tests.memory import Memory
 
 KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
 
 
 @pytest.fixture
-def desk(nc: Client, tenant: str) -> Desk:
-    return Desk(nc, tenant)
+def desk(memory: Memory, tenant: str) -> Desk:
+    return Desk(memory, tenant)
 
 
 # --- what is rejected ----------------------------------------------------------------------------------------
@@ -130,7 +127,7 @@ async def test_an_id_is_one_command_for_ever(desk: Desk) -> None:
 
 
 async def test_the_same_id_of_another_tenant_is_another_command(desk: Desk) -> None:
-    id, other = new_id(), Desk(desk.nc, f"{desk.tenant}x")
+    id, other = new_id(), Desk(desk.server, f"{desk.tenant}x")
     ours = await desk.send("app.create", {"name": "Ours"}, id=id)
     theirs = await other.send("app.create", {"name": "Theirs"}, id=id)
     assert (ours.status, theirs.status) == ("accepted", "accepted")
@@ -141,7 +138,7 @@ async def test_the_same_id_of_another_tenant_is_another_command(desk: Desk) -> N
 
 async def test_copies_at_once_are_one_command(desk: Desk) -> None:
     id = new_id()
-    desks = [Desk(desk.nc, desk.tenant) for _ in range(20)]
+    desks = [Desk(desk.server, desk.tenant) for _ in range(20)]
     results = await asyncio.gather(*(each.send("app.create", {"name": "One"}, id=id) for each in desks))
     assert len({(outcome.status, outcome.position, outcome.version) for outcome in results}) == 1
     assert await desk.types("app", id) == ["app.created.v1"]
@@ -149,7 +146,7 @@ async def test_copies_at_once_are_one_command(desk: Desk) -> None:
 
 async def dies(desk: Desk, name: str, fields: dict[str, Any], id: str) -> None:
     """A process commits what the command does, and dies before it can say so."""
-    doomed = Desk(desk.nc, desk.tenant, outcomes=ForgetfulOutcomes(desk.outcomes))
+    doomed = Desk(desk.server, desk.tenant, outcomes=ForgetfulOutcomes(desk.outcomes))
     with pytest.raises(ForgetfulOutcomes.Died):
         await doomed.send(name, fields, id=id)
     assert await desk.outcomes.get(desk.tenant, id) is None
@@ -220,7 +217,7 @@ async def test_a_lost_rejection_is_given_again(desk: Desk) -> None:
 async def test_a_hundred_commands_at_once_on_one_aggregate(desk: Desk) -> None:
     """Half of them through another process, that cannot take turns with the first."""
     app = await desk.done("app.create", name="Guide")
-    desks = [desk, Desk(desk.nc, desk.tenant)]
+    desks = [desk, Desk(desk.server, desk.tenant)]
 
     async def configure(number: int) -> Outcome:
         id = new_id()
@@ -246,7 +243,7 @@ async def test_a_long_conversation_goes_on_from_its_snapshot(desk: Desk) -> None
     talk = first.ids["conversation"]
     for number in range(1, 251):
         last = await desk.send("message.send", app=app, query=f"{number}?", conversation=talk)
-    fresh = Desk(desk.nc, desk.tenant)
+    fresh = Desk(desk.server, desk.tenant)
     loaded = await fresh.repository.get(type(await fresh.fold("conversation", talk)), desk.tenant, talk)
     assert loaded is not None
     assert vars(loaded) == vars(await fresh.fold("conversation", talk))
@@ -257,23 +254,10 @@ async def test_a_long_conversation_goes_on_from_its_snapshot(desk: Desk) -> None
 # --- secrets -------------------------------------------------------------------------------------------------
 
 
-async def stored(nc: Client) -> AsyncIterator[bytes]:
-    """Every message of every stream as it is stored: subject, headers and body."""
-    js = nc.jetstream()
-    for info in await js.streams_info():
-        name = str(info.config.name)
-        for sequence in range(max(1, info.state.first_seq), info.state.last_seq + 1):
-            try:
-                message = await js.get_msg(name, sequence)
-            except NotFoundError:
-                continue
-            yield b"\n".join([str(message.subject).encode(), repr(message.headers).encode(), message.data or b""])
-
-
 async def test_a_key_is_on_no_record(desk: Desk) -> None:
-    nc = desk.nc
+    memory = desk.server
+    assert isinstance(memory, Memory)
     register = {"name": "lab", "base_url": "https://models.example.com/v1", "key": KEY}
-    before = (await nc.jetstream().stream_info(OUTCOMES)).state.last_seq
     await desk.done("provider.register", **register)
     await desk.done("provider.register", **register | {"base_url": "http://10.0.0.7:8000"})
     for name, payload in [
@@ -289,9 +273,9 @@ async def test_a_key_is_on_no_record(desk: Desk) -> None:
         outcome = await desk.send(name, payload)
         assert outcome.status == "rejected"
         assert outcome.excerpt is None
-    assert (await nc.jetstream().stream_info(OUTCOMES)).state.last_seq == before + 10
-    found = [message async for message in stored(nc) if KEY.encode() in message]
-    assert found == []
+    messages = [message for stream in memory.streams.values() for message in stream.messages]
+    assert (len(messages), len(memory.streams[OUTCOMES].messages)) == (12, 10)
+    assert [message for message in messages if KEY in repr(message)] == []
     provider = await desk.fold("provider", "lab")
     assert isinstance(provider, Provider)
     assert desk.vault.open(desk.tenant, provider.sealed_key) == KEY
@@ -470,7 +454,7 @@ async def test_whatever_comes_has_an_outcome(desk: Desk, name: str) -> None:
     assert len(payloads) >= 60
     for payload in payloads:
         outcome = await desk.send(name, payload)
-        assert await JetStreamOutcomes(desk.nc).get(desk.tenant, outcome.command) == outcome
+        assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
         if outcome.status == "rejected":
             assert outcome.code
             assert outcome.message

@@ -5,23 +5,21 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
-from nats.aio.client import Client
 
-from adapters.jetstream.snapshots import JetStreamSnapshots
-from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import Aggregate, Event, Rejection, new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
 from handlers.ports.log import Conflict, SavedSnapshot, Snapshots, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, TRIES, Repository
+from tests.memory import Memory, MemoryEventStore, MemorySnapshots
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def repository(nc: Client) -> Repository:
-    return Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
+def repository(memory: Memory) -> Repository:
+    return Repository(MemoryEventStore(memory), MemorySnapshots(memory))
 
 
 def caused(tenant: str, id: str | None = None) -> Metadata:
@@ -66,7 +64,7 @@ class Talk:
 
         return decide
 
-    async def fold(self, store: JetStreamEventStore) -> Conversation:
+    async def fold(self, store: MemoryEventStore) -> Conversation:
         folded = None
         for commit in await store.load(self.subject):
             for event in commit.events:
@@ -75,11 +73,11 @@ class Talk:
         return folded
 
 
-class Interrupted(JetStreamEventStore):
+class Interrupted(MemoryEventStore):
     """A store whose aggregate somebody else changes just before each of the first appends."""
 
-    def __init__(self, nc: Client, others: int) -> None:
-        super().__init__(nc)
+    def __init__(self, memory: Memory, others: int) -> None:
+        super().__init__(memory)
         self.others = others
         self.loads: list[int] = []
 
@@ -116,15 +114,17 @@ async def test_a_change_goes_on_from_the_last(repository: Repository, tenant: st
 
 
 @pytest.mark.parametrize("new", [False, True])
-async def test_the_same_cause_again_changes_nothing(nc: Client, repository: Repository, tenant: str, new: bool) -> None:
+async def test_the_same_cause_again_changes_nothing(
+    memory: Memory, repository: Repository, tenant: str, new: bool
+) -> None:
     id, metadata = new_id(), caused(tenant)
     first = await repository.change(Dataset, id, metadata, make(id), new=new)
     await repository.change(Dataset, id, caused(tenant), remove)
-    for again in (repository, Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))):
+    for again in (repository, Repository(MemoryEventStore(memory), MemorySnapshots(memory))):
         change = await again.change(Dataset, id, metadata, make(id), new=new)
         assert (change.position, change.version) == (first.position, 1)
         assert change.aggregate.deleted
-    assert len(await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id))) == 2
+    assert len(await MemoryEventStore(memory).load(Subject(tenant, "dataset", id))) == 2
 
 
 async def test_what_was_done_is_known(repository: Repository, tenant: str) -> None:
@@ -137,26 +137,28 @@ async def test_what_was_done_is_known(repository: Repository, tenant: str) -> No
     assert await repository.done(Dataset, id, caused(tenant)) is None
 
 
-async def test_a_decision_that_changes_nothing_commits_nothing(nc: Client, repository: Repository, tenant: str) -> None:
+async def test_a_decision_that_changes_nothing_commits_nothing(
+    memory: Memory, repository: Repository, tenant: str
+) -> None:
     id = new_id()
     first = await repository.change(Dataset, id, caused(tenant), make(id))
     again = await repository.change(Dataset, id, caused(tenant), make(id))
     assert (again.position, again.version) == (first.position, 1)
-    assert len(await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id))) == 1
+    assert len(await MemoryEventStore(memory).load(Subject(tenant, "dataset", id))) == 1
 
 
-async def test_a_decision_that_is_refused_commits_nothing(nc: Client, repository: Repository, tenant: str) -> None:
+async def test_a_decision_that_is_refused_commits_nothing(memory: Memory, repository: Repository, tenant: str) -> None:
     def refuse(dataset: Dataset | None) -> Dataset:
         raise Rejection("no", "No.")
 
     id = new_id()
     with pytest.raises(Rejection):
         await repository.change(Dataset, id, caused(tenant), refuse)
-    assert await JetStreamEventStore(nc).load(Subject(tenant, "dataset", id)) == []
+    assert await MemoryEventStore(memory).load(Subject(tenant, "dataset", id)) == []
 
 
-async def test_a_conflict_is_decided_anew(nc: Client, tenant: str) -> None:
-    store = Interrupted(nc, others=TRIES - 1)
+async def test_a_conflict_is_decided_anew(memory: Memory, tenant: str) -> None:
+    store = Interrupted(memory, others=TRIES - 1)
     id, decisions = new_id(), 0
 
     def decide(known: Dataset | None) -> Dataset:
@@ -164,21 +166,21 @@ async def test_a_conflict_is_decided_anew(nc: Client, tenant: str) -> None:
         decisions += 1
         return make(id)(known)
 
-    change = await Repository(store, JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), decide)
+    change = await Repository(store, MemorySnapshots(memory)).change(Dataset, id, caused(tenant), decide)
     assert (decisions, change.version) == (TRIES, 1)
 
 
-async def test_too_many_conflicts_are_left_for_later(nc: Client, tenant: str) -> None:
-    store = Interrupted(nc, others=TRIES)
+async def test_too_many_conflicts_are_left_for_later(memory: Memory, tenant: str) -> None:
+    store = Interrupted(memory, others=TRIES)
     id = new_id()
     with pytest.raises(Unavailable):
-        await Repository(store, JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), make(id))
+        await Repository(store, MemorySnapshots(memory)).change(Dataset, id, caused(tenant), make(id))
     assert await store.load(Subject(tenant, "dataset", id)) == []
 
 
-async def test_other_processes_are_noticed(nc: Client, tenant: str) -> None:
+async def test_other_processes_are_noticed(memory: Memory, tenant: str) -> None:
     """Three repositories, each with turns of its own, change one conversation at once."""
-    talks = [Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant) for _ in range(3)]
+    talks = [Talk(Repository(MemoryEventStore(memory), MemorySnapshots(memory)), tenant) for _ in range(3)]
     for talk in talks:
         talk.id = talks[0].id
 
@@ -193,15 +195,15 @@ async def test_other_processes_are_noticed(nc: Client, tenant: str) -> None:
                 break
 
     await asyncio.gather(*(insist(talk) for talk in talks))
-    whole = await talks[0].fold(JetStreamEventStore(nc))
+    whole = await talks[0].fold(MemoryEventStore(memory))
     assert len(whole.messages) == 30
 
 
-class Lagging(JetStreamEventStore):
+class Lagging(MemoryEventStore):
     """A store whose quick reads are of some server that has not heard of the newest commits."""
 
-    def __init__(self, nc: Client, lag: int) -> None:
-        super().__init__(nc)
+    def __init__(self, memory: Memory, lag: int) -> None:
+        super().__init__(memory)
         self.lag = lag
 
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
@@ -212,10 +214,12 @@ class Lagging(JetStreamEventStore):
         return await super().load(subject, after=after)
 
 
-async def test_what_a_lagging_server_does_not_know_is_there(nc: Client, tenant: str, repository: Repository) -> None:
+async def test_what_a_lagging_server_does_not_know_is_there(
+    memory: Memory, tenant: str, repository: Repository
+) -> None:
     id, cause = new_id(), caused(tenant)
     made = await repository.change(Dataset, id, cause, make(id))
-    lagging = Repository(Lagging(nc, 1), JetStreamSnapshots(nc))
+    lagging = Repository(Lagging(memory, 1), MemorySnapshots(memory))
     found = await lagging.get(Dataset, tenant, id)
     assert found is not None
     done = await lagging.done(Dataset, id, cause)
@@ -224,7 +228,7 @@ async def test_what_a_lagging_server_does_not_know_is_there(nc: Client, tenant: 
     assert (await lagging.change(Dataset, id, cause, remove)).position == made.position
 
 
-async def test_a_refusal_of_what_is_past_is_not_believed(nc: Client, tenant: str, repository: Repository) -> None:
+async def test_a_refusal_of_what_is_past_is_not_believed(memory: Memory, tenant: str, repository: Repository) -> None:
     """Nor is anything else that goes wrong with it."""
     for wrong in (Rejection("not_found", "There is none.", "dataset"), KeyError("dataset")):
         id = new_id()
@@ -235,12 +239,14 @@ async def test_a_refusal_of_what_is_past_is_not_believed(nc: Client, tenant: str
                 raise wrong
             return remove(known)
 
-        change = await Repository(Lagging(nc, 1), JetStreamSnapshots(nc)).change(Dataset, id, caused(tenant), decide)
+        change = await Repository(Lagging(memory, 1), MemorySnapshots(memory)).change(
+            Dataset, id, caused(tenant), decide
+        )
         assert (change.version, change.aggregate.deleted) == (2, True)
 
 
 async def test_that_nothing_changes_is_not_believed_of_what_is_past(
-    nc: Client, tenant: str, repository: Repository
+    memory: Memory, tenant: str, repository: Repository
 ) -> None:
     id = new_id()
 
@@ -254,24 +260,24 @@ async def test_that_nothing_changes_is_not_believed_of_what_is_past(
 
     for name in ("Old", "New"):
         await repository.change(Conversation, id, caused(tenant), rename(name))
-    lagging = Repository(Lagging(nc, 1), JetStreamSnapshots(nc))
+    lagging = Repository(Lagging(memory, 1), MemorySnapshots(memory))
     change = await lagging.change(Conversation, id, caused(tenant), rename("Old"))
     assert (change.version, change.aggregate.name) == (3, "Old")
 
 
-async def test_a_refusal_that_stands_is_given(nc: Client, tenant: str) -> None:
+async def test_a_refusal_that_stands_is_given(memory: Memory, tenant: str) -> None:
     def decide(known: Dataset | None) -> Dataset:
         raise Rejection("not_found", "There is none.", "dataset")
 
     with pytest.raises(Rejection, match="There is none"):
-        await Repository(Lagging(nc, 1), JetStreamSnapshots(nc)).change(Dataset, new_id(), caused(tenant), decide)
+        await Repository(Lagging(memory, 1), MemorySnapshots(memory)).change(Dataset, new_id(), caused(tenant), decide)
 
 
-async def test_a_long_one_is_loaded_from_its_snapshot(nc: Client, tenant: str) -> None:
-    store = Interrupted(nc, others=0)
-    talk = Talk(Repository(store, JetStreamSnapshots(nc)), tenant)
+async def test_a_long_one_is_loaded_from_its_snapshot(memory: Memory, tenant: str) -> None:
+    store = Interrupted(memory, others=0)
+    talk = Talk(Repository(store, MemorySnapshots(memory)), tenant)
     await talk.grow(2 * SNAPSHOT_EVERY + 60)
-    taken = await JetStreamSnapshots(nc).get(talk.subject)
+    taken = await MemorySnapshots(memory).get(talk.subject)
     assert taken is not None
     assert len(taken.commits) == 2 * (SNAPSHOT_EVERY + 1)
     store.loads.clear()
@@ -284,10 +290,10 @@ async def test_a_long_one_is_loaded_from_its_snapshot(nc: Client, tenant: str) -
     assert got.version == 2 * (2 * SNAPSHOT_EVERY + 60) + 1
 
 
-async def test_a_cause_from_before_the_snapshot_changes_nothing(nc: Client, tenant: str) -> None:
-    talk = Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant)
+async def test_a_cause_from_before_the_snapshot_changes_nothing(memory: Memory, tenant: str) -> None:
+    talk = Talk(Repository(MemoryEventStore(memory), MemorySnapshots(memory)), tenant)
     await talk.grow(SNAPSHOT_EVERY + 30)
-    commits = await JetStreamEventStore(nc).load(talk.subject)
+    commits = await MemoryEventStore(memory).load(talk.subject)
 
     def forbidden(talk: Conversation | None) -> Conversation:
         raise AssertionError("decided again")
@@ -297,7 +303,7 @@ async def test_a_cause_from_before_the_snapshot_changes_nothing(nc: Client, tena
         change = await talk.repository.change(Conversation, talk.id, again, forbidden)
         assert change.position == commits[place].position
         assert change.version == commits[place].events[-1].originator_version
-    assert len(await JetStreamEventStore(nc).load(talk.subject)) == SNAPSHOT_EVERY + 30
+    assert len(await MemoryEventStore(memory).load(talk.subject)) == SNAPSHOT_EVERY + 30
 
 
 class NoSnapshots:
@@ -313,17 +319,17 @@ class NoSnapshots:
         raise Unavailable("The bucket is full.")
 
 
-async def test_snapshots_are_only_a_cache(nc: Client, tenant: str) -> None:
+async def test_snapshots_are_only_a_cache(memory: Memory, tenant: str) -> None:
     lost: Snapshots = NoSnapshots()
-    talk = Talk(Repository(JetStreamEventStore(nc), lost), tenant)
+    talk = Talk(Repository(MemoryEventStore(memory), lost), tenant)
     await talk.grow(SNAPSHOT_EVERY + 20)
     got = await talk.repository.get(Conversation, tenant, talk.id)
     assert got is not None
-    assert vars(got) == vars(await talk.fold(JetStreamEventStore(nc)))
-    found = Talk(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)), tenant)
+    assert vars(got) == vars(await talk.fold(MemoryEventStore(memory)))
+    found = Talk(Repository(MemoryEventStore(memory), MemorySnapshots(memory)), tenant)
     found.id = talk.id
     await found.grow(1)
-    assert await JetStreamSnapshots(nc).get(talk.subject) is not None
+    assert await MemorySnapshots(memory).get(talk.subject) is not None
 
 
 async def test_tenants_are_apart(repository: Repository, tenant: str) -> None:

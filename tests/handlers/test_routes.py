@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 
 from domain.aggregate import new_id
 from domain.chat.app import App
@@ -21,14 +20,15 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from handlers.routes import ROUTES
 from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 ADDRESS = "https://models.example.com/v1"
 LAB = {"provider": "lab", "name": "small"}
 
 
 @pytest.fixture
-def desk(nc: Client, tenant: str) -> Desk:
-    return Desk(nc, tenant)
+def desk(memory: Memory, tenant: str) -> Desk:
+    return Desk(memory, tenant)
 
 
 @dataclass
@@ -281,7 +281,7 @@ async def test_a_command_is_accepted_once(
     assert (caused.causation, caused.correlation, caused.actor, caused.tenant) == (id, id, "ada", desk.tenant)
 
     assert await desk.send(name, fields, id=id) == outcome
-    assert await Desk(desk.nc, desk.tenant).send(name, {}, id=id) == outcome
+    assert await Desk(desk.server, desk.tenant).send(name, {}, id=id) == outcome
     assert await desk.outcomes.get(desk.tenant, id) == outcome
     assert len(await desk.commits(noun, target)) == len(commits)
 
@@ -356,7 +356,7 @@ async def test_what_was_deleted_cannot_be_named(
 async def test_what_another_tenant_has_cannot_be_named(
     desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
 ) -> None:
-    other = Desk(desk.nc, f"{desk.tenant}x")
+    other = Desk(desk.server, f"{desk.tenant}x")
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
     known = {"app", "budget", "call", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
@@ -364,7 +364,7 @@ async def test_what_another_tenant_has_cannot_be_named(
 
 
 async def test_a_letter_is_its_tenants(desk: Desk, world: World) -> None:
-    other = Desk(desk.nc, f"{desk.tenant}x")
+    other = Desk(desk.server, f"{desk.tenant}x")
     for name in ("dead_letter.retry", "dead_letter.discard"):
         assert await desk.fails(name, dead_letter=new_id()) == ("not_found", "dead_letter")
         assert await other.fails(name, dead_letter=world.letter) == ("not_found", "dead_letter")
@@ -390,7 +390,7 @@ async def test_a_document_is_uploaded_by_its_digest(desk: Desk, world: World) ->
 
 
 async def test_the_bytes_must_be_there_first(desk: Desk, world: World) -> None:
-    digest = await Desk(desk.nc, "other").blobs.put("other", b"theirs")
+    digest = await Desk(desk.server, "other").blobs.put("other", b"theirs")
     fields = {"dataset": world.dataset, "name": "rules.pdf"}
     assert await desk.fails("document.upload", digest="0" * 64, **fields) == ("not_found", "digest")
     assert await desk.fails("document.upload", digest=digest, **fields) == ("not_found", "digest")
@@ -538,13 +538,13 @@ async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
     assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"
 
 
-async def test_a_reranker_that_nobody_runs_or_that_is_not_registered(desk: Desk, nc: Client, world: World) -> None:
+async def test_a_reranker_that_nobody_runs_or_that_is_not_registered(desk: Desk, memory: Memory, world: World) -> None:
     async def fails(at: Desk, **rerank: Any) -> tuple[str | None, str | None]:
         return await at.fails("app.configure", app=world.app, retrieval={"rerank": rerank})
 
     assert await fails(desk, model="another") == ("unknown_model", "retrieval.rerank.model")
     assert await fails(desk, provider="gone", model="tiny") == ("not_found", "retrieval.rerank.provider")
-    bare = Desk(nc, desk.tenant, rerank_model="")
+    bare = Desk(memory, desk.tenant, rerank_model="")
     for model in ({}, {"model": "a-reranker"}):
         assert await fails(bare, **model) == ("unknown_model", "retrieval.rerank.provider")
     for rerank in ({}, {"model": "a-reranker", "top_n": 9}):

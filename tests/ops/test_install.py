@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -22,7 +23,7 @@ def test_every_requirement_is_pinned_and_no_address_is_recorded() -> None:
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
     pins = {re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
     project = tomllib.loads(install.PYPROJECT.read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], "uv"]
     assert [name for name in wanted if re.split(r"[\[<>=!~;]", name)[0].lower() not in pins] == []
 
 
@@ -43,13 +44,28 @@ class Index(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def plain_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """pip without settings, and an environment that is not there yet."""
+    for name in os.environ:
+        if name.startswith(("PIP_", "UV_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(install, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(install, "STAMP", tmp_path / "venv" / ".headrace")
+    monkeypatch.setattr(install, "venv_python", lambda: Path(sys.executable))
+    install.pip_settings.cache_clear()
+    yield
+    install.pip_settings.cache_clear()
+
+
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server = HTTPServer(("127.0.0.1", 0), Index)
     thread = Thread(target=server.serve_forever)
     thread.start()
     monkeypatch.setattr(install, "CPU_BUILDS", f"http://127.0.0.1:{server.server_port}/whl/cpu")
-    for name in ("PIP_NO_INDEX", "http_proxy", "HTTP_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     yield
     server.shutdown()
@@ -88,34 +104,147 @@ def test_pip_without_an_index_is_respected(monkeypatch: pytest.MonkeyPatch) -> N
 def test_which_torch_and_why_is_said_before_it_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
     gpu: bool,
     listed: bool,
     said: str,
     installs: int,
 ) -> None:
-    calls: list[tuple[str, ...]] = []
+    calls: list[tuple[tuple[str, ...], str]] = []
 
-    def pip(*arguments: str) -> bool:
-        calls.append(arguments)
+    def packages(*arguments: str, index: str = "") -> bool:
+        calls.append((arguments, index))
         assert re.search(said, capsys.readouterr().out)
         return True
 
-    monkeypatch.setattr(install, "VENV", tmp_path)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(install, "has_nvidia_gpu", lambda: gpu)
     monkeypatch.setattr(install, "cpu_build_available", lambda version: listed)
-    monkeypatch.setattr(install, "pip", pip)
+    monkeypatch.setattr(install, "install", packages)
     install.install_torch()
-    assert len(calls) == installs
     assert installs or re.search(said, capsys.readouterr().out)
-    assert [call[-1] for call in calls] == [f"torch=={install.pinned('torch')}+cpu"] * installs
+    cpu_build = ("--no-deps", f"torch=={install.pinned('torch')}+cpu")
+    assert calls == [(cpu_build, install.CPU_BUILDS)] * installs
 
 
-def test_an_environment_that_is_up_to_date_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "stamp").write_text(install.fingerprint())
-    monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
-    monkeypatch.setattr(install, "venv_python", lambda: Path(sys.executable))
-    monkeypatch.setattr(install, "run", lambda *command: pytest.fail("nothing is to be run"))
+class Runs:
+    """The commands that would be run, with what is added to their environment; those that name `broken` fail."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken = broken
+        self.commands: list[tuple[str, ...]] = []
+        self.environments: list[dict[str, str]] = []
+
+    def __call__(self, *command: str, environment: dict[str, str] | None = None) -> bool:
+        self.commands.append(command)
+        self.environments.append(environment or {})
+        if "uv==" in command[-1] and not self.broken:
+            there_is_uv()
+        return not (self.broken and self.broken in " ".join(command))
+
+    @property
+    def tools(self) -> list[str]:
+        """What each command was run by: `uv` or `pip`, and what it was to install."""
+        return [f"{'uv' if command[0].endswith('/uv') else 'pip'} {command[-1]}" for command in self.commands]
+
+
+def there_is_uv() -> None:
+    uv = install.VENV / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.touch()
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    found = Runs()
+    monkeypatch.setattr(install, "run", lambda *command, **more: found(*command, **more))
+    monkeypatch.setattr(install, "install_torch", lambda: None)
+    install.VENV.mkdir()
+    return found
+
+
+UV = f"pip uv=={install.pinned('uv')}"
+
+
+def test_uv_is_fetched_by_pip_and_installs_the_packages(runs: Runs) -> None:
     assert install.main() == 0
+    assert runs.tools == [UV, f"uv {install.ROOT}"]
+    assert f"--constraint {install.CONSTRAINTS}" in " ".join(runs.commands[-1])
+
+
+def test_pip_installs_the_packages_where_uv_cannot_be_had(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.broken = "uv=="
+    assert install.main() == 0
+    assert runs.tools == [UV, f"pip {install.ROOT}"]
+    assert "uv could not be had" in capsys.readouterr().out
+
+
+def test_pip_installs_the_packages_where_uv_fails(runs: Runs) -> None:
+    there_is_uv()
+    runs.broken = "/uv pip install"
+    assert install.main("dev") == 0
+    assert runs.tools == [UV, f"uv {install.ROOT}[dev]", f"pip {install.ROOT}[dev]"]
+
+
+def test_the_extra_is_added_to_what_is_there_and_covers_what_has_none(runs: Runs) -> None:
+    there_is_uv()
+    (install.VENV / f"lib/python3/site-packages/uv-{install.pinned('uv')}.dist-info").mkdir(parents=True)
+    for extra in ("", "", "dev", "", "dev"):
+        assert install.main(extra) == 0
+    assert runs.tools == [f"uv {install.ROOT}", f"uv {install.ROOT}[dev]"]
+    assert install.STAMP.read_text() == install.fingerprint("dev")
+    assert install.STAMP.read_text().endswith(" dev")
+
+
+def test_an_installation_that_fails_is_not_up_to_date(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    install.STAMP.write_text("another")
+    runs.broken = "install"
+    assert install.main() == 1
+    assert "could not be installed" in capsys.readouterr().err
+    assert not install.STAMP.exists()
+
+
+def test_uv_follows_the_settings_of_pip(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    there_is_uv()
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = http://127.0.0.1:1/simple\nfind-links =\n"
+        f"  {tmp_path}\n  {tmp_path}/missing\n  http://127.0.0.1:2/wheels\ntimeout = 7\n"
+        "[install]\nno-index = true\ntrusted-host = 127.0.0.1\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "http://127.0.0.1:3/simple  http://127.0.0.1:4/simple")
+    monkeypatch.setenv("PIP_CERT", "/certificates.pem")
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "2.5")
+    monkeypatch.setenv("PIP_CONSTRAINT", "a.txt b.txt")
+    monkeypatch.setenv("PIP_CACHE_DIR", "/cache")
+    monkeypatch.setenv("UV_INSECURE_HOST", "localhost")
+    assert install.install("headrace")
+    [command], [environment] = runs.commands, runs.environments
+    assert {"--no-index", "--constraint=a.txt", "--constraint=b.txt"} <= set(command)
+    assert environment == {
+        "UV_DEFAULT_INDEX": "http://127.0.0.1:1/simple",
+        "UV_INDEX": "http://127.0.0.1:3/simple http://127.0.0.1:4/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": f"{tmp_path},http://127.0.0.1:2/wheels",
+        "UV_HTTP_TIMEOUT": "2",
+        "UV_INSECURE_HOST": "localhost",
+        "UV_CACHE_DIR": "/cache/uv",
+        "SSL_CERT_FILE": "/certificates.pem",
+    }
+
+
+def test_what_uv_cannot_do_as_pip_is_configured_is_left_to_pip(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there_is_uv()
+    monkeypatch.setenv("PIP_PROXY", "http://127.0.0.1:9")
+    assert install.install("headrace")
+    assert runs.tools == ["pip headrace"]
+    assert "pip's configuration sets proxy" in capsys.readouterr().out
+
+
+def test_an_environment_that_is_up_to_date_is_left_alone(runs: Runs) -> None:
+    install.STAMP.write_text(install.fingerprint())
+    assert install.main() == 0
+    assert install.main("dev") == 0
+    assert runs.commands == []

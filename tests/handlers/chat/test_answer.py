@@ -1,191 +1,296 @@
-"""Answers on a real log that are too large for it: one call of the model, and an end that says so."""
+"""A question and how it is answered: the frames, the record, and every way in which an answer can end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import pytest
-from nats.aio.client import Client
 
-from domain.chat.conversation import Conversation
-from domain.models.model_call import ModelCall
+from domain.access.end_user import person_id
+from domain.aggregate import new_id
+from domain.chat.conversation import Conversation, Message
+from domain.log import Commit
 from handlers.chat.answer import Answer
-from handlers.models.model_calls import PARTIAL, ModelCalls
-from handlers.ports.index import Hit
-from handlers.ports.models import ChatModels, ChatRequest, Delta
-from handlers.retrieval.retrieve import Retrieve, Retrieved
-from handlers.work.cause import Cause
+from handlers.models.model_calls import ModelCalls
+from handlers.ports.documents import Documents
+from handlers.ports.index import Entry, Index
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ModelError, Rerankers
+from handlers.retrieval.extract_filter import ExtractFilter
+from handlers.retrieval.rerank import Rerank
+from handlers.retrieval.retrieve import Retrieve
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import OneModel, Shelf, Speaker, Words
+from tests.memory import Memory, MemoryLive, MemoryStops
+
+CALL = ["model_call.requested.v2", "model_call.completed.v2"]
 
 
-@dataclass
-class Speaker:
-    """A model that says these pieces, and then is done or, if it is to wait, says nothing more."""
+class Counter:
+    """Where a question is asked and answered."""
 
-    pieces: Sequence[str]
-    waits: bool = False
-    server: str = ""
-    calls: int = 0
-    said: asyncio.Event = field(default_factory=asyncio.Event)
-    closed: bool = False
+    def __init__(self, memory: Memory, tenant: str, *says: str | Exception | asyncio.Event) -> None:
+        self.memory = memory
+        self.desk = Desk(memory, tenant)
+        self.speaker, self.shelf = Speaker(*says), Shelf()
+        self.stops = MemoryStops(memory)
+        self.app = self.conversation = self.message = ""
 
-    async def get(self, tenant: str, model: Any) -> Speaker:
-        return self
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
-        self.calls += 1
-        try:
-            for piece in self.pieces:
-                yield Delta(piece)
-            self.said.set()
-            if self.waits:
-                await asyncio.Event().wait()
-            yield Delta(finish_reason="stop")
-        finally:
-            self.closed = True
-
-
-class Shelf:
-    """Finds these passages."""
-
-    def __init__(self, hits: Sequence[Hit]) -> None:
-        self._hits = list(hits)
-
-    async def __call__(self, cause: Cause, configuration: Any, query: str) -> Retrieved:
-        return Retrieved(self._hits, {hit.document: "Manual" for hit in self._hits})
-
-
-class Wire:
-    """Keeps the frames, and stops an answer when it is told to."""
-
-    def __init__(self) -> None:
-        self.frames: list[dict[str, Any]] = []
-        self.stop = asyncio.Event()
-
-    async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
-        self.frames.append(frame)
-
-    def watch(self, *of: str, person: str | None = None) -> asyncio.Event:
-        return self.stop
-
-    def unwatch(self, *of: str) -> None: ...
-
-
-class Talk:
-    """A question to an app, and how it ended."""
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.wire = Wire()
-        self.message = ""
-
-    async def ask(self, speaker: Speaker, *hits: Hit, query: str = "Why?", context_window: int = 10_000_000) -> None:
-        app = await self.desk.done("app.create", name="Guide")
-        model = {"max_tokens": 64, "context_window": context_window}
-        await self.desk.done("app.configure", app=app, model=model)
-        self.message = (await self.desk.send("message.send", app=app, query=query)).command
-        [commit] = await self.desk.commits("conversation", self.message)
-        answer = Answer(
+    def worker(self, limit_s: float = 60.0) -> Answer:
+        calls = ModelCalls(self.desk.repository)
+        retrieve = Retrieve(
             self.desk.repository,
-            ModelCalls(self.desk.repository),
-            cast("Retrieve", Shelf(hits)),
-            cast("ChatModels", speaker),
-            self.wire,
-            self.wire,
+            calls,
+            OneModel(Words()),
+            cast("Index", self.shelf),
+            cast("Documents", None),
+            Rerank(calls, cast("Rerankers", None)),
+            cast("ExtractFilter", None),
         )
-        await answer(commit)
+        live = MemoryLive(self.memory)
+        return Answer(self.desk.repository, calls, retrieve, self.speaker, live, self.stops, limit_s=limit_s)
 
-    async def end(self) -> Any:
-        return (await self.desk.events("conversation", self.message))[-1]
+    async def asked(self, query: str = "When?", **configuration: Any) -> Commit:
+        self.app = await self.desk.done("app.create", name="Guide")
+        await self.desk.done("app.configure", app=self.app, **configuration)
+        outcome = await self.desk.send("message.send", app=self.app, query=query, user="ada")
+        self.conversation, self.message = outcome.ids["conversation"], outcome.ids["message"]
+        return await self.cause()
 
-    async def call(self) -> list[Any]:
-        """The events of its one call."""
-        cause = Cause((await self.desk.commits("conversation", self.message))[0].metadata, "message", self.message, 1)
-        return await self.desk.events("model_call", cause.call("chat"))
+    async def cause(self) -> Commit:
+        """The commit that asks for an answer."""
+        opens = Conversation.Asked | Conversation.Retried
+        commits = await self.desk.commits("conversation", self.conversation)
+        return [commit for commit in commits if any(isinstance(event, opens) for event in commit.events)][-1]
 
+    async def state(self) -> Message:
+        talk = await self.desk.fold("conversation", self.conversation)
+        assert isinstance(talk, Conversation)
+        return talk.messages[self.message]
 
-@pytest.fixture
-def talk(nc: Client, tenant: str) -> Talk:
-    return Talk(Desk(nc, tenant))
+    async def last(self) -> dict[str, Any]:
+        return vars((await self.desk.events("conversation", self.conversation))[-1])
 
+    def frames(self) -> list[str]:
+        return [frame["type"] for frame in self.memory.frames]
 
-PICTURE = "iVBORw0KGgoA" * 550_000
-LARGE = {
-    "in pieces": [PICTURE[at : at + 200_000] for at in range(0, len(PICTURE), 200_000)],
-    "at once": [PICTURE * 2],
-    "after a word": ["Look: ", PICTURE * 2],
-    "with signs that JSON escapes": ["\x01" * 100_000] * 20,
-    "in bytes and not in characters": ["水" * 100_000] * 30,
-}
+    def calls(self) -> list[str]:
+        """What happened to model calls, in the order of the log."""
+        types = [message.headers["Headrace-Types"] for message in self.memory.streams["EVENTS"].messages]
+        return [type for type in types if type.startswith("model_call.")]
 
-
-@pytest.mark.parametrize("pieces", LARGE.values(), ids=LARGE)
-async def test_an_answer_that_is_too_large_is_broken_off_and_its_beginning_kept(talk: Talk, pieces: list[str]) -> None:
-    speaker = Speaker(pieces, waits=True)
-    await talk.ask(speaker)
-    assert (speaker.calls, speaker.closed, speaker.said.is_set()) == (1, True, False)
-    failed, [_, ended] = await talk.end(), await talk.call()
-    assert isinstance(failed, Conversation.Failed)
-    assert isinstance(ended, ModelCall.Failed)
-    kept = "".join(pieces)[:PARTIAL].encode()[:PARTIAL].decode(errors="ignore")
-    assert (failed.code, failed.answer) == ("too_large", kept)
-    assert (ended.code, ended.response, ended.reason) == ("too_large", kept, failed.reason)
-    assert "model.max_tokens" in failed.reason
-    assert talk.wire.frames[-1] == {"type": "failed", "code": "too_large", "reason": failed.reason}
-    said = "".join(frame["text"] for frame in talk.wire.frames if frame["type"] == "token")
-    assert "".join(pieces).startswith(said)
-    assert said.startswith(kept)
+    async def stop(self) -> None:
+        await self.desk.done("message.stop", conversation=self.conversation, message=self.message)
 
 
-@pytest.mark.parametrize("sign", ["x", "水", "\x01"])
-async def test_the_longest_answer_that_is_not_broken_off_is_recorded(talk: Talk, sign: str) -> None:
-    room = ModelCalls(talk.desk.repository).longest
-    size = {"x": 1, "水": 3, "\x01": 6}[sign]
-    speaker = Speaker([sign * ((room - 2) // size)])
-    await talk.ask(speaker)
-    answered, [_, ended] = await talk.end(), await talk.call()
-    assert isinstance(answered, Conversation.Answered)
-    assert isinstance(ended, ModelCall.Completed)
-    assert ended.response == answered.answer == speaker.pieces[0]
+async def test_an_answer_is_streamed_and_put_on_record(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", "six.")
+    await counter.worker()(await counter.asked())
+    state = await counter.state()
+    assert (state["status"], state["answer"], state["attempt"]) == ("answered", "At six.", 1)
+    assert counter.frames() == ["retrieved", "token", "token", "answered"]
+    tokens = [frame for frame in memory.frames if frame["type"] == "token"]
+    assert [(frame["index"], frame["text"], frame["attempt"]) for frame in tokens] == [(0, "At ", 1), (1, "six.", 1)]
+    assert memory.frames[-1]["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "estimated": False}
+    assert counter.calls() == CALL
+    last = await counter.last()
+    [call] = {message.subject for message in memory.streams["EVENTS"].messages if ".model_call." in message.subject}
+    assert call.endswith(f".{last['model_call']}")
+    assert last["duration_ms"] > 0
 
 
-@pytest.mark.parametrize("sign", ["x", "\x01"])
-async def test_the_longest_answer_can_be_stopped(talk: Talk, sign: str) -> None:
-    room = ModelCalls(talk.desk.repository).longest
-    speaker = Speaker([sign * ((room - 2) // (6 if sign == "\x01" else 1))], waits=True)
-    asking = asyncio.create_task(talk.ask(speaker))
-    await speaker.said.wait()
-    talk.wire.stop.set()
-    await asking
-    stopped, [_, ended] = await talk.end(), await talk.call()
-    assert isinstance(stopped, Conversation.Stopped)
-    assert isinstance(ended, ModelCall.Cancelled)
-    assert ended.response == stopped.answer == speaker.pieces[0]
+async def test_the_call_is_on_record_before_it_is_sent(memory: Memory, tenant: str) -> None:
+    counter, goes_on = Counter(memory, tenant), asyncio.Event()
+    counter.speaker.says = [goes_on, "At six."]
+    answering = asyncio.create_task(counter.worker()(await counter.asked()))
+    await counter.speaker.waits.wait()
+    assert counter.calls() == CALL[:1]
+    goes_on.set()
+    await answering
+    assert counter.calls() == CALL
 
 
-def passage(number: int, content: str) -> Hit:
-    return Hit(f"s{number}", "set", "doc", number, content, None, None, 0.9, 1, None)
+async def test_the_model_reads_the_instructions_the_history_and_the_question(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    await counter.worker()(await counter.asked(prompt="Be brief."))
+    outcome = await counter.desk.send(
+        "message.send", app=counter.app, query="And closes?", user="ada", conversation=counter.conversation
+    )
+    counter.message = outcome.ids["message"]
+    await counter.worker()(await counter.cause())
+    said = [(message.role, message.content) for message in counter.speaker.asked[-1].messages]
+    assert said[0][0] == "system"
+    assert said[0][1].startswith("Be brief.")
+    assert said[1:] == [("user", "When?"), ("assistant", "At six."), ("user", "And closes?")]
 
 
-async def test_a_prompt_that_is_too_large_is_not_sent(talk: Talk) -> None:
-    speaker = Speaker(["Fine."])
-    await talk.ask(speaker, *(passage(number, f"{number} " * 500_000) for number in range(8)))
-    failed = await talk.end()
-    assert isinstance(failed, Conversation.Failed)
-    assert (failed.code, failed.answer, speaker.calls) == ("too_large", "", 0)
-    assert "model.context_window" in failed.reason
-    assert await talk.call() == []
+async def test_what_was_found_is_cited(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    dataset = await counter.desk.done("dataset.create", name="Rules")
+    document = await counter.desk.done("document.upload", dataset=dataset, name="rules.txt", text="x")
+    vector = np.ones(4, np.float32)
+    entry = Entry("s1", 0, "The lock opens at six.", None, None, vector)
+    await counter.shelf.write(tenant, dataset, document, [entry], model="words", version=1)
+    how = {"mode": "full_text", "top_k": 2, "score_threshold": None}
+    await counter.worker()(await counter.asked(datasets=[dataset], retrieval=how))
+    assert memory.frames[0] == {"type": "retrieved", "hits": 1}
+    [citation] = memory.frames[-1]["citations"]
+    assert (citation["document"], citation["segment"]) == (document, "s1")
+    assert (await counter.state())["status"] == "answered"
+    assert "The lock opens at six." in counter.speaker.asked[0].messages[0].content
+    types = [message.headers["Headrace-Types"] for message in memory.streams["EVENTS"].messages]
+    assert types.index("retrieval.made.v2") < types.index("message.answered.v1")
 
 
-async def test_an_answer_that_is_too_large_with_its_citations_fails_once(talk: Talk) -> None:
-    """Each of them fits, and so does the prompt."""
-    speaker = Speaker(["The sluice opens at six [1]. " + "x" * 4_000_000])
-    await talk.ask(speaker, passage(1, "The sluice opens at six. " + "y" * 3_000_000))
-    failed, [_, ended] = await talk.end(), await talk.call()
-    assert isinstance(failed, Conversation.Failed)
-    assert isinstance(ended, ModelCall.Completed)
-    assert (failed.code, failed.answer, speaker.calls) == ("too_large", ended.response[:PARTIAL], 1)
-    assert "retrieval.top_k" in failed.reason
+async def test_a_stop_breaks_the_answer_off_where_it_is(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", asyncio.Event(), "six.")
+    answering = asyncio.create_task(counter.worker()(await counter.asked()))
+    await counter.speaker.waits.wait()
+    await counter.stop()
+    await asyncio.wait_for(answering, 5)
+    state = await counter.state()
+    assert (state["status"], state["answer"]) == ("stopped", "At ")
+    assert counter.frames() == ["retrieved", "token", "stopped"]
+    assert counter.calls() == [CALL[0], "model_call.cancelled.v1"]
+
+
+async def test_one_that_is_stopped_before_it_begins_calls_no_model(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.stop()
+    await counter.worker()(commit)
+    assert ((await counter.state())["status"], counter.frames(), counter.calls()) == ("stopped", ["stopped"], [])
+
+
+async def test_an_answer_to_who_is_erased_is_broken_off(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", asyncio.Event())
+    answering = asyncio.create_task(counter.worker()(await counter.asked()))
+    await counter.speaker.waits.wait()
+    await counter.desk.done("end_user.erase", user="ada")
+    await counter.desk.keys.erase(tenant, person_id("ada"))
+    await asyncio.wait_for(answering, 5)
+    state = await counter.state()
+    assert (state["status"], state["answer"], state["query"]) == ("stopped", "", "")
+
+
+async def test_a_question_of_who_was_erased_is_not_answered(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.desk.done("end_user.erase", user="ada")
+    await counter.worker()(commit)
+    assert ((await counter.state())["status"], (await counter.last())["code"]) == ("failed", "erased")
+    assert counter.speaker.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "end"),
+    [
+        (ModelError("rate_limited", "Too many."), "rate_limited", "model_call.failed.v1"),
+        (ModelError("broken_off", "Gone."), "broken_off", "model_call.failed.v1"),
+        (KeyError("gate"), "internal_error", None),
+    ],
+)
+async def test_what_fails_says_how_and_keeps_what_was_said(
+    memory: Memory, tenant: str, error: Exception, code: str, end: str | None
+) -> None:
+    counter = Counter(memory, tenant, "At ", error)
+    await counter.worker()(await counter.asked())
+    last, state = await counter.last(), await counter.state()
+    assert (state["status"], last["code"], last["answer"]) == ("failed", code, "At ")
+    assert counter.frames() == ["retrieved", "token", "failed"]
+    assert memory.frames[-1]["code"] == code
+    assert counter.calls() == [CALL[0], *([end] if end else [])]
+
+
+async def test_an_answer_that_takes_too_long_fails(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", asyncio.Event())
+    await counter.worker(limit_s=0.05)(await counter.asked())
+    last = await counter.last()
+    assert (last["code"], last["reason"]) == ("timeout", "The answer took longer than 0.05 s.")
+    assert counter.calls() == [CALL[0], "model_call.cancelled.v1"]
+
+
+async def test_an_app_that_was_deleted_does_not_answer(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.desk.done("app.delete", app=counter.app)
+    await counter.worker()(commit)
+    assert ((await counter.last())["code"], counter.speaker.asked) == ("not_found", [])
+
+
+async def test_a_conversation_that_was_deleted_is_let_go(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.desk.done("conversation.delete", conversation=counter.conversation)
+    before = len(await counter.desk.commits("conversation", counter.conversation))
+    await counter.worker()(commit)
+    assert (counter.frames(), counter.speaker.asked) == ([], [])
+    assert len(await counter.desk.commits("conversation", counter.conversation)) == before
+
+
+async def test_an_answer_that_a_death_broke_off_begins_again_and_its_call_is_ended(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", asyncio.Event())
+    commit = await counter.asked()
+    dying = asyncio.create_task(counter.worker()(commit))
+    await counter.speaker.waits.wait()
+    memory.away = True  # a process that dies writes nothing more
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    memory.away = False
+    assert counter.calls() == CALL[:1]
+    counter.speaker.says = ["At six."]
+    await counter.worker()(commit)
+    state = await counter.state()
+    assert (state["status"], state["answer"], state["attempt"]) == ("answered", "At six.", 2)
+    assert counter.frames() == ["retrieved", "token", "restarted", "retrieved", "token", "answered"]
+    assert memory.frames[2]["attempt"] == 2
+    assert sorted(counter.calls()) == sorted([CALL[0], "model_call.failed.v1", *CALL])
+
+
+async def test_a_log_that_is_away_is_waited_for(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    memory.away = True
+    with pytest.raises(Unavailable):
+        await counter.worker()(commit)
+    memory.away = False
+    await counter.worker()(commit)
+    assert (await counter.state())["attempt"] == 1
+
+
+async def test_a_commit_that_comes_again_changes_nothing(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.worker()(commit)
+    before = len(memory.streams["EVENTS"].messages), len(memory.frames)
+    await counter.worker()(commit)
+    assert (len(memory.streams["EVENTS"].messages), len(memory.frames)) == before
+    assert len(counter.speaker.asked) == 1
+
+
+async def test_two_workers_at_once_answer_once(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await asyncio.gather(counter.worker()(commit), counter.worker()(commit))
+    types = await counter.desk.types("conversation", counter.conversation)
+    assert types.count("message.answered.v1") == 1
+    assert (await counter.state())["answer"] == "At six."
+
+
+async def test_one_that_failed_is_answered_when_it_is_asked_for_again(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, ModelError("server_error", "On fire."))
+    await counter.worker()(await counter.asked())
+    await counter.desk.done("message.retry", conversation=counter.conversation, message=counter.message)
+    counter.speaker.says = ["At six."]
+    await counter.worker()(await counter.cause())
+    assert (await counter.state())["status"] == "answered"
+
+
+async def test_what_else_happens_to_a_conversation_is_not_answered(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    await counter.asked()
+    await counter.desk.done("conversation.rename", conversation=counter.conversation, name=new_id())
+    await counter.worker()((await counter.desk.commits("conversation", counter.conversation))[-1])
+    assert ((await counter.state())["status"], counter.frames()) == ("asked", [])

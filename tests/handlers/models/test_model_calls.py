@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from typing import cast
 
 import pytest
-from nats.aio.client import Client
 
 from domain.aggregate import new_id
 from domain.log import Metadata
@@ -16,6 +15,7 @@ from handlers.models.model_calls import PARTIAL, Chat, ModelCalls, beginning
 from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 
 class Echo:
@@ -33,8 +33,8 @@ async def drain(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("turns", range(1, 12))
-async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(nc: Client, tenant: str, turns: int) -> None:
-    desk, id = Desk(nc, tenant), new_id()
+async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(memory: Memory, tenant: str, turns: int) -> None:
+    desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     request = ChatRequest(model="m", messages=[], max_tokens=1, parameters={}, passages=[])
     chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, 1, [])
@@ -56,8 +56,8 @@ class Boaster(Echo):
         yield Delta("word", "stop", ChatUsage(1, 1, raw={"note": "x" * 9_000_000}))
 
 
-async def test_an_end_that_is_too_large_is_a_failure_of_the_call(nc: Client, tenant: str) -> None:
-    desk, id = Desk(nc, tenant), new_id()
+async def test_an_end_that_is_too_large_is_a_failure_of_the_call(memory: Memory, tenant: str) -> None:
+    desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), 1, [])
     with pytest.raises(ModelError) as caught:
@@ -67,8 +67,8 @@ async def test_an_end_that_is_too_large_is_a_failure_of_the_call(nc: Client, ten
     assert (failed.code, failed.response, failed.reason) == ("too_large", "word", caught.value.reason)
 
 
-async def test_a_query_that_is_too_large_is_not_reranked(nc: Client, tenant: str) -> None:
-    desk, id = Desk(nc, tenant), new_id()
+async def test_a_query_that_is_too_large_is_not_reranked(memory: Memory, tenant: str) -> None:
+    desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     reranker = cast("Reranker", Echo())
     with pytest.raises(ModelError) as caught:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 
 from adapters.models.extractive import Extractive
 from adapters.models.registry import TenantModels
@@ -30,6 +29,7 @@ from handlers.retrieval.select import Judged, choose
 from handlers.work.cause import Cause
 from tests.chat_servers import Behaviour, breaks_off, faulty_server, floods, works
 from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 QUERY = "When does the sluice open?"
 
@@ -44,8 +44,8 @@ class Past:
 
 
 @pytest.fixture
-def desk(nc: Client, tenant: str) -> Desk:
-    return Desk(nc, tenant)
+def desk(memory: Memory, tenant: str) -> Desk:
+    return Desk(memory, tenant)
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ async def test_a_commit_that_comes_again_changes_nothing(desk: Desk, past: Past)
 
 
 async def test_two_workers_at_once_complete_it_once(desk: Desk, past: Past) -> None:
-    async with lab(desk, works) as one, lab(Desk(desk.nc, desk.tenant), works) as other:
+    async with lab(desk, works) as one, lab(Desk(desk.server, desk.tenant), works) as other:
         id = await desk.done("replay.request", call=past.call)
         [commit] = await desk.commits("replay", id)
         await asyncio.gather(one(commit), other(commit))

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from nats.aio.client import Client
 
 from adapters.models.registry import TenantModels
 from adapters.models.server import Patience
@@ -21,6 +20,7 @@ from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
 from handlers.work.cause import Cause
 from tests.chat_servers import Behaviour, Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 FIELDS: dict[str, Type] = {"author": "string", "year": "number", "signed": "time"}
 QUERY = "What did Agnes write on weirs after 1820?"
@@ -49,13 +49,13 @@ def says(text: str) -> Behaviour:
 
 
 @asynccontextmanager
-async def asked(nc: Client, tenant: str, behaviour: Behaviour, patience_s: float = 5.0) -> AsyncIterator[Asked]:
+async def asked(memory: Memory, tenant: str, behaviour: Behaviour, patience_s: float = 5.0) -> AsyncIterator[Asked]:
     async with faulty_server(behaviour) as server:
 
         async def registered(of: str, name: str) -> tuple[str, str] | None:
             return (server.url, "key") if name == "lab" else None
 
-        desk = Desk(nc, tenant)
+        desk = Desk(memory, tenant)
         cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 2)
         models = TenantModels(registered, Patience(connect=2, tries=1))
         model = ModelSettings(
@@ -66,14 +66,14 @@ async def asked(nc: Client, tenant: str, behaviour: Behaviour, patience_s: float
         await models.close()
 
 
-async def test_conditions_become_a_filter(nc: Client, tenant: str) -> None:
-    async with asked(nc, tenant, says(ANSWER)) as found:
+async def test_conditions_become_a_filter(memory: Memory, tenant: str) -> None:
+    async with asked(memory, tenant, says(ANSWER)) as found:
         filter = {"mode": "automatic", "logical_operator": "and", "conditions": CONDITIONS}
         assert found.extracted == Extracted(filter)  # type: ignore[arg-type]
 
 
-async def test_the_model_is_told_the_fields_and_the_question(nc: Client, tenant: str) -> None:
-    async with asked(nc, tenant, says(ANSWER)) as found:
+async def test_the_model_is_told_the_fields_and_the_question(memory: Memory, tenant: str) -> None:
+    async with asked(memory, tenant, says(ANSWER)) as found:
         [exchange] = found.requests
     system, user = exchange.body["messages"]
     assert (user["role"], user["content"]) == ("user", QUERY)
@@ -83,8 +83,8 @@ async def test_the_model_is_told_the_fields_and_the_question(nc: Client, tenant:
     assert (exchange.body["max_tokens"], exchange.body["temperature"]) == (64, 0.2)
 
 
-async def test_the_call_is_on_record_as_a_chat(nc: Client, tenant: str) -> None:
-    async with asked(nc, tenant, says(ANSWER)) as found:
+async def test_the_call_is_on_record_as_a_chat(memory: Memory, tenant: str) -> None:
+    async with asked(memory, tenant, says(ANSWER)) as found:
         requested, completed = await found.recorded()
     assert isinstance(requested, ModelCall.Requested)
     assert (requested.kind, requested.provider, requested.model) == ("chat", "lab", "tiny")
@@ -106,14 +106,14 @@ async def test_the_call_is_on_record_as_a_chat(nc: Client, tenant: str) -> None:
         f"\n  {ANSWER} ",
     ],
 )
-async def test_what_surrounds_an_answer_is_left_out(nc: Client, tenant: str, answer: str) -> None:
-    async with asked(nc, tenant, says(answer)) as found:
+async def test_what_surrounds_an_answer_is_left_out(memory: Memory, tenant: str, answer: str) -> None:
+    async with asked(memory, tenant, says(answer)) as found:
         assert found.extracted.filter is not None
         assert found.extracted.filter["conditions"] == CONDITIONS
 
 
-async def test_most_questions_name_no_conditions(nc: Client, tenant: str) -> None:
-    async with asked(nc, tenant, says('{"logical_operator": "and", "conditions": []}')) as found:
+async def test_most_questions_name_no_conditions(memory: Memory, tenant: str) -> None:
+    async with asked(memory, tenant, says('{"logical_operator": "and", "conditions": []}')) as found:
         assert found.extracted == Extracted(None)
 
 
@@ -152,27 +152,29 @@ def condition(name: object = "author", operator: object = "is", value: object = 
         "[" * 20_000,
     ],
 )
-async def test_what_is_no_filter_is_none_at_all(nc: Client, tenant: str, answer: str) -> None:
-    async with asked(nc, tenant, says(answer)) as found:
+async def test_what_is_no_filter_is_none_at_all(memory: Memory, tenant: str, answer: str) -> None:
+    async with asked(memory, tenant, says(answer)) as found:
         assert (found.extracted.filter, found.extracted.code) == (None, "invalid_filter")
         assert 10 < len(str(found.extracted.reason)) <= 1000
 
 
 @pytest.mark.parametrize(("behaviour", "code"), [(fails, "server_error"), (hangs, "timeout")])
-async def test_a_model_that_fails_leaves_no_filter(nc: Client, tenant: str, behaviour: Behaviour, code: str) -> None:
-    async with asked(nc, tenant, behaviour, patience_s=0.5) as found:
+async def test_a_model_that_fails_leaves_no_filter(
+    memory: Memory, tenant: str, behaviour: Behaviour, code: str
+) -> None:
+    async with asked(memory, tenant, behaviour, patience_s=0.5) as found:
         assert (found.extracted.filter, found.extracted.code) == (None, code)
         _, ended = await found.recorded()
         assert isinstance(ended, ModelCall.Failed if code == "server_error" else ModelCall.Cancelled)
 
 
-async def test_an_answer_without_end_is_broken_off(nc: Client, tenant: str) -> None:
+async def test_an_answer_without_end_is_broken_off(memory: Memory, tenant: str) -> None:
     async def babbles(exchange: Exchange) -> None:
         await exchange.begin()
         while True:
             await exchange.say("and so on " * 200)
 
-    async with asked(nc, tenant, babbles) as found:
+    async with asked(memory, tenant, babbles) as found:
         assert found.extracted.code == "invalid_filter"
         _, ended = await found.recorded()
         assert isinstance(ended, ModelCall.Cancelled)
@@ -182,13 +184,13 @@ async def test_an_answer_without_end_is_broken_off(nc: Client, tenant: str) -> N
     ("provider", "fields", "code"), [("builtin", FIELDS, "not_found"), ("gone", FIELDS, "not_found"), ("lab", {}, None)]
 )
 async def test_nobody_is_asked_in_vain(
-    nc: Client, tenant: str, provider: str, fields: dict[str, Type], code: str | None
+    memory: Memory, tenant: str, provider: str, fields: dict[str, Type], code: str | None
 ) -> None:
     async def registered(of: str, name: str) -> None:
         return None
 
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
-    desk = Desk(nc, tenant)
+    desk = Desk(memory, tenant)
     model = ModelSettings(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
     extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered))
     assert (await extract(cause, model, fields, QUERY)).code == code

@@ -1,17 +1,13 @@
-"""Hits in a better order, and what a rerank puts on record: with real rerankers, on a real log."""
+"""Hits in a better order, and what a rerank puts on record: with the reranker of a provider."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from typing import cast
 
 import pytest
 from nats.aio.client import Client
 
-from adapters.embedding.cross_encoder import CrossEncoderEngine
-from adapters.embedding.rerank_service import serve
 from adapters.models.rerankers import TenantRerankers
 from adapters.models.server import Patience
 from domain.aggregate import new_id
@@ -24,7 +20,7 @@ from handlers.retrieval.rerank import Rerank, text_of
 from handlers.work.cause import Cause
 from tests.chat_servers import Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
-from tests.rerank_server import once_served
+from tests.memory import Memory
 
 QUERY = "At what pressure does the Larkspur valve open?"
 BUILTIN = RerankSettings(provider="builtin", model=None, top_n=3)
@@ -47,14 +43,14 @@ HITS = [
 class Library:
     """What reranks, with or without a provider `lab` at this address."""
 
-    def __init__(self, nc: Client, tenant: str, model: str, url: str = "") -> None:
-        self.desk = Desk(nc, tenant)
+    def __init__(self, server: Memory | Client, tenant: str, model: str, url: str = "") -> None:
+        self.desk = Desk(server, tenant)
         self.cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
 
         async def registered(of: str, name: str) -> tuple[str, str] | None:
             return (url, "key") if url and (of, name) == (tenant, "lab") else None
 
-        self.rerankers = TenantRerankers(nc, model, registered, PATIENCE)
+        self.rerankers = TenantRerankers(cast("Client", server), model, registered, PATIENCE)
         self.rerank = Rerank(ModelCalls(self.desk.repository), self.rerankers)
 
     async def recorded(self) -> tuple[ModelCall.Requested, ModelCall.Event]:
@@ -64,55 +60,14 @@ class Library:
         return requested, ended
 
 
-@pytest.fixture
-async def served(nc: Client, lexical_model: str) -> AsyncIterator[str]:
-    """The path of the built-in model, which is served."""
-    service = asyncio.create_task(serve(nc, CrossEncoderEngine(lexical_model, device="cpu")))
-    await once_served(nc, lexical_model)
-    yield lexical_model
-    service.cancel()
-    with suppress(asyncio.CancelledError):
-        await service
-
-
-async def test_the_best_hits_are_put_into_the_order_of_the_models_scores(nc: Client, tenant: str, served: str) -> None:
-    library = Library(nc, tenant, served)
-    reranked = await library.rerank(library.cause, BUILTIN, QUERY, HITS)
-    assert [each.id for each in reranked.hits] == ["valve", "weir", "cows"]
-    assert reranked.hits[0].score > 0.8 > 0.2 > reranked.hits[1].score
-    assert (reranked.code, reranked.reason) == (None, None)
-    assert (await library.rerank(library.cause, BUILTIN, QUERY, [])).hits == []
-
-
-async def test_the_call_is_on_record_with_the_scores(nc: Client, tenant: str, served: str) -> None:
-    library = Library(nc, tenant, served)
-    reranked = await library.rerank(library.cause, BUILTIN, QUERY, HITS)
-    requested, completed = await library.recorded()
-    assert (requested.kind, requested.provider, requested.model, requested.server) == (
-        "rerank",
-        "builtin",
-        "lexical-2",
-        "",
-    )
-    assert (requested.cause_noun, requested.cause_id, requested.attempt) == ("message", library.cause.id, 1)
-    assert requested.request == {"query": QUERY, "segments": ["weir", "cows", "valve"]}
-    assert isinstance(completed, ModelCall.Completed)
-    scores = {each.id: each.score for each in reranked.hits}
-    assert json.loads(completed.response) == [scores["weir"], scores["cows"], scores["valve"]]
-    assert str(completed.response_model).startswith("lexical-2/torch/")
-    assert (completed.usage["estimated"], completed.usage["completion_tokens"]) == (False, 0)
-    assert completed.usage["prompt_tokens"] > 3 * 10
-    assert completed.duration_ms > 0
-
-
-async def test_a_providers_reranker_is_asked_and_equals_stay_in_their_order(nc: Client, tenant: str) -> None:
+async def test_a_providers_reranker_is_asked_and_equals_stay_in_their_order(memory: Memory, tenant: str) -> None:
     async def scores(exchange: Exchange) -> None:
         assert exchange.body["documents"][2] == "The Larkspur valve\n\nIt opens at a pressure of 4.2 bar."
         results = [{"index": index, "relevance_score": score} for index, score in enumerate((0.1, 0.7, 0.7, 0.9))]
         await exchange.answer(200, {"results": results})
 
     async with faulty_server(scores) as server:
-        library = Library(nc, tenant, "", server.url)
+        library = Library(memory, tenant, "", server.url)
         reranked = await library.rerank(library.cause, LAB, QUERY, HITS)
         await library.rerankers.close()
     assert [each.id for each in reranked.hits] == ["last", "cows", "valve", "weir"]
@@ -123,9 +78,11 @@ async def test_a_providers_reranker_is_asked_and_equals_stay_in_their_order(nc: 
     assert completed.usage["prompt_tokens"] > 40
 
 
-async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_says_so(nc: Client, tenant: str) -> None:
+async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_says_so(
+    memory: Memory, tenant: str
+) -> None:
     async with faulty_server(fails) as server:
-        library = Library(nc, tenant, "", server.url)
+        library = Library(memory, tenant, "", server.url)
         reranked = await library.rerank(library.cause, LAB, QUERY, HITS)
         await library.rerankers.close()
     assert (reranked.hits, reranked.code) == (HITS, "server_error")
@@ -144,23 +101,18 @@ async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_say
         ("some/model", RerankSettings(provider="other", model="tiny", top_n=3)),
     ],
 )
-async def test_a_reranker_that_is_none_is_not_called(nc: Client, tenant: str, model: str, how: RerankSettings) -> None:
-    library = Library(nc, tenant, model)
+async def test_a_reranker_that_is_none_is_not_called(
+    memory: Memory, tenant: str, model: str, how: RerankSettings
+) -> None:
+    library = Library(memory, tenant, model)
     reranked = await library.rerank(library.cause, how, QUERY, HITS)
     assert (reranked.hits, reranked.code) == (HITS, "not_found")
     assert await library.desk.events("model_call", library.cause.call("rerank")) == []
 
 
-async def test_nobody_serves_the_built_in_one(nc: Client, tenant: str) -> None:
-    library = Library(nc, tenant, "nobody/serves")
-    assert (await library.rerank(library.cause, BUILTIN, QUERY, HITS)).code == "unreachable"
-    _, failed = await library.recorded()
-    assert isinstance(failed, ModelCall.Failed)
-
-
-async def test_a_call_that_is_cancelled_has_an_end(nc: Client, tenant: str) -> None:
+async def test_a_call_that_is_cancelled_has_an_end(memory: Memory, tenant: str) -> None:
     async with faulty_server(hangs) as server:
-        library = Library(nc, tenant, "", server.url)
+        library = Library(memory, tenant, "", server.url)
         task = asyncio.create_task(library.rerank(library.cause, LAB, QUERY, HITS))
         await server.asked.wait()
         task.cancel()

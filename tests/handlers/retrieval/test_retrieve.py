@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from nats.aio.client import Client
 
 from domain.aggregate import new_id
 from domain.chat.app import Configuration, ModelSettings, settings
@@ -24,6 +23,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 
 def hit(id: str, document: str = "living", score: float = 0.5) -> Hit:
@@ -124,8 +124,8 @@ class Library:
 
 
 @pytest.fixture
-async def library(nc: Client, tenant: str) -> Library:
-    return await Library(Desk(nc, tenant)).open()
+async def library(memory: Memory, tenant: str) -> Library:
+    return await Library(Desk(memory, tenant)).open()
 
 
 async def test_all_that_was_found_is_on_record(library: Library) -> None:

@@ -12,8 +12,8 @@ from ops.roles import project
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
 from ops.wiring import Wiring
+from tests.adapters.test_recover import forget
 from tests.handlers.desk import Desk
-from tests.handlers.work.test_recover import forget
 
 
 async def test_it_sweeps_through_outages(

@@ -19,7 +19,7 @@ from handlers.ports.index import Entry, Span
 from handlers.ports.log import Unavailable
 from handlers.work.attempt import Attempt
 from handlers.work.dead_letters import Failure, GiveUp, reopen
-from tests.handlers.knowledge.test_reindex import MODEL, NOW, Mill, mill, model
+from tests.adapters.test_reindex import MODEL, NOW, Mill, mill, model
 
 __all__ = ["mill", "model"]
 

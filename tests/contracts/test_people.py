@@ -1,0 +1,88 @@
+"""The contract of People."""
+
+from __future__ import annotations
+
+import pytest
+from nats.aio.client import Client
+
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.privacy.vault import AesVault
+from domain.aggregate import new_id
+from domain.chat.conversation import Conversation
+from domain.log import Metadata, Subject
+from handlers.ports.log import EventStore
+from handlers.ports.people import People
+from tests.domain.scenario import NOW
+from tests.memory import Memory, MemoryEventStore, MemoryKeys
+
+
+def keys_of(place: Memory | Client) -> MemoryKeys | JetStreamKeys:
+    """Those of a process of its own."""
+    return MemoryKeys(place) if isinstance(place, Memory) else JetStreamKeys(place, AesVault(bytes(32)))
+
+
+def store_of(place: Memory | Client) -> EventStore:
+    keys = keys_of(place)
+    if isinstance(place, Memory):
+        assert isinstance(keys, MemoryKeys)
+        return MemoryEventStore(place, keys)
+    assert isinstance(keys, JetStreamKeys)
+    return JetStreamEventStore(place, keys)
+
+
+@pytest.fixture
+def people(place: Memory | Client) -> People:
+    return keys_of(place)
+
+
+async def test_who_goes_by_a_name_stays_the_same_person(place: Memory | Client, people: People, tenant: str) -> None:
+    ada = await people.person(tenant, "ada")
+    assert await people.person(tenant, "ada") == ada
+    assert await keys_of(place).person(tenant, "ada") == ada
+    assert await people.person(tenant, "eve") != ada
+    assert await people.last_person(tenant, "ada") == (ada, True)
+
+
+async def test_a_name_that_nobody_had(people: People, tenant: str) -> None:
+    person, known = await people.last_person(tenant, "ada")
+    assert not known
+    assert await people.person(tenant, "ada") == person
+
+
+async def test_after_an_erasure_the_name_is_another_person_s(people: People, tenant: str) -> None:
+    first = await people.person(tenant, "ada")
+    for _ in range(2):
+        await people.erase(tenant, first)
+    assert await people.last_person(tenant, "ada") == (first, True)
+    second = await people.person(tenant, "ada")
+    assert second != first
+    await people.erase(tenant, second)
+    assert await people.person(tenant, "ada") not in (first, second)
+
+
+async def test_an_erasure_is_of_one_tenant(people: People, tenant: str) -> None:
+    ada = await people.person(tenant, "ada")
+    await people.person(f"{tenant}x", "ada")
+    await people.erase(f"{tenant}x", ada)
+    assert await people.person(tenant, "ada") == ada
+    assert await people.person(f"{tenant}x", "ada") != ada
+
+
+async def test_words_of_a_person_are_read_until_the_erasure(
+    place: Memory | Client, people: People, tenant: str
+) -> None:
+    store, subject = store_of(place), Subject(tenant, "conversation", new_id())
+    person = await people.person(tenant, "ada")
+    talk = Conversation.start(subject.id, NOW, app=new_id(), user="ada", name="Locks")
+    metadata = Metadata(new_id(), tenant, new_id(), person=person)
+    await store.append(subject, talk.pending(), metadata, 0)
+
+    async def names() -> list[str]:
+        [commit] = await store_of(place).load(subject)
+        assert commit.metadata.person == person
+        return [event.name for event in commit.events if isinstance(event, Conversation.Started)]
+
+    assert await names() == ["Locks"]
+    await people.erase(tenant, person)
+    assert await names() == [""]

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.memory import Memory
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """What the handlers under test read and write: they need no server."""
+    return Memory()

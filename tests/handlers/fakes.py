@@ -1,0 +1,156 @@
+"""Small stand-ins for models, extractors and the index, for the handlers that need them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from domain.chat.app import ModelSettings
+from domain.knowledge.segmentation import AUTOMATIC, Segmentation
+from domain.knowledge.segments import Segment
+from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
+from handlers.ports.index import Entry, Hit
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ChatRequest, ChatUsage, Delta
+
+
+class Lines:
+    """Extracts a text by its lines, as what the file says it is; a file of the media type `x/broken` cannot be read."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def extract(self, data: bytes, media_type: str, name: str) -> Text:
+        self.asked.append((media_type, name))
+        if media_type == "x/broken":
+            raise Unreadable("broken_file", "The file is broken.")
+        return Text([Block(line) for line in data.decode().splitlines() if line], None)
+
+
+class Words:
+    """A model that cuts a text into its blocks, and whose tokens are words."""
+
+    model = "words"
+    identity = "words/1"
+    dimension = 4
+
+    def __init__(self) -> None:
+        self.away = False
+        self.embedded: list[int] = []
+        """How many texts each call had."""
+        self.rules: list[Segmentation] = []
+
+    def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+        self.rules.append(rules)
+        found, start = list[Segment](), 0
+        for position, block in enumerate(text.blocks):
+            ids, end = self.tokenize(block.text), start + len(block.text)
+            found.append(Segment(position, block.text, start, end, block.page, block.heading, len(ids), ids))
+            start = end + 2
+        return found
+
+    def tokenize(self, text: str) -> list[int]:
+        return [crc32(word.encode()) & 0xFFFFF for word in text.split()]
+
+    async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("The model is away.")
+        self.embedded.append(len(token_ids))
+        vectors = np.array([[len(ids), sum(ids), ids[0], 1] for ids in token_ids], np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class OneModel:
+    """The only embedding model there is."""
+
+    default = Words.model
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+
+    async def get(self, name: str) -> Embedding:
+        if name != self.default:
+            raise Unavailable(f"No worker serves {name}.")
+        return Embedding(self.words, self.words)
+
+
+class Cache:
+    """Vectors that were made."""
+
+    def __init__(self) -> None:
+        self.vectors: dict[Digest, Any] = {}
+
+    async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, Any]:
+        return {digest: self.vectors[digest] for digest in digests if digest in self.vectors}
+
+    async def put(self, tenant: str, identity: str, vectors: Mapping[Digest, Any]) -> None:
+        self.vectors |= vectors
+
+
+class Write(NamedTuple):
+    document: str
+    entries: list[Entry]
+    version: int
+
+
+class Shelf:
+    """An index that finds all that was written to it; `before` is called before each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.searched: dict[str, str] = {}
+        self.before: Callable[[], object] = lambda: None
+
+    async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
+        return {dataset: self.searched[dataset] for dataset in datasets if dataset in self.searched}
+
+    async def write(
+        self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
+    ) -> None:
+        self.before()
+        self.searched.setdefault(dataset, model)
+        self.writes.append(Write(document, list(entries), version))
+
+    async def search(self, tenant: str, datasets: Sequence[str], *query: Any, top_k: int, **how: Any) -> list[Hit]:
+        entries = [(write.document, entry) for write in self.writes for entry in write.entries]
+        return [
+            Hit(entry.id, datasets[0], document, entry.position, entry.content, None, None, 1 / rank, None, rank)
+            for rank, (document, entry) in enumerate(entries[:top_k], 1)
+        ]
+
+    def positions(self, document: str) -> list[int]:
+        """Of all that was written of a document, in order."""
+        return [entry.position for write in self.writes if write.document == document for entry in write.entries]
+
+
+class Speaker:
+    """A chat model that says these words; at an exception it fails, at an event it waits."""
+
+    server = "speaker:1"
+
+    def __init__(self, *says: str | Exception | asyncio.Event) -> None:
+        self.says = list(says)
+        self.asked: list[ChatRequest] = []
+        self.waits = asyncio.Event()
+        """Set when it has come to an event that it waits for."""
+
+    async def get(self, tenant: str, model: ModelSettings) -> Speaker:
+        return self
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        self.asked.append(request)
+        for said in self.says:
+            if isinstance(said, Exception):
+                raise said
+            if isinstance(said, asyncio.Event):
+                self.waits.set()
+                await said.wait()
+            else:
+                await asyncio.sleep(0)
+                yield Delta(said)
+        yield Delta(finish_reason="stop", usage=ChatUsage(7, len(self.says)))

@@ -1,0 +1,249 @@
+"""A document from its file into the index, step by step, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from domain.knowledge.document import Document, segment_id
+from domain.log import Commit
+from handlers.knowledge.embed import Embed, LoadedRevision
+from handlers.knowledge.ingest import SLICE, Ingest
+from handlers.models.model_calls import ModelCalls
+from handlers.ports.index import Index
+from handlers.ports.log import Unavailable
+from tests.handlers.desk import Desk
+from tests.handlers.fakes import Cache, Lines, OneModel, Shelf, Words
+from tests.memory import Memory
+
+TEXT = "The lock opens at six.\nIt closes at dusk."
+WHOLE = ["started", "parsed", "split", "indexed", "completed"]
+
+
+class Mill:
+    """An ingest worker, and a knowledge base for it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.extractor, self.words, self.cache, self.shelf = Lines(), Words(), Cache(), Shelf()
+        calls = ModelCalls(desk.repository)
+        index, embed = cast("Index", self.shelf), Embed(calls, self.cache)
+        models = OneModel(self.words)
+        self.ingest = Ingest(desk.repository, calls, desk.blobs, self.extractor, models, embed, index)
+        self.dataset = ""
+
+    async def upload(self, text: str = TEXT, **fields: Any) -> str:
+        self.dataset = self.dataset or await self.desk.done("dataset.create", name="Rules")
+        given = {"name": "rules.txt", "text": text, **fields}
+        return await self.desk.done("document.upload", dataset=self.dataset, **given)
+
+    async def cause(self, document: str) -> Commit:
+        """The last commit that asks for work on a document."""
+        opens = Document.Uploaded | Document.Retried | Document.Reprocessed
+        commits = await self.desk.commits("document", document)
+        return [commit for commit in commits if any(isinstance(event, opens) for event in commit.events)][-1]
+
+    async def ingested(self, document: str) -> Document:
+        await self.ingest(await self.cause(document))
+        return await self.document(document)
+
+    async def document(self, id: str) -> Document:
+        found = await self.desk.fold("document", id)
+        assert isinstance(found, Document)
+        return found
+
+    async def steps(self, document: str) -> list[str]:
+        """What happened to a document since it was uploaded."""
+        types = await self.desk.types("document", document)
+        return [type.removeprefix("document.").partition(".")[0] for type in types][1:]
+
+    async def last(self, document: str) -> dict[str, Any]:
+        return vars((await self.desk.events("document", document))[-1])
+
+
+@pytest.fixture
+def mill(memory: Memory, tenant: str) -> Mill:
+    return Mill(Desk(memory, tenant))
+
+
+async def test_a_document_is_extracted_cut_embedded_and_indexed(mill: Mill) -> None:
+    id = await mill.upload()
+    document = await mill.ingested(id)
+    assert (document.status, document.done, document.attempt) == ("completed", 2, 1)
+    assert await mill.steps(id) == WHOLE
+    assert mill.extractor.asked == [("text/plain", "rules.txt")]
+    cut = await LoadedRevision.read(mill.desk.blobs, mill.desk.tenant, str(document.segments))
+    assert (cut.model, [segment.content for segment in cut.segments]) == ("words", TEXT.splitlines())
+    [write] = mill.shelf.writes
+    assert [entry.id for entry in write.entries] == [segment_id(id, cut.digest, position) for position in (0, 1)]
+    assert all(entry.vector is not None for entry in write.entries)
+
+
+async def test_what_is_embedded_is_on_record_before_it_is_in_the_index(mill: Mill, memory: Memory) -> None:
+    seen = list[str]()
+    mill.shelf.before = lambda: seen.extend(m.headers["Headrace-Types"] for m in memory.streams["EVENTS"].messages)
+    await mill.ingested(await mill.upload())
+    assert [types for types in seen if types.startswith("model_call.")] == [
+        "model_call.requested.v2",
+        "model_call.completed.v2",
+    ]
+
+
+async def test_a_long_one_is_indexed_and_put_on_record_in_slices(mill: Mill) -> None:
+    count = 2 * SLICE + 3
+    id = await mill.upload("\n".join(f"Rule {number}" for number in range(count)))
+    assert (await mill.ingested(id)).status == "completed"
+    assert mill.shelf.positions(id) == list(range(count))
+    assert [len(write.entries) for write in mill.shelf.writes] == [SLICE, SLICE, 3]
+    indexed = [event for event in await mill.desk.events("document", id) if isinstance(event, Document.Indexed)]
+    assert [(event.first, event.count) for event in indexed] == [(0, SLICE), (SLICE, SLICE), (2 * SLICE, 3)]
+    versions = [write.version for write in mill.shelf.writes]
+    assert versions == sorted(set(versions))
+
+
+async def test_what_was_embedded_before_is_not_embedded_again(mill: Mill) -> None:
+    await mill.ingested(await mill.upload())
+    await mill.ingested(await mill.upload(f"{TEXT}\nNo bathing."))
+    assert mill.words.embedded == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "stage", "code"),
+    [
+        ({"media_type": "x/broken"}, "parsing", "broken_file"),
+        ({"text": "\n"}, "splitting", "no_text"),
+    ],
+)
+async def test_what_cannot_be_read_fails_with_the_stage_and_the_reason(
+    mill: Mill, fields: dict[str, str], stage: str, code: str
+) -> None:
+    id = await mill.upload(**fields)
+    assert (await mill.ingested(id)).status == "error"
+    last = await mill.last(id)
+    assert (last["stage"], last["code"]) == (stage, code)
+    assert last["reason"]
+    assert mill.shelf.writes == []
+
+
+async def test_a_file_that_is_not_in_the_object_store(mill: Mill, memory: Memory) -> None:
+    id = await mill.upload()
+    memory.blobs.clear()
+    assert (await mill.ingested(id)).status == "error"
+    assert (await mill.last(id))["code"] == "missing_file"
+
+
+async def test_a_fault_of_ours_is_named(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mill.words, "segment", lambda text, rules: 1 / 0)
+    id = await mill.upload()
+    await mill.ingested(id)
+    last = await mill.last(id)
+    assert (last["code"], last["stage"]) == ("internal_error", "splitting")
+    assert last["reason"].startswith("ZeroDivisionError")
+
+
+async def test_a_model_that_is_away_is_waited_for_and_the_cut_is_kept(mill: Mill) -> None:
+    id = await mill.upload()
+    mill.words.away = True
+    with pytest.raises(Unavailable):
+        await mill.ingested(id)
+    assert (await mill.document(id)).status == "indexing"
+    mill.words.away = False
+    document = await mill.ingested(id)
+    assert (document.status, document.attempt) == ("completed", 2)
+    assert len(mill.extractor.asked) == 1
+    assert await mill.steps(id) == ["started", "parsed", "split", "started", "indexed", "completed"]
+
+
+async def test_a_death_costs_only_the_slices_that_were_not_on_record(mill: Mill) -> None:
+    count = 3 * SLICE
+    id = await mill.upload("\n".join(f"Rule {number}" for number in range(count)))
+
+    def dies() -> None:
+        if len(mill.shelf.writes) == 1:
+            raise Unavailable("The index is away.")
+
+    mill.shelf.before = dies
+    with pytest.raises(Unavailable):
+        await mill.ingested(id)
+    assert (await mill.document(id)).done == SLICE
+    mill.shelf.before = lambda: None
+    assert (await mill.ingested(id)).status == "completed"
+    assert mill.shelf.positions(id) == list(range(count))
+    assert sum(mill.words.embedded) == count
+
+
+async def test_a_log_that_is_away_loses_nothing(mill: Mill, memory: Memory) -> None:
+    id = await mill.upload()
+    cause = await mill.cause(id)
+    memory.away = True
+    with pytest.raises(Unavailable):
+        await mill.ingest(cause)
+    memory.away = False
+    await mill.ingest(cause)
+    assert await mill.steps(id) == WHOLE
+
+
+async def test_a_commit_that_comes_again_changes_nothing(mill: Mill) -> None:
+    id = await mill.upload()
+    await mill.ingested(id)
+    before = await mill.desk.commits("document", id)
+    await mill.ingested(id)
+    assert await mill.desk.commits("document", id) == before
+    assert len(mill.shelf.writes) == 1
+
+
+async def test_what_asks_for_no_work_begins_none(mill: Mill) -> None:
+    id = await mill.upload()
+    await mill.desk.done("document.rename", document=id, name="other.txt")
+    await mill.ingest((await mill.desk.commits("document", id))[-1])
+    assert (await mill.document(id)).status == "waiting"
+
+
+async def test_a_document_of_a_deleted_dataset_goes_with_it(mill: Mill) -> None:
+    id = await mill.upload()
+    await mill.desk.done("dataset.delete", dataset=mill.dataset)
+    assert (await mill.ingested(id)).deleted
+    assert mill.extractor.asked == []
+
+
+async def test_one_that_is_deleted_while_it_is_in_hand_is_let_go(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await mill.upload()
+    extract = mill.extractor.extract
+
+    async def slow(*given: Any) -> Any:
+        await mill.desk.done("document.delete", document=id)
+        return await extract(*given)
+
+    monkeypatch.setattr(mill.extractor, "extract", slow)
+    assert (await mill.ingested(id)).deleted
+    assert mill.shelf.writes == []
+
+
+async def test_one_that_failed_is_tried_again(mill: Mill, memory: Memory) -> None:
+    id = await mill.upload()
+    blobs = dict(memory.blobs)
+    memory.blobs.clear()
+    await mill.ingested(id)
+    memory.blobs.update(blobs)
+    await mill.desk.done("document.retry", document=id)
+    assert (await mill.ingested(id)).status == "completed"
+    assert mill.shelf.positions(id) == [0, 1]
+
+
+async def test_one_that_is_hidden_is_cut_and_not_indexed(mill: Mill) -> None:
+    id = await mill.upload()
+    await mill.ingested(id)
+    await mill.desk.done("document.disable", document=id)
+    await mill.desk.done("document.reprocess", document=id)
+    document = await mill.ingested(id)
+    assert (document.status, len(mill.shelf.writes)) == ("completed", 1)
+
+
+async def test_it_is_cut_by_its_own_rules_or_those_of_its_dataset(mill: Mill) -> None:
+    plain = await mill.upload()
+    own = await mill.upload(segmentation={"mode": "custom", "max_tokens": 99})
+    for id in (plain, own):
+        await mill.ingested(id)
+    assert [(rules.mode, rules.max_tokens) for rules in mill.words.rules][1] == ("custom", 99)
+    assert mill.words.rules[0].mode == "automatic"
