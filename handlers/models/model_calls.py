@@ -294,7 +294,7 @@ class Chat:
             "parameters": request.parameters,
         }
         began, first, said, last = time.perf_counter(), None, "", Delta()
-        size, longest = 0, self._calls.longest
+        size, longest, requested = 0, self._calls.longest, False
         try:
             await shielded(
                 self._calls.request(
@@ -308,6 +308,7 @@ class Chat:
                     sources=self._sources,
                 )
             )
+            requested = True
             self._sent()
             began = time.perf_counter()
             async with aclosing(self._client.stream(request)) as deltas:
@@ -344,6 +345,17 @@ class Chat:
             raise
         except (GeneratorExit, asyncio.CancelledError):
             await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
+            raise
+        except Exception as error:
+            if requested:
+                await self._calls.fail(
+                    self._cause,
+                    self.id,
+                    code="internal_error",
+                    reason=f"{type(error).__name__}: {error}"[:1000],
+                    response=said,
+                    duration_ms=milliseconds(began),
+                )
             raise
         guessed = ChatUsage(self._prompt_tokens, estimate(said))
         usage = _usage(last.usage or guessed, estimated=last.usage is None)

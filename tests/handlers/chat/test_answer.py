@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from handlers.ports.models import ModelError, Rerankers
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
+from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import OneModel, Shelf, Speaker, Words
 from tests.memory import Memory, MemoryLive, MemoryStops
@@ -189,11 +191,10 @@ async def test_a_question_of_who_was_erased_is_not_answered(memory: Memory, tena
     [
         (ModelError("rate_limited", "Too many."), "rate_limited", "model_call.failed.v1"),
         (ModelError("broken_off", "Gone."), "broken_off", "model_call.failed.v1"),
-        (KeyError("gate"), "internal_error", None),
     ],
 )
 async def test_what_fails_says_how_and_keeps_what_was_said(
-    memory: Memory, tenant: str, error: Exception, code: str, end: str | None
+    memory: Memory, tenant: str, error: Exception, code: str, end: str
 ) -> None:
     counter = Counter(memory, tenant, "At ", error)
     await counter.worker()(await counter.asked())
@@ -201,7 +202,83 @@ async def test_what_fails_says_how_and_keeps_what_was_said(
     assert (state["status"], last["code"], last["answer"]) == ("failed", code, "At ")
     assert counter.frames() == ["retrieved", "token", "failed"]
     assert memory.frames[-1]["code"] == code
-    assert counter.calls() == [CALL[0], *([end] if end else [])]
+    assert counter.calls() == [CALL[0], end]
+
+
+async def test_an_error_of_ours_fails_the_answer_when_the_message_is_given_up(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At ", KeyError("gate"))
+    commit = await counter.asked()
+    with pytest.raises(KeyError):
+        await counter.worker()(commit)
+    assert counter.calls() == [CALL[0], "model_call.failed.v1"]
+    assert (await counter.state())["status"] == "answering"
+    failure = Failure("answer", commit.position, str(commit.subject), "KeyError: 'gate'", "x.py:run:7", "ab", 1, 0)
+    await GiveUp(counter.desk.repository)(commit.metadata, failure, commit)
+    last = await counter.last()
+    assert ((await counter.state())["status"], last["code"], last["reason"]) == (
+        "failed",
+        "internal_error",
+        "KeyError: 'gate'",
+    )
+
+
+async def test_a_call_that_completed_is_not_repeated_after_a_death(memory: Memory, tenant: str) -> None:
+    """The worker died when the model had answered, before the answer was recorded."""
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    dying = counter.worker()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Conversation, "answer", dies)
+        with pytest.raises(Died):
+            await dying(commit)
+    counter.speaker.says = ["At seven."]
+    await counter.worker()(commit)
+    state = await counter.state()
+    assert (state["status"], state["answer"], state["attempt"]) == ("answered", "At six.", 2)
+    assert counter.calls() == CALL
+    assert len(counter.speaker.asked) == 1
+    await counter.desk.done("message.send", app=counter.app, query="And now?", user="ada")
+
+
+async def test_a_person_who_asks_again_gets_another_call(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Conversation, "answer", dies)
+        with pytest.raises(Died):
+            await counter.worker()(commit)
+    failure = Failure("answer", commit.position, str(commit.subject), "Died: ", "", "", 0, 10)
+    await GiveUp(counter.desk.repository)(commit.metadata, failure, commit)
+    await counter.desk.done("message.retry", conversation=counter.conversation, message=counter.message)
+    counter.speaker.says = ["At seven."]
+    await counter.worker()(await counter.cause())
+    assert (await counter.state())["answer"] == "At seven."
+    assert counter.calls() == [*CALL, *CALL]
+
+
+async def test_a_worker_that_was_overtaken_ends_nothing(memory: Memory, tenant: str) -> None:
+    """Its lease ran out: another worker began the next attempt while this one still waited for the model."""
+    goes_on = asyncio.Event()
+    counter = Counter(memory, tenant, goes_on, "At six.")
+    commit = await counter.asked()
+    slow = asyncio.create_task(counter.worker()(commit))
+    await counter.speaker.waits.wait()
+    now = datetime.now(UTC)
+    await counter.desk.change(
+        "conversation", counter.conversation, lambda it: it.answering(now, message=counter.message)
+    )
+    goes_on.set()
+    await slow
+    state = await counter.state()
+    assert (state["status"], state["attempt"], state["answer"]) == ("answering", 2, "")
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+def dies(*_: Any, **__: Any) -> None:
+    raise Died
 
 
 async def test_an_answer_that_takes_too_long_fails(memory: Memory, tenant: str) -> None:

@@ -13,6 +13,7 @@ from handlers.knowledge.ingest import SLICE, Ingest
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
+from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Cache, Lines, OneModel, Shelf, Words
 from tests.memory import Memory
@@ -133,13 +134,18 @@ async def test_a_file_that_is_not_in_the_object_store(mill: Mill, memory: Memory
     assert (await mill.last(id))["code"] == "missing_file"
 
 
-async def test_a_fault_of_ours_is_named(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_of_ours_fails_the_document_when_the_message_is_given_up(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mill.words, "segment", lambda text, rules: 1 / 0)
     id = await mill.upload()
-    await mill.ingested(id)
+    with pytest.raises(ZeroDivisionError):
+        await mill.ingested(id)
+    commit = (await mill.desk.commits("document", id))[0]
+    failure = Failure("ingest", commit.position, str(commit.subject), "ZeroDivisionError: odd", "x:y:1", "ab", 5, 0)
+    await GiveUp(mill.desk.repository)(commit.metadata, failure, commit)
     last = await mill.last(id)
-    assert (last["code"], last["stage"]) == ("internal_error", "splitting")
-    assert last["reason"].startswith("ZeroDivisionError")
+    assert (last["code"], last["stage"], last["reason"]) == ("internal_error", "splitting", "ZeroDivisionError: odd")
 
 
 async def test_a_model_that_is_away_is_waited_for_and_the_cut_is_kept(mill: Mill) -> None:

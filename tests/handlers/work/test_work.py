@@ -1,0 +1,99 @@
+"""The table of works: each entry is whole, and what ends later is followed by one set of rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from adapters.jetstream.streams import CONSUMERS
+from domain.aggregate import Aggregate, new_id
+from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
+from domain.log import Commit, Metadata, Position, Subject
+from domain.models.replay import Replay
+from handlers.work.work import PENDING, WORKS, Work
+from ops.roles import ROLES
+from projections.catalog import READ_MODELS
+
+NOW = datetime(2026, 5, 4, tzinfo=UTC)
+TABLES = {model.table.name: model.table for model in READ_MODELS}
+
+
+def document() -> Document:
+    return Document.upload(
+        new_id(), NOW, dataset=new_id(), name="a", media_type="text/plain", digest="d", size=1, metadata={}
+    )
+
+
+def edited() -> Document:
+    found = document()
+    found.start(NOW, stage="parsing")
+    found.parsed(NOW, pages=None, characters=1)
+    found.split(NOW, segments="ab", count=1, tokens=1, model="m")
+    found.indexed(NOW, first=0, count=1)
+    found.disable(NOW)
+    return found
+
+
+def conversation() -> Conversation:
+    found = Conversation.start("m", NOW, app=new_id(), user="ada", name="Talk")
+    found.ask(NOW, message="m", app=found.app, configuration=1, query="How long?", inputs={}, user="ada")
+    return found
+
+
+def replay() -> Replay:
+    asked: dict[str, Any] = {"call": new_id(), "max_tokens": 1, "parameters": {}, "app": None, "configuration": None}
+    return Replay.request(new_id(), NOW, provider="p", model="m", **asked)
+
+
+OPEN: dict[str, Aggregate] = {"ingest": document(), "sync": edited(), "answer": conversation(), "replay": replay()}
+"""For each work that ends later, an aggregate on which it has begun."""
+
+
+def committed(aggregate: Aggregate) -> Commit:
+    subject = Subject("acme", aggregate.TOPIC, aggregate.id)
+    return Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), Position("EVENTS", 1), NOW)
+
+
+@pytest.mark.parametrize(("name", "work"), WORKS.items())
+def test_an_entry_is_whole(name: str, work: Work) -> None:
+    assert work.role in ROLES
+    assert name in CONSUMERS
+    assert all(issubclass(event, work.noun.Event) for event in work.begins)  # type: ignore[attr-defined]
+    if work.pending:
+        table = TABLES[work.pending.rows.table]
+        assert {work.pending.rows.status, "tenant_id", "id", "updated_at", "log_position"} <= set(table.columns.keys())
+
+
+def test_works_that_cost_money_are_tried_once() -> None:
+    assert {name for name, work in WORKS.items() if work.tries == 1} == {"answer", "query_datasets", "replay"}
+
+
+def test_every_pending_work_has_an_example() -> None:
+    assert OPEN.keys() == PENDING.keys()
+
+
+@pytest.mark.parametrize("name", PENDING)
+def test_what_is_open_fails_is_retried_and_stalls(name: str) -> None:
+    aggregate, pending = OPEN[name], PENDING[name]
+    [item] = set(WORKS[name].items(committed(aggregate)))
+    assert pending.is_open(aggregate, item)
+    pending.fail(aggregate, item, NOW, "internal_error", "It broke.")
+    assert not pending.is_open(aggregate, item)
+    pending.fail(aggregate, item, NOW, "internal_error", "It broke.")
+    assert len(aggregate.pending()) == 1, "nothing is failed twice"
+    pending.retry(aggregate, item, NOW)
+    assert pending.is_open(aggregate, item)
+    assert aggregate.pending()
+    pending.retry(aggregate, item, NOW)
+    assert not aggregate.pending(), "only what failed is retried"
+    pending.stall(aggregate, item, NOW, "No worker has it.")
+    assert pending.is_open(aggregate, item), "what stalls is put back to work"
+    for _ in range(5):
+        pending.stall(aggregate, item, NOW, "No worker has it.")
+    assert not pending.is_open(aggregate, item), "and fails when that does not help"
+    aggregate.pending()
+    pending.stall(aggregate, item, NOW, "No worker has it.")
+    assert not aggregate.pending()
