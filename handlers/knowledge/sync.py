@@ -65,7 +65,7 @@ class Sync:
         document, sequence = await self._repository.get_at(Document, tenant, id)
         if document is None or not document.needs_sync or not document.ended:
             return
-        if document.changed > commit.events[-1].originator_version:
+        if document.sync["changed"] > commit.events[-1].originator_version:
             return
         dataset = await self._repository.get(Dataset, tenant, document.dataset)
         try:
@@ -73,7 +73,7 @@ class Sync:
                 await self._record(commit.metadata, document, "delete", Document.delete)
                 return
             await self._follow(commit.metadata, dataset, document, sequence)
-            settled = document.changed
+            settled = document.sync["changed"]
             await self._record(
                 commit.metadata, document, "settle", lambda known, at: known.mark_synced(at, settled=settled)
             )
@@ -93,11 +93,11 @@ class Sync:
 
         cause = Cause(metadata, "document", document.id, max(1, document.attempt))
         embedding = await self._models.get(name)
-        difference = await differs(self._blobs, tenant, document, embedding, document.synced)
+        difference = await differs(self._blobs, tenant, document, embedding, document.sync["synced"])
         await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
 
     async def _record(self, metadata: Metadata, document: Document, name: str, verb: _Verb) -> None:
-        cause = metadata.caused(commit_id(metadata.id, f"{document.id}:{name}:{document.changed}"))
+        cause = metadata.caused(commit_id(metadata.id, f"{document.id}:{name}:{document.sync['changed']}"))
         await step(self._repository, Document, document.id, cause, lambda known: known.deleted, verb)
 
 

@@ -164,7 +164,7 @@ class Audit:
                     self.blobs.setdefault((subject.tenant, event.segments), sequence)
                 opens = isinstance(event, Document.Uploaded | Document.Retried | Document.Reprocessed)
                 self._wait(("document", subject.tenant, subject.id), commit, opens, aggregate.ended)
-                waits = aggregate.needs_sync and aggregate.ended and not aggregate.sync_failed
+                waits = aggregate.needs_sync and aggregate.ended and not aggregate.sync["failed"]
                 opens = isinstance(event, Document.SYNC_BEGINS)
                 self._wait(("settling", subject.tenant, subject.id), commit, opens, not waits)
             case Replay.Event(), Replay():

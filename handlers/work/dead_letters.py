@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -15,7 +15,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, commit_id
 from domain.models.replay import Replay
-from domain.work.dead_letter import DeadLetter, dead_letter_id
+from domain.work.dead_letter import DeadLetter, Failure, dead_letter_id
 from handlers.dispatch import TENANT
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
@@ -62,28 +62,29 @@ class Bury:
     async def _put_on_record(self, message: Metadata, death: Death) -> None:
         id, at = dead_letter_id(death.consumer, message.tenant, message.id), datetime.now(UTC)
         stream, sequence = death.position
-        of_both: dict[str, Any] = {
-            "sequence": sequence,
-            "reason": death.reason,
-            "where": death.where,
-            "stack": death.stack,
-            "failures": death.failures,
-            "deaths": death.deaths,
-        }
+        failure = Failure(
+            sequence=sequence,
+            reason=death.reason,
+            where=death.where,
+            stack=death.stack,
+            failures=death.failures,
+            deaths=death.deaths,
+        )
 
         def decide(letter: DeadLetter | None) -> DeadLetter:
             if letter is None:
-                letter = DeadLetter.bury(
+                letter = DeadLetter.begin(
+                    DeadLetter.Buried,
                     id,
                     at,
                     consumer=death.consumer,
                     stream=stream,
                     subject=death.subject,
                     message=message.id,
-                    **of_both,
+                    **failure,
                 )
             else:
-                letter.come_back(at, **of_both)
+                letter.come_back(at, **failure)
             return letter
 
         cause = message.caused(commit_id(message.id, f"{id}:{sequence}"))

@@ -492,7 +492,7 @@ async def test_values_must_be_of_the_types_that_the_dataset_defines(desk: Desk, 
     wrong: dict[str, Any] = {"document": world.ready, "metadata": {"author": "Ada", "year": "2026"}}
     assert await desk.fails("document.set_metadata", **wrong) == ("wrong_type", "metadata.year")
     outcome = await desk.send("document.set_metadata", **wrong)
-    assert outcome.message == "metadata.year: must be a number, as field 'year' has it."
+    assert outcome.message == "Must be a number: the field is a number."
     upload = {"dataset": world.dataset, "name": "a.txt", "text": "x", "metadata": {"year": True}}
     assert await desk.fails("document.upload", **upload) == ("wrong_type", "metadata.year")
     await desk.done("document.set_metadata", document=world.ready, metadata={"year": None})
@@ -566,7 +566,7 @@ async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> 
     outcome = await desk.send("dataset.configure", **fields)
     assert outcome.message
     assert "a-model, another-model" in outcome.message
-    assert "HEADRACE_EMBEDDING_MODELS" in outcome.message
+    assert "HEADRACE_" not in outcome.message
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.consumer import TRIES
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.reactions import subscribe_reaction
-from domain.aggregate import new_id
+from domain.aggregate import Event, new_id
 from domain.log import OUTCOMES, Outcome, commit_id
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
@@ -229,7 +229,7 @@ class Faulty(Dispatch):
     """A dispatch that fails in the same way so many times."""
 
     def __init__(self, desk: Desk, times: int, error: Exception) -> None:
-        super().__init__(desk.repository, desk.outcomes, desk.blobs, desk.vault)
+        super().__init__(desk.ports, desk.outcomes)
         self.times = times
         self.error = error
 
@@ -340,8 +340,8 @@ async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
             return await sick.status() == "returned"
 
         await sick.until(is_back)
-        types = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
-        assert await sick.desk.types("dead_letter", sick.letter) == [type.TOPIC for type in types]
+        types: list[type[Event]] = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
+        assert await sick.desk.types("dead_letter", sick.letter) == [event.TOPIC for event in types]
     await sick.until_dead_letters_are(1)
     said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
     assert said == ["internal_error"]
