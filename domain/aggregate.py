@@ -39,6 +39,11 @@ class Rejection(Exception):
         self.field = field
 
 
+def sentence(message: str, field: str | None) -> str:
+    """A rejection for people: the field at fault, and the message."""
+    return f"{field}: {message}" if field else message
+
+
 def new_id(at: datetime | None = None) -> str:
     """A new UUIDv7 in canonical form: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562)."""
     milliseconds = time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from domain.aggregate import Event
+from domain.aggregate import Event, sentence
 
 EVENTS = "EVENTS"
 """The stream of commits, on `evt.<tenant>.<noun>.<id>`."""
@@ -77,6 +77,11 @@ class Outcome:
     message: str | None = None
     field: str | None = None
     excerpt: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The rejection for people, with the field at fault; empty when accepted."""
+        return sentence(self.message or "", self.field)
 
     @property
     def originator_id(self) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from faststream import FastStream
 from faststream.nats import NatsBroker
@@ -96,7 +96,7 @@ def events() -> dict[str, tuple[str, type[Event]]]:
 
 def event_model(event: type[Event]) -> type[BaseModel]:
     """The stored form of an event: `type`, `version` of its aggregate, and `state`."""
-    hints = get_type_hints(event)
+    hints = get_type_hints(event, include_extras=True)
     title = event.__qualname__.replace(".", "")
     state: dict[str, Any] = {
         field.name: (_described(hints[field.name]), ...)
@@ -116,11 +116,16 @@ def event_model(event: type[Event]) -> type[BaseModel]:
 
 
 def _described(hint: Any) -> Any:
-    """A type with its TypedDicts as models, which pydantic wants on Python 3.11."""
+    """A type with its descriptions as pydantic's, and its TypedDicts as models, which pydantic wants on Python 3.11."""
+    if get_origin(hint) is Annotated:
+        inner, description = get_args(hint)
+        return Annotated[_described(inner), Field(description=description)]
+    if get_origin(hint) is NotRequired:
+        return _described(get_args(hint)[0])
     if is_typeddict(hint):
         members: dict[str, Any] = {
             name: (_described(inner), ... if name in hint.__required_keys__ else Field(default_factory=lambda: None))
-            for name, inner in get_type_hints(hint).items()
+            for name, inner in get_type_hints(hint, include_extras=True).items()
         }
         return create_model(hint.__name__, __doc__=inspect.getdoc(hint), **members)
     if get_origin(hint) is list:

@@ -90,7 +90,7 @@ def test_a_part_that_is_out_of_date_is_made_anew() -> None:
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_command_is_documented(name: str) -> None:
     text = section(page("commands"), name)
-    fields = list(docs.fields(ROUTES[name].command.model_json_schema(), name))
+    fields = list(docs.fields(ROUTES[name].command.model_json_schema()))
     assert {field.path for field in fields} >= set(ROUTES[name].command.model_fields)
     for field in fields:
         assert field.description, f"{name}.{field.path} has no meaning"
@@ -106,7 +106,7 @@ def test_every_event_is_documented(name: str) -> None:
     assert f"evt.<tenant>.{noun}.<id>" in text
     schema = event_model(event).model_json_schema()
     state = schema["$defs"][f"{schema['title']}State"]
-    for field in docs.fields({**state, "$defs": schema["$defs"]}, name):
+    for field in docs.fields({**state, "$defs": schema["$defs"]}):
         assert field.description, f"{name}.{field.path} has no meaning"
         assert f"| `{field.path}` |" in text
 
