@@ -1,6 +1,6 @@
-"""The reference parts of docs/, made from the code: `python -m ops.docs` writes them anew.
+"""Generates the reference parts of docs/ from the code: `python -m ops.docs`.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of a page is written by hand.
+A part is between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of a page is not generated.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _kind(schema: dict[str, Any]) -> str:
 
 
 def _rules(schema: dict[str, Any]) -> str:
-    """What a value has to be, in words."""
+    """The rules of a value, in words."""
     found = []
     for least, most, unit in (
         ("minLength", "maxLength", " characters"),
@@ -309,12 +309,12 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def generated(page: str) -> str:
-    """The page with its generated parts made anew."""
+    """The page with its parts generated."""
     return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", page)
 
 
 def files(docs: Path) -> dict[Path, str]:
-    """What the pages of a folder, and the contract of the bus beside them, have to say now."""
+    """The generated text of the pages of a folder and of the bus contract, by path."""
     pages = {path: generated(path.read_text()) for path in sorted(docs.glob("*.md"))}
     return pages | {docs / "asyncapi.json": json.dumps(document(), indent=2, ensure_ascii=False) + "\n"}
 

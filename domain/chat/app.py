@@ -174,7 +174,9 @@ class App(Aggregate):
         for name in given:
             if name not in names:
                 known = ", ".join(names) or "none"
-                raise Rejection("unknown_input", f"The app has no such variable; its variables are: {known}.", f"inputs.{name}")
+                raise Rejection(
+                    "unknown_input", f"The app has no such variable; its variables are: {known}.", f"inputs.{name}"
+                )
         return fill_in(variables, given)
 
 

@@ -32,7 +32,7 @@ class Replay(Aggregate):
         pass
 
     class Requested(Event, aggregate.Created):
-        """A model call is to be made again."""
+        """A replay of a model call was requested."""
 
         TOPIC = "replay.requested.v1"
         call: Annotated[str, "Model call to make again."]

@@ -196,7 +196,8 @@ class TraceHistory:
             )
             for rank in range(1, HITS + 1)
         ]
-        made = Search.make(
+        made = Search.begin(
+            Search.Made,
             self._id(),
             self._at(),
             query=query,

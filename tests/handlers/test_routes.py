@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from nats.aio.client import Client
@@ -19,7 +19,7 @@ from domain.knowledge.segmentation import Segmentation
 from domain.models.model_call import Source
 from domain.models.provider import Provider
 from domain.models.replay import Replay
-from handlers.routes import ROUTES
+from handlers.routes import PERMISSIONS, ROUTES, Permission, is_private
 from tests.handlers.desk import Desk
 
 ADDRESS = "https://models.example.com/v1"
@@ -232,6 +232,30 @@ TAKES_BACK = {"document.enable", "document.unarchive", "segment.enable"}
 
 def test_every_command_is_tried() -> None:
     assert {name for name, *_ in ACCEPTED} | TAKES_BACK == set(ROUTES)
+
+
+def test_every_permission_is_one_that_commands_need() -> None:
+    assert {route.permission for route in ROUTES.values()} == set(PERMISSIONS) == set(get_args(Permission))
+
+
+def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
+    private = {name for name, route in ROUTES.items() if route.private}
+    wards = ("provider.", "message.", "conversation.", "end_user.")
+    assert private == {name for name in ROUTES if name.startswith(wards)} | {"dataset.test"}
+    assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
+
+
+def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
+    persons = {name: route.person for name, route in ROUTES.items() if route.person}
+    assert persons == {
+        "dataset.test": "user",
+        "message.send": "user",
+        "conversation.fork": "conversation",
+        "replay.request": "call",
+    }
+    for name, field in persons.items():
+        assert field in ROUTES[name].command.model_fields
+        assert field == "user" or field in ROUTES[name].references
 
 
 async def test_what_was_taken_away_comes_back(desk: Desk, world: World) -> None:

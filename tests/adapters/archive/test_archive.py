@@ -728,5 +728,8 @@ def test_dead_letters_are_archived_without_words_of_people() -> None:
     assert withheld(kept) == kept
     told = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
     assert withheld(dataclasses.replace(letter, headers=told)).body == b""
+    for subject in ("cmd.acme.dataset.test", "cmd.acme.no.such", "evt.acme.provider.lab"):
+        about = {"Headrace-Letter-Subject": subject}
+        assert withheld(dataclasses.replace(letter, headers=about)).body == b""
     plain = dataclasses.replace(letter, headers={"Headrace-Letter-Subject": "cmd.acme.app.create"})
     assert withheld(plain) == plain

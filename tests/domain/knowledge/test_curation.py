@@ -9,7 +9,7 @@ import pytest
 
 from domain.aggregate import new_id
 from domain.knowledge import curation
-from domain.knowledge.document import STALLS, Document, segment_id
+from domain.knowledge.document import MOST_METADATA, STALLS, Document, segment_id
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from tests.domain.scenario import NOW, Scenario, given, refold
@@ -244,7 +244,7 @@ def test_metadata_is_set_value_by_value() -> None:
     scenario = completed(do("set_metadata", metadata={"author": "Ada", "year": 2027}))
     scenario.when(do("set_metadata", metadata={"author": None})).then(Document.MetadataSet, metadata={"author": None})
     assert scenario.aggregate.metadata == {"year": 2027}
-    many = {f"field {number}": number for number in range(documents.MOST_METADATA)}
+    many = {f"field {number}": number for number in range(MOST_METADATA)}
     scenario.when(do("set_metadata", metadata=many)).rejects("too_many", "metadata")
 
 
