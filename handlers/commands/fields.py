@@ -143,7 +143,7 @@ def parse(command: type[C], payload: bytes) -> C:
         location = [str(part) for part in first["loc"] if part not in _UNION_BRANCHES]
         path = ".".join(location) or _named_field(command, first["msg"])
         problem = first["msg"].removeprefix("Value error, ")
-        raise Rejection("invalid", f"{problem[0].upper()}{problem[1:]}.", path) from None
+        raise Rejection("invalid", f"{problem}.", path) from None
 
 
 _UNION_BRANCHES = {"str", "int", "float", "bool", "none"}
