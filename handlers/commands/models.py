@@ -146,7 +146,7 @@ async def instructed(number: int, sources: Sequence[Source], given: Preparation)
     if app is None:
         raise Rejection("unknown_prompt", "The app of the call's instructions is not recorded.", "configuration")
     if str(number) not in app.configurations:
-        sentence = f"App {app.id} has {len(app.configurations)} configurations, and none with number {number}."
+        sentence = f"App {app.id} has {len(app.configurations)} configurations, but no number {number}."
         raise Rejection("not_found", sentence, "configuration")
     return app.id
 
