@@ -340,8 +340,8 @@ async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
             return await sick.status() == "returned"
 
         await sick.until(is_back)
-        types: list[type[Event]] = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
-        assert await sick.desk.types("dead_letter", sick.letter) == [event.TOPIC for event in types]
+        again: list[type[Event]] = count * [DeadLetter.Retried, DeadLetter.Returned]
+        assert await sick.desk.types("dead_letter", sick.letter) == [event.TOPIC for event in (DeadLetter.Buried, *again)]
     await sick.until_dead_letters_are(1)
     said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
     assert said == ["internal_error"]
