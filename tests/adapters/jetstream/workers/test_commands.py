@@ -20,7 +20,7 @@ from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.consumer import TRIES
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.reactions import subscribe_reaction
-from domain.aggregate import Event, new_id
+from domain.aggregate import new_id
 from domain.log import OUTCOMES, Outcome, commit_id
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.dispatch import Delivery, Dispatch
@@ -340,8 +340,8 @@ async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
             return await sick.status() == "returned"
 
         await sick.until(is_back)
-        again: list[type[Event]] = count * [DeadLetter.Retried, DeadLetter.Returned]
-        assert await sick.desk.types("dead_letter", sick.letter) == [event.TOPIC for event in (DeadLetter.Buried, *again)]
+        again = count * [DeadLetter.Retried.TOPIC, DeadLetter.Returned.TOPIC]
+        assert await sick.desk.types("dead_letter", sick.letter) == [DeadLetter.Buried.TOPIC, *again]
     await sick.until_dead_letters_are(1)
     said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
     assert said == ["internal_error"]
