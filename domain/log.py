@@ -1,4 +1,4 @@
-"""The log: commits and outcomes, and what travels with them."""
+"""The log: commits and outcomes, and the metadata that travels with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from domain.aggregate import Event
+from domain.aggregate import Event, sentence
 
 EVENTS = "EVENTS"
 """The stream of commits, on `evt.<tenant>.<noun>.<id>`."""
@@ -19,7 +19,7 @@ OUTCOMES = "OUTCOMES"
 
 
 class Subject(NamedTuple):
-    """Where an aggregate's commits are published: `evt.<tenant>.<noun>.<id>`."""
+    """The subject of an aggregate's commits: `evt.<tenant>.<noun>.<id>`."""
 
     tenant: str
     noun: str
@@ -38,10 +38,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What travels with every message: its id, and where it comes from.
+    """The id and the origin of a message.
 
-    `correlation` is the id of the command that began it all, `causation` the id of the message that caused this one.
-    `person` is the id of the end user whose words it holds; the log keeps them under that person's key.
+    `correlation` is the id of the first command of the chain, `causation` that of the message that caused this one.
+    `person` is the id of the data subject: the end user whose words the message holds, sealed with that person's key.
     """
 
     id: str
@@ -53,17 +53,17 @@ class Metadata:
     person: str | None = None
 
     def caused(self, id: str) -> Metadata:
-        """The metadata of a message with this id, caused by the one described here."""
+        """The metadata of a message with this id that this one causes."""
         return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent, self.person)
 
 
 NOT_FINAL = "internal_error"
-"""The code of an outcome that another one may follow: the command could not be handled, and may be tried again."""
+"""The code of an outcome that is not final: the command could not be handled, and may be retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command: accepted (`position`, `version`, `ids`) or rejected (`code`, `message`, `field`)."""
+    """The outcome of a command: accepted (`position`, `version`, `ids`) or rejected (`code`, `message`, `field`)."""
 
     command: str
     name: str
@@ -79,13 +79,18 @@ class Outcome:
     excerpt: str | None = None
 
     @property
+    def sentence(self) -> str:
+        """The rejection for people, with the field at fault; empty when accepted."""
+        return sentence(self.message or "", self.field)
+
+    @property
     def originator_id(self) -> str:
-        """The command's id, under the name that an event has for what it is about."""
+        """The command's id, under the name that events use."""
         return self.command
 
     @property
     def timestamp(self) -> datetime:
-        """The time, under the name that an event has for it."""
+        """The time, under the name that events use."""
         return self.at
 
 
@@ -112,11 +117,11 @@ class Verdict:
 
 
 Recorded = Commit | Verdict
-"""A message of the log: where it stands, when, why, and what it says in `events`."""
+"""A message of the log."""
 
 
 def commit_id(cause: str, aggregate: str) -> str:
-    """The id of what `cause` does to an aggregate: doing it twice is doing it once."""
+    """The id of the commit that `cause` has on an aggregate; a repeated commit is a duplicate."""
     return str(uuid5(_uuid(cause), aggregate))
 
 

@@ -1,1 +1,1 @@
-"""What happens next: the dispatch of commands and the reactions to events, written against ports."""
+"""The dispatch of commands and the reactions to events, written against ports."""

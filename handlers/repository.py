@@ -1,4 +1,4 @@
-"""Loads aggregates from their commits, and changes them: load, decide, append, and again on a conflict."""
+"""Loads aggregates from their commits, and changes them: load, decide, append, and retry on a conflict."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from handlers.ports.log import Conflict, EventStore, SavedSnapshot, Snapshots, U
 A = TypeVar("A", bound=Aggregate)
 
 TRIES = 5
-"""How often a change is decided anew when others change the same aggregate."""
+"""Maximum attempts at a change while other processes change the same aggregate."""
 
 SNAPSHOT_EVERY = 100
-"""Commits after which a snapshot is taken."""
+"""Number of commits between two snapshots."""
 
 REMEMBERED = 1000
-"""Latest commits whose ids a snapshot keeps, to recognise a cause that comes again."""
-
+"""Number of latest commits whose ids a snapshot keeps, to recognize a repeated cause."""
 
 RECENT = 200
-"""Aggregates that are kept as they were after their last change: a guess, which the log confirms or refuses."""
+"""Maximum number of aggregates kept in memory after their last change; the log confirms or refuses that state."""
 
 
 class Change(NamedTuple, Generic[A]):
-    """An aggregate after a change, and where its commit is; where its last one is, if nothing changed."""
+    """An aggregate after a change, with the position of its commit; that of the last one, if nothing changed."""
 
     aggregate: A
     position: Position
@@ -40,17 +39,17 @@ class Change(NamedTuple, Generic[A]):
 
 @dataclass(slots=True)
 class Loaded(Generic[A]):
-    """An aggregate (None before its first commit), the sequence of its last commit, and its known commits by id."""
+    """An aggregate (None before its first commit), the sequence of its last commit, and its commits by id."""
 
     aggregate: A | None = None
     sequence: int = 0
     commits: dict[str, tuple[int, int]] = field(default_factory=dict)
     since_snapshot: int = 0
     person: str | None = None
-    """Whose words it holds: the person of its first commit that has one is that of all that follow."""
+    """The data subject: that of the first commit that has one holds for all that follow."""
 
     def change(self, commit: str) -> Change[A] | None:
-        """What the commit with this id did, or None when it is not known."""
+        """The change of the commit with this id, None when there is none."""
         if self.aggregate is None or commit not in self.commits:
             return None
         sequence, version = self.commits[commit]
@@ -66,20 +65,20 @@ class Repository:
 
     @property
     def largest(self) -> int:
-        """Bytes that a commit may have as it is stored."""
+        """Maximum bytes of a stored commit."""
         return self._store.largest
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
-        """The aggregate as it stands, or None when there is none."""
+        """The current aggregate, None when there is none."""
         return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
 
     async def get_at(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
-        """The aggregate as it stands, and the sequence of its last commit (0 when there is none)."""
+        """The current aggregate, and the sequence of its last commit (0 when there is none)."""
         loaded = await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)
         return loaded.aggregate, loaded.sequence
 
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
-        """The commit that made the aggregate, or None when there is none."""
+        """The first commit of the aggregate, None when there is none."""
         subject = Subject(tenant, kind.TOPIC, id)
         commits = await self._store.load(subject, limit=1) or await self._store.load_from_leader(subject, after=0)
         return commits[0] if commits else None
@@ -92,23 +91,23 @@ class Repository:
         return [*commits, *await self._store.load_from_leader(subject, after=after)]
 
     def forget(self) -> None:
-        """Keep nothing of what was read; a person may have been erased."""
+        """Drop the aggregates in memory, as when a person is erased."""
         self._recent.clear()
 
     async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
-        """The change that was committed under `metadata.id` before, or None."""
+        """The change already committed under `metadata.id`, None when there is none."""
         subject = Subject(metadata.tenant, kind.TOPIC, id)
         return (await self._load(kind, subject, certain=True)).change(metadata.id)
 
     async def change(
         self, kind: type[A], id: str, metadata: Metadata, decide: Callable[[A | None], A], *, new: bool = False
     ) -> Change[A]:
-        """Commit what `decide` does to the aggregate, under `metadata.id`: the same id again changes nothing.
+        """Commit the events of `decide` under `metadata.id`; a repeated id changes nothing.
 
-        `new` says that there is hardly an aggregate yet, which saves a look. Changes of one aggregate by this process
-        take turns; other processes are noticed by the expected sequence. What `decide` refuses, or finds done, is
-        believed only of the aggregate as it certainly stands.
-        Raises: what `decide` raises, TooLarge, Unavailable.
+        With `new`, first assume that there is no aggregate yet, without a read. Changes of one aggregate take turns in
+        this process; the expected sequence detects those of other processes. `decide` may refuse or find nothing to do
+        only on the state that the stream's leader has.
+        Raises: the errors of `decide`, TooLarge, Unavailable.
         """
         subject = Subject(metadata.tenant, kind.TOPIC, id)
         async with self._turns.setdefault(subject, asyncio.Lock()):
@@ -124,15 +123,15 @@ class Repository:
                     await asyncio.sleep(random.uniform(0.0, 0.01) * 2**attempt)
                 except Unavailable:
                     raise
-                except Exception:
+                except Exception:  # of a stale state: a broken rule, a missing part
                     if certain:
                         raise
-        raise Unavailable(f"{subject} was changed by others {TRIES} times in a row.")
+        raise Unavailable(f"Other processes changed {subject} during {TRIES} attempts in a row.")
 
     async def _commit(
         self, subject: Subject, loaded: Loaded[A], metadata: Metadata, decide: Callable[[A | None], A], *, certain: bool
     ) -> Change[A] | None:
-        """The change, once it is committed; None when there is nothing to commit to what may not be so."""
+        """The committed change; None when there is nothing to commit on a state that may be stale."""
         if known := loaded.change(metadata.id):
             return known
         aggregate = decide(loaded.aggregate)
@@ -154,7 +153,7 @@ class Repository:
         return Change(aggregate, position, aggregate.version)
 
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
-        """The aggregate as it stands; as it lately stood, where that need not be `certain`."""
+        """The current aggregate; a recent state unless it must be `certain`."""
         loaded: Loaded[A] = await self._read(subject)
         return _fold(loaded, await self._store.load_from_leader(subject, after=loaded.sequence)) if certain else loaded
 
@@ -169,7 +168,7 @@ class Repository:
         return _fold(loaded, await self._store.load(subject, after=loaded.sequence))
 
     async def _snapshot(self, subject: Subject, loaded: Loaded[A]) -> bool:
-        """Whether the snapshot was taken; if not, the next change takes it."""
+        """Save a snapshot, and return whether it was saved; if not, the next change tries again."""
         latest = dict(list(loaded.commits.items())[-REMEMBERED:])
         snapshot = Snapshot.of(cast("A", loaded.aggregate))
         try:

@@ -1,16 +1,17 @@
-"""The routing table: what every command does, a line each."""
+"""The routing table: a line for each command."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -20,102 +21,230 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from handlers.commands import access, chat, knowledge, models, retrieval, work
-from handlers.commands.fields import Command, Fields, Preparation, not_found, plain
+from handlers.commands.fields import Command, references
+from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
+
+A = TypeVar("A", bound=Aggregate)
+C = TypeVar("C", bound=Command)
+
+Permission = Literal[
+    "app.manage",
+    "dataset.manage",
+    "dataset.edit",
+    "dataset.query",
+    "chat",
+    "replay",
+    "budget.manage",
+    "provider.manage",
+    "end_user.erase",
+    "operate",
+]
+PERMISSIONS: dict[Permission, str] = {
+    "app.manage": "Create, configure and delete apps",
+    "dataset.manage": "Create, configure, reprocess and delete knowledge bases, and define their metadata fields",
+    "dataset.edit": "Upload, change and delete documents and segments",
+    "dataset.query": "Test the retrieval from knowledge bases",
+    "chat": "Send and rate messages, and manage conversations",
+    "replay": "Repeat recorded model calls",
+    "budget.manage": "Set and remove budgets",
+    "provider.manage": "Register and remove providers, with their keys",
+    "end_user.erase": "Erase end users",
+    "operate": "Retry and discard dead letters",
+}
+
+
+class Handling(TypedDict, total=False):
+    private: bool
+    person: str
+    gives: str
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A command's way: its fields, the noun it changes, `prepare` for what needs the world, and the rule."""
+    """What a command takes, changes and needs."""
 
-    command: type[Command]
     noun: type[Aggregate]
-    decide: Callable[[Aggregate | None, str, datetime, Fields], Aggregate]
-    prepare: Callable[[Any, Preparation], Awaitable[Fields]]
+    command: type[Command]
+    permission: Permission
+    prepare: Callable[[Any, Preparation], Awaitable[MakeOrChange[Any]]]
+    """Load what the decision needs, and return the decision."""
     target: str | None
-    """The field that names the aggregate, or None when the command makes it: its id is then the command's; `user` names
-    the person who went by that name last."""
+    """The field with the aggregate's id, `user` for the last person of that name; None: the id is the command's."""
+    private: bool = False
+    """The payload may hold secrets or words of a person: no part of it is kept when the command is rejected."""
+    person: str | None = None
+    """The field that names the data subject: `user`, or an aggregate that holds this person's words already."""
     gives: str | None = None
-    """What the outcome calls the id of what comes of it, where that is not what the command is named after."""
+    """The name of the command's id in the outcome, where the result is another noun than the command's."""
+    references: Mapping[str, type[Aggregate]] = field(init=False)
+    """The fields that name other aggregates, which must exist, and their kinds."""
+
+    def __post_init__(self) -> None:
+        others = {path: kind for path, kind in references(self.command) if path != self.target}
+        object.__setattr__(self, "references", others)
 
 
 def creates(
-    noun: type[Aggregate],
-    command: type[Command],
-    make: Callable[..., Aggregate],
-    prepare: Callable[[Any, Preparation], Awaitable[Fields]] = plain,
+    noun: type[A],
+    command: type[C],
+    permission: Permission,
+    prepare: Callable[[C, Preparation], Awaitable[Make[A]]],
+    **handling: Unpack[Handling],
 ) -> Route:
-    """The command makes an aggregate, with the command's own id."""
-    return Route(command, noun, lambda known, id, at, fields: known or make(id, at, **fields), prepare, None)
+    """The command makes an aggregate, with the command's id."""
+
+    async def decision(sent: C, given: Preparation) -> MakeOrChange[A]:
+        make = await prepare(sent, given)
+        return lambda known, id, at: known or make(id, at)
+
+    return Route(noun, command, permission, decision, None, **handling)
 
 
 def changes(
-    noun: type[Aggregate],
-    command: type[Command],
-    verb: Callable[..., None],
-    prepare: Callable[[Any, Preparation], Awaitable[Fields]] = plain,
+    noun: type[A],
+    command: type[C],
+    permission: Permission,
+    change: Callable[[A, datetime, C], None],
+    **handling: Unpack[Handling],
 ) -> Route:
-    """The command changes the aggregate that the field named as the noun names."""
-    target = noun.TOPIC
+    """The command changes the aggregate in the field with the noun's name."""
 
-    def decide(aggregate: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
-        if aggregate is None or aggregate.deleted:
-            raise not_found(noun, id, target)
-        verb(aggregate, at, **{name: value for name, value in fields.items() if name != target})
-        return aggregate
+    async def prepare(sent: C, given: Preparation) -> Change[A]:
+        return lambda aggregate, at: change(aggregate, at, sent)
 
-    return Route(command, noun, decide, prepare, target)
+    return changes_prepared(noun, command, permission, prepare, **handling)
+
+
+def changes_prepared(
+    noun: type[A],
+    command: type[C],
+    permission: Permission,
+    prepare: Callable[[C, Preparation], Awaitable[Change[A]]],
+    **handling: Unpack[Handling],
+) -> Route:
+    """As `changes`, with a decision that needs the ports."""
+
+    async def decision(sent: C, given: Preparation) -> MakeOrChange[A]:
+        change = await prepare(sent, given)
+
+        def decide(aggregate: A | None, id: str, at: datetime) -> A:
+            if aggregate is None or aggregate.deleted:
+                raise not_found(noun, id, noun.TOPIC)
+            change(aggregate, at)
+            return aggregate
+
+        return decide
+
+    return Route(noun, command, permission, decision, noun.TOPIC, **handling)
+
+
+def makes_or_changes(
+    noun: type[A],
+    command: type[C],
+    permission: Permission,
+    prepare: Callable[[C, Preparation], Awaitable[MakeOrChange[A]]],
+    *,
+    target: str,
+    **handling: Unpack[Handling],
+) -> Route:
+    """The command changes the aggregate that a field names, or makes it."""
+    return Route(noun, command, permission, prepare, target, **handling)
 
 
 ROUTES: dict[str, Route] = {
-    "app.create": creates(App, chat.CreateApp, App.create),
-    "app.configure": changes(App, chat.ConfigureApp, App.configure, chat.searchable),
-    "app.delete": changes(App, chat.DeleteApp, App.delete),
-    "dataset.create": creates(Dataset, knowledge.CreateDataset, Dataset.create),
-    "dataset.configure": changes(Dataset, knowledge.ConfigureDataset, Dataset.configure, knowledge.known_model),
-    "dataset.reprocess": changes(Dataset, knowledge.ReprocessDataset, Dataset.reprocess),
-    "dataset.test": replace(
-        creates(DatasetQuery, retrieval.TestDatasets, DatasetQuery.request, retrieval.tested), gives=Retrieval.TOPIC
+    "app.create": creates(App, chat.CreateApp, "app.manage", chat.create),
+    "app.configure": changes_prepared(App, chat.ConfigureApp, "app.manage", chat.configure),
+    "app.delete": changes(App, chat.DeleteApp, "app.manage", lambda app, at, _: app.delete(at)),
+    "dataset.create": creates(Dataset, knowledge.CreateDataset, "dataset.manage", knowledge.create),
+    "dataset.configure": changes_prepared(Dataset, knowledge.ConfigureDataset, "dataset.manage", knowledge.configure),
+    "dataset.reprocess": changes(
+        Dataset, knowledge.ReprocessDataset, "dataset.manage", lambda dataset, at, _: dataset.reprocess(at)
     ),
-    "dataset.delete": changes(Dataset, knowledge.DeleteDataset, Dataset.delete),
-    "document.upload": creates(Document, knowledge.UploadDocument, Document.upload, knowledge.store_document),
-    "document.delete": changes(Document, knowledge.DeleteDocument, Document.delete),
-    "dataset.add_metadata_field": changes(
-        Dataset, knowledge.AddMetadataField, Dataset.add_metadata_field, knowledge.new_field
+    "dataset.test": creates(
+        DatasetQuery,
+        retrieval.TestDatasets,
+        "dataset.query",
+        retrieval.query,
+        private=True,
+        person="user",
+        gives=Retrieval.TOPIC,
     ),
-    "dataset.rename_metadata_field": changes(Dataset, knowledge.RenameMetadataField, Dataset.rename_metadata_field),
-    "dataset.remove_metadata_field": changes(Dataset, knowledge.RemoveMetadataField, Dataset.remove_metadata_field),
-    "document.disable": changes(Document, knowledge.DisableDocument, Document.disable),
-    "document.enable": changes(Document, knowledge.EnableDocument, Document.enable),
-    "document.archive": changes(Document, knowledge.ArchiveDocument, Document.archive),
-    "document.unarchive": changes(Document, knowledge.UnarchiveDocument, Document.unarchive),
-    "document.rename": changes(Document, knowledge.RenameDocument, Document.rename),
-    "document.set_metadata": changes(Document, knowledge.SetMetadata, Document.set_metadata, knowledge.checked),
-    "segment.add": changes(Document, knowledge.AddSegment, Document.add_segment, knowledge.new_segment),
-    "segment.edit": changes(Document, knowledge.EditSegment, Document.edit_segment),
-    "segment.disable": changes(Document, knowledge.DisableSegment, Document.disable_segment),
-    "segment.enable": changes(Document, knowledge.EnableSegment, Document.enable_segment),
-    "segment.delete": changes(Document, knowledge.DeleteSegment, Document.delete_segment),
-    "document.reprocess": changes(Document, knowledge.ReprocessDocument, Document.reprocess, knowledge.own_rules),
-    "document.retry": changes(Document, knowledge.RetryDocument, Document.retry),
-    "message.send": Route(chat.SendMessage, Conversation, chat.converse, chat.fill_in, "conversation"),
-    "message.stop": changes(Conversation, chat.StopMessage, Conversation.stop),
-    "message.retry": changes(Conversation, chat.RetryMessage, Conversation.retry),
-    "message.rate": changes(Conversation, chat.RateMessage, Conversation.rate),
-    "conversation.rename": changes(Conversation, chat.RenameConversation, Conversation.rename),
-    "conversation.delete": changes(Conversation, chat.DeleteConversation, Conversation.delete),
-    "conversation.fork": creates(Conversation, chat.ForkConversation, Conversation.fork, chat.go_back),
-    "replay.request": creates(Replay, models.RequestReplay, Replay.request, models.look_up),
-    "budget.set": Route(models.SetBudget, Budget, models.set_budget, models.budgeted, "name"),
-    "budget.remove": changes(Budget, models.RemoveBudget, Budget.remove),
-    "end_user.erase": Route(
-        access.EraseEndUser,
-        EndUser,
-        lambda known, id, at, fields: known or EndUser.erase(id, at, **fields),
-        access.throw_away,
-        "user",
+    "dataset.delete": changes(
+        Dataset, knowledge.DeleteDataset, "dataset.manage", lambda dataset, at, _: dataset.delete(at)
     ),
-    "provider.register": Route(models.RegisterProvider, Provider, models.register, models.seal, "name"),
-    "provider.remove": changes(Provider, models.RemoveProvider, Provider.remove),
-    "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, DeadLetter.retry),
-    "dead_letter.discard": changes(DeadLetter, work.DiscardDeadLetter, DeadLetter.discard),
+    "document.upload": creates(Document, knowledge.UploadDocument, "dataset.edit", knowledge.upload),
+    "document.delete": changes(
+        Document, knowledge.DeleteDocument, "dataset.edit", lambda document, at, _: document.delete(at)
+    ),
+    "dataset.add_metadata_field": changes_prepared(
+        Dataset, knowledge.AddMetadataField, "dataset.manage", knowledge.add_field
+    ),
+    "dataset.rename_metadata_field": changes(
+        Dataset, knowledge.RenameMetadataField, "dataset.manage", knowledge.rename_field
+    ),
+    "dataset.remove_metadata_field": changes(
+        Dataset, knowledge.RemoveMetadataField, "dataset.manage", knowledge.remove_field
+    ),
+    "document.disable": changes(
+        Document, knowledge.DisableDocument, "dataset.edit", lambda document, at, _: curation.disable(document, at)
+    ),
+    "document.enable": changes(
+        Document, knowledge.EnableDocument, "dataset.edit", lambda document, at, _: curation.enable(document, at)
+    ),
+    "document.archive": changes(
+        Document, knowledge.ArchiveDocument, "dataset.edit", lambda document, at, _: curation.archive(document, at)
+    ),
+    "document.unarchive": changes(
+        Document, knowledge.UnarchiveDocument, "dataset.edit", lambda document, at, _: curation.unarchive(document, at)
+    ),
+    "document.rename": changes(Document, knowledge.RenameDocument, "dataset.edit", knowledge.rename),
+    "document.set_metadata": changes_prepared(Document, knowledge.SetMetadata, "dataset.edit", knowledge.set_metadata),
+    "segment.add": changes_prepared(Document, knowledge.AddSegment, "dataset.edit", knowledge.add_segment),
+    "segment.edit": changes(Document, knowledge.EditSegment, "dataset.edit", knowledge.edit_segment),
+    "segment.disable": changes(Document, knowledge.DisableSegment, "dataset.edit", knowledge.disable_segment),
+    "segment.enable": changes(Document, knowledge.EnableSegment, "dataset.edit", knowledge.enable_segment),
+    "segment.delete": changes(Document, knowledge.DeleteSegment, "dataset.edit", knowledge.delete_segment),
+    "document.reprocess": changes(Document, knowledge.ReprocessDocument, "dataset.edit", knowledge.reprocess),
+    "document.retry": changes(
+        Document, knowledge.RetryDocument, "dataset.edit", lambda document, at, _: document.retry(at)
+    ),
+    "message.send": makes_or_changes(
+        Conversation, chat.SendMessage, "chat", chat.send, target="conversation", private=True, person="user"
+    ),
+    "message.stop": changes(Conversation, chat.StopMessage, "chat", chat.stop, private=True),
+    "message.retry": changes(Conversation, chat.RetryMessage, "chat", chat.retry, private=True),
+    "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
+    "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),
+    "conversation.delete": changes(
+        Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
+    ),
+    "conversation.fork": creates(
+        Conversation, chat.ForkConversation, "chat", chat.fork, private=True, person="conversation"
+    ),
+    "replay.request": creates(Replay, models.RequestReplay, "replay", models.replay, person="call"),
+    "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
+    "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
+    "end_user.erase": makes_or_changes(
+        EndUser, access.EraseEndUser, "end_user.erase", access.erase, target="user", private=True
+    ),
+    "provider.register": makes_or_changes(
+        Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
+    ),
+    "provider.remove": changes(
+        Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
+    ),
+    "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, "operate", lambda letter, at, _: letter.retry(at)),
+    "dead_letter.discard": changes(
+        DeadLetter, work.DiscardDeadLetter, "operate", lambda letter, at, _: letter.discard(at)
+    ),
 }
+
+
+PRIVATE_NOUNS = {route.noun.TOPIC for route in ROUTES.values() if route.private}
+"""The nouns whose events may hold secrets or words of a person."""
+
+
+def is_private(name: str) -> bool:
+    """Whether the payload of a command may hold secrets or words of a person; that of an unknown command may."""
+    route = ROUTES.get(name)
+    return route is None or route.private

@@ -1,4 +1,4 @@
-"""The contract of the bus: the AsyncAPI 3 document and the JSON Schemas, made from the classes that do the work."""
+"""The contract of the bus: the AsyncAPI 3 document and the JSON Schemas, generated from the classes in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from faststream import FastStream
 from faststream.nats import NatsBroker
@@ -27,53 +27,53 @@ _ENVELOPE = {"originator_id", "originator_version"}
 
 
 class OutcomeMessage(BaseModel):
-    """What became of a command."""
+    """The outcome of a command."""
 
     command: str = Field(description="Id of the command")
-    name: str = Field(description="Its name, <noun>.<verb>")
+    name: str = Field(description="Name of the command, <noun>.<verb>")
     status: Literal["accepted", "rejected"]
-    at: datetime = Field(description="When the log took the command")
+    at: datetime = Field(description="Time at which the log took the command")
     stream: str | None = Field(description="Stream of the commit, when accepted")
     sequence: int | None = Field(description="Sequence of the commit in the stream, when accepted")
     version: int | None = Field(description="Version of the aggregate after it, when accepted")
-    ids: dict[str, str] = Field(description="Ids of what the command made or changed, by noun")
-    code: str | None = Field(description="For programs: which rule was broken")
-    message: str | None = Field(description="For people: the rule, and what to do")
+    ids: dict[str, str] = Field(description="Ids of the aggregates that the command made or changed, by noun")
+    code: str | None = Field(description="Code of the broken rule")
+    message: str | None = Field(description="The rule, for people, without the field")
     field: str | None = Field(description="Path of the field at fault")
-    excerpt: str | None = Field(description="Beginning of a rejected payload")
-    correlation: str = Field(description="Id of the command that began it all")
+    excerpt: str | None = Field(description="Beginning of a rejected payload; null where it may be private")
+    correlation: str = Field(description="Id of the first command of the chain")
     actor: str
 
 
 class LiveFrame(BaseModel):
-    """A step of a growing answer: lost when nobody listens."""
+    """A step of a growing answer: lost without a subscriber."""
 
     type: Literal["restarted", "retrieved", "token", "answered", "failed", "stopped"]
-    hits: int | None = Field(None, description="retrieved: how many segments were found")
+    hits: int | None = Field(None, description="retrieved: number of segments")
     index: int | None = Field(None, description="token: its number from 0, a gap is a loss")
     text: str | None = Field(None, description="token: the text to append")
-    attempt: int | None = Field(None, description="restarted, token: when it grows, the answer begins anew")
-    answer: str | None = Field(None, description="answered, stopped: the whole text")
+    attempt: int | None = Field(None, description="restarted, token: when it grows, the answer restarts")
+    answer: str | None = Field(None, description="answered: the whole text; stopped: the part that arrived")
     citations: list[dict[str, Any]] | None = Field(None, description="answered: as in message.answered")
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")
-    code: str | None = Field(None, description="failed: for programs")
-    reason: str | None = Field(None, description="failed: for people")
+    code: str | None = Field(None, description="failed: error code")
+    reason: str | None = Field(None, description="failed: error message")
 
 
 class PreviewAnswer(BaseModel):
-    """How a text would be cut."""
+    """The segments of a text, as a preview."""
 
     status: Literal["ok", "rejected", "unavailable"]
-    embedding_model: str | None = Field(None, description="ok: the one whose tokens count")
-    segmentation: dict[str, Any] | None = Field(None, description="ok: the rules that were followed")
-    pages: int | None = Field(None, description="ok: of the file, where it has pages")
-    characters: int | None = Field(None, description="ok: of the whole text")
-    previewed_characters: int | None = Field(None, description="ok: of the beginning that was cut")
-    total_segments: int | None = Field(None, description="ok: of that beginning")
-    tokens: int | None = Field(None, description="ok: of these segments, parents left out")
-    segments: list[dict[str, Any]] | None = Field(None, description="ok: those asked for, as many as 4 MiB hold")
-    code: str | None = Field(None, description="rejected: for programs")
-    message: str | None = Field(None, description="rejected, unavailable: for people")
+    embedding_model: str | None = Field(None, description="ok: embedding model whose tokens count")
+    segmentation: dict[str, Any] | None = Field(None, description="ok: segmentation rules")
+    pages: int | None = Field(None, description="ok: pages of the file; null where the format has none")
+    characters: int | None = Field(None, description="ok: characters of the text")
+    previewed_characters: int | None = Field(None, description="ok: characters of the segmented beginning")
+    total_segments: int | None = Field(None, description="ok: number of segments of that beginning")
+    tokens: int | None = Field(None, description="ok: tokens of these segments, without parents")
+    segments: list[dict[str, Any]] | None = Field(None, description="ok: requested segments, at most 4 MiB")
+    code: str | None = Field(None, description="rejected: error code")
+    message: str | None = Field(None, description="rejected, unavailable: error message")
     field: str | None = Field(None, description="rejected: path of the field at fault")
 
 
@@ -96,7 +96,7 @@ def events() -> dict[str, tuple[str, type[Event]]]:
 
 def event_model(event: type[Event]) -> type[BaseModel]:
     """The stored form of an event: `type`, `version` of its aggregate, and `state`."""
-    hints = get_type_hints(event)
+    hints = get_type_hints(event, include_extras=True)
     title = event.__qualname__.replace(".", "")
     state: dict[str, Any] = {
         field.name: (_described(hints[field.name]), ...)
@@ -116,11 +116,16 @@ def event_model(event: type[Event]) -> type[BaseModel]:
 
 
 def _described(hint: Any) -> Any:
-    """A type with its TypedDicts as models, which pydantic wants on Python 3.11."""
+    """A type with its descriptions as pydantic's, and its TypedDicts as models, which pydantic wants on Python 3.11."""
+    if get_origin(hint) is Annotated:
+        inner, description = get_args(hint)
+        return Annotated[_described(inner), Field(description=description)]
+    if get_origin(hint) is NotRequired:
+        return _described(get_args(hint)[0])
     if is_typeddict(hint):
         members: dict[str, Any] = {
             name: (_described(inner), ... if name in hint.__required_keys__ else Field(default_factory=lambda: None))
-            for name, inner in get_type_hints(hint).items()
+            for name, inner in get_type_hints(hint, include_extras=True).items()
         }
         return create_model(hint.__name__, __doc__=inspect.getdoc(hint), **members)
     if get_origin(hint) is list:

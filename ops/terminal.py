@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters.jetstream.client import Outcome
+from domain.aggregate import sentence
 
 if TYPE_CHECKING:
     pass
@@ -60,9 +61,8 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 def show_outcome(outcome: Outcome) -> None:
     if outcome["status"] == "rejected":
-        message, field = str(outcome["message"]), outcome.get("field")
-        place = f" ({field})" if field and not message.startswith(field) else ""
-        show(Text(clean(f"✗ {outcome['name']} was rejected{place}: {message}"), "red"))
+        said = sentence(str(outcome["message"]), outcome.get("field"))
+        show(Text(clean(f"✗ {outcome['name']} was rejected: {said}"), "red"))
         return
     ids = "  ".join(f"{noun} {id}" for noun, id in outcome["ids"].items())
     show(Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim"))

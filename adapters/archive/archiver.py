@@ -26,8 +26,8 @@ from adapters.jetstream.workers.dead_letters import WITHHELD
 from adapters.many import each
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES
-from handlers.dispatch import PRIVATE
 from handlers.ports.log import Unavailable
+from handlers.routes import PRIVATE_NOUNS, is_private
 from handlers.work.audit import Check
 from handlers.work.progress import Progress, no_progress
 
@@ -87,8 +87,9 @@ class DeadLetters(RawStream):
 def withheld(letter: Message) -> Message:
     """What is archived of a dead letter: of one that may hold words of people, no more than what it is about."""
     told = letter.headers
-    noun = ".".join(told.get("Headrace-Letter-Subject", "").split(".")[2:3])
-    if "Headrace-Person" not in told and not noun.lower().startswith(PRIVATE):
+    kind, _, name = (*told.get("Headrace-Letter-Subject", "").split(".", 2), "", "")[:3]
+    private = is_private(name) if kind == "cmd" else name.partition(".")[0] in PRIVATE_NOUNS
+    if "Headrace-Person" not in told and not private:
         return letter
     headers = {name: value for name, value in told.items() if name != "Headrace-Letter-Reason"}
     return replace(letter, headers={**headers, WITHHELD: "1"}, body=b"")

@@ -23,7 +23,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from adapters.jetstream.blobs import JetStreamBlobs
-from domain.aggregate import new_id
+from domain.aggregate import new_id, sentence
 from handlers.ports.log import Unavailable
 
 Outcome = dict[str, Any]
@@ -58,7 +58,7 @@ class Rejected(Exception):
     """The command broke a rule; `outcome` says which."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome["message"])
+        super().__init__(sentence(outcome["message"], outcome.get("field")))
         self.outcome = outcome
 
 

@@ -1,88 +1,81 @@
-"""An app: what answers questions, with a model, a prompt and the knowledge bases it may cite."""
+"""An app: answers questions with a model, a prompt and the knowledge bases that it may cite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Self, TypedDict, cast
+from typing import Annotated, Any, TypedDict, Unpack, cast
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 
 class ModelSettings(TypedDict):
-    """A chat model: `builtin/extractive`, or a model name of a registered provider."""
+    """A chat model: `builtin/extractive`, or a model of a registered provider."""
 
-    provider: str
-    name: str
-    max_tokens: int
-    context_window: int
-    parameters: dict[str, Any]
+    provider: Annotated[str, "`builtin`, or the name of a registered provider."]
+    name: Annotated[str, "Name of the model at its provider."]
+    max_tokens: Annotated[int, "Tokens reserved for the answer."]
+    context_window: Annotated[int, "Maximum tokens of prompt and answer together."]
+    parameters: Annotated[dict[str, Any], "Parameters passed to the model."]
 
 
 class Variable(TypedDict):
-    """A value that the asker fills in; `{{name}}` in the prompt stands for it."""
+    """A value that a message gives; `{{name}}` in the prompt stands for it."""
 
-    name: str
-    required: bool
-    default: str | None
+    name: Annotated[str, "Name, as in the prompt."]
+    required: Annotated[bool, "Whether a message without a value is rejected."]
+    default: Annotated[str | None, "Value of a message that gives none."]
 
 
 class RerankSettings(TypedDict):
-    """What reranks the best `top_n` hits: `model` of a registered provider, or of `builtin`, where null is its own."""
-
-    provider: str
-    model: str | None
-    top_n: int
+    provider: Annotated[str, "`builtin`, or the name of a registered provider."]
+    model: Annotated[str | None, "Model of the provider; null for the one of `builtin`."]
+    top_n: Annotated[int, "Number of best hits to rerank."]
 
 
 class Condition(TypedDict):
-    """What a document's metadata must say: `=`, `≠`, `>`, `<`, `≥`, `≤` compare numbers, `before` and `after` times,
-    and the others texts; `empty` and `not empty` have no value, `in` and `not in` a list."""
+    """A condition for the metadata of a document.
 
-    name: str
-    comparison_operator: str
-    value: str | float | list[str] | None
+    `=`, `≠`, `>`, `<`, `≥`, `≤` compare numbers, `before` and `after` times, and the others texts; `empty` and
+    `not empty` have no value, `in` and `not in` a list.
+    """
+
+    name: Annotated[str, "Name of the metadata field."]
+    comparison_operator: Annotated[str, "Comparison of the field's value."]
+    value: Annotated[str | float | list[str] | None, "Value to compare with; null for `empty` and `not empty`."]
 
 
 class MetadataFilter(TypedDict):
-    """Which documents are searched: all where its mode is `disabled`; those that meet all conditions (`and`) or one
-    (`or`) where it is `manual`; where it is `automatic`, a model makes the conditions out of the question."""
+    """Restriction of a search to documents with certain metadata."""
 
-    mode: str
-    logical_operator: str
-    conditions: list[Condition]
+    mode: Annotated[str, "`disabled`, `manual`, or `automatic`: a model derives the conditions from the question."]
+    logical_operator: Annotated[str, "Documents must meet all conditions (`and`), or one (`or`)."]
+    conditions: Annotated[list[Condition], "Conditions for the metadata of a document."]
 
 
 class RetrievalSettings(TypedDict):
-    """How segments are looked for: mode `hybrid`, `semantic` or `full_text`.
-
-    `weight` is the share of the meaning in a hybrid score, null for reciprocal rank fusion. What is found is given to
-    the model with so many `neighbours` on each side.
-    """
-
-    mode: str
-    weight: float | None
-    top_k: int
-    score_threshold: float | None
-    metadata_filter: MetadataFilter
-    neighbours: int
-    rerank: RerankSettings | None
+    mode: Annotated[str, "Search by meaning (`semantic`), by words (`full_text`), or by both (`hybrid`)."]
+    weight: Annotated[float | None, "Share of meaning in a hybrid score; null for reciprocal rank fusion."]
+    top_k: Annotated[int, "Maximum number of segments given to the model."]
+    score_threshold: Annotated[float | None, "Minimum score of a hit; null for none. Scores of modes do not compare."]
+    metadata_filter: Annotated[MetadataFilter, "Restriction to documents with certain metadata."]
+    neighbours: Annotated[int, "Segments before and after each hit that are given to the model with it."]
+    rerank: Annotated[RerankSettings | None, "Reranker of the hits; null for none."]
 
 
 def settings(given: Mapping[str, Any]) -> RetrievalSettings:
-    """The settings with those that were not yet there when they were given: they change nothing."""
+    """The settings, with neutral values for those that were added later."""
     every = MetadataFilter(mode="disabled", logical_operator="and", conditions=[])
     return cast(
         "RetrievalSettings", {"weight": None, "metadata_filter": every, "neighbours": 0, "rerank": None, **given}
     )
 
 
-class Configuration(TypedDict):
-    """One numbered version of how an app answers."""
+class AnswerSettings(TypedDict):
+    """The way an app answers."""
 
-    number: int
     model: ModelSettings
     prompt: str
     variables: list[Variable]
@@ -90,8 +83,14 @@ class Configuration(TypedDict):
     retrieval: RetrievalSettings
 
 
+class Configuration(AnswerSettings):
+    """A numbered version of the way an app answers."""
+
+    number: int
+
+
 class App(Aggregate):
-    """An app and every configuration it ever had."""
+    """An app and all of its configurations, by number."""
 
     TOPIC = "app"
     class_version = 2
@@ -104,20 +103,22 @@ class App(Aggregate):
         """An app was created, not yet configured."""
 
         TOPIC = "app.created.v1"
-        name: str
-        description: str
+        name: Annotated[str, "Name, for people."]
+        description: Annotated[str, "Description, for people."]
 
     class Configured(Event):
         """The app answers by this configuration from now on; earlier ones keep their numbers."""
 
         TOPIC = "app.configured.v2"
         class_version = 2
-        number: int
-        model: ModelSettings
-        prompt: str
-        variables: list[Variable]
-        datasets: list[str]
-        retrieval: RetrievalSettings
+        number: Annotated[int, "Number of the configuration, from 1."]
+        model: Annotated[ModelSettings, "Chat model."]
+        prompt: Annotated[
+            str, "Instructions to the model; `{{name}}` stands for a variable. Empty for the built-in ones."
+        ]
+        variables: Annotated[list[Variable], "Values that a message gives."]
+        datasets: Annotated[list[str], "Knowledge bases to search."]
+        retrieval: Annotated[RetrievalSettings, "Retrieval settings."]
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ class App(Aggregate):
             )
 
     class Deleted(Event):
-        """The app takes no more messages."""
+        """The app was deleted: it takes no more messages."""
 
         TOPIC = "app.deleted.v1"
 
@@ -143,46 +144,26 @@ class App(Aggregate):
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
-        """Brings a snapshot up, which may be of either version."""
+        """Convert a snapshot, whose configurations may have either version."""
         for configuration in state["configurations"].values():
             configuration["retrieval"] = settings(configuration["retrieval"])
-
-    @classmethod
-    def create(cls, id: str, at: datetime, *, name: str, description: str) -> Self:
-        return cls._create(cls.Created, id=id, timestamp=at, name=name, description=description)
 
     @property
     def configuration(self) -> Configuration | None:
         """The newest configuration, or None before the first."""
         return self.configurations.get(str(len(self.configurations)))
 
-    def configure(
-        self,
-        at: datetime,
-        *,
-        model: ModelSettings,
-        prompt: str,
-        variables: list[Variable],
-        datasets: list[str],
-        retrieval: RetrievalSettings,
-    ) -> None:
-        fields = {
-            "model": model,
-            "prompt": prompt,
-            "variables": variables,
-            "datasets": datasets,
-            "retrieval": retrieval,
-        }
+    def configure(self, at: datetime, **answer: Unpack[AnswerSettings]) -> None:
         number = len(self.configurations) + 1
-        if self.configuration != {"number": number - 1, **fields}:
-            self.record(self.Configured, at, number=number, **fields)
+        if self.configuration != {"number": number - 1, **answer}:
+            self.record(self.Configured, at, number=number, **answer)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:
             self.record(self.Deleted, at)
 
     def inputs(self, given: dict[str, str]) -> dict[str, str]:
-        """The value of every variable of the newest configuration, defaults filled in.
+        """The value of every variable of the newest configuration, with defaults.
 
         Raises: Rejection `not_configured`, `missing_input` or `unknown_input`.
         """
@@ -193,15 +174,17 @@ class App(Aggregate):
         for name in given:
             if name not in names:
                 known = ", ".join(names) or "none"
-                raise Rejection("unknown_input", f"The app has no variable {name!r}, only: {known}.", f"inputs.{name}")
+                raise Rejection(
+                    "unknown_input", f"The app has no such variable; its variables are: {known}.", f"inputs.{name}"
+                )
         return fill_in(variables, given)
 
 
 def fill_in(variables: Sequence[Variable], given: Mapping[str, str]) -> dict[str, str]:
-    """The value of every variable, defaults filled in, others left out. Raises: Rejection `missing_input`."""
+    """The value of every variable, with defaults, and without other values. Raises: Rejection `missing_input`."""
     values = {variable["name"]: given.get(variable["name"], variable["default"]) for variable in variables}
     for variable in variables:
         name = variable["name"]
         if values[name] is None and variable["required"]:
-            raise Rejection("missing_input", f"The app requires a value for {name!r}.", f"inputs.{name}")
+            raise Rejection("missing_input", "The app requires a value.", f"inputs.{name}")
     return {name: value or "" for name, value in values.items()}

@@ -1,57 +1,57 @@
 """A conversation: one user's messages to one app, and their answers.
 
-A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. One
-that a fork took over from another conversation is copied: it is history, and takes nothing more.
+A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. A
+message that a fork copied from another conversation is `copied`: it is history and does not change.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import NotRequired, Self, TypedDict
+from typing import Annotated, NotRequired, Self, TypedDict, Unpack
 
 from domain import aggregate
-from domain.aggregate import Aggregate, Rejection
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
 
 COPIED = 2**20
-"""Characters of questions, inputs and answers that a fork takes over at most."""
+"""Maximum characters of questions, inputs and answers that a fork copies."""
 
 STALLS = 3
-"""How often a message that nobody works at is put back to work by itself."""
+"""Number of times that a message without a worker is retried automatically."""
 
 
 class Citation(TypedDict):
-    """Where a sentence of an answer comes from; `position` counts from 1."""
+    """The source of a sentence of an answer."""
 
-    position: int
-    dataset: str
-    document: str
-    document_name: str
-    segment: str
-    segment_position: int
-    page: int | None
-    heading: str | None
-    sentence: str
-    content: str
-    score: float
+    position: Annotated[int, "Number in the answer, from 1."]
+    dataset: Annotated[str, "Knowledge base of the segment."]
+    document: Annotated[str, "Document of the segment."]
+    document_name: Annotated[str, "Name of the document."]
+    segment: Annotated[str, "Segment."]
+    segment_position: Annotated[int, "Position of the segment in the document, from 0."]
+    page: Annotated[int | None, "Page, from 1; null where the format has none."]
+    heading: Annotated[str | None, "Headings above the segment, outermost first."]
+    sentence: Annotated[str, "Sentence of the segment that supports the answer."]
+    content: Annotated[str, "Text of the segment."]
+    score: Annotated[float, "Score, comparable within one search only."]
 
 
 class Usage(TypedDict):
-    """Tokens as the model's server counts them, or as estimated when it does not say."""
+    """Tokens of a model call."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool
+    prompt_tokens: Annotated[int, "Tokens sent, cached ones included."]
+    completion_tokens: Annotated[int, "Tokens received, those of reasoning included."]
+    estimated: Annotated[bool, "Whether the numbers are estimates, because the server did not count."]
 
 
 class Truncation(TypedDict):
-    """What did not fit the context window."""
+    """The parts of a prompt that did not fit the context window."""
 
-    segments: int
-    messages: int
+    segments: Annotated[int, "Number of segments."]
+    messages: Annotated[int, "Number of earlier messages."]
 
 
 class Message(TypedDict):
@@ -71,13 +71,40 @@ class Message(TypedDict):
 
 
 class Copied(TypedDict):
-    """An answered message of the conversation that another was forked from."""
+    """An answered message, copied from the conversation that was forked."""
+
+    message: Annotated[str, "Message of the forked conversation."]
+    configuration: Annotated[int, "Number of the configuration that answered."]
+    query: Annotated[str, "Question."]
+    inputs: Annotated[dict[str, str], "Values of the app's variables, by name."]
+    answer: Annotated[str, "Answer."]
+
+
+class Question(TypedDict):
+    """A question of a user for configuration number `configuration` of an app."""
 
     message: str
+    app: str
     configuration: int
     query: str
     inputs: dict[str, str]
+    user: str
+
+
+class Answer(TypedDict):
+    """A complete answer."""
+
+    message: str
     answer: str
+    citations: list[Citation]
+    usage: Usage
+    cut: Truncation
+    model_call: str
+    duration_ms: float
+
+
+MessageId = Annotated[str, "Message."]
+Partial = Annotated[str, "Part of the answer that arrived."]
 
 
 class Conversation(Aggregate):
@@ -91,25 +118,25 @@ class Conversation(Aggregate):
         pass
 
     class Started(Event, aggregate.Created):
-        """A user began to talk to an app."""
+        """A user started a conversation with an app."""
 
         TOPIC = "conversation.started.v1"
         PERSONAL = frozenset({"name", "user"})
-        app: str
-        user: str
-        name: str
+        app: Annotated[str, "App."]
+        user: Annotated[str, "End user, as the app's operator names them."]
+        name: Annotated[str, "Name, for people."]
 
     class Forked(Event):
-        """The conversation goes on where `conversation` was after `message`; `messages` are what went before, in order.
+        """The conversation continues another one after a message.
 
-        They are the prompts' history; citations and ratings stay where they are.
+        The copied messages are the prompts' history; citations and ratings are not copied.
         """
 
         TOPIC = "conversation.forked.v1"
         PERSONAL = frozenset({"messages"})
-        conversation: str
-        message: str
-        messages: list[Copied]
+        conversation: Annotated[str, "Conversation that was forked."]
+        message: Annotated[str, "Message of that conversation that is continued."]
+        messages: Annotated[list[Copied], "Messages up to that one, oldest first."]
 
         def apply(self, conversation: Conversation) -> None:
             parent = None
@@ -129,17 +156,17 @@ class Conversation(Aggregate):
                 parent = copied["message"]
 
     class Asked(Event):
-        """A question was asked of configuration number `configuration` of the app."""
+        """A question was asked."""
 
         TOPIC = "message.asked.v1"
         PERSONAL = frozenset({"inputs", "query", "user"})
-        message: str
-        app: str
-        parent: str | None
-        configuration: int
-        query: str
-        inputs: dict[str, str]
-        user: str
+        message: MessageId
+        app: Annotated[str, "App."]
+        parent: Annotated[str | None, "Message before this one; null for the first."]
+        configuration: Annotated[int, "Number of the configuration that answers."]
+        query: Annotated[str, "Question."]
+        inputs: Annotated[dict[str, str], "Values of the app's variables, by name."]
+        user: Annotated[str, "End user, as the app's operator names them."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message] = Message(
@@ -159,40 +186,40 @@ class Conversation(Aggregate):
                 old["inputs"] = {}
 
     class Answering(Event):
-        """A worker began to answer; `attempt` counts from 1."""
+        """A worker began to answer."""
 
         TOPIC = "message.answering.v1"
-        message: str
-        attempt: int
+        message: MessageId
+        attempt: Annotated[int, "Attempt, from 1; each worker that dies costs one."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answering", "attempt": self.attempt})
 
     class Answered(Event):
-        """The answer is whole."""
+        """The answer is complete."""
 
         TOPIC = "message.answered.v1"
         PERSONAL = frozenset({"answer", "citations"})
-        message: str
-        answer: str
-        citations: list[Citation]
-        usage: Usage
-        cut: Truncation
-        model_call: str
-        duration_ms: float
+        message: MessageId
+        answer: Annotated[str, "Answer."]
+        citations: Annotated[list[Citation], "Sources of the answer, best first."]
+        usage: Annotated[Usage, "Tokens."]
+        cut: Annotated[Truncation, "Parts of the prompt that did not fit the context window."]
+        model_call: Annotated[str, "Model call that gave the answer."]
+        duration_ms: Annotated[float, "Duration in milliseconds."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
 
     class Failed(Event):
-        """No answer came; `answer` keeps what had arrived."""
+        """The answer failed."""
 
         TOPIC = "message.failed.v1"
         PERSONAL = frozenset({"answer", "reason"})
-        message: str
-        code: str
-        reason: str
-        answer: str
+        message: MessageId
+        code: ErrorCode
+        reason: ErrorMessage
+        answer: Partial
 
         def apply(self, conversation: Conversation) -> None:
             message = conversation.messages[self.message]
@@ -201,60 +228,60 @@ class Conversation(Aggregate):
                 message["stalls"] = message.get("stalls", 0) + 1
 
     class Retried(Event):
-        """The question is to be answered again, from the beginning."""
+        """The failed answer is retried, from the beginning."""
 
         TOPIC = "message.retried.v1"
-        message: str
-        app: str
+        message: MessageId
+        app: Annotated[str, "App."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "asked", "answer": "", "stop_requested": False})
 
     class StopRequested(Event):
-        """Someone asked for the answer to end."""
+        """A stop of the answer was requested."""
 
         TOPIC = "message.stop_requested.v1"
-        message: str
+        message: MessageId
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message]["stop_requested"] = True
 
     class Stopped(Event):
-        """The answer ended where it was asked to; `answer` keeps what had arrived."""
+        """The answer was stopped by request."""
 
         TOPIC = "message.stopped.v1"
         PERSONAL = frozenset({"answer"})
-        message: str
-        answer: str
+        message: MessageId
+        answer: Partial
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "stopped", "answer": self.answer})
 
     class Rated(Event):
-        """A user judged an answer: `like`, `dislike`, or None to take it back."""
+        """A user rated an answer."""
 
         TOPIC = "message.rated.v1"
         PERSONAL = frozenset({"content"})
-        message: str
-        app: str
-        rating: str | None
-        content: str
+        message: MessageId
+        app: Annotated[str, "App."]
+        rating: Annotated[str | None, "`like` or `dislike`; null withdraws the rating."]
+        content: Annotated[str, "Comment on the rating."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"rating": self.rating, "rating_content": self.content})
 
     class Renamed(Event):
-        """The conversation has another name."""
+        """The conversation was renamed."""
 
         TOPIC = "conversation.renamed.v1"
         PERSONAL = frozenset({"name"})
-        name: str
+        name: Annotated[str, "Name, for people."]
 
         def apply(self, conversation: Conversation) -> None:
             conversation.name = self.name
 
     class Deleted(Event):
-        """The conversation and its messages are gone from the tables."""
+        """The conversation and its messages were deleted."""
 
         TOPIC = "conversation.deleted.v1"
 
@@ -262,50 +289,26 @@ class Conversation(Aggregate):
             conversation.deleted = True
 
     @classmethod
-    def start(cls, id: str, at: datetime, *, app: str, user: str, name: str) -> Self:
-        return cls._create(cls.Started, id=id, timestamp=at, app=app, user=user, name=name)
-
-    @classmethod
     def fork(cls, id: str, at: datetime, *, source: Conversation, message: str, name: str | None) -> Self:
-        """A conversation that goes on after an answered message of another one.
+        """A conversation that continues `source` after an answered message.
 
-        Raises: Rejection `not_found`, `not_answered`, `too_old` or `too_large`.
+        Raises: Rejection `not_found`, `not_answered`, `too_old`, `too_large` or `erased`.
         """
         source._must_be_known()
         copied = source.copied(message)
-        fork = cls.start(id, at, app=source.app, user=source.user, name=name or source.name)
+        fork = cls.begin(cls.Started, id, at, app=source.app, user=source.user, name=name or source.name)
         fork.record(cls.Forked, at, conversation=source.id, message=message, messages=copied)
         return fork
 
-    def ask(
-        self,
-        at: datetime,
-        *,
-        message: str,
-        app: str,
-        configuration: int,
-        query: str,
-        inputs: dict[str, str],
-        user: str,
-    ) -> None:
-        if message in self.messages:
+    def ask(self, at: datetime, **question: Unpack[Question]) -> None:
+        if question["message"] in self.messages:
             return
-        if app != self.app:
+        if question["app"] != self.app:
             raise Rejection("wrong_app", f"Conversation {self.id} belongs to app {self.app}.", "app")
         self._must_be_known()
-        if user != self.user:
+        if question["user"] != self.user:
             raise Rejection("wrong_user", f"Conversation {self.id} belongs to another user.", "user")
-        self.record(
-            self.Asked,
-            at,
-            message=message,
-            app=app,
-            parent=next(reversed(self.messages), None),
-            configuration=configuration,
-            query=query,
-            inputs=inputs,
-            user=user,
-        )
+        self.record(self.Asked, at, parent=next(reversed(self.messages), None), **question)
 
     def message(self, id: str) -> Message:
         """Raises: Rejection `not_found` when the conversation has no such message."""
@@ -315,30 +318,30 @@ class Conversation(Aggregate):
             raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", "message") from None
 
     def ended(self, message: str) -> bool:
-        """Nothing more is to be done for the message."""
+        """Whether no work is left for the message."""
         return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped", "copied")
 
     def history(self, message: str) -> dict[str, Message]:
-        """The messages before this one that have an answer, by id, newest first."""
+        """The earlier messages that have an answer, by id, newest first."""
         earlier: dict[str, Message] = {}
         parent = self.messages[message]["parent"]
-        while parent and (known := self.messages.get(parent)):  # what a fork took over may have been erased
+        while parent and (known := self.messages.get(parent)):  # copied messages may have been erased
             if known["answer"]:
                 earlier[parent] = known
             parent = known["parent"]
         return earlier
 
     def copied(self, message: str) -> list[Copied]:
-        """What a fork after this message takes over: as many of the latest messages as may be, in order.
+        """The messages that a fork after this one copies, in order: the latest, up to `COPIED` characters.
 
         Raises: Rejection `not_found`, `not_answered`, `too_old` or `too_large`.
         """
         last = self.message(message)
         ended = last["status"] in ("answered", "stopped", "copied")
         if ended and not last["query"]:
-            raise Rejection("too_old", f"The words of message {message} are not at hand any more.", "message")
+            raise Rejection("too_old", f"The text of message {message} is no longer kept.", "message")
         if not ended or not last["answer"]:
-            raise Rejection("not_answered", f"Message {message} is {last['status']}, and has no answer.", "message")
+            raise Rejection("not_answered", f"Message {message} is {last['status']} and has no answer.", "message")
         copied: list[Copied] = []
         size = 0
         for id, known in {message: last, **self.history(message)}.items():
@@ -355,37 +358,18 @@ class Conversation(Aggregate):
                 )
             )
         if not copied:
-            raise Rejection("too_large", f"Message {message} has more than {COPIED:,} characters.", "message")
+            raise Rejection(
+                "too_large", f"Message {message} has more than {COPIED:,} characters, the maximum.", "message"
+            )
         return copied[::-1]
 
     def answering(self, at: datetime, *, message: str) -> None:
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
-    def answer(
-        self,
-        at: datetime,
-        *,
-        message: str,
-        answer: str,
-        citations: list[Citation],
-        usage: Usage,
-        cut: Truncation,
-        model_call: str,
-        duration_ms: float,
-    ) -> None:
-        if not self.ended(message):
-            self.record(
-                self.Answered,
-                at,
-                message=message,
-                answer=answer,
-                citations=citations,
-                usage=usage,
-                cut=cut,
-                model_call=model_call,
-                duration_ms=duration_ms,
-            )
+    def answer(self, at: datetime, **answer: Unpack[Answer]) -> None:
+        if not self.ended(answer["message"]):
+            self.record(self.Answered, at, **answer)
 
     def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:
         if not self.ended(message):
@@ -397,18 +381,20 @@ class Conversation(Aggregate):
             raise Rejection("not_failed", f"Message {message} is {known['status']}, not failed.", "message")
         self._must_be_known()
         if not known["query"]:
-            raise Rejection("too_old", f"Message {message} is older than the last {HISTORY}: ask again.", "message")
+            raise Rejection(
+                "too_old", f"Message {message} is not among the last {HISTORY}: send the question again.", "message"
+            )
         self.record(self.Retried, at, message=message, app=self.app)
 
     def stall(self, at: datetime, *, message: str, reason: str) -> None:
-        """Nobody works at it: put it back to work, or let it fail when that did not help before."""
+        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
         if not self.ended(message):
             self.fail(at, message=message, code="stalled", reason=reason, answer="")
             if self.messages[message].get("stalls", 0) <= STALLS and self.messages[message]["query"]:
                 self.retry(at, message=message)
 
     def stop(self, at: datetime, *, message: str) -> None:
-        """Ask for the end of an answer; the worker that gives it ends it."""
+        """Request the end of an answer; its worker ends it."""
         known = self.message(message)
         if known["status"] in ("answered", "failed", "copied"):
             raise Rejection("already_ended", f"Message {message} is already {known['status']}.", "message")
@@ -438,6 +424,8 @@ class Conversation(Aggregate):
             self.record(self.Deleted, at)
 
     def _must_be_known(self) -> None:
-        """Who has begun it was not erased, and may have words in it."""
+        """Raises: Rejection `erased` when its user was erased."""
         if not self.user:
-            raise Rejection("erased", f"The user of conversation {self.id} was erased: start another.", "conversation")
+            raise Rejection(
+                "erased", f"The user of conversation {self.id} was erased: start a new one.", "conversation"
+            )

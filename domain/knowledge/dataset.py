@@ -1,24 +1,27 @@
-"""A dataset: a knowledge base, the documents that questions are answered from.
+"""A dataset: a knowledge base, the documents that answers come from.
 
-It is searched with one embedding model. When another is chosen, that one serves until the index is built anew. Its
-documents are cut into segments by its rules, unless they have rules of their own.
+It is searched with one embedding model; a newly chosen one serves once the index is rebuilt with it. Its documents are
+split into segments by its rules, unless they have rules of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from datetime import date, datetime
-from typing import Any, Self, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 MOST_FIELDS = 64
-"""Metadata fields that a dataset may define."""
+"""Maximum number of metadata fields of a dataset."""
+
+ModelName = Annotated[str, "Embedding model, by the name of its folder or on the hub."]
+FieldId = Annotated[str, "Field, in `dataset_metadata`."]
 
 
 class MetadataField(TypedDict):
-    """What the documents of a dataset have a value of: its `type` is string, number or time."""
+    """A field of the metadata of a dataset's documents; its `type` is string, number or time."""
 
     id: str
     type: str
@@ -29,7 +32,7 @@ class Dataset(Aggregate):
     embedding_model: str | None = field(default=None, init=False)
     next_embedding_model: str | None = field(default=None, init=False)
     segmentation: dict[str, Any] | None = field(default=None, init=False)
-    """The rules by which its documents are cut; None: the automatic ones."""
+    """The segmentation rules of its documents; None for the automatic ones."""
     metadata_fields: dict[str, MetadataField] = field(default_factory=dict, init=False)
     """By name."""
 
@@ -37,98 +40,94 @@ class Dataset(Aggregate):
         pass
 
     class Created(Event, aggregate.Created):
-        """A knowledge base was created, empty."""
+        """An empty knowledge base was created."""
 
         TOPIC = "dataset.created.v1"
-        name: str
-        description: str
+        name: Annotated[str, "Name, for people."]
+        description: Annotated[str, "Description, for people."]
 
     class Configured(Event):
-        """Another embedding model was chosen; it serves once the index has been built anew with it."""
+        """Another embedding model was chosen; it serves once the index is rebuilt with it."""
 
         TOPIC = "dataset.configured.v1"
-        embedding_model: str
+        embedding_model: ModelName
 
         def apply(self, dataset: Dataset) -> None:
             dataset.next_embedding_model = self.embedding_model
 
     class Reindexed(Event):
-        """The whole index of the knowledge base is of this embedding model; it serves from now on."""
+        """The index of the knowledge base is rebuilt with this embedding model, which serves from now on."""
 
         TOPIC = "dataset.reindexed.v1"
-        embedding_model: str
+        embedding_model: ModelName
 
         def apply(self, dataset: Dataset) -> None:
             dataset.embedding_model = self.embedding_model
             dataset.next_embedding_model = None
 
     class SegmentationChosen(Event):
-        """Documents are cut by these rules from now on; those that are there stay as they are until processed anew."""
+        """Other segmentation rules were chosen; existing documents keep their segments until they are reprocessed."""
 
         TOPIC = "dataset.segmentation_chosen.v1"
-        segmentation: dict[str, Any]
+        segmentation: Annotated[dict[str, Any], "Segmentation rules: see [segmenting](segmenting.md)."]
 
         def apply(self, dataset: Dataset) -> None:
             dataset.segmentation = self.segmentation
 
     class Reprocessed(Event):
-        """Every document is to be processed anew from its file, by the rules of now."""
+        """All documents are reprocessed from their files, by the current rules."""
 
         TOPIC = "dataset.reprocessed.v1"
 
     class MetadataFieldAdded(Event):
-        """Documents have a field in their metadata, whose values are of this type: string, number or time."""
+        """A metadata field was defined for the documents."""
 
         TOPIC = "dataset.metadata_field_added.v1"
-        field: str
-        name: str
-        type: str
+        field: FieldId
+        name: Annotated[str, "Name of the field."]
+        type: Annotated[str, "`string`, `number` or `time` (ISO 8601, or seconds since 1970)."]
 
         def apply(self, dataset: Dataset) -> None:
             dataset.metadata_fields[self.name] = MetadataField(id=self.field, type=self.type)
 
     class MetadataFieldRenamed(Event):
-        """The field `field` has the name `new_name`, and the values that documents have of it have it too."""
+        """A metadata field was renamed, with the values that documents have of it."""
 
         TOPIC = "dataset.metadata_field_renamed.v1"
-        field: str
-        name: str
-        new_name: str
+        field: FieldId
+        name: Annotated[str, "Previous name of the field."]
+        new_name: Annotated[str, "New name of the field."]
 
         def apply(self, dataset: Dataset) -> None:
             dataset.metadata_fields[self.new_name] = dataset.metadata_fields.pop(self.name)
 
     class MetadataFieldRemoved(Event):
-        """The field `field` is gone, and with it the values that documents had of it."""
+        """A metadata field was removed, with the values that documents had of it."""
 
         TOPIC = "dataset.metadata_field_removed.v1"
-        field: str
-        name: str
+        field: FieldId
+        name: Annotated[str, "Name of the field."]
 
         def apply(self, dataset: Dataset) -> None:
             del dataset.metadata_fields[self.name]
 
     class Deleted(Event):
-        """The knowledge base and all of its documents are gone from tables and index."""
+        """The knowledge base and all of its documents were deleted."""
 
         TOPIC = "dataset.deleted.v1"
 
         def apply(self, dataset: Dataset) -> None:
             dataset.deleted = True
 
-    @classmethod
-    def create(cls, id: str, at: datetime, *, name: str, description: str) -> Self:
-        return cls._create(cls.Created, id=id, timestamp=at, name=name, description=description)
-
     @property
     def intended_model(self) -> str | None:
-        """The embedding model that was chosen last, None when nobody has chosen one."""
+        """The embedding model that was chosen last, None before the first choice."""
         return self.next_embedding_model or self.embedding_model
 
     def configure(
         self, at: datetime, *, embedding_model: str | None = None, segmentation: dict[str, Any] | None = None
     ) -> None:
-        """None leaves all as it is."""
+        """Choose another embedding model or other segmentation rules; None changes nothing."""
         if embedding_model and embedding_model != self.intended_model:
             self.record(self.Configured, at, embedding_model=embedding_model)
         if segmentation and segmentation != self.segmentation:
@@ -138,7 +137,7 @@ class Dataset(Aggregate):
         self.record(self.Reprocessed, at)
 
     def reindexed(self, at: datetime, *, embedding_model: str) -> None:
-        """It counts only if no other model was chosen meanwhile."""
+        """Record that the index is rebuilt with this model, unless another was chosen meanwhile."""
         if embedding_model == self.next_embedding_model and not self.deleted:
             self.record(self.Reindexed, at, embedding_model=embedding_model)
 
@@ -151,9 +150,9 @@ class Dataset(Aggregate):
     def add_metadata_field(self, at: datetime, *, field: str, name: str, type: str) -> None:
         known = self.metadata_fields.get(name)
         if known and known["type"] != type:
-            raise Rejection("already_defined", f"name: field {name!r} is there, with type {known['type']}.", "name")
+            raise Rejection("already_defined", f"Field {name!r} is already defined, as a {known['type']}.", "name")
         if len(self.metadata_fields) >= MOST_FIELDS:
-            raise Rejection("too_many", f"name: a dataset has at most {MOST_FIELDS} fields; remove one first.", "name")
+            raise Rejection("too_many", f"A dataset has at most {MOST_FIELDS} fields; remove one first.", "name")
         if not known:
             self.record(self.MetadataFieldAdded, at, field=field, name=name, type=type)
 
@@ -162,26 +161,23 @@ class Dataset(Aggregate):
         if new_name == name:
             return
         if new_name in self.metadata_fields:
-            raise Rejection("already_defined", f"new_name: field {new_name!r} is there already.", "new_name")
+            raise Rejection("already_defined", f"Field {new_name!r} is already defined.", "new_name")
         self.record(self.MetadataFieldRenamed, at, field=id, name=name, new_name=new_name)
 
     def remove_metadata_field(self, at: datetime, *, name: str) -> None:
         self.record(self.MetadataFieldRemoved, at, field=self._field(name)["id"], name=name)
 
     def check_metadata(self, metadata: dict[str, Any]) -> None:
-        """Values of the fields that are defined must be of their types; other names may have any.
-
-        Raises: Rejection `wrong_type`.
-        """
+        """Check the types of defined fields; other values may have any. Raises: Rejection `wrong_type`."""
         for name, value in metadata.items():
             if (known := self.metadata_fields.get(name)) and value is not None and not _fits(value, known["type"]):
-                sentence = f"metadata.{name}: must be {_EXPECTED[known['type']]}, as field {name!r} has it."
+                sentence = f"Must be {_EXPECTED[known['type']]}: the field is a {known['type']}."
                 raise Rejection("wrong_type", sentence, f"metadata.{name}")
 
     def _field(self, name: str) -> MetadataField:
         if name not in self.metadata_fields:
             known = ", ".join(map(repr, self.metadata_fields)) or "none"
-            raise Rejection("not_found", f"name: there is no field {name!r}; there are: {known}.", "name")
+            raise Rejection("not_found", f"There is no field {name!r}; the dataset has: {known}.", "name")
         return self.metadata_fields[name]
 
 
@@ -192,12 +188,12 @@ _EXPECTED = {
 }
 
 
-def _fits(value: object, type: str) -> bool:
-    if type == "string":
+def _fits(value: object, kind: str) -> bool:
+    if kind == "string":
         return isinstance(value, str)
     if isinstance(value, int | float):
         return not isinstance(value, bool)
-    return type == "time" and isinstance(value, str) and _is_time(value)
+    return kind == "time" and isinstance(value, str) and _is_time(value)
 
 
 def _is_time(value: str) -> bool:

@@ -1,9 +1,8 @@
-"""A query that tests datasets: what it finds is put on record as a retrieval with the same id."""
+"""A test query of datasets; its result is the retrieval with the same id."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Self
+from typing import Annotated
 
 from domain import aggregate
 from domain.aggregate import Aggregate
@@ -17,14 +16,10 @@ class DatasetQuery(Aggregate):
         pass
 
     class Requested(Event, aggregate.Created):
-        """Somebody wants to know what is found for a query in datasets."""
+        """A test query of datasets was requested."""
 
         TOPIC = "dataset_query.requested.v1"
         PERSONAL = frozenset({"query"})
-        query: str
-        datasets: list[str]
-        retrieval: RetrievalSettings
-
-    @classmethod
-    def request(cls, id: str, at: datetime, *, query: str, datasets: list[str], retrieval: RetrievalSettings) -> Self:
-        return cls._create(cls.Requested, id=id, timestamp=at, query=query, datasets=datasets, retrieval=retrieval)
+        query: Annotated[str, "Question."]
+        datasets: Annotated[list[str], "Knowledge bases to search."]
+        retrieval: Annotated[RetrievalSettings, "Retrieval settings."]

@@ -1,9 +1,9 @@
 """A document: a file on its way from bytes to segments that can be found.
 
 Its status goes waiting → parsing → splitting → indexing → completed, from any of them to error, and by a retry back
-to waiting. When it is processed anew it waits again, and what was cut before can be found until all of the new is.
+to waiting. A reprocessed document waits again; its previous segments can be found until all new ones can.
 
-What people change of it by hand is on record at once and found soon after: until then it is `needs_sync`.
+The edits of people (curation.py) are recorded at once; until the index has them, the document needs a sync.
 """
 
 from __future__ import annotations
@@ -11,38 +11,89 @@ from __future__ import annotations
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Self, TypedDict
+from typing import Annotated, Any, Self, TypedDict, Unpack
 from uuid import UUID, uuid5
 
 from domain import aggregate
-from domain.aggregate import Aggregate, Rejection
-from domain.knowledge.curation import MOST, MOST_TEXT, Edit, size, written
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 from domain.knowledge.segmentation import AUTOMATIC
 
 LONGEST_TITLE = 300
-"""Characters; the rest is cut."""
+"""Maximum characters of a title; the rest is cut off."""
 
 STALLS = 3
-"""How often a document that nobody works at is put back to work by itself."""
+"""Number of times that a document without a worker is retried automatically."""
+
+MOST_METADATA = 256
+"""Maximum number of metadata values of a document."""
+
+Stage = Annotated[str, "`parsing`, `splitting` or `indexing`."]
+SegmentId = Annotated[str, "Segment."]
 
 
 def segment_id(document: str, segments: str, position: int) -> str:
-    """The id of a document's segment, by the digest of the blob that holds it and its position in there."""
+    """The id of a document's segment, by the digest of the blob that holds it and its position there."""
     return str(uuid5(UUID(document), f"{segments}:{position}"))
 
 
 def revision_id(document: str, segments: str) -> str:
-    """The id of what a document was once cut into, by the digest of the blob: of all its segments together."""
+    """The id of a revision, by the digest of the blob that holds its segments."""
     return str(uuid5(UUID(document), segments))
 
 
+@lru_cache(maxsize=16)
+def positions(document: str, segments: str, count: int) -> dict[str, int]:
+    """The positions of a revision's segments, by id."""
+    return {segment_id(document, segments, position): position for position in range(count)}
+
+
+def merged(metadata: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The metadata after the changes; null removes a value."""
+    return {name: value for name, value in {**metadata, **changes}.items() if value is not None or name not in changes}
+
+
+class Upload(TypedDict):
+    """A file: its bytes are the blob `digest`."""
+
+    dataset: str
+    name: str
+    media_type: str
+    digest: str
+    size: int
+    metadata: dict[str, Any]
+
+
 class Revision(TypedDict):
-    """What a document was once cut into: the blob of the segments, how many it holds, and how many of them, from the
-    first on, can be found."""
+    """The segments of a document by one run: their blob, their number, and how many, from the first, can be found."""
 
     segments: str
     count: int
     done: int
+
+
+class Edit(TypedDict):
+    """A segment as people changed it: of the revision with the blob `segments`, or one that they added (None).
+
+    Content and answer are None where they are unchanged; `version` is that of the document at the last change.
+    """
+
+    segments: str | None
+    position: int
+    content: str | None
+    answer: str | None
+    enabled: bool
+    deleted: bool
+    version: int
+
+
+class Sync(TypedDict):
+    """Versions of the document at the last change that the index needs, at the last that hid or showed it as a whole,
+    and at the last sync; `failed` until the failed sync is retried."""
+
+    changed: int
+    shown: int
+    synced: int
+    failed: bool
 
 
 class Document(Aggregate):
@@ -59,53 +110,49 @@ class Document(Aggregate):
     done: int = field(default=0, init=False)
     stalls: int = field(default=0, init=False)
     segmentation: dict[str, Any] | None = field(default=None, init=False)
-    """Rules of its own; None: those of its dataset."""
+    """Rules of its own; None for those of its dataset."""
     earlier: dict[str, Revision] = field(default_factory=dict, init=False)
-    """What it was cut into before, by the blob; it serves until all of the newest cut can be found."""
+    """Earlier revisions by blob; they can be found until all of the newest can."""
     again: bool = field(default=False, init=False)
-    """It is to be processed anew when the work in hand has ended."""
+    """Reprocess when the current run ends."""
     enabled: bool = field(default=True, init=False)
     archived: bool = field(default=False, init=False)
     edits: dict[str, Edit] = field(default_factory=dict, init=False)
-    """What people have changed of its segments by hand, by the segment."""
-    changed: int = field(default=0, init=False)
-    """Its version when the index was last given something to follow."""
-    shown: int = field(default=0, init=False)
-    """Its version when it was last hidden, or shown again, as a whole."""
-    synced: int = field(default=0, init=False)
-    """The version up to which the index follows."""
-    sync_failed: bool = field(default=False, init=False)
-    """The index does not follow, and nobody tries any more."""
+    """Edits of people, by segment."""
+    sync: Sync = field(default_factory=lambda: Sync(changed=0, shown=0, synced=0, failed=False), init=False)
 
     class Event(aggregate.Event):
         pass
 
     class Uploaded(Event, aggregate.Created):
-        """Bytes arrived; they are the blob `digest` (SHA-256, hex)."""
+        """A document was uploaded."""
 
         TOPIC = "document.uploaded.v1"
-        dataset: str
-        name: str
-        media_type: str
-        digest: str
-        size: int
-        metadata: dict[str, Any]
+        dataset: Annotated[str, "Knowledge base."]
+        name: Annotated[str, "Name, for people."]
+        media_type: Annotated[str, "Media type."]
+        digest: Annotated[str, "SHA-256 of the file in hex: the name of its blob."]
+        size: Annotated[int, "Bytes of the file."]
+        metadata: Annotated[dict[str, Any], "Metadata, at most 16 KiB of JSON."]
 
     class SegmentationChosen(Event):
-        """It is cut by rules of its own from now on, not those of its dataset; null: by those of its dataset again."""
+        """Another segmentation was chosen for the document."""
 
         TOPIC = "document.segmentation_chosen.v1"
-        segmentation: dict[str, Any] | None
+        segmentation: Annotated[
+            dict[str, Any] | None,
+            "Segmentation rules of its own; null for those of its knowledge base: see [segmenting](segmenting.md).",
+        ]
 
         def apply(self, document: Document) -> None:
             document.segmentation = self.segmentation
 
     class Started(Event):
-        """A worker began, with the segments of an earlier attempt at stage indexing; `attempt` counts from 1."""
+        """A worker started processing; at stage `indexing`, with the segments of an earlier attempt."""
 
         TOPIC = "document.started.v1"
-        attempt: int
-        stage: str
+        attempt: Annotated[int, "Attempt, from 1; each worker that dies costs one."]
+        stage: Stage
 
         def apply(self, document: Document) -> None:
             document.status = self.stage
@@ -116,9 +163,9 @@ class Document(Aggregate):
 
         TOPIC = "document.parsed.v2"
         class_version = 2
-        pages: int | None
-        characters: int
-        title: str | None
+        pages: Annotated[int | None, "Pages; null where the format has none."]
+        characters: Annotated[int, "Characters of the extracted text."]
+        title: Annotated[str | None, "Title in the file; null for none."]
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -128,54 +175,54 @@ class Document(Aggregate):
             document.status = "splitting"
 
     class Split(Event):
-        """The text was cut by these rules into `count` segments, stored as the blob `segments` (SHA-256, hex)."""
+        """The text was split into segments."""
 
         TOPIC = "document.split.v2"
         class_version = 2
-        segments: str
-        count: int
-        tokens: int
-        model: str
-        segmentation: dict[str, Any]
+        segments: Annotated[str, "SHA-256 in hex of the blob that holds the segments."]
+        count: Annotated[int, "Number of segments."]
+        tokens: Annotated[int, "Tokens of all segments, as the embedding model counts."]
+        model: Annotated[str, "Embedding model whose tokens count."]
+        segmentation: Annotated[dict[str, Any], "Segmentation rules: see [segmenting](segmenting.md)."]
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["segmentation"] = AUTOMATIC.plain()
 
         def apply(self, document: Document) -> None:
-            document.shelve()
+            document.supersede()
             document.status = "indexing"
             document.segments = self.segments
             document.total = self.count
             document.done = 0
 
     class Indexed(Event):
-        """The `count` segments from position `first` on were embedded and can be found."""
+        """Segments were embedded and can be found."""
 
         TOPIC = "document.indexed.v1"
-        dataset: str
-        segments: str
-        first: int
-        count: int
+        dataset: Annotated[str, "Knowledge base."]
+        segments: Annotated[str, "SHA-256 in hex of the blob that holds the segments."]
+        first: Annotated[int, "Position of the first of these segments, from 0."]
+        count: Annotated[int, "Number of segments."]
 
         def apply(self, document: Document) -> None:
             document.done = self.first + self.count
-            document.uncover(self.segments, self.first, document.done)
+            document.discard_edits(self.segments, self.first, document.done)
 
     class Replaced(Event):
-        """What it was cut into before, the `count` segments of the blob `segments`, must no longer be found."""
+        """The segments of an earlier revision can no longer be found."""
 
         TOPIC = "document.replaced.v1"
-        dataset: str
-        segments: str
-        count: int
+        dataset: Annotated[str, "Knowledge base."]
+        segments: Annotated[str, "SHA-256 in hex of the blob that holds the segments of the earlier revision."]
+        count: Annotated[int, "Number of segments of the earlier revision."]
 
         def apply(self, document: Document) -> None:
             document.earlier = {blob: revision for blob, revision in document.earlier.items() if blob != self.segments}
-            document.uncover(self.segments)
+            document.discard_edits(self.segments)
 
     class Completed(Event):
-        """Every segment can be found."""
+        """All segments can be found."""
 
         TOPIC = "document.completed.v1"
 
@@ -184,19 +231,19 @@ class Document(Aggregate):
             document.earlier = {}
 
     class Failed(Event):
-        """The work ended at `stage` (parsing, splitting or indexing) for `reason`."""
+        """Processing failed."""
 
         TOPIC = "document.failed.v1"
-        stage: str
-        code: str
-        reason: str
+        stage: Stage
+        code: ErrorCode
+        reason: ErrorMessage
 
         def apply(self, document: Document) -> None:
             document.status = "error"
             document.stalls += self.code == "stalled"
 
     class Retried(Event):
-        """It is to be tried again; what was already indexed is kept."""
+        """Processing is retried; indexed segments are kept."""
 
         TOPIC = "document.retried.v1"
 
@@ -204,7 +251,7 @@ class Document(Aggregate):
             document.status = "waiting"
 
     class ReprocessRequested(Event):
-        """It is to be processed anew once the work in hand has ended."""
+        """The document will be reprocessed when the current run ends."""
 
         TOPIC = "document.reprocess_requested.v1"
 
@@ -212,25 +259,25 @@ class Document(Aggregate):
             document.again = True
 
     class Reprocessed(Event):
-        """It is processed anew from its file, by the rules of now; what can be found stays until all of the new can."""
+        """The document is reprocessed from its file; the previous segments can be found until all new ones can."""
 
         TOPIC = "document.reprocessed.v1"
 
         def apply(self, document: Document) -> None:
-            document.shelve()
+            document.supersede()
             document.status = "waiting"
             document.again = False
             document.stalls = 0
 
     class SegmentAdded(Event):
-        """Somebody added a segment, with the place of the one that it follows, or one of its own at the end."""
+        """A segment was added by a person."""
 
         TOPIC = "segment.added.v1"
-        dataset: str
-        segment: str
-        position: int
-        content: str
-        answer: str | None
+        dataset: Annotated[str, "Knowledge base."]
+        segment: SegmentId
+        position: Annotated[int, "Position of the segment that it follows, or a new one at the end; from 0."]
+        content: Annotated[str, "Text; with an answer, the question."]
+        answer: Annotated[str | None, "Answer that the model is given with it; null for none."]
 
         def apply(self, document: Document) -> None:
             document.edits[self.segment] = Edit(
@@ -240,58 +287,58 @@ class Document(Aggregate):
                 answer=self.answer,
                 enabled=True,
                 deleted=False,
-                version=document.touched(self.originator_version),
+                version=document.mark_changed(self.originator_version),
             )
 
     class SegmentEdited(Event):
-        """Somebody gave a segment another text or answer; null: as it was."""
+        """A segment was edited by a person."""
 
         TOPIC = "segment.edited.v1"
-        segment: str
-        content: str | None
-        answer: str | None
+        segment: SegmentId
+        content: Annotated[str | None, "New text; null when unchanged."]
+        answer: Annotated[str | None, "New answer; null when unchanged."]
 
         def apply(self, document: Document) -> None:
-            edit = document.edited(self.segment, self.originator_version)
+            edit = document.edit(self.segment, self.originator_version)
             edit["content"] = edit["content"] if self.content is None else self.content
             edit["answer"] = edit["answer"] if self.answer is None else self.answer
 
     class SegmentDisabled(Event):
-        """A segment is not to be found until it is enabled."""
+        """A segment can no longer be found, until it is enabled."""
 
         TOPIC = "segment.disabled.v1"
-        segment: str
+        segment: SegmentId
 
         def apply(self, document: Document) -> None:
-            document.edited(self.segment, self.originator_version)["enabled"] = False
+            document.edit(self.segment, self.originator_version)["enabled"] = False
 
     class SegmentEnabled(Event):
         """A segment can be found again."""
 
         TOPIC = "segment.enabled.v1"
-        segment: str
+        segment: SegmentId
 
         def apply(self, document: Document) -> None:
-            document.edited(self.segment, self.originator_version)["enabled"] = True
+            document.edit(self.segment, self.originator_version)["enabled"] = True
 
     class SegmentDeleted(Event):
-        """A segment is gone for good, or until the document is processed anew."""
+        """A segment was deleted, for good or until the document is reprocessed."""
 
         TOPIC = "segment.deleted.v1"
-        segment: str
+        segment: SegmentId
 
         def apply(self, document: Document) -> None:
-            edit = document.edited(self.segment, self.originator_version)
+            edit = document.edit(self.segment, self.originator_version)
             edit["deleted"], edit["content"], edit["answer"] = True, None, None
 
     class Disabled(Event):
-        """Nothing of the document is to be found until it is enabled."""
+        """The document can no longer be found, until it is enabled."""
 
         TOPIC = "document.disabled.v1"
 
         def apply(self, document: Document) -> None:
             document.enabled = False
-            document.shown = document.touched(self.originator_version)
+            document.sync["shown"] = document.mark_changed(self.originator_version)
 
     class Enabled(Event):
         """The document can be found again, unless it is archived."""
@@ -300,16 +347,16 @@ class Document(Aggregate):
 
         def apply(self, document: Document) -> None:
             document.enabled = True
-            document.shown = document.touched(self.originator_version)
+            document.sync["shown"] = document.mark_changed(self.originator_version)
 
     class Archived(Event):
-        """The document is kept as it is: nothing of it is to be found, and nothing changed."""
+        """The document was archived: it can neither be found nor changed."""
 
         TOPIC = "document.archived.v1"
 
         def apply(self, document: Document) -> None:
             document.archived = True
-            document.shown = document.touched(self.originator_version)
+            document.sync["shown"] = document.mark_changed(self.originator_version)
 
     class Unarchived(Event):
         """The document can be changed again, and found unless it is disabled."""
@@ -318,55 +365,54 @@ class Document(Aggregate):
 
         def apply(self, document: Document) -> None:
             document.archived = False
-            document.shown = document.touched(self.originator_version)
+            document.sync["shown"] = document.mark_changed(self.originator_version)
 
     class Renamed(Event):
-        """The document has another name; its file and media type are as they were."""
+        """The document was renamed; its file and media type are unchanged."""
 
         TOPIC = "document.renamed.v1"
-        name: str
+        name: Annotated[str, "Name, for people."]
 
         def apply(self, document: Document) -> None:
             document.name = self.name
 
     class MetadataSet(Event):
-        """These values of its metadata were set; those that are null were taken away."""
+        """Metadata was set."""
 
         TOPIC = "document.metadata_set.v1"
-        metadata: dict[str, Any]
+        metadata: Annotated[dict[str, Any], "Values that were set, by name; null for a removed one."]
 
         def apply(self, document: Document) -> None:
             document.metadata = merged(document.metadata, self.metadata)
 
     class Settled(Event):
-        """The index follows all that was changed by hand up to the document's version `settled`."""
+        """The index is in sync with the edits of the document."""
 
         TOPIC = "document.settled.v1"
-        settled: int
+        settled: Annotated[int, "Version of the document that the index is in sync with."]
 
         def apply(self, document: Document) -> None:
-            document.synced = self.settled
-            document.sync_failed = False
+            document.sync |= {"synced": self.settled, "failed": False}
             document.stalls = 0
 
     class Unsettled(Event):
-        """The index does not follow what was changed by hand, for `reason`, until that is tried again."""
+        """The sync of the index failed."""
 
         TOPIC = "document.unsettled.v1"
-        code: str
-        reason: str
+        code: ErrorCode
+        reason: ErrorMessage
 
         def apply(self, document: Document) -> None:
-            document.sync_failed = True
+            document.sync["failed"] = True
             document.stalls += self.code == "stalled"
 
     class Resumed(Event):
-        """The index is to be brought in line again with what was changed by hand."""
+        """The sync of the index is retried."""
 
         TOPIC = "document.resumed.v1"
 
         def apply(self, document: Document) -> None:
-            document.touched(self.originator_version)
+            document.mark_changed(self.originator_version)
 
     CHANGES = (
         SegmentAdded,
@@ -380,77 +426,51 @@ class Document(Aggregate):
         Unarchived,
         Resumed,
     )
-    """What the index is to follow."""
+    """Events after which the index needs a sync."""
     SYNC_BEGINS = (*CHANGES, Completed, Failed)
-    """After these there may be something to settle; while the document is processed anew, that waits."""
+    """Events after which a sync may begin; it waits while the document is processed."""
 
     class Deleted(Event):
-        """The document must never be found again."""
+        """The document was deleted: it can never be found again."""
 
         TOPIC = "document.deleted.v1"
-        dataset: str
+        dataset: Annotated[str, "Knowledge base."]
 
         def apply(self, document: Document) -> None:
             document.deleted = True
 
     @classmethod
     def upload(
-        cls,
-        id: str,
-        at: datetime,
-        *,
-        dataset: str,
-        name: str,
-        media_type: str,
-        digest: str,
-        size: int,
-        metadata: dict[str, Any],
-        segmentation: dict[str, Any] | None = None,
+        cls, id: str, at: datetime, *, segmentation: dict[str, Any] | None = None, **file: Unpack[Upload]
     ) -> Self:
-        document = cls._create(
-            cls.Uploaded,
-            id=id,
-            timestamp=at,
-            dataset=dataset,
-            name=name,
-            media_type=media_type,
-            digest=digest,
-            size=size,
-            metadata=metadata,
-        )
+        document = cls.begin(cls.Uploaded, id, at, **file)
         document.choose(at, segmentation)
         return document
 
     @property
     def ended(self) -> bool:
-        """Nothing more is to be done, unless somebody asks."""
+        """No work is left, unless a command asks for it."""
         return self.deleted or self.status in ("completed", "error")
 
     @property
     def stage(self) -> str:
-        """Where the work is, or begins."""
+        """The stage that a worker is at, or begins with."""
         return "parsing" if self.status == "waiting" else self.status
 
     @property
-    def revisions(self) -> list[Revision]:
-        """All that it was cut into of which something can be found, the newest last."""
-        return [revision for revision in self._all_revisions().values() if revision["done"]]
+    def hidden(self) -> bool:
+        """Nothing of it can be found."""
+        return self.deleted or self.archived or not self.enabled
 
-    def shelve(self) -> None:
-        """The newest cut becomes a former one."""
-        self.earlier = self._all_revisions()
-        self.segments, self.total, self.done = None, 0, 0
+    @property
+    def needs_sync(self) -> bool:
+        """The index lacks edits."""
+        return self.sync["changed"] > self.sync["synced"] and not self.deleted
 
-    def _all_revisions(self) -> dict[str, Revision]:
-        """Cutting by the rules of before may give the blob of before: of its segments those stay that were found."""
-        if self.segments is None:
-            return self.earlier
-        known = self.earlier.get(self.segments)
-        done = max(self.done, known["done"] if known else 0)
-        return {**self.earlier, self.segments: Revision(segments=self.segments, count=self.total, done=done)}
+    # --- processing ---
 
     def choose(self, at: datetime, segmentation: dict[str, Any] | None) -> None:
-        """Cut it by these rules from the next time on; None leaves all as it is."""
+        """Use these rules from the next run on; None changes nothing."""
         if segmentation and segmentation != self.segmentation:
             self.record(self.SegmentationChosen, at, segmentation=segmentation)
 
@@ -478,30 +498,41 @@ class Document(Aggregate):
             self.record(self.Split, at, segments=segments, count=count, tokens=tokens, model=model, segmentation=rules)
 
     def indexed(self, at: datetime, *, first: int, count: int) -> None:
-        if self.status == "indexing" and first == self.done and not self.deleted:
-            self.record(self.Indexed, at, dataset=self.dataset, segments=self.segments, first=first, count=count)
-            if self.done == self.total:
-                for revision in self.earlier.values():
-                    if revision["segments"] != self.segments:
-                        self.record(
-                            self.Replaced,
-                            at,
-                            dataset=self.dataset,
-                            segments=revision["segments"],
-                            count=revision["count"],
-                        )
-                self.record(self.Completed, at)
-                self._begin_again(at)
+        if self.status != "indexing" or self.segments is None or first != self.done or self.deleted:
+            return
+        self.record(self.Indexed, at, dataset=self.dataset, segments=self.segments, first=first, count=count)
+        if self.done == self.total:
+            for blob, revision in self.earlier.items():
+                if blob != self.segments:
+                    self.record(self.Replaced, at, dataset=self.dataset, segments=blob, count=revision["count"])
+            self.record(self.Completed, at)
+            self._begin_again(at)
 
     def fail(self, at: datetime, *, stage: str, code: str, reason: str) -> None:
         if not self.ended:
             self.record(self.Failed, at, stage=stage, code=code, reason=reason)
             self._begin_again(at)
 
+    def stall(self, at: datetime, *, reason: str) -> None:
+        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
+        if not self.ended:
+            self.fail(at, stage=self.stage, code="stalled", reason=reason)
+            if self.status == "error" and self.stalls <= STALLS:
+                self.retry(at)
+
+    def retry(self, at: datetime) -> None:
+        """Retry what failed: the processing, else the sync of the index."""
+        if self.status == "error":
+            self.record(self.Retried, at)
+        elif self.sync["failed"]:
+            self.record(self.Resumed, at)
+        else:
+            raise Rejection("not_failed", f"Document {self.id} is {self.status}, not in error.", "document")
+
     def reprocess(self, at: datetime, *, segmentation: dict[str, Any] | None = None, inherit: bool = False) -> None:
-        """Process it anew, by rules of its own if some are given, or by those of its dataset if it is to `inherit`
-        them; at once, or when the work in hand has ended."""
-        self._is_not_archived()
+        """Process it again, now or when the current run ends: with new rules of its own, or with those of its dataset
+        (`inherit`), else with the rules it has."""
+        self.must_not_be_archived()
         if inherit and self.segmentation:
             self.record(self.SegmentationChosen, at, segmentation=None)
         self.choose(at, segmentation)
@@ -514,197 +545,82 @@ class Document(Aggregate):
         if self.again:
             self.record(self.Reprocessed, at)
 
-    def retry(self, at: datetime) -> None:
-        if self.status == "error":
-            self.record(self.Retried, at)
-        elif self.sync_failed:
-            self.record(self.Resumed, at)
-        else:
-            raise Rejection("not_failed", f"Document {self.id} is {self.status}, not in error.", "document")
+    # --- properties ---
 
-    def stall(self, at: datetime, *, reason: str) -> None:
-        """Nobody works at it: put it back to work, or let it fail when that did not help before."""
-        if not self.ended:
-            self.fail(at, stage=self.stage, code="stalled", reason=reason)
-            if self.status == "error" and self.stalls <= STALLS:
-                self.retry(at)
+    def rename(self, at: datetime, *, name: str) -> None:
+        self.must_not_be_archived()
+        if name != self.name:
+            self.record(self.Renamed, at, name=name)
+
+    def set_metadata(self, at: datetime, *, metadata: dict[str, Any]) -> None:
+        """Set values, whose size the command has checked; null removes one."""
+        self.must_not_be_archived()
+        if len(merged(self.metadata, metadata)) > MOST_METADATA:
+            sentence = f"A document has at most {MOST_METADATA} values; set some to null to remove them."
+            raise Rejection("too_many", sentence, "metadata")
+        self.record(self.MetadataSet, at, metadata=metadata)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:
             self.record(self.Deleted, at, dataset=self.dataset)
 
-    # --- what people change by hand ---
-
-    @property
-    def hidden(self) -> bool:
-        """Nothing of it is to be found."""
-        return self.deleted or self.archived or not self.enabled
-
-    @property
-    def needs_sync(self) -> bool:
-        """The index is to follow something that was changed by hand."""
-        return self.changed > self.synced and not self.deleted
-
-    def shows(self, segment: str, parent: int | None = None) -> bool:
-        """Whether a segment, with a parent in this place of the same cut, may be found as far as people have a say."""
-        if self.hidden or not self._is_on(segment):
-            return False
-        if parent is None or not self.edits:
-            return True
-        blobs = [(revision["segments"], revision["count"]) for revision in self.revisions]
-        names = [blob for blob, count in blobs if segment in _positions(self.id, blob, count)]
-        return all(self._is_on(segment_id(self.id, name, parent)) for name in names)
-
-    def _is_on(self, segment: str) -> bool:
-        edit = self.edits.get(segment)
-        return edit is None or (edit["enabled"] and not edit["deleted"])
-
-    def edited(self, segment: str, version: int) -> Edit:
-        """What is laid over a segment, from this version on."""
-        edit = self._known(segment)
-        assert edit is not None
-        self.edits[segment] = edit = edit.copy()
-        edit["version"] = self.touched(version)
-        return edit
-
-    def touched(self, version: int) -> int:
-        """The index is to follow, whatever it did before; gives the version."""
-        self.changed, self.sync_failed = version, False
-        return version
-
-    def uncover(self, segments: str, first: int = 0, end: int | None = None) -> None:
-        """Forget what was changed of a cut's segments from `first` to before `end`: they were made anew."""
-        self.edits = {
-            id: edit
-            for id, edit in self.edits.items()
-            if edit["segments"] != segments or edit["position"] < first or (end is not None and edit["position"] >= end)
-        }
-
-    def add_segment(
-        self, at: datetime, *, segment: str, content: str, answer: str | None = None, after: str | None = None
-    ) -> None:
-        self._may_change()
-        if segment in self.edits:
-            return
-        ends = [revision["count"] for revision in self.revisions]
-        ends += [edit["position"] + 1 for edit in self.edits.values() if edit["segments"] is None]
-        position = max(ends, default=0) if after is None else self._segment(after, "after")["position"]
-        self._room(segment, content, answer)
-        self.record(
-            self.SegmentAdded,
-            at,
-            dataset=self.dataset,
-            segment=segment,
-            position=position,
-            content=content,
-            answer=answer,
-        )
-
-    def edit_segment(
-        self, at: datetime, *, segment: str, content: str | None = None, answer: str | None = None
-    ) -> None:
-        self._may_change()
-        edit = self._segment(segment)
-        if (content or edit["content"], answer or edit["answer"]) != (edit["content"], edit["answer"]):
-            self._room(segment, content or edit["content"], answer or edit["answer"])
-            self.record(self.SegmentEdited, at, segment=segment, content=content, answer=answer)
-
-    def disable_segment(self, at: datetime, *, segment: str) -> None:
-        self._may_change()
-        if self._segment(segment)["enabled"]:
-            self._room(segment)
-            self.record(self.SegmentDisabled, at, segment=segment)
-
-    def enable_segment(self, at: datetime, *, segment: str) -> None:
-        self._may_change()
-        if not self._segment(segment)["enabled"]:
-            self.record(self.SegmentEnabled, at, segment=segment)
-
-    def delete_segment(self, at: datetime, *, segment: str) -> None:
-        self._may_change()
-        known = self.edits.get(segment)
-        if known is None or not known["deleted"]:
-            self._segment(segment)
-            self._room(segment)
-            self.record(self.SegmentDeleted, at, segment=segment)
-
-    def disable(self, at: datetime) -> None:
-        self._may_change()
-        if self.enabled:
-            self.record(self.Disabled, at)
-
-    def enable(self, at: datetime) -> None:
-        self._may_change()
-        if not self.enabled:
-            self.record(self.Enabled, at)
-
-    def archive(self, at: datetime) -> None:
-        self._is_at_rest()
-        if not self.archived:
-            self.record(self.Archived, at)
-
-    def unarchive(self, at: datetime) -> None:
-        self._is_at_rest()
+    def must_not_be_archived(self) -> None:
+        """Raises: Rejection `archived`."""
         if self.archived:
-            self.record(self.Unarchived, at)
+            raise Rejection("archived", f"Document {self.id} is archived: send document.unarchive first.", "document")
 
-    def rename(self, at: datetime, *, name: str) -> None:
-        self._is_not_archived()
-        if name != self.name:
-            self.record(self.Renamed, at, name=name)
-
-    def set_metadata(self, at: datetime, *, metadata: dict[str, Any]) -> None:
-        """The size was looked at when the command came; here it is that of all together."""
-        self._is_not_archived()
-        if len(merged(self.metadata, metadata)) > MOST_METADATA:
-            sentence = (
-                f"metadata: a document has at most {MOST_METADATA} values; take some away by setting them to null."
-            )
-            raise Rejection("too_many", sentence, "metadata")
-        self.record(self.MetadataSet, at, metadata=metadata)
+    # --- sync of the index with the edits ---
 
     def mark_synced(self, at: datetime, *, settled: int) -> None:
-        """It counts only if nothing was changed meanwhile: whoever follows that does all of it."""
-        if self.needs_sync and settled == self.changed:
+        """Record a sync up to this version, unless there are newer changes: their sync covers all."""
+        if self.needs_sync and settled == self.sync["changed"]:
             self.record(self.Settled, at, settled=settled)
 
     def fail_sync(self, at: datetime, *, code: str, reason: str) -> None:
-        if self.needs_sync and not self.sync_failed:
+        if self.needs_sync and not self.sync["failed"]:
             self.record(self.Unsettled, at, code=code, reason=reason)
 
     def stall_sync(self, at: datetime, *, reason: str) -> None:
-        """As `stall`, for what was changed by hand."""
-        if self.ended and self.needs_sync and not self.sync_failed:
+        """The sync has no worker: retry it, or leave it failed after `STALLS` retries."""
+        if self.ended and self.needs_sync and not self.sync["failed"]:
             self.fail_sync(at, code="stalled", reason=reason)
             if self.stalls <= STALLS:
                 self.resume_sync(at)
 
     def resume_sync(self, at: datetime) -> None:
-        if self.needs_sync and self.sync_failed:
+        if self.needs_sync and self.sync["failed"]:
             self.record(self.Resumed, at)
 
-    def _is_at_rest(self) -> None:
-        if not self.ended:
-            sentence = f"Document {self.id} is {self.status}: wait until it is completed or in error."
-            raise Rejection("being_processed", sentence, "document")
+    # --- state ---
 
-    def _is_not_archived(self) -> None:
-        if self.archived:
-            raise Rejection("archived", f"Document {self.id} is archived: send document.unarchive first.", "document")
+    @property
+    def revisions(self) -> list[Revision]:
+        """The revisions of which segments can be found, the newest last."""
+        return [revision for revision in self._all_revisions().values() if revision["done"]]
 
-    def _may_change(self) -> None:
-        self._is_not_archived()
-        self._is_at_rest()
+    def supersede(self) -> None:
+        """Make the newest revision an earlier one."""
+        self.earlier = self._all_revisions()
+        self.segments, self.total, self.done = None, 0, 0
 
-    def _known(self, segment: str) -> Edit | None:
-        """A segment as people have left it, of whatever cut."""
-        if segment in self.edits:
-            return self.edits[segment]
+    def _all_revisions(self) -> dict[str, Revision]:
+        """All revisions by blob. Equal rules may give an equal blob: what was found of it can still be found."""
+        if self.segments is None:
+            return self.earlier
+        known = self.earlier.get(self.segments)
+        done = max(self.done, known["done"] if known else 0)
+        return {**self.earlier, self.segments: Revision(segments=self.segments, count=self.total, done=done)}
+
+    def segment(self, id: str) -> Edit | None:
+        """A segment of any revision, as people left it."""
+        if id in self.edits:
+            return self.edits[id]
         for revision in self.revisions:
-            position = _positions(self.id, revision["segments"], revision["count"]).get(segment)
+            blob = revision["segments"]
+            position = positions(self.id, blob, revision["count"]).get(id)
             if position is not None and position < revision["done"]:
                 return Edit(
-                    segments=revision["segments"],
+                    segments=blob,
                     position=position,
                     content=None,
                     answer=None,
@@ -714,40 +630,23 @@ class Document(Aggregate):
                 )
         return None
 
-    def _segment(self, segment: str, field: str = "segment") -> Edit:
-        known = self._known(segment)
-        if known is None or known["deleted"]:
-            sentence = f"{field}: document {self.id} has no segment {segment}; its segments are in document_segments."
-            raise Rejection("not_found", sentence, field)
-        return known
+    def edit(self, segment: str, version: int) -> Edit:
+        """The edit of a segment, to be changed at this version of the document."""
+        known = self.segment(segment)
+        assert known is not None
+        self.edits[segment] = edit = known.copy()
+        edit["version"] = self.mark_changed(version)
+        return edit
 
-    def _room(self, segment: str, *texts: str | None) -> None:
-        """Whether one more segment may be changed, and have these texts written by hand."""
-        others = [edit for id, edit in self.edits.items() if id != segment]
-        if len(others) >= MOST:
-            sentence = (
-                f"Of document {self.id} {MOST} segments were changed by hand, and more may not be: "
-                "put what you add into a document of its own, or mend the file and upload it."
-            )
-            raise Rejection("too_many", sentence, "segment" if segment in self.edits else "document")
-        if texts and written(others) + size(*texts) > MOST_TEXT:
-            sentence = (
-                f"content: what was written by hand into document {self.id} may have {MOST_TEXT // 1024} KiB in all: "
-                "put what you add into a document of its own."
-            )
-            raise Rejection("too_large", sentence, "content")
+    def mark_changed(self, version: int) -> int:
+        """Note that the index needs a sync, even if an earlier one failed. Return the version."""
+        self.sync |= {"changed": version, "failed": False}
+        return version
 
-
-MOST_METADATA = 256
-"""Values that the metadata of a document may have."""
-
-
-def merged(metadata: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Metadata with other values; those that are null are taken away."""
-    return {name: value for name, value in {**metadata, **changes}.items() if value is not None or name not in changes}
-
-
-@lru_cache(maxsize=16)
-def _positions(document: str, segments: str, count: int) -> dict[str, int]:
-    """The positions of a cut's segments by id."""
-    return {segment_id(document, segments, position): position for position in range(count)}
+    def discard_edits(self, segments: str, first: int = 0, end: int | None = None) -> None:
+        """Forget the edits of a revision's segments from `first` to before `end`, which were made again."""
+        self.edits = {
+            id: edit
+            for id, edit in self.edits.items()
+            if edit["segments"] != segments or edit["position"] < first or (end is not None and edit["position"] >= end)
+        }

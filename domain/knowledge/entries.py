@@ -1,26 +1,27 @@
-"""Entries: which segments of a document the index holds. The one place where that is decided."""
+"""Entries: the segments of a document that the index must hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from domain.knowledge.curation import shows
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment
 
 Tokenize = Callable[[str], list[int]]
-"""The token ids of a text, with the special ones."""
+"""Token ids of a text, with special tokens."""
 
-Cuts = Mapping[str, Sequence[Segment]]
-"""The segments of each cut of a document, by its blob."""
+Revisions = Mapping[str, Sequence[Segment]]
+"""The segments of each revision of a document, by its blob."""
 
 
-def entries(document: Document, revisions: Cuts, tokenize: Tokenize) -> dict[str, Segment]:
-    """What can be found of a document, with the parents of it, by id: its cuts as far as they are indexed, as people
-    have changed them, and what they have added.
+def entries(document: Document, revisions: Revisions, tokenize: Tokenize) -> dict[str, Segment]:
+    """The segments of a document that can be found, and their parents, by id: the indexed part of its revisions with
+    the edits of people, and the segments that people added.
 
-    Nothing of one that is disabled, archived or deleted; nothing that has a parent which is disabled or deleted. What
-    was written by hand is tokenised.
+    None of a document that is disabled, archived or deleted; none whose parent is disabled or deleted. Texts that
+    people wrote are tokenized.
     """
     if document.hidden:
         return {}
@@ -28,10 +29,10 @@ def entries(document: Document, revisions: Cuts, tokenize: Tokenize) -> dict[str
     for revision in document.revisions:
         for segment in revisions[revision["segments"]][: revision["done"]]:
             id = segment_id(document.id, revision["segments"], segment.position)
-            if document.shows(id, segment.parent):
-                found[id] = _overlaid(document, id, segment, tokenize)
+            if shows(document, id, segment.parent):
+                found[id] = _edited(document, id, segment, tokenize)
     for id, edit in document.edits.items():
-        if edit["segments"] is None and document.shows(id):
+        if edit["segments"] is None and shows(document, id):
             content = edit["content"] or ""
             token_ids = tokenize(content)
             found[id] = Segment(
@@ -40,10 +41,10 @@ def entries(document: Document, revisions: Cuts, tokenize: Tokenize) -> dict[str
     return found
 
 
-def affected(document: Document, revisions: Cuts, since: int) -> set[str]:
-    """The ids of all that changes made by hand after a version of the document may have brought in or taken out."""
+def affected(document: Document, revisions: Revisions, since: int) -> set[str]:
+    """The ids of the segments that edits after a version of the document may have added to the entries or removed."""
     changed = {id for id, edit in document.edits.items() if edit["version"] > since}
-    everything = document.shown > since
+    everything = document.sync["shown"] > since
     if everything:
         changed |= document.edits.keys()
     for revision in document.revisions:
@@ -55,7 +56,7 @@ def affected(document: Document, revisions: Cuts, since: int) -> set[str]:
     return changed
 
 
-def _overlaid(document: Document, id: str, segment: Segment, tokenize: Tokenize) -> Segment:
+def _edited(document: Document, id: str, segment: Segment, tokenize: Tokenize) -> Segment:
     edit = document.edits.get(id)
     if edit is None:
         return segment

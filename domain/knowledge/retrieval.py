@@ -1,9 +1,9 @@
-"""A retrieval: what was found for a question, what the model was given of it, and why not the rest."""
+"""A retrieval: the segments found for a question, those given to the model, and why not the others."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Self, TypedDict
+from dataclasses import field
+from typing import Annotated, Any, TypedDict
 
 from domain import aggregate
 from domain.aggregate import Aggregate
@@ -11,38 +11,35 @@ from domain.chat.app import MetadataFilter, RetrievalSettings, settings
 
 
 class Candidate(TypedDict):
-    """A segment that was found; `score` compares within one search only, a rank (from 1) is null in a leg without it.
+    """A segment that was found."""
 
-    `fusion_rank` is its place among all that the legs found; `rerank_rank` that by the `rerank_score`, both null where
-    no reranker had it. `rank` is the final one, null when it was dropped: `dropped` says why, one of `deleted`,
-    `disabled`, `below_threshold`, `duplicate` (its text is that of a better one), `joined` (it is part of what is given
-    for a better one) and `beyond_top_k`. The model is given the positions `first` to `last` of the document for it,
-    which are null when it was dropped.
-    """
-
-    segment: str
-    dataset: str
-    document: str
-    position: int
-    page: int | None
-    heading: str | None
-    score: float
-    semantic_rank: int | None
-    full_text_rank: int | None
-    fusion_rank: int
-    rerank_score: float | None
-    rerank_rank: int | None
-    rank: int | None
-    dropped: str | None
-    first: int | None
-    last: int | None
+    segment: Annotated[str, "Segment."]
+    dataset: Annotated[str, "Knowledge base of the segment."]
+    document: Annotated[str, "Document of the segment."]
+    position: Annotated[int, "Position of the segment in the document, from 0."]
+    page: Annotated[int | None, "Page, from 1; null where the format has none."]
+    heading: Annotated[str | None, "Headings above the segment, outermost first."]
+    score: Annotated[float, "Score, comparable within one search only."]
+    semantic_rank: Annotated[int | None, "Rank by meaning, from 1; null where that search did not find it."]
+    full_text_rank: Annotated[int | None, "Rank by words, from 1; null where that search did not find it."]
+    fusion_rank: Annotated[int, "Rank among the hits of all searches, from 1."]
+    rerank_score: Annotated[float | None, "Score by the reranker; null where it was not reranked."]
+    rerank_rank: Annotated[int | None, "Rank by that score, from 1."]
+    rank: Annotated[int | None, "Final rank, from 1; null when dropped."]
+    dropped: Annotated[
+        str | None,
+        "Reason for dropping it: `deleted`, `disabled`, `below_threshold`, `duplicate` (a better hit has the same "
+        "text), `joined` (part of what is given for a better hit) or `beyond_top_k`; null when it was not dropped.",
+    ]
+    first: Annotated[int | None, "First position of the document given to the model for it; null when dropped."]
+    last: Annotated[int | None, "Last position of the document given to the model for it; null when dropped."]
 
 
 class Fault(TypedDict):
-    """Why a step could not be done, `filter` (a model was to make it) or `rerank`; its call has the reason."""
+    """A step that failed, without which the retrieval went on."""
 
-    step: str
-    code: str
+    step: Annotated[str, "`filter` or `rerank`."]
+    code: Annotated[str, "Error code; the model call has the message."]
 
 
 class Retrieval(Aggregate):
@@ -52,29 +49,28 @@ class Retrieval(Aggregate):
         pass
 
     class Made(Event, aggregate.Created):
-        """Segments were looked for in `datasets`, for the `attempt`-th try at `cause_noun` `cause_id`: a message, or
-        for a dataset the query that tests it.
-
-        `hits` are all candidates, best first; none, and a `code` with its `reason`, when the search failed. With a
-        `filter` so many `documents` were searched, and no others. `faults` are the steps that it had to do without.
-        """
+        """Knowledge bases were searched for a message, or for a test query."""
 
         TOPIC = "retrieval.made.v2"
         PERSONAL = frozenset({"query", "reason", "filter"})
         class_version = 2
-        query: str
-        datasets: list[str]
-        retrieval: RetrievalSettings
-        filter: MetadataFilter | None
-        documents: int | None
-        faults: list[Fault]
-        cause_noun: str
-        cause_id: str
-        attempt: int
-        hits: list[Candidate]
-        duration_ms: float
-        code: str | None
-        reason: str | None
+        query: Annotated[str, "Question."]
+        datasets: Annotated[list[str], "Knowledge bases that were searched."]
+        retrieval: Annotated[RetrievalSettings, "Retrieval settings."]
+        cause_noun: Annotated[str, "Purpose of the search: `message`, or `dataset` for a test query."]
+        cause_id: Annotated[str, "Id of that message or query."]
+        attempt: Annotated[int, "Attempt at its purpose, from 1."]
+        hits: Annotated[list[Candidate], "All hits, best first; none when the search failed."]
+        duration_ms: Annotated[float, "Duration in milliseconds."]
+        filter: Annotated[MetadataFilter | None, "Filter that selected the documents; null when all were searched."] = (
+            None
+        )
+        documents: Annotated[int | None, "Number of documents that passed the filter; null without one."] = None
+        faults: Annotated[list[Fault], "Steps that failed, without which the retrieval went on."] = field(
+            default_factory=list
+        )
+        code: Annotated[str | None, "Error code, `unreachable` or `internal_error`; null on success."] = None
+        reason: Annotated[str | None, "Error message; null on success."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -83,42 +79,3 @@ class Retrieval(Aggregate):
             for number, hit in enumerate(state["hits"], 1):
                 given = hit["position"] if hit["rank"] else None
                 hit |= {"fusion_rank": number, "rerank_score": None, "rerank_rank": None, "first": given, "last": given}
-
-    @classmethod
-    def make(
-        cls,
-        id: str,
-        at: datetime,
-        *,
-        query: str,
-        datasets: list[str],
-        retrieval: RetrievalSettings,
-        cause_noun: str,
-        cause_id: str,
-        attempt: int,
-        hits: list[Candidate],
-        duration_ms: float,
-        filter: MetadataFilter | None = None,
-        documents: int | None = None,
-        faults: list[Fault] | None = None,
-        code: str | None = None,
-        reason: str | None = None,
-    ) -> Self:
-        return cls._create(
-            cls.Made,
-            id=id,
-            timestamp=at,
-            query=query,
-            datasets=datasets,
-            retrieval=retrieval,
-            filter=filter,
-            documents=documents,
-            faults=faults or [],
-            cause_noun=cause_noun,
-            cause_id=cause_id,
-            attempt=attempt,
-            hits=hits,
-            duration_ms=duration_ms,
-            code=code,
-            reason=reason,
-        )

@@ -1,4 +1,4 @@
-"""How texts are cut into segments: the rules of a knowledge base, or of one of its documents."""
+"""The rules for splitting texts into segments, of a knowledge base or of one of its documents."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ Cleanup = Literal["remove_extra_spaces", "remove_urls_emails"]
 ParentKind = Literal["paragraph", "full_document"]
 
 MOST_TOKENS = 254
-"""Tokens of what is embedded, the special ones not counted: no more fits the smallest models in use."""
+"""Maximum tokens of an embedded segment, without special tokens: the limit of the smallest models in use."""
 
 LEAST_TOKENS = 16
-"""A limit below this would make more segments than sense."""
+"""Smallest limit of a segment, in tokens."""
 
 SEPARATOR = "\n\n"
 """Ends a paragraph."""
 
 LONGEST_SEPARATOR = 64
-"""Characters."""
+"""Maximum characters of a separator."""
 
 PARENT_TOKENS = 1000
 MOST_PARENT_TOKENS = 8000
-"""Tokens of a parent, which is given to the model and never embedded."""
+"""Default and maximum tokens of a parent, which is given to the model and never embedded."""
 
 FORMS = {"automatic": "text_model", "custom": "text_model"} | {
     "parent_child": "hierarchical_model",
     "question_answer": "qa_model",
 }
-"""What a document of each mode is called in the tables."""
+"""The name of each mode's documents in the tables."""
 
 
 def _separates(name: str, separator: str | None) -> None:
@@ -39,10 +39,10 @@ def _separates(name: str, separator: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What is given to the model in place of a small segment that was found.
+    """The text given to the model in place of a small segment that was found.
 
-    Of kind `paragraph` it ends at each `separator`, or holds as many paragraphs under one heading as fit when that is
-    None; of kind `full_document` it is the whole text. What is longer than `max_tokens` becomes several.
+    Kind `paragraph` ends at each `separator`; with None it holds as many paragraphs under one heading as fit. Kind
+    `full_document` is the whole text. A text longer than `max_tokens` becomes several parents.
     """
 
     kind: ParentKind = "paragraph"
@@ -54,17 +54,17 @@ class Parent:
         if not LEAST_TOKENS <= self.max_tokens <= MOST_PARENT_TOKENS:
             raise ValueError(f"parent.max_tokens must be from {LEAST_TOKENS} to {MOST_PARENT_TOKENS}")
         if self.kind == "full_document" and self.separator is not None:
-            raise ValueError("parent.separator is for parents of kind paragraph")
+            raise ValueError("parent.separator requires kind paragraph")
 
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
     """The rules.
 
-    A text is cut at each `separator` (None: nowhere, so that segments are filled), and where a piece is longer than
-    `max_tokens` between its sentences; there each segment but a piece's first begins with the last `overlap` tokens of
-    the one before. In mode `parent_child` they are the rules of the children. Raises: ValueError for rules that do not
-    go together; the sentence begins with the field.
+    A text is split at each `separator` (None fills the segments), and a piece longer than `max_tokens` also between
+    its sentences; there each segment but a piece's first begins with the last `overlap` tokens of the one before. In
+    mode `parent_child` these are the rules of the children. Raises: ValueError for rules that contradict each other;
+    its sentence begins with the field.
     """
 
     mode: Mode = "automatic"
@@ -83,22 +83,22 @@ class Segmentation:
         if self.mode in ("automatic", "question_answer"):
             for name, default in (("separator", SEPARATOR), ("max_tokens", MOST_TOKENS), ("overlap", 0)):
                 if getattr(self, name) != default:
-                    raise ValueError(f"{name} is for the modes custom and parent_child")
+                    raise ValueError(f"{name} requires mode custom or parent_child")
         if self.mode != "parent_child" and self.parent is not None:
-            raise ValueError("parent is for the mode parent_child")
+            raise ValueError("parent requires mode parent_child")
         if self.mode == "parent_child" and self.parent is None:
             object.__setattr__(self, "parent", Parent())
 
     @classmethod
     def of(cls, plain: dict[str, Any] | None) -> Self:
-        """From plain JSON; None stands for the automatic rules. Raises: ValueError."""
+        """The rules as plain JSON has them; the automatic ones for None. Raises: ValueError."""
         fields = dict(plain or {})
         parent = fields.pop("parent", None)
         cleanup = tuple(dict.fromkeys(fields.pop("cleanup", ())))
         return cls(**fields, cleanup=cleanup, parent=Parent(**parent) if parent else None)
 
     def plain(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The rules as plain JSON."""
         return {**asdict(self), "cleanup": list(self.cleanup)}
 
 

@@ -15,10 +15,10 @@ from typing import Any
 class Segment:
     """A piece of a document that fits the embedding model.
 
-    `start` and `end` are character offsets into the extracted text, cleaned up (its blocks joined by two newlines),
-    `token_ids` are the embedding model's own, with its special tokens; `tokens` counts those without the special ones.
-    `parent` is the position of the segment that is given to the model in its place; such a parent, which is kept and
-    not found by itself, has no token ids. Where there is an `answer`, the content is the question.
+    `start` and `end` are character offsets into the extracted text after cleanup (its blocks joined by two newlines).
+    `token_ids` are those of the embedding model, with special tokens; `tokens` counts them without. `parent` is the
+    position of the segment that is given to the model in its place; a parent has no token ids and is not searched.
+    With an `answer`, the content is the question.
     """
 
     position: int
@@ -38,10 +38,10 @@ class Segment:
 
 
 def encode_segments(model: str, segments: Sequence[Segment]) -> bytes:
-    """The blob of a document's segments, cut for the embedding model of this identity: compressed JSON.
+    """The blob of a document's segments, made for the embedding model with this identity: compressed JSON.
 
     Token ids are base64 of little-endian int32, which is read many times faster than numbers; parent and answer are
-    there where they are something. Equal segments give equal bytes, and so one digest.
+    left out where they are None. Equal segments give equal bytes, and so one digest.
     """
     document = {"model": model, "segments": [_packed(segment) for segment in segments]}
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 6)
@@ -54,7 +54,7 @@ def decode_segments(blob: bytes) -> tuple[str, list[Segment]]:
 
 
 def unpack_segments(blob: bytes) -> tuple[str, list[dict[str, Any]]]:
-    """As `decode_segments`, the segments as mappings as they are stored: half the time."""
+    """The embedding model's identity and the segments as they are stored, in half the time of `decode_segments`."""
     document = json.loads(zlib.decompress(blob))
     return document["model"], document["segments"]
 

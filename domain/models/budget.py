@@ -1,12 +1,22 @@
-"""A budget: what calls of models may cost in a calendar month, for a tenant, or for one app, model or user of it."""
+"""A budget: a limit for the cost of model calls in a calendar month, for a tenant or for one app, model or user."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate
+
+Scope = Annotated[str, "`tenant`, `app`, `model` or `user`."]
+Subject = Annotated[str, "Id of the app, or name of the model or user; empty for the tenant."]
+Amount = Annotated[float, "US dollars in a calendar month."]
+
+
+class Limit(TypedDict):
+    scope: str
+    subject: str
+    amount_usd: float
 
 
 class Budget(Aggregate):
@@ -19,23 +29,20 @@ class Budget(Aggregate):
         pass
 
     class Set(Event, aggregate.Created):
-        """So much may the calls of a month cost that are for `subject` (an app's id, the name of a model or a user).
-
-        It is empty when the scope is the whole tenant.
-        """
+        """A budget was set."""
 
         TOPIC = "budget.set.v1"
-        scope: str
-        subject: str
-        amount_usd: float
+        scope: Scope
+        subject: Subject
+        amount_usd: Amount
 
     class Changed(Event):
-        """It is another amount, or for something else; a removed budget is back."""
+        """The amount or the subject changed, or a removed budget was set again."""
 
         TOPIC = "budget.changed.v1"
-        scope: str
-        subject: str
-        amount_usd: float
+        scope: Scope
+        subject: Subject
+        amount_usd: Amount
 
         def apply(self, budget: Budget) -> None:
             budget.deleted = False
@@ -44,20 +51,16 @@ class Budget(Aggregate):
             budget.amount_usd = self.amount_usd
 
     class Removed(Event):
-        """There is no such budget any more."""
+        """The budget was removed."""
 
         TOPIC = "budget.removed.v1"
 
         def apply(self, budget: Budget) -> None:
             budget.deleted = True
 
-    @classmethod
-    def set(cls, id: str, at: datetime, *, scope: str, subject: str, amount_usd: float) -> Self:
-        return cls._create(cls.Set, id=id, timestamp=at, scope=scope, subject=subject, amount_usd=amount_usd)
-
-    def change(self, at: datetime, *, scope: str, subject: str, amount_usd: float) -> None:
-        if self.deleted or (self.scope, self.subject, self.amount_usd) != (scope, subject, amount_usd):
-            self.record(self.Changed, at, scope=scope, subject=subject, amount_usd=amount_usd)
+    def change(self, at: datetime, **limit: Unpack[Limit]) -> None:
+        if self.deleted or limit != Limit(scope=self.scope, subject=self.subject, amount_usd=self.amount_usd):
+            self.record(self.Changed, at, **limit)
 
     def remove(self, at: datetime) -> None:
         if not self.deleted:

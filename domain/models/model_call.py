@@ -1,57 +1,60 @@
-"""A model call: on record before it is sent, and again when it ended.
+"""A model call: recorded before it is sent, and again when it ends.
 
-Its status goes requested → completed, failed or cancelled. One that stays `requested` has an unknown outcome.
+Its status goes requested → completed, failed or cancelled. The outcome of one that stays `requested` is unknown.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Any, NotRequired, Self, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, Unpack
 
 from domain import aggregate
-from domain.aggregate import Aggregate
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage
 from domain.chat.conversation import Usage
 
 
 class TokenUsage(Usage):
-    """Tokens, and what of them was cheaper or dearer; null where the server does not say.
+    """Tokens of a call, and the part of them that has another price."""
 
-    `prompt_tokens` holds the cached ones too, `completion_tokens` those of reasoning; `raw` is what the server sent.
-    """
-
-    cached_tokens: int | None
-    cache_write_tokens: int | None
-    reasoning_tokens: int | None
-    raw: dict[str, Any]
+    cached_tokens: Annotated[int | None, "Tokens of the prompt that the server read from its cache; null when unknown."]
+    cache_write_tokens: Annotated[int | None, "Tokens that the server wrote into its cache; null when unknown."]
+    reasoning_tokens: Annotated[int | None, "Tokens of the completion used for reasoning; null when unknown."]
+    raw: Annotated[dict[str, Any], "Usage as the server sent it; empty when it sent none, or more than 16 KiB."]
 
 
 Source = TypedDict(
     "Source",
     {
-        "message": int,
-        "start": int,
-        "end": int,
-        "from": str,
-        "app": NotRequired[str],
-        "configuration": NotRequired[int],
-        "name": NotRequired[str],
-        "segment": NotRequired[str],
-        "document": NotRequired[str],
-        "dataset": NotRequired[str],
-        "rank": NotRequired[int],
-        "score": NotRequired[float],
-        "conversation": NotRequired[str],
-        "message_id": NotRequired[str],
+        "message": Annotated[int, "Number of the message, from 0."],
+        "start": Annotated[int, "First character (code point) of the part in the message, from 0."],
+        "end": Annotated[int, "Character after the last."],
+        "from": Annotated[str, "`instructions`, `input`, `segment`, `history` or `query`."],
+        "app": NotRequired[Annotated[str, "Of instructions: their app."]],
+        "configuration": NotRequired[Annotated[int, "Of instructions: number of their configuration."]],
+        "name": NotRequired[Annotated[str, "Of an input: the variable, within the instructions."]],
+        "segment": NotRequired[Annotated[str, "Of a segment: its id."]],
+        "document": NotRequired[Annotated[str, "Of a segment: its document."]],
+        "dataset": NotRequired[Annotated[str, "Of a segment: its knowledge base."]],
+        "rank": NotRequired[Annotated[int, "Of a segment: its final rank in the retrieval."]],
+        "score": NotRequired[Annotated[float, "Of a segment: its score in the retrieval."]],
+        "conversation": NotRequired[Annotated[str, "Of the query: its conversation."]],
+        "message_id": NotRequired[Annotated[str, "Of the query, or of an earlier question or answer: its message."]],
     },
 )
-Source.__doc__ = """Where characters `start` to `end` (code points) of message number `message` (from 0) come from.
+Source.__doc__ = """Origin of a part of a message. White space between parts has none."""
 
-`from` is `instructions` (of `configuration` of `app`), `input` (the value of the app's variable `name`, within the
-instructions), `segment` (with `document`, `dataset`, final `rank` and `score` of the retrieval), `history` (question or
-answer of the earlier message `message_id`) or `query` (the message `message_id` of `conversation`). What no source
-covers is white space between the parts.
-"""
+
+class Completion(TypedDict):
+    """The answer of a model, and what it took."""
+
+    response: str
+    finish_reason: str | None
+    usage: TokenUsage
+    first_token_ms: float | None
+    duration_ms: float
+    response_id: NotRequired[str | None]
+    response_model: NotRequired[str | None]
 
 
 class ModelCall(Aggregate):
@@ -65,47 +68,46 @@ class ModelCall(Aggregate):
         pass
 
     class Requested(Event, aggregate.Created):
-        """A model is about to be called for `cause_noun` `cause_id` (a message, document or replay), in the
-        `attempt`-th try at it (0 when that is not known).
-
-        `kind` is chat, embedding or rerank; `request` is what is sent: `messages`, `max_tokens` and `parameters` of a
-        chat, `texts` and `tokens` of an embedding, the `query` and the ids of the `segments` of a rerank. `sources`
-        says where the parts of the messages come from.
-        """
+        """A model is about to be called."""
 
         TOPIC = "model_call.requested.v2"
         PERSONAL = frozenset({"request"})
         class_version = 2
-        kind: str
-        provider: str
-        model: str
-        cause_noun: str
-        cause_id: str
-        attempt: int
-        server: str
-        request: dict[str, Any]
-        sources: list[Source]
+        kind: Annotated[str, "`chat`, `embedding` or `rerank`."]
+        provider: Annotated[str, "Provider, by its name."]
+        model: Annotated[str, "Name of the model at its provider."]
+        cause_noun: Annotated[
+            str, "Purpose of the call: `message`, `document`, `replay`, or `dataset` for a test query."
+        ]
+        cause_id: Annotated[str, "Id of that message, document, replay or query."]
+        request: Annotated[
+            dict[str, Any],
+            "What is sent: `messages`, `max_tokens`, `parameters` of a chat; numbers of `texts` and `tokens` of an "
+            "embedding; `query` and ids of the `segments` of a rerank.",
+        ]
+        attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
+        server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""
+        sources: Annotated[list[Source], "Origin of each part of the messages, in order."] = field(default_factory=list)
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state |= {"attempt": 0, "server": "", "sources": []}
 
     class Completed(Event):
-        """The model answered; times are milliseconds since the request was sent.
-
-        The `response` of a rerank is a JSON array: a score for each of the segments, in their order.
-        """
+        """The model answered."""
 
         TOPIC = "model_call.completed.v2"
         PERSONAL = frozenset({"response"})
         class_version = 2
-        response: str
-        response_id: str | None
-        response_model: str | None
-        finish_reason: str | None
-        usage: TokenUsage
-        first_token_ms: float | None
-        duration_ms: float
+        response: Annotated[
+            str, "Answer of a chat; JSON array of a score for each segment of a rerank; empty for an embedding."
+        ]
+        finish_reason: Annotated[str | None, "Reason for the end of the answer, as the server gives it."]
+        usage: Annotated[TokenUsage, "Tokens."]
+        first_token_ms: Annotated[float | None, "Milliseconds from the request to the first piece of the answer."]
+        duration_ms: Annotated[float, "Milliseconds from the request to the end of the answer."]
+        response_id: Annotated[str | None, "Id that the server gave the answer; null for none."] = None
+        response_model: Annotated[str | None, "Model as the server names it; null when it does not."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -116,87 +118,35 @@ class ModelCall(Aggregate):
             call.status = "completed"
 
     class Failed(Event):
-        """The model did not answer, or broke off; `response` keeps what had arrived.
+        """The model did not answer, or broke off.
 
-        `code` `lost` means that the worker died with the call in flight: whether the model answered is unknown.
+        With code `lost`, the worker died during the call: whether the model answered is unknown.
         """
 
         TOPIC = "model_call.failed.v1"
         PERSONAL = frozenset({"reason", "response"})
-        code: str
-        reason: str
-        response: str
-        duration_ms: float | None
+        code: ErrorCode
+        reason: ErrorMessage
+        response: Annotated[str, "Part of the answer that arrived."]
+        duration_ms: Annotated[float | None, "Milliseconds from the request to the failure; null when unknown."]
 
         def apply(self, call: ModelCall) -> None:
             call.status = "failed"
 
     class Cancelled(Event):
-        """The call was broken off by request; `response` keeps what had arrived."""
+        """The call was stopped by request."""
 
         TOPIC = "model_call.cancelled.v1"
         PERSONAL = frozenset({"response"})
-        response: str
-        duration_ms: float
+        response: Annotated[str, "Part of the answer that arrived."]
+        duration_ms: Annotated[float, "Milliseconds from the request to the stop."]
 
         def apply(self, call: ModelCall) -> None:
             call.status = "cancelled"
 
-    @classmethod
-    def request(
-        cls,
-        id: str,
-        at: datetime,
-        *,
-        kind: str,
-        provider: str,
-        model: str,
-        cause_noun: str,
-        cause_id: str,
-        request: dict[str, Any],
-        attempt: int = 1,
-        server: str = "",
-        sources: list[Source] | None = None,
-    ) -> Self:
-        return cls._create(
-            cls.Requested,
-            id=id,
-            timestamp=at,
-            kind=kind,
-            provider=provider,
-            model=model,
-            cause_noun=cause_noun,
-            cause_id=cause_id,
-            attempt=attempt,
-            server=server,
-            request=request,
-            sources=sources or [],
-        )
-
-    def complete(
-        self,
-        at: datetime,
-        *,
-        response: str,
-        finish_reason: str | None,
-        usage: TokenUsage,
-        first_token_ms: float | None,
-        duration_ms: float,
-        response_id: str | None = None,
-        response_model: str | None = None,
-    ) -> None:
+    def complete(self, at: datetime, **completion: Unpack[Completion]) -> None:
         if self.status == "requested":
-            self.record(
-                self.Completed,
-                at,
-                response=response,
-                response_id=response_id,
-                response_model=response_model,
-                finish_reason=finish_reason,
-                usage=usage,
-                first_token_ms=first_token_ms,
-                duration_ms=duration_ms,
-            )
+            self.record(self.Completed, at, **completion)
 
     def fail(self, at: datetime, *, code: str, reason: str, response: str, duration_ms: float | None) -> None:
         if self.status == "requested":

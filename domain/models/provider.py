@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated
 
 from domain import aggregate
 from domain.aggregate import Aggregate
 
 BUILTIN = "builtin"
-"""The provider that needs no server and no registration."""
+"""The provider that needs neither a server nor a registration."""
+
+Address = Annotated[str, "Address of its OpenAI-compatible API, like `https://host/v1`."]
+SealedKey = Annotated[str, "API key, encrypted; empty for none."]
 
 
 class Provider(Aggregate):
-    """`sealed_key` is the API key encrypted by the tenant's vault; the clear key is nowhere on record."""
+    """`sealed_key` is the API key encrypted by the tenant's vault; the clear key is never recorded."""
 
     TOPIC = "provider"
     base_url: str
@@ -23,18 +26,18 @@ class Provider(Aggregate):
         pass
 
     class Registered(Event, aggregate.Created):
-        """A server of chat models was made known."""
+        """A server of chat models was registered."""
 
         TOPIC = "provider.registered.v1"
-        base_url: str
-        sealed_key: str
+        base_url: Address
+        sealed_key: SealedKey
 
     class Changed(Event):
-        """The address or the key is another; a removed provider is back."""
+        """The address or the key changed, or a removed provider was registered again."""
 
         TOPIC = "provider.changed.v1"
-        base_url: str
-        sealed_key: str
+        base_url: Address
+        sealed_key: SealedKey
 
         def apply(self, provider: Provider) -> None:
             provider.deleted = False
@@ -42,17 +45,13 @@ class Provider(Aggregate):
             provider.sealed_key = self.sealed_key
 
     class Removed(Event):
-        """The provider is not called any more, and its key is forgotten."""
+        """The provider and its key were removed."""
 
         TOPIC = "provider.removed.v1"
 
         def apply(self, provider: Provider) -> None:
             provider.deleted = True
             provider.sealed_key = ""
-
-    @classmethod
-    def register(cls, id: str, at: datetime, *, base_url: str, sealed_key: str) -> Self:
-        return cls._create(cls.Registered, id=id, timestamp=at, base_url=base_url, sealed_key=sealed_key)
 
     def change(self, at: datetime, *, base_url: str, sealed_key: str) -> None:
         if self.deleted or (self.base_url, self.sealed_key) != (base_url, sealed_key):

@@ -1,4 +1,4 @@
-"""A replay: a recorded model call made again, to another model, with other instructions or parameters, or as it was.
+"""A replay: a recorded model call made again as it was, or with another model, other instructions or parameters.
 
 Its status goes requested → completed or failed, and by a retry from failed back to requested.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any
 
 from domain import aggregate
-from domain.aggregate import Aggregate, Rejection
+from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 
 STALLS = 3
-"""How often a replay that nobody works at is put back to work by itself."""
+"""Number of times that a replay without a worker is retried automatically."""
 
 
 class Replay(Aggregate):
@@ -34,37 +34,34 @@ class Replay(Aggregate):
         pass
 
     class Requested(Event, aggregate.Created):
-        """Model call `call` is to be made again with this model and these parameters.
-
-        With a `configuration`, its instructions (of `app`) take the place of those that were sent.
-        """
+        """A replay of a model call was requested."""
 
         TOPIC = "replay.requested.v1"
-        call: str
-        provider: str
-        model: str
-        max_tokens: int
-        parameters: dict[str, Any]
-        app: str | None
-        configuration: int | None
+        call: Annotated[str, "Model call to make again."]
+        provider: Annotated[str, "Provider, by its name."]
+        model: Annotated[str, "Name of the model at its provider."]
+        max_tokens: Annotated[int, "Tokens reserved for the answer."]
+        parameters: Annotated[dict[str, Any], "Parameters passed to the model."]
+        app: Annotated[str | None, "App of the configuration; null without one."]
+        configuration: Annotated[int | None, "Configuration whose instructions are sent; null for the recorded ones."]
 
     class Completed(Event):
-        """The model answered: model call `model_call` holds what was sent and what came back."""
+        """The model answered; the model call has what was sent and received."""
 
         TOPIC = "replay.completed.v1"
-        model_call: str
+        model_call: Annotated[str, "Model call of the replay."]
 
         def apply(self, replay: Replay) -> None:
             replay.status = "completed"
 
     class Failed(Event):
-        """No answer came; `model_call` is the call that failed, null when none was made."""
+        """The replay failed."""
 
         TOPIC = "replay.failed.v1"
         PERSONAL = frozenset({"reason"})
-        code: str
-        reason: str
-        model_call: str | None
+        code: ErrorCode
+        reason: ErrorMessage
+        model_call: Annotated[str | None, "Model call that failed; null when none was made."]
 
         def apply(self, replay: Replay) -> None:
             replay.status = "failed"
@@ -72,7 +69,7 @@ class Replay(Aggregate):
                 replay.stalls += 1
 
     class Retried(Event):
-        """It is to be made again."""
+        """The replay is retried."""
 
         TOPIC = "replay.retried.v1"
 
@@ -80,36 +77,9 @@ class Replay(Aggregate):
             replay.status = "requested"
             replay.attempt += 1
 
-    @classmethod
-    def request(
-        cls,
-        id: str,
-        at: datetime,
-        *,
-        call: str,
-        provider: str,
-        model: str,
-        max_tokens: int,
-        parameters: dict[str, Any],
-        app: str | None,
-        configuration: int | None,
-    ) -> Self:
-        return cls._create(
-            cls.Requested,
-            id=id,
-            timestamp=at,
-            call=call,
-            provider=provider,
-            model=model,
-            max_tokens=max_tokens,
-            parameters=parameters,
-            app=app,
-            configuration=configuration,
-        )
-
     @property
     def ended(self) -> bool:
-        """Nothing more is to be done for it."""
+        """No work is left."""
         return self.status != "requested"
 
     def complete(self, at: datetime, *, model_call: str) -> None:
@@ -126,7 +96,7 @@ class Replay(Aggregate):
         self.record(self.Retried, at)
 
     def stall(self, at: datetime, *, reason: str) -> None:
-        """Nobody works at it: put it back to work, or let it fail when that did not help before."""
+        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
         if not self.ended:
             self.fail(at, code="stalled", reason=reason)
             if self.stalls <= STALLS:

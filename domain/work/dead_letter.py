@@ -1,13 +1,14 @@
-"""A dead letter: a message that no worker could handle.
+"""A dead letter: a message that a consumer could not handle.
 
-Its status goes buried → retried or discarded; a message that dies again makes it returned, which waits as buried does.
+Its status goes buried → retried or discarded. When a retried message fails again it is returned, which counts as
+buried.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Self
+from typing import Annotated, TypedDict, Unpack
 from uuid import NAMESPACE_OID, uuid5
 
 from domain import aggregate
@@ -15,8 +16,25 @@ from domain.aggregate import Aggregate, Rejection
 
 
 def dead_letter_id(consumer: str, tenant: str, message: str) -> str:
-    """The id of the letter that a consumer's message has, however often it dies."""
+    """The id of a message's dead letter: one for each consumer, however often the message fails."""
     return str(uuid5(NAMESPACE_OID, f"{consumer} {tenant} {message}"))
+
+
+Failures = Annotated[int, "Number of failures that the handler reported."]
+Deaths = Annotated[int, "Number of workers that died while handling it."]
+Where = Annotated[str, "Line of code that failed last, as `file:function:line`; empty when workers died."]
+Stack = Annotated[str, "Digest of the stack of the last failure, equal for equal failures; empty when workers died."]
+
+
+class FailureFields(TypedDict):
+    """The end of the consumer's attempts at a message, which has this `sequence` in its stream."""
+
+    sequence: int
+    reason: str
+    where: str
+    stack: str
+    failures: int
+    deaths: int
 
 
 class DeadLetter(Aggregate):
@@ -31,111 +49,63 @@ class DeadLetter(Aggregate):
         pass
 
     class Buried(Event, aggregate.Created):
-        """Message `message` of `stream`, at `sequence` on `subject`, could not be handled by a consumer.
-
-        It failed `failures` times by itself, and its worker died `deaths` times with it in hand. `where` is the last
-        line of code of the last failure, `stack` a digest of all of them; both are empty after a death.
-        """
+        """A consumer could not handle a message, and has given it up."""
 
         TOPIC = "dead_letter.buried.v1"
         PERSONAL = frozenset({"reason"})
-        consumer: str
-        stream: str
-        sequence: int
-        subject: str
-        message: str
-        reason: str
-        where: str
-        stack: str
-        failures: int
-        deaths: int
+        consumer: Annotated[str, "Durable consumer that could not handle the message."]
+        stream: Annotated[str, "Stream of the message."]
+        sequence: Annotated[int, "Sequence of the message in its stream."]
+        subject: Annotated[str, "Subject of the message."]
+        message: Annotated[str, "Id of the message: of a command that of its outcome, else that of the commit."]
+        reason: Annotated[str, "Error of the last attempt."]
+        where: Where
+        stack: Stack
+        failures: Failures
+        deaths: Deaths
 
     class Retried(Event):
-        """Someone asked to try again: the consumer gets the message of `sequence` once more."""
+        """An operator retries the message: its consumer gets it again."""
 
         TOPIC = "dead_letter.retried.v1"
-        consumer: str
-        sequence: int
+        consumer: Annotated[str, "Durable consumer that gets the message."]
+        sequence: Annotated[int, "Sequence of the message in its stream."]
 
         def apply(self, letter: DeadLetter) -> None:
             letter.status = "retried"
 
     class Returned(Event):
-        """The message was tried again, at `sequence` of the same stream, and died again."""
+        """The retried message failed again."""
 
         TOPIC = "dead_letter.returned.v1"
         PERSONAL = frozenset({"reason"})
-        sequence: int
-        reason: str
-        where: str
-        stack: str
-        failures: int
-        deaths: int
+        sequence: Annotated[int, "Sequence in the same stream that the message had this time."]
+        reason: Annotated[str, "Error of the last attempt."]
+        where: Where
+        stack: Stack
+        failures: Failures
+        deaths: Deaths
 
         def apply(self, letter: DeadLetter) -> None:
             letter.status = "returned"
 
     class Discarded(Event):
-        """Someone gave it up: the message is taken out of the stream of dead letters."""
+        """An operator discarded the message: it is removed from the stream of dead letters."""
 
         TOPIC = "dead_letter.discarded.v1"
-        consumer: str
+        consumer: Annotated[str, "Durable consumer that could not handle the message."]
 
         def apply(self, letter: DeadLetter) -> None:
             letter.status = "discarded"
 
-    @classmethod
-    def bury(
-        cls,
-        id: str,
-        at: datetime,
-        *,
-        consumer: str,
-        stream: str,
-        sequence: int,
-        subject: str,
-        message: str,
-        reason: str,
-        where: str,
-        stack: str,
-        failures: int,
-        deaths: int,
-    ) -> Self:
-        return cls._create(
-            cls.Buried,
-            id=id,
-            timestamp=at,
-            consumer=consumer,
-            stream=stream,
-            sequence=sequence,
-            subject=subject,
-            message=message,
-            reason=reason,
-            where=where,
-            stack=stack,
-            failures=failures,
-            deaths=deaths,
-        )
-
     @property
     def waits(self) -> bool:
-        """Somebody has to decide what becomes of it."""
+        """It must be retried or discarded."""
         return self.status in ("buried", "returned")
 
-    def come_back(
-        self, at: datetime, *, sequence: int, reason: str, where: str, stack: str, failures: int, deaths: int
-    ) -> None:
+    def come_back(self, at: datetime, **failure: Unpack[FailureFields]) -> None:
         if not self.waits:
-            self.record(
-                self.Returned,
-                at,
-                sequence=sequence,
-                reason=reason,
-                where=where,
-                stack=stack,
-                failures=failures,
-                deaths=deaths,
-            )
+            self.record(self.Returned, at, **failure)
 
     def retry(self, at: datetime) -> None:
         self._must_wait()
@@ -147,4 +117,4 @@ class DeadLetter(Aggregate):
 
     def _must_wait(self) -> None:
         if not self.waits:
-            raise Rejection("not_waiting", f"Dead letter {self.id} is {self.status} already.", "dead_letter")
+            raise Rejection("not_waiting", f"Dead letter {self.id} is already {self.status}.", "dead_letter")

@@ -66,8 +66,9 @@ async function send(name, fields, id = uuid7()) {
 /** Send a command that has to be accepted, and show its outcome. */
 async function accepted(name, fields, id) {
   const outcome = await send(name, fields, id);
-  const { status, sequence, ids, code, message } = outcome;
-  if (status !== "accepted") throw new Error(`${name} was ${status}: ${code}: ${message}`);
+  const { status, sequence, ids, code, field, message } = outcome;
+  const reason = field ? `${field}: ${message}` : message;
+  if (status !== "accepted") throw new Error(`${name} was ${status}: ${code}: ${reason}`);
   show("outcome", { outcome }, `${name}: ${status}, EVENTS ${sequence}, ${JSON.stringify(ids)}`);
   return outcome;
 }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from handlers.commands.fields import Command, Fields, Name, Preparation
+from pydantic import Field
+
+from domain.access.end_user import EndUser
+from handlers.commands.fields import Command, Name
+from handlers.commands.preparation import MakeOrChange, Preparation
 
 
 class EraseEndUser(Command):
-    """Throw away the key that the words of a user are kept under; who comes back under the name is somebody else."""
+    """Destroy the key of a user's words; the next user of the name is another person."""
 
-    user: Name
+    user: Name = Field(description="User to erase, by the name in `message.send`")
 
 
-async def throw_away(command: EraseEndUser, preparation: Preparation) -> Fields:
-    """Erase the key before that is on record: what comes after the record in the log can surely not be read."""
-    people = preparation.people
-    assert people is not None
-    person, known = await people.last_person(preparation.tenant, command.user)
-    await people.erase(preparation.tenant, person)
-    return {"known": known}
+async def erase(command: EraseEndUser, given: Preparation) -> MakeOrChange[EndUser]:
+    """Destroy the key before the event is recorded: no reader of the event can still read the words."""
+    person, known = await given.ports.people.last_person(given.tenant, command.user)
+    await given.ports.people.erase(given.tenant, person)
+    return lambda user, id, at: user or EndUser.begin(EndUser.Erased, id, at, known=known)

@@ -3,62 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from domain.aggregate import Aggregate
-from domain.chat.app import App
+from domain.chat.app import AnswerSettings, App
 from domain.chat.conversation import Conversation
-from domain.models.provider import BUILTIN, Provider
+from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     AppId,
     Command,
     ConversationId,
     DatasetId,
     Description,
-    Fields,
-    Id,
+    MessageId,
     Name,
+    Parameters,
     Part,
-    Preparation,
     ProviderName,
-    Ref,
     VariableName,
-    at_most_16_kib,
     not_blank,
-    not_found,
     one_builtin,
 )
+from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 
 
 class ModelFields(Part):
     """A chat model; `builtin` / `extractive` needs no server."""
 
-    provider: Annotated[ProviderName, Ref(Provider)] = BUILTIN
-    name: Annotated[str, Field(min_length=1, max_length=255)] = "extractive"
+    provider: ProviderName = BUILTIN
+    name: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        "extractive", description="Name of the model at its provider"
+    )
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = Field(512, description="Tokens reserved for the answer")
     context_window: Annotated[int, Field(ge=256, le=10_000_000)] = Field(
-        8192, description="Tokens that prompt and answer may have together"
+        8192, description="Maximum tokens of prompt and answer together"
     )
-    parameters: dict[str, JsonValue] = Field({}, description="Passed on to the model: temperature, top_p, stop, …")
+    parameters: Parameters = Field({}, description="Parameters passed to the model: temperature, top_p, stop, …")
 
     @model_validator(mode="after")
     def _answer_fits(self) -> ModelFields:
         if self.max_tokens >= self.context_window:
             raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
         one_builtin(self.provider, self.name)
-        at_most_16_kib(self.parameters)
         return self
 
 
 class VariableFields(Part):
-    """A value that the asker fills in, `{{name}}` in the prompt."""
+    """A value that a message gives; `{{name}}` in the prompt stands for it."""
 
-    name: VariableName
-    required: bool = False
-    default: Annotated[str, Field(max_length=10_000)] | None = None
+    name: VariableName = Field(description="Name, as in the prompt")
+    required: bool = Field(False, description="Whether a message without a value is rejected")
+    default: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None, description="Value of a message that gives none"
+    )
 
 
 class CreateApp(Command):
@@ -72,18 +71,20 @@ class ConfigureApp(Command):
     """Give an app its next numbered configuration."""
 
     app: AppId
-    model: ModelFields = ModelFields()
-    prompt: Annotated[str, Field(max_length=100_000)] = ""
-    variables: Annotated[list[VariableFields], Field(max_length=64)] = []
-    datasets: Annotated[list[DatasetId], Field(max_length=32)] = []
-    retrieval: RetrievalFields = RetrievalFields()
+    model: ModelFields = Field(ModelFields(), description="Chat model")
+    prompt: Annotated[str, Field(max_length=100_000)] = Field(
+        "", description="Instructions to the model; `{{name}}` stands for a variable. Empty for the built-in ones"
+    )
+    variables: Annotated[list[VariableFields], Field(max_length=64)] = Field(
+        [], description="Values that a message gives"
+    )
+    datasets: Annotated[list[DatasetId], Field(max_length=32)] = Field([], description="Knowledge bases to search")
+    retrieval: RetrievalFields = Field(RetrievalFields(), description="Retrieval settings")
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:
         if self.retrieval.metadata_filter.mode == "automatic" and self.model.provider == BUILTIN:
-            raise ValueError(
-                "retrieval.metadata_filter cannot be automatic with a model of 'builtin': it makes no filters"
-            )
+            raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
         return self
 
 
@@ -94,40 +95,42 @@ class DeleteApp(Command):
 
 
 class SendMessage(Command):
-    """Ask an app; without a conversation one is started, with the id of this message."""
+    """Ask an app a question; without a conversation, a new one starts, with the id of this message."""
 
     app: AppId
-    query: Annotated[str, Field(max_length=100_000), AfterValidator(not_blank)]
-    inputs: Annotated[dict[VariableName, Annotated[str, Field(max_length=10_000)]], Field(max_length=64)] = {}
-    user: Name = "anonymous"
-    conversation: ConversationId | None = None
+    query: Annotated[str, Field(max_length=100_000), AfterValidator(not_blank)] = Field(description="Question")
+    inputs: Annotated[dict[VariableName, Annotated[str, Field(max_length=10_000)]], Field(max_length=64)] = Field(
+        {}, description="Values of the app's variables, by name"
+    )
+    user: Name = Field("anonymous", description="End user, as the app's operator names them")
+    conversation: ConversationId | None = Field(None, description="Conversation to continue; null starts one")
 
 
 class StopMessage(Command):
-    """End an answer where it is; what has arrived is kept."""
+    """Stop an answer; the part that arrived is kept."""
 
     conversation: ConversationId
-    message: Id
+    message: MessageId
 
 
 class RetryMessage(Command):
-    """Answer a message again whose answer failed."""
+    """Retry a failed answer."""
 
     conversation: ConversationId
-    message: Id
+    message: MessageId = Field(description="Message whose answer failed")
 
 
 class RateMessage(Command):
-    """Judge an answer; null takes the rating back."""
+    """Rate an answer; null withdraws the rating."""
 
     conversation: ConversationId
-    message: Id
-    rating: Literal["like", "dislike"] | None
-    content: Annotated[str, Field(max_length=10_000)] = ""
+    message: MessageId
+    rating: Literal["like", "dislike"] | None = Field(description="Rating; null withdraws it")
+    content: Annotated[str, Field(max_length=10_000)] = Field("", description="Comment on the rating")
 
 
 class RenameConversation(Command):
-    """Give a conversation another name."""
+    """Rename a conversation."""
 
     conversation: ConversationId
     name: Name
@@ -140,48 +143,68 @@ class DeleteConversation(Command):
 
 
 class ForkConversation(Command):
-    """Go on from an answered message in a new conversation, which has what went before as its history."""
+    """Continue after an answered message in a new conversation, which has the messages up to it as its history."""
 
     conversation: ConversationId
-    message: Id
-    name: Name | None = Field(None, description="Name of the new one; null: that of the old one")
+    message: MessageId = Field(description="Answered message that the new conversation continues after")
+    name: Name | None = Field(None, description="Name of the new conversation; null for that of the old one")
 
 
 NAME_LENGTH = 60
-"""Characters of a first question that become the conversation's name."""
+"""Maximum characters of a first question that become the conversation's name."""
 
 
-async def searchable(command: ConfigureApp, preparation: Preparation) -> Fields:
-    """Make sure of the reranker."""
-    check_reranker(command.retrieval, preparation)
-    return command.model_dump()
+async def create(command: CreateApp, given: Preparation) -> Make[App]:
+    return lambda id, at: App.begin(App.Created, id, at, name=command.name, description=command.description)
 
 
-async def fill_in(command: SendMessage, preparation: Preparation) -> Fields:
-    """The values of the app's variables, and the configuration that will answer."""
-    app = preparation.named["app"]
-    assert isinstance(app, App)
-    inputs = app.inputs(command.inputs)
-    return {
-        "message": preparation.id,
-        "app": app.id,
-        "configuration": len(app.configurations),
-        "query": command.query,
-        "inputs": inputs,
-        "user": command.user,
-    }
+async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
+    check_reranker(command.retrieval, given)
+    settings = cast("AnswerSettings", command.model_dump(exclude={"app"}))
+    return lambda app, at: app.configure(at, **settings)
 
 
-async def go_back(command: ForkConversation, preparation: Preparation) -> Fields:
-    return {"source": preparation.named["conversation"], "message": command.message, "name": command.name}
+async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:
+    """Ask the newest configuration of the app; the first question starts the conversation."""
+    app = given.the(App, "app")
+    inputs, configuration = app.inputs(command.inputs), len(app.configurations)
+
+    def ask(conversation: Conversation | None, id: str, at: datetime) -> Conversation:
+        if conversation is None or conversation.deleted:
+            if id != given.id:
+                raise not_found(Conversation, id, "conversation")
+            name = " ".join(command.query.split())[:NAME_LENGTH].rstrip()
+            conversation = Conversation.begin(Conversation.Started, id, at, app=app.id, user=command.user, name=name)
+        conversation.ask(
+            at,
+            message=given.id,
+            app=app.id,
+            configuration=configuration,
+            query=command.query,
+            inputs=inputs,
+            user=command.user,
+        )
+        return conversation
+
+    return ask
 
 
-def converse(conversation: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
-    if conversation is None or conversation.deleted:
-        if id != fields["message"]:
-            raise not_found(Conversation, id, "conversation")
-        name = " ".join(fields["query"].split())[:NAME_LENGTH].rstrip()
-        conversation = Conversation.start(id, at, app=fields["app"], user=fields["user"], name=name)
-    assert isinstance(conversation, Conversation)
-    conversation.ask(at, **fields)
-    return conversation
+def stop(conversation: Conversation, at: datetime, command: StopMessage) -> None:
+    conversation.stop(at, message=command.message)
+
+
+def retry(conversation: Conversation, at: datetime, command: RetryMessage) -> None:
+    conversation.retry(at, message=command.message)
+
+
+def rate(conversation: Conversation, at: datetime, command: RateMessage) -> None:
+    conversation.rate(at, message=command.message, rating=command.rating, content=command.content)
+
+
+def rename(conversation: Conversation, at: datetime, command: RenameConversation) -> None:
+    conversation.rename(at, name=command.name)
+
+
+async def fork(command: ForkConversation, given: Preparation) -> Make[Conversation]:
+    source = given.the(Conversation, "conversation")
+    return lambda id, at: Conversation.fork(id, at, source=source, message=command.message, name=command.name)

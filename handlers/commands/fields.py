@@ -1,15 +1,15 @@
-"""The commands, as they come over the wire: what each takes, and what makes it well-formed.
+"""The parts that commands are made of, and their parsing.
 
-Their JSON Schemas and the AsyncAPI document are made from these classes; a field typed `Ref[…]` must name something
-that exists and is not deleted.
+The JSON Schemas and the AsyncAPI document are generated from the commands' classes. A field with a `Ref` must name an
+aggregate that exists and is not deleted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import orjson
@@ -22,20 +22,18 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.models.provider import BUILTIN, Provider
 from domain.work.dead_letter import DeadLetter
-from handlers.ports.log import Blobs
-from handlers.ports.people import People, Vault
-from handlers.repository import Repository
+
+C = TypeVar("C", bound="Command")
+T = TypeVar("T")
 
 MAX_PAYLOAD = 1024 * 1024
-"""Bytes of a command; a larger file is put into the object store and named by its digest."""
-
+"""Maximum bytes of a command; a larger file goes into the object store and is named by its digest."""
 
 MAX_TEXT = 256 * 1024
-"""Bytes of a document's inline text."""
-
+"""Maximum bytes of a document's inline text."""
 
 MAX_DEPTH = 32
-"""Levels of arrays and objects in a payload."""
+"""Maximum levels of arrays and objects in a payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Ref:
     kind: type[Aggregate]
 
 
-def _is_uuid(value: str) -> bool:
+def is_uuid(value: str) -> bool:
     try:
         return str(UUID(value)) == value
     except ValueError:
@@ -53,58 +51,54 @@ def _is_uuid(value: str) -> bool:
 
 
 def _uuid(value: str) -> str:
-    if not _is_uuid(value):
-        raise ValueError("must be a UUID in lower case with hyphens")
+    if not is_uuid(value):
+        raise ValueError("Must be a UUID in lower case with hyphens")
     return value
 
 
 def not_blank(value: str) -> str:
     if not value.strip():
-        raise ValueError("must not be blank")
+        raise ValueError("Must not be blank")
     return value
 
 
-def at_most_64_kib(value: str) -> str:
-    if len(value.encode()) > 64 * 1024:
-        raise ValueError("must not exceed 64 KiB in UTF-8")
-    return value
+def at_most(kib: int) -> AfterValidator:
+    """Limits a text in UTF-8, or a value as JSON."""
+
+    def check(value: T) -> T:
+        if len(value.encode() if isinstance(value, str) else orjson.dumps(value)) > kib * 1024:
+            raise ValueError(f"Must not exceed {kib} KiB")
+        return value
+
+    return AfterValidator(check)
 
 
 Id = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
 
 
-AppId = Annotated[Id, Ref(App)]
-
-
-DatasetId = Annotated[Id, Ref(Dataset)]
-
-
-DocumentId = Annotated[Id, Ref(Document)]
-
-
-ConversationId = Annotated[Id, Ref(Conversation)]
-
-
-DeadLetterId = Annotated[Id, Ref(DeadLetter)]
-
+AppId = Annotated[Id, Ref(App), Field(description="App")]
+DatasetId = Annotated[Id, Ref(Dataset), Field(description="Knowledge base")]
+DocumentId = Annotated[Id, Ref(Document), Field(description="Document")]
+SegmentId = Annotated[Id, Field(description="Segment")]
+ConversationId = Annotated[Id, Ref(Conversation), Field(description="Conversation")]
+MessageId = Annotated[Id, Field(description="Message")]
+DeadLetterId = Annotated[Id, Ref(DeadLetter), Field(description="Dead letter")]
 
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-"""A name that someone chose for something, and that is its id."""
+"""A name that is also the id."""
 
+ProviderName = Annotated[Handle, Ref(Provider), Field(description="`builtin`, or the name of a registered provider")]
 
-ProviderName = Handle
+Name = Annotated[str, Field(max_length=255, description="Name, for people"), AfterValidator(not_blank)]
 
-
-Name = Annotated[str, Field(max_length=255), AfterValidator(not_blank)]
-
-
-Description = Annotated[str, Field(max_length=2000)]
-
+Description = Annotated[str, Field(max_length=2000, description="Description, for people")]
 
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
+FieldName = Annotated[
+    str, Field(min_length=1, max_length=64, description="Name of the field"), AfterValidator(not_blank)
+]
 
-FieldName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(not_blank)]
 Scalar = str | int | float | bool | None
 
 
@@ -115,26 +109,25 @@ class Part(BaseModel):
 
 
 class Command(Part):
-    """What someone wants done."""
+    """A request to change something."""
+
+
+Parameters = Annotated[dict[str, JsonValue], at_most(kib=16)]
+"""Of a chat model: temperature, top_p, stop, …"""
 
 
 def one_builtin(provider: str, name: str) -> None:
     if provider == BUILTIN and name != "extractive":
-        raise ValueError("provider 'builtin' has one model, 'extractive'")
+        raise ValueError("Provider 'builtin' has one model, 'extractive'")
 
 
-def at_most_16_kib(parameters: dict[str, JsonValue] | None) -> None:
-    if len(orjson.dumps(parameters)) > 16 * 1024:
-        raise ValueError("parameters must not exceed 16 KiB")
-
-
-def parse(command: type[Command], payload: bytes) -> Command:
-    """Raises: Rejection `too_large`, `broken_json` or `invalid`, naming the field and the rule."""
+def parse(command: type[C], payload: bytes) -> C:
+    """The command in a payload. Raises: Rejection `too_large`, `broken_json` or `invalid`, with the field at fault."""
     if len(payload) > MAX_PAYLOAD:
         raise Rejection(
             "too_large",
-            f"The payload has {len(payload):,} bytes, at most {MAX_PAYLOAD:,} are allowed;"
-            " put a large file into the object store and give its digest.",
+            f"The payload has {len(payload):,} bytes, at most {MAX_PAYLOAD:,} are allowed: put a large file into the "
+            "object store and give its digest.",
         )
     try:
         fields = orjson.loads(payload)
@@ -150,14 +143,14 @@ def parse(command: type[Command], payload: bytes) -> Command:
         location = [str(part) for part in first["loc"] if part not in _UNION_BRANCHES]
         path = ".".join(location) or _named_field(command, first["msg"])
         problem = first["msg"].removeprefix("Value error, ")
-        raise Rejection("invalid", f"{path or 'payload'}: {problem[0].lower()}{problem[1:]}.", path) from None
+        raise Rejection("invalid", f"{problem}.", path) from None
 
 
 _UNION_BRANCHES = {"str", "int", "float", "bool", "none"}
 
 
 def _named_field(command: type[Command], message: str) -> str | None:
-    """The first field that the sentence of a rule over several fields names."""
+    """The first field named in the sentence of a rule about several fields."""
     words = re.findall(r"\w+", message)
     return next((word for word in words if word in command.model_fields), None)
 
@@ -168,66 +161,52 @@ def _json_type(value: object) -> str:
 
 
 def _storable(fields: dict[str, Any]) -> None:
-    """Refuses NUL characters, which PostgreSQL cannot store, and nesting that JSON writers cannot follow."""
+    """Reject NUL characters, which PostgreSQL cannot store, and nesting too deep for JSON writers."""
     stack: list[tuple[tuple[str, ...], Any]] = [((), fields)]
     while stack:
         parts, value = stack.pop()
         if len(parts) >= MAX_DEPTH:
-            raise Rejection("invalid", f"{parts[0]}: must not be nested deeper than {MAX_DEPTH} levels.", parts[0])
+            raise Rejection("invalid", f"Must not be nested deeper than {MAX_DEPTH} levels.", parts[0])
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             if "\0" in str(name) or (isinstance(inner, str) and "\0" in inner):
                 path = ".".join((*parts, str(name))).replace("\0", "�")
-                raise Rejection("invalid", f"{path}: must not contain NUL characters.", path)
+                raise Rejection("invalid", "Must not contain NUL characters.", path)
             if isinstance(inner, dict | list):
                 stack.append(((*parts, str(name)), inner))
 
 
-def references(part: Part, path: str = "") -> list[tuple[str, type[Aggregate], str]]:
-    """Every aggregate that a command names: field path, kind, id."""
-    found: list[tuple[str, type[Aggregate], str]] = []
-    for name, info in type(part).model_fields.items():
-        value, inner = getattr(part, name), f"{path}{name}"
-        kinds = [mark.kind for mark in _marks(info.annotation, info.metadata)]
-        values = value if isinstance(value, list) else [value]
-        for index, item in enumerate(values):
-            place = f"{inner}.{index}" if isinstance(value, list) else inner
-            if isinstance(item, Part):
-                found += references(item, f"{place}.")
-            elif kinds and item is not None and (kinds[0], item) != (Provider, BUILTIN):
-                found.append((place, kinds[0], cast("str", item)))
-    return found
+def references(part: type[Part], path: str = "") -> Iterator[tuple[str, type[Aggregate]]]:
+    """The fields that name an aggregate, as `app`, `model.provider` or `datasets[]`, and its kind."""
+    for name, hint in get_type_hints(part, include_extras=True).items():
+        yield from _marked(hint, f"{path}{name}")
 
 
-def _marks(annotation: Any, metadata: list[Any]) -> list[Ref]:
-    """The `Ref` marks of a field, also those inside of `list[…]` and `… | None`."""
-    found = [mark for mark in metadata if isinstance(mark, Ref)]
-    found += [mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Ref)]
-    for argument in getattr(annotation, "__args__", ()):
-        found += _marks(argument, [])
-    return found
+def _marked(hint: Any, path: str) -> Iterator[tuple[str, type[Aggregate]]]:
+    if isinstance(hint, Ref):
+        yield path, hint.kind
+    elif isinstance(hint, type) and issubclass(hint, Part):
+        yield from references(hint, f"{path}.")
+    else:
+        for argument in get_args(hint):
+            yield from _marked(argument, f"{path}[]" if get_origin(hint) is list else path)
 
 
-Fields = dict[str, Any]
+def named(part: Part, path: str, kind: type[Aggregate]) -> list[tuple[str, str]]:
+    """The place (`datasets.0`) and the id of each aggregate that a command names in a field of `references`."""
+    found = _values(part, path.split("."), "")
+    return [(place, id) for place, id in found if (kind, id) != (Provider, BUILTIN)]
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """What a command may need before it is decided: the ports, and the aggregates that it names, by field."""
-
-    tenant: str
-    id: str
-    repository: Repository
-    blobs: Blobs
-    vault: Vault
-    named: dict[str, Aggregate]
-    embedding_models: Collection[str]
-    people: People | None = None
-    rerank_model: str = ""
-
-
-async def plain(command: Command, preparation: Preparation) -> Fields:
-    return command.model_dump()
-
-
-def not_found(noun: type[Aggregate], id: str, field: str) -> Rejection:
-    return Rejection("not_found", f"{field}: there is no {noun.TOPIC} {id}.", field)
+def _values(value: Any, path: Sequence[str], place: str) -> Iterator[tuple[str, str]]:
+    if value is None:
+        return
+    if not path:
+        yield place.removeprefix("."), cast("str", value)
+        return
+    name = path[0].removesuffix("[]")
+    inner = getattr(value, name)
+    if path[0] == name:
+        yield from _values(inner, path[1:], f"{place}.{name}")
+    else:
+        for index, item in enumerate(inner):
+            yield from _values(item, path[1:], f"{place}.{name}.{index}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
+from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.segmentation import (
@@ -30,25 +31,25 @@ from handlers.commands.fields import (
     Description,
     DocumentId,
     FieldName,
-    Fields,
     Id,
     Name,
     Part,
-    Preparation,
     Scalar,
-    at_most_64_kib,
+    SegmentId,
+    at_most,
     not_blank,
 )
 from handlers.commands.media_types import media_type_of
+from handlers.commands.preparation import Change, Make, Preparation
 
 Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
 
+DocumentMetadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64), at_most(kib=16)
+]
 
-DocumentMetadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64)]
-
-
-Written = Annotated[str, AfterValidator(not_blank), AfterValidator(at_most_64_kib)]
-"""What somebody wrote into a segment."""
+Written = Annotated[str, AfterValidator(not_blank), at_most(kib=64)]
+"""A text that a person writes into a segment."""
 
 
 class CreateDataset(Command):
@@ -59,30 +60,32 @@ class CreateDataset(Command):
 
 
 class ParentRules(Part):
-    """What is given to the model in place of a small segment that was found: paragraphs, or the full document."""
+    """The text given to the model in place of a small segment that was found: paragraphs, or the full document."""
 
-    kind: ParentKind = "paragraph"
+    kind: ParentKind = Field("paragraph", description="Kind of parent")
     separator: Separator | None = Field(
-        None, description="Ends a parent; null: as many paragraphs under one heading as fit"
+        None, description="End of a parent; null for as many paragraphs under one heading as fit"
     )
     max_tokens: Annotated[int, Field(ge=LEAST_TOKENS, le=MOST_PARENT_TOKENS)] = Field(
-        PARENT_TOKENS, description="What is longer becomes several parents"
+        PARENT_TOKENS, description="Maximum tokens of a parent; a longer text becomes several parents"
     )
 
 
 class SegmentationRules(Part):
-    """How texts are cut into segments."""
+    """Rules for splitting texts into segments."""
 
-    mode: SegmentationMode = "automatic"
+    mode: SegmentationMode = Field("automatic", description="Kind of segmentation")
     separator: Separator | None = Field(
-        SEPARATOR, description="Ends a segment; null: segments are filled with sentences up to max_tokens"
+        SEPARATOR, description="End of a segment; null to fill segments with sentences up to max_tokens"
     )
-    max_tokens: Annotated[int, Field(ge=LEAST_TOKENS, le=MOST_TOKENS)] = MOST_TOKENS
+    max_tokens: Annotated[int, Field(ge=LEAST_TOKENS, le=MOST_TOKENS)] = Field(
+        MOST_TOKENS, description="Maximum tokens of a segment"
+    )
     overlap: Annotated[int, Field(ge=0, le=MOST_TOKENS // 2)] = Field(
-        0, description="So many of the last tokens of a segment are also in the next one of the same piece"
+        0, description="Number of tokens that a segment repeats from the end of the one before, within the same piece"
     )
-    cleanup: Annotated[list[Cleanup], Field(max_length=8)] = Field([], description="What is done to the text before")
-    parent: ParentRules | None = Field(None, description="For the mode parent_child; null: its defaults")
+    cleanup: Annotated[list[Cleanup], Field(max_length=8)] = Field([], description="Cleanup of the text before")
+    parent: ParentRules | None = Field(None, description="Parents, in mode parent_child; null for the defaults")
 
     @model_validator(mode="after")
     def _go_together(self) -> SegmentationRules:
@@ -95,25 +98,27 @@ class SegmentationRules(Part):
 
 
 class ConfigureDataset(Command):
-    """Give a knowledge base another embedding model, which serves once the index is whole with it, or other rules by
-    which documents are cut from now on; what is not given stays."""
+    """Choose another embedding model for a knowledge base, which serves once the index is rebuilt with it, or other
+    segmentation rules for its documents; null changes nothing."""
 
     dataset: DatasetId
-    embedding_model: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    embedding_model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None, description="Embedding model, by the name of its folder or on the hub"
+    )
     segmentation: SegmentationRules | None = Field(
-        None, description="Documents that are there are cut by these rules when they are processed anew"
+        None, description="Segmentation rules; existing documents keep their segments until they are reprocessed"
     )
 
     @model_validator(mode="after")
     def _something(self) -> ConfigureDataset:
         if self.embedding_model is None and self.segmentation is None:
-            raise ValueError("embedding_model or segmentation must be given")
+            raise ValueError("Give embedding_model or segmentation")
         return self
 
 
 class ReprocessDataset(Command):
-    """Process all documents of a knowledge base anew from their files, by the rules of now; what can be found stays
-    until all of the new can."""
+    """Reprocess all documents of a knowledge base from their files, by the current rules; their previous segments can
+    be found until all new ones can."""
 
     dataset: DatasetId
 
@@ -124,114 +129,115 @@ class DeleteDataset(Command):
     dataset: DatasetId
 
 
+def _short(text: str) -> str:
+    if len(text.encode()) > MAX_TEXT:
+        raise ValueError("Must not exceed 256 KiB in UTF-8; put it into the object store and give its digest")
+    return text
+
+
 class UploadDocument(Command):
-    """Put a document into a knowledge base: a blob by its digest, or a short text."""
+    """Upload a document to a knowledge base: a blob by its digest, or a short text."""
 
     dataset: DatasetId
-    name: Name = Field(description="A file name; only its last part is kept")
+    name: Name = Field(description="File name; only its last part is kept")
     media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)] | None = Field(
-        None, description="Guessed from the name when null"
+        None, description="Media type; null to guess it from the name"
     )
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="SHA-256 in hex of a blob in the object store"
     )
-    text: str | None = Field(None, description="The text itself, at most 256 KiB in UTF-8")
-    metadata: DocumentMetadata = {}
+    text: Annotated[str, AfterValidator(_short)] | None = Field(
+        None, description="The text itself, at most 256 KiB in UTF-8"
+    )
+    metadata: DocumentMetadata = Field({}, description="Metadata, at most 16 KiB of JSON")
     segmentation: SegmentationRules | None = Field(
-        None, description="Rules of its own by which it is cut; null: those of the knowledge base"
+        None, description="Segmentation rules of its own; null for those of the knowledge base"
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> UploadDocument:
         if (self.digest is None) == (self.text is None):
-            raise ValueError("give exactly one of digest and text")
-        if self.text is not None and len(self.text.encode()) > MAX_TEXT:
-            raise ValueError("text must not exceed 256 KiB; put it into the object store and give its digest")
-        if len(orjson.dumps(self.metadata)) > 16 * 1024:
-            raise ValueError("metadata must not exceed 16 KiB")
+            raise ValueError("Give exactly one of digest and text")
         return self
 
 
 class ReprocessDocument(Command):
-    """Process a document anew from its file, by the rules of now; what can be found stays until all of the new can."""
+    """Reprocess a document from its file, by the current rules; its previous segments can be found until all new ones
+    can."""
 
     document: DocumentId
     segmentation: SegmentationRules | None = Field(
-        None, description="Rules of its own from now on; null: those that it has, or those of its knowledge base"
+        None, description="Segmentation rules of its own from now on; null to keep those that it has"
     )
-    inherit: bool = Field(False, description="Give up rules of its own: those of its knowledge base count again")
+    inherit: bool = Field(False, description="Drop rules of its own, and use those of its knowledge base again")
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> ReprocessDocument:
         if self.inherit and self.segmentation is not None:
-            raise ValueError("inherit cannot be true where segmentation is given")
+            raise ValueError("Give either inherit or segmentation")
         return self
 
 
 class DeleteDocument(Command):
-    """Delete a document in whatever state it is; it is never found again."""
+    """Delete a document in any state; it can never be found again."""
 
     document: DocumentId
 
 
 class DisableDocument(Command):
-    """Let nothing of a document be found until it is enabled."""
+    """Hide a document from searches until it is enabled."""
 
     document: DocumentId
 
 
 class EnableDocument(Command):
-    """Let a document be found again that was disabled."""
+    """Let a disabled document be found again."""
 
     document: DocumentId
 
 
 class ArchiveDocument(Command):
-    """Put a document aside: nothing of it can be found, and nothing be changed."""
+    """Archive a document: it can neither be found nor changed."""
 
     document: DocumentId
 
 
 class UnarchiveDocument(Command):
-    """Take a document back that was archived."""
+    """Take an archived document back."""
 
     document: DocumentId
 
 
 class RenameDocument(Command):
-    """Give a document another name."""
+    """Rename a document."""
 
     document: DocumentId
     name: Name
 
 
 class SetMetadata(Command):
-    """Set values of a document's metadata; null takes one away, what is not named stays."""
+    """Set values of a document's metadata; other values are unchanged."""
 
     document: DocumentId
-    metadata: DocumentMetadata = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _small(self) -> SetMetadata:
-        if len(orjson.dumps(self.metadata)) > 16 * 1024:
-            raise ValueError("metadata must not exceed 16 KiB")
-        return self
+    metadata: DocumentMetadata = Field(
+        min_length=1, description="Values by name, at most 16 KiB of JSON; null removes a value"
+    )
 
 
 class AddMetadataField(Command):
-    """Define a field of the metadata of a knowledge base's documents; their values must be of its type."""
+    """Define a metadata field for a knowledge base's documents; their values must have its type."""
 
     dataset: DatasetId
     name: FieldName
-    type: Literal["string", "number", "time"]
+    type: Literal["string", "number", "time"] = Field(description="Type; a time is ISO 8601, or seconds since 1970")
 
 
 class RenameMetadataField(Command):
-    """Give a metadata field another name; the values that documents have of it keep to it."""
+    """Rename a metadata field, with the values that documents have of it."""
 
     dataset: DatasetId
     name: FieldName
-    new_name: FieldName
+    new_name: FieldName = Field(description="New name of the field")
 
 
 class RemoveMetadataField(Command):
@@ -242,119 +248,152 @@ class RemoveMetadataField(Command):
 
 
 class AddSegment(Command):
-    """Add a segment to a document; with an answer, the content is the question."""
+    """Add a segment to a document."""
 
     document: DocumentId
-    content: Written
-    answer: Written | None = None
-    after: Id | None = Field(None, description="Segment that it follows; null: the last one")
+    content: Written = Field(description="Text; with an answer, the question")
+    answer: Written | None = Field(None, description="Answer that the model is given with it; null for none")
+    after: Id | None = Field(None, description="Segment that it follows; null for the last one")
 
 
 class EditSegment(Command):
-    """Give a segment another text or another answer; null leaves it as it is."""
+    """Edit the text or the answer of a segment."""
 
     document: DocumentId
-    segment: Id
-    content: Written | None = None
-    answer: Written | None = None
+    segment: SegmentId
+    content: Written | None = Field(None, description="New text; null leaves it unchanged")
+    answer: Written | None = Field(None, description="New answer; null leaves it unchanged")
 
     @model_validator(mode="after")
     def _something(self) -> EditSegment:
         if self.content is None and self.answer is None:
-            raise ValueError("give content, answer or both")
+            raise ValueError("Give content, answer or both")
         return self
 
 
 class DisableSegment(Command):
-    """Let a segment not be found until it is enabled."""
+    """Hide a segment from searches until it is enabled."""
 
     document: DocumentId
-    segment: Id
+    segment: SegmentId
 
 
 class EnableSegment(Command):
-    """Let a segment be found again that was disabled."""
+    """Let a disabled segment be found again."""
 
     document: DocumentId
-    segment: Id
+    segment: SegmentId
 
 
 class DeleteSegment(Command):
     """Delete a segment."""
 
     document: DocumentId
-    segment: Id
+    segment: SegmentId
 
 
 class RetryDocument(Command):
-    """Try a document again that ended in error."""
+    """Retry a document that failed."""
 
     document: DocumentId
 
 
-async def store_document(command: UploadDocument, preparation: Preparation) -> Fields:
-    """Make sure of the blob, and name the type."""
+def rules_of(segmentation: SegmentationRules | None) -> dict[str, Any] | None:
+    return segmentation.rules().plain() if segmentation else None
+
+
+async def create(command: CreateDataset, given: Preparation) -> Make[Dataset]:
+    name, description = command.name, command.description
+    return lambda id, at: Dataset.begin(Dataset.Created, id, at, name=name, description=description)
+
+
+async def configure(command: ConfigureDataset, given: Preparation) -> Change[Dataset]:
+    known, model, rules = given.ports.embedding_models, command.embedding_model, rules_of(command.segmentation)
+    if model and model not in known:
+        sentence = f"The workers run the embedding models {', '.join(known)}, not {model!r}."
+        raise Rejection("unknown_model", sentence, "embedding_model")
+    return lambda dataset, at: dataset.configure(at, embedding_model=model, segmentation=rules)
+
+
+async def add_field(command: AddMetadataField, given: Preparation) -> Change[Dataset]:
+    return lambda dataset, at: dataset.add_metadata_field(at, field=given.id, name=command.name, type=command.type)
+
+
+def rename_field(dataset: Dataset, at: datetime, command: RenameMetadataField) -> None:
+    dataset.rename_metadata_field(at, name=command.name, new_name=command.new_name)
+
+
+def remove_field(dataset: Dataset, at: datetime, command: RemoveMetadataField) -> None:
+    dataset.remove_metadata_field(at, name=command.name)
+
+
+async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
+    """Store the text, or find the blob; guess the media type; check the metadata."""
+    blobs = given.ports.blobs
     if command.text is not None:
         data = command.text.encode()
-        digest, size = await preparation.blobs.put(preparation.tenant, data), len(data)
+        digest, size = await blobs.put(given.tenant, data), len(data)
     else:
         digest = str(command.digest)
-        found = await preparation.blobs.size(preparation.tenant, digest)
+        found = await blobs.size(given.tenant, digest)
         if found is None:
-            sentence = f"digest: there is no blob {preparation.tenant}/{digest}; put it into the object store first."
+            sentence = f"There is no blob {given.tenant}/{digest}; put it into the object store first."
             raise Rejection("not_found", sentence, "digest")
         size = found
     name = PurePosixPath(PureWindowsPath(command.name).as_posix()).name
     if name in ("", ".", ".."):
-        raise Rejection("invalid", "name: must end in a file name.", "name")
+        raise Rejection("invalid", "Must end in a file name.", "name")
     guessed = media_type_of(name) or ("text/plain" if command.text is not None else "application/octet-stream")
-    dataset = preparation.named["dataset"]
-    assert isinstance(dataset, Dataset)
-    dataset.check_metadata(command.metadata)
-    return {
-        "dataset": command.dataset,
-        "name": name,
-        "media_type": command.media_type or guessed,
-        "digest": digest,
-        "size": size,
-        "metadata": command.metadata,
-        "segmentation": rules_of(command.segmentation),
-    }
+    given.the(Dataset, "dataset").check_metadata(command.metadata)
+    return lambda id, at: Document.upload(
+        id,
+        at,
+        dataset=command.dataset,
+        name=name,
+        media_type=command.media_type or guessed,
+        digest=digest,
+        size=size,
+        metadata=command.metadata,
+        segmentation=rules_of(command.segmentation),
+    )
 
 
-async def checked(command: SetMetadata, preparation: Preparation) -> Fields:
-    """The values, which are of the types that the dataset wants."""
-    document = await preparation.repository.get(Document, preparation.tenant, command.document)
-    if document:
-        dataset = await preparation.repository.get(Dataset, preparation.tenant, document.dataset)
-        if dataset:
-            dataset.check_metadata(command.metadata)
-    return command.model_dump()
+def rename(document: Document, at: datetime, command: RenameDocument) -> None:
+    document.rename(at, name=command.name)
 
 
-async def new_segment(command: AddSegment, preparation: Preparation) -> Fields:
-    return {**command.model_dump(), "segment": preparation.id}
+async def set_metadata(command: SetMetadata, given: Preparation) -> Change[Document]:
+    """Set the values, after a check of the types that the dataset defines."""
+    document = await given.get(Document, command.document)
+    dataset = document and await given.get(Dataset, document.dataset)
+    if dataset:
+        dataset.check_metadata(command.metadata)
+    return lambda document, at: document.set_metadata(at, metadata=command.metadata)
 
 
-async def new_field(command: AddMetadataField, preparation: Preparation) -> Fields:
-    return {**command.model_dump(), "field": preparation.id}
+def reprocess(document: Document, at: datetime, command: ReprocessDocument) -> None:
+    document.reprocess(at, segmentation=rules_of(command.segmentation), inherit=command.inherit)
 
 
-def rules_of(segmentation: SegmentationRules | None) -> Fields | None:
-    return segmentation.rules().plain() if segmentation else None
+async def add_segment(command: AddSegment, given: Preparation) -> Change[Document]:
+    content, answer, after = command.content, command.answer, command.after
+    return lambda document, at: curation.add_segment(
+        document, at, segment=given.id, content=content, answer=answer, after=after
+    )
 
 
-async def own_rules(command: ReprocessDocument, preparation: Preparation) -> Fields:
-    return {**command.model_dump(), "segmentation": rules_of(command.segmentation)}
+def edit_segment(document: Document, at: datetime, command: EditSegment) -> None:
+    segment, content, answer = command.segment, command.content, command.answer
+    curation.edit_segment(document, at, segment=segment, content=content, answer=answer)
 
 
-async def known_model(command: ConfigureDataset, preparation: Preparation) -> Fields:
-    """Make sure that the embedding model is one of those in use."""
-    if command.embedding_model and command.embedding_model not in preparation.embedding_models:
-        raise Rejection(
-            "unknown_model",
-            f"embedding_model: no worker runs {command.embedding_model!r}; they run "
-            f"{', '.join(preparation.embedding_models)}. Put it into HEADRACE_EMBEDDING_MODELS of all workers first.",
-            "embedding_model",
-        )
-    return {**command.model_dump(), "segmentation": rules_of(command.segmentation)}
+def disable_segment(document: Document, at: datetime, command: DisableSegment) -> None:
+    curation.disable_segment(document, at, segment=command.segment)
+
+
+def enable_segment(document: Document, at: datetime, command: EnableSegment) -> None:
+    curation.enable_segment(document, at, segment=command.segment)
+
+
+def delete_segment(document: Document, at: datetime, command: DeleteSegment) -> None:
+    curation.delete_segment(document, at, segment=command.segment)

@@ -1,4 +1,4 @@
-"""Media types by the names of files, the same on every machine, whatever types that knows."""
+"""Media types by file names, the same on every machine."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ MEDIA_TYPES = {
 
 
 def media_type_of(name: str) -> str | None:
-    """The media type of a file of this name, None when it is not known."""
+    """The media type of a file with this name, None when unknown."""
     return MEDIA_TYPES.get(PurePosixPath(name.lower()).suffix) or mimetypes.guess_type(name)[0]

@@ -6,34 +6,33 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from domain.aggregate import Aggregate, Rejection
+from domain.aggregate import Rejection
 from domain.chat.app import App
-from domain.models.budget import Budget
+from domain.models.budget import Budget, Limit
 from domain.models.model_call import ModelCall, Source
 from domain.models.provider import BUILTIN, Provider
+from domain.models.replay import Replay
 from handlers.commands.fields import (
     Command,
-    Fields,
     Handle,
     Id,
+    Parameters,
     Part,
-    Preparation,
     ProviderName,
     Ref,
-    _is_uuid,
-    at_most_16_kib,
-    not_found,
+    is_uuid,
     one_builtin,
 )
+from handlers.commands.preparation import Make, MakeOrChange, Preparation, not_found
 
 
 class NamedModel(Part):
     """A chat model by its provider and name."""
 
-    provider: Annotated[ProviderName, Ref(Provider)]
-    name: Annotated[str, Field(min_length=1, max_length=255)]
+    provider: ProviderName
+    name: Annotated[str, Field(min_length=1, max_length=255)] = Field(description="Name of the model at its provider")
 
     @model_validator(mode="after")
     def _there_is_one(self) -> NamedModel:
@@ -42,132 +41,137 @@ class NamedModel(Part):
 
 
 class RequestReplay(Command):
-    """Make a recorded call of a chat model again: as it was, or to another model, with other parameters or
+    """Make a recorded call of a chat model again: as it was, or with another model, other parameters or
     instructions."""
 
     call: Annotated[Id, Ref(ModelCall)] = Field(description="Recorded call of a chat model")
-    model: NamedModel | None = Field(None, description="Chat model to call; null: the recorded one")
-    parameters: dict[str, JsonValue] | None = Field(None, description="Passed on to the model; null: as recorded")
+    model: NamedModel | None = Field(None, description="Chat model to call; null for the recorded one")
+    parameters: Parameters | None = Field(
+        None, description="Parameters passed to the model; null for the recorded ones"
+    )
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="Tokens reserved for the answer; null: as recorded"
+        None, description="Tokens reserved for the answer; null for the recorded number"
     )
     configuration: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Configuration of the app whose instructions take the place of those sent; null: as recorded"
+        None, description="Configuration of the app whose instructions replace those sent; null for the recorded ones"
     )
-
-    @model_validator(mode="after")
-    def _small(self) -> RequestReplay:
-        at_most_16_kib(self.parameters)
-        return self
 
 
 class SetBudget(Command):
-    """Set what calls of models may cost in a calendar month, or change it. Nothing is refused beyond it: it shows."""
+    """Set or change a limit for the cost of model calls in a calendar month. It is reported, not enforced."""
 
-    name: Handle
-    scope: Literal["tenant", "app", "model", "user"]
+    name: Handle = Field(description="Name of the budget; the same name again changes it")
+    scope: Literal["tenant", "app", "model", "user"] = Field(description="What the budget is for")
     subject: Annotated[str, Field(max_length=255)] = Field(
-        "", description="Id of the app, name of the model or user; empty for the tenant"
+        "", description="Id of the app, or name of the model or user; empty for the tenant"
     )
-    amount_usd: Annotated[float, Field(gt=0, le=1e9)] = Field(description="US dollars")
+    amount_usd: Annotated[float, Field(gt=0, le=1e9)] = Field(description="US dollars in a calendar month")
 
     @model_validator(mode="after")
     def _of_something(self) -> SetBudget:
         if (self.scope == "tenant") != (not self.subject.strip()):
-            raise ValueError("subject must name an app, model or user, and be empty for the tenant")
-        if self.scope == "app" and not _is_uuid(self.subject):
-            raise ValueError("subject must be the id of an app")
+            raise ValueError("The subject must name an app, model or user, and be empty for the tenant")
+        if self.scope == "app" and not is_uuid(self.subject):
+            raise ValueError("The subject must be the id of an app")
         return self
 
 
 class RemoveBudget(Command):
-    """Forget a budget."""
+    """Remove a budget."""
 
-    budget: Annotated[Handle, Ref(Budget)]
+    budget: Annotated[Handle, Ref(Budget), Field(description="Budget, by its name")]
+
+
+def _not_builtin(name: str) -> str:
+    if name == BUILTIN:
+        raise ValueError("Must not be 'builtin', which is the provider that needs no server")
+    return name
 
 
 class RegisterProvider(Command):
-    """Make an OpenAI-compatible server known, or change its address or key; the key is encrypted at rest."""
+    """Register an OpenAI-compatible server, or change its address or key; the key is encrypted at rest."""
 
-    name: ProviderName
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
-    key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = ""
-
-    @model_validator(mode="after")
-    def _not_builtin(self) -> RegisterProvider:
-        if self.name == BUILTIN:
-            raise ValueError("name 'builtin' is taken by the provider that needs no server")
-        return self
+    name: Annotated[Handle, AfterValidator(_not_builtin)] = Field(
+        description="Name that apps use; the same name again changes the provider"
+    )
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)] = Field(
+        description="Address of its OpenAI-compatible API, like `https://host/v1`"
+    )
+    key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = Field(
+        "", description="API key; empty for none. Only its encrypted form is kept"
+    )
 
 
 class RemoveProvider(Command):
-    """Forget a provider and its key."""
+    """Remove a provider and its key."""
 
-    provider: Annotated[ProviderName, Ref(Provider)]
+    provider: Annotated[Handle, Ref(Provider), Field(description="Provider, by its name")]
 
 
 DEFAULT_TOKENS = 512
-"""Tokens reserved for the answer to a call that does not say how many."""
+"""Tokens reserved for the answer to a recorded call without a number."""
 
 
-async def look_up(command: RequestReplay, preparation: Preparation) -> Fields:
-    """What was recorded of the call, where the command does not say otherwise."""
-    call = preparation.named["call"]
-    assert isinstance(call, ModelCall)
-    made = await preparation.repository.first(ModelCall, preparation.tenant, call.id)
+async def replay(command: RequestReplay, given: Preparation) -> Make[Replay]:
+    """Make the recorded call again, with the changes of the command."""
+    call = given.the(ModelCall, "call")
+    made = await given.ports.repository.first(ModelCall, given.tenant, call.id)
     recorded = made and made.events[0]
     assert isinstance(recorded, ModelCall.Requested)
     if call.kind != "chat":
-        raise Rejection("not_a_chat", f"call: {call.id} is of kind {call.kind}; only a chat can be replayed.", "call")
+        raise Rejection(
+            "not_a_chat", f"Model call {call.id} is of kind {call.kind}; only a chat can be replayed.", "call"
+        )
     if not recorded.request:
-        raise Rejection("erased", f"call: what {call.id} sent was erased.", "call")
-    app = await instructed(command.configuration, recorded.sources, preparation) if command.configuration else None
-    return {
-        "call": call.id,
-        "provider": command.model.provider if command.model else call.provider,
-        "model": command.model.name if command.model else call.model,
-        "max_tokens": command.max_tokens or recorded.request.get("max_tokens", DEFAULT_TOKENS),
-        "parameters": recorded.request["parameters"] if command.parameters is None else command.parameters,
-        "app": app,
-        "configuration": command.configuration,
-    }
+        raise Rejection("erased", f"The request of model call {call.id} was erased.", "call")
+    app = await instructed(command.configuration, recorded.sources, given) if command.configuration else None
+    return lambda id, at: Replay.begin(
+        Replay.Requested,
+        id,
+        at,
+        call=call.id,
+        provider=command.model.provider if command.model else call.provider,
+        model=command.model.name if command.model else call.model,
+        max_tokens=command.max_tokens or recorded.request.get("max_tokens", DEFAULT_TOKENS),
+        parameters=recorded.request["parameters"] if command.parameters is None else command.parameters,
+        app=app,
+        configuration=command.configuration,
+    )
 
 
-async def instructed(number: int, sources: Sequence[Source], preparation: Preparation) -> str:
+async def instructed(number: int, sources: Sequence[Source], given: Preparation) -> str:
     """The app whose instructions were sent, and which has a configuration of this number."""
     id = next((source["app"] for source in sources if source["from"] == "instructions"), None)
-    app = await preparation.repository.get(App, preparation.tenant, id) if id else None
+    app = await given.get(App, id) if id else None
     if app is None:
-        sentence = "configuration: it is not on record where the instructions of this call came from."
-        raise Rejection("unknown_prompt", sentence, "configuration")
+        raise Rejection("unknown_prompt", "The app of the call's instructions is not recorded.", "configuration")
     if str(number) not in app.configurations:
-        sentence = f"configuration: app {app.id} has {len(app.configurations)}, and no number {number}."
+        sentence = f"App {app.id} has {len(app.configurations)} configurations, but no number {number}."
         raise Rejection("not_found", sentence, "configuration")
     return app.id
 
 
-async def budgeted(command: SetBudget, preparation: Preparation) -> Fields:
-    """Make sure of the app."""
-    if command.scope == "app" and not await preparation.repository.get(App, preparation.tenant, command.subject):
+async def set_budget(command: SetBudget, given: Preparation) -> MakeOrChange[Budget]:
+    if command.scope == "app" and not await given.get(App, command.subject):
         raise not_found(App, command.subject, "subject")
-    return command.model_dump(exclude={"name"})
+    limit = Limit(scope=command.scope, subject=command.subject, amount_usd=command.amount_usd)
+
+    def decide(budget: Budget | None, id: str, at: datetime) -> Budget:
+        if budget is None:
+            return Budget.begin(Budget.Set, id, at, **limit)
+        budget.change(at, **limit)
+        return budget
+
+    return decide
 
 
-async def seal(command: RegisterProvider, preparation: Preparation) -> Fields:
-    return {"base_url": command.base_url, "sealed_key": preparation.vault.seal(preparation.tenant, command.key)}
+async def register(command: RegisterProvider, given: Preparation) -> MakeOrChange[Provider]:
+    base_url, sealed_key = command.base_url, given.ports.vault.seal(given.tenant, command.key)
 
+    def decide(provider: Provider | None, id: str, at: datetime) -> Provider:
+        if provider is None:
+            return Provider.begin(Provider.Registered, id, at, base_url=base_url, sealed_key=sealed_key)
+        provider.change(at, base_url=base_url, sealed_key=sealed_key)
+        return provider
 
-def register(provider: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
-    if provider is None:
-        return Provider.register(id, at, **fields)
-    assert isinstance(provider, Provider)
-    provider.change(at, **fields)
-    return provider
-
-
-def set_budget(budget: Aggregate | None, id: str, at: datetime, fields: Fields) -> Aggregate:
-    if budget is None:
-        return Budget.set(id, at, **fields)
-    assert isinstance(budget, Budget)
-    budget.change(at, **fields)
-    return budget
+    return decide

@@ -1,45 +1,44 @@
-"""Retrieval settings, and the command that tries them out."""
+"""Retrieval settings, and the command that tests them."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
-from domain.models.provider import BUILTIN, Provider
+from domain.chat.app import RetrievalSettings
+from domain.knowledge.dataset_query import DatasetQuery
+from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     Command,
     DatasetId,
     FieldName,
-    Fields,
     Name,
     Part,
-    Preparation,
     ProviderName,
-    Ref,
     not_blank,
 )
+from handlers.commands.preparation import Make, Preparation
 
 Texts = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=100)]
 
 
 class RerankFields(Part):
-    """A model that reads the question with each hit and puts them into a better order; `builtin` is the cross-encoder
-    of `HEADRACE_RERANK_MODEL`."""
+    """A model that scores each hit together with the question; `builtin` is the cross-encoder that the workers run."""
 
-    provider: Annotated[ProviderName, Ref(Provider)] = BUILTIN
+    provider: ProviderName = BUILTIN
     model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Model of the provider; null: the one that `builtin` has"
+        None, description="Model of the provider; null for the one of `builtin`"
     )
-    top_n: Annotated[int, Field(ge=1, le=200)] = Field(50, description="So many of the best hits are reranked")
+    top_n: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Number of best hits to rerank")
 
     @model_validator(mode="after")
     def _of_the_provider(self) -> RerankFields:
         if self.provider != BUILTIN and self.model is None:
-            raise ValueError("model must name one of the provider's")
+            raise ValueError("model must name a model of the provider")
         return self
 
 
@@ -52,9 +51,9 @@ def _is_time(value: str) -> bool:
 
 
 class ConditionFields(Part):
-    """What the metadata of a document must say."""
+    """A condition for the metadata of a document."""
 
-    name: FieldName
+    name: FieldName = Field(description="Name of the metadata field")
     comparison_operator: Literal[
         "contains",
         "not contains",
@@ -74,9 +73,9 @@ class ConditionFields(Part):
         "≤",
         "before",
         "after",
-    ]
+    ] = Field(description="Comparison of the field's value")
     value: Annotated[str, Field(max_length=1000)] | float | Texts | None = Field(
-        None, description="A number for = ≠ > < ≥ ≤, an ISO 8601 time for before and after, else a text"
+        None, description="Number for = ≠ > < ≥ ≤, ISO 8601 time for before and after, else text; null for empty"
     )
 
     @model_validator(mode="after")
@@ -97,11 +96,17 @@ class ConditionFields(Part):
 
 
 class MetadataFilterFields(Part):
-    """Which documents are searched, by their metadata; `automatic`: the model of the app makes the conditions."""
+    """Restriction of a search to documents with certain metadata."""
 
-    mode: Literal["disabled", "manual", "automatic"] = "disabled"
-    logical_operator: Literal["and", "or"] = "and"
-    conditions: Annotated[list[ConditionFields], Field(max_length=32)] = []
+    mode: Literal["disabled", "manual", "automatic"] = Field(
+        "disabled", description="With `automatic`, the model of the app derives the conditions from the question"
+    )
+    logical_operator: Literal["and", "or"] = Field(
+        "and", description="Documents must meet all conditions (`and`), or one (`or`)"
+    )
+    conditions: Annotated[list[ConditionFields], Field(max_length=32)] = Field(
+        [], description="Conditions for the metadata of a document"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> MetadataFilterFields:
@@ -111,59 +116,66 @@ class MetadataFilterFields(Part):
 
 
 class RetrievalFields(Part):
-    """How segments are looked for."""
+    """Settings of a search for segments."""
 
-    mode: Literal["hybrid", "semantic", "full_text"] = "hybrid"
+    mode: Literal["hybrid", "semantic", "full_text"] = Field(
+        "hybrid", description="Search by meaning (`semantic`), by words (`full_text`), or by both"
+    )
     weight: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
-        None, description="Share of the meaning in a hybrid score, or null for reciprocal rank fusion"
+        None, description="Share of meaning in a hybrid score; null for reciprocal rank fusion"
     )
-    top_k: Annotated[int, Field(ge=1, le=50)] = 4
+    top_k: Annotated[int, Field(ge=1, le=50)] = Field(4, description="Maximum number of segments given to the model")
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
-        None, description="The least score of a hit, or null to take the best whatever they score"
+        None, description="Minimum score of a hit; null for none. Scores of two modes do not compare"
     )
-    metadata_filter: MetadataFilterFields = MetadataFilterFields()
+    metadata_filter: MetadataFilterFields = Field(
+        MetadataFilterFields(), description="Restriction to documents with certain metadata"
+    )
     neighbours: Annotated[int, Field(ge=0, le=3)] = Field(
-        0, description="So many segments before and after each hit are given to the model with it"
+        0, description="Segments before and after each hit that are given to the model with it"
     )
-    rerank: RerankFields | None = None
+    rerank: RerankFields | None = Field(None, description="Reranker of the hits; null for none")
 
     @model_validator(mode="after")
     def _weighs_something(self) -> RetrievalFields:
         if self.weight is not None and self.mode != "hybrid":
-            raise ValueError("weight is for the mode hybrid")
+            raise ValueError("weight requires mode hybrid")
         if self.rerank and self.rerank.top_n < self.top_k:
             raise ValueError("rerank.top_n must be at least top_k")
         return self
 
 
 class TestDatasets(Command):
-    """Look for a question in knowledge bases, and put on record what is found and where it ranks (hit testing)."""
+    """Search knowledge bases for a question, and record the hits and their ranks (hit testing)."""
 
-    datasets: Annotated[list[DatasetId], Field(min_length=1, max_length=32)]
-    query: Annotated[str, Field(max_length=10_000), AfterValidator(not_blank)]
-    retrieval: RetrievalFields = RetrievalFields(top_k=10)
-    user: Name = Field("anonymous", description="Whose words the query is")
+    datasets: Annotated[list[DatasetId], Field(min_length=1, max_length=32)] = Field(
+        description="Knowledge bases to search"
+    )
+    query: Annotated[str, Field(max_length=10_000), AfterValidator(not_blank)] = Field(description="Question")
+    retrieval: RetrievalFields = Field(RetrievalFields(top_k=10), description="Retrieval settings")
+    user: Name = Field("anonymous", description="End user who asks, as the operator names them")
 
     @model_validator(mode="after")
     def _without_an_app(self) -> TestDatasets:
         if self.retrieval.metadata_filter.mode == "automatic":
-            raise ValueError("retrieval.metadata_filter.mode must not be automatic, which takes the model of an app")
+            raise ValueError("The filter of retrieval cannot be automatic: only an app has a model to make it")
         return self
 
 
-def check_reranker(retrieval: RetrievalFields, preparation: Preparation) -> None:
-    """Make sure of the built-in reranker, where the retrieval is to use it. Raises: Rejection `unknown_model`."""
-    rerank, known = retrieval.rerank, preparation.rerank_model
+def check_reranker(retrieval: RetrievalFields, given: Preparation) -> None:
+    """Check that the workers run the built-in reranker, if one is used. Raises: Rejection `unknown_model`."""
+    rerank, known = retrieval.rerank, given.ports.rerank_model
     if rerank and rerank.provider == BUILTIN and rerank.model != known:
         if not known:
-            sentence = "no worker runs a reranker; set HEADRACE_RERANK_MODEL of all workers first."
-            raise Rejection("unknown_model", f"retrieval.rerank.provider: {sentence}", "retrieval.rerank.provider")
+            raise Rejection("unknown_model", "The workers run no reranker.", "retrieval.rerank.provider")
         if rerank.model:
-            sentence = f"retrieval.rerank.model: no worker runs the reranker {rerank.model!r}; they run {known}."
+            sentence = f"The workers run the reranker {known}, not {rerank.model!r}."
             raise Rejection("unknown_model", sentence, "retrieval.rerank.model")
 
 
-async def tested(command: TestDatasets, preparation: Preparation) -> Fields:
-    """Who asks is known by the key that the words are kept under."""
-    check_reranker(command.retrieval, preparation)
-    return command.model_dump(exclude={"user"})
+async def query(command: TestDatasets, given: Preparation) -> Make[DatasetQuery]:
+    check_reranker(command.retrieval, given)
+    retrieval = cast("RetrievalSettings", command.retrieval.model_dump())
+    return lambda id, at: DatasetQuery.begin(
+        DatasetQuery.Requested, id, at, query=command.query, datasets=command.datasets, retrieval=retrieval
+    )

@@ -6,12 +6,12 @@ from handlers.commands.fields import Command, DeadLetterId
 
 
 class RetryDeadLetter(Command):
-    """Try once more what could not be handled; a command keeps its id, and has a second outcome."""
+    """Retry the message of a dead letter; a retried command keeps its id, and gets a second outcome."""
 
     dead_letter: DeadLetterId
 
 
 class DiscardDeadLetter(Command):
-    """Give up what could not be handled: it is taken out of the dead letters, with what was sent."""
+    """Discard a dead letter with its message."""
 
     dead_letter: DeadLetterId

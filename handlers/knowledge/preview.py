@@ -15,9 +15,10 @@ from domain.aggregate import Rejection
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment
-from handlers.commands.fields import Command, Id, Name, not_found, parse
+from handlers.commands.fields import Command, Id, Name, parse
 from handlers.commands.knowledge import SegmentationRules
 from handlers.commands.media_types import media_type_of
+from handlers.commands.preparation import not_found
 from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable
@@ -51,7 +52,7 @@ class PreviewSegments(Command):
     @model_validator(mode="after")
     def _one_source(self) -> PreviewSegments:
         if [self.text, self.data, self.digest].count(None) != 2:
-            raise ValueError("give exactly one of text, data and digest")
+            raise ValueError("Give exactly one of text, data and digest")
         return self
 
 
@@ -90,7 +91,6 @@ class Preview:
 
     async def _show(self, tenant: str, payload: bytes) -> dict[str, Any]:
         request = parse(PreviewSegments, payload)
-        assert isinstance(request, PreviewSegments)
         name, rules = await self._place(tenant, request)
         if request.segmentation:
             rules = request.segmentation.rules()
@@ -130,11 +130,11 @@ class Preview:
             try:
                 return base64.b64decode(request.data, validate=True)
             except binascii.Error as error:
-                raise Rejection("invalid", f"data: must be Base64 ({error}).", "data") from None
+                raise Rejection("invalid", f"Must be Base64 ({error}).", "data") from None
         try:
             return await self._blobs.get(tenant, str(request.digest))
         except KeyError:
-            sentence = f"digest: there is no blob {tenant}/{request.digest}; put it into the object store first."
+            sentence = f"There is no blob {tenant}/{request.digest}; put it into the object store first."
             raise Rejection("not_found", sentence, "digest") from None
 
 

@@ -63,7 +63,7 @@ class Sync:
         document, sequence = await self._repository.get_at(Document, tenant, id)
         if document is None or not document.needs_sync or not document.ended:
             return
-        if document.changed > commit.events[-1].originator_version:
+        if document.sync["changed"] > commit.events[-1].originator_version:
             return
         attempt = Attempt[Document](self._repository, WORKS["sync"], commit, id).go_on(document, sequence)
         dataset = await self._repository.get(Dataset, tenant, document.dataset)
@@ -72,7 +72,7 @@ class Sync:
                 await attempt.step("delete", Document.delete)
             else:
                 await self._follow(attempt, dataset)
-                synced = document.changed
+                synced = document.sync["changed"]
                 await attempt.step("sync", lambda document, at: document.mark_synced(at, settled=synced))
 
     async def _follow(self, attempt: Attempt[Document], dataset: Dataset) -> None:
@@ -88,7 +88,7 @@ class Sync:
 
         cause = Cause(attempt.metadata, "document", document.id, max(1, document.attempt))
         embedding = await self._models.get(name)
-        difference = await differs(self._blobs, tenant, document, embedding, document.synced)
+        difference = await differs(self._blobs, tenant, document, embedding, document.sync["synced"])
         await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
 
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
 import orjson
 
 from domain.log import Metadata, commit_id
-from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.model_call import Completion, ModelCall, Source, TokenUsage
 from handlers.models.prompt import estimate
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
@@ -55,7 +55,8 @@ class ModelCalls:
         at = datetime.now(UTC)
 
         def decide(call: ModelCall | None) -> ModelCall:
-            return call or ModelCall.request(
+            return call or ModelCall.begin(
+                ModelCall.Requested,
                 id,
                 at,
                 kind=kind,
@@ -66,47 +67,21 @@ class ModelCalls:
                 attempt=cause.attempt,
                 server=server,
                 request=request,
-                sources=sources,
+                sources=sources or [],
             )
 
         await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
         return id
 
-    async def complete(
-        self,
-        cause: Cause,
-        id: str,
-        *,
-        response: str,
-        finish_reason: str | None,
-        usage: TokenUsage,
-        first_token_ms: float | None,
-        duration_ms: float,
-        response_id: str | None = None,
-        response_model: str | None = None,
-    ) -> None:
-        """Raises: ModelError `too_large`, when the record says so too; Unavailable."""
+    async def complete(self, cause: Cause, id: str, **completion: Unpack[Completion]) -> None:
+        """Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable."""
         at = datetime.now(UTC)
         try:
-            await self._end(
-                cause,
-                id,
-                lambda call: call.complete(
-                    at,
-                    response=response,
-                    finish_reason=finish_reason,
-                    usage=usage,
-                    first_token_ms=first_token_ms,
-                    duration_ms=duration_ms,
-                    response_id=response_id,
-                    response_model=response_model,
-                ),
-            )
+            await self._end(cause, id, lambda call: call.complete(at, **completion))
         except TooLarge as error:
             reason = f"The answer cannot be recorded. {error}"
-            await self.fail(
-                cause, id, code="too_large", reason=reason, response=beginning(response), duration_ms=duration_ms
-            )
+            response, duration_ms = beginning(completion["response"]), completion["duration_ms"]
+            await self.fail(cause, id, code="too_large", reason=reason, response=response, duration_ms=duration_ms)
             raise ModelError("too_large", reason) from error
 
     async def fail(

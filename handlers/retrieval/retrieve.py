@@ -268,7 +268,8 @@ class Retrieve:
         id, at, cause = question.id, datetime.now(UTC), question.cause
 
         def decide(retrieval: Retrieval | None) -> Retrieval:
-            return retrieval or Retrieval.make(
+            return retrieval or Retrieval.begin(
+                Retrieval.Made,
                 id,
                 at,
                 query=question.query,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domain.chat.app import RetrievalSettings
+from domain.knowledge.curation import shows
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.retrieval import Candidate
 from handlers.ports.index import Hit, Kept, Span
@@ -71,7 +72,7 @@ def sift(found: Sequence[Hit], documents: Mapping[str, Document]) -> list[Judged
         document, text = documents.get(hit.document), " ".join(text_of(hit).split())
         if document is None or document.deleted:
             judged.dropped = "deleted"
-        elif not document.shows(hit.id, hit.parent):
+        elif not shows(document, hit.id, hit.parent):
             judged.dropped = "disabled"
         elif text in texts:
             judged.dropped = "duplicate"
@@ -172,6 +173,6 @@ def _same_cut(hit: Hit, document: Document, kept: Sequence[Kept]) -> list[Kept]:
         return next((name for name in names if segment_id(document.id, name, entry.position) == entry.id), None)
 
     own = cut_of(hit) or document.segments
-    shown = [entry for entry in kept if document.shows(entry.id)]
+    shown = [entry for entry in kept if shows(document, entry.id)]
     same = [(entry.position, cut is None, entry.id, entry) for entry in shown if (cut := cut_of(entry)) in (None, own)]
     return [entry for *_, entry in sorted(same, key=lambda item: item[:3])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import structlog
 
 from domain.aggregate import Aggregate
 from domain.log import Commit, Metadata, Position, commit_id
-from domain.work.dead_letter import DeadLetter, dead_letter_id
+from domain.work.dead_letter import DeadLetter, FailureFields, dead_letter_id
 from handlers.dispatch import TENANT
 from handlers.ports.log import DeadLetters, Unavailable
 from handlers.repository import Repository
@@ -67,22 +67,29 @@ class GiveUp:
 
     async def _record(self, message: Metadata, failure: Failure) -> None:
         id, at = dead_letter_id(failure.consumer, message.tenant, message.id), datetime.now(UTC)
-        fields: dict[str, Any] = asdict(failure)
-        consumer, subject, (stream, sequence) = (fields.pop(name) for name in ("consumer", "subject", "position"))
+        stream, sequence = failure.position
+        fields = FailureFields(
+            sequence=sequence,
+            reason=failure.reason,
+            where=failure.where,
+            stack=failure.stack,
+            failures=failure.failures,
+            deaths=failure.deaths,
+        )
 
         def decide(letter: DeadLetter | None) -> DeadLetter:
             if letter is None:
-                return DeadLetter.bury(
+                return DeadLetter.begin(
+                    DeadLetter.Buried,
                     id,
                     at,
-                    consumer=consumer,
+                    consumer=failure.consumer,
                     stream=stream,
-                    sequence=sequence,
-                    subject=subject,
+                    subject=failure.subject,
                     message=message.id,
                     **fields,
                 )
-            letter.come_back(at, sequence=sequence, **fields)
+            letter.come_back(at, **fields)
             return letter
 
         cause = message.caused(commit_id(message.id, f"{id}:{sequence}"))

@@ -125,8 +125,8 @@ INGEST = Pending(
 
 SYNC = Pending(
     Rows("documents", "index_status", ("changing",), also="indexing_status IN ('completed', 'error')"),
-    is_open=lambda document, _: document.ended and document.needs_sync and not document.sync_failed,
-    attempts=lambda document, _: document.changed,
+    is_open=lambda document, _: document.ended and document.needs_sync and not document.sync["failed"],
+    attempts=lambda document, _: document.sync["changed"],
     waits=lambda document, _: False,
     fail=lambda document, _, at, code, reason: document.fail_sync(at, code=code, reason=reason),
     retry=lambda document, _, at: document.resume_sync(at),

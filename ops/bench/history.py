@@ -112,8 +112,10 @@ class History:
         await self.publisher.finish()
 
     async def _app(self) -> tuple[App, Dataset]:
-        app = App.create(new_id(), _now(), name="Handbook assistant", description="Answers questions about the plant.")
-        dataset = Dataset.create(new_id(), _now(), name="Handbook", description="")
+        app = App.begin(
+            App.Created, new_id(), _now(), name="Handbook assistant", description="Answers questions about the plant."
+        )
+        dataset = Dataset.begin(Dataset.Created, new_id(), _now(), name="Handbook", description="")
         line, other = _Line(self, app), _Line(self, dataset)
         await line.commit("app.create")
         await other.commit("dataset.create")
@@ -127,7 +129,7 @@ class History:
         document, segments = await self._document(dataset.id)
         user = f"user-{self._dice.random()}"
         person = await self.keys.person(self.tenant, user) if self.keys else None
-        conversation = Conversation.start(new_id(), _now(), app=app.id, user=user, name="Talk")
+        conversation = Conversation.begin(Conversation.Started, new_id(), _now(), app=app.id, user=user, name="Talk")
         line = _Line(self, conversation, person)
         for _ in range(TURNS):
             message = new_id()
@@ -206,7 +208,8 @@ class History:
         noun: str = "message",
         person: str | None = None,
     ) -> str:
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             new_id(),
             _now(),
             kind=kind,

@@ -61,7 +61,11 @@ class TraceHistory:
 
     def wide(self, spans: int) -> tuple[str, list[Recorded]]:
         """A document whose index takes so many calls; the id of its trace, and its messages."""
-        trace, dataset, id = self._id(), Dataset.create(self._id(), self._at(), name="Big", description=""), self._id()
+        trace, dataset, id = (
+            self._id(),
+            Dataset.begin(Dataset.Created, self._id(), self._at(), name="Big", description=""),
+            self._id(),
+        )
         messages = [self._commit(dataset, trace)]
         document = Document.upload(
             id,
@@ -87,13 +91,15 @@ class TraceHistory:
         self._step = DAY / (self.messages(stories) + stories)
         apps = []
         for number in range(APPS):
-            app = App.create(self._id(), self._at(), name=f"App {number}", description="")
+            app = App.begin(App.Created, self._id(), self._at(), name=f"App {number}", description="")
             apps.append(app)
             yield self._commit(app, self._id())
         for _ in range(stories):
             app = self._dice.choice(apps)
             user = f"user-{self._dice.randrange(USERS)}"
-            conversation = Conversation.start(self._id(), self._at(), app=app.id, user=user, name="Talk")
+            conversation = Conversation.begin(
+                Conversation.Started, self._id(), self._at(), app=app.id, user=user, name="Talk"
+            )
             for turn in range(TURNS):
                 yield from self._turn(app, conversation, self._id(), failing=turn == 1 and self._dice.random() < 0.06)
 
@@ -146,7 +152,8 @@ class TraceHistory:
     ) -> Iterator[Recorded]:
         provider, server, model = self._dice.choice(MODELS) if kind == "chat" else ("builtin", "", "a-model")
         sent = [{"role": role, "content": text} for role, text in prompt]
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             self._id(),
             self._at(),
             kind=kind,
@@ -189,7 +196,8 @@ class TraceHistory:
             )
             for rank in range(1, HITS + 1)
         ]
-        made = Search.make(
+        made = Search.begin(
+            Search.Made,
             self._id(),
             self._at(),
             query=query,

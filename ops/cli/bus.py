@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters.jetstream.client import Commit, Frame, Outcome, Rejected
+from domain.aggregate import sentence
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
 from ops.settings import Settings
@@ -140,7 +141,7 @@ def preview(
     elif answer["status"] == "ok":
         show_preview(answer)
     else:
-        terminal.complain(answer["message"])
+        terminal.complain(sentence(answer["message"], answer.get("field")))
     if answer["status"] != "ok":
         raise typer.Exit(1)
 

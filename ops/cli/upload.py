@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import Progress
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent
+from domain.aggregate import sentence
 
 AT_ONCE = 4
 LARGEST = 256 * 2**20
@@ -58,7 +59,7 @@ class Upload:
         except (OSError, ValueError, NotSent, NoOutcome) as error:
             return document | {"reason": str(error)}
         if outcome["status"] == "rejected":
-            return document | {"reason": outcome["message"]}
+            return document | {"reason": sentence(outcome["message"], outcome.get("field"))}
         self._first = min(self._first or outcome["sequence"], outcome["sequence"])
         return document | {"document": outcome["command"], "status": "waiting"}
 

@@ -694,7 +694,8 @@ async def test_texts_in_arrays_are_copied_as_they_are(
     monkeypatch.setattr(writer, "MANY", 1)
     history = History()
     for model in hostile:
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             new_id(),
             history.now,
             kind="chat",

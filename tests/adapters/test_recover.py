@@ -23,6 +23,7 @@ from adapters.postgres.tables import set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import STALLS, Conversation
+from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, Metadata, Position
@@ -151,7 +152,7 @@ async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: S
         it.parsed(now, pages=None, characters=1)
         it.split(now, segments=digest, count=1, tokens=1, model="a-model")
         it.indexed(now, first=0, count=1)
-        it.add_segment(now, segment=new_id(), content="More.")
+        curation.add_segment(it, now, segment=new_id(), content="More.")
 
     await scene.desk.change("document", document, change)
     for _ in range(STALLS):
@@ -165,7 +166,7 @@ async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: S
     assert (await scene.desk.types("document", document))[-1] == "document.unsettled.v1"
     await scene.desk.done("document.retry", document=document)
     await scene.forgotten_by("sync")
-    await scene.desk.change("document", document, lambda it: it.mark_synced(now, settled=it.changed))
+    await scene.desk.change("document", document, lambda it: it.mark_synced(now, settled=it.sync["changed"]))
     await scene.caught_up()
     assert await scene.swept() == []
 

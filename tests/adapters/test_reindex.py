@@ -89,7 +89,7 @@ class Mill:
         await self.repository.change(type(aggregate), aggregate.id, Metadata(new_id(), self.tenant, new_id()), decide)
 
     async def dataset(self) -> Dataset:
-        dataset = Dataset.create(new_id(), NOW, name="Rules", description="")
+        dataset = Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="")
         await self.change(dataset)
         return dataset
 

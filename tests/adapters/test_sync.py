@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import Rejection, new_id
+from domain.knowledge import curation
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.entries import entries
 from domain.log import Commit, Metadata, Subject
@@ -49,7 +50,7 @@ class Desk:
 
         def decide(document: Document | None) -> Document:
             assert document is not None
-            getattr(document, verb)(NOW, **fields)
+            (getattr(curation, verb, None) or getattr(Document, verb))(document, NOW, **fields)
             return document
 
         metadata = Metadata(new_id(), self.mill.tenant, new_id())
@@ -99,12 +100,12 @@ async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(de
     death = Failure(consumer="sync", position=commit.position, subject=str(commit.subject), **of)
     await GiveUp(desk.mill.repository)(commit.metadata, death, commit)
     document = await desk.document()
-    assert (document.sync_failed, document.needs_sync) == (True, True)
+    assert (document.sync["failed"], document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []
     assert await reopen(desk.mill.repository, "sync", commit, commit.metadata)
     await desk.settle((await desk.commits())[-1])
     document = await desk.document()
-    assert (document.sync_failed, document.needs_sync) == (False, False)
+    assert (document.sync["failed"], document.needs_sync) == (False, False)
     assert await desk.search("towpath") == [desk.at(2)]
 
 

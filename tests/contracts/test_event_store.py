@@ -42,7 +42,7 @@ def subject(tenant: str) -> Subject:
 
 
 def created(subject: Subject, name: str = "Guide") -> App:
-    return App.create(subject.id, NOW, name=name, description="")
+    return App.begin(App.Created, subject.id, NOW, name=name, description="")
 
 
 def configured(app: App, prompt: str) -> list[Event]:
@@ -302,7 +302,9 @@ async def test_what_is_sealed_counts_as_it_is_stored(nc: Client, subject: Subjec
     conversation = Subject(subject.tenant, "conversation", new_id())
 
     def started(name: str) -> list[Event]:
-        return Conversation.start(conversation.id, NOW, app=new_id(), user="ada", name=name).pending()
+        return Conversation.begin(
+            Conversation.Started, conversation.id, NOW, app=new_id(), user="ada", name=name
+        ).pending()
 
     with pytest.raises(TooLarge):
         await store.append(conversation, started("x" * (store.largest * 3 // 4)), metadata, 0)

@@ -42,7 +42,7 @@ async def commit(place: Place, tenant: str, count: int = 1) -> list[Position]:
     store = store_of(place)
     positions = []
     for _ in range(count):
-        dataset = Dataset.create(new_id(), NOW, name="Rules", description="")
+        dataset = Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="")
         dataset.delete(NOW)
         metadata = Metadata(new_id(), tenant, new_id(), new_id(), "ada")
         positions.append(await store.append(Subject(tenant, "dataset", dataset.id), dataset.pending(), metadata, 0))

@@ -58,7 +58,7 @@ def rejected(tenant: str) -> Outcome:
         metadata=Metadata(id, tenant, id),
         at=NOW,
         code="invalid",
-        message="name: must not be blank.",
+        message="Must not be blank.",
         field="name",
         excerpt='{"name": " "}',
     )

@@ -74,7 +74,7 @@ async def test_words_of_a_person_are_read_until_the_erasure(
 ) -> None:
     store, subject = store_of(place), Subject(tenant, "conversation", new_id())
     person = await people.person(tenant, "ada")
-    talk = Conversation.start(subject.id, NOW, app=new_id(), user="ada", name="Locks")
+    talk = Conversation.begin(Conversation.Started, subject.id, NOW, app=new_id(), user="ada", name="Locks")
     metadata = Metadata(new_id(), tenant, new_id(), person=person)
     await store.append(subject, talk.pending(), metadata, 0)
 

@@ -27,7 +27,7 @@ def snapshots(place: Memory | Client) -> Snapshots:
 
 def conversation(questions: int = 3) -> Conversation:
     app = new_id()
-    talk = Conversation.start(new_id(), NOW, app=app, user="ada", name="水门")
+    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=app, user="ada", name="水门")
     for number in range(questions):
         id = new_id()
         inputs = {"tone": "calm"}

@@ -38,7 +38,7 @@ async def commit(store: EventStore, tenant: str, aggregate: Aggregate) -> None:
 
 
 def asked_to_stop(conversation: str, message: str) -> Conversation:
-    talk = Conversation.start(conversation, NOW, app="guide", user="ada", name="Locks")
+    talk = Conversation.begin(Conversation.Started, conversation, NOW, app="guide", user="ada", name="Locks")
     talk.ask(NOW, message=message, app="guide", configuration=1, query="When?", inputs={}, user="ada")
     talk.stop(NOW, message=message)
     return talk
@@ -61,7 +61,7 @@ async def test_a_stop_is_heard_by_who_watches_the_message(stops: Stops, store: E
 async def test_an_answer_is_stopped_when_its_person_is_erased(stops: Stops, store: EventStore, tenant: str) -> None:
     hers = stops.watch(tenant, "c", "one", person="ada")
     others = [stops.watch(tenant, "c", "two", person="eve"), stops.watch(f"{tenant}x", "c", "one", person="ada")]
-    await commit(store, tenant, EndUser.erase("ada", NOW, known=True))
+    await commit(store, tenant, EndUser.begin(EndUser.Erased, "ada", NOW, known=True))
     await asyncio.wait_for(hers.wait(), 5)
     assert not any(other.is_set() for other in others)
 

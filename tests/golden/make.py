@@ -18,6 +18,7 @@ from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document, segment_id
@@ -91,7 +92,9 @@ _SEGMENTS = hashlib.sha256(b"segments").hexdigest()
 
 
 def _documents() -> Iterator[Aggregate]:
-    dataset = Dataset.create(_id(1), _at(0), name="Lock keeper's handbook", description="Rules, times and people")
+    dataset = Dataset.begin(
+        Dataset.Created, _id(1), _at(0), name="Lock keeper's handbook", description="Rules, times and people"
+    )
     document = Document.upload(
         _id(2),
         _at(1),
@@ -159,24 +162,26 @@ def _processed_anew() -> Document:
 def _curate(document: Document) -> None:
     """What people do to a document, and what comes of it."""
     first = segment_id(document.id, _SEGMENTS, 0)
-    document.edit_segment(_at(8.1), segment=first, content="The lock opens at six.", answer=None)
-    document.disable_segment(_at(8.12), segment=first)
-    document.enable_segment(_at(8.14), segment=first)
-    document.add_segment(_at(8.2), segment=_id(90), content="Who has the key?", answer="Ada, from May on.", after=first)
-    document.delete_segment(_at(8.3), segment=segment_id(document.id, _SEGMENTS, 7))
+    curation.edit_segment(document, _at(8.1), segment=first, content="The lock opens at six.", answer=None)
+    curation.disable_segment(document, _at(8.12), segment=first)
+    curation.enable_segment(document, _at(8.14), segment=first)
+    curation.add_segment(
+        document, _at(8.2), segment=_id(90), content="Who has the key?", answer="Ada, from May on.", after=first
+    )
+    curation.delete_segment(document, _at(8.3), segment=segment_id(document.id, _SEGMENTS, 7))
     document.fail_sync(_at(8.4), code="internal_error", reason="KeyError: 'gate'")
     document.resume_sync(_at(8.42))
-    document.mark_synced(_at(8.44), settled=document.changed)
-    document.disable(_at(8.5))
-    document.enable(_at(8.52))
-    document.archive(_at(8.6))
-    document.unarchive(_at(8.62))
+    document.mark_synced(_at(8.44), settled=document.sync["changed"])
+    curation.disable(document, _at(8.5))
+    curation.enable(document, _at(8.52))
+    curation.archive(document, _at(8.6))
+    curation.unarchive(document, _at(8.62))
     document.rename(_at(8.7), name="Opening times 2026.pdf")
     document.set_metadata(_at(8.72), metadata={"author": None, "year": 2027, "checked": "2026-05-04T08:00:00Z"})
 
 
 def _answers() -> Iterator[Aggregate]:
-    app = App.create(_id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
+    app = App.begin(App.Created, _id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
     app.configure(
         _at(12),
         model=ModelSettings(
@@ -187,7 +192,9 @@ def _answers() -> Iterator[Aggregate]:
         datasets=[_id(1)],
         retrieval=_RETRIEVAL,
     )
-    talk = Conversation.start(_id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?")
+    talk = Conversation.begin(
+        Conversation.Started, _id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?"
+    )
     for number, query in enumerate(["When does the lock open?", "متى يفتح الهويس؟", "水门几点开？"]):
         talk.ask(
             _at(14 + number),
@@ -237,7 +244,8 @@ def _answers() -> Iterator[Aggregate]:
 
 def _calls() -> Iterator[Aggregate]:
     answered, broken, stopped = (
-        ModelCall.request(
+        ModelCall.begin(
+            ModelCall.Requested,
             _id(7 + number),
             _at(17),
             kind="chat",
@@ -322,8 +330,13 @@ def _sources() -> list[Source]:
 
 
 def _queries() -> Iterator[Aggregate]:
-    yield DatasetQuery.request(
-        _id(18), _at(41), query="When does the lock open?", datasets=[_id(1)], retrieval=_RETRIEVAL
+    yield DatasetQuery.begin(
+        DatasetQuery.Requested,
+        _id(18),
+        _at(41),
+        query="When does the lock open?",
+        datasets=[_id(1)],
+        retrieval=_RETRIEVAL,
     )
 
 
@@ -351,7 +364,8 @@ def _retrieval() -> Aggregate:
         {**kept, "segment": segment_id(_id(2), _SEGMENTS, 18 + number), "dropped": why, **left}
         for number, why in enumerate(("deleted", "disabled", "below_threshold", "duplicate", "joined", "beyond_top_k"))
     ]
-    return Made.make(
+    return Made.begin(
+        Made.Made,
         _id(12),
         _at(17.5),
         query="When does the lock open?",
@@ -371,8 +385,15 @@ def _retrieval() -> Aggregate:
 def _replays() -> Iterator[Aggregate]:
     asked: dict[str, Any] = {"call": _id(7), "max_tokens": 512, "parameters": {"temperature": 0}}
     other, same = (
-        Replay.request(
-            _id(13 + number), _at(33), provider="lab", model=model, app=app, configuration=configuration, **asked
+        Replay.begin(
+            Replay.Requested,
+            _id(13 + number),
+            _at(33),
+            provider="lab",
+            model=model,
+            app=app,
+            configuration=configuration,
+            **asked,
         )
         for number, (model, app, configuration) in enumerate((("large-70b", _id(3), 2), ("small-8b", None, None)))
     )
@@ -383,11 +404,11 @@ def _replays() -> Iterator[Aggregate]:
 
 
 def _people() -> Iterator[Aggregate]:
-    yield EndUser.erase(person_id("skipper-7"), _at(40), known=True)
+    yield EndUser.begin(EndUser.Erased, person_id("skipper-7"), _at(40), known=True)
 
 
 def _budgets() -> Iterator[Aggregate]:
-    budget = Budget.set("lab-in-all", _at(37), scope="tenant", subject="", amount_usd=250.0)
+    budget = Budget.begin(Budget.Set, "lab-in-all", _at(37), scope="tenant", subject="", amount_usd=250.0)
     budget.change(_at(38), scope="model", subject="small-8b", amount_usd=100.5)
     budget.remove(_at(39))
     yield budget
@@ -395,7 +416,9 @@ def _budgets() -> Iterator[Aggregate]:
 
 def _providers() -> Iterator[Aggregate]:
     sealed = "v1:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
-    provider = Provider.register("lab", _at(26), base_url="https://models.example.com/v1", sealed_key=sealed)
+    provider = Provider.begin(
+        Provider.Registered, "lab", _at(26), base_url="https://models.example.com/v1", sealed_key=sealed
+    )
     provider.change(_at(27), base_url="http://127.0.0.1:8000/v1", sealed_key="")
     provider.remove(_at(28))
     yield provider
@@ -410,7 +433,8 @@ def _letters() -> Iterator[Aggregate]:
         "failures": 5,
         "deaths": 0,
     }
-    letter = DeadLetter.bury(
+    letter = DeadLetter.begin(
+        DeadLetter.Buried,
         dead_letter_id("commands", "default", _id(9)),
         _at(29),
         consumer="commands",

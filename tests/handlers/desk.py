@@ -19,6 +19,7 @@ from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.models.model_call import Source
 from domain.nouns import NOUNS
 from domain.work.dead_letter import dead_letter_id
+from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import Blobs, EventStore, Outcomes, Snapshots
@@ -58,9 +59,8 @@ class Desk:
             self.blobs = blobs or JetStreamBlobs(server)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
-        self.dispatch = Dispatch(
-            self.repository, self.outcomes, self.blobs, self.vault, EMBEDDING_MODELS, self.keys, rerank_model
-        )
+        self.ports = Ports(self.repository, self.blobs, self.vault, self.keys, EMBEDDING_MODELS, rerank_model)
+        self.dispatch = Dispatch(self.ports, self.outcomes)
 
     @property
     def nc(self) -> Client:

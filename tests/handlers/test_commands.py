@@ -5,14 +5,14 @@ from typing import Any
 import orjson
 import pytest
 
-from domain.aggregate import Rejection, new_id
+from domain.aggregate import Aggregate, Rejection, new_id
 from domain.chat.app import App, settings
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.models.provider import Provider
 from handlers.commands import chat, knowledge, models
-from handlers.commands.fields import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, parse, references
+from handlers.commands.fields import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, named, parse, references
 from handlers.routes import ROUTES
 
 ID, OTHER = new_id(), new_id()
@@ -29,10 +29,10 @@ def refused(command: type[Command], payload: Any) -> Rejection:
 
 
 def invalid(command: type[Command], fields: dict[str, Any]) -> str | None:
-    """The field at fault, which the sentence names first."""
+    """The field at fault, which the sentence does not repeat."""
     rejection = refused(command, fields)
     assert rejection.code == "invalid"
-    assert rejection.message.startswith(f"{rejection.field or 'payload'}: ")
+    assert not rejection.message.startswith(f"{rejection.field}:")
     return rejection.field
 
 
@@ -127,7 +127,7 @@ for _ in range(MAX_DEPTH):
         (chat.ConfigureApp, {"app": ID, "model": {"max_tokens": 8192}}, "model"),
         (chat.ConfigureApp, {"app": ID, "model": {"name": "gpt"}}, "model"),
         (chat.ConfigureApp, {"app": ID, "model": {"provider": "Lab"}}, "model.provider"),
-        (chat.ConfigureApp, {"app": ID, "model": {"parameters": {"x": "y" * 17_000}}}, "model"),
+        (chat.ConfigureApp, {"app": ID, "model": {"parameters": {"x": "y" * 17_000}}}, "model.parameters"),
         (chat.ConfigureApp, {"app": ID, "model": {"parameters": {"x": NESTED}}}, "model"),
         (chat.ConfigureApp, {"app": ID, "model": {"parameters": {"x": ["a\0"]}}}, "model.parameters.x.0"),
         (chat.ConfigureApp, {"app": ID, "prompt": "x" * 100_001}, "prompt"),
@@ -194,22 +194,33 @@ def test_texts_are_in_every_script(text: str) -> None:
     assert parse(chat.CreateApp, orjson.dumps({"name": text})).model_dump()["name"] == text
 
 
+def found(command: Command) -> list[tuple[str, type[Aggregate], str]]:
+    kinds = references(type(command))
+    return [(place, kind, id) for path, kind in kinds for place, id in named(command, path, kind)]
+
+
 def test_references_are_found_wherever_they_are() -> None:
+    assert dict(references(chat.ConfigureApp)) == {
+        "app": App,
+        "model.provider": Provider,
+        "datasets[]": Dataset,
+        "retrieval.rerank.provider": Provider,
+    }
     configure = chat.ConfigureApp(app=ID, model=chat.ModelFields(provider="lab", name="small"), datasets=[ID, OTHER])
-    assert references(configure) == [
+    assert found(configure) == [
         ("app", App, ID),
         ("model.provider", Provider, "lab"),
         ("datasets.0", Dataset, ID),
         ("datasets.1", Dataset, OTHER),
     ]
-    assert references(chat.SendMessage(app=ID, query="?")) == [("app", App, ID)]
-    assert references(chat.SendMessage(app=ID, query="?", conversation=OTHER)) == [
+    assert found(chat.SendMessage(app=ID, query="?")) == [("app", App, ID)]
+    assert found(chat.SendMessage(app=ID, query="?", conversation=OTHER)) == [
         ("app", App, ID),
         ("conversation", Conversation, OTHER),
     ]
-    assert references(knowledge.RetryDocument(document=ID)) == [("document", Document, ID)]
-    assert references(models.RemoveProvider(provider="lab")) == [("provider", Provider, "lab")]
+    assert found(knowledge.RetryDocument(document=ID)) == [("document", Document, ID)]
+    assert found(models.RemoveProvider(provider="lab")) == [("provider", Provider, "lab")]
 
 
 def test_the_builtin_provider_is_no_reference() -> None:
-    assert references(chat.ConfigureApp(app=ID)) == [("app", App, ID)]
+    assert found(chat.ConfigureApp(app=ID)) == [("app", App, ID)]

@@ -27,7 +27,7 @@ def caused(tenant: str, id: str | None = None) -> Metadata:
 
 
 def make(id: str) -> Callable[[Dataset | None], Dataset]:
-    return lambda known: known or Dataset.create(id, NOW, name="Rules", description="")
+    return lambda known: known or Dataset.begin(Dataset.Created, id, NOW, name="Rules", description="")
 
 
 def remove(dataset: Dataset | None) -> Dataset:
@@ -57,7 +57,7 @@ class Talk:
 
     def decide(self, id: str) -> Callable[[Conversation | None], Conversation]:
         def decide(talk: Conversation | None) -> Conversation:
-            talk = talk or Conversation.start(self.id, NOW, app=self.id, user="ada", name="Talk")
+            talk = talk or Conversation.begin(Conversation.Started, self.id, NOW, app=self.id, user="ada", name="Talk")
             talk.ask(NOW, message=id, app=self.id, configuration=1, query=id, inputs={}, user="ada")
             talk.stopped(NOW, message=id, answer=id)
             return talk
@@ -252,7 +252,7 @@ async def test_that_nothing_changes_is_not_believed_of_what_is_past(
 
     def rename(name: str) -> Callable[[Conversation | None], Conversation]:
         def decide(talk: Conversation | None) -> Conversation:
-            talk = talk or Conversation.start(id, NOW, app=id, user="ada", name="Old")
+            talk = talk or Conversation.begin(Conversation.Started, id, NOW, app=id, user="ada", name="Old")
             talk.rename(NOW, name=name)
             return talk
 

@@ -63,7 +63,7 @@ async def test_two_megabytes(headrace: Stack) -> None:
 async def test_wrong_types(headrace: Stack, fields: dict[str, Any], field: str) -> None:
     outcome = await headrace.refused("app.create", **fields)
     assert (outcome["code"], outcome["field"]) == ("invalid", field)
-    assert field in outcome["message"]
+    assert not outcome["message"].startswith(field)
 
 
 @pytest.mark.parametrize(

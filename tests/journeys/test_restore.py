@@ -67,7 +67,9 @@ async def connected(server: EmbeddedNats) -> AsyncIterator[Client]:
 async def commit(nc: Client, count: int) -> None:
     store = JetStreamEventStore(nc)
     for number in range(count):
-        dataset = Dataset.create(new_id(), NOW, name=f"Rules {number}", description=os.urandom(BIG // 2).hex())
+        dataset = Dataset.begin(
+            Dataset.Created, new_id(), NOW, name=f"Rules {number}", description=os.urandom(BIG // 2).hex()
+        )
         metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
         await store.append(Subject("acme", "dataset", dataset.id), dataset.pending(), metadata, 0)
 

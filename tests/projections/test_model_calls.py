@@ -9,7 +9,8 @@ REQUEST = {"messages": [{"role": "user", "content": "How high?"}], "parameters":
 
 
 def requested(history: History) -> ModelCall:
-    call = ModelCall.request(
+    call = ModelCall.begin(
+        ModelCall.Requested,
         new_id(),
         history.now,
         kind="chat",

@@ -7,7 +7,9 @@ from tests.projections.history import History
 
 def test_given_a_provider_when_it_is_changed_and_removed_then_its_row_says_so_and_never_holds_the_key() -> None:
     history = History()
-    provider = Provider.register("local", history.now, base_url="http://models.test/v1", sealed_key="sealed")
+    provider = Provider.begin(
+        Provider.Registered, "local", history.now, base_url="http://models.test/v1", sealed_key="sealed"
+    )
     history.record(provider)
     (row,) = history.rows(providers)
     assert row == {

@@ -7,7 +7,8 @@ from tests.projections.history import History
 
 def test_a_replay_fails_and_is_made_again() -> None:
     history = History()
-    replay = Replay.request(
+    replay = Replay.begin(
+        Replay.Requested,
         "the-replay",
         history.now,
         call="the-call",

@@ -10,6 +10,7 @@ from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.retrieval import Retrieval
@@ -109,7 +110,7 @@ class _Walk:
 
     def erase(self, number: int) -> None:
         user = self.random.choice(["bo", "cy"])
-        self.history.record(EndUser.erase(self.person(user), self.history.now, known=True))
+        self.history.record(EndUser.begin(EndUser.Erased, self.person(user), self.history.now, known=True))
         self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
 
     def follow(self, noun: str) -> None:
@@ -133,7 +134,8 @@ class _Walk:
             ]
         )
         self.history.person = self.random.choice([None, self.person("bo"), self.person("cy")])
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             id_of(7, number),
             self.history.now,
             kind=kind,
@@ -179,7 +181,8 @@ class _Walk:
         id = self.random.choice(messages)
         self.follow(id)
         failed = self.random.random() < 0.3
-        made = Retrieval.make(
+        made = Retrieval.begin(
+            Retrieval.Made,
             id_of(8, number),
             self.history.now,
             query=f"Question {number}?",
@@ -208,8 +211,15 @@ class _Walk:
         died: dict[str, Any] = {"sequence": number, "where": "", "stack": "", "failures": 0, "deaths": 10}
         died["reason"] = f"It died at {number}."
         if letter is None:
-            of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.one.app.create", "message": id}
-            letter = self.letters[self.history.tenant, id] = DeadLetter.bury(id, self.history.now, **of, **died)
+            of: dict[str, Any] = {
+                "consumer": "commands",
+                "stream": "COMMANDS",
+                "subject": "cmd.one.app.create",
+                "message": id,
+            }
+            letter = self.letters[self.history.tenant, id] = DeadLetter.begin(
+                DeadLetter.Buried, id, self.history.now, **of, **died
+            )
         elif not letter.waits:
             letter.come_back(self.history.now, **died)
         elif self.random.random() < 0.5:
@@ -281,7 +291,7 @@ class _Walk:
             case "add_segment":
                 fields = {"segment": id_of(9, number), "content": f"{number} added", "answer": None}
             case "mark_synced":
-                fields = {"settled": document.changed}
+                fields = {"settled": document.sync["changed"]}
             case "fail_sync":
                 fields = {"code": "internal_error", "reason": "It broke."}
             case str() if verb.endswith("_segment"):
@@ -289,7 +299,7 @@ class _Walk:
         if verb == "edit_segment":
             fields |= {"content": f"{number} edited", "answer": self.random.choice([None, "So."])}
         with suppress(Rejection):
-            getattr(document, verb)(self.history.now, **fields)
+            (getattr(curation, verb, None) or getattr(Document, verb))(document, self.history.now, **fields)
         if document.pending_events:
             self.history.record(document)
 

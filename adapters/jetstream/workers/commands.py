@@ -21,8 +21,9 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
 from domain.work.dead_letter import dead_letter_id
-from handlers.dispatch import PRIVATE, TENANT, Delivery, Dispatch
+from handlers.dispatch import TENANT, Delivery, Dispatch
 from handlers.repository import Repository
+from handlers.routes import is_private
 from handlers.work.dead_letters import Failure, GiveUp
 
 CONCURRENT = 100
@@ -50,7 +51,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
     async def gave_up(message: Msg, failure: Failure) -> None:
         delivery = read(message)
         metadata = delivery.metadata
-        if delivery.name.lower().startswith(PRIVATE):  # secrets and words must not get into the log
+        if is_private(delivery.name):  # secrets and words must not get into the log
             failure = replace(failure, reason=failure.reason.partition(":")[0])
         letter = dead_letter_id(failure.consumer, metadata.tenant, metadata.id)
         headers = message.headers or {}
@@ -101,14 +102,14 @@ def read(message: Msg, up_since: float = math.inf) -> Delivery:
     else:
         id = commit_id(given, COMMANDS)
         fault = Rejection(
-            "invalid", f"Nats-Msg-Id: must be a UUID, not {given[:100]!r}; the outcome is kept as {id}.", "Nats-Msg-Id"
+            "invalid", f"Must be a UUID, not {given[:100]!r}; the outcome is kept as {id}.", "Nats-Msg-Id"
         )
     if not TENANT.fullmatch(tenant):
-        fault = Rejection("invalid", f"subject: {tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
+        fault = Rejection("invalid", f"{tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
         tenant = NOBODY
     for header in ("Headrace-Correlation", "Headrace-Actor"):
         if not _PRINTABLE.fullmatch(headers.get(header, "")):
-            fault = Rejection("invalid", f"{header}: must be at most 255 printable characters.", header)
+            fault = Rejection("invalid", "Must be at most 255 printable characters.", header)
             headers = {**headers, header: ""}
     found = metadata(headers, tenant)
     trace = found.traceparent if _TRACEPARENT.fullmatch(found.traceparent or "") else None

@@ -63,7 +63,7 @@ async def nats_with_streams(home: Path) -> AsyncIterator[tuple[EmbeddedNats, Cli
 async def commit(nc: Client, count: int) -> None:
     store, outcomes = JetStreamEventStore(nc), JetStreamOutcomes(nc)
     for number in range(count):
-        dataset = Dataset.create(new_id(), NOW, name=f"Rules {number} – ∆", description="")
+        dataset = Dataset.begin(Dataset.Created, new_id(), NOW, name=f"Rules {number} – ∆", description="")
         metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
         position = await store.append(Subject("acme", "dataset", dataset.id), dataset.pending(), metadata, 0)
         id = new_id()
@@ -682,7 +682,7 @@ async def test_keys_are_archived_and_an_erased_one_is_replaced(fresh_archive: tu
     hers, his = [await people.person("acme", name) for name in ("ada", "bob")]
     await JetStreamEventStore(client, people).append(
         Subject("acme", "dataset", "d"),
-        Dataset.create("d", NOW, name="x", description="").pending(),
+        Dataset.begin(Dataset.Created, "d", NOW, name="x", description="").pending(),
         Metadata(new_id(), "acme", new_id(), person=hers),
         0,
     )
@@ -695,7 +695,7 @@ async def test_keys_are_archived_and_an_erased_one_is_replaced(fresh_archive: tu
     await people.erase("acme", hers)
     await JetStreamEventStore(client).append(
         Subject("acme", "end_user", hers),
-        EndUser.erase(hers, NOW, known=True).pending(),
+        EndUser.begin(EndUser.Erased, hers, NOW, known=True).pending(),
         Metadata(new_id(), "acme", new_id()),
         0,
     )
@@ -728,5 +728,8 @@ def test_dead_letters_are_archived_without_words_of_people() -> None:
     assert withheld(kept) == kept
     told = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
     assert withheld(dataclasses.replace(letter, headers=told)).body == b""
+    for subject in ("cmd.acme.dataset.test", "cmd.acme.no.such", "evt.acme.provider.lab"):
+        about = {"Headrace-Letter-Subject": subject}
+        assert withheld(dataclasses.replace(letter, headers=about)).body == b""
     plain = dataclasses.replace(letter, headers={"Headrace-Letter-Subject": "cmd.acme.app.create"})
     assert withheld(plain) == plain

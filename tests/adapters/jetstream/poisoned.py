@@ -33,7 +33,7 @@ async def main(url: str) -> None:
     nc = await nats.connect(url)
     await streams.set_up(nc.jetstream())
     desk, broker = Desk(nc, "acme"), NatsBroker(url, apply_types=False, logger=None)
-    dispatch = Mortal(desk.repository, desk.outcomes, desk.blobs, desk.vault)
+    dispatch = Mortal(desk.ports, desk.outcomes)
     subscribe_commands(broker, dispatch, desk.repository)
     await broker.start()
     await asyncio.Event().wait()

@@ -291,7 +291,7 @@ class Talk:
         metadata = Metadata(id, self.tenant, new_id())
 
         def decide(talk: Conversation | None) -> Conversation:
-            talk = talk or Conversation.start(self.id, NOW, app=self.id, user="ada", name="Talk")
+            talk = talk or Conversation.begin(Conversation.Started, self.id, NOW, app=self.id, user="ada", name="Talk")
             talk.ask(NOW, message=id, app=self.id, configuration=1, query=id, inputs={}, user="ada")
             talk.stopped(NOW, message=id, answer=id)
             return talk

@@ -37,7 +37,7 @@ QUERY = "Where did I park the zeppelin?"
 
 
 def talk(id: str = "c") -> Conversation:
-    begun = Conversation.start(id, NOW, app="a", user="ada", name=QUERY)
+    begun = Conversation.begin(Conversation.Started, id, NOW, app="a", user="ada", name=QUERY)
     begun.ask(NOW, message="m", app="a", configuration=1, query=QUERY, inputs={"place": "mast"}, user="ada")
     return begun
 
@@ -259,7 +259,7 @@ async def test_the_log_is_read_up_to_the_erasure_and_blank_after_it(fresh: Clien
         metadata = Metadata(new_id(), tenant, new_id(), person=person)
         await store.append(Subject(tenant, "conversation", id), talk(id).pending(), metadata, 0)
         if id == "before":
-            erased = EndUser.erase(person, NOW, known=True).pending()
+            erased = EndUser.begin(EndUser.Erased, person, NOW, known=True).pending()
             metadata = Metadata(new_id(), tenant, new_id())
             await store.append(Subject(tenant, "end_user", person), erased, metadata, 0)
     log = JetStreamLog(fresh, JetStreamKeys(fresh, VAULT))
@@ -297,7 +297,7 @@ async def test_an_answer_is_stopped_when_its_person_is_erased(fresh: Client, ten
     hers, his = (stops.watch(tenant, "c", message, person=message) for message in ("ada", "bob"))
     theirs = stops.watch(f"{tenant}x", "c", "ada", person="ada")
     metadata = Metadata(new_id(), tenant, new_id())
-    events = EndUser.erase("ada", NOW, known=True).pending()
+    events = EndUser.begin(EndUser.Erased, "ada", NOW, known=True).pending()
     await JetStreamEventStore(fresh).append(Subject(tenant, "end_user", "ada"), events, metadata, 0)
     await asyncio.wait_for(hers.wait(), 5)
     assert not his.is_set()

@@ -18,6 +18,6 @@ def test_a_name_has_one_person_at_a_time() -> None:
 
 
 def test_an_erasure_says_whether_there_was_anybody() -> None:
-    [erased] = EndUser.erase(person_id("ada"), NOW, known=False).pending()
+    [erased] = EndUser.begin(EndUser.Erased, person_id("ada"), NOW, known=False).pending()
     assert vars(erased) | {"originator_topic": "end_user"} == vars(erased)
     assert (vars(erased)["known"], vars(erased)["originator_id"]) == (False, person_id("ada"))

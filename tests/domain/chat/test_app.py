@@ -16,7 +16,7 @@ NOTE = Variable(name="note", required=False, default=None)
 
 
 def app() -> App:
-    return App.create(new_id(), NOW, name="Guide", description="Answers from the handbook")
+    return App.begin(App.Created, new_id(), NOW, name="Guide", description="Answers from the handbook")
 
 
 def configure(app: App, **fields: Any) -> None:
@@ -78,7 +78,7 @@ def test_takes_no_inputs_before_it_is_configured() -> None:
 
 
 def test_names_the_known_inputs() -> None:
-    with pytest.raises(Rejection, match="only: city, tone, note"):
+    with pytest.raises(Rejection, match="are: city, tone, note"):
         given(app(), asking).aggregate.inputs({"town": "Delft"})
-    with pytest.raises(Rejection, match="only: none"):
+    with pytest.raises(Rejection, match="are: none"):
         given(app(), configure).aggregate.inputs({"town": "Delft"})

@@ -31,7 +31,7 @@ Decision = Callable[[Conversation], None]
 
 
 def conversation() -> Conversation:
-    return Conversation.start(FIRST, NOW, app=APP, user="ada", name="When does")
+    return Conversation.begin(Conversation.Started, FIRST, NOW, app=APP, user="ada", name="When does")
 
 
 def ask(conversation: Conversation, **fields: Any) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from domain.aggregate import new_id
 from domain.knowledge import curation
-from domain.knowledge import document as documents
-from domain.knowledge.document import STALLS, Document, segment_id
+from domain.knowledge.document import MOST_METADATA, STALLS, Document, segment_id
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from tests.domain.scenario import NOW, Scenario, given, refold
@@ -50,8 +49,12 @@ def completed(*decisions: Decision) -> Scenario[Document]:
     return given(uploaded(), work(), *decisions)
 
 
+def verb_of(name: str) -> Any:
+    return getattr(curation, name, None) or getattr(Document, name)
+
+
 def do(verb: str, **fields: Any) -> Decision:
-    return lambda document: getattr(document, verb)(NOW, **fields)
+    return lambda document: verb_of(verb)(document, NOW, **fields)
 
 
 def at(document: Document, position: int, blob: str = BLOB) -> str:
@@ -60,11 +63,11 @@ def at(document: Document, position: int, blob: str = BLOB) -> str:
 
 def on(verb: str, position: int, **fields: Any) -> Decision:
     """Do something to the segment in this place of the cut."""
-    return lambda document: getattr(document, verb)(NOW, segment=at(document, position), **fields)
+    return lambda document: verb_of(verb)(document, NOW, segment=at(document, position), **fields)
 
 
 def settle(document: Document) -> None:
-    document.mark_synced(NOW, settled=document.changed)
+    document.mark_synced(NOW, settled=document.sync["changed"])
 
 
 def cut(parents: bool = False) -> list[Segment]:
@@ -120,7 +123,7 @@ def test_a_disabled_segment_cannot_be_found_until_it_is_enabled() -> None:
     scenario = completed().once(on("disable_segment", 1), Document.SegmentDisabled)
     id = at(scenario.aggregate, 1)
     assert id not in found(scenario.aggregate)
-    assert not scenario.aggregate.shows(id)
+    assert not curation.shows(scenario.aggregate, id)
     scenario.once(on("enable_segment", 1), Document.SegmentEnabled)
     assert id in found(scenario.aggregate)
 
@@ -141,7 +144,7 @@ def test_without_its_parent_a_child_cannot_be_found() -> None:
     scenario = completed(on("disable_segment", 3))
     document = scenario.aggregate
     assert found(document, parents=True).keys() == {at(document, 4), at(document, 5)}
-    assert not document.shows(at(document, 0), 3)
+    assert not curation.shows(document, at(document, 0), 3)
     scenario.when(on("enable_segment", 3)).when(on("edit_segment", 3, content="The parent.")).when(
         on("edit_segment", 0, content="The child.")
     )
@@ -164,7 +167,7 @@ def test_what_an_added_one_follows_must_be_there() -> None:
 
 
 def test_so_much_may_be_changed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MOST", 2)
+    monkeypatch.setattr(curation, "MOST", 2)
     scenario = completed(on("disable_segment", 0), on("edit_segment", 1, content="x"))
     for refused in (on("disable_segment", 2), do("add_segment", segment=new_id(), content="x")):
         scenario.when(refused).rejects("too_many", "document")
@@ -173,7 +176,7 @@ def test_so_much_may_be_changed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_so_much_may_be_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MOST_TEXT", 10)
+    monkeypatch.setattr(curation, "MOST_TEXT", 10)
     scenario = completed(on("edit_segment", 1, content="öööö"))
     scenario.when(do("add_segment", segment=new_id(), content="abc")).rejects("too_large", "content")
     scenario.when(on("edit_segment", 1, content="0123456789")).then(Document.SegmentEdited)
@@ -195,7 +198,7 @@ def test_so_much_may_be_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_is_found_of_one_that_is_hidden(hide: str, show: str, types: tuple[Any, Any]) -> None:
     scenario = completed().once(do(hide), types[0])
     assert found(scenario.aggregate) == {}
-    assert not scenario.aggregate.shows(at(scenario.aggregate, 0))
+    assert not curation.shows(scenario.aggregate, at(scenario.aggregate, 0))
     scenario.once(do(show), types[1])
     assert len(found(scenario.aggregate)) == COUNT
 
@@ -241,7 +244,7 @@ def test_metadata_is_set_value_by_value() -> None:
     scenario = completed(do("set_metadata", metadata={"author": "Ada", "year": 2027}))
     scenario.when(do("set_metadata", metadata={"author": None})).then(Document.MetadataSet, metadata={"author": None})
     assert scenario.aggregate.metadata == {"year": 2027}
-    many = {f"field {number}": number for number in range(documents.MOST_METADATA)}
+    many = {f"field {number}": number for number in range(MOST_METADATA)}
     scenario.when(do("set_metadata", metadata=many)).rejects("too_many", "metadata")
 
 
@@ -283,10 +286,10 @@ def test_it_is_settled_when_the_index_follows_the_last_change() -> None:
     scenario = completed(on("disable_segment", 0))
     document = scenario.aggregate
     assert document.needs_sync
-    earlier = document.changed
+    earlier = document.sync["changed"]
     scenario.when(on("disable_segment", 1)).when(do("mark_synced", settled=earlier)).nothing()
     assert document.needs_sync
-    scenario.once(settle, Document.Settled, settled=document.changed)
+    scenario.once(settle, Document.Settled, settled=document.sync["changed"])
     assert not document.needs_sync
 
 
@@ -294,11 +297,11 @@ def test_only_what_was_changed_since_is_touched() -> None:
     scenario = completed(on("disable_segment", 0), settle, on("edit_segment", 5, content="x"))
     document = scenario.aggregate
     revisions = {BLOB: cut(parents=True)}
-    assert affected(document, revisions, document.synced) == {at(document, 5)}
+    assert affected(document, revisions, document.sync["synced"]) == {at(document, 5)}
     scenario.when(settle).when(on("disable_segment", 3))
-    assert affected(document, revisions, document.synced) == {at(document, place) for place in range(4)}
+    assert affected(document, revisions, document.sync["synced"]) == {at(document, place) for place in range(4)}
     scenario.when(settle).when(do("disable"))
-    assert len(affected(document, revisions, document.synced)) == COUNT
+    assert len(affected(document, revisions, document.sync["synced"])) == COUNT
 
 
 def test_one_that_does_not_settle_can_be_tried_again() -> None:

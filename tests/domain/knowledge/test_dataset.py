@@ -7,7 +7,7 @@ from tests.domain.scenario import NOW, given, made
 
 
 def dataset() -> Dataset:
-    return Dataset.create(new_id(), NOW, name="Handbook", description="What everyone asks")
+    return Dataset.begin(Dataset.Created, new_id(), NOW, name="Handbook", description="What everyone asks")
 
 
 def test_is_created_empty() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from domain.knowledge import curation
 from domain.knowledge.document import Document, Revision, revision_id
 from domain.knowledge.segmentation import Segmentation
 from tests.domain.knowledge.test_document import (
@@ -156,7 +157,7 @@ def test_rules_may_come_with_the_file() -> None:
 
 
 def test_an_archived_one_stays_as_it_is() -> None:
-    given(document(), *COMPLETED, lambda it: it.archive(NOW)).when(reprocess).rejects("archived", "document")
+    given(document(), *COMPLETED, lambda it: curation.archive(it, NOW)).when(reprocess).rejects("archived", "document")
 
 
 def test_a_deleted_one_is_found_no_more() -> None:

@@ -8,7 +8,7 @@ MODEL = {"scope": "model", "subject": "small-8b", "amount_usd": 100.0}
 
 
 def budget() -> Budget:
-    return Budget.set("all", NOW, **TENANT)  # type: ignore[arg-type]
+    return Budget.begin(Budget.Set, "all", NOW, **TENANT)  # type: ignore[arg-type]
 
 
 def change(budget: Budget) -> None:

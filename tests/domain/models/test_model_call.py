@@ -25,7 +25,8 @@ REQUEST = {"messages": [{"role": "user", "content": "Why?"}], "parameters": {"te
 
 
 def call() -> ModelCall:
-    return ModelCall.request(
+    return ModelCall.begin(
+        ModelCall.Requested,
         new_id(),
         NOW,
         kind="chat",

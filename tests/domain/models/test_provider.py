@@ -7,7 +7,7 @@ ADDRESS = "https://models.example.com/v1"
 
 
 def provider() -> Provider:
-    return Provider.register("lab", NOW, base_url=ADDRESS, sealed_key="v1:c2VhbGVk")
+    return Provider.begin(Provider.Registered, "lab", NOW, base_url=ADDRESS, sealed_key="v1:c2VhbGVk")
 
 
 def test_is_registered_under_its_name() -> None:

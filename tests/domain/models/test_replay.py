@@ -17,7 +17,7 @@ REQUESTED = {
 
 
 def replay() -> Replay:
-    return Replay.request(new_id(), NOW, **REQUESTED)  # type: ignore[arg-type]
+    return Replay.begin(Replay.Requested, new_id(), NOW, **REQUESTED)  # type: ignore[arg-type]
 
 
 def complete(replay: Replay) -> None:

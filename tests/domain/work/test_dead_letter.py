@@ -25,8 +25,13 @@ Decision = Callable[[DeadLetter], None]
 
 def letter() -> DeadLetter:
     id = dead_letter_id("commands", "acme", COMMAND)
-    of = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.acme.app.create", "message": COMMAND}
-    return DeadLetter.bury(id, NOW, **of, **DIED)
+    of: dict[str, Any] = {
+        "consumer": "commands",
+        "stream": "COMMANDS",
+        "subject": "cmd.acme.app.create",
+        "message": COMMAND,
+    }
+    return DeadLetter.begin(DeadLetter.Buried, id, NOW, **of, **DIED)
 
 
 def retry(letter: DeadLetter) -> None:

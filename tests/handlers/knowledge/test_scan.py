@@ -58,7 +58,7 @@ def test_documents_that_a_worker_may_have_in_hand() -> None:
 
 
 def test_what_was_deleted() -> None:
-    log, dataset = Recorded(), Dataset.create(new_id(), NOW, name="Rules", description="")
+    log, dataset = Recorded(), Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="")
     document, other = begun(dataset.id), begun(dataset.id)
     document.delete(NOW)
     for noun in (dataset, document, other):
@@ -75,7 +75,7 @@ def test_what_was_deleted() -> None:
 
 
 def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
-    log, dataset = Recorded(), Dataset.create(new_id(), NOW, name="Rules", description="")
+    log, dataset = Recorded(), Dataset.begin(Dataset.Created, new_id(), NOW, name="Rules", description="")
     log.note(dataset)
     plan = log.scan.plan
     dataset.configure(NOW, embedding_model="b")

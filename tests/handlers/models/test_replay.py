@@ -82,7 +82,8 @@ async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
     how = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
     found = [Judged(hit, rank) for rank, hit in enumerate(hits, 1)]
     choose(found, how)
-    retrieval = Retrieval.make(
+    retrieval = Retrieval.begin(
+        Retrieval.Made,
         cause.call("retrieve"),
         datetime.now(UTC),
         query=QUERY,
@@ -227,7 +228,8 @@ async def test_a_provider_that_is_gone(desk: Desk, past: Past) -> None:
 
 async def test_what_was_erased_meanwhile(desk: Desk) -> None:
     id, call = new_id(), await desk.called(request={})
-    replay = Replay.request(
+    replay = Replay.begin(
+        Replay.Requested,
         id,
         datetime.now(UTC),
         call=call,

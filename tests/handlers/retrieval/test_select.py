@@ -10,6 +10,7 @@ import pytest
 
 from domain.aggregate import new_id
 from domain.chat.app import settings
+from domain.knowledge import curation
 from domain.knowledge.document import Document, segment_id
 from handlers.ports.index import Hit, Kept
 from handlers.retrieval.select import choose, joined, passage, places, rerank, sift
@@ -66,7 +67,7 @@ def test_every_hit_has_a_rank_or_a_reason() -> None:
 def test_what_is_disabled_is_not_given_before_the_index_knows() -> None:
     disabled = document()
     disabled.fail(NOW, stage="parsing", code="broken_file", reason="It is broken.")
-    disabled.disable(NOW)
+    curation.disable(disabled, NOW)
     [judged] = sift([hit("a", of=disabled)], {disabled.id: disabled})
     assert judged.dropped == "disabled"
 

@@ -64,7 +64,7 @@ class Past:
 @pytest.fixture
 def past() -> Past:
     past = Past()
-    app = App.create(new_id(), NOW, name="Porter", description="")
+    app = App.begin(App.Created, new_id(), NOW, name="Porter", description="")
     past.command("app.create", app)
     app.delete(NOW)
     past.command("app.delete", app)
@@ -134,7 +134,7 @@ def test_a_second_outcome(past: Past) -> None:
 def test_an_internal_error_may_be_followed_by_another_outcome(past: Past) -> None:
     command = new_id()
     past.decide("app.create", command, "rejected", code="internal_error")
-    app = App.create(command, NOW, name="Porter", description="")
+    app = App.begin(App.Created, command, NOW, name="Porter", description="")
     subject = Subject(TENANT, "app", command)
     past._commit(app, Metadata(commit_id(command, str(subject)), TENANT, command, command))
     past.decide("app.create", command, "accepted", position=Position(EVENTS, 3), version=1)
@@ -195,7 +195,7 @@ def test_a_document_waits_until_it_has_ended(past: Past) -> None:
 
 @pytest.fixture
 def conversation(past: Past) -> Conversation:
-    conversation = Conversation.start(new_id(), NOW, app=new_id(), user="ada", name="Talk")
+    conversation = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="Talk")
     conversation.ask(NOW, message="m", app=conversation.app, configuration=1, query="How long?", inputs={}, user="ada")
     past.command("message.send", conversation)
     return conversation
@@ -218,8 +218,16 @@ def test_a_message_of_a_deleted_conversation_waits_no_longer(past: Past, convers
 
 
 def test_a_call_is_an_orphan_when_what_it_was_made_for_is_over(past: Past, conversation: Conversation) -> None:
-    call = ModelCall.request(
-        new_id(), NOW, kind="chat", provider="p", model="m", cause_noun="message", cause_id="m", request={}
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        NOW,
+        kind="chat",
+        provider="p",
+        model="m",
+        cause_noun="message",
+        cause_id="m",
+        request={},
     )
     past.step(call)
     assert past.audited().orphans() == []
@@ -244,10 +252,18 @@ def test_a_call_is_an_orphan_when_what_it_was_made_for_is_over(past: Past, conve
 
 def test_a_replay_waits_until_it_has_ended(past: Past) -> None:
     asked: dict[str, Any] = {"call": new_id(), "max_tokens": 1, "parameters": {}, "app": None, "configuration": None}
-    replay = Replay.request(new_id(), NOW, provider="p", model="m", **asked)
+    replay = Replay.begin(Replay.Requested, new_id(), NOW, provider="p", model="m", **asked)
     past.command("replay.request", replay)
-    call = ModelCall.request(
-        new_id(), NOW, kind="chat", provider="p", model="m", cause_noun="replay", cause_id=replay.id, request={}
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        NOW,
+        kind="chat",
+        provider="p",
+        model="m",
+        cause_noun="replay",
+        cause_id=replay.id,
+        request={},
     )
     past.step(call)
     assert opened(past)["replay", TENANT, replay.id] == 3

@@ -38,14 +38,14 @@ def edited() -> Document:
 
 
 def conversation() -> Conversation:
-    found = Conversation.start("m", NOW, app=new_id(), user="ada", name="Talk")
+    found = Conversation.begin(Conversation.Started, "m", NOW, app=new_id(), user="ada", name="Talk")
     found.ask(NOW, message="m", app=found.app, configuration=1, query="How long?", inputs={}, user="ada")
     return found
 
 
 def replay() -> Replay:
     asked: dict[str, Any] = {"call": new_id(), "max_tokens": 1, "parameters": {}, "app": None, "configuration": None}
-    return Replay.request(new_id(), NOW, provider="p", model="m", **asked)
+    return Replay.begin(Replay.Requested, new_id(), NOW, provider="p", model="m", **asked)
 
 
 OPEN: dict[str, Aggregate] = {"ingest": document(), "sync": edited(), "answer": conversation(), "replay": replay()}

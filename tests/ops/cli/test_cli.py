@@ -218,12 +218,12 @@ async def test_send_of_a_tenant(headrace: Cli, url: str) -> None:
 
 
 async def test_a_rejection_ends_with_1(headrace: Cli, url: str) -> None:
-    says = {"name": "app.create", "code": "invalid", "message": "name: must not be empty.", "field": "name"}
+    says = {"name": "app.create", "code": "invalid", "message": "Must not be empty.", "field": "name"}
     async with worker(url, status="rejected", **says):
         result = await headrace("send", "app.create", "name=")
         as_json = await headrace("send", "app.create", "name=", "--json")
         asked = await headrace("ask", new_id(), "why?", "--json")
-    assert result == (1, "✗ app.create was rejected: name: must not be empty.\n", "")
+    assert result == (1, "✗ app.create was rejected: name: Must not be empty.\n", "")
     assert (as_json.code, as_json.lines[0]["code"]) == (1, "invalid")
     assert (asked.code, asked.lines[0]["status"]) == (1, "rejected")
 

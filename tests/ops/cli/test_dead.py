@@ -153,7 +153,7 @@ async def test_letters_are_tried_again(headrace: Cli, ward: Ward) -> None:
     assert (await listed(headrace, "--status", "retried"))[guide]["retries"] == 1
     again = await headrace("dead", "retry", guide)
     assert again.code == 1
-    assert "retried already" in again.out
+    assert "already retried" in again.out
 
     result = await headrace("dead", "retry", "--all", "--json")
     assert {outcome["status"] for outcome in result.lines} == {"accepted"}

@@ -65,7 +65,7 @@ def test_no_word_is_left_of_a_person_who_was_erased(random: Random, steps: int) 
         for tenant in TENANTS:
             history.tenant = tenant
             for erasures in range(steps):
-                history.record(EndUser.erase(person_id(user, erasures), history.now, known=True))
+                history.record(EndUser.begin(EndUser.Erased, person_id(user, erasures), history.now, known=True))
     tables.apply(history.messages, history.blobs)
     for model in READ_MODELS:
         blank = {name: value for _, rule in model.rules if isinstance(rule, Setting) for name, value in rule.to.items()}
@@ -129,7 +129,7 @@ def test_a_setting_touches_the_rows_that_came_before_it_and_no_others() -> None:
     before, after = history.app("before"), None
     log = history.streams[EVENTS]
     last = log[-1]
-    struck = Struck(originator_id="1", originator_version=2, timestamp=last.at)  # type: ignore[call-arg]
+    struck = Struck(originator_id="1", originator_version=2, timestamp=last.at)
     log.append(dataclasses.replace(last, events=[struck], position=Position(EVENTS, 2)))  # type: ignore[arg-type]
     after = history.app("after")
     fold = Fold([model], {App.Created, Struck})
@@ -173,7 +173,7 @@ def test_an_event_that_no_table_knows_stops_the_fold() -> None:
     history = History()
     history.app()
     last = history.streams[EVENTS][-1]
-    unknown = Renamed(originator_id="1", originator_version=2, timestamp=last.at)  # type: ignore[call-arg]
+    unknown = Renamed(originator_id="1", originator_version=2, timestamp=last.at)
     message = dataclasses.replace(last, events=[unknown])  # type: ignore[arg-type]
     fold = Fold(READ_MODELS, KNOWN)
     with pytest.raises(Unprojected, match=r"Renamed, at EVENTS 1"):

@@ -34,7 +34,9 @@ def call(history: History, cause: str, id: str, kind: str = "chat", noun: str = 
         "model": "gpt-4o-mini" if kind == "chat" else "tiny",
         "request": {**texts, "parameters": {"temperature": 0.5}} if kind == "chat" else {"texts": 1, "tokens": 4},
     }
-    made = ModelCall.request(id, history.now, kind=kind, cause_noun=noun, cause_id=cause, **given | fields)
+    made = ModelCall.begin(
+        ModelCall.Requested, id, history.now, kind=kind, cause_noun=noun, cause_id=cause, **given | fields
+    )
     history.record(made)
     return made
 
@@ -47,7 +49,8 @@ def complete(history: History, made: ModelCall, response: str = "Four metres.") 
 
 
 def retrieval(history: History, message: str, attempt: int = 1, code: str | None = None) -> Retrieval:
-    made = Retrieval.make(
+    made = Retrieval.begin(
+        Retrieval.Made,
         f"retrieval-{attempt}",
         history.now,
         query="How high?",
@@ -335,7 +338,7 @@ def test_given_a_replay_then_it_has_a_trace_with_its_call() -> None:
     history = History()
     history.correlation = "the-replay"
     of: dict[str, Any] = {"call": "call-1", "provider": "lab", "model": "tiny", "max_tokens": 64, "parameters": {}}
-    replay = Replay.request("replay-1", history.now, **of, app=None, configuration=None)
+    replay = Replay.begin(Replay.Requested, "replay-1", history.now, **of, app=None, configuration=None)
     history.record(replay)
     made = call(history, "replay-1", "call-2", noun="replay", provider="lab", model="tiny")
     assert tree(history) == {"trace": [("handler", "running")], "handler": [("chat", "running")]}
@@ -369,7 +372,7 @@ def test_a_person_is_erased_from_traces_and_no_others() -> None:
     history.answer(conversation, message)
     before = the_trace(history)
     history.person = None
-    history.record(EndUser.erase("the-person", history.now, known=True))
+    history.record(EndUser.begin(EndUser.Erased, "the-person", history.now, known=True))
     after = the_trace(history)
     gone = ("question", "answer", "words", "end_user")
     assert [after[name] for name in gone] == ["", "", [], None]

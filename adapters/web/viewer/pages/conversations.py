@@ -252,7 +252,7 @@ async def fork(request: Request) -> Response:
     }
     outcome = await backend.publish("conversation.fork", payload, tenant=tenant(request))
     if outcome.status == "rejected":
-        return await show(request, outcome.message or "")
+        return await show(request, outcome.sentence)
     await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{outcome.ids['conversation']}"), 303)
 
@@ -271,7 +271,7 @@ async def rate(request: Request) -> Response:
     }
     outcome = await backend.publish("message.rate", payload, tenant=tenant(request))
     if outcome.status == "rejected":
-        return await show(request, outcome.message or "")
+        return await show(request, outcome.sentence)
     await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
 

@@ -238,7 +238,7 @@ async def _changed(request: Request, command: str, payload: Row, said: Mapping[s
     backend: Backend = request.app.state.backend
     outcome = await backend.publish(command, payload, tenant=tenant(request))
     if outcome.status == "rejected":
-        return await show(request, outcome.message or "", said)
+        return await show(request, outcome.sentence, said)
     await seen(backend, [outcome])
     return RedirectResponse(link(request, "/costs") + "#budgets", 303)
 

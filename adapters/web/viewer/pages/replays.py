@@ -192,7 +192,7 @@ async def send(request: Request) -> Response:
     accepted = [outcome.ids["replay"] for outcome in outcomes if outcome.status == "accepted"]
     if wants_json(request):
         return as_json([asdict(outcome) for outcome in outcomes])
-    rejected = list(dict.fromkeys(outcome.message or "" for outcome in outcomes if outcome.status == "rejected"))
+    rejected = list(dict.fromkeys(outcome.sentence for outcome in outcomes if outcome.status == "rejected"))
     if rejected and not accepted:
         return await _form(request, calls, targets, new_id(), rejected)
     await seen(backend, outcomes)

@@ -413,7 +413,7 @@ async def rate(request: Request) -> Response:
     }
     outcome = await backend.publish("message.rate", payload, tenant=of["tenant"])
     if outcome.status == "rejected":
-        return problem(request, 400, "The rating was rejected", outcome.message or "")
+        return problem(request, 400, "The rating was rejected", outcome.sentence)
     if outcome.position:
         await _caught_up(backend, outcome.position.sequence)
     return RedirectResponse(link(request, f"/traces/{of['id']}", span="-") + "#rating", 303)

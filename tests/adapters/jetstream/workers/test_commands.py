@@ -229,7 +229,7 @@ class Faulty(Dispatch):
     """A dispatch that fails in the same way so many times."""
 
     def __init__(self, desk: Desk, times: int, error: Exception) -> None:
-        super().__init__(desk.repository, desk.outcomes, desk.blobs, desk.vault)
+        super().__init__(desk.ports, desk.outcomes)
         self.times = times
         self.error = error
 
@@ -340,8 +340,8 @@ async def test_tried_again_in_vain_it_comes_back(sick: Sick) -> None:
             return await sick.status() == "returned"
 
         await sick.until(is_back)
-        types = [DeadLetter.Buried, *count * [DeadLetter.Retried, DeadLetter.Returned]]
-        assert await sick.desk.types("dead_letter", sick.letter) == [type.TOPIC for type in types]
+        again = count * [DeadLetter.Retried.TOPIC, DeadLetter.Returned.TOPIC]
+        assert await sick.desk.types("dead_letter", sick.letter) == [DeadLetter.Buried.TOPIC, *again]
     await sick.until_dead_letters_are(1)
     said = [outcome["code"] for outcome in await outcomes(sick.desk.nc, 3) if outcome["command"] == sick.id]
     assert said == ["internal_error"]

@@ -32,7 +32,7 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
     async def react(commit: Commit) -> None:
         seen.append((commit, structlog.contextvars.get_contextvars()))
 
-    talk = Conversation.start(new_id(), NOW, app=new_id(), user="ada", name="水门")
+    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="水门")
     talk.rename(NOW, name="Other")
     subject = Subject("acme", "conversation", talk.id)
     metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
@@ -55,7 +55,7 @@ async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> N
 
     unknown = orjson.dumps([{"type": "conversation.painted.v1", "version": 1, "state": {}}])
     await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", unknown)
-    talk = Conversation.start(new_id(), NOW, app=new_id(), user="ada", name="After")
+    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="After")
     subject = Subject("acme", "conversation", talk.id)
     await JetStreamEventStore(fresh).append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
     await running(reaction("answer", react, fresh))

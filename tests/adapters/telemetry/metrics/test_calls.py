@@ -31,7 +31,9 @@ USAGE: Any = {
 def requested(model: str = "gpt-x", kind: str = "chat") -> ModelCall:
     request = {"messages": [{"role": "user", "content": "Said in private."}]}
     what: Any = {"kind": kind, "provider": "openai", "model": model, "request": request}
-    return ModelCall.request(new_id(), datetime.now(UTC), cause_noun="message", cause_id=new_id(), attempt=1, **what)
+    return ModelCall.begin(
+        ModelCall.Requested, new_id(), datetime.now(UTC), cause_noun="message", cause_id=new_id(), attempt=1, **what
+    )
 
 
 def complete(call: ModelCall, usage: Any = USAGE, first: float | None = 250.0) -> None:

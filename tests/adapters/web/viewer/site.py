@@ -67,7 +67,7 @@ class Site:
         return position.sequence
 
     async def app(self, name: str, *prompts: str, model: str = "gpt-4o-mini") -> App:
-        app = App.create(new_id(), self.now, name=name, description="")
+        app = App.begin(App.Created, new_id(), self.now, name=name, description="")
         for prompt in prompts:
             app.configure(
                 self.now,
@@ -81,7 +81,7 @@ class Site:
         return app
 
     async def conversation(self, app: App, user: str = "bo", name: str = "Of gates") -> Conversation:
-        talk = Conversation.start(new_id(), self.now, app=app.id, user=user, name=name)
+        talk = Conversation.begin(Conversation.Started, new_id(), self.now, app=app.id, user=user, name=name)
         await self.record(talk, new_id())
         return talk
 
@@ -123,7 +123,8 @@ class Site:
                 source | {"segment": segment, "document": "the-document", "dataset": "the-dataset", "rank": rank}
             )
         asked = [{"role": "system", "content": content}, {"role": "user", "content": query}]
-        made = ModelCall.request(
+        made = ModelCall.begin(
+            ModelCall.Requested,
             call,
             self.now,
             kind="chat",
@@ -203,7 +204,8 @@ class Site:
             )
             for rank, segment in enumerate(segments, 1)
         ]
-        return Retrieval.make(
+        return Retrieval.begin(
+            Retrieval.Made,
             new_id(),
             self.now,
             query=query,
@@ -218,7 +220,8 @@ class Site:
 
     async def reranked(self, trace: str, message: str, scores: dict[str, float]) -> str:
         """A reranker's call for a message; gives its id."""
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             new_id(),
             self.now,
             kind="rerank",
@@ -240,7 +243,8 @@ class Site:
         assert isinstance(asked, Replay.Requested)
         found = cast(Replay, asked.mutate(None))
         self._ends[str(Subject(self.tenant, Replay.TOPIC, replay))] = commit.position.sequence
-        call = ModelCall.request(
+        call = ModelCall.begin(
+            ModelCall.Requested,
             new_id(),
             self.now,
             kind="chat",

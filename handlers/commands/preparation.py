@@ -1,0 +1,60 @@
+"""The ports that commands are decided with, and what is loaded for one command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from domain.aggregate import Aggregate, Rejection
+from handlers.ports.log import Blobs
+from handlers.ports.people import People, Vault
+from handlers.repository import Repository
+
+A = TypeVar("A", bound=Aggregate)
+
+Make = Callable[[str, datetime], A]
+"""Makes an aggregate with an id, at a time."""
+
+Change = Callable[[A, datetime], None]
+"""Changes an aggregate, at a time."""
+
+MakeOrChange = Callable[[A | None, str, datetime], A]
+"""Changes an aggregate, or makes it where there is none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """`embedding_models` are those that the workers run, `rerank_model` is the built-in one, empty for none."""
+
+    repository: Repository
+    blobs: Blobs
+    vault: Vault
+    people: People
+    embedding_models: Collection[str] = ()
+    rerank_model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A command's tenant and id, and the aggregates that it names, by field."""
+
+    ports: Ports
+    tenant: str
+    id: str
+    named: Mapping[str, Aggregate]
+
+    def the(self, kind: type[A], field: str) -> A:
+        """The aggregate that the field names."""
+        found = self.named[field]
+        assert isinstance(found, kind)
+        return found
+
+    async def get(self, kind: type[A], id: str) -> A | None:
+        """The aggregate with this id, None when there is none."""
+        return await self.ports.repository.get(kind, self.tenant, id)
+
+
+def not_found(noun: type[Aggregate], id: str, field: str) -> Rejection:
+    return Rejection("not_found", f"There is no {noun.TOPIC} {id}.", field)
