@@ -10,6 +10,7 @@ import pytest
 from adapters.jetstream.streams import CONSUMERS
 from domain.aggregate import Aggregate, new_id
 from domain.chat.conversation import Conversation
+from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, Subject
 from domain.models.replay import Replay
@@ -33,7 +34,7 @@ def edited() -> Document:
     found.parsed(NOW, pages=None, characters=1)
     found.split(NOW, segments="ab", count=1, tokens=1, model="m")
     found.indexed(NOW, first=0, count=1)
-    found.disable(NOW)
+    curation.disable(found, NOW)
     return found
 
 
