@@ -250,11 +250,11 @@ async def fork(request: Request) -> Response:
         "message": text(form, "message"),
         "name": text(form, "name") or None,
     }
-    outcome = await backend.publish("conversation.fork", payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.message or "")
+    outcome = await backend.client(tenant(request)).send("conversation.fork", payload)
+    if outcome["status"] == "rejected":
+        return await show(request, outcome["message"])
     await seen(backend, [outcome])
-    return RedirectResponse(link(request, f"/conversations/{outcome.ids['conversation']}"), 303)
+    return RedirectResponse(link(request, f"/conversations/{outcome['ids']['conversation']}"), 303)
 
 
 async def rate(request: Request) -> Response:
@@ -269,9 +269,9 @@ async def rate(request: Request) -> Response:
         "rating": text(form, "rating") or None,
         "content": text(form, "content"),
     }
-    outcome = await backend.publish("message.rate", payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.message or "")
+    outcome = await backend.client(tenant(request)).send("message.rate", payload)
+    if outcome["status"] == "rejected":
+        return await show(request, outcome["message"])
     await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
 

@@ -236,9 +236,9 @@ async def remove_budget(request: Request) -> Response:
 
 async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
     backend: Backend = request.app.state.backend
-    outcome = await backend.publish(command, payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.message or "", said)
+    outcome = await backend.client(tenant(request)).send(command, payload)
+    if outcome["status"] == "rejected":
+        return await show(request, outcome["message"], said)
     await seen(backend, [outcome])
     return RedirectResponse(link(request, "/costs") + "#budgets", 303)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.jetstream.client import Outcome
 from adapters.web.viewer import prompts
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.prompts import Difference
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.aggregate import new_id
-from domain.log import Outcome, commit_id
+from domain.log import commit_id
 
 MOST = 100
 """Replays that are asked for at once: calls times targets."""
@@ -182,17 +183,17 @@ async def send(request: Request) -> Response:
         payloads = [target.payload(call["id"]) for call in calls for target in targets]
     except ValueError as error:
         return await _form(request, calls, targets, token, [str(error)])
-    turn = asyncio.Semaphore(AT_ONCE)
+    client, turn = backend.client(of), asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, payload: dict[str, Any]) -> Outcome:
         async with turn:
-            return await backend.publish("replay.request", payload, tenant=of, id=commit_id(token, str(number)))
+            return await client.send("replay.request", payload, commit_id(token, str(number)))
 
     outcomes = await asyncio.gather(*(one(number, payload) for number, payload in enumerate(payloads)))
-    accepted = [outcome.ids["replay"] for outcome in outcomes if outcome.status == "accepted"]
+    accepted = [outcome["ids"]["replay"] for outcome in outcomes if outcome["status"] == "accepted"]
     if wants_json(request):
-        return as_json([asdict(outcome) for outcome in outcomes])
-    rejected = list(dict.fromkeys(outcome.message or "" for outcome in outcomes if outcome.status == "rejected"))
+        return as_json(outcomes)
+    rejected = list(dict.fromkeys(outcome["message"] for outcome in outcomes if outcome["status"] == "rejected"))
     if rejected and not accepted:
         return await _form(request, calls, targets, new_id(), rejected)
     await seen(backend, outcomes)

@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.web.viewer.backend import Backend, Row, Stored
+from adapters.web.viewer.changes import seen
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
@@ -411,21 +412,11 @@ async def rate(request: Request) -> Response:
         "rating": RATINGS[rating],
         "content": str(form.get("content", "")) if rating != "none" else "",
     }
-    outcome = await backend.publish("message.rate", payload, tenant=of["tenant"])
-    if outcome.status == "rejected":
-        return problem(request, 400, "The rating was rejected", outcome.message or "")
-    if outcome.position:
-        await _caught_up(backend, outcome.position.sequence)
+    outcome = await backend.client(of["tenant"]).send("message.rate", payload)
+    if outcome["status"] == "rejected":
+        return problem(request, 400, "The rating was rejected", outcome["message"])
+    await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/traces/{of['id']}", span="-") + "#rating", 303)
-
-
-async def _caught_up(backend: Backend, place: int) -> None:
-    """Wait a moment for the tables to hold what was just accepted, so that the next page shows it."""
-    for _ in range(40):
-        row = await backend.row("SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'")
-        if row and row["sequence"] >= place:
-            return
-        await asyncio.sleep(0.05)
 
 
 routes = [
