@@ -10,7 +10,6 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import adapters
@@ -100,9 +99,7 @@ class FileExtractor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

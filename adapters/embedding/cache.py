@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -43,9 +42,7 @@ class PostgresEmbeddingCache:
         await self._pool.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
     async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, Vector]:

@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 import nats.errors
@@ -95,9 +94,7 @@ class NatsEmbedder:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _embed(self, body: bytes, rows: int, asked: dict[str, str], deadline: float) -> Vectors:

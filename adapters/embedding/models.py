@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from nats.aio.client import Client
@@ -30,9 +29,7 @@ class NatsEmbeddingModels:
             self._open[name] = TokenSegmenter(model), NatsEmbedder(self._nc, model)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(embedder.close() for _, embedder in self._open.values()))
 
     async def get(self, name: str) -> Embedding:

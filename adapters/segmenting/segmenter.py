@@ -16,6 +16,7 @@ from adapters.segmenting.cleaning import cleaned
 from adapters.segmenting.pairs import pairs
 from domain.knowledge.segmentation import AUTOMATIC, MOST_TOKENS, Segmentation
 from domain.knowledge.segments import Segment
+from domain.language import CLOSING, STOPS, WIDE_CLOSING, WIDE_STOPS
 from handlers.ports.documents import Block, Text, Unreadable
 
 LIMIT = MOST_TOKENS
@@ -37,8 +38,8 @@ SHORT = 80
 """Characters of a line that may be a heading."""
 
 _BORDER = re.compile(
-    r"[.!?…؟।۔]+[\"'”’»)\]]*\s++(?![a-z])"
-    r"|[。！？｡．]+[」』”’）]*\s*+"
+    rf"[{STOPS}]+[{CLOSING}]*\s++(?![a-z])"
+    rf"|[{WIDE_STOPS}．]+[{WIDE_CLOSING}]*\s*+"
     r"|[^\S\n]*+\n\s*+"
 )
 _NUMBERING = re.compile(r"\(?\w{1,3}[.)][^\S\n]+")

@@ -182,7 +182,7 @@ class _Work:
         self._built = Built()
 
     async def run(self, *, keep_old: bool) -> Built:
-        await self._build.bury(self._survey.graves())
+        await self._build.forbid(self._survey.graves())
         for _ in range(ROUNDS):
             before = self._build.reached
             await self._replay()

@@ -86,9 +86,9 @@ def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | 
 
 def cite(number: int, hit: Hit, document: str) -> str:
     """A passage as the model reads it, under its number and place."""
-    page = f"page {hit.page}" if hit.page is not None else ""
-    place = ", ".join(" ".join(part.split()) for part in (document, page, hit.heading or "") if part)
-    return f"[{number}] {place}\n{hit.content}"
+    page = f"page {hit.entry.page}" if hit.entry.page is not None else ""
+    place = ", ".join(" ".join(part.split()) for part in (document, page, hit.entry.heading or "") if part)
+    return f"[{number}] {place}\n{hit.entry.content}"
 
 
 def build_prompt(

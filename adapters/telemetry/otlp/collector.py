@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import httpx2
@@ -54,9 +53,7 @@ class Collector:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     async def send(self, spans: Iterable[ResourceSpans]) -> Receipt:

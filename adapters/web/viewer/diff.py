@@ -11,15 +11,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
+from domain.language import BURMESE, COMPATIBLE, UNSPACED
+
 Kind = Literal["same", "gone", "come"]
 
 WORDS = 4000
 """Words of either text that are compared with one another; longer texts are compared by lines and sentences first."""
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"  # kana and Han
-)
+_UNSPACED = UNSPACED + BURMESE + COMPATIBLE + "\uff66-\uff9f"  # half-width kana
 _WORD = re.compile(rf"\s+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|.", re.DOTALL)
 _LINE = re.compile(r"[^\n.!?。！？]*[\n.!?。！？]+|[^\n.!?。！？]+", re.DOTALL)
 

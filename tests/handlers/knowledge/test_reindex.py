@@ -14,7 +14,8 @@ from adapters.embedding.cache import PostgresEmbeddingCache
 from adapters.embedding.engine import Engine
 from adapters.embedding.lanes import LocalEmbedder
 from adapters.embedding.wire import TokenIds
-from adapters.index.pgvector import PgvectorIndex, set_up
+from adapters.index.pgvector.store import pgvector_index
+from adapters.index.pgvector.tables import set_up
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -31,6 +32,7 @@ from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.ports.documents import Embedding, Vectors
+from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from tests.tiny_model import make_tiny_model
@@ -70,7 +72,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Mill:
     """What an ingest worker stands on."""
 
-    def __init__(self, nc: Client, tenant: str, index: PgvectorIndex, models: OneModel, embed: Embed) -> None:
+    def __init__(self, nc: Client, tenant: str, index: Index, models: OneModel, embed: Embed) -> None:
         self.tenant = tenant
         self.blobs = JetStreamBlobs(nc)
         self.log = JetStreamLog(nc)
@@ -151,9 +153,9 @@ class Mill:
 
 @pytest.fixture
 async def mill(nc: Client, database_url: str, tenant: str, model: str) -> AsyncIterator[Mill]:
-    await set_up(database_url, MODEL)
+    await set_up(database_url)
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(PgvectorIndex(database_url))
+        index = await stack.enter_async_context(pgvector_index(database_url))
         cache = await stack.enter_async_context(PostgresEmbeddingCache(database_url))
         embedder = await stack.enter_async_context(Outage(await asyncio.to_thread(Engine, model, device="cpu")))
         calls = ModelCalls(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)))

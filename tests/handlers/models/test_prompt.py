@@ -23,14 +23,14 @@ from handlers.models.prompt import (
     fill,
     reword,
 )
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatMessage
 
 ORIGIN = Origin(app="the-app", configuration=3, conversation="the-talk", message="the-question")
 
 
 def hit(id: str, content: str = "It opens at 4.2 bar.", page: int | None = None, heading: str | None = None) -> Hit:
-    return Hit(id, "set", "doc", 0, content, page, heading, 0.5, 1, 1)
+    return Hit("set", "doc", Entry(id, 0, content, page, heading), 0.5, 1, 1)
 
 
 def turn(query: str, answer: str) -> Message:
@@ -292,7 +292,7 @@ def test_every_part_is_where_its_source_says(
         between[source["message"]][source["start"] : source["end"]] = [""] * len(text)
         match source["from"]:
             case "segment":
-                assert used.pop(source["segment"]).content in text
+                assert used.pop(source["segment"]).entry.content in text
                 assert passages[source["rank"] - 1].id == source["segment"]
             case "history":
                 known = history[source["message_id"]]

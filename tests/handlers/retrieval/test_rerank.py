@@ -12,14 +12,14 @@ from nats.aio.client import Client
 
 from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.rerank_service import serve
-from adapters.models.rerankers import TenantRerankers
+from adapters.models.registry import TenantRerankers
 from adapters.models.server import Patience
 from domain.aggregate import new_id
 from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import Cause, ModelCalls
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
 from tests.chat_servers import Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
@@ -32,7 +32,7 @@ PATIENCE = Patience(connect=2, first_token=5, total=5, tries=1)
 
 
 def hit(id: str, content: str, heading: str | None = None, answer: str | None = None) -> Hit:
-    return Hit(id, "set", "doc", 3, content, 2, heading, 0.5, 1, None, answer=answer)
+    return Hit("set", "doc", Entry(id, 3, content, 2, heading, answer=answer), 0.5, 1)
 
 
 HITS = [
@@ -170,4 +170,4 @@ async def test_a_call_that_is_cancelled_has_an_end(nc: Client, tenant: str) -> N
 
 
 def test_a_question_is_read_with_its_answer() -> None:
-    assert text_of(hit("q", "When?", "Hours", "At six.")) == "Hours\n\nWhen?\n\nAt six."
+    assert text_of(hit("q", "When?", "Hours", "At six.").entry) == "Hours\n\nWhen?\n\nAt six."

@@ -16,7 +16,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
 from handlers.models.model_calls import Cause, ModelCalls
 from handlers.ports.documents import Documents, EmbeddingModels
-from handlers.ports.index import Hit, Index, Kept, Span
+from handlers.ports.index import Entry, Hit, Index, Span
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ModelError, Rerankers, Reranking
 from handlers.retrieval.extract_filter import ExtractFilter
@@ -26,14 +26,19 @@ from tests.handlers.desk import Desk
 
 
 def hit(id: str, document: str = "living", score: float = 0.5) -> Hit:
-    return Hit(id, "set", document, 3, f"Text of {id}.", 2, "Rules > Water", score, 1, None)
+    return Hit("set", document, Entry(id, 3, f"Text of {id}.", 2, "Rules > Water"), score, 1)
+
+
+def but(hit: Hit, **fields: Any) -> Hit:
+    """A hit with these fields of its entry."""
+    return replace(hit, entry=replace(hit.entry, **fields))
 
 
 class Shelf:
     """Finds what lies on it."""
 
     def __init__(
-        self, hits: Sequence[Hit] = (), error: Exception | None = None, kept: Sequence[Kept] = (), scores: Any = None
+        self, hits: Sequence[Hit] = (), error: Exception | None = None, kept: Sequence[Entry] = (), scores: Any = None
     ) -> None:
         self.hits = list(hits)
         self.error = error
@@ -51,12 +56,8 @@ class Shelf:
         self.asked.append(how)
         return self.hits[: how["top_k"]]
 
-    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
-        return [
-            entry
-            for entry in self.kept
-            if any(span.document == entry.document and span.first <= entry.position <= span.last for span in wanted)
-        ]
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[list[Entry]]:
+        return [[entry for entry in self.kept if span.first <= entry.position <= span.last] for span in wanted]
 
     async def matching(self, tenant: str, datasets: Sequence[str], conditions: Any, *, logical_operator: str) -> Any:
         return [condition["value"] for condition in conditions]
@@ -170,7 +171,7 @@ async def test_a_search_that_fails_is_on_record(library: Library, error: Excepti
 
 
 async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(library: Library) -> None:
-    hits = [replace(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
+    hits = [but(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
     retrieved = await library.retrieve(Shelf(hits))
     await retrieved.record()
     made = await library.made()
@@ -203,8 +204,8 @@ async def test_nobody_waits_for_the_record(library: Library, monkeypatch: pytest
     assert len((await library.made()).hits) == 1
 
 
-async def test_a_reranker_decides_and_every_rank_is_on_record(library: Library) -> None:
-    hits = [replace(hit(name, library.living), position=n) for n, name in enumerate("abc")]
+async def test_a_reranker_decides_and_every_rank_is_recorded(library: Library) -> None:
+    hits = [but(hit(name, library.living), position=n) for n, name in enumerate("abc")]
     library.how = {"rerank": {"provider": "builtin", "model": None, "top_n": 3}, "score_threshold": 0.2}
     shelf = Shelf(hits, scores={"Text of a.": 0.3, "Text of b.": 0.1, "Text of c.": 0.9})
     retrieved = await library.retrieve(shelf)
@@ -241,9 +242,9 @@ async def test_a_filter_narrows_the_search(library: Library) -> None:
     assert (made.filter, made.documents) == (filter, 1)
 
 
-async def test_more_is_asked_for_when_much_leads_to_the_same(library: Library) -> None:
-    children = [replace(hit(f"child {n}", library.living), position=n, parent=100) for n in range(1, 9)]
-    last = replace(hit("last", library.living), position=40)
+async def test_more_hits_are_searched_when_many_lead_to_the_same_text(library: Library) -> None:
+    children = [but(hit(f"child {n}", library.living), position=n, parent=100) for n in range(1, 9)]
+    last = but(hit("last", library.living), position=40)
     shelf = Shelf([*children, last])
     retrieved = await library.retrieve(shelf)
     assert [asked["top_k"] for asked in shelf.asked] == [4, 16]
@@ -251,17 +252,17 @@ async def test_more_is_asked_for_when_much_leads_to_the_same(library: Library) -
 
 
 async def test_passages_are_fetched_in_their_places(library: Library) -> None:
-    dataset, document = "set", library.living
+    document = library.living
 
-    def kept(position: int, answer: str | None = None) -> Kept:
-        return Kept(f"kept-{position}", dataset, document, position, f"Part {position}.", None, None, answer)
+    def kept(position: int) -> Entry:
+        return Entry(f"kept-{position}", position, f"Part {position}.")
 
     library.how = {"neighbours": 1}
-    found = replace(hit("kept-4", document), position=4, content="Part 4.")
-    child = replace(hit("child", document), position=21, parent=20)
+    found = but(hit("kept-4", document), position=4, content="Part 4.")
+    child = but(hit("child", document), position=21, parent=20)
     shelf = Shelf([found, child], kept=[kept(n) for n in (3, 4, 5, 6, 20)])
     retrieved = await library.retrieve(shelf)
-    assert [(each.id, each.content) for each in retrieved.hits] == [
+    assert [(each.id, each.entry.content) for each in retrieved.hits] == [
         ("kept-4", "Part 3.\n\nPart 4.\n\nPart 5."),
         ("kept-20", "Part 20."),
     ]
