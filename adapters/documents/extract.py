@@ -19,20 +19,20 @@ from adapters.documents.formats.plugins import Plugin, installed
 from handlers.ports.documents import Block, Text, Unreadable
 
 USES = 500
-"""Files that a child reads before a fresh one takes its place."""
+"""Number of files that a child reads before a new child replaces it."""
 
 LAST_WORDS = 4096
-"""Bytes of what a child complained of that are looked at."""
+"""Number of bytes of a child's standard error that are read."""
 
 SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown or text"
 
 _OUT_OF_MEMORY = (b"memory allocation of", b"bad_alloc")
-"""What Rust and C++ say before they end the process."""
+"""Messages of Rust and C++ before they abort the process."""
 
 
 class FileExtractor:
-    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown and text, and of what the
-    installed plug-ins read.
+    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown and text, and of formats of
+    installed plug-ins.
 
     At most `children` processes; each may use `memory` bytes of address space, and `seconds` for a file, unless its
     plug-in has limits of its own. Raises: BrokenPlugin.
@@ -80,7 +80,7 @@ class FileExtractor:
                     await child.kill()
 
     def _idle(self, plugin: Plugin | None) -> Child | None:
-        """A child that waits for files of this plug-in, or of those without one."""
+        """An idle child for files of this plug-in, or for those without a plug-in."""
         found = next((child for child in reversed(self.idle) if child.plugin == plugin), None)
         if found:
             self.idle.remove(found)
@@ -104,7 +104,7 @@ class FileExtractor:
 
 
 class Child:
-    """A process that reads one file after the other, and writes its complaints to the file `errors`."""
+    """A process that reads one file after the other, with standard error in the file `errors`."""
 
     def __init__(self, process: Process, plugin: Plugin | None, errors: IO[bytes]) -> None:
         assert process.stdin
@@ -144,7 +144,7 @@ class Child:
         return await self._stdout.readexactly(size)
 
     async def kill(self) -> int:
-        """End the child, if it has not ended; returns its status, after which `said` is what it last complained of."""
+        """End the child, if it has not ended. Return its status; `said` is then its last output on standard error."""
         if self._process.returncode is None:
             self._process.kill()
         status = await self._process.wait()

@@ -34,7 +34,7 @@ def pack(token_ids: Sequence[TokenIds]) -> bytes:
 
 
 def unpack(body: bytes) -> list[npt.NDArray[np.int32]]:
-    """The token ids of a request, as they lie in it. Raises: ValueError when its numbers do not fit together."""
+    """Views of the token ids in a request. Raises: ValueError when its numbers are inconsistent."""
     if len(body) < 4 or len(body) % 4:
         raise ValueError("A request is a number of texts, their lengths and their token ids, of four bytes each.")
     numbers = np.frombuffer(body, "<u4")

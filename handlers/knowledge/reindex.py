@@ -1,4 +1,4 @@
-"""Builds the index anew from the log, beside the one that is searched: all of it, or a dataset with another model."""
+"""Rebuild of the index from the log while the old one is searched: all of it, or a dataset with another model."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from handlers.work.steps import Ended, step
 log = structlog.get_logger(__name__)
 
 WINDOW = 64
-"""Slices that are worked at together; then it is noted how far the build is."""
+"""Number of slices between two records of the build's progress."""
 
 DOCUMENTS = 8
-"""Documents that are worked at side by side."""
+"""Maximum number of concurrent documents."""
 
 NEAR = 1000
-"""Messages of the log that may be left to replay while writers are held up."""
+"""Maximum number of messages to replay while writers are held up."""
 
 ROUNDS = 5
-"""Each replays what came during the one before; what is left then is replayed while writers wait."""
+"""Maximum rounds, each of which replays the messages of the one before; the rest is replayed while writers wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Segments of a document that can be found, as the log says."""
+    """Searchable segments of a document, by the log."""
 
     tenant: str
     document: str
@@ -57,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """What people have changed of a document."""
+    """Edited segments of a document."""
 
     tenant: str
     document: str
@@ -65,7 +65,7 @@ class ByHand:
 
 @dataclass(slots=True)
 class Built:
-    """What a build has put into the index, and the documents (tenant, id) whose segments the object store lacks."""
+    """Numbers of a build, and the documents (tenant, id) whose segments are missing from the object store."""
 
     segments: int = 0
     lost: set[Key] = field(default_factory=set)
@@ -83,7 +83,7 @@ class Reindex:
         self.index = index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to the choice of another model for a dataset. Raises: Unavailable, to be called again."""
+        """React to the choice of another model for a dataset. Raises: Unavailable, to be retried."""
         if any(isinstance(event, Dataset.Configured) for event in commit.events):
             tenant, id = commit.subject.tenant, commit.subject.id
             async with self.index.build(tenant, id) as build:
@@ -95,7 +95,7 @@ class Reindex:
                     await self._record(commit.metadata, id, model)
 
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
-        """Build all of it anew, every dataset with its model. Raises: Unavailable."""
+        """Rebuild everything, each dataset with its model. Raises: Unavailable."""
         async with self.index.build() as build:
             scan = await self._survey(progress)
             await build.begin(scan.plan, scan.sequence)
@@ -103,7 +103,7 @@ class Reindex:
             return await _Work(self, build, scan, metadata, progress).run(keep_old=keep_old)
 
     async def dataset(self, tenant: str, id: str, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
-        """Build a dataset anew, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
+        """Rebuild a dataset, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
         async with self.index.build(tenant, id) as build:
             dataset = await self.repository.get(Dataset, tenant, id)
             if dataset is None or dataset.deleted:
@@ -139,13 +139,13 @@ class Reindex:
         return scan
 
     async def commits(self, after: int) -> AsyncGenerator[Sequence[Commit]]:
-        """What the log holds after a sequence, up to its end as of now."""
+        """The log after a sequence, up to its current end."""
         async with aclosing(self.log.read(EVENTS, after, follow=False)) as chunks:
             async for chunk in chunks:
                 yield cast("Sequence[Commit]", chunk)
 
     async def _record(self, metadata: Metadata, id: str, model: str) -> None:
-        """Put on record that the dataset is searched with the model."""
+        """Record that the dataset is searched with the model."""
 
         def reindexed(dataset: Dataset, at: datetime) -> None:
             dataset.reindexed(at, embedding_model=model)
@@ -158,7 +158,7 @@ class Reindex:
 
 
 class _Work:
-    """A build in hand: of all, or `only` of one dataset with a `model`."""
+    """A build in progress: of everything, or of the dataset `only` with a `model`."""
 
     def __init__(
         self,
@@ -217,9 +217,9 @@ class _Work:
         self._progress("build", sequence, max(sequence, self._survey.sequence))
 
     async def _note(self, commit: Commit) -> None:
-        """What was replaced, or deleted since the survey, is taken out at once, wherever those are who usually do it.
+        """Remove replaced segments, and those deleted since the scan, at once, independently of the other workers.
 
-        Of what was replaced before the survey only what an attempt that was broken off has written may be there.
+        Of those replaced before the scan, only what an interrupted attempt has written can be there.
         """
         tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
         for event in commit.events:
@@ -253,10 +253,10 @@ class _Work:
         return inside and not self._survey.gone(slice.tenant, slice.dataset, slice.document)
 
     async def _take_from_hands(self) -> None:
-        """Take what workers may have written into the old index and not yet put on record.
+        """Add slices that workers may have written into the old index and not recorded yet.
 
-        That is one slice of a document at most, since the next is written when the one before is on record; on record
-        it may have come after the last replay. Whatever came of it since is newer.
+        That is at most one slice per document, since the next is written after the one before is recorded, which may
+        have happened after the last replay. Later changes of it are newer.
         """
         slices = []
         for (tenant, id), noted in self._survey.begun.items():
@@ -273,13 +273,13 @@ class _Work:
         documents = defaultdict(list)
         for slice in slices:
             documents[slice.tenant, slice.document].append(slice)
-        # One that fails does not break off the others, whose calls of the model would stay open.
+        # A failure does not cancel the others, whose calls of the model would stay open.
         ends = await asyncio.gather(*map(self._write_document, documents.values()), return_exceptions=True)
         if errors := [end for end in ends if end is not None]:
             raise errors[0]
 
     async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
-        """In their order: what was cut anew by the rules of before is written again, as it was."""
+        """In order: a document that was split again by unchanged rules is written again."""
         async with self._side_by_side:
             revision: LoadedRevision | None = None
             for slice in slices:
@@ -296,7 +296,7 @@ class _Work:
                 await self._write_slice(slice, revision)
 
     async def _follow(self, hand: ByHand) -> None:
-        """Take the document as it stands, which may be later than what is replayed. Raises: KeyError, Unavailable."""
+        """Load the current document, which may be newer than the replayed messages. Raises: KeyError, Unavailable."""
         tenant = hand.tenant
         document, sequence = await self._handler.repository.get_at(Document, tenant, hand.document)
         if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
@@ -314,7 +314,7 @@ class _Work:
         self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, take_out)
 
     async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
-        """What the entries of a document are made with, in a version that is open, and why."""
+        """The embedding for the entries of a document, in an open version, and their cause."""
         name = self._model or self._survey.model(tenant, dataset)
         embedding = await self._handler.models.get(name)
         await self._build.open(name, embedding.embedder.dimension)

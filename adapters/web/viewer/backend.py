@@ -42,7 +42,7 @@ WITH RECURSIVE found AS (
 )
 SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT 1000
 """
-"""One step of the primary key for each tenant, however many commands it has."""
+"""One index step per tenant, regardless of its number of commands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,11 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         exception_handlers=HANDLERS,
     )
     app.state.backend = backend
-    return Headed(app)  # outside of everything, so that no answer is without its headers
+    return Headed(app)  # outermost, so that every answer has its headers
 
 
 class Prepared:
-    """Notes for pages which tenants there are, and whether a program asks: a path may end in `.json`."""
+    """Prepares requests: the list of tenants, and the format, since a path may end in `.json`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -80,7 +80,7 @@ class Prepared:
             if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
                 try:
                     state["tenants"] = await scope["app"].state.backend.tenants()
-                except (psycopg.Error, PoolTimeout):  # the page itself will say so
+                except (psycopg.Error, PoolTimeout):  # the page itself will fail
                     state["tenants"] = []
         await self.app(scope, receive, send)
 
@@ -90,7 +90,7 @@ async def _home(request: Request) -> Response:
 
 
 async def _healthz(request: Request) -> Response:
-    """Whether the tables can be read; open to all, and silent about everything else."""
+    """Health check: the tables can be read; open to all, without further information."""
     try:
         await request.app.state.backend.rows("SELECT FROM headrace_projection.checkpoints")
     except (psycopg.Error, PoolTimeout):

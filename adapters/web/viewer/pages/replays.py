@@ -1,4 +1,4 @@
-"""Replays: recorded calls sent again, to other models, with other instructions or parameters; and what came of it."""
+"""Replays: recorded calls sent again, to other models, with other instructions or parameters; and their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from domain.aggregate import new_id
 from domain.log import commit_id
 
 MOST = 100
-"""Replays that are asked for at once: calls times targets."""
+"""Maximum number of replays per request: calls times targets."""
 
 AT_ONCE = 10
 LATEST = 50
@@ -39,7 +39,7 @@ WHERE c.tenant_id = %(tenant)s AND c.kind = 'chat' AND (c.id = ANY(%(calls)s) OR
 ))
 ORDER BY c.id LIMIT {limit}
 """
-"""The calls that were named, and of every trace the last: the one that gave its answer."""
+"""The named calls, and the last call of every named trace, which gave its answer."""
 
 _MODELS = """
 SELECT provider, model FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND kind = 'chat'
@@ -65,7 +65,7 @@ _CALLS = "SELECT * FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND id
 
 @dataclass(frozen=True)
 class Target:
-    """What calls are sent to again, as it was typed; what is empty stays as recorded."""
+    """A target of replays, as typed; empty fields stay as recorded."""
 
     model: str = ""
     configuration: str = ""
@@ -73,7 +73,7 @@ class Target:
     parameters: str = ""
 
     def payload(self, call: str) -> dict[str, Any]:
-        """The command's. Raises: ValueError, which says what is wrong."""
+        """The payload of the command. Raises: ValueError, with the fault."""
         fields: dict[str, Any] = {"call": call}
         if self.model:
             provider, slash, name = self.model.partition("/")
@@ -97,7 +97,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Made:
-    """A replay, the call that it made, and how its answer differs from the recorded one; what is not there is None."""
+    """A replay, its call, and the difference of its answer from the recorded one; None if missing."""
 
     replay: Row
     call: Row | None
@@ -167,7 +167,7 @@ async def _form(
 
 
 async def send(request: Request) -> Response:
-    """Publish a command a call and target. The form's token makes their ids: sent twice, it is done once."""
+    """Send a command per call and target. Their ids derive from the form's token: a repeated form has no effect."""
     backend: Backend = request.app.state.backend
     form = await fields(request)
     of, token = tenant(request), text(form, "token") or new_id()
@@ -227,7 +227,7 @@ async def show(request: Request) -> Response:
 
 
 async def compared(backend: Backend, of: str, replays: Sequence[Row]) -> list[Comparison]:
-    """The replays by the call that they repeat, with both calls and the difference of their answers."""
+    """The replays by original call, with both calls and the difference of their answers."""
     wanted = {replay[name] for replay in replays for name in ("model_call_id", "replayed_call_id") if replay[name]}
     calls = {row["id"]: row for row in await backend.rows(_CALLS, {"tenant": of, "calls": list(wanted)})}
     found: dict[str, Comparison] = {}
