@@ -86,11 +86,10 @@ class DeadLetters(RawStream):
 
 def withheld(letter: Message) -> Message:
     """The archived form of a dead letter: only its subject and headers, if it may hold words of people."""
-    told = letter.headers
-    noun = ".".join(told.get("Headrace-Letter-Subject", "").split(".")[2:3])
-    if "Headrace-Person" not in told and not noun.lower().startswith(PRIVATE):
+    noun = ".".join(letter.headers.get("Headrace-Letter-Subject", "").split(".")[2:3])
+    if "Headrace-Person" not in letter.headers and not noun.lower().startswith(PRIVATE):
         return letter
-    headers = {name: value for name, value in told.items() if name != "Headrace-Letter-Reason"}
+    headers = {name: value for name, value in letter.headers.items() if name != "Headrace-Letter-Reason"}
     return replace(letter, headers={**headers, WITHHELD: "1"}, body=b"")
 
 
@@ -304,9 +303,8 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
 
 async def check(nc: Connection, archive: Archive, progress: Progress = no_progress) -> AsyncGenerator[Check]:
     """Read the whole archive, and compare it with the log. Raises: Unavailable."""
-    anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
-    chain = Check("archive", "every segment is whole and follows the one before", anew)
-    same = Check("archived log", "the log is what was archived", "headrace restore, onto an empty NATS")
+    chain = Check("archive", "every segment is complete and follows the one before", "archive to a new, empty address")
+    same = Check("archived log", "the log equals the archive", "restore the archive to an empty NATS")
     people = People()
     for stream in STREAMS:
         await _compare(nc, archive, stream, chain, same, people, progress)
@@ -322,7 +320,7 @@ async def _compare(
     firsts, last, reached = await archive.firsts(stream), await live(nc, stream).end(), 0
     chain.checked += len(firsts)
     try:
-        async for archived, stored in beside(nc, archive, stream):
+        async for archived, stored in paired(nc, archive, stream):
             reached = archived.sequence
             same.checked += 1
             if stream == EVENTS:
@@ -356,8 +354,7 @@ class People:
 
 
 async def _check_keys(archive: Archive, people: People) -> Check:
-    repair = "headrace archive"
-    found = Check("archived keys", "the archive has the key of whoever is in it, and of nobody who was erased", repair)
+    found = Check("archived keys", "the archive has the keys of its people, and none of erased ones", "archive again")
     for name in sorted(people.known | people.erased):
         data = await archive.key(name)
         found.checked += 1
@@ -389,7 +386,7 @@ async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Ch
     return found
 
 
-async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
+async def paired(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
     """Every archived message of a stream, with the log's message at its sequence. Raises: Broken."""
     source = live(nc, stream)
     async with aclosing(_single(source.read(0, await source.last()))) as messages:

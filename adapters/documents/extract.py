@@ -50,8 +50,8 @@ class FileExtractor:
         plugin = next((plugin for plugin in self._plugins if plugin.takes(media_type, name)), None)
         kind = kind_of(media_type, name)
         if plugin is None and kind is None and not contained(data):
-            told = media_type or name.rpartition("/")[2] or "nothing"
-            raise Unreadable("unsupported_type", f"No text can be had from {told}: send {SUPPORTED}.")
+            given = media_type or name.rpartition("/")[2] or "nothing"
+            raise Unreadable("unsupported_type", f"No text can be extracted from {given}: send {SUPPORTED}.")
         head = {"kind": kind, "plugin": plugin and plugin.name, "media_type": media_type, "name": name}
         async with self._free:
             reply = await self._reply(plugin, json.dumps(head).encode(), data)

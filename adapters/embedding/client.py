@@ -123,7 +123,7 @@ class NatsEmbedder:
 
     def _vectors(self, headers: dict[str, str], answer: bytes, rows: int) -> Vectors:
         if headers[IDENTITY] != self.identity:
-            raise Unavailable(f"The embedding service is now {headers[IDENTITY]}, not {self.identity}: start anew.")
+            raise Unavailable(f"The embedding service is now {headers[IDENTITY]}, not {self.identity}: restart.")
         return np.frombuffer(answer, "<f4").reshape(rows, self.dimension).astype(np.float32)
 
     async def _ask(self, to: str, body: bytes, headers: dict[str, str]) -> tuple[dict[str, str], bytes]:

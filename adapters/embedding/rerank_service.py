@@ -157,11 +157,11 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     """The truncated texts, in groups that fit a request."""
     part, size = list[str](), 0
     for text in texts:
-        cut = text[:LONGEST]
-        if part and size + len(cut.encode()) > PAYLOAD:
+        sent = text[:LONGEST]
+        if part and size + len(sent.encode()) > PAYLOAD:
             yield part
             part, size = [], 0
-        part.append(cut)
-        size += len(cut.encode())
+        part.append(sent)
+        size += len(sent.encode())
     if part:
         yield part

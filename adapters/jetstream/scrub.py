@@ -42,7 +42,7 @@ class JetStreamScrub:
         self._repository = repository
 
     async def dead_letters(self, tenant: str, person: str, erased: Position) -> None:
-        """Remove the dead letters with words of the person, as far as that can be told. Raises: Unavailable."""
+        """Remove the dead letters with words of the person, as far as they can be identified. Raises: Unavailable."""
         stream = RawStream(self._nc, DEAD, "dead.>")
         found: list[int] = []
         async with aclosing(stream.read(0, await stream.last())) as chunks:
@@ -81,10 +81,10 @@ class JetStreamScrub:
         return True
 
     async def _is_of(self, message: Message, tenant: str, person: str) -> bool:
-        told = message.headers
-        if told.get("Headrace-Letter-Subject", "").split(".")[1:2] != [tenant]:
+        headers = message.headers
+        if headers.get("Headrace-Letter-Subject", "").split(".")[1:2] != [tenant]:
             return False
-        if told.get("Headrace-Person") == person:
+        if headers.get("Headrace-Person") == person:
             return True
         fields = _fields(message.body)
         if isinstance(user := fields.get("user", "anonymous"), str) and "query" in fields:

@@ -56,7 +56,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class Edits:
     """Edited segments of a document."""
 
     tenant: str
@@ -97,7 +97,7 @@ class Reindex:
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Rebuild everything, each dataset with its model. Raises: Unavailable."""
         async with self.index.build() as build:
-            scan = await self._survey(progress)
+            scan = await self._scanned(progress)
             await build.begin(scan.plan, scan.sequence)
             metadata = Metadata(build.id, "", build.id, actor="index rebuild")
             return await _Work(self, build, scan, metadata, progress).run(keep_old=keep_old)
@@ -123,19 +123,19 @@ class Reindex:
         *,
         keep_old: bool = False,
     ) -> Built:
-        scan = await self._survey(progress)
+        scan = await self._scanned(progress)
         await build.begin(model, scan.sequence)
         work = _Work(self, build, scan, metadata, progress, only=(tenant, id), model=model)
         await build.open(model, (await self.models.get(model)).embedder.dimension)
         return await work.run(keep_old=keep_old)
 
-    async def _survey(self, progress: Progress) -> Scan:
+    async def _scanned(self, progress: Progress) -> Scan:
         scan = Scan(self.models.default)
         async with aclosing(self.commits(0)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     scan.note(commit)
-                progress("survey", scan.sequence, scan.sequence)
+                progress("scan", scan.sequence, scan.sequence)
         return scan
 
     async def commits(self, after: int) -> AsyncGenerator[Sequence[Commit]]:
@@ -154,7 +154,7 @@ class Reindex:
         try:
             await step(self.repository, Dataset, id, cause, lambda dataset: dataset.deleted, reindexed)
         except Ended:
-            log.info("deleted while it was indexed anew", dataset=id)
+            log.info("deleted while it was reindexed", dataset=id)
 
 
 class _Work:
@@ -173,7 +173,7 @@ class _Work:
     ) -> None:
         self._handler = handler
         self._build = build
-        self._survey = scan
+        self._scan = scan
         self._metadata = metadata
         self._progress = progress
         self._only = only
@@ -182,7 +182,7 @@ class _Work:
         self._built = Built()
 
     async def run(self, *, keep_old: bool) -> Built:
-        await self._build.forbid(self._survey.graves())
+        await self._build.forbid(self._scan.forbidden())
         for _ in range(ROUNDS):
             before = self._build.reached
             await self._replay()
@@ -196,25 +196,25 @@ class _Work:
         return self._built
 
     async def _replay(self) -> None:
-        slices: list[Slice | ByHand] = []
+        slices: list[Slice | Edits] = []
         async with aclosing(self._handler.commits(self._build.reached)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     await self._note(commit)
                     slices += self._slices(commit)
-                    if self._survey.by_hand.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
-                        slices.append(ByHand(commit.subject.tenant, commit.subject.id))
+                    if self._scan.edited.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
+                        slices.append(Edits(commit.subject.tenant, commit.subject.id))
                     if len(slices) >= WINDOW:
                         await self._reach(commit, slices)
                         slices = []
                 await self._reach(commits[-1], slices)
                 slices = []
 
-    async def _reach(self, commit: Commit, slices: Sequence[Slice | ByHand]) -> None:
+    async def _reach(self, commit: Commit, slices: Sequence[Slice | Edits]) -> None:
         await self._write(slices)
         sequence = commit.position.sequence
-        await self._build.reach(sequence, max(sequence, self._survey.sequence))
-        self._progress("build", sequence, max(sequence, self._survey.sequence))
+        await self._build.reach(sequence, max(sequence, self._scan.sequence))
+        self._progress("build", sequence, max(sequence, self._scan.sequence))
 
     async def _note(self, commit: Commit) -> None:
         """Remove replaced segments, and those deleted since the scan, at once, independently of the other workers.
@@ -226,9 +226,9 @@ class _Work:
             if isinstance(event, Document.Replaced):
                 ids = [segment_id(id, event.segments, position) for position in range(event.count)]
                 await self._build.remove(tenant, event.dataset, id, ids, version=version)
-        if version <= self._survey.sequence:
+        if version <= self._scan.sequence:
             return
-        self._survey.note(commit)
+        self._scan.note(commit)
         for event in commit.events:
             match event:
                 case Document.Deleted():
@@ -243,14 +243,14 @@ class _Work:
             for event in commit.events
             if isinstance(event, Document.Indexed)
         ]
-        return [slice for slice in found if self._wanted(slice)]
+        return [each for each in found if self._wanted(each)]
 
-    def _wanted(self, slice: Slice) -> bool:
-        inside = self._only is None or self._only == (slice.tenant, slice.dataset)
-        replaced = (slice.tenant, slice.document, slice.digest) in self._survey.replaced
-        if replaced or self._survey.hidden(slice.tenant, slice.document):
+    def _wanted(self, part: Slice) -> bool:
+        inside = self._only is None or self._only == (part.tenant, part.dataset)
+        replaced = (part.tenant, part.document, part.digest) in self._scan.replaced
+        if replaced or self._scan.hidden(part.tenant, part.document):
             return False
-        return inside and not self._survey.gone(slice.tenant, slice.dataset, slice.document)
+        return inside and not self._scan.gone(part.tenant, part.dataset, part.document)
 
     async def _take_from_hands(self) -> None:
         """Add slices that workers may have written into the old index and not recorded yet.
@@ -259,7 +259,7 @@ class _Work:
         have happened after the last replay. Later changes of it are newer.
         """
         slices = []
-        for (tenant, id), noted in self._survey.begun.items():
+        for (tenant, id), noted in self._scan.begun.items():
             document, sequence = await self._handler.repository.get_at(Document, tenant, id)
             if document is not None and document.segments is not None:
                 done = max(document.done, noted)
@@ -267,38 +267,38 @@ class _Work:
                 slices.append(
                     Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
                 )
-        await self._write([slice for slice in slices if self._wanted(slice)])
+        await self._write([each for each in slices if self._wanted(each)])
 
-    async def _write(self, slices: Sequence[Slice | ByHand]) -> None:
+    async def _write(self, slices: Sequence[Slice | Edits]) -> None:
         documents = defaultdict(list)
-        for slice in slices:
-            documents[slice.tenant, slice.document].append(slice)
+        for part in slices:
+            documents[part.tenant, part.document].append(part)
         # A failure does not cancel the others, whose calls of the model would stay open.
         ends = await asyncio.gather(*map(self._write_document, documents.values()), return_exceptions=True)
         if errors := [end for end in ends if end is not None]:
             raise errors[0]
 
-    async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
+    async def _write_document(self, slices: Sequence[Slice | Edits]) -> None:
         """In order: a document that was split again by unchanged rules is written again."""
         async with self._side_by_side:
             revision: LoadedRevision | None = None
-            for slice in slices:
+            for part in slices:
                 try:
-                    if isinstance(slice, ByHand):
-                        await self._follow(slice)
+                    if isinstance(part, Edits):
+                        await self._follow(part)
                         continue
-                    if revision is None or revision.digest != slice.digest:
-                        revision = await LoadedRevision.read(self._handler.blobs, slice.tenant, slice.digest)
+                    if revision is None or revision.digest != part.digest:
+                        revision = await LoadedRevision.read(self._handler.blobs, part.tenant, part.digest)
                 except KeyError:
-                    log.error("blob missing", tenant=slice.tenant, document=slice.document)
-                    self._built.lost.add((slice.tenant, slice.document))
+                    log.error("blob missing", tenant=part.tenant, document=part.document)
+                    self._built.lost.add((part.tenant, part.document))
                     return
-                await self._write_slice(slice, revision)
+                await self._write_slice(part, revision)
 
-    async def _follow(self, hand: ByHand) -> None:
+    async def _follow(self, edits: Edits) -> None:
         """Load the current document, which may be newer than the replayed messages. Raises: KeyError, Unavailable."""
-        tenant = hand.tenant
-        document, sequence = await self._handler.repository.get_at(Document, tenant, hand.document)
+        tenant = edits.tenant
+        document, sequence = await self._handler.repository.get_at(Document, tenant, edits.document)
         if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
             return
         name, embedding, cause = await self._making(tenant, document.dataset, document.id)
@@ -315,20 +315,18 @@ class _Work:
 
     async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
         """The embedding for the entries of a document, in an open version, and their cause."""
-        name = self._model or self._survey.model(tenant, dataset)
+        name = self._model or self._scan.model(tenant, dataset)
         embedding = await self._handler.models.get(name)
         await self._build.open(name, embedding.embedder.dimension)
         known = self._metadata
         metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
         return name, embedding, Cause(metadata, "document", document, self._build.attempt)
 
-    async def _write_slice(self, slice: Slice, revision: LoadedRevision) -> None:
-        name, embedding, cause = await self._making(slice.tenant, slice.dataset, slice.document)
+    async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
+        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document)
         entries, recorded = await self._handler.embed(
-            cause, f"{self._build.id}:{slice.first}", embedding, slice.document, revision, slice.first, slice.count
+            cause, f"{self._build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
         )
-        writing = self._build.write(
-            slice.tenant, slice.dataset, slice.document, entries, model=name, version=slice.version
-        )
+        writing = self._build.write(part.tenant, part.dataset, part.document, entries, model=name, version=part.version)
         await asyncio.gather(writing, recorded)
         self._built.segments += len(entries)

@@ -29,7 +29,7 @@ class Scan:
     """Documents in progress, with the number of segments indexed so far."""
     replaced: set[tuple[str, str, str]] = field(default_factory=set)
     """Former revisions of documents, which must not be found: tenant, document, blob."""
-    by_hand: dict[Key, int] = field(default_factory=dict)
+    edited: dict[Key, int] = field(default_factory=dict)
     """Documents with searchable edits, and the sequence of the last one."""
     disabled: set[Key] = field(default_factory=set)
     archived: set[Key] = field(default_factory=set)
@@ -39,7 +39,7 @@ class Scan:
         key = commit.subject.tenant, commit.subject.id
         for event in commit.events:
             if isinstance(event, Document.CHANGES):
-                self.by_hand[key] = self.sequence
+                self.edited[key] = self.sequence
             match event:
                 case Document.Disabled():
                     self.disabled.add(key)
@@ -83,7 +83,7 @@ class Scan:
         """True if a document is hidden from searches until it is shown again."""
         return (tenant, document) in self.disabled or (tenant, document) in self.archived
 
-    def graves(self) -> list[tuple[str, str, str | None]]:
+    def forbidden(self) -> list[tuple[str, str, str | None]]:
         """Deleted for good: tenant, dataset, and document or None for all of it."""
         documents = [(tenant, dataset, document) for (tenant, document), dataset in self.deleted.items()]
         return [*documents, *((*key, None) for key in self.closed)]

@@ -40,6 +40,13 @@ QUIET_S = 15.0
 FETCHES = 16
 """Blobs that are read at a time."""
 
+ARCHIVE_REPAIRS = {
+    "archive": "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address",
+    "archived log": "headrace restore, onto an empty NATS",
+    "archived keys": "headrace archive",
+}
+"""The commands that repair faults of the archive, by check."""
+
 OWNERS = {"document": "ingest", "settling": "settle", "message": "answer", "replay": "replay"}
 """The consumer that works on what waits."""
 
@@ -68,6 +75,7 @@ async def verify(
         yield await _index(settings, log, progress)
         if archive:
             async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+                check.repair = ARCHIVE_REPAIRS.get(check.name, check.repair)
                 yield check
 
 

@@ -175,7 +175,7 @@ async def test_a_deleted_document_is_not_found_and_never_comes_back(index: Index
     await index.write("acme", dataset, id_(), [kept], model=MODEL, version=1)
     await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
-    await index.write("acme", dataset, document, [*gone, entry("Water anew")], model=MODEL, version=1)
+    await index.write("acme", dataset, document, [*gone, entry("Water again")], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
     await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
@@ -853,7 +853,7 @@ async def test_builds_take_turns(index: Index) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index: Index, whole: bool) -> None:
-    """Writers write, and then put on record; what was deleted is on record before it is taken out."""
+    """Writers write, and then record; deletions are recorded before the entries are removed."""
     dataset = id_()
     record: list[tuple[str, list[Entry]]] = []
     in_hand: dict[str, list[Entry]] = {}

@@ -179,10 +179,10 @@ def _zipped(said: Kind | None, data: bytes) -> Kind:
     file = Zipped(data)
     if "mimetype" in file:
         with file.open("mimetype") as part:
-            told = part.read(100).strip()
-        if told in _MIMETYPES:
-            return _MIMETYPES[told]
-        if told.startswith(b"application/vnd.oasis.opendocument."):
+            declared = part.read(100).strip()
+        if declared in _MIMETYPES:
+            return _MIMETYPES[declared]
+        if declared.startswith(b"application/vnd.oasis.opendocument."):
             raise Refused("unsupported_type", "Of OpenDocument only spreadsheets are read: save it as DOCX or PDF.")
     if "META-INF/container.xml" in file:
         return "epub"

@@ -61,7 +61,7 @@ FIGURES = {
     "headrace_projector_lag_messages": Figure("Messages of the log that are not in the tables yet.", ("stream",)),
     "headrace_projector_lag_seconds": Figure("For how long the oldest of them waits.", ("stream",)),
     "headrace_open_calls": Figure("Model calls in flight."),
-    "headrace_unknown_calls": Figure("Model calls of which nobody knows whether they were answered."),
+    "headrace_unknown_calls": Figure("Model calls with an unknown outcome."),
     "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
     "headrace_export_lag_seconds": Figure("For how long the oldest of them waits."),
     "headrace_export_sent_spans_total": Figure("Spans that the collector took."),

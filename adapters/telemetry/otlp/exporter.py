@@ -142,11 +142,11 @@ def batches(spans: Iterable[Sendable]) -> Iterator[list[Sendable]]:
     batch: list[Sendable] = []
     size = 0
     for sendable in spans:
-        bytes = sendable[2].ByteSize()
-        if batch and size + bytes > BYTES:
+        length = sendable[2].ByteSize()
+        if batch and size + length > BYTES:
             yield batch
             batch, size = [], 0
         batch.append(sendable)
-        size += bytes
+        size += length
     if batch:
         yield batch

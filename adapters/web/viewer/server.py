@@ -36,7 +36,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
     """The application, which opens and closes `backend`. `metrics` answers `/metrics`."""
 
     @asynccontextmanager
-    async def open(app: Starlette) -> AsyncIterator[None]:
+    async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
             yield
 
@@ -52,7 +52,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         routes.append(Route("/metrics", metrics))
     app = Starlette(
         routes=routes,
-        lifespan=open,
+        lifespan=opened,
         middleware=[
             Middleware(Gate, access=allowed),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),

@@ -67,14 +67,14 @@ async def counts(connection: Connection) -> tuple[int, int, int, int]:
 
 @asynccontextmanager
 async def locked(connection: Connection, table: str) -> AsyncIterator[None]:
-    """Holds up whoever comes to the table."""
+    """Block all access to the table."""
     async with connection.transaction():
         await connection.execute(f"LOCK TABLE headrace_index.{table}".encode())
         yield
 
 
 async def waiting(url: str, sessions: int) -> None:
-    """Return when so many other sessions of the database wait for a lock."""
+    """Return when `sessions` other sessions of the database wait for a lock."""
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         for _ in range(1000):

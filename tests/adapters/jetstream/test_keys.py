@@ -1,4 +1,4 @@
-"""Words of people in the log: under a key of their own, which can be thrown away, and then nobody reads them."""
+"""Words of people in the log: encrypted with a key of their own, and unreadable once it is erased."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def people(nc: Client) -> JetStreamKeys:
     return found
 
 
-async def test_a_person_has_one_key_whoever_is_first(nc: Client, tenant: str) -> None:
+async def test_a_person_has_one_key_in_a_race(nc: Client, tenant: str) -> None:
     racers = [JetStreamKeys(nc, VAULT) for _ in range(10)]
     ids = await asyncio.gather(*(racer.person(tenant, "ada") for racer in racers))
     assert set(ids) == {person_id("ada")}
@@ -268,7 +268,7 @@ async def test_the_log_is_read_up_to_the_erasure_and_blank_after_it(fresh: Clien
     assert names == [QUERY, None, ""]
 
 
-async def test_a_message_of_nobody_needs_no_key(fresh: Client, tenant: str) -> None:
+async def test_a_message_without_a_person_needs_no_key(fresh: Client, tenant: str) -> None:
     metadata = Metadata(new_id(), tenant, new_id())
     await JetStreamEventStore(fresh).append(Subject(tenant, "conversation", "c"), talk().pending(), metadata, 0)
     [[commit]] = [some async for some in JetStreamLog(fresh).read(EVENTS, 0, follow=False)]

@@ -147,7 +147,7 @@ def test_passages_go_before_history_and_one_too_long_lets_the_next_one_in() -> N
     assert prompt.cut == {"segments": 1, "messages": 1}
 
 
-def test_history_is_cut_at_its_oldest_end() -> None:
+def test_history_is_truncated_at_its_oldest_end() -> None:
     history = [turn("new", "n" * 20), turn("middle", "m" * 2000), turn("old", "o")]
     prompt = build(history=history, context_window=400)
     assert [message.content for message in prompt.messages[1:]] == ["new", "n" * 20, "Well?"]

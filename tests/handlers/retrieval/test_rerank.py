@@ -1,4 +1,4 @@
-"""Hits in a better order, and what a rerank puts on record: with real rerankers, on a real log."""
+"""Reranked hits, and the recorded calls: with real rerankers, on a real log."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_the_best_hits_are_put_into_the_order_of_the_models_scores(nc: Cli
     assert (await library.rerank(library.cause, BUILTIN, QUERY, [])).hits == []
 
 
-async def test_the_call_is_on_record_with_the_scores(nc: Client, tenant: str, served: str) -> None:
+async def test_the_call_is_recorded_with_the_scores(nc: Client, tenant: str, served: str) -> None:
     library = Library(nc, tenant, served)
     reranked = await library.rerank(library.cause, BUILTIN, QUERY, HITS)
     requested, completed = await library.recorded()
@@ -150,7 +150,7 @@ async def test_a_reranker_that_is_none_is_not_called(nc: Client, tenant: str, mo
     assert await library.desk.events("model_call", library.cause.call("rerank")) == []
 
 
-async def test_nobody_serves_the_built_in_one(nc: Client, tenant: str) -> None:
+async def test_the_built_in_one_is_not_served(nc: Client, tenant: str) -> None:
     library = Library(nc, tenant, "nobody/serves")
     assert (await library.rerank(library.cause, BUILTIN, QUERY, HITS)).code == "unreachable"
     _, failed = await library.recorded()

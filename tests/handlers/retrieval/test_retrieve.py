@@ -1,4 +1,4 @@
-"""What a retrieval puts on record, on a real log; what the index finds is given."""
+"""Records of retrievals, on a real log; the hits of the index are given."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Library:
         return await retrieve(cause, configuration, "When?")
 
     async def made(self, attempt: int = 1) -> Retrieval.Made:
-        """The one retrieval of an attempt, as it is on record."""
+        """The recorded retrieval of an attempt."""
         id = Cause(Metadata("", "", ""), "message", self.message, attempt).call("retrieve")
         [commit] = await self.desk.store.load(Subject(self.desk.tenant, "retrieval", id))
         assert commit.metadata.correlation == self.message
@@ -128,7 +128,7 @@ async def library(nc: Client, tenant: str) -> Library:
     return await Library(Desk(nc, tenant)).open()
 
 
-async def test_all_that_was_found_is_on_record(library: Library) -> None:
+async def test_all_hits_are_recorded(library: Library) -> None:
     hits = [hit("a", library.living), hit("b", library.deleted), hit("c", library.living, 0.1)]
     retrieved = await library.retrieve(Shelf(hits))
     assert (retrieved.hits, retrieved.names) == (hits[:1], {library.living: "a.txt"})
@@ -146,7 +146,7 @@ async def test_all_that_was_found_is_on_record(library: Library) -> None:
     assert made.duration_ms > 0
 
 
-async def test_nothing_found_is_on_record(library: Library) -> None:
+async def test_an_empty_result_is_recorded(library: Library) -> None:
     await (await library.retrieve(Shelf())).record()
     assert (await library.made()).hits == []
 
@@ -162,7 +162,7 @@ async def test_an_app_without_knowledge_retrieves_nothing(library: Library) -> N
 @pytest.mark.parametrize(
     ("error", "code"), [(Unavailable("PostgreSQL is away."), "unreachable"), (KeyError("gate"), "internal_error")]
 )
-async def test_a_search_that_fails_is_on_record(library: Library, error: Exception, code: str) -> None:
+async def test_a_failed_search_is_recorded(library: Library, error: Exception, code: str) -> None:
     with pytest.raises(type(error)):
         await library.retrieve(Shelf(error=error))
     made = await library.made()
@@ -180,14 +180,14 @@ async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(lib
     assert "bytes" in str(made.reason)
 
 
-async def test_an_attempt_is_on_record_once(library: Library) -> None:
+async def test_an_attempt_is_recorded_once(library: Library) -> None:
     for _ in range(2):
         await (await library.retrieve(Shelf())).record()
     await (await library.retrieve(Shelf(), attempt=2)).record()
     assert [(await library.made(attempt)).attempt for attempt in (1, 2)] == [1, 2]
 
 
-async def test_nobody_waits_for_the_record(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_record_is_not_waited_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     taken, change = asyncio.Event(), library.desk.repository.change
 
     async def slow(kind: Any, *given: Any, **more: Any) -> Any:

@@ -131,12 +131,12 @@ async def costs(backend: Backend, of: str, by: str, period: str, now: datetime) 
 async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
     """Every budget of the tenant, with the amount spent in this month."""
 
-    async def told(budget: Row) -> tuple[Row, Standing]:
+    async def spent(budget: Row) -> tuple[Row, Standing]:
         values = {"tenant": of, "subject": budget["subject"], "month": month_begin(now), "lately": now - TREND}
         row = await backend.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
         return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
 
-    return await asyncio.gather(*map(told, await backend.rows(_BUDGETS, {"tenant": of})))
+    return await asyncio.gather(*map(spent, await backend.rows(_BUDGETS, {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:

@@ -184,7 +184,7 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
         Equation(
             "Calls of models",
             "Every call is on record before it is made, so that none can be lost: it has ended, it is in flight, "
-            "or its worker died and nobody knows.",
+            "or its worker died and its outcome is unknown.",
             Term("requested", calls["requested"], of_calls("")),
             [
                 Term("completed", calls["completed"], of_calls("status = 'completed'")),
@@ -314,7 +314,7 @@ def _doubts(
         if export.set_aside:
             doubts.append(f"{export.target} refused {export.set_aside:,} spans for good.")
     if letters:
-        doubts.append(f"{letters:,} dead letters wait for somebody to decide.")
+        doubts.append(f"{letters:,} dead letters need a decision.")
     return doubts
 
 

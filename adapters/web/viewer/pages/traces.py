@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from psycopg import sql
 from starlette.requests import Request
@@ -287,7 +288,7 @@ async def strip(backend: Backend, filters: Filters, newest: datetime | None, now
 
 
 class Counting:
-    """Strips that were counted, or are: a list is never kept waiting for them, and nobody counts what another does."""
+    """Strips of the traces, cached and counted once for concurrent requests."""
 
     def __init__(self) -> None:
         self._known: dict[object, tuple[float, Strip]] = {}
@@ -296,8 +297,8 @@ class Counting:
     async def __call__(
         self, backend: Backend, filters: Filters, newest: datetime | None, patience_s: float | None
     ) -> Strip | None:
-        """The strip, if it comes in time, or else an older one, if there is any; without a limit always a new one."""
-        key = (id(backend), filters.values["tenant"], *sorted(filters.said.items()))
+        """The strip, if counted within `patience_s`, else an older one or None; without a limit always a new one."""
+        key = (filters.values["tenant"], *sorted(filters.said.items()))
         until, known = self._known.get(key, (0.0, None))
         if monotonic() < until and patience_s is not None:
             return known
@@ -322,7 +323,7 @@ class Counting:
         return counted
 
 
-counting = Counting()
+_countings: WeakKeyDictionary[Backend, Counting] = WeakKeyDictionary()
 
 PATIENCE_S = 0.02
 """Maximum wait of a list for its strip, in seconds; after that the page loads it separately."""
@@ -337,18 +338,19 @@ SELECT DISTINCT provider, model FROM (
     ORDER BY started_at DESC LIMIT 5000
 ) AS latest ORDER BY 1, 2 LIMIT 100
 """
-_offered: dict[tuple[int, str], tuple[float, dict[str, list[Row]]]] = {}
+_offered: WeakKeyDictionary[Backend, dict[str, tuple[float, dict[str, list[Row]]]]] = WeakKeyDictionary()
 
 
 async def offered(backend: Backend, of: str) -> dict[str, list[Row]]:
-    """Apps, and models used lately, of a tenant; those of a moment ago."""
-    until, known = _offered.get((id(backend), of), (0.0, {}))
+    """Apps, and models used lately, of a tenant; the lists may be `KNOWN_S` old."""
+    cached = _offered.setdefault(backend, {})
+    until, known = cached.get(of, (0.0, {}))
     if monotonic() > until:
         apps, models = await asyncio.gather(backend.rows(_APPS, {"tenant": of}), backend.rows(_MODELS, {"tenant": of}))
         known = {"apps": apps, "models": models}
-        if len(_offered) > 1000:
-            _offered.clear()
-        _offered[id(backend), of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
+        if len(cached) > 1000:
+            cached.clear()
+        cached[of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
     return known
 
 
@@ -361,6 +363,7 @@ async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     now = datetime.now(UTC)
     filters = read(request, now)
+    counting = _countings.setdefault(backend, Counting())
     query = request.query_params
     if request.query_params.get("part") == "strip":
         whole = await page(backend, filters)
