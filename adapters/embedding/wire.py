@@ -42,5 +42,5 @@ def unpack(body: bytes) -> list[npt.NDArray[np.int32]]:
     lengths = numbers[1 : count + 1].astype(np.int64)
     ids = np.frombuffer(body, "<i4")[count + 1 :]
     if not count or len(lengths) != count or lengths.sum() != len(ids):
-        raise ValueError("The lengths of the texts do not add up to the token ids that came.")
+        raise ValueError("The lengths of the texts do not match the number of token ids.")
     return np.split(ids, np.cumsum(lengths)[:-1])

@@ -75,7 +75,7 @@ class NoCiphers:
     """The keys of a reader without any: sealed fields cannot be read."""
 
     def get(self, tenant: str, person: str) -> Cipher:
-        raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are at hand.")
+        raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are configured.")
 
 
 NO_CIPHERS = NoCiphers()

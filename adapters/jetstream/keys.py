@@ -81,7 +81,7 @@ class Key:
         try:
             return self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], about.encode())
         except InvalidTag:
-            raise ValueError(f"What is sealed about {about} was changed, or is another's.") from None
+            raise ValueError(f"The sealed text about {about} was changed, or belongs to another.") from None
 
 
 class ErasedKey:
@@ -217,9 +217,9 @@ class JetStreamKeys:
             await self._js.publish(subject, body, stream=STREAM, headers=headers)
         except APIError as error:
             if error.err_code not in _NOT_LAST:
-                raise Unavailable(f"The keys take no other: {error.description}") from error
+                raise Unavailable(f"A key cannot be stored: {error.description}") from error
         except nats.errors.Error as error:
-            raise Unavailable(f"The keys take no other: {error!r}") from error
+            raise Unavailable(f"A key cannot be stored: {error!r}") from error
 
     def _hold(self, each: Person, data: bytes) -> None:
         fields = orjson.loads(data)

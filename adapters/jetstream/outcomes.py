@@ -29,12 +29,12 @@ class JetStreamOutcomes:
         # Refused because of another write, which may still fail: only a stored outcome is final.
         last = await self._reader.last(OUTCOMES, subject)
         if last is None:
-            raise Unavailable("OUTCOMES does not take an outcome.")
+            raise Unavailable("OUTCOMES refuses an outcome.")
         known = codec.decode_outcome(last.data, last.headers or {}, outcome.metadata.tenant)
         if known.code == NOT_FINAL != outcome.code:
             after = sequence(last)
             if not await self._publish(subject, outcome, after):
-                raise Unavailable("OUTCOMES has another outcome by now.")
+                raise Unavailable("OUTCOMES has another outcome.")
 
     async def _publish(self, subject: str, outcome: Outcome, after: int) -> bool:
         """Publish if the subject's last message is at sequence `after`, 0 for none; False when it is not."""

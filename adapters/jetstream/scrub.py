@@ -68,7 +68,7 @@ class JetStreamScrub:
                 while not await self._freed():
                     await asyncio.sleep(LOOKS_S)
         except TimeoutError as error:
-            raise Unavailable("There are always commands under way: files of COMMANDS cannot be freed yet.") from error
+            raise Unavailable("Commands are always in progress: files of COMMANDS cannot be removed yet.") from error
         except nats.errors.Error as error:
             raise Unavailable(f"COMMANDS cannot be freed: {error!r}") from error
 

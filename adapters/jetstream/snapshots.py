@@ -61,7 +61,7 @@ class JetStreamSnapshots:
         data = zlib.compress(orjson.dumps(fields), 1)
         if taken.person:
             if self._keys is None:
-                raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+                raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
             sealed = (await self._keys.of(subject.tenant, taken.person)).seal(_about(subject, taken.person), data)
             data = _SEALED + f"{taken.person} {sealed}".encode()
         try:
@@ -74,7 +74,7 @@ class JetStreamSnapshots:
     async def _opened(self, subject: Subject, data: bytes) -> tuple[bytes | None, str]:
         person, _, sealed = data[len(_SEALED) :].decode().partition(" ")
         if self._keys is None:
-            raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+            raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
         return (await self._keys.of(subject.tenant, person)).open(_about(subject, person), sealed), person
 
     async def _open(self) -> KeyValue:

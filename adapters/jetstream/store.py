@@ -54,7 +54,7 @@ class JetStreamEventStore:
             if error.err_code == TOO_LARGE:
                 raise TooLarge(size, await self._limit()) from error
             if error.err_code not in _CONFLICTS:
-                raise Unavailable(f"EVENTS does not take a commit: {error.description}") from error
+                raise Unavailable(f"EVENTS refuses a commit: {error.description}") from error
             if position := await self._own(subject, metadata.id):
                 return position
             raise Conflict(str(subject)) from error

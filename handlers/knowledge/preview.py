@@ -70,7 +70,7 @@ class Preview:
     async def __call__(self, tenant: str, payload: bytes) -> dict[str, Any]:
         """The answer as JSON: `status` is ok, rejected (`code`, `message`, `field`) or unavailable (`message`)."""
         if self._here >= AT_ONCE + WAITING:
-            return {"status": "unavailable", "message": "Too many previews are being made: ask again."}
+            return {"status": "unavailable", "message": "Too many previews are in progress: retry later."}
         self._here += 1
         try:
             async with self._turn:
@@ -130,7 +130,7 @@ class Preview:
             try:
                 return base64.b64decode(request.data, validate=True)
             except binascii.Error as error:
-                raise Rejection("invalid", f"data: must be Base64 ({error}).", "data") from None
+                raise Rejection("invalid", f"must be Base64 ({error}).", "data") from None
         try:
             return await self._blobs.get(tenant, str(request.digest))
         except KeyError:

@@ -178,7 +178,7 @@ class _Work:
         self._progress = progress
         self._only = only
         self._model = model
-        self._side_by_side = asyncio.Semaphore(DOCUMENTS)
+        self._turns = asyncio.Semaphore(DOCUMENTS)
         self._built = Built()
 
     async def run(self, *, keep_old: bool) -> Built:
@@ -189,10 +189,10 @@ class _Work:
             if self._build.reached - before <= NEAR:
                 break
         await self._build.complete()
-        await self._take_from_hands()
+        await self._add_unrecorded()
         async with self._build.swap(keep_old=keep_old):
             await self._replay()
-            await self._take_from_hands()
+            await self._add_unrecorded()
         return self._built
 
     async def _replay(self) -> None:
@@ -252,7 +252,7 @@ class _Work:
             return False
         return inside and not self._scan.gone(part.tenant, part.dataset, part.document)
 
-    async def _take_from_hands(self) -> None:
+    async def _add_unrecorded(self) -> None:
         """Add slices that workers may have written into the old index and not recorded yet.
 
         That is at most one slice per document, since the next is written after the one before is recorded, which may
@@ -280,7 +280,7 @@ class _Work:
 
     async def _write_document(self, slices: Sequence[Slice | Edits]) -> None:
         """In order: a document that was split again by unchanged rules is written again."""
-        async with self._side_by_side:
+        async with self._turns:
             revision: LoadedRevision | None = None
             for part in slices:
                 try:
@@ -306,12 +306,12 @@ class _Work:
         async def put(entries: Sequence[Entry]) -> None:
             await self._build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
 
-        async def take_out(ids: Sequence[str]) -> None:
+        async def remove(ids: Sequence[str]) -> None:
             await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
 
         difference = await differs(self._handler.blobs, tenant, document, embedding, since=0)
         of = f"{self._build.id}:by hand:{sequence}"
-        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, take_out)
+        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, remove)
 
     async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
         """The embedding for the entries of a document, in an open version, and their cause."""

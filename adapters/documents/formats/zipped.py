@@ -66,7 +66,7 @@ def _check(entries: list[zipfile.ZipInfo]) -> None:
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
-            raise Refused("broken_file", "Parts of the file lie over each other, as in a ZIP bomb.")
+            raise Refused("broken_file", "Parts of the file overlap, as in a ZIP bomb.")
         end = entry.header_offset + entry.compress_size
 
 

@@ -30,5 +30,5 @@ def header_fields(text: str) -> dict[str, str]:
     fields = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
     good = (mark and _NAME.fullmatch(name.strip()) for name, mark, _ in pairs)
     if not all(good) or not all(value.isascii() and value.isprintable() for value in fields.values()):
-        raise ValueError("must be like name=value,name=value, with %XX for what is special")
+        raise ValueError("must be like name=value,name=value, with %XX for special characters")
     return fields

@@ -126,7 +126,7 @@ def _check(statement: str) -> None:
     if not statement:
         raise Refused("There is no query.")
     if "\0" in statement or any("\ud800" <= letter <= "\udfff" for letter in statement):
-        raise Refused("The query has characters that no text has.")
+        raise Refused("The query has characters that texts cannot hold.")
     if not _QUERY.match(statement):
         raise Refused("A query begins with SELECT, WITH, VALUES, TABLE or EXPLAIN: the tables can only be read.")
 

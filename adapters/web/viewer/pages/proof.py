@@ -279,7 +279,7 @@ async def _exports(backend: Backend) -> list[Export]:
     except (BucketNotFoundError, KeyNotFoundError, NoKeysError):
         return []
     except nats.errors.Error as error:
-        raise Unavailable(f"How far the export is cannot be read: {error!r}") from error
+        raise Unavailable(f"The progress of the export cannot be read: {error!r}") from error
     found = []
     for kept in entries:
         try:
