@@ -249,7 +249,7 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
     wrong = Equation("Calls", "", Term("requested", 3), [Term("ended", 1), Term("in flight", 1)])
     assert _doubts([wrong], [lost], [], {}, 0, NOW) == [
         "Calls: 3 is not 2.",
-        "EVENTS has lost 1 of 10 messages: see `headrace doctor`.",
+        "EVENTS has lost 1 of 10 messages.",
     ]
     found = _doubts([], [behind], [export], {"created_at": NOW - timedelta(hours=1)}, 2, NOW)
     assert [said.partition(":")[0] for said in found] == [
