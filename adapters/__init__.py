@@ -1,1 +1,1 @@
-"""The world behind the ports: the only place that names a vendor."""
+"""Adapters of the ports: the only place that names a vendor."""

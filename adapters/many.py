@@ -1,4 +1,4 @@
-"""The same with many things, a few at a time."""
+"""Bounded concurrency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def each(things: Iterable[T], act: Callable[[T], Awaitable[None]], at_once: int) -> None:
-    """Do it with every thing, with so many at a time; what fails first ends it. Raises: what `act` raises."""
+    """Run `act` for every item, at most `at_once` concurrently; the first failure ends it. Raises: errors of `act`."""
     left = iter(things)
 
     async def work() -> None:

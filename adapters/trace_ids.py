@@ -1,4 +1,4 @@
-"""Ids of traces and spans, made of the ids of the record: whoever makes one anew makes the same one."""
+"""Ids of traces and spans, derived from ids of the log, so that they can be derived again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def trace_id(correlation: str, traceparent: str | None = None) -> bytes:
-    """The trace of whoever published the command, if it said so; else the command's own id."""
+    """The trace that the command's sender named, else the command's own id."""
     if found := _TRACEPARENT.match(traceparent or ""):
         return bytes.fromhex(found[1])
     if _UUID.fullmatch(correlation) and (id := UUID(correlation)).int:
@@ -24,6 +24,6 @@ def span_id(id: str) -> bytes:
 
 
 def publishers_span(traceparent: str | None) -> bytes:
-    """The span that the command was published in; empty when it did not say so."""
+    """The span that the command's sender named; empty for none."""
     found = _TRACEPARENT.match(traceparent or "")
     return bytes.fromhex(found[2]) if found else b""

@@ -1,7 +1,7 @@
-"""Spans of what handlers do with NATS and providers, for OpenTelemetry's SDK; none where it is not set up.
+"""Spans of handlers' work with NATS and providers, for OpenTelemetry's SDK; none where it is not set up.
 
-They belong to the trace of the command that began it all. Whatever no message has led to, such as a rebuild of the
-tables or a sweep, is in no trace.
+They belong to the trace of the original command. Work that no message caused, such as a rebuild of the tables, is in no
+trace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MESSAGING = {"messaging.system": "nats"}
 
 @contextmanager
 def handling(consumer: str, stream: str, headers: Mapping[str, str]) -> Iterator[None]:
-    """A message is handled; its headers say which trace that belongs to."""
+    """The span of handling a message, in the trace that its headers name."""
     correlation = headers.get("Headrace-Correlation") or headers.get("Nats-Msg-Id", "")
     whole = SpanContext(
         int.from_bytes(trace_id(correlation, headers.get("traceparent"))),
@@ -43,7 +43,7 @@ def handling(consumer: str, stream: str, headers: Mapping[str, str]) -> Iterator
 
 @contextmanager
 def publishing(stream: str) -> Iterator[None]:
-    """A message is published, until the stream has it."""
+    """The span of publishing a message, until it is stored."""
     attributes = {**_MESSAGING, "messaging.destination.name": stream, "messaging.operation.type": "send"}
     with _span(f"publish {stream}", SpanKind.PRODUCER, attributes):
         yield
@@ -51,7 +51,7 @@ def publishing(stream: str) -> Iterator[None]:
 
 @contextmanager
 def requesting(method: str, path: str, server: str) -> Iterator[None]:
-    """A request is sent, until its answer begins. `path` is one of ours, without anything that varies."""
+    """The span of a request, until its answer begins. `path` is a constant of this code, without variable parts."""
     attributes = {"http.request.method": method, "url.template": path, "server.address": server}
     with _span(f"{method} {path}", SpanKind.CLIENT, attributes):
         yield
@@ -59,7 +59,7 @@ def requesting(method: str, path: str, server: str) -> Iterator[None]:
 
 @contextmanager
 def _span(name: str, kind: SpanKind, attributes: Mapping[str, str], context: Context | None = None) -> Iterator[None]:
-    """The text of an error is left out: servers repeat in it what they were sent."""
+    """Record an error without its text: servers repeat in it what they were sent."""
     with _tracer.start_as_current_span(
         name, context, kind, attributes, record_exception=False, set_status_on_exception=False
     ) as span:

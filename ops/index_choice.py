@@ -1,47 +1,51 @@
-"""Where the index is kept: in OpenSearch when its address is set, else in PostgreSQL."""
+"""The choice of the index: OpenSearch when its address is set, else PostgreSQL."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Any
+from contextlib import AbstractAsyncContextManager, nullcontext
 
-from adapters.index import opensearch, pgvector, versions
-from adapters.index.opensearch import Access
-from adapters.model_files import model_name
+from adapters.index.opensearch import tables as opensearch
+from adapters.index.opensearch.client import Access
+from adapters.index.opensearch.store import opensearch_index, opensearch_store
+from adapters.index.pgvector import tables as pgvector
+from adapters.index.pgvector.store import PgvectorStore, pgvector_index
+from adapters.index.versions import state as versions
+from adapters.index.versions.store import AnyStore
 from handlers.ports.index import Index
 from ops.settings import Settings
 
 
 def access(settings: Settings) -> Access:
-    """How OpenSearch is reached."""
+    """Addresses and login of OpenSearch."""
     password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
     return Access(settings.opensearch_url, settings.opensearch_user, password, settings.opensearch_ca)
 
 
 async def set_up_index(settings: Settings) -> None:
-    """Make what the index needs, unless it is there. Raises: Unavailable."""
+    """Create the tables of the index unless they are there. Raises: Unavailable."""
     if settings.opensearch_url:
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:
-        await pgvector.set_up(settings.postgres_url, model_name(settings.embedding_model))
+        await pgvector.set_up(settings.postgres_url)
 
 
 def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
     if settings.opensearch_url:
-        return opensearch.OpenSearchIndex(settings.postgres_url, access(settings))
-    return pgvector.PgvectorIndex(settings.postgres_url)
+        return opensearch_index(settings.postgres_url, access(settings))
+    return pgvector_index(settings.postgres_url)
 
 
 async def state(settings: Settings) -> versions.State:
-    """Raises: Unavailable."""
-    return await versions.state(settings.postgres_url, _stored(settings))
+    """The versions and builds of the index. Raises: Unavailable."""
+    async with _store(settings) as store:
+        return await versions.state(settings.postgres_url, store)
 
 
 async def drop(settings: Settings, number: int) -> bool:
-    """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
-    return await versions.drop(settings.postgres_url, _stored(settings), number)
+    """Drop a version; False when there is none that is neither searched nor being built. Raises: Unavailable."""
+    async with _store(settings) as store:
+        return await versions.drop(settings.postgres_url, store, number)
 
 
-def _stored(settings: Settings) -> versions.Stored[Any]:
-    return partial(opensearch.stored, access(settings)) if settings.opensearch_url else pgvector.stored
+def _store(settings: Settings) -> AbstractAsyncContextManager[AnyStore]:
+    return opensearch_store(access(settings)) if settings.opensearch_url else nullcontext(PgvectorStore())

@@ -8,14 +8,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import nats
 import nats.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
-from adapters.jetstream import streams
+from adapters.jetstream import nats_py, streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -58,7 +57,7 @@ class Wiring:
         options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
         if self.settings.nats_credentials:
             options["user_credentials"] = str(self.settings.nats_credentials)
-        self.nc = await nats.connect(**options)
+        self.nc = await nats_py.connect(**options)
         self.open.push_async_callback(self.nc.close)
         await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)

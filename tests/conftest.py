@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import nats
 import psutil
 import psycopg
 import pytest
@@ -25,6 +24,7 @@ from nats.aio.client import Client
 from psycopg import sql
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from adapters.jetstream import nats_py
 from adapters.jetstream.streams import set_up
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.servers.opensearch.server import EmbeddedOpenSearch, missing
@@ -165,7 +165,7 @@ async def lone_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[E
 @pytest.fixture(scope="module")
 async def nc(lone_nats: EmbeddedNats) -> AsyncIterator[Client]:
     """A connection to the module's own server, with the streams made."""
-    client = await nats.connect(lone_nats.url)
+    client = await nats_py.connect(lone_nats.url)
     await set_up(client.jetstream())
     yield client
     await client.close()

@@ -1,4 +1,4 @@
-"""Follows the log into the archive, says how far that is, and holds the two against each other."""
+"""Archives the log, reports the progress, and compares the two."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from handlers.work.progress import Progress, no_progress
 log = structlog.get_logger(__name__)
 
 STREAMS = (EVENTS, OUTCOMES, DEAD)
-"""What is archived message by message. Of DEAD, messages may be missing: someone discarded them."""
+"""Streams that are archived message by message. In DEAD, messages may be missing, since they can be discarded."""
 
 GAPLESS = (EVENTS, OUTCOMES, BLOBS)
 
 FETCHES = 4
-"""Blobs that are in memory at a time."""
+"""Maximum number of blobs in memory."""
 
 CATALOGUED = 10_000
-"""Blobs that a segment of the catalogue names at most."""
+"""Maximum number of blobs in a segment of the catalogue."""
 
 LOOK_EVERY_S = 1.0
 
@@ -50,12 +50,12 @@ _BLOB = re.compile(r"([^/]+)/([0-9a-f]{64})")
 
 
 class Differs(Exception):
-    """The log is not the one that was archived, or has lost messages; nothing was written over."""
+    """The log is not the one that was archived, or has lost messages; nothing was overwritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """How far the archive of a stream is, and what is not in it yet; `age_s` is how long the oldest of that waits."""
+    """Progress of the archive of a stream, and what is missing; `age_s` is the age of the oldest missing message."""
 
     stream: str
     archived: int
@@ -76,7 +76,7 @@ def live(nc: Connection, stream: str) -> RawStream:
 
 
 class DeadLetters(RawStream):
-    """The dead letters without words of people, which are not sealed there: an archive could not forget them."""
+    """The dead letters without words of people: these are not sealed, and an archive could not erase them."""
 
     async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
         async with aclosing(super().read(after, until)) as chunks:
@@ -85,23 +85,22 @@ class DeadLetters(RawStream):
 
 
 def withheld(letter: Message) -> Message:
-    """What is archived of a dead letter: of one that may hold words of people, no more than what it is about."""
-    told = letter.headers
-    kind, _, name = (*told.get("Headrace-Letter-Subject", "").split(".", 2), "", "")[:3]
+    """The archived form of a dead letter: only its subject and headers, if it may hold words of people."""
+    kind, _, name = (*letter.headers.get("Headrace-Letter-Subject", "").split(".", 2), "", "")[:3]
     private = is_private(name) if kind == "cmd" else name.partition(".")[0] in PRIVATE_NOUNS
-    if "Headrace-Person" not in told and not private:
+    if "Headrace-Person" not in letter.headers and not private:
         return letter
-    headers = {name: value for name, value in told.items() if name != "Headrace-Letter-Reason"}
+    headers = {name: value for name, value in letter.headers.items() if name != "Headrace-Letter-Reason"}
     return replace(letter, headers={**headers, WITHHELD: "1"}, body=b"")
 
 
 def keys_of_people(nc: Connection) -> RawStream:
-    """The bucket of keys: all that it ever held and was not erased, in order."""
+    """The bucket of keys: every key that was not erased, in order."""
     return RawStream(nc, KEY_STREAM, f"$KV.{streams.KEYS}.>")
 
 
 def listed(nc: Connection) -> RawStream:
-    """What the object store says of its blobs: a message each."""
+    """The object store's metadata of its blobs, a message each."""
     return RawStream(nc, f"OBJ_{streams.BLOBS}", f"$O.{streams.BLOBS}.M.>")
 
 
@@ -109,13 +108,13 @@ def listed(nc: Connection) -> RawStream:
 
 
 class Archiver:
-    """Brings the archive up to date, again and again. Raises: Unavailable, Broken, Differs."""
+    """Keeps the archive up to date. Raises: Unavailable, Broken, Differs."""
 
     def __init__(
         self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = no_progress
     ) -> None:
         self.lost: dict[str, str] = {}
-        """Blobs that the object store names and cannot give, and why: they are asked for again each time."""
+        """Blobs that the object store lists but cannot return, with the reason; retried in each round."""
         self._nc = nc
         self._archive = archive
         self._limit = segment_bytes
@@ -126,10 +125,10 @@ class Archiver:
         self._keyed = 0
 
     async def update(self) -> dict[str, int]:
-        """Archive all that the log holds by now; gives how many messages and blobs were added."""
+        """Archive everything in the log now. Return the number of added messages and blobs."""
         goals = {stream: await self._recognise(stream) for stream in STREAMS}
-        # A blob is stored before the commit that names it: those of the commits up to these goals are all there.
-        # So are the keys of people that they need; and whoever was erased in them, is so in the archive.
+        # A blob is stored before the commit that names it, so all blobs of commits up to these goals exist.
+        # So do the keys of people; and people erased in these commits are erased in the archive.
         await self._keys()
         added = {BLOBS: await self._blobs()}
         for stream, goal in goals.items():
@@ -153,7 +152,7 @@ class Archiver:
         self._keyed = goal
 
     async def _recognise(self, stream: str) -> int:
-        """Where a stream ends, which must be the one that was archived."""
+        """The end of a stream, which must be the one that was archived."""
         head, source = await self._head(stream), live(self._nc, stream)
         if (end := await source.end()) < head.last:
             raise Differs(f"Stream {stream} ends at {end}, and its archive at {head.last}: {_ADVICE}")
@@ -163,7 +162,7 @@ class Archiver:
         return await source.last()
 
     async def due(self, every_s: float) -> None:
-        """Wait for so long, or until there is enough for a segment."""
+        """Wait `seconds` at most, or until there is enough for a segment."""
         began, size = time.monotonic(), await self._size()
         while time.monotonic() - began < every_s and await self._size() - size < self._limit:
             await asyncio.sleep(min(LOOK_EVERY_S, every_s))
@@ -174,7 +173,7 @@ class Archiver:
         except nats.errors.Error as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         if (task := asyncio.current_task()) and task.cancelling():
-            raise asyncio.CancelledError  # before Python 3.12, a request that is answered just then swallows it
+            raise asyncio.CancelledError  # before Python 3.12, a request that is answered at that moment swallows it
         return sum(info.state.bytes for info in infos)
 
     async def _head(self, stream: str) -> Head:
@@ -183,7 +182,7 @@ class Archiver:
         return self._heads[stream]
 
     async def _stream(self, stream: str, goal: int) -> bool:
-        """Archive up to and including this sequence; False when another archiver came in between."""
+        """Archive up to and including this sequence; False when another archiver was faster."""
         head = await self._head(stream)
         batch: list[Message] = []
         size = 0
@@ -206,7 +205,7 @@ class Archiver:
     async def _following(
         self, stream: str, head: Head, goal: int, messages: AsyncIterator[Message]
     ) -> AsyncGenerator[Message]:
-        """What comes after the head; the message at the head must be the one that was archived."""
+        """The messages after the head; the message at the head must be the one that was archived."""
         last = max(0, head.last - 1)
         async for message in messages:
             if stream in GAPLESS and message.sequence != last + 1:
@@ -223,7 +222,7 @@ class Archiver:
         self._heads[stream] = await self._archive.append(stream, self._heads[stream], messages)
 
     async def _blobs(self) -> int:
-        """Archive the blobs that are new, then their names; gives how many."""
+        """Archive new blobs, then their names. Return their number."""
         if not self._known:
             self._known = await catalogue(self._archive)
         names = [name async for name in self._new()]
@@ -235,7 +234,7 @@ class Archiver:
         return len(names) - len(self.lost)
 
     async def _new(self) -> AsyncGenerator[str]:
-        """The names of blobs that are not in the catalogue, those first that could not be had before."""
+        """The names of blobs that are not in the catalogue, those first that were lost before."""
         for name in [*self.lost]:
             yield name
         goal, found = await listed(self._nc).last(), set(self.lost)
@@ -249,7 +248,7 @@ class Archiver:
         self._listed = goal
 
     async def _blob(self, name: str) -> None:
-        """Archive a blob; it is lost when the object store cannot give it."""
+        """Archive a blob; record it as lost when the object store cannot return it."""
         tenant, digest = name.split("/")
         if not await self._archive.has_blob(digest):
             try:
@@ -285,7 +284,7 @@ async def catalogue(archive: Archive) -> set[str]:
 
 
 async def status(nc: Connection, archive: Archive) -> list[Behind]:
-    """How far the archive is, stream by stream. Raises: Unavailable, Broken."""
+    """The progress of the archive, by stream. Raises: Unavailable, Broken."""
     found = []
     for stream in STREAMS:
         head, source = await archive.head(stream), live(nc, stream)
@@ -304,10 +303,9 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
 
 
 async def check(nc: Connection, archive: Archive, progress: Progress = no_progress) -> AsyncGenerator[Check]:
-    """Read all of the archive, and the log beside it. Raises: Unavailable."""
-    anew = "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address"
-    chain = Check("archive", "every segment is whole and follows the one before", anew)
-    same = Check("archived log", "the log is what was archived", "headrace restore, onto an empty NATS")
+    """Read the whole archive, and compare it with the log. Raises: Unavailable."""
+    chain = Check("archive", "every segment is complete and follows the one before", "archive to a new, empty address")
+    same = Check("archived log", "the log equals the archive", "restore the archive to an empty NATS")
     people = People()
     for stream in STREAMS:
         await _compare(nc, archive, stream, chain, same, people, progress)
@@ -323,7 +321,7 @@ async def _compare(
     firsts, last, reached = await archive.firsts(stream), await live(nc, stream).end(), 0
     chain.checked += len(firsts)
     try:
-        async for archived, stored in beside(nc, archive, stream):
+        async for archived, stored in paired(nc, archive, stream):
             reached = archived.sequence
             same.checked += 1
             if stream == EVENTS:
@@ -343,7 +341,7 @@ async def _compare(
 
 @dataclass
 class People:
-    """Those whose words the log holds, and those who were erased, as `<tenant>/<person>`."""
+    """The people whose words the log holds, and erased people, as `<tenant>/<person>`."""
 
     known: set[str] = field(default_factory=set)
     erased: set[str] = field(default_factory=set)
@@ -357,8 +355,7 @@ class People:
 
 
 async def _check_keys(archive: Archive, people: People) -> Check:
-    repair = "headrace archive"
-    found = Check("archived keys", "the archive has the key of whoever is in it, and of nobody who was erased", repair)
+    found = Check("archived keys", "the archive has the keys of its people, and none of erased ones", "archive again")
     for name in sorted(people.known | people.erased):
         data = await archive.key(name)
         found.checked += 1
@@ -390,8 +387,8 @@ async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Ch
     return found
 
 
-async def beside(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
-    """Every archived message of a stream, with the one that the log has at its sequence. Raises: Broken."""
+async def paired(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
+    """Every archived message of a stream, with the log's message at its sequence. Raises: Broken."""
     source = live(nc, stream)
     async with aclosing(_single(source.read(0, await source.last()))) as messages:
         stored = await anext(messages, None)

@@ -1,4 +1,4 @@
-"""The archive: streams as segments that are chained by hashes, blobs by their digest, in a folder or a bucket.
+"""The archive: streams as hash-chained segments, blobs by digest, in a folder or a bucket.
 
 The format is described in docs/archive.md.
 """
@@ -31,7 +31,7 @@ FORMAT = "headrace-archive-1"
 
 
 BLOBS = "BLOBS"
-"""The catalogue of blobs: messages without a body, whose subject is `<tenant>/<digest>`."""
+"""The catalogue of blobs: messages without a body, with the subject `<tenant>/<digest>`."""
 
 
 LONGEST_HEADER = 1024
@@ -42,7 +42,7 @@ _SEGMENT = re.compile(r"segment-(\d{20})")
 
 
 class Broken(Exception):
-    """A part of the archive that is missing, or is not what was written; `whole` is the last sequence before it."""
+    """A part of the archive is missing or was changed; `whole` is the last sequence before it."""
 
     def __init__(self, segment: str, reason: str, whole: int) -> None:
         super().__init__(f"{segment} {reason}.")
@@ -51,12 +51,12 @@ class Broken(Exception):
 
 
 class AlreadyWritten(Exception):
-    """Someone else has written the segment that comes next."""
+    """Another archiver has written the next segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The first line of a segment; `previous` is the chain before it, `contents` the SHA-256 of what follows it."""
+    """The first line of a segment; `previous`: the hash of the chain before it, `contents`: the SHA-256 of the rest."""
 
     format: str
     stream: str
@@ -75,7 +75,7 @@ class Segment:
 
 
 class Head(NamedTuple):
-    """Where the archive of a stream ends: its last sequence and message, and the chain up to there."""
+    """The end of a stream's archive: its last sequence and message, and the hash of the chain up to it."""
 
     last: int
     chain: str
@@ -83,9 +83,9 @@ class Head(NamedTuple):
 
 
 class Archive:
-    """What exists is never written over, but for keys of people who are erased.
+    """An archive, in which nothing is overwritten, except for keys of erased people.
 
-    Raises: Unavailable, wherever the store does not answer.
+    Every method raises: Unavailable, when the store does not answer.
     """
 
     def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
@@ -106,7 +106,7 @@ class Archive:
     # --- segments ------------------------------------------------------------------------------------------------
 
     async def firsts(self, stream: str) -> list[int]:
-        """The sequences that the segments of a stream begin with, in order."""
+        """The first sequences of the segments of a stream, in order."""
         try:
             names = [found["path"] async for chunk in obstore.list(self._store, f"streams/{stream}") for found in chunk]
         except (BaseError, OSError) as error:
@@ -114,7 +114,7 @@ class Archive:
         return sorted(int(match[1]) for name in names if (match := _SEGMENT.fullmatch(name.rpartition("/")[2])))
 
     async def head(self, stream: str) -> Head:
-        """The end of the last segment, which alone is looked at. Raises: Broken."""
+        """The end of the archive, from its last segment alone. Raises: Broken."""
         firsts = await self.firsts(stream)
         if not firsts:
             return Head(0, beginning(stream))
@@ -122,7 +122,7 @@ class Archive:
         return Head(segment.last, segment.chain, messages[-1])
 
     async def segment(self, stream: str, first: int) -> tuple[Segment, list[Message]]:
-        """A segment and its messages; that it follows the one before is for the reader to see. Raises: Broken."""
+        """A segment and its messages; the caller checks that it follows the one before. Raises: Broken."""
         name = path(stream, first)
         data = await self._get(name)
         if data is None:
@@ -133,9 +133,9 @@ class Archive:
             raise Broken(name, str(error), first - 1) from error
 
     async def messages(self, stream: str, after: int = 0) -> AsyncGenerator[tuple[Segment, list[Message]]]:
-        """The segments of the chain with what is in them, from the one that holds what follows `after`.
+        """The segments of the chain with their messages, from the one that holds the message after `after`.
 
-        Raises: Broken, where the chain is.
+        Raises: Broken, at a break of the chain.
         """
         firsts = await self.firsts(stream)
         start = max(0, sum(first <= after + 1 for first in firsts) - 1)
@@ -150,7 +150,7 @@ class Archive:
             yield segment, messages
 
     async def append(self, stream: str, head: Head, messages: Sequence[Message]) -> Head:
-        """Add a segment; gives where the archive ends now. Raises: AlreadyWritten."""
+        """Add a segment. Return the new end of the archive. Raises: AlreadyWritten."""
         contents = await asyncio.to_thread(lambda: zlib.compress(b"".join(message.line() for message in messages)))
         first, last, count = head.last + 1, messages[-1].sequence, len(messages)
         segment = Segment(FORMAT, stream, first, last, count, head.chain, sha256(contents))
@@ -161,7 +161,7 @@ class Archive:
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     async def blob(self, digest: str) -> bytes | None:
-        """The bytes of a blob, None where it is missing. Raises: ValueError when they do not have the digest."""
+        """The bytes of a blob, None when it is missing. Raises: ValueError when they do not have the digest."""
         data = await self._get(blob_path(digest))
         if data is not None and sha256(data) != digest:
             raise ValueError(f"{blob_path(digest)} is not what was written.")
@@ -182,7 +182,7 @@ class Archive:
     # --- keys ----------------------------------------------------------------------------------------------------
 
     async def keys(self) -> set[str]:
-        """The names of the keys of people, `<tenant>/<person>`, also of those that were erased."""
+        """The names of the keys of people, `<tenant>/<person>`, including erased ones."""
         try:
             found = [each["path"] async for some in obstore.list(self._store, "keys") for each in some]
         except (BaseError, OSError) as error:
@@ -190,11 +190,11 @@ class Archive:
         return {name.removeprefix("keys/") for name in found}
 
     async def key(self, name: str) -> bytes | None:
-        """What the bucket of keys has for a person, None where nothing was archived."""
+        """The archived entry of the bucket of keys for a person, None for none."""
         return await self._get(f"keys/{name}")
 
     async def put_key(self, name: str, data: bytes) -> None:
-        """Keep a key, or the mark that it was erased in its place: this alone is written over what exists."""
+        """Store a key, or the mark of its erasure: the only write that overwrites."""
         try:
             if self._folder:
                 await asyncio.to_thread(_replace, self._folder, f"keys/{name}", data)
@@ -215,7 +215,7 @@ class Archive:
             raise _away(error) from error
 
     async def _put(self, name: str, data: bytes) -> bool:
-        """Write all of it or nothing; False when the name is taken."""
+        """Write atomically; False when the name is taken."""
         try:
             if self._folder:
                 return await asyncio.to_thread(_write, self._folder, name, data)
@@ -240,7 +240,7 @@ def sha256(data: bytes) -> str:
 
 
 def path(stream: str, first: int) -> str:
-    # By the first sequence alone: of two archivers that cut differently, one must find the name taken.
+    # By the first sequence alone: of two archivers with different segments, one must find the name taken.
     return f"streams/{stream}/segment-{first:020}"
 
 
@@ -249,7 +249,7 @@ def blob_path(digest: str) -> str:
 
 
 def _opened(stream: str, first: int, data: bytes) -> tuple[Segment, list[Message]]:
-    """Raises: ValueError, saying what is wrong."""
+    """Raises: ValueError, with the fault."""
     line, _, contents = data.partition(b"\n")
     try:
         segment = Segment(**orjson.loads(line))
@@ -271,7 +271,7 @@ def _opened(stream: str, first: int, data: bytes) -> tuple[Segment, list[Message
 
 
 def _write(folder: Path, name: str, data: bytes) -> bool:
-    """A file gets its name when it is whole and synced, so that neither a kill nor a power cut leaves a part of one."""
+    """Give a file its name once it is complete and synced: no kill or power cut leaves a partial one."""
     target, partial = folder / name, folder / "partial" / uuid4().hex
     for parent in (target.parent, partial.parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ def _write(folder: Path, name: str, data: bytes) -> bool:
 
 
 def _replace(folder: Path, name: str, data: bytes) -> None:
-    """As `_write`, over what is there."""
+    """As `_write`, but overwrite."""
     target, partial = folder / name, folder / "partial" / uuid4().hex
     for parent in (target.parent, partial.parent):
         parent.mkdir(parents=True, exist_ok=True)

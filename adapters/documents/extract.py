@@ -10,7 +10,6 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import adapters
@@ -20,20 +19,20 @@ from adapters.documents.formats.plugins import Plugin, installed
 from handlers.ports.documents import Block, Text, Unreadable
 
 USES = 500
-"""Files that a child reads before a fresh one takes its place."""
+"""Number of files that a child reads before a new child replaces it."""
 
 LAST_WORDS = 4096
-"""Bytes of what a child complained of that are looked at."""
+"""Number of bytes of a child's standard error that are read."""
 
 SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown or text"
 
 _OUT_OF_MEMORY = (b"memory allocation of", b"bad_alloc")
-"""What Rust and C++ say before they end the process."""
+"""Messages of Rust and C++ before they abort the process."""
 
 
 class FileExtractor:
-    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown and text, and of what the
-    installed plug-ins read.
+    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown and text, and of formats of
+    installed plug-ins.
 
     At most `children` processes; each may use `memory` bytes of address space, and `seconds` for a file, unless its
     plug-in has limits of its own. Raises: BrokenPlugin.
@@ -51,8 +50,8 @@ class FileExtractor:
         plugin = next((plugin for plugin in self._plugins if plugin.takes(media_type, name)), None)
         kind = kind_of(media_type, name)
         if plugin is None and kind is None and not contained(data):
-            told = media_type or name.rpartition("/")[2] or "nothing"
-            raise Unreadable("unsupported_type", f"No text can be had from {told}: send {SUPPORTED}.")
+            given = media_type or name.rpartition("/")[2] or "nothing"
+            raise Unreadable("unsupported_type", f"No text can be extracted from {given}: send {SUPPORTED}.")
         head = {"kind": kind, "plugin": plugin and plugin.name, "media_type": media_type, "name": name}
         async with self._free:
             reply = await self._reply(plugin, json.dumps(head).encode(), data)
@@ -81,7 +80,7 @@ class FileExtractor:
                     await child.kill()
 
     def _idle(self, plugin: Plugin | None) -> Child | None:
-        """A child that waits for files of this plug-in, or of those without one."""
+        """An idle child for files of this plug-in, or for those without a plug-in."""
         found = next((child for child in reversed(self.idle) if child.plugin == plugin), None)
         if found:
             self.idle.remove(found)
@@ -100,14 +99,12 @@ class FileExtractor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
 class Child:
-    """A process that reads one file after the other, and writes its complaints to the file `errors`."""
+    """A process that reads one file after the other, with standard error in the file `errors`."""
 
     def __init__(self, process: Process, plugin: Plugin | None, errors: IO[bytes]) -> None:
         assert process.stdin
@@ -147,7 +144,7 @@ class Child:
         return await self._stdout.readexactly(size)
 
     async def kill(self) -> int:
-        """End the child, if it has not ended; returns its status, after which `said` is what it last complained of."""
+        """End the child, if it has not ended. Return its status; `said` is then its last output on standard error."""
         if self._process.returncode is None:
             self._process.kill()
         status = await self._process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -20,15 +19,15 @@ Vector = npt.NDArray[np.float32]
 
 
 class PostgresEmbeddingCache:
-    """An EmbeddingCache; use it as a context manager. Its schema is made at the first use, also after a drop.
+    """An EmbeddingCache; use it as a context manager. Its schema is created at the first use, also after a drop.
 
-    It has two tables: vectors are put into the young one, and those that are got from the old one again. When the young
-    one has half the size that is allowed, the old one is dropped, with all that nobody asked for meanwhile, and the
-    young one takes its place: that takes no time and leaves no holes, however much there is.
+    It has two tables: vectors are written to the young one, and so are those that are read from the old one. When the
+    young one reaches half of the maximum size, the old one is dropped, with all vectors not used since, and the young
+    one takes its place: that takes no time and leaves no holes, at any size.
     """
 
     def __init__(self, url: str, *, most: int = 2**32, connections: int = 4, timeout_s: float = 10.0) -> None:
-        """Of `most` bytes, with its indexes; 0 for none at all."""
+        """`most`: maximum size in bytes, with indexes; 0 for no cache."""
         self._most = most
         self._pool = AsyncConnectionPool(
             url,
@@ -43,9 +42,7 @@ class PostgresEmbeddingCache:
         await self._pool.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
     async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, Vector]:
@@ -85,7 +82,7 @@ class PostgresEmbeddingCache:
     async def _grow_old(self, connection: AsyncConnection[TupleRow]) -> None:
         async with connection.transaction():
             await connection.execute(_LOCK)
-            if await self._is_full(connection):  # nobody else was quicker
+            if await self._is_full(connection):  # no other process was faster
                 await connection.execute(_GROW_OLD)
 
     @asynccontextmanager
@@ -131,7 +128,7 @@ COMMENT ON TABLE headrace_cache.embeddings IS 'Vectors of texts that were embedd
 COMMENT ON TABLE headrace_cache.embeddings_old IS 'Vectors that were put in earlier, and not asked for since.';
 """
 
-# Of several that make it at once, the others wait for the first and find it made.
+# Processes that make it concurrently wait for the first, and find it made.
 _SCHEMA = """
 BEGIN;
 SELECT pg_advisory_xact_lock(hashtextextended('headrace_cache', 0));

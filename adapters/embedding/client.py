@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 import nats.errors
@@ -23,23 +22,23 @@ ROWS = 256
 
 
 REPLY = 900_000
-"""Texts of a request, and bytes of a reply, at most."""
+"""Maximum number of texts in a request, and of bytes in a reply."""
 
 
 TRIES = 3
-"""Requests whose work failed are sent so often."""
+"""Maximum attempts of a request that fails in the service."""
 
 
 class _Later(Exception):
-    """The service cannot answer now; it may soon."""
+    """The service cannot answer now; retry."""
 
 
 class NatsEmbedder:
-    """An Embedder that asks the service of a model.
+    """An Embedder that sends requests to the service of a model.
 
-    It asks again while nobody answers, for `patience` seconds, and as long as too much waits there; a service silent
-    for `silence` seconds has died, and another is asked.
-    What is not given of `identity` and `dimension` is asked for; until then they are Unavailable.
+    It retries for `patience` seconds while no service answers, and without limit while its queue is full; a
+    service that is silent for `silence` seconds counts as dead, and the request is sent again.
+    The service is asked for `identity` and `dimension` that are not given; until then they are Unavailable.
     """
 
     def __init__(
@@ -95,9 +94,7 @@ class NatsEmbedder:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _embed(self, body: bytes, rows: int, asked: dict[str, str], deadline: float) -> Vectors:
@@ -112,7 +109,8 @@ class NatsEmbedder:
                 if status == "bad_request":
                     raise ValueError(answer.decode())
                 if status == "busy" and URGENT not in asked:
-                    deadline = asyncio.get_running_loop().time() + self._patience  # it is there: only the queue is full
+                    # The service runs: only its queue is full.
+                    deadline = asyncio.get_running_loop().time() + self._patience
                 failures += status == "failed"
                 if failures == TRIES:
                     raise RuntimeError(f"The embedding model failed: {answer.decode()}")
@@ -125,11 +123,11 @@ class NatsEmbedder:
 
     def _vectors(self, headers: dict[str, str], answer: bytes, rows: int) -> Vectors:
         if headers[IDENTITY] != self.identity:
-            raise Unavailable(f"The embedding service is now {headers[IDENTITY]}, not {self.identity}: start anew.")
+            raise Unavailable(f"The embedding service is now {headers[IDENTITY]}, not {self.identity}: restart.")
         return np.frombuffer(answer, "<f4").reshape(rows, self.dimension).astype(np.float32)
 
     async def _ask(self, to: str, body: bytes, headers: dict[str, str]) -> tuple[dict[str, str], bytes]:
-        """One request, and its answer after the signs of life. Raises: _Later."""
+        """Send one request and return its answer, after the heartbeats. Raises: _Later."""
         try:
             inbox = self._nc.new_inbox()
             subscription = await self._nc.subscribe(inbox)
@@ -153,7 +151,7 @@ class NatsEmbedder:
             raise _Later(f"The bus does not answer: {error}") from None
 
     async def _ask_who(self) -> None:
-        """Ask for identity and dimension, until they are known or the connection is closed."""
+        """Request identity and dimension until they are known or the connection is closed."""
         while self._identity is None or self._dimension is None:
             try:
                 _, answer = await self._ask(f"{self._subject}.info", b"", {})

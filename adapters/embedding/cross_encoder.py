@@ -1,4 +1,4 @@
-"""A cross-encoder at work: a model that reads a query and a text together, and says how well they fit."""
+"""A loaded cross-encoder: a model that reads a query and a text together, and scores how well they match."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from adapters.model_files import find_model, model_name
 
 
 class Scored(NamedTuple):
-    """A score from 0 to 1 for each text, and the tokens that were read for all of them."""
+    """A score from 0 to 1 for each text, and the total number of tokens that were read."""
 
     scores: list[float]
     tokens: int
 
 
 class CrossEncoderEngine:
-    """A model loaded from its folder, which `dtype` and `device` (`auto`, or as torch names them) tell how to run.
+    """A model loaded from its folder; `dtype` and `device` are `auto`, or names of torch.
 
-    `identity` is model, backend and number type. Raises: FileNotFoundError; ValueError for a model that gives more than
-    one number for a text.
+    `identity` is model, backend and number type. Raises: FileNotFoundError; ValueError for a model with more than one
+    number per text.
     """
 
     def __init__(self, model: str, *, dtype: str = "auto", device: str = "auto", batch: int | None = None) -> None:
@@ -45,13 +45,13 @@ class CrossEncoderEngine:
         ).eval()
         if self._model.num_labels != 1:
             raise ValueError(f"{self.name} gives {self._model.num_labels} numbers for a text; a reranker gives one.")
-        # The last step is taken in full: else many of the best would score the same.
+        # The last step uses full precision: else many of the best would have equal scores.
         for module in self._model.modules():
             if isinstance(module, torch.nn.Linear) and module.out_features == 1:
                 module.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
 
     def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """What does not fit into the model is cut."""
+        """Score the texts; input beyond the model's limit is truncated."""
         if not texts:
             return Scored([], 0)
         torch = self._torch
@@ -65,7 +65,7 @@ class CrossEncoderEngine:
         return Scored(scores.tolist(), int(lengths.sum()))
 
     def _batches(self, lengths: npt.NDArray[np.int64]) -> Iterator[list[int]]:
-        """The rows, longest first, in batches of so many tokens when padded to their longest."""
+        """The rows, longest first, in batches of at most `tokens` tokens after padding."""
         order = np.argsort(-lengths, kind="stable").tolist()
         while order:
             count = max(1, self.batch // int(lengths[order[0]]))
@@ -73,7 +73,7 @@ class CrossEncoderEngine:
             order = order[count:]
 
     def _part(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        """These rows, without what is padding in all of them, on either side."""
+        """These rows, without columns that are padding in all of them, on either side."""
         used = features["attention_mask"][rows].any(dim=0)
         return {
             name: value[rows][:, used].to(self._device) if hasattr(value, "shape") else value

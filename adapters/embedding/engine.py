@@ -1,4 +1,4 @@
-"""The embedding model at work: a SentenceTransformer that takes token ids."""
+"""A loaded embedding model: a SentenceTransformer that takes token ids."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from adapters.model_files import find_model, longest_input, model_name
 from handlers.ports.documents import Vectors
 
 BATCH = {"cpu": 1024, "cuda": 65_536}
-"""Tokens of a batch, its padding counted."""
+"""Maximum number of tokens of a batch, including padding."""
 
 LANES = 8
-"""Batches that are worked at side by side at most, so that the interpreter is not what they wait for."""
+"""Maximum number of concurrent batches, so that the interpreter does not become the bottleneck."""
 
 ALIKE = 0.5
-"""Texts of one length that fill so much of a batch are not padded to go with others."""
+"""Share of a batch that texts of one length must fill to form a batch of their own, without padding."""
 
 PREPARED = 16
-"""Products of matrices that are kept ready for shapes that come again: each takes up to a megabyte, and texts have
-thousands of shapes."""
+"""Maximum number of matrix products that are cached by shape: each takes up to a megabyte, and texts have thousands of
+shapes."""
 
 _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Where torch's library for processors keeps them, by the variables that it reads when it is loaded."""
+"""Environment variables that set the capacity of this cache when torch's CPU library is loaded."""
 
 _FAST = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
-"""Features of a processor that multiplies bfloat16 by itself, as Linux calls them."""
+"""Flags of processors with native bfloat16 multiplication, as named by Linux."""
 
 _MASKED_IN_FULL = frozenset(("bert", "camembert", "electra", "roberta", "xlm-roberta"))
-"""Architectures that use a mask of each token's view of each other as it is. Of one by token, transformers asks the
-device whether it hides anything, and waits for the answer."""
+"""Architectures that accept a token-by-token attention mask as it is. For a mask by token, transformers asks the device
+whether it hides anything, and waits for the answer."""
 
 Backend = Literal["torch", "openvino"]
 
 
 class Batch(NamedTuple):
-    """Texts of a round, longest first, that are padded to the first one's length; `alike`: they all have it."""
+    """Texts of a round, longest first, padded to the length of the first; `alike`: all have that length."""
 
     first: int
     last: int
@@ -53,10 +53,10 @@ class Batch(NamedTuple):
 
 
 class Engine:
-    """A model loaded from its folder, which `dtype` and `device` (`auto`, or as torch names them) tell how to run.
+    """A model loaded from its folder; `dtype` and `device` are `auto`, or names of torch.
 
-    `identity` is model, backend and number type; `longest` is the most tokens of a text, the special ones included.
-    `lanes` threads may each encode at a time, on a core of their own, or on a CUDA stream of their own.
+    `identity` is model, backend and number type; `longest` is the maximum number of tokens of a text, including special
+    ones. `lanes` threads may encode concurrently, each on a core or a CUDA stream of its own.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Engine:
             self._modules[0].to(getattr(torch, dtype))
 
     def enter(self, *, urgent: bool = False) -> None:
-        """Make the calling thread a lane: one of those that share the cores, or a question's, which needs but one."""
+        """Make the calling thread a lane: one that shares the cores, or that of questions, which needs only one."""
         self._torch.set_num_threads(1 if urgent else max(1, self._cores // self.lanes))
         if self._device.type == "cuda":
             self._lane.stream = self._torch.cuda.Stream(self._device, priority=-1 if urgent else 0)  # type: ignore[no-untyped-call]
@@ -120,10 +120,10 @@ class Engine:
             raise ValueError(f"A token id is not one of {self.name}: they go from 0 to {self._vocabulary - 1}.")
 
     def encode(self, token_ids: Sequence[TokenIds]) -> Vectors:
-        """The vectors of texts, shape (n, dimension), however long they are against each other.
+        """The vectors of texts of any lengths, shape (n, dimension).
 
-        On a GPU the ids of all go there in one copy and the vectors come back in one, and nothing is waited for in
-        between: another lane's work fills what this one leaves free.
+        On a GPU, all ids go there in one copy and all vectors come back in one, without waiting in between: another
+        lane's work fills the gaps.
         """
         lengths = np.array([len(text) for text in token_ids], np.int32)
         order = np.argsort(-lengths, kind="stable")
@@ -147,7 +147,7 @@ class Engine:
         return vectors
 
     def _packed(self, texts: Sequence[TokenIds], batches: Sequence[Batch]) -> npt.NDArray[np.int32]:
-        """The ids of all batches one after the other, each padded."""
+        """The concatenated ids of all batches, each padded."""
         total = sum((batch.last - batch.first) * batch.width for batch in batches)
         packed: npt.NDArray[np.int32] = np.full(total, self._padding, np.int32)
         start = 0
@@ -158,7 +158,7 @@ class Engine:
         return packed
 
     def _buffer(self, array: npt.NDArray[np.int32]) -> Any:
-        """The numbers on the device; on their way there from memory that is pinned, so that nobody waits for them."""
+        """The numbers on the device, copied asynchronously from pinned memory."""
         tensor = self._torch.from_numpy(array)
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
@@ -169,11 +169,11 @@ class Engine:
             return found.cpu().numpy()  # type: ignore[no-any-return]
         here = self._torch.empty(found.shape, pin_memory=True)
         here.copy_(found, non_blocking=True)
-        self._torch.cuda.current_stream(self._device).synchronize()  # which lets other threads go on
+        self._torch.cuda.current_stream(self._device).synchronize()  # which releases the interpreter lock
         return here.numpy()
 
     def _by_torch(self, ids: Any, lengths: Any) -> Any:
-        """The vectors of a batch, shape (rows, dimension); `lengths` is None where nothing is padded."""
+        """The vectors of a batch, shape (rows, dimension); `lengths` is None without padding."""
         torch = self._torch
         features = {"input_ids": ids}
         mask = None
@@ -189,9 +189,9 @@ class Engine:
 
 
 def _batches(lengths: npt.NDArray[np.int32], size: int) -> Iterator[Batch]:
-    """Texts of these lengths, longest first, in batches of so many tokens when padded to their longest.
+    """Batches of texts of these lengths, longest first, of at most `tokens` tokens after padding.
 
-    Those that are alike and many enough go without padding; the others share what is padded least.
+    Enough texts of equal length go without padding; the others are grouped for the least padding.
     """
     first = 0
     while first < len(lengths):
@@ -214,7 +214,7 @@ def best_dtype(device: str) -> str:
 
 
 def _features() -> frozenset[str]:
-    """What the processor can do; nothing where there is no Linux to say."""
+    """The flags of the processor; empty on systems other than Linux."""
     try:
         description = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:

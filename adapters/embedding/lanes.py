@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -19,29 +18,29 @@ from handlers.ports.documents import Vectors
 from handlers.ports.log import Unavailable
 
 WINDOW = 0.003
-"""Seconds that documents' texts wait for others to go with; questions do not wait."""
+"""Time that documents' texts wait for others to share a batch with, in seconds; questions do not wait."""
 
 
 QUEUED = 512
-"""Batches that may wait, shared by the tenants who wait; who comes with more is told to come again."""
+"""Maximum number of queued batches, shared by the waiting tenants; further requests are refused as busy."""
 
 
 ROUND = 8
-"""Batches that a lane takes at a time, so that texts of like length share one."""
+"""Number of batches that a lane takes at a time, so that texts of similar length share one."""
 
 
 class Busy(Unavailable):
-    """More texts wait for the embedding model than may."""
+    """The queue of the embedding model is full."""
 
 
 class LocalEmbedder:
     """An Embedder with the model in this process.
 
-    Documents have the lanes of the engine, questions one of their own, so that a question waits for no document.
+    Documents use the lanes of the engine, questions one of their own, so that a question never waits for documents.
     """
 
     def __init__(self, engine: Engine, *, window: float = WINDOW, queued: int | None = None) -> None:
-        """Up to `queued` tokens of documents wait, and up to so many of questions."""
+        """`queued`: maximum number of waiting tokens, of documents and of questions each."""
         self._engine = engine
         self.identity = engine.identity
         self.dimension = engine.dimension
@@ -50,7 +49,7 @@ class LocalEmbedder:
         self._questions = _Lanes(engine, 0.0, queued, urgent=True)
 
     async def embed(self, token_ids: Sequence[TokenIds], *, tenant: str = "", urgent: bool = False) -> Vectors:
-        """Raises: Busy, and ValueError for what the model cannot take."""
+        """Raises: Busy; ValueError for texts that the model cannot take."""
         self._engine.check(token_ids)
         if not len(token_ids):
             return np.empty((0, self.dimension), np.float32)
@@ -62,9 +61,7 @@ class LocalEmbedder:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -78,7 +75,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Line:
-    """A tenant's texts that wait: how many tokens they have, and how many more may be taken in this turn."""
+    """The waiting texts of a tenant: their number of tokens, and the tokens left in this turn."""
 
     texts: deque[tuple[_Request, int]] = field(default_factory=deque)
     tokens: int = 0
@@ -86,7 +83,7 @@ class _Line:
 
 
 class _Queue:
-    """Texts that wait. Tenants take turns, of `turn` tokens each; a tenant's own go in the order in which they came."""
+    """Waiting texts. Tenants take turns of `turn` tokens each; texts of one tenant keep their order."""
 
     def __init__(self, most: int, turn: int) -> None:
         self._most = most
@@ -95,7 +92,7 @@ class _Queue:
         self.tokens = 0
 
     def put(self, tenant: str, request: _Request) -> None:
-        """Raises: Busy when the tenant has its share of the queue, which is the smaller the more tenants wait."""
+        """Raises: Busy when the tenant has used its share of the queue, which shrinks as more tenants wait."""
         line = self._lines.get(tenant) or _Line()
         tokens = sum(map(len, request.token_ids))
         tenants = len(self._lines | {tenant: line})
@@ -107,7 +104,7 @@ class _Queue:
         self._lines[tenant] = line
 
     def take(self, room: int) -> list[tuple[_Request, int]]:
-        """The next texts, of about `room` tokens in all; what nobody waits for any more is left out."""
+        """The next texts, of about `room` tokens in total, without cancelled ones."""
         taken: list[tuple[_Request, int]] = []
         while self._lines and room > 0:
             tenant, line = self._lines.popitem(last=False)
@@ -130,7 +127,7 @@ class _Queue:
 
 
 class _Lanes:
-    """A queue of texts, and the threads that the model works them off in, a round each at a time."""
+    """A queue of texts, and the threads that process it, a round each at a time."""
 
     def __init__(self, engine: Engine, window: float, queued: int, *, urgent: bool = False) -> None:
         self._engine = engine
@@ -173,7 +170,7 @@ class _Lanes:
                     request.done.set_exception(error)
 
     def _take(self) -> list[tuple[_Request, int]]:
-        """A round, or this lane's part of what waits: the lanes come to the end of it together."""
+        """A round, or this lane's share of the queue, so that the lanes finish together."""
         part = -(-self._queue.tokens // len(self._threads))
         taken = self._queue.take(min(self._round, max(part, self._engine.batch)))
         if not self._queue.tokens:

@@ -1,10 +1,9 @@
-"""The embedding models in use: the tokenizer of each, and the service that runs it."""
+"""The embedding models in use: their tokenizers and the services that run them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from nats.aio.client import Client
@@ -17,7 +16,7 @@ from handlers.ports.log import Unavailable
 
 
 class NatsEmbeddingModels:
-    """Models by the names of their folders, or on the hub; the first is the default. Use it as a context manager."""
+    """Models by folder or hub name; the first is the default. Use it as a context manager."""
 
     def __init__(self, nc: Client, models: Sequence[str]) -> None:
         self._nc = nc
@@ -30,14 +29,12 @@ class NatsEmbeddingModels:
             self._open[name] = TokenSegmenter(model), NatsEmbedder(self._nc, model)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(embedder.close() for _, embedder in self._open.values()))
 
     async def get(self, name: str) -> Embedding:
         if name not in self._open:
-            raise Unavailable(f"The embedding model {name} is not in HEADRACE_EMBEDDING_MODELS; put it there.")
+            raise Unavailable(f"The embedding model {name} is not among those that the settings name.")
         segmenter, embedder = self._open[name]
         await embedder.known()
         return Embedding(segmenter, embedder)

@@ -15,11 +15,11 @@ def compiled(modules: Any, dtype: str, lanes: int) -> Callable[[Any, Any], Any]:
     """A function from a batch of token ids, shape (rows, width), and the lengths of its rows, None where all have this
     width, to vectors, shape (rows, dimension): all torch tensors in memory.
 
-    Besides the `lanes`, one question at a time has a thread. Raises: ImportError.
+    In addition to the `lanes`, there is a thread for one question at a time. Raises: ImportError.
     """
     import torch
 
-    # It would tell its makers about every conversion; without this package, which it brings along, it does not.
+    # Without this package, which it installs, it sends no telemetry about conversions.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         openvino: Any = import_module("openvino")
@@ -27,7 +27,7 @@ def compiled(modules: Any, dtype: str, lanes: int) -> Callable[[Any, Any], Any]:
         raise ImportError("OpenVINO is not installed: pip install 'headrace[openvino]'.") from None
 
     class Whole(torch.nn.Module):
-        """All modules in one, as it is traced."""
+        """All modules in one, for tracing."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,9 +1,9 @@
-"""Reranking as a service: questions of all workers go through one cross-encoder, one after the other.
+"""Reranking as a service: questions of all workers go through one cross-encoder, one at a time.
 
 A request on `rerank.<model>` is JSON, `{"query", "texts"}`. The answer has `Headrace-Status`
 
 - `ok`: the body is `{"scores", "tokens", "identity"}`, the scores in the order of the texts;
-- `busy`: too many wait, ask again later; `bad_request`, `failed`: the body is a sentence that says why.
+- `busy`: the queue is full, retry later; `bad_request`, `failed`: the body is the reason, a sentence.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from handlers.ports.models import ChatUsage, ModelError, Reranking
 log = structlog.get_logger(__name__)
 
 WAITING = 1024
-"""Texts that may wait; who comes with more is told so."""
+"""Maximum number of queued texts; further requests are refused as busy."""
 
 PATIENCE_S = 20.0
-"""For an answer: whoever asks can do without."""
+"""Maximum wait for an answer, in seconds: the caller can do without one."""
 
 DRAIN_S = 1.0
-"""For requests that are on their way when the service stops."""
+"""Maximum time to drain requests when the service stops, in seconds."""
 
 LONGEST = 8192
-"""Characters of a text that are sent; no cross-encoder in use reads as many."""
+"""Maximum number of characters of a text that are sent; no cross-encoder in use reads that many."""
 
 PAYLOAD = 512 * 1024
-"""Bytes of texts in a request."""
+"""Maximum size of the texts in a request, in bytes."""
 
 STATUS = "Headrace-Status"
 _CODES = {"busy": "rate_limited", "bad_request": "bad_request", "failed": "server_error"}
 
 
 def rerank_subject(model: str) -> str:
-    """Where a model's reranking service answers."""
+    """The NATS subject of a model's reranking service."""
     return subject(model).replace("embed.", "rerank.", 1)
 
 
@@ -63,7 +63,7 @@ class _Answer(BaseModel):
 
 
 async def serve(nc: Client, engine: CrossEncoderEngine, *, waiting: int = WAITING) -> None:
-    """Answer requests with this model until cancelled; those in hand are then told to ask again."""
+    """Answer requests with this model until cancelled; those in progress are then answered `busy`."""
     thread = ThreadPoolExecutor(1, "rerank")
     at_work: dict[asyncio.Task[None], int] = {}
 
@@ -84,7 +84,7 @@ async def serve(nc: Client, engine: CrossEncoderEngine, *, waiting: int = WAITIN
     try:
         await asyncio.get_running_loop().create_future()
     finally:
-        with suppress(nats.errors.Error, TimeoutError):  # what is on its way gets an answer, too
+        with suppress(nats.errors.Error, TimeoutError):  # requests under way get an answer, too
             await asyncio.wait_for(subscription.drain(), DRAIN_S)  # type: ignore[no-untyped-call]
         for task in at_work:
             task.cancel()
@@ -113,7 +113,7 @@ async def _reply(nc: Client, message: Msg, status: str, body: str) -> None:
 
 
 class NatsReranker:
-    """A Reranker that asks the service of a model; it does so once, since whoever asks can do without."""
+    """A Reranker that sends each request once to the service of a model: the caller can do without an answer."""
 
     server = ""
 
@@ -154,14 +154,14 @@ class NatsReranker:
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts, cut, as many at a time as a request may hold."""
+    """The truncated texts, in groups that fit a request."""
     part, size = list[str](), 0
     for text in texts:
-        cut = text[:LONGEST]
-        if part and size + len(cut.encode()) > PAYLOAD:
+        sent = text[:LONGEST]
+        if part and size + len(sent.encode()) > PAYLOAD:
             yield part
             part, size = [], 0
-        part.append(cut)
-        size += len(cut.encode())
+        part.append(sent)
+        size += len(sent.encode())
     if part:
         yield part

@@ -1,12 +1,12 @@
 """Embedding as a service: texts of many documents go through one model together.
 
 A request on `embed.<model>` is a body of little-endian numbers: uint32 n, n uint32 lengths, and all token ids as int32
-one after the other. Its header `Headrace-Urgent: 1` marks a question, `Headrace-Tenant` says whose texts they are.
-Until the answer comes, a message with `Headrace-Status: working` says every second that it will. The answer has
+one after the other. Its header `Headrace-Urgent: 1` marks a question, `Headrace-Tenant` names the tenant of the texts.
+Until the answer comes, a message with `Headrace-Status: working` follows every second. The answer has
 `Headrace-Status`
 
 - `ok`: the body is the float32 matrix, row by row; `Headrace-Identity`, `Headrace-Dimension`, `Headrace-Duration-Ms`;
-- `busy`: too much is queued, ask again later; `bad_request`, `failed`: the body is a sentence that says why.
+- `busy`: the queue is full, retry later; `bad_request`, `failed`: the body is the reason, a sentence.
 
 `embed.<model>.info` answers anything with JSON: `{"identity", "dimension", "longest"}`.
 """
@@ -33,11 +33,11 @@ log = structlog.get_logger(__name__)
 
 
 BEAT = 1.0
-"""Seconds between two signs of life."""
+"""Interval between heartbeats, in seconds."""
 
 
 async def serve(nc: Client, engine: Engine, *, window: float = WINDOW, queued: int | None = None) -> None:
-    """Answer requests with this model until cancelled; those in hand are then told to ask again."""
+    """Answer requests with this model until cancelled; those in progress are then answered `busy`."""
     at_work: set[asyncio.Task[None]] = set()
     info = {"identity": engine.identity, "dimension": engine.dimension, "longest": engine.longest}
 

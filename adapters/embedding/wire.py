@@ -34,7 +34,7 @@ def pack(token_ids: Sequence[TokenIds]) -> bytes:
 
 
 def unpack(body: bytes) -> list[npt.NDArray[np.int32]]:
-    """The token ids of a request, as they lie in it. Raises: ValueError when its numbers do not fit together."""
+    """Views of the token ids in a request. Raises: ValueError when its numbers are inconsistent."""
     if len(body) < 4 or len(body) % 4:
         raise ValueError("A request is a number of texts, their lengths and their token ids, of four bytes each.")
     numbers = np.frombuffer(body, "<u4")
@@ -42,5 +42,5 @@ def unpack(body: bytes) -> list[npt.NDArray[np.int32]]:
     lengths = numbers[1 : count + 1].astype(np.int64)
     ids = np.frombuffer(body, "<i4")[count + 1 :]
     if not count or len(lengths) != count or lengths.sum() != len(ids):
-        raise ValueError("The lengths of the texts do not add up to the token ids that came.")
+        raise ValueError("The lengths of the texts do not match the number of token ids.")
     return np.split(ids, np.cumsum(lengths)[:-1])

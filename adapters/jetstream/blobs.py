@@ -21,8 +21,11 @@ _CHUNK = 128 * 2**10
 
 
 class JetStreamBlobs:
-    """Reads and writes what every client of the object store does. The library's own `put` takes old chunks out, which
-    not everyone may, and its `get` makes a consumer for each object, of which a stream can have only so many."""
+    """Reads and writes objects as any client of the object store.
+
+    The library's own `put` purges old chunks, which needs a right that not all users have, and its `get` makes a
+    consumer for each object, whose number per stream is limited.
+    """
 
     def __init__(self, nc: Client, *, timeout_s: float = 60.0) -> None:
         self._js = nc.jetstream(timeout=timeout_s)
@@ -35,7 +38,7 @@ class JetStreamBlobs:
         return digest
 
     async def write(self, tenant: str, digest: str, data: bytes) -> None:
-        """Store the bytes of this digest, in place of those that are there."""
+        """Store the bytes of this digest, replacing those that are there."""
         try:
             await self._store(f"{tenant}/{digest}", data)
         except nats.errors.Error as error:
@@ -59,7 +62,7 @@ class JetStreamBlobs:
         return None if info is None else int(info["size"])
 
     async def _info(self, name: str) -> dict[str, Any] | None:
-        """What the object store says of a blob."""
+        """The object store's metadata of a blob."""
         subject = _meta(name)
         found = await self._reader.messages(_STREAM, subject, limit=1) or await self._reader.load_from_leader(
             _STREAM, subject
@@ -68,7 +71,7 @@ class JetStreamBlobs:
         return None if info.get("deleted") else info
 
     async def _store(self, name: str, data: bytes) -> None:
-        """Put an object as every client of the object store reads it."""
+        """Store an object so that any client of the object store can read it."""
         nuid = uuid4().hex
         starts = range(0, len(data), _CHUNK)
         for start in starts:

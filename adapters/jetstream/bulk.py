@@ -1,11 +1,11 @@
-"""All of a stream up to a message, in a third of the time that the client takes for it."""
+"""A stream read in bulk up to a message, in a third of the time that nats-py takes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import nats.errors
 import orjson
@@ -13,23 +13,22 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from adapters.jetstream.nats_py import Raw, divert
 from handlers.ports.log import Unavailable
 
 _ASKED = 1000
 _AHEAD = 5
-"""Requests of so many messages that are open at a time."""
+"""Requests of `_ASKED` messages that are open at a time."""
 
 _SILENCE_S = 5.0
 
-_NOBODY = b"NATS/1.0 503"
+_NO_RESPONDERS = b"NATS/1.0 503"
 _REFUSED = 250
-"""Requests that nobody hears are sent so often, for 5 s."""
-
-_process = Client._process_msg
+"""Retries while the consumer is not reachable yet (5 s)."""
 
 
 class Stored(NamedTuple):
-    """A message, with the names that the client's own have."""
+    """A message, with the attributes of nats-py's `Msg`."""
 
     subject: str
     reply: str
@@ -38,7 +37,7 @@ class Stored(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a message stands in its stream, when it came there (nanoseconds since 1970), and how many come after it."""
+    """Sequence of a message in its stream, arrival in nanoseconds since 1970, and number of messages after it."""
 
     sequence: int
     at: int
@@ -46,31 +45,20 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, message: Msg | Stored) -> Self:
-        """What the reply subject says of a message that a consumer has delivered."""
+        """Parse the reply subject of a message that a consumer has delivered."""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>
         _, sequence, _, at, pending = message.reply.rsplit(".", 4)
         return cls(int(sequence), int(at), int(pending))
 
 
 def headers(raw: bytes) -> dict[str, str]:
-    """The headers as NATS sends them, which come after a line with its version."""
+    """Parse headers as NATS sends them, after a line with its version."""
     lines = raw.decode(errors="replace").split("\r\n")
     return {name: value.strip() for name, _, value in [line.partition(":") for line in lines[1:] if line]}
 
 
-async def _process_or_hand_over(self: Client, sid: int, *parts: Any) -> None:
-    take = getattr(self._subs.get(sid), "take", None)
-    if take:
-        take(parts)
-    else:
-        await _process(self, sid, *parts)
-
-
-Client._process_msg = _process_or_hand_over  # type: ignore[method-assign, assignment]
-
-
 async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:
-    """What comes after a sequence, in order, as it arrives, until that of sequence `last` has. Raises: Unavailable."""
+    """The messages after sequence `after`, in order, as they arrive, through sequence `last`. Raises: Unavailable."""
     while after < last:
         began = after
         async with aclosing(_of_one_consumer(nc, stream, after, last)) as chunks:
@@ -78,25 +66,25 @@ async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator
                 after = Place.of(messages[-1]).sequence
                 yield messages
         if after == began:
-            raise Unavailable(f"Stream {stream} does not give what comes after {after}.")
+            raise Unavailable(f"Stream {stream} has no messages after {after}.")
 
 
 async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:
-    """Ends early when the consumer falls silent: it went with its server."""
-    arrived: list[tuple[bytes, bytes, bytes, bytes]] = []
+    """The messages of one consumer; ends early when it falls silent, as it does when its server is gone."""
+    arrived: list[Raw] = []
     ready = asyncio.Event()
 
-    def take(parts: tuple[bytes, bytes, bytes, bytes]) -> None:
+    def take(parts: Raw) -> None:
         if parts[1]:  # what has no reply subject is a status
             arrived.append(parts)
             ready.set()
-        elif parts[3] and bytes(parts[3]).startswith(_NOBODY):
+        elif parts[3] and bytes(parts[3]).startswith(_NO_RESPONDERS):
             ready.set()
 
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     try:
-        subscription.take = take  # type: ignore[attr-defined]
+        divert(subscription, take)
         next_of = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{await _consumer(nc, stream, after)}"
         asked, refused = after, 0
         while after < last:
@@ -125,7 +113,7 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
 
 
 async def _consumer(nc: Client, stream: str, after: int) -> str:
-    """The name of a new consumer, which goes when nobody asks it for anything."""
+    """The name of a new consumer, which the server drops when it is idle."""
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=after + 1,

@@ -1,18 +1,17 @@
-"""What a program needs to use Headrace over its bus: send commands, put files, ask and watch."""
+"""The client of the bus: send commands, store files, ask, search and watch."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-import nats
+import nats.errors
 import orjson
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
@@ -22,28 +21,29 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
+from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
 from domain.aggregate import new_id, sentence
 from handlers.ports.log import Unavailable
 
 Outcome = dict[str, Any]
-"""What became of a command, as published on `out.<tenant>.<command id>`."""
+"""The outcome of a command, as published on `out.<tenant>.<command id>`."""
 
 Frame = dict[str, Any]
-"""A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; with
-`restarted` another worker begins it anew."""
+"""A step of an answer: `accepted` first, then `retrieved`, `token`s, and last `answered`, `failed` or `stopped`; after
+`restarted` another worker answers from the beginning."""
 
 LAST_FRAMES = ("answered", "failed", "stopped")
 POLL = 2.0
-"""Seconds of silence after which the log is asked for what a live subject may have lost."""
+"""Silence, in seconds, after which the log is read for frames that a live subject may have lost."""
 
 
-class Unreachable(Exception):
-    """NATS does not answer, or has no streams of Headrace."""
+class Unreachable(Unavailable):
+    """NATS does not answer, or lacks the streams of Headrace."""
 
 
 class NotSent(Exception):
-    """The log did not take the command; nothing has happened. `code` is stable and for programs."""
+    """The command was not stored; nothing has happened. `code` is stable, for programs."""
 
     def __init__(self, message: str, code: str = "not_sent") -> None:
         super().__init__(message)
@@ -51,11 +51,11 @@ class NotSent(Exception):
 
 
 class NoOutcome(Exception):
-    """The log has the command, but there is no outcome yet: it comes when a worker runs."""
+    """The command is stored, but has no outcome yet: it follows when a worker runs."""
 
 
 class Rejected(Exception):
-    """The command broke a rule; `outcome` says which."""
+    """The command broke the rule that `outcome` names."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(sentence(outcome["message"], outcome.get("field")))
@@ -64,7 +64,7 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A message of the log: the events that one cause had on one aggregate."""
+    """A message of the log: the events of one cause on one aggregate."""
 
     sequence: int
     at: str | None
@@ -75,20 +75,23 @@ class Commit:
 
 
 class Client:
-    def __init__(self, connection: Connection, tenant: str) -> None:
+    """Commands and answers of one tenant over a connection, which may be shared; `actor` names the sender."""
+
+    def __init__(self, connection: Connection, tenant: str, actor: str | None = None) -> None:
         self.connection = connection
         self.tenant = tenant
         self.stream: JetStreamContext = connection.jetstream()
+        self._headers = {"Headrace-Actor": actor} if actor else {}
 
     @classmethod
     async def connect(
         cls, url: str, tenant: str = "default", *, credentials: Path | None = None, within: float = 5.0
     ) -> Self:
-        """Connect to NATS; several addresses are separated by commas. Raises: Unreachable."""
+        """Connect to NATS at `url`, or at any of several separated by commas. Raises: Unreachable."""
         options: dict[str, Any] = {"user_credentials": str(credentials)} if credentials else {}
         try:
             async with asyncio.timeout(within):
-                connection = await nats.connect(
+                connection = await nats_py.connect(
                     [part.strip() for part in url.split(",")],
                     name="headrace client",
                     inbox_prefix=f"_INBOX.{tenant}",
@@ -98,7 +101,7 @@ class Client:
                     **options,
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            reason = str(error) or f"nothing within {within:.0f} s"
+            reason = str(error) or f"no answer within {within:.0f} s"
             raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({reason}).") from error
         return cls(connection, tenant)
 
@@ -108,46 +111,39 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    async def send(
-        self,
-        name: str,
-        payload: dict[str, Any],
-        id: str | None = None,
-        wait: float = 10.0,
-        *,
-        headers: dict[str, str] | None = None,
-    ) -> Outcome:
+    async def send(self, name: str, payload: Mapping[str, Any], id: str | None = None, wait: float = 10.0) -> Outcome:
         """Send the command `<noun>.<verb>` and wait for its outcome, accepted or rejected.
 
-        The same `id` again changes nothing and gives the same outcome. While too many commands wait already, it is
-        tried again for `wait` seconds. Raises: NotSent, NoOutcome, Unreachable.
+        The same `id` again changes nothing and returns the same outcome. While the queue is full, sending is retried
+        for `wait` seconds. Raises: NotSent, NoOutcome, Unreachable.
         """
         id = _command_id(name, id)
         deadline = asyncio.get_running_loop().time() + wait
-        subscription = await self.connection.subscribe(f"out.{self.tenant}.{id}", max_msgs=1)
         try:
-            known = await self._store(name, id, orjson.dumps(payload), headers or {}, deadline)
-            pause = 0.0 if known else 0.25
-            while True:
-                left = max(0.0, deadline - asyncio.get_running_loop().time())
-                message = await _next(subscription.next_msg, min(pause, left)) if pause else None
-                outcome = orjson.loads(message.data) if message else await self.outcome(id)
-                if outcome is not None:
-                    return dict(outcome)
-                if not left:
-                    raise NoOutcome(
-                        f"Command {id} is stored, but has no outcome after {wait:.0f} s: is a worker running?"
-                    )
-                pause = min(2 * pause or 0.25, POLL)
-        finally:
-            await subscription.unsubscribe()
+            subscription = await self.connection.subscribe(f"out.{self.tenant}.{id}", max_msgs=1)
+            try:
+                known = await self._store(name, id, orjson.dumps(payload), deadline)
+                pause = 0.0 if known else 0.25
+                while True:
+                    left = max(0.0, deadline - asyncio.get_running_loop().time())
+                    message = await _next(subscription.next_msg, min(pause, left)) if pause else None
+                    outcome = orjson.loads(message.data) if message else await self.outcome(id)
+                    if outcome is not None:
+                        return dict(outcome)
+                    if not left:
+                        raise NoOutcome(
+                            f"Command {id} is stored, but has no outcome after {wait:.0f} s: is a worker running?"
+                        )
+                    pause = min(2 * pause or 0.25, POLL)
+            finally:
+                await subscription.unsubscribe()
+        except nats.errors.Error as error:
+            raise Unreachable(f"NATS does not answer: {error!r}") from error
 
     async def outcome(self, id: str) -> Outcome | None:
         """The outcome of a command sent at any time, or None while there is none."""
@@ -159,13 +155,13 @@ class Client:
             raise Unreachable(_NO_STREAM.format("OUTCOMES")) from error
         return dict(orjson.loads(message.data or b"null"))
 
-    async def _store(self, name: str, id: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
-        """Publish until the log has it; True when it had it before."""
-        known = await self._publish(name, payload, {"Nats-Msg-Id": id, **headers}, deadline)
+    async def _store(self, name: str, id: str, payload: bytes, deadline: float) -> bool:
+        """Publish until the command is stored; True when it was already."""
+        known = await self._publish(name, payload, {"Nats-Msg-Id": id, **self._headers}, deadline)
         if known and await self.outcome(id) is None:
             # The queue drops what has the id of an earlier message, whichever tenant's that was.
             own = {"Nats-Msg-Id": f"{self.tenant}.{id}", "Headrace-Id": id}
-            await self._publish(name, payload, {**headers, **own}, deadline)
+            await self._publish(name, payload, {**self._headers, **own}, deadline)
         return known
 
     async def _publish(self, name: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
@@ -192,7 +188,7 @@ class Client:
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def upload_blob(self, data: bytes) -> str:
-        """Put a file into the object store unless it is there; its SHA-256 in hex. Raises: NotSent, Unreachable."""
+        """Store a file unless it is stored already. Return its SHA-256 in hex. Raises: NotSent, Unreachable."""
         try:
             return await JetStreamBlobs(self.connection).put(self.tenant, data)
         except Unavailable as error:
@@ -201,7 +197,7 @@ class Client:
             raise Unreachable(str(error)) from error
 
     async def preview(self, request: dict[str, Any], within: float = 120.0) -> dict[str, Any]:
-        """How a text would be cut: the answer to a request on `preview.<tenant>`; nothing is changed.
+        """Preview the segments of a text: a request on `preview.<tenant>`, which changes nothing.
 
         Raises: NotSent when the request is too large, Unreachable when no worker answers.
         """
@@ -210,7 +206,7 @@ class Client:
         except MaxPayloadError as error:
             raise NotSent("The request is larger than the bus takes: give a digest.", code="too_large") from error
         except (NoRespondersError, NatsTimeout) as error:
-            raise Unreachable("No worker makes previews: `headrace worker --role ingest` does.") from error
+            raise Unreachable("No worker with the role ingest answers, which makes previews.") from error
         return dict(orjson.loads(answer.data))
 
     # --- answers -------------------------------------------------------------------------------------------------
@@ -226,10 +222,10 @@ class Client:
         wait: float = 10.0,
         patience: float = 300.0,
     ) -> AsyncGenerator[Frame, None]:
-        """Ask an app; the frames of its answer as they come, to the last.
+        """Ask an app. Yield the frames of its answer as they arrive, to the last.
 
         The first is `{"type": "accepted", "conversation": id, "message": id}`. When `attempt` of a token grows, the
-        answer begins anew. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
+        answer starts over. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
         message = new_id()
         payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
@@ -238,7 +234,7 @@ class Client:
     def retry(
         self, conversation: str, message: str, *, wait: float = 10.0, patience: float = 300.0
     ) -> AsyncGenerator[Frame, None]:
-        """Have a message answered again whose answer failed; the frames are as those of `ask`, and what it raises."""
+        """Retry a failed answer; frames and errors are those of `ask`."""
         payload = {"conversation": conversation, "message": message}
         return self._answer("message.retry", payload, new_id(), conversation, message, wait, patience)
 
@@ -252,7 +248,7 @@ class Client:
         wait: float,
         patience: float,
     ) -> AsyncGenerator[Frame, None]:
-        """Send the command that has the message answered, and give the frames of the answer."""
+        """Send the command that starts the answer, and yield the frames of the answer."""
         live = await self.connection.subscribe(f"live.{self.tenant}.*.{message}")
         try:
             outcome = await self.send(name, payload, id, wait)
@@ -277,7 +273,7 @@ class Client:
             await live.unsubscribe()
 
     async def _missed(self, conversation: str, message: str, after: int) -> tuple[Frame | None, int]:
-        """The last frame of an answer as the log has it, and how far the log was read."""
+        """The last frame of an answer, read from the log, and the sequence up to which it was read."""
         subject = f"evt.{self.tenant}.conversation.{conversation}"
         while True:
             try:
@@ -290,7 +286,7 @@ class Client:
                 kind = event["type"].split(".")[1]
                 if kind in LAST_FRAMES:
                     return {"type": kind, **event["state"]}, after
-                break  # what failed and is tried again has not ended
+                break  # an answer that failed and is retried has not ended
 
     # --- searches ------------------------------------------------------------------------------------------------
 
@@ -304,7 +300,7 @@ class Client:
         wait: float = 10.0,
         patience: float = 60.0,
     ) -> dict[str, Any]:
-        """Look for a question in datasets, on record: the retrieval's `id`, and what `retrieval.made` says of it.
+        """Search datasets; the log records it. Return the retrieval's `id` and the fields of `retrieval.made`.
 
         Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds without a result.
         """
@@ -327,7 +323,7 @@ class Client:
     # --- the log -------------------------------------------------------------------------------------------------
 
     async def commits(self, noun: str = "*", *, since: int | None = None) -> AsyncGenerator[Commit, None]:
-        """The tenant's commits as they are made, from sequence `since` on, or from now on. Raises: Unreachable."""
+        """Yield the tenant's commits as they are stored, from sequence `since` or from now on. Raises: Unreachable."""
         policy = DeliverPolicy.NEW if since is None else DeliverPolicy.BY_START_SEQUENCE
         try:
             subscription = await self.stream.subscribe(
@@ -346,26 +342,26 @@ class Client:
 
 
 _FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, 10023
-"""JetStream's codes: the stream holds as much as it may, or is behind; a message is too large; the disk is full."""
+"""JetStream's error codes: the stream is full or behind; the message is too large; the disk is full."""
 
-_NO_STREAM = "NATS has no {}: `headrace up` makes it, or `headrace worker` on your own servers."
+_NO_STREAM = "NATS has no {}: the streams of Headrace are not set up."
 
 
 def _refusal(error: APIError) -> NotSent:
-    """What JetStream means by it."""
+    """Translate an error of JetStream."""
     said = error.description
     if error.err_code in _FULL:
         return NotSent(f"Too many commands wait already ({said}): try again later.", code="queue_full")
     if error.err_code == _TOO_LARGE:
-        return NotSent("The command is larger than any may be: put files into the object store.", code="too_large")
+        return NotSent("The command is larger than the queue takes: store files as blobs.", code="too_large")
     if error.err_code == _NO_ROOM:
-        return NotSent("The disk of NATS is full: make room there, and try again.", code="disk_full")
+        return NotSent("The disk of NATS is full: free some space, then try again.", code="disk_full")
     return NotSent(f"The log refused it: {said}.")
 
 
 def _command_id(name: str, id: str | None) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", name):
-        raise NotSent(f"{name!r} is not the name of a command; those are like app.create.")
+        raise NotSent(f"{name!r} is not the name of a command, such as app.create.")
     try:
         return str(UUID(id)) if id else new_id()
     except ValueError as error:
@@ -394,7 +390,7 @@ async def _next(receive: Callable[[float], Awaitable[Msg]], within: float) -> Ms
 
 
 async def _ignore(error: Exception) -> None:
-    """nats-py says what goes wrong in calls too; its own log would be a second voice."""
+    """Drop errors of the connection: the calls that they concern raise them too."""
 
 
 def _without_secrets(url: str) -> str:

@@ -18,15 +18,15 @@ from handlers.ports.log import Unavailable
 SCHEMA = "1"
 
 TIME = "Headrace-Time"
-"""When a message was first stored, where that is not when this stream stored it: a log that was restored."""
+"""Time of the first storing of a message, in a restored log, where the stream's own time is later."""
 
 
 class UnknownEvent(Exception):
-    """An event of a type that this version does not know: a newer one wrote it. Upgrade."""
+    """An event of a type that this version does not know: a newer version wrote it. Upgrade."""
 
 
 class _PlainState(Transcoder):
-    """Leaves the state a dict: a commit is encoded as a whole, once."""
+    """Leaves the state a dict: a commit is encoded once, as a whole."""
 
     def encode(self, obj: Any) -> Any:
         return obj
@@ -41,7 +41,7 @@ _MAPPER: Mapper[str] = Mapper(_PlainState())
 
 @cache
 def event_types() -> dict[str, type[Event]]:
-    """Every event class by the name it is stored under, older versions' names included."""
+    """Every event class by its stored names, including those of older versions."""
     found: dict[str, type[Event]] = {}
     for noun in NOUNS.values():
         for event in vars(noun).values():
@@ -52,19 +52,19 @@ def event_types() -> dict[str, type[Event]]:
 
 
 class Cipher(Protocol):
-    """The key of a person, or what stands for one that was erased."""
+    """The key of a person, or the mark of an erased one."""
 
     def seal(self, about: str, plain: bytes) -> str:
-        """What is sealed, as text; it can be opened only as being about the same."""
+        """Encrypt to text, bound to `about`."""
         ...
 
     def open(self, about: str, sealed: str) -> bytes | None:
-        """What was sealed, or None when the person was erased. Raises: ValueError."""
+        """Decrypt; None when the person was erased. Raises: ValueError."""
         ...
 
 
 class Ciphers(Protocol):
-    """The keys at hand."""
+    """Keys that are loaded."""
 
     def get(self, tenant: str, person: str) -> Cipher:
         """Raises: Unavailable, when it is missing."""
@@ -72,10 +72,10 @@ class Ciphers(Protocol):
 
 
 class NoCiphers:
-    """For who has no keys: what is sealed cannot be read."""
+    """The keys of a reader without any: sealed fields cannot be read."""
 
     def get(self, tenant: str, person: str) -> Cipher:
-        raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are at hand.")
+        raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are configured.")
 
 
 NO_CIPHERS = NoCiphers()
@@ -86,7 +86,7 @@ def encode_commit(
 ) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of the message that commits these events.
 
-    Where it holds words of a person, `cipher` is theirs. Raises: Unavailable without one.
+    `cipher` is that of the person whose words it holds. Raises: Unavailable when it is needed and missing.
     """
     stored = [_MAPPER.to_stored_event(event) for event in events]
     body = [{"type": event.topic, "version": event.originator_version, "state": event.state} for event in stored]
@@ -100,12 +100,12 @@ def encode_commit(
 
 
 def _about(tenant: str, person: str, commit: str, event: Mapping[str, Any]) -> str:
-    """What is sealed in an event stands for this event alone."""
+    """The binding of a sealed field to its event."""
     return f"{tenant}/{person}/{commit}/{event['version']}"
 
 
 def _seal(event: dict[str, Any], personal: frozenset[str], cipher: Cipher, about: str) -> None:
-    """Move what is personal out of the state, which keeps something empty of its kind in its place."""
+    """Move personal fields out of the state, and leave empty values of their types in their place."""
     state = event["state"]
     secret = {name: state[name] for name in sorted(personal) if state[name]}
     if secret:
@@ -121,9 +121,9 @@ def decode_commit(
     at: datetime,
     ciphers: Ciphers = NO_CIPHERS,
 ) -> Commit:
-    """What is sealed is opened; it stays empty when the person was erased.
+    """Decode the events; sealed fields are decrypted, and stay empty when the person was erased.
 
-    Raises: UnknownEvent; Unavailable, when a key is missing; ValueError, when what is sealed was changed.
+    Raises: UnknownEvent; Unavailable when a key is missing; ValueError when a sealed field was changed.
     """
     _, tenant, noun, id = subject.split(".", 3)
     stored = orjson.loads(body)
@@ -138,7 +138,7 @@ def decode_commit(
 
 
 def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
-    """What the library's mapper does, in half the time."""
+    """As the library's mapper, in half the time."""
     kind = event_types().get(stored["type"])
     if kind is None:
         raise UnknownEvent(stored["type"])
@@ -171,7 +171,7 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
         "correlation": metadata.correlation,
         "actor": metadata.actor,
     }
-    # The stream drops what has the id of an earlier message, whichever tenant's that was.
+    # The stream drops a message with the id of an earlier one, even of another tenant.
     return orjson.dumps(fields), {**headers(metadata), "Nats-Msg-Id": f"{metadata.tenant}.{outcome.command}"}
 
 
@@ -206,7 +206,7 @@ def decode_snapshot(fields: dict[str, Any]) -> Snapshot:
 
 
 def headers(metadata: Metadata) -> dict[str, str]:
-    """The headers of a message of ours."""
+    """The headers of a message."""
     found = {
         "Nats-Msg-Id": metadata.id,
         "Headrace-Correlation": metadata.correlation,
@@ -224,7 +224,7 @@ def headers(metadata: Metadata) -> dict[str, str]:
 
 
 def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> Metadata:
-    """What the headers of a message say of it; the subject says whose it is, and may say its id."""
+    """Metadata from the headers of a message; the subject names the tenant, and may name the id."""
     id = id or header.get("Nats-Msg-Id", "")
     return Metadata(
         id=id,

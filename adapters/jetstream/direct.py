@@ -1,4 +1,4 @@
-"""Reads the messages of a subject straight from a stream, without a consumer: quickly, or as they are for certain."""
+"""Direct reads of a subject from a stream, without a consumer: from any server, quickly, or from the leader."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.jetstream.bulk import headers
+from adapters.jetstream.nats_py import server_info
 from handlers.ports.log import Unavailable
 
 _BATCH = 1000
 _NO_MESSAGE = 10037
 
 _PATIENCE_S = 2.0
-"""With a server that says nothing."""
+"""Maximum wait for one server to answer, in seconds."""
 
 _LEASE_S = 3.0
-"""Followers wait for 4 s at least before they elect another leader."""
+"""Time after a heartbeat for which a leader is trusted: followers wait 4 s or longer before an election."""
 
 
 def alone(nc: Client) -> bool:
-    """The server keeps the streams itself and with no other: what it has acknowledged, it serves."""
-    info = nc._server_info
+    """True when the server is no part of a cluster and keeps the streams itself: it serves what it acknowledged."""
+    info = server_info(nc)
     return bool(info.get("jetstream")) and not info.get("cluster")
 
 
@@ -38,7 +40,7 @@ def sequence(message: Msg) -> int:
 
 
 class DirectReader:
-    """What it reads has its place in the headers `Nats-Subject`, `Nats-Sequence` and `Nats-Time-Stamp`."""
+    """Messages that it reads carry the headers `Nats-Subject`, `Nats-Sequence` and `Nats-Time-Stamp`."""
 
     def __init__(self, nc: Client, *, timeout_s: float) -> None:
         self._nc = nc
@@ -52,7 +54,7 @@ class DirectReader:
     async def messages(self, stream: str, subject: str, *, after: int = 0, limit: int | None = None) -> list[Msg]:
         """The first `limit` messages of a subject whose sequence is greater than `after`, in order.
 
-        Any server of a cluster answers, and may lag behind the last write: what is missing is at the end. Raises:
+        Any server of a cluster answers, and may lag behind the last write: only the newest can be missing. Raises:
         Unavailable.
         """
         found: list[Msg] = []
@@ -65,8 +67,9 @@ class DirectReader:
             after = sequence(found[-1])
 
     async def load_from_leader(self, stream: str, subject: str, *, after: int = 0) -> list[Msg]:
-        """The messages of a subject whose sequence is greater than `after`, from the stream's leader, which never lags;
-        none of a server that is alone, which never lags either.
+        """The messages of a subject whose sequence is greater than `after`, from the stream's leader, which never lags.
+
+        None from a single server, since direct reads of one never lag either.
 
         Raises: Unavailable.
         """
@@ -105,20 +108,19 @@ class DirectReader:
                 return None
             raise Unavailable(f"{stream} cannot be read: {refusal.get('description')}")
         found = response["message"]
-        headers = await self._nc._process_headers(base64.b64decode(found.get("hdrs", "")))
+        found_headers = headers(base64.b64decode(found.get("hdrs", "")))
         place = {
             "Nats-Subject": found["subject"],
             "Nats-Sequence": str(found["seq"]),
             "Nats-Time-Stamp": found["time"],
         }
-        return Msg(
-            self._nc, found["subject"], "", base64.b64decode(found.get("data", "")), {**(headers or {}), **place}
-        )
+        data = base64.b64decode(found.get("data", ""))
+        return Msg(self._nc, found["subject"], "", data, found_headers | place)
 
     async def _lease(self, stream: str) -> float:
-        """Until when nobody else leads the stream: most of its servers have heard from the leader lately.
+        """The time (monotonic) until which no other server can lead: a majority has heard from the leader lately.
 
-        A leader that slept, or was cut off, goes on answering for a while. Raises: Unavailable.
+        A leader that slept or was cut off goes on answering for a while. Raises: Unavailable.
         """
         asked = time.monotonic()
         info = await self._ask(f"STREAM.INFO.{stream}", {})
@@ -132,7 +134,7 @@ class DirectReader:
         return until
 
     async def _ask(self, api: str, request: dict[str, object]) -> dict[str, Any]:
-        """What the leader says; asked again and again, as one that dies says nothing, and the next only what it hears.
+        """The leader's answer. Retried: a leader that dies answers nothing, and the next one only what reaches it.
 
         Raises: Unavailable.
         """
@@ -149,7 +151,7 @@ class DirectReader:
     async def _batch(self, stream: str, request: dict[str, object]) -> _Batch:
         """One request: the server sends the messages one by one and ends with a status.
 
-        Who says nothing may hang, and another is asked: which one answers is the servers' choice.
+        A silent server may hang, so the request is repeated: another server may take it.
         """
         if not self._subscribed:
             self._subscribed = True
@@ -165,7 +167,7 @@ class DirectReader:
         return batch
 
     async def _once(self, stream: str, request: dict[str, object], deadline: float) -> _Batch | None:
-        """None when nothing came, and there is time to ask again."""
+        """None when no message arrived and there is time for another request."""
         token = str(next(self._tokens))
         batch = self._waiting[token] = _Batch()
         try:
@@ -189,12 +191,12 @@ class DirectReader:
         batch = self._waiting.get(message.subject.rpartition(".")[2])
         if batch is None:
             return
-        headers = message.headers or {}
-        if "Status" not in headers:
+        stated = message.headers or {}
+        if "Status" not in stated:
             batch.messages.append(message)
         else:
-            batch.status = headers["Status"]
-            batch.pending = int(headers.get("Nats-Num-Pending", 0))
+            batch.status = stated["Status"]
+            batch.pending = int(stated.get("Nats-Num-Pending", 0))
             batch.ended.set()
 
 

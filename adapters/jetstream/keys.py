@@ -1,7 +1,7 @@
-"""The keys that words of people are kept under, one a person, in the bucket `keys`: made once, thrown away for good.
+"""The keys that encrypt the words of people, one per person, in the bucket `keys`: made once, and erased for good.
 
-A key is wrapped by the vault. What the bucket holds for a person is the key, the mark that it was erased, which stays,
-or nothing; nothing where a message of the log needs a key means that the bucket has lost it.
+A key is wrapped by the vault. For a person, the bucket holds the key, the mark that it was erased, which stays, or
+nothing; nothing where a message of the log needs a key means that the bucket has lost it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from handlers.ports.log import Unavailable
 STREAM = f"KV_{KEYS}"
 
 HELD_S = 5.0
-"""For so long a key is used before the bucket is asked again: it may have been erased, unheard."""
+"""Time after which a cached key is read again, in seconds: the notice of an erasure may have been lost."""
 
 HELD = 50_000
-"""Keys that are held at most."""
+"""Maximum number of cached keys."""
 
 _ASKED = 1000
 _NONCE = 12
@@ -45,7 +45,7 @@ Person = tuple[str, str]
 
 
 def people(messages: Iterable[Msg | Stored]) -> set[Person]:
-    """Those whose words the messages of EVENTS hold."""
+    """The people whose words the messages of EVENTS hold."""
     found = set()
     for message in messages:
         headers = message.headers or {}
@@ -55,14 +55,14 @@ def people(messages: Iterable[Msg | Stored]) -> set[Person]:
 
 
 class MissingKey(Unavailable):
-    """Words are sealed with a key that the bucket has lost: bring it back from the archive or a backup."""
+    """Words are sealed with a key that the bucket has lost: restore it from the archive or a backup."""
 
     def __init__(self, tenant: str, person: str) -> None:
-        super().__init__(f"The key of person {person} of {tenant} is missing: `headrace restore` brings it back.")
+        super().__init__(f"The key of person {person} of {tenant} is missing: restore it from the archive.")
 
 
 class Key:
-    """Seals to base64 of a nonce and the ciphertext under AES-256-GCM; `about` is part of what is authenticated."""
+    """Seals to base64 of a nonce and the ciphertext under AES-256-GCM; `about` is authenticated, too."""
 
     __slots__ = ("_cipher",)
 
@@ -74,18 +74,18 @@ class Key:
         return b64encode(nonce + self._cipher.encrypt(nonce, plain, about.encode())).decode()
 
     def open(self, about: str, sealed: str) -> bytes | None:
-        """Raises: ValueError when it was sealed with another key or about something else, or was changed since."""
+        """Raises: ValueError when another key or `about` sealed it, or it was changed since."""
         raw = b64decode(sealed)
-        if not raw:  # it was written when the person was erased
+        if not raw:  # written when the person was erased
             return None
         try:
             return self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], about.encode())
         except InvalidTag:
-            raise ValueError(f"What is sealed about {about} was changed, or is another's.") from None
+            raise ValueError(f"The sealed text about {about} was changed, or belongs to another.") from None
 
 
 class ErasedKey:
-    """In place of the key of a person who was erased: it seals to nothing, and opens nothing."""
+    """The cipher of an erased person: it seals to nothing, and opens nothing."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ Held = Key | ErasedKey
 
 
 class JetStreamKeys:
-    """Reads and makes keys, and holds them for a while. Raises: Unavailable, wherever the bucket does not answer."""
+    """Reads, makes and caches keys. Every method raises: Unavailable, when the bucket does not answer."""
 
     def __init__(self, nc: Client, vault: AesVault, *, timeout_s: float = 5.0) -> None:
         self._nc = nc
@@ -112,14 +112,14 @@ class JetStreamKeys:
         self._held: dict[Person, tuple[Held, float]] = {}
         self._erased: set[Person] = set()
         self.on_erased: Callable[[], None] = _nothing
-        """Called when a key is first known to be erased."""
+        """Callback for the first notice that a key was erased."""
 
     async def start(self) -> None:
-        """Hear of keys that are erased: what is put into the bucket also passes by on plain NATS."""
+        """Listen for erased keys: writes to the bucket also pass on plain NATS."""
         await self._nc.subscribe(f"$KV.{KEYS}.>", cb=self._hear)
 
     async def load(self, wanted: Iterable[Person]) -> None:
-        """Have these keys at hand, for `get`. Raises: MissingKey, Unavailable."""
+        """Load these keys for `get`. Raises: MissingKey, Unavailable."""
         now = time.monotonic()
         lacking = [each for each in set(wanted) if each not in self._erased and self._held.get(each, _NEVER)[1] <= now]
         missing: list[Person] = []
@@ -127,7 +127,7 @@ class JetStreamKeys:
             some = lacking[begin : begin + _ASKED]
             found = await self._reader.latest(STREAM, [_subject(*each) for each in some])
             for each in some:
-                # Whoever answered may not have heard of it yet; the leader has.
+                # A follower may lag behind; the leader does not.
                 if message := found.get(_subject(*each)) or await self._reader.last(STREAM, _subject(*each)):
                     self._hold(each, message.data)
                 else:
@@ -152,7 +152,7 @@ class JetStreamKeys:
     # --- people --------------------------------------------------------------------------------------------------
 
     async def person(self, tenant: str, user: str) -> str:
-        """Who goes by the name now: somebody with a key, which is made when there is none."""
+        """The id of the person with this name now; their key is made when there is none."""
         erasures = 0
         while True:
             person = person_id(user, erasures)
@@ -164,7 +164,7 @@ class JetStreamKeys:
             await self.make(tenant, person)
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
-        """Who went by the name last, and whether anybody ever did."""
+        """The id of the last person with this name, and True if there ever was one."""
         erasures = 0
         while True:
             try:
@@ -175,7 +175,7 @@ class JetStreamKeys:
             erasures += 1
 
     async def erase(self, tenant: str, person: str) -> None:
-        """Throw the key away: the mark first, then what is under it, overwritten on the disk."""
+        """Erase the key: write the mark first, then delete the key, overwriting it on the disk."""
         subject = _subject(tenant, person)
         last = await self._reader.last(STREAM, subject)
         if last is None or "key" in orjson.loads(last.data):
@@ -190,36 +190,36 @@ class JetStreamKeys:
                 try:
                     await self._js.delete_msg(STREAM, sequence(message))
                 except NotFoundError:
-                    pass  # somebody else was quicker
+                    pass  # another process was faster
                 except nats.errors.Error as error:
                     raise Unavailable(f"The keys cannot be erased: {error!r}") from error
 
     async def put_back(self, tenant: str, person: str, kept: bytes) -> None:
-        """What the archive has of a person, where the bucket has nothing."""
+        """Restore a person's key from the archive, where the bucket has nothing."""
         await self._create(_subject(tenant, person), kept)
 
     def forget(self, tenant: str, person: str) -> None:
-        """Read the person's words no more, from now on: a message of the log says so, or the bucket."""
+        """Stop reading the person's words: the log or the bucket has the erasure."""
         if (tenant, person) not in self._erased:
             self._erased.add((tenant, person))
             self._held.pop((tenant, person), None)
             self.on_erased()
 
     async def make(self, tenant: str, person: str) -> None:
-        """Make a key, unless there is one, or the mark that it was erased."""
+        """Make a key unless there is one, or the mark of its erasure."""
         secret = f"{person} {b64encode(os.urandom(32)).decode()}"
         await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret)}))
 
     async def _create(self, subject: str, body: bytes) -> None:
-        """Put it under a subject that has nothing yet; who was first has won."""
+        """Write under a subject that has nothing yet; the first writer wins."""
         headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
         try:
             await self._js.publish(subject, body, stream=STREAM, headers=headers)
         except APIError as error:
             if error.err_code not in _NOT_LAST:
-                raise Unavailable(f"The keys take no other: {error.description}") from error
+                raise Unavailable(f"A key cannot be stored: {error.description}") from error
         except nats.errors.Error as error:
-            raise Unavailable(f"The keys take no other: {error!r}") from error
+            raise Unavailable(f"A key cannot be stored: {error!r}") from error
 
     def _hold(self, each: Person, data: bytes) -> None:
         fields = orjson.loads(data)
@@ -248,7 +248,7 @@ _NEVER = (ERASED, 0.0)
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Ignore the notice."""
 
 
 def _subject(tenant: str, person: str) -> str:

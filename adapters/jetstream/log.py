@@ -27,7 +27,7 @@ _BATCH = 1000
 _AHEAD = 10 * _BATCH
 
 SILENCE_S = 2.0
-"""After so long without a message it is asked whether there is one."""
+"""Silence, in seconds, after which the stream is asked for a message."""
 
 
 class JetStreamLog:
@@ -44,22 +44,22 @@ class JetStreamLog:
             raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
 
     async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
-        """As the port says; raises codec.UnknownEvent as well."""
+        """As the port; raises codec.UnknownEvent, too."""
         async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self.load_keys(stream, messages)
                 yield [self.recorded(stream, message) for message in messages]
 
     async def load_keys(self, stream: str, messages: Sequence[Msg | Stored]) -> None:
-        """Have the keys at hand that these messages are read with. Raises: MissingKey, Unavailable."""
+        """Load the keys for these messages. Raises: MissingKey, Unavailable."""
         if self._keys and stream == EVENTS:
             await self._keys.load(people(messages))
 
     def recorded(self, stream: str, message: Msg | Stored) -> Recorded:
-        """What a message of the stream says; the keys of people must have been loaded.
+        """Decode a message of the stream; the keys of people must have been loaded.
 
-        Once it has said that a person was erased, no word of theirs is read any more, whatever keys say elsewhere.
-        Raises: codec.UnknownEvent, and whatever a broken one leads to.
+        After a message that erases a person, no words of theirs are read, whatever keys exist elsewhere.
+        Raises: codec.UnknownEvent, and any error that a broken message causes.
         """
         found = recorded(stream, message, self._keys or codec.NO_CIPHERS)
         if self._keys and found.subject.noun == EndUser.TOPIC and stream == EVENTS:
@@ -67,7 +67,7 @@ class JetStreamLog:
         return found
 
     async def messages(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Msg | Stored]]:
-        """What `read` reads, as it is stored."""
+        """As `read`, but the messages as stored."""
         last = await self.last(stream)
         if not follow:
             try:
@@ -86,8 +86,10 @@ class JetStreamLog:
                     yield messages
 
     async def _next(self, stream: str, after: int, arrived: asyncio.Queue[Msg]) -> Msg | None:
-        """The message after a sequence, once there is one; None when there is and does not come: the consumer went with
-        its server, and the client may not have noticed. Raises: Unavailable."""
+        """Wait for the message after a sequence; None when it exists but is not delivered.
+
+        The consumer is gone with its server then, and the client may not have noticed. Raises: Unavailable.
+        """
         waiting = False
         while True:
             try:
@@ -99,7 +101,7 @@ class JetStreamLog:
                 waiting = await self.last(stream) != after
 
     async def _reaches(self, stream: str, after: int) -> bool:
-        """Whether the stream is as long as this, or will be once a new leader has caught up."""
+        """True if the stream reaches this sequence, or will once a new leader has caught up."""
         for _ in range(3):
             if await self.last(stream) >= after:
                 return True
@@ -111,7 +113,7 @@ class JetStreamLog:
 async def arriving(
     js: JetStreamContext, stream: str, after: int, subject: str = ">"
 ) -> AsyncGenerator[asyncio.Queue[Msg]]:
-    """What comes after a sequence, as it arrives. Raises: Unavailable."""
+    """The messages after a sequence, as they arrive. Raises: Unavailable."""
     arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
     start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
     try:
@@ -126,7 +128,7 @@ async def arriving(
 
 
 def batch(first: Msg, arrived: asyncio.Queue[Msg]) -> list[Msg]:
-    """A message, and those that have arrived after it."""
+    """A message, and those that have arrived since."""
     messages = [first]
     while len(messages) < _BATCH and not arrived.empty():
         messages.append(arrived.get_nowait())
@@ -134,7 +136,7 @@ def batch(first: Msg, arrived: asyncio.Queue[Msg]) -> list[Msg]:
 
 
 async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">") -> bool:
-    """No message comes after a sequence, though the stream may say so: its last were deleted, or a disk has lost them.
+    """True if no message follows a sequence, although the stream's state may claim so: they were deleted or lost.
 
     Raises: Unavailable.
     """
@@ -148,7 +150,7 @@ async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">"
 
 
 def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.NO_CIPHERS) -> Recorded:
-    """What a message of the stream says. Raises: codec.UnknownEvent, and whatever a broken one leads to."""
+    """Decode a message of the stream. Raises: codec.UnknownEvent, and errors that a broken message causes."""
     place = Place.of(message)
     at = _EPOCH + timedelta(microseconds=place.at // 1000)
     header, where = message.headers or {}, Position(stream, place.sequence)
@@ -158,5 +160,5 @@ def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.
 
 
 def position(stream: str, message: Msg | Stored) -> Position:
-    """Where a message that a consumer delivered stands."""
+    """The position of a message that a consumer delivered."""
     return Position(stream, Place.of(message).sequence)

@@ -11,7 +11,7 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a stream as it is stored; `time` is when it was first stored, in RFC 3339."""
+    """A message of a stream as it is stored; `time` is that of its first storing, in RFC 3339."""
 
     sequence: int
     subject: str
@@ -20,7 +20,7 @@ class Message:
     body: bytes
 
     def line(self) -> bytes:
-        """A line of JSON; what is not UTF-8 is in `body64`."""
+        """A line of JSON; a body that is not UTF-8 is in `body64`."""
         fields = {"sequence": self.sequence, "subject": self.subject, "time": self.time, "headers": self.headers}
         try:
             return orjson.dumps(fields | {"body": self.body.decode()}) + b"\n"

@@ -26,18 +26,18 @@ class JetStreamOutcomes:
         subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
         if await self._publish(subject, outcome, 0):
             return
-        # Refused because of another, which may yet fail: only one that is there ends the matter.
+        # Refused because of another write, which may still fail: only a stored outcome is final.
         last = await self._reader.last(OUTCOMES, subject)
         if last is None:
-            raise Unavailable("OUTCOMES does not take an outcome.")
+            raise Unavailable("OUTCOMES refuses an outcome.")
         known = codec.decode_outcome(last.data, last.headers or {}, outcome.metadata.tenant)
         if known.code == NOT_FINAL != outcome.code:
             after = sequence(last)
             if not await self._publish(subject, outcome, after):
-                raise Unavailable("OUTCOMES has another outcome by now.")
+                raise Unavailable("OUTCOMES has another outcome.")
 
     async def _publish(self, subject: str, outcome: Outcome, after: int) -> bool:
-        """Publish it if the subject's last message is at sequence `after`; 0: it has none. False when it is not."""
+        """Publish if the subject's last message is at sequence `after`, 0 for none; False when it is not."""
         body, headers = codec.encode_outcome(outcome)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(after)
         if after:

@@ -1,4 +1,4 @@
-"""Previews as a service: a request on `preview.<tenant>` has an answer, both JSON, and leaves nothing behind."""
+"""Previews as a service: a request on `preview.<tenant>` and its answer are JSON; nothing is stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUBJECT = "preview.{}"
 
 
 async def serve(nc: Client, preview: Callable[[str, bytes], Awaitable[dict[str, Any]]]) -> None:
-    """Answer requests until cancelled; those in hand are then left without an answer."""
+    """Answer requests until cancelled; those in progress get no answer then."""
     at_work: set[asyncio.Task[None]] = set()
 
     async def answer(message: Msg) -> None:

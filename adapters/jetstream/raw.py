@@ -1,4 +1,4 @@
-"""The messages of a stream as they are stored, read in order, and put back as they were."""
+"""The messages of a stream as they are stored, read in order, and restored to a stream."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from handlers.ports.log import Unavailable
 
 _EXPECTED = "Nats-Expected-Last-Sequence"
 _FILLER = "Headrace-Gap"
-"""Marks what is published for a sequence that is free, and deleted again."""
+"""Mark of messages that are published for a free sequence, and deleted again."""
 
 _BATCH = 1000
 _TIMEOUT_S = 10.0
 
 
 class Occupied(Exception):
-    """The stream does not take a message at its sequence: something else writes to it, or the message is too large."""
+    """The stream refuses a message at its sequence: another program writes to it, or the message is too large."""
 
 
 class RawStream:
-    """A stream, or those of its messages that have the subject. Raises: Unavailable."""
+    """A stream, or its messages with a subject. Every method raises: Unavailable."""
 
     def __init__(self, nc: Client, stream: str, subject: str = ">") -> None:
         self._nc = nc
@@ -44,7 +44,7 @@ class RawStream:
         self._js = nc.jetstream(timeout=_TIMEOUT_S)
 
     async def end(self) -> int:
-        """The sequence that the stream's next message comes after; 0 when there is no stream."""
+        """The sequence of the last message that the stream ever had; 0 when there is no stream."""
         try:
             return int((await self._js.stream_info(self._stream)).state.last_seq)
         except NotFoundError:
@@ -53,7 +53,7 @@ class RawStream:
             raise self._away(error) from error
 
     async def last(self) -> int:
-        """The sequence of the last message, as the stream's leader knows it; 0 when there is none, or no stream."""
+        """The sequence of the last message, from the stream's leader; 0 when there is none, or no stream."""
         if self._subject == ">":
             return await self.end()
         try:
@@ -64,7 +64,7 @@ class RawStream:
             raise self._away(error) from error
 
     async def count(self) -> int:
-        """How many subjects there are."""
+        """The number of subjects."""
         try:
             info = await self._js.stream_info(self._stream, subjects_filter=self._subject)
         except NotFoundError:
@@ -74,10 +74,10 @@ class RawStream:
         return len(info.state.subjects or {})
 
     async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
-        """The messages whose sequence is greater than `after` and not greater than `until`, many at a time."""
+        """The messages with a sequence greater than `after` and at most `until`, in chunks."""
         if after >= until:
             return
-        # All of a stream is read in bulk; of a part of one, only a consumer says when there is no more.
+        # A whole stream is read in bulk; for a part of one, only a consumer knows when there is no more.
         chunks = bulk(self._nc, self._stream, after, until) if self._subject == ">" else self._part(after)
         try:
             async with aclosing(chunks) as raw:
@@ -93,7 +93,7 @@ class RawStream:
                 raise
 
     async def _part(self, after: int) -> AsyncGenerator[list[Msg]]:
-        """What has the subject, until there is no more."""
+        """The messages with the subject, until there are no more."""
         pending = 1
         async with arriving(self._js, self._stream, after, self._subject) as arrived:
             while pending:
@@ -107,7 +107,7 @@ class RawStream:
                 yield messages
 
     async def put_back(self, after: int, chunks: AsyncIterator[Sequence[Message]], done: Callable[[int], None]) -> int:
-        """Publish messages, each at its sequence, onto a stream that ends at `after`; gives where it ends then.
+        """Publish messages, each at its sequence, onto a stream that ends at `after`. Return the new end.
 
         Raises: Occupied.
         """
@@ -126,7 +126,7 @@ class RawStream:
         return after
 
     async def drop_fillers(self) -> None:
-        """Delete what a `put_back` that was cut short has left."""
+        """Delete the fillers that an interrupted `put_back` has left."""
         async for messages in self.read(0, await self.last()):
             for message in messages:
                 if _FILLER in message.headers:
@@ -146,7 +146,7 @@ class RawStream:
 
 
 class _Window:
-    """Publishes messages at their sequences, many that are not confirmed at a time; leaving it waits for all."""
+    """Publishes messages at their sequences, many unconfirmed at a time; leaving the context waits for all."""
 
     def __init__(self, nc: Client, stream: str) -> None:
         self._nc = nc
@@ -172,7 +172,7 @@ class _Window:
     async def publish(self, message: Message) -> None:
         """Raises: Unavailable; Occupied, for this or an earlier message."""
         await self._until(_BATCH - 1)
-        # What follows a message that was refused is refused too, since its sequence is not the next.
+        # Messages after a refused one are refused, too, since their sequences are not the next.
         headers = {**message.headers, TIME: message.time, _EXPECTED: str(message.sequence - 1)}
         if (size := size_of(message.body, headers)) > self._nc.max_payload:
             reason = f"it has {size:,} bytes, and the server takes {self._nc.max_payload:,} (max_payload)"
@@ -185,7 +185,7 @@ class _Window:
             raise Unavailable(f"Stream {self._stream} does not answer: {error!r}") from error
 
     async def _until(self, few: int) -> None:
-        """Wait until so few are not confirmed."""
+        """Wait until at most `few` messages are unconfirmed."""
         while len(self._open) > few and not self._refused:
             self._freed.clear()
             try:

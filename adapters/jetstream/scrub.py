@@ -1,4 +1,4 @@
-"""Takes words of a person who was erased out of where they lie as they came: dead letters, and commands."""
+"""Removes the words of an erased person from messages stored as they came: dead letters and commands."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from handlers.repository import Repository
 log = structlog.get_logger(__name__)
 
 PATIENCE_S = 5.0
-"""For so long a moment is waited for in which no command is under way."""
+"""Maximum wait, in seconds, for a moment in which no command is in progress."""
 
 LOOKS_S = 0.02
 
 ERASURES = 100
-"""So many people of one name are told apart in what was never understood."""
+"""Maximum number of people of one name that are distinguished in messages that could not be parsed."""
 
 
 class JetStreamScrub:
-    """`ours` says that the server is: files of another are left to its administrator, who alone may purge a stream."""
+    """`ours`: the server is the embedded one; on another, only its administrator may purge a stream."""
 
     def __init__(self, nc: Client, repository: Repository, *, ours: bool) -> None:
         self._nc = nc
@@ -42,7 +42,7 @@ class JetStreamScrub:
         self._repository = repository
 
     async def dead_letters(self, tenant: str, person: str, erased: Position) -> None:
-        """Remove the dead letters with words of the person, as far as it can be known. Raises: Unavailable."""
+        """Remove the dead letters with words of the person, as far as they can be identified. Raises: Unavailable."""
         stream = RawStream(self._nc, DEAD, "dead.>")
         found: list[int] = []
         async with aclosing(stream.read(0, await stream.last())) as chunks:
@@ -56,9 +56,9 @@ class JetStreamScrub:
                 raise Unavailable(f"The dead letters cannot be removed: {error!r}") from error
 
     async def commands(self, tenant: str, person: str, erased: Position) -> None:
-        """Free the disk of commands that were handled: what is acknowledged stays in its file until that is removed.
+        """Delete handled commands from the disk: acknowledged messages stay in their file until it is removed.
 
-        Raises: Unavailable, when commands are always under way.
+        Raises: Unavailable, when commands are always in progress.
         """
         if not self._ours:
             log.warning("not scrubbed", reason="the NATS server is not ours", advice="see docs/privacy.md")
@@ -68,7 +68,7 @@ class JetStreamScrub:
                 while not await self._freed():
                     await asyncio.sleep(LOOKS_S)
         except TimeoutError as error:
-            raise Unavailable("There are always commands under way: files of COMMANDS cannot be freed yet.") from error
+            raise Unavailable("Commands are always in progress: files of COMMANDS cannot be removed yet.") from error
         except nats.errors.Error as error:
             raise Unavailable(f"COMMANDS cannot be freed: {error!r}") from error
 
@@ -76,15 +76,15 @@ class JetStreamScrub:
         state = (await self._js.stream_info(COMMANDS)).state
         if state.messages:
             return False
-        # What has come since the look has a greater sequence, and stays.
+        # Messages that arrived since the check have a greater sequence, and stay.
         await self._js.purge_stream(COMMANDS, seq=state.last_seq + 1)
         return True
 
     async def _is_of(self, message: Message, tenant: str, person: str) -> bool:
-        told = message.headers
-        if told.get("Headrace-Letter-Subject", "").split(".")[1:2] != [tenant]:
+        headers = message.headers
+        if headers.get("Headrace-Letter-Subject", "").split(".")[1:2] != [tenant]:
             return False
-        if told.get("Headrace-Person") == person:
+        if headers.get("Headrace-Person") == person:
             return True
         fields = _fields(message.body)
         if isinstance(user := fields.get("user", "anonymous"), str) and "query" in fields:

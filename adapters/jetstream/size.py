@@ -1,4 +1,4 @@
-"""How large a message may be: what the connection takes of it, headers included; a stream may take less."""
+"""Size limits of messages on the connection, headers included; a stream may have a lower one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def largest(nc: Client) -> int:
 
 
 def size_of(body: bytes, headers: Mapping[str, str]) -> int:
-    """Bytes of a message as the server counts them. The client compares the body alone with the server's limit, and
-    the server ends the connection, for good, over a message that is larger."""
+    """Bytes of a message as the server counts them.
+
+    The client compares only the body with the server's limit, and the server closes the connection, for good, on a
+    larger message.
+    """
     lines = sum(len(name.encode()) + len(value.encode()) + len(": \r\n") for name, value in headers.items())
     return len(body) + len("NATS/1.0\r\n\r\n") + lines

@@ -23,7 +23,7 @@ from handlers.ports.log import SavedSnapshot, Unavailable
 log = structlog.get_logger(__name__)
 
 _SEALED = b"sealed "
-"""What a snapshot with words of a person begins with; the person's id follows."""
+"""Prefix of a snapshot with words of a person; the person's id follows."""
 
 
 class JetStreamSnapshots:
@@ -42,11 +42,11 @@ class JetStreamSnapshots:
         data, person = entry.value or b"", None
         if data.startswith(_SEALED):
             opened, person = await self._opened(subject, data)
-            if opened is None:  # the person was erased: the commits say what is left
+            if opened is None:  # the person was erased: load the commits instead
                 return None
             data = opened
         fields = orjson.loads(zlib.decompress(data))
-        if fields["shape"] != _shape(subject.noun):  # another version's: the commits say it all
+        if fields["shape"] != _shape(subject.noun):  # of another version: load the commits instead
             return None
         commits = {id: (sequence, version) for id, sequence, version in fields["commits"]}
         return SavedSnapshot(codec.decode_snapshot(fields["snapshot"]), fields["sequence"], commits, person)
@@ -61,7 +61,7 @@ class JetStreamSnapshots:
         data = zlib.compress(orjson.dumps(fields), 1)
         if taken.person:
             if self._keys is None:
-                raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+                raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
             sealed = (await self._keys.of(subject.tenant, taken.person)).seal(_about(subject, taken.person), data)
             data = _SEALED + f"{taken.person} {sealed}".encode()
         try:
@@ -74,7 +74,7 @@ class JetStreamSnapshots:
     async def _opened(self, subject: Subject, data: bytes) -> tuple[bytes | None, str]:
         person, _, sealed = data[len(_SEALED) :].decode().partition(" ")
         if self._keys is None:
-            raise Unavailable("The snapshot holds words of a person, and no keys are at hand.")
+            raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
         return (await self._keys.of(subject.tenant, person)).open(_about(subject, person), sealed), person
 
     async def _open(self) -> KeyValue:
@@ -88,5 +88,5 @@ def _about(subject: Subject, person: str) -> str:
 
 
 def _shape(noun: str) -> list[str]:
-    """What the state of a noun is made of, as this version has it."""
+    """The structure of a noun's state in this version."""
     return sorted(f"{field.name}: {field.type}" for field in dataclasses.fields(cast("Any", NOUNS[noun])))

@@ -1,6 +1,6 @@
-"""Hears of requests to stop an answer, and of people who are erased, as that is committed.
+"""Notices of requests to stop an answer, and of erased people, as they are committed.
 
-The log's messages also pass by on plain NATS.
+The log's messages also pass on plain NATS.
 """
 
 from __future__ import annotations

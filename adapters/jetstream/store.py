@@ -20,7 +20,7 @@ from domain.log import EVENTS, Commit, Metadata, Position, Subject
 from handlers.ports.log import Conflict, TooLarge, Unavailable
 
 _CONFLICTS = {10071, 10164, 10158, 10201}
-"""One replica or a stale value; three replicas, a race in flight; the same commit in flight; a batch tried again."""
+"""Error codes: one replica or a stale value; three replicas, a race; the same commit in flight; a retried batch."""
 
 
 class JetStreamEventStore:
@@ -54,14 +54,14 @@ class JetStreamEventStore:
             if error.err_code == TOO_LARGE:
                 raise TooLarge(size, await self._limit()) from error
             if error.err_code not in _CONFLICTS:
-                raise Unavailable(f"EVENTS does not take a commit: {error.description}") from error
+                raise Unavailable(f"EVENTS refuses a commit: {error.description}") from error
             if position := await self._own(subject, metadata.id):
                 return position
             raise Conflict(str(subject)) from error
-        except nats.errors.MaxPayloadError as error:  # the server takes less than it did a moment ago
+        except nats.errors.MaxPayloadError as error:  # the server's limit was lowered a moment ago
             raise TooLarge(size, self.largest) from error
         except nats.errors.Error as error:
-            # The acknowledgement is lost, not necessarily the commit.
+            # The acknowledgement was lost, not necessarily the commit.
             if position := await self._own(subject, metadata.id):
                 return position
             raise Unavailable(f"NATS does not answer: {error!r}") from error
@@ -72,14 +72,14 @@ class JetStreamEventStore:
         return Position(EVENTS, ack.seq)
 
     async def _limit(self) -> int:
-        """Bytes of a message that EVENTS is configured to take. Raises: Unavailable."""
+        """The configured maximum size of a message in EVENTS, in bytes. Raises: Unavailable."""
         try:
             return int((await self._js.stream_info(EVENTS)).config.max_msg_size or self.largest)
         except nats.errors.Error as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
 
     async def _own(self, subject: Subject, id: str) -> Position | None:
-        """Where the subject's last commit is, if it has this id."""
+        """The position of the subject's last commit, if it has this id."""
         last = await self._reader.last(EVENTS, str(subject))
         if last is None or (last.headers or {}).get("Nats-Msg-Id") != id:
             return None

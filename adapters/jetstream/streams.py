@@ -1,4 +1,4 @@
-"""The streams and buckets: made here, by the set-up, and nowhere else."""
+"""The streams and buckets; only this file makes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMANDS = "COMMANDS"
 """The work queue of commands, on `cmd.<tenant>.<noun>.<verb>`."""
 
 DEAD = "DEAD"
-"""What could not be handled, on `dead.<consumer>.<letter>`: the message as it came, with the reason in its headers."""
+"""Messages that could not be handled, on `dead.<consumer>.<letter>`, as they came, with the reason in the headers."""
 
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
@@ -42,22 +42,22 @@ KEYS = "keys"
 EXPORTS = "exports"
 
 DUPLICATE_WINDOW_S = 300.0
-"""For so long COMMANDS itself drops a command that is sent again."""
+"""Time in which COMMANDS itself drops a repeated command, in seconds."""
 
 ACK_WAIT_S = 10.0
-"""A message that was neither acknowledged nor heartbeaten for so long is given to another worker."""
+"""Time without acknowledgement or heartbeat after which a message goes to another worker, in seconds."""
 
 FAILURES_KEPT_S = 7 * 24 * 3600.0
-"""For so long it is known how often a message has failed."""
+"""Time for which the failures of a message are remembered, in seconds."""
 
 
 LARGEST = 2 * MAX_PAYLOAD
-"""Bytes of a message that COMMANDS takes: what is a little too large has an outcome that says so, what is larger is
-refused at once, since a worker has many in memory."""
+"""Maximum size of a message in COMMANDS, in bytes: a command slightly above its own limit gets an outcome, a larger one
+is refused at once, since a worker holds many in memory."""
 
 
 class Waiting(NamedTuple):
-    """What may wait in COMMANDS; more is refused."""
+    """Limits of pending commands; more are refused."""
 
     commands: int = 100_000
     bytes: int = 2**30
@@ -115,13 +115,13 @@ KEY_STREAM = StreamConfig(
     deny_purge=True,
     max_msgs_per_subject=8,
 )
-"""A key-value bucket but for this: a key is deleted by itself, once the mark that it was erased stands above it."""
+"""A key-value bucket, except that a key is deleted by itself once the mark of its erasure follows it."""
 
 TRIES = 3
-"""How often something that is missing is asked for."""
+"""Maximum attempts to make a missing stream."""
 
 NO_PEERS = 10005
-"""JetStream's error code when it knows of too few servers to place the replicas on, as when a cluster starts."""
+"""JetStream's error code when it knows too few servers for the replicas, such as when a cluster starts."""
 
 LETTERS = f"evt.*.{DeadLetter.TOPIC}.*"
 
@@ -132,11 +132,11 @@ CONSUMERS = {
         for name, work in WORKS.items()
     },
 }
-"""The durable consumers: name, stream and what each takes from it. Each hears of its dead letters that are retried."""
+"""The durable consumers: stream and filter subjects by name. Each also gets its own dead letters that are retried."""
 
 
 def consumer_config(name: str) -> ConsumerConfig:
-    """The durable consumer of this name: nothing is given up, a failed message comes again."""
+    """The durable consumer of this name: a failed message is redelivered without limit."""
     _, subjects = CONSUMERS[name]
     return ConsumerConfig(
         durable_name=name,
@@ -149,11 +149,11 @@ def consumer_config(name: str) -> ConsumerConfig:
 
 
 async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | None = None) -> None:
-    """Make what is missing; streams that are there are left as they are but for what may wait in COMMANDS, consumers
-    become this version's.
+    """Make missing streams and buckets. Existing streams are left alone, except for the limits of COMMANDS; consumers
+    are updated to this version.
 
-    Safe to call from several processes at once. Raises: ServiceUnavailableError while too few servers of the cluster
-    know each other to hold the replicas.
+    Processes may call this concurrently. Raises: ServiceUnavailableError while too few servers of the cluster know
+    each other to hold the replicas.
     """
     for stream in STREAMS:
         await _make(js.stream_info, [str(stream.name)], partial(js.add_stream, stream, num_replicas=replicas))
@@ -172,7 +172,7 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
 
 
 async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
-    """Let no more wait in COMMANDS than may; a user who may not change streams leaves that to `headrace setup`."""
+    """Set the limits of COMMANDS; without the right to change streams, leave that to an administrator."""
     found = (await js.stream_info(COMMANDS)).config
     wanted = found.evolve(
         max_msgs=waiting.commands, max_bytes=waiting.bytes, max_msg_size=LARGEST, discard=DiscardPolicy.NEW
@@ -181,7 +181,7 @@ async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
         return
     try:
         await js.update_stream(wanted)
-    except (nats.errors.TimeoutError, APIError) as error:  # JetStream sets aside as many bytes as a stream may have
+    except (nats.errors.TimeoutError, APIError) as error:  # JetStream reserves the maximum size of a stream
         log.warning("limits not set", stream=COMMANDS, reason=repr(error), **waiting._asdict())
 
 
@@ -198,6 +198,6 @@ async def _make(
         except (BadRequestError, nats.errors.TimeoutError) as error:
             if isinstance(error, BadRequestError) and error.err_code == NO_PEERS:
                 raise ServiceUnavailableError(code=503, err_code=NO_PEERS, description=error.description) from error
-            # Another process has made it since the look, or a cluster that changed its leader lost the request.
+            # Another process has made it since the check, or a cluster lost the request when its leader changed.
             if attempt == TRIES:
                 raise

@@ -1,4 +1,4 @@
-"""The built-in chat model: it answers with the passages' own sentences, at once, with no server."""
+"""The built-in chat model: it answers with sentences of the passages, at once, without a server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def count(text: str) -> int:
 
 
 class Extractive:
-    """Chooses the sentences of `ChatRequest.passages` that best match the last question; the same request gets the same
-    answer. `parameters` change nothing."""
+    """Chooses the sentences of `ChatRequest.passages` that match the last question best.
+
+    Equal requests get equal answers; `parameters` have no effect.
+    """
 
     server = ""
 

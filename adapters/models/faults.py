@@ -1,4 +1,4 @@
-"""Faults: why a request to a chat model's server failed, said without the key that was sent with it."""
+"""Faults: the reason why a request to a model's server failed, without the key that was sent with it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from openai import APIConnectionError, APIError, APIStatusError
 from handlers.ports.models import ModelError
 
 LONGEST = 300
-"""Characters of what a server says that are repeated."""
+"""Maximum number of characters quoted from a server's error."""
 
 SHORTEST_SECRET = 8
-"""Characters in a row of a key that are hidden wherever they appear."""
+"""Minimum number of consecutive characters of a key that are hidden."""
 
 _TOO_LONG = re.compile(
     r"context.?(?:length|window|size)|maximum (?:context|prompt|sequence)|too many (?:input )?tokens"
@@ -29,8 +29,7 @@ _TOO_LONG = re.compile(
 
 
 class Fault(NamedTuple):
-    """`code` and `reason` as in ModelError; a `passing` fault is worth another try, after `pause` seconds where the
-    server says so."""
+    """`code` and `reason` as in ModelError; a `passing` fault is worth a retry, after `pause` seconds if given."""
 
     code: str
     reason: str
@@ -43,7 +42,7 @@ class Fault(NamedTuple):
 
 
 def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun: bool) -> Fault:
-    """What an error means; `answering`: the server had accepted the request, `begun`: it had begun to answer."""
+    """The fault of an error; `answering`: the server had accepted the request, `begun`: it had begun to answer."""
     said = _cut(redact(_said(error), key))
     if isinstance(error, APIStatusError):
         return _of_status(error.status_code, said, server, error.response.headers, error.code)
@@ -76,7 +75,7 @@ def _of_status(status: int, said: str, server: str, headers: Mapping[str, str], 
 
 
 def _pause(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header, which gives them or a date; None when it says nothing."""
+    """The seconds of a Retry-After header, which holds a number or a date; None for neither."""
     after = headers.get("retry-after", "")
     try:
         return max(0.0, float(after))
@@ -103,7 +102,7 @@ def _said(error: Exception) -> str:
 
 
 def redact(text: str, key: str) -> str:
-    """The text with stars for the key, and for every part of it of eight characters or more."""
+    """The text with stars in place of the key and of every part of it with eight characters or more."""
     for secret in {key, quote(key, safe=""), json.dumps(key)[1:-1]} - {""}:
         size = min(SHORTEST_SECRET, len(secret))
         hidden = {

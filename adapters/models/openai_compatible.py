@@ -17,19 +17,19 @@ from adapters.models.token_usage import usage_of
 from handlers.ports.models import ChatRequest, ChatUsage, Delta
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
-"""Parameters of a request that are not for an app to set."""
+"""Parameters of a request that an app must not set."""
 
 CHAT = "/chat/completions"
 
 
 class OpenAICompatible:
-    """The models of one server. It learns what the server refuses (`stream_options`, `max_tokens`) and leaves it out.
+    """The models of one server. Fields that the server refuses (`stream_options`, `max_tokens`) are omitted then.
 
-    Neither the key nor what a server repeats of it is ever part of an error.
+    The key is never part of an error, not even where a server repeats it.
     """
 
     def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
-        """Raises: ModelError `unreachable` when the base URL is none."""
+        """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(base_url, key, patience)
         self._patience = patience
         self._counts_usage = True
@@ -43,7 +43,7 @@ class OpenAICompatible:
         await self._at.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """Like the port; `usage` is None when the server does not count."""
+        """As the port; `usage` is None when the server does not report it."""
         if fault := self._refusal(request):
             raise fault.error
         now = asyncio.get_running_loop().time
@@ -63,7 +63,7 @@ class OpenAICompatible:
             if not arrived and self._learns(body, fault):
                 continue
             tries += 1
-            # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
+            # Outside of the except clause, so that the library's error (with the request's headers) is not its context.
             if arrived:
                 raise fault.error
             await self._at.pause(fault, tries, deadline)
@@ -84,7 +84,7 @@ class OpenAICompatible:
         }
 
     def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
-        """Whether the fault says that something in the body is unknown to the server, which is then left out."""
+        """True if the server does not know a field of the body, which is omitted from now on."""
         if fault.code != "bad_request":
             return False
         if "stream_options" in body and re.search("stream_options|include_usage", fault.reason):
@@ -145,7 +145,7 @@ class OpenAICompatible:
 
 
 class Piece(NamedTuple):
-    """What a chunk of a streamed answer says; `alive` when it shows that the model is at work.
+    """A chunk of a streamed answer; `alive` when it shows that the model works.
 
     `id` and `model` are the server's own names of the answer and of the model.
     """
@@ -159,7 +159,7 @@ class Piece(NamedTuple):
 
     @classmethod
     def of(cls, chunk: object) -> Piece:
-        """Raises: ValueError when it is not shaped like one."""
+        """Raises: ValueError for another structure."""
         try:
             return cls._read(chunk)
         except (AttributeError, IndexError, KeyError, TypeError):

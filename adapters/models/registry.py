@@ -1,46 +1,91 @@
-"""The chat models that a tenant can name: the built-in one, and those of its registered providers."""
+"""The chat models and rerankers that a tenant can name: built-in ones, and those of its registered providers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
-from adapters.models import extractive
+from nats.aio.client import Client
+
+from adapters.embedding.rerank_service import NatsReranker
+from adapters.models import extractive, rerank_api, server
 from adapters.models.extractive import Extractive
 from adapters.models.openai_compatible import OpenAICompatible
-from adapters.models.server import PATIENCE, Patience
+from adapters.models.rerank_api import RerankApi
+from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
 from domain.models.provider import BUILTIN
-from handlers.ports.models import ChatModel, ModelError
+from handlers.ports.models import ChatModel, ModelError, Reranker
 
 Registered = Callable[[str, str], Awaitable[tuple[str, str] | None]]
-"""The newest base URL and key of a tenant's provider by its name; None when it is not registered, or was removed."""
+"""Return the newest base URL and key of a tenant's provider by its name, None when it is not registered any more."""
 
 
-class TenantModels:
-    """Keeps one client, with its connections, for each tenant, address and key, until it is closed."""
+class Closable(Protocol):
+    async def close(self) -> None: ...
 
-    def __init__(self, registered: Registered, patience: Patience = PATIENCE) -> None:
+
+C = TypeVar("C", bound=Closable)
+
+
+class Clients(Generic[C]):
+    """One client, with its connections, for each tenant, address and key, until closed."""
+
+    def __init__(self, registered: Registered, make: Callable[[str, str], C]) -> None:
         self._registered = registered
-        self._patience = patience
-        self._clients: dict[tuple[str, str, str], OpenAICompatible] = {}
+        self._make = make
+        self._clients: dict[tuple[str, str, str], C] = {}
 
-    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
-        """As the port says; also `unreachable` for an address that is none."""
-        provider, name = model["provider"], model["name"]
-        if provider == BUILTIN:
-            if name != extractive.NAME:
-                raise ModelError("not_found", f"There is no built-in model {name!r}; there is {extractive.NAME!r}.")
-            return Extractive()
+    async def get(self, tenant: str, provider: str) -> C:
+        """The client of a provider. Raises: ModelError `not_found`, or `unreachable` for an invalid address."""
         found = await self._registered(tenant, provider)
         if found is None:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
-        base_url, key = found
-        if (client := self._clients.get((tenant, base_url, key))) is None:
-            client = self._clients[tenant, base_url, key] = OpenAICompatible(base_url, key, self._patience)
+        if (client := self._clients.get((tenant, *found))) is None:
+            client = self._clients[tenant, *found] = self._make(*found)
         return client
 
     async def close(self) -> None:
         clients = list(self._clients.values())
         self._clients.clear()
         await asyncio.gather(*(client.close() for client in clients))
+
+
+class TenantModels:
+    """Chat models by provider and name."""
+
+    def __init__(self, registered: Registered, patience: Patience = server.PATIENCE) -> None:
+        self._clients = Clients(registered, lambda base_url, key: OpenAICompatible(base_url, key, patience))
+        self.close = self._clients.close
+
+    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
+        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        if model["provider"] != BUILTIN:
+            return await self._clients.get(tenant, model["provider"])
+        if model["name"] != extractive.NAME:
+            raise ModelError(
+                "not_found", f"There is no built-in model {model['name']!r}; there is {extractive.NAME!r}."
+            )
+        return Extractive()
+
+
+class TenantRerankers:
+    """Rerankers by provider; `model` is the built-in one, empty when there is none."""
+
+    def __init__(
+        self, nc: Client, model: str, registered: Registered, patience: Patience = rerank_api.PATIENCE
+    ) -> None:
+        self._builtin = NatsReranker(nc, model) if model else None
+        self._clients = Clients(registered, lambda base_url, key: RerankApi(base_url, key, patience))
+        self.close = self._clients.close
+
+    async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
+        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        if provider != BUILTIN:
+            return await self._clients.get(tenant, provider), model or ""
+        if self._builtin is None:
+            raise ModelError("not_found", "There is no built-in reranker; the settings of the workers name none.")
+        if model not in (None, self._builtin.model):
+            raise ModelError("not_found", f"The built-in reranker is {self._builtin.model!r}, not {model!r}.")
+        return self._builtin, self._builtin.model

@@ -1,4 +1,4 @@
-"""Rerankers behind a server with `POST /rerank`: as Jina, Cohere, vLLM and Infinity have it, or as TEI has it."""
+"""Rerankers behind a server with `POST /rerank`: in the form of Jina, Cohere, vLLM and Infinity, or of TEI."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from handlers.ports.models import Reranking
 RERANK = "/rerank"
 
 PATIENCE = Patience(first_token=10, total=20, tries=2, longest_pause=2)
-"""Someone waits for the answer, which can do without."""
+"""Short limits: a user waits for the answer, which can do without reranking."""
 
 MOST_BYTES = 4 * 2**20
-"""Of an answer: servers may repeat the texts in it."""
+"""Maximum size of an answer, in bytes: servers may repeat the texts in it."""
 
 
 class RerankApi:
-    """The rerankers of one server. It learns that a server takes `texts` (as TEI does) instead of `documents`."""
+    """The rerankers of one server. It learns if the server takes `texts` (as TEI) instead of `documents`."""
 
     def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
-        """Raises: ModelError `unreachable` when the base URL is none."""
+        """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(base_url, key, patience)
         self._patience = patience
         self._takes_texts = False
@@ -56,7 +56,7 @@ class RerankApi:
             if self._learns(body, fault):
                 continue
             tries += 1
-            # Outside of the except clause, so that no library's error (with the request's headers) hangs on to it.
+            # Outside of the except clause, so that the library's error (with the request's headers) is not its context.
             await self._at.pause(fault, tries, deadline)
 
     def _body(self, model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class RerankApi:
         return {"model": model, "query": query, "documents": list(texts), "top_n": len(texts)}
 
     def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
-        """Whether the fault says that the server lacks `texts`, which it is then given."""
+        """True if the server requires `texts`, which it gets from now on."""
         asks = "texts" not in body and fault.code == "bad_request" and re.search(r"missing field .?texts", fault.reason)
         self._takes_texts = self._takes_texts or bool(asks)
         return bool(asks)
@@ -89,7 +89,7 @@ class RerankApi:
 
 
 async def _whole(stream: AsyncStream[object]) -> bytes:
-    """Raises: ValueError when there is more of it than an answer may have."""
+    """Raises: ValueError when the answer is too large."""
     body = bytearray()
     async for part in stream.response.aiter_bytes():
         body += part
@@ -99,7 +99,7 @@ async def _whole(stream: AsyncStream[object]) -> bytes:
 
 
 def read(body: bytes, count: int) -> Reranking:
-    """The scores of `count` texts in a server's answer. Raises: ValueError when it is none, or one is missing."""
+    """The scores of `count` texts in a server's answer. Raises: ValueError when it has another form or lacks one."""
     answer = orjson.loads(body)
     said = answer if isinstance(answer, dict) else {}
     results = answer if isinstance(answer, list) else said.get("results")

@@ -1,4 +1,4 @@
-"""The servers of models: how they are reached and asked, how long they are waited for, and how often tried."""
+"""Connections to the servers of models: requests, time limits and retries."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from adapters.tracing import requesting
 from handlers.ports.models import ModelError
 
 LONGEST_NAME = 255
-"""Characters that are kept of a name that a server gives."""
+"""Maximum length of a name from a server, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try.
+    """Time limits, in seconds, and the maximum number of tries.
 
-    `first_token` runs from the request to the first piece of the answer, `between_tokens` from one sign of life to the
-    next, `total` over all tries and the pauses between them.
+    `first_token` runs from the request to the first piece of the answer, `between_tokens` from one piece to the next,
+    `total` over all tries and the pauses between them.
     """
 
     connect: float = 5
@@ -50,10 +50,10 @@ class Failed(Exception):
 
 
 class ModelServer:
-    """A server, and the connections to it. Neither the key nor what a server repeats of it is ever part of an error."""
+    """A server, and the connections to it. The key is never part of an error, not even where a server repeats it."""
 
     def __init__(self, base_url: str, key: str, patience: Patience) -> None:
-        """Raises: ModelError `unreachable` when the base URL is none."""
+        """Raises: ModelError `unreachable` when the base URL is invalid."""
         self.address = address(base_url)
         self.key = key
         self.patience = patience
@@ -71,13 +71,13 @@ class ModelServer:
         await self._client.close()
 
     def refusal(self) -> Fault | None:
-        """Why nothing can be sent at all."""
+        """The reason why no request can be sent."""
         if self.key.isascii() and self.key.isprintable():
             return None
         return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
 
     async def post(self, path: str, body: dict[str, Any]) -> AsyncStream[object]:
-        """The answer, when it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
+        """The answer, as soon as it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
         with requesting("POST", path, self.address):
             return await self._client.post(
                 path,
@@ -89,7 +89,7 @@ class ModelServer:
             )
 
     async def pause(self, fault: Fault, tries: int, deadline: float) -> None:
-        """Wait for the next try, after so many that failed. Raises: ModelError, the fault's, when there is none."""
+        """Wait before the next try, after `failed` failed ones. Raises: ModelError of the fault when no try is left."""
         if not fault.passing or tries >= self.patience.tries:
             raise fault.error
         pause = fault.pause or self.patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
@@ -99,7 +99,7 @@ class ModelServer:
 
 
 def address(base_url: str) -> str:
-    """A base URL without the credentials and the query that it may hold. Raises: ModelError."""
+    """A base URL without credentials and query. Raises: ModelError."""
     try:
         parts = urlsplit(base_url)
         port = f":{parts.port}" if parts.port else ""
@@ -113,12 +113,12 @@ def address(base_url: str) -> str:
 
 
 def name_of(value: object) -> str | None:
-    """A name that a server gives, as it can be stored; None when it is none."""
+    """A name from a server in storable form; None for anything else."""
     return storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
 
 
 def storable(text: str) -> str:
-    """JSON can hold halves of characters that no text may; each becomes a question mark."""
+    """Replace lone surrogates, which JSON can hold, by question marks."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a call took, in the words of the servers that speak the OpenAI protocol, each in its own way."""
+"""Token usage of a call, in the dialects of servers that speak the OpenAI protocol."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import orjson
 from handlers.ports.models import ChatUsage
 
 MOST = 10**12
-"""A count above this is none."""
+"""Maximum plausible count; larger ones are ignored."""
 
 LARGEST = 16 * 1024
-"""Bytes of JSON that are kept of what a server says about usage; of more, nothing is."""
+"""Maximum size of a server's raw usage, in bytes of JSON; a larger one is dropped."""
 
 
 def usage_of(counted: object) -> ChatUsage | None:
-    """What a server says about tokens, in the words of OpenAI, DeepSeek, OpenRouter or Anthropic; None when it does not
-    say how many there were. Whatever it sends is no error."""
+    """Usage as reported by OpenAI, DeepSeek, OpenRouter or Anthropic; None without counts. Never raises."""
     if not isinstance(counted, dict):
         return None
     prompt, completion = _details(counted, "prompt"), _details(counted, "completion")
@@ -26,7 +25,8 @@ def usage_of(counted: object) -> ChatUsage | None:
     )
     written = _count(prompt.get("cache_write_tokens"), counted.get("cache_creation_input_tokens"))
     sent, answered = _count(counted.get("prompt_tokens")), _count(counted.get("completion_tokens"))
-    if sent is None and (sent := _count(counted.get("input_tokens"))) is not None:  # Anthropic counts the cache apart
+    # Anthropic counts the cache separately.
+    if sent is None and (sent := _count(counted.get("input_tokens"))) is not None:
         sent += (_count(counted.get("cache_read_input_tokens")) or 0) + (written or 0)
     if answered is None:
         answered = _count(counted.get("output_tokens"))
@@ -43,8 +43,7 @@ def usage_of(counted: object) -> ChatUsage | None:
 
 
 def read_by(answer: dict[str, Any]) -> ChatUsage | None:
-    """What a reranker's answer says about the tokens that it read, in the words of Jina, vLLM, Infinity or Cohere; None
-    when it does not say how many. Whatever it sends is no error."""
+    """Number of tokens read, as reported by Jina, vLLM, Infinity or Cohere; None without a count. Never raises."""
     usage, meta = _object(answer.get("usage")), _object(answer.get("meta"))
     tokens = _count(
         usage.get("total_tokens"), usage.get("prompt_tokens"), _object(meta.get("tokens")).get("input_tokens")
@@ -61,7 +60,7 @@ def _details(counted: dict[str, Any], of: str) -> dict[str, Any]:
 
 
 def _count(*values: object) -> int | None:
-    """The first of the values that is a number of tokens."""
+    """The first value that is a number of tokens."""
     for value in values:
         try:
             number = int(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1
@@ -73,7 +72,7 @@ def _count(*values: object) -> int | None:
 
 
 def _raw(counted: dict[str, Any]) -> dict[str, Any]:
-    """It as JSON that can be stored anywhere; nothing when it cannot be."""
+    """The value as storable JSON; empty when it cannot be stored."""
     try:
         written = orjson.dumps(counted)
     except TypeError:

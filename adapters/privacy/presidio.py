@@ -1,7 +1,7 @@
-"""Microsoft's Presidio as a further masking: names, places and what else it knows, by a language model of spaCy.
+"""Microsoft's Presidio as additional masking of names, places and others, by a language model of spaCy.
 
-An extra (`pip install headrace[presidio]`), imported only where a setting asks for it. It takes some milliseconds for a
-text, where the rules of `projections.values.masking` take microseconds.
+An extra (`pip install headrace[presidio]`), imported only where a setting asks for it. It takes milliseconds per text,
+where the rules of `projections.values.masking` take microseconds.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from importlib.metadata import version
 from typing import Any
 
 LONGEST = 100_000
-"""Characters that it is given at a time: spaCy's memory grows with them."""
+"""Maximum number of characters per call: spaCy's memory grows with them."""
 
 _MASKED = re.compile(r"‹[^‹›\n]{1,40}›")
 
 
 class PresidioMissing(Exception):
-    """A setting asks for Presidio, and it, or its model of the language, is not installed."""
+    """Presidio, or its model of the language, is configured but not installed."""
 
 
 class Presidio:
-    """Replaces every entity that Presidio finds by its kind, such as `‹person›`; what is masked already stays."""
+    """Replaces every entity that Presidio finds by its kind, such as `‹person›`; masked text stays."""
 
     def __init__(self, language: str, model: str) -> None:
         """`model` is the name of an installed model of spaCy, or its folder. Raises: PresidioMissing."""
         configuration = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
         try:
             nlp = import_module("presidio_analyzer.nlp_engine").NlpEngineProvider(nlp_configuration=configuration)
-            # What is not installed would be looked for on the network.
+            # A model that is not installed would be downloaded.
             import_module("spacy").load(model)
             analyzer = import_module("presidio_analyzer").AnalyzerEngine
             self._engine: Any = analyzer(nlp_engine=nlp.create_engine(), supported_languages=[language])
-            # Its list of domains is the one that is installed; else it would fetch another.
+            # Use the installed list of domains; else it would download one.
             domains: Any = import_module("tldextract.tldextract")
             domains.TLD_EXTRACTOR = domains.TLDExtract(suffix_list_urls=())
             self.version = f"presidio {version('presidio-analyzer')} {language} {model}"

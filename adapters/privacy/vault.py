@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 VERSION = "v1:"
 NONCE = 12
-"""Bytes; random for every sealed secret."""
+"""Length of a nonce, in bytes; random for every sealed secret."""
 
 
 class AesVault:
-    """Seals to `v1:` and base64 of the nonce and the ciphertext; the tenant is part of what is authenticated."""
+    """Seals to `v1:` and base64 of the nonce and the ciphertext; the tenant is authenticated, too."""
 
     def __init__(self, master: bytes) -> None:
         if len(master) < 16:
@@ -30,7 +30,7 @@ class AesVault:
         return VERSION + base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, tenant: str, sealed: str) -> str:
-        """Raises: ValueError when it was not sealed for this tenant with this master secret, or was changed since."""
+        """Raises: ValueError when another tenant or master secret sealed it, or it was changed since."""
         if not sealed.startswith(VERSION):
             raise ValueError(f"A sealed secret begins with {VERSION!r}; this one does not.")
         try:

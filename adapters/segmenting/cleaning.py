@@ -1,4 +1,4 @@
-"""Cleans texts up before they are cut, by the rules of a knowledge base."""
+"""Cleanup of texts before segmentation, by the rules of a knowledge base."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++", re.ASCII)
 
 
 def cleaned(blocks: Sequence[Block], rules: Iterable[Cleanup]) -> Sequence[Block]:
-    """The blocks without what the rules name; those of which nothing is left are left out."""
+    """The blocks after cleanup, without those that are empty then."""
     steps = [_STEPS[rule] for rule in _STEPS if rule in rules]
     if not steps:
         return blocks
@@ -33,7 +33,7 @@ def cleaned(blocks: Sequence[Block], rules: Iterable[Cleanup]) -> Sequence[Block
 
 
 def _without_addresses(text: str) -> str:
-    """What a link says stays."""
+    """Keep the text of a link."""
     if "://" in text:
         text = _LINK.sub(lambda link: link[1] or "", text)
     return _EMAIL.sub("", text) if "@" in text else text
@@ -43,7 +43,7 @@ def _without_extra_spaces(text: str) -> str:
     return _EMPTY_LINES.sub("\n\n", _SPACES.sub(" ", text))
 
 
-# In this order: what is taken out leaves spaces.
+# In this order: removed text leaves spaces.
 _STEPS: Mapping[Cleanup, Callable[[str], str]] = {
     "remove_urls_emails": _without_addresses,
     "remove_extra_spaces": _without_extra_spaces,

@@ -1,4 +1,4 @@
-"""Finds questions with their answers in a text: rows of a table that has a column for each, or `Q: …` and `A: …`."""
+"""Pairs of questions and answers in a text: rows of a table with a column for each, or `Q: …` and `A: …`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABEL = re.compile(r"(?:^|; )([^:;\n]{1,60}): ", re.MULTILINE)
 
 
 class Pair(NamedTuple):
-    """A question and its answer, and where in the text they begin and end."""
+    """A question and its answer, with their offsets in the text."""
 
     question: str
     answer: str
@@ -32,8 +32,7 @@ class Pair(NamedTuple):
 def pairs(whole: str, titles: Sequence[int]) -> Iterator[Pair]:
     """The pairs of a text, in order; an answer ends with the next question, at the latest where a title begins.
 
-    `titles` are the places where titles begin, in order.
-    A question without an answer is left out, and so is an answer without a question.
+    `titles` are the offsets of titles, in order. Questions without answers are left out, and answers without questions.
     """
     marks = list(_MARK.finditer(whole))
     columns = _other_columns(whole, marks)
@@ -68,7 +67,7 @@ def _in_one_row(whole: str, first: re.Match[str], second: re.Match[str]) -> bool
 def _until(
     whole: str, mark: re.Match[str], after: int, titles: Sequence[int], columns: re.Pattern[str] | None
 ) -> tuple[str, int]:
-    """The text from a mark on, and where it ends: before what comes after it, a title or another column of its row."""
+    """The text after a mark, and its end: the next mark, a title or another column of its row."""
     place = bisect_right(titles, mark.end())
     end = min(titles[place], after) if place < len(titles) else after
     if columns and (column := columns.search(whole, mark.end(), end)):
@@ -78,7 +77,7 @@ def _until(
 
 
 def _other_columns(whole: str, marks: Sequence[re.Match[str]]) -> re.Pattern[str] | None:
-    """What begins a value of the other columns, in tables: the labels that at least half of the rows have."""
+    """Marks of the other columns, in tables: labels that at least half of the rows have."""
     rows: set[tuple[int, int]] = set()
     for first, second in pairwise(marks):
         if _in_one_row(whole, first, second):

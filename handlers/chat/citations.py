@@ -1,4 +1,4 @@
-"""Citations: the sentences of the passages that an answer rests on."""
+"""Citations: the sentences of the passages that support an answer."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from handlers.chat.sentences import best_sentence, scored, sentences
 from handlers.ports.index import Hit
 
 RESTS_ON = 0.5
-"""The share of a statement's words that a sentence must carry for the statement to rest on it."""
+"""Minimum share of a statement's words that a sentence must carry to support it."""
 
 _NUMBER = re.compile(r"\[(\d{1,3})\]")
 
 
 def citations(answer: str, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
-    """The passages that each sentence of an answer rests on, in the order of the answer, each once.
+    """The passages that support the sentences of an answer, in the order of the answer, each once.
 
-    A sentence that names passages as `[n]` rests on those, another on the one that it resembles most, if it does.
-    `names` are the documents' by their ids.
+    A sentence that names passages as `[n]` cites those, another the one that resembles it most, if any does. `names`
+    are the names of documents by id.
     """
     cited: dict[int, str] = {}
     for statement in sentences(answer):
-        for number, sentence in _grounds(statement, [hit.content for hit in passages]):
+        for number, sentence in _grounds(statement, [hit.entry.content for hit in passages]):
             cited.setdefault(number, sentence)
     return [
         _citation(position, passages[number], sentence, names)
@@ -32,7 +32,7 @@ def citations(answer: str, passages: Sequence[Hit], names: Mapping[str, str]) ->
 
 
 def _grounds(statement: str, texts: Sequence[str]) -> list[tuple[int, str]]:
-    """Numbers of the passages (from 0) that a statement rests on, each with its closest sentence."""
+    """Numbers of the passages (from 0) that support a statement, each with its closest sentence."""
     named = [int(number) - 1 for number in _NUMBER.findall(statement)]
     if named:
         said = _NUMBER.sub("", statement)
@@ -48,10 +48,10 @@ def _citation(position: int, hit: Hit, sentence: str, names: Mapping[str, str]) 
         document=hit.document,
         document_name=names.get(hit.document, hit.document),
         segment=hit.id,
-        segment_position=hit.position,
-        page=hit.page,
-        heading=hit.heading,
+        segment_position=hit.entry.position,
+        page=hit.entry.page,
+        heading=hit.entry.heading,
         sentence=sentence,
-        content=hit.content,
+        content=hit.entry.content,
         score=hit.score,
     )

@@ -1,26 +1,14 @@
-"""Questions: which of a question's words matter, and what kind of thing it asks for."""
+"""Questions: the terms that matter, with weights, and the kind of thing that is asked for."""
 
 from __future__ import annotations
 
 import re
 
+from domain.language import ASKING_WORDS
 from handlers.chat.terms import WORD, fold, terms, terms_of
 
 NAME = 1.6
-"""What a name or a number weighs, beside a word."""
-
-STOP_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        """
-        a about all also am an and any are as at be been being both but by can cannot could did do does doing done for
-        from get give had has have having he her here hers him his how i if in into is it its just let many may me
-        might mine more most much must my name no nor not of off on one only or our out over own please shall she
-        should so some such take takes tell than that the their them then there these they this those to too under
-        until up us very was we were what when where which while who whom whose why will with would you your yours
-        """,
-    )
-)
+"""Weight of a name or a number; other words weigh 1."""
 
 _ASKING = re.compile(
     "为什么|為什麼|什么时候|什么|什麼|怎么样|怎么|怎麼|怎样|多少|多久|多大|多长|几个|哪里|哪裡|哪个|哪些|哪|谁|誰|请问|吗|嗎|呢|是|的|了|在"
@@ -70,10 +58,10 @@ _KINDS = [
 
 
 def weights(question: str) -> dict[str, float]:
-    """The terms of a question that say what it is about, and what each weighs."""
+    """The terms of a question that name its subject, with their weights."""
     found: dict[str, float] = {}
     for place, word in enumerate(WORD.findall(_ASKING.sub(" ", question))):
-        if fold(word) in STOP_WORDS or (len(word) == 1 and word.islower()):
+        if fold(word) in ASKING_WORDS or (len(word) == 1 and word.islower()):
             continue
         named = word[0].isdigit() or (word[0].isupper() and (place > 0 or not word[1:].islower()))
         for term in (term for part in WORD.findall(fold(word)) for term in terms_of(part)):
@@ -82,8 +70,7 @@ def weights(question: str) -> dict[str, float]:
 
 
 def kinds(question: str) -> list[tuple[re.Pattern[str], frozenset[str]]]:
-    """What an answer may be known by (a date when it is asked when, a quantity when how many), each with the terms of
-    the question that such a thing stands for."""
+    """Patterns of the kind of thing asked for, such as a date for "when", each with the terms that it stands for."""
     return [
         (given, frozenset(term for each in found for term in terms(each.group())))
         for asked, given in _KINDS

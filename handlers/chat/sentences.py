@@ -1,4 +1,4 @@
-"""Sentences: how a text is cut into them, and how well each of them answers a question."""
+"""Sentences: splitting a text into them, and scoring them as answers to a question."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from handlers.chat.questions import STOP_WORDS, kinds, weights
+from domain.language import ASKING_WORDS, CLOSING, STOPS, WIDE_CLOSING, WIDE_STOPS
+from handlers.chat.questions import kinds, weights
 from handlers.chat.terms import terms
 
 ENOUGH = 0.4
-"""The share of a question's weight that a sentence must carry to pass for an answer."""
+"""Minimum share of a question's weight that a sentence must carry to count as an answer."""
 
 CLOSE = 0.8
-"""A sentence that has this share of the best one's score stands beside it."""
+"""Minimum share of the best sentence's score for a further sentence of an answer."""
 
 MOST = 3
-"""Sentences in an answer."""
+"""Maximum number of sentences in an answer."""
 
 ABBREVIATIONS = frozenset(
     re.findall(
@@ -34,8 +35,8 @@ NUMBERING = frozenset(("no", "art", "p", "nr"))
 """Abbreviations when a number follows."""
 
 _BORDER = re.compile(
-    r"(?P<stop>[.!?…؟।۔]+)[\"'”’»)\]]*\s+"
-    r"|[。！？｡]+[」』”’）)]*\s*"
+    rf"(?P<stop>[{STOPS}]+)[{CLOSING}]*\s+"
+    rf"|[{WIDE_STOPS}]+[{WIDE_CLOSING})]*\s*"
     r"|\s*\n\s*\n\s*"
     r"|\s*\n\s*(?=[-*•‣▪#>|]|\d+[.)]\s)"
 )
@@ -54,7 +55,7 @@ _ANNOUNCEMENT = (":", "：")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text in order, each a piece of it; a heading, list item or table row is one too."""
+    """The sentences of a text in order, verbatim; a heading, list item or table row counts as one."""
     return [sentence for start, end in _spans(text) if (sentence := _bare(text[start:end]))]
 
 
@@ -74,7 +75,7 @@ def _bare(text: str) -> str:
 
 
 def _ends(text: str, start: int, border: re.Match[str]) -> bool:
-    """Whether a full stop and what follows it end a sentence."""
+    """True if a stop and what follows it end a sentence."""
     if _NEW_PARAGRAPH.search(border[0]) or ("\n" in border[0] and _MARKER.match(text, border.end())):
         return True
     opening = _OPENING.match(text, border.end())
@@ -91,7 +92,7 @@ def _ends(text: str, start: int, border: re.Match[str]) -> bool:
         return False
     initial = len(word) == 1 and last[0].isupper()
     numbering = word in NUMBERING and opening is not None and opening[1].isdigit()
-    fresh = opening is not None and opening[1].lower() in STOP_WORDS
+    fresh = opening is not None and opening[1].lower() in ASKING_WORDS
     return fresh or not (initial or numbering or word in ABBREVIATIONS)
 
 
@@ -99,8 +100,8 @@ def _ends(text: str, start: int, border: re.Match[str]) -> bool:
 class Scored:
     """Sentence number `position` of passage number `passage` (from 0).
 
-    `coverage` is the share of the question's weight that it carries with what stands around it, 0 to 1; `own` is the
-    share that its own words carry.
+    `coverage` is the share of the question's weight that it carries with its surroundings, 0 to 1; `own` is the share
+    of its own words.
     """
 
     text: str
@@ -112,10 +113,10 @@ class Scored:
 
 
 def scored(question: str, passages: Sequence[str]) -> list[Scored]:
-    """Every sentence of the passages, the best for the question first; [] when the question says nothing.
+    """The sentences of the passages, the best for the question first; [] for a question without terms.
 
-    A sentence earns what the question's words in it weigh, rare ones more, and a part of what its heading, neighbours
-    and passage hold of them; more when it has the kind of thing asked for, little when it says nothing new.
+    A sentence scores the weights of the question's terms in it, rare ones more, and a part of those in its heading,
+    neighbours and passage; more when it has the kind of thing asked for, little when it only repeats the question.
     """
     asked, wanted = weights(question), kinds(question)
     if not asked:
@@ -153,8 +154,8 @@ def _by_rarity(asked: dict[str, float], words: list[list[frozenset[str]]]) -> di
 
 
 def _matches(asked: dict[str, float], words: frozenset[str], given: list[frozenset[str]]) -> dict[str, float]:
-    """How far each asked term is in a sentence, up to 1: in part by a long common beginning, or by the kind of thing
-    that it stands for."""
+    """The degree, up to 1, to which each asked term is in a sentence: in part by a long common prefix, or by the kind
+    of thing that it stands for."""
     found = {}
     for term in asked:
         if term in words:
@@ -169,7 +170,7 @@ def _matches(asked: dict[str, float], words: frozenset[str], given: list[frozens
 
 
 def _shares(asked: dict[str, float], lines: list[str], matches: list[dict[str, float]]) -> Iterator[float]:
-    """What each sentence of a passage carries of the weights, by itself and by what stands around it."""
+    """The weight that each sentence of a passage carries, by itself and by its surroundings."""
     anywhere = {term: max((match.get(term, 0.0) for match in matches), default=0.0) * 0.3 for term in asked}
     if lines and _is_heading(lines[0]):
         anywhere.update({term: max(anywhere[term], part * 0.7) for term, part in matches[0].items()})
@@ -189,7 +190,7 @@ def _is_heading(line: str) -> bool:
 
 
 def answering(question: str, passages: Sequence[str]) -> list[Scored]:
-    """The sentences that answer a question, at most three, in the order of the passages; [] when none does."""
+    """The sentences that answer a question, at most `MOST`, in the order of the passages; [] when none does."""
     ranked = [each for each in scored(question, passages) if each.coverage >= ENOUGH]
     chosen: dict[tuple[str, ...], Scored] = {}
     for each in ranked:
@@ -201,7 +202,7 @@ def answering(question: str, passages: Sequence[str]) -> list[Scored]:
 
 
 def best_sentence(question_or_answer: str, passage: str) -> str:
-    """The sentence of a passage, verbatim, that a question or an answer rests on; its first when none matches."""
+    """The sentence of a passage, verbatim, that matches a question or an answer best; its first when none does."""
     ranked = scored(question_or_answer, [passage])
     if ranked and ranked[0].score > 0:
         return ranked[0].text

@@ -1,4 +1,4 @@
-"""Terms: the words by which a question and a sentence are compared."""
+"""Terms: the units by which a question and a sentence are compared."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import re
 import unicodedata
 from functools import lru_cache
 
-UNSPACED = (
-    "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
-"""Signs of scripts that put no spaces between words (Korean is read as one), for a class in a regular expression."""
+from domain.language import COMPATIBLE, KOREAN, UNSPACED
 
-WORD = re.compile(rf"[\w.+-]+@[\w.-]+\w|[{UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{UNSPACED}])[^\W\d_])+")
+_UNSPACED = UNSPACED + KOREAN + COMPATIBLE
 
-_PIECE = re.compile(rf"\s*(?:[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+|[^\w\s])|\s+")
+WORD = re.compile(rf"[\w.+-]+@[\w.-]+\w|[{_UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{_UNSPACED}])[^\W\d_])+")
+
+_PIECE = re.compile(rf"\s*(?:[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+|[^\w\s])|\s+")
 _THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")
 _VOWEL = re.compile("[aeiouy]")
 
 
 def pieces(text: str) -> list[str]:
-    """The words and marks of a text, each with the white space before it; joined they are the text again."""
+    """Words and marks of a text, each with the white space before it; joined they are the text."""
     return _PIECE.findall(text)
 
 
 def terms(text: str) -> list[str]:
-    """The terms of a text in order: words folded and stemmed, numbers whole, pairs of signs in unspaced scripts."""
+    """The terms of a text in order: folded and stemmed words, numbers, pairs of characters of unspaced scripts."""
     return [term for word in WORD.findall(fold(text)) for term in terms_of(word)]
 
 
@@ -40,7 +39,7 @@ def fold(text: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def terms_of(word: str) -> tuple[str, ...]:
     """The terms of one folded word."""
-    if re.match(f"[{UNSPACED}]", word):
+    if re.match(f"[{_UNSPACED}]", word):
         return tuple(word[at : at + 2] for at in range(len(word) - 1)) or (word,)
     return (_THOUSANDS.sub("", word) if word[0].isdigit() else stem(word),)
 

@@ -1,4 +1,4 @@
-"""Embeds segments: their vectors come from the cache, and those it lacks from the model, on record."""
+"""Embedding of segments: vectors from the cache, and missing ones from the model, by recorded calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TokenIds = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class LoadedRevision:
-    """A document's segments: the blob that keeps them, and the model that they were cut for."""
+    """A document's segments, the digest of their blob, and the model they were split for."""
 
     digest: str
     model: str
@@ -31,7 +31,7 @@ class LoadedRevision:
 
     @classmethod
     async def read(cls, blobs: Blobs, tenant: str, digest: str) -> Self:
-        """Raises: as the blobs do."""
+        """Load the segments of a blob. Raises: errors of the blobs."""
         return cls(digest, *await asyncio.to_thread(decode_segments, await blobs.get(tenant, digest)))
 
 
@@ -50,7 +50,7 @@ class Embed:
         first: int,
         count: int,
     ) -> tuple[list[Entry], Awaitable[None]]:
-        """A part of a cut, as `segments` gives it. Raises: Unavailable."""
+        """Embed a part of a revision, as `segments` does. Raises: Unavailable."""
         part = revision.segments[first : first + count]
         placed = {segment_id(document, revision.digest, segment.position): segment for segment in part}
         return await self.segments(cause, step, embedding, revision.model, placed)
@@ -58,11 +58,11 @@ class Embed:
     async def segments(
         self, cause: Cause, step: str, embedding: Embedding, model: str, segments: Mapping[str, Segment]
     ) -> tuple[list[Entry], Awaitable[None]]:
-        """Segments by id, cut for a model, as the index takes them, and what ends the call on record, if there was one:
-        await it.
+        """Embed segments by id, which were split for `model`.
 
-        Parents are not embedded. What was cut for another model is tokenised anew, and ends where this one's longest
-        input does. Raises: Unavailable.
+        Return entries for the index, and an awaitable that records the end of the call, if there was one.
+        Parents are not embedded. Segments for another model are tokenised again, and truncated to this one's longest
+        input. Raises: Unavailable.
         """
         matched = {id: segment for id, segment in segments.items() if not segment.is_parent}
         if model == embedding.segmenter.model:
@@ -99,7 +99,7 @@ class Embed:
         made = dict(zip(missing, vectors, strict=True))
 
         async def keep() -> None:
-            # In this order: what is in the cache is not embedded again, and a call that is open would stay so.
+            # In this order: cached texts are not embedded again, so that an open call would stay open.
             await recorded
             await self._cache.put(tenant, identity, made)
 

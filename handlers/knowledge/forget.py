@@ -1,4 +1,4 @@
-"""Forgets what was deleted, for good, and what was replaced: takes it out of the index."""
+"""Removal of deleted and replaced segments from the index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from domain.log import Commit, Subject
 from handlers.ports.index import Index
 
 AT_ONCE = 1000
-"""Segments that are taken out together."""
+"""Number of segments that are removed together."""
 
 
 class Forget:
@@ -16,9 +16,9 @@ class Forget:
         self._index = index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a deleted document or dataset, and to segments of an earlier cut that others have replaced.
+        """React to a deleted document or dataset, and to a replaced revision.
 
-        Raises: Unavailable, to be called again.
+        Raises: Unavailable, to be retried.
         """
         version = commit.position.sequence
         for event in commit.events:
@@ -30,7 +30,7 @@ class Forget:
                 await self._index.delete(commit.subject.tenant, commit.subject.id, version=version)
 
     async def _replaced(self, subject: Subject, event: Document.Replaced, version: int) -> None:
-        """All of the cut: a worker that died may have written more than is on record."""
+        """Remove the whole revision: a worker that died may have written more than is recorded."""
         ids = [segment_id(subject.id, event.segments, position) for position in range(event.count)]
         for first in range(0, len(ids), AT_ONCE):
             part = ids[first : first + AT_ONCE]

@@ -1,4 +1,4 @@
-"""Shows how a text would be cut, and changes nothing: no event, no blob, no entry of the index."""
+"""Previews of segmentation, which change nothing: no event, no blob, no entry of the index."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from handlers.repository import Repository
 log = structlog.get_logger(__name__)
 
 MOST_CHARACTERS = 2_000_000
-"""Characters of a text that are cut; of a longer one the beginning shows how the rest would be."""
+"""Maximum length of a segmented text, in characters; of a longer one, the beginning is enough."""
 
 MOST_BYTES = 4 * 2**20
-"""Bytes of an answer; segments that do not fit are left out, at the end."""
+"""Maximum size of an answer, in bytes; the last segments that do not fit are left out."""
 
 AT_ONCE, WAITING = 2, 8
-"""Requests that are worked at, and those that may wait; who comes with more is told to come again."""
+"""Maximum number of concurrent requests, and of queued ones; the others are refused as busy."""
 
 
 class PreviewSegments(Command):
-    """A request: a text, a small file or a blob, and the rules to try, or those of a knowledge base."""
+    """A request: a text, a small file or a blob, with rules of its own or those of a knowledge base."""
 
     dataset: Id | None = Field(None, description="Knowledge base whose embedding model counts, and whose rules")
     name: Name = "text.txt"
@@ -71,7 +71,7 @@ class Preview:
     async def __call__(self, tenant: str, payload: bytes) -> dict[str, Any]:
         """The answer as JSON: `status` is ok, rejected (`code`, `message`, `field`) or unavailable (`message`)."""
         if self._here >= AT_ONCE + WAITING:
-            return {"status": "unavailable", "message": "Too many previews are being made: ask again."}
+            return {"status": "unavailable", "message": "Too many previews are in progress: retry later."}
         self._here += 1
         try:
             async with self._turn:
@@ -113,7 +113,7 @@ class Preview:
         }
 
     async def _place(self, tenant: str, request: PreviewSegments) -> tuple[str, Segmentation]:
-        """The embedding model and the rules of the dataset, or those that one begins with."""
+        """The embedding model and the rules of the dataset, or the defaults."""
         if request.dataset is None:
             return self._models.default, Segmentation()
         dataset = await self._repository.get(Dataset, tenant, request.dataset)
@@ -139,7 +139,7 @@ class Preview:
 
 
 def _beginning(text: Text) -> Text:
-    """The blocks that are cut."""
+    """The blocks to segment."""
     size, blocks = 0, list[Block]()
     for block in text.blocks:
         if blocks and size + len(block.text) > MOST_CHARACTERS:

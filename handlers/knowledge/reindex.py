@@ -1,4 +1,4 @@
-"""Builds the index anew from the log, beside the one that is searched: all of it, or a dataset with another model."""
+"""Rebuild of the index from the log while the old one is searched: all of it, or a dataset with another model."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from handlers.work.progress import Progress, no_progress
 log = structlog.get_logger(__name__)
 
 WINDOW = 64
-"""Slices that are worked at together; then it is noted how far the build is."""
+"""Number of slices between two records of the build's progress."""
 
 DOCUMENTS = 8
-"""Documents that are worked at side by side."""
+"""Maximum number of concurrent documents."""
 
 NEAR = 1000
-"""Messages of the log that may be left to replay while writers are held up."""
+"""Maximum number of messages to replay while writers are held up."""
 
 ROUNDS = 5
-"""Each replays what came during the one before; what is left then is replayed while writers wait."""
+"""Maximum rounds, each of which replays the messages of the one before; the rest is replayed while writers wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Segments of a document that can be found, as the log says."""
+    """Searchable segments of a document, by the log."""
 
     tenant: str
     document: str
@@ -55,8 +55,8 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
-    """What people have changed of a document."""
+class Edits:
+    """Edited segments of a document."""
 
     tenant: str
     document: str
@@ -64,7 +64,7 @@ class ByHand:
 
 @dataclass(slots=True)
 class Built:
-    """What a build has put into the index, and the documents (tenant, id) whose segments the object store lacks."""
+    """Numbers of a build, and the documents (tenant, id) whose segments are missing from the object store."""
 
     segments: int = 0
     lost: set[Key] = field(default_factory=set)
@@ -82,7 +82,7 @@ class Reindex:
         self.index = index
 
     async def __call__(self, commit: Commit) -> None:
-        """React to the choice of another model for a dataset. Raises: Unavailable, to be called again."""
+        """React to the choice of another model for a dataset. Raises: Unavailable, to be retried."""
         if any(isinstance(event, Dataset.Configured) for event in commit.events):
             tenant, id = commit.subject.tenant, commit.subject.id
             async with self.index.build(tenant, id) as build:
@@ -94,15 +94,15 @@ class Reindex:
                     await self._record(commit.metadata, id, model)
 
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
-        """Build all of it anew, every dataset with its model. Raises: Unavailable."""
+        """Rebuild everything, each dataset with its model. Raises: Unavailable."""
         async with self.index.build() as build:
-            scan = await self._survey(progress)
+            scan = await self._scanned(progress)
             await build.begin(scan.plan, scan.sequence)
             metadata = Metadata(build.id, "", build.id, actor="index rebuild")
             return await _Work(self, build, scan, metadata, progress).run(keep_old=keep_old)
 
     async def dataset(self, tenant: str, id: str, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
-        """Build a dataset anew, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
+        """Rebuild a dataset, with its model. Raises: KeyError when there is no such dataset, Unavailable."""
         async with self.index.build(tenant, id) as build:
             dataset = await self.repository.get(Dataset, tenant, id)
             if dataset is None or dataset.deleted:
@@ -122,29 +122,29 @@ class Reindex:
         *,
         keep_old: bool = False,
     ) -> Built:
-        scan = await self._survey(progress)
+        scan = await self._scanned(progress)
         await build.begin(model, scan.sequence)
         work = _Work(self, build, scan, metadata, progress, only=(tenant, id), model=model)
         await build.open(model, (await self.models.get(model)).embedder.dimension)
         return await work.run(keep_old=keep_old)
 
-    async def _survey(self, progress: Progress) -> Scan:
+    async def _scanned(self, progress: Progress) -> Scan:
         scan = Scan(self.models.default)
         async with aclosing(self.commits(0)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     scan.note(commit)
-                progress("survey", scan.sequence, scan.sequence)
+                progress("scan", scan.sequence, scan.sequence)
         return scan
 
     async def commits(self, after: int) -> AsyncGenerator[Sequence[Commit]]:
-        """What the log holds after a sequence, up to its end as of now."""
+        """The log after a sequence, up to its current end."""
         async with aclosing(self.log.read(EVENTS, after, follow=False)) as chunks:
             async for chunk in chunks:
                 yield cast("Sequence[Commit]", chunk)
 
     async def _record(self, metadata: Metadata, id: str, model: str) -> None:
-        """Put on record that the dataset is searched with the model."""
+        """Record that the dataset is searched with the model."""
 
         at = datetime.now(UTC)
 
@@ -159,7 +159,7 @@ class Reindex:
 
 
 class _Work:
-    """A build in hand: of all, or `only` of one dataset with a `model`."""
+    """A build in progress: of everything, or of the dataset `only` with a `model`."""
 
     def __init__(
         self,
@@ -174,62 +174,62 @@ class _Work:
     ) -> None:
         self._handler = handler
         self._build = build
-        self._survey = scan
+        self._scan = scan
         self._metadata = metadata
         self._progress = progress
         self._only = only
         self._model = model
-        self._side_by_side = asyncio.Semaphore(DOCUMENTS)
+        self._turns = asyncio.Semaphore(DOCUMENTS)
         self._built = Built()
 
     async def run(self, *, keep_old: bool) -> Built:
-        await self._build.bury(self._survey.graves())
+        await self._build.forbid(self._scan.forbidden())
         for _ in range(ROUNDS):
             before = self._build.reached
             await self._replay()
             if self._build.reached - before <= NEAR:
                 break
         await self._build.complete()
-        await self._take_from_hands()
+        await self._add_unrecorded()
         async with self._build.swap(keep_old=keep_old):
             await self._replay()
-            await self._take_from_hands()
+            await self._add_unrecorded()
         return self._built
 
     async def _replay(self) -> None:
-        slices: list[Slice | ByHand] = []
+        slices: list[Slice | Edits] = []
         async with aclosing(self._handler.commits(self._build.reached)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     await self._note(commit)
                     slices += self._slices(commit)
-                    if self._survey.by_hand.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
-                        slices.append(ByHand(commit.subject.tenant, commit.subject.id))
+                    if self._scan.edited.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
+                        slices.append(Edits(commit.subject.tenant, commit.subject.id))
                     if len(slices) >= WINDOW:
                         await self._reach(commit, slices)
                         slices = []
                 await self._reach(commits[-1], slices)
                 slices = []
 
-    async def _reach(self, commit: Commit, slices: Sequence[Slice | ByHand]) -> None:
+    async def _reach(self, commit: Commit, slices: Sequence[Slice | Edits]) -> None:
         await self._write(slices)
         sequence = commit.position.sequence
-        await self._build.reach(sequence, max(sequence, self._survey.sequence))
-        self._progress("build", sequence, max(sequence, self._survey.sequence))
+        await self._build.reach(sequence, max(sequence, self._scan.sequence))
+        self._progress("build", sequence, max(sequence, self._scan.sequence))
 
     async def _note(self, commit: Commit) -> None:
-        """What was replaced, or deleted since the survey, is taken out at once, wherever those are who usually do it.
+        """Remove replaced segments, and those deleted since the scan, at once, independently of the other workers.
 
-        Of what was replaced before the survey only what an attempt that was broken off has written may be there.
+        Of those replaced before the scan, only what an interrupted attempt has written can be there.
         """
         tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
         for event in commit.events:
             if isinstance(event, Document.Replaced):
                 ids = [segment_id(id, event.segments, position) for position in range(event.count)]
                 await self._build.remove(tenant, event.dataset, id, ids, version=version)
-        if version <= self._survey.sequence:
+        if version <= self._scan.sequence:
             return
-        self._survey.note(commit)
+        self._scan.note(commit)
         for event in commit.events:
             match event:
                 case Document.Deleted():
@@ -244,23 +244,23 @@ class _Work:
             for event in commit.events
             if isinstance(event, Document.Indexed)
         ]
-        return [slice for slice in found if self._wanted(slice)]
+        return [each for each in found if self._wanted(each)]
 
-    def _wanted(self, slice: Slice) -> bool:
-        inside = self._only is None or self._only == (slice.tenant, slice.dataset)
-        replaced = (slice.tenant, slice.document, slice.digest) in self._survey.replaced
-        if replaced or self._survey.hidden(slice.tenant, slice.document):
+    def _wanted(self, part: Slice) -> bool:
+        inside = self._only is None or self._only == (part.tenant, part.dataset)
+        replaced = (part.tenant, part.document, part.digest) in self._scan.replaced
+        if replaced or self._scan.hidden(part.tenant, part.document):
             return False
-        return inside and not self._survey.gone(slice.tenant, slice.dataset, slice.document)
+        return inside and not self._scan.gone(part.tenant, part.dataset, part.document)
 
-    async def _take_from_hands(self) -> None:
-        """Take what workers may have written into the old index and not yet put on record.
+    async def _add_unrecorded(self) -> None:
+        """Add slices that workers may have written into the old index and not recorded yet.
 
-        That is one slice of a document at most, since the next is written when the one before is on record; on record
-        it may have come after the last replay. Whatever came of it since is newer.
+        That is at most one slice per document, since the next is written after the one before is recorded, which may
+        have happened after the last replay. Later changes of it are newer.
         """
         slices = []
-        for (tenant, id), noted in self._survey.begun.items():
+        for (tenant, id), noted in self._scan.begun.items():
             document, sequence = await self._handler.repository.get_at(Document, tenant, id)
             if document is not None and document.segments is not None:
                 done = max(document.done, noted)
@@ -268,38 +268,38 @@ class _Work:
                 slices.append(
                     Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
                 )
-        await self._write([slice for slice in slices if self._wanted(slice)])
+        await self._write([each for each in slices if self._wanted(each)])
 
-    async def _write(self, slices: Sequence[Slice | ByHand]) -> None:
+    async def _write(self, slices: Sequence[Slice | Edits]) -> None:
         documents = defaultdict(list)
-        for slice in slices:
-            documents[slice.tenant, slice.document].append(slice)
-        # One that fails does not break off the others, whose calls of the model would stay open.
+        for part in slices:
+            documents[part.tenant, part.document].append(part)
+        # A failure does not cancel the others, whose calls of the model would stay open.
         ends = await asyncio.gather(*map(self._write_document, documents.values()), return_exceptions=True)
         if errors := [end for end in ends if end is not None]:
             raise errors[0]
 
-    async def _write_document(self, slices: Sequence[Slice | ByHand]) -> None:
-        """In their order: what was cut anew by the rules of before is written again, as it was."""
-        async with self._side_by_side:
+    async def _write_document(self, slices: Sequence[Slice | Edits]) -> None:
+        """In order: a document that was split again by unchanged rules is written again."""
+        async with self._turns:
             revision: LoadedRevision | None = None
-            for slice in slices:
+            for part in slices:
                 try:
-                    if isinstance(slice, ByHand):
-                        await self._follow(slice)
+                    if isinstance(part, Edits):
+                        await self._follow(part)
                         continue
-                    if revision is None or revision.digest != slice.digest:
-                        revision = await LoadedRevision.read(self._handler.blobs, slice.tenant, slice.digest)
+                    if revision is None or revision.digest != part.digest:
+                        revision = await LoadedRevision.read(self._handler.blobs, part.tenant, part.digest)
                 except KeyError:
-                    log.error("blob missing", tenant=slice.tenant, document=slice.document)
-                    self._built.lost.add((slice.tenant, slice.document))
+                    log.error("blob missing", tenant=part.tenant, document=part.document)
+                    self._built.lost.add((part.tenant, part.document))
                     return
-                await self._write_slice(slice, revision)
+                await self._write_slice(part, revision)
 
-    async def _follow(self, hand: ByHand) -> None:
-        """Take the document as it stands, which may be later than what is replayed. Raises: KeyError, Unavailable."""
-        tenant = hand.tenant
-        document, sequence = await self._handler.repository.get_at(Document, tenant, hand.document)
+    async def _follow(self, edits: Edits) -> None:
+        """Load the current document, which may be newer than the replayed messages. Raises: KeyError, Unavailable."""
+        tenant = edits.tenant
+        document, sequence = await self._handler.repository.get_at(Document, tenant, edits.document)
         if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
             return
         name, embedding, cause = await self._making(tenant, document.dataset, document.id)
@@ -307,29 +307,27 @@ class _Work:
         async def put(entries: Sequence[Entry]) -> None:
             await self._build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
 
-        async def take_out(ids: Sequence[str]) -> None:
+        async def remove(ids: Sequence[str]) -> None:
             await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
 
         difference = await differs(self._handler.blobs, tenant, document, embedding, since=0)
         of = f"{self._build.id}:by hand:{sequence}"
-        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, take_out)
+        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, remove)
 
     async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
-        """What the entries of a document are made with, in a version that is open, and why."""
-        name = self._model or self._survey.model(tenant, dataset)
+        """The embedding for the entries of a document, in an open version, and their cause."""
+        name = self._model or self._scan.model(tenant, dataset)
         embedding = await self._handler.models.get(name)
         await self._build.open(name, embedding.embedder.dimension)
         known = self._metadata
         metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
         return name, embedding, Cause(metadata, "document", document, self._build.attempt)
 
-    async def _write_slice(self, slice: Slice, revision: LoadedRevision) -> None:
-        name, embedding, cause = await self._making(slice.tenant, slice.dataset, slice.document)
+    async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
+        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document)
         entries, recorded = await self._handler.embed(
-            cause, f"{self._build.id}:{slice.first}", embedding, slice.document, revision, slice.first, slice.count
+            cause, f"{self._build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
         )
-        writing = self._build.write(
-            slice.tenant, slice.dataset, slice.document, entries, model=name, version=slice.version
-        )
+        writing = self._build.write(part.tenant, part.dataset, part.document, entries, model=name, version=part.version)
         await asyncio.gather(writing, recorded)
         self._built.segments += len(entries)

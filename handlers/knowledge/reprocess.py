@@ -1,4 +1,4 @@
-"""Has every document of a dataset processed anew."""
+"""Reprocessing of every document of a dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.ports.documents import Documents
 from handlers.repository import Repository
 
 AT_ONCE = 16
-"""Documents that it is put on record for together."""
+"""Number of documents whose reprocessing is recorded concurrently."""
 
 
 class Reprocess:
@@ -21,9 +21,9 @@ class Reprocess:
         self._documents = documents
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a dataset whose documents are to be processed anew; those that are archived stay as they are.
+        """React to a request to reprocess a dataset's documents, except archived ones.
 
-        Raises: Unavailable, to be called again.
+        Raises: Unavailable, to be retried.
         """
         if not any(isinstance(event, Dataset.Reprocessed) for event in commit.events):
             return

@@ -1,4 +1,4 @@
-"""Surveys the log for what a build of the index needs to know beforehand, and while it goes on."""
+"""Scan of the log for the facts that a build of the index needs before and during its work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from domain.knowledge.document import Document
 from domain.log import Commit
 
 Key = tuple[str, str]
-"""A tenant, and an id of its."""
+"""Tenant and id."""
 
 
 @dataclass(slots=True)
 class Scan:
-    """What the commits up to `sequence` say."""
+    """Facts from the commits up to `sequence`."""
 
     default: str
     sequence: int = 0
@@ -26,11 +26,11 @@ class Scan:
     closed: set[Key] = field(default_factory=set)
     """The deleted datasets."""
     begun: dict[Key, int] = field(default_factory=dict)
-    """The documents that were begun and have not ended, and up to which segment each was indexed since."""
+    """Documents in progress, with the number of segments indexed so far."""
     replaced: set[tuple[str, str, str]] = field(default_factory=set)
-    """What documents were once cut into and is no longer to be found: tenant, document, blob."""
-    by_hand: dict[Key, int] = field(default_factory=dict)
-    """The documents of which people have changed what is to be found, and the sequence of the last change."""
+    """Former revisions of documents, which must not be found: tenant, document, blob."""
+    edited: dict[Key, int] = field(default_factory=dict)
+    """Documents with searchable edits, and the sequence of the last one."""
     disabled: set[Key] = field(default_factory=set)
     archived: set[Key] = field(default_factory=set)
 
@@ -39,7 +39,7 @@ class Scan:
         key = commit.subject.tenant, commit.subject.id
         for event in commit.events:
             if isinstance(event, Document.CHANGES):
-                self.by_hand[key] = self.sequence
+                self.edited[key] = self.sequence
             match event:
                 case Document.Disabled():
                     self.disabled.add(key)
@@ -70,7 +70,7 @@ class Scan:
 
     @property
     def plan(self) -> str:
-        """Which model is for which dataset."""
+        """The model of each dataset."""
         return json.dumps([self.default, sorted((*key, model) for key, model in self.chosen.items())])
 
     def model(self, tenant: str, dataset: str) -> str:
@@ -80,10 +80,10 @@ class Scan:
         return (tenant, dataset) in self.closed or (tenant, document) in self.deleted
 
     def hidden(self, tenant: str, document: str) -> bool:
-        """Whether nothing of a document is to be found until it is shown again."""
+        """True if a document is hidden from searches until it is shown again."""
         return (tenant, document) in self.disabled or (tenant, document) in self.archived
 
-    def graves(self) -> list[tuple[str, str, str | None]]:
-        """What must never come back: tenant, dataset, and document or None for all of it."""
+    def forbidden(self) -> list[tuple[str, str, str | None]]:
+        """Deleted for good: tenant, dataset, and document or None for all of it."""
         documents = [(tenant, dataset, document) for (tenant, document), dataset in self.deleted.items()]
         return [*documents, *((*key, None) for key in self.closed)]

@@ -1,4 +1,4 @@
-"""The prompt: instructions, passages, history and question, within the context window, and where each comes from."""
+"""The prompt: instructions, passages, history and question, within the context window, with the source of each part."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FROM_PASSAGES = (
     "of the passage that it rests on in brackets, like [1]. When the passages do not hold the answer, say so. Be "
     "brief, and answer in the language of the question."
 )
-"""The instructions of an app that gives none, when there are passages."""
+"""Default instructions of an app, with passages."""
 
 FROM_MEMORY = "Answer the question briefly and in its language. When you do not know the answer, say so."
-"""The instructions of an app that gives none, when there are no passages."""
+"""Default instructions of an app, without passages."""
 
 MESSAGE_TOKENS = 8
-"""What a message costs beside its text: the marks of role and end that chat templates put around it."""
+"""Tokens of a message in addition to its text: the role and end marks of chat templates."""
 
 _VARIABLE = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
 
 
 class Origin(NamedTuple):
-    """Whose instructions a prompt follows, and which question it asks."""
+    """The app's configuration and the question of a prompt."""
 
     app: str
     configuration: int
@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of a message's text, and what a source says of it beside its place; None for what is between others."""
+    """A part of a message's text, and its source without offsets; None for text between sources."""
 
     text: str
     source: Mapping[str, Any] | None = None
@@ -58,7 +58,7 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`prompt_tokens` is an estimate by the count that was given; `cut` is what did not fit."""
+    """A prompt; `prompt_tokens` is an estimate by the given count, `cut` is what did not fit."""
 
     messages: list[ChatMessage]
     sources: list[Source]
@@ -68,13 +68,13 @@ class Prompt:
 
 
 def estimate(text: str) -> int:
-    """The tokens of a text for a model whose tokenizer is unknown: half of its bytes covers 99 texts in 100."""
+    """Estimate the tokens of a text for an unknown tokenizer: half of its bytes covers 99 texts in 100."""
     return (len(text.encode(errors="replace")) + 1) // 2
 
 
 def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | None]]:
-    """The instructions with the value of each input in the place of its `{{name}}`, in pieces: a value comes with its
-    name, what stands between them with None. Values are not filled again."""
+    """The instructions with the value of each input in place of its `{{name}}`, in pieces: a value with its name, text
+    between them with None. Variables in values are not replaced."""
     pieces: list[tuple[str, str | None]] = []
     end = 0
     for found in _VARIABLE.finditer(instructions):
@@ -86,9 +86,9 @@ def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | 
 
 def cite(number: int, hit: Hit, document: str) -> str:
     """A passage as the model reads it, under its number and place."""
-    page = f"page {hit.page}" if hit.page is not None else ""
-    place = ", ".join(" ".join(part.split()) for part in (document, page, hit.heading or "") if part)
-    return f"[{number}] {place}\n{hit.content}"
+    page = f"page {hit.entry.page}" if hit.entry.page is not None else ""
+    place = ", ".join(" ".join(part.split()) for part in (document, page, hit.entry.heading or "") if part)
+    return f"[{number}] {place}\n{hit.entry.content}"
 
 
 def build_prompt(
@@ -104,10 +104,10 @@ def build_prompt(
     count: Callable[[str], int] = estimate,
     names: Mapping[str, str] | None = None,
 ) -> Prompt:
-    """The prompt with which `prompt_tokens + max_tokens <= context_window`.
+    """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
-    The answer is reserved first, then instructions and question; then come the passages by rank, each that still fits,
-    then the history (by message, newest first) as far as it fits. `names` are the documents' by their ids.
+    The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
+    the history (by message, newest first) as far as it fits. `names` are the names of documents by id.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
@@ -142,7 +142,7 @@ def build_prompt(
             break
         kept.append(drafts)
         spent += more
-    # A tokenizer may count a joined text above the sum of its parts.
+    # A tokenizer may count a joined text higher than the sum of its parts.
     while (spent := cost(drafts := _drafts(opening, [part for _, part in used], kept, question))) > budget:
         (kept or used).pop()
     return Prompt(
@@ -162,7 +162,7 @@ def reword(
     app: str,
     configuration: int,
 ) -> tuple[list[ChatMessage], list[Source]]:
-    """The messages of a prompt with these instructions in the place of its own, and the sources of what that gives."""
+    """Replace the instructions of a prompt. Return its messages and sources."""
     old = max((source["end"] for source in sources if source["from"] in ("instructions", "input")), default=0)
     rest = [source for source in sources if source["from"] not in ("instructions", "input")]
     default = FROM_PASSAGES if any(source["from"] == "segment" for source in rest) else FROM_MEMORY
@@ -179,7 +179,7 @@ def reword(
 
 
 def _opening(instructions: str, inputs: Mapping[str, str], app: str, configuration: int, default: str) -> list[Part]:
-    """The instructions without the white space around them, or the default ones when nothing is left."""
+    """The stripped instructions, or the default ones when they are empty."""
     own = {"from": "instructions", "app": app, "configuration": configuration}
     pieces = fill(instructions, inputs)
     whole = "".join(text for text, _ in pieces)
@@ -217,7 +217,7 @@ def _segment(hit: Hit, rank: int) -> dict[str, Any]:
 
 
 def _sources(index: int, parts: Sequence[Part]) -> list[Source]:
-    """Where the parts of message number `index` come from."""
+    """The sources of the parts of message number `index`."""
     found, at = [], 0
     for text, source in parts:
         if source:

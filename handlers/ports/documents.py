@@ -14,7 +14,7 @@ from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
 
 Vectors = npt.NDArray[np.float32]
-"""One row a text, L2-normalised, shape (n, dimension)."""
+"""One row per text, L2-normalised, shape (n, dimension)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What was extracted from a file; `pages` is None where the format has none."""
+    """The text extracted from a file; `pages` is None for a format without pages."""
 
     blocks: list[Block]
     pages: int | None
@@ -41,7 +41,7 @@ class Text:
 
 
 class Unreadable(Exception):
-    """A file that no text can be had from: `code` for programs, the message for people."""
+    """No text can be extracted from the file: `code` is for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -63,38 +63,37 @@ class Segmenter(Protocol):
     """The identity of the embedding model whose tokens are counted."""
 
     def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
-        """Cut by these rules into segments of at most 254 tokens, and parents, which come before what they stand for.
+        """Split by these rules into segments of at most 254 tokens, and parents, which come before their children.
 
-        Only white space is lost, and what the rules say: separators, what is cleaned up, what is neither question nor
-        answer. Raises: Unreadable (`no_questions`).
+        Only white space is lost, and what the rules remove: separators, cleaned up text, text that is neither question
+        nor answer. Raises: Unreadable (`no_questions`).
         """
         ...
 
     def tokenize(self, text: str) -> list[int]:
-        """The token ids of a query, with the special ones, cut to the model's longest input."""
+        """The token ids of a query, including special ones, truncated to the model's longest input."""
         ...
 
 
 class Embedder(Protocol):
     @property
     def identity(self) -> str:
-        """Model, backend and number type: vectors of two identities are not comparable."""
+        """Model, backend and number type: vectors of different identities are not comparable."""
         ...
 
     @property
     def dimension(self) -> int: ...
 
     async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
-        """Vectors of tokenised texts, shape (n, dimension); tenants take turns, and a question, which is `urgent`,
-        overtakes documents.
+        """Vectors of tokenised texts, shape (n, dimension).
 
-        Raises: Unavailable.
+        Tenants take turns, and `urgent` questions overtake documents. Raises: Unavailable.
         """
         ...
 
 
 class Embedding(NamedTuple):
-    """An embedding model at hand: what cuts and tokenises texts for it, and what embeds them."""
+    """An embedding model: its segmenter and its embedder."""
 
     segmenter: Segmenter
     embedder: Embedder
@@ -102,46 +101,46 @@ class Embedding(NamedTuple):
 
 class EmbeddingModels(Protocol):
     default: str
-    """The model of datasets that no other was chosen for."""
+    """The model of datasets without a choice of their own."""
 
     async def get(self, name: str) -> Embedding:
-        """The model of this name, whose identity and dimension are known.
+        """The model of this name, with known identity and dimension.
 
-        Raises: Unavailable when it is not among those in use here, or nobody serves it.
+        Raises: Unavailable when it is not configured, or no service runs it.
         """
         ...
 
 
 class Documents(Protocol):
-    """Documents as the read tables have them, which come some milliseconds after the log."""
+    """Documents of the read tables, which follow the log within milliseconds."""
 
     async def matching(
         self, tenant: str, datasets: Sequence[str], conditions: Sequence[Condition], *, logical_operator: str
     ) -> list[str]:
         """The ids of the documents of these datasets whose metadata meets all conditions (`and`) or one (`or`).
 
-        A value is compared by its type; one that is not there, or of another type, meets nothing but `empty`.
+        A value is compared by its type; a missing one, or one of another type, meets `empty` only.
         Raises: Unavailable.
         """
         ...
 
     async def of(self, tenant: str, dataset: str, sequence: int) -> list[str]:
-        """The ids of a dataset's documents, with all that were uploaded up to this sequence of `EVENTS`.
+        """The ids of a dataset's documents, including all that were uploaded up to this sequence of `EVENTS`.
 
-        Raises: Unavailable, also when the tables do not come up to it.
+        Raises: Unavailable, also when the tables do not reach it in time.
         """
         ...
 
 
 Digest = bytes
-"""The SHA-256 of what is embedded: its token ids, little-endian int32."""
+"""The SHA-256 of the embedded token ids, little-endian int32."""
 
 
 class EmbeddingCache(Protocol):
-    """Vectors that models have made, per tenant, to half precision; what is lost is made again."""
+    """Cached vectors per tenant, in half precision; lost ones are computed again."""
 
     async def get(self, tenant: str, identity: str, digests: Sequence[Digest]) -> dict[Digest, npt.NDArray[np.float32]]:
-        """Those that are there, of a model of this identity. Raises: Unavailable."""
+        """The cached vectors of a model with this identity. Raises: Unavailable."""
         ...
 
     async def put(self, tenant: str, identity: str, vectors: Mapping[Digest, npt.NDArray[np.float32]]) -> None:

@@ -17,38 +17,37 @@ from handlers.ports.log import Unavailable
 class Entry:
     """A segment as the index keeps it; `id` is the segment's.
 
-    One without a vector is kept but never found, neither by words nor by vector: what `parent`, the position in the
-    same cut of the document, names is given to the model in place of what was found. With an `answer` the content is
-    the question, and only that is matched.
+    One without a vector is never found, neither by words nor by vector: the model is given the entry at position
+    `parent`, of the same revision of the document, in place of a found one. With an `answer` the content is the
+    question, and only that is matched. Searches and `texts` return entries without their vectors.
     """
 
     id: str
     position: int
     content: str
-    page: int | None
-    heading: str | None
-    vector: npt.NDArray[np.float32] | None
+    page: int | None = None
+    heading: str | None = None
+    vector: npt.NDArray[np.float32] | None = None
     parent: int | None = None
     answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A segment that was found; `score` is comparable within one search only; a rank (from 1) is None in a leg that
+    """An entry that was found; `score` is comparable within one search only; a rank (from 1) is None in a subquery that
     did not find it."""
 
-    id: str
     dataset: str
     document: str
-    position: int
-    content: str
-    page: int | None
-    heading: str | None
+    entry: Entry
     score: float
-    semantic_rank: int | None
-    full_text_rank: int | None
-    parent: int | None = None
-    answer: str | None = None
+    semantic_rank: int | None = None
+    full_text_rank: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The segment's id."""
+        return self.entry.id
 
 
 class Span(NamedTuple):
@@ -59,26 +58,15 @@ class Span(NamedTuple):
     first: int
     last: int
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A segment as the index has it, whether or not a search can find it."""
-
-    id: str
-    dataset: str
-    document: str
-    position: int
-    content: str
-    page: int | None
-    heading: str | None
-    answer: str | None
+    def holds(self, dataset: str, document: str, entry: Entry) -> bool:
+        return (dataset, document) == self[:2] and self.first <= entry.position <= self.last
 
 
 Mode = Literal["hybrid", "semantic", "full_text"]
 
 
 class Moved(Unavailable):
-    """A dataset is not, or no longer, searched with this embedding model: the work is to begin with the other one."""
+    """A dataset is not searched with this embedding model (any more): the work must start over with the other one."""
 
 
 class Index(Protocol):
@@ -86,12 +74,12 @@ class Index(Protocol):
 
     A dataset is searched in one of them, that of its first write, until a build moves it into another.
 
-    `version` is the sequence in `EVENTS` of what caused a change. Late and repeated changes undo nothing: an entry is
-    left as it is by a write or removal that is older than what last wrote or removed it.
+    `version` is the sequence in `EVENTS` of the cause of a change. Late and repeated changes undo nothing: a write or
+    removal leaves an entry alone whose last write or removal is newer.
     """
 
     async def models(self, tenant: str, datasets: Sequence[str]) -> dict[str, str]:
-        """The embedding model that each dataset is searched with; those are left out that nothing was written of.
+        """The embedding model that each dataset is searched with, without datasets that nothing was written of.
 
         Raises: Unavailable.
         """
@@ -100,21 +88,21 @@ class Index(Protocol):
     async def write(
         self, tenant: str, dataset: str, document: str, entries: Sequence[Entry], *, model: str, version: int
     ) -> None:
-        """Put entries in, replacing those of the same id; they can be found when this returns.
+        """Write entries in place of those with the same ids; they can be found when this returns.
 
         Does nothing for a document or dataset that was deleted, whichever came first. Raises: Moved, Unavailable.
         """
         ...
 
     async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
-        """Take entries out, of every version, until a write that is not older brings them back.
+        """Remove entries from every version, until a write that is not older brings them back.
 
         Raises: Unavailable.
         """
         ...
 
     async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
-        """Take a document, or all of a dataset, out for good, of every version: later writes of it are ignored.
+        """Remove a document, or all of a dataset, from every version for good: later writes of it are ignored.
 
         Raises: Unavailable.
         """
@@ -133,28 +121,28 @@ class Index(Protocol):
         weight: float | None = None,
         documents: Sequence[str] | None = None,
     ) -> list[Hit]:
-        """The best hits first, only of these documents if some are given; `vector` (shape (dimension,)) may be None in
+        """The hits, best first, only of these documents if any are given; `vector` (shape (dimension,)) may be None in
         mode `full_text`.
 
         Mode `hybrid` ranks by reciprocal rank fusion (k = 60), or with a `weight` from 0 to 1 by
-        weight · cosine + (1 - weight) · BM25 / best BM25: the cosine is that of every segment that either leg found,
-        BM25 is 0 for what the full text leg did not find. Raises: Moved, Unavailable.
+        weight · cosine + (1 - weight) · BM25 / best BM25: the cosine is that of every segment that either subquery
+        found, BM25 is 0 for segments that the full text subquery did not find. Raises: Moved, Unavailable.
         """
         ...
 
-    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
-        """The entries in these places, by dataset, document, position and id; each once. Raises: Unavailable."""
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[list[Entry]]:
+        """The entries in each of these spans, by position and id. Raises: Unavailable."""
         ...
 
     def contents(self) -> AsyncGenerator[list[tuple[str, str, str]]]:
-        """Every entry, as tenant, dataset and id, in this order, some thousands at a time; without a vector as well.
+        """Every entry, with or without vector, as tenant, dataset and id, in this order, some thousands at a time.
 
-        All as they were at one moment. Raises: Unavailable.
+        They are of one point in time. Raises: Unavailable.
         """
         ...
 
     def build(self, tenant: str | None = None, dataset: str | None = None) -> AbstractAsyncContextManager[Build]:
-        """Build all anew, or one dataset, beside what is searched; one does so at a time, others wait for their turn.
+        """Rebuild all, or one dataset, while the current versions are searched; concurrent builds wait for their turn.
 
         Raises: Unavailable.
         """
@@ -162,25 +150,25 @@ class Index(Protocol):
 
 
 class Build(Protocol):
-    """New versions of an index, which nobody searches before they are swapped in. Every method raises: Unavailable."""
+    """New versions of an index, not searched before they are swapped in. Every method raises: Unavailable."""
 
     id: str
     attempt: int
     """Counts from 1."""
     reached: int
-    """The sequence of the log up to which all is in."""
+    """The sequence of the log up to which the build is complete."""
 
     async def searched(self) -> str | None:
         """The model that the dataset is searched with now."""
         ...
 
     async def begin(self, plan: str, end: int) -> None:
-        """Go on with what was broken off, if it followed the same plan (of models) and the log, which ends with
-        sequence `end`, has all that it has; else begin from nothing."""
+        """Resume an interrupted build with the same plan (of models), if the log, which ends with sequence `end`, holds
+        everything in it; else start from nothing."""
         ...
 
     async def open(self, model: str, dimension: int) -> None:
-        """Make the version for this model, unless it is there."""
+        """Make the version for this model unless it is there."""
         ...
 
     async def write(
@@ -193,32 +181,32 @@ class Build(Protocol):
         model: str,
         version: int,
     ) -> None:
-        """As the index does, into the version for this model."""
+        """As `Index.write`, into the version for this model."""
         ...
 
     async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
-        """As the index does, also while the swap holds writers up."""
+        """As the index does, also while the swap holds up writers."""
         ...
 
     async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
-        """As the index does, also while the swap holds writers up."""
+        """As the index does, also while the swap holds up writers."""
         ...
 
-    async def bury(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
+    async def forbid(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
         """Ignore writes of these (tenant, dataset, and document or None for all of it) from now on."""
         ...
 
     async def reach(self, sequence: int, goal: int) -> None:
-        """Note that all up to this sequence of the log is in, of `goal`."""
+        """Record that the build is complete up to this sequence of the log, of `goal`."""
         ...
 
     async def complete(self) -> None:
-        """Do what is quicker done when most is in."""
+        """Do the work that is faster once most entries are in."""
         ...
 
     def swap(self, *, keep_old: bool = False) -> AbstractAsyncContextManager[None]:
-        """Nothing is written elsewhere meanwhile; at the end what was built takes the place of what was searched.
+        """Hold up writers, and at the end replace the searched versions by those that were built.
 
-        What nobody searches any more is dropped, unless it is to be kept. An error leaves all as it was.
+        Versions that are not searched any more are dropped, unless `keep_old`. An error leaves everything unchanged.
         """
         ...

@@ -16,8 +16,8 @@ class ChatMessage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What is asked of a chat model; `passages` are the retrieved texts that the system message also holds, for a model
-    that reads them apart."""
+    """A request to a chat model; `passages` are the retrieved texts of the system message, for a model that reads them
+    separately."""
 
     model: str
     messages: list[ChatMessage]
@@ -28,8 +28,8 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatUsage:
-    """Tokens as the server counts them: all of prompt and answer, and what of them it read from its cache, wrote into
-    it, or spent on reasoning (None where it does not say); `raw` is what it sent, as JSON."""
+    """Tokens as counted by the server: of prompt and answer, and those of them read from its cache, written to it, or
+    spent on reasoning (None if not reported); `raw` is the server's report, as JSON."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -41,8 +41,8 @@ class ChatUsage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer; all but its text comes with the last: the server's own id of the answer, and its own name
-    of the model, as well."""
+    """A piece of an answer; all fields except the text come with the last, including the server's own id of the answer
+    and name of the model."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -52,7 +52,7 @@ class Delta:
 
 
 class ModelError(Exception):
-    """A chat model that did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
+    """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
     `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`, `too_large`."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -64,11 +64,11 @@ class ModelError(Exception):
 class ChatModel(Protocol):
     @property
     def server(self) -> str:
-        """Where it answers, as `host:port`; empty for a model within the process."""
+        """Its address, as `host:port`; empty for a model within the process."""
         ...
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
-        """The answer as it comes. Tries again by itself while nothing has arrived and the error may pass.
+        """Yield the answer as it arrives. Retries passing errors as long as nothing has arrived.
 
         Raises: ModelError.
         """
@@ -77,7 +77,7 @@ class ChatModel(Protocol):
 
 class ChatModels(Protocol):
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
-        """The client of a model; the provider's newest address and key are used.
+        """The client of a model, with the provider's newest address and key.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.
         """
@@ -86,8 +86,8 @@ class ChatModels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """How well each text answers the query, in the order in which the texts were given: the higher, the better, and
-    from 0 to 1 where the model gives probabilities. The rest is as in `Delta`."""
+    """Scores of texts for the query, in the order of the texts: the higher, the better, and from 0 to 1 if the model
+    returns probabilities. The other fields are as in `Delta`."""
 
     scores: list[float]
     usage: ChatUsage | None = None
@@ -100,19 +100,20 @@ class Reranker(Protocol):
 
     @property
     def server(self) -> str:
-        """Where it answers, as `host:port`; empty for one that workers serve."""
+        """Its address, as `host:port`; empty for one that workers serve."""
         ...
 
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
-        """A finite score for every text; what does not fit into the model is cut. Nobody waits long for it: what is
-        away is `unreachable`. Raises: ModelError.
+        """A finite score for every text; input beyond the model's limit is truncated.
+
+        Waits only briefly: a missing service is `unreachable`. Raises: ModelError.
         """
         ...
 
 
 class Rerankers(Protocol):
     async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
-        """The reranker of a provider, and the name of its model; None is that of the built-in one.
+        """The reranker of a provider, and the name of its model; `model` None: the built-in one.
 
         Raises: ModelError `not_found` when the provider is not registered, or has no such model.
         """

@@ -6,18 +6,18 @@ from typing import Protocol
 
 
 class People(Protocol):
-    """Who end users are: the keys that their words are kept under. Every method raises: Unavailable."""
+    """The ids of end users, and the keys that encrypt their words. Every method raises: Unavailable."""
 
     async def person(self, tenant: str, user: str) -> str:
-        """The id of who goes by this name now: another one each time that somebody of the name was erased."""
+        """The id of the person with this name now: a new one after each erasure."""
         ...
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
-        """The id of who went by this name last, and whether anybody ever did."""
+        """The id of the last person with this name, and True if there ever was one."""
         ...
 
     async def erase(self, tenant: str, person: str) -> None:
-        """Throw the person's key away for good: nothing that was said can be read any more."""
+        """Erase the person's key for good: none of their words can be read any more."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Asks a chat model which documents a question means, as conditions on their metadata."""
+"""Extraction of conditions on documents' metadata from a question, by a chat model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelErr
 from handlers.work.cause import Cause
 
 PATIENCE_S = 20.0
-"""For the conditions: the question can be answered without."""
+"""Time limit of the extraction, in seconds: the question can be answered without conditions."""
 
 LONGEST_ANSWER = 16 * 1024
-"""Characters after which an answer is taken for something else."""
+"""Maximum length of the model's answer, in characters; a longer one is invalid."""
 
 Type = Literal["string", "number", "time"]
-"""What the values of a metadata field are."""
+"""Type of the values of a metadata field."""
 
 OPERATORS: dict[Type, tuple[str, ...]] = {
     "string": (
@@ -39,7 +39,7 @@ OPERATORS: dict[Type, tuple[str, ...]] = {
     "number": ("=", "≠", ">", "<", "≥", "≤", "empty", "not empty"),
     "time": ("before", "after", "empty", "not empty"),
 }
-"""What the values of a field of each type are compared by."""
+"""Comparison operators by type of the field."""
 
 INSTRUCTIONS = """\
 Documents have the metadata fields below. Say which documents a question is about, as conditions on these fields. Use \
@@ -58,8 +58,7 @@ Answer with one JSON object and nothing else:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """The conditions that a question names; None when it names none, or, with `code` and `reason`, when there is no
-    telling."""
+    """The conditions in a question; None for none, or on a failure, with `code` and `reason`."""
 
     filter: MetadataFilter | None
     code: str | None = None
@@ -73,7 +72,7 @@ class ExtractFilter:
         self._patience = patience_s
 
     async def __call__(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> Extracted:
-        """Ask the model, by a call that is on record. Raises: Unavailable, when it could not be put there."""
+        """Ask the model, by a recorded call. Raises: Unavailable, when the call could not be recorded."""
         if not fields:
             return Extracted(None)
         if model["provider"] == BUILTIN:
@@ -90,7 +89,7 @@ class ExtractFilter:
             return Extracted(None, code="invalid_filter", reason=reason[:1000])
 
     async def _ask(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> str:
-        """The answer of the model. Raises: ModelError, ValueError when it does not come to its end."""
+        """The answer of the model. Raises: ModelError; ValueError when it is incomplete."""
         client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
         request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
@@ -120,7 +119,7 @@ class _Conditions(Part):
 
 
 def _read(answer: str, fields: Mapping[str, Type]) -> MetadataFilter | None:
-    """The filter in an answer, which may follow on thoughts and be fenced as code. Raises: ValueError without one."""
+    """The filter in an answer, which may follow reasoning and be fenced as code. Raises: ValueError without one."""
     said = answer.rpartition("</think>")[2].strip()
     bare = re.sub(r"^```(?:json)?\s*\n(.*)\n\s*```$", r"\1", said, flags=re.DOTALL)
     try:

@@ -1,4 +1,4 @@
-"""Queries datasets to test them: what is found, and where it ranks, is put on record as a retrieval."""
+"""Test queries of datasets: hits and their ranks are recorded as a retrieval."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class QueryDatasets:
         self._retrieve = retrieve
 
     async def __call__(self, commit: Commit) -> None:
-        """React to a query that was requested. Raises: Unavailable, to be called again."""
+        """React to a requested query. Raises: Unavailable, to be retried."""
         for event in commit.events:
             if isinstance(event, DatasetQuery.Requested):
                 await self._query(commit, event)
 
     async def _query(self, commit: Commit, event: DatasetQuery.Requested) -> None:
-        """Its retrieval has its id; a call of a model that a dead worker left open is gone on with."""
+        """The cause of the query: the retrieval has its id, and a call that a dead worker left open is resumed."""
         id, tenant = commit.subject.id, commit.subject.tenant
         if not event.query or await self._repository.get(Retrieval, tenant, id):
             return

@@ -1,4 +1,4 @@
-"""Reranks hits: a model that reads the question with each of them says how well it answers."""
+"""Reranks hits by a model that scores each of them with the question."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 from domain.chat.app import RerankSettings
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ModelError, Rerankers
 from handlers.work.cause import Cause
 
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """The hits that the reranker was given, by its scores, which are theirs now.
+    """The hits that the reranker was given, best first, with its scores.
 
-    Where it failed, `code` and `reason` say why, and all hits are as they were.
+    On failure, `code` and `reason` are set and all hits are unchanged.
     """
 
     hits: list[Hit]
@@ -30,16 +30,16 @@ class Rerank:
         self._rerankers = rerankers
 
     async def __call__(self, cause: Cause, how: RerankSettings, query: str, hits: Sequence[Hit]) -> Reranked:
-        """The best `top_n` of the hits, reranked by a call that is on record; equals stay in their order.
+        """Rerank the best `top_n` of the hits by a recorded call; equals keep their order.
 
-        Raises: Unavailable, when the call could not be put on record.
+        Raises: Unavailable, when the call could not be recorded.
         """
         first = list(hits[: how["top_n"]])
         if not first:
             return Reranked([])
         try:
             reranker, model = await self._rerankers.get(cause.metadata.tenant, how["provider"], how["model"])
-            texts = [text_of(hit) for hit in first]
+            texts = [text_of(hit.entry) for hit in first]
             scores = await self._calls.rerank(
                 cause, how["provider"], reranker, model, query, [hit.id for hit in first], texts
             )
@@ -49,6 +49,6 @@ class Rerank:
         return Reranked(sorted(scored, key=lambda hit: -hit.score))
 
 
-def text_of(hit: Hit) -> str:
+def text_of(entry: Entry) -> str:
     """A segment as the reranker reads it: under its heading, a question with its answer."""
-    return "\n\n".join(filter(None, (hit.heading, hit.content, hit.answer)))
+    return "\n\n".join(filter(None, (entry.heading, entry.content, entry.answer)))

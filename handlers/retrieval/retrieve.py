@@ -1,4 +1,4 @@
-"""Retrieves what a question may be answered from, and puts on record what was found and what was made of it."""
+"""Retrieves passages for a question, and records the hits and what was made of them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from handlers.repository import Repository
 from handlers.retrieval.extract_filter import ExtractFilter, Type
 from handlers.retrieval.fusion import fused
 from handlers.retrieval.rerank import Rerank
-from handlers.retrieval.select import Judged, choose, passage, places, rerank, sift
+from handlers.retrieval.select import Selection, choose, distinct, passage, rerank, select
 from handlers.work.cause import Cause
 
 SPARE = 2
-"""Hits are asked for so many times over, since some may not be given."""
+"""Factor by which more hits are searched than given, since some may be dropped."""
 
 MOST = 400
-"""Hits that are asked for at most, where many of them lead to the same text."""
+"""Maximum number of hits that are searched, where many of them lead to the same text."""
 
 
 class Retrieved:
-    """What the model is given, best first, and the names of their documents by id."""
+    """Passages for the model, best first, and the names of their documents by id."""
 
     def __init__(
         self, hits: list[Hit], names: dict[str, str], record: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -47,14 +47,14 @@ class Retrieved:
         self._recorded: asyncio.Future[None] | None = None
 
     def record(self) -> asyncio.Future[None]:
-        """Begin to put it on record, which is done once; await it before the answer is concluded."""
+        """Start to record the retrieval, once; await the result before the answer is concluded."""
         if self._recorded is None:
             self._recorded = asyncio.ensure_future(self._record() if self._record else asyncio.sleep(0))
         return self._recorded
 
 
 class Question(NamedTuple):
-    """What is to be found where, and how; `id` is the retrieval's, `model` the app's, which may make a filter."""
+    """A query of datasets; `id` is the retrieval's, `model` the app's, which may extract a filter."""
 
     id: str
     cause: Cause
@@ -64,8 +64,8 @@ class Question(NamedTuple):
     model: ModelSettings | None = None
 
 
-class _Leg(NamedTuple):
-    """The datasets that are searched with one model, and the vector for it."""
+class _Subquery(NamedTuple):
+    """The datasets that are searched with one model, and the query's vector."""
 
     model: str
     datasets: list[str]
@@ -107,9 +107,9 @@ class Retrieve:
         self._extract = extract
 
     async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
-        """At most `top_k` passages of living documents, none below the threshold.
+        """Return at most `top_k` passages of documents that are not deleted, none below the threshold.
 
-        Raises: Unavailable, and whatever a search may; the record says so, too.
+        Raises: Unavailable, and whatever a search raises, after recording it.
         """
         datasets, how = configuration["datasets"], configuration["retrieval"]
         if not datasets:
@@ -118,7 +118,7 @@ class Retrieve:
         return await self.find(question)
 
     async def find(self, question: Question) -> Retrieved:
-        """As the call does."""
+        """As `__call__`, for any question."""
         began = time.perf_counter()
         found = _Found()
         try:
@@ -126,7 +126,7 @@ class Retrieve:
         except Exception as error:
             code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
             reason = f"{type(error).__name__}: {error}"[:1000]
-            with suppress(Unavailable):  # it is to be tried again anyway
+            with suppress(Unavailable):  # it is retried anyway
                 await self._record(question, found, milliseconds(began), code, reason)
             raise
         return Retrieved(found.passages, found.names, partial(self._record, question, found, milliseconds(began)))
@@ -138,27 +138,27 @@ class Retrieve:
             members[model].append(dataset)
         ends = await asyncio.gather(
             self._narrow(question, found),
-            *(self._leg(question, *item) for item in members.items()),
+            *(self._subquery(question, *item) for item in members.items()),
             return_exceptions=True,
         )
-        legs = [end for end in ends if isinstance(end, _Leg)]
+        subqueries = [end for end in ends if isinstance(end, _Subquery)]
         if errors := [end for end in ends if isinstance(end, BaseException)]:
-            await asyncio.gather(*(leg.recorded for leg in legs))  # a call that is open would stay so
+            await asyncio.gather(*(each.recorded for each in subqueries))  # an open call would stay open
             raise errors[0]
-        ordered, documents = await self._sifted(question, found, legs)
+        ordered, documents = await self._selected(question, found, subqueries)
         if how["rerank"]:
-            hits = [judged.hit for judged in ordered if not judged.dropped]
+            hits = [selection.hit for selection in ordered if not selection.dropped]
             reranked = await self._reranks(question.cause, how["rerank"], question.query, hits)
             found.gone_without("rerank", reranked.code)
             if not reranked.code:
                 ordered = rerank(ordered, reranked.hits)
         choose(ordered, how)
-        found.candidates = [judged.candidate for judged in ordered]
+        found.candidates = [selection.candidate for selection in ordered]
         found.names = {id: document.name for id, document in documents.items() if not document.deleted}
         found.passages = await self._passages(tenant, ordered, documents)
 
     async def _narrow(self, question: Question, found: _Found) -> None:
-        """Find out which documents are to be searched, if not all."""
+        """Determine which documents to search, if not all."""
         tenant, how = question.cause.metadata.tenant, question.how["metadata_filter"]
         if how["mode"] == "disabled":
             return
@@ -172,7 +172,7 @@ class Retrieve:
             )
 
     async def _extracted(self, question: Question, found: _Found) -> MetadataFilter | None:
-        """What the app's model makes of the question, out of the fields that the datasets define alike."""
+        """The filter that the app's model extracts from the question, over fields that all datasets define alike."""
         fields: dict[str, str] = {}
         for dataset in await self._datasets(question.cause.metadata.tenant, question.datasets):
             types = {name: known["type"] for name, known in dataset.metadata_fields.items()}
@@ -182,14 +182,14 @@ class Retrieve:
         found.gone_without("filter", extracted.code)
         return extracted.filter
 
-    async def _leg(self, question: Question, model: str, datasets: list[str]) -> _Leg:
+    async def _subquery(self, question: Question, model: str, datasets: list[str]) -> _Subquery:
         living, (vector, recorded) = await asyncio.gather(
             self._datasets(question.cause.metadata.tenant, datasets), self._vector(question, model)
         )
-        return _Leg(model, [dataset.id for dataset in living], vector, recorded)
+        return _Subquery(model, [dataset.id for dataset in living], vector, recorded)
 
     async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
-        """The query's vector, and what puts the end of the call for it on record."""
+        """The query's vector, and an awaitable that records the end of the call for it."""
         if question.how["mode"] == "full_text":
             return None, asyncio.sleep(0)
         segmenter, embedder = await self._models.get(model)
@@ -198,59 +198,51 @@ class Retrieve:
         vectors, recorded = await self._calls.embed(question.cause, step, embedder, token_ids, urgent=True)
         return vectors[0], recorded
 
-    async def _sifted(
-        self, question: Question, found: _Found, legs: Sequence[_Leg]
-    ) -> tuple[list[Judged], dict[str, Document]]:
-        """The hits, more and more until there are enough, and their documents by id."""
+    async def _selected(
+        self, question: Question, found: _Found, subqueries: Sequence[_Subquery]
+    ) -> tuple[list[Selection], dict[str, Document]]:
+        """The selections, of more and more hits until there are enough, and their documents by id."""
         how = question.how
         enough = how["rerank"]["top_n"] if how["rerank"] else how["top_k"]
         top_k = enough if how["rerank"] else enough * SPARE
-        recorded = [leg.recorded for leg in legs]
+        recorded = [subquery.recorded for subquery in subqueries]
         while True:
             parts, _ = await asyncio.gather(
-                asyncio.gather(*(self._search(question, leg, found.documents, top_k) for leg in legs)),
+                asyncio.gather(*(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)),
                 asyncio.gather(*recorded),
             )
             recorded = []
             hits = fused(parts)
             documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
-            sifted = sift(hits, documents)
-            if places(sifted) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
-                return sifted, documents
+            selections = select(hits, documents)
+            if distinct(selections) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
+                return selections, documents
             top_k = min(4 * top_k, MOST)
 
-    async def _search(self, question: Question, leg: _Leg, documents: list[str] | None, top_k: int) -> list[Hit]:
+    async def _search(
+        self, question: Question, subquery: _Subquery, documents: list[str] | None, top_k: int
+    ) -> list[Hit]:
         how = question.how
         return await self._index.search(
             question.cause.metadata.tenant,
-            leg.datasets,
+            subquery.datasets,
             question.query,
-            leg.vector,
-            model=leg.model,
+            subquery.vector,
+            model=subquery.model,
             mode=cast("Mode", how["mode"]),
             top_k=top_k,
             weight=how["weight"],
             documents=documents,
         )
 
-    async def _passages(self, tenant: str, ordered: Sequence[Judged], documents: dict[str, Document]) -> list[Hit]:
-        chosen = sorted((judged for judged in ordered if judged.rank), key=lambda judged: judged.rank or 0)
-        wanted = [judged.wanted for judged in chosen]
-        spans = [span for span in wanted if span]
-        kept = await self._index.texts(tenant, spans) if spans else []
-        passages = []
-        for judged, span in zip(chosen, wanted, strict=True):
-            document = documents[judged.hit.document]
-            near = [
-                entry
-                for entry in kept
-                if span and entry.document == span.document and span.first <= entry.position <= span.last
-            ]
-            passages.append(passage(judged, document, near))
-        return passages
+    async def _passages(self, tenant: str, ordered: Sequence[Selection], documents: dict[str, Document]) -> list[Hit]:
+        chosen = sorted((it for it in ordered if it.rank), key=lambda it: it.rank or 0)
+        spans = [span for selection in chosen if (span := selection.wanted)]
+        texts = dict(zip(spans, await self._index.texts(tenant, spans), strict=True)) if spans else {}
+        return [passage(it, documents[it.hit.document], texts[it.wanted] if it.wanted else []) for it in chosen]
 
     async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
-        """Those that are not deleted."""
+        """The datasets that are not deleted."""
         datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
         return [dataset for dataset in datasets if dataset and not dataset.deleted]
 
@@ -261,7 +253,7 @@ class Retrieve:
     async def _record(
         self, question: Question, found: _Found, duration_ms: float, code: str | None = None, reason: str | None = None
     ) -> None:
-        """Put it on record, once for an attempt; without its hits, where they do not fit.
+        """Record the retrieval, once per attempt; without its hits, where they do not fit.
 
         Raises: TooLarge, Unavailable.
         """

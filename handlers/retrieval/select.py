@@ -1,4 +1,4 @@
-"""Judges hits: which the model is given, what of their documents, and why not the rest."""
+"""Selection of hits: what the model is given of them and of their documents, and why not the others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from domain.chat.app import RetrievalSettings
 from domain.knowledge.curation import shows
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.retrieval import Candidate
-from handlers.ports.index import Hit, Kept, Span
+from handlers.ports.index import Entry, Hit, Span
 
 SHORTEST_OVERLAP = 16
-"""Characters that two segments must share for the second to be taken as beginning with the end of the first."""
+"""Minimum number of characters shared by two segments for the second to count as repeating the end of the first."""
 
 
 @dataclass(slots=True)
-class Judged:
-    """A hit, and what becomes of it: the fields are those of a `Candidate`."""
+class Selection:
+    """A hit, and its fate: the fields are those of a `Candidate`."""
 
     hit: Hit
     fusion_rank: int
@@ -35,8 +35,8 @@ class Judged:
 
     @property
     def wanted(self) -> Span | None:
-        """What is to be fetched so that it can be given."""
-        alone = self.hit.parent is None and self.first == self.last
+        """The span to fetch for the passage, None when the hit itself is enough."""
+        alone = self.hit.entry.parent is None and self.first == self.last
         if self.first is None or self.last is None or alone:
             return None
         return Span(self.hit.dataset, self.hit.document, self.first, self.last)
@@ -48,9 +48,9 @@ class Judged:
             segment=hit.id,
             dataset=hit.dataset,
             document=hit.document,
-            position=hit.position,
-            page=hit.page,
-            heading=hit.heading,
+            position=hit.entry.position,
+            page=hit.entry.page,
+            heading=hit.entry.heading,
             score=hit.score,
             semantic_rank=hit.semantic_rank,
             full_text_rank=hit.full_text_rank,
@@ -64,88 +64,88 @@ class Judged:
         )
 
 
-def sift(found: Sequence[Hit], documents: Mapping[str, Document]) -> list[Judged]:
-    """The hits, best first; those are dropped that must not be given, and those with the text of a better one."""
-    sifted, texts = [], set()
+def select(found: Sequence[Hit], documents: Mapping[str, Document]) -> list[Selection]:
+    """The hits, best first; dropped are those that must not be given, and those with the text of a better one."""
+    selections, texts = [], set()
     for rank, hit in enumerate(found, 1):
-        judged = Judged(hit, rank)
-        document, text = documents.get(hit.document), " ".join(text_of(hit).split())
+        selection = Selection(hit, rank)
+        document, text = documents.get(hit.document), " ".join(text_of(hit.entry).split())
         if document is None or document.deleted:
-            judged.dropped = "deleted"
-        elif not shows(document, hit.id, hit.parent):
-            judged.dropped = "disabled"
+            selection.dropped = "deleted"
+        elif not shows(document, hit.id, hit.entry.parent):
+            selection.dropped = "disabled"
         elif text in texts:
-            judged.dropped = "duplicate"
+            selection.dropped = "duplicate"
         else:
             texts.add(text)
-        sifted.append(judged)
-    return sifted
+        selections.append(selection)
+    return selections
 
 
-def places(sifted: Sequence[Judged]) -> int:
-    """How many different texts there are to give, at least."""
-    kept = [judged.hit for judged in sifted if not judged.dropped]
-    return len({(hit.document, hit.position if hit.parent is None else ("parent", hit.parent)) for hit in kept})
+def distinct(selections: Sequence[Selection]) -> int:
+    """The minimum number of different texts to give."""
+    kept = [(it.hit.document, it.hit.entry) for it in selections if not it.dropped]
+    return len({(of, entry.position if entry.parent is None else ("parent", entry.parent)) for of, entry in kept})
 
 
-def rerank(sifted: Sequence[Judged], scored: Sequence[Hit]) -> list[Judged]:
-    """The hits in the order in which a reranker has put some of them, by the scores that these have now."""
+def rerank(selections: Sequence[Selection], scored: Sequence[Hit]) -> list[Selection]:
+    """The selections in the order of a reranker, which scored some of them."""
     scores = {hit.id: (rank, hit.score) for rank, hit in enumerate(scored, 1)}
-    for judged in sifted:
-        if judged.hit.id in scores and not judged.dropped:
-            judged.rerank_rank, judged.rerank_score = scores[judged.hit.id]
-    return sorted(sifted, key=lambda judged: (judged.rerank_rank or len(sifted) + 1, judged.fusion_rank))
+    for selection in selections:
+        if selection.hit.id in scores and not selection.dropped:
+            selection.rerank_rank, selection.rerank_score = scores[selection.hit.id]
+    return sorted(selections, key=lambda it: (it.rerank_rank or len(selections) + 1, it.fusion_rank))
 
 
-def choose(ordered: Sequence[Judged], how: RetrievalSettings) -> None:
-    """Give each hit, best first, its rank and its place, or say why not."""
-    reranked = any(judged.rerank_rank for judged in ordered)
+def choose(ordered: Sequence[Selection], how: RetrievalSettings) -> None:
+    """Set rank and place of each selection, best first, or the reason why it is dropped."""
+    reranked = any(selection.rerank_rank for selection in ordered)
     given: defaultdict[str, set[int]] = defaultdict(set)
     kept, parents = 0, set()
-    for judged in ordered:
-        hit = judged.hit
-        if judged.dropped:
+    for selection in ordered:
+        document, entry = selection.hit.document, selection.hit.entry
+        if selection.dropped:
             continue
-        if reranked and judged.rerank_rank is None:
-            judged.dropped = "beyond_top_k"
-        elif judged.score < (how["score_threshold"] or 0.0):
-            judged.dropped = "below_threshold"
-        elif (hit.document, hit.parent) in parents or (how["neighbours"] and hit.position in given[hit.document]):
-            judged.dropped = "joined"
+        if reranked and selection.rerank_rank is None:
+            selection.dropped = "beyond_top_k"
+        elif selection.score < (how["score_threshold"] or 0.0):
+            selection.dropped = "below_threshold"
+        elif (document, entry.parent) in parents or (how["neighbours"] and entry.position in given[document]):
+            selection.dropped = "joined"
         elif kept == how["top_k"]:
-            judged.dropped = "beyond_top_k"
+            selection.dropped = "beyond_top_k"
         else:
             kept += 1
-            judged.rank = kept
-            if hit.parent is None:
-                judged.first, judged.last = _around(hit.position, how["neighbours"], given[hit.document])
-                given[hit.document].update(range(judged.first, judged.last + 1))
+            selection.rank = kept
+            if entry.parent is None:
+                selection.first, selection.last = _around(entry.position, how["neighbours"], given[document])
+                given[document].update(range(selection.first, selection.last + 1))
             else:
-                judged.first = judged.last = hit.parent
-                parents.add((hit.document, hit.parent))
+                selection.first = selection.last = entry.parent
+                parents.add((document, entry.parent))
 
 
-def passage(judged: Judged, document: Document, kept: Sequence[Kept]) -> Hit:
-    """What the model is given for a hit, out of the entries that are kept in its place."""
-    hit = replace(judged.hit, score=judged.score)
-    same = _same_cut(hit, document, kept)
-    if hit.parent is not None:
-        parent = next((entry for entry in same if entry.position == hit.parent), None)
-        if parent is None:
-            return replace(hit, content=text_of(hit), answer=None)
-        place = {name: getattr(parent, name) for name in ("id", "position", "page", "heading")}
-        return replace(hit, content=text_of(parent), parent=None, answer=None, **place)
-    texts = {entry.id: text_of(entry) for entry in same}
-    return replace(hit, content=joined(list(texts.values())) if hit.id in texts else text_of(hit), answer=None)
+def passage(selection: Selection, document: Document, entries: Sequence[Entry]) -> Hit:
+    """The passage that the model is given for a hit, made of the entries in its span."""
+    entry = selection.hit.entry
+    same = _same_revision(entry, document, entries)
+    if entry.parent is not None:
+        entry = next((parent for parent in same if parent.position == entry.parent), entry)
+        given = replace(entry, content=text_of(entry), parent=None, answer=None)
+    else:
+        texts = {each.id: text_of(each) for each in same}
+        content = joined(list(texts.values())) if entry.id in texts else text_of(entry)
+        given = replace(entry, content=content, answer=None)
+    return replace(selection.hit, entry=given, score=selection.score)
 
 
-def text_of(entry: Hit | Kept) -> str:
+def text_of(entry: Entry) -> str:
     """A segment as the model is given it: a question with its answer."""
     return entry.content if entry.answer is None else f"{entry.content}\n{entry.answer}"
 
 
 def joined(texts: Sequence[str]) -> str:
-    """The texts of segments that follow on one another; what one repeats of the end of the one before is left out."""
+    """The texts of consecutive segments, without what one repeats of the end of the one before."""
     whole = texts[0]
     for text in texts[1:]:
         lengths = range(min(len(whole), len(text)), SHORTEST_OVERLAP - 1, -1)
@@ -155,7 +155,7 @@ def joined(texts: Sequence[str]) -> str:
 
 
 def _around(position: int, neighbours: int, given: set[int]) -> tuple[int, int]:
-    """The positions that are given with one, up to those that are given already."""
+    """The first and last position given with one, up to those that are given already."""
     first = last = position
     while first > max(0, position - neighbours) and first - 1 not in given:
         first -= 1
@@ -164,15 +164,17 @@ def _around(position: int, neighbours: int, given: set[int]) -> tuple[int, int]:
     return first, last
 
 
-def _same_cut(hit: Hit, document: Document, kept: Sequence[Kept]) -> list[Kept]:
-    """The entries of the cut that a hit is from, and those that were added by hand; while a document is processed anew,
-    the index holds entries of two cuts in the same places."""
-    names = [cut["segments"] for cut in document.revisions]
+def _same_revision(found: Entry, document: Document, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of the revision of a found one, and those that were added manually.
 
-    def cut_of(entry: Hit | Kept) -> str | None:
+    While a document is reprocessed, the index holds entries of two revisions in the same places.
+    """
+    names = [revision["segments"] for revision in document.revisions]
+
+    def revision_of(entry: Entry) -> str | None:
         return next((name for name in names if segment_id(document.id, name, entry.position) == entry.id), None)
 
-    own = cut_of(hit) or document.segments
-    shown = [entry for entry in kept if shows(document, entry.id)]
-    same = [(entry.position, cut is None, entry.id, entry) for entry in shown if (cut := cut_of(entry)) in (None, own)]
+    own = revision_of(found) or document.segments
+    of = [(entry, revision_of(entry)) for entry in entries if shows(document, entry.id)]
+    same = [(entry.position, name is None, entry.id, entry) for entry, name in of if name in (None, own)]
     return [entry for *_, entry in sorted(same, key=lambda item: item[:3])]

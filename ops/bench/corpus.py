@@ -65,7 +65,7 @@ class Corpus:
 
     def recall(self, query: Query, hits: Sequence[Any]) -> float:
         """The share of the nearest segments that are among the hits; equally near ones stand for each other."""
-        near = [hit for hit in hits if self.vectors[hit.position] @ query.vector >= query.tenth - 1e-6]
+        near = [hit for hit in hits if self.vectors[hit.entry.position] @ query.vector >= query.tenth - 1e-6]
         return len(near) / min(TOP_K, len(self.texts))
 
 

@@ -11,10 +11,13 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from adapters.index import opensearch, pgvector
-from adapters.index.opensearch.client import connected
+from adapters.index.opensearch import tables as opensearch
+from adapters.index.opensearch.client import Access, connected
 from adapters.index.opensearch.segments import Segments
+from adapters.index.opensearch.store import opensearch_index
 from adapters.index.opensearch.tables import prefix_of
+from adapters.index.pgvector import tables as pgvector
+from adapters.index.pgvector.store import pgvector_index
 from domain.aggregate import new_id
 from handlers.ports.index import Entry, Index
 from ops.index_choice import access
@@ -44,24 +47,24 @@ async def database(postgres_url: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def in_postgres(database_url: str, model: str) -> AsyncIterator[pgvector.PgvectorIndex]:
-    await pgvector.set_up(database_url, model)
-    async with pgvector.PgvectorIndex(database_url) as index:
+async def in_postgres(database_url: str) -> AsyncIterator[Index]:
+    await pgvector.set_up(database_url)
+    async with pgvector_index(database_url) as index:
         yield index
 
 
-def cluster() -> opensearch.Access | None:
+def cluster() -> Access | None:
     """The OpenSearch that the settings name; None where they name none."""
     settings = Settings.load()
     return access(settings) if settings.opensearch_url else None
 
 
 @asynccontextmanager
-async def in_opensearch(database_url: str, to: opensearch.Access) -> AsyncIterator[opensearch.OpenSearchIndex]:
+async def in_opensearch(database_url: str, to: Access) -> AsyncIterator[Index]:
     """An index beside those that the cluster has, and whose names none of them bears."""
     await opensearch.set_up(database_url, to)
     try:
-        async with opensearch.OpenSearchIndex(database_url, to) as index:
+        async with opensearch_index(database_url, to) as index:
             yield index
     finally:
         async with await psycopg.AsyncConnection.connect(database_url) as connection, connected(to) as client:
@@ -70,7 +73,7 @@ async def in_opensearch(database_url: str, to: opensearch.Access) -> AsyncIterat
             await client.indices.delete_index_template(name=prefix)
 
 
-async def merged(to: opensearch.Access) -> None:
+async def merged(to: Access) -> None:
     """Wait until the cluster is done with what a build has left it to do."""
     async with connected(to) as client:
         while (await client.indices.stats(metric="merge"))["_all"]["total"]["merges"]["current"]:

@@ -143,7 +143,7 @@ async def measure(
 async def indexes(model: str) -> AsyncIterator[tuple[str, Index]]:
     with scratch() as home:
         async with EmbeddedPostgres(home) as server, database(server.url) as url:
-            async with in_postgres(url, model) as index:
+            async with in_postgres(url) as index:
                 yield "pgvector", index
             if there := cluster():
                 async with in_opensearch(url, there) as other:
@@ -215,7 +215,7 @@ class Searched:
         """The hits of every mode with the first of them in another order; nothing without a model for it."""
         if self._reranker is None:
             return {}
-        texts = {hit.id: text_of(hit) for hits in found.values() for hit in hits[:RERANKED]}
+        texts = {hit.id: text_of(hit.entry) for hits in found.values() for hit in hits[:RERANKED]}
         scores = dict(zip(texts, self._reranker.score(query, list(texts.values())).scores, strict=True))
         return {
             f"{mode}, reranked": [

@@ -12,7 +12,7 @@ import numpy as np
 from psycopg import AsyncConnection
 from rich.progress import Progress
 
-from adapters.index import opensearch
+from adapters.index.opensearch.client import Access
 from adapters.index.pgvector.encoding import HalfvecDumper
 from domain.aggregate import new_id
 from handlers.ports.index import Index, Mode
@@ -52,7 +52,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     bars.remove_task(reading)
     url = stack.settings.postgres_url
     async with database(url) as one, database(url) as ten:
-        async with in_postgres(one, MODEL) as index, in_postgres(ten, MODEL) as other:
+        async with in_postgres(one) as index, in_postgres(ten) as other:
             measures = await _searched("pgvector", index, other, corpus, bars, raw=one)
         if there := cluster():
             async with in_opensearch(one, there) as index_, in_opensearch(ten, there) as other_:
@@ -68,7 +68,7 @@ async def _searched(
     bars: Progress,
     *,
     raw: str | None = None,
-    merging: opensearch.Access | None = None,
+    merging: Access | None = None,
 ) -> list[Measure]:
     """The measures of two empty indexes, one for one large knowledge base and one for ten, and of a bare connection."""
     bar = bars.add_task(f"{name}: segments", total=2 * len(corpus.texts))

@@ -17,7 +17,7 @@ from ops.settings import Settings
 from ops.terminal import emit, say
 
 if TYPE_CHECKING:
-    from adapters.index.versions import State
+    from adapters.index.versions.state import State
 
 group = typer.Typer(help="The search index: show it, build it anew.", no_args_is_help=True)
 app.add_typer(group, name="index")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
-from adapters.models.registry import TenantModels
-from adapters.models.rerankers import TenantRerankers
+from adapters.models.registry import TenantModels, TenantRerankers
 from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider

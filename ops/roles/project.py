@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
@@ -36,7 +37,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs)
     recover = Recover(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
-    embedded = EmbeddedNats(wiring.settings.home).server_name == wiring.nc._server_info.get("server_name")
+    embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)

@@ -42,7 +42,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     try:
         access = Access.of(host, given, kept, settings.secret(), frozenset(settings.all_view_hosts))
     except Refused as error:
-        raise InvalidSetting(str(error)) from None
+        advice = "Set HEADRACE_VIEW_TOKEN, or HEADRACE_VIEW_ADDRESS=127.0.0.1:8400"
+        raise InvalidSetting(f"{error} {advice}.") from None
     try:
         await tables.set_up(settings.postgres_url)
         reader = await login(settings.postgres_url, settings.secret())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.index.versions import State
+from adapters.index.versions.state import State
 from adapters.jetstream.log import JetStreamLog
 from handlers.knowledge.reindex import Built, Reindex
 from handlers.work.progress import Progress, no_progress

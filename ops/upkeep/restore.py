@@ -15,11 +15,11 @@ from adapters.archive.archiver import (
     GAPLESS,
     STREAMS,
     Differs,
-    beside,
     catalogue,
     difference,
     keys_of_people,
     live,
+    paired,
 )
 from adapters.archive.store import BLOBS, Archive, Broken
 from adapters.jetstream.blobs import JetStreamBlobs
@@ -124,7 +124,7 @@ async def _agree(wiring: Wiring, archive: Archive, stream: str, until: Mapping[s
     if stream not in GAPLESS:
         await source.drop_fillers()
     last, end = await source.last(), 0
-    async for archived, stored in beside(wiring.nc, archive, stream):
+    async for archived, stored in paired(wiring.nc, archive, stream):
         if archived.sequence > min(last, until.get(stream, last)):
             break
         end = archived.sequence

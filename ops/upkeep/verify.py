@@ -41,6 +41,13 @@ QUIET_S = 15.0
 FETCHES = 16
 """Blobs that are read at a time."""
 
+ARCHIVE_REPAIRS = {
+    "archive": "headrace archive, with HEADRACE_ARCHIVE_URL set to a new, empty address",
+    "archived log": "headrace restore, onto an empty NATS",
+    "archived keys": "headrace archive",
+}
+"""The commands that repair faults of the archive, by check."""
+
 
 async def verify(
     settings: Settings, deadline: timedelta, progress: Progress, *, archive: bool = False
@@ -66,6 +73,7 @@ async def verify(
         yield await _index(settings, log, progress)
         if archive:
             async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+                check.repair = ARCHIVE_REPAIRS.get(check.name, check.repair)
                 yield check
 
 

@@ -9,20 +9,14 @@ from functools import lru_cache
 
 from snowballstemmer import stemmer  # type: ignore[import-untyped]
 
+from domain.language import BURMESE, KOREAN, STOP_WORDS, UNSPACED
+
 LONGEST = 64
-"""Characters of a word that count."""
+"""Maximum length of a word, in characters; the rest is cut off."""
 
-_STOP_WORDS = """
-a an and are as at be but by can could did do does for from had has have he her his how i if in into is it its may me my
-no not of on or our s she should so such t than that the their them then there these they this those to us was we were
-what when where which who why will with would you your
-"""
-STOP_WORDS = frozenset(_STOP_WORDS.split())
+_LEFT_OUT = STOP_WORDS | {"s", "t"}  # what is left of "it's" and "don't"
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"  # Chinese, Japanese, Korean
-)
+_UNSPACED = UNSPACED + BURMESE + KOREAN
 _STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _MARKS = _STARTS_UNSPACED.sub(
     "", "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
@@ -34,7 +28,7 @@ _VOWEL_POINTS = dict.fromkeys([*range(0x591, 0x5C8), 0x640, *range(0x64B, 0x660)
 
 
 def words(text: str) -> Counter[str]:
-    """How often each word is in the text, in the order of their first places; English stop words are left out.
+    """The number of times each word is in the text, in order of first occurrence, without English stop words.
 
     English is stemmed; scripts without spaces, and Korean, become pairs of neighbouring characters; the vowel points of
     Arabic and Hebrew, which most writers leave out, are dropped; a word is cut at 64 characters.
@@ -46,7 +40,7 @@ def words(text: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for run, times in Counter(runs).items():
         if run.isascii():
-            if run not in STOP_WORDS:
+            if run not in _LEFT_OUT:
                 found[_stem(run[:LONGEST])] += times
         elif _STARTS_UNSPACED.match(run):
             for at in range(max(1, len(run) - 1)):

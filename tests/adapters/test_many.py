@@ -7,7 +7,7 @@ import pytest
 from adapters.many import each
 
 
-async def test_all_are_done_and_no_more_than_so_many_at_a_time() -> None:
+async def test_all_items_are_done_with_bounded_concurrency() -> None:
     done: list[int] = []
     now = most = 0
 

@@ -1,4 +1,4 @@
-"""The index built anew from the log, with what workers have in hand, and with what cannot be had."""
+"""The index rebuilt from the log, with work in progress, and with missing blobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from adapters.embedding.cache import PostgresEmbeddingCache
 from adapters.embedding.engine import Engine
 from adapters.embedding.lanes import LocalEmbedder
 from adapters.embedding.wire import TokenIds
-from adapters.index.pgvector import PgvectorIndex, set_up
+from adapters.index.pgvector.store import pgvector_index
+from adapters.index.pgvector.tables import set_up
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -31,6 +32,7 @@ from handlers.knowledge.forget import Forget
 from handlers.knowledge.reindex import Reindex
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Embedding, Vectors
+from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.work.cause import Cause
@@ -41,7 +43,7 @@ MODEL = "tiny-64"
 
 
 class Outage(LocalEmbedder):
-    """The model of this process, which is away for as long as somebody says."""
+    """The model of this process, which can be made unavailable."""
 
     away = False
 
@@ -71,7 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Mill:
     """What an ingest worker stands on."""
 
-    def __init__(self, nc: Client, tenant: str, index: PgvectorIndex, models: OneModel, embed: Embed) -> None:
+    def __init__(self, nc: Client, tenant: str, index: Index, models: OneModel, embed: Embed) -> None:
         self.tenant = tenant
         self.blobs = JetStreamBlobs(nc)
         self.log = JetStreamLog(nc)
@@ -81,7 +83,7 @@ class Mill:
         self.reindex = Reindex(self.repository, self.log, self.blobs, models, embed, index)
 
     async def change(self, aggregate: Aggregate) -> None:
-        """Put on record what is pending."""
+        """Record what is pending."""
 
         def decide(known: Aggregate | None) -> Aggregate:
             return aggregate
@@ -98,10 +100,10 @@ class Mill:
         document = Document.upload(
             new_id(), NOW, dataset=dataset, name="a.txt", media_type="text/plain", digest="d", size=1, metadata={}
         )
-        return document, await self.cut(document, count)
+        return document, await self.segment(document, count)
 
-    async def cut(self, document: Document, count: int) -> LoadedRevision:
-        """Cut a document that waits into so many segments."""
+    async def segment(self, document: Document, count: int) -> LoadedRevision:
+        """Split a pending document into `count` segments."""
         texts = [f"Sluice {number} of {document.id}." for number in range(count)]
         token_ids = [self.models.segmenter.tokenize(text) for text in texts]
         segments = [
@@ -152,16 +154,16 @@ class Mill:
 
 @pytest.fixture
 async def mill(nc: Client, database_url: str, tenant: str, model: str) -> AsyncIterator[Mill]:
-    await set_up(database_url, MODEL)
+    await set_up(database_url)
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(PgvectorIndex(database_url))
+        index = await stack.enter_async_context(pgvector_index(database_url))
         cache = await stack.enter_async_context(PostgresEmbeddingCache(database_url))
         embedder = await stack.enter_async_context(Outage(await asyncio.to_thread(Engine, model, device="cpu")))
         calls = ModelCalls(Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc)))
         yield Mill(nc, tenant, index, OneModel(TokenSegmenter(model), embedder), Embed(calls, cache))
 
 
-async def test_what_was_written_and_is_not_on_record_yet_is_taken_along(mill: Mill) -> None:
+async def test_written_slices_that_are_not_recorded_yet_are_included(mill: Mill) -> None:
     dataset = await mill.dataset()
     document, cut = await mill.document(dataset.id, 300)
     await mill.write(document, cut, 0, 128)
@@ -180,7 +182,7 @@ async def test_what_was_written_and_is_not_on_record_yet_is_taken_along(mill: Mi
     assert len(await mill.calls()) == len(made) + 1
 
 
-async def test_a_document_that_failed_has_what_is_on_record(mill: Mill) -> None:
+async def test_a_failed_document_has_what_is_recorded(mill: Mill) -> None:
     dataset = await mill.dataset()
     document, cut = await mill.document(dataset.id, 200)
     await mill.write(document, cut, 0, 128)
@@ -250,13 +252,13 @@ async def test_a_dataset_that_is_not_there(mill: Mill) -> None:
         await mill.reindex.dataset(mill.tenant, new_id())
 
 
-async def test_a_document_that_is_processed_anew_has_its_old_segments_until_the_new_are_in(mill: Mill) -> None:
+async def test_a_reprocessed_document_has_its_old_segments_until_the_new_are_in(mill: Mill) -> None:
     dataset = await mill.dataset()
     document, old = await mill.document(dataset.id, 3)
     await mill.write(document, old, 0, 3)
     await mill.record(document, 0, 3)
     document.reprocess(NOW)
-    new = await mill.cut(document, 130)
+    new = await mill.segment(document, 130)
     await mill.write(document, new, 0, 128)
     await mill.record(document, 0, 128)
     await mill.reindex.all()
@@ -268,15 +270,15 @@ async def test_a_document_that_is_processed_anew_has_its_old_segments_until_the_
     assert await mill.holds(document, new) == list(range(130))
 
 
-async def test_a_document_that_is_cut_as_it_once_was_has_those_segments_again(mill: Mill) -> None:
+async def test_a_document_that_returns_to_an_earlier_revision_has_those_segments_again(mill: Mill) -> None:
     dataset = await mill.dataset()
     document, first = await mill.document(dataset.id, 3)
     await mill.record(document, 0, 3)
     document.reprocess(NOW)
-    second = await mill.cut(document, 2)
+    second = await mill.segment(document, 2)
     await mill.record(document, 0, 2)
     document.reprocess(NOW)
-    assert await mill.cut(document, 3) == first
+    assert await mill.segment(document, 3) == first
     await mill.record(document, 0, 3)
     await mill.reindex.all()
     assert await mill.holds(document, first) == [0, 1, 2]

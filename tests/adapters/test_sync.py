@@ -64,7 +64,7 @@ class Desk:
 
     async def kept(self) -> dict[str, tuple[int, str, str | None]]:
         """What the index holds of the document, by id."""
-        held = await self.mill.index.texts(self.mill.tenant, [Span(self.dataset, self.id, 0, 10_000)])
+        [held] = await self.mill.index.texts(self.mill.tenant, [Span(self.dataset, self.id, 0, 10_000)])
         return {entry.id: (entry.position, entry.content, entry.answer) for entry in held}
 
     async def wanted(self) -> dict[str, tuple[int, str, str | None]]:

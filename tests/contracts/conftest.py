@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 
-import nats
 import pytest
 from nats.aio.client import Client
 
+from adapters.jetstream import nats_py
 from adapters.jetstream.streams import BLOBS, FAILURES, SNAPSHOTS, STREAMS, set_up
 from ops.servers.embedded import EmbeddedNats
 from tests.memory import Memory
@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, server: EmbeddedNats | NatsCluster | M
 async def nc(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
     """A connection with the streams made, for the tests of one module."""
     urls, replicas = (server.urls, 3) if isinstance(server, NatsCluster) else (server.url, 1)
-    client = await nats.connect(urls.split(","))
+    client = await nats_py.connect(urls.split(","))
     js = client.jetstream(timeout=15)
     await once_there(lambda: set_up(js, replicas=replicas))
     yield client

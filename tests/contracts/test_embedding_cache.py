@@ -68,7 +68,7 @@ async def test_what_is_lost_is_put_again(module_database_url: str, tenant: str) 
         assert (await cache.get(tenant, "a-model", list(put))).keys() == put.keys()
 
 
-async def test_what_nobody_asks_for_makes_room(module_database_url: str, tenant: str) -> None:
+async def test_unused_vectors_make_room(module_database_url: str, tenant: str) -> None:
     asked_for = vectors(20, seed=1)
     async with PostgresEmbeddingCache(module_database_url, most=2**20) as cache:
         await cache.put(tenant, "a-model", asked_for)

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adapters.index.opensearch import Access, OpenSearchIndex
-from adapters.index.opensearch import set_up as set_up_opensearch
-from adapters.index.pgvector import PgvectorIndex, set_up
+from adapters.index.opensearch.client import Access
+from adapters.index.opensearch.store import opensearch_index
+from adapters.index.opensearch.tables import set_up as set_up_opensearch
+from adapters.index.pgvector.store import pgvector_index
+from adapters.index.pgvector.tables import set_up
 from handlers.ports.documents import Vectors
-from handlers.ports.index import Build, Entry, Hit, Index, Kept, Mode, Moved, Span
+from handlers.ports.index import Build, Entry, Hit, Index, Mode, Moved, Span
 
 DIMENSION = 48
 MODEL = "a-model"
@@ -29,15 +31,15 @@ Vector = npt.NDArray[np.float32]
 
 @pytest.fixture
 async def pgvector(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url, MODEL)
-    async with PgvectorIndex(module_database_url) as index:
+    await set_up(module_database_url)
+    async with pgvector_index(module_database_url) as index:
         yield index
 
 
 @pytest.fixture
 async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url, MODEL)
-    async with PgvectorIndex(module_database_url, exact=0) as index:
+    await set_up(module_database_url)
+    async with pgvector_index(module_database_url, exact=0) as index:
         yield index
 
 
@@ -45,7 +47,7 @@ async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]
 async def opensearch(module_database_url: str, opensearch_url: str) -> AsyncIterator[Index]:
     access = Access(opensearch_url)
     await set_up_opensearch(module_database_url, access)
-    async with OpenSearchIndex(module_database_url, access) as index:
+    async with opensearch_index(module_database_url, access) as index:
         yield index
 
 
@@ -86,8 +88,9 @@ def entry(content: str, vector: Vector | None = None, *, id: str | None = None, 
     return Entry(id or id_(), position, content, 3, "Rivers › Mills", axis(0) if vector is None else vector)
 
 
-def text_of(entry: Entry, dataset: str, document: str) -> Kept:
-    return Kept(entry.id, dataset, document, entry.position, entry.content, entry.page, entry.heading, entry.answer)
+def read(entry: Entry) -> Entry:
+    """An entry as it is read: without its vector."""
+    return replace(entry, vector=None)
 
 
 async def found(index: Index, tenant: str, dataset: str) -> set[str]:
@@ -110,10 +113,11 @@ async def test_what_was_written_is_found_whole(index: Index, mode: Mode) -> None
     (hit,) = hits
     semantic, full_text = (1 if mode != "full_text" else None), (1 if mode != "semantic" else None)
     content = "Water runs down the race."
-    assert hit == Hit(race.id, dataset, document, 8, content, 3, "Rivers › Mills", hit.score, semantic, full_text)
+    expected = Entry(race.id, 8, content, 3, "Rivers › Mills")
+    assert hit == Hit(dataset, document, expected, hit.score, semantic, full_text)
     assert math.isfinite(hit.score)
     everything = await index.search("acme", [dataset], "wheel", axis(1), model=MODEL, mode=mode, top_k=5)
-    assert (everything[0].id, everything[0].page, everything[0].heading) == (wheel.id, None, None)
+    assert (everything[0].id, everything[0].entry.page, everything[0].entry.heading) == (wheel.id, None, None)
 
 
 async def test_the_same_id_replaces(index: Index) -> None:
@@ -125,9 +129,9 @@ async def test_the_same_id_replaces(index: Index) -> None:
     await index.write("acme", dataset, document, [entry("Flour falls.", axis(1), id=old.id)], model=MODEL, version=1)
     assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
     (flour,) = await index.search("acme", [dataset], "flour", None, model=MODEL, mode="full_text", top_k=5)
-    assert (flour.id, flour.content) == (old.id, "Flour falls.")
+    assert (flour.id, flour.entry.content) == (old.id, "Flour falls.")
     nearest, *others = await index.search("acme", [dataset], "", axis(1), model=MODEL, mode="semantic", top_k=5)
-    assert (nearest.id, nearest.content, len(others)) == (old.id, "Flour falls.", 1)
+    assert (nearest.id, nearest.entry.content, len(others)) == (old.id, "Flour falls.", 1)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -155,7 +159,7 @@ async def test_an_id_twice_in_one_write_is_the_last(index: Index) -> None:
         "acme", dataset, id_(), [entry("Water", id=id), entry("Water again", id=id)], model=MODEL, version=1
     )
     (hit,) = await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
-    assert hit.content == "Water again"
+    assert hit.entry.content == "Water again"
 
 
 async def test_nothing_to_write(index: Index) -> None:
@@ -171,7 +175,7 @@ async def test_a_deleted_document_is_not_found_and_never_comes_back(index: Index
     await index.write("acme", dataset, id_(), [kept], model=MODEL, version=1)
     await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
-    await index.write("acme", dataset, document, [*gone, entry("Water anew")], model=MODEL, version=1)
+    await index.write("acme", dataset, document, [*gone, entry("Water again")], model=MODEL, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
     await index.delete("acme", dataset, document, version=1)
     assert await found(index, "acme", dataset) == {kept.id}
@@ -227,7 +231,7 @@ async def test_removed_entries_are_not_found_until_they_are_written_again(index:
     await index.remove("acme", dataset, document, [gone.id, id_()], version=2)
     await index.remove("acme", dataset, document, [], version=2)
     assert await found(index, "acme", dataset) == {kept.id}
-    assert await index.texts("acme", [Span(dataset, document, 0, 9)]) == [text_of(kept, dataset, document)]
+    assert await index.texts("acme", [Span(dataset, document, 0, 9)]) == [[read(kept)]]
     assert await contents(index, dataset) == [kept.id]
     await index.write("acme", dataset, document, [replace(gone, content="Water is back")], model=MODEL, version=3)
     assert await found(index, "acme", dataset) == {gone.id, kept.id}
@@ -245,7 +249,7 @@ async def test_what_is_newer_stays(index: Index) -> None:
         await index.write("acme", dataset, document, [written, other], model=MODEL, version=late)
         await index.remove("acme", dataset, document, [written.id], version=late)
     (new,) = await index.search("acme", [dataset], "new", None, model=MODEL, mode="full_text", top_k=5)
-    assert (new.id, new.content) == (written.id, "New water")
+    assert (new.id, new.entry.content) == (written.id, "New water")
     assert await found(index, "acme", dataset) == {written.id, other.id}
     for version in (6, 6, 7):
         await index.write(
@@ -284,9 +288,9 @@ async def test_an_entry_without_a_vector_is_kept_and_never_found(index: Index) -
     for mode in MODES:
         hits = await index.search("acme", [dataset], "running water", axis(0), model=MODEL, mode=mode, top_k=5)
         assert whole.id not in {hit.id for hit in hits}
-        assert (hits[0].id, hits[0].parent) == (child.id, 0)
+        assert (hits[0].id, hits[0].entry.parent) == (child.id, 0)
     assert await contents(index, dataset) == sorted([whole.id, child.id, other.id])
-    assert await index.texts("acme", [Span(dataset, document, 0, 0)]) == [text_of(whole, dataset, document)]
+    assert await index.texts("acme", [Span(dataset, document, 0, 0)]) == [[read(whole)]]
     await index.write("acme", dataset, document, [replace(whole, vector=axis(0))], model=MODEL, version=2)
     assert whole.id in await found(index, "acme", dataset)
     await index.write("acme", dataset, document, [replace(child, vector=None)], model=MODEL, version=2)
@@ -314,10 +318,9 @@ async def test_a_question_is_matched_and_its_answer_kept(index: Index) -> None:
     asked = replace(entry("When does the mill open?"), answer="At six, but for Sundays.")
     await index.write("acme", dataset, document, [asked], model=MODEL, version=1)
     (hit,) = await index.search("acme", [dataset], "mill", axis(0), model=MODEL, mode="hybrid", top_k=5)
-    assert (hit.content, hit.answer) == (asked.content, asked.answer)
+    assert (hit.entry.content, hit.entry.answer) == (asked.content, asked.answer)
     assert await index.search("acme", [dataset], "Sundays", None, model=MODEL, mode="full_text", top_k=5) == []
-    (kept,) = await index.texts("acme", [Span(dataset, document, 0, 0)])
-    assert kept == text_of(asked, dataset, document)
+    assert await index.texts("acme", [Span(dataset, document, 0, 0)]) == [[read(asked)]]
 
 
 async def test_texts_by_place(index: Index) -> None:
@@ -328,11 +331,10 @@ async def test_texts_by_place(index: Index) -> None:
     await index.write("acme", two, other, others, model=OTHER, version=1)
     await index.write("zenith", one, document, [entry("Theirs", position=4)], model=MODEL, version=1)
     wanted = [Span(one, document, 6, 7), Span(one, document, 2, 6), Span(two, other, 1, 99), Span(one, other, 0, 9)]
-    expected = {one: [text_of(of, one, document) for of in entries[2:8]]}
-    expected[two] = [text_of(of, two, other) for of in others[1:]]
-    assert await index.texts("acme", wanted) == [kept for dataset in sorted(expected) for kept in expected[dataset]]
+    expected = [entries[6:8], entries[2:7], others[1:], []]
+    assert await index.texts("acme", wanted) == [[read(each) for each in part] for part in expected]
     assert await index.texts("acme", []) == []
-    assert await index.texts("acme", [Span(id_(), id_(), 0, 9), Span(one, document, 9, 20)]) == []
+    assert await index.texts("acme", [Span(id_(), id_(), 0, 9), Span(one, document, 9, 20)]) == [[], []]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -414,7 +416,7 @@ async def test_tenants_do_not_see_one_another(index: Index) -> None:
         "zenith", dataset, document, [entry("Their water", id=ours.id), entry("More water")], model=MODEL, version=1
     )
     (hit,) = await index.search("acme", [dataset], "water", axis(0), model=MODEL, mode="hybrid", top_k=10)
-    assert (hit.id, hit.content, hit.semantic_rank, hit.full_text_rank) == (ours.id, "Our water", 1, 1)
+    assert (hit.id, hit.entry.content, hit.semantic_rank, hit.full_text_rank) == (ours.id, "Our water", 1, 1)
     await index.delete("zenith", dataset, version=1)
     assert await found(index, "zenith", dataset) == set()
     assert await found(index, "acme", dataset) == {ours.id}
@@ -524,7 +526,7 @@ async def test_words_of_any_script(index: Index, content: str, query: str) -> No
     await index.write("acme", dataset, id_(), [written, entry("Nothing of that sort", axis(1))], model=MODEL, version=1)
     for mode in MODES:
         hits = await index.search("acme", [dataset], query, axis(0), model=MODEL, mode=mode, top_k=1)
-        assert [(hit.id, hit.content) for hit in hits] == [(written.id, content)]
+        assert [(hit.id, hit.entry.content) for hit in hits] == [(written.id, content)]
 
 
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "?!", "\0", "' OR 1=1 --", "%s {} \\", "no such thing"])
@@ -584,13 +586,13 @@ async def test_five_thousand_segments_and_five(index: Index) -> None:
     for query in units(50, seed=1):
         nearest = np.argsort(-(vectors[:5000] @ query), kind="stable")[:10]
         hits = await index.search("acme", [many], "", query, model=MODEL, mode="semantic", top_k=10)
-        recalls.append(len({hit.position for hit in hits} & set(nearest.tolist())) / 10)
+        recalls.append(len({hit.entry.position for hit in hits} & set(nearest.tolist())) / 10)
         hits = await index.search("acme", [few], "water", query, model=MODEL, mode="hybrid", top_k=5)
         assert {hit.id for hit in hits} == {written.id for written in entries[5000:]}
         assert all(hit.semantic_rank and hit.full_text_rank for hit in hits)
     assert np.mean(recalls) >= 0.98
     (hit,) = await index.search("acme", [many, few], "4321", None, model=MODEL, mode="full_text", top_k=5)
-    assert hit.position == 4321
+    assert hit.entry.position == 4321
 
 
 # --- versions ------------------------------------------------------------------------------------------------
@@ -818,7 +820,7 @@ async def test_what_was_deleted_is_not_built(index: Index) -> None:
     async with index.build() as build:
         await build.begin(id_(), 0)
         await build.open(MODEL, DIMENSION)
-        await build.bury([("acme", dataset, buried), ("acme", closed, None)])
+        await build.forbid([("acme", dataset, buried), ("acme", closed, None)])
         await build.write("acme", dataset, buried, [entry("Water")], model=MODEL, version=1)
         await build.write("acme", closed, id_(), [entry("Water")], model=MODEL, version=1)
         await build.write("acme", dataset, document, [entry("Water")], model=MODEL, version=1)
@@ -851,7 +853,7 @@ async def test_builds_take_turns(index: Index) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_nothing_is_lost_and_nothing_comes_back_while_it_is_swapped(index: Index, whole: bool) -> None:
-    """Writers write, and then put on record; what was deleted is on record before it is taken out."""
+    """Writers write, and then record; deletions are recorded before the entries are removed."""
     dataset = id_()
     record: list[tuple[str, list[Entry]]] = []
     in_hand: dict[str, list[Entry]] = {}

@@ -76,7 +76,7 @@ async def test_it_is_got_as_it_was_put(outcomes: Outcomes, tenant: str, make: ty
 
 
 async def test_it_reads_as_promised_on_the_wire(nc: Client, outcomes: Outcomes, tenant: str) -> None:
-    """By a direct get of its subject, and by whoever subscribed before."""
+    """By a direct get of its subject, and by an earlier subscription."""
     outcome = accepted(tenant)
     subject = f"out.{tenant}.{outcome.command}"
     heard = await nc.subscribe(subject)

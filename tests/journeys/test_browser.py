@@ -301,7 +301,7 @@ async def test_a_trace_shows_what_was_done_and_said(visit: Visit) -> None:
     assert "The surge tank is inspected in May." in said
     assert "tank.txt" in said
     await tree.get_by_role("link", name="retrieval").last.click()
-    await panel.get_by_text("What became of it").wait_for()
+    await panel.get_by_text("Result").wait_for()
 
 
 async def test_a_call_is_sent_again_and_compared(visit: Visit) -> None:

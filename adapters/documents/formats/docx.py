@@ -1,7 +1,6 @@
-"""Word documents: the text as it stands, with what is beside it: notes, text boxes, heads and feet of the pages.
+"""Word documents: the text, notes, text boxes, headers and footers.
 
-What was deleted under tracked changes is gone, what was inserted stays; comments, hidden text and tables of contents
-are left out.
+Tracked deletions are left out, tracked insertions stay; comments, hidden text and tables of contents are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SKIPPED = frozenset(
     )
 )
 _TRANSPARENT = frozenset({"AlternateContent", "Choice", "customXml", "ins", "moveTo", "sdt", "sdtContent", "smartTag"})
-"""What stands around blocks without being one."""
+"""Elements that contain blocks without being one."""
 
 _OFF = ("0", "false", "off", "none")
 _LONGEST_HEADING = 300
@@ -44,7 +43,7 @@ def read(data: bytes) -> Parsed:
 
 
 class _Style(NamedTuple):
-    """What a paragraph is by its style: `level` of a heading from 1, 0 for none; `list` is its list's id and level."""
+    """The style of a paragraph: `level` of a heading from 1, 0 for none; `list` is the id and level of its list."""
 
     level: int = 0
     list: tuple[str, int] | None = None
@@ -54,7 +53,7 @@ class _Style(NamedTuple):
 
 @dataclass(slots=True)
 class _Line:
-    """The text of a paragraph, and what hangs on it."""
+    """The text of a paragraph, and what is anchored to it."""
 
     parts: list[str] = field(default_factory=list)
     boxes: list[Element] = field(default_factory=list)
@@ -68,7 +67,7 @@ class _Line:
 
 
 class Document:
-    """The main part of a document with those that belong to it."""
+    """The main part of a document and its related parts."""
 
     def __init__(self, package: Package, main: str) -> None:
         self._package = package
@@ -106,7 +105,7 @@ class Document:
             yield from self._block(element, plain=plain)
 
     def _block(self, element: Element, *, plain: bool = False) -> Iterator[Piece]:
-        """The pieces of a block; where it is `plain`, as in the cell of a table, no heading opens a section."""
+        """The pieces of a block; in a `plain` one, such as a table cell, headings open no section."""
         match xml.name(element):
             case "p":
                 yield from self._paragraph(element, plain)
@@ -163,7 +162,7 @@ class Document:
                     line.drawings.append(each)
                     self._gather(each, line)
                 case "footnoteReference" | "endnoteReference" as kind:
-                    # Taken out, so that a note that refers to itself ends.
+                    # Removed, so that a note that refers to itself ends.
                     note = self._notes.pop((kind.removesuffix("Reference"), xml.attribute(each, "id") or ""), None)
                     if note is not None:
                         line.notes.append(note)
@@ -171,7 +170,7 @@ class Document:
                     self._gather(each, line)
 
     def _table(self, table: Element) -> Iterator[Piece]:
-        """Its rows; those of one cell, or with cells that hold tables or long texts, as the blocks that are in them."""
+        """The rows of a table; rows of one cell, or with tables or long texts in cells, as the blocks in them."""
         above: dict[int, str] = {}
         for row in _inside(table, "tr"):
             if xml.child(row, "trPr", "del") is not None:
@@ -197,7 +196,7 @@ class Document:
 
 
 def _inside(element: Element, wanted: str) -> Iterator[Element]:
-    """The children of this name, also those in what only stands around them."""
+    """The children with this name, also within wrapping elements."""
     for each in element:
         if xml.name(each) == wanted:
             yield each
@@ -206,7 +205,7 @@ def _inside(element: Element, wanted: str) -> Iterator[Element]:
 
 
 def _styles(roots: Iterator[Element]) -> dict[str, _Style]:
-    """Paragraph styles by their ids, each with what it has of those that it is based on."""
+    """Paragraph styles by id, with the properties inherited from their bases."""
     elements = {
         xml.attribute(each, "styleId") or "": each
         for root in roots
@@ -242,7 +241,7 @@ def _outline_level(properties: Element | None, otherwise: int) -> int:
 
 
 def _list(properties: Element | None, otherwise: tuple[str, int] | None) -> tuple[str, int] | None:
-    """The list that a paragraph is in, by its own words or by its style's."""
+    """The list of a paragraph, by its own properties or by its style's."""
     numbered = xml.child(properties, "numPr")
     if numbered is None:
         return otherwise
@@ -256,7 +255,7 @@ def _is_on(element: Element | None) -> bool:
 
 
 def _symbol(element: Element) -> str:
-    """The character of a symbol font, where it is one that any font has."""
+    """The Unicode character for one of a symbol font, if there is one."""
     try:
         code = int(xml.attribute(element, "char") or "", 16)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The encodings of text: told by marks and patterns, then by what decodes, then by what the text would look like."""
+"""Detection of text encodings: by marks and patterns, then by what decodes, then by the look of the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 _SAMPLE = 2**16
 _MARKS = (
     (codecs.BOM_UTF8, None),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, since it begins with the mark of that
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -58,12 +58,12 @@ _COMMON = {
     "cp1256": "ابتثجحخدذرزسشصضطظعغفقكلمنهويىةأإآءئؤ،؛؟" + _MARKS_OF_TEXT,
     "cp874": "กขคงจชซญณดตถทนบปผพฟภมยรลวศษสหอะัาำิีึืุูเแโใไ็่้์" + "“”‘’…–",
 }
-"""The commonest characters of the languages that are written in a codec."""
+"""The most common characters of the languages of a codec."""
 
 _LATIN = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257")
 _OTHER = ("cp1251", "koi8-r", "iso8859-5", "cp866", "cp1253", "cp1255", "cp1256", "cp874")
 _RUN = re.compile(rb"[\x80-\xff]{3,}")
-"""A run of letters beyond ASCII, as all words of other scripts are; ours have them among those of ASCII."""
+"""A run of non-ASCII letters, such as words of other scripts; Latin words mix them with ASCII letters."""
 
 _KANA = re.compile("[\u3041-\u30fe]")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
@@ -72,7 +72,7 @@ _RARE = re.compile("[\x80-\x9f\ue000-\uf8ff\uff61-\uff9f]")
 
 
 def wide(sample: bytes) -> str | None:
-    """The codec of a text in UTF-16 or UTF-32, told by its byte order mark or by where its zeros are; else None."""
+    """The codec of a text in UTF-16 or UTF-32, by its byte order mark or the places of its zeros; else None."""
     for mark, codec in _MARKS:
         if sample.startswith(mark):
             return codec
@@ -86,14 +86,14 @@ def wide(sample: bytes) -> str | None:
     for codec, low, high in (("utf-16-le", sample[::2], sample[1::2]), ("utf-16-be", sample[1::2], sample[::2])):
         if high.count(0) > len(high) * 0.4 and low.count(0) < len(low) * 0.05:
             return codec
-        # Of another script than ours the spaces have a zero; all else has one of very few bytes.
+        # In a script other than Latin, spaces have a zero byte; the other characters have one of few high bytes.
         if len(sample) >= 16 and 0 not in low and 0 in high and len(set(high)) <= 6:
             return codec
     return None
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
-    """The text of bytes: UTF-32, UTF-16 or UTF-8 where they are that, else as `declared`, else as they look."""
+    """The text of bytes: UTF-32, UTF-16 or UTF-8 if they are valid, else as `declared`, else as they look."""
     sample = data[:_SAMPLE]
     if codec := wide(sample):
         return data.decode(codec, "replace")
@@ -114,14 +114,14 @@ def _candidates(sample: bytes, declared: str | None) -> Iterator[str]:
     best = max(_EAST_ASIAN, key=lambda codec: _east_asian(codec, sample, high))
     if _east_asian(best, sample, high):
         yield best
-    if high > 3:  # nothing can be told from fewer
+    if high > 3:  # fewer are no evidence
         likely = _OTHER if sum(map(len, _RUN.findall(sample))) > high / 2 else _LATIN
         yield max(likely, key=lambda codec: _single(codec, sample))
     yield "cp1252"
 
 
 def _east_asian(codec: str, sample: bytes, high: int) -> float:
-    """How much the sample, with so many bytes above ASCII, looks like a language of this codec; 0: not at all."""
+    """Likelihood that the sample, with `high` bytes above ASCII, is of a language of this codec; 0 for none."""
     try:
         text = codecs.getincrementaldecoder(codec)().decode(sample)
     except UnicodeDecodeError:
@@ -141,7 +141,7 @@ def _east_asian(codec: str, sample: bytes, high: int) -> float:
 
 
 def _single(codec: str, sample: bytes) -> float:
-    """How many of the characters above ASCII are common in a language of this codec, from 0 to 1."""
+    """Share of the characters above ASCII that are common in a language of this codec, from 0 to 1."""
     text = sample.decode(codec, "replace")
     signs = [sign for sign in text if sign > "\x7f"]
     return sum(sign in _COMMON[codec] for sign in signs) / max(len(signs), 1)

@@ -1,4 +1,4 @@
-"""EPUB: the pages of a book in the order of reading, under the headings of its table of contents."""
+"""EPUB: the pages of a book in reading order, under the headings of its table of contents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _tree(book: Zipped, part: str) -> Element:
 
 
 def _pieces(book: Zipped, package: Element, folder: str) -> Iterator[Piece]:
-    """The blocks of all pages; one that has no heading of its own gets that of the table of contents."""
+    """The blocks of all pages; a page without a heading gets the one of the table of contents."""
     items = {each.get("id", ""): each for each in xml.every(package, "item")}
     locked = _locked(book)
     labels = _labels(book, items, folder)
@@ -58,7 +58,7 @@ def _path(folder: str, reference: str) -> str:
 
 
 def _locked(book: Zipped) -> set[str]:
-    """The parts that are encrypted, in lower case; fonts often are, which nobody reads."""
+    """The encrypted parts, in lower case; fonts often are, and are not read."""
     if _ENCRYPTION not in book:
         return set()
     references = xml.every(_tree(book, _ENCRYPTION), "CipherReference")
@@ -66,7 +66,7 @@ def _locked(book: Zipped) -> set[str]:
 
 
 def _labels(book: Zipped, items: dict[str, Element], folder: str) -> dict[str, str]:
-    """The first heading that the table of contents has for each page, of EPUB 2 or 3."""
+    """The first heading of each page in the table of contents of EPUB 2 or 3."""
     found: dict[str, str] = {}
     for item in items.values():
         part = _path(folder, item.get("href", ""))

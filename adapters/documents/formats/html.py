@@ -1,4 +1,4 @@
-"""HTML: what a reader sees of a page, in blocks; scripts, styles and navigation are left out."""
+"""HTML: the visible text of a page, in blocks, without navigation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _XML = re.compile(r"\s*<\?xml\b")
 _CLOSED = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)(\w[\w:.-]*)(?=[\s/])([^<>]*)/>"
 )
-"""An element of XHTML that ends where it begins; in HTML it would go on."""
+"""An empty element of XHTML, which HTML would not close."""
 
 
 def read(data: bytes) -> Parsed:
@@ -44,7 +44,7 @@ def read(data: bytes) -> Parsed:
 
 
 def page(data: bytes, outline: Outline) -> tuple[Iterator[Piece], str | None]:
-    """The blocks of a page that goes on where the outline stands, and its title."""
+    """The blocks of a page that continues the outline, and its title."""
     declared = _CHARSET.search(data[:4096])
     text = clean(decode(data, declared[1].decode("ascii") if declared else None))
     if _XML.match(text):
@@ -55,7 +55,7 @@ def page(data: bytes, outline: Outline) -> tuple[Iterator[Piece], str | None]:
 
 
 def contents(data: bytes) -> Iterator[tuple[str, str]]:
-    """The entries of a book's table of contents, of EPUB 2 or 3: what each refers to, and its words."""
+    """The entries of the table of contents of EPUB 2 or 3: target and text."""
     tree = LexborHTMLParser(_CLOSED.sub(r"<\1\2></\1>", clean(decode(data))))
     for link in tree.css("nav a[href]"):
         yield link.attributes["href"] or "", one_line(link.text())
@@ -66,12 +66,12 @@ def contents(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def pieces(fragment: str) -> Iterator[Piece]:
-    """The blocks of a fragment that stands in another text."""
+    """The blocks of a fragment within another text."""
     return _walk(LexborHTMLParser(fragment), Outline())
 
 
 class _Writer:
-    """Gathers text into blocks; `mark` stands before the next one."""
+    """Collects text into blocks; `mark` is the prefix of the next one."""
 
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
@@ -82,7 +82,7 @@ class _Writer:
         self._items: Counter[int] = Counter()
 
     def marker(self, parent: LexborNode | None) -> str:
-        """What stands before the next item of a list: its number, or a dash."""
+        """The prefix of the next list item: its number, or a dash."""
         if parent is None or parent.tag != "ol":
             return "- "
         self._items[parent.mem_id] += 1
@@ -95,7 +95,7 @@ class _Writer:
         self._parts.append("\n")
 
     def end(self) -> Iterator[Piece]:
-        """End the block; a block without text leaves nothing."""
+        """End the block; drop it without text."""
         text = "".join(self._parts).replace("\xa0", " ")
         self._parts.clear()
         text = text.strip("\n") if self.verbatim else re.sub(r" *\n *", "\n", re.sub(" {2,}", " ", text)).strip()
@@ -166,7 +166,7 @@ def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
 
 
 def _words(cell: LexborNode) -> str:
-    """The text of a table cell; what would stand on lines of its own is divided by spaces."""
+    """The text of a table cell, with spaces between lines."""
     for unwanted in cell.css(", ".join(_SKIPPED - {"head", "template"})):
         unwanted.decompose()
     return cell.text(separator=" ") if cell.css_first("p, div, br, li, table") else cell.text()

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: objects as records, with the names of what they stand in as headings."""
+"""JSON and JSON Lines: objects as records, with the names of enclosing objects as headings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, Refused,
 from adapters.documents.formats.tables import blocks, record
 
 _DEEPEST = 6
-"""Headings above a record; what is deeper is told by its path."""
+"""Maximum number of headings above a record; deeper values have their path."""
 
 _LONG = 300
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
 _SPACE = re.compile(r"[\s\x1e]*")
-"""Between values; RFC 7464 has a sign of its own before each."""
+"""White space between values; RFC 7464 has a separator of its own."""
 
 
 def read(data: bytes) -> Parsed:
@@ -30,7 +30,7 @@ def read(data: bytes) -> Parsed:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The values that stand one after the other, as in JSON Lines. Raises: Refused `broken_file`."""
+    """Consecutive values, as in JSON Lines. Raises: Refused `broken_file`."""
     place = _SPACE.match(text).end()  # type: ignore[union-attr]
     while place < len(text):
         try:
@@ -43,7 +43,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
-    """What a value says below a path of names: its own values as one record, each part that holds more as a section."""
+    """The blocks of a value below a path of names: its fields as one record, nested objects as sections."""
     heading = SEPARATOR.join(path) or None
     if isinstance(value, list):
         yield from blocks((line for each in value for line in record_of(each)), heading)
@@ -58,12 +58,12 @@ def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
 
 
 def _holds_more(value: Any) -> bool:
-    """Whether a value is more than a field of a record: an object, or a list of objects."""
+    """True if a value is a section rather than a field: an object, or a list of objects."""
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(each, dict) for each in value))
 
 
 def record_of(value: Any) -> Iterator[str]:
-    """The lines of a record: every value with its path."""
+    """The lines of a record, every value with its path."""
     fields = [(name, text) for name, text in _fields(value, "") if text]
     return record(fields) if fields else iter(())
 

@@ -1,4 +1,4 @@
-"""The kinds of file: told from media type or name, and then from the bytes, which know better."""
+"""Detection of the kind of a file: by media type or name, then by its bytes, which take precedence."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ _SUFFIXES: dict[str, Kind] = {
     ".epub": "epub",
 }
 _UNTOLD = ("", "application/octet-stream", "binary/octet-stream")
-"""Media types that say nothing."""
+"""Media types without information."""
 
 _ZIP = b"PK"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _CONTAINERS = (b"%PDF-", b"PK\x03\x04", _OLE)
-"""What files begin with whose bytes say what they are."""
+"""Signatures at the beginning of files."""
 
 _FOLDERS: dict[str, Kind] = {"word/": "docx", "ppt/": "pptx", "xl/": "sheets"}
 _MIMETYPES: dict[bytes, Kind] = {
@@ -109,7 +109,7 @@ _MIMETYPES: dict[bytes, Kind] = {
     b"application/vnd.oasis.opendocument.spreadsheet-template": "sheets",
 }
 _FILE_PASS = re.compile(rb"\x09\x08\x10\0\0\x06\x05\0.{12}(?:\x86\0\0\0)?\x2f\0", re.DOTALL)
-"""The head of an XLS workbook whose next record says how it is encrypted."""
+"""The head of an encrypted XLS workbook."""
 
 _SIGNATURES = {
     b"%PDF-": "a PDF",
@@ -129,8 +129,8 @@ _MARKUP = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|
 
 
 def kind_of(media_type: str, name: str) -> Kind | None:
-    """The kind that a file is said to be, None when it is none that can be read; the name counts when the media type
-    says nothing."""
+    """The declared kind of a file, None when it cannot be read; the name counts when the media type has no
+    information."""
     essence = media_type.partition(";")[0].strip().lower()
     if essence in _MEDIA_TYPES:
         return _MEDIA_TYPES[essence]
@@ -142,12 +142,12 @@ def kind_of(media_type: str, name: str) -> Kind | None:
 
 
 def contained(data: bytes) -> bool:
-    """Whether the bytes can say what they are, whatever the file is said to be."""
+    """True if the bytes identify their kind, whatever is declared."""
     return data.startswith(_CONTAINERS)
 
 
 def kind_by_bytes(said: Kind | None, data: bytes) -> Kind:
-    """The kind that a file is, which may be another than it is said to be.
+    """The actual kind of a file, which may differ from the declared one.
 
     Raises: Refused `empty_file`, `broken_file`, `encrypted_file` or `unsupported_type`.
     """
@@ -166,7 +166,7 @@ def kind_by_bytes(said: Kind | None, data: bytes) -> Kind:
     sample = data[:65536]
     if not wide(sample) and len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) * 0.3:
         raise Refused("broken_file", f"The file is not {TITLES[said]}: it holds binary data.")
-    if said == "sheets":  # many programs export text under the name of a spreadsheet
+    if said == "sheets":  # many programs export text with the suffix of a spreadsheet
         if _MARKUP.match(sample):
             return "html"
         if b"\t" in sample or sample.count(b";") > 1 or sample.count(b",") > 1:
@@ -179,10 +179,10 @@ def _zipped(said: Kind | None, data: bytes) -> Kind:
     file = Zipped(data)
     if "mimetype" in file:
         with file.open("mimetype") as part:
-            told = part.read(100).strip()
-        if told in _MIMETYPES:
-            return _MIMETYPES[told]
-        if told.startswith(b"application/vnd.oasis.opendocument."):
+            declared = part.read(100).strip()
+        if declared in _MIMETYPES:
+            return _MIMETYPES[declared]
+        if declared.startswith(b"application/vnd.oasis.opendocument."):
             raise Refused("unsupported_type", "Of OpenDocument only spreadsheets are read: save it as DOCX or PDF.")
     if "META-INF/container.xml" in file:
         return "epub"
@@ -194,7 +194,7 @@ def _zipped(said: Kind | None, data: bytes) -> Kind:
 
 
 def _ole(said: Kind | None, data: bytes) -> Kind:
-    """What an OLE container holds, by the names of its streams."""
+    """The kind of an OLE container, by the names of its streams."""
 
     def has(*streams: str) -> bool:
         return any(stream.encode("utf-16-le") in data for stream in streams)
@@ -202,7 +202,7 @@ def _ole(said: Kind | None, data: bytes) -> Kind:
     workbook = has("Workbook", "WORKBOOK", "Book\0")
     if has("EncryptedPackage") or _FILE_PASS.search(data):
         raise Refused("encrypted_file", "The file is encrypted: upload a copy without a password.")
-    if workbook and said == "sheets":  # before Word, of which it may hold documents
+    if workbook and said == "sheets":  # before Word, since it may contain Word documents
         return "sheets"
     if has("WordDocument", "PowerPoint Document"):
         raise Refused("unsupported_type", "The file is of Office 97 to 2003: save it as DOCX, PPTX or PDF.")

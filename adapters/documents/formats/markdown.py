@@ -1,4 +1,4 @@
-"""Markdown: blocks as CommonMark has them, tables included; what is marked up is kept, the marks are not."""
+"""Markdown: blocks of CommonMark and tables, without the markup."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(data: bytes) -> Parsed:
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[tuple[str, int]]:
-    """The texts of the blocks, each with its level if it is a heading, else 0."""
+    """The texts of the blocks, each with its level as a heading, 0 for none."""
     level, mark = 0, ""
     cells: list[str] | None = None
     for token in tokens:

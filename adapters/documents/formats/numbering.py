@@ -1,4 +1,4 @@
-"""The numbers that Word puts before the items of lists and before headings; they stand nowhere in the text."""
+"""The numbers that Word shows before list items and headings; the text does not contain them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Level(NamedTuple):
 
 
 class Numbering:
-    """Counts through a document; lists are told by their ids, levels count from 0."""
+    """Counters of a document; lists are identified by id, levels count from 0."""
 
     def __init__(self, root: Element | None) -> None:
         self._levels: dict[str, dict[int, _Level]] = {}
@@ -39,7 +39,7 @@ class Numbering:
             self._counted[list_id] = list_id if own != abstract.get(parent) else f"abstract {parent}"
 
     def next(self, list_id: str, level: int) -> str:
-        """What stands before the next item: its number with a space behind it, a dash, or nothing."""
+        """The prefix of the next item: its number and a space, a dash, or nothing."""
         level = min(level, _DEEPEST)
         levels = self._levels.get(list_id)
         if levels is None:
@@ -78,7 +78,7 @@ def _level(element: Element) -> _Level:
 
 
 def _overrides(element: Element, levels: dict[int, _Level]) -> dict[int, _Level]:
-    """The levels of a list that is another's, but for what it says of its own."""
+    """The levels of a list that inherits from another, with its own overrides."""
     own = dict(levels)
     for each in element:
         if xml.name(each) == "lvlOverride":

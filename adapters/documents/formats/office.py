@@ -1,4 +1,4 @@
-"""What Office documents have in common: parts that are related to one another, a title, charts and diagrams."""
+"""Common structure of Office documents: related parts, a title, charts and diagrams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapters.documents.formats.parsed import Refused, clean, one_line
 from adapters.documents.formats.zipped import Zipped
 
 ROW = " | "
-"""Between the cells of a table's row."""
+"""Separator of the cells of a row."""
 
 
 class Relation(NamedTuple):
@@ -22,7 +22,7 @@ class Relation(NamedTuple):
 
 
 class Package(Zipped):
-    """The parts of an Office document; a part's relations are by their ids, those to other files left out."""
+    """The parts of an Office document; relations of a part are by id, without those to other files."""
 
     def tree(self, part: str) -> Element:
         with self.open(part) as file:
@@ -42,15 +42,15 @@ class Package(Zipped):
         return found
 
     def related(self, part: str, *kinds: str) -> list[str]:
-        """The parts that are there, of these kinds, in the order of the file."""
+        """The existing parts of these kinds, in the order of the file."""
         return [each.target for each in self.relations(part).values() if each.kind in kinds and each.target in self]
 
     def main(self, otherwise: str) -> str:
-        """The part that holds the document."""
+        """The part with the document."""
         return next(iter(self.related("", "officeDocument")), otherwise)
 
     def title(self) -> str | None:
-        """As its author has set it."""
+        """The title that the author has set."""
         for part in self.related("", "core-properties"):
             try:
                 return (
@@ -61,7 +61,7 @@ class Package(Zipped):
         return None
 
     def drawn(self, drawing: Element, relations: dict[str, Relation]) -> Iterator[str]:
-        """The lines of the charts and diagrams that a drawing refers to."""
+        """The lines of the charts and diagrams of a drawing."""
         for element in xml.every(drawing, "chart", "relIds"):
             chart = xml.name(element) == "chart"
             relation = relations.get(xml.attribute(element, "id" if chart else "dm") or "")
@@ -88,7 +88,7 @@ def _diagram(root: Element) -> Iterator[str]:
 
 
 def _chart(root: Element) -> Iterator[str]:
-    """The titles of a chart, and its figures as the rows of a table."""
+    """The titles of a chart, and its values as the rows of a table."""
     for title in xml.every(root, "title"):
         yield from filter(None, (text_of(paragraph) for paragraph in xml.every(title, "p")))
     series = list(xml.every(root, "ser"))
@@ -108,7 +108,7 @@ def _first(element: Element, *names: str) -> Element | None:
 
 
 def _points(element: Element | None) -> dict[int, str]:
-    """The values that were kept with a chart, by their places; several levels of categories are put together."""
+    """The cached values of a chart, by place; levels of categories are joined."""
     found: dict[int, str] = {}
     for point in xml.every(element, "pt"):
         place, value = point.get("idx", ""), xml.child(point, "v")

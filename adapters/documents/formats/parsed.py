@@ -1,4 +1,4 @@
-"""What the reading of a file gives, and how it says no."""
+"""The result of reading a file, and its refusal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 SEPARATOR = " › "
 
 _UNWANTED = re.compile("[\0-\x08\x0e-\x1f\x7f\xad\ufeff\ufffe\uffff\ud800-\udfff]")
-"""Control signs (PostgreSQL cannot keep a NUL), soft hyphens, byte order marks and halves of surrogate pairs."""
+"""Control characters (PostgreSQL cannot store a NUL), soft hyphens, byte order marks and lone surrogates."""
 
 _WIDE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
-"""Signs of scripts that put no space between words."""
+"""Characters of scripts without spaces between words."""
 
 
 class Piece(NamedTuple):
-    """A block: `page` counts from 1; `heading` is the path of headings above it, with its own when it is one."""
+    """A block: `page` counts from 1; `heading` is the path of headings above it, with its own text if it is one."""
 
     text: str
     page: int | None = None
@@ -30,7 +30,7 @@ class Parsed(NamedTuple):
 
 
 class Refused(Exception):
-    """A file that cannot be read: `code` for programs, the message for people."""
+    """The file cannot be read: `code` is for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -38,13 +38,13 @@ class Refused(Exception):
 
 
 class Outline:
-    """The path of headings down to the place that a reader has come to."""
+    """The path of headings at the reader's current place."""
 
     def __init__(self) -> None:
         self._open: list[tuple[int, str]] = []
 
     def enter(self, level: int, title: str) -> None:
-        """Go under a heading; level 1 is the highest."""
+        """Enter a heading; level 1 is the highest."""
         while self._open and self._open[-1][0] >= level:
             self._open.pop()
         self._open.append((level, title))
@@ -55,7 +55,7 @@ class Outline:
 
 
 def clean(text: str) -> str:
-    """The text with line ends as `\\n` and without signs that no text has."""
+    """The text with line ends `\\n`, without characters that do not belong in texts."""
     return _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -64,7 +64,7 @@ def one_line(text: str) -> str:
 
 
 def joined(lines: Iterable[str]) -> str:
-    """Lines of one paragraph as one, with a space between them where the script has spaces."""
+    """The joined lines of a paragraph, with spaces between them where the script has spaces."""
     whole = ""
     for line in map(str.strip, lines):
         solid = not whole or (_WIDE.match(whole[-1]) and _WIDE.match(line))

@@ -1,4 +1,4 @@
-"""PDF: lines as the pages have them, put together again to paragraphs."""
+"""PDF: the lines of the pages, joined to paragraphs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from adapters.documents.formats.parsed import Outline, Parsed, Piece, Refused, c
 
 _PASSWORD = 4
 _MARGIN = 0.12
-"""The share of a page's height, at its head and its foot, where running titles and page numbers stand."""
+"""Share of a page's height, at its top and bottom, with running titles and page numbers."""
 
 _LINE = re.compile("[^\r\n\x02]+\x02?|\x02")
-"""PDFium puts \\x02 for a hyphen and the line's end after it."""
+"""PDFium returns \\x02 for a hyphen at the end of a line."""
 
 _HYPHENS = "-\u2010\u2011"
 _ITEM = re.compile(r"(?:[-–•‣▪●○◦*]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
@@ -32,7 +32,7 @@ _FIRST = re.compile(r"[^\W\d_]+")
 
 @dataclass(slots=True)
 class _Line:
-    """A line of a page; lengths are in points, `y` is the height of its base above the foot of the page."""
+    """A line of a page; lengths are in points, `y` is the height of its base above the bottom of the page."""
 
     text: str
     page: int
@@ -44,12 +44,12 @@ class _Line:
 
     @property
     def rounded(self) -> float:
-        """The size, for comparing."""
+        """The size, rounded for comparisons."""
         return round(self.size, 1)
 
     @property
     def running(self) -> tuple[str, int] | None:
-        """What is the same on every page if this is a running title, or a page's number."""
+        """The key that is equal on every page if this is a running title or a page number."""
         if self.page_height * _MARGIN < self.y < self.page_height * (1 - _MARGIN):
             return None
         return re.sub(r"\d+|\b[ivxlc]+\b", "#", self.text), round(self.y)
@@ -99,15 +99,15 @@ def _line(text: pdfium.PdfTextPage, line: str, start: int, page: int, height: fl
 
 
 def _tidy(line: str) -> str:
-    """The line, its surrogate pairs as one sign, and a hyphen where a word is divided at its end."""
+    """The line with combined surrogate pairs, and a hyphen where a word is split at its end."""
     line = line.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return one_line(clean(re.sub("[\x02\xad\ufffe]$", "\u2010", line)))
 
 
 def _without_running(lines: list[_Line]) -> list[_Line]:
-    """The lines less the running titles: those of one text and height on two pages and on half of all, or more.
+    """The lines without running titles: those of equal text and height on two or more pages, and on half of all.
 
-    Large ones at the head of the pages are the headings of chapter after chapter, and stay.
+    Large ones at the top of pages are headings of chapters, and stay.
     """
     pages = len({line.page for line in lines})
     large = _body(lines) * 1.1
@@ -121,7 +121,7 @@ def _without_running(lines: list[_Line]) -> list[_Line]:
 
 
 def _pieces(lines: list[_Line]) -> Iterator[Piece]:
-    """The paragraphs; the sentence that goes on overleaf stays whole, on the page where it begins."""
+    """The paragraphs; a sentence that continues on the next page belongs to the page where it begins."""
     levels = _levels(lines)
     vocabulary = Counter(word for line in lines for word in _WORD.findall(line.text.lower()))
     outline = Outline()
@@ -143,7 +143,7 @@ def _pieces(lines: list[_Line]) -> Iterator[Piece]:
 
 
 def _paragraphs(lines: list[_Line], spacing: float) -> Iterator[list[_Line]]:
-    """Lines that belong together; `spacing` is the distance of a text's lines as a multiple of their size."""
+    """Lines of one paragraph; `spacing` is the distance of lines as a multiple of their size."""
     paragraph: list[_Line] = []
     for line in lines:
         if paragraph and _begins(line, paragraph, spacing):
@@ -155,7 +155,7 @@ def _paragraphs(lines: list[_Line], spacing: float) -> Iterator[list[_Line]]:
 
 
 def _begins(line: _Line, paragraph: list[_Line], spacing: float) -> bool:
-    """Whether a line begins a paragraph of its own after those before it."""
+    """True if a line begins a new paragraph."""
     before = paragraph[-1]
     if line.page != before.page or abs(line.size - before.size) > 0.1 * before.size or _ITEM.match(line.text):
         return True
@@ -173,14 +173,14 @@ def _begins(line: _Line, paragraph: list[_Line], spacing: float) -> bool:
 
 
 def _goes_on(before: _Line, line: _Line) -> bool:
-    """Whether a sentence goes on across a column or a page."""
+    """True if a sentence continues across a column or a page."""
     if before.text[-1] in _HYPHENS:
         return True
     return before.rounded == line.rounded and not _ENDED.search(before.text) and line.text[0].islower()
 
 
 def _whole(texts: list[str], vocabulary: Counter[str]) -> str:
-    """One text of many lines; a word that was divided at a line's end is whole again."""
+    """The text of joined lines, with words that were split at line ends rejoined."""
     whole = texts[0]
     for text in texts[1:]:
         head, tail = _LAST.search(whole), _FIRST.match(text)
@@ -194,7 +194,7 @@ def _whole(texts: list[str], vocabulary: Counter[str]) -> str:
 
 
 def _levels(lines: list[_Line]) -> dict[float, int]:
-    """The sizes of headings and their levels: those larger than the body's, if they are a small part of all."""
+    """The levels of headings by size: sizes above that of the body, if they are a small part of all."""
     written = _written(lines)
     body = _body(lines)
     large = sorted((size for size in written if size >= body * 1.15), reverse=True)
@@ -204,7 +204,7 @@ def _levels(lines: list[_Line]) -> dict[float, int]:
 
 
 def _written(lines: list[_Line]) -> Counter[float]:
-    """How much is written in each size."""
+    """The amount of text in each size."""
     written = Counter[float]()
     for line in lines:
         written[line.rounded] += len(line.text)
@@ -212,12 +212,12 @@ def _written(lines: list[_Line]) -> Counter[float]:
 
 
 def _body(lines: list[_Line]) -> float:
-    """The size that most is written in."""
+    """The size of most of the text."""
     return max(_written(lines).items(), key=lambda each: each[1], default=(1.0, 0))[0]
 
 
 def _spacing(lines: list[_Line]) -> float:
-    """The commonest distance of two lines, as a multiple of their size; the more text, the more it counts."""
+    """The most common distance of two lines, as a multiple of their size, weighted by text."""
     found = Counter[float]()
     for before, line in pairwise(lines):
         fall = (before.y - line.y) / line.size

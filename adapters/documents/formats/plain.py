@@ -1,4 +1,4 @@
-"""Plain text: paragraphs divided by empty lines."""
+"""Plain text: paragraphs separated by empty lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read(data: bytes) -> Parsed:
 
 
 def unwrapped(paragraph: str) -> str:
-    """A paragraph whose lines were broken to a width gets whole again; lists, verses and tables keep their lines."""
+    """Join the lines of a paragraph that was wrapped to a width; lists, verses and tables keep their lines."""
     lines = [line.rstrip() for line in paragraph.strip("\n").split("\n")]
     full = [len(line) for line in lines[:-1]]
     if not full or max(full) > 200 or min(full) < max(45, max(len(line) for line in lines) * 0.6):

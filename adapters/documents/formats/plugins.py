@@ -1,14 +1,14 @@
-"""Extractors of other packages, told by entry points of the group `headrace.extractors`.
+"""Extractors of other packages, named by entry points of the group `headrace.extractors`.
 
 An entry point names an object that has
 
-- `media_types` and `suffixes` (`.rtf`), of the files that it reads; for these it goes before what is built in;
+- `media_types` and `suffixes` (`.rtf`), of the files that it reads; it takes precedence over built-in readers;
 - `read(data: bytes, media_type: str, name: str) -> Parsed`, which may raise Refused;
 - `memory` and `seconds`, if it needs other limits than the built-in readers: bytes of address space (None: no limit)
   and seconds for a file.
 
-The module that holds the object is loaded by every worker, `read` is called in a child process only: what is heavy is
-to be imported there.
+The module of the object is loaded by every worker, `read` is called in a child process only: heavy imports belong
+there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ GROUP = "headrace.extractors"
 
 
 class BrokenPlugin(Exception):
-    """An installed extractor that cannot be used: mend or uninstall its package."""
+    """An installed extractor cannot be used: fix or uninstall its package."""
 
 
 class Plugin(NamedTuple):
-    """An extractor by the name of its entry point; `memory` and `seconds` are 0 where it has the usual limits."""
+    """An extractor by the name of its entry point; `memory` and `seconds` are 0 for the usual limits."""
 
     name: str
     media_types: frozenset[str]
@@ -43,7 +43,7 @@ class Plugin(NamedTuple):
 
 
 def installed(name: str | None = None) -> list[Plugin]:
-    """All that are installed, or those of a name, in the order of their names. Raises: BrokenPlugin."""
+    """All installed extractors, or those with a name, ordered by name. Raises: BrokenPlugin."""
     found = entry_points(group=GROUP) if name is None else entry_points(group=GROUP, name=name)
     return [_loaded(entry) for entry in sorted(found, key=lambda entry: entry.name)]
 

@@ -1,4 +1,4 @@
-"""PowerPoint presentations: what stands on each slide, its title first, and what is to be said to it."""
+"""PowerPoint presentations: the text of each slide, title first, and its notes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, clean, o
 
 _TITLES = ("title", "ctrTitle")
 _RUNNING = ("dt", "ftr", "hdr", "sldNum", "sldImg")
-"""Placeholders of what is the same on many slides."""
+"""Placeholders with the same text on many slides."""
 
 
 def read(data: bytes) -> Parsed:
@@ -31,12 +31,12 @@ def read(data: bytes) -> Parsed:
 
 
 def _relation_id(slide: Element) -> str:
-    """The name of the attribute `r:id`, beside which there is an `id`."""
+    """The qualified name of the attribute `r:id`; there is an `id`, too."""
     return next((key for key in slide.keys() if key.endswith("}id")), "")  # noqa: SIM118  # an element is no mapping
 
 
 def _sections(presentation: Element) -> dict[str, str]:
-    """The names of the sections that slides are in, by their ids."""
+    """The names of the slides' sections, by slide id."""
     return {
         slide.get("id", ""): one_line(clean(section.get("name", "")))
         for section in xml.every(presentation, "section")
@@ -60,7 +60,7 @@ def _slide(package: Package, part: str, number: int, section: str | None) -> Ite
 
 
 def _shapes(element: Element) -> Iterator[Element]:
-    """The shapes of a slide that are seen, those of groups too."""
+    """The visible shapes of a slide, including those in groups."""
     for each in element:
         match xml.name(each):
             case "sp" | "graphicFrame" | "pic" | "cxnSp" if not _is_hidden(each):
@@ -76,12 +76,12 @@ def _is_hidden(shape: Element) -> bool:
 
 
 def _own(shape: Element) -> Element:
-    """The element that holds a shape's own name, description and whether it is hidden."""
+    """The element with a shape's name, description and visibility."""
     return next((own for each in shape if (own := xml.child(each, "cNvPr")) is not None), shape)
 
 
 def _place(shape: Element) -> str | None:
-    """What a shape is for in the slide's layout; None for one of its own."""
+    """The role of a shape in the slide's layout; None for a shape outside of it."""
     for properties in shape:  # nvSpPr, nvPicPr, nvGraphicFramePr
         if (place := xml.child(properties, "nvPr", "ph")) is not None:
             return place.get("type", "obj")

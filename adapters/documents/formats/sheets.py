@@ -1,6 +1,6 @@
-"""Spreadsheets (XLSX, XLSM, XLSB, XLS, ODS): the sheets that are seen, and the notes to their cells.
+"""Spreadsheets (XLSX, XLSM, XLSB, XLS, ODS): the visible sheets, and the notes of their cells.
 
-Formulas give the values that were kept with them. A cell that is merged with those below it counts for their rows too.
+Formulas count with their cached values. A cell that is merged with those below it counts for their rows, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adapters.documents.formats.tables import Cell, Row, pieces
 
 _MANIFEST = "META-INF/manifest.xml"
 _THREAD = "[Threaded comment]"
-"""What old programs are told in place of a discussion."""
+"""Placeholder of a threaded discussion for old programs."""
 
 
 def read(data: bytes) -> Parsed:
@@ -50,7 +50,7 @@ def _sheets(workbook: CalamineWorkbook, notes: dict[str, list[str]]) -> Iterator
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[Row]:
-    """The rows, with what is merged with cells above filled in."""
+    """The rows, with values of merged cells filled in."""
     offset = sheet.start[1] if sheet.start else 0
     merged: dict[int, list[tuple[int, int]]] = {}
     for (top, left), (bottom, _) in sheet.merged_cell_ranges or ():
@@ -70,9 +70,9 @@ def _rows(sheet: CalamineSheet) -> Iterator[Row]:
 
 
 def _notes(package: Package) -> dict[str, list[str]]:
-    """The notes to cells, by the names of their sheets."""
+    """The notes of cells, by sheet name."""
     main = package.main("xl/workbook.xml")
-    if not main.endswith(".xml") or main not in package:  # XLSB and ODS have none that can be read
+    if not main.endswith(".xml") or main not in package:  # notes of XLSB and ODS cannot be read
         return {}
     relations = package.relations(main)
     found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Tables as text: every row with the headings of its columns, many rows to a block."""
+"""Tables as text: every row with the labels of its columns, many rows per block."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from adapters.documents.formats.parsed import SEPARATOR, Piece, clean, one_line
 Cell = str | int | float | bool | date | datetime | time | timedelta | None
 Row = Sequence[Cell]
 Filled = dict[int, Cell]
-"""The cells of a row that hold something, by their columns."""
+"""The non-empty cells of a row, by column."""
 
 BLOCK = 1000
-"""Characters of a block of rows, about: what fills a segment."""
+"""Approximate length of a block of rows, in characters, which fills a segment."""
 
 LOOK = 500
-"""Rows by which it is told how a table is built."""
+"""Number of rows from which the structure of a table is derived."""
 
 _LONG = 300
-"""Characters of a cell, beyond which it is a text rather than a value."""
+"""Length of a cell, in characters, from which it counts as a text rather than a value."""
 
 _LONGEST_LABEL = 120
 _NUMBER = re.compile(r"[-+−(]?[\s$€£¥]*\d[\d.,'\s]*(?:%|[$€£¥]|[A-Z]{3})?\)?")
@@ -30,9 +30,9 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 def pieces(rows: Iterable[Row], heading: str | None = None, *, several: bool = True) -> Iterator[Piece]:
-    """The blocks of a sheet below a heading: of its tables, which empty rows divide, and of the texts between them.
+    """The blocks of a sheet below a heading: its tables, separated by empty rows, and the texts between them.
 
-    Where there may be `several`, empty columns divide tables too.
+    With `several`, empty columns separate tables, too.
     """
     above = _Table(None, heading)
     for filled, band in groupby(map(_filled, rows), key=bool):
@@ -51,7 +51,7 @@ def pieces(rows: Iterable[Row], heading: str | None = None, *, several: bool = T
 
 
 def blocks(lines: Iterable[str], heading: str | None) -> Iterator[Piece]:
-    """Lines in blocks of about the same size."""
+    """Lines in blocks of similar size."""
     block: list[str] = []
     size = 0
     for line in lines:
@@ -65,9 +65,9 @@ def blocks(lines: Iterable[str], heading: str | None) -> Iterator[Piece]:
 
 
 def record(fields: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """A row, from the names and values that it has: a line, or a line for each value where there is much in it.
+    """A row from its names and values: a line, or a line for each value of a long row.
 
-    One that is longer than a block comes in several parts, each of which begins with the row's first value.
+    One that is longer than a block is split into parts, each of which begins with the row's first value.
     """
     parts = [f"{name}: {value}" if name else value for name, value in fields]
     if sum(map(len, parts)) <= BLOCK and not any("\n" in part for part in parts):
@@ -85,7 +85,7 @@ def record(fields: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def written(cell: Cell) -> str:
-    """A value as a spreadsheet shows it: with 15 digits at most, a date without the time where that is midnight."""
+    """A value as a spreadsheet shows it: with at most 15 digits; a date without its time at midnight."""
     match cell:
         case None:
             return ""
@@ -102,7 +102,7 @@ def written(cell: Cell) -> str:
 
 
 class _Table:
-    """A table, or texts that stand alone; `above` is what stands there, whose columns it may go on with."""
+    """A table, or texts of their own; `above` is the table there, whose columns it may continue."""
 
     def __init__(self, above: _Table | None, heading: str | None) -> None:
         self._above = above
@@ -110,7 +110,7 @@ class _Table:
         self._section = heading
         self._title: str | None = None
         self._labels: dict[int, str] = {}
-        self._has_labels = False  # its own, not those of the table above
+        self._has_labels = False  # its own labels, not those of the table above
         self._columns: set[int] = set()
         self._texts_only = False
 
@@ -144,7 +144,7 @@ class _Table:
         self._texts_only = above._texts_only
 
     def _goes_on_with(self, above: _Table, body: list[Filled]) -> bool:
-        """Whether the rows have the columns of the table above, and no labels of their own."""
+        """True if the rows have the columns of the table above, and no labels of their own."""
         if not above._labels or not self._columns <= above._columns:
             return False
         return above._texts_only or not _labels(body)[0]
@@ -176,7 +176,7 @@ def _is_title(text: str) -> bool:
 
 
 def _texts(rows: list[Filled]) -> list[str]:
-    """The texts of the rows at the head that have one cell each; of a table of one column, all."""
+    """The texts of the leading rows with one cell each; for a table of one column, all."""
     texts: list[str] = []
     for row in rows:
         if len(row) > 1:
@@ -186,7 +186,7 @@ def _texts(rows: list[Filled]) -> list[str]:
 
 
 def _labels(rows: list[Filled]) -> tuple[dict[int, str], int]:
-    """The labels of a table's columns, and how many rows they take: two where the upper one spans columns."""
+    """The labels of a table's columns, and their number of rows: two where upper labels span columns."""
     head = rows[:3]
     if len(head) < 2 or not all(map(_is_label, head[0].values())):
         return {}, 0
@@ -203,7 +203,7 @@ def _labels(rows: list[Filled]) -> tuple[dict[int, str], int]:
 
 
 def _are_labels(cells: dict[int, Cell]) -> bool:
-    """Whether the cells of a row may be the labels of columns: texts, years or dates."""
+    """True if the cells of a row may be labels of columns: texts, years or dates."""
     values = list(cells.values())
     return all(map(_is_label, values)) and any(isinstance(value, str) and not _is_year(value) for value in values)
 
@@ -219,10 +219,10 @@ def _is_year(cell: Cell) -> bool:
 
 
 def _side_by_side(rows: list[Filled]) -> list[int]:
-    """Where the columns of each table begin, when there are several.
+    """The first columns of the tables, when there are several.
 
-    Columns that an empty one divides may be of one table still: only those with labels of the same names, or that end
-    in different rows, are tables of their own.
+    Columns separated by an empty one may still be of one table: only those with equal labels, or that end in different
+    rows, are tables of their own.
     """
     used = sorted({column for row in rows for column in row})
     groups: list[list[int]] = []

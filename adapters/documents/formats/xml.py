@@ -1,6 +1,6 @@
-"""XML of strangers: no document type, and so no entities.
+"""XML from untrusted files: no document type, and so no entities.
 
-Elements are told by their local names, since the same ones stand in several namespaces (strict and transitional Office
+Elements are identified by local name, since the same ones exist in several namespaces (strict and transitional Office
 documents, old and new drafts).
 """
 
@@ -18,7 +18,7 @@ _CHUNK = 2**16
 
 
 class _Begun(Exception):
-    """The first element: what may come before it is past."""
+    """The first element, which ends the prolog."""
 
 
 def name(element: Element) -> str:
@@ -36,14 +36,14 @@ def attribute(element: Element | None, wanted: str) -> str | None:
 
 
 def child(element: Element | None, *path: str) -> Element | None:
-    """What stands below by a path of local names, the first of each."""
+    """The first descendant by a path of local names."""
     for wanted in path:
         element = next((each for each in (element if element is not None else ()) if name(each) == wanted), None)
     return element
 
 
 def every(element: Element | None, *wanted: str) -> Iterator[Element]:
-    """All that stand anywhere below, or are the element itself, with one of these local names."""
+    """The element itself and all descendants with one of these local names."""
     return (each for each in (element.iter() if element is not None else ()) if name(each) in wanted)
 
 
@@ -58,7 +58,7 @@ def tree(file: IO[bytes]) -> Element:
 
 
 def below(file: IO[bytes], *path: str) -> Iterator[Element]:
-    """The children of the elements at a path of local names from the root on, each forgotten when the next one is due.
+    """The children of elements at a path of local names from the root, each freed when the next one is read.
 
     Raises: Refused `broken_file`.
     """
@@ -93,7 +93,7 @@ def _told() -> Iterator[None]:
 
 
 def _without_doctype(file: IO[bytes]) -> Iterator[bytes]:
-    """The chunks of a file, once it is known that it declares no document type."""
+    """The chunks of a file, after checking that it declares no document type."""
     guard = ParserCreate()
     guard.StartDoctypeDeclHandler = _refuse
     guard.StartElementHandler = _begin

@@ -1,4 +1,4 @@
-"""ZIP files, which Office documents, OpenDocument and EPUB are: no more is unpacked than they may hold."""
+"""ZIP files, the container of Office documents, OpenDocument and EPUB, unpacked within limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import IO
 from adapters.documents.formats.parsed import Refused
 
 LARGEST = 2**30
-"""Bytes that all entries may have together, unpacked, by what the file says; nothing is read beyond what it says."""
+"""Maximum unpacked size of all entries, in bytes, as the file declares it; no more than declared is read."""
 
 MOST = 100_000
-"""Entries."""
+"""Maximum number of entries."""
 
 _ENTRY = b"PK\x01\x02"
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -20,7 +20,7 @@ _ENCRYPTED = 1
 
 
 class Zipped:
-    """The entries of a ZIP file by their names, whose case does not count.
+    """The entries of a ZIP file by name, case-insensitive.
 
     Raises: Refused `broken_file`, `encrypted_file` or `too_large`, here and on reading.
     """
@@ -40,7 +40,7 @@ class Zipped:
         return _key(name) in self._entries
 
     def holds(self, folder: str) -> bool:
-        """Whether anything is in a folder, whose name ends in a slash."""
+        """True if a folder, whose name ends with a slash, holds an entry."""
         return any(name.startswith(folder) for name in self._entries)
 
     def open(self, name: str) -> IO[bytes]:
@@ -66,7 +66,7 @@ def _check(entries: list[zipfile.ZipInfo]) -> None:
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
-            raise Refused("broken_file", "Parts of the file lie over each other, as in a ZIP bomb.")
+            raise Refused("broken_file", "Parts of the file overlap, as in a ZIP bomb.")
         end = entry.header_offset + entry.compress_size
 
 

@@ -1,4 +1,4 @@
-"""A connection to a cluster, whose outages are `Unavailable`, with a sentence."""
+"""A connection to a cluster, whose outages are raised as `Unavailable`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from opensearchpy import AsyncOpenSearch, JSONSerializer
 from opensearchpy.exceptions import ConnectionError as Unreachable
 from opensearchpy.exceptions import ConnectionTimeout, SSLError, TransportError
 
-from adapters.index.versions import Gone
+from adapters.index.versions.database import Gone
 from handlers.ports.log import Unavailable
 
-logging.getLogger("opensearch").setLevel(logging.ERROR)  # who calls it says what went wrong
+logging.getLogger("opensearch").setLevel(logging.ERROR)  # callers raise what went wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where a cluster is, and how to get in: addresses by commas, login and file of certificates where it asks."""
+    """Addresses of a cluster, separated by commas; login and file of certificates, where it requires them."""
 
     url: str
     user: str = ""
@@ -40,7 +40,7 @@ async def connected(access: Access) -> AsyncIterator[AsyncOpenSearch]:
         hosts=[host.strip() for host in access.url.split(",")],
         serializer=Serializer(),
         timeout=access.timeout_s,
-        max_retries=2,  # at another node, when one does not answer at all
+        max_retries=2,  # on another node, when one does not answer at all
         maxsize=32,
         **options,
     )
@@ -51,7 +51,7 @@ async def connected(access: Access) -> AsyncIterator[AsyncOpenSearch]:
 
 
 class Serializer(JSONSerializer):
-    """Many times quicker than the one of the library."""
+    """Many times faster than the one of the library."""
 
     def loads(self, s: str) -> Any:
         return orjson.loads(s)
@@ -64,13 +64,13 @@ class Serializer(JSONSerializer):
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """What passes when the cluster is well again raises Unavailable; a request that is wrong raises what it did."""
+    """Turn errors that pass when the cluster recovers into Unavailable; others, such as a wrong request, are raised."""
     try:
         yield
     except ConnectionTimeout as error:
         raise Unavailable(f"OpenSearch did not answer in time: {error.error}") from error
     except SSLError as error:
-        raise Unavailable(f"OpenSearch's certificate is not trusted: check HEADRACE_OPENSEARCH_CA. {error}") from error
+        raise Unavailable(f"OpenSearch's certificate is not trusted: {error}") from error
     except Unreachable as error:
         raise Unavailable(f"OpenSearch cannot be reached: {error}") from error
     except TransportError as error:
@@ -80,16 +80,16 @@ def waiting() -> Iterator[None]:
 
 
 def refusal(status: object, error: str) -> Unavailable | None:
-    """What an answer with this status means for the work, None when it would be the same the next time."""
+    """The error for an answer with this status; None when a retry would fail the same way."""
     match status:
         case 401 | 403 if "cluster_block" not in error:
-            return Unavailable(f"OpenSearch refuses the login: check HEADRACE_OPENSEARCH_USER and its roles ({error}).")
+            return Unavailable(f"OpenSearch refuses the configured user, or the user lacks roles: {error}.")
         case 403:
             return Unavailable(f"OpenSearch takes no writes, usually because its disks are full: {error}.")
         case 404 if "index_not_found" in error:
-            return Gone(f"An index is gone from OpenSearch ({error}): run `headrace index rebuild`.")
+            return Gone(f"An index is gone from OpenSearch: {error}. The index must be rebuilt.")
         case 408 | 429:
-            return Unavailable(f"OpenSearch has too much to do: {error}.")
+            return Unavailable(f"OpenSearch is overloaded: {error}.")
         case int() if status >= 500:
-            return Unavailable(f"OpenSearch is not able to do it now; `headrace doctor` says more: {error}.")
+            return Unavailable(f"OpenSearch cannot serve the request now: {error}.")
     return None

@@ -1,4 +1,4 @@
-"""How the cluster is."""
+"""The health of the cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Health:
     nodes: int
     unassigned: int
     knn: bool
-    """Whether every node can search vectors."""
+    """True when every node can search vectors."""
 
 
 async def health(access: Access) -> Health:

@@ -1,4 +1,4 @@
-"""The segments of a version as documents of an OpenSearch index: put in, taken out, searched."""
+"""The segments of a version as documents of an OpenSearch index: written, removed, searched."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import orjson
 from opensearchpy import AsyncOpenSearch
 
 from adapters.index.opensearch.client import refusal, waiting
-from adapters.index.versions import Scope
+from adapters.index.versions.schema import Scope
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 from projections.values.words import words
 
 BODY_BYTES = 8 * 2**20
-"""A bulk request is sent when it is so long."""
+"""Length in bytes from which a bulk request is sent."""
 
 IN_FLIGHT = 4
-"""Bulk requests of this process at a time."""
+"""Maximum number of concurrent bulk requests of this process."""
 
 PAGE = 5000
-"""Documents that are read at a time."""
+"""Number of documents per page."""
 
 EXPLORED = 200
-"""Segments that HNSW keeps in sight on its way: with more of them fewer of the nearest are missed."""
+"""Number of candidates of HNSW: the more, the fewer of the nearest segments are missed."""
 
 NEVER = 2**62
-"""The version of what is deleted for good: none is newer."""
+"""The version of documents deleted for good: none is newer."""
 
 K1 = 1.2
 
@@ -47,7 +47,7 @@ class Prepared(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A segment that a leg of a search found, by its `_id`; `routing` is its document."""
+    """A segment that a subquery found, by its `_id`; `routing` is its document."""
 
     key: str
     routing: str
@@ -55,13 +55,13 @@ class Found(NamedTuple):
 
 
 def place(tenant: str, dataset: str) -> str:
-    """What documents of a dataset are filtered by; in the order of tenant and dataset, since a blank is before all
-    that the name of a tenant may hold."""
+    """The filter value of a dataset's documents. It sorts by tenant, then dataset: a blank sorts before every character
+    of a tenant's name."""
     return f"{tenant} {dataset}"
 
 
 def mapping(dimension: int, engine: str) -> Document:
-    """Inner products are cosines, for the vectors are of length 1; unlike cosines they know the vector of zeros."""
+    """The mapping. Inner products are cosines, as vectors have length 1, and unlike cosines allow the zero vector."""
     method: Document = {"name": "hnsw", "engine": engine, "space_type": "innerproduct"}
     method |= {"parameters": {"m": 16, "ef_construction": 100}}
     kept = {"index": False, "doc_values": False}
@@ -100,12 +100,12 @@ LOADED: Document = {"index.refresh_interval": None, "index.auto_expand_replicas"
 
 
 def written(name: str) -> str:
-    """The alias that is written to: unlike an index, one that is gone is not made by a write."""
+    """The alias for writes: unlike an index, a missing alias is not created by a write."""
     return f"{name}-write"
 
 
 class Segments:
-    """The documents of an OpenSearch cluster, whose indexes are called by name. Every method raises: Unavailable."""
+    """The documents of a cluster, in indexes by name. Every method raises: Unavailable."""
 
     def __init__(self, client: AsyncOpenSearch) -> None:
         self._client = client
@@ -113,7 +113,7 @@ class Segments:
         self._refreshes: dict[str, tuple[asyncio.Task[None], asyncio.Task[None] | None]] = {}
 
     async def make(self, name: str, dimension: int, *, live: bool) -> None:
-        """Make the index of this name; one of a lost database that had the name goes."""
+        """Make the index of this name, in place of one that a lost database left behind."""
         with waiting():
             major = int((await self._client.info())["version"]["number"].partition(".")[0])
             body = {"mappings": mapping(dimension, "faiss" if major >= 3 else "lucene"), "aliases": {written(name): {}}}
@@ -121,13 +121,13 @@ class Segments:
             await self._client.indices.create(index=name, body=body if live else body | {"settings": LOADING})
 
     async def finish(self, name: str) -> None:
-        """Make what was loaded into an index fit to be searched."""
+        """Make a loaded index fit to be searched."""
         with waiting():
             await self._client.indices.put_settings(index=name, body=LOADED)
             await self._client.indices.refresh(index=name)
 
     async def merge(self, name: str) -> None:
-        """Searches look at one part instead of many; what takes too long goes on behind."""
+        """Merge the parts of the index into one, for faster searches; it goes on in the background."""
         with waiting():
             await self._client.indices.refresh(index=name)
             await self._client.indices.forcemerge(
@@ -145,7 +145,7 @@ class Segments:
         return list(found)
 
     async def counts(self, names: Sequence[str]) -> dict[str, int]:
-        """How many documents are in each."""
+        """The number of documents in each index."""
         if not names:
             return {}
         with waiting():
@@ -154,7 +154,7 @@ class Segments:
         return {name: int(of["primaries"]["docs"]["count"]) for name, of in stats["indices"].items()}
 
     async def alias(self, alias: str, names: Sequence[str]) -> None:
-        """Let the alias stand for these, and no others, at once."""
+        """Point the alias to these indexes and no others, in one step."""
         with waiting():
             known = await self._client.indices.get_alias(index=f"{alias}-*")
             actions = [{"add": {"index": name, "alias": alias}} for name in names]
@@ -169,16 +169,16 @@ class Segments:
     # --- changes -------------------------------------------------------------------------------------------------
 
     async def put(self, name: str, actions: Iterable[list[bytes]]) -> None:
-        """Write prepared entries, unless what is there is newer."""
+        """Write prepared entries, except over newer ones."""
         await self._bulk(name, _joined(actions))
 
     async def remove(self, name: str, scope: Scope, ids: Iterable[str], sequence: int) -> None:
-        """Take entries out, unless what is there is newer."""
+        """Remove entries, except newer ones."""
         within = place(scope.tenant, scope.dataset)
         await self._bulk(name, _joined([_delete(f"{within} {id}", scope.document, sequence + 1)] for id in ids))
 
     async def clear(self, name: str, scope: Scope, *, good: bool = False) -> None:
-        """Take out all of a document or a dataset; for `good`, so that late writes fail."""
+        """Remove all of a document or a dataset; for `good`: late writes of these entries fail."""
         await self.refresh(name)
         documents = None if scope.document is None else [scope.document]
         query = {"filter": _filter([place(scope.tenant, scope.dataset)], documents)}
@@ -194,7 +194,7 @@ class Segments:
                 await self.refresh(name)
 
     async def _bulk(self, name: str, bodies: Iterable[bytes]) -> None:
-        """Raises when all have ended: none comes in after somebody was told that it failed."""
+        """Send all, and only then raise: no request takes effect after the failure was reported."""
         sending = (self._send(name, body) for body in bodies)
         for outcome in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(outcome, BaseException):
@@ -208,12 +208,12 @@ class Segments:
         if answer["errors"]:
             for item in answer["items"]:
                 for of in item.values():
-                    # What is newer is there already (409), or what is to be deleted is not (404).
+                    # A newer document is there (409); one to delete is not (404), which is no error.
                     if "error" in of and of["status"] != 409:
                         raise refusal(of["status"], of["error"]["type"]) or ValueError(f"OpenSearch: {of['error']}")
 
     async def refresh(self, name: str) -> None:
-        """Let everything be found that was written before this was called; calls at a time share the work."""
+        """Let everything be found that was written before this call; concurrent calls share the work."""
         running, following = self._refreshes.get(name, (None, None))
         if running is None or running.done():
             task = asyncio.create_task(self._refresh(name, None))
@@ -223,11 +223,11 @@ class Segments:
             self._refreshes[name] = (running, task)
         else:
             task = following
-        task.add_done_callback(_seen)  # those who waited may have been cancelled
+        task.add_done_callback(_seen)  # all callers may have been cancelled
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """End what nobody waits for any more."""
+        """Cancel refreshes that are no longer awaited."""
         tasks = [task for pair in self._refreshes.values() for task in pair if task]
         for task in tasks:
             task.cancel()
@@ -244,7 +244,7 @@ class Segments:
 
     # --- searches ------------------------------------------------------------------------------------------------
 
-    async def legs(
+    async def subqueries(
         self,
         name: str,
         tenant: str,
@@ -254,8 +254,10 @@ class Segments:
         asked: Sequence[str],
         candidates: int,
     ) -> tuple[list[Found], list[Found]]:
-        """What is nearest to the vector, with inner products, and what holds the words, with BM25: each the best
-        first, equals by id."""
+        """The documents nearest to the vector, with inner products, and those with the words, with BM25.
+
+        Each best first, equals by id.
+        """
         within = _filter([place(tenant, dataset) for dataset in datasets], documents)
         queries: list[Document] = []
         if vector is not None:
@@ -268,13 +270,13 @@ class Segments:
         return near, _ranked(next(answers), bm25) if asked else []
 
     async def products(self, name: str, tenant: str, keys: Sequence[Found], vector: Vector) -> dict[str, float]:
-        """The inner products of documents with a vector."""
+        """The inner products of these documents with a vector, by `_id`."""
         query = _near(vector, [{"ids": {"values": [found.key for found in keys]}}], len(keys))
         [answer] = await self._searches(name, tenant, [query])
         return {found.key: found.score for found in _ranked(answer, product)}
 
     async def sources(self, name: str, found: Sequence[Found]) -> dict[str, Document]:
-        """What is kept of documents, by their `_id`."""
+        """The sources of documents, by `_id`, without those that are gone."""
         if not found:
             return {}
         with waiting():
@@ -287,7 +289,7 @@ class Segments:
         return {document["_id"]: document["_source"] for document in answer["docs"] if document["found"]}
 
     async def places(self, name: str, spans: Sequence[tuple[str, str, int, int]]) -> AsyncIterator[Document]:
-        """What is kept of the documents in these spans: place, document, first and last position."""
+        """The sources of the documents in these spans: place, document, first and last position."""
         wanted = [
             {"bool": {"filter": [*_filter([of], [document]), {"range": {"position": {"gte": first, "lte": last}}}]}}
             for of, document, first, last in spans
@@ -297,7 +299,7 @@ class Segments:
             yield hit["_source"]
 
     async def moment(self, names: Sequence[str]) -> str:
-        """The id of a view of these as they are now."""
+        """The id of a point in time of these indexes, now."""
         with waiting():
             params = {"keep_alive": "10m", "allow_partial_pit_creation": "false"}
             return str((await self._client.create_pit(index=",".join(names), params=params))["pit_id"])
@@ -307,7 +309,7 @@ class Segments:
             await self._client.delete_pit(body={"pit_id": [moment]})
 
     async def keys(self, moment: str, within: dict[str, list[str]]) -> AsyncGenerator[str]:
-        """The `_id` of every document in these places, by name, in order."""
+        """The `_id` of every document in these places (by index), in order."""
         parts = [
             {"bool": {"filter": [{"term": {"_index": name}}, {"terms": {"place": places}}]}}
             for name, places in within.items()
@@ -329,8 +331,8 @@ class Segments:
             body = body | {"search_after": hits[-1]["sort"]}
 
     async def _searches(self, name: str, tenant: str, queries: Sequence[Document]) -> list[Document]:
-        """Answers of several searches in one request; copies of a shard differ a little, so a tenant asks the same."""
-        # BM25 counts words in all shards.
+        """Answers of several searches in one request; copies of a shard differ a little, so a tenant uses the same."""
+        # BM25 counts the words of all shards.
         header = {"index": name, "preference": tenant[:64], "search_type": "dfs_query_then_fetch"}
         lines: list[Document] = []
         for query in queries:
@@ -357,12 +359,12 @@ _BARE: Document = {"_source": False, "track_total_hits": False}
 
 
 def product(score: float) -> float:
-    """The inner product that OpenSearch made a score, which must not be negative, of."""
+    """The inner product behind a score of OpenSearch, which is never negative."""
     return score - 1 if score >= 1 else 1 - 1 / score
 
 
 def bm25(score: float) -> float:
-    """BM25 as it is written in books: Lucene leaves out a factor that is the same for all."""
+    """BM25 as in the literature: Lucene omits a constant factor."""
     return score * (K1 + 1)
 
 
@@ -384,7 +386,7 @@ def _filter(places: Sequence[str], documents: Sequence[str] | None) -> Filter:
 
 
 def prepared(scope: Scope, entries: Iterable[Entry], sequence: int) -> Prepared:
-    """Of entries with the same id the last counts."""
+    """Encode entries; the last of those with the same id counts."""
     of, kept = place(scope.tenant, scope.dataset), {entry.id: entry for entry in entries}
     dimensions = (len(entry.vector) for entry in kept.values() if entry.vector is not None)
     actions = {id: _index(of, scope.document, entry, sequence + 1) for id, entry in kept.items()}
@@ -392,7 +394,7 @@ def prepared(scope: Scope, entries: Iterable[Entry], sequence: int) -> Prepared:
 
 
 def _index(of: str, document: str | None, entry: Entry, version: int) -> list[bytes]:
-    """What has neither words nor vector is kept, and not found."""
+    """The lines that write an entry; one without a vector is stored, but never found."""
     source: Document = {
         "place": of,
         "id": entry.id,
@@ -413,7 +415,7 @@ def _delete(key: str, document: str | None, version: int) -> bytes:
 
 
 def _meta(key: str, document: str | None, version: int) -> Document:
-    """Versions count from 1 in OpenSearch, the log's sequences from 0 (nothing known)."""
+    """Versions count from 1 in OpenSearch, sequences of the log from 0 (none known)."""
     return {"_id": key, "routing": document, "version": version, "version_type": "external_gte"}
 
 
@@ -422,7 +424,7 @@ def _line(document: Document) -> bytes:
 
 
 def _joined(actions: Iterable[list[bytes]]) -> Iterable[bytes]:
-    """Actions in bodies of the length that suits a bulk request."""
+    """Join actions into the bodies of bulk requests."""
     lines: list[bytes] = []
     length = 0
     for action in actions:

@@ -1,4 +1,4 @@
-"""Segments and postings as binary COPY reads them, and vectors as halfvec."""
+"""Segments and postings in the format of binary COPY, and vectors as halfvec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from adapters.index.versions import Scope
+from adapters.index.versions.schema import Scope
 from handlers.ports.index import Entry
 from projections.values.words import words
 
@@ -24,8 +24,11 @@ _COPY_TRAILER = pack(">h", -1)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Entries of one document: their rows; of those that can be found the number, the length in words, and the
-    dimension of their vectors, None when there are none."""
+    """Rows of a document's entries.
+
+    For those that can be found: their number, their length in words, and the dimension of their vectors, None without
+    vectors.
+    """
 
     entries: list[Entry]
     segments: bytes
@@ -36,7 +39,7 @@ class Encoded:
 
 
 def encode(scope: Scope, entries: Iterable[Entry], sequence: int) -> Encoded:
-    """Of entries with the same id the last counts."""
+    """Encode entries; the last of those with the same id counts."""
     tenant, dataset, document = scope
     assert document is not None
     segments, postings, total = [_COPY_HEADER], [_COPY_HEADER], 0

@@ -73,12 +73,12 @@ _NEWER = """, ARRAY(
 )"""
 
 _TEXTS = """
-SELECT here.datasets, id::text, texts.dataset::text, document::text, position, content, page, heading, answer
+SELECT here.datasets, texts.dataset::text, document::text, id::text, position, content, page, heading, parent, answer
 FROM (
     SELECT count(*) AS datasets FROM headrace_index.routes
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND version = {n}
 ) AS here LEFT JOIN (
-    SELECT DISTINCT id, found.dataset, found.document, position, content, page, heading, answer
+    SELECT DISTINCT id, found.dataset, found.document, position, content, page, heading, parent, answer
     FROM unnest(%(of)s::uuid[], %(documents)s::uuid[], %(first)s::integer[], %(last)s::integer[])
         AS wanted (dataset, document, first, last) JOIN headrace_index.segments_{n} AS found
         ON tenant = %(tenant)s AND found.dataset = wanted.dataset AND found.document = wanted.document
@@ -95,13 +95,13 @@ ON CONFLICT (tenant, dataset, shard)
 DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length + excluded.length
 """
 
-# A few segments are compared one by one: quicker than HNSW, which visits the more the fewer of all segments are asked
-# for, and exact. `way` is where the two measured equally quick. The odd expressions keep the planner from taking each
-# branch's index for the other, and HNSW's relaxed order for a strict one.
+# A few segments are compared one by one, which is exact, and faster than HNSW: that visits the more, the smaller the
+# searched share of all segments is. `way` is where the two measured equally fast. The odd expressions keep the planner
+# from using each branch's index for the other, and HNSW's relaxed order as a strict one.
 # BM25 has k1 = 1.2 and b = 0.75; reciprocal rank fusion has k = 60.
-# Each row begins with how many of the datasets are searched in this version: if one was moved, its hits are not whole.
-# `within` are the segments of the documents asked for; BM25 weighs words by all of the datasets all the same. What is
-# in `within` is looked up in a hash for each row, since an array would be gone through for each.
+# Each row begins with the number of datasets searched in this version: if one was moved, the hits are incomplete.
+# `within` are the segments of the wanted documents; BM25 weighs words by all of the datasets even so. Membership in
+# `within` is a hash lookup per row, since an array would be scanned for each.
 _SEARCH = """
 WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
@@ -162,9 +162,9 @@ WITH {within}scope AS MATERIALIZED (
     ORDER BY fusion DESC, id
     LIMIT %(top_k)s
 )
-SELECT here.datasets, id::text, dataset::text, document::text, position, content, page, heading,
+SELECT here.datasets, dataset::text, document::text,
     CASE %(mode)s WHEN 'semantic' THEN similarity WHEN 'full_text' THEN bm25 ELSE fusion END,
-    semantic_rank, full_text_rank, parent, answer
+    semantic_rank, full_text_rank, id::text, position, content, page, heading, parent, answer
 FROM (
     SELECT count(*) AS datasets FROM headrace_index.routes
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND version = {n}

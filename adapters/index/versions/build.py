@@ -1,34 +1,30 @@
-"""New versions built beside those that are searched, and swapped in."""
+"""New versions, built while the current ones are searched, and swapped in."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 from psycopg.types.json import Jsonb
 
 from adapters.index.versions.changes import delete, lock_versions, make_version, remove, tidy
-from adapters.index.versions.connection import Connection, Cursor, connected
-from adapters.index.versions.store import Scope, Store
+from adapters.index.versions.database import Connection, Cursor, Database, connected
+from adapters.index.versions.schema import Scope
+from adapters.index.versions.store import AnyStore
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
-
-Connect = Callable[[], AbstractAsyncContextManager[Connection]]
-Changing = Callable[[Scope], AbstractAsyncContextManager[Cursor]]
-"""A transaction that changes one document, or one dataset, alone."""
 
 
 @asynccontextmanager
 async def building(
-    url: str, store: Store[Any], connect: Connect, changing: Changing, tenant: str | None, dataset: str | None
+    database: Database, store: AnyStore, tenant: str | None, dataset: str | None
 ) -> AsyncIterator[VersionedBuild]:
-    """The one build that goes on; once begun it is on record until it is swapped in. Raises: Unavailable."""
-    async with connected(url) as connection:
+    """The only build at a time; once begun it is recorded until it is swapped in. Raises: Unavailable."""
+    async with connected(database.url) as connection:
         await connection.execute("SELECT pg_advisory_lock(%s)", [store.schema.key("build")])
-        yield VersionedBuild(connection, store, connect, changing, tenant, dataset)
+        yield VersionedBuild(connection, database, store, tenant, dataset)
 
 
 class VersionedBuild:
@@ -37,33 +33,26 @@ class VersionedBuild:
     reached: int
 
     def __init__(
-        self,
-        swapping: Connection,
-        store: Store[Any],
-        connect: Connect,
-        changing: Changing,
-        tenant: str | None,
-        dataset: str | None,
+        self, swapping: Connection, database: Database, store: AnyStore, tenant: str | None, dataset: str | None
     ) -> None:
-        """What is not to wait for the swap's transaction goes over connections of its own."""
+        """`swapping` is for the swap's transaction alone; whatever must not wait for it uses the pool."""
         self._swapping = swapping
+        self._database = database
         self._store = store
         self._sql = store.schema.sql
-        self._connect = connect
-        self._changing = changing
         self._scope = {"tenant": tenant, "dataset": dataset}
         self._one = Scope(tenant, dataset) if tenant is not None and dataset is not None else None
         self._versions: dict[str, int] = {}
         self._opening = asyncio.Lock()
 
     async def searched(self) -> str | None:
-        async with self._transaction() as cursor:
+        async with self._database.transaction() as cursor:
             await cursor.execute(self._sql(_SEARCHED), self._scope)
             [model] = await cursor.fetchone() or [None]
         return model
 
     async def begin(self, plan: str, end: int) -> None:
-        async with self._transaction() as cursor:
+        async with self._database.transaction() as cursor:
             await cursor.execute(self._sql(_FORGET_OTHERS), self._scope | {"plan": plan, "end": end})
             await cursor.execute(self._sql(_BEGIN), self._scope | {"plan": plan, "id": str(uuid4())})
             [self.id, self.attempt, self.reached, self._versions] = await cursor.fetchone() or []
@@ -76,7 +65,7 @@ class VersionedBuild:
                 self._versions[model] = await self._make(model, dimension)
 
     async def _make(self, model: str, dimension: int) -> int:
-        async with self._transaction() as cursor:
+        async with self._database.transaction() as cursor:
             await lock_versions(cursor, self._store)
             number = await self._free_version(cursor, model, dimension)
             if number is None:
@@ -86,7 +75,7 @@ class VersionedBuild:
         return number
 
     async def _free_version(self, cursor: Cursor, model: str, dimension: int) -> int | None:
-        """For a dataset, a version for this model where it is not searched now; what it had there is taken out."""
+        """For a dataset, a version for this model where it is not searched now; it is purged from there."""
         if self._one is None:
             return None
         await cursor.execute(self._sql(_FREE), self._scope | {"model": model, "dimension": dimension})
@@ -109,35 +98,35 @@ class VersionedBuild:
             return
         scope = Scope(tenant, dataset, document)
         prepared = await self._store.prepare(scope, entries, version)
-        async with self._changing(scope) as cursor:
-            await cursor.execute(self._sql(_BURIED), scope)
+        async with self._database.building(scope) as cursor:
+            await cursor.execute(self._sql(_DELETED), scope)
             if not await cursor.fetchone():
                 await self._store.put(cursor, self._versions[model], scope, prepared, version)
 
     async def remove(self, tenant: str, dataset: str, document: str, ids: Sequence[str], *, version: int) -> None:
         if ids:
             scope = Scope(tenant, dataset, document)
-            async with self._changing(scope) as cursor:
+            async with self._database.building(scope) as cursor:
                 await remove(cursor, self._store, scope, ids, version)
 
     async def delete(self, tenant: str, dataset: str, document: str | None = None, *, version: int) -> None:
         scope = Scope(tenant, dataset, document)
-        async with self._changing(scope) as cursor:
+        async with self._database.building(scope) as cursor:
             await delete(cursor, self._store, scope)
 
-    async def bury(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
+    async def forbid(self, deleted: Sequence[tuple[str, str, str | None]]) -> None:
         columns = [list(column) for column in zip(*deleted, strict=True)] or [[], [], []]
-        async with self._connect() as connection:
-            await connection.execute(self._sql(_BURY_ALL), columns)
+        async with self._database.connection() as connection:
+            await connection.execute(self._sql(_TOMBSTONES), columns)
 
     async def reach(self, sequence: int, goal: int) -> None:
         self.reached = sequence
-        async with self._connect() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(self._sql(_REACH), [sequence, goal, self.id])
 
     async def complete(self) -> None:
         for number in self._versions.values():
-            async with self._connect() as connection:
+            async with self._database.connection() as connection:
                 await self._store.complete(connection, number)
 
     @asynccontextmanager
@@ -154,23 +143,18 @@ class VersionedBuild:
                 await cursor.execute(self._sql("DELETE FROM {schema}.routes"))
             await cursor.execute(self._sql("UPDATE {schema}.versions SET live = true WHERE number = ANY (%s)"), [built])
             for number in built:
-                await self._store.finish(cursor, number)  # one may have been opened since all was complete
+                await self._store.finish(cursor, number)  # one may have been opened since `complete`
                 route = self._sql(_ROUTE.replace("{held}", self._store.holding(number)))
                 await cursor.execute(route, self._scope | {"version": number})
             await cursor.execute(self._sql("DELETE FROM {schema}.builds WHERE id = %s"), [self.id])
         await self._tidy()
 
     async def _tidy(self) -> None:
-        """Who reads all of an old version, as `contents` does, is not waited for: the next build tidies up."""
+        """Tidy up without waiting for readers of an old version, such as `contents`: the next build does the rest."""
         with suppress(Unavailable):
-            async with self._transaction() as cursor:
+            async with self._database.transaction() as cursor:
                 await cursor.execute("SET LOCAL lock_timeout = '2s'")
                 await tidy(cursor, self._store)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Cursor]:
-        async with self._connect() as connection, connection.transaction(), connection.cursor() as cursor:
-            yield cursor
 
 
 _OF_SCOPE = "tenant IS NOT DISTINCT FROM %(tenant)s AND dataset IS NOT DISTINCT FROM %(dataset)s::uuid"
@@ -193,11 +177,11 @@ WHERE live AND model = %(model)s AND dimension = %(dimension)s AND number NOT IN
 )
 """
 
-_BURIED = """
+_DELETED = """
 SELECT 1 FROM {schema}.tombstones WHERE tenant = %s AND dataset = %s AND (document = %s OR document IS NULL)
 """
 
-_BURY_ALL = """
+_TOMBSTONES = """
 INSERT INTO {schema}.tombstones (tenant, dataset, document)
 SELECT * FROM unnest(%s::text[], %s::uuid[], %s::uuid[])
 ON CONFLICT DO NOTHING
@@ -212,7 +196,7 @@ UPDATE {schema}.versions SET kept = true
 WHERE number IN (SELECT version FROM {schema}.routes WHERE %(dataset)s::uuid IS NULL OR dataset = %(dataset)s)
 """
 
-# A dataset whose build has found nothing is routed too: what is written next is to be of the new model.
+# A dataset without entries is routed too: what is written next must be for the new model.
 _ROUTE = """
 INSERT INTO {schema}.routes (tenant, dataset, version)
 SELECT DISTINCT tenant, dataset, %(version)s::integer FROM ({held}) AS held WHERE %(dataset)s::uuid IS NULL

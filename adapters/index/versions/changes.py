@@ -1,23 +1,21 @@
-"""What changes versions and the rows that lead to them together."""
+"""Changes to versions together with the rows that lead to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from adapters.index.versions.connection import Cursor
-from adapters.index.versions.store import Scope, Store
-
-AnyStore = Store[Any]
+from adapters.index.versions.database import Cursor
+from adapters.index.versions.schema import Scope
+from adapters.index.versions.store import AnyStore
 
 
 async def lock_versions(cursor: Cursor, store: AnyStore) -> None:
-    """Let nobody else make or drop a version until the transaction ends."""
+    """Keep others from making or dropping a version until the transaction ends."""
     await cursor.execute("SELECT pg_advisory_xact_lock(%s)", [store.schema.key("versions")])
 
 
 async def make_version(cursor: Cursor, store: AnyStore, model: str, dimension: int, *, live: bool) -> int:
-    """The number of a new version."""
+    """Make a version and return its number."""
     await cursor.execute(store.schema.sql(_INSERT), [model, dimension, live])
     [number] = await cursor.fetchone() or [0]
     await store.make(cursor, number, dimension, live=live)
@@ -25,7 +23,7 @@ async def make_version(cursor: Cursor, store: AnyStore, model: str, dimension: i
 
 
 async def drop_version(cursor: Cursor, store: AnyStore, number: int) -> bool:
-    """Drop a version; whether there was one that is neither searched nor built."""
+    """Drop a version; False when there is none that is neither searched nor being built."""
     await lock_versions(cursor, store)
     await cursor.execute(store.schema.sql(_DROPPABLE), [number])
     found = await cursor.fetchone() is not None
@@ -40,27 +38,26 @@ async def _drop(cursor: Cursor, store: AnyStore, numbers: Sequence[int]) -> None
 
 
 async def delete(cursor: Cursor, store: AnyStore, scope: Scope) -> None:
-    """Take a document, or all of a dataset, out of every version, for good."""
+    """Remove a document, or all of a dataset, from every version, for good."""
     sql, names = store.schema.sql, scope._asdict()
-    await cursor.execute(sql(_BURY), names)
+    await cursor.execute(sql(_TOMBSTONE), names)
     for number in await locked_versions(cursor, store):
         await store.delete(cursor, number, scope)
     await cursor.execute(sql(_FORGET_REMOVALS), names)
     if scope.document is None:
         await cursor.execute(sql(_UNROUTE), names)
-        await cursor.execute(sql(_BURIED_WITH_IT), names)
+        await cursor.execute(sql(_FORGET_TOMBSTONES), names)
 
 
 async def remove(cursor: Cursor, store: AnyStore, scope: Scope, ids: Sequence[str], sequence: int) -> None:
-    """Take entries out of every version, unless they were written later in the log."""
+    """Remove entries from every version, unless they were written later in the log."""
     await cursor.execute(store.schema.sql(_NOTE_REMOVALS), [*scope, sequence, list(ids)])
     for number in await locked_versions(cursor, store):
         await store.remove(cursor, number, scope, ids, sequence)
 
 
 async def tidy(cursor: Cursor, store: AnyStore) -> None:
-    """Drop the versions that nothing is searched in and that nobody builds or keeps; and take out of the others the
-    datasets that were moved away."""
+    """Drop versions that are not searched, built or kept; purge the others of datasets that were moved away."""
     sql = store.schema.sql
     await lock_versions(cursor, store)
     await cursor.execute(sql(_UNUSED))
@@ -74,14 +71,14 @@ async def tidy(cursor: Cursor, store: AnyStore) -> None:
 
 
 async def locked_versions(cursor: Cursor, store: AnyStore) -> list[int]:
-    """The numbers of all, which nobody can drop until the transaction ends."""
+    """The numbers of all versions, which cannot be dropped until the transaction ends."""
     await cursor.execute(store.schema.sql("SELECT number FROM {schema}.versions ORDER BY number FOR KEY SHARE"))
     return [number for (number,) in await cursor.fetchall()]
 
 
 _INSERT = "INSERT INTO {schema}.versions (model, dimension, live) VALUES (%s, %s, %s) RETURNING number"
 
-_BURY = """
+_TOMBSTONE = """
 INSERT INTO {schema}.tombstones (tenant, dataset, document) VALUES (%(tenant)s, %(dataset)s, %(document)s)
 ON CONFLICT DO NOTHING
 """
@@ -100,7 +97,7 @@ WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND (%(document)s::uuid IS N
 
 _UNROUTE = "DELETE FROM {schema}.routes WHERE tenant = %(tenant)s AND dataset = %(dataset)s"
 
-_BURIED_WITH_IT = """
+_FORGET_TOMBSTONES = """
 DELETE FROM {schema}.tombstones WHERE tenant = %(tenant)s AND dataset = %(dataset)s AND document IS NOT NULL
 """
 

@@ -1,14 +1,21 @@
-"""The rows in PostgreSQL that lead to the versions of an index, and keep those who change it apart."""
+"""The tables in PostgreSQL that lead to the versions of an index."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
-from adapters.index.versions.connection import Cursor
+
+class Scope(NamedTuple):
+    """A document, or without one all of a dataset."""
+
+    tenant: str
+    dataset: str
+    document: str | None = None
 
 
 class Schema:
-    """Where the rows are; statements call it `{schema}`."""
+    """A schema of these tables, which statements name `{schema}`."""
 
     def __init__(self, name: str, *locks: str) -> None:
         self._name = name
@@ -18,13 +25,14 @@ class Schema:
         return statement.replace("{schema}", self._name).encode()
 
     def key(self, *names: str) -> int:
-        """The advisory lock of what has these names."""
+        """The advisory lock with these names."""
         digest = hashlib.blake2b("/".join((*self._locks, *names)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, signed=True)
 
-    async def create(self, cursor: Cursor) -> None:
-        """Create those tables that are missing."""
-        await cursor.execute(self.sql(_SCHEMA))
+    @property
+    def tables(self) -> bytes:
+        """The statements that create the tables, except those that are there."""
+        return self.sql(_SCHEMA)
 
 
 _SCHEMA = """
@@ -39,12 +47,12 @@ CREATE TABLE IF NOT EXISTS {schema}.versions (
     made_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE {schema}.versions IS 'Sets of tables, or indexes, each for the vectors of one embedding model.';
-COMMENT ON COLUMN {schema}.versions.number IS 'What the names of its tables, or of its index, end with.';
+COMMENT ON COLUMN {schema}.versions.number IS 'Suffix of the names of its tables, or of its index.';
 COMMENT ON COLUMN {schema}.versions.model IS 'The embedding model.';
-COMMENT ON COLUMN {schema}.versions.dimension IS 'How many numbers a vector has.';
-COMMENT ON COLUMN {schema}.versions.live IS 'Datasets that are new may go there.';
-COMMENT ON COLUMN {schema}.versions.kept IS 'It stays until somebody drops it, though nothing is searched there.';
-COMMENT ON COLUMN {schema}.versions.made_at IS 'When it was made.';
+COMMENT ON COLUMN {schema}.versions.dimension IS 'Length of a vector.';
+COMMENT ON COLUMN {schema}.versions.live IS 'New datasets may be written there.';
+COMMENT ON COLUMN {schema}.versions.kept IS 'It stays until it is dropped on request, though not searched.';
+COMMENT ON COLUMN {schema}.versions.made_at IS 'Time of creation.';
 
 CREATE TABLE IF NOT EXISTS {schema}.routes (
     tenant text COLLATE "C" NOT NULL,
@@ -53,7 +61,7 @@ CREATE TABLE IF NOT EXISTS {schema}.routes (
     PRIMARY KEY (tenant, dataset)
 );
 CREATE INDEX IF NOT EXISTS routes_version ON {schema}.routes (version);
-COMMENT ON TABLE {schema}.routes IS 'In which version each dataset is searched.';
+COMMENT ON TABLE {schema}.routes IS 'The version in which each dataset is searched.';
 COMMENT ON COLUMN {schema}.routes.tenant IS 'The tenant of the dataset.';
 COMMENT ON COLUMN {schema}.routes.dataset IS 'The dataset.';
 COMMENT ON COLUMN {schema}.routes.version IS 'The version.';
@@ -70,16 +78,16 @@ CREATE TABLE IF NOT EXISTS {schema}.builds (
     began_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE NULLS NOT DISTINCT (tenant, dataset)
 );
-COMMENT ON TABLE {schema}.builds IS 'What is being built beside what is searched, and how far it is.';
+COMMENT ON TABLE {schema}.builds IS 'Builds of new versions, and their progress.';
 COMMENT ON COLUMN {schema}.builds.id IS 'The build.';
 COMMENT ON COLUMN {schema}.builds.tenant IS 'The tenant of the dataset; null: all of the index is built.';
 COMMENT ON COLUMN {schema}.builds.dataset IS 'The dataset; null: all of the index is built.';
-COMMENT ON COLUMN {schema}.builds.plan IS 'Which model each dataset is for; of another plan a build begins anew.';
+COMMENT ON COLUMN {schema}.builds.plan IS 'The model of each dataset; a build with another plan starts over.';
 COMMENT ON COLUMN {schema}.builds.versions IS 'The version that is built for each model.';
-COMMENT ON COLUMN {schema}.builds.attempt IS 'How often it was begun.';
+COMMENT ON COLUMN {schema}.builds.attempt IS 'Number of starts.';
 COMMENT ON COLUMN {schema}.builds.reached IS 'The sequence of the log up to which it is built.';
-COMMENT ON COLUMN {schema}.builds.goal IS 'The last sequence of the log when that was noted.';
-COMMENT ON COLUMN {schema}.builds.began_at IS 'When it was first begun.';
+COMMENT ON COLUMN {schema}.builds.goal IS 'The last sequence of the log at that time.';
+COMMENT ON COLUMN {schema}.builds.began_at IS 'Time of the first start.';
 
 CREATE TABLE IF NOT EXISTS {schema}.tombstones (
     tenant text COLLATE "C" NOT NULL,
@@ -87,9 +95,9 @@ CREATE TABLE IF NOT EXISTS {schema}.tombstones (
     document uuid,
     UNIQUE NULLS NOT DISTINCT (tenant, dataset, document)
 );
-COMMENT ON TABLE {schema}.tombstones IS 'What was deleted and never comes back, in any version.';
-COMMENT ON COLUMN {schema}.tombstones.tenant IS 'The tenant of what was deleted.';
-COMMENT ON COLUMN {schema}.tombstones.dataset IS 'The dataset of what was deleted.';
+COMMENT ON TABLE {schema}.tombstones IS 'Deleted documents and datasets, which never come back in any version.';
+COMMENT ON COLUMN {schema}.tombstones.tenant IS 'The tenant.';
+COMMENT ON COLUMN {schema}.tombstones.dataset IS 'The dataset.';
 COMMENT ON COLUMN {schema}.tombstones.document IS 'The document that was deleted; null: the whole dataset was.';
 
 CREATE TABLE IF NOT EXISTS {schema}.removals (
@@ -100,10 +108,10 @@ CREATE TABLE IF NOT EXISTS {schema}.removals (
     sequence bigint NOT NULL,
     PRIMARY KEY (tenant, dataset, document, id)
 );
-COMMENT ON TABLE {schema}.removals IS 'Segments that were taken out of documents; what is newer may come back.';
+COMMENT ON TABLE {schema}.removals IS 'Segments that were removed from documents; newer writes bring them back.';
 COMMENT ON COLUMN {schema}.removals.tenant IS 'The tenant of the segment.';
 COMMENT ON COLUMN {schema}.removals.dataset IS 'The dataset of the segment.';
 COMMENT ON COLUMN {schema}.removals.document IS 'The document of the segment.';
 COMMENT ON COLUMN {schema}.removals.id IS 'The id of the segment.';
-COMMENT ON COLUMN {schema}.removals.sequence IS 'The sequence in the log of what took it out last.';
+COMMENT ON COLUMN {schema}.removals.sequence IS 'The sequence in the log of its last removal.';
 """

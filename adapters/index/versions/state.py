@@ -1,4 +1,4 @@
-"""What versions the index has, and what is being built."""
+"""The versions of the index, and what is being built."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from adapters.index.versions.changes import drop_version, locked_versions
-from adapters.index.versions.connection import transaction
-from adapters.index.versions.store import S, Stored
+from adapters.index.versions.database import transaction
+from adapters.index.versions.store import AnyStore
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`datasets` are searched in it; `segments` is how many it holds. A version is `searched`, `built`, `kept` until
-    somebody drops it, or `unused` until the next build does."""
+    """Number of `datasets` that are searched in it, and of `segments` that it holds.
+
+    A version is `searched`, `built`, `kept` until it is dropped on request, or `unused` until the next build drops it.
+    """
 
     number: int
     model: str
@@ -26,7 +28,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Building:
-    """Of all when it has no dataset; `running` tells whether some process is at it now."""
+    """A build of everything, or of a dataset; `running` when a process works at it now."""
 
     running: bool
     id: str
@@ -45,9 +47,9 @@ class State:
     builds: list[Building] = field(default_factory=list)
 
 
-async def state(url: str, stored: Stored[S]) -> State:
+async def state(url: str, store: AnyStore) -> State:
     """Raises: Unavailable."""
-    async with transaction(url) as cursor, stored() as store:
+    async with transaction(url) as cursor:
         schema = store.schema
         await cursor.execute(schema.sql("SELECT to_regclass('{schema}.removals')"))  # the last that is made
         if await cursor.fetchone() == (None,):
@@ -68,9 +70,9 @@ async def state(url: str, stored: Stored[S]) -> State:
     return State(versions, builds)
 
 
-async def drop(url: str, stored: Stored[S], number: int) -> bool:
-    """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
-    async with transaction(url) as cursor, stored() as store:
+async def drop(url: str, store: AnyStore, number: int) -> bool:
+    """Drop a version; False when there is none that is neither searched nor being built. Raises: Unavailable."""
+    async with transaction(url) as cursor:
         return await drop_version(cursor, store, number)
 
 

@@ -1,33 +1,48 @@
-"""What keeps the entries of the versions."""
+"""The store of an index: it keeps the entries of the versions, and searches them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from adapters.index.versions.connection import Connection, Cursor
-from adapters.index.versions.schema import Schema
-from handlers.ports.index import Entry
-from handlers.ports.log import Unavailable
+import numpy as np
+import numpy.typing as npt
+
+from adapters.index.versions.database import Connection, Cursor, Database
+from adapters.index.versions.schema import Schema, Scope
+from handlers.ports.index import Entry, Hit, Mode, Span
+
+CANDIDATES = 100
+"""Minimum of hits that each subquery of a search brings to the fusion, so that a larger `top_k` does not change the
+first hits."""
 
 
-class Scope(NamedTuple):
-    """What a change is of: a document, or without one all of a dataset."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search for words, for what is near a vector, or both; never for nothing. A `weight` is of mode `hybrid`."""
 
     tenant: str
+    words: list[str]
+    vector: npt.NDArray[np.float32] | None
+    mode: Mode
+    weight: float | None
+    documents: Sequence[str] | None
+    top_k: int
+
+
+class Placed(NamedTuple):
+    """An entry with its dataset and document."""
+
     dataset: str
-    document: str | None = None
-
-
-class Gone(Unavailable):
-    """A version is gone that was there a moment ago."""
+    document: str
+    entry: Entry
 
 
 class Prepared(Protocol):
     @property
     def dimension(self) -> int | None:
-        """Of the vectors, None when there are none."""
+        """Dimension of the vectors, None without vectors."""
         ...
 
 
@@ -42,8 +57,14 @@ class Store(Protocol[P]):
 
     schema: Schema
 
+    async def configure(self, connection: Connection) -> None:
+        """Prepare a connection of the pool for searches."""
+        ...
+
+    # --- versions ------------------------------------------------------------------------------------------------
+
     def holding(self, number: int) -> str:
-        """The query for the tenant and dataset of all that a version has something of."""
+        """The query for the tenant and dataset of everything in a version."""
         ...
 
     async def make(self, cursor: Cursor, number: int, dimension: int, *, live: bool) -> None:
@@ -51,49 +72,69 @@ class Store(Protocol[P]):
         ...
 
     async def finish(self, cursor: Cursor, number: int) -> None:
-        """Make what was loaded fit to be searched, unless it is."""
+        """Make a loaded version fit to be searched, unless it is."""
         ...
 
     async def complete(self, connection: Connection, number: int) -> None:
-        """Do what is quicker done when most is in."""
+        """Do the work that is faster once most entries are in."""
         ...
 
     async def drop(self, cursor: Cursor, numbers: Sequence[int]) -> None:
-        """Drop these, which are no versions any more, and what else is of none."""
+        """Drop these, which are no versions any more, and whatever else belongs to none."""
         ...
 
     async def point(self, cursor: Cursor) -> None:
-        """Show people under one name what is searched."""
+        """Show people the searched entries under one name."""
         ...
 
     async def counts(self, cursor: Cursor, numbers: Sequence[int]) -> dict[int, int]:
-        """How many entries each holds that can be found."""
+        """The number of entries in each version that can be found."""
         ...
 
+    # --- changes -------------------------------------------------------------------------------------------------
+
     async def prepare(self, scope: Scope, entries: Sequence[Entry], sequence: int) -> P:
-        """Make of the entries of a document what is written; of those with the same id the last counts."""
+        """Encode entries of a document for `put`; the last of those with the same id counts."""
         ...
 
     async def put(
         self, cursor: Cursor, number: int, scope: Scope, prepared: P, sequence: int, *, found: bool = False
     ) -> None:
-        """Write entries in place of those with the same ids, but for those that were written or removed later in the
-        log; they can be `found` when this returns."""
+        """Write entries in place of those with the same ids, except those written or removed later in the log.
+
+        They can be `found` when this returns.
+        """
         ...
 
     async def remove(self, cursor: Cursor, number: int, scope: Scope, ids: Sequence[str], sequence: int) -> None:
-        """Take entries out, unless they were written later in the log."""
+        """Remove entries, unless they were written later in the log."""
         ...
 
     async def delete(self, cursor: Cursor, number: int, scope: Scope) -> None:
-        """Take all of a document or dataset out, for good."""
+        """Remove all of a document or dataset for good."""
         ...
 
     async def purge(self, cursor: Cursor, number: int, scope: Scope) -> None:
-        """Take all of a dataset out, which may come back."""
+        """Remove all of a dataset, which may come back."""
+        ...
+
+    # --- searches ------------------------------------------------------------------------------------------------
+
+    async def search(
+        self, database: Database, number: int, datasets: list[str], question: Question
+    ) -> list[Hit] | None:
+        """The best hits of these datasets; None when not all of them are searched in this version any more."""
+        ...
+
+    async def read(
+        self, database: Database, number: int, datasets: list[str], tenant: str, spans: Sequence[Span]
+    ) -> list[Placed] | None:
+        """The entries in these spans; None when not all datasets are searched in this version any more."""
+        ...
+
+    def contents(self, database: Database) -> AsyncGenerator[list[tuple[str, str, str]]]:
+        """As `Index.contents`."""
         ...
 
 
-S = TypeVar("S", bound=Store)  # type: ignore[type-arg]  # whatever it prepares
-Stored = Callable[[], AbstractAsyncContextManager[S]]
-"""Opens a store."""
+AnyStore = Store[Any]

@@ -1,1 +1,1 @@
-"""Figures for Prometheus: calls of models as they end, and how the servers, queues and tables are."""
+"""Metrics for Prometheus: calls of models, and the state of servers, queues and tables."""

@@ -26,15 +26,15 @@ SUBJECT = f"evt.*.{ModelCall.TOPIC}.*"
 
 SECONDS = tuple(0.01 * 2**step for step in range(14))
 TOKENS = tuple(4**step for step in range(14))
-"""Buckets, as the conventions have them."""
+"""Buckets of the conventions."""
 
 OPERATIONS = {"chat": "chat", "embedding": "embeddings", "rerank": "rerank"}
 
 OPEN = 100_000
-"""Calls whose end is awaited; of more, the oldest are forgotten."""
+"""Maximum number of open calls that are tracked; the oldest are dropped."""
 
 MODELS = 200
-"""Models that have metrics of their own; tenants choose the names, so further ones are counted as one."""
+"""Maximum number of models with metrics of their own; tenants choose names, so further ones count as one."""
 
 OTHER = "_OTHER"
 
@@ -47,7 +47,7 @@ _LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_mode
 
 
 class Called(NamedTuple):
-    """What was called: the values of the labels that all metrics have."""
+    """The called model: values of the labels of all metrics."""
 
     operation: str
     provider: str
@@ -55,7 +55,7 @@ class Called(NamedTuple):
 
 
 class CallMetrics:
-    """Begins at the end of the log, so a call that was made before and ends after is not in it."""
+    """Metrics of calls from the end of the log on; a call that was requested before is not counted."""
 
     def __init__(self, nc: Client, registry: CollectorRegistry) -> None:
         self._nc = nc
@@ -98,7 +98,7 @@ class CallMetrics:
         )
 
     async def follow(self) -> None:
-        """Observe what the log gets from now on, until cancelled, through outages."""
+        """Observe new messages of the log until cancelled, through outages."""
         js, after = self._nc.jetstream(timeout=5.0), None
         while True:
             try:
@@ -113,7 +113,7 @@ class CallMetrics:
                 await asyncio.sleep(PAUSE_S)
 
     async def _next(self, arrived: asyncio.Queue[Msg], after: int) -> Msg | None:
-        """The next message; None when there is one and it does not come, since the consumer went with its server."""
+        """The next message; None when it exists but is not delivered, since the consumer is gone with its server."""
         missed = False
         while True:
             try:
@@ -129,7 +129,7 @@ class CallMetrics:
                 missed = int(last.seq or 0) > after
 
     def observe(self, subject: str, body: bytes) -> None:
-        """Count what a commit says. What models said is not read, so no key is needed."""
+        """Count the events of a commit. Texts of models are not read, so no key is needed."""
         call = subject.partition(".")[2]
         for event in orjson.loads(body):
             kind, state = event["type"].rpartition(".v")[0], event["state"]

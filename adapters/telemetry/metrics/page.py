@@ -12,9 +12,9 @@ from adapters.telemetry.metrics.state import Reading, State
 
 
 class Metrics:
-    """All metrics: `follow` keeps those of calls, and `page` asks for the rest; as an application it answers with it.
+    """All metrics: `follow` counts calls, and `page` queries the others; as an ASGI application it serves the page.
 
-    `target` is the name of the collector that traces are sent to; empty when they are not.
+    `target` is the name of the collector of the export; empty without export.
     """
 
     def __init__(self, nc: Client, reading: Reading, target: str = "") -> None:
@@ -29,7 +29,7 @@ class Metrics:
         await self.calls.follow()
 
     async def page(self) -> bytes:
-        """The text of the page; servers that are away make it no slower than their patience."""
+        """The text of the page; unreachable servers delay it by their time limit at most."""
         await self.state.refresh()
         return generate_latest(self.registry)
 

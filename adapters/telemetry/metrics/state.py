@@ -1,4 +1,4 @@
-"""How the servers, queues, tables and the export are, asked when somebody wants to know, and not more than that."""
+"""State of servers, queues, tables and the export, queried on request, and cached for a moment."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 
 PATIENCE_S = 2.0
-"""For each server; one that says nothing for so long counts as away."""
+"""Time limit per server, in seconds, after which it counts as down."""
 
 FRESH_S = 5.0
-"""What was asked is told again for so long."""
+"""Time for which results are reused, in seconds."""
 
 SPENT_S = 60.0
-"""What was spent is told again for so long."""
+"""Time for which sums of costs are reused, in seconds."""
 
 Reading = Callable[[float], AbstractAsyncContextManager[AsyncConnection[Any]]]
-"""Opens a connection to the tables whose statements may take so many seconds; its rows are dicts."""
+"""Open a connection to the tables with a time limit per statement, in seconds; its rows are dicts."""
 
 NATS, POSTGRESQL = "nats", "postgresql"
 
 
 class Figure(NamedTuple):
-    """What a metric means, and the names of its labels."""
+    """The help text of a metric, and the names of its labels."""
 
     meaning: str
     labels: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ FIGURES = {
     "headrace_projector_lag_messages": Figure("Messages of the log that are not in the tables yet.", ("stream",)),
     "headrace_projector_lag_seconds": Figure("For how long the oldest of them waits.", ("stream",)),
     "headrace_open_calls": Figure("Model calls in flight."),
-    "headrace_unknown_calls": Figure("Model calls of which nobody knows whether they were answered."),
+    "headrace_unknown_calls": Figure("Model calls with an unknown outcome."),
     "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
     "headrace_export_lag_seconds": Figure("For how long the oldest of them waits."),
     "headrace_export_sent_spans_total": Figure("Spans that the collector took."),
@@ -69,10 +69,10 @@ FIGURES = {
     "headrace_budget_usd": Figure("What may be spent in a calendar month.", ("tenant", "budget")),
     "headrace_budget_used_usd": Figure("What was spent of it in this month.", ("tenant", "budget")),
 }
-"""Every figure by its name; those of a server that is away are left out."""
+"""Every metric by name; those of a server that is down are left out."""
 
 Samples = dict[str, dict[tuple[str, ...], float]]
-"""By name of the metric and values of its labels."""
+"""Values by name of the metric and values of its labels."""
 
 _POSITIONS = "SELECT stream, sequence FROM headrace_projection.checkpoints"
 
@@ -95,13 +95,13 @@ FROM headrace.budgets budget ORDER BY tenant_id, id LIMIT 1000
 """
 
 NO_ANSWER = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.QueryCanceled)
-"""PostgreSQL is there, and the tables are not as this version has them, or too large for the time there is."""
+"""PostgreSQL answers, but the tables are of another version, or too large for the time limit."""
 
 T = TypeVar("T")
 
 
 class State(Collector):
-    """What `refresh` has found; Prometheus' own library asks for it by `collect`."""
+    """The results of `refresh`; Prometheus' library reads them by `collect`."""
 
     def __init__(self, nc: Client, reading: Reading, target: str = "") -> None:
         self._nc = nc
@@ -122,7 +122,7 @@ class State(Collector):
             yield family
 
     async def refresh(self) -> None:
-        """Ask the servers, unless that was done a moment ago; takes no longer than their patience."""
+        """Query the servers, unless that was done a moment ago, within their time limit."""
         async with self._turn:
             if monotonic() < self._until:
                 return
@@ -135,7 +135,7 @@ class State(Collector):
             self._samples, self._until = samples, monotonic() + FRESH_S
 
     async def _asked(self, samples: Samples, server: str, questions: Coroutine[Any, Any, T]) -> T | None:
-        """What a server says, and whether it does."""
+        """The answer of a server, and its state."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 found = await questions
@@ -146,7 +146,7 @@ class State(Collector):
         return found
 
     async def _nats(self, samples: Samples) -> tuple[dict[str, int], Checkpoint | None]:
-        """The last sequence of each stream, and how far the export is."""
+        """The last sequence of each stream, and the progress of the export."""
         streams = (EVENTS, OUTCOMES, COMMANDS, DEAD)
         found = await asyncio.gather(*map(self._stream, streams), *map(self._consumer, CONSUMERS))
         last = {}
@@ -184,7 +184,7 @@ class State(Collector):
         return None
 
     async def _postgres(self, samples: Samples, checkpoint: Checkpoint | None) -> dict[str, int]:
-        """How much of each stream is in the tables."""
+        """The progress of the tables in each stream."""
         reached = {row["stream"]: row["sequence"] for row in await self._rows(_POSITIONS)}
         for row in await self._rows(_CALLS):
             samples["headrace_open_calls"][()] = row["open"]
@@ -199,7 +199,7 @@ class State(Collector):
         return reached
 
     async def _spent(self) -> Samples:
-        """The budgets, and what is spent of them: summing that up takes time."""
+        """The budgets, and the amounts spent: these sums take time."""
         until, samples = self._budgets
         if monotonic() >= until:
             samples = defaultdict(dict)

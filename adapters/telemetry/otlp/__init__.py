@@ -1,1 +1,1 @@
-"""Traces to any OpenTelemetry collector: each span that has ended is sent until the collector has taken it."""
+"""Export of traces to any OpenTelemetry collector: each ended span is sent until the collector accepts it."""

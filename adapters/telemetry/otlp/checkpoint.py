@@ -1,4 +1,4 @@
-"""How far the export to a target is: beside the log, so that tables made anew are not sent anew."""
+"""Progress of the export to a target, stored with the log, so that rebuilt tables are not exported again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Moved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The last row that the target has, how many spans it took and how many it refused, and when that was."""
+    """The last row that the target has, the numbers of accepted and refused spans, and the time."""
 
     target: str
     place: Place = BEGINNING
@@ -48,7 +48,7 @@ class Checkpoints:
         self._nc = nc
 
     async def get(self, target: str) -> Checkpoint:
-        """The checkpoint of a target; one at the beginning when nothing was sent to it."""
+        """The checkpoint of a target; the beginning when nothing was sent to it."""
         try:
             bucket = await self._nc.jetstream().key_value(EXPORTS)
             entry = await bucket.get(_key(target))
@@ -67,7 +67,7 @@ class Checkpoints:
         )
 
     async def put(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Keep it, if nobody has moved it since it was read. Raises: Moved as well."""
+        """Store it, unless it was moved since it was read. Raises: Moved, too."""
         fields = {
             "target": checkpoint.target,
             "place": [*checkpoint.place],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import httpx2
@@ -21,11 +20,11 @@ TIMEOUT_S = 15.0
 PROTOBUF = "application/x-protobuf"
 
 MALFORMED = frozenset({400, 413, 422})
-"""What a collector answers when it will never take the request, however often it comes."""
+"""Statuses with which a collector refuses a request for good."""
 
 
 class Away(Exception):
-    """The collector did not take the spans, and may take them later; `after` is how many seconds it asks to wait."""
+    """The collector did not accept the spans, but may later; `after` is the wait that it asks for, in seconds."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -33,18 +32,18 @@ class Away(Exception):
 
 
 class Refused(Exception):
-    """The collector will not take these spans."""
+    """The collector refuses these spans for good."""
 
 
 class Receipt(NamedTuple):
-    """How many spans of a request the collector threw away, and why."""
+    """The number of spans of a request that the collector dropped, and the reason."""
 
     rejected: int
     reason: str
 
 
 class Collector:
-    """Sends spans; nothing is kept here, and nothing is tried twice."""
+    """Sends spans, without buffer and without retry."""
 
     def __init__(self, endpoint: str, headers: Mapping[str, str]) -> None:
         self._url = traces_url(endpoint)
@@ -54,9 +53,7 @@ class Collector:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     async def send(self, spans: Iterable[ResourceSpans]) -> Receipt:
@@ -79,7 +76,7 @@ def _taken(answer: httpx2.Response) -> Receipt:
         return Receipt(0, "")
     try:
         said = ExportTraceServiceResponse.FromString(answer.content).partial_success
-    except DecodeError:  # it has them all the same
+    except DecodeError:  # it accepted them anyway
         return Receipt(0, "")
     return Receipt(said.rejected_spans, said.error_message)
 

@@ -1,8 +1,8 @@
-"""What has ended in the tables, in the order of the log.
+"""Ended rows of the tables, in the order of the log.
 
-While a handler is at work, what is part of it may have to be done again, in the same rows; so all of it counts as ended
-when the handler has, and ends once, whatever else becomes of a row later. A trace goes with the handler that it began
-with. What ends after its handler, or has none, ends on its own.
+While a handler runs, its parts may be repeated, in the same rows; so all of them count as ended when the handler has,
+and end once, whatever changes in a row later. A trace ends with the handler that it began with. A row that ends after
+its handler, or has none, ends on its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class Place(NamedTuple):
-    """Where a row stands: the sequence of EVENTS that ended it; then spans before traces; then its id."""
+    """The place of a row: the sequence of EVENTS that ended it; then spans before traces; then its id."""
 
     sequence: int = 0
     is_trace: int = 0
@@ -32,29 +32,29 @@ class Place(NamedTuple):
 BEGINNING = Place()
 
 AFTER_ALL = 2
-"""In place of `is_trace`: behind all rows of a sequence."""
+"""A value of `is_trace` that sorts after all rows of a sequence."""
 
 
 class Behind(NamedTuple):
-    """How many rows have ended after a place, counted up to a limit, and since when the oldest of them waits."""
+    """The number of rows that ended after a place, counted up to a limit, and the time of the oldest of them."""
 
     rows: int
     since: datetime | None
 
 
 COUNTED = 10_000
-"""So many rows are counted at most."""
+"""Maximum number of rows that are counted."""
 
 
 class Window(NamedTuple):
-    """What is looked at together: up to this sequence, and whether the tables have no more."""
+    """A window of the log: up to this sequence; `whole` when the tables have no more."""
 
     upto: int
     whole: bool
 
 
-# What a projector has in is there as a whole. As many spans as a window may hold end in it; which of them can be sent
-# is another question, so a window without rows is not the end.
+# A projector's batch is visible as a whole. A window is sized by the spans that end in it, not all of which can be
+# sent, so a window without rows is not the end.
 _WINDOW = """
 SELECT least(sequence, next) AS upto, coalesce(next >= sequence, true) AS whole FROM headrace_projection.checkpoints,
     (SELECT (SELECT ended_sequence FROM headrace.spans WHERE ended_sequence > %(sequence)s
@@ -105,7 +105,7 @@ _BEHIND = f"{_AFTER} SELECT count(*) AS rows, min(ended_at) AS since FROM furthe
 
 
 async def window(connection: AsyncConnection[Any], after: Place, limit: int) -> Window:
-    """Up to where about so many spans have ended after a place."""
+    """The sequence up to which about `limit` spans have ended after a place."""
     async with connection.cursor(row_factory=class_row(Window)) as rows:
         await rows.execute(_WINDOW.encode(), {"sequence": after.sequence, "limit": limit})
         [found] = await rows.fetchall()
@@ -115,9 +115,10 @@ async def window(connection: AsyncConnection[Any], after: Place, limit: int) -> 
 async def ended(
     connection: AsyncConnection[Any], after: Place, upto: int, limit: int, *, content: bool = False
 ) -> Sequence[Row]:
-    """What has ended after a place, up to a sequence and so many rows: each a `span` and its `trace`, or with
-    `is_trace` the trace itself and the handler that ended it; with `content`, the `call` or the `retrieval` that a span
-    stands for as well.
+    """The rows that ended after a place, up to a sequence and a limit.
+
+    Each is a `span` and its `trace`, or with `is_trace` the trace itself and the handler that ended it; with `content`,
+    the `call` or the `retrieval` of a span, too.
     """
     async with connection.cursor(row_factory=dict_row) as rows:
         await rows.execute(_ROWS.encode(), {**after._asdict(), "upto": upto, "limit": limit, "content": content})
@@ -125,7 +126,7 @@ async def ended(
 
 
 async def behind(connection: AsyncConnection[Any], after: Place) -> Behind:
-    """What has ended and was not sent yet."""
+    """The rows that have ended and were not sent."""
     upto = (await window(connection, after, COUNTED)).upto
     async with connection.cursor(row_factory=class_row(Behind)) as rows:
         await rows.execute(_BEHIND.encode(), {**after._asdict(), "upto": upto, "limit": COUNTED})

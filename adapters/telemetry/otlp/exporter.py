@@ -1,4 +1,4 @@
-"""Sends every span that has ended to a collector, once; waits for the collector and the servers through any outage."""
+"""Sends every ended span to a collector, once, and waits through outages of the collector and the servers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = structlog.get_logger(__name__)
 
 SPANS = 512
 BYTES = 2**20
-"""The most that one request holds, before it is compressed; a larger span goes alone."""
+"""Maximum size of a request before compression, in bytes; a larger span is sent alone."""
 
 PERIOD_S = 1.0
-"""Between two looks for what has ended."""
+"""Interval between queries for ended rows, in seconds."""
 
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 
@@ -43,14 +43,14 @@ OUTAGES = (
     Away,
     Moved,
 )
-"""What passes when a server comes back, or when the projector has made its tables."""
+"""Errors that pass when a server returns, or when the projector has made its tables."""
 
 Sendable = tuple[Place, str, Span]
-"""Where the row stands, its tenant and its span."""
+"""The place of a row, its tenant and its span."""
 
 
 class Exporter:
-    """Of several exporters on a database, one works and the others wait to take over."""
+    """The exporter. Of several on a database, one works and the others wait to take over."""
 
     def __init__(self, url: str, nc: Client, collector: Collector, endpoint: str, content: Content) -> None:
         self._url = url
@@ -94,19 +94,19 @@ class Exporter:
         return Place.of(row), *span_of(row, self._content)
 
     async def _export(self, batch: Sequence[Sendable], checkpoint: Checkpoint) -> Checkpoint:
-        """Send until all is taken or refused for good, and only then move the checkpoint."""
+        """Send until all spans are accepted or refused for good, and only then move the checkpoint."""
         refused = await self._deliver(batch)
         last, _, _ = batch[-1]
         return await self._checkpoints.put(checkpoint.moved(last, len(batch) - refused, refused))
 
     async def _deliver(self, batch: Sequence[Sendable]) -> int:
-        """How many of these the collector will never take: what it refuses is halved until they are found."""
+        """The number of spans that the collector refuses for good: a refused request is halved until they are found."""
         with suppress(Refused):
             return await self._send(batch)
         if len(batch) > 1:
             half = len(batch) // 2
             return await self._deliver(batch[:half]) + await self._deliver(batch[half:])
-        await self._send([])  # whoever refuses this too does not refuse the span
+        await self._send([])  # a collector that refuses this, too, does not refuse the span
         try:
             return await self._send(batch)
         except Refused as error:
@@ -116,7 +116,7 @@ class Exporter:
             return 1
 
     async def _send(self, batch: Sequence[Sendable]) -> int:
-        """How many of them the collector threw away. Raises: Refused."""
+        """The number of spans that the collector dropped. Raises: Refused."""
         spans = resource_spans((tenant, span) for _, tenant, span in batch)
         wait = SHORTEST_WAIT_S
         while True:
@@ -138,15 +138,15 @@ class Exporter:
 
 
 def batches(spans: Iterable[Sendable]) -> Iterator[list[Sendable]]:
-    """The spans in order, as many together as a request may hold."""
+    """The spans in order, in groups that fit a request."""
     batch: list[Sendable] = []
     size = 0
     for sendable in spans:
-        bytes = sendable[2].ByteSize()
-        if batch and size + bytes > BYTES:
+        length = sendable[2].ByteSize()
+        if batch and size + length > BYTES:
             yield batch
             batch, size = [], 0
         batch.append(sendable)
-        size += bytes
+        size += length
     if batch:
         yield batch

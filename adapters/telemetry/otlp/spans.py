@@ -1,4 +1,4 @@
-"""OTLP spans of the rows that have ended: ids from the ids of the record, so that a span sent twice is the same one."""
+"""OTLP spans of ended rows, with ids derived from ids of the log, so that a span sent twice is the same one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from projections.values.masking import mask
 Attributes = dict[str, Any]
 
 CLIENT = frozenset({"chat", "embedding", "retrieval", "rerank"})
-"""Kinds of spans in which something is asked of a server."""
+"""Kinds of spans of requests to servers."""
 
 INDEX = "index"
-"""Kind of a trace that no handler began."""
+"""Kind of a trace without a handler."""
 
 SAMPLED = 1
 
@@ -44,7 +44,7 @@ _STATUS = {
 
 
 class Content:
-    """What of messages goes along: nothing, or masked and each text cut off at `length` characters."""
+    """The exported content of messages: none, or masked texts of at most `length` characters each."""
 
     def __init__(self, length: int | None) -> None:
         self.length = length
@@ -53,8 +53,8 @@ class Content:
         return self.length is not None
 
     def __call__(self, text: str) -> str:
-        """The text as it may be sent."""
-        shown = mask(text)  # as a whole: half an address is none
+        """The text in exportable form."""
+        shown = mask(text)  # before it is cut: half an address would not be found
         return shown if self.length is None or len(shown) <= self.length else f"{shown[: self.length]}…"
 
 
@@ -62,7 +62,7 @@ class Content:
 
 
 def resource_spans(spans: Iterable[tuple[str, Span]]) -> list[ResourceSpans]:
-    """The spans of some tenants, as a request has them."""
+    """The spans of several tenants, as a request."""
     return [
         ResourceSpans(
             resource=_resource(tenant),
@@ -73,7 +73,7 @@ def resource_spans(spans: Iterable[tuple[str, Span]]) -> list[ResourceSpans]:
 
 
 def _resource(tenant: str) -> Resource:
-    """Phoenix keeps the traces of each tenant in a project of its own."""
+    """The attribute by which Phoenix separates tenants into projects."""
     return Resource(
         attributes=_pairs(
             {
@@ -92,7 +92,7 @@ def _scope() -> InstrumentationScope:
 
 
 def span_of(row: Row, content: Content) -> tuple[str, Span]:
-    """The tenant and the span of a row of `ended`. A trace is the root of its spans; it ends with its first handler."""
+    """Tenant and span of a row of `ended`. A trace is the root of its spans, and ends with its first handler."""
     span, trace = row["span"], row["trace"] or {}
     correlation, traceparent = span["trace_id"], span["traceparent"]
     attributes = _root(trace) if row["is_trace"] else _span(span)
@@ -115,7 +115,7 @@ def span_of(row: Row, content: Content) -> tuple[str, Span]:
 
 
 def _parent(span: Row, trace: Row) -> bytes:
-    """Its own, or the trace; one that no handler began is never sent."""
+    """The parent of a span, or the trace; one without a handler is never sent."""
     if span["parent_id"]:
         return span_id(span["parent_id"])
     return b"" if trace.get("kind", INDEX) == INDEX else span_id(span["trace_id"])
@@ -126,12 +126,12 @@ def _kind(span: Row) -> Span.SpanKind.ValueType:
 
 
 def _reason(span: Row, content: Content) -> str:
-    """Why it failed. Servers repeat in the texts of errors what they were sent, so those are contents too."""
+    """The reason of a failure. Servers repeat in errors what they were sent, so their texts are content, too."""
     return content(span["error"] or "") if content else span["error_code"] or ""
 
 
 def _span(span: Row) -> Attributes:
-    """The names of the conventions are in the row; here comes what only a collector needs."""
+    """Attributes: the row has those of the conventions; this adds what only a collector needs."""
     found = {**span["attributes"], "headrace.span.kind": span["kind"], "headrace.attempt": span["attempt"]}
     if span["cost"] is not None:
         found |= {names.USAGE_COST: span["cost"], names.LLM_COST_TOTAL: span["cost"]}
@@ -139,7 +139,7 @@ def _span(span: Row) -> Attributes:
 
 
 def _root(trace: Row) -> Attributes:
-    """Tokens and costs of the whole have names of ours: under those of the conventions they would be counted twice."""
+    """Total tokens and costs under own names: under those of the conventions they would be counted twice."""
     return {
         names.OPENINFERENCE_SPAN_KIND: "CHAIN",
         names.TRACELOOP_SPAN_KIND: "workflow",
@@ -159,7 +159,7 @@ def _root(trace: Row) -> Attributes:
 
 
 def _whose(span: Row, trace: Row) -> Attributes:
-    """The conversation, and who asked: by an id that says nothing to those who do not know the name."""
+    """The conversation, and the user: by an id that does not reveal the name."""
     conversation = span["conversation_id"] or trace.get("conversation_id")
     person = span["person_id"] or trace.get("person_id")
     return {names.SESSION_ID: conversation, names.CONVERSATION_ID: conversation, names.USER_ID: person}
@@ -200,7 +200,7 @@ def _content(row: Row, shown: Content) -> Attributes:
 
 
 def _messages(sent: Sequence[Mapping[str, str]], answer: str, finish: str | None, shown: Content) -> Attributes:
-    """As the conventions write messages, and as Phoenix reads them."""
+    """Messages in the format of the conventions, and in that of Phoenix."""
     said = [(message["role"], shown(message["content"])) for message in sent]
     found: Attributes = {}
     if said:
@@ -236,7 +236,7 @@ def _nanoseconds(at: str) -> int:
 
 
 def _pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:
-    """What is null is left out."""
+    """The attributes without nulls."""
     return [KeyValue(key=name, value=_value(value)) for name, value in attributes.items() if value is not None]
 
 

@@ -1,1 +1,1 @@
-"""The viewer: pages over the read tables and the log, by Starlette and Jinja2, useful without script."""
+"""The viewer: pages over the read tables and the log, by Starlette and Jinja2, which work without scripts."""

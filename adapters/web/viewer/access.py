@@ -1,4 +1,4 @@
-"""Who may see the pages: those who show the token, in a link, in a form or in a header, and then by a signed cookie."""
+"""Access to the pages: by the token in a link, a form or a header, and then by a signed cookie."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters.web.viewer.render import render
 
 SESSION_S = 30 * 24 * 3600
-"""How long a login holds."""
+"""Lifetime of a login, in seconds."""
 
 OPEN = ("/login", "/healthz", "/static/")
-"""Paths that anybody may ask for."""
+"""Paths that are open to all."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Refused(Exception):
-    """The viewer must not run like this; the message says what to set."""
+    """The viewer must not run with these settings."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What is asked of those who come.
+    """The rules of access.
 
-    `hosts` are the names that requests may come under; None: any, which is for an address that others reach, where the
-    names are not known: a cookie goes to the name it was set under, so a rebound name gets nothing.
+    `hosts` are the permitted names in requests; None: any, for an address reachable from outside, whose names are not
+    known: a cookie is sent to the name it was set for, so a rebound name gets nothing.
     """
 
     token: str
@@ -44,22 +44,22 @@ class Access:
 
     @classmethod
     def of(cls, host: str, token: str | None, kept: str, key: bytes, further: frozenset[str] = frozenset()) -> Access:
-        """The rules for an address: `token` is the one that was set, `kept` the random one of this home.
+        """The rules for an address: `token` is the configured one, `kept` the random one of this installation.
 
-        Raises: Refused, off the loopback without a token.
+        Raises: Refused, for an address other than loopback without a token.
         """
         if is_loopback(host):
             return cls(token or kept, key, LOOPBACK | {host} | further)
         if token is None:
             raise Refused(
-                f"The viewer would be open to others at {host}: set HEADRACE_VIEW_TOKEN (16 characters or more), or "
-                "HEADRACE_VIEW_ADDRESS=127.0.0.1:8400, which is reached through an SSH tunnel."
+                f"The viewer would be open to others at {host}: it needs a token of 16 characters or more, or a "
+                "loopback address, which is reached through an SSH tunnel."
             )
         return cls(token, key, frozenset({host}) | further if further else None)
 
     @property
     def cookie(self) -> str:
-        """Cookies know no ports: two viewers on one machine must not log each other out."""
+        """The name of the cookie. Cookies ignore ports: two viewers on one machine must not log each other out."""
         return f"headrace_{self._signed('name')[:8]}"
 
     def is_token(self, given: str) -> bool:
@@ -75,7 +75,7 @@ class Access:
         return good and until.isascii() and until.isdigit() and int(until) > time.time()
 
     def _signed(self, text: str) -> str:
-        """Another token makes what was signed before worthless."""
+        """The key of signatures: a new token invalidates earlier ones."""
         return hmac.new(self.key, f"viewer\0{self.token}\0{text}".encode(), sha256).hexdigest()
 
     def knows(self, request: HTTPConnection) -> bool:
@@ -93,7 +93,7 @@ class Access:
 
 
 class Gate:
-    """Lets through what is allowed, before anything else looks at it."""
+    """Rejects requests without access, before all other code."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
@@ -110,9 +110,7 @@ class Gate:
     def _refusal(self, request: Request) -> Response | None:
         headers, path = request.headers, request.url.path
         if not self.access.accepts_host(headers.get("host", "")):
-            said = (
-                "The viewer is not served under this name: open it as 127.0.0.1, or name it in HEADRACE_VIEW_HOSTS.\n"
-            )
+            said = "The viewer is not served under this name: open it as 127.0.0.1, or add the name to its settings.\n"
             return PlainTextResponse(said, 421)
         if request.method not in ("GET", "HEAD") and not same_origin(headers):
             return PlainTextResponse("This request comes from another site, and is refused.\n", 403)
@@ -123,13 +121,13 @@ class Gate:
             return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})
         here = path + (f"?{request.url.query}" if request.url.query else "")
         if headers.get("sec-fetch-site") == "cross-site":
-            # A strict cookie does not come along on the way from another site; from here it does.
+            # A strict cookie is not sent with a request from another site; from this page it is.
             return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>Headrace</title>')
         return RedirectResponse(f"/login?next={quote(here, safe='')}", 303)
 
 
 def same_origin(headers: Headers) -> bool:
-    """Every browser says where a POST comes from."""
+    """True if the request's origin, which every browser sends with a POST, is this server."""
     origin = headers.get("origin", "")
     return bool(origin) and origin != "null" and urlsplit(origin).netloc == headers.get("host", "")
 
@@ -175,12 +173,12 @@ def routes(access: Access) -> list[Route]:
 
 
 def _is_ours(path: str) -> bool:
-    """A path of this server: a browser takes `//name` and `/\\name` for another one."""
+    """A path of this server: browsers read `//name` and `/\\name` as another one."""
     return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
 
 
 class Headed:
-    """Puts the headers on every answer that keep a browser from doing what no page of ours asks for."""
+    """Adds headers to every answer that forbid browsers everything that no page needs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

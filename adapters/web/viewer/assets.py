@@ -1,4 +1,4 @@
-"""Files that never change under their name: a hash of what is in them is part of it."""
+"""Files that never change under their name, which includes a hash of their content."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class File:
 
 @cache
 def all_files() -> dict[str, File]:
-    """By name."""
+    """Assets by name."""
     found = {}
     for name in NAMES:
         body = (files("adapters.web.viewer") / "static" / name).read_bytes()

@@ -1,4 +1,4 @@
-"""What pages are given: rows read as the reader role, commits read from the log, and commands sent on the bus."""
+"""Access of the pages: rows read as the reader role, commits read from the log, commands sent on the bus."""
 
 from __future__ import annotations
 
@@ -7,40 +7,31 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
-import nats.errors
 import orjson
 from nats.aio.client import Client
-from nats.js.errors import APIError
 from psycopg import AsyncConnection, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import Composed
 from psycopg_pool import AsyncConnectionPool
 
-from adapters.jetstream import codec
+from adapters.jetstream import client as bus
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
-from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
-from domain.aggregate import new_id
-from domain.log import EVENTS, Outcome
-from handlers.ports.log import Unavailable
+from domain.log import EVENTS
 
 Row = dict[str, Any]
 
 ACTOR = "viewer"
-"""Who sends the commands of the viewer."""
-
-PATIENCE_S = 10.0
-"""For the outcome of a command."""
+"""Actor of the commands that pages send."""
 
 STATEMENT_S = 10.0
-"""What one statement may take; a page that says otherwise has its own."""
+"""Default time limit of a statement, in seconds."""
 
 TENANTS_S = 15.0
-"""How long the list of tenants is believed."""
+"""Age up to which the list of tenants is reused, in seconds."""
 
 _TENANTS = """
 WITH RECURSIVE found AS (
@@ -51,12 +42,12 @@ WITH RECURSIVE found AS (
 )
 SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT 1000
 """
-"""One step of the primary key for each tenant, however many commands it has."""
+"""One index step per tenant, regardless of its number of commands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message of the log, as it is stored: where, when, under which headers, and the JSON of its events."""
+    """A message of the log, as it is stored; `events` are the parsed JSON."""
 
     sequence: int
     subject: str
@@ -66,9 +57,9 @@ class Stored:
 
 
 class Backend:
-    """Open as long as the context is. `reader_url` logs in as somebody who can read and nothing else.
+    """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
-    The `keys` open what people said in commits of the log.
+    `keys` decrypt the words of people in commits of the log.
     """
 
     def __init__(self, nc: Client, reader_url: str, tenant: str = "default", keys: JetStreamKeys | None = None) -> None:
@@ -76,7 +67,6 @@ class Backend:
         self.reader_url = reader_url
         self.nc = nc
         self._reader = DirectReader(nc, timeout_s=5.0)
-        self._outcomes = JetStreamOutcomes(nc)
         self.store = JetStreamEventStore(nc, keys)
         self._tenants: tuple[float, list[str]] = (0.0, [])
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
@@ -101,14 +91,12 @@ class Backend:
         await self.pool.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.pool.close()
 
     @asynccontextmanager
     async def reading(self, within_s: float = STATEMENT_S) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection in a read-only transaction that sees one state of the tables; a statement may take `within_s`.
+        """A connection in a read-only transaction over one state of the tables; statements may take `within_s` s.
 
         Raises: psycopg.OperationalError, PoolTimeout, and QueryCanceled for a statement that takes longer.
         """
@@ -128,7 +116,7 @@ class Backend:
         return next(iter(await self.rows(statement, parameters)), None)
 
     async def tenants(self) -> list[str]:
-        """The tenants that have ever sent a command, by name; those of a moment ago."""
+        """The tenants that have ever sent a command, by name; the list may be `TENANTS_S` old."""
         until, known = self._tenants
         if monotonic() > until:
             try:
@@ -139,7 +127,7 @@ class Backend:
         return known
 
     async def commits(self, sequences: Iterable[int], stream: str = EVENTS) -> list[Stored]:
-        """The messages of the log at these places, as they are stored; those that are gone are left out.
+        """The messages of the log at these sequences, as they are stored, without those that are gone.
 
         Raises: Unavailable.
         """
@@ -154,37 +142,14 @@ class Backend:
                 stored.append(Stored(place, message.subject, at, headers, events))
         return stored
 
-    async def publish(self, name: str, payload: Mapping[str, Any], *, tenant: str, id: str | None = None) -> Outcome:
-        """Send a command, and wait for its outcome, accepted or rejected. Raises: Unavailable.
-
-        The same `id` again changes nothing and gives the same outcome.
-        """
-        id = id or new_id()
-        headers = {"Nats-Msg-Id": id, "Headrace-Actor": ACTOR}
-        subscription = await self.nc.subscribe(f"out.{tenant}.{id}", max_msgs=1)
-        try:
-            js = self.nc.jetstream(timeout=5.0)
-            ack = await js.publish(f"cmd.{tenant}.{name}", orjson.dumps(payload), headers=headers)
-            if ack.duplicate and (known := await self._outcomes.get(tenant, id)):
-                return known
-            message = await subscription.next_msg(PATIENCE_S)
-            return codec.decode_outcome(message.data, message.headers or {}, tenant)
-        except APIError as error:
-            raise Unavailable(f"The log does not take the command: {error.description}.") from error
-        except nats.errors.TimeoutError as error:
-            if known := await self._outcomes.get(tenant, id):
-                return known
-            said = f"Command {id} has no outcome after {PATIENCE_S:.0f} s: is a worker with role commands running?"
-            raise Unavailable(said) from error
-        except nats.errors.Error as error:
-            raise Unavailable(f"NATS does not answer: {error!r}") from error
-        finally:
-            await subscription.unsubscribe()
+    def client(self, tenant: str) -> bus.Client:
+        """The client that sends the commands of pages."""
+        return bus.Client(self.nc, tenant, ACTOR)
 
 
 _PLACE = {"Nats-Subject", "Nats-Sequence", "Nats-Stream"}
 
 
 async def _read_only(connection: AsyncConnection[DictRow]) -> None:
-    """For what comes outside of a transaction; who it logs in as has no right to more."""
+    """Set defaults for statements outside of a transaction; the role has no right to write anyway."""
     await connection.execute("SET default_transaction_read_only = on; SET timezone = 'UTC'; SET jit = off")

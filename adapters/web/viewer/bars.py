@@ -1,4 +1,4 @@
-"""Small charts as SVG, drawn on the server: they need no script, and no style of their own."""
+"""Small charts as SVG, drawn on the server, without scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEIGHT = 100
 
 
 def spark(values: Sequence[float], said: str) -> Markup:
-    """A row of bars, the highest of full height; `said` says it in words."""
+    """A row of bars, the highest of full height; `said` describes it for screen readers."""
     high = max(values, default=0) or 1
     bars = Markup("").join(
         Markup('<rect x="{}" y="{}" width="3" height="{}"/>').format(4 * place, *_bar(24 * value / high, 24))
@@ -26,7 +26,7 @@ def spark(values: Sequence[float], said: str) -> Markup:
 
 
 def stacked(parts: Sequence[tuple[str, Mapping[int, float]]]) -> Markup:
-    """A bar a part, which is what its title says and its values by series (of class c0, c1, …), one on the other."""
+    """Stacked bars: for each its title and its values by series (of class c0, c1, …)."""
     high = max((sum(values.values()) for _, values in parts), default=0) or 1
     bars = []
     for place, (title, values) in enumerate(parts):
@@ -37,7 +37,7 @@ def stacked(parts: Sequence[tuple[str, Mapping[int, float]]]) -> Markup:
             top -= height
             layer = Markup('<rect class="c{}" x="{}" y="{}" width="8" height="{}"/>')
             layers.append(layer.format(series, 10 * place + 1, round(top, 2), round(height, 2)))
-        # What is there without being seen has the title as well.
+        # The invisible area shows the title, too.
         hold = Markup('<rect class="hold" x="{}" y="0" width="10" height="{}"/>').format(10 * place, HEIGHT)
         whole = Markup("<g><title>{}</title>{}{}</g>")
         bars.append(whole.format(plain(title), hold, Markup("").join(layers)))
@@ -46,6 +46,6 @@ def stacked(parts: Sequence[tuple[str, Mapping[int, float]]]) -> Markup:
 
 
 def _bar(height: float, of: float) -> tuple[float, float]:
-    """Where it begins and how high it is: never so low that it is not seen."""
+    """Top and height of a bar, which is never too low to be seen."""
     height = max(1.0, height)
     return round(of - height, 2), round(height, 2)

@@ -1,4 +1,4 @@
-"""How far a budget is spent, and where the month is likely to end."""
+"""The spent part of a budget, and a forecast for the month."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 TREND = timedelta(days=7)
-"""The forecast goes on as these last days went."""
+"""Period of the past that the forecast extrapolates."""
 
 State = Literal["within", "likely over", "over"]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A budget of so many US dollars a calendar month: what is spent of it, and what will be.
+    """A monthly budget in US dollars: spent amount and forecast.
 
-    `unpriced` calls have no known price and are not in it, so that more may be spent than is said.
+    `unpriced` calls have no known price and are not included, so the actual amount may be higher.
     """
 
     amount: float
@@ -25,7 +25,7 @@ class Standing:
     forecast: float
     unpriced: int
     over_at: datetime | None
-    """When it will be spent if things go on like this; None when it lasts."""
+    """Forecast of the time when it is spent; None when it lasts."""
 
     @property
     def share(self) -> float:
@@ -39,7 +39,7 @@ class Standing:
 
 
 def standing(amount: float, spent: float, lately: float, now: datetime, unpriced: int = 0) -> Standing:
-    """`spent` since the month began, and `lately`: in the last `TREND`, which may reach into the month before."""
+    """`spent` since the start of the month, and `lately`: in the last `TREND`, which may include the previous month."""
     rate = lately / TREND.total_seconds()
     left = (month_end(now) - now).total_seconds()
     over_at = None

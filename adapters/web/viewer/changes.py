@@ -1,4 +1,4 @@
-"""Commands that pages send, and the wait until the tables show what they did."""
+"""Forms that pages receive, commands that they send, and the wait until the tables show the change."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from collections.abc import Iterable
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
+from adapters.jetstream.client import Outcome
 from adapters.web.viewer.backend import Backend
-from domain.log import Outcome
+from domain.aggregate import sentence
 
 SEEN_S = 3.0
-"""How long a page waits for the tables; after that it shows what there is."""
+"""Maximum wait of a page for the tables, in seconds."""
 
 _POSITION = "SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'"
 
 
 async def fields(request: Request) -> FormData:
-    """The form that was sent, without files."""
+    """The form of a request, without files."""
     return await request.form(max_files=0, max_fields=1000, max_part_size=2**20)
 
 
 def text(form: FormData, name: str) -> str:
-    """One field, with line ends as they are elsewhere."""
+    """A field of a form, stripped, with line ends `\n`."""
     return str(form.get(name, "")).replace("\r\n", "\n").strip()
 
 
+def rejection(outcome: Outcome) -> str:
+    """A rejected outcome as a sentence."""
+    return sentence(str(outcome["message"]), outcome.get("field"))
+
+
 async def seen(backend: Backend, outcomes: Iterable[Outcome]) -> bool:
-    """Wait until the tables hold what the accepted commands did; False when that takes too long."""
-    last = max((outcome.position.sequence for outcome in outcomes if outcome.position), default=0)
+    """Wait until the tables show what the accepted commands changed; False after `SEEN_S` seconds."""
+    last = max((outcome["sequence"] or 0 for outcome in outcomes), default=0)
     try:
         async with asyncio.timeout(SEEN_S):
             while (row := await backend.row(_POSITION)) is None or row["sequence"] < last:

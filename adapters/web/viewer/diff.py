@@ -1,4 +1,4 @@
-"""What differs between two texts, by words; in scripts that are written without spaces, by characters."""
+"""Difference of two texts, by words; in scripts without spaces, by characters."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
+from domain.language import BURMESE, COMPATIBLE, UNSPACED
+
 Kind = Literal["same", "gone", "come"]
 
 WORDS = 4000
-"""Words of either text that are compared with one another; longer texts are compared by lines and sentences first."""
+"""Maximum number of words that are compared directly; longer texts are compared by lines and sentences first."""
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"  # kana and Han
-)
+_UNSPACED = UNSPACED + BURMESE + COMPATIBLE + "\uff66-\uff9f"  # half-width kana
 _WORD = re.compile(rf"\s+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|.", re.DOTALL)
 _LINE = re.compile(r"[^\n.!?。！？]*[\n.!?。！？]+|[^\n.!?。！？]+", re.DOTALL)
 
 
 class Part(NamedTuple):
-    """A stretch of text that both have, that only the first has (`gone`), or only the second (`come`)."""
+    """A part of text in both, only in the first (`gone`), or only in the second (`come`)."""
 
     kind: Kind
     text: str
 
 
 def diff(old: str, new: str) -> list[Part]:
-    """The parts of both texts in order: without those that came they are the old text, without those gone the new.
+    """The parts of both texts in order: without the added ones they are the old text, without the removed ones the new.
 
-    The time stays bounded, a second for megabytes: what is too long and too different is taken whole.
+    The time is bounded, about a second for megabytes: long parts that differ too much are not compared further.
     """
     parts = _of_words(_WORD.findall(old), _WORD.findall(new))
     return [
@@ -44,7 +43,7 @@ def diff(old: str, new: str) -> list[Part]:
 
 
 def similarity(parts: Sequence[Part]) -> float:
-    """How much of both texts is the same, from 0.0 to 1.0."""
+    """Share of both texts that is equal, from 0.0 to 1.0."""
     same = 2 * sum(len(part.text) for part in parts if part.kind == "same")
     other = sum(len(part.text) for part in parts if part.kind != "same")
     return same / (same + other) if same + other else 1.0
@@ -63,7 +62,7 @@ def _of_words(old: Sequence[str], new: Sequence[str]) -> Iterator[Part]:
 
 
 def _of_lines(old: Sequence[str], new: Sequence[str]) -> Iterator[Part]:
-    """Holds on to the lines that are once in both; between them the words are compared, as long as they are few."""
+    """Compare by anchors, lines that occur once in both; between them by words, if there are not too many."""
     left = WORDS
     i = j = 0
     for k, m in [*_anchors(old, new), (len(old), len(new))]:
@@ -79,12 +78,12 @@ def _of_lines(old: Sequence[str], new: Sequence[str]) -> Iterator[Part]:
 
 
 def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
-    """Places (in the old, in the new) of lines that are once in both, as many as keep their order."""
+    """Positions (in the old, in the new) of lines that occur once in both, the most that keep their order."""
     once = [{line for line, count in Counter(lines).items() if count == 1} for lines in (old, new)]
     both = once[0] & once[1]
     places = {line: place for place, line in enumerate(new) if line in both}
     pairs = [(place, places[line]) for place, line in enumerate(old) if line in places]
-    ends: list[int] = []  # the least last place of a row of so many lines, and which pair that is
+    ends: list[int] = []  # by length of a sequence of lines: its least last position, and that pair
     last: list[int] = []
     before: list[int | None] = []
     for number, (_, place) in enumerate(pairs):
@@ -100,7 +99,7 @@ def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _compared(old: Sequence[str], new: Sequence[str]) -> Iterator[Part]:
-    # It leaves out what is everywhere (autojunk): without, the time grows with the cube of the length.
+    # With autojunk, frequent items are ignored: without, the time grows with the cube of the length.
     for tag, i, j, k, m in SequenceMatcher(None, old, new).get_opcodes():
         if tag == "equal":
             yield Part("same", "".join(old[i:j]))
@@ -109,14 +108,16 @@ def _compared(old: Sequence[str], new: Sequence[str]) -> Iterator[Part]:
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items at the beginning are equal."""
+    """Number of equal items at the beginning."""
     pairs = zip(one, other, strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _in_order(parts: Iterator[Part]) -> Iterator[Part]:
-    """Of every run of differences, all that went and then all that came: a single space between two changed words is
-    no reading."""
+    """Merge each run of differences into all removed and then all added text.
+
+    A single equal space between two changed words would be unreadable.
+    """
     gone: list[str] = []
     come: list[str] = []
     for part in parts:

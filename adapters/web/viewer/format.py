@@ -1,4 +1,4 @@
-"""How values are written on pages. Text from users and models is marked up so that none of it can hide or take over."""
+"""Formats of values on pages. Text from users and models is marked up so that it can neither hide nor act."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e01ef]|\r(?!\n)"
 )
-"""Controls, what turns the direction of text, and what nobody sees; joiners are left, which some scripts are written
-with."""
+"""Control characters, direction marks and invisible characters, except joiners, which some scripts need."""
 
 
 def visible(text: object) -> Markup:
-    """The text with every character shown that would otherwise act or hide; lines and tabs stay."""
+    """The text with active and hidden characters shown; line ends and tabs stay."""
     return Markup(_HIDDEN.sub(lambda at: _mark(at[0]), str(escape("" if text is None else text))))
 
 
 def isolated(text: object) -> Markup:
-    """A visible text whose direction is its own affair."""
+    """A visible text with isolated direction."""
     return Markup(f"<bdi>{visible(text)}</bdi>")
 
 
 def plain(text: object) -> str:
-    """For attributes, which hold no marks: a hidden character is written as `⟨U+202E⟩`."""
+    """A text for attributes, without markup: a hidden character is written as `⟨U+202E⟩`."""
     return _HIDDEN.sub(lambda at: f"⟨U+{ord(at[0]):04X}⟩", "" if text is None else str(text))
 
 
@@ -41,7 +40,7 @@ def _mark(char: str) -> str:
 
 
 def preview(text: object, length: int = 160) -> Markup:
-    """One line of the beginning of a text."""
+    """The beginning of a text, in one line."""
     line = " ".join(("" if text is None else str(text)[: 4 * length]).split())
     return isolated(line if len(line) <= length else f"{line[: length - 1]}…")
 
@@ -66,7 +65,7 @@ def duration(milliseconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """With thousands apart."""
+    """A number with thousands separators."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
@@ -84,7 +83,7 @@ def short(value: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """An amount that is known; small ones with three digits that count, never rounded to nothing."""
+    """A known amount; small ones with three significant digits, never rounded to zero."""
     if value is None:
         return NOTHING
     if value == 0:
@@ -98,9 +97,9 @@ def dollars(value: float | None) -> str:
 
 
 def cost(value: float | None, unpriced: int = 0) -> Markup:
-    """What is known of a cost: calls without a price are named, and never count as nothing."""
+    """A cost: calls without a price are mentioned, and never count as zero."""
     if value is None:
-        said = "No price is known for the model: HEADRACE_PRICES can name one."
+        said = "No price is known for the model: a file of prices can name one."
         return Markup('<span class="unpriced" title="{}">unpriced</span>').format(said) if unpriced else Markup(NOTHING)
     if unpriced:
         said = f"{unpriced} calls have no known price and are not in it"
@@ -109,7 +108,7 @@ def cost(value: float | None, unpriced: int = 0) -> Markup:
 
 
 def moment(at: datetime | None, style: str = "short") -> Markup:
-    """A time in UTC, which the page's script turns into the reader's: `short`, `clock` or `full`."""
+    """A time in UTC, which the page's script converts to local time: `short`, `clock` or `full`."""
     if at is None:
         return Markup(NOTHING)
     at = at.astimezone(UTC)
@@ -123,7 +122,7 @@ def moment(at: datetime | None, style: str = "short") -> Markup:
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> Markup:
-    """How long ago; the whole time is in its title."""
+    """Age of a time, with the full time as title."""
     if at is None:
         return Markup(NOTHING)
     seconds = max(0.0, ((now or datetime.now(UTC)) - at).total_seconds())
@@ -135,7 +134,7 @@ def ago(at: datetime | None, now: datetime | None = None) -> Markup:
 
 
 def brief(id: object) -> str:
-    """The end of an id, where ids that are made in order differ."""
+    """The end of an id, where consecutive ids differ."""
     text = "" if id is None else str(id)
     return text if len(text) <= 12 else f"…{text[-8:]}"
 
@@ -146,7 +145,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def pretty(value: Any) -> str:
-    """JSON to read."""
+    """Indented JSON."""
     return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode(
         "utf-8", "replace"
     )
@@ -157,7 +156,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def code(text: Markup) -> Markup:
-    """What is between backticks in a sentence of ours, as code."""
+    """A sentence with the text in backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", text))
 
 
@@ -180,4 +179,4 @@ FILTERS = {
         code,
     )
 }
-"""What templates write values with."""
+"""Filters of templates."""

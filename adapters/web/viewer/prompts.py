@@ -1,4 +1,4 @@
-"""Calls of chat models side by side: what was sent, with the state that made it, and what came back."""
+"""Calls of chat models side by side: request, the state that produced it, and answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.diff import Part, diff, similarity
 
 LONGEST = 400_000
-"""Characters of a text that are compared."""
+"""Maximum number of characters that are compared."""
 
 _DOCUMENTS = """
 SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(documents)s)
@@ -21,7 +21,7 @@ SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = AN
 
 @dataclass(frozen=True)
 class Difference:
-    """The parts of two texts; `cut` when only their beginnings were compared."""
+    """The parts of two texts; `cut`: only their beginnings were compared."""
 
     parts: list[Part]
     same: float
@@ -73,18 +73,18 @@ def _settings(call: Row) -> dict[str, str]:
 
 
 def configuration(call: Row) -> int | None:
-    """The number of the configuration whose instructions were sent."""
+    """Number of the configuration with the sent instructions."""
     named = (source.get("configuration") for source in call["sources"] if source.get("from") == "instructions")
     return next((number for number in named if number is not None), None)
 
 
 def app(call: Row) -> str | None:
-    """The app whose instructions were sent."""
+    """App of the sent instructions."""
     return next((source.get("app") for source in call["sources"] if source.get("from") == "instructions"), None)
 
 
 def written(call: Row) -> str:
-    """All messages that were sent, as one text."""
+    """All sent messages, as one text."""
     return "\n\n".join(
         f"{message.get('role', '')}:\n{_content(message.get('content'))}"
         for message in call["request"].get("messages") or []
@@ -97,7 +97,7 @@ def _content(content: object) -> str:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment of a document and its place in two prompts, from 1; None where it was not in it."""
+    """A segment and its place in two prompts, from 1; None for a prompt without it."""
 
     id: str
     document: str
@@ -115,7 +115,7 @@ class Segment:
 
 
 async def segments(backend: Backend, of: str, old: Row, new: Row) -> list[Segment]:
-    """The segments in either prompt: those of the newer in their order, then those that went."""
+    """The segments in either prompt: those of the newer in order, then those only in the older."""
     before, after = _ranks(old["sources"]), _ranks(new["sources"])
     documents = {id: document for id, (_, document) in [*before.items(), *after.items()]}
     rows = (

@@ -1,7 +1,7 @@
-"""Runs the queries of people: one statement, read-only, as a login that can read the tables and nothing else.
+"""Queries of users: one statement, read-only, as a login that can only read the tables.
 
-Nothing that a statement says is trusted, and nothing is looked for in it: what it may do follows from who it runs as.
-To reset a role or a setting leads nowhere. Every query has a session of its own, which ends with it.
+Statements are neither trusted nor inspected: their rights are those of their login. Resetting a role or a setting gains
+nothing. Every query has a session of its own, which ends with it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ Form = Literal["csv", "jsonl"]
 Cells = tuple[str | None, ...]
 
 LIMIT_S = 10.0
-"""What a query may take; of one that is downloaded, each part."""
+"""Time limit of a query, and of each part of a download, in seconds."""
 
 EXPORT_S = 600.0
-"""What a download may take in all: as long as it lasts, the database keeps what it sees."""
+"""Time limit of a download, in seconds: meanwhile the database keeps old row versions."""
 
 SHOWN_ROWS, SHOWN_CHARACTERS, SHOWN_CELL = 1000, 1_000_000, 2000
-"""What is shown of a result: so many rows, so many characters of all, so many of a cell."""
+"""Limits of a shown result: rows, total characters, characters of a cell."""
 
 CELL = 8 * 2**20
-"""Characters of a cell that is downloaded."""
+"""Maximum length of a downloaded cell, in characters."""
 
 _PART = 2**20
-"""Characters that are fetched at once, about."""
+"""Approximate size of a fetch, in characters."""
 
 _RUNS, _EXPORTS = asyncio.Semaphore(4), asyncio.Semaphore(4)
-"""So many at once."""
+"""Maximum number of concurrent queries."""
 
 _SKIPPED = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
 _EXPLAIN = re.compile(rf"{_SKIPPED}explain\b", re.IGNORECASE | re.DOTALL)
@@ -49,7 +49,7 @@ _QUERY = re.compile(rf"{_SKIPPED}[\s(]*(?:select|with|values|table|explain)\b", 
 
 
 class Refused(Exception):
-    """The query cannot be answered; `line` and `column`, from 1, say where it is wrong, if that is known."""
+    """The query cannot be answered; `line` and `column`, from 1, are the place of the fault, if known."""
 
     def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is shown of a result; `more`: there are further rows."""
+    """The shown part of a result; `more`: there are further rows."""
 
     columns: list[str]
     rows: list[Cells]
@@ -83,8 +83,8 @@ async def run(url: str, statement: str, *, within_s: float = LIMIT_S) -> Table:
 
 
 async def export(url: str, statement: str, form: Form, *, within_s: float = LIMIT_S) -> AsyncGenerator[bytes]:
-    """The whole result, piece by piece; what is in memory at once is one piece. Raises: Refused."""
-    until = perf_counter() + EXPORT_S  # and no asyncio.timeout: another task may take the first piece than the others
+    """The whole result in pieces, one in memory at a time. Raises: Refused."""
+    until = perf_counter() + EXPORT_S  # no asyncio.timeout: different tasks may read the first piece and the others
     async with _EXPORTS, _opened(url, statement, within_s, form, CELL) as (columns, batches):
         if form == "csv":
             yield _csv_line(columns)
@@ -126,7 +126,7 @@ def _check(statement: str) -> None:
     if not statement:
         raise Refused("There is no query.")
     if "\0" in statement or any("\ud800" <= letter <= "\udfff" for letter in statement):
-        raise Refused("The query has characters that no text has.")
+        raise Refused("The query has characters that texts cannot hold.")
     if not _QUERY.match(statement):
         raise Refused("A query begins with SELECT, WITH, VALUES, TABLE or EXPLAIN: the tables can only be read.")
 
@@ -159,7 +159,7 @@ FROM pg_roles WHERE rolname = session_user
 
 
 async def _refuse_more(connection: AsyncConnection[TupleRow]) -> None:
-    """Who a statement runs as is all that holds it: a member of another role could change over to that."""
+    """Check that the login is a member of no other role, to which a statement could switch."""
     [(mighty, further)] = await (await connection.execute(_RIGHTS, (READER,))).fetchall()
     if mighty or further:
         can = f"has the roles {', '.join(further)}" if further and not mighty else "can do more than read"
@@ -168,24 +168,24 @@ async def _refuse_more(connection: AsyncConnection[TupleRow]) -> None:
 
 
 async def _limit(connection: AsyncConnection[TupleRow], within_s: float) -> None:
-    """Said before every step, since the statement itself may have said otherwise."""
+    """Set the limits before every step, since the statement may have changed them."""
     await connection.execute("SELECT set_config('statement_timeout', %s, true)", (str(int(within_s * 1000)),))
 
 
 async def _columns(connection: AsyncConnection[TupleRow], statement: str, within_s: float) -> list[str]:
-    """The columns of a query, which is declared and not run; what is no single query cannot be declared."""
+    """Declare the query without running it, and return its columns; only a single query can be declared."""
     async with asyncio.timeout(within_s + 1), connection.cursor("probe") as probe:
         await probe.execute(statement.encode())
         return [column.name for column in probe.description or ()]
 
 
 def _wrapped(statement: str, columns: int, form: Form | Literal["text"], cell: int) -> Composed:
-    """The query with its values as text, of which no more comes than `cell` characters and one."""
+    """The query with its values as text, of at most `cell` characters and one."""
     value = SQL("left(to_json({})::text, {})") if form == "jsonl" else SQL("left({}::text, {})")
     names = [Identifier(f"column {number}") for number in range(columns)]
     if not names:
         raise Refused("The query has no columns.")
-    # The line end closes a comment that the statement may end with.
+    # The line end closes a comment at the end of the statement.
     return SQL("SELECT {} FROM (\n{}\n) AS query ({})").format(
         SQL(", ").join(value.format(name, cell + 1) for name in names),
         SQL(statement),
@@ -196,7 +196,7 @@ def _wrapped(statement: str, columns: int, form: Form | Literal["text"], cell: i
 async def _batches(
     connection: AsyncConnection[TupleRow], rows: AsyncServerCursor[TupleRow], within_s: float
 ) -> AsyncIterator[Sequence[Cells]]:
-    """As many rows at a time as make a part, judging by those before."""
+    """Fetch parts of about equal size, estimated from the rows before."""
     count = 10
     while True:
         await _limit(connection, within_s)
@@ -212,7 +212,7 @@ async def _batches(
 async def _explained(
     connection: AsyncConnection[TupleRow], statement: str, within_s: float
 ) -> tuple[list[str], AsyncIterator[Sequence[Cells]]]:
-    """The plan: EXPLAIN cannot be declared. A prepared statement can only be one."""
+    """The plan: EXPLAIN cannot be declared. Preparing allows a single statement only."""
     async with asyncio.timeout(within_s + 1):
         cursor = await connection.execute(statement.encode(), prepare=True)
         plan = [
@@ -226,7 +226,7 @@ async def _explained(
 
 
 def _refused(error: psycopg.Error, statement: str) -> Refused:
-    """What PostgreSQL says, and where in the statement it says it of."""
+    """PostgreSQL's message, and its place in the statement."""
     said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
         return Refused(f"PostgreSQL does not answer: {said}")
@@ -242,7 +242,7 @@ def _refused(error: psycopg.Error, statement: str) -> Refused:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of which no two are equal: id, id_2."""
+    """Unique names: id, id_2."""
     found: dict[str, None] = {}
     for name in names:
         number, own = 1, name
@@ -254,7 +254,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _csv_line(cells: Sequence[str | None]) -> bytes:
-    """Null is nothing at all, the empty text is in quotes."""
+    """A value of a CSV file: null is empty, the empty text is quoted."""
     return (",".join(map(_csv_cell, cells)) + "\r\n").encode()
 
 

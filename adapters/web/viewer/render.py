@@ -1,4 +1,4 @@
-"""Turns what a page knows into an answer: HTML by its template, or the same as JSON for programs."""
+"""Responses of pages: HTML by templates, or the same content as JSON for programs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,12 @@ def environment() -> Environment:
 
 
 def tenant(request: Request) -> str:
-    """The tenant that the page is about: `?tenant=`, or the one that the viewer was started for."""
+    """The tenant of the page: `?tenant=`, or the default of the viewer."""
     return request.query_params.get("tenant") or str(request.app.state.backend.tenant)
 
 
 def link(request: Request, path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
-    """A path of this server with a query; what is None or empty is left out, and the tenant is kept where it is not the
-    one that the viewer was started for."""
+    """A path with a query, without None and empty values, and with the tenant unless it is the default."""
     backend = getattr(request.app.state, "backend", None)
     named = {**(query or {}), **more}
     if backend and "tenant" not in named and (own := tenant(request)) != backend.tenant:
@@ -63,7 +62,7 @@ def render(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `tenants` as well."""
+    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `tenants`, too."""
     backend = getattr(request.app.state, "backend", None)
 
     def linked(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
@@ -82,7 +81,7 @@ def render(
 
 
 def wants_json(request: Request) -> bool:
-    """Whether a program asks: a path that ended in `.json`, or `Accept: application/json`."""
+    """True for programs: the path ended in `.json`, or the request has `Accept: application/json`."""
     accept = request.headers.get("accept", "")
     return bool(getattr(request.state, "json", False)) or accept.partition(",")[0].strip() == "application/json"
 
@@ -93,7 +92,7 @@ def as_json(value: Any, status: int = 200) -> Response:
 
 
 def problem(request: Request, status: int, title: str, advice: str, *, retry: bool = False) -> Response:
-    """An answer that says what is wrong, and what to do about it."""
+    """A page that states a problem, and what to do."""
     if wants_json(request):
         return as_json({"error": title, "advice": advice}, status)
     return render(request, "problem.html", {"title": title, "advice": advice, "retry": retry, "status": status}, status)

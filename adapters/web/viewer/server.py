@@ -1,4 +1,4 @@
-"""The viewer's web application: its pages, and what every one of them stands on."""
+"""The web application of the viewer: its pages, and what they share."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from adapters.jetstream.client import NoOutcome, NotSent
 from adapters.web.viewer import access, assets
 from adapters.web.viewer.access import Access, Gate, Headed
 from adapters.web.viewer.backend import Backend
@@ -32,10 +33,10 @@ PAGES = ("traces", "trace", "replays", "compare", "conversations", "errors", "co
 
 
 def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None) -> ASGIApp:
-    """The application; the desk is opened and closed with it. `metrics` answers `/metrics`."""
+    """The application, which opens and closes `backend`. `metrics` answers `/metrics`."""
 
     @asynccontextmanager
-    async def open(app: Starlette) -> AsyncIterator[None]:
+    async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
             yield
 
@@ -51,7 +52,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         routes.append(Route("/metrics", metrics))
     app = Starlette(
         routes=routes,
-        lifespan=open,
+        lifespan=opened,
         middleware=[
             Middleware(Gate, access=allowed),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
@@ -60,11 +61,11 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         exception_handlers=HANDLERS,
     )
     app.state.backend = backend
-    return Headed(app)  # outside of everything, so that no answer is without its headers
+    return Headed(app)  # outermost, so that every answer has its headers
 
 
 class Prepared:
-    """Notes for pages which tenants there are, and whether a program asks: a path may end in `.json`."""
+    """Prepares requests: the list of tenants, and the format, since a path may end in `.json`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -79,7 +80,7 @@ class Prepared:
             if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
                 try:
                     state["tenants"] = await scope["app"].state.backend.tenants()
-                except (psycopg.Error, PoolTimeout):  # the page itself will say so
+                except (psycopg.Error, PoolTimeout):  # the page itself will fail
                     state["tenants"] = []
         await self.app(scope, receive, send)
 
@@ -89,7 +90,7 @@ async def _home(request: Request) -> Response:
 
 
 async def _healthz(request: Request) -> Response:
-    """Whether the tables can be read; open to all, and silent about everything else."""
+    """Health check: the tables can be read; open to all, without further information."""
     try:
         await request.app.state.backend.rows("SELECT FROM headrace_projection.checkpoints")
     except (psycopg.Error, PoolTimeout):
@@ -102,7 +103,7 @@ def _http(request: Request, error: Exception) -> Response:
     match error.status_code:
         case 404:
             detail = error.detail if error.detail != "Not Found" else "There is no such page."
-            advice = "It may belong to another tenant, or its address is cut short. The traces are a place to start."
+            advice = "It may belong to another tenant, or the address is incomplete."
             return problem(request, 404, detail, advice)
         case status:
             return problem(request, status, error.detail, "")
@@ -110,31 +111,32 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _away(request: Request, error: Exception) -> Response:
     log.warning("postgres", reason=" ".join(str(error).split()))
-    advice = "The tables live there. `headrace doctor` says what is wrong; this page tries again by itself."
+    advice = "It holds the tables. This page retries by itself."
     return problem(request, 503, "PostgreSQL does not answer", advice, retry=True)
 
 
 def _not_set_up(request: Request, error: Exception) -> Response:
     log.warning("tables", reason=" ".join(str(error).split()))
-    advice = (
-        "`headrace doctor` says which: tables that are missing are made when a worker with role project starts, and "
-        "those of another version by `headrace rebuild`."
-    )
-    return problem(request, 503, "The tables are not set up yet, or are of another version", advice, retry=True)
+    advice = "A worker with the role project makes missing tables when it starts; a rebuild replaces outdated ones."
+    return problem(request, 503, "The tables are missing or outdated", advice, retry=True)
 
 
 def _too_long(request: Request, error: Exception) -> Response:
-    advice = "Narrow it down: a shorter time range is the surest way."
-    return problem(request, 503, "This takes PostgreSQL too long, and was given up", advice)
+    advice = "Choose a shorter time range, or filter more."
+    return problem(request, 503, "The query took too long and was cancelled", advice)
 
 
 def _bus_away(request: Request, error: Exception) -> Response:
-    return problem(request, 503, "The bus does not answer as it should", f"{error} `headrace doctor` says more.")
+    return problem(request, 503, "The bus does not work as it should", str(error))
+
+
+def _not_sent(request: Request, error: Exception) -> Response:
+    return problem(request, 503, "The command was not sent", str(error))
 
 
 def _bug(request: Request, error: Exception) -> Response:
-    advice = "This is a mistake in Headrace. The log of the worker with role view has what happened."
-    return problem(request, 500, "Something unforeseen happened", advice)
+    advice = "This is a bug in Headrace. The log of the worker with the role view has the details."
+    return problem(request, 500, "Unexpected error", advice)
 
 
 HANDLERS: dict[type[Exception] | int, Callable[[Request, Exception], Response]] = {
@@ -147,5 +149,7 @@ HANDLERS: dict[type[Exception] | int, Callable[[Request, Exception], Response]] 
     errors.InsufficientPrivilege: _not_set_up,
     errors.QueryCanceled: _too_long,
     Unavailable: _bus_away,
+    NoOutcome: _bus_away,
+    NotSent: _not_sent,
     Exception: _bug,
 }

@@ -1,4 +1,4 @@
-"""Texts of prompts in the parts that they were made of, each with where it comes from."""
+"""Texts of prompts in their parts, each with its source."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 WHOLE = 6000
-"""Characters up to which a text is shown as a whole."""
+"""Maximum length of a text that is shown as a whole, in characters."""
 
 HEAD, TAIL = 3000, 800
-"""What is shown at once of a longer one, from its beginning and its end."""
+"""Shown length at the beginning and the end of a longer text, in characters."""
 
 FOLDED = 100_000
-"""Characters that are on the page, though folded; what is between in a longer text has an address of its own."""
+"""Maximum length of folded text on the page, in characters; the rest of a longer text has a page of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of text; `source` is the number of where it comes from, None for what is between."""
+    """A part of a text; `source` is the number of its source, None for text between sources."""
 
     text: str
     source: int | None
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A text as it is shown: its beginning, what is folded, and its end; `left_out` characters are not there at all."""
+    """A text as shown: its beginning, the folded part, and its end; `left_out` characters are omitted."""
 
     head: list[Part]
     folded: list[Part]
@@ -36,7 +36,7 @@ class Shown:
 
 
 def shown(text: str, sources: Sequence[Mapping[str, Any]] = ()) -> Shown:
-    """The text cut into the parts of its sources, each of which has a `number`, a `start` and an `end`."""
+    """The text split into the parts of its sources, each with a `number`, a `start` and an `end`."""
     parts = cut(text, sources)
     length = len(text)
     if length <= WHOLE:
@@ -48,7 +48,7 @@ def shown(text: str, sources: Sequence[Mapping[str, Any]] = ()) -> Shown:
 
 
 def cut(text: str, sources: Sequence[Mapping[str, Any]]) -> list[Part]:
-    """Where sources overlap, the one that begins first has what both claim; outside of the text there is nothing."""
+    """Resolve overlaps of sources in favour of the first, and clip them to the text."""
     parts, at = list[Part](), 0
     for source in sorted(sources, key=lambda source: (source["start"], source["end"])):
         start, end = max(at, source["start"]), min(len(text), source["end"])

@@ -1,4 +1,4 @@
-"""A trace as a tree with bars: which spans are shown, where their bars lie, and what the whole had to wait for."""
+"""A trace as a tree with bars: the shown spans, the places of their bars, and the critical path."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from datetime import datetime, timedelta
 from adapters.web.viewer.backend import Row
 
 WIDTH = 1000.0
-"""Units of the whole time."""
+"""Width of the whole time, in units."""
 
 LEAST = 3.0
-"""Units that a bar has at least, so that it is seen."""
+"""Minimum width of a bar, in units, so that it is visible."""
 
 CHUNK = 100
-"""Children of one span that are shown at once, where it has more; the others are folded into lines of so many."""
+"""Maximum number of children of a span that are shown; the others are folded into lines of that many."""
 
 DEEPEST = 8
-"""Levels that are indented."""
+"""Maximum depth of indentation."""
 
 
 @dataclass(slots=True)
 class Line:
-    """A span with its bar, from `x` on `width` units long; with its children, or with lines that stand for them."""
+    """A span with its bar, at `x`, `width` units long; with its children, or lines in their place."""
 
     span: Row
     depth: int
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(slots=True)
 class Fold:
-    """Children of a span that are not shown: `count` of them from number `start` on."""
+    """Folded children of a span: `count` of them from number `start` on."""
 
     parent: str
     start: int
@@ -67,9 +67,9 @@ class Waterfall:
 def waterfall(
     trace: Row, spans: Sequence[Row], now: datetime, *, selected: str = "", unfold: dict[str, int] | None = None
 ) -> Waterfall:
-    """The tree of a trace; `unfold` says for a span with many children from which number on they are shown.
+    """The tree of a trace; `unfold` has the first shown child of spans with many children.
 
-    What has no parent in the trace belongs to the trace itself.
+    Spans without a parent in the trace belong to the trace itself.
     """
     known = {span["id"]: span for span in spans}
     children: dict[str, list[Row]] = defaultdict(list)
@@ -88,7 +88,7 @@ def waterfall(
 
 
 def _above(known: dict[str, Row], id: str | None, sought: str) -> bool:
-    """Whether a span is among those above another: a circle, which no tree may have."""
+    """True if a span is an ancestor of the other: a cycle, which no tree may have."""
     seen = set[str]()
     while id and id in known and id not in seen:
         if id == sought:
@@ -99,7 +99,7 @@ def _above(known: dict[str, Row], id: str | None, sought: str) -> bool:
 
 
 def _path(known: dict[str, Row], id: str) -> set[str]:
-    """A span and those above it."""
+    """A span and its ancestors."""
     found = set[str]()
     while id and id in known and id not in found:
         found.add(id)
@@ -108,7 +108,7 @@ def _path(known: dict[str, Row], id: str) -> set[str]:
 
 
 def _end(span: Row, now: datetime) -> datetime:
-    """When it ended; of what runs it is now, of what was never heard of again its beginning."""
+    """End of a span: now for a running one, the start for a lost one."""
     ended: datetime = span["ended_at"] or (now if span["status"] == "running" else span["started_at"])
     began: datetime = span["started_at"]
     return max(ended, began)
@@ -161,8 +161,10 @@ class _Builder:
 
 
 def _mark(root: Line, builder: _Builder, children: dict[str, list[Row]], now: datetime) -> None:
-    """Mark what the end had to wait for: from the end back, the child that ended last, and so on within it; what no
-    child fills is the span's own. Clocks and commits make some overlap a little: what came later counts."""
+    """Mark the critical path: backwards from the end, the child that ended last, and so on within it.
+
+    Time without a child is the span's own. Clocks and commits cause small overlaps: the later span counts.
+    """
     work = [(root.span, _end(root.span, now))]
     while work:
         span, until = work.pop()
@@ -183,7 +185,7 @@ def _mark(root: Line, builder: _Builder, children: dict[str, list[Row]], now: da
 
 
 def _joined(builder: _Builder, own: Sequence[tuple[datetime, datetime]]) -> list[tuple[float, float]]:
-    """The bars of these times, from the last to the first; what the eye cannot tell apart is one."""
+    """The bars of these times, from last to first, merged where they cannot be told apart."""
     found: list[tuple[float, float]] = []
     for first, last in own:
         x, width = builder.bar(first, last)

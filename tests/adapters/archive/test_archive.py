@@ -279,7 +279,7 @@ def address(nc: Client) -> str:
     return nc.connected_url.geturl()
 
 
-async def test_it_follows_through_an_outage_until_it_is_told_to_stop(tmp_path: Path) -> None:
+async def test_it_follows_through_an_outage_until_it_is_stopped(tmp_path: Path) -> None:
     async with nats_with_streams(tmp_path) as (server, client):
         await commit(client, 3)
         environment = os.environ | {
@@ -313,7 +313,7 @@ async def test_it_follows_through_an_outage_until_it_is_told_to_stop(tmp_path: P
         assert await faults(client, archive) == {}
 
 
-async def test_a_blob_that_cannot_be_had_is_told_and_tried_again(tmp_path: Path) -> None:
+async def test_a_blob_that_cannot_be_read_is_reported_and_retried(tmp_path: Path) -> None:
     archive, digest = Archive.at(str(tmp_path / "archive")), hashlib.sha256(b"one").hexdigest()
     async with nats_with_streams(tmp_path) as (_, client):
         await JetStreamBlobs(client).write("acme", digest, b"two")
@@ -366,7 +366,7 @@ async def test_a_bucket_holds_what_a_folder_does(filled: Client, bucket: str, tm
         await client.close()
 
 
-async def test_a_bucket_that_is_not_there_is_told(filled: Client, bucket: str) -> None:
+async def test_a_missing_bucket_is_reported(filled: Client, bucket: str) -> None:
     archive = Archive.at(bucket.replace("backup", "nowhere"))
     with pytest.raises(Unavailable, match="nowhere"):
         await Archiver(filled, archive, segment_bytes=SMALL).update()
@@ -491,7 +491,7 @@ async def test_a_broken_chain_is_not_restored_but_what_is_before_it(folder: Path
         await client.close()
 
 
-async def test_a_restore_that_was_cut_short_goes_on(filled: Client, written: Path, tmp_path: Path) -> None:
+async def test_an_interrupted_restore_is_resumed(filled: Client, written: Path, tmp_path: Path) -> None:
     archive = Archive.at(str(written))
     async with empty(tmp_path) as settings:
         assert (await restore(settings, archive, {EVENTS: 7, DEAD: 2})).last == {EVENTS: 7, OUTCOMES: 7, DEAD: 0}
@@ -543,7 +543,7 @@ async def test_nothing_is_restored_under_a_running_worker_or_from_nothing(writte
             await restore(settings, Archive.at(str(tmp_path / "nowhere")))
 
 
-async def test_lost_blobs_are_told_and_the_rest_is_restored(folder: Path, tmp_path: Path) -> None:
+async def test_lost_blobs_are_reported_and_the_others_restored(folder: Path, tmp_path: Path) -> None:
     missing, wrong, _ = blobs(folder)
     missing.unlink()
     wrong.write_bytes(b"wrong")
@@ -626,7 +626,7 @@ async def test_a_broken_archive_is_refused_with_what_to_do(headrace: Cli, folder
     assert less.lines[0]["last"] == {EVENTS: 40, OUTCOMES: whole, DEAD: 6}
 
 
-async def test_a_log_that_is_not_the_archived_one_is_told(
+async def test_a_log_other_than_the_archived_one_is_reported(
     headrace: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with nats_with_streams(tmp_path / "other") as (server, _):

@@ -34,7 +34,7 @@ def test_the_order_of_the_texts_is_kept(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 300, 1000, 100_000])
-def test_batches_hold_so_many_tokens_padding_counted(size: int) -> None:
+def test_batches_are_limited_in_tokens_including_padding(size: int) -> None:
     lengths = np.array([256, 202, 122, 122, 122, 52, 19, 5, 5, 5, 5, 5, 3, 2], np.int32)
     batches = list(_batches(lengths, size))
     assert [place for batch in batches for place in range(batch.first, batch.last)] == list(range(len(lengths)))

@@ -26,7 +26,7 @@ TEXTS = ["The weir was built by Agnes.", "Cows graze."]
 
 
 class Held(CrossEncoderEngine):
-    """An engine that waits until it may go on, and fails where it is told to."""
+    """An engine that waits for a signal, and fails on request."""
 
     def __init__(self, name: str, error: Exception | None = None) -> None:
         self.name = name
@@ -81,7 +81,7 @@ async def refusal(reranker: NatsReranker, texts: Sequence[str] = TEXTS) -> Model
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b'{"query": 7, "texts": []}', b'{"query": "", "texts": [7]}', b"[]", b"\xff"]
 )
-async def test_a_broken_request_is_told_so(nats_url: str, nc: Client, engine: Held, body: bytes) -> None:
+async def test_a_broken_request_is_refused(nats_url: str, nc: Client, engine: Held, body: bytes) -> None:
     async with serving(nats_url, engine):
         reply = await nc.request(rerank_subject(engine.name), body)
         assert (reply.headers or {})["Headrace-Status"] == "bad_request"
@@ -97,7 +97,7 @@ async def test_a_service_that_is_too_slow_is_not_waited_for(nats_url: str, nc: C
         engine.go.set()
 
 
-async def test_who_comes_when_too_much_waits_is_told_so(nats_url: str, nc: Client, engine: Held) -> None:
+async def test_a_full_queue_refuses_requests(nats_url: str, nc: Client, engine: Held) -> None:
     reranker = NatsReranker(nc, engine.name)
     async with serving(nats_url, engine, waiting=3):
         waiting = asyncio.create_task(reranker.rerank("", QUERY, TEXTS * 4))

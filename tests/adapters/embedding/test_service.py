@@ -66,7 +66,7 @@ async def test_packed_texts_come_out_as_they_went_in() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff" * 3, pack([[1, 2]])[:-4]])
-async def test_a_broken_request_is_told_so(nats_url: str, nc: Client, engine: Engine, model: str, body: bytes) -> None:
+async def test_a_broken_request_is_refused(nats_url: str, nc: Client, engine: Engine, model: str, body: bytes) -> None:
     async with serving(nats_url, engine), NatsEmbedder(nc, model) as embedder:
         await embedder.embed(QUESTION)
         reply = await nc.request(subject(model), body)
@@ -164,7 +164,7 @@ async def test_services_share_the_requests_and_those_of_a_dead_one_go_to_another
             await embedder.embed(QUESTION)
         waiting = [asyncio.create_task(embedder.embed(DOCUMENT)) for _ in range(8)]
         await asyncio.sleep(0.1)
-        await mortal.close()  # as if it had been killed: nobody is told
+        await mortal.close()  # as if it had been killed: without notice
         assert [vectors.shape for vectors in await asyncio.gather(*waiting)] == [(16, 384)] * 8
         service.cancel()
         await asyncio.gather(service, return_exceptions=True)
@@ -209,9 +209,7 @@ async def test_another_identity_is_not_taken(nats_url: str, nc: Client, engine: 
             await embedder.embed(QUESTION)
 
 
-async def test_who_comes_when_too_much_waits_is_told_to_come_again(
-    nats_url: str, nc: Client, engine: Engine, model: str
-) -> None:
+async def test_a_full_queue_answers_busy(nats_url: str, nc: Client, engine: Engine, model: str) -> None:
     async with serving(nats_url, engine, queued=6000), NatsEmbedder(nc, model) as embedder:
         await embedder.embed([])
         found = await asyncio.gather(*(embedder.embed(DOCUMENT) for _ in range(5)))
@@ -289,7 +287,7 @@ def request(texts: Sequence[Sequence[int]]) -> _Request:
     return _Request(texts, np.empty((len(texts), 1), np.float32), len(texts), done)
 
 
-async def test_what_nobody_waits_for_is_left_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_texts_are_left_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     encode = engine.encode
 

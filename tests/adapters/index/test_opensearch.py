@@ -11,9 +11,11 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from adapters.index.opensearch import Access, OpenSearchIndex, set_up
-from adapters.index.opensearch.client import connected
+from adapters.index.opensearch.client import Access, connected
 from adapters.index.opensearch.health import health
+from adapters.index.opensearch.store import opensearch_index
+from adapters.index.opensearch.tables import set_up
+from adapters.index.versions.index import VersionedIndex
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 from ops.servers.opensearch.server import EmbeddedOpenSearch
@@ -42,7 +44,7 @@ def entries(count: int) -> list[Entry]:
     return [Entry(str(uuid4()), n, f"Water {n}", None, None, vectors[n % 8]) for n in range(count)]
 
 
-async def found(index: OpenSearchIndex, dataset: str) -> set[str]:
+async def found(index: VersionedIndex, dataset: str) -> set[str]:
     near = np.ones(8, np.float32) / np.sqrt(np.float32(8))
     hits = await index.search("acme", [dataset], "water", near, model=MODEL, mode="hybrid", top_k=50)
     return {hit.id for hit in hits}
@@ -54,7 +56,7 @@ async def test_one_of_three_is_lost(database_url: str, three: list[EmbeddedOpenS
     access = Access(",".join(node.url for node in three))
     await set_up(database_url, access, shards=3)
     dataset, written = str(uuid4()), entries(30)
-    async with connected(access) as client, OpenSearchIndex(database_url, access) as index:
+    async with connected(access) as client, opensearch_index(database_url, access) as index:
         for entry in written[:20]:
             await index.write("acme", dataset, str(uuid4()), [entry], model=MODEL, version=1)
         await client.cluster.health(params={"wait_for_status": "green", "wait_for_nodes": 3})
@@ -75,7 +77,7 @@ async def test_what_is_away_is_waited_for(database_url: str, tmp_path: Path, jav
     async with server:
         access = Access(server.url)
         await set_up(database_url, access)
-        async with OpenSearchIndex(database_url, access) as index:
+        async with opensearch_index(database_url, access) as index:
             await index.write("acme", dataset, str(uuid4()), written[:6], model=MODEL, version=1)
             process = server.daemon.process()
             assert process is not None
@@ -94,7 +96,7 @@ async def test_what_is_away_is_waited_for(database_url: str, tmp_path: Path, jav
             assert await found(index, dataset) == {entry.id for entry in written}
 
 
-async def until_it_can(index: OpenSearchIndex, dataset: str, *entries: Entry) -> None:
+async def until_it_can(index: VersionedIndex, dataset: str, *entries: Entry) -> None:
     """Write as a worker does, whose message comes again."""
     document = str(uuid4())
     async with asyncio.timeout(60):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from uuid import uuid4
 
 import numpy as np
@@ -12,8 +11,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from adapters.index.pgvector import PgvectorIndex, set_up, stored
-from adapters.index.versions import drop, state
+from adapters.index.pgvector.store import PgvectorStore, pgvector_index
+from adapters.index.pgvector.tables import set_up
+from adapters.index.versions.index import VersionedIndex
+from adapters.index.versions.state import drop, state
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 
@@ -28,10 +29,10 @@ def entries(count: int, content: str = "Water runs") -> list[Entry]:
 
 
 @pytest.fixture
-async def index(database_url: str) -> AsyncIterator[PgvectorIndex]:
+async def index(database_url: str) -> AsyncIterator[VersionedIndex]:
     """An index with one version and nothing in it."""
-    await set_up(database_url, MODEL)
-    async with PgvectorIndex(database_url, connections=4) as index:
+    await set_up(database_url)
+    async with pgvector_index(database_url, connections=4) as index:
         passing = str(uuid4())
         await index.write("acme", passing, str(uuid4()), entries(1), model=MODEL, version=1)
         await index.delete("acme", passing, version=1)
@@ -39,7 +40,7 @@ async def index(database_url: str) -> AsyncIterator[PgvectorIndex]:
 
 
 @pytest.fixture
-async def connection(index: PgvectorIndex, database_url: str) -> AsyncIterator[Connection]:
+async def connection(index: VersionedIndex, database_url: str) -> AsyncIterator[Connection]:
     """A connection of someone else to the index's database."""
     async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
         yield connection
@@ -66,14 +67,14 @@ async def counts(connection: Connection) -> tuple[int, int, int, int]:
 
 @asynccontextmanager
 async def locked(connection: Connection, table: str) -> AsyncIterator[None]:
-    """Holds up whoever comes to the table."""
+    """Block all access to the table."""
     async with connection.transaction():
         await connection.execute(f"LOCK TABLE headrace_index.{table}".encode())
         yield
 
 
 async def waiting(url: str, sessions: int) -> None:
-    """Return when so many other sessions of the database wait for a lock."""
+    """Return when `sessions` other sessions of the database wait for a lock."""
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         for _ in range(1000):
@@ -84,8 +85,8 @@ async def waiting(url: str, sessions: int) -> None:
 
 
 async def test_any_number_may_set_up_at_once(database_url: str) -> None:
-    await asyncio.gather(*(set_up(database_url, MODEL) for _ in range(8)))
-    await set_up(database_url, MODEL)
+    await asyncio.gather(*(set_up(database_url) for _ in range(8)))
+    await set_up(database_url)
 
 
 async def test_every_table_and_column_has_a_comment(connection: Connection) -> None:
@@ -99,70 +100,23 @@ async def test_every_table_and_column_has_a_comment(connection: Connection) -> N
     assert await one(connection, tables) == (8,)
 
 
-async def test_an_index_without_versions_becomes_the_first(index: PgvectorIndex, connection: Connection) -> None:
-    dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
-    await index.write("acme", dataset, document, written, model=MODEL, version=1)
-    gone = str(uuid4())
-    await index.delete("acme", dataset, gone, version=1)
-    await connection.execute(
-        """
-        DROP VIEW headrace_index.segments;
-        DROP TABLE headrace_index.routes, headrace_index.versions, headrace_index.builds, headrace_index.removals;
-        ALTER TABLE headrace_index.segments_1 RENAME TO segments;
-        ALTER TABLE headrace_index.postings_1 RENAME TO postings;
-        ALTER TABLE headrace_index.statistics_1 RENAME TO statistics
-        """
-    )
-    await asyncio.gather(*(set_up(index.url, MODEL) for _ in range(4)))
-    assert await one(connection, "SELECT model, dimension, live FROM headrace_index.versions") == (MODEL, 4, True)
-    async with PgvectorIndex(index.url) as fresh:
-        hits = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
-        assert {hit.id for hit in hits} == {entry.id for entry in written}
-        await fresh.write("acme", dataset, gone, entries(1), model=MODEL, version=1)
-        await fresh.write("acme", str(uuid4()), document, entries(2), model=MODEL, version=1)
-    assert await one(connection, "SELECT count(*) FROM headrace_index.segments") == (5,)
-
-
-async def test_an_index_that_knows_no_single_segments_learns_them(index: PgvectorIndex, connection: Connection) -> None:
-    dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
-    await index.write("acme", dataset, document, written, model=MODEL, version=1)
-    await connection.execute(
-        """
-        DROP VIEW headrace_index.segments;
-        DROP TABLE headrace_index.removals;
-        DROP INDEX headrace_index.segments_1_place;
-        CREATE INDEX segments_1_document ON headrace_index.segments_1 (tenant, dataset, document);
-        ALTER TABLE headrace_index.segments_1 DROP parent, DROP answer, DROP sequence, ALTER embedding SET NOT NULL
-        """
-    )
-    await asyncio.gather(*(set_up(index.url, MODEL) for _ in range(4)))
-    async with PgvectorIndex(index.url) as fresh:
-        hits = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
-        assert {hit.id for hit in hits} == {entry.id for entry in written}
-        await fresh.write("acme", dataset, document, [replace(written[0], vector=None)], model=MODEL, version=2)
-        await fresh.remove("acme", dataset, document, [written[1].id], version=3)
-        [hit] = await fresh.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=9)
-        assert hit.id == written[2].id
-    indexes = "SELECT count(*), count(*) FILTER (WHERE indexname = 'segments_1_place') FROM pg_indexes"
-    assert await one(connection, f"{indexes} WHERE tablename = 'segments_1'") == (3, 1)
-    assert await one(connection, "SELECT count(*) FROM headrace_index.segments") == (2,)
-
-
-async def test_a_dropped_index_is_waited_for(index: PgvectorIndex, connection: Connection) -> None:
+async def test_a_dropped_index_is_waited_for(index: VersionedIndex, connection: Connection, database_url: str) -> None:
     dataset = str(uuid4())
     await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     await connection.execute("DROP SCHEMA headrace_index CASCADE")
-    with pytest.raises(Unavailable, match="headrace index rebuild"):
+    with pytest.raises(Unavailable, match="must be rebuilt"):
         await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
-    with pytest.raises(Unavailable, match="headrace index rebuild"):
+    with pytest.raises(Unavailable, match="must be rebuilt"):
         await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
-    with pytest.raises(Unavailable, match="headrace index rebuild"):
+    with pytest.raises(Unavailable, match="must be rebuilt"):
         await index.delete("acme", dataset, version=1)
-    await set_up(index.url, MODEL)
+    await set_up(database_url)
     assert await index.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5) == []
 
 
-async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection: Connection) -> None:
+async def test_the_state_of_versions_and_builds(
+    index: VersionedIndex, connection: Connection, database_url: str
+) -> None:
     dataset, document, written = str(uuid4()), str(uuid4()), entries(3)
     await index.write("acme", dataset, document, written, model=MODEL, version=1)
     async with index.build("acme", dataset) as build:
@@ -170,26 +124,26 @@ async def test_the_state_of_versions_and_builds(index: PgvectorIndex, connection
         await build.open("other", 4)
         await build.write("acme", dataset, document, written[:2], model="other", version=1)
         await build.reach(7, 100)
-        found = await state(index.url, stored)
+        found = await state(database_url, PgvectorStore())
         assert [(v.number, v.model, v.state, v.datasets, v.segments) for v in found.versions] == [
             (1, MODEL, "searched", 1, 3),
             (2, "other", "built", 0, 2),
         ]
         [building] = found.builds
         assert (building.dataset, building.reached, building.goal, building.running) == (dataset, 7, 100, True)
-        assert not await drop(index.url, stored, 1)
-        assert not await drop(index.url, stored, 2)
+        assert not await drop(database_url, PgvectorStore(), 1)
+        assert not await drop(database_url, PgvectorStore(), 2)
         async with build.swap(keep_old=True):
             pass
-    found = await state(index.url, stored)
+    found = await state(database_url, PgvectorStore())
     assert [(version.number, version.state) for version in found.versions] == [(1, "kept"), (2, "searched")]
     assert found.builds == []
-    assert [await drop(index.url, stored, number) for number in (1, 2, 3)] == [True, False, False]
+    assert [await drop(database_url, PgvectorStore(), number) for number in (1, 2, 3)] == [True, False, False]
     assert await one(connection, "SELECT to_regclass('headrace_index.segments_1')") == (None,)
 
 
 async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
-    index: PgvectorIndex, connection: Connection
+    index: VersionedIndex, connection: Connection
 ) -> None:
     async with index.build() as build:
         await build.begin("plan", 0)
@@ -202,7 +156,7 @@ async def test_the_vectors_of_a_build_are_indexed_before_it_is_searched(
         await build.complete()
 
 
-async def test_statistics_are_what_the_tables_hold(index: PgvectorIndex, connection: Connection) -> None:
+async def test_statistics_are_what_the_tables_hold(index: VersionedIndex, connection: Connection) -> None:
     dataset, documents = str(uuid4()), [str(uuid4()) for _ in range(12)]
     written = [entries(5, f"Water runs and runs {n}") for n in range(12)]
     writes = [
@@ -224,7 +178,7 @@ async def test_statistics_are_what_the_tables_hold(index: PgvectorIndex, connect
 
 @pytest.mark.parametrize("whole_dataset", [False, True])
 async def test_a_delete_waits_for_the_write_that_came_first(
-    index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
+    index: VersionedIndex, connection: Connection, database_url: str, whole_dataset: bool
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
@@ -237,7 +191,7 @@ async def test_a_delete_waits_for_the_write_that_came_first(
 
 @pytest.mark.parametrize("whole_dataset", [False, True])
 async def test_a_write_waits_for_the_delete_that_came_first(
-    index: PgvectorIndex, connection: Connection, database_url: str, whole_dataset: bool
+    index: VersionedIndex, connection: Connection, database_url: str, whole_dataset: bool
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     async with asyncio.TaskGroup() as tasks, locked(connection, "segments_1"):
@@ -249,7 +203,7 @@ async def test_a_write_waits_for_the_delete_that_came_first(
 
 
 async def test_documents_of_a_dataset_do_not_wait_for_one_another(
-    index: PgvectorIndex, connection: Connection, database_url: str
+    index: VersionedIndex, connection: Connection, database_url: str
 ) -> None:
     dataset, slow, quick = str(uuid4()), str(uuid4()), str(uuid4())
     slow_entries = entries(1)
@@ -264,7 +218,7 @@ async def test_documents_of_a_dataset_do_not_wait_for_one_another(
 
 
 async def test_searches_find_a_connection_while_writers_wait(
-    index: PgvectorIndex, connection: Connection, database_url: str
+    index: VersionedIndex, connection: Connection, database_url: str
 ) -> None:
     dataset, document = str(uuid4()), str(uuid4())
     written = entries(1)
@@ -279,17 +233,17 @@ async def test_searches_find_a_connection_while_writers_wait(
     assert await counts(connection) == (1, 2, 1, 2)
 
 
-async def test_a_write_that_fails_leaves_nothing(index: PgvectorIndex, connection: Connection) -> None:
+async def test_a_write_that_fails_leaves_nothing(index: VersionedIndex, connection: Connection) -> None:
     broken = [*entries(3), Entry(str(uuid4()), 3, "Water", None, None, np.zeros(5, np.float32))]
     with pytest.raises(psycopg.DataError, match="expected 4 dimensions"):
         await index.write("acme", str(uuid4()), str(uuid4()), broken, model=MODEL, version=1)
     assert await counts(connection) == (0, 0, 0, 0)
 
 
-async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
+async def test_the_searches_use_the_indexes(index: VersionedIndex, connection: Connection, database_url: str) -> None:
     """Planned while the tables are all but empty, they must still not read whole tables when these have grown."""
     dataset, vector = str(uuid4()), np.ones(4, np.float32)
-    async with PgvectorIndex(database_url, connections=1, exact=0) as approximate:
+    async with pgvector_index(database_url, connections=1, exact=0) as approximate:
         for count, found in ((1, 1), (300, 5)):
             await approximate.write("acme", dataset, str(uuid4()), entries(count), model=MODEL, version=1)
             hits = await approximate.search("acme", [dataset], "water", vector, model=MODEL, mode="hybrid", top_k=5)
@@ -302,17 +256,17 @@ async def test_the_searches_use_the_indexes(index: PgvectorIndex, connection: Co
     pytest.fail("A search has read a whole table.")
 
 
-async def test_a_search_that_takes_too_long(index: PgvectorIndex, connection: Connection, database_url: str) -> None:
+async def test_a_search_that_takes_too_long(index: VersionedIndex, connection: Connection, database_url: str) -> None:
     dataset = str(uuid4())
     await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
-    async with PgvectorIndex(database_url, connections=1, timeout_s=0.2) as hasty:
+    async with pgvector_index(database_url, connections=1, timeout_s=0.2) as hasty:
         async with locked(connection, "segments_1"):
             with pytest.raises(Unavailable, match="did not answer within"):
                 await hasty.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)
         assert len(await hasty.search("acme", [dataset], "water", None, model=MODEL, mode="full_text", top_k=5)) == 1
 
 
-async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: Connection) -> None:
+async def test_a_lost_connection_is_replaced(index: VersionedIndex, connection: Connection) -> None:
     dataset = str(uuid4())
     await index.write("acme", dataset, str(uuid4()), entries(1), model=MODEL, version=1)
     await connection.execute(
@@ -334,8 +288,8 @@ async def test_a_lost_connection_is_replaced(index: PgvectorIndex, connection: C
 async def test_no_server(unused_tcp_port: int) -> None:
     url = f"postgresql://headrace@127.0.0.1:{unused_tcp_port}/headrace"
     with pytest.raises(Unavailable):
-        await set_up(url, MODEL)
-    async with PgvectorIndex(url, timeout_s=0.2) as index:
+        await set_up(url)
+    async with pgvector_index(url, timeout_s=0.2) as index:
         with pytest.raises(Unavailable):
             await index.search("acme", [str(uuid4())], "water", None, model=MODEL, mode="full_text", top_k=5)
         with pytest.raises(Unavailable):

@@ -4,12 +4,12 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import nats
 import pytest
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
+from adapters.jetstream import nats_py
 from adapters.jetstream.streams import set_up
 from adapters.jetstream.workers import consumer
 from ops.servers.embedded import EmbeddedNats
@@ -22,7 +22,7 @@ async def fresh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clien
     """A connection to a server of the test's own, with the streams made: its consumers begin at the first message."""
     folder = tmp_path_factory.mktemp("fresh")
     async with EmbeddedNats(folder) as server:
-        client = await nats.connect(server.url)
+        client = await nats_py.connect(server.url)
         await set_up(client.jetstream())
         yield client
         await client.close()

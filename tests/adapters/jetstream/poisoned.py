@@ -7,10 +7,9 @@ import os
 import signal
 import sys
 
-import nats
 from faststream.nats import NatsBroker
 
-from adapters.jetstream import streams
+from adapters.jetstream import nats_py, streams
 from adapters.jetstream.workers import consumer
 from adapters.jetstream.workers.commands import subscribe_commands
 from domain.log import Outcome
@@ -30,7 +29,7 @@ class Mortal(Dispatch):
 
 async def main(url: str) -> None:
     streams.ACK_WAIT_S, consumer.DEATHS, consumer.HEARTBEAT_S = 0.5, DEATHS, 0.1
-    nc = await nats.connect(url)
+    nc = await nats_py.connect(url)
     await streams.set_up(nc.jetstream())
     desk, broker = Desk(nc, "acme"), NatsBroker(url, apply_types=False, logger=None)
     dispatch = Mortal(desk.ports, desk.outcomes)

@@ -57,7 +57,7 @@ class Connection:
         self.run(set_up(self.nc.jetstream()))
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._closed:  # a subscription's thread may ask once more after it was told to stop
+        if self._closed:  # a subscription's thread may ask once more after it was stopped
             coroutine.close()
             raise RuntimeError("The connection is closed.")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)

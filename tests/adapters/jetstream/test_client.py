@@ -42,6 +42,21 @@ async def test_a_command_is_sent_and_its_outcome_comes_back(url: str, client: Cl
     assert running.seen == [("cmd.default.app.create", {"name": "Ünï"})]
 
 
+async def test_commands_name_their_actor(url: str, client: Client) -> None:
+    heard = await client.connection.subscribe("cmd.default.app.rename")
+    async with worker(url):
+        await Client(client.connection, "default", "gateway").send("app.rename", {})
+    assert ((await heard.next_msg(2)).headers or {})["Headrace-Actor"] == "gateway"
+    await heard.unsubscribe()
+
+
+async def test_a_closed_connection_is_unreachable(url: str) -> None:
+    async with await Client.connect(url) as closed:
+        pass
+    with pytest.raises(Unreachable, match="NATS does not answer"):
+        await closed.send("app.create", {})
+
+
 async def test_the_same_id_again_gives_the_same_outcome(url: str, client: Client) -> None:
     id = new_id()
     async with worker(url) as running:
@@ -206,7 +221,7 @@ async def test_a_full_queue_is_waited_for_and_then_said(tmp_path: Path) -> None:
 
 
 async def test_what_the_queue_finds_too_large_is_not_sent(client: Client) -> None:
-    with pytest.raises(NotSent, match="put files into the object store") as refused:
+    with pytest.raises(NotSent, match="store files as blobs") as refused:
         await client.send("app.create", {"name": "x" * streams.LARGEST})
     assert refused.value.code == "too_large"
 

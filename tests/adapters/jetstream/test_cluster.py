@@ -414,7 +414,7 @@ async def leader_is_cut_off(cluster: NatsCluster) -> None:
     await cluster.ready()
 
 
-# --- nobody leads ---------------------------------------------------------------------------------------------
+# --- no leader -----------------------------------------------------------------------------------------------
 
 
 async def test_without_a_majority_everything_waits_and_nothing_is_lost(cluster: NatsCluster, tenant: str) -> None:

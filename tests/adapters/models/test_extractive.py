@@ -45,7 +45,7 @@ async def test_answers_the_last_question_with_the_sentence_that_says_it() -> Non
     )
 
 
-async def test_a_sentence_over_two_lines_is_told_in_one() -> None:
+async def test_a_sentence_over_two_lines_is_joined() -> None:
     text, _ = await answer(request("How many litres per hour does the Foxglove pump move?"))
     assert text == "The Foxglove pump moves 1,200 litres per hour."
 

@@ -109,7 +109,7 @@ async def test_streams_what_the_openai_client_streams(serving_url: str, serving_
     assert last.response_id
 
 
-async def test_a_real_servers_refusal_of_an_unknown_model_is_told(serving_url: str) -> None:
+async def test_a_real_servers_refusal_of_an_unknown_model_is_reported(serving_url: str) -> None:
     model = OpenAICompatible(serving_url)
     arrived, error = await failure(model, request("someone/else"))
     await model.close()
@@ -240,7 +240,7 @@ async def test_a_fault_ends_in_its_error(behaviour: Behaviour, code: str, arrive
     assert str(error) == error.reason
 
 
-async def test_an_answer_without_end_is_cut_at_the_total_time() -> None:
+async def test_an_endless_answer_ends_at_the_total_time() -> None:
     async with model_of(drips, Patience(total=0.5)) as (model, server):
         arrived, error = await failure(model)
         async with asyncio.timeout(5):
@@ -306,7 +306,7 @@ async def test_a_stream_lost_before_its_first_word_is_tried_again() -> None:
         assert (await failure(model))[1].code == "broken_off"
 
 
-async def test_nobody_at_the_address() -> None:
+async def test_no_server_at_the_address() -> None:
     model = OpenAICompatible(f"http://user:{quote(KEY, safe='')}@127.0.0.1:{free_port()}/v1", KEY, PATIENCE)
     arrived, error = await failure(model)
     await model.close()

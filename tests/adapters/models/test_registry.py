@@ -38,7 +38,7 @@ async def test_a_provider_is_its_tenants_own() -> None:
     await models.close()
 
 
-async def test_a_removed_provider_is_gone_and_a_changed_one_answers_anew() -> None:
+async def test_a_removed_provider_is_gone_and_a_changed_one_gets_a_new_client() -> None:
     seen: list[str] = []
 
     async def notes(exchange: Exchange) -> None:

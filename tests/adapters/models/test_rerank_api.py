@@ -60,7 +60,7 @@ async def test_a_server_without_a_key_is_sent_none() -> None:
         assert "authorization" not in server.requests[0].headers
 
 
-async def test_a_real_servers_refusals_are_told(lexical_model: str) -> None:
+async def test_a_real_servers_refusals_are_reported(lexical_model: str) -> None:
     async with rerank_server(lexical_model, KEY) as url:
         for key, model, code in (("wrong", "lexical-2", "unauthorized"), (KEY, "someone/else", "not_found")):
             api = RerankApi(f"{url}/v1", key, PATIENCE)
@@ -116,7 +116,7 @@ async def test_a_server_that_asks_for_texts_for_ever_is_refused() -> None:
         ]
 
 
-async def test_nobody_at_the_address() -> None:
+async def test_no_server_at_the_address() -> None:
     api = RerankApi(f"http://127.0.0.1:{free_port()}/v1", KEY, PATIENCE)
     assert (await failure(api)).code == "unreachable"
     await api.close()

@@ -148,14 +148,14 @@ def test_a_line_that_leads_to_the_next_paragraph_stays_with_it() -> None:
     assert contents(first, "2. The second part", second) == [first, f"2. The second part\n\n{second}"]
 
 
-def test_a_sentence_that_is_too_long_is_cut_between_words() -> None:
+def test_an_overlong_sentence_is_split_between_words() -> None:
     words = [f"word{number}" for number in range(600)]
     segments = SEGMENTER.segment(text_of(" ".join(words)))
     assert len(segments) > 4
     assert [word for segment in segments for word in segment.content.split(" ")] == words
 
 
-def test_a_word_that_is_too_long_is_cut_within() -> None:
+def test_an_overlong_word_is_split() -> None:
     word = "".join(f"{number:x}" for number in range(5000))
     segments = SEGMENTER.segment(text_of(word))
     assert "".join(segment.content for segment in segments) == word
@@ -173,7 +173,7 @@ def test_equal_texts_have_equal_segments() -> None:
     assert again == SEGMENTER.segment(text)
 
 
-def test_a_question_is_tokenised_as_the_model_does_and_cut_to_its_longest_input() -> None:
+def test_a_question_is_tokenised_as_the_model_does_and_truncated() -> None:
     assert SEGMENTER.tokenize("How many homes?") == TOKENIZER.encode("How many homes?").ids
     long = SEGMENTER.tokenize("water " * 1000)
     assert len(long) == 256

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from handlers.chat.citations import citations
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 
 VALVE = "The Larkspur valve opens at 4.2 bar. It was installed in 2019."
 LADDER = "The ladder has 22 pools. The water drops 15 centimetres from pool to pool."
 
 
 def hit(id: str, content: str) -> Hit:
-    return Hit(id, "dataset", f"document-{id}", 0, content, 3, "Valves", 0.5, 1, None)
+    return Hit("dataset", f"document-{id}", Entry(id, 0, content, 3, "Valves"), 0.5, 1)
 
 
 HITS = [hit("a", VALVE), hit("b", LADDER)]

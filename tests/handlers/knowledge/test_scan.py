@@ -14,7 +14,7 @@ NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 
 
 class Recorded:
-    """A survey that notes what aggregates do, in order."""
+    """A scan that notes what aggregates do, in order."""
 
     def __init__(self) -> None:
         self.scan = Scan("a-model")
@@ -71,7 +71,7 @@ def test_what_was_deleted() -> None:
     dataset.delete(NOW)
     log.note(dataset)
     assert scan.gone("acme", dataset.id, other.id)
-    assert scan.graves() == [("acme", dataset.id, document.id), ("acme", dataset.id, None)]
+    assert scan.forbidden() == [("acme", dataset.id, document.id), ("acme", dataset.id, None)]
 
 
 def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
@@ -89,7 +89,7 @@ def test_the_plan_follows_what_is_searched_and_not_what_is_wished() -> None:
     assert Scan("b").plan != plan
 
 
-def test_what_was_cut_before_and_replaced() -> None:
+def test_former_revisions_are_replaced() -> None:
     log, document = Recorded(), begun("some")
     document.indexed(NOW, first=0, count=300)
 

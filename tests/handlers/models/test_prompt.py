@@ -23,14 +23,14 @@ from handlers.models.prompt import (
     fill,
     reword,
 )
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatMessage
 
 ORIGIN = Origin(app="the-app", configuration=3, conversation="the-talk", message="the-question")
 
 
 def hit(id: str, content: str = "It opens at 4.2 bar.", page: int | None = None, heading: str | None = None) -> Hit:
-    return Hit(id, "set", "doc", 0, content, page, heading, 0.5, 1, 1)
+    return Hit("set", "doc", Entry(id, 0, content, page, heading), 0.5, 1, 1)
 
 
 def turn(query: str, answer: str) -> Message:
@@ -147,7 +147,7 @@ def test_passages_go_before_history_and_one_too_long_lets_the_next_one_in() -> N
     assert prompt.cut == {"segments": 1, "messages": 1}
 
 
-def test_history_is_cut_at_its_oldest_end() -> None:
+def test_history_is_truncated_at_its_oldest_end() -> None:
     history = [turn("new", "n" * 20), turn("middle", "m" * 2000), turn("old", "o")]
     prompt = build(history=history, context_window=400)
     assert [message.content for message in prompt.messages[1:]] == ["new", "n" * 20, "Well?"]
@@ -292,7 +292,7 @@ def test_every_part_is_where_its_source_says(
         between[source["message"]][source["start"] : source["end"]] = [""] * len(text)
         match source["from"]:
             case "segment":
-                assert used.pop(source["segment"]).content in text
+                assert used.pop(source["segment"]).entry.content in text
                 assert passages[source["rank"] - 1].id == source["segment"]
             case "history":
                 known = history[source["message_id"]]

@@ -23,9 +23,9 @@ from domain.models.replay import Replay
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
 from handlers.models.replay import ReplayCall
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest
-from handlers.retrieval.select import Judged, choose
+from handlers.retrieval.select import Selection, choose
 from handlers.work.cause import Cause
 from tests.chat_servers import Behaviour, breaks_off, faulty_server, floods, works
 from tests.handlers.desk import Desk
@@ -56,8 +56,8 @@ async def past(desk: Desk) -> Past:
     message = await desk.done("message.send", app=app, query=QUERY, inputs={"tone": "stern"})
     await desk.done("app.configure", app=app, prompt="In {{season}} be {{tone}}!", variables=[tone, season])
     hits = [
-        Hit("s1", "set", "doc", 0, "Opening hours of the mill.", None, "The mill", 0.9, 1, None),
-        Hit("s2", "set", "doc", 1, "The sluice opens at six.\nIt closes at dusk.", 3, "Sluice", 0.8, 2, 1),
+        Hit("set", "doc", Entry("s1", 0, "Opening hours of the mill.", None, "The mill"), 0.9, 1),
+        Hit("set", "doc", Entry("s2", 1, "The sluice opens at six.\nIt closes at dusk.", 3, "Sluice"), 0.8, 2, 1),
     ]
     prompt = build_prompt(
         instructions="Be {{tone}}.",
@@ -73,14 +73,14 @@ async def past(desk: Desk) -> Past:
     await retrieved(desk, cause, hits)
     sent = {"messages": [each._asdict() for each in prompt.messages], "max_tokens": 64, "parameters": {"seed": 7}}
     call = await desk.called(request=sent, sources=prompt.sources, cause=cause)
-    passages = [f"{hit.heading}\n\n{hit.content}" for hit in hits]
+    passages = [f"{hit.entry.heading}\n\n{hit.entry.content}" for hit in hits]
     return Past(app, call, ChatRequest("extractive", prompt.messages, 64, {"seed": 7}, passages))
 
 
 async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
     """Put on record that the hits were found."""
     how = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
-    found = [Judged(hit, rank) for rank, hit in enumerate(hits, 1)]
+    found = [Selection(hit, rank) for rank, hit in enumerate(hits, 1)]
     choose(found, how)
     retrieval = Retrieval.begin(
         Retrieval.Made,
@@ -92,7 +92,7 @@ async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
         cause_noun=cause.noun,
         cause_id=cause.id,
         attempt=cause.attempt,
-        hits=[judged.candidate for judged in found],
+        hits=[selection.candidate for selection in found],
         duration_ms=1.0,
     )
     await desk.repository.change(

@@ -72,7 +72,7 @@ async def test_conditions_become_a_filter(memory: Memory, tenant: str) -> None:
         assert found.extracted == Extracted(filter)  # type: ignore[arg-type]
 
 
-async def test_the_model_is_told_the_fields_and_the_question(memory: Memory, tenant: str) -> None:
+async def test_the_model_gets_the_fields_and_the_question(memory: Memory, tenant: str) -> None:
     async with asked(memory, tenant, says(ANSWER)) as found:
         [exchange] = found.requests
     system, user = exchange.body["messages"]
@@ -83,7 +83,7 @@ async def test_the_model_is_told_the_fields_and_the_question(memory: Memory, ten
     assert (exchange.body["max_tokens"], exchange.body["temperature"]) == (64, 0.2)
 
 
-async def test_the_call_is_on_record_as_a_chat(memory: Memory, tenant: str) -> None:
+async def test_the_call_is_recorded_as_a_chat(memory: Memory, tenant: str) -> None:
     async with asked(memory, tenant, says(ANSWER)) as found:
         requested, completed = await found.recorded()
     assert isinstance(requested, ModelCall.Requested)
@@ -183,7 +183,7 @@ async def test_an_answer_without_end_is_broken_off(memory: Memory, tenant: str) 
 @pytest.mark.parametrize(
     ("provider", "fields", "code"), [("builtin", FIELDS, "not_found"), ("gone", FIELDS, "not_found"), ("lab", {}, None)]
 )
-async def test_nobody_is_asked_in_vain(
+async def test_no_call_is_made_in_vain(
     memory: Memory, tenant: str, provider: str, fields: dict[str, Type], code: str | None
 ) -> None:
     async def registered(of: str, name: str) -> None:

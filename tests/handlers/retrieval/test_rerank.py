@@ -1,4 +1,4 @@
-"""Hits in a better order, and what a rerank puts on record: with the reranker of a provider."""
+"""Reranked hits, and the recorded calls, with the reranker of a provider."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import cast
 import pytest
 from nats.aio.client import Client
 
-from adapters.models.rerankers import TenantRerankers
+from adapters.models.registry import TenantRerankers
 from adapters.models.server import Patience
 from domain.aggregate import new_id
 from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
 from handlers.work.cause import Cause
 from tests.chat_servers import Exchange, fails, faulty_server, hangs
@@ -29,7 +29,7 @@ PATIENCE = Patience(connect=2, first_token=5, total=5, tries=1)
 
 
 def hit(id: str, content: str, heading: str | None = None, answer: str | None = None) -> Hit:
-    return Hit(id, "set", "doc", 3, content, 2, heading, 0.5, 1, None, answer=answer)
+    return Hit("set", "doc", Entry(id, 3, content, 2, heading, answer=answer), 0.5, 1)
 
 
 HITS = [
@@ -123,4 +123,4 @@ async def test_a_call_that_is_cancelled_has_an_end(memory: Memory, tenant: str) 
 
 
 def test_a_question_is_read_with_its_answer() -> None:
-    assert text_of(hit("q", "When?", "Hours", "At six.")) == "Hours\n\nWhen?\n\nAt six."
+    assert text_of(hit("q", "When?", "Hours", "At six.").entry) == "Hours\n\nWhen?\n\nAt six."

@@ -1,4 +1,4 @@
-"""What a retrieval puts on record, on a real log; what the index finds is given."""
+"""Records of retrievals, on a real log; the hits of the index are given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents, EmbeddingModels
-from handlers.ports.index import Hit, Index, Kept, Span
+from handlers.ports.index import Entry, Hit, Index, Span
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ModelError, Rerankers, Reranking
 from handlers.retrieval.extract_filter import ExtractFilter
@@ -27,14 +27,19 @@ from tests.memory import Memory
 
 
 def hit(id: str, document: str = "living", score: float = 0.5) -> Hit:
-    return Hit(id, "set", document, 3, f"Text of {id}.", 2, "Rules > Water", score, 1, None)
+    return Hit("set", document, Entry(id, 3, f"Text of {id}.", 2, "Rules > Water"), score, 1)
+
+
+def but(hit: Hit, **fields: Any) -> Hit:
+    """A hit with these fields of its entry."""
+    return replace(hit, entry=replace(hit.entry, **fields))
 
 
 class Shelf:
     """Finds what lies on it."""
 
     def __init__(
-        self, hits: Sequence[Hit] = (), error: Exception | None = None, kept: Sequence[Kept] = (), scores: Any = None
+        self, hits: Sequence[Hit] = (), error: Exception | None = None, kept: Sequence[Entry] = (), scores: Any = None
     ) -> None:
         self.hits = list(hits)
         self.error = error
@@ -52,12 +57,8 @@ class Shelf:
         self.asked.append(how)
         return self.hits[: how["top_k"]]
 
-    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[Kept]:
-        return [
-            entry
-            for entry in self.kept
-            if any(span.document == entry.document and span.first <= entry.position <= span.last for span in wanted)
-        ]
+    async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[list[Entry]]:
+        return [[entry for entry in self.kept if span.first <= entry.position <= span.last] for span in wanted]
 
     async def matching(self, tenant: str, datasets: Sequence[str], conditions: Any, *, logical_operator: str) -> Any:
         return [condition["value"] for condition in conditions]
@@ -114,7 +115,7 @@ class Library:
         return await retrieve(cause, configuration, "When?")
 
     async def made(self, attempt: int = 1) -> Retrieval.Made:
-        """The one retrieval of an attempt, as it is on record."""
+        """The recorded retrieval of an attempt."""
         id = Cause(Metadata("", "", ""), "message", self.message, attempt).call("retrieve")
         [commit] = await self.desk.store.load(Subject(self.desk.tenant, "retrieval", id))
         assert commit.metadata.correlation == self.message
@@ -128,7 +129,7 @@ async def library(memory: Memory, tenant: str) -> Library:
     return await Library(Desk(memory, tenant)).open()
 
 
-async def test_all_that_was_found_is_on_record(library: Library) -> None:
+async def test_all_hits_are_recorded(library: Library) -> None:
     hits = [hit("a", library.living), hit("b", library.deleted), hit("c", library.living, 0.1)]
     retrieved = await library.retrieve(Shelf(hits))
     assert (retrieved.hits, retrieved.names) == (hits[:1], {library.living: "a.txt"})
@@ -146,7 +147,7 @@ async def test_all_that_was_found_is_on_record(library: Library) -> None:
     assert made.duration_ms > 0
 
 
-async def test_nothing_found_is_on_record(library: Library) -> None:
+async def test_an_empty_result_is_recorded(library: Library) -> None:
     await (await library.retrieve(Shelf())).record()
     assert (await library.made()).hits == []
 
@@ -162,7 +163,7 @@ async def test_an_app_without_knowledge_retrieves_nothing(library: Library) -> N
 @pytest.mark.parametrize(
     ("error", "code"), [(Unavailable("PostgreSQL is away."), "unreachable"), (KeyError("gate"), "internal_error")]
 )
-async def test_a_search_that_fails_is_on_record(library: Library, error: Exception, code: str) -> None:
+async def test_a_failed_search_is_recorded(library: Library, error: Exception, code: str) -> None:
     with pytest.raises(type(error)):
         await library.retrieve(Shelf(error=error))
     made = await library.made()
@@ -171,7 +172,7 @@ async def test_a_search_that_fails_is_on_record(library: Library, error: Excepti
 
 
 async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(library: Library) -> None:
-    hits = [replace(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
+    hits = [but(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
     retrieved = await library.retrieve(Shelf(hits))
     await retrieved.record()
     made = await library.made()
@@ -180,14 +181,14 @@ async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(lib
     assert "bytes" in str(made.reason)
 
 
-async def test_an_attempt_is_on_record_once(library: Library) -> None:
+async def test_an_attempt_is_recorded_once(library: Library) -> None:
     for _ in range(2):
         await (await library.retrieve(Shelf())).record()
     await (await library.retrieve(Shelf(), attempt=2)).record()
     assert [(await library.made(attempt)).attempt for attempt in (1, 2)] == [1, 2]
 
 
-async def test_nobody_waits_for_the_record(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_record_is_not_waited_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     taken, change = asyncio.Event(), library.desk.repository.change
 
     async def slow(kind: Any, *given: Any, **more: Any) -> Any:
@@ -204,8 +205,8 @@ async def test_nobody_waits_for_the_record(library: Library, monkeypatch: pytest
     assert len((await library.made()).hits) == 1
 
 
-async def test_a_reranker_decides_and_every_rank_is_on_record(library: Library) -> None:
-    hits = [replace(hit(name, library.living), position=n) for n, name in enumerate("abc")]
+async def test_a_reranker_decides_and_every_rank_is_recorded(library: Library) -> None:
+    hits = [but(hit(name, library.living), position=n) for n, name in enumerate("abc")]
     library.how = {"rerank": {"provider": "builtin", "model": None, "top_n": 3}, "score_threshold": 0.2}
     shelf = Shelf(hits, scores={"Text of a.": 0.3, "Text of b.": 0.1, "Text of c.": 0.9})
     retrieved = await library.retrieve(shelf)
@@ -242,9 +243,9 @@ async def test_a_filter_narrows_the_search(library: Library) -> None:
     assert (made.filter, made.documents) == (filter, 1)
 
 
-async def test_more_is_asked_for_when_much_leads_to_the_same(library: Library) -> None:
-    children = [replace(hit(f"child {n}", library.living), position=n, parent=100) for n in range(1, 9)]
-    last = replace(hit("last", library.living), position=40)
+async def test_more_hits_are_searched_when_many_lead_to_the_same_text(library: Library) -> None:
+    children = [but(hit(f"child {n}", library.living), position=n, parent=100) for n in range(1, 9)]
+    last = but(hit("last", library.living), position=40)
     shelf = Shelf([*children, last])
     retrieved = await library.retrieve(shelf)
     assert [asked["top_k"] for asked in shelf.asked] == [4, 16]
@@ -252,17 +253,17 @@ async def test_more_is_asked_for_when_much_leads_to_the_same(library: Library) -
 
 
 async def test_passages_are_fetched_in_their_places(library: Library) -> None:
-    dataset, document = "set", library.living
+    document = library.living
 
-    def kept(position: int, answer: str | None = None) -> Kept:
-        return Kept(f"kept-{position}", dataset, document, position, f"Part {position}.", None, None, answer)
+    def kept(position: int) -> Entry:
+        return Entry(f"kept-{position}", position, f"Part {position}.")
 
     library.how = {"neighbours": 1}
-    found = replace(hit("kept-4", document), position=4, content="Part 4.")
-    child = replace(hit("child", document), position=21, parent=20)
+    found = but(hit("kept-4", document), position=4, content="Part 4.")
+    child = but(hit("child", document), position=21, parent=20)
     shelf = Shelf([found, child], kept=[kept(n) for n in (3, 4, 5, 6, 20)])
     retrieved = await library.retrieve(shelf)
-    assert [(each.id, each.content) for each in retrieved.hits] == [
+    assert [(each.id, each.entry.content) for each in retrieved.hits] == [
         ("kept-4", "Part 3.\n\nPart 4.\n\nPart 5."),
         ("kept-20", "Part 20."),
     ]

@@ -1,4 +1,4 @@
-"""Which hits are given, what of their documents, and why not the rest."""
+"""The selection of hits: which are given, what of their documents, and why not the others."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from domain.aggregate import new_id
 from domain.chat.app import settings
 from domain.knowledge import curation
 from domain.knowledge.document import Document, segment_id
-from handlers.ports.index import Hit, Kept
-from handlers.retrieval.select import choose, joined, passage, places, rerank, sift
+from handlers.ports.index import Entry, Hit
+from handlers.retrieval.select import choose, distinct, joined, passage, rerank, select
 from tests.domain.scenario import NOW
 
-CUT, FORMER = "a" * 64, "b" * 64
+CURRENT, FORMER = "a" * 64, "b" * 64
 
 
 def document(deleted: bool = False) -> Document:
@@ -41,11 +41,11 @@ DOCUMENTS = {each.id: each for each in (LIVING, DEAD)}
 
 def hit(id: str, position: int = 0, *, of: Document = LIVING, score: float = 0.5, **more: Any) -> Hit:
     given = {"content": f"Text of {id}.", **more}
-    return Hit(id, "set", of.id, position, given.pop("content"), 2, "Rules", score, 1, None, **given)
+    return Hit("set", of.id, Entry(id, position, given.pop("content"), 2, "Rules", **given), score, 1)
 
 
 def fates(hits: Sequence[Hit], reranked: Sequence[Hit] = (), **how: Any) -> list[tuple[Any, ...]]:
-    ordered = rerank(sift(hits, DOCUMENTS), reranked)
+    ordered = rerank(select(hits, DOCUMENTS), reranked)
     choose(ordered, settings({"mode": "hybrid", "top_k": 2, "score_threshold": None, **how}))
     return [(each.hit.id, each.rank or each.dropped, each.first, each.last) for each in ordered]
 
@@ -64,15 +64,15 @@ def test_every_hit_has_a_rank_or_a_reason() -> None:
     assert fates([], score_threshold=0.5) == []
 
 
-def test_what_is_disabled_is_not_given_before_the_index_knows() -> None:
+def test_disabled_segments_are_not_given_before_the_index_follows() -> None:
     disabled = document()
     disabled.fail(NOW, stage="parsing", code="broken_file", reason="It is broken.")
     curation.disable(disabled, NOW)
-    [judged] = sift([hit("a", of=disabled)], {disabled.id: disabled})
-    assert judged.dropped == "disabled"
+    [selection] = select([hit("a", of=disabled)], {disabled.id: disabled})
+    assert selection.dropped == "disabled"
 
 
-def test_what_was_added_by_hand_has_the_place_of_what_it_follows() -> None:
+def test_an_added_segment_has_the_place_of_the_one_that_it_follows() -> None:
     hits = [hit("a", 5), hit("added", 5)]
     assert [fate for _, fate, *_ in fates(hits)] == [1, 2]
     assert [fate for _, fate, *_ in fates(hits, neighbours=1)] == [1, "joined"], "it is part of what is given"
@@ -92,7 +92,7 @@ def test_parents_take_the_place_of_their_children_each_once() -> None:
         ("c", 2, 8, 8),
         ("d", "beyond_top_k", None, None),
     ]
-    assert places(sift(hits, DOCUMENTS)) == 3
+    assert distinct(select(hits, DOCUMENTS)) == 3
 
 
 @pytest.mark.parametrize(
@@ -127,28 +127,28 @@ def test_texts_in_reading_order_without_what_overlaps() -> None:
 
 
 def test_a_question_is_given_with_its_answer() -> None:
-    [judged] = sift([hit("a", content="When?", answer="At six.")], DOCUMENTS)
-    choose([judged], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None}))
-    assert judged.wanted is None
-    given = passage(judged, LIVING, [])
-    assert (given.content, given.answer) == ("When?\nAt six.", None)
+    [selection] = select([hit("a", content="When?", answer="At six.")], DOCUMENTS)
+    choose([selection], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None}))
+    assert selection.wanted is None
+    given = passage(selection, LIVING, [])
+    assert (given.entry.content, given.entry.answer) == ("When?\nAt six.", None)
 
 
-def test_of_two_cuts_in_the_same_places_that_of_the_hit_counts() -> None:
-    cut = document()
-    for segments in (FORMER, CUT):
-        cut.earlier[segments] = {"segments": segments, "count": 9, "done": 9}
+def test_of_two_revisions_in_the_same_places_that_of_the_hit_counts() -> None:
+    revised = document()
+    for segments in (FORMER, CURRENT):
+        revised.earlier[segments] = {"segments": segments, "count": 9, "done": 9}
 
-    def kept(segments: str | None, position: int) -> Kept:
-        id = segment_id(cut.id, segments, position) if segments else "added"
-        return Kept(id, "set", cut.id, position, f"{(segments or 'added')[:5]} {position}", None, None, None)
+    def kept(segments: str | None, position: int) -> Entry:
+        id = segment_id(revised.id, segments, position) if segments else "added"
+        return Entry(id, position, f"{(segments or 'added')[:5]} {position}")
 
-    entries = [kept(segments, position) for position in (1, 2, 3) for segments in (FORMER, CUT)] + [kept(None, 2)]
-    for segments in (FORMER, CUT):
-        [judged] = sift([hit(segment_id(cut.id, segments, 2), 2, of=cut)], {cut.id: cut})
-        choose([judged], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None, "neighbours": 1}))
+    entries = [kept(segments, position) for position in (1, 2, 3) for segments in (FORMER, CURRENT)] + [kept(None, 2)]
+    for segments in (FORMER, CURRENT):
+        [selection] = select([hit(segment_id(revised.id, segments, 2), 2, of=revised)], {revised.id: revised})
+        choose([selection], settings({"mode": "hybrid", "top_k": 1, "score_threshold": None, "neighbours": 1}))
         name = segments[:5]
-        assert passage(judged, cut, entries).content == f"{name} 1\n\n{name} 2\n\nadded 2\n\n{name} 3"
-        [child] = sift([hit(segment_id(cut.id, segments, 2), 2, of=cut, parent=3)], {cut.id: cut})
-        given = passage(child, cut, entries)
-        assert (given.content, given.id) == (f"{name} 3", segment_id(cut.id, segments, 3))
+        assert passage(selection, revised, entries).entry.content == f"{name} 1\n\n{name} 2\n\nadded 2\n\n{name} 3"
+        [child] = select([hit(segment_id(revised.id, segments, 2), 2, of=revised, parent=3)], {revised.id: revised})
+        given = passage(child, revised, entries)
+        assert (given.entry.content, given.id) == (f"{name} 3", segment_id(revised.id, segments, 3))

@@ -232,7 +232,7 @@ async def test_a_server_that_does_not_answer(headrace: Cli, monkeypatch: pytest.
     monkeypatch.setenv("HEADRACE_NATS_URL", "nats://127.0.0.1:1")
     result = await headrace("send", "app.create")
     assert result.code == 1
-    assert result.err.startswith("✗ NATS does not answer at nats://127.0.0.1:1 (nothing within 5 s)")
+    assert result.err.startswith("✗ NATS does not answer at nats://127.0.0.1:1 (no answer within 5 s)")
 
 
 async def test_tail_prints_commits(headrace: Cli, url: str) -> None:

@@ -55,7 +55,7 @@ def test_a_port_that_was_set_is_not_departed_from(tmp_path: Path, taken: int) ->
 
 async def test_off_the_loopback_it_does_not_start_without_a_token(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, view_address="0.0.0.0:0")
-    with pytest.raises(InvalidSetting, match="set HEADRACE_VIEW_TOKEN"):
+    with pytest.raises(InvalidSetting, match="Set HEADRACE_VIEW_TOKEN"):
         await view.begin(cast(Wiring, SimpleNamespace(settings=settings)))
 
 

@@ -1,4 +1,4 @@
-"""Two traces side by side: what was done, what was sent with the state that made it, and what came back."""
+"""Two traces side by side: spans, requests with the state that produced them, and answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from adapters.web.viewer.prompts import Difference, Segment, Setting
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
 SPANS = 500
-"""Spans of a trace that are compared, the first."""
+"""Maximum number of compared spans, from the first on."""
 
 CALLS = 10
-"""Calls of chat models of a trace that are compared, the last."""
+"""Maximum number of compared calls of chat models, up to the last."""
 
 _TRACE = """
 SELECT t.*, apps.name AS app FROM headrace.traces t
@@ -45,7 +45,7 @@ ORDER BY created_at DESC, id DESC LIMIT {limit}
 
 @dataclass(frozen=True)
 class Pair:
-    """Spans that stand for the same work; None where only the other trace has it."""
+    """Matching spans; None where only the other trace has one."""
 
     depth: int
     old: Row | None
@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls of chat models that stand for the same; None where only the other trace has one."""
+    """Matching calls of chat models; None where only the other trace has one."""
 
     old: Row | None
     new: Row | None
@@ -65,7 +65,7 @@ class Calls:
 
 
 def matched(old: list[Row], new: list[Row]) -> list[Pair]:
-    """The spans of two traces, those of the same kind and depth side by side, in order."""
+    """The spans of two traces in order, matched by kind and depth."""
     before, after = _in_order(old), _in_order(new)
     keys, others = ([(depth, span["kind"]) for depth, span in spans] for spans in (before, after))
     pairs: list[Pair] = []
@@ -81,7 +81,7 @@ def matched(old: list[Row], new: list[Row]) -> list[Pair]:
 
 
 def _in_order(spans: list[Row]) -> list[tuple[int, Row]]:
-    """The tree, from its top down: depth and span."""
+    """The tree from top to bottom: depth and span."""
     known = {span["id"] for span in spans}
     children = defaultdict(list)
     for span in spans:
@@ -109,7 +109,7 @@ async def _calls(backend: Backend, of: str, old: Row | None, new: Row | None) ->
 async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     of = tenant(request)
-    chosen = dict(zip(("b", "a"), request.query_params.getlist("trace"), strict=False))  # a list begins with the newer
+    chosen = dict(zip(("b", "a"), request.query_params.getlist("trace"), strict=False))  # lists begin with the newest
     ids = [request.query_params.get(name, chosen.get(name, "")).strip("\0 ") for name in ("a", "b")]
     if not all(ids):
         return render(request, "compare.html", {"old": None, "new": None, "ids": ids})
@@ -123,7 +123,7 @@ async def show(request: Request) -> Response:
         spans.append(await backend.rows(_SPANS.format(limit=SPANS), values))
         calls.append((await backend.rows(_CALLS.format(limit=CALLS), values))[::-1])
     pairs = matched(*spans)
-    # The answer is given by the last call, so it is the last that are the same.
+    # The last call gives the answer, so calls are matched from the end.
     both = list(zip_longest(reversed(calls[0]), reversed(calls[1])))[::-1]
     compared = [await _calls(backend, of, old, new) for old, new in both]
     if wants_json(request):

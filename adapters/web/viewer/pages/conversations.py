@@ -1,4 +1,4 @@
-"""Conversations: what was said, and how it came to be; as they are, and as they were after any of their events."""
+"""Conversations: messages and their events; now, and as they were after any event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.changes import fields, rejection, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject
@@ -29,13 +29,13 @@ from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 
 PAGE = 50
-"""Conversations of a page."""
+"""Number of conversations per page."""
 
 MESSAGES = 500
-"""Messages of a conversation that are shown: its latest."""
+"""Maximum number of shown messages, the latest."""
 
 COMMITS = 10_000
-"""Commits of a conversation that are gone through."""
+"""Maximum number of commits of a conversation that are read."""
 
 _LIST = """
 WITH page AS (
@@ -109,14 +109,14 @@ class Step:
 
     @property
     def says(self) -> str:
-        """The event in a word or two: `message.answered.v1` is `answered`."""
+        """Short name of the event: `answered` for `message.answered.v1`."""
         noun, _, verb = self.type.rpartition(".v")[0].partition(".")
         return (verb if noun == "message" else f"{noun} {verb}").replace("_", " ")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in its events a conversation is looked at: after step `now`, the last one unless time was turned back."""
+    """The shown moment of a conversation: after step `now`, by default the last one."""
 
     steps: list[Step]
     now: int
@@ -127,7 +127,7 @@ class Moment:
 
     @property
     def back(self) -> bool:
-        """Whether it is looked at as it was, not as it is."""
+        """True for a moment in the past."""
         return self.now < len(self.steps)
 
     def around(self, by: int) -> Step | None:
@@ -146,8 +146,7 @@ def steps_of(commits: Sequence[Commit]) -> list[Step]:
 
 
 def as_of(commits: Sequence[Commit], app: Row, sequence: int) -> tuple[Row | None, list[Row], list[Row], list[Row]]:
-    """The rows of the conversation, its messages, citations and ratings when the log had this sequence: what the tables
-    held then, by the same rules."""
+    """Rows of the conversation, its messages, citations and ratings, as they were at this sequence of the log."""
     models = (apps, conversations, messages, dataset_retriever_resources, message_feedbacks)
     known = [commit for commit in commits if commit.position.sequence <= sequence]
     _, talks, *rest = (list(rows.rows.values()) for rows in Fold(models, KNOWN)(known, {apps: [app]}, {}))
@@ -228,14 +227,14 @@ async def show(request: Request, wrong: str = "") -> Response:
 
 
 def _moment(steps: list[Step], request: Request) -> Moment | None:
-    """Where to look: after the commit at sequence `at`, after event number `event`, or at the end. None when that makes
-    no sense."""
+    """The requested moment: after the commit at sequence `at`, after event number `event`, or the end. None for invalid
+    values."""
     given = request.query_params
     try:
         if number := given.get("event"):
             return Moment(steps, max(1, min(int(number), len(steps)))) if steps else Moment(steps, 0)
         if sequence := given.get("at"):
-            # A commit happens as a whole: what is looked at is the state after its last event.
+            # A commit is atomic: show the state after its last event.
             return Moment(steps, max(min(1, len(steps)), bisect_right([s.sequence for s in steps], int(sequence))))
     except ValueError:
         return None
@@ -250,18 +249,18 @@ async def fork(request: Request) -> Response:
         "message": text(form, "message"),
         "name": text(form, "name") or None,
     }
-    outcome = await backend.publish("conversation.fork", payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.sentence)
+    outcome = await backend.client(tenant(request)).send("conversation.fork", payload)
+    if outcome["status"] == "rejected":
+        return await show(request, rejection(outcome))
     await seen(backend, [outcome])
-    return RedirectResponse(link(request, f"/conversations/{outcome.ids['conversation']}"), 303)
+    return RedirectResponse(link(request, f"/conversations/{outcome['ids']['conversation']}"), 303)
 
 
 async def rate(request: Request) -> Response:
     form = await fields(request)
     backend: Backend = request.app.state.backend
     message = text(form, "message")
-    if "rating" not in form:  # the words were sent with the enter key
+    if "rating" not in form:  # the form was sent with the enter key
         return await show(request, "Say whether the answer was good: ▲ or ▼.")
     payload = {
         "conversation": request.path_params["id"],
@@ -269,9 +268,9 @@ async def rate(request: Request) -> Response:
         "rating": text(form, "rating") or None,
         "content": text(form, "content"),
     }
-    outcome = await backend.publish("message.rate", payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.sentence)
+    outcome = await backend.client(tenant(request)).send("message.rate", payload)
+    if outcome["status"] == "rejected":
+        return await show(request, rejection(outcome))
     await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
 

@@ -1,4 +1,4 @@
-"""What models cost: over time, by whom and for what; and budgets, which are set and removed by commands."""
+"""Costs of models over time, by several groupings; and budgets, which are set and removed by commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
 from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
-from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.changes import fields, rejection, seen, text
 from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 
@@ -30,11 +30,11 @@ BY: Mapping[str, tuple[str, str]] = {
     "kind": ("c.cause_noun", "kind"),
     "tenant": ("c.tenant_id", "tenant"),
 }
-"""What costs are told apart by: the value of a call, and the filter of the list of traces that it is."""
+"""Groupings of costs: the expression on a call, and the corresponding filter of the list of traces."""
 
 PERIODS = ("month", "last-month", "7d", "30d", "90d", "1y")
 SERIES = 6
-"""Bars are told apart by so many colours; the last is for all the rest."""
+"""Number of colours of bars; the last is for all other groups."""
 
 GROUPS = 200
 
@@ -73,14 +73,14 @@ WHERE c.tenant_id = %(tenant)s AND c.created_at >= least(%(month)s, %(lately)s) 
 """
 
 OF = {"tenant": "''", "app": "t.app_id", "model": "c.model", "user": "t.end_user"}
-"""What a budget's subject is compared with, by its scope."""
+"""The column that a budget's subject is compared with, by scope."""
 
 _NAMES = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 1000"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the calls of a time cost, told apart `by` something; `days` have the cost by place in `groups`."""
+    """Costs of the calls in a period, grouped `by` something; `days` have the costs by position in `groups`."""
 
     by: str
     period: str
@@ -93,7 +93,7 @@ class Costs:
 
 
 def span(period: str, now: datetime) -> tuple[datetime, datetime]:
-    """When a period begins and ends."""
+    """Start and end of a period."""
     month = month_begin(now)
     if period == "month":
         return month, now
@@ -129,14 +129,14 @@ async def costs(backend: Backend, of: str, by: str, period: str, now: datetime) 
 
 
 async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
-    """Every budget of the tenant, and how far it is spent in this month."""
+    """Every budget of the tenant, with the amount spent in this month."""
 
-    async def told(budget: Row) -> tuple[Row, Standing]:
+    async def spent(budget: Row) -> tuple[Row, Standing]:
         values = {"tenant": of, "subject": budget["subject"], "month": month_begin(now), "lately": now - TREND}
         row = await backend.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
         return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
 
-    return await asyncio.gather(*map(told, await backend.rows(_BUDGETS, {"tenant": of})))
+    return await asyncio.gather(*map(spent, await backend.rows(_BUDGETS, {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
@@ -204,7 +204,7 @@ COLUMNS = (
 
 
 def table(found: Costs, form: str) -> Response:
-    """The groups as a file."""
+    """The groups as a CSV file."""
     rows = [{name: group.get(name) for name in COLUMNS} for group in found.groups]
     if form == "jsonl":
         body, media = b"".join(orjson.dumps(row) + b"\n" for row in rows), "application/jsonl"
@@ -236,9 +236,9 @@ async def remove_budget(request: Request) -> Response:
 
 async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
     backend: Backend = request.app.state.backend
-    outcome = await backend.publish(command, payload, tenant=tenant(request))
-    if outcome.status == "rejected":
-        return await show(request, outcome.sentence, said)
+    outcome = await backend.client(tenant(request)).send(command, payload)
+    if outcome["status"] == "rejected":
+        return await show(request, rejection(outcome), said)
     await seen(backend, [outcome])
     return RedirectResponse(link(request, "/costs") + "#budgets", 303)
 

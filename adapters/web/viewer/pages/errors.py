@@ -1,4 +1,4 @@
-"""What went wrong: failures, those that are alike in one row; rejected commands; messages that nobody could handle."""
+"""Errors: failures, grouped by fingerprint; rejected commands; dead letters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PERIODS = {
 USUAL = "7d"
 
 GROUPS = 100
-"""Groups that are shown, those that were last seen first."""
+"""Maximum number of shown groups, the most recent first."""
 
 BUCKETS = 30
 
@@ -45,7 +45,7 @@ WITH failures AS (
         AND s.started_at >= %(since)s AND t.status NOT IN ('error', 'unknown')
 )
 """
-"""Every trace that failed counts once; a call that failed in a trace which did not, or not yet, counts by itself."""
+"""Every failed trace counts once; a failed call in a trace that has not failed counts by itself."""
 
 _GROUPS = f"""
 {_FAILURES}
@@ -92,7 +92,7 @@ ORDER BY status NOT IN ('buried', 'returned'), updated_at DESC LIMIT {GROUPS}
 
 @dataclass(frozen=True)
 class Errors:
-    """What went wrong since then; every group has its `counts` over the time, in `BUCKETS` equal parts."""
+    """Errors since a time; every group has its `counts` over time, in `BUCKETS` equal parts."""
 
     period: str
     since: datetime

@@ -1,5 +1,5 @@
-"""Whether everything is accounted for: every call has ended, is in flight, or is known to be unknown; the log has no
-gap; and what follows the log is as far as it."""
+"""Proof that everything is accounted for: every call has ended, is in flight or is known to be unknown; the log has no
+gap; and the tables and exports have caught up with it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 
 COUNTED = 250_000
-"""A log of so many messages is counted without being asked."""
+"""Maximum length of a log, in messages, that is counted without request."""
 
 OVERDUE = timedelta(minutes=10)
-"""A call that is in flight for longer is worth a look; the sweep ends those whose worker is gone."""
+"""Age from which a call in flight is suspicious; calls of dead workers are recovered."""
 
 _CALLS = """
 SELECT count(*) AS requested, count(*) FILTER (WHERE status = 'completed') AS completed,
@@ -75,7 +75,7 @@ _POSITIONS = "SELECT stream, sequence FROM headrace_projection.checkpoints WHERE
 
 @dataclass(frozen=True)
 class Term:
-    """A number of an equation, and where its rows are listed."""
+    """A number of an equation, with a link to its rows."""
 
     name: str
     number: int
@@ -85,7 +85,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Equation:
-    """`whole` should be the sum of the `parts`."""
+    """An equation: `whole` must be the sum of the `parts`."""
 
     name: str
     says: str
@@ -103,7 +103,7 @@ class Equation:
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream of the log, and how far the tables are; `since` is when the oldest message came that is not in them."""
+    """A stream of the log, and the progress of the tables; `since` is the time of the oldest message not in them."""
 
     name: str
     last: int
@@ -122,7 +122,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Export:
-    """How far the export to a collector is; `waiting` spans have ended and were not sent."""
+    """Progress of the export to a collector; `waiting` spans have ended and were not sent."""
 
     target: str
     sent: int
@@ -141,7 +141,7 @@ class Proof:
     letters: int
     counted: bool
     doubts: list[str]
-    """What does not add up; empty when all does."""
+    """Discrepancies; empty when everything adds up."""
 
 
 async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
@@ -150,9 +150,9 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
     values = {"tenant": of}
     streams = await _streams(backend)
     counted = counted or sum(stream.messages for stream in streams) <= COUNTED
-    # The log is counted before the tables, which may only be further.
+    # The log is counted before the tables, which can only be ahead then.
     logged = await _logged(backend, of) if counted else None
-    async with backend.reading() as connection:  # all numbers of one moment
+    async with backend.reading() as connection:  # all numbers of one snapshot
 
         async def one(statement: str) -> Row:
             return await (await connection.execute(statement.encode(), values)).fetchone() or {}
@@ -170,7 +170,7 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
 
 def _equations(request: Request, calls: Row, questions: Row, documents: Row, spans: Row) -> list[Equation]:
     def listed(statement: str) -> str:
-        """The rows, by SQL: not everything that is counted is a trace."""
+        """A link to the rows, by SQL, since not all of them are traces."""
         own = tenant(request).replace("'", "''")
         return link(request, "/sql", query=f"SELECT *\nFROM {statement.format(tenant=own)}\nORDER BY created_at DESC")
 
@@ -184,7 +184,7 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
         Equation(
             "Calls of models",
             "Every call is on record before it is made, so that none can be lost: it has ended, it is in flight, "
-            "or its worker died and nobody knows.",
+            "or its worker died and its outcome is unknown.",
             Term("requested", calls["requested"], of_calls("")),
             [
                 Term("completed", calls["completed"], of_calls("status = 'completed'")),
@@ -255,7 +255,7 @@ async def _streams(backend: Backend) -> list[Stream]:
 
 
 async def _logged(backend: Backend, of: str) -> tuple[int, int]:
-    """How many calls have no end in the log, and how many there are: the subjects with one commit, and all."""
+    """Number of calls without an end in the log (subjects with one commit), and of all calls."""
     open_calls = all_calls = 0
     for _ in count():
         asked = orjson.dumps({"subjects_filter": f"evt.{of}.model_call.*", "offset": all_calls})
@@ -272,14 +272,14 @@ async def _logged(backend: Backend, of: str) -> tuple[int, int]:
 
 
 async def _exports(backend: Backend) -> list[Export]:
-    """Every collector that something was sent to."""
+    """Every collector that spans were sent to."""
     try:
         bucket = await backend.nc.jetstream(timeout=5.0).key_value(EXPORTS)
         entries = [orjson.loads((await bucket.get(key)).value or b"{}") for key in await bucket.keys()]
     except (BucketNotFoundError, KeyNotFoundError, NoKeysError):
         return []
     except nats.errors.Error as error:
-        raise Unavailable(f"How far the export is cannot be read: {error!r}") from error
+        raise Unavailable(f"The progress of the export cannot be read: {error!r}") from error
     found = []
     for kept in entries:
         try:
@@ -303,9 +303,7 @@ def _doubts(
     ]
     for stream in streams:
         if stream.missing:
-            doubts.append(
-                f"{stream.name} has lost {stream.missing:,} of {stream.last:,} messages: see `headrace doctor`."
-            )
+            doubts.append(f"{stream.name} has lost {stream.missing:,} of {stream.last:,} messages.")
         if stream.since and now - stream.since > timedelta(seconds=30):
             doubts.append(f"The tables are {stream.behind:,} messages behind {stream.name}: does a worker project?")
     if oldest and now - oldest["created_at"] > OVERDUE:
@@ -316,7 +314,7 @@ def _doubts(
         if export.set_aside:
             doubts.append(f"{export.target} refused {export.set_aside:,} spans for good.")
     if letters:
-        doubts.append(f"{letters:,} dead letters wait for somebody to decide.")
+        doubts.append(f"{letters:,} dead letters need a decision.")
     return doubts
 
 

@@ -1,10 +1,10 @@
-"""Replays: recorded calls sent again, to other models, with other instructions or parameters; and what came of it."""
+"""Replays: recorded calls sent again, to other models, with other instructions or parameters; and their results."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,16 +14,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.jetstream.client import Outcome
 from adapters.web.viewer import prompts
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.changes import fields, rejection, seen, text
 from adapters.web.viewer.prompts import Difference
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.aggregate import new_id
-from domain.log import Outcome, commit_id
+from domain.log import commit_id
 
 MOST = 100
-"""Replays that are asked for at once: calls times targets."""
+"""Maximum number of replays per request: calls times targets."""
 
 AT_ONCE = 10
 LATEST = 50
@@ -38,7 +39,7 @@ WHERE c.tenant_id = %(tenant)s AND c.kind = 'chat' AND (c.id = ANY(%(calls)s) OR
 ))
 ORDER BY c.id LIMIT {limit}
 """
-"""The calls that were named, and of every trace the last: the one that gave its answer."""
+"""The named calls, and the last call of every named trace, which gave its answer."""
 
 _MODELS = """
 SELECT provider, model FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND kind = 'chat'
@@ -64,7 +65,7 @@ _CALLS = "SELECT * FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND id
 
 @dataclass(frozen=True)
 class Target:
-    """What calls are sent to again, as it was typed; what is empty stays as recorded."""
+    """A target of replays, as typed; empty fields stay as recorded."""
 
     model: str = ""
     configuration: str = ""
@@ -72,7 +73,7 @@ class Target:
     parameters: str = ""
 
     def payload(self, call: str) -> dict[str, Any]:
-        """The command's. Raises: ValueError, which says what is wrong."""
+        """The payload of the command. Raises: ValueError, with the fault."""
         fields: dict[str, Any] = {"call": call}
         if self.model:
             provider, slash, name = self.model.partition("/")
@@ -96,7 +97,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Made:
-    """A replay, the call that it made, and how its answer differs from the recorded one; what is not there is None."""
+    """A replay, its call, and the difference of its answer from the recorded one; None if missing."""
 
     replay: Row
     call: Row | None
@@ -166,7 +167,7 @@ async def _form(
 
 
 async def send(request: Request) -> Response:
-    """Publish a command a call and target. The form's token makes their ids: sent twice, it is done once."""
+    """Send a command per call and target. Their ids derive from the form's token: a repeated form has no effect."""
     backend: Backend = request.app.state.backend
     form = await fields(request)
     of, token = tenant(request), text(form, "token") or new_id()
@@ -182,17 +183,17 @@ async def send(request: Request) -> Response:
         payloads = [target.payload(call["id"]) for call in calls for target in targets]
     except ValueError as error:
         return await _form(request, calls, targets, token, [str(error)])
-    turn = asyncio.Semaphore(AT_ONCE)
+    client, turn = backend.client(of), asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, payload: dict[str, Any]) -> Outcome:
         async with turn:
-            return await backend.publish("replay.request", payload, tenant=of, id=commit_id(token, str(number)))
+            return await client.send("replay.request", payload, commit_id(token, str(number)))
 
     outcomes = await asyncio.gather(*(one(number, payload) for number, payload in enumerate(payloads)))
-    accepted = [outcome.ids["replay"] for outcome in outcomes if outcome.status == "accepted"]
+    accepted = [outcome["ids"]["replay"] for outcome in outcomes if outcome["status"] == "accepted"]
     if wants_json(request):
-        return as_json([asdict(outcome) for outcome in outcomes])
-    rejected = list(dict.fromkeys(outcome.sentence for outcome in outcomes if outcome.status == "rejected"))
+        return as_json(outcomes)
+    rejected = list(dict.fromkeys(rejection(outcome) for outcome in outcomes if outcome["status"] == "rejected"))
     if rejected and not accepted:
         return await _form(request, calls, targets, new_id(), rejected)
     await seen(backend, outcomes)
@@ -226,7 +227,7 @@ async def show(request: Request) -> Response:
 
 
 async def compared(backend: Backend, of: str, replays: Sequence[Row]) -> list[Comparison]:
-    """The replays by the call that they repeat, with both calls and the difference of their answers."""
+    """The replays by original call, with both calls and the difference of their answers."""
     wanted = {replay[name] for replay in replays for name in ("model_call_id", "replayed_call_id") if replay[name]}
     calls = {row["id"]: row for row in await backend.rows(_CALLS, {"tenant": of, "calls": list(wanted)})}
     found: dict[str, Comparison] = {}

@@ -1,4 +1,4 @@
-"""Questions in SQL: what they find as a table, and as a file to take away."""
+"""Queries in SQL, with their results as a table or a download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adapters.web.viewer.query import Form, Refused, Table, export, run
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
 LONGEST = 32_000
-"""Characters of a query, which is part of the address."""
+"""Maximum length of a query, which is part of the address, in characters."""
 
 MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 
@@ -109,7 +109,7 @@ async def show(request: Request) -> Response:
 
 
 async def download(backend: Backend, statement: str, form: Form) -> Response:
-    """Raises: Refused before anything is sent; what fails later breaks the download off."""
+    """Raises: Refused before anything is sent; a later error aborts the download."""
     pieces = export(backend.reader_url, statement, form)
     try:
         first = await anext(pieces, b"")
@@ -127,7 +127,7 @@ async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
 
 
 class Download(StreamingResponse):
-    """Ends the query when nobody takes the rest."""
+    """Ends the query when the client disconnects."""
 
     def __init__(
         self, pieces: AsyncIterator[bytes], made: AsyncGenerator[bytes], *, media_type: str, headers: Mapping[str, str]

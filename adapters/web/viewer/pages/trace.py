@@ -1,4 +1,4 @@
-"""One trace: its spans as a tree with bars, and beside it what is known of the span that is looked at."""
+"""One trace: its spans as a tree with bars, and details of the selected span."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.web.viewer.backend import Backend, Row, Stored
+from adapters.web.viewer.changes import rejection, seen
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
@@ -23,10 +24,10 @@ from handlers.ports.log import Unavailable
 from projections.values import prices
 
 CHAIN = 24
-"""Commits that are read from the log for one page."""
+"""Maximum number of commits that are read for one page."""
 
 RAW = 30_000
-"""Characters of a commit's JSON that are on the page; the rest has an address of its own."""
+"""Maximum length of a commit's JSON on the page, in characters; the whole has a page of its own."""
 
 _TRACE = """
 SELECT t.*, apps.name AS app, documents.name AS document, conversations.name AS conversation
@@ -111,7 +112,7 @@ async def show(request: Request) -> Response:
 
 
 async def _elsewhere(request: Request, of: Mapping[str, str]) -> Response:
-    """The id of a span, a call, a message or a document leads to the trace it is in."""
+    """Redirect from the id of a span, a call, a message or a document to its trace."""
     found = await request.app.state.backend.row(_ELSEWHERE, of)
     if found is None or not found["trace_id"] or found["trace_id"] == of["id"]:
         raise HTTPException(404, f"There is no trace {of['id'][:100]}")
@@ -119,7 +120,7 @@ async def _elsewhere(request: Request, of: Mapping[str, str]) -> Response:
 
 
 def _telling(spans: Sequence[Row]) -> Row:
-    """The span that is looked for first: a call that failed, else the last of a chat model; {}: the trace itself."""
+    """The initially selected span: a failed call, else the last call of a chat model; {}: the trace itself."""
     calls = [span for span in spans if span["model_call_id"]]
     wrong = [span for span in calls if span["status"] in ("error", "unknown")]
     chats = [span for span in calls if span["kind"] == "chat"]
@@ -127,7 +128,7 @@ def _telling(spans: Sequence[Row]) -> Row:
 
 
 def _unfolded(request: Request) -> dict[str, int]:
-    """`?unfold=<span>:<number>`, any number of times."""
+    """The values of `?unfold=<span>:<number>`, which may be repeated."""
     found = {}
     for text in request.query_params.getlist("unfold")[:20]:
         span, _, number = text.rpartition(":")
@@ -140,7 +141,7 @@ def _unfolded(request: Request) -> dict[str, int]:
 
 
 async def _panel(backend: Backend, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
-    """What is known of a span; of the trace itself where it is none."""
+    """Details of a span, or of the trace itself."""
     of = trace["tenant_id"]
     more, call, retrieval, message, chain = await asyncio.gather(
         _more(backend, trace, span),
@@ -192,7 +193,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
 
 
 async def _scored(backend: Backend, call: Row) -> list[Row]:
-    """The segments that a reranker was given, by its scores, which are None before its answer."""
+    """The segments of a reranking, ordered by score, which is None before the answer."""
     ids = (call["request"] or {}).get("segments") or []
     scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
     rows = await backend.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
@@ -206,19 +207,19 @@ async def _scored(backend: Backend, call: Row) -> list[Row]:
 
 
 def _field(message: Any, name: str, place: int) -> Any:
-    """A message is an object, or, as the library writes named tuples, a list."""
+    """A message is an object, or a list, as the library encodes named tuples."""
     return message.get(name) if isinstance(message, dict) else message[place]
 
 
 _UNSAID = {"score": None, "rank": None, "configuration": None, "name": ""}
-"""What a source may leave out."""
+"""Optional fields of a source."""
 
 _GONE = {"document": None, "page": None, "heading": None, "trace_id": None}
-"""What is known of something that is not there any more."""
+"""The row of something that is gone."""
 
 
 async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
-    """The sources of a call, numbered, and with the names of what they name."""
+    """The sources of a call, numbered, with names of apps and documents."""
     sources = [
         {**_UNSAID, **source, "number": number}
         for number, source in enumerate(call["sources"] or [])
@@ -244,9 +245,9 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
 
 
 def arithmetic(call: Row) -> dict[str, Any] | None:
-    """What the cost of a call is made of: tokens, dollars for a million, dollars; None without a cost.
+    """The parts of a call's cost: tokens, dollars per million, dollars; None without a cost.
 
-    `lines` is empty when they would not add up to the cost on record: it was made with other prices.
+    `lines` is empty when they would not add up to the stored cost, which was computed with other prices.
     """
     if call["cost"] is None or call["prompt_tokens"] is None:
         return None
@@ -272,7 +273,7 @@ def arithmetic(call: Row) -> dict[str, Any] | None:
 
 
 def curl(call: Row) -> str:
-    """The request of a call for a shell, without the key."""
+    """The request of a call as a shell command, without the key."""
     request = call["request"]
     messages = [
         {"role": _field(message, "role", 0), "content": _field(message, "content", 1)}
@@ -315,7 +316,7 @@ async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:
 
 
 async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
-    """The message that the trace answers; with the trace itself and with what answers it."""
+    """The message that the trace answers, for the trace itself and the spans of its answer."""
     if not trace["message_id"] or (span and span["kind"] not in ("handler", "chat")):
         return None
     message = await backend.row(_MESSAGE, {"tenant": trace["tenant_id"], "id": trace["message_id"]})
@@ -328,7 +329,7 @@ async def _message(backend: Backend, trace: Row, span: Row) -> Row | None:
 
 
 async def _chain(backend: Backend, trace: Row, by_id: Mapping[str, Row], span: Row) -> dict[str, Any]:
-    """The command, then the commits on the way to the span, or those of all spans, as they are in the log."""
+    """The command, then the commits that led to the span, or to all spans, as stored in the log."""
     way, at = list[Row](), span
     while at and at not in way:
         way.insert(0, at)
@@ -362,7 +363,7 @@ def _written(commit: Stored) -> dict[str, Any]:
 
 
 async def stored(request: Request) -> Response:
-    """A commit as the log has it: its place, its headers, its events."""
+    """A commit as stored in the log: sequence, headers, events."""
     place, of = request.path_params["sequence"], tenant(request)
     found = await request.app.state.backend.commits([place])
     if not found or found[0].subject.split(".", 2)[1] != of:
@@ -376,7 +377,7 @@ async def stored(request: Request) -> Response:
 
 
 async def text(request: Request) -> Response:
-    """A message of a call, or its answer, as plain text, however long."""
+    """A message of a call, or its answer, as plain text of any length."""
     of = {"tenant": tenant(request), "trace": request.path_params["id"], "id": request.path_params["call"]}
     call = await request.app.state.backend.row(_CALL, of)
     which = request.path_params["which"]
@@ -395,7 +396,7 @@ RATINGS = {"like": "like", "dislike": "dislike", "none": None}
 
 
 async def rate(request: Request) -> Response:
-    """Rate the answer; the rating is a command as any other."""
+    """Rate the answer, by a command."""
     backend: Backend = request.app.state.backend
     of = {"tenant": tenant(request), "id": request.path_params["id"]}
     trace = await backend.row(_TRACE, of)
@@ -411,21 +412,11 @@ async def rate(request: Request) -> Response:
         "rating": RATINGS[rating],
         "content": str(form.get("content", "")) if rating != "none" else "",
     }
-    outcome = await backend.publish("message.rate", payload, tenant=of["tenant"])
-    if outcome.status == "rejected":
-        return problem(request, 400, "The rating was rejected", outcome.sentence)
-    if outcome.position:
-        await _caught_up(backend, outcome.position.sequence)
+    outcome = await backend.client(of["tenant"]).send("message.rate", payload)
+    if outcome["status"] == "rejected":
+        return problem(request, 400, "The rating was rejected", rejection(outcome))
+    await seen(backend, [outcome])
     return RedirectResponse(link(request, f"/traces/{of['id']}", span="-") + "#rating", 303)
-
-
-async def _caught_up(backend: Backend, place: int) -> None:
-    """Wait a moment for the tables to hold what was just accepted, so that the next page shows it."""
-    for _ in range(40):
-        row = await backend.row("SELECT sequence FROM headrace_projection.checkpoints WHERE stream = 'EVENTS'")
-        if row and row["sequence"] >= place:
-            return
-        await asyncio.sleep(0.05)
 
 
 routes = [

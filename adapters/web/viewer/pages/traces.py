@@ -1,4 +1,4 @@
-"""The list of traces: filters that the address holds, what became of them over time, and rows that stay current."""
+"""The list of traces: filters in the address, a chart over time, and rows that stay current."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from psycopg import sql
 from starlette.requests import Request
@@ -21,7 +22,7 @@ from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from projections.values.words import words
 
 PAGE = 50
-"""Rows of a page."""
+"""Number of rows per page."""
 
 STATES = ("running", "ok", "error", "unknown", "cancelled")
 KINDS = ("message", "document", "replay")
@@ -34,15 +35,15 @@ RANGES = {
     "1y": timedelta(days=366),
 }
 LONGEST_QUERY = 1000
-"""Characters of a search that count."""
+"""Maximum length of a search, in characters."""
 
 KNOWN_S = 60.0
-"""How long the names that the filters offer are believed."""
+"""Age up to which names for filters are reused, in seconds."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What the address asks for; `said` are the parameters as they were given, `wrong` those that make no sense."""
+    """The filters of an address; `said` are the parameters as given, `wrong` the invalid ones."""
 
     said: dict[str, str]
     tests: list[sql.SQL]
@@ -70,7 +71,7 @@ NAMES = (*EQUAL, "latency", "cost", "range", "from", "to", "q")
 
 
 def read(request: Request, now: datetime) -> Filters:
-    """The filters of an address; what cannot be understood is named, and filters nothing."""
+    """Parse the filters of an address; invalid ones are listed and have no effect."""
     query = request.query_params
     said = {name: query[name].replace("\0", "").strip() for name in NAMES if query.get(name, "").strip("\0 \t\r\n")}
     tests, wrong = [sql.SQL("t.tenant_id = %(tenant)s")], dict[str, str]()
@@ -127,7 +128,7 @@ def read(request: Request, now: datetime) -> Filters:
 
 
 def milliseconds(text: str) -> float | None:
-    """`500`, `500ms`, `2s`, `1.5 m`."""
+    """Parse a duration such as `500`, `500ms`, `2s`, `1.5 m`, in milliseconds."""
     at = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|)", text.lower())
     return float(at[1]) * {"ms": 1, "": 1, "s": 1000, "m": 60000}[at[2]] if at else None
 
@@ -224,7 +225,7 @@ FROM found GROUP BY GROUPING SETS ((), (bucket))
 
 @dataclass(frozen=True)
 class Strip:
-    """What became of the traces in a time, in `BUCKETS` equal parts of it."""
+    """Results of the traces in a period, in `BUCKETS` equal parts."""
 
     first: datetime
     last: datetime
@@ -234,23 +235,23 @@ class Strip:
 
     @property
     def step(self) -> float:
-        """Seconds of a part."""
+        """Length of a part, in seconds."""
         return (self.last - self.first).total_seconds() / BUCKETS
 
     def series(self, *names: str) -> list[list[float | None]]:
-        """Seconds since the epoch, then the values of each name, for a chart."""
+        """Data of a chart: seconds since the epoch, then the values of each name."""
         times: list[float | None] = [self.first.timestamp() + self.step * number for number in range(BUCKETS)]
         return [times, *([part[name] for part in self.parts] for name in names)]
 
     def bars(self, name: str, of: str | None = None) -> list[tuple[float, float, float]]:
-        """Place, top and height of each part's bar, in a box that is 20 high; `of` names what is the highest."""
+        """Place, top and height of each part's bar, in a box of height 20; `of` names the series of full height."""
         high = max((float(part[of or name] or 0) for part in self.parts), default=0)
         heights = [20 * float(part[name] or 0) / high if high else 0 for part in self.parts]
         shown = [(place, max(0.6, height)) for place, height in enumerate(heights) if height]
         return [(place + 0.1, round(20 - height, 2), round(height, 2)) for place, height in shown]
 
     def line(self, name: str, of: str) -> str:
-        """The points of a line through the parts that have a value."""
+        """The points of a line through the parts with a value."""
         high = max((float(part[of] or 0) for part in self.parts), default=0) or 1
         return " ".join(
             f"{place + 0.5},{round(20 - 19 * part[name] / high, 2)}"
@@ -263,7 +264,7 @@ _EMPTY = {"traces": 0, "errors": 0, "unknown": 0, "running": 0, "p50": None, "p9
 
 
 async def strip(backend: Backend, filters: Filters, newest: datetime | None, now: datetime) -> Strip:
-    """Over the time that was asked for; else over the least of a day, a week, … that the newest trace is in."""
+    """The requested period, else the shortest of a day, a week, … with the newest trace."""
     last = filters.until or now
     since, label = filters.since, ""
     if since is None:
@@ -287,7 +288,7 @@ async def strip(backend: Backend, filters: Filters, newest: datetime | None, now
 
 
 class Counting:
-    """Strips that were counted, or are: a list is never kept waiting for them, and nobody counts what another does."""
+    """Strips of the traces, cached and counted once for concurrent requests."""
 
     def __init__(self) -> None:
         self._known: dict[object, tuple[float, Strip]] = {}
@@ -296,8 +297,8 @@ class Counting:
     async def __call__(
         self, backend: Backend, filters: Filters, newest: datetime | None, patience_s: float | None
     ) -> Strip | None:
-        """The strip, if it comes in time, or else an older one, if there is any; without a limit always a new one."""
-        key = (id(backend), filters.values["tenant"], *sorted(filters.said.items()))
+        """The strip, if counted within `patience_s`, else an older one or None; without a limit always a new one."""
+        key = (filters.values["tenant"], *sorted(filters.said.items()))
         until, known = self._known.get(key, (0.0, None))
         if monotonic() < until and patience_s is not None:
             return known
@@ -317,15 +318,15 @@ class Counting:
             del self._tasks[key]
         if len(self._known) > 200:
             self._known.clear()
-        # What takes long is counted seldom.
+        # Slow counts are repeated less often.
         self._known[key] = (monotonic() + max(2.0, 20 * (monotonic() - began)), counted)
         return counted
 
 
-counting = Counting()
+_countings: WeakKeyDictionary[Backend, Counting] = WeakKeyDictionary()
 
 PATIENCE_S = 0.02
-"""How long a list waits for its strip, which else comes after it."""
+"""Maximum wait of a list for its strip, in seconds; after that the page loads it separately."""
 
 
 # --- what the filters offer -----------------------------------------------------------------------------------
@@ -337,18 +338,19 @@ SELECT DISTINCT provider, model FROM (
     ORDER BY started_at DESC LIMIT 5000
 ) AS latest ORDER BY 1, 2 LIMIT 100
 """
-_offered: dict[tuple[int, str], tuple[float, dict[str, list[Row]]]] = {}
+_offered: WeakKeyDictionary[Backend, dict[str, tuple[float, dict[str, list[Row]]]]] = WeakKeyDictionary()
 
 
 async def offered(backend: Backend, of: str) -> dict[str, list[Row]]:
-    """Apps, and models used lately, of a tenant; those of a moment ago."""
-    until, known = _offered.get((id(backend), of), (0.0, {}))
+    """Apps, and models used lately, of a tenant; the lists may be `KNOWN_S` old."""
+    cached = _offered.setdefault(backend, {})
+    until, known = cached.get(of, (0.0, {}))
     if monotonic() > until:
         apps, models = await asyncio.gather(backend.rows(_APPS, {"tenant": of}), backend.rows(_MODELS, {"tenant": of}))
         known = {"apps": apps, "models": models}
-        if len(_offered) > 1000:
-            _offered.clear()
-        _offered[id(backend), of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
+        if len(cached) > 1000:
+            cached.clear()
+        cached[of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
     return known
 
 
@@ -361,6 +363,7 @@ async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     now = datetime.now(UTC)
     filters = read(request, now)
+    counting = _countings.setdefault(backend, Counting())
     query = request.query_params
     if request.query_params.get("part") == "strip":
         whole = await page(backend, filters)
@@ -373,7 +376,7 @@ async def show(request: Request) -> Response:
         return Response(status_code=204)
     found = await page(backend, filters, before, after)
     if after and len(found.rows) < PAGE and found.newer is None and not wants_json(request):
-        return RedirectResponse(link(request, "/traces", filters.said), 303)  # the newest, from their beginning
+        return RedirectResponse(link(request, "/traces", filters.said), 303)  # the newest of the period, from its start
     given = _given(filters) | {
         "page": found,
         "version": version,

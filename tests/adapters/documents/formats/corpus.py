@@ -1,6 +1,6 @@
 """Documents in every format whose texts are known, written by other programs than those that read them.
 
-Every text holds a number of its own, so that it can be told from all others, and signs that formats have to escape.
+Every text holds a unique number, which identifies it, and characters that formats have to escape.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fact:
 
 @dataclass(slots=True)
 class Sample:
-    """A document with what is to be found in it, and what is not."""
+    """A document with texts that must be found in it, and texts that must not."""
 
     format: str
     name: str
@@ -312,7 +312,7 @@ BEGAN = datetime(1924, 5, 1)
 
 
 def _rows(scribe: Scribe, sample: Sample, count: int, heading: str | None) -> list[list[object]]:
-    """A table with labels: a text, whole numbers, fractions and dates; what is to be found is the labelled value."""
+    """A table with labels: a text, whole numbers, fractions and dates; the labelled values must be found."""
     labels = [scribe.label(name) for name in ("Unit", "Turns", "Share", "Since", "Remark")]
     rows: list[list[object]] = [list(labels)]
     for place in range(count):

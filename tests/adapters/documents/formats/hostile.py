@@ -256,7 +256,7 @@ def overlapping(data: bytes) -> bytes:
 
 
 def crowded(data: bytes, count: int) -> bytes:
-    """A ZIP file whose directory has one entry so many times more."""
+    """A ZIP file whose directory repeats one entry `count` times."""
     (place, _), (after, _), *_ = entries(data)
     end = data.rindex(b"PK\x05\x06")
     more = data[place:after] * count

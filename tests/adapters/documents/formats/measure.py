@@ -98,7 +98,7 @@ def _rounded(speed: float) -> int:
 
 
 def page(text: str, figures: dict[str, Figures]) -> str:
-    """The page with its figures made anew."""
+    """The page with updated figures."""
     parts = "\n".join(f"- {name}: {', '.join(each.parts)}" for name, each in figures.items())
     made = (
         f"{table(figures)}\n\nMeasured on {datetime.now(UTC):%Y-%m-%d}: {machine()}. What was looked for:\n\n{parts}\n"

@@ -1,4 +1,4 @@
-"""Encodings are told by their marks, by what decodes, and by how it looks."""
+"""Detection of encodings by marks, by what decodes, and by the look of the text."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def blocks(parsed: Parsed) -> list[tuple[str, str | None]]:
 # --- Word ----------------------------------------------------------------------------------------------------
 
 
-def test_headings_are_told_by_their_styles_in_any_language() -> None:
+def test_headings_are_found_by_their_styles_in_any_language() -> None:
     styles = """
     <w:style w:type="paragraph" w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style>
     <w:style w:type="paragraph" w:styleId="Own"><w:name w:val="Own"/><w:basedOn w:val="berschrift1"/></w:style>
@@ -200,7 +200,7 @@ def test_sections_stand_above_titles_and_hidden_shapes_are_left_out(show: bytes)
     ]
 
 
-def test_a_part_in_broken_xml_is_told_apart_from_a_broken_file(show: bytes) -> None:
+def test_a_part_in_broken_xml_is_not_a_broken_file(show: bytes) -> None:
     with pytest.raises(Refused, match=r"XML is broken: .*mismatched tag") as caught:
         pptx.read(changed(show, {"ppt/slides/slide2.xml": "<a><b></a>"}))
     assert caught.value.code == "broken_file"

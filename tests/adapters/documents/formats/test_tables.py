@@ -80,7 +80,7 @@ def test_a_table_goes_on_below_an_empty_row() -> None:
     ]
 
 
-def test_tables_that_stand_side_by_side_are_told_apart() -> None:
+def test_tables_side_by_side_are_separated() -> None:
     rows: list[Row] = [
         ["Unit", "Turns", "", "Unit", "Power"], ["Agnes", 7, "", "Carla", 180], ["Bert", 9, "", "Dora", 170],
     ]  # fmt: skip

@@ -125,7 +125,7 @@ async def test_many_scrapes_are_one_question(metrics: Metrics, monkeypatch: pyte
     assert len({*pages}) == 1
 
 
-async def test_a_server_that_is_away_holds_up_nobody(
+async def test_a_server_that_is_down_delays_no_other(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "FRESH_S", 0.0)

@@ -159,7 +159,7 @@ async def test_a_row_that_changes_again_is_not_sent_again(url: str, nc: Client, 
     assert len(receiver.spans) == 4
 
 
-async def test_tables_made_anew_are_not_sent_anew(url: str, nc: Client, receiver: Receiver) -> None:
+async def test_rebuilt_tables_are_not_sent_again(url: str, nc: Client, receiver: Receiver) -> None:
     kept = [*traced(5), *traced(6)]
     await write(url, *kept)
     async with exporting(url, nc, receiver):

@@ -103,7 +103,7 @@ def test_a_span_says_whose_it_is_and_what_caused_it() -> None:
     assert "error.type" not in found
 
 
-def test_a_cost_that_nobody_knows_is_left_out() -> None:
+def test_an_unknown_cost_is_left_out() -> None:
     assert values(sent(of_span(cost=0.25), of_trace()).attributes)["gen_ai.usage.cost"] == 0.25
     assert "gen_ai.usage.cost" not in values(sent(of_span(cost=None), of_trace()).attributes)
     assert values(sent(of_span(cost=0.0), of_trace()).attributes)["llm.cost.total"] == 0.0
@@ -147,7 +147,7 @@ def test_without_leave_no_text_goes_along() -> None:
         assert text not in raw
 
 
-def test_with_leave_messages_go_along_masked_and_cut_off() -> None:
+def test_permitted_messages_are_exported_masked_and_truncated() -> None:
     found = values(sent(of_span(), of_trace(), MASKED, CALL).attributes)
     assert json.loads(found["gen_ai.input.messages"])[0] == {
         "role": "system",

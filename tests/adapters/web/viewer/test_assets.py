@@ -26,7 +26,7 @@ def test_no_template_has_what_the_policy_forbids() -> None:
         assert not re.search(r"<script(?![^>]*\ssrc=)", source), name
 
 
-def test_licences_are_beside_what_was_taken_from_others() -> None:
+def test_third_party_files_have_their_licences() -> None:
     from importlib.resources import files
 
     vendored = files("adapters.web.viewer") / "static" / "vendor"

@@ -1,4 +1,4 @@
-"""The pages beside the list and the trace, over HTTP, on a log and tables that are real."""
+"""The pages other than the list and the trace, over HTTP, on a real log and real tables."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_without_errors_it_says_so(told: Told) -> None:
 # --- costs -------------------------------------------------------------------------------------------------------
 
 
-async def test_costs_are_told_apart_and_what_has_no_price_is_named(told: Told) -> None:
+async def test_costs_are_grouped_and_unpriced_calls_are_named(told: Told) -> None:
     found = await told.site.json("/costs", by="model", period="7d")
     by = {group["name"]: group for group in found["groups"]}
     assert by["openai/gpt-4o"]["cost"] == pytest.approx(1200 * 2.5e-6 + 300 * 10e-6)
@@ -249,7 +249,7 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
     wrong = Equation("Calls", "", Term("requested", 3), [Term("ended", 1), Term("in flight", 1)])
     assert _doubts([wrong], [lost], [], {}, 0, NOW) == [
         "Calls: 3 is not 2.",
-        "EVENTS has lost 1 of 10 messages: see `headrace doctor`.",
+        "EVENTS has lost 1 of 10 messages.",
     ]
     found = _doubts([], [behind], [export], {"created_at": NOW - timedelta(hours=1)}, 2, NOW)
     assert [said.partition(":")[0] for said in found] == [
@@ -257,7 +257,7 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
         "A call is in flight for longer than any should be.",
         "3 spans wait to be sent to collector",
         "collector",
-        "2 dead letters wait for somebody to decide.",
+        "2 dead letters need a decision.",
     ]
     assert _doubts([], [Stream("EVENTS", 9, 9, 9, None)], [], {}, 0, NOW) == []
 
@@ -276,7 +276,7 @@ async def test_conversations_are_listed_and_found(told: Told) -> None:
     assert "No conversations yet" in text_of(await told.site.get("/conversations", tenant="nobody"))
 
 
-async def test_a_conversation_shows_what_was_said_and_harms_nobody(told: Told) -> None:
+async def test_a_conversation_shows_its_messages_without_harm(told: Told) -> None:
     words = harmless(await told.site.get(f"/conversations/{told.talk.id}"))
     for said in ("How high is the gate?", "four metres", "{{7*7}} 门有四米高 end", "unavailable", "lost", "in flight"):
         assert said in words
@@ -476,7 +476,7 @@ async def test_a_query_is_answered_on_the_page_and_as_a_file(told: Told) -> None
     assert next(csv.DictReader(io.StringIO(written.text, newline="")))["query"] == EVIL
 
 
-async def test_a_wrong_query_is_told_where(told: Told) -> None:
+async def test_a_wrong_query_shows_the_place_of_the_fault(told: Told) -> None:
     page = await told.site.get("/sql", 400, query=f"SELECT '{EVIL.replace(chr(39), '')}', nmae\nFROM apps")
     typed = re.sub(r"<textarea.*?</textarea>", "", page, flags=re.DOTALL)  # as it was typed
     assert 'Column "nmae" does not exist' in harmless(typed)
@@ -487,7 +487,7 @@ async def test_a_wrong_query_is_told_where(told: Told) -> None:
         assert answer.status_code == 400
 
 
-async def test_the_schema_and_examples_are_beside(told: Told) -> None:
+async def test_the_schema_and_examples_are_on_the_page(told: Told) -> None:
     page = await told.site.get("/sql")
     assert "Calls of models, each on record before it is made." in text_of(page)
     examples = re.findall(r'<li data-row><a href="([^"]+)">', page)
@@ -496,7 +496,7 @@ async def test_the_schema_and_examples_are_beside(told: Told) -> None:
         await told.site.get(link.replace("&amp;", "&"))
 
 
-async def test_a_download_that_nobody_takes_ends_its_query(told: Told) -> None:
+async def test_an_abandoned_download_ends_its_query(told: Told) -> None:
     query = "SELECT repeat('x', 100000) FROM generate_series(1, 100000)"
     async with told.site.client.stream("GET", "/sql", params={"query": query, "format": "csv"}) as answer:
         assert answer.status_code == 200

@@ -175,7 +175,7 @@ async def test_the_login_can_only_read(reader_url: str, statement: str) -> None:
 
 
 async def test_leaves_nothing_behind(reader_url: str) -> None:
-    """Not what it was told, no lock, no setting: every query has a session of its own."""
+    """No state, no lock, no setting: every query has a session of its own."""
     await run(reader_url, "SELECT pg_advisory_lock(1), set_config('search_path', 'public', false), pg_notify('a', 'b')")
     again = await run(
         reader_url,

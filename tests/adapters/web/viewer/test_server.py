@@ -47,7 +47,7 @@ async def test_nothing_is_set_up_and_then_it_is(nc: Client, database_url: str) -
     async with visiting(Backend(nc, database_url)) as client:
         page = await client.get("/traces")
         assert page.status_code == 503
-        assert "The tables are not set up yet" in text_of(page.text)
+        assert "The tables are missing or outdated" in text_of(page.text)
         await tables.set_up(database_url)
         page = await client.get("/traces")
         assert page.status_code == 200

@@ -166,7 +166,7 @@ async def test_a_rerank_shows_its_segments_by_their_scores(site: Site, app: App)
     await site.settled()
     words = text_of(await site.get(f"/traces/{trace}", span=call))
     assert "Reranked 2 segments" in words
-    assert "0.750 a document that is gone The segment is not there any more. 2 0.250" in words
+    assert "0.750 a document that is gone The segment is gone. 2 0.250" in words
     assert "rerank lexical-2" in words
     assert "Replay" not in words
 

@@ -1,0 +1,52 @@
+"""Every liberty taken with nats-py: what it keeps private and is used here, and what of it is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+CHECKED_VERSION = "2.16.0"
+"""The version of nats-py that this file was checked against."""
+
+Raw = tuple[bytes, bytes, bytes, bytes]
+"""Subject, reply subject, data and headers of a message, as they were received."""
+
+_build_message = Client._build_message
+_process_msg = Client._process_msg
+
+
+async def connect(servers: str | list[str], **options: Any) -> Client:
+    """Connect to NATS. All connections of this process read messages under any subject from now on.
+
+    Options and errors are those of `nats.connect`. FastStream makes connections of its own, hence the patched class.
+    """
+    Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
+    return await nats.connect(servers, **options)
+
+
+def divert(subscription: Subscription, take: Callable[[Raw], None]) -> None:
+    """Hand each message of a subscription to `take` as it arrives; nats-py neither parses nor queues it."""
+    Client._process_msg = _process_or_divert  # type: ignore[method-assign, assignment]
+    subscription.take = take  # type: ignore[attr-defined]
+
+
+def server_info(nc: Client) -> dict[str, Any]:
+    """The last INFO of the server: `server_name`, `cluster`, `jetstream` and others."""
+    return nc._server_info
+
+
+def _build_from_any_subject(self: Client, sid: int, subject: bytes, *rest: Any) -> Any:
+    """The server takes subjects that are not UTF-8; nats-py would stop reading for good at the first of them."""
+    return _build_message(self, sid, subject.decode(errors="replace").encode(), *rest)
+
+
+async def _process_or_divert(self: Client, sid: int, *parts: bytes) -> None:
+    take = getattr(self._subs.get(sid), "take", None)
+    if take:
+        take(parts)
+    else:
+        await _process_msg(self, sid, *parts)

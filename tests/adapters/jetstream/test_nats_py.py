@@ -1,0 +1,81 @@
+"""The private names of nats-py that nats_py.py relies on; a newer version has to be checked against that file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from adapters.jetstream import nats_py
+
+ROOT = Path(__file__).parents[3]
+
+PRIVATE = {"_build_message", "_process_msg", "_process_headers", "_server_info", "_subs"}
+
+
+def test_the_version_is_the_one_that_was_checked() -> None:
+    assert version("nats-py") == nats_py.CHECKED_VERSION
+    assert f"nats-py=={nats_py.CHECKED_VERSION}\n" in (ROOT / "ops/constraints.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (nats_py._build_message, ["self", "sid", "subject", "reply", "data", "headers"]),
+        (nats_py._process_msg, ["self", "sid", "subject", "reply", "data", "headers"]),
+        (Client._send_unsubscribe, ["self", "sid", "limit"]),
+    ],
+)
+def test_private_methods_have_the_parameters_that_are_relied_on(function: object, parameters: list[str]) -> None:
+    assert callable(function)
+    assert list(inspect.signature(function).parameters) == parameters
+
+
+def test_private_attributes_are_there() -> None:
+    client = Client()
+    assert client._server_info == {}
+    assert client._subs == {}
+    assert Msg(_client=client, subject="any")._client is client
+
+
+async def test_subjects_that_are_not_text_reach_every_connection(nc: Client) -> None:
+    found: list[str] = []
+
+    async def note(message: Msg) -> None:
+        found.append(message.subject)
+
+    broker = NatsBroker(nc.connected_url.geturl(), apply_types=False, logger=None)
+    made_by_faststream = await broker.connect()
+    for connection in (nc, made_by_faststream):
+        await connection.subscribe("odd.>", cb=note)
+        await connection.flush()
+    await nc._send_command(b"PUB odd.\xff 1\r\nx\r\n")
+    await nc.publish("odd.next", b"x")
+    for connection in (nc, made_by_faststream):
+        await connection.flush()
+    await broker.stop()
+    assert sorted(found) == 2 * ["odd.next"] + 2 * ["odd.�"]
+
+
+async def test_a_diverted_subscription_hands_over_raw_messages(nc: Client) -> None:
+    taken: list[nats_py.Raw] = []
+    diverted, usual = await nc.subscribe("raw.>"), await nc.subscribe("raw.>")
+    nats_py.divert(diverted, taken.append)
+    await nc.publish("raw.one", b"x", reply="raw.reply", headers={"Name": "value"})
+    assert (await usual.next_msg(2)).data == b"x"
+    assert [tuple(bytes(part) for part in parts) for parts in taken] == [
+        (b"raw.one", b"raw.reply", b"x", b"NATS/1.0\r\nName: value\r\n\r\n")
+    ]
+
+
+def test_no_other_file_uses_these_names() -> None:
+    for path in [*(ROOT / "adapters").rglob("*.py"), *(ROOT / "ops").rglob("*.py")]:
+        if path.name != "nats_py.py":
+            names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            assert not names & PRIVATE, path
