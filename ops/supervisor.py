@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from adapters.jetstream.client import Client
-from ops.roles import EXPORT, ROLES, wanted
+from ops.roles import EVERY, wanted
 from ops.servers.daemon import Daemon, StartFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, create_home
 from ops.settings import Settings
@@ -32,12 +32,6 @@ READY_WITHIN = 180.0
 
 ENDS = 2
 """A worker that ended this often while it started is not waited for any longer."""
-
-ARCHIVE_FIRM_AFTER = 5.0
-"""Seconds after which the archiver, which answers nobody, counts as ready."""
-
-ARCHIVE = "archive"
-"""What the archiver goes by among the roles."""
 
 LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY = 0.5, 0.2, 3.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
@@ -98,7 +92,7 @@ class Supervisor:
         self.say = say
         self.watched: list[Watched] = []
         self.workers: dict[str, Watched] = {}
-        """By role; the archiver is `archive`."""
+        """By role."""
         self.missing: dict[str, str] = {}
         """The workers that are not ready, each with the reason that is known."""
         self.started = False
@@ -130,9 +124,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        workers: list[Worker | Archiving] = [Worker(self.settings, role) for role in wanted(self.settings)]
-        if self.settings.archive_url:
-            workers.append(Archiving(self.settings))
+        workers = [Worker(self.settings, role) for role in wanted(self.settings)]
         try:
             for worker in workers:
                 await worker.daemon.stop()
@@ -211,8 +203,6 @@ class Supervisor:
         watched = self.workers[role]
         if watched.again is not None:
             return False
-        if role == ARCHIVE:
-            return asyncio.get_running_loop().time() - watched.started > ARCHIVE_FIRM_AFTER
         try:
             return await answers(client, role) is not None
         except nats.errors.Error:
@@ -243,19 +233,6 @@ class Worker:
 
     async def start(self) -> None:
         self.daemon.start(command_line("worker", "--role", self.role), env=environment(self.settings))
-
-
-class Archiving:
-    """The process that follows the log into the archive."""
-
-    role = ARCHIVE
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.daemon = Daemon(settings.home, ARCHIVE)
-
-    async def start(self) -> None:
-        self.daemon.start(command_line("archive", "--follow"), env=environment(self.settings))
 
 
 def command_line(*arguments: str) -> list[str]:
@@ -325,8 +302,7 @@ async def down(settings: Settings) -> list[str]:
     home = settings.home
     daemons = [
         Daemon(home, "up"),
-        Daemon(home, ARCHIVE),
-        *(Daemon(home, f"worker-{role}") for role in reversed((*ROLES, EXPORT))),
+        *(Daemon(home, f"worker-{role}") for role in reversed(EVERY)),
         Daemon(home, "postgres", signal.SIGINT),
         Daemon(home, "nats", signal.SIGINT),
     ]

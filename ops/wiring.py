@@ -49,9 +49,11 @@ class Wiring:
     nc: Client
     broker: NatsBroker
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, *, reads_only: bool = False) -> None:
+        """With `reads_only`, the connection alone is there, and nothing is made."""
         self.settings = settings
         self.name = f"headrace {name}"
+        self.reads_only = reads_only
         self.open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -60,6 +62,11 @@ class Wiring:
             options["user_credentials"] = str(self.settings.nats_credentials)
         self.nc = await nats.connect(**options)
         self.open.push_async_callback(self.nc.close)
+        if not self.reads_only:
+            await self._stand(options)
+        return self
+
+    async def _stand(self, options: dict[str, Any]) -> None:
         await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
@@ -70,7 +77,6 @@ class Wiring:
         self.keys.on_erased = self.repository.forget
         self.calls = ModelCalls(self.repository)
         self.blobs = JetStreamBlobs(self.nc)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

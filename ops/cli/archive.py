@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import logs, terminal
-from ops.cli.frame import Failed, Home, Json, app, connected, run, until_told
+from ops import terminal
+from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -27,25 +27,21 @@ Address = Annotated[
 
 @app.command(
     epilog="Examples: [bold]headrace archive --archive-url /backup/headrace[/] · "
-    "[bold]headrace archive --follow[/] · [bold]headrace archive --status --json[/]"
+    "[bold]headrace archive --status --json[/] · [bold]headrace worker --role archive[/]"
 )
 def archive(
     archive_url: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until told to stop.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Say how far the archive is, and change nothing.")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Copy what is new in the log, and its blobs, into the archive. What is there is never written over."""
-    settings = addressed(home, archive_url)
-    from ops.roles.archive import follow as work
+    """Copy what is new in the log, and its blobs, into the archive, once. Nothing in it is overwritten.
 
+    A worker of the role `archive` does so continuously.
+    """
+    settings = addressed(home, archive_url)
     with failing():
-        if follow:
-            settings = settings.located("nats")
-            logs.configure(settings)
-            run(until_told(work(settings)))
-        elif status:
+        if status:
             show(run(look(settings)), as_json)
         else:
             added, lost = run(update(settings, as_json))

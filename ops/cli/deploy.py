@@ -13,7 +13,7 @@ import typer
 from adapters.jetstream.client import Unreachable
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -45,7 +45,7 @@ def setup(
 
 @app.command(epilog="Examples: [bold]headrace ping --role answer[/] · [bold]headrace ping --role answer --here[/]")
 def ping(
-    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join(EVERY)}, or all.")],
     here: Annotated[bool, typer.Option("--here", help="Only a worker on this host counts: for a probe.")] = False,
     wait: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3.0,
     home: Home = None,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ops import logs, supervisor, terminal
 from ops.cli.frame import Home, Json, app, run, until_told
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY, READS_ONLY
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -70,14 +70,15 @@ def down(home: Home = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
 def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join(EVERY)}, or all.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Run one worker until it is told to stop. Start as many as you like, on any machine."""
-    if role not in (*ROLES, EXPORT, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join((*ROLES, EXPORT))}, all.", param_hint="--role")
-    settings = Settings.load(home=home, log_format="json" if as_json else None).located()
+    if role not in (*EVERY, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(EVERY)}, all.", param_hint="--role")
+    settings = Settings.load(home=home, log_format="json" if as_json else None)
+    settings = settings.located("nats") if role in READS_ONLY else settings.located()
     logs.configure(settings)
     from ops.roles.worker import run as run_role
 

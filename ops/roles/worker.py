@@ -24,7 +24,7 @@ from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream.workers.drain import drain
 from handlers.ports.log import Unavailable
-from ops.roles import wanted
+from ops.roles import READS_ONLY, wanted
 from ops.settings import Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
@@ -118,7 +118,8 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
             await card.unsubscribe()
-            await drain(wiring.broker, settings.grace_s)
+            if not wiring.reads_only:
+                await drain(wiring.broker, settings.grace_s)
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
@@ -129,15 +130,16 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
     """The house, and what the role does in there; a server that is away is waited for."""
     while True:
         async with AsyncExitStack() as attempt:
-            wiring, tasks = Wiring(settings, role), list[asyncio.Future[Any]]()
+            wiring, tasks = Wiring(settings, role, reads_only=role in READS_ONLY), list[asyncio.Future[Any]]()
             attempt.push_async_callback(wiring.open.aclose)
             attempt.callback(_cancel, tasks)
             try:
                 await wiring.__aenter__()
-                await wiring.keys.start()
+                if not wiring.reads_only:
+                    await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))
-                if wiring.broker.subscribers:
+                if not wiring.reads_only and wiring.broker.subscribers:
                     await wiring.broker.start()
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))

@@ -31,7 +31,7 @@ from ops.index_choice import access
 from ops.roles import wanted
 from ops.servers.embedded import reserve
 from ops.settings import NotRunning, Settings
-from ops.supervisor import ARCHIVE, answers
+from ops.supervisor import answers
 from ops.terminal import one_line
 
 POSTGRES_TESTED = 18
@@ -164,8 +164,6 @@ async def _archive(settings: Settings, client: Client) -> Finding:
     """How far the archive is behind the log."""
     if not settings.archive_url:
         return Finding("archive", True, "none is kept", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
-    if reason := settings.running().get("missing", {}).get(ARCHIVE):
-        return Finding("archive", False, f"nobody follows the log: {reason}", _again(settings, ARCHIVE))
     try:
         behind = await status(client.connection, Archive.at(settings.archive_url))
     except (Unavailable, Broken) as error:
@@ -176,7 +174,7 @@ async def _archive(settings: Settings, client: Client) -> Finding:
     waiting, age = sum(stream.waiting for stream in behind), max(stream.age_s for stream in behind)
     late = age > max(ARCHIVE_LATE * settings.archive_every_s, ARCHIVE_LATE_S)
     found = f"{waiting} messages and blobs are not in it yet, for {age:.0f} s" if waiting else "up to date"
-    advice = "is `headrace archive --follow` running? its log says why it stopped" if late else ""
+    advice = "does a worker of the role archive run? its log says why it stopped" if late else ""
     return Finding("archive", not late, found, advice)
 
 

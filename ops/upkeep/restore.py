@@ -28,7 +28,7 @@ from adapters.jetstream.message import Message
 from adapters.many import each
 from domain.log import EVENTS, OUTCOMES
 from handlers.work.progress import Progress, no_progress
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.servers.embedded import EmbeddedNats, create_home
 from ops.settings import Settings
 from ops.supervisor import answers, claimed
@@ -113,7 +113,7 @@ async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress)
 
 async def _idle(wiring: Wiring) -> None:
     client = Client(wiring.nc, wiring.settings.tenant)
-    for role in (*ROLES, EXPORT, "all"):
+    for role in (*EVERY, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
 

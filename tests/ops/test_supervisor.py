@@ -21,7 +21,7 @@ import pytest
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from ops import supervisor
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
@@ -140,7 +140,7 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", "archive", *(f"worker-{role}" for role in (*ROLES, EXPORT))}
+    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
     again = headrace(settings, "up", "--detach").stdout
     assert "runs already" in again
@@ -196,7 +196,7 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
         said = headrace(settings, "doctor", "--json")
         assert said.returncode == 1
         wrong = {found["what"]: found for found in map(json.loads, said.stdout.splitlines()) if not found["good"]}
-        assert set(wrong) == {"worker view", "archive"}
+        assert set(wrong) == {"worker view", "worker archive", "archive"}
         assert "The viewer cannot listen on" in wrong["worker view"]["found"]
         assert "worker-view.log" in wrong["worker view"]["advice"]
         assert broken.name in wrong["archive"]["found"]

@@ -289,7 +289,9 @@ async def test_it_follows_through_an_outage_until_it_is_told_to_stop(tmp_path: P
             "HEADRACE_ARCHIVE_EVERY_S": "0.1",
         }
         follower = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ops.cli", "archive", "--follow", env=environment, stderr=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", "ops.cli", "worker", "--role", "archive"),
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
         )
         archive = Archive.at(str(tmp_path / "archive"))
 
@@ -631,9 +633,15 @@ async def test_a_log_that_is_not_the_archived_one_is_told(
 ) -> None:
     async with nats_with_streams(tmp_path / "other") as (server, _):
         monkeypatch.setenv("HEADRACE_NATS_URL", server.url)
-        for arguments in (["archive"], ["archive", "--follow"]):
-            told = await headrace(*arguments, "--archive-url", str(folder))
-            assert (told.code, "Stream EVENTS ends at 0, and its archive at 40" in told.err) == (1, True)
+        sentence = "Stream EVENTS ends at 0, and its archive at 40"
+        told = await headrace("archive", "--archive-url", str(folder))
+        assert (told.code, sentence in told.err) == (1, True)
+        monkeypatch.setenv("HEADRACE_ARCHIVE_URL", str(folder))
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops.cli", "worker", "--role", "archive"), stderr=asyncio.subprocess.PIPE
+        )
+        _, error = await asyncio.wait_for(worker.communicate(), 60)
+        assert (worker.returncode, sentence in error.decode()) == (1, True)
 
 
 async def test_the_doctor_says_how_far_behind_the_archive_is(filled: Client, folder: Path, tmp_path: Path) -> None:
