@@ -1,4 +1,4 @@
-"""What every command shares: the options, how it reaches the servers, and how it ends."""
+"""Parts shared by all commands: options, connection, and exit."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Home = Annotated[Path | None, typer.Option(help="Folder of the data. [dim](HEADRACE_HOME, ./.headrace)[/]")]
-Tenant = Annotated[str | None, typer.Option(help="Tenant to speak for. [dim](HEADRACE_TENANT, default)[/]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Home = Annotated[Path | None, typer.Option(help="Data folder. [dim](HEADRACE_HOME, ./.headrace)[/]")]
+Tenant = Annotated[str | None, typer.Option(help="Tenant. [dim](HEADRACE_TENANT, default)[/]")]
 Wait = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")]
 
 
 class Failed(Exception):
-    """What was asked did not happen; the message says why."""
+    """A command failed; the message states the reason."""
 
 
 EXPECTED = (
@@ -64,21 +64,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-async def until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM, and let the work clean up after itself; later signals do not break into that."""
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGINT or SIGTERM, then let the work clean up; further signals do not interrupt that."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
-    told = False
+    stopping = False
 
-    def tell() -> None:
-        nonlocal told
-        if not told:
-            told = True
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
             task.cancel()
 
-    with suppress(RuntimeError, ValueError):  # only the main thread hears of signals
+    with suppress(RuntimeError, ValueError):  # only the main thread receives signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, tell)
+            loop.add_signal_handler(number, stop)
     with suppress(asyncio.CancelledError):
         await task
 
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(error).__name__).strip("_")
         fail(getattr(error, "code", code), str(error), "--json" in arguments)
     except Exception as error:
-        note = f"Something unforeseen happened ({type(error).__name__}); what it was is in {keep(error)}"
+        note = f"Unexpected error ({type(error).__name__}); details in {keep(error)}"
         fail("unforeseen", note, "--json" in arguments)
 
 
@@ -104,7 +104,7 @@ def fail(code: str, message: str, as_json: bool) -> None:
 
 
 def keep(error: Exception) -> Path:
-    """Write the traceback into the log of the command line."""
+    """Append the traceback to the log of the command line, and return its path."""
     try:
         home = Settings.load().home
     except InvalidSetting:

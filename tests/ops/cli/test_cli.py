@@ -419,7 +419,7 @@ async def test_doctor_looks_at_everything(headrace: Cli) -> None:
         "what": "worker answer",
         "good": False,
         "found": "none answers",
-        "advice": "start one with `headrace worker --role answer`; if it ends by itself, its log says why",
+        "advice": "start one with `headrace worker --role answer`; if it ends by itself, see its log",
     }
     assert found["pgvector"]["good"] is False
     assert result.code == 1
