@@ -38,7 +38,7 @@ def archive(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Copy new messages of the log, and their blobs, to the archive. Nothing in it is ever overwritten."""
+    """Copy new messages of the log, with their blobs, to the archive."""
     settings = addressed(home, archive_url)
     from ops.roles.archive import follow as work
 
@@ -95,7 +95,7 @@ def restore(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Restore the log and its blobs from the archive to an empty NATS. Interrupted, it resumes when run again."""
+    """Restore the log and its blobs from the archive to an empty NATS. If interrupted, run it again to resume."""
     settings = addressed(home, archive_url)
     limits = dict(map(limit, until or []))
     from adapters.archive.store import Archive

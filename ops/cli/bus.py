@@ -79,7 +79,7 @@ def upload(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Upload files into a dataset."""
+    """Upload files to a dataset."""
     from ops.cli.upload import Upload
 
     settings = Settings.load(home=home, tenant=tenant)

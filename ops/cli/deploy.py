@@ -24,7 +24,7 @@ def setup(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Create missing streams, schemas, roles and tables, so that workers need no permission to create them."""
+    """Create missing streams, schemas, roles and tables, so that workers need no such permission."""
     settings = Settings.load(home=home).located()
     from ops.upkeep.setup import set_up
 

@@ -61,7 +61,8 @@ def rebuild(
 ) -> None:
     """Rebuild the index from the log while the current one serves, then swap it in.
 
-    Vectors come from the cache; the embedding model makes the missing ones. Interrupted, it resumes when run again.
+    Vectors come from the cache; the embedding model makes the missing ones. If interrupted, run it again
+    to resume.
     """
     settings = Settings.load(home=home, tenant=tenant).located()
     from ops.upkeep.index import rebuild as work

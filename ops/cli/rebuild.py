@@ -38,7 +38,7 @@ def rebuild(
 ) -> None:
     """Rebuild tables from the log while the live ones serve, then swap them in.
 
-    The replaced tables are kept in schema headrace_old. An interrupted rebuild resumes when run again.
+    The replaced tables are kept in schema headrace_old. If interrupted, run it again to resume.
     """
     if check + undo + drop_old > 1 or (names and (undo or drop_old)):
         raise typer.BadParameter("Use only one of --check, --undo and --drop-old; the last two take no tables.")

@@ -27,7 +27,7 @@ def up(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Start everything on this machine: NATS and PostgreSQL unless configured elsewhere, and a worker for each role."""
+    """Start everything on this machine: NATS, PostgreSQL (unless configured elsewhere) and a worker for each role."""
     settings = Settings.load(home=home)
     if not detach:
         logs.configure(settings)
@@ -72,7 +72,7 @@ def worker(
 
 @app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")
 def doctor(home: Home = None, as_json: Json = False) -> None:
-    """Check servers, streams, workers and tables; print what is wrong and how to fix it. Exit with 1 on a fault."""
+    """Check servers, streams, workers and tables, and print advice. Exit with 1 on a fault."""
     settings = Settings.load(home=home)
     from ops.upkeep.doctor import examine
 

@@ -32,8 +32,10 @@ def verify(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Read the whole log and check every promise: nothing missing, nothing twice, nothing stuck, tables and index equal
-    to a replay. Exit with 1 when one is broken."""
+    """Read the whole log and check every promise. Exit with 1 when one is broken.
+
+    Nothing may be missing, double or stuck; tables and index must equal a replay.
+    """
     archive = archive or archive_url is not None
     settings = (addressed(home, archive_url) if archive else Settings.load(home=home)).located()
     from ops.upkeep.verify import verify as checks

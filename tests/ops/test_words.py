@@ -14,7 +14,7 @@ ALLOWANCE = {
     "projections": (87, 32),
     "adapters": (192, 194),
     "ops": (25, 18),
-    "tests": (507, 87),
+    "tests": (498, 85),
     "docs": (1, 0),
 }
 """Words and openings of docstrings still in a folder; a folder that is not named has none. Lower these, never raise
