@@ -151,7 +151,7 @@ def test_every_command_of_the_command_line_is_documented() -> None:
                 assert f"`{parameter.opts[-1]}`" in text
 
 
-@pytest.mark.parametrize(("name", "command"), docs.leaves(get_command(cli.app)))
+@pytest.mark.parametrize(("name", "command"), list(docs.leaves(get_command(cli.app))))
 def test_every_command_prints_json_and_explains_its_parameters(name: str, command: Any) -> None:
     assert command.help.split()[0].isalpha()
     assert command.help.split("\n")[0].endswith(".")
