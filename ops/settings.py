@@ -109,8 +109,8 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         None,
-        description="Key that encrypts providers' API keys, 16 characters or more, the same for all workers; empty: a "
-        "random one, kept in secret.key in the home.",
+        description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
+        "empty: a random one, kept in secret.key in the home.",
     )
     archive_url: str = Field(
         "",

@@ -81,7 +81,7 @@ class Wiring:
                 await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas, waiting=waiting)
                 return
             except (nats.errors.TimeoutError, ServiceUnavailableError) as error:
-                advice = "JetStream has no leader yet, or the streams are missing and this user may not make them"
+                advice = "JetStream has no leader yet, or the streams are missing and this user may not create them"
                 log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
                 await asyncio.sleep(1)
 

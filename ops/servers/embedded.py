@@ -294,7 +294,7 @@ class EmbeddedPostgres:
                 os.fchown(password.fileno(), *user)
             result = run_as(user, [*command, f"--pwfile={password.name}"])
         if result.returncode != 0:
-            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be made:\n{result.stderr[-2000:]}")
+            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be created:\n{result.stderr[-2000:]}")
 
     async def _bury(self) -> None:
         """Wait for the remains of a killed server: processes that hold its shared memory, and its pid file."""
