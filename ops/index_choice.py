@@ -1,4 +1,4 @@
-"""Where the index is kept: in OpenSearch when its address is set, else in PostgreSQL."""
+"""Choice of the search index: OpenSearch when its address is set, else PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ops.settings import Settings
 
 
 def access(settings: Settings) -> Access:
-    """How OpenSearch is reached."""
+    """Address and credentials of OpenSearch."""
     password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
     return Access(settings.opensearch_url, settings.opensearch_user, password, settings.opensearch_ca)
 
 
 async def set_up_index(settings: Settings) -> None:
-    """Make what the index needs, unless it is there. Raises: Unavailable."""
+    """Create the schema of the index if it is missing. Raises: Unavailable."""
     if settings.opensearch_url:
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:
@@ -34,12 +34,12 @@ def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
 
 
 async def state(settings: Settings) -> versions.State:
-    """Raises: Unavailable."""
+    """Versions and builds of the index. Raises: Unavailable."""
     return await versions.state(settings.postgres_url, _stored(settings))
 
 
 async def drop(settings: Settings, number: int) -> bool:
-    """Drop a version; whether there was one that is neither searched nor built. Raises: Unavailable."""
+    """Drop a version. Return False when it is missing, searched or being built. Raises: Unavailable."""
     return await versions.drop(settings.postgres_url, _stored(settings), number)
 
 
