@@ -12,56 +12,56 @@ help: ## List the targets
 install: ## Make or update the environment .venv
 	@$(PYTHON) ops/install.py
 
-dev: ## Make or update .venv with what the tests and checks need too
+dev: ## Make or update .venv, with the packages that tests and checks need
 	@$(PYTHON) ops/install.py dev
 
-demo: install ## Ask three questions of the documents in examples/, with servers of its own
+demo: install ## Ask three questions about the documents in examples/, on embedded servers
 	@$(BIN)/python -m ops.demo
 
-test: lint ## Check the code, then run all tests on real servers
+test: lint ## Lint and type-check, then run the tests on real servers
 	@$(BIN)/pytest $(PROCESSES)
 
-long: dev ## Run the tests that `make test` leaves out because each takes half a minute or more
+long: dev ## Run the slow tests that `make test` skips (half a minute or more each)
 	@$(BIN)/pytest -m long
 
 matrix: dev ## Run the tests without servers, and one journey, on Python 3.12 and 3.13
 	@$(BIN)/python -m tests.matrix
 
-lint: dev ## Check style, types and the layers of the imports
+lint: dev ## Check style, types and import layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/lint-imports
 
-format: dev ## Put the code into shape
+format: dev ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## Measure commands, answers, ingest, rebuild and memory beside the raw limits
+bench: install ## Run the benchmarks: commands, answers, search, ingest, rebuild, memory
 	@$(BIN)/python -m ops.bench all
 
-chaos: dev ## Kill, pause and cut off everything for ROUNDS=10, then look for what is lost or doubled; SEED=n repeats it
+chaos: dev ## Kill, pause and disconnect processes for ROUNDS=10, then check for loss and duplicates; SEED=n repeats a run
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
 
-opensearch: install ## Run an OpenSearch server in the home, for HEADRACE_OPENSEARCH_URL; it needs Java 17 and Maven
+opensearch: install ## Run a local OpenSearch for HEADRACE_OPENSEARCH_URL; needs Java 17 and Maven
 	@$(BIN)/python -m ops.servers.opensearch
 
-docs: install ## Make the reference parts of docs/ anew from the code
+docs: install ## Regenerate the reference parts of docs/ from the code
 	@$(BIN)/python -m ops.docs
 
 up: install ## Start everything on this machine, in the background
 	@$(BIN)/headrace up --detach
 
-down: ## Stop what `make up` has started
+down: ## Stop what `make up` started
 	@$(BIN)/headrace down
 
-doctor: ## Say what is reachable, what is wrong, and what to do about it
+doctor: ## Check the running system and print advice
 	@$(BIN)/headrace doctor
 
 clean: ## Remove caches and built packages
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove the environment and all data in .headrace too
+distclean: clean ## Also remove the environment and all data in .headrace
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace down || true; fi
 	@rm -rf .venv .venv-* .headrace

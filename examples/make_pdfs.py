@@ -1,4 +1,4 @@
-"""Makes the PDF files of the handbook from the texts below: `python examples/make_pdfs.py`. Equal texts, equal bytes.
+"""Creates the PDF files of the handbook from the texts below: `python examples/make_pdfs.py`. Equal texts, equal bytes.
 
 A text is a title, a line of small print, and pages divided by a line `---`. `# ` begins a heading, `- ` a list item,
 `| ` a table row (the first of a table is its head); other lines up to an empty one are a paragraph.

@@ -6,7 +6,7 @@ export NATS_URL="${1:-${HEADRACE_NATS_URL:-nats://127.0.0.1:4222}}"
 
 new_id() { cat /proc/sys/kernel/random/uuid 2>/dev/null || uuidgen | tr A-F a-f; }
 
-# Publish a command and print its outcome; its id is the header Nats-Msg-Id, and what it creates has that id.
+# Publish a command and print its outcome; its id is the header Nats-Msg-Id, and a created aggregate has the same id.
 send() { # NOUN.VERB JSON ID
   nats publish --jetstream --quiet "cmd.default.$1" "$2" -H "Nats-Msg-Id:$3"
   until outcome=$(nats request --raw "\$JS.API.DIRECT.GET.OUTCOMES.out.default.$3" "" | grep '^{'); do sleep 0.2; done
@@ -14,7 +14,7 @@ send() { # NOUN.VERB JSON ID
   echo "$outcome" | jq -e '.status == "accepted"' >/dev/null
 }
 
-# Wait until the log of an aggregate ends well or badly, and print its last commit: an array of events.
+# Wait until an aggregate has succeeded or failed, and print its last commit: an array of events.
 await() { # NOUN ID
   until nats stream get EVENTS --last-for "evt.default.$1.$2" --json 2>/dev/null |
     jq -r '.data | @base64d' | grep -E '"[a-z]+\.(completed|answered|failed)\.v1"'; do sleep 0.2; done

@@ -1,1 +1,1 @@
-"""How it runs: settings, wiring, command line, embedded servers, telemetry, rebuild and benchmarks."""
+"""Settings, wiring, roles, command line, embedded servers, upkeep and benchmarks."""

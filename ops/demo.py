@@ -1,4 +1,4 @@
-"""`make demo`: a knowledge base from the example folder, an app on it, three questions, three cited answers."""
+"""`make demo`: a knowledge base of the example folder, an app, three questions, three cited answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from adapters.jetstream.client import Client, Frame
+from adapters.jetstream.client import Client, Frame, rejection
 from ops.settings import Settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
-"""The demo's ids are made of what they name, so that the second demo's commands change nothing."""
+"""Namespace of the demo's ids, which are derived from names: running the demo twice changes nothing."""
 
 QUESTIONS = 3
 
@@ -33,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 async def main() -> int:
-    """Run the demo; 0 when every answer was right and cited its source."""
+    """Run the demo. Return 0 when every answer is right and cites its source."""
     settings = Settings.load()
     try:
         headrace("up", "--detach")
@@ -47,7 +47,7 @@ async def main() -> int:
             right = [await ask(client, app, question) for question in questions]
         look_further(running, app)
         if sys.stdin.isatty():
-            console.print("\n[dim]Headrace runs until you press ctrl-C; the data stay in .headrace.[/]")
+            console.print("\n[dim]Headrace runs until you press ctrl-C; its data are kept in .headrace.[/]")
             with suppress(asyncio.CancelledError):
                 await interrupted()
     finally:
@@ -56,23 +56,23 @@ async def main() -> int:
 
 
 def headrace(*arguments: str) -> None:
-    """Run the command line as a user would. Raises: SystemExit when it fails."""
+    """Run the command line in a subprocess, as a user does. Raises: SystemExit when it fails."""
     done = subprocess.run([sys.executable, "-m", "ops.cli", *arguments], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
 
 
 async def send(client: Client, name: str, what: str, payload: dict[str, Any]) -> str:
-    """Send a command under the demo's own id for it; the id of what it made or changed."""
+    """Send a command with an id derived from `what`. Return the id of the aggregate it changed. Raises: SystemExit."""
     outcome = await client.send(name, payload, str(uuid5(NAMESPACE, what)))
     if outcome["status"] == "rejected":
-        raise SystemExit(f"{name} was rejected: {outcome['message']}")
+        raise SystemExit(f"{name} was rejected: {rejection(outcome)}")
     console.print(f"[green]✓[/] {name} [dim]{escape(json.dumps(payload))}[/]")
     return str(next(iter(outcome["ids"].values())))
 
 
 async def ingest(client: Client, postgres_url: str, dataset: str) -> None:
-    """Upload the folder, and wait until every document can be found."""
+    """Upload the folder and wait until every document is indexed. Raises: SystemExit when one fails."""
     files = sorted((EXAMPLES / "handbook").iterdir())
     columns = (
         SpinnerColumn(),
@@ -111,7 +111,7 @@ FROM headrace.documents WHERE dataset_id = %(dataset)s
 
 
 async def ask(client: Client, app: str, question: dict[str, Any]) -> bool:
-    """Stream an answer to the terminal, then its citations; whether it holds what was expected, from where."""
+    """Stream an answer and its citations to the terminal. Return True when both are as expected."""
     console.print(f"\n[bold cyan]? {escape(question['question'])}[/]")
     answer, last = "", Frame()
     with Live(console=console, refresh_per_second=20, transient=True) as live:
@@ -133,7 +133,7 @@ async def ask(client: Client, app: str, question: dict[str, Any]) -> bool:
 
 
 def is_right(question: dict[str, Any], answered: Frame) -> bool:
-    """The answer holds the facts that were asked for, and cites the place where they stand."""
+    """True when the answer contains the expected facts and cites the place that states them."""
     cited = any(
         citation["document_name"] == question["document"]
         and citation["page"] == question["page"]

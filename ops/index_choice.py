@@ -1,4 +1,4 @@
-"""The choice of the index: OpenSearch when its address is set, else PostgreSQL."""
+"""Choice of the search index: OpenSearch when its address is set, else PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ops.settings import Settings
 
 
 def access(settings: Settings) -> Access:
-    """Addresses and login of OpenSearch."""
+    """Address and credentials of OpenSearch."""
     password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
     return Access(settings.opensearch_url, settings.opensearch_user, password, settings.opensearch_ca)
 
 
 async def set_up_index(settings: Settings) -> None:
-    """Create the tables of the index unless they are there. Raises: Unavailable."""
+    """Create the schema of the index if it is missing. Raises: Unavailable."""
     if settings.opensearch_url:
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:

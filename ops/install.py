@@ -1,7 +1,7 @@
-"""Make the environment `.venv` that Headrace runs in, or do nothing when it is up to date; `dev` adds that extra.
+"""Create or update the environment `.venv` that Headrace runs in; the argument `dev` adds what the tests need.
 
-The system's own Python runs this with its standard library. uv installs the packages, which is several times quicker
-than pip; pip does it where uv cannot be had. uv follows pip's settings: indexes, certificates, constraints.
+The system's own Python runs this with its standard library. uv installs the packages, several times faster than pip,
+which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONSTRAINTS = ROOT / "ops" / "constraints.txt"
 OLDEST = (3, 11)
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 CPU_BUILDS_WITHIN = 5.0
-"""Seconds in which the index of torch's CPU builds has to answer."""
+"""Maximum wait for the index of torch's CPU builds, in seconds."""
 
 AS_UV = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -42,7 +42,7 @@ AS_UV = {
     "cache-dir": "UV_CACHE_DIR",
     "no-cache-dir": "UV_NO_CACHE",
 }
-"""The environment variables of uv for settings of pip."""
+"""Environment variables of uv by setting of pip."""
 
 OF_NO_MATTER = {
     "break-system-packages",
@@ -60,7 +60,7 @@ OF_NO_MATTER = {
     "user",
     "verbose",
 }
-"""Settings of pip that have no bearing on which packages are installed, or from where."""
+"""Settings of pip that affect neither which packages are installed nor their source."""
 
 
 def main(extra: str = "") -> int:
@@ -72,23 +72,23 @@ def main(extra: str = "") -> int:
     say(f"Installing Headrace into {VENV} (Python {platform.python_version()}); the first time takes a minute or more.")
     STAMP.unlink(missing_ok=True)
     if not venv_python().exists() and not run(sys.executable, "-m", "venv", "--clear", str(VENV)):
-        return failed("The environment could not be made. On Debian and Ubuntu it needs the package python3-venv.")
+        return failed("The environment could not be created. Debian and Ubuntu need the package python3-venv.")
     get_uv()
     install_torch()
     if not install("--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)):
-        return failed("The packages could not be installed: the lines above say why. Run it again when that is mended.")
+        return failed("The packages could not be installed: see the lines above. Fix the cause and run it again.")
     STAMP.write_text(fingerprint(extra), "utf-8")
     return 0
 
 
 def get_uv() -> None:
-    """Have the pinned uv in the environment; without it, pip installs the packages."""
+    """Install the pinned uv into the environment; without it, pip installs the packages."""
     if not installed("uv", pinned("uv")) and not pip("--no-deps", f"uv=={pinned('uv')}"):
-        say("uv could not be had: pip installs the packages, which takes some minutes longer.")
+        say("uv is not available: pip installs the packages, which takes some minutes longer.")
 
 
 def install_torch() -> None:
-    """Take torch's CPU build where a GPU build is of no use; whatever fails here is left to the main installation."""
+    """Install torch's CPU build on a machine without an NVIDIA GPU; if that fails, the default follows later."""
     version = pinned("torch")
     if installed("torch"):
         return
@@ -104,7 +104,7 @@ def install_torch() -> None:
     else:
         say("torch: this machine has no NVIDIA GPU: taking the CPU build, about 200 MB instead of 4 GB.")
         if not install("--no-deps", f"torch=={version}+cpu", index=CPU_BUILDS):
-            say("torch: the CPU build could not be had: taking the CUDA build, about 4 GB with its libraries.")
+            say("torch: the CPU build could not be installed: taking the CUDA build, about 4 GB with its libraries.")
 
 
 def has_nvidia_gpu() -> bool:
@@ -112,7 +112,7 @@ def has_nvidia_gpu() -> bool:
 
 
 def cpu_build_available(version: str) -> bool:
-    """Whether the index of CPU builds lists this version for this Python, soon enough."""
+    """Return whether the index of CPU builds lists this version for this Python, within the maximum wait."""
     if no_index():
         return False
     wheel = f"torch-{version}%2Bcpu-cp{sys.version_info[0]}{sys.version_info[1]}-"
@@ -137,11 +137,11 @@ def pinned(package: str) -> str:
         name, _, version = line.partition("==")
         if name == package:
             return version
-    raise SystemExit(f"{CONSTRAINTS} does not say which version of {package} to take.")
+    raise SystemExit(f"{CONSTRAINTS} has no version of {package}.")
 
 
 def fingerprint(extra: str = "dev") -> str:
-    """What the environment is made from, and the extra that it has: when it is another, it is out of date."""
+    """Digest of the inputs of the environment, and its extra; an environment with another one is out of date."""
     made_from = PYPROJECT.read_bytes() + CONSTRAINTS.read_bytes() + str(ROOT).encode()
     return f"{hashlib.sha256(made_from).hexdigest()} {extra}".rstrip()
 
@@ -155,12 +155,12 @@ def installed(package: str, version: str = "*") -> bool:
 
 
 def install(*arguments: str, index: str = "") -> bool:
-    """Install packages, from this index if one is given; by uv, else by pip."""
+    """Install packages by uv, else by pip; `index` replaces the configured one."""
     return uv(*arguments, index=index) or pip(*arguments, index=index)
 
 
 def uv(*arguments: str, index: str = "") -> bool:
-    """False when uv is not there, fails, or cannot do what pip is configured to do."""
+    """Install packages by uv. Return False when it is missing, fails, or does not support a setting of pip."""
     settings = pip_settings()
     unknown = sorted(settings.keys() - AS_UV.keys() - OF_NO_MATTER - {"constraint", "no-index"})
     if unknown:
@@ -180,7 +180,7 @@ def uv(*arguments: str, index: str = "") -> bool:
 
 
 def as_uv(settings: dict[str, str]) -> dict[str, str]:
-    """The environment in which uv does what these settings have pip do."""
+    """Environment variables that give uv these settings of pip."""
     environment = {AS_UV[name]: value for name, value in settings.items() if name in AS_UV}
     if "find-links" in settings:  # pip goes on without those that are not there
         places = [place for place in settings["find-links"].split() if "://" in place or Path(place).exists()]
@@ -201,7 +201,7 @@ def no_index() -> bool:
 
 @functools.cache
 def pip_settings() -> dict[str, str]:
-    """What configuration files and variables of pip say about an installation, by option."""
+    """Settings of pip for installations by option, from its files and variables."""
     command = (str(venv_python()), "-m", "pip", "config", "list")
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     found: dict[str, str] = {}
@@ -225,7 +225,7 @@ def run(*command: str, environment: dict[str, str] | None = None) -> bool:
 
 
 def with_newer_python() -> int:
-    """Begin again with a newer Python of this machine."""
+    """Run this file again with a newer Python of this machine."""
     for minor in (13, 12, 11, 14):
         newer = shutil.which(f"python3.{minor}")
         if newer and subprocess.run([newer, "-c", ""], capture_output=True, check=False).returncode == 0:

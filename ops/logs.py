@@ -1,4 +1,4 @@
-"""Logs: for people in a terminal, JSON elsewhere, with whatever is bound (tenant, correlation, command) and no secrets.
+"""Logs: human-readable in a terminal, JSON elsewhere, with the bound context and without secrets.
 
 Bind with `structlog.contextvars.bound_contextvars(tenant=…, correlation=…, command=…)`.
 """
@@ -58,7 +58,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Take secrets out: the values of names like `api_key`, and passwords and tokens inside texts."""
+    """Redact the values of names such as `api_key`, and passwords and tokens inside texts."""
     return {name: _redacted(name, value) for name, value in event.items()}
 
 

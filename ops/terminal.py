@@ -1,4 +1,4 @@
-"""What the command line prints: lines for people, JSON for programs."""
+"""Output of the command line: text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,18 +22,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from adapters.jetstream.client import Outcome
-from domain.aggregate import sentence
-
-if TYPE_CHECKING:
-    pass
-
+from adapters.jetstream.client import Outcome, rejection
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def emit(value: Any) -> None:
-    """A line of JSON."""
+    """Print a value as one line of JSON."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=as_text) + "\n")
     sys.stdout.flush()
 
@@ -43,7 +38,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """A sentence on standard error."""
+    """Print an error on standard error."""
     Console(stderr=True, highlight=False).print(Text(clean(f"✗ {text}"), "red"), soft_wrap=True)
 
 
@@ -61,15 +56,14 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 def show_outcome(outcome: Outcome) -> None:
     if outcome["status"] == "rejected":
-        said = sentence(str(outcome["message"]), outcome.get("field"))
-        show(Text(clean(f"✗ {outcome['name']} was rejected: {said}"), "red"))
+        show(Text(clean(f"✗ {outcome['name']} was rejected: {rejection(outcome)}"), "red"))
         return
     ids = "  ".join(f"{noun} {id}" for noun, id in outcome["ids"].items())
     show(Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim"))
 
 
 def bars(as_json: bool) -> Progress:
-    """Progress bars on standard error; none for programs."""
+    """Progress bars on standard error; disabled for JSON and outside a terminal."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -82,7 +76,7 @@ def bars(as_json: bool) -> Progress:
 
 @contextmanager
 def counting(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """What is to be told a name, how much is done and how much there is: a bar a name."""
+    """Yield a function of (name, done, total) that draws one progress bar per name."""
     with bars(as_json) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -103,10 +97,10 @@ def as_text(value: Any) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Message of an error, on one line."""
     return " ".join(str(error).split())
 
 
 def clean(text: str) -> str:
-    """The text without control characters, which could take over the terminal."""
+    """The text without control characters, which could manipulate the terminal."""
     return "".join(char for char in text if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160))

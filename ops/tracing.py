@@ -1,6 +1,7 @@
-"""Sets up OpenTelemetry's SDK for spans of infrastructure, where the settings ask for them.
+"""OpenTelemetry SDK for infrastructure spans, if the settings ask for them.
 
-Unlike the export of the record these spans are lost while the collector is away, and when a worker is killed.
+Unlike the export of recorded traces, these spans are lost while the collector is unreachable and when a worker is
+killed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from adapters.telemetry.otlp.endpoint import header_fields, traces_url
 from ops.settings import Settings
 
 FLUSH_S = 3.0
-"""What is left is sent within so many seconds when a worker ends."""
+"""Maximum time to send the remaining spans when a worker ends, in seconds."""
 
 
 @asynccontextmanager
 async def infrastructure(settings: Settings, role: str) -> AsyncIterator[None]:
-    """Spans go to the collector as long as the context is; for one context a process."""
+    """Export spans to the collector within this context; use one context per process."""
     if not (settings.otlp_endpoint and settings.otlp_infrastructure):
         yield
         return
@@ -37,7 +38,7 @@ async def infrastructure(settings: Settings, role: str) -> AsyncIterator[None]:
         traces_url(settings.otlp_endpoint), headers=headers, timeout=FLUSH_S, compression=Compression.Gzip
     )
     about = {"service.name": "headrace-worker", "service.version": version("headrace"), "headrace.role": role}
-    # What is done for no message has no parent, and makes no spans: replays and rebuilds are in nobody's trace.
+    # Work without a message has no parent span and makes no spans: rebuilds belong to no trace.
     provider = TracerProvider(ParentBased(ALWAYS_OFF), Resource.create(about))
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)

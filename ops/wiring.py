@@ -1,4 +1,4 @@
-"""The composition root: what every role stands on. What a role adds is in its file in `ops/roles`."""
+"""The composition root: adapters shared by all roles. A role adds its own in its file in `ops/roles`."""
 
 from __future__ import annotations
 
@@ -39,18 +39,20 @@ _PATIENT: dict[str, Any] = {
     "connect_timeout": 5,
     "ping_interval": 5,
 }
-"""A server that is away is waited for without end; one that falls silent is noticed within 15 s."""
+"""Reconnect without limit to an unreachable server; detect a silent one within 15 s."""
 
 
 class Wiring:
-    """The adapters that roles share, open as long as the context is; entering makes the streams that are missing."""
+    """The adapters that roles share, open within the context; entering it creates missing streams."""
 
     nc: Client
     broker: NatsBroker
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, *, reads_only: bool = False) -> None:
+        """With `reads_only`, the connection alone is there, and nothing is made."""
         self.settings = settings
         self.name = f"headrace {name}"
+        self.reads_only = reads_only
         self.open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -59,6 +61,11 @@ class Wiring:
             options["user_credentials"] = str(self.settings.nats_credentials)
         self.nc = await nats_py.connect(**options)
         self.open.push_async_callback(self.nc.close)
+        if not self.reads_only:
+            await self._stand(options)
+        return self
+
+    async def _stand(self, options: dict[str, Any]) -> None:
         await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
@@ -69,7 +76,6 @@ class Wiring:
         self.keys.on_erased = self.repository.forget
         self.calls = ModelCalls(self.repository)
         self.blobs = JetStreamBlobs(self.nc)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,7 +89,7 @@ class Wiring:
                 await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas, waiting=waiting)
                 return
             except (nats.errors.TimeoutError, ServiceUnavailableError) as error:
-                advice = "JetStream has no leader yet, or the streams are missing and this user may not make them"
+                advice = "JetStream has no leader yet, or the streams are missing and this user may not create them"
                 log.warning("waiting", reason=repr(error), advice=f"{advice}: `headrace setup`")
                 await asyncio.sleep(1)
 
@@ -92,7 +98,7 @@ class Wiring:
         subscribe_work(self.broker, name, handler, repository=self.repository, keys=self.keys)
 
     async def index(self) -> Index:
-        """The index, made where it is missing; only those who search load its driver."""
+        """The search index, created when missing. Imported late: only roles that search load its driver."""
         from ops.index_choice import open_index, set_up_index
 
         await set_up_index(self.settings)
@@ -105,7 +111,7 @@ class Wiring:
         return await self.open.enter_async_context(models)
 
     async def embed(self) -> Embed:
-        """What embeds, with its cache."""
+        """The embedding use case, with its cache."""
         from adapters.embedding.cache import PostgresEmbeddingCache
         from handlers.knowledge.embed import Embed
 

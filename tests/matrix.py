@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def tried(version: str) -> str:
-    """What became of the tests on a version."""
+    """Result of the tests on a version."""
     python = interpreter(version)
     if python is None:
         return "NOT TESTED: this machine has no such Python"

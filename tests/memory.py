@@ -257,7 +257,7 @@ class MemoryKeys:
         self.get(tenant, person)
 
     def _erasures(self, tenant: str, user: str) -> int:
-        """How many of this name were erased."""
+        """Number of erased people of this name."""
         erasures = 0
         while self._memory.keys.get((tenant, person_id(user, erasures))) is ERASED:
             erasures += 1

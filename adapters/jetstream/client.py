@@ -54,11 +54,16 @@ class NoOutcome(Exception):
     """The command is stored, but has no outcome yet: it follows when a worker runs."""
 
 
+def rejection(outcome: Outcome) -> str:
+    """The field and message of a rejected outcome."""
+    return sentence(str(outcome["message"]), outcome.get("field"))
+
+
 class Rejected(Exception):
     """The command broke the rule that `outcome` names."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(sentence(outcome["message"], outcome.get("field")))
+        super().__init__(rejection(outcome))
         self.outcome = outcome
 
 

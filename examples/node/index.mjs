@@ -1,4 +1,4 @@
-// Headrace from Node.js: commands out, outcomes, events and live tokens in. See README.md beside this file.
+// Headrace from Node.js: commands out, outcomes, events and live tokens in. See README.md in this folder.
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual, parseArgs } from "node:util";
@@ -11,7 +11,7 @@ const { values: options, positionals } = parseArgs({
 });
 const { tenant } = options;
 const url = new URL(positionals[0] ?? process.env.HEADRACE_NATS_URL ?? "nats://127.0.0.1:4222");
-const PATIENCE = 120; // seconds without news before a wait is given up
+const PATIENCE = 120; // seconds without an event before giving up
 
 const TEXT = `Rules of the reading room at Millbrook Weir
 
@@ -50,7 +50,7 @@ async function send(name, fields, id = uuid7()) {
     listener = nc.subscribe(subject, { callback: (_, message) => resolve(message.json()) });
   });
   try {
-    await nc.flush(); // the server knows that we listen before the command is out
+    await nc.flush(); // make sure that the server has the subscription before the command
     const { duplicate } = await js.publish(`cmd.${tenant}.${name}`, JSON.stringify(fields), { msgID: id });
     let outcome = duplicate ? await kept(subject) : null;
     for (let second = 0; !outcome && second < PATIENCE; second++) {
@@ -90,7 +90,7 @@ async function* events(noun, id) {
   }
 }
 
-/** Show the tokens of an answer as they come; a new attempt begins the answer anew. Gives the frame that ends it. */
+/** Print the tokens of an answer as they arrive; a new attempt restarts the answer. Returns the final frame. */
 async function watch(live) {
   const giveUp = () => live.unsubscribe();
   const timer = setTimeout(giveUp, PATIENCE * 1000);

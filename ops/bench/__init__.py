@@ -1,1 +1,1 @@
-"""Benchmarks: what Headrace does in a second, beside what its parts can do at most."""
+"""Benchmarks: throughput and latency of Headrace compared with the limits of its parts."""

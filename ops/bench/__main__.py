@@ -1,4 +1,4 @@
-"""`python -m ops.bench`: figures, the raw limit beside each, and whether they reach what they should."""
+"""`python -m ops.bench`: benchmarks with the raw limit and the aim of each figure."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
 MEASURES = ("commands", "answer", "search", "rebuild", "traces", "ingest", "memory")
-"""In this order, since ingest loads torch into this process, and a rebuild runs here too."""
+"""In this order: ingest loads torch into this process, in which a rebuild runs too."""
 
 ALONE = ("scale",)
-"""What `all` leaves out, since it takes too long at a size that tells something."""
+"""Not part of `all`: too slow at a meaningful size."""
 
 _HELP = {
-    "rounds": "turns of figure and limit, of which the medians count",
-    "commands": "commands in a round",
-    "singles": "commands one at a time",
-    "questions": "questions to each app",
-    "seconds": "of embedding in a round, at the speed of the limit",
-    "ingest": "segments in a round; 0: as many as the limit does in these seconds",
-    "commits": "in the log that is rebuilt from",
-    "calls": "of models, in the traces",
-    "segments": "in the knowledge base that is searched",
-    "searches": "of each kind",
+    "rounds": "rounds of figure and limit; medians are reported",
+    "commands": "commands per round",
+    "singles": "commands sent one at a time",
+    "questions": "questions per app",
+    "seconds": "duration of embedding per round, at the speed of the limit",
+    "ingest": "segments per round; 0: as many as the limit embeds in --seconds",
+    "commits": "commits in the log to rebuild from",
+    "calls": "model calls in the traces",
+    "segments": "segments in the searched knowledge base",
+    "searches": "searches per mode",
 }
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["quality"]:  # what it takes has nothing to do with what the others take
+    if sys.argv[1:2] == ["quality"]:  # it has options of its own
         sys.exit(import_module("ops.bench.quality").main(sys.argv[2:]))
-    quality = "How good what is found is: python -m ops.bench quality --help"
+    quality = "Search quality: python -m ops.bench quality --help"
     parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__, epilog=quality)
     parser.add_argument("what", choices=(*MEASURES, *ALONE, "all"))
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for every measure")
+    parser.add_argument("--json", action="store_true", help="print each measure as a line of JSON")
     parser.add_argument("--write", action="store_true", help="write the figures to docs/performance.md")
-    parser.add_argument("--check", action="store_true", help="end with status 1 if a figure misses its aim")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure misses its aim")
     for field in fields(Sizes):
         parser.add_argument(
             f"--{field.name}", type=type(field.default), default=field.default, help=_HELP[field.name], metavar="N"

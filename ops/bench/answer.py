@@ -1,4 +1,4 @@
-"""The time from a question to the first word of its answer, with a model that takes none, beside a NATS round trip."""
+"""Time from a question to the first token of its answer, with an instant model, compared with a NATS round trip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 
 PAUSE_S = 0.1
-"""Questions come apart, so that each finds the workers idle."""
+"""Pause between questions, so that each meets idle workers, in seconds."""
 
 PATIENCE_S = 60.0
 WARM = 10
@@ -26,7 +26,7 @@ QUESTIONS = Path(__file__).resolve().parents[2] / "examples" / "questions.json"
 
 
 class Answers:
-    """Takes the time of first tokens, and waits for last frames."""
+    """Records the arrival of first tokens, and waits for final frames."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -45,7 +45,7 @@ class Answers:
             self._last[id].set_result(frame)
 
     async def milliseconds(self, app: str, query: str) -> float:
-        """From the publishing of a question to the first token of its answer."""
+        """Time from publishing a question to the first token of its answer."""
         id = new_id()
         last = self._last[id] = asyncio.get_running_loop().create_future()
         payload = orjson.dumps({"app": app, "query": query})

@@ -1,4 +1,4 @@
-"""Test collections: documents, queries and judgements, in the forms that TREC and BEIR have made usual."""
+"""Test collections: documents, queries and judgements in the formats of TREC and BEIR."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 Qrels = dict[str, dict[str, int]]
-"""Grades by query and document; what is graded above 0 is relevant, what is not graded is taken not to be."""
+"""Grades by query and document: above 0 is relevant, missing is not."""
 
 
 class Malformed(Exception):
-    """A file that is not of a form that is known; the message names the file, the line and what is wrong."""
+    """A file has an unknown format; the message names file, line and fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Texts of documents and queries by their ids, and which documents answer which query."""
+    """Texts of documents and queries by id, and the relevant documents of each query."""
 
     documents: dict[str, str]
     queries: dict[str, str]
@@ -30,7 +30,7 @@ class Collection:
 
     @classmethod
     def read(cls, documents: Path, queries: Path, qrels: Path) -> Collection:
-        """Of three files; queries without a relevant document are left out. Raises: Malformed, OSError."""
+        """Read a collection from three files; skip queries without a relevant document. Raises: Malformed, OSError."""
         texts, asked, grades = _texts(documents, _DOCUMENT), _texts(queries, _QUERY), _qrels(qrels)
         judged = {id: query for id, query in asked.items() if any(grade > 0 for grade in grades.get(id, {}).values())}
         if not judged:
@@ -41,12 +41,12 @@ class Collection:
 
     @classmethod
     def read_beir(cls, folder: Path, split: str = "test") -> Collection:
-        """Of BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv. Raises: as `read`."""
+        """Read BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv. Raises: as `read`."""
         return cls.read(folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv")
 
 
 class _Kind(NamedTuple):
-    """What a file holds: what its parts are called in JSON, and the tags in SGML, with others that may follow."""
+    """Names of a record's parts: keys in JSON, tags in SGML, and tags that may follow."""
 
     name: str
     ids: tuple[str, ...]
@@ -77,7 +77,7 @@ _QUERY = _Kind(
 )
 
 _Records = Iterator[tuple[int, str, str]]
-"""Line, id and text of each."""
+"""Line, id and text of each record."""
 
 
 def _texts(file: Path, kind: _Kind) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _texts(file: Path, kind: _Kind) -> dict[str, str]:
 
 
 def _content(file: Path) -> str:
-    """Raises: OSError, and Malformed for what is not text."""
+    """Text of a file, unpacked. Raises: OSError; Malformed when it is not text."""
     data = file.read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
@@ -140,7 +140,7 @@ def _tab_separated(file: Path, content: str, kind: _Kind) -> _Records:
 
 
 def _sgml(file: Path, content: str, kind: _Kind) -> _Records:
-    """Records between tags; a part ends with its own tag or, as in topics, where the next part begins."""
+    """Records between tags; a part ends with its own tag or, in topics, where the next part begins."""
     tags = "|".join((kind.id_tag, *kind.text_tags, *kind.other_tags))
     part = re.compile(rf"<({tags})>(.*?)(?=</\1>|<(?:{tags})>|\Z)", re.DOTALL | re.IGNORECASE)
     line, seen = 1, 0
@@ -156,12 +156,12 @@ def _sgml(file: Path, content: str, kind: _Kind) -> _Records:
 
 
 def _plain(text: str) -> str:
-    """What stands between tags, less the tags within and what topics begin it with."""
+    """Content between tags, without inner tags and the labels of topics."""
     return re.sub(r"^(?:Number|Topic):\s*", "", html.unescape(re.sub(r"</?[A-Za-z][^>]{0,200}>", " ", text)).strip())
 
 
 def _qrels(file: Path) -> Qrels:
-    """Lines of query, iteration, document and grade, or BEIR's of query, document and grade under a heading."""
+    """Lines of query, iteration, document and grade, or BEIR's of query, document and grade below a header."""
     found: Qrels = {}
     for number, line in enumerate(_content(file).split("\n"), 1):
         fields = line.split()

@@ -1,4 +1,4 @@
-"""Commands in a second, and the time that one takes, beside bare acknowledged publishes of the same bytes."""
+"""Throughput and latency of commands, compared with bare acknowledged publishes of the same bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAYLOAD = orjson.dumps({"name": "Handbook assistant", "description": "Answers qu
 
 
 class Outcomes:
-    """Resolves the outcomes of commands as they come."""
+    """Resolves the futures of commands when their outcomes arrive."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -33,7 +33,7 @@ class Outcomes:
 
     @classmethod
     async def ready(cls, stack: Stack) -> Self:
-        """With a stream for bare publishes beside."""
+        """Outcomes, with a further stream for bare publishes."""
         await stack.client.stream.add_stream(_scratch(), name="BENCH", subjects=["bench.>"])
         outcomes = cls(stack)
         await stack.client.connection.subscribe(f"out.{stack.settings.tenant}.*", cb=outcomes._resolve)
@@ -49,7 +49,7 @@ class Outcomes:
             future.set_exception(RuntimeError(f"rejected: {message.data.decode()}"))
 
     async def command(self) -> asyncio.Future[None]:
-        """Publish a command; the future is done when its outcome is here."""
+        """Publish a command. Return a future that its outcome resolves."""
         id = new_id()
         future = self._waiting[id] = asyncio.get_running_loop().create_future()
         subject = f"cmd.{self._stack.settings.tenant}.app.create"
@@ -106,7 +106,7 @@ async def warm(outcomes: Outcomes, times: int) -> None:
 async def one_by_one(
     stack: Stack, outcomes: Outcomes, times: int, advance: Callable[[], None]
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of commands, one at a time, and of bare publishes in turns with them."""
+    """Latencies in milliseconds of single commands, and of bare publishes alternating with them."""
 
     async def one_command() -> None:
         await warm(outcomes, 1)
@@ -121,12 +121,12 @@ async def one_by_one(
 
 
 def _scratch() -> StreamConfig:
-    """A stream set as that of the commands, but for its name and subjects; nobody takes anything from it."""
+    """A stream configured as that of the commands except for name and subjects, without a consumer."""
     return next(stream for stream in STREAMS if stream.name == COMMANDS)
 
 
 async def _at_once(action: Callable[[], Awaitable[None]], times: int) -> None:
-    """Do it so many times, always a hundred at once."""
+    """Run the action `times` times, AT_ONCE of them concurrently."""
     left = iter(range(times))
 
     async def repeat() -> None:

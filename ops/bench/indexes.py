@@ -1,4 +1,4 @@
-"""Indexes for the measures, each of its own, gone afterwards: in a database of PostgreSQL, and in OpenSearch."""
+"""Temporary indexes for the benchmarks, in a PostgreSQL database and in OpenSearch."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ops.settings import Settings
 
 TENANT = "bench"
 OF_DOCUMENT = 500
-"""Segments of a document, where it does not matter whose they are."""
+"""Segments per document, where the document does not matter."""
 
 AT_ONCE = 4
-"""Documents that are written side by side."""
+"""Documents written concurrently."""
 
 Documents = Iterable[tuple[str, Sequence[Entry]]]
-"""Ids of documents, each with its segments."""
+"""Segments by document id."""
 
 
 @asynccontextmanager
 async def database(postgres_url: str) -> AsyncIterator[str]:
-    """The address of an empty database on the server that this address is of."""
+    """Address of an empty database on the server of `url`, dropped afterwards."""
     name = f"bench_{uuid4().hex}"
     async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
         await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -54,14 +54,14 @@ async def in_postgres(database_url: str) -> AsyncIterator[Index]:
 
 
 def cluster() -> Access | None:
-    """The OpenSearch that the settings name; None where they name none."""
+    """The OpenSearch of the settings; None when there is none."""
     settings = Settings.load()
     return access(settings) if settings.opensearch_url else None
 
 
 @asynccontextmanager
 async def in_opensearch(database_url: str, to: Access) -> AsyncIterator[Index]:
-    """An index beside those that the cluster has, and whose names none of them bears."""
+    """An index with unique names in the cluster, dropped afterwards."""
     await opensearch.set_up(database_url, to)
     try:
         async with opensearch_index(database_url, to) as index:
@@ -74,7 +74,7 @@ async def in_opensearch(database_url: str, to: Access) -> AsyncIterator[Index]:
 
 
 async def merged(to: Access) -> None:
-    """Wait until the cluster is done with what a build has left it to do."""
+    """Wait until the cluster has finished the background work of a build."""
     async with connected(to) as client:
         while (await client.indices.stats(metric="merge"))["_all"]["total"]["merges"]["current"]:
             await asyncio.sleep(1)
@@ -83,7 +83,7 @@ async def merged(to: Access) -> None:
 async def fill(
     index: Index, datasets: Mapping[str, Documents], model: str, dimension: int, advance: Callable[[int], None]
 ) -> None:
-    """Build an index of these datasets alone, the way a rebuild does; `advance` is told of segments that are in."""
+    """Build an index of these datasets only, as a rebuild does; `advance` is called with the segments added."""
     turn = asyncio.Semaphore(AT_ONCE)
     async with index.build() as build:
         await build.begin(new_id(), 0)

@@ -1,4 +1,4 @@
-"""Segments that are extracted, cut, embedded and indexed in a second, beside the embedding model alone."""
+"""Ingest throughput, from extraction to index, compared with the embedding model alone."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from ops.bench.stack import Sizes, Stack
 BATCH = 32
 SAMPLE = 32
 PARAGRAPHS = 40
-"""Of a document, each about a segment."""
+"""Paragraphs per document, each about one segment."""
 
 AIMS = {"amx_bf16": 3.5, "avx512_bf16": 2.5}
 OTHERWISE = 1.0
 
 LOOK_S = 0.5
-"""Between two looks at how much memory is in use, and between two questions."""
+"""Interval of memory samples and of questions, in seconds."""
 
 GROWTH = 1.15
-"""Of memory from the second quarter of the run to the last, at most."""
+"""Maximum growth of memory from the second quarter of the run to the last, as a factor."""
 
 TICK_S = 0.01
-"""What the system counts processor time in."""
+"""Resolution of the system's processor time, in seconds."""
 
 QUESTION = "Which machine was replaced after the flood, and who decided it?"
 
@@ -97,14 +97,14 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 
 def aim() -> Aim | None:
-    """By what the processor can do; none where a GPU does the work."""
+    """Aim by the features of the processor; None on a GPU."""
     if torch.cuda.is_available():
         return None
     return Aim(ratio=next((ratio for flag, ratio in AIMS.items() if flag in flags()), OTHERWISE))
 
 
 class Limit:
-    """The model as its library runs it: 32-bit numbers, batches of 32, all cores."""
+    """The model as its library runs it: float32, batches of 32, all cores."""
 
     def __init__(self, folder: str) -> None:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -117,7 +117,7 @@ class Limit:
         return time.perf_counter() - began
 
     def of_the_card(self, tokens: float) -> float:
-        """Texts of so many tokens in a second, if the card did nothing but multiply large matrices of bfloat16."""
+        """Upper bound of texts per second on the GPU, from its speed in large bfloat16 matrix products."""
         config = self._model[0].model.config
         weights = sum(each.numel() for name, each in self._model.named_parameters() if "embeddings" not in name)
         attention = 4 * tokens * config.hidden_size * config.num_hidden_layers
@@ -125,7 +125,7 @@ class Limit:
 
 
 def _multiplications_per_second() -> float:
-    """Floating-point operations of a large product of bfloat16."""
+    """Floating-point operations per second of a large bfloat16 matrix product."""
     size, times = 8192, 20
     matrix = torch.ones((size, size), dtype=torch.bfloat16, device="cuda")
     matrix @ matrix
@@ -138,7 +138,7 @@ def _multiplications_per_second() -> float:
 
 
 class Usage:
-    """What the servers and workers take of the processor and of memory while they are watched."""
+    """Processor time and memory of servers and workers, sampled while this runs."""
 
     def __init__(self, stack: Stack) -> None:
         self._processes: Mapping[str, int] = stack.settings.running()["processes"]
@@ -160,7 +160,7 @@ class Usage:
             self._seconds[name] += seconds
 
     def stages(self, tokenise_s: float) -> list[Measure]:
-        """Processor seconds of each stage, of which `tokenise_s` in the ingest worker, beside those of all."""
+        """Processor seconds of each stage, with their total as the limit; `tokenise_s` of them in the ingest worker."""
         found = self._seconds
         tokenise_s = min(tokenise_s, found["worker-ingest"])
         stages = {
@@ -175,7 +175,7 @@ class Usage:
         return [Measure(f"ingest.{name}", seconds, "processor s", total) for name, seconds in stages.items()]
 
     def memory(self) -> Measure:
-        """Of the ingest and embed workers, in the last quarter of the run beside the second."""
+        """Memory of the ingest and embed workers in the last quarter of the run, with the second as the limit."""
         quarter = max(1, len(self._megabytes) // 4)
         second, last = self._megabytes[quarter : 2 * quarter] or self._megabytes, self._megabytes[-quarter:]
         return Measure(
@@ -189,7 +189,7 @@ class Usage:
             await asyncio.sleep(LOOK_S)
 
     def _processor_seconds(self) -> dict[str, float]:
-        """By process, PostgreSQL's children with it; the ingest worker's, which extract, apart from it."""
+        """Processor seconds by process, including children; the extractors of the ingest worker are listed apart."""
         found: dict[str, float] = defaultdict(float)
         for name, pid in self._processes.items():
             process = psutil.Process(pid)
@@ -203,13 +203,13 @@ class Usage:
 
 
 def _seconds(process: psutil.Process) -> tuple[float, float]:
-    """Of a process, and of those of its children that have ended."""
+    """Processor seconds of a process and of its ended children."""
     times = process.cpu_times()
     return times.user + times.system, getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
 
 
 async def _question(stack: Stack, paragraphs: int) -> Measure:
-    """Milliseconds until a question is embedded while documents are, beside when nothing else is done."""
+    """Time to embed a question during ingest, in milliseconds, with the idle time as the limit."""
     dataset = await stack.make("dataset.create", {"name": "Questions"})
     files = {f"late-{place}.txt": written(-1 - place, paragraphs).encode() for place in range(4)}
     token_ids = [TokenSegmenter(stack.settings.embedding_model).tokenize(QUESTION)]
@@ -235,7 +235,7 @@ def _text(content: str) -> Text:
 
 
 async def _contents(stack: Stack, digests: list[str]) -> AsyncIterator[str]:
-    """The texts of the segments in these blobs."""
+    """Texts of the segments in these blobs."""
     blobs = JetStreamBlobs(stack.client.connection)
     for digest in digests:
         _, segments = decode_segments(await blobs.get(stack.settings.tenant, digest))

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""Description of the machine that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 @cache
 def machine() -> str:
-    """Processor, cores, memory and Python in a line."""
+    """Processor, cores, memory and Python, in one line."""
     number_type = next((name for flag, name in _NUMBER_TYPES.items() if flag in flags()), "")
     parts = [
         f"{_cpu()}{number_type}",
@@ -28,12 +28,12 @@ _NUMBER_TYPES = {"amx_bf16": " with AMX", "avx512_bf16": " with AVX512_BF16"}
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def flags() -> set[str]:
-    """What the processor can do, by Linux's names; nothing where that is not known."""
+    """CPU flags by their Linux names; empty when unknown."""
     return set(_cpuinfo("flags").split())
 
 

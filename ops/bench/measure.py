@@ -1,4 +1,4 @@
-"""A figure, the raw limit beside it, and what it should reach."""
+"""A figure with its raw limit and its aim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops.bench.machine import machine
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a figure should reach, in itself and as a multiple of its limit: `ratio` and more, or `ratio_at_most`."""
+    """Aim of a figure: an absolute bound, or a bound on its ratio to the limit (`ratio`, `ratio_at_most`)."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -36,7 +36,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`limit` is what the bare parts did in the same run, in the same unit; None where there is no such thing."""
+    """`limit` is the result of the bare parts in the same run and unit; None when there is none."""
 
     name: str
     value: float
@@ -52,7 +52,7 @@ class Measure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the aim is reached; None without one."""
+        """True when the aim is reached; None without an aim."""
         if self.aim is None:
             return None
         return (
@@ -63,7 +63,7 @@ class Measure:
         )
 
     def line(self) -> dict[str, Any]:
-        """The measure for programs."""
+        """The measure as a JSON object."""
         return {
             "name": self.name,
             "value": rounded(self.value),
@@ -77,7 +77,7 @@ class Measure:
 
 
 def rounded(number: float | None) -> float | None:
-    """Four significant digits, more than any of these figures is good for."""
+    """Round to four significant digits, more than these figures warrant."""
     return None if number is None else float(f"{number:.4g}")
 
 
@@ -89,7 +89,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 async def in_turns(
     rounds: int, ours: Callable[[int], Awaitable[float]], limit: Callable[[int], Awaitable[float]]
 ) -> tuple[float, float]:
-    """The medians of what ours and the limit give, measured one after the other in every round."""
+    """Medians of figure and limit, measured in turns in every round."""
     pairs = [(await ours(number), await limit(number)) for number in range(rounds)]
     mine, raw = zip(*pairs, strict=True)
     return statistics.median(mine), statistics.median(raw)

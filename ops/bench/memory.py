@@ -1,4 +1,4 @@
-"""What stays in memory when everything runs and nothing is asked of it."""
+"""Resident memory of all processes when idle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_MB = 1500.0
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
-    """Of all, and of each process with its children, after a document and a question."""
+    """Memory in total and by process with its children, after one document and one question."""
     bars.add_task("memory", total=None)
     dataset = await stack.make("dataset.create", {"name": "Handbook"})
     file = HANDBOOK / "history.txt"
@@ -35,7 +35,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 
 def _megabytes(pid: int, roots: set[int]) -> float:
-    """Of a process and its children, less those that are counted for themselves."""
+    """Bytes of a process and its children, without those counted on their own."""
     return sum(_resident(process) for process in _family(psutil.Process(pid), roots - {pid})) / 1e6
 
 
@@ -47,7 +47,7 @@ def _family(process: psutil.Process, without: set[int]) -> Iterator[psutil.Proce
 
 
 def _resident(process: psutil.Process) -> int:
-    """Bytes, those shared with other processes divided among them where the system says how."""
+    """Bytes of a process; shared pages are divided among the sharing processes where the system supports it."""
     try:
         full = process.memory_full_info()
     except psutil.NoSuchProcess:

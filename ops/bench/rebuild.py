@@ -1,4 +1,4 @@
-"""Events that a rebuild folds into tables in a second, beside reading them raw and copying the same rows in."""
+"""Throughput of a rebuild in events per second, compared with reading them raw and copying the same rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 
 async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
-    """Of the log as it is now."""
+    """Measure a rebuild of the log as it is."""
     log = JetStreamLog(
         stack.client.connection, JetStreamKeys(stack.client.connection, AesVault(stack.settings.secret()))
     )
@@ -75,7 +75,7 @@ async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
 
 
 async def caught_up(stack: Stack) -> dict[str, int]:
-    """Wait until the projector has done all there is; gives the last sequences of the log."""
+    """Wait until the projector has caught up. Return the last sequence by stream."""
     log = JetStreamLog(stack.client.connection)
     last = {stream: await log.last(stream) for stream in (EVENTS, OUTCOMES)}
     for stream, sequence in last.items():
@@ -84,7 +84,7 @@ async def caught_up(stack: Stack) -> dict[str, int]:
 
 
 async def write_past(stack: Stack, commits: int, bars: Progress) -> None:
-    """Fill the log while the reactions rest, who would take what is made up for work to do."""
+    """Fill the log with the reactions stopped: they would process the synthetic events."""
     nc, js = stack.client.connection, stack.client.stream
     until = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
     for name, (stream, _) in CONSUMERS.items():
@@ -98,7 +98,7 @@ async def write_past(stack: Stack, commits: int, bars: Progress) -> None:
 
 
 async def _count(stack: Stack, stream: str, last: int) -> None:
-    """Read a stream to its end, and look at nothing."""
+    """Read a stream to its end without decoding."""
     ended = asyncio.Event()
     count = 0
 
@@ -121,7 +121,7 @@ async def _count(stack: Stack, stream: str, last: int) -> None:
 
 
 async def _rows(url: str) -> dict[str, bytes]:
-    """All rows of all tables, as COPY writes them."""
+    """All rows of all tables, in binary COPY format."""
     rows = {}
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for model in READ_MODELS:
@@ -132,7 +132,7 @@ async def _rows(url: str) -> dict[str, bytes]:
 
 
 async def _copy(url: str, rows: dict[str, bytes]) -> None:
-    """Copy the rows into tables with no index, and throw those away."""
+    """Copy the rows into tables without indexes, then drop those."""
     async with tables.connect(url) as connection:
         async with connection.transaction():
             for name, data in rows.items():

@@ -1,4 +1,4 @@
-"""How good a ranking is, by what people judged relevant, and how sure that is."""
+"""Ranking metrics against human judgements, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 RESAMPLES = 10_000
 AT_ONCE = 1_000_000
-"""Values that are drawn together, which bounds the memory."""
+"""Values drawn at once; this bounds memory."""
 
 Grades = Mapping[str, int]
-"""Of documents by their ids; what is not in it counts as 0, and what is above 0 as relevant."""
+"""Grades by document id; missing is 0, above 0 is relevant."""
 
 
 class Interval(NamedTuple):
-    """A mean, and the bounds between which 95% of the means lie when the queries are drawn again with replacement."""
+    """A mean with its 95 % bootstrap interval over queries."""
 
     mean: float
     low: float
@@ -25,8 +25,8 @@ class Interval(NamedTuple):
 
 
 def ndcg(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
-    """Normalised discounted cumulative gain: grades as gains, divided by log2(1 + rank), over what the best ranking of
-    the graded documents has; as `ndcg_cut` of trec_eval. 0 where nothing is relevant."""
+    """Normalised discounted cumulative gain: grades divided by log2(1 + rank), relative to the ideal ranking; same as
+    `ndcg_cut` of trec_eval. 0 when nothing is relevant."""
     best = _gain(sorted(grades.values(), reverse=True)[:depth])
     return _gain([grades.get(document, 0) for document in ranking[:depth]]) / best if best else 0.0
 
@@ -36,19 +36,19 @@ def _gain(grades: Sequence[int]) -> float:
 
 
 def recall(ranking: Sequence[str], grades: Grades, depth: int) -> float:
-    """The share of the relevant documents that are among the first."""
+    """Share of the relevant documents among the first `depth`."""
     relevant = {document for document, grade in grades.items() if grade > 0}
     return len(relevant.intersection(ranking[:depth])) / len(relevant) if relevant else 0.0
 
 
 def reciprocal_rank(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
-    """1 / the rank of the first relevant document, 0 if it is not among the first."""
+    """1 / rank of the first relevant document; 0 when it is not among the first `depth`."""
     ranks = (rank for rank, document in enumerate(ranking[:depth], 1) if grades.get(document, 0) > 0)
     return next((1 / rank for rank in ranks), 0.0)
 
 
 def interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """The mean with its 95% interval by the bootstrap, the same for the same seed."""
+    """Mean with its 95 % bootstrap interval; equal for equal seeds."""
     dice, known = np.random.default_rng(seed), np.asarray(values)
     rows = max(1, AT_ONCE // len(known))
     means = [
@@ -60,5 +60,5 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
 
 
 def difference(values: Sequence[float], others: Sequence[float], seed: int = 0) -> Interval:
-    """By how much values are better than others of the same queries, query by query."""
+    """Interval of the difference to other values of the same queries, paired by query."""
     return interval([value - other for value, other in zip(values, others, strict=True)], seed)

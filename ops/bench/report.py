@@ -1,4 +1,4 @@
-"""The figures for people: a table in the terminal, and the page `docs/performance.md`."""
+"""The figures as a table in the terminal and as the page `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ GROUPS = ("commands", "answer", "search", "rebuild", "verify", "traces", "ingest
 
 
 def page(measures: Sequence[Measure], chosen: Sizes, server_versions: str, before: str = "") -> str:
-    """The page with these figures, and with those of other measures that are on the page of before, if they are of
-    this machine."""
+    """The page with these figures, and with those of other measures on the page `before` if the machine is the same."""
     when = " ".join([f"{datetime.now(UTC):%Y-%m-%d}", *_unusual(chosen)])
     rows = [f"| {' | '.join([*_cells(measure), when])} |" for measure in measures]
     fresh = {measure.name.partition(".")[0] for measure in measures}
@@ -66,49 +65,49 @@ def page(measures: Sequence[Measure], chosen: Sizes, server_versions: str, befor
 
 Measured on {machine()}.
 {server_versions}, {parts}. Everything ran on this one machine:
-the servers, the workers, and the program that measured, which takes its share of the cores.
+servers, workers and the measuring program, which takes its share of the cores.
 
-| {" | ".join(_HEADER)} | when, and how much if not as below |
+| {" | ".join(_HEADER)} | when, and sizes other than below |
 | --- | ---: | ---: | ---: | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
-The limit is what the bare parts do in the same run on the same servers, in turns with the figure, so that a slow
-moment of the machine befalls both. Where there are rounds, figure and limit are medians of {sizes.rounds}, and the
-ratio is the figure as a multiple of the limit.
+The limit is the result of the bare parts in the same run on the same servers, measured in turns with the figure, so
+that a slow moment of the machine affects both. Figure and limit are medians of {sizes.rounds} rounds where there are
+rounds; the ratio is the figure as a multiple of the limit.
 
 - **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the
   first publish to the last outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a
   stream with the same settings: on disk, synced before every acknowledgement. `p50` and `p95`:
-  {sizes.singles:,} commands one at a time, each to its outcome, beside single acknowledged publishes.
+  {sizes.singles:,} commands one at a time, each to its outcome. Limit: single acknowledged publishes.
 - **answer**: from the publishing of `message.send` to the first token on the live subject, with the
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
 - **search**: {sizes.segments:,} segments of real texts, docstrings of the installed packages, in a knowledge base of a
   database that holds nothing else; {sizes.searches:,} questions one at a time, each some words of a text, for ten hits.
-  Vectors are made up of the words, about as crowded as a model's. Limit of `hybrid`: a statement written by hand that
-  finds the same, over a bare connection. `weighted`: hybrid as a weighted sum. `ten`: the same segments in ten
+  Vectors are synthetic, about as dense as a model's. Limit of `hybrid`: a hand-written statement with the same result,
+  over a bare connection. `weighted`: hybrid as a weighted sum. `ten`: the same segments in ten
   knowledge bases, all asked about at once; limit: in one. `tenth`: one of the ten alone. `recall`: the share of the ten
   nearest segments, by comparison with all, that are among the ten that semantic search finds.
-- **ingest**: texts whose segments are nearly full, from the first upload to the last document that can be found:
+- **ingest**: texts whose segments are nearly full, from the first upload to the last searchable document:
   {f"{sizes.ingest:,} segments" if sizes.ingest else "as many as take the limit some time"} in a round. Limit:
   `SentenceTransformer.encode`, 32-bit numbers, batches of 32, all cores, over the same segments, for about
-  {sizes.seconds:g} s, while everything else is idle. `tokeniser`: limit: cutting and tokenising alone, on all cores.
+  {sizes.seconds:g} s, while everything else is idle. `tokeniser`: limit: segmenting and tokenising alone, on all cores.
   `extract`, `tokenise`, `embed`, `index` and `record`: processor time of each stage; limit: that of all, so that the
-  ratio is the stage's share. `memory`: what is resident of the ingest and embed workers in the last quarter of the run;
-  limit: in the second quarter. `question`: embedding a question while documents are; limit: while nothing else is
-  done. `card`, with a GPU: limit: segments it could embed if it did nothing but multiply large matrices.
+  ratio is the stage's share. `memory`: resident memory of the ingest and embed workers in the last quarter of the run;
+  limit: in the second quarter. `question`: embedding a question during ingest; limit: on an idle system.
+  `card`, with a GPU: limit: segments it could embed if it did nothing but multiply large matrices.
 - **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, and
-  the outcomes of their commands. Limit: an ordered consumer that reads the same streams and looks at nothing, then
+  the outcomes of their commands. Limit: an ordered consumer that reads the same streams without decoding, then
   COPY of the same rows into tables without indexes.
 - **verify**: `headrace verify` on the same log: reading, decoding and folding every message (`verify.log`), then
-  making all tables anew and comparing them. Limit: reading the same streams and looking at nothing.
-- **traces**: {sizes.calls:,} calls of models, made up as events in memory. `projected`: spans that the fold writes into
+  rebuilding all tables for comparison. Limit: reading the same streams without decoding.
+- **traces**: {sizes.calls:,} synthetic model calls, as events in memory. `projected`: spans that the fold writes into
   the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
-  last byte, with the time of drawing them: the list (`size` in bytes, and as `sent` with gzip), a search for a word
+  last byte, rendering included: the list (`size` in bytes, and as `sent` with gzip), a search for a word
   that is in every prompt and for some that are together in few, a trace of 1,000 and one of 10,000 spans.
-- **memory**: what is resident when all is idle after a document and a question, pages that processes share divided
-  among them.
+- **memory**: resident memory when idle, after a document and a question; shared pages are divided among the
+  processes.
 
 ## Repeat it
 
@@ -117,25 +116,24 @@ make bench                                     # the table
 .venv/bin/python -m ops.bench all --write      # this page
 .venv/bin/python -m ops.bench ingest --write   # its rows of this page
 .venv/bin/python -m ops.bench commands --json
-.venv/bin/python -m ops.bench scale --commits 775000   # a million events, and as long as that takes
+.venv/bin/python -m ops.bench scale --commits 775000   # a million events; slow
 ```
 
-Each measure starts servers and workers of its own, in a folder that goes afterwards. `--rounds`, `--commands`,
-`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments` and `--searches` set how much
-is measured; with `--check` the command ends with status 1 if a figure misses its aim. Compare ratios rather than
-figures: a machine that others use too changes from minute to minute. How good what is found is, another command
-measures: see [quality](quality.md).
+Each measure starts servers and workers of its own, in a temporary folder. `--rounds`, `--commands`,
+`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments` and `--searches` set the
+sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare ratios rather than figures: a shared
+machine changes from minute to minute. Another command measures the quality of search: see [quality](quality.md).
 """
 
 
 def _unusual(chosen: Sizes) -> list[str]:
-    """The options that ask for more or less than usual."""
+    """Options that differ from their defaults."""
     usual = asdict(Sizes())
     return [f"--{name} {size:g}" for name, size in asdict(chosen).items() if size != usual[name]]
 
 
 def _rows(page: str) -> list[str]:
-    """The rows of its table, without the two of the heading."""
+    """Rows of its table, without the header."""
     return [line for line in page.splitlines() if line.startswith("| ")][2:]
 
 

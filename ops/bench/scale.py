@@ -1,4 +1,4 @@
-"""A rebuild from a long log, and what a command takes on that log beside a short one."""
+"""Rebuild from a long log, and command latency on it compared with a short log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ops.bench.rebuild import caught_up, rebuilds, write_past
 from ops.bench.stack import Sizes, Stack
 
 SHORT = 750
-"""Commits; with those that the outcomes are of, about a thousand events."""
+"""Commits of the short log, about a thousand events with the outcomes."""
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
@@ -21,7 +21,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     short, then = await _medians(stack, outcomes, sizes, bars)
     await write_past(stack, sizes.commits, bars)
     long, now = await _medians(stack, outcomes, sizes, bars)
-    expected = short * now / then  # the machine may have slowed down or got quicker meanwhile, and bare publishes too
+    expected = short * now / then  # the machine may have changed speed meanwhile, for bare publishes too
     rebuilt = await rebuilds(stack, sizes, bars)
     return [
         replace(rebuilt, name="scale.rebuild"),
@@ -30,7 +30,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 
 async def _medians(stack: Stack, outcomes: Outcomes, sizes: Sizes, bars: Progress) -> tuple[float, float]:
-    """Milliseconds of a command, and of a bare publish, when nothing else is to be done."""
+    """Latency in milliseconds of a command and of a bare publish on an idle system."""
     await caught_up(stack)
     bar = bars.add_task("commands", total=sizes.singles)
     await warm(outcomes, min(WARM, sizes.commands))

@@ -1,4 +1,4 @@
-"""Milliseconds of a search among many segments in each mode, and how many of the nearest segments are found."""
+"""Latency of each search mode over many segments, and recall of semantic search."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MODEL = "made up"
 TEN = 10
 
 WARM = 20
-"""Searches of each kind that do not count."""
+"""Warm-up searches per mode."""
 
 WEIGHT = 0.7
-"""Of the semantic leg, where hybrid is a weighted sum."""
+"""Weight of the semantic subquery in mode `weighted`."""
 
 MODES: dict[str, tuple[Mode, float | None]] = {
     "semantic": ("semantic", None),
@@ -38,12 +38,12 @@ MODES: dict[str, tuple[Mode, float | None]] = {
 }
 
 RECALL = Aim(at_least=0.98)
-BESIDE_RAW = Aim(ratio_at_most=1.2)
-TEN_BESIDE_ONE = Aim(ratio_at_most=2.0)
+AGAINST_RAW = Aim(ratio_at_most=1.2)
+TEN_AGAINST_ONE = Aim(ratio_at_most=2.0)
 
 
 Search = Callable[[Query], Awaitable[Sequence[Any]]]
-"""What was found, as rows or hits whose order is by rank."""
+"""Hits or rows, in order of rank."""
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
@@ -70,7 +70,7 @@ async def _searched(
     raw: str | None = None,
     merging: Access | None = None,
 ) -> list[Measure]:
-    """The measures of two empty indexes, one for one large knowledge base and one for ten, and of a bare connection."""
+    """Measures of an index with one large knowledge base, of one with ten, and of a bare connection."""
     bar = bars.add_task(f"{name}: segments", total=2 * len(corpus.texts))
     began = time.perf_counter()
     datasets = await _filled(one, corpus, 1, lambda segments: bars.advance(bar, segments))
@@ -83,12 +83,12 @@ async def _searched(
     async with _raw(raw, datasets) if raw else nullcontext() as bare:
         found = await _in_turns(searches | ({"raw": bare} if bare else {}), corpus.queries, f"{name}: searches", bars)
     if bare and _agreement(found["hybrid"], found["raw"]) < 0.9:
-        raise RuntimeError("The bare statement finds something else than the index.")
+        raise RuntimeError("The bare statement and the index disagree.")
     return _measures(f"search.{name}", corpus, found, len(corpus.texts) / took)
 
 
 async def _filled(index: Index, corpus: Corpus, datasets: int, advance: Callable[[int], None]) -> list[str]:
-    """The ids of so many datasets, which share the segments."""
+    """Fill an index with this number of datasets that share the segments. Return their ids."""
     ids = [new_id() for _ in range(datasets)]
     await fill(index, {id: corpus.documents(part, datasets) for part, id in enumerate(ids)}, MODEL, DIMENSION, advance)
     return ids
@@ -111,7 +111,7 @@ class Found(NamedTuple):
 async def _in_turns(
     searches: Mapping[str, Search], queries: Sequence[Query], what: str, bars: Progress
 ) -> dict[str, list[Found]]:
-    """What each finds for each query and how long it takes, one at a time, so that a slow moment befalls all."""
+    """Hits and latency of each search for each query, in turns, so that a slow moment affects all."""
     bar = bars.add_task(what, total=len(queries))
     found: dict[str, list[Found]] = {name: [] for name in searches}
     for number, query in enumerate([*queries[:WARM], *queries], -min(WARM, len(queries))):
@@ -133,20 +133,20 @@ def _measures(name: str, corpus: Corpus, found: dict[str, list[Found]], filled: 
     for mode in MODES:
         for percent in (50, 95):
             limit = milliseconds("raw", percent) if mode == "hybrid" else None
-            aim = BESIDE_RAW if limit and percent == 50 else None
+            aim = AGAINST_RAW if limit and percent == 50 else None
             measures.append(Measure(f"{name}.{mode}.p{percent}", milliseconds(mode, percent) or 0, "ms", limit, aim))
     ten, tenth, one = (milliseconds(kind, 50) or 0 for kind in ("ten", "tenth", "hybrid"))
     recalls = [corpus.recall(query, each.hits) for query, each in zip(corpus.queries, found["semantic"], strict=True)]
     return [
         *measures,
-        Measure(f"{name}.ten.p50", ten, "ms", one, TEN_BESIDE_ONE),
+        Measure(f"{name}.ten.p50", ten, "ms", one, TEN_AGAINST_ONE),
         Measure(f"{name}.tenth.p50", tenth, "ms"),
         Measure(f"{name}.recall", sum(recalls) / len(recalls), "of 10", aim=RECALL),
     ]
 
 
 def _agreement(found: Sequence[Found], others: Sequence[Found]) -> float:
-    """The share of the segments that both found, of those that the first found."""
+    """Share of the first's hits that the second found as well."""
     both = zip(found, others, strict=True)
     pairs = [({hit.id for hit in one.hits}, {id for id, *_ in other.hits}) for one, other in both]
     return sum(len(one & other) for one, other in pairs) / max(1, sum(len(one) for one, _ in pairs))
@@ -157,7 +157,7 @@ def _agreement(found: Sequence[Found], others: Sequence[Found]) -> float:
 
 @asynccontextmanager
 async def _raw(url: str, datasets: list[str]) -> AsyncIterator[Search]:
-    """A hybrid search as one writes it by hand, over a bare connection, its statement prepared."""
+    """A hand-written hybrid search: a prepared statement over a bare connection."""
     async with await AsyncConnection.connect(url, autocommit=True, options=_OPTIONS) as connection:
         connection.adapters.register_dumper(np.ndarray, HalfvecDumper)
         cursor = await connection.execute("SELECT version FROM headrace_index.routes WHERE dataset = %s", datasets[:1])

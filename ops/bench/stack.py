@@ -1,4 +1,4 @@
-"""A Headrace of its own for a measure, as `headrace up` starts it, in a home that goes afterwards."""
+"""A complete Headrace for one benchmark, started like `headrace up` in a temporary home."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ops.settings import CONFIG, Settings
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """Sizes of the benchmarks."""
 
     rounds: int = 3
     commands: int = 3000
@@ -40,7 +40,7 @@ class Stack:
     client: Client
 
     async def make(self, name: str, payload: dict[str, Any], id: str | None = None) -> str:
-        """The id of what an accepted command made."""
+        """Send a command. Return the id of the aggregate it created. Raises: RuntimeError when rejected."""
         outcome = await self.client.send(name, payload, id, wait=60)
         if outcome["status"] != "accepted":
             raise RuntimeError(f"{name} was rejected: {outcome['message']}")
@@ -53,7 +53,7 @@ class Stack:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that goes afterwards; on a disk, where the folder for temporary files may be in memory."""
+    """A temporary folder on disk, since the system's may be in memory."""
     disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-", dir=disk))
     try:
@@ -64,8 +64,8 @@ def scratch() -> Iterator[Path]:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Stack]:
-    """Servers and workers, ready."""
-    os.environ.pop(CONFIG, None)  # it may name servers that are somebody's
+    """Servers and workers, ready to use."""
+    os.environ.pop(CONFIG, None)  # it may name servers in use
     with scratch() as home:
         async with _running(home) as stack:
             yield stack
@@ -78,7 +78,7 @@ async def _running(home: Path) -> AsyncIterator[Stack]:
         command = supervisor.command_line("up", "--detach", "--json")
         started = await create_subprocess_exec(*command, env=supervisor.environment(settings), stdout=DEVNULL)
         if await started.wait():
-            raise SystemExit(1)  # it has said why
+            raise SystemExit(1)  # it has printed the reason
         located = settings.located()
         async with await Client.connect(located.nats_url) as client:
             yield Stack(located, client)

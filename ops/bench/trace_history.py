@@ -1,4 +1,4 @@
-"""A plausible past of traces, made in memory as the log would give it: questions, and one trace of many spans."""
+"""Synthetic traces in memory, as messages of the log: questions, and one trace of many spans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ops.bench.documents import sentences
 TURNS = 3
 HITS = 4
 SEGMENTS = 2000
-"""Of the knowledge base, which come again and again in prompts."""
+"""Segments of the knowledge base, repeated in prompts."""
 
 MESSAGES_PER_TURN = 8
 CALLS_PER_STORY = 2 * TURNS
@@ -39,7 +39,7 @@ CHAT = ModelSettings(provider="openai", name="gpt-4o-mini", max_tokens=512, cont
 
 
 class TraceHistory:
-    """What happened in the `day` before `end`, message after message."""
+    """Messages of the log during the day before `end`."""
 
     def __init__(self, tenant: str, end: datetime, seed: int = 1) -> None:
         self.tenant = tenant
@@ -50,17 +50,17 @@ class TraceHistory:
         self._segments = [self._text(3) for _ in range(SEGMENTS)]
 
     def batches(self, stories: int, size: int) -> Iterator[list[Recorded]]:
-        """So many conversations, `size` messages at a time."""
-        messages = self._told(stories)
+        """Messages of this number of conversations, in lists of `size`."""
+        messages = self._generate(stories)
         while batch := list(islice(messages, size)):
             yield batch
 
     def messages(self, stories: int) -> int:
-        """How many messages so many conversations are."""
+        """Number of messages of this number of conversations."""
         return APPS + stories * MESSAGES_PER_TURN * TURNS
 
     def wide(self, spans: int) -> tuple[str, list[Recorded]]:
-        """A document whose index takes so many calls; the id of its trace, and its messages."""
+        """A document whose trace has this number of spans. Return the trace id and the messages."""
         trace, dataset, id = (
             self._id(),
             Dataset.begin(Dataset.Created, self._id(), self._at(), name="Big", description=""),
@@ -87,7 +87,7 @@ class TraceHistory:
         document.fail(self._at(), stage="indexing", code="unreachable", reason="The index is away.")
         return trace, [*messages, self._commit(document, trace)]
 
-    def _told(self, stories: int) -> Iterator[Recorded]:
+    def _generate(self, stories: int) -> Iterator[Recorded]:
         self._step = DAY / (self.messages(stories) + stories)
         apps = []
         for number in range(APPS):

@@ -1,4 +1,4 @@
-"""Traces: how fast they are projected, and how fast the viewer's pages of them come."""
+"""Traces: throughput of their projection, and latency of the viewer's pages."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ops.upkeep.rebuild import uncollected
 from projections.catalog import READ_MODELS
 
 WIDE = (1000, 10_000)
-"""Spans of large traces; fewer where fewer calls are measured."""
+"""Spans of large traces; fewer when fewer calls are measured."""
 
 COMMON, RARE = "assistant", "pressure relief valve"
-"""A word that is in every prompt, and some that are together in few."""
+"""A word in every prompt, and words that few prompts have together."""
 
 TOKEN = "a token of the benchmark alone"
 
@@ -74,7 +74,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 async def _write(
     connection: psycopg.AsyncConnection[tuple[object, ...]], writer: Writer, batch: list[Recorded]
 ) -> float:
-    """The seconds that the projector takes for a batch, once it has read it."""
+    """Seconds that the projector takes for a batch, after reading it."""
     with uncollected():
         began = time.perf_counter()
         async with connection.transaction():
@@ -84,7 +84,7 @@ async def _write(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page: the milliseconds to its last byte, and its bytes, as they are and as they go over the wire."""
+    """A page: milliseconds to its last byte, its size in bytes, and its size on the wire."""
 
     ms: float
     size: int
@@ -92,7 +92,7 @@ class Answer:
 
 
 class Viewer:
-    """A browser of pages."""
+    """HTTP client that measures pages."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -137,7 +137,7 @@ def _times(name: str, pages: Sequence[Answer], p50: Aim | None = None, p95: Aim 
 
 @asynccontextmanager
 async def _database(url: str) -> AsyncIterator[str]:
-    """A database of its own on the same server, which nobody else projects into."""
+    """A database on the same server without a projector."""
     name = f"bench_{uuid4().hex[:12]}"
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
@@ -149,7 +149,7 @@ async def _database(url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _viewer(stack: Stack, url: str) -> AsyncIterator[Viewer]:
-    """The viewer in a loop of this process, as the role `view` runs it."""
+    """The viewer within this process, as the role `view` runs it."""
     backend = Backend(stack.client.connection, await login(url, stack.settings.secret()), stack.settings.tenant)
     access = Access.of("127.0.0.1", TOKEN, "", stack.settings.secret())
     with socket.socket() as listening:

@@ -1,4 +1,4 @@
-"""Events a second that `headrace verify` reads, folds and holds against the tables."""
+"""Throughput of `headrace verify` in events per second."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ LOG, TABLES = ("sequence", "events", "aggregates", "commands"), ("tables",)
 
 
 async def verifies(stack: Stack, read_s: float) -> list[Measure]:
-    """Of the log as it is now, which is read in `read_s` by whom it says nothing; what a past that was made up lacks,
-    blobs and index, is left out of the time."""
+    """Measure the log as it is; `read_s` is the time of a raw read.
+
+    The time of checking blobs and index is left out: a synthetic history has neither.
+    """
     took: dict[str, float] = {}
     events, began = 0, time.perf_counter()
     async for check in verify(stack.settings, timedelta(days=1), lambda what, done, total: None):

@@ -1,4 +1,4 @@
-"""The command line: `headrace`. A file is a group of commands, registered by its import."""
+"""The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
 from ops.cli import archive, bus, dead, deploy, index, rebuild, run, verify
 from ops.cli.frame import EXPECTED, app, main

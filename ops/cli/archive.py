@@ -1,4 +1,4 @@
-"""Commands that keep a copy of the log elsewhere, and bring it back."""
+"""`headrace archive` and `headrace restore`: a copy of the log elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import logs, terminal
-from ops.cli.frame import Failed, Home, Json, app, connected, run, until_told
+from ops import terminal
+from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -21,31 +21,29 @@ if TYPE_CHECKING:
 
 Address = Annotated[
     str | None,
-    typer.Option("--archive-url", help="Where it is: a folder, or s3://bucket/prefix. [dim](HEADRACE_ARCHIVE_URL)[/]"),
+    typer.Option(
+        "--archive-url", help="Address of the archive: a folder or s3://bucket/prefix. [dim](HEADRACE_ARCHIVE_URL)[/]"
+    ),
 ]
 
 
 @app.command(
     epilog="Examples: [bold]headrace archive --archive-url /backup/headrace[/] · "
-    "[bold]headrace archive --follow[/] · [bold]headrace archive --status --json[/]"
+    "[bold]headrace archive --status --json[/] · [bold]headrace worker --role archive[/]"
 )
 def archive(
     archive_url: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until told to stop.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say how far the archive is, and change nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print the state of the archive; change nothing.")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Copy what is new in the log, and its blobs, into the archive. What is there is never written over."""
-    settings = addressed(home, archive_url)
-    from ops.roles.archive import follow as work
+    """Copy new messages of the log, with their blobs, to the archive, once.
 
+    A worker of the role `archive` does so continuously.
+    """
+    settings = addressed(home, archive_url)
     with failing():
-        if follow:
-            settings = settings.located("nats")
-            logs.configure(settings)
-            run(until_told(work(settings)))
-        elif status:
+        if status:
             show(run(look(settings)), as_json)
         else:
             added, lost = run(update(settings, as_json))
@@ -65,7 +63,7 @@ async def look(settings: Settings) -> list[Behind]:
 
 
 async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dict[str, str]]:
-    """How many messages and blobs were added, and which blobs cannot be had."""
+    """Bring the archive up to date. Return messages and blobs added by kind, and a reason by unreadable blob."""
     from adapters.archive.archiver import Archiver
     from adapters.archive.store import Archive
 
@@ -88,12 +86,12 @@ def restore(
     archive_url: Address = None,
     until: Annotated[
         list[str] | None,
-        typer.Option(help="Only up to this sequence of a stream, as STREAM=SEQUENCE; may be repeated."),
+        typer.Option(help="Last sequence of a stream to restore, as STREAM=SEQUENCE; repeatable."),
     ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the log and its blobs back from the archive, onto an empty NATS; run again, it goes on where it was."""
+    """Restore the log and its blobs from the archive to an empty NATS. If interrupted, run it again to resume."""
     settings = addressed(home, archive_url)
     limits = dict(map(limit, until or []))
     from adapters.archive.store import Archive
@@ -106,7 +104,9 @@ def restore(
                 return await work(located, Archive.at(settings.archive_url), limits, progress)
 
     if settings.secret_key is None and not (settings.home / "secret.key").exists():
-        terminal.complain(f"{settings.home} has no secret.key: with a new one, providers' keys in the log stay closed.")
+        terminal.complain(
+            f"{settings.home} has no secret.key: with a new one, providers' keys in the log cannot be decrypted."
+        )
     with failing():
         restored = run(bring_back())
     if as_json:
@@ -120,7 +120,7 @@ def restore(
 def addressed(home: Path | None, archive_url: str | None) -> Settings:
     settings = Settings.load(home=home, archive_url=archive_url)
     if not settings.archive_url:
-        raise Failed("No archive is named: set HEADRACE_ARCHIVE_URL, or use --archive-url.")
+        raise Failed("No archive is configured: set HEADRACE_ARCHIVE_URL or use --archive-url.")
     return settings
 
 
@@ -147,7 +147,9 @@ def failing() -> Iterator[None]:
         yield
     except Broken as broken:
         stream = "".join(getattr(broken, "__notes__", []))
-        offer = f" What is before it is whole: `headrace restore --until {stream}={broken.whole}`." if stream else ""
+        offer = (
+            f" Everything before it is intact: `headrace restore --until {stream}={broken.whole}`." if stream else ""
+        )
         raise Failed(f"{broken}{offer}") from broken
     except (Busy, Differs, NoArchive, Occupied, Unavailable) as error:
         raise Failed(str(error)) from error
@@ -162,7 +164,7 @@ def show(found: list[Behind], as_json: bool) -> None:
         if as_json:
             emit(asdict(behind))
         else:
-            late = f"{behind.waiting} are not in it yet, for {behind.age_s:.0f} s"
+            late = f"{behind.waiting} pending, the oldest for {behind.age_s:.0f} s"
             waiting = late if behind.waiting else "up to date"
             if behind.reset:
                 waiting = f"but the log ends at {behind.last}"
@@ -170,7 +172,7 @@ def show(found: list[Behind], as_json: bool) -> None:
 
 
 def complain_of(lost: dict[str, str]) -> None:
-    """Blobs that cannot be had."""
+    """Report the blobs that cannot be read, and exit with 1 when there are any."""
     for name, reason in lost.items():
         terminal.complain(f"Blob {name} {reason}.")
     if lost:

@@ -1,4 +1,4 @@
-"""Commands that use it."""
+"""Commands that talk to the bus and the tables: send, upload, preview, ask, search, tail, sql, asyncapi."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -19,13 +19,9 @@ from rich.text import Text
 from adapters.jetstream.client import Commit, Frame, Outcome, Rejected
 from domain.aggregate import sentence
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_told
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
 from ops.settings import Settings
-from ops.terminal import emit, one_line, say
-
-if TYPE_CHECKING:
-    pass
-from ops.terminal import clean, out, show
+from ops.terminal import clean, emit, one_line, out, say, show
 
 
 @app.command(
@@ -34,19 +30,23 @@ from ops.terminal import clean, out, show
     "[bold]headrace send dataset.create --data dataset.json[/]"
 )
 def send(
-    name: Annotated[str, typer.Argument(help="The command, as <noun>.<verb>.", metavar="NOUN.VERB")],
+    name: Annotated[str, typer.Argument(help="Command as noun.verb.", metavar="NOUN.VERB")],
     pairs: Annotated[
         list[str] | None,
-        typer.Argument(help="key=text or key:=JSON; a.b=… goes inside a.", metavar="KEY=VALUE…", show_default=False),
+        typer.Argument(
+            help="Fields: key=text or key:=JSON; a.b=… sets b inside a.", metavar="KEY=VALUE…", show_default=False
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="A file with the payload as JSON; - is the standard input.")] = None,
-    id: Annotated[str | None, typer.Option(help="The command's id, a UUID: the same id again changes nothing.")] = None,
+    data: Annotated[str | None, typer.Option(help="File with the payload as JSON; - reads standard input.")] = None,
+    id: Annotated[
+        str | None, typer.Option(help="Command id, a UUID; sending the same id again changes nothing.")
+    ] = None,
     wait: Wait = 10.0,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Send a command and print its outcome; the id of what it creates is in it."""
+    """Send a command and print its outcome, with the id of what it created."""
     settings = Settings.load(home=home, tenant=tenant)
     payload = merged(read_payload(data) if data else {}, pairs or [])
 
@@ -69,18 +69,18 @@ def send(
     '[bold]headrace upload faq.csv --dataset ID --rules \'{"mode": "question_answer"}\'[/]'
 )
 def upload(
-    paths: Annotated[list[Path], typer.Argument(help="Files, or folders with all that is in them.")],
-    dataset: Annotated[str, typer.Option(help="The dataset's id.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders; a folder is uploaded with all files in it.")],
+    dataset: Annotated[str, typer.Option(help="Dataset id.")],
     rules: Annotated[
-        str | None, typer.Option(help="Rules of their own by which the files are cut, as JSON; see [bold]preview[/].")
+        str | None, typer.Option(help="Segmentation rules for these files, as JSON; see [bold]preview[/].")
     ] = None,
     metadata: Annotated[str | None, typer.Option(help="Metadata of the documents, as JSON.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until every document can be found.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every document is indexed.")] = False,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Upload files into a dataset."""
+    """Upload files to a dataset."""
     from ops.cli.upload import Upload
 
     settings = Settings.load(home=home, tenant=tenant)
@@ -111,17 +111,19 @@ def upload(
     '[bold]headrace preview faq.csv --rules \'{"mode": "question_answer"}\'[/]'
 )
 def preview(
-    file: Annotated[Path, typer.Argument(help="The file; only its name counts where --digest is given.")],
-    dataset: Annotated[str | None, typer.Option(help="A dataset, whose embedding model and rules are taken.")] = None,
-    rules: Annotated[str | None, typer.Option(help="The rules to try as JSON, instead of the dataset's.")] = None,
-    digest: Annotated[str | None, typer.Option(help="SHA-256 of a file that is in the object store.")] = None,
-    first: Annotated[int, typer.Option(min=0, help="Position of the first segment that is shown.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="Segments that are shown.")] = 20,
+    file: Annotated[Path, typer.Argument(help="File to segment; with --digest, only its name is used.")],
+    dataset: Annotated[str | None, typer.Option(help="Dataset id; its embedding model and rules are used.")] = None,
+    rules: Annotated[
+        str | None, typer.Option(help="Segmentation rules to try, as JSON, instead of the dataset's.")
+    ] = None,
+    digest: Annotated[str | None, typer.Option(help="SHA-256 of a file that is already in the object store.")] = None,
+    first: Annotated[int, typer.Option(min=0, help="Position of the first segment to show.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of segments to show.")] = 20,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show how a file would be cut into segments; nothing is stored."""
+    """Show the segments that a file would be split into; nothing is stored."""
     settings = Settings.load(home=home, tenant=tenant)
     request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
     if rules:
@@ -151,19 +153,19 @@ def preview(
     '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/]'
 )
 def ask(
-    app_id: Annotated[str, typer.Argument(help="The app's id.", metavar="APP")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    conversation: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    app_id: Annotated[str, typer.Argument(help="App id.", metavar="APP")],
+    question: Annotated[str, typer.Argument(help="Question.")],
+    conversation: Annotated[str | None, typer.Option(help="Id of the conversation to continue.")] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="A variable of the app, as name=value; may be repeated.")
+        list[str] | None, typer.Option("--input", help="Variable of the app, as name=value; repeatable.")
     ] = None,
-    user: Annotated[str, typer.Option(help="Who asks.")] = "cli",
-    patience: Annotated[float, typer.Option(min=1, help="Seconds of silence after which to give up.")] = 300.0,
+    user: Annotated[str, typer.Option(help="End user id.")] = "cli",
+    patience: Annotated[float, typer.Option(min=1, help="Maximum silence, in seconds, before giving up.")] = 300.0,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Ask an app, and print its answer as it comes, then what it cites."""
+    """Ask an app a question; print the answer as it streams, then its citations."""
     settings = Settings.load(home=home, tenant=tenant)
     values = {name: str(value) for name, value in merged({}, inputs or []).items()}
 
@@ -198,20 +200,20 @@ def ask(
     "[bold]headrace search DATASET boom --set neighbours:=1 --set rerank.provider=builtin[/]"
 )
 def search(
-    dataset: Annotated[str, typer.Argument(help="Ids of datasets, separated by commas.", metavar="DATASET")],
-    question: Annotated[str, typer.Argument(help="What to look for.")],
-    mode: Annotated[str, typer.Option(help="hybrid, semantic or full_text.")] = "hybrid",
-    top_k: Annotated[int, typer.Option(help="Segments to find.")] = 10,
+    dataset: Annotated[str, typer.Argument(help="Dataset ids, separated by commas.", metavar="DATASET")],
+    question: Annotated[str, typer.Argument(help="Query.")],
+    mode: Annotated[str, typer.Option(help="Retrieval mode: hybrid, semantic or full_text.")] = "hybrid",
+    top_k: Annotated[int, typer.Option(help="Maximum number of segments to return.")] = 10,
     settings_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the retrieval, as key=text or key:=JSON; may be repeated."),
+        typer.Option("--set", help="Retrieval setting, as key=text or key:=JSON; repeatable."),
     ] = None,
-    user: Annotated[str, typer.Option(help="Whose words the question is.")] = "cli",
+    user: Annotated[str, typer.Option(help="End user id.")] = "cli",
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Look for a question in datasets, and print what is found, where it ranks and why; it is kept on record."""
+    """Search datasets and print the hits with their ranks and scores. The retrieval is recorded."""
     settings = Settings.load(home=home, tenant=tenant)
     retrieval = merged({"mode": mode, "top_k": top_k}, settings_ or [])
 
@@ -238,7 +240,7 @@ def search(
 
 
 async def texts_of(url: str, tenant: str, segments: list[str]) -> dict[str, tuple[str, str]]:
-    """The document's name and the text of each segment that is in the tables. Raises: Failed."""
+    """Document name and text by segment id, of the segments that are in the tables. Raises: Failed."""
     try:
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
             await connection.execute("SET LOCAL ROLE headrace_reader")
@@ -259,9 +261,11 @@ WHERE segment.tenant_id = %(tenant)s AND segment.id = ANY (%(ids)s)
 
 @app.command(epilog="Examples: [bold]headrace tail[/] · [bold]headrace tail --noun document --since 1 --json[/]")
 def tail(
-    noun: Annotated[str | None, typer.Option(help="Only this noun: app, dataset, document, conversation …")] = None,
-    since: Annotated[int | None, typer.Option(min=1, help="Begin at this sequence of the log, not now.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many commits.")] = None,
+    noun: Annotated[
+        str | None, typer.Option(help="Only events of this noun: app, dataset, document, conversation …")
+    ] = None,
+    since: Annotated[int | None, typer.Option(min=1, help="Sequence of the log to start from; default: now.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this number of commits.")] = None,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
@@ -281,7 +285,7 @@ def tail(
                 if seen == count:
                     break
 
-    run(until_told(work()))
+    run(until_stopped(work()))
 
 
 @app.command(
@@ -289,11 +293,11 @@ def tail(
     '[bold]headrace sql --json "select * from headrace.model_calls"[/]'
 )
 def sql(
-    query: Annotated[str, typer.Argument(help="One statement; it can only read.")],
+    query: Annotated[str, typer.Argument(help="One statement, read only.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Run a query on the read tables, as the role headrace_reader."""
+    """Run a query on the tables, as the role headrace_reader."""
     url = Settings.load(home=home).located("postgres").postgres_url
     names, rows = run(read_tables(url, query))
     if as_json:
@@ -310,7 +314,7 @@ async def read_tables(url: str, query: str) -> tuple[list[str], list[tuple[Any, 
             await connection.set_read_only(True)
             await connection.execute("SET LOCAL ROLE headrace_reader; SET LOCAL search_path = headrace, public")
             cursor = connection.cursor()
-            # prepared, because a prepared statement can only be one: what follows a semicolon is refused
+            # A prepared statement is a single one: anything after a semicolon is refused.
             await cursor.execute(query.encode(), prepare=True)
             names = [column.name for column in cursor.description or []]
             return names, await cursor.fetchall() if names else []
@@ -323,11 +327,11 @@ async def read_tables(url: str, query: str) -> tuple[list[str], list[tuple[Any, 
 )
 def asyncapi(
     schemas: Annotated[
-        Path | None, typer.Option(help="Write a JSON Schema for every command and event into this folder instead.")
+        Path | None, typer.Option(help="Write a JSON Schema of every command and event to this folder instead.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the AsyncAPI 3 document: every command, event, outcome and live frame."""
+    """Print the AsyncAPI 3 document of all commands, events, outcomes and live frames."""
     from ops.asyncapi import document, write_schemas
 
     if schemas is None:
@@ -341,7 +345,7 @@ def asyncapi(
 
 
 def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """The payload with `key=text` and `key:=JSON` put in; `a.b=…` goes inside `a`. Raises: BadParameter."""
+    """The payload with `key=text` and `key:=JSON` added; `a.b=…` sets `b` inside `a`. Raises: BadParameter."""
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.rstrip(":"):
@@ -358,7 +362,7 @@ def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
         for part in outer:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise typer.BadParameter(f"{key}: {part} is set to something else already.")
+                raise typer.BadParameter(f"{key}: {part} already has a value that is no object.")
         place[last] = value
     return payload
 
@@ -376,7 +380,7 @@ def read_payload(data: str) -> dict[str, Any]:
 
 
 def from_json(option: str, value: str | None) -> Any:
-    """What an option holds, None where it is not given. Raises: Failed."""
+    """Value of an option that holds JSON; None when it is not given. Raises: Failed."""
     try:
         return None if value is None else json.loads(value)
     except ValueError as error:
@@ -384,7 +388,7 @@ def from_json(option: str, value: str | None) -> Any:
 
 
 def files_in(paths: Iterable[Path]) -> Iterable[Path]:
-    """The files, and those in the folders; hidden ones are left out. Raises: Failed."""
+    """The files, and all files in the folders except hidden ones. Raises: Failed."""
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file())
@@ -396,7 +400,7 @@ def files_in(paths: Iterable[Path]) -> Iterable[Path]:
 
 
 def show_retrieval(made: dict[str, Any], texts: dict[str, tuple[str, str]]) -> None:
-    """What was found, best first; `texts` are the document's name and the text of each segment."""
+    """Print the hits, best first; `texts` has document name and text by segment id."""
     table = Table("rank", "score", "semantic", "full text", "fused", "reranked", "document", "page", "text")
     for hit in made["hits"]:
         name, text = texts.get(hit["segment"], ("", ""))
@@ -407,7 +411,7 @@ def show_retrieval(made: dict[str, Any], texts: dict[str, tuple[str, str]]) -> N
         table.add_row(*(Text("" if cell is None else clean(str(cell))) for cell in cells), style=style)
     show(table)
     for fault in made["faults"]:
-        show(Text(clean(f"Without the {fault['step']}: {fault['code']}"), "yellow"))
+        show(Text(clean(f"Skipped {fault['step']}: {fault['code']}"), "yellow"))
     if made["code"]:
         show(Text(clean(f"✗ {made['code']} {made['reason']}"), "red"))
     only = "" if made["documents"] is None else f" in {made['documents']} documents"
@@ -415,7 +419,7 @@ def show_retrieval(made: dict[str, Any], texts: dict[str, tuple[str, str]]) -> N
 
 
 def show_document(document: dict[str, Any]) -> None:
-    """A line of an upload."""
+    """Print a line of an upload."""
     mark = Text("✗ ", "red") if document["status"] in ("rejected", "error") else Text("✓ ", "green")
     show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
     if document["reason"]:
@@ -423,7 +427,7 @@ def show_document(document: dict[str, Any]) -> None:
 
 
 def show_preview(answer: dict[str, Any]) -> None:
-    """The segments as a text would be cut into them, children below their parents."""
+    """Print the segments of a preview, children below their parents."""
     for segment in answer["segments"]:
         indent = "" if segment["parent"] is None else "  "
         page = f"page {segment['page']}" if segment["page"] else None

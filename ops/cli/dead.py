@@ -1,4 +1,4 @@
-"""Commands about dead letters."""
+"""`headrace dead`: list, show, retry and discard dead letters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Letter = dict[str, Any]
 WAITING = ["buried", "returned"]
 STATUSES = [*WAITING, "retried", "discarded"]
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Letters, by their ids.", metavar="ID…", show_default=False)]
-OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's; none: those of all tenants.")]
-All = Annotated[bool, typer.Option("--all", help="All that wait.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.", metavar="ID…", show_default=False)]
+OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; default: all tenants.")]
+All = Annotated[bool, typer.Option("--all", help="All that are waiting.")]
 
 dead = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(dead, name="dead", help="See what no worker could handle, and try it again or give it up.")
+app.add_typer(dead, name="dead", help="List, retry or discard messages that no worker could handle.")
 
 
 @dead.command(
@@ -35,13 +35,13 @@ app.add_typer(dead, name="dead", help="See what no worker could handle, and try 
 )
 def list_letters(
     status: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(STATUSES)}; may be repeated. None: those that wait.")
+        list[str] | None, typer.Option(help=f"{', '.join(STATUSES)}; repeatable. Default: those that are waiting.")
     ] = None,
     tenant: OneTenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """List the dead letters of all tenants, or of one, the newest last."""
+    """List dead letters of one tenant or of all, newest last."""
     for name in status or []:
         if name not in STATUSES:
             raise typer.BadParameter(f"{name!r} is not one of {', '.join(STATUSES)}.", param_hint="--status")
@@ -56,12 +56,12 @@ def list_letters(
 
 @dead.command(epilog="Example: [bold]headrace dead show ID[/]")
 def show(
-    id: Annotated[str, typer.Argument(help="The letter's id.", metavar="ID")],
+    id: Annotated[str, typer.Argument(help="Id of the dead letter.", metavar="ID")],
     tenant: OneTenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of a letter, and the message as it came; the payload of provider.* is withheld."""
+    """Show a dead letter and its original message. Payloads of provider.* are withheld."""
     settings = Settings.load(home=home)
 
     async def work() -> Letter:
@@ -87,7 +87,7 @@ def retry(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Try letters once more: a command keeps its id and has a second outcome, a document is worked at anew."""
+    """Retry dead letters: a command keeps its id and gets a second outcome; a document is processed again."""
     decide("dead_letter.retry", ids or [], all_of_them, wait, Settings.load(home=home), tenant, as_json)
 
 
@@ -100,14 +100,14 @@ def discard(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Give letters up: what was sent is deleted. That it was, and what it died of, stays on record."""
+    """Discard dead letters: the message is deleted, its metadata and error stay recorded."""
     decide("dead_letter.discard", ids or [], all_of_them, wait, Settings.load(home=home), tenant, as_json)
 
 
 def decide(
     command: str, ids: list[str], all_of_them: bool, wait: float, settings: Settings, tenant: str | None, as_json: bool
 ) -> None:
-    """Send a command for each of the letters, for its tenant, and print the outcomes."""
+    """Send a command for each dead letter, in its tenant, and print the outcomes."""
     if bool(ids) == all_of_them:
         raise typer.BadParameter("Give either ids or --all.", param_hint="ID…")
 
@@ -128,13 +128,13 @@ def decide(
         else:
             terminal.show_outcome(outcome)
     if not outcomes and not as_json:
-        say("No dead letter waits.")
+        say("No dead letters are waiting.")
     if any(outcome["status"] == "rejected" for outcome in outcomes):
         raise typer.Exit(1)
 
 
 async def letters(settings: Settings, statuses: list[str], tenant: str | None) -> list[Letter]:
-    """The rows of the table, the newest last. Raises: Failed."""
+    """Rows of the table, newest last. Raises: Failed."""
     query = """
         SELECT * FROM headrace.dead_letters
         WHERE status = ANY(%(statuses)s) AND tenant_id = coalesce(%(tenant)s, tenant_id) ORDER BY updated_at, id
@@ -152,15 +152,15 @@ async def letters(settings: Settings, statuses: list[str], tenant: str | None) -
 
 
 def chosen(found: list[Letter], ids: list[str]) -> list[Letter]:
-    """The letters of these ids. Raises: Failed."""
+    """The dead letters with these ids. Raises: Failed."""
     known = {letter["id"]: letter for letter in found}
     if unknown := [id for id in ids if id not in known]:
-        raise Failed(f"There is no dead letter {unknown[0]}; `headrace dead list` shows those there are.")
+        raise Failed(f"There is no dead letter {unknown[0]}; see `headrace dead list`.")
     return [known[id] for id in ids]
 
 
 async def message_of(client: Client, letter: Letter) -> Letter:
-    """Headers and payload of the message, as long as it waits. Raises: Failed."""
+    """Headers and payload of the message; None of both once it is gone. Raises: Failed."""
     try:
         kept = await JetStreamDeadLetters(client.connection).get(letter["consumer"], letter["id"])
     except Unavailable as error:

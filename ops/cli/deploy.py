@@ -1,4 +1,4 @@
-"""Commands that whatever runs it calls: a job before the workers, and a probe of each."""
+"""Commands for orchestrators: a job before the workers, and a probe for each."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import typer
 from adapters.jetstream.client import Unreachable
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.settings import Settings
 from ops.terminal import emit, say
 
 
 @app.command(epilog="Examples: [bold]headrace setup[/] · [bold]headrace setup --wait 300 --json[/]")
 def setup(
-    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for servers that are away.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for servers that are unreachable.")] = 60.0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Make the streams, schemas, roles and tables that are missing, so that workers need no right to make them."""
+    """Create missing streams, schemas, roles and tables, so that workers need no such permission."""
     settings = Settings.load(home=home).located()
     from ops.upkeep.setup import set_up
 
@@ -45,13 +45,13 @@ def setup(
 
 @app.command(epilog="Examples: [bold]headrace ping --role answer[/] · [bold]headrace ping --role answer --here[/]")
 def ping(
-    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
-    here: Annotated[bool, typer.Option("--here", help="Only a worker on this host counts: for a probe.")] = False,
+    role: Annotated[str, typer.Option(help=f"{', '.join(EVERY)}, or all.")],
+    here: Annotated[bool, typer.Option("--here", help="Accept only a worker on this host: for probes.")] = False,
     wait: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3.0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a worker of a role answers; exit with 1 when none does."""
+    """Check that a worker of a role answers; exit with 1 when none does."""
     card = run(card_of(Settings.load(home=home), role, wait, socket.gethostname() if here else None))
     if card is None:
         raise Failed(f"No worker of role {role!r} answers{' on this host' if here else ''} within {wait:g} s.")
@@ -62,7 +62,7 @@ def ping(
 
 
 async def card_of(settings: Settings, role: str, within: float, host: str | None) -> dict[str, Any] | None:
-    """What the first worker of a role, on a host, says of itself; None when none answers."""
+    """The card of the first worker of a role, on any host or on one: pid, host, version. None when none answers."""
     async with connected(settings) as client:
         inbox = client.connection.new_inbox()
         cards = await client.connection.subscribe(inbox)

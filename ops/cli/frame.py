@@ -1,4 +1,4 @@
-"""What every command shares: the options, how it reaches the servers, and how it ends."""
+"""Parts shared by all commands: options, connection, and exit."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Home = Annotated[Path | None, typer.Option(help="Folder of the data. [dim](HEADRACE_HOME, ./.headrace)[/]")]
-Tenant = Annotated[str | None, typer.Option(help="Tenant to speak for. [dim](HEADRACE_TENANT, default)[/]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Home = Annotated[Path | None, typer.Option(help="Data folder. [dim](HEADRACE_HOME, ./.headrace)[/]")]
+Tenant = Annotated[str | None, typer.Option(help="Tenant. [dim](HEADRACE_TENANT, default)[/]")]
 Wait = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")]
 
 
 class Failed(Exception):
-    """What was asked did not happen; the message says why."""
+    """A command failed; the message states the reason."""
 
 
 EXPECTED = (
@@ -70,21 +70,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-async def until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM, and let the work clean up after itself; later signals do not break into that."""
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGINT or SIGTERM, then let the work clean up; further signals do not interrupt that."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
-    told = False
+    stopping = False
 
-    def tell() -> None:
-        nonlocal told
-        if not told:
-            told = True
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
             task.cancel()
 
-    with suppress(RuntimeError, ValueError):  # only the main thread hears of signals
+    with suppress(RuntimeError, ValueError):  # only the main thread receives signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, tell)
+            loop.add_signal_handler(number, stop)
     with suppress(asyncio.CancelledError):
         await task
 
@@ -112,13 +112,13 @@ def fail(code: str, message: str, as_json: bool) -> NoReturn:
 
 
 def explain(error: Exception, as_json: bool) -> NoReturn:
-    """End with what the machine lacks, or with where an error of Headrace is kept."""
+    """Exit with the fault of the machine, or with the file that has the traceback of an unexpected error."""
     if isinstance(error, ImportError):
-        fail("missing_package", f"A package cannot be loaded: {error} (see {keep(error)})", as_json)
+        fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         place = os.fsdecode(error.filename or home())
         fail("unusable_file", f"{place} cannot be used: {error.strerror}.", as_json)
-    note = f"Something unforeseen happened ({type(error).__name__}); what it was is in {keep(error)}"
+    note = f"Unexpected error ({type(error).__name__}); details in {keep(error)}"
     fail("unforeseen", note, as_json)
 
 
@@ -126,7 +126,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def keep(error: Exception) -> Path:
-    """Write the traceback into the log of the command line, or into the system's temporary folder if that fails."""
+    """Append the traceback to the log of the command line, else to a file in the temporary folder. Return its path."""
     path = home() / "log" / "cli.log"
     try:
         return _append(path, error)

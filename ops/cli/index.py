@@ -1,4 +1,4 @@
-"""Commands for the search index."""
+"""`headrace index`: show, rebuild and drop versions of the search index."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ops.terminal import emit, say
 if TYPE_CHECKING:
     from adapters.index.versions.state import State
 
-group = typer.Typer(help="The search index: show it, build it anew.", no_args_is_help=True)
+group = typer.Typer(help="Show, rebuild and drop versions of the search index.", no_args_is_help=True)
 app.add_typer(group, name="index")
 
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Raises: Failed, where a worker would wait, or does not start."""
+    """Turn errors that a worker would retry into messages. Raises: Failed."""
     try:
         yield
     except (Unavailable, FileNotFoundError) as error:
@@ -34,7 +34,7 @@ def failing() -> Iterator[None]:
 
 @group.command(epilog="Examples: [bold]headrace index show[/] · [bold]headrace index show --json | jq .builds[/]")
 def show(home: Home = None, as_json: Json = False) -> None:
-    """Say what versions the index has, for which embedding models, how much is in them, and what is being built."""
+    """Show the versions of the index with model and size, and the builds in progress."""
     settings = Settings.load(home=home).located("postgres")
     from ops.upkeep.index import show as look
 
@@ -51,16 +51,19 @@ def show(home: Home = None, as_json: Json = False) -> None:
     "[bold]headrace index rebuild --keep-old[/]"
 )
 def rebuild(
-    dataset: Annotated[UUID | None, typer.Option(help="Only this dataset of the tenant, by its id.")] = None,
+    dataset: Annotated[UUID | None, typer.Option(help="Only this dataset of the tenant.")] = None,
     keep_old: Annotated[
-        bool, typer.Option("--keep-old", help="Keep the version that was searched, until [bold]index drop[/].")
+        bool, typer.Option("--keep-old", help="Keep the replaced version until [bold]index drop[/].")
     ] = False,
     tenant: Tenant = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Build the index anew from the log, beside the one that is searched, and swap it in. Vectors come from the cache;
-    the embedding model makes those that it lacks. What was broken off goes on where it was."""
+    """Rebuild the index from the log while the current one serves, then swap it in.
+
+    Vectors come from the cache; the embedding model makes the missing ones. If interrupted, run it again
+    to resume.
+    """
     settings = Settings.load(home=home, tenant=tenant).located()
     from ops.upkeep.index import rebuild as work
 
@@ -76,16 +79,18 @@ def rebuild(
         say(f"Built: {built.segments:,} segments.")
     if lost:
         names = ", ".join(f"{document['tenant']}/{document['document']}" for document in lost[:10])
-        raise Failed(f"The object store lacks the segments of {len(lost)} documents, which are not found now: {names}.")
+        raise Failed(
+            f"The object store lacks the segments of {len(lost)} documents, which cannot be found now: {names}."
+        )
 
 
 @group.command(epilog="Example: [bold]headrace index drop 3[/]")
 def drop(
-    number: Annotated[int, typer.Argument(help="The version, as [bold]index show[/] names it.")],
+    number: Annotated[int, typer.Argument(help="Number of the version, see [bold]index show[/].")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Drop a version that was kept, or whose build was given up."""
+    """Drop a version that was kept, or an unfinished one."""
     settings = Settings.load(home=home).located("postgres")
     from ops.upkeep.index import NotDropped
     from ops.upkeep.index import drop as work
@@ -98,7 +103,7 @@ def drop(
     if as_json:
         emit({"dropped": number})
     else:
-        say(f"Version {number} is dropped.")
+        say(f"Dropped version {number}.")
 
 
 def show_state(state: State) -> None:
@@ -108,4 +113,4 @@ def show_state(state: State) -> None:
     for build in state.builds:
         of = f"dataset {build.dataset}" if build.dataset else "all"
         share = f"{build.reached:,} of {build.goal:,} commits of the log"
-        say(f"Being built: {of}, {share}{'' if build.running else ', broken off: run it again to go on'}.")
+        say(f"Build: {of}, {share}{'' if build.running else ', interrupted: run it again to resume'}.")

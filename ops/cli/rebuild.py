@@ -1,4 +1,4 @@
-"""`headrace rebuild`."""
+"""`headrace rebuild`: tables from the log."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     "[bold]headrace rebuild --undo[/]"
 )
 def rebuild(
-    names: Annotated[list[str] | None, typer.Argument(help="Tables; none: all.", show_default=False)] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Tables; default: all.", show_default=False)] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the live tables with fresh ones, and change nothing.")
+        bool, typer.Option("--check", help="Compare the live tables with fresh ones; change nothing.")
     ] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Put back the tables that the last rebuild replaced.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Restore the tables that the last rebuild replaced.")] = False,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Drop the tables that the last rebuild replaced.")
     ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Make tables anew from the log, beside the live ones, and swap them in.
+    """Rebuild tables from the log while the live ones serve, then swap them in.
 
-    The tables that they replace are kept in the schema headrace_old. A rebuild that was cut off goes on where it was.
+    The replaced tables are kept in schema headrace_old. If interrupted, run it again to resume.
     """
     if check + undo + drop_old > 1 or (names and (undo or drop_old)):
-        raise typer.BadParameter("Give one of --check, --undo and --drop-old; the last two take no tables.")
+        raise typer.BadParameter("Use only one of --check, --undo and --drop-old; the last two take no tables.")
     settings = Settings.load(home=home).located()
     from ops.upkeep import rebuild as work
 
@@ -51,17 +51,17 @@ def rebuild(
                 compared = run(work.check(settings, names or [], progress))
             show(compared, as_json)
         elif drop_old:
-            tell("dropped", run(work.drop_old(settings)), as_json)
+            report("dropped", run(work.drop_old(settings)), as_json)
         else:
             with terminal.counting(as_json) as progress:
                 coming = work.undo(settings, progress) if undo else work.rebuild(settings, names or [], progress)
                 done = run(coming)
-            tell("restored" if undo else "rebuilt", done, as_json)
+            report("restored" if undo else "rebuilt", done, as_json)
 
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """What may go wrong, as sentences."""
+    """Turn expected errors into messages. Raises: Failed."""
     from adapters.postgres.attachments import InTheWay
     from adapters.postgres.feed import Gap
     from adapters.postgres.rebuild import NothingKept
@@ -74,12 +74,12 @@ def failing() -> Iterator[None]:
     except (Gap, InTheWay, NothingKept, Unavailable) as error:
         raise Failed(str(error)) from error
     except psycopg.errors.LockNotAvailable as error:
-        raise Failed("Somebody has been reading these tables all the time; run it again, and it goes on.") from error
+        raise Failed("The tables are locked by readers; run it again to resume.") from error
     except psycopg.OperationalError as error:
-        raise Failed(f"PostgreSQL: {one_line(error)}. Run it again, and it goes on.") from error
+        raise Failed(f"PostgreSQL: {one_line(error)}. Run it again to resume.") from error
 
 
-def tell(what: str, names: list[str], as_json: bool) -> None:
+def report(what: str, names: list[str], as_json: bool) -> None:
     if as_json:
         emit({what: names})
     else:
@@ -87,7 +87,7 @@ def tell(what: str, names: list[str], as_json: bool) -> None:
 
 
 def show(compared: list[Comparison], as_json: bool) -> None:
-    """A line a table; ends with 1 when one is not what it should be."""
+    """Print a line per table; exit with 1 when one differs."""
     wrong = [table for table in compared if table.different]
     if as_json:
         for table in compared:

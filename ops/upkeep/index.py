@@ -1,4 +1,4 @@
-"""The index: what it holds, and how it is made anew, while everything else goes on."""
+"""State, rebuild and drop of search index versions, while workers run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class NotDropped(Exception):
 async def rebuild(
     settings: Settings, dataset: str | None = None, *, keep_old: bool = False, progress: Progress = no_progress
 ) -> Built:
-    """Build all of the index, or a dataset of the settings' tenant, from the log, and swap it in.
+    """Rebuild the index, or one dataset of the settings' tenant, from the log and swap it in.
 
-    Raises: KeyError when there is no such dataset, Unavailable.
+    Raises: KeyError when there is no such dataset; Unavailable.
     """
     async with Wiring(settings, "index") as wiring:
         log, index = JetStreamLog(wiring.nc, wiring.keys), await wiring.index()
@@ -32,7 +32,7 @@ async def rebuild(
 
 
 async def show(settings: Settings) -> State:
-    """Raises: Unavailable."""
+    """Versions and builds of the index. Raises: Unavailable."""
     return await index_choice.state(settings)
 
 

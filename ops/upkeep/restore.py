@@ -1,4 +1,4 @@
-"""Brings the log and its blobs back from the archive, each message at its sequence, onto an empty NATS."""
+"""Restore of the log and its blobs from the archive to an empty NATS, each message at its sequence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from adapters.jetstream.message import Message
 from adapters.many import each
 from domain.log import EVENTS, OUTCOMES
 from handlers.work.progress import Progress, no_progress
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.servers.embedded import EmbeddedNats, create_home
 from ops.settings import Settings
 from ops.supervisor import answers, claimed
@@ -36,16 +36,16 @@ from ops.wiring import Wiring
 
 
 class Busy(Exception):
-    """Something works on this log; nothing was restored."""
+    """A worker uses this log; nothing was restored."""
 
 
 class NoArchive(Exception):
-    """There is nothing at this address."""
+    """There is no archive at this address."""
 
 
 @dataclass
 class Restored:
-    """What is there now: the last sequence of each stream, the blobs, and the blobs that the archive cannot give."""
+    """Result: last sequence and published messages by stream, number of blobs, and a reason by missing blob."""
 
     last: dict[str, int] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Restored:
 async def restore(
     settings: Settings, archive: Archive, until: Mapping[str, int] | None = None, progress: Progress = no_progress
 ) -> Restored:
-    """Restore all of the archive, or each stream up to and including a sequence; goes on where it was cut short.
+    """Restore the archive, or each stream up to and including a sequence; resume an interrupted restore.
 
-    Nothing is published before all that will be was read and found whole.
+    The archive is read and verified completely before the first message is published.
     Raises: NoArchive, Broken, Busy, Differs, Unavailable, adapters.jetstream.raw.Occupied.
     """
     until = until or {}
@@ -77,16 +77,16 @@ async def restore(
 
 @asynccontextmanager
 async def nats_of(settings: Settings) -> AsyncIterator[Settings]:
-    """The settings with the address of a NATS: the one that is set, or the home's own, which runs as long as this.
+    """The settings with the address of a NATS: the configured one, or an embedded one that runs within this context.
 
-    Raises: AlreadyRunning when the home's own runs already.
+    Raises: AlreadyRunning when the embedded one is already running.
     """
     if settings.nats_url:
         yield settings
         return
     create_home(settings.home)
     with claimed(settings.home):
-        # What a power cut takes away now is restored again; to sync each message would take ten times as long.
+        # No sync per message: it takes ten times as long, and after a power cut the restore runs again.
         async with EmbeddedNats(settings.home, sync="2m") as server:
             yield settings.model_copy(update={"nats_url": server.url})
         await asyncio.to_thread(os.sync)
@@ -113,13 +113,13 @@ async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress)
 
 async def _idle(wiring: Wiring) -> None:
     client = Client(wiring.nc, wiring.settings.tenant)
-    for role in (*ROLES, EXPORT, "all"):
+    for role in (*EVERY, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
 
 
 async def _agree(wiring: Wiring, archive: Archive, stream: str, until: Mapping[str, int]) -> None:
-    """What the stream holds must be what the archive begins with. Raises: Differs."""
+    """Check that the stream is a prefix of the archive. Raises: Differs."""
     source = live(wiring.nc, stream)
     if stream not in GAPLESS:
         await source.drop_fillers()
@@ -130,7 +130,7 @@ async def _agree(wiring: Wiring, archive: Archive, stream: str, until: Mapping[s
         end = archived.sequence
         missing = stored is None and stream in GAPLESS
         if missing or (stored and difference(archived, stored)):
-            raise Differs(f"{stream} holds something else than the archive at {end}: {_EMPTY}")
+            raise Differs(f"{stream} differs from the archive at {end}: {_EMPTY}")
     if last > end:
         raise Differs(f"{stream} holds {last} messages, of which the archive has {end}: {_EMPTY}")
 
@@ -153,12 +153,12 @@ async def _stream(
 async def _history(
     archive: Archive, stream: str, after: int, until: Mapping[str, int]
 ) -> AsyncGenerator[list[Message]]:
-    """What is to be published; of OUTCOMES no more than tells of commits that are restored too."""
+    """Messages to publish; of OUTCOMES, only those whose commits are restored as well."""
     async for segment, messages in archive.messages(stream, after):
         wanted = [message for message in messages if after < message.sequence <= until.get(stream, segment.last)]
         if stream == OUTCOMES and EVENTS in until:
-            told = [message for message in wanted if _of(message) <= until[EVENTS]]
-            if len(told) < len(wanted):
+            kept = [message for message in wanted if _of(message) <= until[EVENTS]]
+            if len(kept) < len(wanted):
                 first = next(message for message in wanted if _of(message) > until[EVENTS])
                 yield wanted[: wanted.index(first)]
                 return
@@ -168,12 +168,12 @@ async def _history(
 
 
 def _of(outcome: Message) -> int:
-    """The sequence of the commit that an outcome tells of, 0 when it tells of none."""
+    """Sequence of the commit that an outcome names; 0 for none."""
     return orjson.loads(outcome.body).get("sequence") or 0
 
 
 async def _keys(wiring: Wiring, archive: Archive) -> None:
-    """Bring back the keys of people, and the marks of those who were erased; what the bucket has stays."""
+    """Restore people's keys and the marks of erased people; existing entries of the bucket are kept."""
     there = set()
     source = keys_of_people(wiring.nc)
     async with aclosing(source.read(0, await source.last())) as chunks:

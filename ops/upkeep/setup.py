@@ -1,4 +1,4 @@
-"""Makes what workers stand on, so that they need no right to make it: streams, schemas, roles and tables."""
+"""Creation of streams, schemas, roles and tables, so that workers need no permission to create them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ops.wiring import Wiring
 
 
 async def set_up(settings: Settings) -> AsyncIterator[str]:
-    """Make what is missing and say what is there; any number of times. Raises: Unreachable."""
+    """Create what is missing; yield a line for each part that exists. Idempotent. Raises: Unreachable."""
     async with Wiring(settings, "setup") as wiring:
         for stream in STREAMS:
             info = await wiring.nc.jetstream().stream_info(str(stream.name))
@@ -28,6 +28,6 @@ async def set_up(settings: Settings) -> AsyncIterator[str]:
         await set_up_index(settings)
         yield "index"
     except psycopg.Error as error:
-        raise Unreachable(f"PostgreSQL does not take it: {one_line(error)}") from error
+        raise Unreachable(f"PostgreSQL refuses the setup: {one_line(error)}") from error
     except Unavailable as error:
         raise Unreachable(one_line(error)) from error

@@ -63,7 +63,7 @@ async def verify(
         log, blobs = JetStreamLog(nc, keys), JetStreamBlobs(nc)
         with uncollected():
             audit = await _read(log, progress)
-        await _settle(nc, audit, settings)
+        await _look_again(nc, audit, settings)
         for check in audit.checks:
             yield check
         yield await _pending(nc, audit, deadline)
@@ -99,8 +99,8 @@ async def _read(log: JetStreamLog, progress: Progress) -> Audit:
     return audit
 
 
-async def _settle(nc: Connection, audit: Audit, settings: Settings) -> None:
-    """Look again at what had no outcome yet, and at how far the tables say that the log went."""
+async def _look_again(nc: Connection, audit: Audit, settings: Settings) -> None:
+    """Check again commands that had no outcome yet, and compare the end of the log with the position of the tables."""
     outcomes, js = JetStreamOutcomes(nc), nc.jetstream()
     waiting = await _waiting(nc) if audit.undecided else set()
     for (tenant, command), sequence in audit.undecided.items():
@@ -118,7 +118,7 @@ async def _settle(nc: Connection, audit: Audit, settings: Settings) -> None:
 
 
 async def _reached(settings: Settings, stream: str) -> int:
-    """How much of a stream the tables hold; 0 when there are none, or they cannot be reached."""
+    """Position of the tables in a stream; 0 when there are none, or they cannot be reached."""
     try:
         async with tables.connect(settings.postgres_url) as connection:
             return (await tables.positions(connection))[stream]
@@ -192,7 +192,7 @@ async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Che
 async def _tables(
     settings: Settings, audit: Audit, log: JetStreamLog, blobs: JetStreamBlobs, progress: Progress
 ) -> Check:
-    """Tables that stand still are not compared: they may well be equal to those of a replay that ends as early."""
+    """Compare the tables with a replay. Halted tables are not compared: they may equal a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
     try:
         if behind := await _behind(settings, audit):
@@ -217,7 +217,7 @@ async def _tables(
 
 
 async def _behind(settings: Settings, audit: Audit) -> list[str]:
-    """What the tables do not hold of the log that was read, though they had time. Raises: psycopg.Error."""
+    """Streams whose end the tables did not reach in time, as sentences. Raises: psycopg.Error."""
     try:
         async with asyncio.timeout(QUIET_S):
             for stream, last in audit.last.items():
@@ -233,14 +233,14 @@ async def _behind(settings: Settings, audit: Audit) -> list[str]:
 
 
 async def _index(settings: Settings, log: JetStreamLog, progress: Progress) -> Check:
-    """What differs counts when it still does after the tables have caught up: index and table change one by one."""
+    """Compare index and table. A difference counts if it remains once the tables have caught up."""
     check = Check("index", "the index holds the living segments, and nothing else", "headrace index rebuild")
     try:
         missing, left_over = await _differences(settings, check, progress)
         if missing or left_over:
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(settings.postgres_url, Position(stream, await log.last(stream)), QUIET_S)
-            await _settled(settings)
+            await _synced(settings)
             again = await _differences(settings, check, progress)
             missing, left_over = missing & again[0], left_over & again[1]
     except (psycopg.Error, Unavailable, TimeoutError) as error:
@@ -257,7 +257,7 @@ Segments = set[tuple[str, str, str]]
 
 
 async def _differences(settings: Settings, check: Check, progress: Progress) -> tuple[Segments, Segments]:
-    """What the table has and the index has not, and the other way round."""
+    """Segments that only the table has, and segments that only the index has."""
     async with (
         open_index(settings) as index,
         await psycopg.AsyncConnection.connect(settings.postgres_url) as connection,
@@ -293,8 +293,8 @@ ORDER BY 1, 2, 3
 """
 
 
-async def _settled(settings: Settings) -> None:
-    """Wait until the index follows all that was changed by hand. Raises: psycopg.Error, TimeoutError."""
+async def _synced(settings: Settings) -> None:
+    """Wait until the index has all edits. Raises: psycopg.Error, TimeoutError."""
     async with asyncio.timeout(QUIET_S), tables.connect(settings.postgres_url) as connection:
         while await (await connection.execute(_CHANGING)).fetchone() != (0,):
             await asyncio.sleep(0.2)
@@ -306,7 +306,7 @@ _CHANGING = "SELECT count(*) FROM headrace.documents WHERE index_status = 'chang
 def _cancel(
     missing: Segments, left_over: Segments, rows: Iterable[tuple[str, str, str]], found: Iterable[tuple[str, str, str]]
 ) -> None:
-    """Both sides come in the same order, so what is on one side only is what does not cancel out."""
+    """Both sides come in the same order, so segments of one side only do not cancel out."""
     missing |= set(rows)
     left_over |= set(found)
     both = missing & left_over

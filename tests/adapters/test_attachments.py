@@ -1,4 +1,4 @@
-"""What others attach to the tables follows to those that replace them."""
+"""Objects that users attach to the tables are carried over to their replacements."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def run(connection: AsyncConnection[TupleRow], statements: str) -> None:
 
 
 async def catalog(connection: AsyncConnection[TupleRow], table: str = "messages") -> dict[str, list[Any]]:
-    """What the catalog has for a table, by its name."""
+    """Entries of the catalog for a table, by its name."""
     of = f"'headrace.{table}'::regclass"
     return {
         what: await query(connection, f"SELECT {columns} FROM {source} ORDER BY 1")
@@ -186,7 +186,7 @@ async def test_all_that_is_at_a_table_follows_a_rebuild_and_an_undo(
 async def test_a_rebuild_leaves_to_a_new_table_which_indexes_of_ours_it_has(
     database_url: str, connection: AsyncConnection[TupleRow], history: History
 ) -> None:
-    """Whatever an earlier version made is not taken for an index of somebody's."""
+    """An index of an earlier version is not taken for a user's."""
     await run(connection, "CREATE INDEX ix_messages_query ON headrace.messages (tenant_id, query)")
     await run(connection, "COMMENT ON INDEX headrace.ix_messages_query IS 'Made by Headrace.'")
     await run(connection, "CREATE INDEX ix_messages_answer ON headrace.messages (answer)")

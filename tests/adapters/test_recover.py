@@ -1,4 +1,4 @@
-"""What waits and is in nobody's hands, on real servers: each case is made, swept, and looked at in the log."""
+"""Orphaned work is recovered, on real servers: each case is made, recovered, and checked in the log."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.handlers.desk import Desk
 
 
 class Scene:
-    """A desk, its tables, and a sweep that finds no wait too short."""
+    """A desk, its tables, and a recovery that finds no wait too short."""
 
     def __init__(self, desk: Desk, url: str) -> None:
         self.desk = desk
         self.url = url
         self.calls = ModelCalls(desk.repository)
-        self.sweep = Recover(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
+        self.recover = Recover(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
 
     async def overdue(self, deadline_s: float) -> list[PendingWork]:
         """Only this desk's: all tests share the streams."""
@@ -54,13 +54,13 @@ class Scene:
         await wait_for(self.url, Position(EVENTS, last))
 
     async def forgotten_by(self, consumer: str) -> None:
-        """Everything is acknowledged, and nobody did it."""
+        """Acknowledge everything without doing it."""
         await forget(self.desk.nc, consumer)
         await self.caught_up()
 
     async def swept(self) -> list[tuple[str, str]]:
-        """The nouns and ids of what a sweep took in hand, once the tables show it."""
-        waits = await self.sweep()
+        """The nouns and ids of what a recovery resumed, once the tables show it."""
+        waits = await self.recover()
         await self.caught_up()
         return [(wait.work, wait.id) for wait in waits]
 
@@ -81,7 +81,7 @@ class Scene:
         return await self.desk.done("replay.request", call=call)
 
     async def call(self, noun: str, cause: str) -> str:
-        """A model call that nobody ended."""
+        """A model call without an end."""
         why = Cause(Metadata(new_id(), self.desk.tenant, cause), noun, cause, 1)
         return await self.calls.request(why, "chat", kind="chat", provider="lab", model="m", request={})
 
@@ -117,7 +117,7 @@ def scene(nc: Client, tenant: str, url: str) -> Scene:
     return Scene(Desk(nc, tenant), url)
 
 
-async def test_a_document_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
+async def test_a_document_without_a_worker_is_resumed(scene: Scene) -> None:
     document = await scene.document()
     await scene.forgotten_by("ingest")
     assert await scene.swept() == [("ingest", document)]
@@ -142,7 +142,7 @@ async def test_a_document_is_put_back_a_few_times_and_then_stays_in_error(scene:
     assert last.code == "stalled"
 
 
-async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: Scene) -> None:
+async def test_an_edit_that_no_worker_syncs_is_resumed(scene: Scene) -> None:
     document, now = await scene.document(), datetime.now(UTC)
     segments = encode_segments("a-model", [Segment(0, "One.", 0, 4, None, None, 1, [1, 2, 3])])
     digest = await scene.desk.blobs.put(scene.desk.tenant, segments)
@@ -171,7 +171,7 @@ async def test_a_change_by_hand_that_nobody_follows_is_put_back_to_work(scene: S
     assert await scene.swept() == []
 
 
-async def test_a_message_that_nobody_answers_is_put_back_to_work(scene: Scene) -> None:
+async def test_a_message_without_a_worker_is_resumed(scene: Scene) -> None:
     message = await scene.message()
     await scene.desk.change("conversation", message, lambda it: it.answering(datetime.now(UTC), message=message))
     await scene.forgotten_by("answer")
@@ -211,7 +211,7 @@ async def test_what_is_young_is_left_alone(scene: Scene) -> None:
     assert await scene.overdue(60) == []
 
 
-async def test_a_consumer_that_was_made_anew_owns_everything(scene: Scene) -> None:
+async def test_a_consumer_that_was_created_again_owns_everything(scene: Scene) -> None:
     """It begins at the first message, and will come to what waits."""
     document = await scene.document()
     await scene.forgotten_by("ingest")
@@ -243,14 +243,14 @@ async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene)
     assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
 
 
-async def test_sweeping_twice_is_sweeping_once(scene: Scene) -> None:
+async def test_recovering_twice_is_recovering_once(scene: Scene) -> None:
     """Two of them saw the same tables."""
     document = await scene.document()
     await scene.forgotten_by("ingest")
     other = Recover(
         Desk(scene.desk.nc, scene.desk.tenant).repository, partial(scene.overdue, 0), partial(done, scene.desk.nc)
     )
-    await asyncio.gather(scene.sweep(), other())
+    await asyncio.gather(scene.recover(), other())
     types = await scene.desk.types("document", document)
     assert types == ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]
 
@@ -261,7 +261,7 @@ async def ended(scene: Scene) -> str:
     return document
 
 
-async def test_a_replay_that_nobody_works_at_is_put_back_to_work(scene: Scene) -> None:
+async def test_a_replay_without_a_worker_is_resumed(scene: Scene) -> None:
     replay = await scene.replay()
     call = await scene.call("replay", replay)
     await scene.caught_up()
@@ -333,7 +333,7 @@ async def test_a_call_of_a_worker_that_still_answers_a_deleted_conversation_is_l
     assert len(await scene.swept()) == 1
 
 
-async def test_one_sweeps_at_a_time(url: str) -> None:
+async def test_one_recovers_at_a_time(url: str) -> None:
     async with only_one(url) as first, only_one(url) as second:
         assert (first, second) == (True, False)
     async with only_one(url) as third:

@@ -1,4 +1,4 @@
-"""What counts in the rules of a table, and what does not."""
+"""The digest of a table's rules: code that counts, and code that does not."""
 
 from __future__ import annotations
 

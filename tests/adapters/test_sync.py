@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, mill: Mill, document: Document, cut: LoadedRevision) -> None:
         self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
-        self.settle = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
+        self.sync = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
 
     def at(self, position: int) -> str:
         return segment_id(self.id, self.cut.digest, position)
@@ -59,7 +59,7 @@ class Desk:
     async def do(self, verb: str, **fields: Any) -> None:
         """Let somebody do it, and the worker follow."""
         await self.record(verb, **fields)
-        await self.settle((await self.commits())[-1])
+        await self.sync((await self.commits())[-1])
         assert not (await self.document()).needs_sync
 
     async def kept(self) -> dict[str, tuple[int, str, str | None]]:
@@ -103,7 +103,7 @@ async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(de
     assert (document.sync["failed"], document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []
     assert await reopen(desk.mill.repository, "sync", commit, commit.metadata)
-    await desk.settle((await desk.commits())[-1])
+    await desk.sync((await desk.commits())[-1])
     document = await desk.document()
     assert (document.sync["failed"], document.needs_sync) == (False, False)
     assert await desk.search("towpath") == [desk.at(2)]
@@ -165,10 +165,10 @@ async def test_a_model_that_is_away_is_waited_for(desk: Desk) -> None:
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
     [*_, commit] = await desk.commits()
     with pytest.raises(Unavailable, match="is away"):
-        await desk.settle(commit)
+        await desk.sync(commit)
     assert (await desk.document()).needs_sync
     desk.mill.models.embedder.away = False
-    await desk.settle(commit)
+    await desk.sync(commit)
     assert not (await desk.document()).needs_sync
     assert await desk.search("towpath") == [desk.at(2)]
     assert (await desk.mill.calls()).count("model_call.failed.v1") == 1
@@ -210,14 +210,14 @@ async def test_what_was_changed_before_it_is_processed_anew_waits_for_that(desk:
     await desk.record("reprocess")
     commits = await desk.commits()
     for commit in commits:
-        await desk.settle(commit)
+        await desk.sync(commit)
     assert added not in await desk.kept()
     await desk.record("start", stage="parsing")
     await desk.record("parsed", pages=None, characters=1)
     await desk.record("split", segments=desk.cut.digest, count=6, tokens=1, model=MODEL)
     await desk.record("indexed", first=0, count=6)
     for commit in await desk.commits():
-        await desk.settle(commit)
+        await desk.sync(commit)
     assert not (await desk.document()).needs_sync
     assert await desk.kept() == await desk.wanted()
     assert added in await desk.kept()
@@ -229,7 +229,7 @@ async def test_a_document_of_a_deleted_dataset_goes_with_it(desk: Desk) -> None:
     assert dataset is not None
     dataset.delete(NOW)
     await desk.mill.change(dataset)
-    await desk.settle((await desk.commits())[-1])
+    await desk.sync((await desk.commits())[-1])
     assert (await desk.document()).deleted
 
 
@@ -257,11 +257,11 @@ async def test_in_whatever_order_and_however_often_it_is_followed_it_is_followed
         with suppress(Rejection):
             await desk.record(verb, **fields)
         if random.random() < 0.2:
-            await desk.settle(random.choice((await desk.commits())[done - 1 :]))
+            await desk.sync(random.choice((await desk.commits())[done - 1 :]))
     left = (await desk.commits())[done - 1 :]
     random.shuffle(left)
     for commit in [*left, *left[:3]]:
-        await desk.settle(commit)
+        await desk.sync(commit)
     assert not (await desk.document()).needs_sync
     assert await desk.kept() == await desk.wanted()
     await desk.mill.reindex.dataset(desk.mill.tenant, desk.dataset)

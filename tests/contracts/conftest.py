@@ -1,4 +1,4 @@
-"""What the log's ports promise holds in memory, on one server of NATS and on three."""
+"""The contracts of the log's ports hold in memory, on one NATS server and on three."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What looks at the streams themselves needs a real server; all else runs in memory too."""
+    """Tests of the streams themselves need a real server; all others run in memory too."""
     if "server" in metafunc.fixturenames:
         memory = [] if "nc" in metafunc.fixturenames else ["memory"]
         metafunc.parametrize("server", [*memory, "lone_nats", "nats_cluster"], indirect=True, scope="module")

@@ -27,7 +27,7 @@ def outcomes(place: Memory | Client) -> Outcomes:
 
 
 async def count(place: Memory | Client, outcome: Outcome) -> int:
-    """How many outcomes of the command are kept."""
+    """Number of stored outcomes of the command."""
     subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
     if isinstance(place, Memory):
         return len(place.streams[OUTCOMES].of(subject))

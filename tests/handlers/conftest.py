@@ -7,5 +7,5 @@ from tests.memory import Memory
 
 @pytest.fixture
 def memory() -> Memory:
-    """What the handlers under test read and write: they need no server."""
+    """Memory that the handlers under test read and write: they need no server."""
     return Memory()

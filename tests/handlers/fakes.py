@@ -41,7 +41,7 @@ class Words:
     def __init__(self) -> None:
         self.away = False
         self.embedded: list[int] = []
-        """How many texts each call had."""
+        """Number of texts of each call."""
         self.rules: list[Segmentation] = []
 
     def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:

@@ -31,7 +31,7 @@ QUESTION = "How loud is the screw at ten metres with the trough open?"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """What is in the file, and a home with its key."""
+    """Content of the file, and a home with its key."""
     folder = Path(mkdtemp(prefix="headrace-upgrade-"))
     with tarfile.open(OLD) as tar:
         tar.extractall(folder, filter="data")

@@ -23,7 +23,7 @@ import yaml
 
 from adapters.jetstream.streams import STREAMS, set_up
 from ops.cli import app
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY, ROLES
 from ops.servers.embedded import HOST, nats_server
 from ops.settings import PREFIX, Settings
 from tests.nats_cluster import free_ports, once_there
@@ -142,7 +142,7 @@ def test_the_compose_file_follows_the_specification() -> None:
 
 
 def test_every_role_has_a_service_that_is_probed() -> None:
-    for role in (*ROLES, EXPORT):
+    for role in EVERY:
         service = COMPOSE["services"][role]
         assert service["command"] == ["worker", "--role", role]
         assert service["healthcheck"]["test"] == ["CMD", "headrace", "ping", "--role", role, "--here"]
@@ -211,7 +211,7 @@ def test_every_role_has_a_deployment_that_is_probed() -> None:
             deployed[role] = name
             for probe in ("startupProbe", "readinessProbe"):
                 assert container[probe]["exec"]["command"] == ["headrace", "ping", "--role", role, "--here"]
-    assert deployed == {role: f"Deployment {role}" for role in (*ROLES, EXPORT)}
+    assert deployed == {role: f"Deployment {role}" for role in EVERY}
 
 
 def test_the_embedding_model_gets_a_gpu() -> None:

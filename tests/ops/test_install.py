@@ -144,7 +144,7 @@ class Runs:
 
     @property
     def tools(self) -> list[str]:
-        """What each command was run by: `uv` or `pip`, and what it was to install."""
+        """The installer of each command, `uv` or `pip`, and its packages."""
         return [f"{'uv' if command[0].endswith('/uv') else 'pip'} {command[-1]}" for command in self.commands]
 
 
@@ -176,7 +176,7 @@ def test_pip_installs_the_packages_where_uv_cannot_be_had(runs: Runs, capsys: py
     runs.broken = "uv=="
     assert install.main() == 0
     assert runs.tools == [UV, f"pip {install.ROOT}"]
-    assert "uv could not be had" in capsys.readouterr().out
+    assert "uv is not available" in capsys.readouterr().out
 
 
 def test_pip_installs_the_packages_where_uv_fails(runs: Runs) -> None:

@@ -21,7 +21,7 @@ import pytest
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from ops import supervisor
-from ops.roles import EXPORT, ROLES
+from ops.roles import EVERY
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
@@ -140,10 +140,10 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", "archive", *(f"worker-{role}" for role in (*ROLES, EXPORT))}
+    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
     again = headrace(settings, "up", "--detach").stdout
-    assert "runs already" in again
+    assert "is already running" in again
     assert settings.viewer in again
     with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
         assert answer.read() == b"ok\n"
@@ -179,12 +179,12 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
         settings = settings.model_copy(update={"view_address": f"127.0.0.1:{taken.getsockname()[1]}"})
         started = headrace(settings, "up", "--detach")
         assert started.returncode == 3, started.stderr
-        [sentence] = [line for line in started.stdout.splitlines() if line.startswith("Headrace is ready, but for ")]
+        [sentence] = [line for line in started.stdout.splitlines() if line.startswith("Headrace is ready, except for ")]
         assert "view: The viewer cannot listen on" in sentence
         assert "archive: " in sentence
         assert broken.name in sentence
         assert "unforeseen" not in started.stdout + started.stderr
-        assert "but for" in (settings.home / "log" / "up.log").read_text()
+        assert "except for" in (settings.home / "log" / "up.log").read_text()
 
         running = settings.running()
         assert set(running["missing"]) == {"view", "archive"}
@@ -196,7 +196,7 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
         said = headrace(settings, "doctor", "--json")
         assert said.returncode == 1
         wrong = {found["what"]: found for found in map(json.loads, said.stdout.splitlines()) if not found["good"]}
-        assert set(wrong) == {"worker view", "archive"}
+        assert set(wrong) == {"worker view", "worker archive", "archive"}
         assert "The viewer cannot listen on" in wrong["worker view"]["found"]
         assert "worker-view.log" in wrong["worker view"]["advice"]
         assert broken.name in wrong["archive"]["found"]
@@ -208,7 +208,7 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
     again = headrace(settings, "up", "--detach", "--json")
     assert again.returncode == 3
     assert set(json.loads(again.stdout)["missing"]) == {"archive"}
-    assert again.stderr.startswith("✗ Headrace runs already, but for archive: ")
+    assert again.stderr.startswith("✗ Headrace is already running, except for archive: ")
     before = pids(settings)
     headrace(settings, "down")
     assert [name for name, pid in before.items() if psutil.pid_exists(pid)] == []
@@ -246,7 +246,7 @@ async def test_tables_that_stand_still_say_why(nats_url: str, database_url: str,
         await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 1000000000")
     ended = await asyncio.to_thread(headrace, settings, "worker", "--role", "project")
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("✗ The tables stand still: Gap: ")
+    assert ended.stderr.splitlines()[-1].startswith("✗ The projector halted: Gap: ")
 
 
 def test_what_cannot_start_says_why(settings: Settings) -> None:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 
 from adapters.jetstream.client import Outcome
 from adapters.web.viewer.backend import Backend
-from domain.aggregate import sentence
 
 SEEN_S = 3.0
 """Maximum wait of a page for the tables, in seconds."""
@@ -26,11 +25,6 @@ async def fields(request: Request) -> FormData:
 def text(form: FormData, name: str) -> str:
     """A field of a form, stripped, with line ends `\n`."""
     return str(form.get(name, "")).replace("\r\n", "\n").strip()
-
-
-def rejection(outcome: Outcome) -> str:
-    """A rejected outcome as a sentence."""
-    return sentence(str(outcome["message"]), outcome.get("field"))
 
 
 async def seen(backend: Backend, outcomes: Iterable[Outcome]) -> bool:

@@ -1,4 +1,4 @@
-"""Runs an OpenSearch server in the home until it is interrupted, and says how to use it."""
+"""Run an OpenSearch server in the home until interrupted, and print its address."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ async def run() -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    say("Starting OpenSearch; the first time, Maven fetches 70 MB.")
+    say("Starting OpenSearch; the first start downloads 70 MB with Maven.")
     async with EmbeddedOpenSearch(Settings.load().home) as server:
-        say(f"OpenSearch answers. In another terminal: export HEADRACE_OPENSEARCH_URL={server.url}; headrace up")
+        say(f"OpenSearch is ready. In another terminal: export HEADRACE_OPENSEARCH_URL={server.url}; headrace up")
         await stopped.wait()
 
 

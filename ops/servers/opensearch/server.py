@@ -1,4 +1,4 @@
-"""OpenSearch on loopback, put together by Maven from what its own `pom.xml` names; Java 17 or newer runs it."""
+"""OpenSearch on loopback for development and tests: Maven assembles it from `pom.xml`; it needs Java 17 or newer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POM = Path(__file__).with_name("pom.xml")
 JAVA = 17
 
 PORTS = range(7200, 9290)
-"""The runner of the server takes none above these."""
+"""Ports to choose from; the server's launcher accepts none above them."""
 
 SINGLE: Mapping[str, str | int] = MappingProxyType({"discovery.type": "single-node"})
 
@@ -36,7 +36,7 @@ MAVEN_WITHIN_S = 300.0
 
 
 class EmbeddedOpenSearch:
-    """A server whose data are in the home, alone or in a `cluster`; `settings` are those of its `opensearch.yml`."""
+    """A server with its data in the home, alone or in a `cluster`; `settings` go to its `opensearch.yml`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class EmbeddedOpenSearch:
         return f"http://{HOST}:{self.port}"
 
     async def start(self) -> None:
-        """Start the server, or take over the one that already runs on this home. Raises: StartFailed."""
+        """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
         create_home(self.home)
         self.port = remembered_port(self.home, "opensearch")
         if self.daemon.process() is not None:
@@ -84,7 +84,7 @@ class EmbeddedOpenSearch:
         await self.daemon.stop()
 
     def _free(self) -> int:
-        """The port of last time, or a free one."""
+        """The port that it had last, or a free one."""
         port = self.port
         while not port or taken(port):
             port = random.SystemRandom().choice(PORTS)
@@ -103,7 +103,7 @@ class EmbeddedOpenSearch:
         options = {
             "basePath": str(self.home / "opensearch"),
             "numOfNode": "1",
-            "baseHttpPort": str(self.port - 1),  # it counts nodes from 1
+            "baseHttpPort": str(self.port - 1),  # nodes are numbered from 1
             "clusterName": self.cluster,
             "pluginTypes": "org.opensearch.knn.plugin.KNNPlugin",
         }
@@ -119,7 +119,7 @@ class EmbeddedOpenSearch:
         ]
 
     async def _ready(self) -> None:
-        """Wait until what is on the disk can be searched."""
+        """Wait until the stored indexes can be searched."""
         url = f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=2s"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.ready_within
@@ -144,7 +144,7 @@ class EmbeddedOpenSearch:
 
 
 def missing() -> str:
-    """What has to be installed before a server can be started here; empty: nothing."""
+    """Missing prerequisites, as a sentence; empty when there are none."""
     try:
         java()
         if not _stamp(_library()).exists():
@@ -174,11 +174,11 @@ def maven() -> str:
     """Raises: StartFailed."""
     if found := shutil.which("mvn"):
         return found
-    raise StartFailed("Maven puts OpenSearch together: install it (on Debian and Ubuntu: apt install maven).")
+    raise StartFailed("OpenSearch is assembled by Maven: install it (on Debian and Ubuntu: apt install maven).")
 
 
 def jars() -> Path:
-    """The folder of the server's jars in the user's cache, filled by Maven when it is not. Raises: StartFailed."""
+    """Folder of the server's jars in the user's cache, filled by Maven if empty. Raises: StartFailed."""
     library = _library()
     if _stamp(library).exists():
         return library
@@ -193,7 +193,7 @@ def jars() -> Path:
         if done.returncode:
             raise StartFailed(f"Maven could not fetch OpenSearch:\n{(done.stdout + done.stderr)[-2000:]}")
         _stamp(Path(made, "lib")).touch()
-        with suppress(OSError):  # somebody else was quicker
+        with suppress(OSError):  # another process was faster
             Path(made, "lib").rename(library)
     return library
 
@@ -204,5 +204,5 @@ def _library() -> Path:
 
 
 def _stamp(library: Path) -> Path:
-    """There when the folder is whole."""
+    """Marker file of a complete folder."""
     return library / ".whole"

@@ -289,7 +289,9 @@ async def test_it_follows_through_an_outage_until_it_is_stopped(tmp_path: Path) 
             "HEADRACE_ARCHIVE_EVERY_S": "0.1",
         }
         follower = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ops.cli", "archive", "--follow", env=environment, stderr=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", "ops.cli", "worker", "--role", "archive"),
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
         )
         archive = Archive.at(str(tmp_path / "archive"))
 
@@ -522,7 +524,7 @@ async def test_a_log_with_something_else_is_left_alone(written: Path, tmp_path: 
     async with nats_with_streams(tmp_path / "other") as (server, client):
         await commit(client, 2)
         settings = Settings.load(home=tmp_path / "other", nats_url=server.url)
-        with pytest.raises(Differs, match="EVENTS holds something else than the archive at 1"):
+        with pytest.raises(Differs, match="EVENTS differs from the archive at 1"):
             await restore(settings, archive)
         assert await held(settings) == {EVENTS: 2, OUTCOMES: 2, DEAD: 0}
 
@@ -585,7 +587,7 @@ def headrace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 async def test_archive_and_restore_from_the_command_line(
     headrace: Cli, filled: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "No archive is named" in (await headrace("archive")).err
+    assert "No archive is configured" in (await headrace("archive")).err
     assert "must be a folder" in (await headrace("archive", "--archive-url", "ftp://far")).err
     monkeypatch.setenv("HEADRACE_ARCHIVE_URL", str(tmp_path / "archive"))
     assert "There is no archive" in (await headrace("restore")).err
@@ -631,9 +633,15 @@ async def test_a_log_other_than_the_archived_one_is_reported(
 ) -> None:
     async with nats_with_streams(tmp_path / "other") as (server, _):
         monkeypatch.setenv("HEADRACE_NATS_URL", server.url)
-        for arguments in (["archive"], ["archive", "--follow"]):
-            told = await headrace(*arguments, "--archive-url", str(folder))
-            assert (told.code, "Stream EVENTS ends at 0, and its archive at 40" in told.err) == (1, True)
+        sentence = "Stream EVENTS ends at 0, and its archive at 40"
+        printed = await headrace("archive", "--archive-url", str(folder))
+        assert (printed.code, sentence in printed.err) == (1, True)
+        monkeypatch.setenv("HEADRACE_ARCHIVE_URL", str(folder))
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops.cli", "worker", "--role", "archive"), stderr=asyncio.subprocess.PIPE
+        )
+        _, error = await asyncio.wait_for(worker.communicate(), 60)
+        assert (worker.returncode, sentence in error.decode()) == (1, True)
 
 
 async def test_the_doctor_says_how_far_behind_the_archive_is(filled: Client, folder: Path, tmp_path: Path) -> None:
@@ -642,7 +650,7 @@ async def test_the_doctor_says_how_far_behind_the_archive_is(filled: Client, fol
         [finding] = [finding async for finding in examine(settings) if finding.what == "archive"]
         return finding
 
-    assert (await archive("")).found == "none is kept"
+    assert (await archive("")).found == "not configured"
     assert await archive(str(folder)) == Finding("archive", True, "up to date")
     waiting = await archive(str(tmp_path / "new"))
     assert (waiting.good, waiting.found.partition(" messages")[0]) == (True, str(40 + 40 + 6 + 4))
@@ -726,8 +734,8 @@ def test_dead_letters_are_archived_without_words_of_people() -> None:
     kept = withheld(letter)
     assert (kept.body, "Headrace-Letter-Reason" in kept.headers, kept.headers["other"]) == (b"", False, "x")
     assert withheld(kept) == kept
-    told = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
-    assert withheld(dataclasses.replace(letter, headers=told)).body == b""
+    headers = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
+    assert withheld(dataclasses.replace(letter, headers=headers)).body == b""
     for subject in ("cmd.acme.dataset.test", "cmd.acme.no.such", "evt.acme.provider.lab"):
         about = {"Headrace-Letter-Subject": subject}
         assert withheld(dataclasses.replace(letter, headers=about)).body == b""

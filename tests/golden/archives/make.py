@@ -380,14 +380,14 @@ async def letters(stack: Stack, dataset: str) -> None:
         of = "SELECT FROM headrace.dead_letters WHERE id = %(id)s AND status = %(status)s"
         await stack.until(of, id=forgetting, status="returned")
         await stack.send("segment.edit", document=changed, segment=rows[0]["id"], content="The gate is oiled.")
-        [settling] = (await waiting(2))["settle"]
-        await stack.send("dead_letter.discard", dead_letter=settling)
-        await stack.until(of, id=settling, status="discarded")
+        [syncing] = (await waiting(2))["sync"]
+        await stack.send("dead_letter.discard", dead_letter=syncing)
+        await stack.until(of, id=syncing, status="discarded")
         await stack.send("document.retry", document=changed)
-        [settling] = (await waiting(2))["settle"]
+        [syncing] = (await waiting(2))["sync"]
         assert {row["indexing_status"] for row in (await stack.ended(failed)).values()} == {"error"}
     await stack.send("dead_letter.retry", dead_letter=forgetting)
-    await stack.send("dead_letter.retry", dead_letter=settling)
+    await stack.send("dead_letter.retry", dead_letter=syncing)
     await stack.send("document.retry", document=failed[0])
 
 

@@ -79,7 +79,7 @@ class Counter:
         return [frame["type"] for frame in self.memory.frames]
 
     def calls(self) -> list[str]:
-        """What happened to model calls, in the order of the log."""
+        """Events of model calls, in the order of the log."""
         types = [message.headers["Headrace-Types"] for message in self.memory.streams["EVENTS"].messages]
         return [type for type in types if type.startswith("model_call.")]
 

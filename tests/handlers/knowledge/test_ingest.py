@@ -55,7 +55,7 @@ class Mill:
         return found
 
     async def steps(self, document: str) -> list[str]:
-        """What happened to a document since it was uploaded."""
+        """Events of a document since it was uploaded."""
         types = await self.desk.types("document", document)
         return [type.removeprefix("document.").partition(".")[0] for type in types][1:]
 

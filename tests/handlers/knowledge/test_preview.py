@@ -1,4 +1,4 @@
-"""How a text would be cut: what is shown, what is refused, and that nothing is changed."""
+"""The preview of segments: its result, its refusals, and that it changes nothing."""
 
 from __future__ import annotations
 

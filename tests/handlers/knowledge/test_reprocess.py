@@ -63,7 +63,7 @@ class Shop:
         return (await self.desk.commits("dataset", self.dataset))[-1]
 
     async def begun(self) -> list[int]:
-        """How often each document was put back to be processed."""
+        """Number of times that each document was reprocessed."""
         types = [await self.desk.types("document", id) for id in self.table.ids]
         return [each.count(Document.Reprocessed.TOPIC) for each in types]
 

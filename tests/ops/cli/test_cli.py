@@ -284,7 +284,7 @@ async def test_a_home_that_cannot_be_used_is_named(headrace: Cli, tmp_path: Path
 def test_what_the_machine_lacks_is_not_unforeseen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(error: Exception) -> tuple[str, str]:
+    def printed(error: Exception) -> tuple[str, str]:
         with pytest.raises(SystemExit):
             explain(error, as_json=True)
         said = json.loads(capsys.readouterr().out)["error"]
@@ -292,18 +292,18 @@ def test_what_the_machine_lacks_is_not_unforeseen(
 
     with pytest.raises(ModuleNotFoundError) as missing:
         import_module("headrace_has_no_such_package")
-    code, sentence = told(missing.value)
+    code, sentence = printed(missing.value)
     assert code == "missing_package"
     assert "No module named 'headrace_has_no_such_package'" in sentence
     with pytest.raises(OSError, match="No space left") as full, open("/dev/full", "w", buffering=1) as device:
         device.write("x" * 10_000 + "\n")
-    assert told(full.value) == ("unusable_file", f"{tmp_path / 'home'} cannot be used: No space left on device.")
-    assert told(ConnectionRefusedError(111, "Connection refused"))[0] == "unforeseen"
+    assert printed(full.value) == ("unusable_file", f"{tmp_path / 'home'} cannot be used: No space left on device.")
+    assert printed(ConnectionRefusedError(111, "Connection refused"))[0] == "unforeseen"
     (tmp_path / "home" / "log" / "cli.log").unlink()
     shutil.rmtree(tmp_path / "home")
     (tmp_path / "home").write_text("no folder")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert "headrace-cli.log" in told(ZeroDivisionError("odd"))[1]
+    assert "headrace-cli.log" in printed(ZeroDivisionError("odd"))[1]
     assert "ZeroDivisionError: odd" in (tmp_path / "headrace-cli.log").read_text()
 
 
@@ -458,7 +458,7 @@ async def test_doctor_looks_at_everything(headrace: Cli) -> None:
         "what": "worker answer",
         "good": False,
         "found": "none answers",
-        "advice": "start one with `headrace worker --role answer`; if it ends by itself, its log says why",
+        "advice": "start one with `headrace worker --role answer`; if it ends by itself, see its log",
     }
     assert found["pgvector"]["good"] is False
     assert result.code == 1

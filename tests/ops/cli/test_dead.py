@@ -160,7 +160,7 @@ async def test_letters_are_tried_again(headrace: Cli, ward: Ward) -> None:
     await ward.caught_up()
     assert await listed(headrace) == {}
     await ward.sick.until_dead_letters_are(0)
-    assert "No dead letter waits" in (await headrace("dead", "retry", "--all")).out
+    assert "No dead letters are waiting" in (await headrace("dead", "retry", "--all")).out
 
 
 async def accepted(ward: Ward) -> bool:

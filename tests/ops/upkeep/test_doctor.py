@@ -41,13 +41,13 @@ async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch:
     assert (await found(settings, "disk")).good
     monkeypatch.setattr(doctor, "reserve", lambda total: total)
     finding = await found(settings, "disk")
-    assert (finding.good, finding.advice.startswith("make room")) == (False, True)
+    assert (finding.good, finding.advice.startswith("free some disk space")) == (False, True)
 
 
 async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url: str) -> None:
     plain = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
     finding = await found(plain, "export")
-    assert (finding.good, finding.found) == (True, "traces are sent nowhere")
+    assert (finding.good, finding.found) == (True, "not configured")
     endpoint = "http://127.0.0.1:4318"
     sending = plain.model_copy(update={"otlp_endpoint": endpoint})
     await tables.set_up(database_url)
@@ -60,7 +60,7 @@ async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url
     await write(database_url, *traced(5))
     finding = await found(sending, "export")
     assert not finding.good
-    assert "2 wait, the oldest for " in finding.found
+    assert "2 pending, the oldest for " in finding.found
     assert "is the collector up" in finding.advice
 
 
@@ -71,8 +71,8 @@ async def test_tables_that_wait_for_a_view(tmp_path: Path, nats_url: str, databa
     async with tables.connect(database_url) as connection:
         await connection.execute("UPDATE headrace_projection.tables SET rules = 'others' WHERE name = 'apps'")
         finding = await found(settings, "tables")
-        assert (finding.good, finding.found) == (False, "apps: of another version")
+        assert (finding.good, finding.found) == (False, "apps: other version")
         await tables.note_waiting(connection, [apps], "View bi.v is in the way. Drop it.")
     finding = await found(settings, "tables")
     assert (finding.good, finding.found) == (False, "apps: View bi.v is in the way. Drop it.")
-    assert "goes on by itself" in finding.advice
+    assert "continues by itself" in finding.advice

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, rejection, seen, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject

@@ -16,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
 from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
-from adapters.web.viewer.changes import fields, rejection, seen, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 

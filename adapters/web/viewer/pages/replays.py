@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from adapters.jetstream.client import Outcome
+from adapters.jetstream.client import Outcome, rejection
 from adapters.web.viewer import prompts
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, rejection, seen, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.prompts import Difference
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.aggregate import new_id

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row, Stored
-from adapters.web.viewer.changes import rejection, seen
+from adapters.web.viewer.changes import seen
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall

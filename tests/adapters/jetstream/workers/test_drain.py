@@ -57,7 +57,7 @@ async def test_what_outlasts_the_grace_goes_to_another_at_once(fresh: Client, ru
         await settled(fresh)
     assert slow.ended == 0
     assert [message.metadata.num_delivered for message in deliveries] == [2]
-    assert (await Counts("answer").of(deliveries[0])).returned == 1, "nobody died"
+    assert (await Counts("answer").of(deliveries[0])).returned == 1, "no worker died"
 
 
 async def test_a_document_goes_on_elsewhere_from_its_last_step(fresh: Client, running: Running) -> None:

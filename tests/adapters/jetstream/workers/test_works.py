@@ -40,10 +40,10 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
     position = await JetStreamEventStore(fresh).append(subject, events, metadata, 0)
     await running(reaction("answer", react, fresh))
     await settled(fresh)
-    [(commit, told)] = seen
+    [(commit, context)] = seen
     assert (commit.subject, commit.metadata, commit.position) == (subject, metadata, position)
     assert list(commit.events) == events
-    assert told == {"tenant": "acme", "correlation": metadata.correlation, "causation": metadata.id}
+    assert context == {"tenant": "acme", "correlation": metadata.correlation, "causation": metadata.id}
 
 
 async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> None:
@@ -82,7 +82,7 @@ async def test_what_is_no_commit_ends_in_the_dead_letters(fresh: Client, running
 
 
 class Reacting:
-    """Fails for as long as it is told to."""
+    """Fails until it is switched off."""
 
     def __init__(self) -> None:
         self.fails = True
