@@ -119,7 +119,7 @@ class Shelf:
     async def search(self, tenant: str, datasets: Sequence[str], *query: Any, top_k: int, **how: Any) -> list[Hit]:
         entries = [(write.document, entry) for write in self.writes for entry in write.entries]
         return [
-            Hit(entry.id, datasets[0], document, entry.position, entry.content, None, None, 1 / rank, None, rank)
+            Hit(datasets[0], document, entry, 1 / rank, None, rank)
             for rank, (document, entry) in enumerate(entries[:top_k], 1)
         ]
 

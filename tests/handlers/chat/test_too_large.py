@@ -13,7 +13,7 @@ from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from handlers.chat.answer import Answer
 from handlers.models.model_calls import PARTIAL, ModelCalls
-from handlers.ports.index import Hit
+from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatModels, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
@@ -167,7 +167,7 @@ async def test_the_longest_answer_can_be_stopped(talk: Talk, sign: str) -> None:
 
 
 def passage(number: int, content: str) -> Hit:
-    return Hit(f"s{number}", "set", "doc", number, content, None, None, 0.9, 1, None)
+    return Hit("set", "doc", Entry(f"s{number}", number, content, None, None, None), 0.9, 1, None)
 
 
 async def test_a_prompt_that_is_too_large_is_not_sent(talk: Talk) -> None:
