@@ -108,12 +108,12 @@ async def matching(documents: Documents, *conditions: tuple[str, str, Any], oper
 async def test_every_operator_compares_by_type(
     documents: Documents, condition: tuple[str, str, Any], expected: set[str]
 ) -> None:
-    retrieval.Condition(name=condition[0], comparison_operator=condition[1], value=condition[2])  # type: ignore[arg-type]
+    retrieval.ConditionFields(name=condition[0], comparison_operator=condition[1], value=condition[2])  # type: ignore[arg-type]
     assert await matching(documents, condition) == expected
 
 
 async def test_no_operator_is_forgotten(documents: Documents) -> None:
-    operators = get_args(retrieval.Condition.model_fields["comparison_operator"].annotation)
+    operators = get_args(retrieval.ConditionFields.model_fields["comparison_operator"].annotation)
     assert len(operators) == 18
     values: dict[str, Any] = {"in": ["x"], "not in": ["x"], "before": "2026-01-01", "after": "2026-01-01"}
     for operator in operators:

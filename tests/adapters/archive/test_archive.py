@@ -243,16 +243,24 @@ async def test_two_archivers_at_once_make_one_chain(filled: Client, tmp_path: Pa
 
 
 ARCHIVER = """
-import asyncio, sys, nats
-from adapters.archive.store import Archive
+import asyncio, sys, time, nats
+from adapters.archive import store
 from adapters.archive.archiver import Archiver
 
+write = store._write
+
+def slowly(*arguments):
+    time.sleep(0.01)
+    return write(*arguments)
+
+store._write = slowly
+
 async def main(url, folder):
-    await Archiver(await nats.connect(url), Archive.at(folder), segment_bytes=1).update()
+    await Archiver(await nats.connect(url), store.Archive.at(folder), segment_bytes=1).update()
 
 asyncio.run(main(*sys.argv[1:]))
 """
-"""Writes a segment a message."""
+"""Writes a segment a message, slowly enough to be killed in the middle."""
 
 
 async def test_a_killed_archiver_leaves_an_archive_that_verifies(filled: Client, tmp_path: Path) -> None:
@@ -262,7 +270,7 @@ async def test_a_killed_archiver_leaves_an_archive_that_verifies(filled: Client,
         before = written_segments(tmp_path)
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", ARCHIVER, address(filled), str(tmp_path))
         waiting = asyncio.create_task(child.wait())
-        while not waiting.done() and written_segments(tmp_path) < before + 40:
+        while not waiting.done() and written_segments(tmp_path) < before + 25:
             await asyncio.sleep(0)
         ended = waiting.done()
         if not ended:
