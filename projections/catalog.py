@@ -24,6 +24,7 @@ from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.traces.spans import spans
+from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 
 READ_MODELS: tuple[ReadModel, ...] = (
@@ -46,6 +47,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
     dataset_queries,
     replays,
     budgets,
+    subjects,
     traces,
     spans,
     dead_letters,

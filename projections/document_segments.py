@@ -12,7 +12,8 @@ from domain.knowledge.document import Document, revision_id, segment_id
 from domain.knowledge.segments import unpack_segments
 from domain.log import Recorded
 from projections.documents import documents
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 
 def by_hand() -> list[Column[Any]]:

@@ -15,8 +15,8 @@ from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, position
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from projections.engine.read_model import ReadModel
+from projections.engine.values import BUILT_IN, Values
 from projections.model_calls import model_calls
-from projections.values import prices
 
 FRESH = "headrace_check"
 """Where the fresh tables are, as long as that takes."""
@@ -34,7 +34,12 @@ class Comparison:
 
 
 async def compare(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
+    url: str,
+    log: Log,
+    blobs: Blobs,
+    names: Iterable[str] = (),
+    progress: Progress = no_progress,
+    values: Values = BUILT_IN,
 ) -> list[Comparison]:
     """Compare the tables of these names, or all, and those they depend on. What is made for that goes again.
 
@@ -46,7 +51,7 @@ async def compare(
     models = with_parents(names)
     async with connect(url) as connection:
         await turn(connection, REBUILD_LOCK)
-        replay = Replay(connection, FRESH, models, log, blobs, progress)
+        replay = Replay(connection, FRESH, models, log, blobs, progress, values)
         try:
             await replay.begin()
             await replay.near()
@@ -55,16 +60,16 @@ async def compare(
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 await replay.to(await positions(connection))
                 outdated = await reshaped(connection, models)
-                repriced = model_calls not in outdated and await _repriced(connection)
+                repriced = model_calls not in outdated and await _repriced(connection, values)
                 return [await _compared(connection, model, outdated, repriced=repriced) for model in models]
         finally:
             await drop(connection, FRESH)
 
 
-async def _repriced(connection: AsyncConnection[TupleRow]) -> bool:
+async def _repriced(connection: AsyncConnection[TupleRow], values: Values) -> bool:
     """Whether the costs of some live rows were made with other prices."""
     query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model_calls))
-    return await (await connection.execute(query, (prices.version(),))).fetchone() == (True,)
+    return await (await connection.execute(query, (values.prices.version,))).fetchone() == (True,)
 
 
 def _unlike(model: ReadModel, *, repriced: bool) -> Composed:

@@ -18,6 +18,7 @@ from adapters.postgres.tables import PROJECTOR_LOCK, SCHEMA, connect, note_waiti
 from adapters.postgres.writer import Writer
 from handlers.ports.log import Blobs, Log, Unavailable
 from projections.catalog import READ_MODELS
+from projections.engine.values import BUILT_IN, Values
 
 logger = structlog.get_logger(__name__)
 
@@ -44,10 +45,11 @@ class Halted(Exception):
 class Projector:
     """Follows the log into the tables. Of several, one works and the others wait to take over."""
 
-    def __init__(self, url: str, log: Log, blobs: Blobs) -> None:
+    def __init__(self, url: str, log: Log, blobs: Blobs, values: Values = BUILT_IN) -> None:
         self._url = url
         self._log = log
         self._blobs = blobs
+        self._values = values
 
     async def run(self) -> None:
         """Work until cancelled, through outages; rebuild the tables that are missing or that another version made.
@@ -78,7 +80,7 @@ class Projector:
                 names = [model.name for model in outdated]
                 logger.warning("projector.rebuilding", tables=names)
                 try:
-                    await rebuild(self._url, self._log, self._blobs, names)
+                    await rebuild(self._url, self._log, self._blobs, names, values=self._values)
                 except InTheWay as error:
                     # All tables stand still together: they share one position, which others read as that of each.
                     logger.error("projector.in_the_way", tables=names, reason=str(error), seconds=LOOK_AGAIN_S)
@@ -87,7 +89,7 @@ class Projector:
             await self._follow(connection)
 
     async def _follow(self, connection: AsyncConnection[TupleRow]) -> None:
-        writer = Writer(READ_MODELS, SCHEMA, self._blobs)
+        writer = Writer(READ_MODELS, SCHEMA, self._blobs, self._values)
         after = await positions(connection)
         logger.info("projector.following", **after)
         source = batches(self._log, after, None, writer.fold.blobs)

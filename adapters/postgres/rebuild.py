@@ -31,6 +31,7 @@ from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
+from projections.engine.values import BUILT_IN, Values
 
 SWAP_TRIES = 10
 SWAP_LOCK_S = 3
@@ -45,7 +46,12 @@ class NothingKept(Exception):
 
 
 async def rebuild(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
+    url: str,
+    log: Log,
+    blobs: Blobs,
+    names: Iterable[str] = (),
+    progress: Progress = no_progress,
+    values: Values = BUILT_IN,
 ) -> list[str]:
     """Rebuild the tables of these names, or all; gives the names of those rebuilt: theirs, and those they depend on.
 
@@ -60,14 +66,16 @@ async def rebuild(
     async with connect(url) as connection:
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
-        replay = Replay(connection, NEXT, models, log, blobs, progress)
+        replay = Replay(connection, NEXT, models, log, blobs, progress, values)
         if not await replay.resume():
             await replay.begin()
         await _take_over(connection, replay)
     return [model.name for model in models]
 
 
-async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progress) -> list[str]:
+async def undo(
+    url: str, log: Log, blobs: Blobs, progress: Progress = no_progress, values: Values = BUILT_IN
+) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
     Raises: NothingKept, and what `rebuild` raises.
@@ -78,7 +86,7 @@ async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progres
         if not await copied(connection, NEXT, RETURNING):
             await _take_back(connection)
         models = await _present(connection, NEXT)
-        replay = Replay(connection, NEXT, models, log, blobs, progress, RETURNING)
+        replay = Replay(connection, NEXT, models, log, blobs, progress, values, RETURNING)
         await replay.resume()
         await _take_over(connection, replay)
     return [model.name for model in models]

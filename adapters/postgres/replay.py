@@ -28,7 +28,7 @@ from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress
 from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
-from projections.values import prices
+from projections.engine.values import Values
 
 NEAR = 5000
 """Messages that may be left to replay in one transaction."""
@@ -60,6 +60,7 @@ class Replay:
         log: Log,
         blobs: Blobs,
         progress: Progress,
+        values: Values,
         version: str = "",
     ) -> None:
         self.models = models
@@ -67,10 +68,10 @@ class Replay:
         self._connection = connection
         self._schema = schema
         self._log = log
-        self._writer = Writer(models, schema, blobs)
+        self._writer = Writer(models, schema, blobs, values)
         self._progress = progress
         rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
-        self._version = version or f"{rules} {prices.version()}"
+        self._version = version or f"{rules} {values.prices.version}"
 
     async def resume(self) -> bool:
         """Go on with the tables that are there, if the same program began them."""

@@ -24,8 +24,10 @@ from adapters.postgres.tables import name
 from domain.log import Recorded
 from handlers.ports.log import Blobs
 from projections.catalog import KNOWN
-from projections.engine.fold import BlobId, Fold, RowId, Rows, Set
+from projections.engine.fold import BlobId, Fold
 from projections.engine.read_model import ReadModel, Row, Setting
+from projections.engine.rows import RowId, Rows, Set
+from projections.engine.values import BUILT_IN, Values
 
 FETCHES = 16
 """Blobs that are fetched at a time."""
@@ -47,8 +49,8 @@ class Writer:
     trips cost more than that. The rows of the last batch are held, since the next one mostly changes those.
     """
 
-    def __init__(self, models: Sequence[ReadModel], schema: str, blobs: Blobs) -> None:
-        self.fold = Fold(models, KNOWN)
+    def __init__(self, models: Sequence[ReadModel], schema: str, blobs: Blobs, values: Values = BUILT_IN) -> None:
+        self.fold = Fold(models, KNOWN, values)
         self._blobs = blobs
         self._held: Mapping[ReadModel, Rows] = {}
         self._selects = {model: _select(model, schema) for model in models}
@@ -150,7 +152,7 @@ class Writer:
             for model, ids in needed.items():
                 known[model] |= ids
                 loaded[model] += found[model]
-            needed = self.fold.brought(found, known)
+            needed = self.fold.links.brought(found, known)
         return loaded
 
     async def _rows(self, connection: AsyncConnection[TupleRow], model: ReadModel, ids: set[RowId]) -> list[Row]:

@@ -20,22 +20,20 @@ from adapters.postgres.waits import only_one, overdue
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
 from handlers.work.sweep import DEADLINE_S, PERIOD_S, Sweep
-from ops.projection import configure
 from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.wiring import Wiring
+from ops.wiring import Wiring, values
 
 log = structlog.get_logger(__name__)
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
-    configure(wiring.settings)
     url = wiring.settings.postgres_url
     try:
         await tables.set_up(url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-    projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs)
+    projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs, values(wiring.settings))
     sweep = Sweep(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == wiring.nc._server_info.get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)

@@ -29,10 +29,10 @@ from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Begun, Check
 from handlers.work.progress import Progress
 from ops.index_choice import open_index
-from ops.projection import configure
 from ops.settings import Settings
 from ops.terminal import one_line
 from ops.upkeep.rebuild import uncollected
+from ops.wiring import values
 
 QUIET_S = 15.0
 """So long the tables may take to hold what the log holds, before what is in one and not in the other counts."""
@@ -197,9 +197,8 @@ async def _tables(
             for sentence in behind:
                 check.fault(sentence)
             return check
-        configure(settings)
         with uncollected():
-            compared = await compare(settings.postgres_url, log, blobs, (), progress)
+            compared = await compare(settings.postgres_url, log, blobs, (), progress, values(settings))
     except Exception as error:  # of a broken log too, which the checks before this one have named
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
         return check

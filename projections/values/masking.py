@@ -1,7 +1,7 @@
-"""What a preview, a search or an export may not show: addresses, numbers and keys, each replaced by what it was.
+"""Masking of addresses, numbers and keys in previews, searches and exports: each is replaced by the name of its kind.
 
-`mask` reads a text once for each kind and never goes back, so that a hostile text takes no longer than another. What
-was replaced stays: `mask(mask(text)) == mask(text)`, since nothing is looked for right beside a replacement.
+Each kind takes one pass over the text without backtracking, so that a hostile text takes no longer than another.
+Masking is idempotent, since no rule matches directly next to a replacement.
 """
 
 from __future__ import annotations
@@ -141,7 +141,11 @@ def _built_in(text: str) -> str:
 
 
 class Masking:
-    """The built-in rules, then custom `patterns` (each replaced by its name), then what `further` makes of the text."""
+    """Replaces every e-mail address, telephone, card or account number and key by `‹email›`, `‹phone›`, `‹card›`,
+    `‹iban›` or `‹key›`, then matches of custom `patterns` by their `‹name›`; then takes what `further` returns.
+
+    `version` names the rules, those of the installation included.
+    """
 
     def __init__(self, patterns: Patterns | None = None, further: Callable[[str], str] | None = None) -> None:
         self._patterns = dict(patterns or {})
@@ -155,26 +159,6 @@ class Masking:
         for name, pattern in self._patterns.items():
             text = pattern.sub(_PLACEHOLDER.format(name), text)
         return self._further(text) if self._further else text
-
-
-_masking = Masking()
-
-
-def mask(text: str) -> str:
-    """The text with every e-mail address, telephone, card or account number and key replaced by `‹email›`, `‹phone›`,
-    `‹card›`, `‹iban›` or `‹key›`, and what the installation has configured by `‹name›`."""
-    return _masking(text)
-
-
-def configure(masking: Masking) -> None:
-    """Mask so from now on; a process does this once, when it starts."""
-    global _masking
-    _masking = masking
-
-
-def version() -> str:
-    """The version of the rules in use, those of the installation included."""
-    return _masking.version
 
 
 def patterns(lines: Iterable[str]) -> Patterns:

@@ -23,7 +23,8 @@ from domain.models.model_call import ModelCall
 from handlers.ports.log import Blobs, Log
 from projections.apps import apps
 from projections.catalog import READ_MODELS
-from projections.values import prices
+from projections.engine.values import BUILT_IN, Values
+from projections.values.prices import Prices
 from tests.projections.history import History, Tables
 from tests.projections.wandering import wander
 
@@ -94,8 +95,8 @@ async def caught_up(url: str, history: History) -> None:
         await tables.wait_for(url, Position(stream, len(messages)), timeout_s=10)
 
 
-async def rebuilt(url: str, history: History, *names: str) -> list[str]:
-    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names)
+async def rebuilt(url: str, history: History, *names: str, values: Values = BUILT_IN) -> list[str]:
+    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names, values=values)
 
 
 @pytest.fixture
@@ -657,8 +658,10 @@ async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that
     lab = "[[price]]\nprovider = 'lab'\ninput = 1\noutput = 1\n"
     cost = "SELECT (SELECT sum(cost) FROM headrace.{0}), (SELECT count(*) FROM headrace.{0} WHERE cost > 0)"
 
+    values = Values(prices=Prices(lab))
+
     async def compared() -> dict[str, str]:
-        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history))
+        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history), values=values)
         return {each.table: each.first for each in found if each.first}
 
     async with following(database_url, history):
@@ -667,24 +670,20 @@ async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that
     before = await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces")
     assert listed[0][1] > 0
     assert before[0] > 0
-    try:
-        prices.configure(prices.Prices(lab))
-        assert await compared() == {}
-        await connection.execute("UPDATE headrace.model_calls SET model = 'other' WHERE status = 'completed'")
-        assert list(await compared()) == ["model_calls"], "all that is not a price is compared"
-        await rebuilt(database_url, history)
-        own = await query(connection, cost.format("model_calls"))
-        assert own[0][1] > listed[0][1]
-        for table in ("spans", "traces"):
-            assert await query(connection, f"SELECT sum(cost) FROM headrace.{table}") == [pytest.approx(own[0][0])]
-        assert await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces") == [0]
-        versions = "SELECT DISTINCT price_version FROM headrace.model_calls WHERE price_version IS NOT NULL"
-        assert await query(connection, versions) == [prices.version()]
-        assert await compared() == {}
-        await connection.execute("UPDATE headrace.spans SET cost = 7 WHERE cost IS NOT NULL")
-        assert list(await compared()) == ["spans"], "by the same prices, costs are compared"
-    finally:
-        prices.configure(prices.Prices())
+    assert await compared() == {}
+    await connection.execute("UPDATE headrace.model_calls SET model = 'other' WHERE status = 'completed'")
+    assert list(await compared()) == ["model_calls"], "all that is not a price is compared"
+    await rebuilt(database_url, history, values=values)
+    own = await query(connection, cost.format("model_calls"))
+    assert own[0][1] > listed[0][1]
+    for table in ("spans", "traces"):
+        assert await query(connection, f"SELECT sum(cost) FROM headrace.{table}") == [pytest.approx(own[0][0])]
+    assert await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces") == [0]
+    versions = "SELECT DISTINCT price_version FROM headrace.model_calls WHERE price_version IS NOT NULL"
+    assert await query(connection, versions) == [values.prices.version]
+    assert await compared() == {}
+    await connection.execute("UPDATE headrace.spans SET cost = 7 WHERE cost IS NOT NULL")
+    assert list(await compared()) == ["spans"], "by the same prices, costs are compared"
 
 
 async def test_texts_in_arrays_are_copied_as_they_are(

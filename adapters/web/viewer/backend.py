@@ -27,6 +27,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import new_id
 from domain.log import EVENTS, Outcome
 from handlers.ports.log import Unavailable
+from projections.values.prices import Prices
 
 Row = dict[str, Any]
 
@@ -68,11 +69,19 @@ class Stored:
 class Backend:
     """Open as long as the context is. `reader_url` logs in as somebody who can read and nothing else.
 
-    The `keys` open what people said in commits of the log.
+    The `keys` open what people said in commits of the log; the `prices` are those of the tables.
     """
 
-    def __init__(self, nc: Client, reader_url: str, tenant: str = "default", keys: JetStreamKeys | None = None) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        reader_url: str,
+        tenant: str = "default",
+        keys: JetStreamKeys | None = None,
+        prices: Prices | None = None,
+    ) -> None:
         self.tenant = tenant
+        self.prices = prices or Prices()
         self.reader_url = reader_url
         self.nc = nc
         self._reader = DirectReader(nc, timeout_s=5.0)

@@ -20,7 +20,7 @@ from adapters.web.viewer.render import as_json, link, problem, render, tenant, w
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
 from handlers.ports.log import Unavailable
-from projections.values import prices
+from projections.values.prices import Call, Prices
 
 CHAIN = 24
 """Commits that are read from the log for one page."""
@@ -186,7 +186,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
     call["parameters"] = {name: value for name, value in request.items() if name not in said}
-    call["sum"] = arithmetic(call)
+    call["sum"] = arithmetic(call, backend.prices)
     call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
     return call
 
@@ -243,14 +243,14 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
     return sources
 
 
-def arithmetic(call: Row) -> dict[str, Any] | None:
+def arithmetic(call: Row, prices: Prices) -> dict[str, Any] | None:
     """What the cost of a call is made of: tokens, dollars for a million, dollars; None without a cost.
 
     `lines` is empty when they would not add up to the cost on record: it was made with other prices.
     """
     if call["cost"] is None or call["prompt_tokens"] is None:
         return None
-    which = prices.Call(call["provider"], call["server"] or "", call["model"], call["created_at"])
+    which = Call(call["provider"], call["server"] or "", call["model"], call["created_at"])
     cached, written = call["cached_tokens"] or 0, call["cache_write_tokens"] or 0
     none = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": None, "cache_write_tokens": None}
     parts = [

@@ -1,0 +1,19 @@
+"""What rules take besides events: the masking and the prices of an installation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from projections.values.masking import Masking
+from projections.values.prices import Prices
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Masking and prices. The defaults are the built-in rules and the list prices."""
+
+    masking: Masking = field(default_factory=Masking)
+    prices: Prices = field(default_factory=Prices)
+
+
+BUILT_IN = Values()
