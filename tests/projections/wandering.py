@@ -240,7 +240,7 @@ class _Walk:
                 self.history.correlation = command
                 rules = self.random.choice([None, Segmentation(mode="custom", overlap=number % 9).plain()])
                 document.reprocess(self.history.now, segmentation=rules)
-                if document.status == "waiting" and document.attempt:
+                if any(isinstance(event, Document.Reprocessed) for event in document.pending_events):
                     self.traces[mine, document.id] = command
                 if document.pending_events:
                     self.history.record(document)
