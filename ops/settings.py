@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(
         120.0, gt=0, description="Seconds that a chat model may be silent before the call is given up."
     )
+    projector_processes: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="Processes that make tables: one folds the log, the others prepare the words of texts for it, in "
+        "large batches. 1: no others.",
+    )
     max_waiting_commands: int = Field(
         100_000, ge=1, description="Commands that may wait for their outcome; those that come then are refused."
     )

@@ -33,7 +33,13 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         await tables.set_up(url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-    projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs, values(wiring.settings))
+    projector = Projector(
+        url,
+        JetStreamLog(wiring.nc, wiring.keys),
+        wiring.blobs,
+        values(wiring.settings),
+        wiring.settings.projector_processes,
+    )
     sweep = Sweep(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == wiring.nc._server_info.get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)

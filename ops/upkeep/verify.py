@@ -198,7 +198,9 @@ async def _tables(
                 check.fault(sentence)
             return check
         with uncollected():
-            compared = await compare(settings.postgres_url, log, blobs, (), progress, values(settings))
+            compared = await compare(
+                settings.postgres_url, log, blobs, (), progress, values(settings), settings.projector_processes
+            )
     except Exception as error:  # of a broken log too, which the checks before this one have named
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
         return check

@@ -286,9 +286,13 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 
 def _for_search(call: ModelCall.Requested) -> bool:
     """Whether a call helps to search: of the chats, the one that makes a filter out of the question."""
-    return call.kind in ("embedding", "rerank") or call.originator_id == commit_id(
-        call.cause_id, f"filter:{call.attempt}"
-    )
+    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(call.cause_id, call.attempt)
+
+
+@lru_cache(maxsize=1024)
+def _filter_call(message: str, attempt: int) -> str:
+    """The id of the call that makes a filter out of a question."""
+    return commit_id(message, f"filter:{attempt}")
 
 
 def retrieval_span(event: Any, message: Recorded) -> str | None:

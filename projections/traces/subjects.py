@@ -47,7 +47,7 @@ def _row(event: Any, message: Recorded, noun: str, id: str, text: str, values: V
 
 
 def _text(text: str, values: Values) -> Row:
-    return {"question": preview(text, values.masking), "words": with_words((), [text], values.masking)}
+    return {"question": preview(text, values.masking), "words": with_words((), [text], values.words)}
 
 
 @subjects.makes(Conversation.Asked, new=message_of, values=True)

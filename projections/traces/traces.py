@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -256,24 +257,39 @@ def _of_calls(trace: Row, changed: Row, call: Row) -> Row:
 # --- what was said -------------------------------------------------------------------------------------------
 
 
+def texts(event: object) -> list[str]:
+    """The texts of an event whose words `said` takes, so that they can be prepared before it is folded."""
+    match event:
+        case ModelCall.Requested():
+            return [each["content"] for each in _sent(event.request)]
+        case ModelCall.Completed():
+            return [event.response]
+    return []
+
+
+def _sent(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a request that are texts."""
+    return [each for each in request.get("messages") or () if isinstance(each.get("content"), str)]
+
+
 @follows(traces, model_calls, "correlation_id", pick=correlation, values=True)
 def said(trace: Row, before: Row | None, call: Row, values: Values) -> Row | None:
     """The words of a call, if they are of the trace's person, with whom the trace is erased.
 
     Only its call has the question and the answer of a replay.
     """
-    texts: list[str] = []
+    found: list[str] = []
     shown: Row = {}
     if before is None:
-        sent = [each for each in call["request"].get("messages") or () if isinstance(each.get("content"), str)]
-        texts = [each["content"] for each in sent]
+        sent = _sent(call["request"])
+        found = [each["content"] for each in sent]
         asked = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
         shown = {"question": asked}
     elif call["response"] != before["response"] and call["kind"] == "chat":
-        texts, shown = [call["response"]], {"answer": call["response"]}
-    if not texts or call["person_id"] != trace["person_id"]:
+        found, shown = [call["response"]], {"answer": call["response"]}
+    if not found or call["person_id"] != trace["person_id"]:
         return None
-    words = with_words(trace["words"], texts, values.masking)
+    words = with_words(trace["words"], found, values.words)
     changed: Row = {"words": words} if len(words) > len(trace["words"]) else {}
     if trace["kind"] == "replay":
         changed |= {name: preview(text, values.masking) for name, text in shown.items()}

@@ -51,6 +51,9 @@ _PHONE = re.compile(rf"{_BEFORE}(?:\+\(?[1-9]|\(?0[1-9]|00[1-9])(?:[ ().\-/]{{0,
 _AMERICAN = re.compile(
     rf"(?<![\w›+])(?:\+?1[ .-])?(?:\(\d{{3}}\) ?\d{{3}}-|\d{{3}}([ .-])\d{{3}}\1)\d{{4}}{_AFTER}", re.ASCII
 )
+_CHAIN = re.compile(r"(?:\d[ ().\-/]{0,2}){6}\d")
+"""Seven digits with few characters between them, which every card and telephone number has."""
+
 _NATIONAL_DIGITS = range(9, 13)
 _DIGIT = re.compile(r"\d")
 
@@ -72,6 +75,8 @@ def _keys(text: str) -> str:
 def _numbers(text: str) -> str:
     """Account and card numbers whose check digits are right, and telephone numbers."""
     text = _replace(_IBAN, "‹iban›", text, lambda match: _longest(match, _is_iban))
+    if not _CHAIN.search(text):
+        return text
     text = _replace(_CARD, "‹card›", text, lambda match: match.end() if _is_card(match[0]) else None)
     text = _replace(_PHONE, "‹phone›", text, lambda match: _longest(match, _is_phone))
     return _AMERICAN.sub("‹phone›", text)
@@ -149,7 +154,7 @@ class Masking:
 
     def __init__(self, patterns: Patterns | None = None, further: Callable[[str], str] | None = None) -> None:
         self._patterns = dict(patterns or {})
-        self._further = further
+        self.further = further
         custom = "\n".join(f"{name}={pattern.pattern}" for name, pattern in self._patterns.items())
         custom += f"\n{getattr(further, 'version', '')}" if further else ""
         self.version = MASKING_VERSION + (f"+{sha256(custom.encode()).hexdigest()[:8]}" if custom else "")
@@ -158,7 +163,7 @@ class Masking:
         text = _built_in(text)
         for name, pattern in self._patterns.items():
             text = pattern.sub(_PLACEHOLDER.format(name), text)
-        return self._further(text) if self._further else text
+        return self.further(text) if self.further else text
 
 
 def patterns(lines: Iterable[str]) -> Patterns:

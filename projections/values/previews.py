@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from projections.values.masking import Masking
-from projections.values.words import words
+from projections.values.words import distinct
 
 PREVIEW = 200
 """Characters of a preview."""
@@ -20,25 +19,57 @@ SEARCHED = 20_000
 MOST = 2000
 """Different words of a trace that can be searched."""
 
+KEPT = 30_000
+"""Blocks whose words are kept, about."""
+
 
 def preview(text: str, masking: Masking) -> str:
     """The masked beginning of a text, on one line."""
     return " ".join(masking(text[:READ]).split())[:PREVIEW]
 
 
-def with_words(known: Sequence[str], texts: Iterable[str], masking: Masking) -> list[str]:
+def masked_words(block: str, masking: Masking) -> list[str]:
+    """The different words of a block of text, masked."""
+    return list(distinct(masking(block)))
+
+
+class Words:
+    """The masked words of blocks of text, of which some thousands are kept: prompts consist of blocks that occur often,
+    such as instructions, segments and history."""
+
+    def __init__(self, masking: Masking) -> None:
+        self._masking = masking
+        self._kept: dict[str, list[str]] = {}
+
+    def of(self, block: str) -> list[str]:
+        if (found := self._kept.get(block)) is None:
+            found = masked_words(block, self._masking)
+            self.keep([(block, found)])
+        return found
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """The blocks of these texts whose words are not kept."""
+        found = dict.fromkeys(block for text in texts for block in _blocks(text))
+        return [block for block in found if block not in self._kept]
+
+    def keep(self, found: Iterable[tuple[str, list[str]]]) -> None:
+        if len(self._kept) > KEPT:
+            for block in list(self._kept)[: len(self._kept) // 2]:
+                del self._kept[block]
+        self._kept.update(found)
+
+
+def with_words(known: Sequence[str], texts: Iterable[str], words: Words) -> list[str]:
     """The known words and the other masked words of these texts, `MOST` at most."""
     found = dict.fromkeys(known)
     for text in texts:
-        text = text[:SEARCHED]
-        for block in (text,) if "-----BEGIN" in text else text.split("\n\n"):
+        for block in _blocks(text):
             if len(found) >= MOST:
                 return list(found)[:MOST]
-            found |= _masked_words(block, masking)
+            found.update(dict.fromkeys(words.of(block)))
     return list(found)[:MOST]
 
 
-@lru_cache(maxsize=8192)
-def _masked_words(block: str, masking: Masking) -> dict[str, None]:
-    """Prompts are made of blocks that occur often: instructions, segments, history."""
-    return dict.fromkeys(words(masking(block)))
+def _blocks(text: str) -> Sequence[str]:
+    text = text[:SEARCHED]
+    return (text,) if "-----BEGIN" in text else text.split("\n\n")

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from projections.values.masking import Masking
-from projections.values.previews import MOST, PREVIEW, preview, with_words
+from projections.values.previews import MOST, PREVIEW, Words, preview, with_words
 
 MASKING = Masking()
+WORDS = Words(MASKING)
 
 
 def test_a_preview_is_one_masked_line() -> None:
@@ -12,13 +13,13 @@ def test_a_preview_is_one_masked_line() -> None:
 
 
 def test_words_keep_their_order_and_come_once() -> None:
-    assert with_words(["gate"], ["The gates are high.", "High gates"], MASKING) == ["gate", "high"]
+    assert with_words(["gate"], ["The gates are high.", "High gates"], WORDS) == ["gate", "high"]
 
 
 def test_a_key_is_masked_though_there_are_empty_lines_in_it() -> None:
     key = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4\n\nsecretbytes\n-----END RSA PRIVATE KEY-----"
-    assert with_words((), [f"Here it is:\n\n{key}"], MASKING) == ["here", "key"]
+    assert with_words((), [f"Here it is:\n\n{key}"], WORDS) == ["here", "key"]
 
 
 def test_there_is_an_end_to_the_words_of_a_trace() -> None:
-    assert len(with_words((), (f"word{number}" for number in range(2 * MOST)), MASKING)) == MOST
+    assert len(with_words((), (f"word{number}" for number in range(2 * MOST)), WORDS)) == MOST

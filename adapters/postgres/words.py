@@ -1,0 +1,74 @@
+"""Masked words of the texts in a batch, prepared in processes of their own before the batch is folded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Self
+
+from domain.log import Recorded
+from projections.engine.values import Values
+from projections.traces.traces import texts
+from projections.values.masking import Masking
+from projections.values.previews import masked_words
+
+WORTH = 200
+"""Blocks of text that are worth a process: a batch with fewer is folded without."""
+
+SHARE = 50
+"""Blocks that a process takes at a time."""
+
+
+class WordsAhead:
+    """Prepares the words that `values` keep, in so many processes, which the first large batch starts.
+
+    Without processes, or with a masking that cannot be sent to them, the fold does all by itself.
+    """
+
+    def __init__(self, values: Values, processes: int) -> None:
+        self._words = values.words
+        self._masking = values.masking
+        self._processes = 0 if values.masking.further else processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def prepare(self, batch: Sequence[Recorded]) -> None:
+        if not self._processes:
+            return
+        blocks = self._words.missing(text for message in batch for event in message.events for text in texts(event))
+        if len(blocks) < WORTH:
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin, (self._masking,))
+        loop = asyncio.get_running_loop()
+        shares = [blocks[start : start + SHARE] for start in range(0, len(blocks), SHARE)]
+        for share, found in zip(
+            shares,
+            await asyncio.gather(*(loop.run_in_executor(self._pool, _share, each) for each in shares)),
+            strict=True,
+        ):
+            self._words.keep(zip(share, found, strict=True))
+
+
+_masking: Masking
+"""Of a process of the pool."""
+
+
+def _begin(masking: Masking) -> None:
+    global _masking
+    _masking = masking
+
+
+def _share(blocks: Sequence[str]) -> list[list[str]]:
+    return [masked_words(block, _masking) for block in blocks]
