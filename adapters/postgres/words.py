@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from domain.log import Recorded
 from projections.engine.values import Values
 from projections.traces.traces import texts
 from projections.values.masking import Masking
 from projections.values.previews import masked_words
+
+logger = structlog.get_logger(__name__)
 
 WORTH = 200
 """Blocks of text that are worth a process: a batch with fewer is folded without."""
@@ -23,9 +28,9 @@ SHARE = 50
 
 
 class WordsAhead:
-    """Prepares the words that `values` keep, in so many processes, which the first large batch starts.
+    """Prepares the words that `values` keep, in this number of processes, which the first large batch starts.
 
-    Without processes, or with a masking that cannot be sent to them, the fold does all by itself.
+    Without processes, or with a masking that cannot be sent to them, the fold prepares them itself.
     """
 
     def __init__(self, values: Values, processes: int) -> None:
@@ -53,16 +58,18 @@ class WordsAhead:
             self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin, (self._masking,))
         loop = asyncio.get_running_loop()
         shares = [blocks[start : start + SHARE] for start in range(0, len(blocks), SHARE)]
-        for share, found in zip(
-            shares,
-            await asyncio.gather(*(loop.run_in_executor(self._pool, _share, each) for each in shares)),
-            strict=True,
-        ):
+        try:
+            prepared = await asyncio.gather(*(loop.run_in_executor(self._pool, _share, share) for share in shares))
+        except BrokenProcessPool as error:
+            logger.warning("words.not_prepared", reason=str(error))
+            self._processes = 0
+            return
+        for share, found in zip(shares, prepared, strict=True):
             self._words.keep(zip(share, found, strict=True))
 
 
 _masking: Masking
-"""Of a process of the pool."""
+"""The masking of a process in the pool."""
 
 
 def _begin(masking: Masking) -> None:
