@@ -54,10 +54,11 @@ async def compare(
         await turn(connection, REBUILD_LOCK)
         found: dict[str, Comparison] = {}
         for part in await parts(connection, models):
-            copy = Copy(connection, FRESH, part, log, blobs, progress, values, processes)
+            copy = Copy(connection, FRESH, part, log, blobs, progress, values, processes, passing=True)
             try:
                 await copy.begin()
                 await copy.near()
+                await copy.analyze()
                 async with connection.transaction():
                     # What is read stays as it is now, and what is written here is read too.
                     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

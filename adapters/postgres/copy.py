@@ -77,7 +77,10 @@ class Copy:
         values: Values,
         processes: int,
         version: str = "",
+        *,
+        passing: bool = False,
     ) -> None:
+        """With `passing`, the tables do not outlive a crash of the server."""
         self.models = models
         self.after: Mapping[str, int] = {}
         self._connection = connection
@@ -86,6 +89,7 @@ class Copy:
         self._blobs = blobs
         self._values = values
         self._processes = processes - 1
+        self._passing = passing
         self._writer = Writer(models, schema, values)
         self._progress = progress
         rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
@@ -105,7 +109,8 @@ class Copy:
             await self._connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(self._schema)))
             for model in self.models:
                 await make_table(self._connection, model, self._schema)
-                await finish_table(self._connection, model, self._schema)
+                if self._passing:
+                    await self._connection.execute(SQL("ALTER TABLE {} SET UNLOGGED").format(name(model, self._schema)))
             await note_copied(self._connection, self._schema, self._version, self.after)
 
     async def near(self) -> None:
@@ -115,6 +120,14 @@ class Copy:
             if sum(goal.values()) - sum(self.after.values()) <= NEAR:
                 break
             await self.to(goal)
+
+    async def finish(self) -> None:
+        """Add what is quicker to make when the rows are in: indexes for readers, comments, and statistics."""
+        for model in self.models:
+            await finish_table(self._connection, model, self._schema)
+        await self.analyze()
+
+    async def analyze(self) -> None:
         for model in self.models:
             await self._connection.execute(SQL("ANALYZE {}").format(name(model, self._schema)))
 

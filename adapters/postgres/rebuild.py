@@ -132,6 +132,8 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
     """Fold the rest, and swap the tables in."""
     await attachments.check(connection, copy.models)
     await copy.near()
+    await copy.finish()
+    await copy.near()  # what the projector did meanwhile
     await attachments.prepare(connection, copy.models)
     for attempt in range(1, SWAP_TRIES + 1):
         try:

@@ -123,9 +123,12 @@ async def _make_role(connection: AsyncConnection[TupleRow]) -> None:
 
 
 async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
-    """The table alone, empty; `finish_table` adds what is quicker to make when the rows are in."""
+    """The empty table, with the indexes that its rules need; `finish_table` adds the others when the rows are in."""
     table = model.table.to_metadata(MetaData(), schema=schema)
     await connection.execute(_sql(CreateTable(table)))
+    for index in table.indexes:
+        if index.name in model.lookups:
+            await connection.execute(_sql(CreateIndex(index)))
     grant = SQL("GRANT SELECT ON {} TO {}").format(name(model, schema), Identifier(READER))
     await connection.execute(grant)
     await connection.execute(
@@ -136,7 +139,7 @@ async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, sc
 
 
 async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
-    """Its indexes and comments."""
+    """Add the missing indexes, and comments."""
     table = model.table.to_metadata(MetaData(), schema=schema)
     statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in table.indexes]
     statements += [SetTableComment(table), *map(SetColumnComment, table.columns)]

@@ -130,6 +130,8 @@ class ReadModel:
         self.prices: tuple[str, ...] = ()
         self.derived: dict[str, Callable[[Row], Any]] = {}
         self.links: list[Link] = []
+        self.lookups: set[str] = set()
+        """Names of the indexes that the rules need."""
 
     def __repr__(self) -> str:
         return f"<ReadModel {self.name}>"
@@ -259,6 +261,7 @@ class ReadModel:
         if name not in {index.name for index in self.table.indexes}:
             where = and_(*(self.table.c[each] == value for each, value in only.items())) if only else None
             Index(name, self.table.c.tenant_id, self.table.c[column], postgresql_where=where)
+            self.lookups.add(name)
 
     def priced(self, *columns: str) -> None:
         """Name the columns that depend on prices: with other prices, they differ."""

@@ -299,7 +299,7 @@ async def test_an_undo_that_was_cut_off_goes_on(database_url: str, monkeypatch: 
     await rebuilt(database_url, history)
     log, blobs = RecordedLog(history), RecordedBlobs(history)
     with monkeypatch.context() as patch:
-        patch.setattr(rebuild.Copy, "near", None)
+        patch.setattr(copy.Copy, "near", None)
         with pytest.raises(TypeError):
             await rebuild.undo(database_url, log, blobs)
     await rebuild.undo(database_url, log, blobs)
