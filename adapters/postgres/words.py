@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
@@ -15,7 +15,6 @@ import structlog
 from domain.log import Recorded
 from projections.engine.values import Values
 from projections.traces.traces import texts
-from projections.values.masking import Masking
 from projections.values.previews import masked_words
 
 logger = structlog.get_logger(__name__)
@@ -38,6 +37,7 @@ class WordsAhead:
         self._masking = values.masking
         self._processes = 0 if values.masking.further else processes
         self._pool: ProcessPoolExecutor | None = None
+        self._started: Future[list[list[str]]]
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,27 +55,19 @@ class WordsAhead:
         if len(blocks) < WORTH:
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _begin, (self._masking,))
+            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"))
+            self._started = self._pool.submit(masked_words, [], self._masking)
+        if not self._started.done():  # a new process takes seconds to start; the fold does not wait for it
+            return
         loop = asyncio.get_running_loop()
         shares = [blocks[start : start + SHARE] for start in range(0, len(blocks), SHARE)]
         try:
-            prepared = await asyncio.gather(*(loop.run_in_executor(self._pool, _share, share) for share in shares))
+            prepared = await asyncio.gather(
+                *(loop.run_in_executor(self._pool, masked_words, share, self._masking) for share in shares)
+            )
         except BrokenProcessPool as error:
             logger.warning("words.not_prepared", reason=str(error))
             self._processes = 0
             return
         for share, found in zip(shares, prepared, strict=True):
             self._words.keep(zip(share, found, strict=True))
-
-
-_masking: Masking
-"""The masking of a process in the pool."""
-
-
-def _begin(masking: Masking) -> None:
-    global _masking
-    _masking = masking
-
-
-def _share(blocks: Sequence[str]) -> list[list[str]]:
-    return [masked_words(block, _masking) for block in blocks]

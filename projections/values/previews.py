@@ -28,9 +28,9 @@ def preview(text: str, masking: Masking) -> str:
     return " ".join(masking(text[:READ]).split())[:PREVIEW]
 
 
-def masked_words(block: str, masking: Masking) -> list[str]:
-    """The different words of a block of text, masked."""
-    return list(distinct(masking(block)))
+def masked_words(blocks: Iterable[str], masking: Masking) -> list[list[str]]:
+    """The different words of each block of text, masked."""
+    return [list(distinct(masking(block))) for block in blocks]
 
 
 class Words:
@@ -43,7 +43,7 @@ class Words:
 
     def of(self, block: str) -> list[str]:
         if (found := self._kept.get(block)) is None:
-            found = masked_words(block, self._masking)
+            [found] = masked_words([block], self._masking)
             self.keep([(block, found)])
         return found
 

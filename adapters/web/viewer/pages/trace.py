@@ -20,6 +20,7 @@ from adapters.web.viewer.render import as_json, link, problem, render, tenant, w
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
 from handlers.ports.log import Unavailable
+from projections.document_segments import TEXTS
 from projections.values.prices import Call, Prices
 
 CHAIN = 24
@@ -62,14 +63,6 @@ FROM headrace.model_calls c LEFT JOIN headrace.providers p ON (p.tenant_id, p.id
 WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)s
 """
 _RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
-_SEGMENTS = """
-SELECT s.id, s.content, s.page, s.heading, s.position, d.name AS document
-FROM (
-    SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.document_segments
-    UNION ALL SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.child_chunks
-) s JOIN headrace.documents d ON (d.tenant_id, d.id) = (s.tenant_id, s.document_id)
-WHERE s.tenant_id = %(tenant)s AND s.id = ANY(%(ids)s)
-"""
 _DOCUMENTS = "SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 _DATASETS = "SELECT id, name FROM headrace.datasets WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 _MESSAGES = "SELECT id, trace_id FROM headrace.messages WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
@@ -195,7 +188,7 @@ async def _scored(backend: Backend, call: Row) -> list[Row]:
     """The segments that a reranker was given, by its scores, which are None before its answer."""
     ids = (call["request"] or {}).get("segments") or []
     scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
-    rows = await backend.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
+    rows = await backend.rows(TEXTS, {"tenant": call["tenant_id"], "ids": ids})
     known = {row["id"]: row for row in rows}
     gone = {"document": None, "page": None, "heading": None, "content": None}
     found = [
@@ -231,7 +224,7 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
     if segments:
         documents = [source.get("document") for source in sources if source.get("document")]
         rows, named = await asyncio.gather(
-            backend.rows(_SEGMENTS, {"tenant": of, "ids": segments}),
+            backend.rows(TEXTS, {"tenant": of, "ids": segments}),
             backend.rows(_DOCUMENTS, {"tenant": of, "ids": documents}),
         )
         found |= {row["id"]: row for row in [*named, *rows]}
@@ -300,7 +293,7 @@ async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:
         return None
     hits = found["hits"] or []
     segments, documents, datasets = await asyncio.gather(
-        backend.rows(_SEGMENTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
+        backend.rows(TEXTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
         backend.rows(_DOCUMENTS, {"tenant": of, "ids": list({hit["document"] for hit in hits})}),
         backend.rows(_DATASETS, {"tenant": of, "ids": found["datasets"] or []}),
     )
