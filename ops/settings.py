@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(
         120.0, gt=0, description="Maximum silence of a chat model, in seconds; then the call fails."
     )
+    projector_processes: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="Processes of the projector: one folds the log, the others prepare the words of texts; 1: no others.",
+    )
     max_waiting_commands: int = Field(
         100_000, ge=1, description="Maximum number of commands without an outcome; further ones are refused."
     )

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.chat.app import App
 from domain.log import Recorded
-from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, required
+from projections.engine.columns import Id, Time, derived_id, key, required
+from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(
     "app_model_configs",

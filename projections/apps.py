@@ -7,7 +7,8 @@ from sqlalchemy import Text
 from domain.chat.app import App
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 apps = ReadModel(
     "apps",

@@ -6,7 +6,8 @@ from sqlalchemy import Double, Text
 
 from domain.log import Recorded
 from domain.models.budget import Budget
-from projections.engine.read_model import ReadModel, Row, Time, key, originator, required
+from projections.engine.columns import Time, key, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 budgets = ReadModel(
     "budgets",
@@ -31,13 +32,13 @@ def _row(event: Budget.Set | Budget.Changed) -> Row:
 
 
 @budgets.makes(Budget.Set, new=originator)
-def set(event: Budget.Set, message: Recorded) -> Row:
+def created(event: Budget.Set, message: Recorded) -> Row:
     return _row(event)
 
 
-@budgets.makes(Budget.Changed, unless=(budgets, originator))
-def back(event: Budget.Changed, message: Recorded) -> Row:
-    """A budget that was removed."""
+@budgets.makes(Budget.Changed, once=originator)
+def again(event: Budget.Changed, message: Recorded) -> Row:
+    """The budget was removed before."""
     return _row(event)
 
 

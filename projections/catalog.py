@@ -1,5 +1,9 @@
 """All read models, and all events that they know."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -24,6 +28,7 @@ from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.traces.spans import spans
+from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 
 READ_MODELS: tuple[ReadModel, ...] = (
@@ -46,11 +51,33 @@ READ_MODELS: tuple[ReadModel, ...] = (
     dataset_queries,
     replays,
     budgets,
+    subjects,
     traces,
     spans,
     dead_letters,
 )
 """Every table of schema `headrace`."""
+
+GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
+    "knowledge": (datasets, dataset_metadata, documents, document_segments, child_chunks, dataset_queries),
+    "chat": (
+        apps,
+        app_model_configs,
+        conversations,
+        messages,
+        message_feedbacks,
+        dataset_retriever_resources,
+        end_users,
+        providers,
+    ),
+    "traces": (model_calls, retrievals, replays, subjects, traces, spans),
+    "work": (commands, budgets, dead_letters),
+}
+"""The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
+tables, so a group that halts stops no other."""
+
+GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.items() for model in models}
+"""The group of each table, by its name."""
 
 IGNORED: frozenset[type] = frozenset({Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested})
 """Events that are in no table, on purpose."""

@@ -6,7 +6,8 @@ from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.log import Outcome, Recorded
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, required
+from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row
 
 commands = ReadModel(
     "commands",

@@ -10,7 +10,8 @@ from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
 from projections.end_users import end_user_id
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 conversations = ReadModel(
     "conversations",

@@ -7,7 +7,8 @@ from sqlalchemy import Text
 from domain.knowledge.dataset import Dataset
 from domain.log import Recorded
 from projections.datasets import datasets
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, originator, required
+from projections.engine.columns import Id, Time, key, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 dataset_metadata = ReadModel(
     "dataset_metadata",

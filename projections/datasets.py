@@ -7,7 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.knowledge.dataset import Dataset
 from domain.log import Recorded
-from projections.engine.read_model import ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.columns import Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 datasets = ReadModel(
     "datasets",

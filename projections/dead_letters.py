@@ -7,7 +7,8 @@ from sqlalchemy import BigInteger, Integer, Text
 from domain.access.end_user import EndUser
 from domain.log import Recorded
 from domain.work.dead_letter import DeadLetter
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 dead_letters = ReadModel(
     "dead_letters",

@@ -12,7 +12,8 @@ from domain.knowledge.document import Document, revision_id, segment_id
 from domain.knowledge.segments import unpack_segments
 from domain.log import Recorded
 from projections.documents import documents
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 
 def by_hand() -> list[Column[Any]]:
@@ -196,3 +197,29 @@ for _segments in (document_segments, child_chunks):
     ):
         _segments.sets(_event, {"status": _after}, column="document_id", only={"status": _before})
 child_chunks.clears(Document.SegmentDeleted, column="segment_id", pick=the_segment)
+
+# --- queries ---
+
+TEXTS = """
+SELECT segment.id, document.name AS document, content, page, heading, segment.position
+FROM (
+    SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.document_segments
+    UNION ALL SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.child_chunks
+) segment JOIN headrace.documents document ON (document.tenant_id, document.id) = (segment.tenant_id, document_id)
+WHERE segment.tenant_id = %(tenant)s AND segment.id = ANY (%(ids)s)
+"""
+"""The texts of segments and children with these ids, and the names of their documents."""
+
+FINDABLE = """
+SELECT tenant_id, dataset_id, segments.id
+FROM headrace.document_segments AS segments JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE documents.id = document_id AND documents.enabled AND NOT archived AND segments.enabled
+UNION ALL
+SELECT tenant_id, dataset_id, child_chunks.id
+FROM headrace.child_chunks JOIN headrace.document_segments AS parents USING (tenant_id, dataset_id, document_id)
+    JOIN headrace.documents USING (tenant_id, dataset_id)
+WHERE parents.id = segment_id AND documents.id = document_id
+    AND documents.enabled AND NOT archived AND parents.enabled AND child_chunks.enabled
+ORDER BY 1, 2, 3
+"""
+"""The segments that must be in the index: the tables' side of `domain.knowledge.entries`."""

@@ -12,7 +12,8 @@ from domain.knowledge.document import Document, merged
 from domain.knowledge.segmentation import FORMS
 from domain.log import Recorded
 from projections.datasets import datasets
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, required
+from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 documents = ReadModel(
     "documents",

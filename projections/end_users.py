@@ -11,7 +11,8 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
-from projections.engine.read_model import Id, ReadModel, Row, Time, derived_id, key, person, required
+from projections.engine.columns import Id, Time, derived_id, key, person, required
+from projections.engine.read_model import ReadModel, Row
 
 
 @lru_cache(maxsize=1024)
@@ -36,7 +37,7 @@ end_users.clears(EndUser.Erased, column="person_id")
 @end_users.makes(
     Conversation.Started,
     within=(apps, lambda event, message: event.app),
-    unless=(end_users, lambda event, message: end_user_id(event.app, event.user)),
+    once=lambda event, message: end_user_id(event.app, event.user),
 )
 def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
     return {

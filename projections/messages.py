@@ -14,7 +14,8 @@ from domain.log import Recorded
 from projections.app_model_configs import configuration_id
 from projections.conversations import conversations
 from projections.end_users import end_user_id
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 messages = ReadModel(
     "messages",

@@ -8,9 +8,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.access.end_user import EndUser
 from domain.log import Recorded
 from domain.models.model_call import ModelCall
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
-from projections.values import prices
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
+from projections.engine.values import Values
 from projections.values.fingerprint import fingerprint
+from projections.values.prices import Call
 
 model_calls = ReadModel(
     "model_calls",
@@ -89,10 +91,10 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
     }
 
 
-@model_calls.changes(ModelCall.Completed)
-def completed(row: Row, event: ModelCall.Completed, message: Recorded) -> Row:
+@model_calls.changes(ModelCall.Completed, values=True)
+def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: Values) -> Row:
     usage = event.usage
-    call = prices.Call(row["provider"], row["server"], row["model"], row["created_at"])
+    call = Call(row["provider"], row["server"], row["model"], row["created_at"])
     return {
         "status": "completed",
         "response": event.response,
@@ -106,8 +108,8 @@ def completed(row: Row, event: ModelCall.Completed, message: Recorded) -> Row:
         "reasoning_tokens": usage["reasoning_tokens"],
         "tokens_estimated": usage["estimated"],
         "usage": usage["raw"],
-        "cost": prices.cost(call, usage),
-        "price_version": prices.version(),
+        "cost": values.prices.cost(call, usage),
+        "price_version": values.prices.version,
         "first_token_ms": event.first_token_ms,
         "duration_ms": event.duration_ms,
         "finished_at": event.timestamp,

@@ -6,7 +6,8 @@ from sqlalchemy import Boolean, Text
 
 from domain.log import Recorded
 from domain.models.provider import Provider
-from projections.engine.read_model import ReadModel, Row, Time, key, originator, required
+from projections.engine.columns import Time, key, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 providers = ReadModel(
     "providers",

@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.access.end_user import EndUser
 from domain.log import Recorded
 from domain.models.replay import Replay
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 replays = ReadModel(
     "replays",

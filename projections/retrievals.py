@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.access.end_user import EndUser
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded
-from projections.engine.read_model import Id, ReadModel, Row, Time, key, optional, originator, person, required
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 
 retrievals = ReadModel(
     "retrievals",

@@ -28,7 +28,6 @@ from adapters.jetstream import nats_py
 from adapters.jetstream.streams import set_up
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.servers.opensearch.server import EmbeddedOpenSearch, missing
-from projections.values import masking, prices
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
 from tests.lexical_model import lexical_model  # noqa: F401
 
@@ -239,11 +238,3 @@ async def module_database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """A fresh, empty database for the tests of one module."""
     async with fresh_database(postgres) as url:
         yield url
-
-
-@pytest.fixture(scope="module", autouse=True)
-def usual_rules() -> Iterator[None]:
-    """What a test has configured for the whole process, as a command does, does not outlive its module."""
-    yield
-    prices.configure(prices.Prices())
-    masking.configure(masking.Masking())

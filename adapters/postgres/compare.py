@@ -1,4 +1,4 @@
-"""Live tables beside fresh ones, row for row at the same position, while the projector goes on."""
+"""Comparison of live tables with fresh ones, row for row at the same position, while the projector runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
-from adapters.postgres.replay import Replay, with_parents
-from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, positions, reshaped, set_up, turn
+from adapters.postgres.copy import Copy, parts, with_parents
+from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, reshaped, set_up, turn
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from projections.engine.read_model import ReadModel
+from projections.engine.values import BUILT_IN, Values
 from projections.model_calls import model_calls
-from projections.values import prices
 
 FRESH = "headrace_check"
 """Where the fresh tables are, as long as that takes."""
@@ -34,7 +34,13 @@ class Comparison:
 
 
 async def compare(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
+    url: str,
+    log: Log,
+    blobs: Blobs,
+    names: Iterable[str] = (),
+    progress: Progress = no_progress,
+    values: Values = BUILT_IN,
+    processes: int = 1,
 ) -> list[Comparison]:
     """Compare the tables of these names, or all, and those they depend on. What is made for that goes again.
 
@@ -46,25 +52,30 @@ async def compare(
     models = with_parents(names)
     async with connect(url) as connection:
         await turn(connection, REBUILD_LOCK)
-        replay = Replay(connection, FRESH, models, log, blobs, progress)
-        try:
-            await replay.begin()
-            await replay.near()
-            async with connection.transaction():
-                # What is read stays as it is now, and what is written here is read too.
-                await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                await replay.to(await positions(connection))
-                outdated = await reshaped(connection, models)
-                repriced = model_calls not in outdated and await _repriced(connection)
-                return [await _compared(connection, model, outdated, repriced=repriced) for model in models]
-        finally:
-            await drop(connection, FRESH)
+        found: dict[str, Comparison] = {}
+        for part in await parts(connection, models):
+            copy = Copy(connection, FRESH, part, log, blobs, progress, values, processes, passing=True)
+            try:
+                await copy.begin()
+                await copy.near()
+                await copy.analyze()
+                async with connection.transaction():
+                    # What is read stays as it is now, and what is written here is read too.
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    await copy.to(await copy.goal())
+                    outdated = await reshaped(connection, part)
+                    repriced = model_calls not in await reshaped(connection) and await _repriced(connection, values)
+                    for model in part:
+                        found[model.name] = await _compared(connection, model, outdated, repriced=repriced)
+            finally:
+                await drop(connection, FRESH)
+        return [found[model.name] for model in models]
 
 
-async def _repriced(connection: AsyncConnection[TupleRow]) -> bool:
+async def _repriced(connection: AsyncConnection[TupleRow], values: Values) -> bool:
     """Whether the costs of some live rows were made with other prices."""
     query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model_calls))
-    return await (await connection.execute(query, (prices.version(),))).fetchone() == (True,)
+    return await (await connection.execute(query, (values.prices.version,))).fetchone() == (True,)
 
 
 def _unlike(model: ReadModel, *, repriced: bool) -> Composed:

@@ -1,4 +1,4 @@
-"""Tables made anew from the log beside the live ones, and swapped in at their position, while the projector goes on."""
+"""Rebuild of tables from the log, next to the live ones, and their swap while the projector runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import attachments
-from adapters.postgres.replay import Replay, with_parents
+from adapters.postgres.copy import Copy, parts, with_parents
 from adapters.postgres.tables import (
     NEXT,
     OLD,
@@ -22,7 +22,6 @@ from adapters.postgres.tables import (
     drop,
     name,
     note_copied,
-    positions,
     set_up,
     stale,
     turn,
@@ -31,6 +30,7 @@ from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from projections.catalog import READ_MODELS
 from projections.engine.read_model import ReadModel
+from projections.engine.values import BUILT_IN, Values
 
 SWAP_TRIES = 10
 SWAP_LOCK_S = 3
@@ -45,11 +45,18 @@ class NothingKept(Exception):
 
 
 async def rebuild(
-    url: str, log: Log, blobs: Blobs, names: Iterable[str] = (), progress: Progress = no_progress
+    url: str,
+    log: Log,
+    blobs: Blobs,
+    names: Iterable[str] = (),
+    progress: Progress = no_progress,
+    values: Values = BUILT_IN,
+    processes: int = 1,
 ) -> list[str]:
     """Rebuild the tables of these names, or all; gives the names of those rebuilt: theirs, and those they depend on.
 
-    The tables that were live before are kept. What an earlier call began and did not end, this one goes on with.
+    The tables that were live before are kept; where a group has halted, it is rebuilt by itself, and the tables of the
+    part rebuilt last are kept. An interrupted rebuild is resumed.
 
     What others have attached to the live tables is attached to the new ones.
 
@@ -60,14 +67,17 @@ async def rebuild(
     async with connect(url) as connection:
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
-        replay = Replay(connection, NEXT, models, log, blobs, progress)
-        if not await replay.resume():
-            await replay.begin()
-        await _take_over(connection, replay)
+        for part in await parts(connection, models):
+            copy = Copy(connection, NEXT, part, log, blobs, progress, values, processes)
+            if not await copy.resume():
+                await copy.begin()
+            await _take_over(connection, copy)
     return [model.name for model in models]
 
 
-async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progress) -> list[str]:
+async def undo(
+    url: str, log: Log, blobs: Blobs, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
+) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
     Raises: NothingKept, and what `rebuild` raises.
@@ -79,9 +89,9 @@ async def undo(url: str, log: Log, blobs: Blobs, progress: Progress = no_progres
             await _take_back(connection)
         models = await _present(connection, NEXT)
         await attachments.check(connection, models)
-        replay = Replay(connection, NEXT, models, log, blobs, progress, RETURNING)
-        await replay.resume()
-        await _take_over(connection, replay)
+        copy = Copy(connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
+        await copy.resume()
+        await _take_over(connection, copy)
     return [model.name for model in models]
 
 
@@ -119,40 +129,42 @@ async def _present(connection: AsyncConnection[TupleRow], schema: str) -> list[R
     return [model for model in READ_MODELS if model.name in found]
 
 
-async def _take_over(connection: AsyncConnection[TupleRow], replay: Replay) -> None:
-    """Replay the rest, and swap the tables in."""
-    await replay.near()
-    await attachments.prepare(connection, replay.models)
+async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
+    """Fold the rest, and swap the tables in."""
+    await copy.near()
+    await copy.finish()
+    await copy.near()  # what the projector did meanwhile
+    await attachments.prepare(connection, copy.models)
     for attempt in range(1, SWAP_TRIES + 1):
         try:
-            attached = await _swap(connection, replay)
+            attached = await _swap(connection, copy)
             break
         except (errors.LockNotAvailable, errors.DeadlockDetected):
             if attempt == SWAP_TRIES:
                 raise
-            await replay.resume()
+            await copy.resume()
             await asyncio.sleep(SWAP_LOCK_S)
     await attachments.measure(connection, attached)
 
 
-async def _swap(connection: AsyncConnection[TupleRow], replay: Replay) -> attachments.Attachments:
+async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachments.Attachments:
     async with connection.transaction():
         await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(SWAP_LOCK_S))
-        reached = await positions(connection, lock=True)
-        await replay.to(reached)
+        reached = await copy.goal(lock=True)
+        await copy.to(reached)
         await drop(connection, OLD)
         await connection.execute(
             SQL("CREATE SCHEMA {old}; GRANT USAGE ON SCHEMA {old} TO {reader}").format(
                 old=Identifier(OLD), reader=Identifier(READER)
             )
         )
-        attached = await attachments.detach(connection, replay.models)
+        attached = await attachments.detach(connection, copy.models)
         move = SQL("ALTER TABLE IF EXISTS {} SET SCHEMA {}")
-        for model in replay.models:
+        for model in copy.models:
             await connection.execute(move.format(name(model), Identifier(OLD)))
             await connection.execute(move.format(name(model, NEXT), Identifier(SCHEMA)))
-        await _note_moved(connection, replay.models, SCHEMA, OLD)
-        await _note_moved(connection, replay.models, NEXT, SCHEMA)
+        await _note_moved(connection, copy.models, SCHEMA, OLD)
+        await _note_moved(connection, copy.models, NEXT, SCHEMA)
         await attachments.attach(connection, attached)
         await drop(connection, NEXT)
         await note_copied(connection, OLD, KEPT, reached)

@@ -1,7 +1,7 @@
 """Which rules made a table: for each table, a digest of the code that folds the log into it.
 
 The digest is over the syntax trees of the table's module, of what that imports from `domain` and `projections`, and of
-the fold and the writer. Comments, docstrings, texts of errors, comments of columns and the places of modules do not
+the engine and the writer. Comments, docstrings, texts of errors, comments of columns and the places of modules do not
 count, so that neither prose nor a move has tables rebuilt.
 """
 
@@ -44,7 +44,7 @@ def digests() -> Mapping[str, str]:
     """The digests of all tables that a module below `projections` defines."""
     folders = [Path(package.__path__[0]) for package in (domain, projections)]
     sources = dict(source for folder in folders for source in _sources(folder))
-    engine = Path(fold.__file__), Path(__file__).with_name("writer.py")
+    engine = *sorted(Path(fold.__file__).parent.glob("*.py")), Path(__file__).with_name("writer.py")
     return digests_of(sources, [file.read_text("utf-8") for file in engine])
 
 

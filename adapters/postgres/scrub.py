@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -12,9 +14,12 @@ from psycopg.sql import SQL
 
 from adapters.postgres import tables
 from adapters.postgres.tables import NEXT, OLD, REBUILD_LOCK, SCHEMA, connect, drop
-from domain.log import Position
+from adapters.postgres.writer import Writer
+from domain.access.end_user import EndUser
+from domain.log import Commit, Metadata, Position, Subject
 from handlers.ports.log import Unavailable
-from projections.catalog import READ_MODELS
+from projections.catalog import GROUPS, READ_MODELS
+from projections.engine.read_model import ReadModel
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +39,13 @@ class PostgresScrub:
     async def __call__(self, tenant: str, person: str, erased: Position) -> None:
         """Raises: Unavailable, when the tables are not as far yet, or are in use."""
         try:
-            await tables.wait_for(self._url, erased, PATIENCE_S)
+            async with connect(self._url) as connection:
+                halted = await tables.halted(connection)
+            for group, models in GROUPS.items():
+                if group in halted:
+                    await self._erase(models, tenant, person, erased)
+                else:
+                    await tables.wait_for(self._url, erased, PATIENCE_S, tables=[model.name for model in models])
             async with connect(self._url) as connection:
                 await self._drop_old(connection)
                 if not await self._ours(connection):
@@ -49,6 +60,17 @@ class PostgresScrub:
                     await connection.execute("CHECKPOINT")
         except (TimeoutError, psycopg.Error) as error:
             raise Unavailable(f"The tables cannot be scrubbed yet: {error!r}") from error
+
+    async def _erase(self, models: Sequence[ReadModel], tenant: str, person: str, erased: Position) -> None:
+        """Erase the person from the tables of a group that has halted, ahead of its position.
+
+        When the group goes on, it reads no word of the person any more, because the key is gone.
+        """
+        at = datetime.now(UTC)
+        events = EndUser.begin(EndUser.Erased, person, at, known=True).pending()
+        commit = Commit(Subject(tenant, EndUser.TOPIC, person), events, Metadata(person, tenant, person), erased, at)
+        async with connect(self._url) as connection, connection.transaction():
+            await Writer(models, SCHEMA).write(connection, ([commit], {}))
 
     async def _drop_old(self, connection: AsyncConnection[TupleRow]) -> None:
         """Tables that are not live hold what was said: those that are kept go; those that are made will be emptied."""

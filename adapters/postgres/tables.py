@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, Se
 
 from adapters.postgres.rules import digest
 from domain.log import EVENTS, OUTCOMES, Position
-from projections.catalog import READ_MODELS
+from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
 from projections.engine.read_model import ReadModel
 
 SCHEMA = "headrace"
@@ -44,9 +44,20 @@ COMMENT ON SCHEMA headrace IS 'Read tables of Headrace. Nothing here is the reco
 CREATE SCHEMA IF NOT EXISTS headrace_projection;
 COMMENT ON SCHEMA headrace_projection IS 'How far the tables in schema headrace are.';
 CREATE TABLE IF NOT EXISTS headrace_projection.checkpoints (stream text PRIMARY KEY, sequence bigint NOT NULL);
-COMMENT ON TABLE headrace_projection.checkpoints IS 'How much of each stream is in the tables.';
+COMMENT ON TABLE headrace_projection.checkpoints IS 'Lowest position of all groups, for each stream.';
 COMMENT ON COLUMN headrace_projection.checkpoints.stream IS 'Stream of the log.';
-COMMENT ON COLUMN headrace_projection.checkpoints.sequence IS 'Sequence of its last message that is in the tables.';
+COMMENT ON COLUMN headrace_projection.checkpoints.sequence IS 'Sequence of its last message that is in all tables.';
+CREATE TABLE IF NOT EXISTS headrace_projection.groups (
+    name text, stream text, sequence bigint NOT NULL, state text NOT NULL DEFAULT 'running', reason text,
+    PRIMARY KEY (name, stream)
+);
+COMMENT ON TABLE headrace_projection.groups IS
+    'Position of each group of tables. The tables of a group stand at one moment; a halted group stops no other.';
+COMMENT ON COLUMN headrace_projection.groups.name IS 'Group: knowledge, chat, traces or work.';
+COMMENT ON COLUMN headrace_projection.groups.stream IS 'Stream of the log.';
+COMMENT ON COLUMN headrace_projection.groups.sequence IS 'Sequence of its last message that is in these tables.';
+COMMENT ON COLUMN headrace_projection.groups.state IS 'running or halted.';
+COMMENT ON COLUMN headrace_projection.groups.reason IS 'Reason of the halt, and what to do; null while running.';
 CREATE TABLE IF NOT EXISTS headrace_projection.copies
     (schema text, stream text, sequence bigint NOT NULL, version text NOT NULL, PRIMARY KEY (schema, stream));
 COMMENT ON TABLE headrace_projection.copies IS
@@ -65,6 +76,9 @@ COMMENT ON COLUMN headrace_projection.tables.rules IS 'Digest of the rules; empt
 COMMENT ON COLUMN headrace_projection.tables.waits_for IS
     'What stops the projector from rebuilding the table, and what to do; null when nothing does.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
+INSERT INTO headrace_projection.groups SELECT name, stream, sequence
+    FROM headrace_projection.checkpoints, unnest(ARRAY['knowledge', 'chat', 'traces', 'work']) name
+    WHERE stream IN ('EVENTS', 'OUTCOMES') ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
 """
@@ -109,9 +123,12 @@ async def _make_role(connection: AsyncConnection[TupleRow]) -> None:
 
 
 async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
-    """The table alone, empty; `finish_table` adds what is quicker to make when the rows are in."""
+    """The empty table, with the indexes that its rules need; `finish_table` adds the others when the rows are in."""
     table = model.table.to_metadata(MetaData(), schema=schema)
     await connection.execute(_sql(CreateTable(table)))
+    for index in table.indexes:
+        if index.name in model.lookups:
+            await connection.execute(_sql(CreateIndex(index)))
     grant = SQL("GRANT SELECT ON {} TO {}").format(name(model, schema), Identifier(READER))
     await connection.execute(grant)
     await connection.execute(
@@ -122,7 +139,7 @@ async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, sc
 
 
 async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
-    """Its indexes and comments."""
+    """Add the missing indexes, and comments."""
     table = model.table.to_metadata(MetaData(), schema=schema)
     statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in table.indexes]
     statements += [SetTableComment(table), *map(SetColumnComment, table.columns)]
@@ -180,10 +197,52 @@ def _columns(model: ReadModel) -> list[list[str]]:
     ]
 
 
-async def positions(connection: AsyncConnection[TupleRow], *, lock: bool = False) -> dict[str, int]:
-    """How much of each stream is in the tables; with `lock`, nobody else moves on before the transaction ends."""
-    query = "SELECT stream, sequence FROM headrace_projection.checkpoints ORDER BY stream"
-    cursor = await connection.execute(f"{query} FOR UPDATE" if lock else query)
+async def positions(connection: AsyncConnection[TupleRow]) -> dict[str, int]:
+    """The lowest position of all groups, for each stream: so much is in all tables."""
+    cursor = await connection.execute("SELECT stream, sequence FROM headrace_projection.checkpoints ORDER BY stream")
+    return dict(await cursor.fetchall())
+
+
+async def group_positions(
+    connection: AsyncConnection[TupleRow], groups: Iterable[str] = GROUPS, *, lock: bool = False
+) -> dict[str, dict[str, int]]:
+    """The positions of these groups, by stream; with `lock`, they do not change before the transaction ends."""
+    query = "SELECT name, stream, sequence FROM headrace_projection.groups WHERE name = ANY(%s) ORDER BY name, stream"
+    cursor = await connection.execute(f"{query} FOR UPDATE" if lock else query, (list(groups),))
+    found: dict[str, dict[str, int]] = {}
+    for group, stream, sequence in await cursor.fetchall():
+        found.setdefault(group, {})[stream] = sequence
+    return found
+
+
+async def move(connection: AsyncConnection[TupleRow], groups: Iterable[str], reached: Mapping[str, int]) -> None:
+    """Note that the tables of these groups hold the streams up to these sequences."""
+    await connection.cursor().executemany(
+        "UPDATE headrace_projection.groups SET sequence = %s WHERE stream = %s AND name = ANY(%s)",
+        [(sequence, stream, list(groups)) for stream, sequence in reached.items()],
+    )
+    await connection.execute("SELECT FROM headrace_projection.checkpoints FOR UPDATE")  # groups that move meanwhile
+    await connection.execute(
+        """UPDATE headrace_projection.checkpoints c SET sequence = lowest.sequence
+        FROM (SELECT stream, min(sequence) AS sequence FROM headrace_projection.groups GROUP BY stream) lowest
+        WHERE c.stream = lowest.stream AND c.sequence <> lowest.sequence"""
+    )
+
+
+async def note_state(connection: AsyncConnection[TupleRow], groups: Iterable[str], reason: str | None) -> None:
+    """Note that these groups have halted, for this reason, or with None that they run."""
+    await connection.execute(
+        "UPDATE headrace_projection.groups SET (state, reason) = ROW(CASE WHEN %(reason)s::text IS NULL THEN 'running' "
+        "ELSE 'halted' END, %(reason)s::text) WHERE name = ANY(%(groups)s) AND reason IS DISTINCT FROM %(reason)s",
+        {"reason": reason, "groups": list(groups)},
+    )
+
+
+async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
+    """The groups that have halted, and why."""
+    cursor = await connection.execute(
+        "SELECT DISTINCT name, reason FROM headrace_projection.groups WHERE state = 'halted' ORDER BY name"
+    )
     return dict(await cursor.fetchall())
 
 
@@ -245,13 +304,18 @@ async def _taken(connection: AsyncConnection[TupleRow], lock: int) -> bool:
     return await cursor.fetchone() == (True,)
 
 
-async def wait_for(url: str, position: Position, timeout_s: float = 30.0) -> None:
-    """Wait until the tables hold what was recorded at this position. Raises: TimeoutError."""
+async def wait_for(url: str, position: Position, timeout_s: float = 30.0, *, tables: Iterable[str] = ()) -> None:
+    """Wait until these tables, or all, hold what was recorded at this position.
+
+    Raises: TimeoutError; KeyError for a name that no table has.
+    """
+    groups = {GROUP_OF[name] for name in tables} or GROUPS.keys()
     async with asyncio.timeout(timeout_s), connect(url) as connection:
         reached = 0
         while reached < position.sequence:
-            with suppress(errors.UndefinedTable):  # nothing is set up yet
-                reached = (await positions(connection))[position.stream]
+            with suppress(errors.UndefinedTable):  # the schema is not set up yet
+                found = await group_positions(connection, groups)
+                reached = min((each[position.stream] for each in found.values()), default=0)
             await asyncio.sleep(0 if reached >= position.sequence else 0.01)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
@@ -21,11 +21,14 @@ from psycopg.types.json import Json
 from sqlalchemy import ARRAY
 
 from adapters.postgres.tables import name
+from adapters.postgres.words import WordsAhead
 from domain.log import Recorded
 from handlers.ports.log import Blobs
 from projections.catalog import KNOWN
-from projections.engine.fold import BlobId, Fold, RowId, Rows, Set
+from projections.engine.fold import BlobId, Fold
 from projections.engine.read_model import ReadModel, Row, Setting
+from projections.engine.rows import RowId, Rows, Set
+from projections.engine.values import BUILT_IN, Values
 
 FETCHES = 16
 """Blobs that are fetched at a time."""
@@ -40,6 +43,31 @@ Fetched = tuple[Sequence[Recorded], Mapping[BlobId, bytes]]
 """A batch, and the blobs that it needs."""
 
 
+async def with_blobs(
+    batches: AsyncIterable[Sequence[Recorded]],
+    blobs: Blobs,
+    needs: Callable[[Recorded], Iterable[BlobId]],
+    words: WordsAhead,
+) -> AsyncGenerator[Fetched]:
+    """The batches with the blobs that they need, and with their words prepared; missing blobs are left out.
+
+    Raises: Unavailable, ValueError.
+    """
+    held: dict[BlobId, bytes] = {}
+    turn = asyncio.Semaphore(FETCHES)
+
+    async def get(blob: BlobId) -> None:
+        async with turn:
+            with suppress(KeyError):
+                held[blob] = await blobs.get(*blob)
+
+    async for batch in batches:
+        needed = {blob for message in batch for blob in needs(message)}
+        held = {blob: data for blob, data in held.items() if blob in needed}
+        await asyncio.gather(words.prepare(batch), *map(get, needed - held.keys()))
+        yield batch, held
+
+
 class Writer:
     """Rows that nobody has seen before go by COPY when they are many, else rows are one JSON parameter a statement.
 
@@ -47,9 +75,8 @@ class Writer:
     trips cost more than that. The rows of the last batch are held, since the next one mostly changes those.
     """
 
-    def __init__(self, models: Sequence[ReadModel], schema: str, blobs: Blobs) -> None:
-        self.fold = Fold(models, KNOWN)
-        self._blobs = blobs
+    def __init__(self, models: Sequence[ReadModel], schema: str, values: Values = BUILT_IN) -> None:
+        self.fold = Fold(models, KNOWN, values)
         self._held: Mapping[ReadModel, Rows] = {}
         self._selects = {model: _select(model, schema) for model in models}
         self._upserts = {model: _upsert(model, schema) for model in models}
@@ -63,22 +90,6 @@ class Writer:
             for _, rule in model.rules
             if isinstance(rule, Setting)
         }
-
-    async def with_blobs(self, batches: AsyncIterable[Sequence[Recorded]]) -> AsyncGenerator[Fetched]:
-        """The batches with the blobs that they need; what is missing is left out. Raises: Unavailable, ValueError."""
-        held: dict[BlobId, bytes] = {}
-        turn = asyncio.Semaphore(FETCHES)
-
-        async def get(blob: BlobId) -> None:
-            async with turn:
-                with suppress(KeyError):
-                    held[blob] = await self._blobs.get(*blob)
-
-        async for batch in batches:
-            needed = {blob for message in batch for blob in self.fold.blobs(message)}
-            held = {blob: data for blob, data in held.items() if blob in needed}
-            await asyncio.gather(*map(get, needed - held.keys()))
-            yield batch, held
 
     async def write(self, connection: AsyncConnection[TupleRow], fetched: Fetched) -> None:
         """Fold a batch within the transaction of the connection; if that is rolled back, `forget`."""
@@ -150,7 +161,7 @@ class Writer:
             for model, ids in needed.items():
                 known[model] |= ids
                 loaded[model] += found[model]
-            needed = self.fold.brought(found, known)
+            needed = self.fold.links.brought(found, known)
         return loaded
 
     async def _rows(self, connection: AsyncConnection[TupleRow], model: ReadModel, ids: set[RowId]) -> list[Row]:

@@ -19,7 +19,6 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from rich.progress import Progress
 
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.postgres import tables
 from adapters.postgres.feed import BATCH
 from adapters.postgres.reader import login
@@ -51,7 +50,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
         bar = bars.add_task("traces", total=stories * CALLS_PER_STORY)
         projected = Aim(at_least=5000)
         async with tables.connect(url) as connection:
-            writer = Writer(READ_MODELS, tables.SCHEMA, JetStreamBlobs(stack.client.connection))
+            writer = Writer(READ_MODELS, tables.SCHEMA)
             took = 0.0
             for batch in history.batches(stories, BATCH):
                 took += await _write(connection, writer, batch)

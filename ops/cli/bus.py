@@ -241,22 +241,15 @@ def search(
 
 async def texts_of(url: str, tenant: str, segments: list[str]) -> dict[str, tuple[str, str]]:
     """Document name and text by segment id, of the segments that are in the tables. Raises: Failed."""
+    from projections.document_segments import TEXTS  # SQLAlchemy would slow down all commands
+
     try:
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
             await connection.execute("SET LOCAL ROLE headrace_reader")
-            rows = await (await connection.execute(_TEXTS, {"tenant": tenant, "ids": segments})).fetchall()
+            rows = await (await connection.execute(TEXTS, {"tenant": tenant, "ids": segments})).fetchall()
     except psycopg.Error as error:
         raise Failed(f"PostgreSQL: {one_line(error)}") from error
-    return {id: (name, content) for id, name, content in rows}
-
-
-_TEXTS = """
-SELECT segment.id, documents.name, segment.content FROM (
-    SELECT tenant_id, id, document_id, content FROM headrace.document_segments
-    UNION ALL SELECT tenant_id, id, document_id, content FROM headrace.child_chunks
-) AS segment JOIN headrace.documents ON (documents.tenant_id, documents.id) = (segment.tenant_id, document_id)
-WHERE segment.tenant_id = %(tenant)s AND segment.id = ANY (%(ids)s)
-"""
+    return {id: (name, content) for id, name, content, *_ in rows}
 
 
 @app.command(epilog="Examples: [bold]headrace tail[/] · [bold]headrace tail --noun document --since 1 --json[/]")

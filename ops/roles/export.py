@@ -8,9 +8,8 @@ from adapters.telemetry.otlp.collector import Collector
 from adapters.telemetry.otlp.endpoint import header_fields
 from adapters.telemetry.otlp.exporter import Exporter
 from adapters.telemetry.otlp.spans import Content
-from ops import masking
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import Wiring
+from ops.wiring import Wiring, masking
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -18,9 +17,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     settings = wiring.settings
     if not settings.otlp_endpoint:
         raise InvalidSetting("HEADRACE_OTLP_ENDPOINT is not set: there is nowhere to send traces to.")
-    masking.configure(settings)
     collector = await wiring.open.enter_async_context(Collector(settings.otlp_endpoint, headers(settings)))
-    content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None)
+    content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None, masking(settings))
     return Exporter(settings.postgres_url, wiring.nc, collector, settings.otlp_endpoint, content).run()
 
 

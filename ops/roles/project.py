@@ -20,22 +20,26 @@ from adapters.postgres.scrub import PostgresScrub
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
-from ops.projection import configure
 from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.wiring import Wiring
+from ops.wiring import Wiring, values
 
 log = structlog.get_logger(__name__)
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
-    configure(wiring.settings)
     url = wiring.settings.postgres_url
     try:
         await tables.set_up(url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
-    projector = Projector(url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs)
+    projector = Projector(
+        url,
+        JetStreamLog(wiring.nc, wiring.keys),
+        wiring.blobs,
+        values(wiring.settings),
+        wiring.settings.projector_processes,
+    )
     recover = Recover(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)

@@ -23,9 +23,8 @@ from adapters.web.viewer.access import Access, Refused
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
-from ops import projection
 from ops.settings import InvalidSetting, Settings, secret
-from ops.wiring import Wiring
+from ops.wiring import Wiring, values
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +34,6 @@ NEXT_PORTS = 20
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
     settings = wiring.settings
-    projection.configure(settings)  # so that the arithmetic of a cost is that of the tables
     given = settings.view_token.get_secret_value() if settings.view_token else None
     kept = "" if given else secret(settings.home / "view.token")
     host, port = address(settings.view_address)
@@ -56,7 +54,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     wiring.open.enter_context(noted(settings.home, link))
     remember(settings.home, taken.getsockname()[1])
     log.info("viewer", address=shown)
-    backend = Backend(wiring.nc, reader, settings.tenant, wiring.keys)
+    backend = Backend(wiring.nc, reader, settings.tenant, wiring.keys, values(settings).prices)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
     app = create_app(backend, access, metrics)
     config = uvicorn.Config(

@@ -236,18 +236,22 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             return
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
-            advice = "no table is updated until that is done; a worker with role project then continues by itself"
+            advice = "their groups are not updated until then; a worker with role project continues by itself"
             yield Finding("tables", False, f"{' '.join(waiting)}: {reason}", advice)
         elif outdated := [model.name for model in await tables.stale(connection)]:
             names = " ".join(outdated)
             yield Finding("tables", False, f"{names}: other version", f"run `headrace rebuild {names}`")
         else:
             yield Finding("tables", True, "up to date")
-        for stream, sequence in (await tables.positions(connection)).items():
-            if stream in last:
-                yield _lag(stream, max(0, last[stream] - sequence))
+        for group, reason in (await tables.halted(connection)).items():
+            advice = "fix the reason; the worker with role project tries again by itself"
+            yield Finding(f"{group} tables", False, f"halted: {reason}", advice)
+        for group, reached in (await tables.group_positions(connection)).items():
+            for stream, sequence in reached.items():
+                if stream in last:
+                    yield _lag(stream, group, max(0, last[stream] - sequence))
 
 
-def _lag(stream: str, behind: int) -> Finding:
+def _lag(stream: str, group: str, behind: int) -> Finding:
     advice = "is a worker with role project running? see its log" if behind > LAG else ""
-    return Finding(f"tables of {stream}", behind <= LAG, f"{behind} messages behind the log", advice)
+    return Finding(f"{group} tables of {stream}", behind <= LAG, f"{behind} messages behind the log", advice)

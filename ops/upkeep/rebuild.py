@@ -12,9 +12,8 @@ from adapters.postgres import rebuild as rebuilding
 from adapters.postgres.compare import Comparison
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
-from ops.projection import configure
 from ops.settings import Settings
-from ops.wiring import Wiring
+from ops.wiring import Wiring, values
 
 
 async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[str]:
@@ -23,19 +22,25 @@ async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progr
     Raises: KeyError for a name that no table has, and what the adapter's `rebuild` raises.
     """
     async with _open(settings) as (log, blobs):
-        return await rebuilding.rebuild(settings.postgres_url, log, blobs, names, progress)
+        return await rebuilding.rebuild(
+            settings.postgres_url, log, blobs, names, progress, values(settings), settings.projector_processes
+        )
 
 
 async def undo(settings: Settings, progress: Progress = no_progress) -> list[str]:
     """Put back the tables that the last rebuild swapped out; gives their names. Raises: as the adapter's `undo`."""
     async with _open(settings) as (log, blobs):
-        return await rebuilding.undo(settings.postgres_url, log, blobs, progress)
+        return await rebuilding.undo(
+            settings.postgres_url, log, blobs, progress, values(settings), settings.projector_processes
+        )
 
 
 async def check(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[Comparison]:
     """Compare these tables, or all, with fresh ones. Raises: as the adapter's `compare`."""
     async with _open(settings) as (log, blobs):
-        return await comparing.compare(settings.postgres_url, log, blobs, names, progress)
+        return await comparing.compare(
+            settings.postgres_url, log, blobs, names, progress, values(settings), settings.projector_processes
+        )
 
 
 async def drop_old(settings: Settings) -> list[str]:
@@ -45,7 +50,6 @@ async def drop_old(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
-    configure(settings)
     async with Wiring(settings, "rebuild") as wiring:
         with uncollected():
             yield JetStreamLog(wiring.nc, wiring.keys), wiring.blobs

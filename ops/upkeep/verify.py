@@ -30,10 +30,11 @@ from handlers.work.audit import Audit, Check
 from handlers.work.progress import Progress
 from handlers.work.work import PENDING, WORKS
 from ops.index_choice import open_index
-from ops.projection import configure
 from ops.settings import Settings
 from ops.terminal import one_line
 from ops.upkeep.rebuild import uncollected
+from ops.wiring import values
+from projections.document_segments import FINDABLE
 
 QUIET_S = 15.0
 """So long the tables may take to hold what the log holds, before what is in one and not in the other counts."""
@@ -200,9 +201,10 @@ async def _tables(
             for sentence in behind:
                 check.fault(sentence)
             return check
-        configure(settings)
         with uncollected():
-            compared = await compare(settings.postgres_url, log, blobs, (), progress)
+            compared = await compare(
+                settings.postgres_url, log, blobs, (), progress, values(settings), settings.projector_processes
+            )
     except Exception as error:  # of a broken log too, which the checks before this one have named
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
         return check
@@ -263,7 +265,7 @@ async def _differences(settings: Settings, check: Check, progress: Progress) -> 
         await psycopg.AsyncConnection.connect(settings.postgres_url) as connection,
         connection.cursor("segments") as cursor,
     ):
-        await cursor.execute(_SEGMENTS)
+        await cursor.execute(FINDABLE)
         missing: Segments = set()
         left_over: Segments = set()
         check.checked = 0
@@ -276,21 +278,6 @@ async def _differences(settings: Settings, check: Check, progress: Progress) -> 
         async for row in cursor:
             _cancel(missing, left_over, [row], [])
     return missing, left_over
-
-
-# The tables' side of what `domain.knowledge.entries` decides.
-_SEGMENTS = """
-SELECT tenant_id, dataset_id, segments.id
-FROM headrace.document_segments AS segments JOIN headrace.documents USING (tenant_id, dataset_id)
-WHERE documents.id = document_id AND documents.enabled AND NOT archived AND segments.enabled
-UNION ALL
-SELECT tenant_id, dataset_id, child_chunks.id
-FROM headrace.child_chunks JOIN headrace.document_segments AS parents USING (tenant_id, dataset_id, document_id)
-    JOIN headrace.documents USING (tenant_id, dataset_id)
-WHERE parents.id = segment_id AND documents.id = document_id
-    AND documents.enabled AND NOT archived AND parents.enabled AND child_chunks.enabled
-ORDER BY 1, 2, 3
-"""
 
 
 async def _synced(settings: Settings) -> None:

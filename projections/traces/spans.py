@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Double, Integer, Text
@@ -16,22 +17,9 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
-from projections.documents import documents
-from projections.engine.read_model import (
-    Id,
-    ReadModel,
-    Row,
-    Time,
-    derived_id,
-    key,
-    optional,
-    originator,
-    person,
-    required,
-)
-from projections.messages import message_of, messages
+from projections.engine.columns import Id, Time, derived_id, key, optional, person, required
+from projections.engine.read_model import ReadModel, Row, originator
 from projections.model_calls import model_calls
-from projections.replays import replays
 from projections.traces import attributes
 from projections.values.fingerprint import fingerprint
 
@@ -74,14 +62,18 @@ spans = ReadModel(
     required("created_at", Time, "When it was put on record."),
     required("updated_at", Time, "When it last changed."),
 )
-_event: type
-
 OPEN = {"status": "running", "model_call_id": None}
-"""What is given up when its noun is deleted; a call ends on its own."""
+"""Spans that are cancelled when their noun is deleted; a call ends by its own event."""
 
 spans.sets(EndUser.Erased, {"attributes": {}, "error": None, "fingerprint": None}, column="person_id")
-for _event, _column in ((Document.Deleted, "noun_id"), (Conversation.Deleted, "conversation_id")):
-    spans.sets(_event, {"status": "cancelled"}, column=_column, only=OPEN, ended=("ended_at", "ended_sequence"))
+spans.sets(Document.Deleted, {"status": "cancelled"}, column="noun_id", only=OPEN, ended=("ended_at", "ended_sequence"))
+spans.sets(
+    Conversation.Deleted,
+    {"status": "cancelled"},
+    column="conversation_id",
+    only=OPEN,
+    ended=("ended_at", "ended_sequence"),
+)
 spans.looked_up("trace_id")
 spans.priced("cost")
 spans.sorted_by("error", "fingerprint", "started_at", postgresql_where=spans.table.c.fingerprint.is_not(None))
@@ -150,183 +142,142 @@ def failed(row: Row, event: Any, message: Recorded, **columns: Any) -> Row:
     )
 
 
-def _resume(row: Row, event: Any, message: Recorded, *others: Row | None) -> Row | None:
-    """What has ended is to be done again."""
+def resumed(row: Row, event: Any, message: Recorded) -> Row | None:
+    """What changes in a span that has ended and must be done again."""
     return None if row["status"] == "running" else RUNNING
+
+
+def tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
+    """What changes in a handler's span with an attempt: the first one ends the time that it waited."""
+    began = {} if row["attempt"] else {"started_at": event.timestamp}
+    return {**RUNNING, **began, "attempt": event.attempt}
 
 
 # --- messages ------------------------------------------------------------------------------------------------
 
 
-def asked_span(event: Any, message: Recorded) -> str:
+def answer_span(event: Any, message: Recorded) -> str:
+    """The handler of a message."""
     return span_id(message.metadata.correlation, event.message)
 
 
-def message_span(event: Any, message: Recorded, row: Row | None, part: str = "") -> str:
-    """The handler of a message, or a part of it, in the trace that the message's newest attempt belongs to."""
-    return span_id(row["trace_id"] if row else message.metadata.correlation, event.message, part)
+def search_span(event: Any, message: Recorded) -> str:
+    """The search for a message."""
+    return span_id(message.metadata.correlation, event.message, "retrieval")
 
 
-_MESSAGE = (messages, message_of)
-_retrieval_span = partial(message_span, part="retrieval")
-for _part in ("", "retrieval"):
-    spans.brought_by(messages, lambda row, part=_part: span_id(row["trace_id"], row["id"], part))  # type: ignore[misc]
+@spans.makes(Conversation.Asked, Conversation.Retried, once=answer_span)
+def answer_waits(event: Conversation.Asked | Conversation.Retried, message: Recorded) -> Row:
+    conversation = event.originator_id
+    return begun(message, event.timestamp, "handler", "answer", "message", event.message, conversation_id=conversation)
 
 
-def _message_waits(event: Any, message: Recorded) -> Row:
-    return begun(
-        message,
-        event.timestamp,
-        "handler",
-        "answer",
-        "message",
-        event.message,
-        conversation_id=event.originator_id,
-    )
+spans.changes(Conversation.Asked, Conversation.Retried, pick=answer_span)(resumed)
 
 
-for _event in (Conversation.Asked, Conversation.Retried):
-    spans.makes(_event, unless=(spans, asked_span))(_message_waits)
-    spans.changes(_event, pick=asked_span)(_resume)
+@spans.changes(Conversation.Answering, pick=answer_span)
+def answering(row: Row, event: Conversation.Answering, message: Recorded) -> Row:
+    return tried(row, event)
 
 
-@spans.changes(Conversation.Answering, pick=message_span, beside=_MESSAGE, through=True)
-def answering(row: Row, event: Conversation.Answering, message: Recorded, known: Row | None) -> Row:
-    return _tried(row, event)
-
-
-def _tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
-    """It waited until the first worker began."""
-    began = {} if row["attempt"] else {"started_at": event.timestamp}
-    return {**RUNNING, **began, "attempt": event.attempt}
-
-
-@spans.changes(Conversation.Answered, pick=message_span, beside=_MESSAGE, through=True)
-def answered(row: Row, event: Conversation.Answered, message: Recorded, known: Row | None) -> Row:
+@spans.changes(Conversation.Answered, pick=answer_span)
+def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
     return ended(row, event, message, "ok")
 
 
-@spans.changes(Conversation.Failed, pick=_retrieval_span, beside=_MESSAGE, through=True)
-@spans.changes(Conversation.Failed, pick=message_span, beside=_MESSAGE, through=True)
-def not_answered(row: Row, event: Conversation.Failed, message: Recorded, known: Row | None) -> Row | None:
+@spans.changes(Conversation.Failed, pick=search_span)
+@spans.changes(Conversation.Failed, pick=answer_span)
+def not_answered(row: Row, event: Conversation.Failed, message: Recorded) -> Row | None:
     return failed(row, event, message) if row["status"] == "running" else None
 
 
-@spans.changes(Conversation.Answered, pick=_retrieval_span, beside=_MESSAGE, through=True)
-@spans.changes(Conversation.Stopped, pick=_retrieval_span, beside=_MESSAGE, through=True)
-@spans.changes(Conversation.Stopped, pick=message_span, beside=_MESSAGE, through=True)
-def stopped(row: Row, event: Any, message: Recorded, known: Row | None) -> Row | None:
+@spans.changes(Conversation.Answered, Conversation.Stopped, pick=search_span)
+@spans.changes(Conversation.Stopped, pick=answer_span)
+def stopped(row: Row, event: Any, message: Recorded) -> Row | None:
     return ended(row, event, message, "cancelled") if row["status"] == "running" else None
 
 
 # --- documents -----------------------------------------------------------------------------------------------
 
 
-def uploaded_span(event: Any, message: Recorded) -> str:
+def own_span(event: Any, message: Recorded) -> str:
+    """The handler of a document or a replay."""
     return span_id(message.metadata.correlation, event.originator_id)
 
 
-def document_span(event: Any, message: Recorded, row: Row | None, part: str = "") -> str:
-    """The handler of a document, or a step of it, in the trace that the document's newest attempt belongs to."""
-    return span_id(row["trace_id"] if row else message.metadata.correlation, event.originator_id, part)
-
-
-_DOCUMENT = (documents, originator)
-for _part in ("", *STEPS.values()):
-    spans.brought_by(documents, lambda row, part=_part: span_id(row["trace_id"], row["id"], part))  # type: ignore[misc]
-
-
-def _document_waits(event: Any, message: Recorded) -> Row:
+@spans.makes(Document.Uploaded, Document.Retried, Document.Reprocessed, once=own_span)
+def ingest_waits(event: Any, message: Recorded) -> Row:
     return begun(message, event.timestamp, "handler", "ingest", "document", event.originator_id)
 
 
-for _event in (Document.Uploaded, Document.Retried, Document.Reprocessed):
-    spans.makes(_event, unless=(spans, uploaded_span))(_document_waits)
-    spans.changes(_event, pick=uploaded_span)(_resume)
+spans.changes(Document.Uploaded, Document.Retried, Document.Reprocessed, pick=own_span)(resumed)
 
 
-def _begins_with(event: type, step: str) -> None:
-    """The step begins with this event, where the event says nothing else."""
+def _step(name: str, begins: Sequence[type], ends: type) -> None:
+    """A step of ingest: it begins with the events `begins`, where their stage (if they have one) is the step's."""
 
-    def span(event: Any, message: Recorded, row: Row | None) -> str | None:
-        return (
-            document_span(event, message, row, step) if STEPS.get(getattr(event, "stage", ""), step) == step else None
-        )
+    def span(event: Any, message: Recorded) -> str | None:
+        if STEPS.get(getattr(event, "stage", ""), name) != name:
+            return None
+        return span_id(message.metadata.correlation, event.originator_id, name)
 
-    def make(event: Any, message: Recorded, row: Row | None) -> list[Row]:
-        if (id := span(event, message, row)) is None:
-            return []
-        trace = row["trace_id"] if row else message.metadata.correlation
-        parent = span_id(trace, event.originator_id)
-        of = ("document", event.originator_id)
-        return [begun(message, event.timestamp, step, step, *of, id=id, trace_id=trace, parent_id=parent, attempt=1)]
+    @spans.makes(*begins, once=span)
+    def begin(event: Any, message: Recorded) -> Row:
+        of, parent = ("document", event.originator_id), own_span(event, message)
+        return begun(message, event.timestamp, name, name, *of, id=span(event, message), parent_id=parent, attempt=1)
 
-    def again(row: Row, event: Any, message: Recorded, document: Row | None) -> Row | None:
+    @spans.changes(*begins, pick=span)
+    def again(row: Row, event: Any, message: Recorded) -> Row | None:
         return None if row["status"] == "running" else {**RUNNING, "attempt": row["attempt"] + 1}
 
-    spans.makes(event, unless=(spans, span), beside=_DOCUMENT, through=True)(make)
-    spans.changes(event, pick=span, beside=_DOCUMENT, through=True)(again)
-
-
-def _ends_with(event: type, step: str) -> None:
-    def end(row: Row, event: Any, message: Recorded, document: Row | None) -> Row | None:
+    @spans.changes(ends, pick=span)
+    def end(row: Row, event: Any, message: Recorded) -> Row | None:
         return ended(row, event, message, "ok") if row["status"] == "running" else None
 
-    spans.changes(event, pick=partial(document_span, part=step), beside=_DOCUMENT, through=True)(end)
+    @spans.changes(Document.Failed, pick=span)
+    def fail(row: Row, event: Document.Failed, message: Recorded) -> Row | None:
+        return failed(row, event, message) if row["status"] == "running" else None
 
 
-_begins_with(Document.Started, "extract")
-_begins_with(Document.Started, "index")
-_ends_with(Document.Parsed, "extract")
-_begins_with(Document.Parsed, "segment")
-_ends_with(Document.Split, "segment")
-_begins_with(Document.Split, "index")
-_ends_with(Document.Completed, "index")
-_ends_with(Document.Completed, "")
+# In the order of the events: what ends a step comes before what begins the next.
+_step("extract", [Document.Started], Document.Parsed)
+_step("segment", [Document.Parsed], Document.Split)
+_step("index", [Document.Started, Document.Split], Document.Completed)
 
 
-@spans.changes(Document.Started, pick=document_span, beside=_DOCUMENT, through=True)
-def started(row: Row, event: Document.Started, message: Recorded, document: Row | None) -> Row:
-    return _tried(row, event)
+@spans.changes(Document.Completed, pick=own_span)
+def ingested(row: Row, event: Document.Completed, message: Recorded) -> Row | None:
+    return ended(row, event, message, "ok") if row["status"] == "running" else None
 
 
-def _failed_step(event: Document.Failed, message: Recorded, row: Row | None) -> str:
-    return document_span(event, message, row, STEPS[event.stage])
+@spans.changes(Document.Started, pick=own_span)
+def started(row: Row, event: Document.Started, message: Recorded) -> Row:
+    return tried(row, event)
 
 
-@spans.changes(Document.Failed, pick=_failed_step, beside=_DOCUMENT, through=True)
-@spans.changes(Document.Failed, pick=document_span, beside=_DOCUMENT, through=True)
-def not_indexed(row: Row, event: Document.Failed, message: Recorded, document: Row | None) -> Row | None:
+@spans.changes(Document.Failed, pick=own_span)
+def not_indexed(row: Row, event: Document.Failed, message: Recorded) -> Row | None:
     return failed(row, event, message) if row["status"] == "running" else None
 
 
 # --- replays -------------------------------------------------------------------------------------------------
 
 
-def replay_span(event: Any, message: Recorded, row: Row | None) -> str:
-    return span_id(row["correlation_id"] if row else message.metadata.correlation, event.originator_id)
-
-
-_REPLAY = (replays, originator)
-spans.brought_by(replays, lambda row: span_id(row["correlation_id"], row["id"]))
-
-
-def _replay_waits(event: Any, message: Recorded) -> Row:
+@spans.makes(Replay.Requested, Replay.Retried, once=own_span)
+def replay_waits(event: Any, message: Recorded) -> Row:
     return begun(message, event.timestamp, "handler", "replay", "replay", event.originator_id, attempt=1)
 
 
-for _event in (Replay.Requested, Replay.Retried):
-    spans.makes(_event, unless=(spans, uploaded_span))(_replay_waits)
-    spans.changes(_event, pick=uploaded_span)(_resume)
+spans.changes(Replay.Requested, Replay.Retried, pick=own_span)(resumed)
 
 
-@spans.changes(Replay.Completed, pick=replay_span, beside=_REPLAY, through=True)
-def replayed(row: Row, event: Replay.Completed, message: Recorded, replay: Row | None) -> Row:
+@spans.changes(Replay.Completed, pick=own_span)
+def replayed(row: Row, event: Replay.Completed, message: Recorded) -> Row:
     return ended(row, event, message, "ok")
 
 
-@spans.changes(Replay.Failed, pick=replay_span, beside=_REPLAY, through=True)
-def not_replayed(row: Row, event: Replay.Failed, message: Recorded, replay: Row | None) -> Row:
+@spans.changes(Replay.Failed, pick=own_span)
+def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
     return failed(row, event, message)
 
 
@@ -335,9 +286,13 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded, replay: Row 
 
 def _for_search(call: ModelCall.Requested) -> bool:
     """Whether a call helps to search: of the chats, the one that makes a filter out of the question."""
-    return call.kind in ("embedding", "rerank") or call.originator_id == commit_id(
-        call.cause_id, f"filter:{call.attempt}"
-    )
+    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(call.cause_id, call.attempt)
+
+
+@lru_cache(maxsize=1024)
+def _filter_call(message: str, attempt: int) -> str:
+    """The id of the call that makes a filter out of a question."""
+    return commit_id(message, f"filter:{attempt}")
 
 
 def retrieval_span(event: Any, message: Recorded) -> str | None:
@@ -353,7 +308,7 @@ def _handler(event: Any, message: Recorded) -> str | None:
 
 
 def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
-    """What comes too late is not begun: nobody would end it."""
+    """A call after the handler's end begins no search, because no event would end it."""
     if handler["status"] != "running" and isinstance(event, ModelCall.Requested):
         return []
     search = begun(
@@ -372,9 +327,8 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
     return [search]
 
 
-# A call, mostly for the embedding of the question, is the first that is seen of its search.
-for _event in (ModelCall.Requested, Retrieval.Made):
-    spans.makes(_event, within=(spans, _handler), unless=(spans, retrieval_span))(_searches)
+# A call, mostly for the embedding of the question, is the first event of its search.
+spans.makes(ModelCall.Requested, Retrieval.Made, within=(spans, _handler), once=retrieval_span)(_searches)
 
 
 @spans.changes(ModelCall.Requested, pick=retrieval_span, beside=(spans, _handler))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,27 +10,21 @@ from sqlalchemy import BigInteger, Double, Integer, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from domain.access.end_user import EndUser
+from domain.aggregate import Event
 from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Recorded
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
-from projections.documents import documents
-from projections.engine.read_model import (
-    Id,
-    ReadModel,
-    Row,
-    Time,
-    correlation,
-    key,
-    optional,
-    originator,
-    person,
-    required,
-)
-from projections.messages import message_of, messages
+from projections.engine.columns import Id, Time, key, optional, person, required
+from projections.engine.links import follows
+from projections.engine.read_model import ReadModel, Row, correlation, originator
+from projections.engine.values import Values
+from projections.messages import message_of
 from projections.model_calls import model_calls
+from projections.traces.late import redirect_steps
 from projections.traces.spans import span_id, spans
+from projections.traces.subjects import subjects
 from projections.values.previews import preview, with_words
 
 traces = ReadModel(
@@ -78,28 +72,25 @@ traces = ReadModel(
     required("created_at", Time, "When it was put on record."),
     required("updated_at", Time, "When it last changed."),
 )
-_event: type
+ENDED = ("ended_at", "ended_sequence")
 
 traces.sets(
     EndUser.Erased,
     {"end_user": None, "question": "", "answer": "", "words": [], "error": None, "fingerprint": None},
     column="person_id",
 )
-for _event, _column in ((Document.Deleted, "document_id"), (Conversation.Deleted, "conversation_id")):
-    traces.sets(
-        _event,
-        {"status": "cancelled"},
-        column=_column,
-        only={"status": "running"},
-        ended=("ended_at", "ended_sequence"),
-    )
+traces.sets(Document.Deleted, {"status": "cancelled"}, column="document_id", only={"status": "running"}, ended=ENDED)
+traces.sets(
+    Conversation.Deleted, {"status": "cancelled"}, column="conversation_id", only={"status": "running"}, ended=ENDED
+)
 traces.priced("cost", "unpriced_calls")
 
 # --- how they are read ---------------------------------------------------------------------------------------
 
 traces.sorted_by("newest", "started_at", "id")
-for _column in ("app_id", "end_user", "conversation_id"):
-    traces.sorted_by(_column, _column, "started_at", "id")
+traces.sorted_by("app_id", "app_id", "started_at", "id")
+traces.sorted_by("end_user", "end_user", "started_at", "id")
+traces.sorted_by("conversation_id", "conversation_id", "started_at", "id")
 traces.sorted_by("status", "status", "started_at", "id", postgresql_where=traces.table.c.status != "ok")
 traces.sorted_by("error", "fingerprint", "started_at", postgresql_where=traces.table.c.fingerprint.is_not(None))
 traces.sorted_by("duration_ms", "duration_ms")
@@ -138,91 +129,57 @@ def _begun(event: Any, message: Recorded, kind: str, name: str, **columns: Any) 
     }
 
 
-@traces.makes(Conversation.Asked, unless=(traces, correlation))
-def asked(event: Conversation.Asked, message: Recorded) -> Row:
+@traces.makes(Conversation.Asked, Conversation.Retried, once=correlation, beside=(subjects, message_of))
+def asked(event: Conversation.Asked | Conversation.Retried, message: Recorded, subject: Row | None) -> Row:
+    mine = subject if subject and subject["person_id"] == message.metadata.person else None
     return _begun(
         event,
         message,
         "message",
-        "message.send",
+        "message.send" if isinstance(event, Conversation.Asked) else "message.retry",
         app_id=event.app,
         conversation_id=event.originator_id,
         message_id=event.message,
-        end_user=event.user,
-        question=preview(event.query),
-        words=with_words((), [event.query]),
+        end_user=mine and mine["end_user"],
+        question=mine["question"] if mine else "",
+        words=mine["words"] if mine else [],
     )
 
 
-@traces.makes(Conversation.Retried, unless=(traces, correlation), beside=(messages, message_of))
-def asked_again(event: Conversation.Retried, message: Recorded, row: Row | None) -> Row:
-    mine = row is not None and row["person_id"] == message.metadata.person
-    query = row["query"] if row and mine else ""
-    return _begun(
-        event,
-        message,
-        "message",
-        "message.retry",
-        app_id=event.app,
-        conversation_id=event.originator_id,
-        message_id=event.message,
-        end_user=row["end_user"] if row and mine else None,
-        question=preview(query),
-        words=with_words((), [query]),
-    )
+_DOCUMENT: dict[type[Event], str] = {
+    Document.Uploaded: "document.upload",
+    Document.Retried: "document.retry",
+    Document.Reprocessed: "document.reprocess",
+}
 
 
-@traces.makes(Document.Uploaded, unless=(traces, correlation))
-def uploaded(event: Document.Uploaded, message: Recorded) -> Row:
+@traces.makes(*_DOCUMENT, once=correlation, beside=(subjects, originator))
+def document(event: Any, message: Recorded, subject: Row | None) -> Row:
     return _begun(
         event,
         message,
         "document",
-        "document.upload",
+        _DOCUMENT[type(event)],
         document_id=event.originator_id,
-        dataset_id=event.dataset,
-        question=preview(event.name),
-        words=with_words((), [event.name]),
+        dataset_id=subject and subject["dataset_id"],
+        question=subject["question"] if subject else "",
+        words=subject["words"] if subject else [],
     )
 
 
-@traces.makes(Document.Retried, unless=(traces, correlation), beside=(documents, originator))
-@traces.makes(Document.Reprocessed, unless=(traces, correlation), beside=(documents, originator))
-def tried_again(event: Document.Retried | Document.Reprocessed, message: Recorded, row: Row | None) -> Row:
-    name = row["name"] if row else ""
-    return _begun(
-        event,
-        message,
-        "document",
-        "document.retry" if isinstance(event, Document.Retried) else "document.reprocess",
-        document_id=event.originator_id,
-        dataset_id=row and row["dataset_id"],
-        question=preview(name),
-        words=with_words((), [name]),
-    )
-
-
-def needed(row: Row, event: Any, message: Recorded) -> None:
-    """The steps of a document that is no longer there are counted in the trace of whoever still works at it."""
-
-
-for _event in (Document.Started, Document.Parsed, Document.Split):
-    traces.changes(_event, pick=correlation)(needed)
-
-
-@traces.makes(Replay.Requested, unless=(traces, correlation))
+@traces.makes(Replay.Requested, once=correlation)
 def replay_requested(event: Replay.Requested, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.request", app_id=event.app, replay_id=event.originator_id)
 
 
-@traces.makes(Replay.Retried, unless=(traces, correlation))
+@traces.makes(Replay.Retried, once=correlation)
 def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
-@traces.makes(ModelCall.Requested, unless=(traces, correlation))
+@traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: an index is made anew, or a dataset is tested."""
+    """No handler of a message, document or replay made the call: an index is built, or a dataset is tested."""
     name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
     return _begun(event, message, "index", name)
 
@@ -230,7 +187,7 @@ def called(event: ModelCall.Requested, message: Recorded) -> Row:
 # --- what their spans make of them ---------------------------------------------------------------------------
 
 
-@traces.follows(spans, "trace_id")
+@follows(traces, spans, "trace_id", pick=correlation)
 def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
     changed: Row = {}
     if before is None:
@@ -301,51 +258,51 @@ def _of_calls(trace: Row, changed: Row, call: Row) -> Row:
 # --- what was said -------------------------------------------------------------------------------------------
 
 
-def _said(trace: Row, message: Recorded, texts: Iterable[str], **of_replay: str) -> Row | None:
-    """Only the words of the person that the row is of: it is erased with that one.
+def texts(event: object) -> list[str]:
+    """The texts of an event whose words `said` takes, so that they can be prepared before it is folded."""
+    match event:
+        case ModelCall.Requested():
+            return [each["content"] for each in _sent(event.request)]
+        case ModelCall.Completed():
+            return [event.response]
+    return []
 
-    What a replay asks and answers only its call says.
+
+def _sent(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a request that are texts."""
+    return [each for each in request.get("messages") or () if isinstance(each.get("content"), str)]
+
+
+@follows(traces, model_calls, "correlation_id", pick=correlation, values=True)
+def said(trace: Row, before: Row | None, call: Row, values: Values) -> Row | None:
+    """The words of a call, if they are of the trace's person, with whom the trace is erased.
+
+    Only its call has the question and the answer of a replay.
     """
-    if message.metadata.person != trace["person_id"]:
+    found: list[str] = []
+    shown: Row = {}
+    if before is None:
+        sent = _sent(call["request"])
+        found = [each["content"] for each in sent]
+        asked = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
+        shown = {"question": asked}
+    elif call["response"] != before["response"] and call["kind"] == "chat":
+        found, shown = [call["response"]], {"answer": call["response"]}
+    if not found or call["person_id"] != trace["person_id"]:
         return None
-    words = with_words(trace["words"], texts)
+    words = with_words(trace["words"], found, values.words)
     changed: Row = {"words": words} if len(words) > len(trace["words"]) else {}
     if trace["kind"] == "replay":
-        changed |= {name: preview(text) for name, text in of_replay.items()}
-    return changed or None
+        changed |= {name: preview(text, values.masking) for name, text in shown.items()}
+    return changed
 
 
-@traces.changes(ModelCall.Requested, pick=correlation)
-def prompted(row: Row, event: ModelCall.Requested, message: Recorded) -> Row | None:
-    sent = [each for each in event.request.get("messages") or () if isinstance(each.get("content"), str)]
-    question = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
-    return _said(row, message, [each["content"] for each in sent], question=question)
-
-
-def _trace_of_call(event: Any, message: Recorded, call: Row | None) -> str:
-    return str(call["correlation_id"]) if call else message.metadata.correlation
-
-
-def _responded(row: Row, event: Any, message: Recorded, call: Row | None) -> Row | None:
-    if not event.response or (call and call["kind"] != "chat"):
-        return None
-    return _said(row, message, [event.response], answer=event.response)
-
-
-traces.brought_by(model_calls, lambda row: row["correlation_id"] if row["status"] == "requested" else None)
-for _event in (ModelCall.Completed, ModelCall.Failed, ModelCall.Cancelled):
-    traces.changes(_event, pick=_trace_of_call, beside=(model_calls, originator), through=True)(_responded)
-
-
-def _trace_of_message(event: Any, message: Recorded, row: Row | None) -> str:
-    return row["trace_id"] if row else message.metadata.correlation
-
-
-def _answered(row: Row, event: Any, message: Recorded, known: Row | None) -> Row | None:
+@traces.changes(Conversation.Answered, Conversation.Failed, Conversation.Stopped, pick=correlation, values=True)
+def answered(row: Row, event: Any, message: Recorded, values: Values) -> Row | None:
     mine = row["message_id"] == event.message and row["person_id"] == message.metadata.person
-    return {"answer": preview(event.answer)} if mine else None
+    return {"answer": preview(event.answer, values.masking)} if mine else None
 
 
-traces.brought_by(messages, lambda row: row["trace_id"])
-for _event in (Conversation.Answered, Conversation.Failed, Conversation.Stopped):
-    traces.changes(_event, pick=_trace_of_message, beside=(messages, message_of), through=True)(_answered)
+# --- steps of late workers -----------------------------------------------------------------------------------
+
+redirect_steps(spans, traces)

@@ -1,7 +1,7 @@
-"""What a preview, a search or an export may not show: addresses, numbers and keys, each replaced by what it was.
+"""Masking of addresses, numbers and keys in previews, searches and exports: each is replaced by the name of its kind.
 
-`mask` reads a text once for each kind and never goes back, so that a hostile text takes no longer than another. What
-was replaced stays: `mask(mask(text)) == mask(text)`, since nothing is looked for right beside a replacement.
+Each kind takes one pass over the text without backtracking, so that a hostile text takes no longer than another.
+Masking is idempotent, since no rule matches directly next to a replacement.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ _PHONE = re.compile(rf"{_BEFORE}(?:\+\(?[1-9]|\(?0[1-9]|00[1-9])(?:[ ().\-/]{{0,
 _AMERICAN = re.compile(
     rf"(?<![\w›+])(?:\+?1[ .-])?(?:\(\d{{3}}\) ?\d{{3}}-|\d{{3}}([ .-])\d{{3}}\1)\d{{4}}{_AFTER}", re.ASCII
 )
+_CHAIN = re.compile(r"(?:\d[ ().\-/]{0,2}){6}\d")
+"""Seven digits with few characters between them, which every card and telephone number has."""
+
 _NATIONAL_DIGITS = range(9, 13)
 _DIGIT = re.compile(r"\d")
 
@@ -72,6 +75,8 @@ def _keys(text: str) -> str:
 def _numbers(text: str) -> str:
     """Account and card numbers whose check digits are right, and telephone numbers."""
     text = _replace(_IBAN, "‹iban›", text, lambda match: _longest(match, _is_iban))
+    if not _CHAIN.search(text):
+        return text
     text = _replace(_CARD, "‹card›", text, lambda match: match.end() if _is_card(match[0]) else None)
     text = _replace(_PHONE, "‹phone›", text, lambda match: _longest(match, _is_phone))
     return _AMERICAN.sub("‹phone›", text)
@@ -141,11 +146,15 @@ def _built_in(text: str) -> str:
 
 
 class Masking:
-    """The built-in rules, then custom `patterns` (each replaced by its name), then what `further` makes of the text."""
+    """Replaces every e-mail address, telephone, card or account number and key by `‹email›`, `‹phone›`, `‹card›`,
+    `‹iban›` or `‹key›`, then matches of custom `patterns` by their `‹name›`; then takes what `further` returns.
+
+    `version` names the rules, those of the installation included.
+    """
 
     def __init__(self, patterns: Patterns | None = None, further: Callable[[str], str] | None = None) -> None:
         self._patterns = dict(patterns or {})
-        self._further = further
+        self.further = further
         custom = "\n".join(f"{name}={pattern.pattern}" for name, pattern in self._patterns.items())
         custom += f"\n{getattr(further, 'version', '')}" if further else ""
         self.version = MASKING_VERSION + (f"+{sha256(custom.encode()).hexdigest()[:8]}" if custom else "")
@@ -154,27 +163,7 @@ class Masking:
         text = _built_in(text)
         for name, pattern in self._patterns.items():
             text = pattern.sub(_PLACEHOLDER.format(name), text)
-        return self._further(text) if self._further else text
-
-
-_masking = Masking()
-
-
-def mask(text: str) -> str:
-    """The text with every e-mail address, telephone, card or account number and key replaced by `‹email›`, `‹phone›`,
-    `‹card›`, `‹iban›` or `‹key›`, and what the installation has configured by `‹name›`."""
-    return _masking(text)
-
-
-def configure(masking: Masking) -> None:
-    """Mask so from now on; a process does this once, when it starts."""
-    global _masking
-    _masking = masking
-
-
-def version() -> str:
-    """The version of the rules in use, those of the installation included."""
-    return _masking.version
+        return self.further(text) if self.further else text
 
 
 def patterns(lines: Iterable[str]) -> Patterns:

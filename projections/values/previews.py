@@ -1,12 +1,11 @@
-"""What lists and searches may know of a text: its masked beginning, and its masked words."""
+"""Masked previews and masked words of texts, for lists and searches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
-from projections.values.masking import mask
-from projections.values.words import words
+from projections.values.masking import Masking
+from projections.values.words import distinct
 
 PREVIEW = 200
 """Characters of a preview."""
@@ -20,25 +19,57 @@ SEARCHED = 20_000
 MOST = 2000
 """Different words of a trace that can be searched."""
 
-
-def preview(text: str) -> str:
-    """The beginning of a text on one line, masked."""
-    return " ".join(mask(text[:READ]).split())[:PREVIEW]
+KEPT = 30_000
+"""Blocks whose words are kept, about."""
 
 
-def with_words(known: Sequence[str], texts: Iterable[str]) -> list[str]:
-    """The words that are known, and those of these texts that are not among them, as far as there is room."""
+def preview(text: str, masking: Masking) -> str:
+    """The masked beginning of a text, on one line."""
+    return " ".join(masking(text[:READ]).split())[:PREVIEW]
+
+
+def masked_words(blocks: Iterable[str], masking: Masking) -> list[list[str]]:
+    """The different words of each block of text, masked."""
+    return [list(distinct(masking(block))) for block in blocks]
+
+
+class Words:
+    """The masked words of blocks of text, of which some thousands are kept: prompts consist of blocks that occur often,
+    such as instructions, segments and history."""
+
+    def __init__(self, masking: Masking) -> None:
+        self._masking = masking
+        self._kept: dict[str, list[str]] = {}
+
+    def of(self, block: str) -> list[str]:
+        if (found := self._kept.get(block)) is None:
+            [found] = masked_words([block], self._masking)
+            self.keep([(block, found)])
+        return found
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """The blocks of these texts whose words are not kept."""
+        found = dict.fromkeys(block for text in texts for block in _blocks(text))
+        return [block for block in found if block not in self._kept]
+
+    def keep(self, found: Iterable[tuple[str, list[str]]]) -> None:
+        if len(self._kept) > KEPT:
+            for block in list(self._kept)[: len(self._kept) // 2]:
+                del self._kept[block]
+        self._kept.update(found)
+
+
+def with_words(known: Sequence[str], texts: Iterable[str], words: Words) -> list[str]:
+    """The known words and the other masked words of these texts, `MOST` at most."""
     found = dict.fromkeys(known)
     for text in texts:
-        text = text[:SEARCHED]
-        for block in (text,) if "-----BEGIN" in text else text.split("\n\n"):
+        for block in _blocks(text):
             if len(found) >= MOST:
                 return list(found)[:MOST]
-            found |= _masked_words(block)
+            found.update(dict.fromkeys(words.of(block)))
     return list(found)[:MOST]
 
 
-@lru_cache(maxsize=8192)
-def _masked_words(block: str) -> dict[str, None]:
-    """Prompts are made of blocks that come again and again: instructions, segments, history."""
-    return dict.fromkeys(words(mask(block)))
+def _blocks(text: str) -> Sequence[str]:
+    text = text[:SEARCHED]
+    return (text,) if "-----BEGIN" in text else text.split("\n\n")

@@ -194,22 +194,3 @@ def _list_price(provider: Provider, model: ModelInfo, at: datetime, usage: Mappi
         return float(model.calc_price(tokens, provider, genai_request_timestamp=at).total_price)
     except (LookupError, ValueError):  # a server that counts more cached tokens than tokens, say
         return None
-
-
-_prices = Prices()
-
-
-def configure(prices: Prices) -> None:
-    """Price so from now on; a process does this once, when it starts."""
-    global _prices
-    _prices = prices
-
-
-def cost(call: Call, usage: Mapping[str, Any]) -> float | None:
-    """US dollars for a call by the prices in use; None when no price is known."""
-    return _prices.cost(call, usage)
-
-
-def version() -> str:
-    """The version of the prices in use, those of the installation included."""
-    return _prices.version

@@ -7,6 +7,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,15 +16,18 @@ import pytest
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 
-from adapters.postgres import compare, feed, rebuild, replay, rules, tables, writer
+from adapters.postgres import compare, copy, feed, rebuild, rules, tables, writer
 from adapters.postgres.projector import Halted, Projector
+from adapters.postgres.scrub import PostgresScrub
+from domain.access.end_user import EndUser
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from domain.models.model_call import ModelCall
 from handlers.ports.log import Blobs, Log
 from projections.apps import apps
 from projections.catalog import READ_MODELS
-from projections.values import prices
+from projections.engine.values import BUILT_IN, Values
+from projections.values.prices import Prices
 from tests.projections.history import History, Tables
 from tests.projections.wandering import wander
 
@@ -94,8 +98,16 @@ async def caught_up(url: str, history: History) -> None:
         await tables.wait_for(url, Position(stream, len(messages)), timeout_s=10)
 
 
-async def rebuilt(url: str, history: History, *names: str) -> list[str]:
-    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names)
+async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
+    """The groups that have halted, once one has."""
+    async with asyncio.timeout(20):
+        while not (found := await tables.halted(connection)):
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def rebuilt(url: str, history: History, *names: str, values: Values = BUILT_IN) -> list[str]:
+    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names, values=values)
 
 
 @pytest.fixture
@@ -148,7 +160,7 @@ async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
     for stream in history.streams:
         history.streams[stream].clear()
     history.blobs = later.blobs
-    monkeypatch.setattr(replay, "NEAR", 20)
+    monkeypatch.setattr(copy, "NEAR", 20)
 
     async with following(database_url, history) as projector:
         growing = asyncio.create_task(grow(history, later))
@@ -218,7 +230,7 @@ async def test_a_rebuild_that_was_cut_off_goes_on_unless_the_rules_have_changed(
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     monkeypatch.setattr(feed, "BATCH", 40)
-    monkeypatch.setattr(replay, "NEAR", 20)
+    monkeypatch.setattr(copy, "NEAR", 20)
     reached = await cut_off(database_url, history)
     if changed:
         monkeypatch.setattr(rules, "digests", lambda: defaultdict(lambda: "others"))
@@ -237,7 +249,7 @@ async def test_what_was_cut_off_for_other_tables_is_not_taken_for_these(
         await caught_up(database_url, history)
     live = await tables.table_digests(database_url)
     monkeypatch.setattr(feed, "BATCH", 40)
-    monkeypatch.setattr(replay, "NEAR", 20)
+    monkeypatch.setattr(copy, "NEAR", 20)
     await cut_off(database_url, history)
     assert await rebuilt(database_url, history, "datasets") == ["datasets"]
     assert await tables.table_digests(database_url) == live
@@ -287,7 +299,7 @@ async def test_an_undo_that_was_cut_off_goes_on(database_url: str, monkeypatch: 
     await rebuilt(database_url, history)
     log, blobs = RecordedLog(history), RecordedBlobs(history)
     with monkeypatch.context() as patch:
-        patch.setattr(rebuild.Replay, "near", None)
+        patch.setattr(copy.Copy, "near", None)
         with pytest.raises(TypeError):
             await rebuild.undo(database_url, log, blobs)
     await rebuild.undo(database_url, log, blobs)
@@ -349,7 +361,7 @@ async def test_a_comparison_under_load_finds_nothing_and_stops_nobody(
     history = History()
     history.blobs = later.blobs
     log, blobs = RecordedLog(history), RecordedBlobs(history)
-    monkeypatch.setattr(replay, "NEAR", 20)
+    monkeypatch.setattr(copy, "NEAR", 20)
 
     async with following(database_url, history) as projector:
         growing = asyncio.create_task(grow(history, later))
@@ -377,9 +389,7 @@ async def test_a_dropped_schema_comes_back_by_itself(
         await caught_up(database_url, history)
         del history.streams[EVENTS][-1]
     await connection.execute("DROP SCHEMA headrace CASCADE")
-    await connection.execute(
-        "UPDATE headrace_projection.checkpoints SET sequence = sequence - 1 WHERE stream = 'EVENTS'"
-    )
+    await connection.execute("UPDATE headrace_projection.groups SET sequence = sequence - 1 WHERE stream = 'EVENTS'")
     await rebuilt(database_url, history)
     assert await tables.table_digests(database_url) == live
 
@@ -437,7 +447,9 @@ async def test_an_event_that_no_table_knows_halts_the_projector(database_url: st
             await asyncio.wait_for(task, 20)
 
 
-async def test_a_missing_blob_halts_the_projector_only_when_it_is_needed(database_url: str) -> None:
+async def test_a_missing_blob_halts_its_group_only_when_it_is_needed(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
     history = History()
     dataset = history.dataset()
     document = history.document(dataset.id)
@@ -454,8 +466,9 @@ async def test_a_missing_blob_halts_the_projector_only_when_it_is_needed(databas
     history.index(document, 1)
     history.blobs.clear()
     async with following(database_url, history) as task:
-        with pytest.raises(Halted, match=str(document.segments)):
-            await asyncio.wait_for(task, 20)
+        assert str(document.segments) in (await halted(connection))["knowledge"]
+        await tables.wait_for(database_url, Position(EVENTS, len(history.streams[EVENTS])), tables=["apps"])
+        assert not task.done()
 
 
 async def test_of_two_projectors_one_works_and_the_other_takes_over(
@@ -502,15 +515,64 @@ async def test_rows_and_positions_are_written_together_or_not_at_all(
     await connection.execute("ALTER TABLE headrace.datasets ADD CONSTRAINT never CHECK (false)")
     history.app()
     history.dataset()
-    async with following(database_url, history) as task:
-        with pytest.raises(Halted, match="never"):
-            await asyncio.wait_for(task, 20)
-    assert await query(connection, "SELECT count(*) FROM headrace.apps") == [0]
-    assert await tables.positions(connection) == {EVENTS: 0, OUTCOMES: 0}
+    history.document(history.streams[EVENTS][1].subject.id)
+    async with following(database_url, history):
+        assert "never" in (await halted(connection))["knowledge"]
+    assert await query(connection, "SELECT count(*) FROM headrace.documents") == [0]
+    assert (await tables.group_positions(connection))["knowledge"] == {EVENTS: 0, OUTCOMES: 0}
     await connection.execute("ALTER TABLE headrace.datasets DROP CONSTRAINT never")
     async with following(database_url, history):
         await caught_up(database_url, history)
-    assert await query(connection, "SELECT count(*) FROM headrace.apps") == [1]
+    assert await query(connection, "SELECT count(*) FROM headrace.documents") == [1]
+
+
+async def test_a_group_that_halts_stops_no_other_and_catches_up_later(
+    database_url: str, connection: AsyncConnection[TupleRow]
+) -> None:
+    history = wander(Random(3), 200, few=6)
+    await tables.set_up(database_url)
+    await connection.execute("ALTER TABLE headrace.spans ADD CONSTRAINT never CHECK (false)")
+    last = {stream: len(messages) for stream, messages in history.streams.items()}
+    async with following(database_url, history) as task:
+        for stream, sequence in last.items():
+            others = ["apps", "documents", "commands"]
+            await tables.wait_for(database_url, Position(stream, sequence), 20, tables=others)
+        assert "never" in (await halted(connection))["traces"]
+        assert not task.done()
+    reached = await tables.group_positions(connection)
+    assert reached["chat"] == reached["knowledge"] == reached["work"] == last
+    assert reached["traces"] == await tables.positions(connection) == {EVENTS: 0, OUTCOMES: 0}
+    assert len(await rebuilt(database_url, history)) == len(READ_MODELS), "each part at its own position"
+    assert await tables.group_positions(connection) == reached
+    await connection.execute("ALTER TABLE headrace.spans DROP CONSTRAINT IF EXISTS never")
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+        assert await tables.halted(connection) == {}
+    live = await tables.table_digests(database_url)
+    await rebuilt(database_url, history)
+    assert await tables.table_digests(database_url) == live
+    assert await tables.positions(connection) == last
+
+
+async def test_a_person_is_erased_from_the_tables_of_a_group_that_has_halted(
+    database_url: str, connection: AsyncConnection[TupleRow], tmp_path: Path
+) -> None:
+    history = History()
+    history.person = "the-person"
+    history.ask(history.conversation(history.app().id))
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+    assert await query(connection, "SELECT question FROM headrace.traces") == ["How high?"]
+    await connection.execute("ALTER TABLE headrace.spans ADD CONSTRAINT never CHECK (sequence < 4)")
+    history.ask(history.conversation(history.app().id))
+    history.person = None
+    history.record(EndUser.begin(EndUser.Erased, "the-person", history.now, known=True))
+    async with following(database_url, history):
+        await halted(connection)
+        erased = history.streams[EVENTS][-1].position
+        await PostgresScrub(database_url, tmp_path)("default", "the-person", erased)
+        assert await query(connection, "SELECT question, end_user FROM headrace.traces") == [("", None)]
+        assert set(await query(connection, "SELECT query FROM headrace.messages")) == {""}
 
 
 async def test_tables_moved_by_someone_else_halt_the_projector(
@@ -520,9 +582,9 @@ async def test_tables_moved_by_someone_else_halt_the_projector(
     history.app()
     async with following(database_url, history) as task:
         await caught_up(database_url, history)
-        await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 40")
+        await connection.execute("UPDATE headrace_projection.groups SET sequence = 40")
         history.app()
-        with pytest.raises(Halted, match="someone else"):
+        with pytest.raises(Halted, match="another program"):
             await asyncio.wait_for(task, 20)
 
 
@@ -657,8 +719,10 @@ async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that
     lab = "[[price]]\nprovider = 'lab'\ninput = 1\noutput = 1\n"
     cost = "SELECT (SELECT sum(cost) FROM headrace.{0}), (SELECT count(*) FROM headrace.{0} WHERE cost > 0)"
 
+    values = Values(prices=Prices(lab))
+
     async def compared() -> dict[str, str]:
-        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history))
+        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history), values=values)
         return {each.table: each.first for each in found if each.first}
 
     async with following(database_url, history):
@@ -667,24 +731,20 @@ async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that
     before = await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces")
     assert listed[0][1] > 0
     assert before[0] > 0
-    try:
-        prices.configure(prices.Prices(lab))
-        assert await compared() == {}
-        await connection.execute("UPDATE headrace.model_calls SET model = 'other' WHERE status = 'completed'")
-        assert list(await compared()) == ["model_calls"], "all that is not a price is compared"
-        await rebuilt(database_url, history)
-        own = await query(connection, cost.format("model_calls"))
-        assert own[0][1] > listed[0][1]
-        for table in ("spans", "traces"):
-            assert await query(connection, f"SELECT sum(cost) FROM headrace.{table}") == [pytest.approx(own[0][0])]
-        assert await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces") == [0]
-        versions = "SELECT DISTINCT price_version FROM headrace.model_calls WHERE price_version IS NOT NULL"
-        assert await query(connection, versions) == [prices.version()]
-        assert await compared() == {}
-        await connection.execute("UPDATE headrace.spans SET cost = 7 WHERE cost IS NOT NULL")
-        assert list(await compared()) == ["spans"], "by the same prices, costs are compared"
-    finally:
-        prices.configure(prices.Prices())
+    assert await compared() == {}
+    await connection.execute("UPDATE headrace.model_calls SET model = 'other' WHERE status = 'completed'")
+    assert list(await compared()) == ["model_calls"], "all that is not a price is compared"
+    await rebuilt(database_url, history, values=values)
+    own = await query(connection, cost.format("model_calls"))
+    assert own[0][1] > listed[0][1]
+    for table in ("spans", "traces"):
+        assert await query(connection, f"SELECT sum(cost) FROM headrace.{table}") == [pytest.approx(own[0][0])]
+    assert await query(connection, "SELECT sum(unpriced_calls) FROM headrace.traces") == [0]
+    versions = "SELECT DISTINCT price_version FROM headrace.model_calls WHERE price_version IS NOT NULL"
+    assert await query(connection, versions) == [values.prices.version]
+    assert await compared() == {}
+    await connection.execute("UPDATE headrace.spans SET cost = 7 WHERE cost IS NOT NULL")
+    assert list(await compared()) == ["spans"], "by the same prices, costs are compared"
 
 
 async def test_texts_in_arrays_are_copied_as_they_are(

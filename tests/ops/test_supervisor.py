@@ -243,7 +243,7 @@ async def test_tables_that_stand_still_say_why(nats_url: str, database_url: str,
     settings = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
     await tables.set_up(database_url)
     async with tables.connect(database_url) as connection:
-        await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 1000000000")
+        await connection.execute("UPDATE headrace_projection.groups SET sequence = 1000000000")
     ended = await asyncio.to_thread(headrace, settings, "worker", "--role", "project")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("✗ The projector halted: Gap: ")

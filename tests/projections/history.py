@@ -21,8 +21,9 @@ from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from domain.models.model_call import TokenUsage
 from projections.catalog import KNOWN, READ_MODELS
-from projections.engine.fold import Fold, RowId, Set
+from projections.engine.fold import Fold
 from projections.engine.read_model import ReadModel, Row
+from projections.engine.rows import RowId, Set
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
@@ -225,7 +226,7 @@ class Tables:
             for model, ids in needed.items():
                 known[model] |= ids
                 loaded[model] += found[model]
-            needed = self.fold.brought(found, known)
+            needed = self.fold.links.brought(found, known)
         for rows in self.fold(batch, loaded, blobs):
             stored = self.stored[rows.model]
             for column, cleared in rows.cleared.items():

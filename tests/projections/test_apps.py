@@ -6,7 +6,7 @@ import pytest
 
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
-from projections.engine.read_model import derived_id
+from projections.engine.columns import derived_id
 from tests.projections.history import MODEL, RETRIEVAL, History
 
 

@@ -43,9 +43,12 @@ def id_of(kind: int, number: int) -> str:
     return f"00000000-0000-7000-8{kind:03}-{number:012}"
 
 
-def wander(random: Random, steps: int, few: int = 2) -> History:
-    """Two tenants choose the same ids for a `few` aggregates of each kind, and do things to them."""
-    walk = _Walk(random, few)
+def wander(random: Random, steps: int, few: int = 2, *, late: bool = True) -> History:
+    """Two tenants choose the same ids for a `few` aggregates of each kind, and do things to them.
+
+    With `late`, workers whose attempt is over go on now and then, as they could before steps were fenced by attempt.
+    """
+    walk = _Walk(random, few, late=late)
     for number in range(steps):
         walk.history.tenant = random.choice(TENANTS)
         walk.history.person = None
@@ -55,8 +58,9 @@ def wander(random: Random, steps: int, few: int = 2) -> History:
 
 
 class _Walk:
-    def __init__(self, random: Random, few: int) -> None:
+    def __init__(self, random: Random, few: int, *, late: bool) -> None:
         self.random = random
+        self.late = late
         self.few = few
         self.history = History()
         self.letters: dict[tuple[str, str], DeadLetter] = {}
@@ -114,10 +118,10 @@ class _Walk:
         self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
 
     def follow(self, noun: str) -> None:
-        """Go on with the trace that something belongs to, now and then with another."""
+        """Go on with the trace that something belongs to; a late worker goes on with another."""
         known = [trace for (tenant, _), trace in self.traces.items() if tenant == self.history.tenant]
         if trace := self.traces.get((self.history.tenant, noun)):
-            self.history.correlation = trace if self.random.random() < 0.9 else self.random.choice(known)
+            self.history.correlation = self.random.choice(known) if self.late and self.random.random() < 0.1 else trace
 
     def call(self, number: int) -> None:
         """Also for what has ended, or is gone."""
@@ -246,7 +250,7 @@ class _Walk:
                 self.history.correlation = command
                 rules = self.random.choice([None, Segmentation(mode="custom", overlap=number % 9).plain()])
                 document.reprocess(self.history.now, segmentation=rules)
-                if document.status == "waiting" and document.attempt:
+                if any(isinstance(event, Document.Reprocessed) for event in document.pending_events):
                     self.traces[mine, document.id] = command
                 if document.pending_events:
                     self.history.record(document)

@@ -58,8 +58,11 @@ FIGURES = {
     "headrace_queue_in_hand": Figure("Messages that workers are at.", ("queue",)),
     "headrace_queue_acknowledged_sequence": Figure("How far a queue is done without a gap.", ("queue",)),
     "headrace_dead_letters": Figure("Messages that could not be handled and wait for a decision."),
-    "headrace_projector_lag_messages": Figure("Messages of the log that are not in the tables yet.", ("stream",)),
-    "headrace_projector_lag_seconds": Figure("For how long the oldest of them waits.", ("stream",)),
+    "headrace_projector_lag_messages": Figure(
+        "Messages of the log that are not in the tables of a group.", ("stream", "group")
+    ),
+    "headrace_projector_lag_seconds": Figure("Age of the oldest of them, in seconds.", ("stream", "group")),
+    "headrace_projector_halted": Figure("1 when the group of tables has halted, else 0.", ("group",)),
     "headrace_open_calls": Figure("Model calls in flight."),
     "headrace_unknown_calls": Figure("Model calls with an unknown outcome."),
     "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
@@ -74,7 +77,10 @@ FIGURES = {
 Samples = dict[str, dict[tuple[str, ...], float]]
 """Values by name of the metric and values of its labels."""
 
-_POSITIONS = "SELECT stream, sequence FROM headrace_projection.checkpoints"
+_GROUPS = "SELECT name, stream, sequence, state FROM headrace_projection.groups"
+
+Reached = dict[tuple[str, str], int]
+"""Sequences by stream and group."""
 
 _CALLS = """
 SELECT (SELECT count(*) FROM headrace.model_calls WHERE status = 'requested') AS open,
@@ -183,9 +189,12 @@ class State(Collector):
             return info
         return None
 
-    async def _postgres(self, samples: Samples, checkpoint: Checkpoint | None) -> dict[str, int]:
-        """The progress of the tables in each stream."""
-        reached = {row["stream"]: row["sequence"] for row in await self._rows(_POSITIONS)}
+    async def _postgres(self, samples: Samples, checkpoint: Checkpoint | None) -> Reached:
+        """The positions of the groups of tables."""
+        reached: Reached = {}
+        for row in await self._rows(_GROUPS):
+            reached[row["stream"], row["name"]] = row["sequence"]
+            samples["headrace_projector_halted"][row["name"],] = row["state"] == "halted"
         for row in await self._rows(_CALLS):
             samples["headrace_open_calls"][()] = row["open"]
             samples["headrace_unknown_calls"][()] = row["unknown"]
@@ -215,13 +224,17 @@ class State(Collector):
                 return await (await connection.execute(statement.encode())).fetchall()
         return []
 
-    async def _lag(self, samples: Samples, last: Mapping[str, int], reached: Mapping[str, int]) -> None:
-        for stream in last.keys() & reached.keys():
-            behind = max(0, last[stream] - reached[stream])
-            oldest = await self._direct.at(stream, reached[stream] + 1) if behind else None
-            age = _age(datetime.fromisoformat((oldest.headers or {})["Nats-Time-Stamp"])) if oldest else 0.0
-            samples["headrace_projector_lag_messages"][stream,] = behind
-            samples["headrace_projector_lag_seconds"][stream,] = age
+    async def _lag(self, samples: Samples, last: Mapping[str, int], reached: Reached) -> None:
+        ages: dict[tuple[str, int], float] = {}
+        for (stream, group), sequence in reached.items():
+            if stream in last:
+                behind = max(0, last[stream] - sequence)
+                if behind and (stream, sequence) not in ages:
+                    oldest = await self._direct.at(stream, sequence + 1)
+                    since = (oldest.headers or {})["Nats-Time-Stamp"] if oldest else None
+                    ages[stream, sequence] = _age(datetime.fromisoformat(since)) if since else 0.0
+                samples["headrace_projector_lag_messages"][stream, group] = behind
+                samples["headrace_projector_lag_seconds"][stream, group] = ages.get((stream, sequence), 0.0)
 
 
 def _age(since: datetime) -> float:

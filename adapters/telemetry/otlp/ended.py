@@ -56,10 +56,10 @@ class Window(NamedTuple):
 # A projector's batch is visible as a whole. A window is sized by the spans that end in it, not all of which can be
 # sent, so a window without rows is not the end.
 _WINDOW = """
-SELECT least(sequence, next) AS upto, coalesce(next >= sequence, true) AS whole FROM headrace_projection.checkpoints,
+SELECT least(sequence, next) AS upto, coalesce(next >= sequence, true) AS whole FROM headrace_projection.groups,
     (SELECT (SELECT ended_sequence FROM headrace.spans WHERE ended_sequence > %(sequence)s
         ORDER BY ended_sequence OFFSET %(limit)s - 1 LIMIT 1) AS next) span
-WHERE stream = 'EVENTS'
+WHERE name = 'traces' AND stream = 'EVENTS'
 """
 
 _AFTER = """

@@ -24,7 +24,7 @@ from adapters.telemetry.otlp.ended import Row
 from adapters.trace_ids import publishers_span, span_id, trace_id
 from domain.log import EVENTS
 from projections.traces import attributes as names
-from projections.values.masking import mask
+from projections.values.masking import Masking
 
 Attributes = dict[str, Any]
 
@@ -46,15 +46,16 @@ _STATUS = {
 class Content:
     """The exported content of messages: none, or masked texts of at most `length` characters each."""
 
-    def __init__(self, length: int | None) -> None:
+    def __init__(self, length: int | None, masking: Masking | None = None) -> None:
         self.length = length
+        self._masking = masking or Masking()
 
     def __bool__(self) -> bool:
         return self.length is not None
 
     def __call__(self, text: str) -> str:
         """The text in exportable form."""
-        shown = mask(text)  # before it is cut: half an address would not be found
+        shown = self._masking(text)  # before it is cut: half an address would not be found
         return shown if self.length is None or len(shown) <= self.length else f"{shown[: self.length]}…"
 
 

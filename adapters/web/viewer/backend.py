@@ -21,6 +21,7 @@ from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.store import JetStreamEventStore
 from domain.log import EVENTS
+from projections.values.prices import Prices
 
 Row = dict[str, Any]
 
@@ -59,11 +60,19 @@ class Stored:
 class Backend:
     """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
-    `keys` decrypt the words of people in commits of the log.
+    `keys` decrypt the words of people in commits of the log; `prices` are those of the tables.
     """
 
-    def __init__(self, nc: Client, reader_url: str, tenant: str = "default", keys: JetStreamKeys | None = None) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        reader_url: str,
+        tenant: str = "default",
+        keys: JetStreamKeys | None = None,
+        prices: Prices | None = None,
+    ) -> None:
         self.tenant = tenant
+        self.prices = prices or Prices()
         self.reader_url = reader_url
         self.nc = nc
         self._reader = DirectReader(nc, timeout_s=5.0)

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from adapters.privacy.presidio import Presidio, PresidioMissing
-from ops.masking import configure
 from ops.settings import InvalidSetting, Settings
-from projections.values import masking
-from projections.values.masking import mask
+from ops.wiring import masking
 
 
 def test_it_says_what_is_not_installed() -> None:
@@ -36,16 +34,12 @@ def test_names_are_masked_too(tmp_path: Path) -> None:
 def test_the_settings_say_what_is_masked(tmp_path: Path) -> None:
     file = tmp_path / "patterns"
     file.write_text("# ours\nbadge = B-[0-9]{4}\n")
-    try:
-        configure(Settings.load(home=tmp_path, mask_patterns=file))
-        assert mask("B-1234") == "‹badge›"
-        file.write_text("badge = (\n")
-        with pytest.raises(ValueError, match="patterns, line 1: "):
-            configure(Settings.load(home=tmp_path, mask_patterns=file))
-        if find_spec("presidio_analyzer") is None:
-            with pytest.raises(PresidioMissing):
-                configure(Settings.load(home=tmp_path, mask_presidio="en:en_core_web_lg"))
-    finally:
-        masking.configure(masking.Masking())
+    assert masking(Settings.load(home=tmp_path, mask_patterns=file))("B-1234") == "‹badge›"
+    file.write_text("badge = (\n")
+    with pytest.raises(ValueError, match="patterns, line 1: "):
+        masking(Settings.load(home=tmp_path, mask_patterns=file))
+    if find_spec("presidio_analyzer") is None:
+        with pytest.raises(PresidioMissing):
+            masking(Settings.load(home=tmp_path, mask_presidio="en:en_core_web_lg"))
     with pytest.raises(InvalidSetting, match="en:en_core_web_lg"):
         Settings.load(home=tmp_path, mask_presidio="english")

@@ -33,10 +33,10 @@ from tests.projections.history import History
 from tests.projections.wandering import wander
 
 SLOWLY = """
-from adapters.postgres import feed, replay
+from adapters.postgres import copy, feed
 from ops.cli import main
 
-feed.BATCH, replay.NEAR = 5, 0
+feed.BATCH, copy.NEAR = 5, 0
 main(["rebuild"])
 """
 

@@ -19,8 +19,9 @@ from projections.conversations import conversations
 from projections.datasets import datasets
 from projections.document_segments import document_segments
 from projections.documents import documents
+from projections.engine.columns import key, required
 from projections.engine.fold import Fold, Unprojected
-from projections.engine.read_model import ReadModel, Row, Setting, key, originator, required
+from projections.engine.read_model import ReadModel, Row, Setting, originator
 from projections.messages import messages
 from tests.projections.history import History, Tables
 from tests.projections.wandering import TENANTS, id_of, wander

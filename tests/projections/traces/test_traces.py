@@ -404,6 +404,30 @@ def test_what_is_rolled_up_agrees_with_a_recount_of_the_spans(random: Random, st
     assert len([row for row in tables.rows(spans) if row["model_call_id"]]) == len(tables.rows(model_calls))
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 150))
+def test_where_steps_are_fenced_by_attempt_none_is_redirected(random: Random, steps: int) -> None:
+    history, tables, plain = wander(random, steps, late=False), Tables(), Tables()
+    plain.fold.links.redirects.clear()
+    tables.apply(history.messages, history.blobs)
+    plain.apply(history.messages, history.blobs)
+    assert plain.stored == tables.stored
+
+
+def test_a_late_step_counts_in_the_trace_of_the_newest_attempt() -> None:
+    """As a log may have it that was written before steps were fenced."""
+    history = History()
+    conversation, message = asked(history)
+    conversation.fail(history.now, message=message, code="timeout", reason="No answer.", answer="")
+    history.record(conversation)
+    first, history.correlation = history.correlation, "the-retry"
+    conversation.retry(history.now, message=message)
+    history.record(conversation)
+    history.correlation = first
+    history.answer(conversation, message)
+    assert {row["id"]: row["status"] for row in history.rows(traces)} == {first: "error", "the-retry": "ok"}
+
+
 def _belongs(row: Row, trace: Row) -> bool:
     return (row["tenant_id"], row["trace_id"]) == (trace["tenant_id"], trace["id"])
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.values import masking
-from projections.values.masking import Masking, mask, patterns
+from projections.values.masking import MASKING_VERSION, Masking, patterns
+
+mask = Masking()
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
@@ -121,20 +121,14 @@ def test_a_megabyte_of_all_of_them_takes_seconds() -> None:
     assert seconds("".join(HOSTILE), 1_000_000) < 20
 
 
-@pytest.fixture
-def configured() -> Iterator[None]:
-    masking.configure(Masking(patterns(["# of ours", "", "badge = B-[0-9]{4}"]), str.strip))
-    yield
-    masking.configure(Masking())
-
-
-def test_an_installation_adds_patterns_of_its_own(configured: None) -> None:
-    assert mask(" badge B-1234 of jo@example.com ") == "badge ‹badge› of ‹email›"
-    assert masking.version().startswith(f"{masking.MASKING_VERSION}+")
+def test_an_installation_adds_patterns_of_its_own() -> None:
+    own = Masking(patterns(["# of ours", "", "badge = B-[0-9]{4}"]), str.strip)
+    assert own(" badge B-1234 of jo@example.com ") == "badge ‹badge› of ‹email›"
+    assert own.version.startswith(f"{MASKING_VERSION}+")
 
 
 def test_without_any_the_version_is_the_code_s() -> None:
-    assert masking.version() == masking.MASKING_VERSION
+    assert mask.version == MASKING_VERSION
     assert mask("B-1234") == "B-1234"
 
 

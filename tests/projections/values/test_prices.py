@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from projections.values import prices
 from projections.values.prices import Call, Prices
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -96,7 +95,6 @@ def test_behind_a_proxy_the_list_prices_of_another_provider_count() -> None:
 def test_the_version_says_which_prices_they_are() -> None:
     assert Prices().version.startswith("genai-prices ")
     assert len({Prices().version, Prices(OWN).version, Prices(OWN + "# paid in advance").version}) == 3
-    assert prices.version() == Prices().version
 
 
 @pytest.mark.parametrize(

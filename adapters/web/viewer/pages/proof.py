@@ -70,7 +70,7 @@ SELECT count(*) AS waiting FROM headrace.dead_letters
 WHERE tenant_id = %(tenant)s AND status IN ('buried', 'returned')
 """
 
-_POSITIONS = "SELECT stream, sequence FROM headrace_projection.checkpoints WHERE stream IN ('EVENTS', 'OUTCOMES')"
+_POSITIONS = "SELECT stream, min(sequence) AS sequence FROM headrace_projection.groups GROUP BY stream"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from adapters.web.viewer.render import as_json, link, problem, render, tenant, w
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
 from handlers.ports.log import Unavailable
-from projections.values import prices
+from projections.document_segments import TEXTS
+from projections.values.prices import Call, Prices
 
 CHAIN = 24
 """Maximum number of commits that are read for one page."""
@@ -64,14 +65,6 @@ FROM headrace.model_calls c LEFT JOIN headrace.providers p ON (p.tenant_id, p.id
 WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)s
 """
 _RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
-_SEGMENTS = """
-SELECT s.id, s.content, s.page, s.heading, s.position, d.name AS document
-FROM (
-    SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.document_segments
-    UNION ALL SELECT tenant_id, id, document_id, content, page, heading, position FROM headrace.child_chunks
-) s JOIN headrace.documents d ON (d.tenant_id, d.id) = (s.tenant_id, s.document_id)
-WHERE s.tenant_id = %(tenant)s AND s.id = ANY(%(ids)s)
-"""
 _DOCUMENTS = "SELECT id, name FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 _DATASETS = "SELECT id, name FROM headrace.datasets WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 _MESSAGES = "SELECT id, trace_id FROM headrace.messages WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
@@ -188,7 +181,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
     call["parameters"] = {name: value for name, value in request.items() if name not in said}
-    call["sum"] = arithmetic(call)
+    call["sum"] = arithmetic(call, backend.prices)
     call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
     return call
 
@@ -197,7 +190,7 @@ async def _scored(backend: Backend, call: Row) -> list[Row]:
     """The segments of a reranking, ordered by score, which is None before the answer."""
     ids = (call["request"] or {}).get("segments") or []
     scores = orjson.loads(call["response"]) if call["status"] == "completed" and call["response"] else []
-    rows = await backend.rows(_SEGMENTS, {"tenant": call["tenant_id"], "ids": ids})
+    rows = await backend.rows(TEXTS, {"tenant": call["tenant_id"], "ids": ids})
     known = {row["id"]: row for row in rows}
     gone = {"document": None, "page": None, "heading": None, "content": None}
     found = [
@@ -233,7 +226,7 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
     if segments:
         documents = [source.get("document") for source in sources if source.get("document")]
         rows, named = await asyncio.gather(
-            backend.rows(_SEGMENTS, {"tenant": of, "ids": segments}),
+            backend.rows(TEXTS, {"tenant": of, "ids": segments}),
             backend.rows(_DOCUMENTS, {"tenant": of, "ids": documents}),
         )
         found |= {row["id"]: row for row in [*named, *rows]}
@@ -245,14 +238,14 @@ async def _named(backend: Backend, call: Row) -> list[dict[str, Any]]:
     return sources
 
 
-def arithmetic(call: Row) -> dict[str, Any] | None:
+def arithmetic(call: Row, prices: Prices) -> dict[str, Any] | None:
     """The parts of a call's cost: tokens, dollars per million, dollars; None without a cost.
 
     `lines` is empty when they would not add up to the stored cost, which was computed with other prices.
     """
     if call["cost"] is None or call["prompt_tokens"] is None:
         return None
-    which = prices.Call(call["provider"], call["server"] or "", call["model"], call["created_at"])
+    which = Call(call["provider"], call["server"] or "", call["model"], call["created_at"])
     cached, written = call["cached_tokens"] or 0, call["cache_write_tokens"] or 0
     none = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": None, "cache_write_tokens": None}
     parts = [
@@ -302,7 +295,7 @@ async def _retrieval(backend: Backend, of: str, span: Row) -> Row | None:
         return None
     hits = found["hits"] or []
     segments, documents, datasets = await asyncio.gather(
-        backend.rows(_SEGMENTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
+        backend.rows(TEXTS, {"tenant": of, "ids": [hit["segment"] for hit in hits]}),
         backend.rows(_DOCUMENTS, {"tenant": of, "ids": list({hit["document"] for hit in hits})}),
         backend.rows(_DATASETS, {"tenant": of, "ids": found["datasets"] or []}),
     )

@@ -65,9 +65,10 @@ async def test_the_page_says_how_everything_is(nc: Client, metrics: Metrics, mod
     assert found["headrace_queue_in_hand", "commands"] == 0
     assert found["headrace_stream_messages", "COMMANDS"] == 1
     assert found["headrace_log_missing_messages", "EVENTS"] == 0
-    assert found["headrace_projector_lag_messages", "OUTCOMES"] == 1
-    assert 0 < found["headrace_projector_lag_seconds", "OUTCOMES"] < 60
-    assert found["headrace_projector_lag_seconds", "EVENTS"] == 0
+    assert found["headrace_projector_lag_messages", "work", "OUTCOMES"] == 1
+    assert 0 < found["headrace_projector_lag_seconds", "work", "OUTCOMES"] < 60
+    assert found["headrace_projector_lag_seconds", "chat", "EVENTS"] == 0
+    assert found["headrace_projector_halted", "chat"] == 0
     assert found["headrace_dead_letters",] == 0
     assert found["headrace_open_calls",] == found["headrace_unknown_calls",] == 0
     assert found["headrace_export_sent_spans_total",] == 41

@@ -73,7 +73,7 @@ async def write(url: str, *rows: Mapping[str, Any], reached: int | None = None) 
             await _insert(connection, spans if "trace_id" in row else traces, row)
         last = max((row["log_position"] for row in rows), default=0) if reached is None else reached
         await connection.execute(
-            "UPDATE headrace_projection.checkpoints SET sequence = greatest(sequence, %s) WHERE stream = 'EVENTS'",
+            "UPDATE headrace_projection.groups SET sequence = greatest(sequence, %s) WHERE stream = 'EVENTS'",
             (last,),
         )
 

@@ -166,7 +166,7 @@ async def test_rebuilt_tables_are_not_sent_again(url: str, nc: Client, receiver:
         await at(nc, receiver, 6)
         async with connect(url) as connection:
             await connection.execute("DROP SCHEMA headrace CASCADE")
-            await connection.execute("UPDATE headrace_projection.checkpoints SET sequence = 0")
+            await connection.execute("UPDATE headrace_projection.groups SET sequence = 0")
         await set_up(url)
         await write(url, *kept, *traced(9))
         await at(nc, receiver, 9)
