@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=16,
-        description="Processes of the projector: one folds the log, the others prepare the words of texts; 1: no others.",
+        description="Processes of the projector: one folds the log, the others prepare words of texts; 1: no others.",
     )
     max_waiting_commands: int = Field(
         100_000, ge=1, description="Maximum number of commands without an outcome; further ones are refused."
