@@ -19,7 +19,7 @@ apps = ReadModel(
     optional("app_model_config_id", Id, "Newest configuration, in app_model_configs; null before the first."),
     required("created_by", Text, "Who created it."),
     required("created_at", Time, "When it was created."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 apps.clears(App.Deleted)
 

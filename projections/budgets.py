@@ -17,7 +17,7 @@ budgets = ReadModel(
     required("subject", Text, "Id of the app, name of the model or the user; empty when it is for the tenant."),
     required("amount_usd", Double, "US dollars a month."),
     required("created_at", Time, "When it was set."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 budgets.clears(Budget.Removed)
 

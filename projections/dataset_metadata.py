@@ -20,7 +20,7 @@ dataset_metadata = ReadModel(
     required("type", Text, "Type of its values: string, number or time."),
     required("created_by", Text, "Who defined it."),
     required("created_at", Time, "When it was defined."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 dataset_metadata.clears(Dataset.MetadataFieldRemoved, pick=lambda event, message: event.field)
 dataset_metadata.clears(Dataset.Deleted, column="dataset_id")

@@ -16,7 +16,7 @@ dataset_queries = ReadModel(
     key("id", "Query of this dataset."),
     required("dataset_id", Id, "Dataset that was searched."),
     required("content", Text, "What was looked for; empty when the person was erased."),
-    required("source", Text, "hit_testing where somebody tested the dataset, app where an app answered a message."),
+    required("source", Text, "hit_testing for a test of the dataset, app for an app's answer to a message."),
     required("retrieval_id", Id, "What was found, in retrievals."),
     required("created_by", Text, "Who asked for it."),
     person(),

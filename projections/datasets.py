@@ -29,7 +29,7 @@ datasets = ReadModel(
     optional("segmentation", JSONB, "Rules by which its documents are cut; null: the automatic ones."),
     required("created_by", Text, "Who created it."),
     required("created_at", Time, "When it was created."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 datasets.clears(Dataset.Deleted)
 

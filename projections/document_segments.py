@@ -16,8 +16,8 @@ from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row, originator
 
 
-def by_hand() -> list[Column[Any]]:
-    """What people may have changed of a segment."""
+def edits() -> list[Column[Any]]:
+    """Columns of manual changes to a segment."""
     return [
         required(
             "status",
@@ -26,19 +26,19 @@ def by_hand() -> list[Column[Any]]:
         ),
         required("enabled", Boolean, "False: it cannot be found, nor can the children of it."),
         optional("disabled_at", Time, "When it was disabled; null while it is enabled."),
-        required("edited", Boolean, "Its text or answer was written by hand."),
+        required("edited", Boolean, "True: its text or answer was edited."),
     ]
 
 
 document_segments = ReadModel(
     "document_segments",
     "Segments of documents that can be found, or are the parents of those that can. They go when the document is "
-    "deleted, or its dataset is, or when it was processed anew and all of the new ones can be found.",
+    "deleted, or its dataset is, or when it was reprocessed and all of the new ones can be found.",
     key("id", "Segment; the search index and the citations know it by this id."),
     required("dataset_id", Id, "Dataset, in datasets."),
     required("document_id", Id, "Document, in documents."),
     optional(
-        "cut_id", Id, "What the document was cut into: the same for all segments of one cut; null: added by hand."
+        "cut_id", Id, "What the document was cut into: the same for all segments of one cut; null: added manually."
     ),
     required(
         "position",
@@ -48,14 +48,14 @@ document_segments = ReadModel(
     required("content", Text, "Text of the segment; the question where there is an answer."),
     optional("answer", Text, "Answer to the question; null where the document is not of questions and answers."),
     required("word_count", Integer, "Characters of the text."),
-    optional("tokens", Integer, "Tokens of the text, as the embedding model counts; null: written by hand."),
+    optional("tokens", Integer, "Tokens of the text, as the embedding model counts; null: edited."),
     optional("page", Integer, "Page that it begins on, from 1; null where the format has none."),
     optional("heading", Text, "Headings above it, outermost first; null when there are none."),
-    optional("start_offset", Integer, "Where it begins in the extracted text, in characters; null: added by hand."),
-    optional("end_offset", Integer, "Where it ends in the extracted text, in characters; null: added by hand."),
-    *by_hand(),
+    optional("start_offset", Integer, "Where it begins in the extracted text, in characters; null: added manually."),
+    optional("end_offset", Integer, "Where it ends in the extracted text, in characters; null: added manually."),
+    *edits(),
     required("created_at", Time, "When the row came."),
-    optional("completed_at", Time, "When it could first be found; null: added by hand."),
+    optional("completed_at", Time, "When it could first be found; null: added manually."),
 )
 
 child_chunks = ReadModel(
@@ -69,12 +69,12 @@ child_chunks = ReadModel(
     required("position", Integer, "Place in the document, from 0; parents and children are counted together."),
     required("content", Text, "Text of the child."),
     required("word_count", Integer, "Characters of the text."),
-    optional("tokens", Integer, "Tokens of the text, as the embedding model counts; null: written by hand."),
+    optional("tokens", Integer, "Tokens of the text, as the embedding model counts; null: edited."),
     optional("page", Integer, "Page that it begins on, from 1; null where the format has none."),
     optional("heading", Text, "Headings above it, outermost first; null when there are none."),
     required("start_offset", Integer, "Where it begins in the extracted text, in characters."),
     required("end_offset", Integer, "Where it ends in the extracted text, in characters."),
-    *by_hand(),
+    *edits(),
     required("created_at", Time, "When it could first be found."),
 )
 for _segments in (document_segments, child_chunks):
@@ -142,7 +142,7 @@ def _described(event: Document.Indexed, segment: dict[str, Any]) -> Row:
     }
 
 
-# --- what people change by hand ---
+# --- manual changes ---
 
 
 def the_segment(event: Any, message: Recorded) -> str:

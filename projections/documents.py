@@ -34,10 +34,10 @@ documents = ReadModel(
     required(
         "index_status",
         Text,
-        "Whether the search index follows what was changed by hand: current, changing, or error (see error).",
+        "Sync of the search index with manual changes: current, changing, or error (see error).",
     ),
     required("indexing_status", Text, "waiting, parsing, splitting, indexing, completed or error."),
-    required("attempt", Integer, "How often work on it began; 0 while nobody has yet."),
+    required("attempt", Integer, "Attempts begun; 0 before the first."),
     optional("title", Text, "Title that the file gives itself; null where it gives none, or before it was extracted."),
     optional("pages", Integer, "Pages; null where the format has none, or before the text was extracted."),
     optional("word_count", BigInteger, "Characters of the extracted text; null before."),
@@ -60,14 +60,14 @@ documents = ReadModel(
     optional(
         "error_stage",
         Text,
-        "Where the newest attempt failed: parsing, splitting, indexing or, after changes by hand, settling.",
+        "Where the newest attempt failed: parsing, splitting, indexing or, after manual changes, settling.",
     ),
-    optional("error_code", Text, "Why the newest attempt failed, for programs."),
-    optional("error", Text, "Why the newest attempt failed, for people."),
+    optional("error_code", Text, "Error code of the newest attempt; null on success."),
+    optional("error", Text, "Error message of the newest attempt; null on success."),
     required("trace_id", Id, "Command that had it uploaded, or tried again last: its trace, in traces."),
     required("created_by", Text, "Who uploaded it."),
     required("created_at", Time, "When it was uploaded."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 documents.derives("display_status", lambda row: display_status(row))
 documents.clears(Document.Deleted)
@@ -163,8 +163,10 @@ def failed(row: Row, event: Document.Failed, message: Recorded) -> Row:
 @documents.changes(Document.Reprocessed)
 def reprocessed(row: Row, event: Document.Reprocessed, message: Recorded) -> Row:
     """What it was cut into before can be found for now, and is no longer counted."""
-    anew = dict.fromkeys(("tokens", "total_segments", "parsing_completed_at", "splitting_completed_at", "completed_at"))
-    return {**retried(row, event, message), **anew, "completed_segments": 0}
+    unknown = dict.fromkeys(
+        ("tokens", "total_segments", "parsing_completed_at", "splitting_completed_at", "completed_at")
+    )
+    return {**retried(row, event, message), **unknown, "completed_segments": 0}
 
 
 @documents.changes(Document.Retried)
@@ -172,7 +174,7 @@ def retried(row: Row, event: Document.Retried | Document.Reprocessed, message: R
     return FAILURE | {"indexing_status": "waiting", "trace_id": message.metadata.correlation}
 
 
-# --- what people change by hand ---
+# --- manual changes ---
 
 
 def display_status(row: Row) -> str:
@@ -195,8 +197,7 @@ def changed(row: Row, event: Any, message: Recorded) -> Row:
     return {**trouble_is_over(row), "index_status": "changing"}
 
 
-for _event in Document.CHANGES:
-    documents.changes(_event)(changed)
+documents.changes(*Document.CHANGES)(changed)
 
 
 @documents.changes(Document.Disabled)

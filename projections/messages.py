@@ -42,11 +42,11 @@ messages = ReadModel(
     optional("messages_cut", Integer, "Earlier messages that did not fit the context window; null before the answer."),
     optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before."),
     optional("provider_response_latency", Double, "Seconds that answering took; null before the answer."),
-    optional("stop_requested_at", Time, "When someone asked for the answer to end; null when nobody did."),
+    optional("stop_requested_at", Time, "Time of the request to stop; null where there is none."),
     required("trace_id", Id, "Command that had it asked, or asked again last: its trace, in traces."),
     person(),
     required("created_at", Time, "When it was asked."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 messages.clears(Conversation.Deleted, column="conversation_id")
 messages.clears(App.Deleted, column="app_id")

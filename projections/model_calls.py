@@ -24,7 +24,7 @@ model_calls = ReadModel(
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
     required("cause_noun", Text, "Noun that it was made for: message, document or replay."),
     required("cause_id", Id, "Message, document or replay that it was made for."),
-    required("attempt", Integer, "Which try at that it belongs to, from 1; 0 when it is not known."),
+    required("attempt", Integer, "Attempt of the cause, from 1; 0 when it is not known."),
     required("server", Text, "Where the model was called, as host:port; empty for one within Headrace."),
     required(
         "request",
@@ -49,15 +49,15 @@ model_calls = ReadModel(
     optional("price_version", Text, "Prices that the cost was made with; null before the answer."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
     optional("duration_ms", Double, "Milliseconds to the end; null when it is not known."),
-    optional("error_code", Text, "Why it failed, for programs; null when it did not."),
-    optional("error", Text, "Why it failed, for people; null when it did not."),
-    optional("fingerprint", Text, "Equal for equal failures, whatever they happened to; null when it did not fail."),
+    optional("error_code", Text, "Error code; null on success."),
+    optional("error", Text, "Error message; null on success."),
+    optional("fingerprint", Text, "Digest, equal for equal failures of different objects; null on success."),
     required("correlation_id", Id, "Command that began the chain of causes that the call belongs to."),
     person(),
     optional("traceparent", Text, "Trace that the call belongs to, in W3C form; null when not traced."),
-    required("created_at", Time, "When it was put on record, just before it was made."),
+    required("created_at", Time, "Time of the record, just before the call was sent."),
     optional("finished_at", Time, "When it ended; null while it has not."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 model_calls.looked_up("cause_id")
 model_calls.looked_up("correlation_id")

@@ -18,7 +18,7 @@ providers = ReadModel(
     required("status", Text, "active or removed; a removed one is not called any more."),
     required("created_by", Text, "Who registered it."),
     required("created_at", Time, "When it was first registered."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 
 

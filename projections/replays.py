@@ -24,13 +24,13 @@ replays = ReadModel(
     optional("app_model_config_number", Integer, "Number of the configuration that they are of."),
     required("status", Text, "requested, completed or failed."),
     optional("replayed_call_id", Id, "Call that was made, in model_calls; null before its end, or when none was."),
-    optional("error_code", Text, "Why it failed, for programs; null when it did not."),
-    optional("error", Text, "Why it failed, for people; null when it did not."),
+    optional("error_code", Text, "Error code; null on success."),
+    optional("error", Text, "Error message; null on success."),
     required("correlation_id", Id, "Command that asked for it, or again last: its trace, in traces."),
     person(),
     required("created_by", Text, "Who asked for it."),
     required("created_at", Time, "When it was asked for."),
-    required("updated_at", Time, "When it last changed."),
+    required("updated_at", Time, "Time of the last change."),
 )
 replays.looked_up("model_call_id")
 replays.sets(EndUser.Erased, {"error": None}, column="person_id")

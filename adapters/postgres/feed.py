@@ -60,7 +60,8 @@ async def batches(
         while running or pending:
             if until is None and (wait := last + PERIOD_S - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
-            while running and (not pending or (len(pending) < BATCH and not chunks.empty())):
+            # What follows the log goes on with what has arrived; what has an end waits for whole batches.
+            while running and (not pending or (len(pending) < BATCH and (until is not None or not chunks.empty()))):
                 match await chunks.get():
                     case None:
                         running -= 1

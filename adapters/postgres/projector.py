@@ -135,26 +135,35 @@ class Projector:
     async def _repair(
         self, groups: Sequence[str], reached: Mapping[str, Mapping[str, int]], first: Mapping[str, int]
     ) -> None:
-        """Rebuild the outdated tables of these groups, or bring the first of them that is behind to `first`."""
+        """Bring the first of these groups that is behind to `first`, or rebuild those whose tables are outdated."""
         async with connect(self._url) as connection:
-            outdated = [model for model in await stale(connection) if GROUP_OF[model.name] in groups]
-            if not outdated:
-                await self._follow([groups[0]], reached[groups[0]], first)
+            outdated = {model.name: model for model in await stale(connection) if GROUP_OF[model.name] in groups}
+            behind = [group for group in groups if group not in {GROUP_OF[name] for name in outdated}]
+            if behind:
+                await self._follow([behind[0]], reached[behind[0]], first)
                 return
-            for part in ([model.name for model in outdated], *_by_group(model.name for model in outdated)):
-                logger.warning("projector.rebuilding", tables=part)
+            parts = _by_group(outdated)
+            for names in [list(outdated), *parts] if len(parts) > 1 else parts:
+                part = {GROUP_OF[name] for name in names}
+                logger.warning("projector.rebuilding", tables=names)
                 try:
                     await rebuild(
-                        self._url, self._log, self._blobs, part, values=self._values, processes=self._processes
+                        self._url, self._log, self._blobs, names, values=self._values, processes=self._processes
                     )
-                    await note_state(connection, {GROUP_OF[name] for name in part}, None)
-                    return
                 except InTheWay as error:
-                    logger.error("projector.in_the_way", tables=part, reason=str(error), seconds=LOOK_AGAIN_S)
-                    reason = str(error)
-                    if len({GROUP_OF[name] for name in part}) == 1:
-                        await note_waiting(connection, [each for each in outdated if each.name in part], reason)
-                        await note_state(connection, {GROUP_OF[name] for name in part}, reason)
+                    logger.error("projector.in_the_way", tables=names, reason=str(error), seconds=LOOK_AGAIN_S)
+                    if len(part) == 1:
+                        await note_waiting(connection, [outdated[name] for name in names], str(error))
+                        await note_state(connection, part, str(error))
+                except OUTAGES:
+                    raise
+                except Exception as error:
+                    if len(part) == 1:
+                        await self._halt(part, _reason(error))
+                        return
+                else:
+                    await note_state(connection, part, None)
+                    return
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _follow(

@@ -76,9 +76,6 @@ COMMENT ON COLUMN headrace_projection.tables.rules IS 'Digest of the rules; empt
 COMMENT ON COLUMN headrace_projection.tables.waits_for IS
     'What stops the projector from rebuilding the table, and what to do; null when nothing does.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
-INSERT INTO headrace_projection.groups SELECT name, stream, sequence
-    FROM headrace_projection.checkpoints, unnest(ARRAY['knowledge', 'chat', 'traces', 'work']) name
-    WHERE stream IN ('EVENTS', 'OUTCOMES') ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
 """
@@ -104,6 +101,12 @@ async def set_up(url: str) -> None:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
             await connection.execute(_SET_UP)
+            await connection.execute(
+                "INSERT INTO headrace_projection.groups SELECT name, stream, sequence "
+                "FROM headrace_projection.checkpoints, unnest(%s::text[]) name "
+                "WHERE stream = ANY(%s) ON CONFLICT DO NOTHING",
+                (list(GROUPS), list(STREAMS)),
+            )
             if not any((await positions(connection)).values()):
                 found = await _columns_of(connection, SCHEMA)
                 for model in READ_MODELS:
