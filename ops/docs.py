@@ -23,6 +23,7 @@ from typer.main import get_command
 from handlers import ports
 from handlers.commands.fields import references
 from handlers.routes import PERMISSIONS, ROUTES, Route
+from handlers.work.work import WORKS
 from ops.asyncapi import document, event_model, events, write_schemas
 from ops.cli import app
 from ops.settings import CONFIG, PREFIX, Settings
@@ -263,6 +264,17 @@ def _member(body: list[ast.stmt], index: int) -> str:
     return ""
 
 
+def works() -> str:
+    """Every work: the events that begin it, its role, its concurrency and its tries."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, work in WORKS.items():
+            begins = ", ".join(f"`{event.TOPIC.rpartition('.')[0]}`" for event in work.begins)
+            yield f"`{name}`", begins, f"`{work.role}`", str(work.at_once), str(work.tries)
+
+    return table("Consumer", "Begins with", "Role", "Messages at once", "Tries", rows=rows())
+
+
 def command_line() -> str:
     """Every command of `headrace`, with its arguments and options."""
     parts = []
@@ -304,6 +316,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "settings": settings,
     "ports": port_reference,
+    "works": works,
     "command_line": command_line,
 }
 

@@ -316,7 +316,7 @@ def test_images_have_versions_and_no_registry() -> None:
     images |= {line.split()[1] for line in text.splitlines() if line.startswith("FROM ")}
     for image in images:
         assert re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+:[a-z0-9.-]*\d[a-z0-9.-]*", image), image
-    assert {image for image in images if image.startswith("headrace:")} == {"headrace:0.1.0", "headrace:0.1.0-cuda"}
+    assert {image for image in images if image.startswith("headrace:")} == {"headrace:0.2.0", "headrace:0.2.0-cuda"}
 
 
 def test_the_collector_is_made_of_parts_that_are_there() -> None:
