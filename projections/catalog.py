@@ -31,33 +31,6 @@ from projections.traces.spans import spans
 from projections.traces.subjects import subjects
 from projections.traces.traces import traces
 
-READ_MODELS: tuple[ReadModel, ...] = (
-    apps,
-    app_model_configs,
-    datasets,
-    dataset_metadata,
-    documents,
-    document_segments,
-    child_chunks,
-    conversations,
-    messages,
-    message_feedbacks,
-    dataset_retriever_resources,
-    end_users,
-    providers,
-    commands,
-    model_calls,
-    retrievals,
-    dataset_queries,
-    replays,
-    budgets,
-    subjects,
-    traces,
-    spans,
-    dead_letters,
-)
-"""Every table of schema `headrace`."""
-
 GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "knowledge": (datasets, dataset_metadata, documents, document_segments, child_chunks, dataset_queries),
     "chat": (
@@ -75,6 +48,9 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""
+
+READ_MODELS: tuple[ReadModel, ...] = tuple(model for models in GROUPS.values() for model in models)
+"""Every table of schema `headrace`."""
 
 GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.items() for model in models}
 """The group of each table, by its name."""

@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from adapters.jetstream.streams import COMMANDS, CONSUMERS
+from handlers.work.work import PENDING
 from ops.supervisor import command_line, environment
 from tests.chaos.account import Account, Finding, Sent
 from tests.chaos.site import Site
@@ -30,13 +31,16 @@ REPLAYS = 100
 
 LOG = ("EVENTS", "OUTCOMES")
 
-_UNDER_WAY = """
-SELECT 'document ' || id || ' is ' || indexing_status FROM headrace.documents
-WHERE indexing_status NOT IN ('completed', 'error')
-UNION ALL SELECT 'message ' || id || ' is ' || status FROM headrace.messages
-WHERE status NOT IN ('answered', 'failed', 'stopped')
-UNION ALL SELECT 'model call ' || id || ' is requested' FROM headrace.model_calls WHERE status = 'requested'
-"""
+_UNDER_WAY = " UNION ALL ".join(
+    [
+        "SELECT 'model call ' || id || ' is requested' FROM headrace.model_calls WHERE status = 'requested'",
+        *(
+            f"SELECT '{name} of ' || id || ' is ' || {rows.status} FROM headrace.{rows.table}"
+            f" WHERE {rows.status} IN ({', '.join(map(repr, rows.open))}) AND {rows.also}"
+            for name, rows in ((name, pending.rows) for name, pending in PENDING.items())
+        ),
+    ]
+)
 
 
 async def quiet(site: Site, say: Callable[[str], None], within: float = QUIET_WITHIN_S) -> list[Finding]:

@@ -22,6 +22,7 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.streams import CONSUMERS
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
@@ -340,6 +341,12 @@ def test_the_changelog_knows_this_version() -> None:
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
     assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_consequence_of_giving_up_is_told_for_every_consumer() -> None:
+    _, _, page = (docs.DOCS / "dead-letters.md").read_text().partition("## What happens to the work")
+    table = page.partition("\n## ")[0]
+    assert [name for name in CONSUMERS if f"`{name}`" not in table] == []
 
 
 def test_every_generated_part_is_used() -> None:

@@ -7,32 +7,14 @@ import inspect
 import pytest
 
 from domain import aggregate
-from domain.access import end_user
-from domain.chat import app, conversation
-from domain.knowledge import dataset, dataset_query, document, retrieval
 from domain.log import Outcome
-from domain.models import budget, model_call, provider, replay
-from domain.work import dead_letter
+from domain.nouns import NOUNS
 from projections.catalog import IGNORED, KNOWN, READ_MODELS
 from projections.engine.read_model import ReadModel
 
-NOUNS = (
-    app.App,
-    budget.Budget,
-    conversation.Conversation,
-    dataset.Dataset,
-    dataset_query.DatasetQuery,
-    dead_letter.DeadLetter,
-    document.Document,
-    end_user.EndUser,
-    model_call.ModelCall,
-    provider.Provider,
-    replay.Replay,
-    retrieval.Retrieval,
-)
 EVENTS = {
     event
-    for noun in NOUNS
+    for noun in NOUNS.values()
     for _, event in inspect.getmembers(noun, inspect.isclass)
     if issubclass(event, aggregate.Event) and "TOPIC" in vars(event)
 }
@@ -56,7 +38,7 @@ def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
 
 def test_no_noun_is_forgotten() -> None:
     ours = {noun for noun in aggregate.Aggregate.__subclasses__() if noun.__module__.startswith("domain.")}
-    assert ours == set(NOUNS)
+    assert ours == set(NOUNS.values())
 
 
 @pytest.mark.parametrize("model", READ_MODELS, ids=repr)
