@@ -24,7 +24,7 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream.client import Client
 from adapters.jetstream.streams import LARGEST
-from adapters.jetstream.workers.commands import NOBODY
+from adapters.jetstream.workers.commands import NO_TENANT
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, commit_id
 from handlers.dispatch import TENANT
@@ -67,7 +67,7 @@ class Attack:
     @property
     def tenant(self) -> str:
         tenant = self.subject.split(b".")[1].decode("utf-8", "replace")
-        return tenant if TENANT.fullmatch(tenant) else NOBODY
+        return tenant if TENANT.fullmatch(tenant) else NO_TENANT
 
 
 IDS: set[str] = set()
