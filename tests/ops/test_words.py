@@ -11,7 +11,7 @@ from tests.ops import words
 ALLOWANCE = {
     "projections": (87, 32),
     "adapters": (181, 188),
-    "tests": (489, 84),
+    "tests": (1, 0),
 }
 """Words and openings of docstrings still in a folder; a folder that is not named has none. Lower these, never raise
 them."""
