@@ -61,7 +61,7 @@ class Handling(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a command takes, changes and needs."""
+    """Payload, aggregate and needs of a command."""
 
     noun: type[Aggregate]
     command: type[Command]
@@ -245,6 +245,6 @@ PRIVATE_NOUNS = {route.noun.TOPIC for route in ROUTES.values() if route.private}
 
 
 def is_private(name: str) -> bool:
-    """Whether the payload of a command may hold secrets or words of a person; that of an unknown command may."""
+    """Return whether the payload of a command may hold secrets or words of a person; that of an unknown command may."""
     route = ROUTES.get(name)
     return route is None or route.private

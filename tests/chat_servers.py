@@ -1,4 +1,4 @@
-"""Servers of chat models for tests: a real one with a tiny random model, and one that misbehaves as it is told.
+"""Servers of chat models for tests: a real one with a tiny random model, and one that misbehaves on request.
 
 The real one is behind the fixtures `serving_url` and `serving_model`, and starts once a session.
 """

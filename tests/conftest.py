@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     """A report of a failure reads sources with `ast`, which in Python 3.11 fails if what is collected meanwhile runs
-    code, as tasks do that nobody waited for: then all tests would end with it."""
+    code, as tasks do that were not awaited: then all tests would end with it."""
     gc.disable()
     try:
         return (yield)
@@ -172,7 +172,7 @@ async def nc(lone_nats: EmbeddedNats) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def tenant() -> str:
-    """A tenant that nobody else has."""
+    """A tenant that no other test has."""
     return f"t{uuid4().hex}"
 
 
@@ -218,7 +218,7 @@ def opensearch_url(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def fresh_database(server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """The address of a new, empty database, dropped afterwards whoever is still connected."""
+    """The address of a new, empty database, dropped afterwards even with open connections."""
     name = f"test_{uuid4().hex}"
     async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as connection:
         await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""A cross-encoder for tests, in a folder: its weights are laid out by hand, so that it scores what it ought to.
+"""A cross-encoder for tests, in a folder: its weights are set explicitly, so that it scores what it ought to.
 
 It is a BERT of two layers with the shipped model's tokenizer. In the first, each token of the query looks for itself in
 the text; in the second, the first token gathers how many did find themselves, the rarer a word the more it counts. So

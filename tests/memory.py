@@ -71,7 +71,7 @@ class Stream:
 
 @dataclass
 class Memory:
-    """What a server holds; ports that share one are processes on one log. One that is `away` does not answer."""
+    """The contents of a server; ports that share one are processes on one log. One that is `away` does not answer."""
 
     streams: dict[str, Stream] = field(default_factory=lambda: {EVENTS: Stream(), OUTCOMES: Stream()})
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)

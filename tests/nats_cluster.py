@@ -194,7 +194,7 @@ class Node:
         self._paused = False
 
     def cut(self, *, from_clients: bool = True) -> None:
-        """Let nothing through, to or from its peers and, usually, its clients; nobody is told."""
+        """Let nothing through, to or from its peers and, usually, its clients; no one is notified."""
         assert self.cuttable
         for wire in self._all_wires()[0 if from_clients else 1 :]:
             wire.cut(self)
@@ -295,7 +295,7 @@ class Wire:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the system gives to connections: they stay free for a restart."""
+    """Ports without a listener, below those that the system gives to connections: they stay free for a restart."""
     found: set[int] = set()
     while len(found) < count:
         port = random.SystemRandom().randint(15000, 32000)
@@ -308,7 +308,7 @@ async def _quiet(error: Exception) -> None: ...
 
 
 async def once_there(ask: Callable[[], Awaitable[T]]) -> T:
-    """What it gives, as soon as no outage is in its way: just after a restart, leaders change still."""
+    """Return its result as soon as no outage is in its way: just after a restart, leaders change still."""
     async with asyncio.timeout(READY_WITHIN_S):
         while True:
             try:

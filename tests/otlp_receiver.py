@@ -1,4 +1,4 @@
-"""A collector for tests: it takes OTLP over HTTP, decodes the protobuf and keeps the spans, or misbehaves as told."""
+"""A collector for tests: it takes OTLP over HTTP, decodes the protobuf, keeps the spans, or misbehaves on request."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Phoenix:
         self.url = url
 
     def ask(self, path: str, query: str | None = None) -> Any:
-        """What it answers, to a query of GraphQL as well."""
+        """Return its answer, to a query of GraphQL as well."""
         body = json.dumps({"query": query}).encode() if query else None
         request = Request(f"{self.url}{path}", body, {"Content-Type": "application/json"})
         with urlopen(request, timeout=10) as answer:

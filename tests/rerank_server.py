@@ -18,7 +18,7 @@ from starlette.routing import Route
 from adapters.embedding.rerank_service import rerank_subject
 
 MISSING = "Failed to deserialize the JSON body into the target type: missing field `texts` at line 1 column 99"
-"""What TEI says to a request in the form of the others."""
+"""Answer of TEI to a request in the form of the others."""
 
 
 def _application(folder: str, key: str) -> Starlette:

@@ -1,1 +1,1 @@
-"""Who uses it: end users."""
+"""End users."""

@@ -318,7 +318,7 @@ class Conversation(Aggregate):
             raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", "message") from None
 
     def ended(self, message: str) -> bool:
-        """Whether no work is left for the message."""
+        """Return whether no work is left for the message."""
         return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped", "copied")
 
     def history(self, message: str) -> dict[str, Message]:

@@ -16,7 +16,7 @@ MOST_TEXT = 512 * 1024
 
 
 def shows(document: Document, segment: str, parent: int | None = None) -> bool:
-    """Whether people let a segment be found, with a parent at this position of the same revision."""
+    """Return whether people let a segment be found, with a parent at this position of the same revision."""
     if document.hidden or not _is_on(document, segment):
         return False
     if parent is None or not document.edits:

@@ -1,4 +1,4 @@
-"""Ingests a document: extract, segment, embed, index; each step on record, so that a death costs one step at most."""
+"""Ingests a document: extract, segment, embed, index; each step is recorded, so that a crash costs one step at most."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from handlers.work.attempt import Attempt, Ended
 from handlers.work.work import WORKS
 
 SLICE = 128
-"""Segments that are embedded, indexed and put on record together."""
+"""Segments that are embedded, indexed and recorded together."""
 
 AHEAD = 2
-"""Slices of a document that are embedded, or wait for that, while one is indexed and put on record."""
+"""Slices of a document that are embedded, or wait for that, while one is indexed and recorded."""
 
 
 class Embedded(NamedTuple):
@@ -140,14 +140,14 @@ class Ingest:
         return LoadedRevision(digest, segmenter.model, segments)
 
     async def _rules(self, attempt: Attempt[Document]) -> Segmentation:
-        """As they are now: whoever changes them later, and wants the document processed anew, has that noted."""
+        """Return the current rules. A later change that asks for the document to be reprocessed is recorded as such."""
         dataset = await self._repository.get(Dataset, attempt.tenant, attempt.aggregate.dataset)
         return Segmentation.of(attempt.aggregate.segmentation or (dataset.segmentation if dataset else None))
 
     async def _index_all(self, attempt: Attempt[Document], dataset: Dataset, revision: LoadedRevision) -> None:
-        """Slices go into the index and on record one after the other, while those that follow are embedded.
+        """Index and record the slices one after the other, while those that follow are embedded.
 
-        So a slice is written when the one before is on record, and a death costs no more than those in flight.
+        So a slice is written once the one before is recorded, and a crash costs no more than those in flight.
         """
         firsts = deque(range(attempt.aggregate.done, len(revision.segments), SLICE))
         for first in list(firsts)[: AHEAD + 1]:

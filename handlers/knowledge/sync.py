@@ -38,7 +38,7 @@ class TakeOut(Protocol):
 
 
 class Difference(NamedTuple):
-    """What changes made by hand mean for the index: what is to be there, cut for a model, and what is not."""
+    """Effect of edits on the index: segments that must be there, tokenised for a model, and those that must not."""
 
     model: str
     found: Mapping[str, Segment]
@@ -93,7 +93,7 @@ class Sync:
 
 
 async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
-    """What was changed by hand after a version of the document, tokenised for a model. Raises: as the blobs do."""
+    """Return the edits after a version of the document, tokenised for a model. Raises: as the blobs do."""
     tokenize, model = embedding.segmenter.tokenize, embedding.segmenter.model
     revisions = {
         revision["segments"]: await LoadedRevision.read(blobs, tenant, revision["segments"])

@@ -50,7 +50,7 @@ class ModelCalls:
         server: str = "",
         sources: list[Source] | None = None,
     ) -> str:
-        """Put on record that the call is about to be sent; returns its id. Raises: TooLarge, Unavailable."""
+        """Record that the call is about to be sent, and return its id. Raises: TooLarge, Unavailable."""
         id = cause.call(step)
         at = datetime.now(UTC)
 
@@ -121,7 +121,7 @@ class ModelCalls:
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
     ) -> tuple[Vectors, Coroutine[Any, Any, None]]:
-        """The vectors, and what puts the end of the call on record: await it, at the latest with their first use.
+        """Return the vectors, and a coroutine that records the end of the call: await it no later than their first use.
 
         Raises: Unavailable, when the record says so too.
         """
@@ -155,7 +155,7 @@ class ModelCalls:
         segments: Sequence[str],
         texts: Sequence[str],
     ) -> list[float]:
-        """How well each text answers the query; `segments` are the ids of the texts, which stand for them on record.
+        """Score how well each text answers the query; `segments` are the ids of the texts, recorded in their place.
 
         Raises: ModelError, when the record says so too, but for a query that is too large for one; Unavailable, when
         there is none.
@@ -207,9 +207,9 @@ class ModelCalls:
         *,
         step: str = "chat",
     ) -> Chat:
-        """A call of a chat model, on record; `prompt_tokens` is the estimate for a server that does not count.
+        """A recorded call of a chat model; `prompt_tokens` is the estimate for a server that does not count.
 
-        `sent` is called when the request is on record, just before it is sent.
+        `sent` is called when the request is recorded, just before it is sent.
         """
         return Chat(self, cause, step, provider, client, request, prompt_tokens, sources, sent)
 
@@ -363,7 +363,7 @@ def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:
 
 
 def beginning(text: str) -> str:
-    """What is kept of an answer that is too large to be recorded, cut at a character."""
+    """Return the part that is kept of an answer too large to be recorded, cut at a character."""
     return text[:PARTIAL].encode(errors="replace")[:PARTIAL].decode(errors="ignore")
 
 
@@ -386,7 +386,7 @@ def _not_made(error: TooLarge) -> ModelError:
 
 
 async def shielded(recording: Awaitable[object]) -> None:
-    """Let it come to its end even when whoever waits for it is cancelled: a record that is half made stays open."""
+    """Let the recording end even when the caller is cancelled: a record that is half made stays open."""
     task = asyncio.ensure_future(recording)
     try:
         await asyncio.shield(task)

@@ -76,7 +76,7 @@ class ReplayCall:
         await attempt.step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
 
     async def _recorded(self, attempt: Attempt[Replay]) -> ModelCall.Requested:
-        """The call that is to be made again. Raises: Rejection `erased`."""
+        """The call that will be made again. Raises: Rejection `erased`."""
         made = await self._repository.first(ModelCall, attempt.tenant, attempt.aggregate.call)
         assert made is not None
         recorded = made.events[0]

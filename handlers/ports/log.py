@@ -17,11 +17,11 @@ class Unavailable(Exception):
 
 
 class Conflict(Exception):
-    """The aggregate has changed since it was loaded: load it again and decide anew."""
+    """The aggregate has changed since it was loaded: load it and decide again."""
 
 
 class TooLarge(Exception):
-    """What is to be recorded does not fit into one commit, and another try would not change that; in bytes."""
+    """A record does not fit into one commit, and another try would not change that; sizes in bytes."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"A message of {size:,} bytes does not fit into the log, which takes at most {limit:,}.")
@@ -147,7 +147,7 @@ class PendingWork:
 
 
 class Live(Protocol):
-    """Frames for whoever watches an answer grow; lost when nobody does, and when they are too large."""
+    """Frames for clients that watch an answer grow; lost when no client does, and when they are too large."""
 
     async def publish(self, tenant: str, conversation: str, message: str, frame: dict[str, Any]) -> None:
         """Publish on `live.<tenant>.<conversation>.<message>`, as JSON."""

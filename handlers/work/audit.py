@@ -1,4 +1,4 @@
-"""Audits the log: folds it anew from its first message, and finds what breaks a promise."""
+"""Audits the log: folds it again from its first message, and finds what breaks a promise."""
 
 from __future__ import annotations
 

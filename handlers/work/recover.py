@@ -78,7 +78,7 @@ class Recover:
 
 
 def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:
-    """Whether the work has changed since its row was written: then it has a worker."""
+    """Return whether the work has changed since its row was written: then it has a worker."""
     if work.id == work.aggregate:
         return aggregate.modified_on > work.since
     pending = PENDING[work.work]

@@ -46,7 +46,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """How work that ends later is followed.
+    """Functions that follow work that ends later.
 
     An item is what the work is on: an aggregate, or a message of a conversation. `attempts` is the number of attempts
     so far, `waits` says that the next has not begun. `fail` takes a code and a reason, `stall` a reason. None changes

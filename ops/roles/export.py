@@ -23,5 +23,5 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
 
 
 def headers(settings: Settings) -> dict[str, str]:
-    """What the collector asks for in every request."""
+    """Return the headers that the collector expects in every request."""
     return header_fields(settings.otlp_headers.get_secret_value() if settings.otlp_headers else "")

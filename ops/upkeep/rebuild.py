@@ -1,4 +1,4 @@
-"""The read tables made anew from the log, or compared with it, while everything else goes on."""
+"""The read tables rebuilt from the log, or compared with it, while everything else goes on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Garbage goes by reference counts alone: looking for cycles in so many events would take a third of the time."""
+    """Collect garbage by reference counts alone: looking for cycles among all events would take a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Hits in a better order by the built-in reranker, which workers serve on NATS, and what that puts on record."""
+"""Hits in a better order by the built-in reranker, which workers serve on NATS, and the records of that."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_the_best_hits_are_put_into_the_order_of_the_models_scores(nc: Cli
     assert (await library.rerank(library.cause, BUILTIN, QUERY, [])).hits == []
 
 
-async def test_the_call_is_on_record_with_the_scores(nc: Client, tenant: str, served: str) -> None:
+async def test_the_call_is_recorded_with_the_scores(nc: Client, tenant: str, served: str) -> None:
     library = Library(nc, tenant, served)
     reranked = await library.rerank(library.cause, BUILTIN, QUERY, HITS)
     requested, completed = await library.recorded()
@@ -58,8 +58,8 @@ async def test_the_call_is_on_record_with_the_scores(nc: Client, tenant: str, se
     assert completed.duration_ms > 0
 
 
-async def test_nobody_serves_the_built_in_one(nc: Client, tenant: str) -> None:
-    library = Library(nc, tenant, "nobody/serves")
+async def test_no_worker_serves_the_built_in_one(nc: Client, tenant: str) -> None:
+    library = Library(nc, tenant, "not/served")
     assert (await library.rerank(library.cause, BUILTIN, QUERY, HITS)).code == "unreachable"
     _, failed = await library.recorded()
     assert isinstance(failed, ModelCall.Failed)

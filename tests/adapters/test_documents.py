@@ -159,6 +159,6 @@ async def test_neither_other_tenants_nor_other_datasets_are_met(documents: Docum
 
 
 async def test_a_database_that_is_away_is_waited_for() -> None:
-    async with PostgresDocuments("postgresql://nobody@127.0.0.1:1/none", timeout_s=0.2) as away:
+    async with PostgresDocuments("postgresql://unknown@127.0.0.1:1/none", timeout_s=0.2) as away:
         with pytest.raises(Unavailable):
             await away.matching("acme", ["set"], [], logical_operator="and")

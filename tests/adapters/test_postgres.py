@@ -153,7 +153,7 @@ async def test_live_and_rebuilt_tables_are_equal_row_for_row(
         assert await query(connection, "SELECT to_regnamespace('headrace_next')::text") == [None]
 
 
-async def test_a_rebuild_while_the_log_grows_loses_nothing_and_stops_nobody(
+async def test_a_rebuild_while_the_log_grows_loses_nothing_and_blocks_no_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history, later = wander(Random(5), 300), wander(Random(5), 1500, few=12)
@@ -193,16 +193,16 @@ async def test_a_rebuild_goes_no_further_than_the_tables_that_it_leaves(database
     assert (await tables.table_digests(database_url))["apps"] != before["apps"]
 
 
-async def test_a_rebuild_tells_how_far_it_is(database_url: str) -> None:
+async def test_a_rebuild_reports_its_progress(database_url: str) -> None:
     history = wander(Random(7), 200)
     async with following(database_url, history):
         await caught_up(database_url, history)
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     log, blobs = RecordedLog(history), RecordedBlobs(history)
-    await rebuild.rebuild(database_url, log, blobs, progress=lambda *told_: told.append(told_))
+    await rebuild.rebuild(database_url, log, blobs, progress=lambda *step: steps.append(step))
     totals = {stream: len(messages) for stream, messages in history.streams.items()}
-    assert {stream: total for stream, _, total in told} == totals
-    assert {stream: max(done for name, done, _ in told if name == stream) for stream in totals} == totals
+    assert {stream: total for stream, _, total in steps} == totals
+    assert {stream: max(done for name, done, _ in steps if name == stream) for stream in totals} == totals
 
 
 async def cut_off(url: str, history: History) -> dict[str, int]:
@@ -259,7 +259,7 @@ async def test_old_tables_are_kept_and_put_back(database_url: str, connection: A
     history = wander(Random(15), 300)
     async with following(database_url, history):
         await caught_up(database_url, history)
-    await connection.execute("UPDATE headrace.apps SET description = 'By hand.'")
+    await connection.execute("UPDATE headrace.apps SET description = 'Edited.'")
     before = await tables.table_digests(database_url)
     at = await tables.positions(connection)
     await rebuilt(database_url, history)
@@ -278,7 +278,7 @@ async def test_old_tables_are_kept_and_put_back(database_url: str, connection: A
         await caught_up(database_url, history)
         assert not projector.done()
     found = await query(connection, "SELECT DISTINCT description FROM headrace.apps ORDER BY 1")
-    assert found == ["Answers.", "By hand."]
+    assert found == ["Answers.", "Edited."]
     assert await query(connection, "SELECT name FROM headrace.apps ORDER BY created_at DESC LIMIT 2") == [
         "last",
         "later",
@@ -354,7 +354,7 @@ async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
     assert await query(connection, "SELECT name FROM headrace.apps ORDER BY tenant_id, id LIMIT 1") == ["x"]
 
 
-async def test_a_comparison_under_load_finds_nothing_and_stops_nobody(
+async def test_a_comparison_under_load_finds_nothing_and_blocks_no_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = wander(Random(25), 1000, few=12)
@@ -712,7 +712,7 @@ async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
     assert await tables.table_digests(database_url) == live
 
 
-async def test_a_rebuild_prices_history_anew_and_a_comparison_does_not_call_that_a_difference(
+async def test_a_rebuild_prices_history_again_and_a_comparison_does_not_call_that_a_difference(
     database_url: str, connection: AsyncConnection[TupleRow]
 ) -> None:
     history = wander(Random(7), 400, few=6)

@@ -298,7 +298,7 @@ async def deleted(scene: Scene) -> str:
     ],
 )
 async def test_a_call_whose_cause_is_over_is_lost(scene: Scene, noun: str, make: Any, consumers: list[str]) -> None:
-    """When nobody can be at it any more."""
+    """A time by which no worker can have it any more."""
     cause = await make(scene)
     call = await scene.call(noun, cause)
     for consumer in consumers:

@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Mill:
-    """What an ingest worker stands on."""
+    """The ports of an ingest worker."""
 
     def __init__(self, nc: Client, tenant: str, index: Index, models: OneModel, embed: Embed) -> None:
         self.tenant = tenant
@@ -142,7 +142,7 @@ class Mill:
             await Forget(self.index)(commit)
 
     async def calls(self) -> list[str]:
-        """How the tenant's model calls for documents stand."""
+        """Return the states of the tenant's model calls for documents."""
         stands: dict[str, str] = {}
         async with aclosing(self.log.read(EVENTS, 0, follow=False)) as chunks:
             async for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The index follows what people change by hand, on real streams and a real index."""
+"""The index follows edits, on real streams and a real index."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Desk:
         return await self.mill.store.load(Subject(self.mill.tenant, "document", self.id))
 
     async def record(self, verb: str, **fields: Any) -> None:
-        """Put on record what somebody does."""
+        """Record an edit."""
 
         def decide(document: Document | None) -> Document:
             assert document is not None
@@ -57,18 +57,18 @@ class Desk:
         await self.mill.repository.change(Document, self.id, metadata, decide)
 
     async def do(self, verb: str, **fields: Any) -> None:
-        """Let somebody do it, and the worker follow."""
+        """Record an edit, and let the worker follow."""
         await self.record(verb, **fields)
         await self.sync((await self.commits())[-1])
         assert not (await self.document()).needs_sync
 
     async def kept(self) -> dict[str, tuple[int, str, str | None]]:
-        """What the index holds of the document, by id."""
+        """Return the entries of the document in the index, by id."""
         [held] = await self.mill.index.texts(self.mill.tenant, [Span(self.dataset, self.id, 0, 10_000)])
         return {entry.id: (entry.position, entry.content, entry.answer) for entry in held}
 
     async def wanted(self) -> dict[str, tuple[int, str, str | None]]:
-        """What it is to hold."""
+        """Return the entries that the index must hold."""
         tokenize = self.mill.models.segmenter.tokenize
         found = entries(await self.document(), {self.cut.digest: self.cut.segments}, tokenize)
         return {id: (segment.position, segment.content, segment.answer) for id, segment in found.items()}
@@ -93,7 +93,7 @@ async def made(mill: Mill, count: int) -> Desk:
     return Desk(mill, document, cut)
 
 
-async def test_what_a_worker_gave_up_is_on_record_and_done_once_it_is_retried(desk: Desk) -> None:
+async def test_what_a_worker_gave_up_is_recorded_and_done_once_it_is_retried(desk: Desk) -> None:
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is flooded.")
     commit = (await desk.commits())[-1]
     of: dict[str, Any] = {"reason": "KeyError", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
@@ -142,7 +142,7 @@ async def test_all_of_a_document_is_taken_out_and_comes_back(mill: Mill, hide: s
     assert len(await desk.kept()) == 199
 
 
-async def test_an_index_that_is_built_anew_has_what_was_changed_by_hand(desk: Desk) -> None:
+async def test_an_index_that_is_rebuilt_has_the_edits(desk: Desk) -> None:
     added, gone = new_id(), new_id()
     for segment in (added, gone):
         await desk.do("add_segment", segment=segment, content=f"Added as {segment}.", after=desk.at(1))
@@ -203,7 +203,7 @@ async def _nothing(*_: Any) -> None:
     return None
 
 
-async def test_what_was_changed_before_it_is_processed_anew_waits_for_that(desk: Desk) -> None:
+async def test_what_was_changed_before_it_is_reprocessed_waits_for_that(desk: Desk) -> None:
     added = new_id()
     await desk.record("add_segment", segment=added, content="The windlass.")
     await desk.record("disable_segment", segment=desk.at(0))

@@ -60,7 +60,7 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     if any(home.iterdir()):
         parser.error(f"--keep: {home} is not empty; two storms in one folder would spoil each other's servers")
-    # So that nothing is left behind; who runs in the background of a shell is told to ignore SIGINT.
+    # So that nothing is left behind: a process in the background of a shell ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress(options.rounds, silent=options.json) as (say, passed):

@@ -56,7 +56,7 @@ def journal(file: Path) -> dict[str, Sent]:
 
 @dataclass(slots=True)
 class _Done:
-    """What the log says became of a command."""
+    """Outcome of a command, by the log."""
 
     sequence: int
     status: str
@@ -67,7 +67,7 @@ class _Done:
 
 @dataclass
 class Account:
-    """Is told every message of the log in order, and then finds what is wrong."""
+    """Takes every message of the log in order, and then finds what is wrong."""
 
     sent: Mapping[str, Sent]
     findings: list[Finding] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Account:
         self._last[stream] = sequence
 
     def close(self) -> list[Finding]:
-        """What is wrong, all messages of the log being told."""
+        """Return what is wrong, after the last message of the log."""
         for id, sent in self.sent.items():
             self._settle(id, sent)
         return self.findings
@@ -159,5 +159,5 @@ class Account:
 
     @property
     def messages(self) -> int:
-        """Commits and outcomes that it was told of."""
+        """Number of commits and outcomes so far."""
         return self._last.total()

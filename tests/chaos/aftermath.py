@@ -45,14 +45,14 @@ _UNDER_WAY = " UNION ALL ".join(
 
 async def quiet(site: Site, say: Callable[[str], None], within: float = QUIET_WITHIN_S) -> list[Finding]:
     """Wait until nothing is under way any more; what still is after `within` seconds is stuck."""
-    began, moving = time.monotonic(), ["nobody answers"]
-    told = began
+    began, moving = time.monotonic(), ["no server answers"]
+    reported = began
     while moving and time.monotonic() < began + within:
         await asyncio.sleep(0.25)
         with suppress(nats.errors.Error, psycopg.Error, OSError, TimeoutError):
             moving = await _moving(site)
-        if moving and time.monotonic() > told + SAY_EVERY_S:
-            told = time.monotonic()
+        if moving and time.monotonic() > reported + SAY_EVERY_S:
+            reported = time.monotonic()
             say(f"still: {'; '.join(moving[:3])}{' …' if len(moving) > 3 else ''}")
     return [Finding("stuck", what) for what in moving]
 
@@ -118,7 +118,7 @@ async def replay(site: Site, sent: dict[str, Sent], seed: int) -> list[Finding]:
 
 
 async def verify(site: Site, say: Callable[[str], None]) -> list[Finding]:
-    """What `headrace verify` finds, run as a user does."""
+    """Return the findings of `headrace verify`, run as a user does."""
     process = await asyncio.create_subprocess_exec(
         *command_line("verify", "--json"), env=environment(site.settings), stdout=PIPE, stderr=PIPE
     )

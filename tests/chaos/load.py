@@ -59,7 +59,7 @@ class _Talk:
 
 @dataclass
 class _World:
-    """What a publisher believes is there."""
+    """Objects that exist, as far as a publisher knows."""
 
     random: Random
     number: int = 0
@@ -111,7 +111,7 @@ def _create_app(world: _World) -> Command:
 
 
 def _configure(world: _World) -> Command:
-    """With a model that answers or, now and then, with one that nobody can reach."""
+    """With a model that answers or, now and then, with one that cannot be reached."""
     if world.bare:
         world.apps.append(world.bare.pop())
         app = world.apps[-1]
@@ -216,7 +216,7 @@ def _invalid(world: _World) -> Command:
 
 
 class _Verb(NamedTuple):
-    """What can be done when there is something to do it to; `weight` is how often, against the others."""
+    """An action, for when there is something to do it to; `weight` is how often, against the others."""
 
     weight: int
     do: Callable[[_World], Command]
@@ -253,7 +253,7 @@ _WORDS, _DEEDS = _NOUNS.split(), _VERB.split()
 
 def _sentence(random: Random) -> str:
     one, two, three = random.sample(_WORDS, 3)
-    return f"The {one} {random.choice(_DEEDS)} the {two} beside the {three}."
+    return f"The {one} {random.choice(_DEEDS)} the {two} behind the {three}."
 
 
 def _text(random: Random) -> str:

@@ -25,7 +25,7 @@ _VICTIMS = {
     "answer": 3,
     "embed": 2,
 }
-"""How often each is chosen, against the others."""
+"""Relative frequency of each."""
 
 
 @dataclass(frozen=True, slots=True)

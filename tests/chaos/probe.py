@@ -19,7 +19,7 @@ from tests.chaos.account import Finding
 from tests.journeys.stack import Stack
 
 BACK = ("command", "tables", "answer", "document")
-"""What is awaited after a blow: the outcome of a command, its row, the end of an answer, and that of a document."""
+"""Awaited after a blow: the outcome of a command, its row, the end of an answer, and that of a document."""
 
 GIVEN_UP_S = 300.0
 LOOK_EVERY_S = 0.05
@@ -39,7 +39,7 @@ class Back(NamedTuple):
 
 @dataclass
 class Recovery:
-    """How long it took, from the blow of each round, until a thing of `BACK` was back; and how often it never was."""
+    """Times from the blow of each round until a thing of `BACK` was back; and the number of times it never was."""
 
     times: dict[str, list[Back]] = field(default_factory=lambda: {what: [] for what in BACK})
     never: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ class Struck:
 
 
 class _Row(NamedTuple):
-    """What is awaited of a row: that it is there, and that it has ended."""
+    """Awaited states of a row: that it is there, and that it has ended."""
 
     there: asyncio.Event
     ended: asyncio.Event
@@ -125,7 +125,7 @@ class Probes:
             await asyncio.sleep(0.05)
 
     async def _back(self, what: str, struck: Struck, coming: Awaitable[object]) -> bool:
-        """Whether it came in time."""
+        """Return whether it came in time."""
         try:
             await asyncio.wait_for(coming, GIVEN_UP_S - struck.ago)
         except TimeoutError:

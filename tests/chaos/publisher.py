@@ -115,7 +115,7 @@ class Publisher:
         return value
 
     async def _publish(self, id: str, name: str, payload: Any, tries: int | None, stopping: asyncio.Event) -> bool:
-        """Whether it was acknowledged."""
+        """Return whether it was acknowledged."""
         body, deadline = orjson.dumps(payload), 0.0
         while tries is None or tries > 0:
             tries = tries and tries - 1

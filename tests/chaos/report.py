@@ -24,7 +24,7 @@ BEGIN, END = "<!-- figures of the last long storm -->", "<!-- end of the figures
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a storm."""
+    """Results of a storm."""
 
     seed: int
     rounds: int

@@ -1,4 +1,4 @@
-"""What a storm rages on: a whole Headrace on three NATS nodes and PostgreSQL, each part of which can be hit."""
+"""The target of a storm: a whole Headrace on three NATS nodes and PostgreSQL, each part of which can be hit."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Storm:
             done.result()
 
     def _note(self, round: Round) -> None:
-        """For whoever looks for the cause of a finding."""
+        """For the search for the cause of a finding."""
         line = {"at": datetime.now(UTC).isoformat(), "round": round.number, "blows": [asdict(b) for b in round.blows]}
         with (self._site.settings.home / "rounds.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")

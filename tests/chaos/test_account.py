@@ -41,7 +41,7 @@ def outcome(command: str, name: str, sequence: int | None, code: str | None = No
 
 
 class History:
-    """What publishers sent, and what the log then held."""
+    """Commands that publishers sent, and the log that resulted."""
 
     def __init__(self) -> None:
         self.sent = {

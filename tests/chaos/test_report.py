@@ -36,7 +36,7 @@ def test_a_storm_is_good_when_nothing_was_found() -> None:
     assert bad.line()["findings"] == ["lost: a command", "gap: EVENTS", "stuck: a row"]
 
 
-def test_figures_are_told_by_kind_and_target() -> None:
+def test_figures_are_reported_by_kind_and_target() -> None:
     rows = dict(REPORT.rows())
     assert rows["blows: kill"] == "3 (node 3)"
     assert rows["blows: pause"] == "3 (ingest 3)"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from tests.chaos.tokens import Tokens
 
 
-def test_an_answer_that_begins_anew_doubles_nothing() -> None:
+def test_an_answer_that_begins_again_doubles_nothing() -> None:
     tokens = Tokens()
     for attempt, index in ((1, 0), (1, 1), (2, 0), (1, 2), (2, 1)):
         tokens.take("a", attempt, index)

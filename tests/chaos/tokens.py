@@ -1,4 +1,4 @@
-"""Watches the tokens of all answers: each of an attempt is sent once, whoever was killed meanwhile."""
+"""Watches the tokens of all answers: each of an attempt is sent once, whichever process was killed meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.account import Finding
 
 
 class Tokens:
-    """Some may be missed, since nobody stores them; none comes twice."""
+    """Some may be missed, since they are not stored; none comes twice."""
 
     def __init__(self) -> None:
         self.count = 0

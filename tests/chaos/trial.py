@@ -23,7 +23,7 @@ def no_progress(round: Round) -> None: ...
 
 
 async def trial(home: Path, seed: int, rounds: int, say: Say, passed: Passed = no_progress) -> Report:
-    """Let a storm of so many rounds pass over a Headrace in this folder, and report what came of it."""
+    """Let a storm of `rounds` rounds pass over a Headrace in this folder, and report what came of it."""
     began = time.monotonic()
     say("starting three NATS nodes, PostgreSQL and the workers")
     async with (

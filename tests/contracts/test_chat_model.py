@@ -1,4 +1,4 @@
-"""What every chat model does, on the built-in one and on a real server of the OpenAI protocol."""
+"""Behaviour of every chat model, on the built-in one and on a real server of the OpenAI protocol."""
 
 from __future__ import annotations
 

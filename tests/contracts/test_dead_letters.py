@@ -51,11 +51,15 @@ async def test_it_is_kept_as_it_came_with_the_reason(letters: JetStreamDeadLette
     letter = await kept(letters, "the-command")
     found = await letters.get("commands", letter)
     assert found
-    told = found.headers or {}
+    headers = found.headers or {}
     assert (found.subject, found.data) == (f"dead.commands.{letter}", b"body")
-    assert (told["Headrace-Id"], told["Headrace-Actor"], told["traceparent"]) == ("the-command", "Jürgen", "00-ab")
-    assert (told["Headrace-Letter-Subject"], told["Headrace-Letter-Sequence"]) == (SUBJECT, "7")
-    assert (told["Headrace-Letter-Reason"], told["Headrace-Letter-Failures"]) == ("KeyError: 'x'", "5")
+    assert (headers["Headrace-Id"], headers["Headrace-Actor"], headers["traceparent"]) == (
+        "the-command",
+        "Jürgen",
+        "00-ab",
+    )
+    assert (headers["Headrace-Letter-Subject"], headers["Headrace-Letter-Sequence"]) == (SUBJECT, "7")
+    assert (headers["Headrace-Letter-Reason"], headers["Headrace-Letter-Failures"]) == ("KeyError: 'x'", "5")
     assert await letters.get("ingest", letter) is None
 
 
@@ -115,7 +119,7 @@ async def test_what_is_gone_is_not_sent_again(nc: Client, letters: JetStreamDead
 
 
 async def test_all_of_a_letter_is_removed_up_to_a_time(letters: JetStreamDeadLetters) -> None:
-    """What died again since then stays."""
+    """A message that was given up again since then stays."""
     letter, other = await kept(letters, "the-command"), await kept(letters, "the-command")
     await letters.keep(letter, "the-command", HEADERS, b"body", death(sequence=9))
     await letters.remove("commands", letter, datetime.now(UTC) - timedelta(minutes=1))

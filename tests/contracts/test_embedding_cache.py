@@ -1,4 +1,4 @@
-"""What every cache of vectors must do."""
+"""Behaviour of every cache of vectors."""
 
 from __future__ import annotations
 

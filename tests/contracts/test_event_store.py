@@ -68,7 +68,7 @@ async def whole(store: EventStore, subject: Subject, *, after: int = 0) -> list[
 
 
 async def limited(store: EventStore, subject: Subject, limit: int, *, after: int = 0) -> list[Commit]:
-    """The first commits, of which there are so many, once a server that may lag has heard of them."""
+    """Return the first `limit` commits, once a server that may lag has heard of them."""
     while len(commits := await store.load(subject, after=after, limit=limit)) < limit:
         assert len(await whole(store, subject, after=after)) >= limit
     return commits
@@ -156,7 +156,7 @@ async def test_of_twenty_racers_one_wins(store: EventStore, subject: Subject) ->
 
 
 async def test_twenty_racers_with_the_same_commit_all_win(store: EventStore, subject: Subject) -> None:
-    """Who meets the commit while it is on its way may have to try again."""
+    """A racer that meets the commit while it is on its way may have to try again."""
     metadata, events = caused(subject), created(subject).pending()
 
     async def race() -> Position:
@@ -172,7 +172,7 @@ async def test_twenty_racers_with_the_same_commit_all_win(store: EventStore, sub
 async def test_a_commit_whose_acknowledgement_was_lost_is_found(
     nc: Client, store: EventStore, subject: Subject
 ) -> None:
-    """The message went out before, and nobody heard that it arrived."""
+    """The message went out before, and its acknowledgement was lost."""
     metadata, events = caused(subject), created(subject).pending()
     body, headers = codec.encode_commit(events, metadata)
     await nc.publish(str(subject), body, headers=headers)
@@ -264,7 +264,7 @@ async def test_tenants_are_apart(store: EventStore) -> None:
 
 
 async def test_an_id_of_another_aggregates_commit_is_not_mistaken_for_success(store: EventStore, tenant: str) -> None:
-    """The stream drops what has the id of an earlier message; nobody may think that it was stored."""
+    """The stream drops what has the id of an earlier message; the caller must not believe that it was stored."""
     first, other = Subject(tenant, "app", new_id()), Subject(tenant, "app", new_id())
     metadata = caused(first)
     await store.append(first, created(first).pending(), metadata, 0)

@@ -1,4 +1,4 @@
-"""What every extractor must do."""
+"""Behaviour of every extractor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every index must do."""
+"""Behaviour of every index."""
 
 from __future__ import annotations
 
@@ -474,7 +474,7 @@ async def test_hybrid_finds_first_what_each_leg_finds_second(index: Index) -> No
     dataset, entries, questions = id_(), [], []
     for n, (subject, verb) in enumerate([("sluice", "opens"), ("miller", "sleeps"), ("bucket", "leaks")]):
         right = entry(f"The {subject} {verb} at dawn, some say, others that the keeper knows.", axis(3 * n))
-        similar = entry("Nobody was there.", axis(3 * n, towards=3 * n + 1))
+        similar = entry("No one was there.", axis(3 * n, towards=3 * n + 1))
         wordy = entry(f"{subject} {verb}", -axis(3 * n))
         entries += [right, similar, wordy]
         questions.append((f"When {subject} {verb}?", axis(3 * n, towards=3 * n + 1), right.id))

@@ -44,7 +44,7 @@ async def test_who_goes_by_a_name_stays_the_same_person(place: Memory | Client, 
     assert await people.last_person(tenant, "ada") == (ada, True)
 
 
-async def test_a_name_that_nobody_had(people: People, tenant: str) -> None:
+async def test_a_name_without_a_person(people: People, tenant: str) -> None:
     person, known = await people.last_person(tenant, "ada")
     assert not known
     assert await people.person(tenant, "ada") == person

@@ -1,4 +1,4 @@
-"""What every reranker does: the built-in one as workers serve it, and one behind a real server, in two forms."""
+"""Behaviour of every reranker: the built-in one as workers serve it, and one behind a real server, in two forms."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Desk:
         return outcome.ids[name.partition(".")[0]]
 
     async def fails(self, name: str, payload: Any = None, /, **fields: Any) -> tuple[str | None, str | None]:
-        """The code and the field of a rejected command, whose outcome says why and is on record."""
+        """The code and the field of a rejected command, whose outcome says why and is recorded."""
         outcome = await self.send(name, payload, **fields)
         assert outcome.status == "rejected", outcome
         assert outcome.message
@@ -134,7 +134,7 @@ class Desk:
         model: str = "extractive",
         cause: Cause | None = None,
     ) -> str:
-        """The id of a model call that is on record."""
+        """The id of a recorded model call."""
         cause = cause or Cause(Metadata(new_id(), self.tenant, new_id()), "message", new_id(), 1)
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
         known = {"messages": messages, "max_tokens": 64, "parameters": {"temperature": 0.2}}

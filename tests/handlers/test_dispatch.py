@@ -36,7 +36,7 @@ def desk(memory: Memory, tenant: str) -> Desk:
 # --- what is rejected ----------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_command_is_told_the_known_ones(desk: Desk) -> None:
+async def test_a_rejected_unknown_command_names_the_known_ones(desk: Desk) -> None:
     outcome = await desk.send("app.paint", name="x")
     assert (outcome.status, outcome.code, outcome.field) == ("rejected", "unknown_command", None)
     assert all(name in str(outcome.message) for name in ROUTES)
@@ -322,7 +322,7 @@ class Anything:
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
 
     async def _index(self, document: str) -> None:
-        """Nobody works at a document whose segments can be found."""
+        """No worker has a document whose segments can be found."""
         desk, now = self.desk, datetime.now(UTC)
         segments = encode_segments("a-model", [Segment(0, "One.", 0, 4, None, None, 1, [1, 2, 3])])
         digest = await desk.blobs.put(desk.tenant, segments)
@@ -432,7 +432,7 @@ class Anything:
 
 
 NEVER = {"document.retry", "message.retry", "message.stop"}
-"""What the state of things there does not allow."""
+"""Commands that the state of things there does not allow."""
 
 DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove", "budget.remove"}
 

@@ -74,7 +74,7 @@ class Talk:
 
 
 class Interrupted(MemoryEventStore):
-    """A store whose aggregate somebody else changes just before each of the first appends."""
+    """A store whose aggregate another writer changes just before each of the first appends."""
 
     def __init__(self, memory: Memory, others: int) -> None:
         super().__init__(memory)
@@ -157,7 +157,7 @@ async def test_a_decision_that_is_refused_commits_nothing(memory: Memory, reposi
     assert await MemoryEventStore(memory).load(Subject(tenant, "dataset", id)) == []
 
 
-async def test_a_conflict_is_decided_anew(memory: Memory, tenant: str) -> None:
+async def test_a_conflict_is_decided_again(memory: Memory, tenant: str) -> None:
     store = Interrupted(memory, others=TRIES - 1)
     id, decisions = new_id(), 0
 

@@ -1,4 +1,4 @@
-"""What every command does, and which rules it knows, on real streams and blobs."""
+"""The effect and the rules of every command, on real streams and blobs."""
 
 from __future__ import annotations
 
@@ -453,7 +453,7 @@ async def test_a_name_must_end_in_a_file_name(desk: Desk, world: World, name: st
 
 
 async def test_a_first_message_starts_a_conversation_with_its_own_id(desk: Desk, world: World) -> None:
-    query = "  When does the \n sluice open, and who has the key to the house beside it at night?"
+    query = "  When does the \n sluice open, and who has the key to the house next to it at night?"
     outcome = await desk.send("message.send", app=world.app, query=query, inputs={"tone": "stern"}, user="bob")
     assert outcome.ids == {"message": outcome.command, "conversation": outcome.command}
     started, asked = await desk.events("conversation", outcome.command)
@@ -562,7 +562,7 @@ async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
     assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"
 
 
-async def test_a_reranker_that_nobody_runs_or_that_is_not_registered(desk: Desk, memory: Memory, world: World) -> None:
+async def test_a_reranker_that_is_not_served_or_not_registered(desk: Desk, memory: Memory, world: World) -> None:
     async def fails(at: Desk, **rerank: Any) -> tuple[str | None, str | None]:
         return await at.fails("app.configure", app=world.app, retrieval={"rerank": rerank})
 
@@ -584,7 +584,7 @@ async def test_a_reranker_that_nobody_runs_or_that_is_not_registered(desk: Desk,
     ]
 
 
-async def test_an_embedding_model_that_nobody_runs(desk: Desk, world: World) -> None:
+async def test_an_embedding_model_that_no_worker_serves(desk: Desk, world: World) -> None:
     fields = {"dataset": world.dataset, "embedding_model": "yet-another"}
     assert await desk.fails("dataset.configure", **fields) == ("unknown_model", "embedding_model")
     outcome = await desk.send("dataset.configure", **fields)
@@ -613,7 +613,7 @@ async def test_rules_of_its_own_or_those_of_its_dataset(desk: Desk, world: World
     assert await desk.fails("document.reprocess", **fields) == ("invalid", "inherit")
 
 
-async def test_rules_are_on_record_as_a_whole(desk: Desk, world: World) -> None:
+async def test_rules_are_recorded_as_a_whole(desk: Desk, world: World) -> None:
     await desk.send("dataset.configure", dataset=world.dataset, segmentation={"mode": "parent_child"})
     *_, chosen = await desk.events("dataset", world.dataset)
     assert isinstance(chosen, Dataset.SegmentationChosen)

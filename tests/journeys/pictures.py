@@ -1,4 +1,4 @@
-"""The pictures of the viewer in docs/; `python -m tests.journeys.pictures` makes them anew."""
+"""The pictures of the viewer in docs/; `python -m tests.journeys.pictures` makes them again."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Stack:
         self._workers[worker].send_signal(number)
 
     def gone(self, worker: str) -> bool:
-        """Whether it has ended by itself."""
+        """Return whether it has ended by itself."""
         return self._workers[worker].returncode is not None
 
     async def kill(self, *workers: str) -> None:

@@ -1,4 +1,4 @@
-"""What users get wrong, one test each: a clear outcome, on record, and nothing crashes."""
+"""Mistakes of users, one test each: a clear outcome is recorded, and nothing crashes."""
 
 from __future__ import annotations
 

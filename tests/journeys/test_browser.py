@@ -64,11 +64,11 @@ class Site:
     """Of a chat model, which was replayed."""
     replay: str = ""
     state: Any = None
-    """The cookies of somebody who has logged in."""
+    """The cookies of a user who has logged in."""
 
 
 async def answers(exchange: Exchange) -> None:
-    """Otherwise each time, and in the words of whoever means harm where that is the model."""
+    """Otherwise each time, and in hostile words where that is the model."""
     said = HARM if exchange.body["model"] == HARM else "It is inspected every May."
     await exchange.finish(f"{said} This is answer {exchange.number}.")
 
@@ -185,13 +185,13 @@ class Visit:
 
 @pytest.fixture(params=[True, False], ids=["script", "no_script"])
 def script(request: pytest.FixtureRequest) -> bool:
-    """Whether the browser runs JavaScript."""
+    """Return whether the browser runs JavaScript."""
     return bool(request.param)
 
 
 @pytest.fixture
 async def stranger(browser: Browser, site: Site, script: bool) -> AsyncIterator[Visit]:
-    """Somebody who has not logged in."""
+    """A user who has not logged in."""
     visit = await Visit.begin(browser, site, java_script_enabled=script)
     yield visit
     await visit.close()
@@ -358,7 +358,7 @@ async def test_costs_and_a_budget(visit: Visit, script: bool) -> None:
 
 
 async def test_the_proof_adds_up(visit: Visit) -> None:
-    """What is under way is no fault: the tables may be behind for a moment."""
+    """Work in progress is no fault: the tables may be behind for a moment."""
     page = await visit.open("/proof")
     async with asyncio.timeout(30):
         while await page.get_by_role("heading", name="Everything adds up").count() == 0:

@@ -86,7 +86,7 @@ def ballast(disk: Path) -> Iterator[None]:
 
 
 async def refusal(attempt: Callable[[], Awaitable[object]]) -> Exception:
-    """What a publisher hears who goes on until nothing more is taken."""
+    """Return the error of a publisher that goes on until nothing more is taken."""
     while True:
         try:
             await attempt()
@@ -144,7 +144,7 @@ async def test_the_disk_of_nats(small: Stack) -> None:
 
 
 async def test_the_last_byte_of_the_disk_of_nats(small: Stack) -> None:
-    """What others write leaves JetStream nothing: it would stay silent for ever, were it not started anew."""
+    """Other writers leave JetStream no room: it would stay silent for ever, were it not restarted."""
     outcomes = {id: await make(small, id) for id in (new_id() for _ in range(5))}
     with ballast(small.settings.home / "nats"):
         await refusal(lambda: small.client.send("app.create", WIDE, wait=2))

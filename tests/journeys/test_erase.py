@@ -1,4 +1,4 @@
-"""A person is erased: what was said is nowhere any more, what it cost still is, and who comes back is somebody else."""
+"""A person is erased: what was said is nowhere any more, what it cost still is, and a user who returns is new."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PlainNats(EmbeddedNats):
 
 
 async def repeats(exchange: Exchange) -> None:
-    """Answers with what it was asked, and lingers if told to; a question about snow it refuses, with all of it."""
+    """Answers with what it was asked, and lingers on request; a question about snow it refuses, with all of it."""
     said = exchange.body["messages"][-1]["content"]
     if "linger" in said:
         await exchange.begin()
@@ -75,7 +75,7 @@ async def home() -> AsyncIterator[Path]:
 
 
 def spellings(mark: str) -> set[bytes]:
-    """How a text may lie on a disk: in UTF-8 and UTF-16, escaped in JSON, and in base64 at any of three offsets."""
+    """Forms of a text on a disk: in UTF-8 and UTF-16, escaped in JSON, and in base64 at any of three offsets."""
     plain = {mark.encode(), mark.encode("utf-16-le"), json.dumps(mark)[1:-1].encode()}
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + mark.encode())
@@ -128,7 +128,7 @@ async def erased(stack: Stack) -> None:
 
 
 async def questions(server: EmbeddedNats, settings: Settings) -> list[str]:
-    """What was asked, as the log says now."""
+    """Return the questions, as the log has them now."""
     nc = await nats.connect(server.url)
     log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(settings.secret())))
     commits = [commit async for some in log.read(EVENTS, 0, follow=False) for commit in some]
@@ -253,7 +253,7 @@ async def kept_of(stack: Stack, person: str) -> AsyncIterator[bytes]:
 
 
 async def restored(home: Path, archive: Path, count: int, blank: int) -> None:
-    """What an empty machine makes of an archive: of so many questions so many are blank, all others as they were."""
+    """Restore an archive on an empty machine: of `count` questions `blank` are blank, all others as they were."""
     folder = Path(mkdtemp(prefix="headrace-restored-"))
     try:
         shutil.copy(home / "secret.key", folder / "secret.key")

@@ -40,7 +40,7 @@ ASKED = ["one", "two", *KILLED, "refused", "three"]
 
 
 class Provider:
-    """Answers; but a question that is to be killed only from the second time on, and the refused one never."""
+    """Answers; but a question that must be killed only from the second time on, and the refused one never."""
 
     def __init__(self) -> None:
         self.hung: set[str] = set()
@@ -137,7 +137,7 @@ async def recorded(stack: Stack) -> list[bytes]:
 
 
 def sent(receiver: Receiver) -> list[Span]:
-    """What came from the record, without the spans of infrastructure."""
+    """Return the spans of the record, without those of infrastructure."""
     return [span for about, span in receiver.spans if about["service.name"] == "headrace"]
 
 
@@ -145,7 +145,7 @@ def ids(spans: list[Span]) -> list[bytes]:
     return sorted(span.span_id for span in spans)
 
 
-async def test_every_request_that_the_provider_got_is_a_call_on_record(
+async def test_every_request_that_the_provider_got_is_a_recorded_call(
     asked: Stack, provider: tuple[FaultyServer, Provider]
 ) -> None:
     got = Counter(exchange.body["messages"][-1]["content"] for exchange in provider[0].requests)

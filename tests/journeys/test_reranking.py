@@ -1,4 +1,4 @@
-"""What was found in a better order: by the built-in reranker and by a provider's, and without one that fails."""
+"""Hits in a better order: by the built-in reranker and by a provider's, and without one that fails."""
 
 from __future__ import annotations
 

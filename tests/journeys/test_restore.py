@@ -185,7 +185,7 @@ async def projected(settings: Settings) -> None:
 
 
 async def headrace(settings: Settings, *arguments: str, **variables: str) -> Any:
-    """What a command prints as JSON."""
+    """Return the output of a command as JSON."""
     command = [sys.executable, "-m", "ops.cli", *arguments, "--json"]
     environment = os.environ | settings.variables() | variables
     child = await asyncio.create_subprocess_exec(

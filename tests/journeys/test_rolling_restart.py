@@ -158,7 +158,7 @@ async def test_restarts_under_load(rolled: Stack, roles: Sequence[str], start_fi
     log.info("%d answers, %d documents, %d apps; longest gap %.2f s", *done, gaps)
 
 
-async def test_an_answer_that_outlasts_the_grace_is_begun_anew_elsewhere(rolled: Stack) -> None:
+async def test_an_answer_that_outlasts_the_grace_is_begun_again_elsewhere(rolled: Stack) -> None:
     async with faulty_server(speaks_for_ever) as server:
         app = await make_app(rolled, server, "endless")
         others = rolled.of("answer")

@@ -14,7 +14,7 @@ from tests.journeys.stack import Stack
 PARTS = [
     "The oil boom of the harbour is 240 metres long and lies in shed four.",
     "In a storm the boom is brought in by two tugs before the wind reaches force eight.",
-    "The harbour master is told by radio on channel twelve as soon as oil is seen.",
+    "The harbour master hears by radio on channel twelve as soon as oil is seen.",
 ]
 
 

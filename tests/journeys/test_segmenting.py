@@ -1,4 +1,4 @@
-"""Rules that are changed, and documents that are processed anew, with a worker killed in the middle of it."""
+"""Rules that are changed, and documents that are reprocessed, with a worker killed in the middle of it."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ async def always_found(index: Index, stack: Stack, dataset: str, query: str) -> 
 
 
 async def in_line(index: Index, stack: Stack, dataset: str, size: int) -> set[str]:
-    """The ids, once index and tables hold the same and there are so many."""
+    """Return the ids, once index and tables hold the same `count` of them."""
     async with asyncio.timeout(PATIENCE_S):
         while (ids := await kept(index, dataset)) != await shown(stack, dataset) or len(ids) != size:
             await asyncio.sleep(0.05)
     return ids
 
 
-async def test_what_is_processed_anew_is_found_all_the_time_and_the_old_is_gone_at_the_end(headrace: Stack) -> None:
+async def test_what_is_reprocessed_is_found_all_the_time_and_the_old_is_gone_at_the_end(headrace: Stack) -> None:
     dataset = await headrace.make("dataset.create", name="rules")
     document = await headrace.make("document.upload", dataset=dataset, name="rules.txt", text=handbook())
     await headrace.ended([document])
@@ -154,7 +154,7 @@ async def test_small_segments_with_parents_and_questions_with_answers(headrace: 
 
 
 async def preview(settings: Settings, *arguments: str) -> tuple[int, Row]:
-    """What `headrace preview` prints, and its status."""
+    """Return the status and the output of `headrace preview`."""
     environment = os.environ | {name: value for name, value in settings.variables().items() if value}
     command = [sys.executable, "-m", "ops.cli", "preview", *arguments, "--json"]
     pipe = asyncio.subprocess.PIPE

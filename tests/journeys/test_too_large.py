@@ -1,4 +1,4 @@
-"""What does not fit into one message of the log fails once, and says why: no model is called for it without end."""
+"""Work too large for one message of the log fails once, and says why: no model is called for it without end."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ async def test_what_an_older_version_has_archived_is_all_there(folder: Path) -> 
         for stream in (EVENTS, OUTCOMES):
             await wait_for(running["postgres_url"], Position(stream, last[stream]))
         assert_as_recorded(await make.dumped(running["postgres_url"]), folder / "tables")
-        headrace(settings, "index", "rebuild")  # which embeds anew, and puts that on record
+        headrace(settings, "index", "rebuild")  # which embeds again, and records that
         compared = headrace(settings, "rebuild", "--check")
         assert {table["table"] for table in compared} == {model.name for model in READ_MODELS}
         checks = headrace(settings, "verify")

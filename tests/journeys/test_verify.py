@@ -1,4 +1,4 @@
-"""Every promise broken by hand, found by `headrace verify`, and repaired by what it says."""
+"""Every promise broken on purpose, found by `headrace verify`, and repaired by what it says."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def given(stack: Stack, app: str, query: str) -> list[str]:
     return [texts[id] for id in ids]
 
 
-async def test_what_people_change_by_hand_is_found_and_kept(proved: Stack) -> None:
+async def test_edits_are_found_and_kept(proved: Stack) -> None:
     dataset = await proved.make("dataset.create", name="canal")
     await proved.send("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     old = await proved.make("document.upload", dataset=dataset, name="old.txt", text="\n\n".join(LOCKS))
@@ -216,7 +216,7 @@ async def lose_segments(stack: Stack) -> None:
         await stack.sql(f"DELETE FROM {row['schemaname']}.{row['tablename']} RETURNING 1")
 
 
-async def test_a_consumer_that_is_gone_is_named_and_made_anew(proved: Stack) -> None:
+async def test_a_consumer_that_is_gone_is_named_and_made_again(proved: Stack) -> None:
     await proved.kill("answer")
     [app] = await proved.sql("SELECT id FROM headrace.apps WHERE name = 'assistant'")
     message = await proved.make("message.send", app=app["id"], query="How long is the oil boom?")

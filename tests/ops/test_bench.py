@@ -1,4 +1,4 @@
-"""Each measure at its smallest, on a Headrace of its own; the figures themselves are nobody's concern here."""
+"""Each measure at its smallest, on a Headrace of its own; the figures themselves do not matter here."""
 
 from __future__ import annotations
 

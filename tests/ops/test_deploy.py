@@ -189,11 +189,13 @@ def test_the_kustomization_names_every_manifest_and_files_that_exist() -> None:
     assert [generator["envs"] for generator in KUSTOMIZATION["secretGenerator"]] == [["secrets.env"]]
 
 
-def test_opensearch_comes_with_all_the_rest_and_those_who_search_are_told_where_it_is() -> None:
+def test_opensearch_comes_with_all_the_rest_and_those_who_search_have_its_address() -> None:
     overlay = yaml.safe_load((DEPLOY / "opensearch" / "kustomization.yaml").read_text())
     assert overlay["resources"] == ["..", "opensearch.yaml"]
-    told = {f"{it['target']['kind']} {name}" for it in overlay["patches"] for name in it["target"]["name"].split("|")}
-    assert told == {"Deployment ingest", "Deployment answer", "Job setup"} <= {name for name, _ in containers()}
+    patched = {
+        f"{it['target']['kind']} {name}" for it in overlay["patches"] for name in it["target"]["name"].split("|")
+    }
+    assert patched == {"Deployment ingest", "Deployment answer", "Job setup"} <= {name for name, _ in containers()}
     [service] = [it for it in MANIFESTS if it["kind"] == "Service" and it["metadata"]["name"] == "opensearch"]
     for patch in overlay["patches"]:
         [operation] = yaml.safe_load(patch["patch"])
@@ -243,7 +245,7 @@ def test_variables_in_values_are_defined_before_them() -> None:
             known.add(variable["name"])
 
 
-def test_pods_use_settings_that_exist_and_are_told_of_no_services() -> None:
+def test_pods_use_settings_that_exist_and_get_no_service_links() -> None:
     for name, container in containers():
         used = {it["name"] for it in container.get("env", []) if it["name"].startswith(PREFIX)}
         assert used <= SETTINGS, name
@@ -293,7 +295,7 @@ def test_selectors_find_pods_and_ports() -> None:
 
 
 def commands() -> set[tuple[str, ...]]:
-    """What the command line is called with, in all of these files."""
+    """Return the arguments of the command line in all of these files."""
     found = {tuple(it["command"]) for it in COMPOSE["services"].values() if it.get("image", "").startswith("headrace")}
     found |= {tuple(it["healthcheck"]["test"][2:]) for name, it in COMPOSE["services"].items() if name in ROLES}
     found |= {tuple(it["args"]) for _, it in containers() if it["image"].startswith("headrace")}

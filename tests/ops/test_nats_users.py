@@ -81,7 +81,7 @@ async def connected(server: Guarded, user: str) -> AsyncIterator[tuple[Connectio
     await nc.close()
 
 
-async def test_nobody_comes_in_without_a_password(guarded: tuple[Guarded, str]) -> None:
+async def test_no_client_comes_in_without_a_password(guarded: tuple[Guarded, str]) -> None:
     async def quiet(error: Exception) -> None: ...
 
     server, _ = guarded

@@ -1,4 +1,4 @@
-"""The measures of quality by hand-computed cases, the forms of collections, and the handbook searched in earnest."""
+"""The measures of quality on cases with known results, the forms of collections, and a search of the handbook."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
 
 
 def test_a_difference_is_of_the_same_queries() -> None:
-    """Two modes that differ by the same everywhere are told apart, however much the queries differ."""
+    """Two modes that differ by the same everywhere are distinguished, however much the queries differ."""
     values = np.random.default_rng(1).random(50)
     mean, low, high = difference((values + 0.01).tolist(), values.tolist())
     assert (mean, low, high) == pytest.approx((0.01, 0.01, 0.01))

@@ -259,6 +259,6 @@ def test_what_cannot_start_says_why(settings: Settings) -> None:
     assert pids(settings) == {}
 
 
-async def test_a_role_that_nobody_has_does_not_answer(nats_url: str) -> None:
+async def test_a_role_without_a_process_does_not_answer(nats_url: str) -> None:
     async with await Client.connect(nats_url) as client:
         assert await supervisor.answers(client, "nobody", 0.2) is None

@@ -52,7 +52,7 @@ HIT: Candidate = {
 
 
 class History:
-    """What happened: each step is recorded a second after the one before."""
+    """A history: each step is recorded a second after the one before."""
 
     def __init__(self, tenant: str = "default") -> None:
         self.tenant = tenant

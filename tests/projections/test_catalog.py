@@ -1,4 +1,4 @@
-"""What holds for all read models."""
+"""Rules for all read models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ACROSS_TENANTS = {
     "ix_model_calls_open",
     "ix_model_calls_lost",
 }
-"""What the exporter and the metrics read, and what a search of words goes by."""
+"""Indexes that the exporter, the metrics and a search of words use."""
 
 
 def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:

@@ -1,4 +1,4 @@
-"""What people change by hand: the tables say what the domain decides."""
+"""Edits: the tables show what the domain decides."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def contents(history: History) -> list[str]:
     return sorted(row["content"] for row in history.rows(document_segments))
 
 
-def test_given_indexed_segments_when_the_document_is_processed_anew_then_they_stay_until_the_new_are_in() -> None:
+def test_given_indexed_segments_when_the_document_is_reprocessed_then_they_stay_until_the_new_are_in() -> None:
     history = History()
     document = history.document(history.dataset().id)
     history.split(document, ["Old one.", "Old two."])

@@ -24,7 +24,7 @@ def requested(history: History) -> ModelCall:
     return call
 
 
-def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_on_record() -> None:
+def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_recorded() -> None:
     history = History()
     call = requested(history)
     assert history.rows(model_calls) == [

@@ -1,4 +1,4 @@
-"""Histories that nobody thought of: whatever may happen to a few aggregates, in any order."""
+"""Unforeseen histories: whatever may happen to a few aggregates, in any order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, citation,
 
 TENANTS = ("one", "two")
 
-_BY_HAND = [
+_EDITS = [
     *(
         "disable",
         "enable",
@@ -94,7 +94,7 @@ class _Walk:
             self.history.configure(app, f"prompt {number}")
 
     def document(self, number: int) -> None:
-        """Also in a dataset that was deleted: whoever uploads may not have heard of it yet."""
+        """Also in a dataset that was deleted: the uploader may not have heard of it yet."""
         id, dataset = id_of(3, self.random.randrange(2 * self.few)), id_of(2, self.random.randrange(self.few))
         if (self.history.tenant, dataset) not in self.known:
             self.known[self.history.tenant, dataset] = self.history.dataset(dataset)
@@ -159,7 +159,7 @@ class _Walk:
             return
         tenant, trace, self.history.person, call = self.calls.pop(self.random.randrange(len(self.calls)))
         self.history.tenant = tenant
-        # Whoever tries again under another command may find that an earlier call was lost.
+        # A retry under another command may find that an earlier call was lost.
         self.history.correlation = self.random.choice([trace, trace, trace, f"command-{number}"])
         match self.random.choice(["complete", "complete", "fail", "lose", "cancel"]):
             case "complete":
@@ -280,14 +280,14 @@ class _Walk:
             self.history.record(dataset)
 
     def curate(self, number: int) -> None:
-        """What people do to a document and its segments, and what the index makes of it."""
+        """Edit a document and its segments, and let the index follow."""
         document = self.some(Document)
         if not document:
             return
         segments = [segment_id(document.id, cut["segments"], place) for cut in document.revisions for place in range(3)]
         segments += [id for id, overlay in document.edits.items() if overlay["segments"] is None]
         fields: dict[str, Any] = {}
-        match verb := self.random.choice(_BY_HAND):
+        match verb := self.random.choice(_EDITS):
             case "rename":
                 fields = {"name": f"{number}.md"}
             case "set_metadata":

@@ -50,7 +50,7 @@ def every(element: Element | None, *wanted: str) -> Iterator[Element]:
 def tree(file: IO[bytes]) -> Element:
     """The root of a whole document. Raises: Refused `broken_file`."""
     parser = XMLParser()
-    with _told():
+    with _broken_refused():
         for chunk in _without_doctype(file):
             parser.feed(chunk)
         root: Element = parser.close()
@@ -64,7 +64,7 @@ def below(file: IO[bytes], *path: str) -> Iterator[Element]:
     """
     parser: XMLPullParser[Any] = XMLPullParser(("start", "end"))
     opened: list[Element] = []
-    with _told():
+    with _broken_refused():
         for chunk in _without_doctype(file):
             parser.feed(chunk)
             events: Iterator[tuple[str, Any]] = parser.read_events()  # type: ignore[assignment]  # only these two
@@ -85,7 +85,7 @@ def _is(element: Element, wanted: str) -> bool:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _broken_refused() -> Iterator[None]:
     try:
         yield
     except (ParseError, ExpatError) as error:

@@ -28,8 +28,8 @@ from handlers.work.dead_letters import Failure, GiveUp
 
 CONCURRENT = 100
 
-NOBODY = "_"
-"""Whose a command is that comes under no tenant's name: such a name is in no subject of ours."""
+NO_TENANT = "_"
+"""Tenant of a command that names none that is valid; no subject of the log holds this name."""
 
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,255})?")
@@ -106,7 +106,7 @@ def read(message: Msg, up_since: float = math.inf) -> Delivery:
         )
     if not TENANT.fullmatch(tenant):
         fault = Rejection("invalid", f"{tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
-        tenant = NOBODY
+        tenant = NO_TENANT
     for header in ("Headrace-Correlation", "Headrace-Actor"):
         if not _PRINTABLE.fullmatch(headers.get(header, "")):
             fault = Rejection("invalid", "Must be at most 255 printable characters.", header)

@@ -185,7 +185,7 @@ def _mark(root: Line, builder: _Builder, children: dict[str, list[Row]], now: da
 
 
 def _joined(builder: _Builder, own: Sequence[tuple[datetime, datetime]]) -> list[tuple[float, float]]:
-    """The bars of these times, from last to first, merged where they cannot be told apart."""
+    """The bars of these times, from last to first, merged where they cannot be distinguished."""
     found: list[tuple[float, float]] = []
     for first, last in own:
         x, width = builder.bar(first, last)

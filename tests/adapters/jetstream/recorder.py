@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class Recorded(Event):
-    """What the library wants stored: a topic and bytes."""
+    """An event of the library: a topic and bytes."""
 
     TOPIC = "library.recorded.v1"
     topic: str
@@ -80,7 +80,7 @@ class Connection:
         await self._loop.shutdown_asyncgens()
 
     async def _cancel_others(self) -> None:
-        """What nats-py itself runs for the connection is left to it, as long as that is open."""
+        """Cancel all other tasks, except those of nats-py while the connection is open."""
         running = asyncio.all_tasks() - {asyncio.current_task()}
         others = [task for task in running if self.nc.is_closed or not _is_of_nats(task)]
         for task in others:

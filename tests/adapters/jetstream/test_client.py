@@ -108,7 +108,7 @@ async def test_a_server_that_is_not_there(unused_url: str) -> None:
 
 @pytest.fixture
 def unused_url(free_port: int) -> str:
-    return f"nats://somebody:secret@127.0.0.1:{free_port}"
+    return f"nats://someone:secret@127.0.0.1:{free_port}"
 
 
 @pytest.fixture

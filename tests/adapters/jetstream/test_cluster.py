@@ -386,7 +386,7 @@ async def leader_dies(cluster: NatsCluster) -> None:
 
 
 async def reader_dies(cluster: NatsCluster) -> None:
-    """Who leads the consumer of the one who follows."""
+    """Kill the leader of the follower's consumer."""
     async with connected(*cluster.nodes) as nc:
         js = nc.jetstream()
         readers: list[ConsumerInfo] = []

@@ -162,11 +162,11 @@ async def test_who_was_erased_comes_back_as_another(people: JetStreamKeys, tenan
 async def test_everybody_forgets_at_once(nc: Client, people: JetStreamKeys, tenant: str) -> None:
     other = JetStreamKeys(nc, VAULT)
     await other.start()
-    told = asyncio.Event()
-    other.on_erased = told.set
+    notified = asyncio.Event()
+    other.on_erased = notified.set
     person = await other.person(tenant, "ada")
     await people.erase(tenant, person)
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(notified.wait(), 5)
     assert other.get(tenant, person) is ERASED
 
 

@@ -63,7 +63,7 @@ async def answer(model: OpenAICompatible, asked: ChatRequest | None = None) -> l
 
 
 async def failure(model: OpenAICompatible, asked: ChatRequest | None = None) -> tuple[str, ModelError]:
-    """What had arrived, and the error that ended it, which came within seconds."""
+    """Return the text that had arrived, and the error that ended it, which came within seconds."""
     arrived = ""
     try:
         async with asyncio.timeout(20):
@@ -511,21 +511,21 @@ async def test_a_cancelled_task_does_not_wait_for_the_next_try() -> None:
 
 
 async def test_the_key_is_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def tells(exchange: Exchange) -> None:
+    async def quotes(exchange: Exchange) -> None:
         key = exchange.headers["authorization"].removeprefix("Bearer ")
-        told = f"{'x' * 290}{key} {key[:12]}... {exchange.headers}"
+        quoted = f"{'x' * 290}{key} {key[:12]}... {exchange.headers}"
         if exchange.number == 1:
-            await exchange.fail(400, told)
+            await exchange.fail(400, quoted)
         elif exchange.number == 2:
-            await exchange.answer(401, f"<h1>{told}</h1>", {"Content-Type": "text/html"})
+            await exchange.answer(401, f"<h1>{quoted}</h1>", {"Content-Type": "text/html"})
         elif exchange.number == 3:
             await exchange.answer(400, {"detail": [{"input": exchange.headers}]})
         else:
             await exchange.begin()
-            await exchange.event({"error": {"message": told, "code": "400"}})
+            await exchange.event({"error": {"message": quoted, "code": "400"}})
             await exchange.end()
 
-    async with model_of(tells) as (model, server):
+    async with model_of(quotes) as (model, server):
         with caplog.at_level(logging.DEBUG):
             for _ in range(4):
                 _, error = await failure(model)

@@ -38,7 +38,7 @@ def solid(text: str) -> str:
 
 
 def own(segments: Sequence[Segment], text: Text) -> str:
-    """What the segments say, each part of the text once."""
+    """Return the text of the segments, each part once."""
     end, found = 0, ""
     for segment in segments:
         found += whole(text)[max(end, segment.start) : segment.end]

@@ -1,4 +1,4 @@
-"""An end user: who is erased once, and comes back as somebody else."""
+"""An end user: erased once, and another person after a return."""
 
 from __future__ import annotations
 

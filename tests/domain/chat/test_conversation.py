@@ -80,7 +80,7 @@ def retry(conversation: Conversation) -> None:
 
 
 def stall(conversation: Conversation) -> None:
-    conversation.stall(NOW, message=FIRST, reason="Nobody works at it.")
+    conversation.stall(NOW, message=FIRST, reason="No worker has it.")
 
 
 def like(conversation: Conversation) -> None:
@@ -245,12 +245,12 @@ def test_a_message_whose_words_are_gone_cannot_be_tried_again() -> None:
     scenario.when(retry).rejects("too_old", "message")
 
 
-def test_one_that_nobody_works_at_is_put_back_to_work_a_few_times() -> None:
+def test_one_without_a_worker_is_resumed_a_few_times() -> None:
     scenario = given(conversation(), ask)
     for _ in range(STALLS):
         scenario.when(answering).when(stall).then(Conversation.Failed, Conversation.Retried)
         assert scenario.aggregate.messages[FIRST]["status"] == "asked"
-    scenario.when(stall).then(Conversation.Failed, code="stalled", reason="Nobody works at it.")
+    scenario.when(stall).then(Conversation.Failed, code="stalled", reason="No worker has it.")
     scenario.when(stall).nothing()
     scenario.when(retry).then(Conversation.Retried)
 
@@ -264,7 +264,7 @@ def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
 
 
 def talked(turns: int, answer: str = "An answer") -> tuple[Conversation, list[str]]:
-    """A conversation of so many answered questions, and their ids."""
+    """A conversation of `count` answered questions, and their ids."""
     it = given(conversation()).aggregate
     ids = [new_id() for _ in range(turns)]
     for number, id in enumerate(ids):

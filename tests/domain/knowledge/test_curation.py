@@ -1,4 +1,4 @@
-"""What people change of documents by hand, and what can be found then."""
+"""Edits of documents, and the segments that can be found then."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_what_an_added_one_follows_must_be_there() -> None:
     completed().when(do("add_segment", segment=new_id(), content="x", after=new_id())).rejects("not_found", "after")
 
 
-def test_so_much_may_be_changed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_edits_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curation, "MOST", 2)
     scenario = completed(on("disable_segment", 0), on("edit_segment", 1, content="x"))
     for refused in (on("disable_segment", 2), do("add_segment", segment=new_id(), content="x")):
@@ -175,7 +175,7 @@ def test_so_much_may_be_changed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     scenario.when(on("edit_segment", 1, content="y")).then(Document.SegmentEdited)
 
 
-def test_so_much_may_be_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_edits_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curation, "MOST_TEXT", 10)
     scenario = completed(on("edit_segment", 1, content="öööö"))
     scenario.when(do("add_segment", segment=new_id(), content="abc")).rejects("too_large", "content")
@@ -248,7 +248,7 @@ def test_metadata_is_set_value_by_value() -> None:
     scenario.when(do("set_metadata", metadata=many)).rejects("too_many", "metadata")
 
 
-# --- processing anew ---
+# --- reprocessing ---
 
 
 def test_what_was_changed_of_the_old_segments_goes_with_them() -> None:
@@ -314,8 +314,8 @@ def test_one_that_does_not_settle_can_be_tried_again() -> None:
     scenario.when(do("retry")).rejects("not_failed", "document")
 
 
-def test_one_that_nobody_settles_is_put_back_to_work_and_then_stays_in_error() -> None:
-    stall = do("stall_sync", reason="Nobody works at it.")
+def test_one_that_no_worker_settles_is_resumed_and_then_stays_in_error() -> None:
+    stall = do("stall_sync", reason="No worker has it.")
     completed().when(stall).nothing()
     scenario = completed(on("disable_segment", 0)).when(stall).then(Document.Unsettled, Document.Resumed)
     for _ in range(STALLS - 1):

@@ -67,7 +67,7 @@ def test_a_model_and_rules_may_be_chosen_together() -> None:
     )
 
 
-def test_is_processed_anew_as_often_as_somebody_asks() -> None:
+def test_is_reprocessed_each_time_it_is_asked_for() -> None:
     def reprocess(dataset: Dataset) -> None:
         dataset.reprocess(NOW)
 

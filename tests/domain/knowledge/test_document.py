@@ -53,7 +53,7 @@ def retry(document: Document) -> None:
 
 
 def stall(document: Document) -> None:
-    document.stall(NOW, reason="Nobody works at it.")
+    document.stall(NOW, reason="No worker has it.")
 
 
 def delete(document: Document) -> None:
@@ -145,11 +145,11 @@ def test_a_segment_is_named_by_document_digest_and_position() -> None:
 
 
 @pytest.mark.parametrize(("before", "stage"), [((), "parsing"), ((start, parse), "splitting"), (INDEXING, "indexing")])
-def test_one_that_nobody_works_at_is_put_back_to_work(before: tuple[Decision, ...], stage: str) -> None:
+def test_one_without_a_worker_is_resumed(before: tuple[Decision, ...], stage: str) -> None:
     scenario = given(document(), *before).when(stall).then(Document.Failed, Document.Retried)
     failed = scenario.events[0]
     assert isinstance(failed, Document.Failed)
-    assert (failed.stage, failed.code, failed.reason) == (stage, "stalled", "Nobody works at it.")
+    assert (failed.stage, failed.code, failed.reason) == (stage, "stalled", "No worker has it.")
     assert scenario.aggregate.status == "waiting"
 
 

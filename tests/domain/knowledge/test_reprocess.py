@@ -1,4 +1,4 @@
-"""A document that is processed anew: what was cut before serves until all of the new cut can be found."""
+"""A document that is reprocessed: the former revision serves until all of the new one can be found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def found(document: Document) -> list[tuple[str, int]]:
     return [(cut["segments"], cut["done"]) for cut in document.revisions]
 
 
-ANEW = (reprocess, start, parse, cut(OTHER))
+AGAIN = (reprocess, start, parse, cut(OTHER))
 
 
 def test_the_old_can_be_found_until_the_new_is_whole() -> None:
@@ -61,7 +61,7 @@ def test_the_old_can_be_found_until_the_new_is_whole() -> None:
     assert scenario.aggregate.earlier == {}
 
 
-def test_what_failed_anew_leaves_the_old() -> None:
+def test_a_reprocessing_that_failed_leaves_the_old() -> None:
     scenario = given(document(), *COMPLETED, reprocess, start, fail)
     assert (scenario.aggregate.status, found(scenario.aggregate)) == ("error", [(SEGMENTS, 10)])
     scenario.when(retry).when(start).when(parse).when(cut(OTHER)).when(index(0, 4))
@@ -69,9 +69,9 @@ def test_what_failed_anew_leaves_the_old() -> None:
 
 
 def test_all_that_was_cut_before_goes_together() -> None:
-    """Also what nobody brought to its end: all of its segments are named, since a worker may have written more."""
+    """Also one that was not completed: all of its segments are named, since a worker may have written more."""
     third = "12" * 32
-    scenario = given(document(), *COMPLETED, *ANEW, index(0, 1), fail, reprocess, start, parse, cut(third))
+    scenario = given(document(), *COMPLETED, *AGAIN, index(0, 1), fail, reprocess, start, parse, cut(third))
     assert found(scenario.aggregate) == [(SEGMENTS, 10), (OTHER, 1)]
     scenario.when(index(0, 4)).then(Document.Indexed, Document.Replaced, Document.Replaced, Document.Completed)
     assert [(event.segments, event.count) for event in scenario.events if isinstance(event, Document.Replaced)] == [
@@ -89,7 +89,7 @@ def test_cut_as_before_it_keeps_its_segments() -> None:
 
 def test_cut_as_before_after_it_was_cut_otherwise() -> None:
     back = (reprocess, start, parse, split)
-    scenario = given(document(), *COMPLETED, *ANEW, index(0, 4), *back)
+    scenario = given(document(), *COMPLETED, *AGAIN, index(0, 4), *back)
     assert found(scenario.aggregate) == [(OTHER, 4)]
     scenario.when(index(0, 10)).then(Document.Indexed, Document.Replaced, Document.Completed)
     assert found(scenario.aggregate) == [(SEGMENTS, 10)]
@@ -102,7 +102,7 @@ def test_work_in_hand_is_brought_to_its_end_before(before: tuple[Decision, ...])
     assert (scenario.aggregate.status, scenario.aggregate.again) == ("waiting", False)
 
 
-def test_when_the_last_segments_are_in_it_begins_anew() -> None:
+def test_when_the_last_segments_are_in_it_begins_again() -> None:
     scenario = given(document(), *INDEXING, reprocess)
     scenario.when(index(0, 10)).then(Document.Indexed, Document.Completed, Document.Reprocessed)
     assert found(scenario.aggregate) == [(SEGMENTS, 10)]
@@ -113,7 +113,7 @@ def test_one_that_waits_is_cut_by_the_rules_of_now_anyway() -> None:
     given(document(), *COMPLETED, reprocess).when(reprocess).nothing()
 
 
-def test_one_that_nobody_works_at_is_processed_anew_at_once() -> None:
+def test_one_without_a_worker_is_reprocessed_at_once() -> None:
     given(document(), start, reprocess).when(stall).then(Document.Failed, Document.Reprocessed)
 
 

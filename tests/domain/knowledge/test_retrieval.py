@@ -35,6 +35,6 @@ MADE = {
 }
 
 
-def test_is_on_record_with_all_that_was_found() -> None:
+def test_is_recorded_with_all_that_was_found() -> None:
     retrieval = Retrieval.begin(Retrieval.Made, new_id(), NOW, **MADE)  # type: ignore[arg-type]
     made(retrieval).then(Retrieval.Made).whole(**MADE, filter=None, documents=None, faults=[], code=None, reason=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from domain.knowledge.segmentation import AUTOMATIC, Parent, Segmentation
 
 
-def test_rules_that_nobody_has_chosen_are_automatic() -> None:
+def test_rules_are_automatic_by_default() -> None:
     assert Segmentation.of(None) == Segmentation.of({}) == AUTOMATIC
     assert (AUTOMATIC.mode, AUTOMATIC.max_tokens, AUTOMATIC.overlap, AUTOMATIC.parent) == ("automatic", 254, 0, None)
 

@@ -64,7 +64,7 @@ def cancel(call: ModelCall) -> None:
     call.cancel(NOW, response="Bec", duration_ms=30.0)
 
 
-def test_is_on_record_before_it_is_sent() -> None:
+def test_is_recorded_before_it_is_sent() -> None:
     made(call()).then(ModelCall.Requested).whole(
         kind="chat",
         provider="lab",

@@ -33,7 +33,7 @@ def retry(replay: Replay) -> None:
 
 
 def stall(replay: Replay) -> None:
-    replay.stall(NOW, reason="Nobody.")
+    replay.stall(NOW, reason="No worker.")
 
 
 def test_is_requested() -> None:
@@ -59,9 +59,9 @@ def test_only_a_failed_one_is_tried_again() -> None:
     given(replay(), complete).when(retry).rejects("not_failed", "replay")
 
 
-def test_one_that_nobody_works_at_is_put_back_to_work_some_times() -> None:
+def test_one_without_a_worker_is_resumed_some_times() -> None:
     scenario = given(replay())
     for _ in range(STALLS):
         scenario.when(stall).then(Replay.Failed, Replay.Retried)
-    scenario.when(stall).then(Replay.Failed, code="stalled", reason="Nobody.", model_call=None)
+    scenario.when(stall).then(Replay.Failed, code="stalled", reason="No worker.", model_call=None)
     scenario.when(stall).nothing()

@@ -95,7 +95,7 @@ async def test_the_same_command_again_has_the_same_outcome(desk: Desk, app: str)
     assert await desk.keys.person(desk.tenant, "ada") == person_id("ada", 1)
 
 
-async def test_a_user_whom_nobody_has_seen(desk: Desk) -> None:
+async def test_an_unknown_user(desk: Desk) -> None:
     await desk.send("end_user.erase", user="nobody")
     [erased] = await desk.events("end_user", person_id("nobody"))
     assert vars(erased)["known"] is False
@@ -141,7 +141,7 @@ async def test_nothing_of_a_rejected_question_is_kept(desk: Desk, app: str) -> N
     assert "zeppelin" not in str(outcome)
 
 
-async def test_the_key_is_gone_whoever_asks(desk: Desk, app: str) -> None:
+async def test_the_key_is_gone_for_every_caller(desk: Desk, app: str) -> None:
     await asked(desk, app, "ada")
     await desk.done("end_user.erase", user="ada")
     other = Desk(desk.server, desk.tenant)

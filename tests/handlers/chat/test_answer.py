@@ -87,7 +87,7 @@ class Counter:
         await self.desk.done("message.stop", conversation=self.conversation, message=self.message)
 
 
-async def test_an_answer_is_streamed_and_put_on_record(memory: Memory, tenant: str) -> None:
+async def test_an_answer_is_streamed_and_recorded(memory: Memory, tenant: str) -> None:
     counter = Counter(memory, tenant, "At ", "six.")
     await counter.worker()(await counter.asked())
     state = await counter.state()
@@ -103,7 +103,7 @@ async def test_an_answer_is_streamed_and_put_on_record(memory: Memory, tenant: s
     assert last["duration_ms"] > 0
 
 
-async def test_the_call_is_on_record_before_it_is_sent(memory: Memory, tenant: str) -> None:
+async def test_the_call_is_recorded_before_it_is_sent(memory: Memory, tenant: str) -> None:
     counter, goes_on = Counter(memory, tenant), asyncio.Event()
     counter.speaker.says = [goes_on, "At six."]
     answering = asyncio.create_task(counter.worker()(await counter.asked()))

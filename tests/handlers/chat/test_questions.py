@@ -20,10 +20,10 @@ def test_names_and_numbers_weigh_more_and_question_words_nothing() -> None:
 @pytest.mark.parametrize(
     ("question", "answer", "other"),
     [
-        ("When was it built?", "It was built in 1962.", "It was built by hand."),
+        ("When was it built?", "It was built in 1962.", "It was built with care."),
         ("How many rooms are there?", "There are twelve rooms.", "There are rooms."),
         ("How long does it take?", "It takes three weeks.", "It takes 7 people."),
-        ("How often is it cleaned?", "It is cleaned every Monday.", "It is cleaned by hand."),
+        ("How often is it cleaned?", "It is cleaned every Monday.", "It is cleaned with care."),
         ("At what pressure does it open?", "It opens at 4.2 bar.", "It opens with a key."),
         ("How heavy is it?", "It weighs 3.4 kg.", "It has 4 handles."),
         ("What does it cost?", "It is sold for €12.", "It is sold by the dozen."),

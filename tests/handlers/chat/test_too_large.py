@@ -59,7 +59,7 @@ class Shelf:
 
 
 class Wire:
-    """Keeps the frames, and stops an answer when it is told to."""
+    """Keeps the frames, and stops an answer on request."""
 
     def __init__(self) -> None:
         self.frames: list[dict[str, Any]] = []

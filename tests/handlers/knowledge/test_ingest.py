@@ -81,7 +81,7 @@ async def test_a_document_is_extracted_cut_embedded_and_indexed(mill: Mill) -> N
     assert all(entry.vector is not None for entry in write.entries)
 
 
-async def test_what_is_embedded_is_on_record_before_it_is_in_the_index(mill: Mill, memory: Memory) -> None:
+async def test_what_is_embedded_is_recorded_before_it_is_in_the_index(mill: Mill, memory: Memory) -> None:
     seen = list[str]()
     mill.shelf.before = lambda: seen.extend(m.headers["Headrace-Types"] for m in memory.streams["EVENTS"].messages)
     await mill.ingested(await mill.upload())
@@ -91,7 +91,7 @@ async def test_what_is_embedded_is_on_record_before_it_is_in_the_index(mill: Mil
     ]
 
 
-async def test_a_long_one_is_indexed_and_put_on_record_in_slices(mill: Mill) -> None:
+async def test_a_long_one_is_indexed_and_recorded_in_slices(mill: Mill) -> None:
     count = 2 * SLICE + 3
     id = await mill.upload("\n".join(f"Rule {number}" for number in range(count)))
     assert (await mill.ingested(id)).status == "completed"
@@ -161,7 +161,7 @@ async def test_a_model_that_is_away_is_waited_for_and_the_cut_is_kept(mill: Mill
     assert await mill.steps(id) == ["started", "parsed", "split", "started", "indexed", "completed"]
 
 
-async def test_a_death_costs_only_the_slices_that_were_not_on_record(mill: Mill) -> None:
+async def test_a_crash_costs_only_the_slices_that_were_not_recorded(mill: Mill) -> None:
     count = 3 * SLICE
     id = await mill.upload("\n".join(f"Rule {number}" for number in range(count)))
 

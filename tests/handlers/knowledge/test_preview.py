@@ -147,7 +147,7 @@ async def test_nothing_is_changed(show: Window, memory: Memory) -> None:
     assert (show.shelf.writes, show.words.embedded) == ([], [])
 
 
-async def test_who_comes_when_many_wait_is_told_to_come_again(show: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_preview_when_many_wait_is_refused_until_later(show: Window, monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, at_work, most = asyncio.Event(), 0, 0
     extract = show.extractor.extract
 

@@ -1,4 +1,4 @@
-"""All documents of a knowledge base processed anew."""
+"""All documents of a knowledge base reprocessed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def desk(memory: Memory, tenant: str) -> Desk:
     return Desk(memory, tenant)
 
 
-async def test_every_document_is_processed_anew(desk: Desk) -> None:
+async def test_every_document_is_reprocessed(desk: Desk) -> None:
     shop = await Shop(desk).open(AT_ONCE + 3)
     commit = await shop.asked()
     await shop.reprocess(commit)
@@ -104,7 +104,7 @@ async def test_those_that_are_archived_or_deleted_stay_as_they_are(desk: Desk) -
     assert await shop.begun() == [0, 0, 1]
 
 
-async def test_one_that_is_in_hand_is_processed_anew_afterwards(desk: Desk) -> None:
+async def test_one_that_is_in_hand_is_reprocessed_afterwards(desk: Desk) -> None:
     shop = await Shop(desk).open(1)
     in_hand = await desk.done("document.upload", dataset=shop.dataset, name="b.txt", text="x")
     await desk.change("document", in_hand, lambda it: it.start(it.created_on, stage="parsing"))

@@ -1,4 +1,4 @@
-"""What a build of the index learns from the log beforehand."""
+"""The scan of the log before a build of the index."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_former_revisions_are_replaced() -> None:
     log, document = Recorded(), begun("some")
     document.indexed(NOW, first=0, count=300)
 
-    def anew(blob: str) -> None:
+    def reprocess(blob: str) -> None:
         document.reprocess(NOW)
         document.start(NOW, stage="parsing")
         document.parsed(NOW, pages=None, characters=1)
@@ -101,7 +101,7 @@ def test_former_revisions_are_replaced() -> None:
         document.indexed(NOW, first=0, count=2)
         log.note(document)
 
-    anew("other")
+    reprocess("other")
     assert log.scan.replaced == {("acme", document.id, "blob")}
-    anew("blob")
+    reprocess("blob")
     assert log.scan.replaced == {("acme", document.id, "other")}

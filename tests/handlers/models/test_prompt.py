@@ -308,7 +308,7 @@ def test_every_part_is_where_its_source_says(
 
     # Other instructions give what they would have given in the first place.
     reworded = reword(prompt.messages, prompt.sources, others, inputs, ORIGIN.app, 4)
-    anew = build_prompt(
+    rebuilt = build_prompt(
         instructions=others,
         inputs=inputs,
         passages=prompt.passages_used,
@@ -319,11 +319,11 @@ def test_every_part_is_where_its_source_says(
         context_window=100_000,
     )
     ranks = {each.id: rank for rank, each in enumerate(passages, 1)}
-    for found in anew.sources:
+    for found in rebuilt.sources:
         if found["from"] == "segment":
             found["rank"] = ranks[found["segment"]]
     if not prompt.cut["messages"]:
-        assert reworded == (anew.messages, anew.sources)
+        assert reworded == (rebuilt.messages, rebuilt.sources)
 
 
 def test_the_estimate_covers_real_tokens() -> None:

@@ -78,7 +78,7 @@ async def past(desk: Desk) -> Past:
 
 
 async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
-    """Put on record that the hits were found."""
+    """Record that the hits were found."""
     how = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
     found = [Selection(hit, rank) for rank, hit in enumerate(hits, 1)]
     choose(found, how)
@@ -102,7 +102,7 @@ async def retrieved(desk: Desk, cause: Cause, hits: list[Hit]) -> None:
 
 @asynccontextmanager
 async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
-    """What makes calls again where provider `lab` behaves like this."""
+    """A handler that makes calls again where provider `lab` behaves like this."""
     async with faulty_server(behaviour) as server:
 
         async def registered(tenant: str, name: str) -> tuple[str, str] | None:
@@ -128,7 +128,7 @@ async def last(desk: Desk, replay: str) -> Any:
 
 
 async def call_of(desk: Desk, replay: str) -> tuple[ModelCall.Requested, ModelCall.Event]:
-    """How the call of a replay was requested, and how it ended."""
+    """Return the request of the call of a replay, and its end."""
     requested, ended = await desk.events("model_call", (await last(desk, replay)).model_call)
     assert isinstance(requested, ModelCall.Requested)
     assert isinstance(ended, ModelCall.Event)
@@ -177,7 +177,7 @@ async def test_the_instructions_of_another_configuration_are_filled_in_with_what
     assert texts["segment"].endswith("It closes at dusk.")
 
 
-async def test_a_value_that_nobody_gave(desk: Desk, past: Past) -> None:
+async def test_a_value_that_was_not_given(desk: Desk, past: Past) -> None:
     await desk.done("app.configure", app=past.app, prompt="{{x}}", variables=[{"name": "x", "required": True}])
     async with lab(desk, works) as replaying:
         failed = await last(desk, await played(desk, replaying, call=past.call, configuration=3))

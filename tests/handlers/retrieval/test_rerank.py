@@ -41,7 +41,7 @@ HITS = [
 
 
 class Library:
-    """What reranks, with or without a provider `lab` at this address."""
+    """A library for reranking, with or without a provider `lab` at this address."""
 
     def __init__(self, server: Memory | Client, tenant: str, model: str, url: str = "") -> None:
         self.desk = Desk(server, tenant)

@@ -181,7 +181,7 @@ async def test_a_wrong_setting_is_named(headrace: Cli, monkeypatch: pytest.Monke
     assert result.err.startswith("✗ HEADRACE_TENANT is not usable")
 
 
-async def test_what_nobody_foresaw_is_one_sentence_and_a_log(
+async def test_an_unforeseen_error_is_one_sentence_and_a_log(
     headrace: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def broken(*_: Any, **__: Any) -> None:
@@ -307,7 +307,7 @@ def test_what_the_machine_lacks_is_not_unforeseen(
     assert "ZeroDivisionError: odd" in (tmp_path / "headrace-cli.log").read_text()
 
 
-def test_an_answer_that_begins_anew_is_printed_anew(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_begins_again_is_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
     printer = bus.AnswerPrinter()
     printer.show({"type": "token", "text": "Per", "attempt": 1})
     printer.show({"type": "token", "text": "No\x1b[2J", "attempt": 2})

@@ -182,8 +182,8 @@ async def test_letters_are_discarded(headrace: Cli, ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["show", "nobody"], 1, "There is no dead letter nobody"),
-        (["retry", "nobody"], 1, "There is no dead letter nobody"),
+        (["show", "unknown"], 1, "There is no dead letter unknown"),
+        (["retry", "unknown"], 1, "There is no dead letter unknown"),
         (["retry"], 2, "either ids or --all"),
         (["discard", "one", "--all"], 2, "either ids or --all"),
         (["list", "--status", "odd"], 2, "is not one of"),

@@ -1,4 +1,4 @@
-"""The role that keeps the tables, and puts back to work what nobody works at."""
+"""The role that keeps the tables, and recovers work that no worker has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.handlers.desk import Desk
 async def test_it_sweeps_through_outages(
     monkeypatch: pytest.MonkeyPatch, lone_nats: EmbeddedNats, database_url: str, tmp_path: Path, tenant: str
 ) -> None:
-    """Here a table is gone, until the projector has made it anew."""
+    """Here a table is gone, until the projector has made it again."""
     monkeypatch.setattr(project, "INTERVAL_S", 0.02)
     monkeypatch.setattr(project, "DEADLINE_S", 0.0)
     settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url)

@@ -22,7 +22,7 @@ SECRET = b"a secret of sixteen"
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port that another process listens on."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -78,7 +78,7 @@ async def test_one_that_was_killed_is_not_running(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     "change", [{"created": 0.0}, {"executable": "/bin/other"}, {"pid": 2**22 + 1}, {"pid": "none"}, {"pid": None}]
 )
-async def test_a_stale_pid_file_names_nobody(daemon: Daemon, change: dict[str, object]) -> None:
+async def test_a_stale_pid_file_names_no_process(daemon: Daemon, change: dict[str, object]) -> None:
     daemon.claim()
     daemon.pid_file.write_text(json.dumps(json.loads(daemon.pid_file.read_text()) | change))
     assert daemon.process() is None
@@ -91,7 +91,7 @@ async def test_a_caller_can_claim_it(daemon: Daemon) -> None:
     daemon.pid_file.unlink()
 
 
-async def test_a_broken_pid_file_names_nobody(daemon: Daemon) -> None:
+async def test_a_broken_pid_file_names_no_process(daemon: Daemon) -> None:
     daemon.claim()
     daemon.pid_file.write_text("{")
     assert daemon.process() is None

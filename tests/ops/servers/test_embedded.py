@@ -218,7 +218,7 @@ async def test_a_postgres_that_cannot_start_says_why(folder: Path) -> None:
     assert server.daemon.process() is None
 
 
-async def test_an_initialisation_that_was_cut_short_is_begun_anew(folder: Path) -> None:
+async def test_an_initialisation_that_was_cut_short_is_begun_again(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.data.mkdir()
     (server.data / "base").mkdir()
@@ -270,7 +270,7 @@ async def test_nats_leaves_a_reserve_and_takes_what_becomes_free(
 
 
 async def taken(url: str, text: str) -> bool:
-    """Whether it was stored; else it was refused for want of room."""
+    """Return whether it was stored; else it was refused for want of room."""
     try:
         return await publish(url, text) > 0
     except nats.js.errors.ServiceUnavailableError as refusal:
@@ -279,7 +279,7 @@ async def taken(url: str, text: str) -> bool:
         return False
 
 
-async def test_nats_is_started_anew_when_a_full_disk_has_room_again(nats_server: EmbeddedNats) -> None:
+async def test_nats_is_restarted_when_a_full_disk_has_room_again(nats_server: EmbeddedNats) -> None:
     kept = await publish(nats_server.url, "kept")
     before = nats_server.daemon.process()
     with nats_server.daemon.log.open("a") as log:

@@ -59,7 +59,7 @@ async def publish(url: str, history: History, home: Path) -> None:
             case Commit(subject, events, metadata):
                 if metadata.person:
                     await people.make(subject.tenant, metadata.person)
-                if subject.noun == EndUser.TOPIC:  # the key goes before that is on record
+                if subject.noun == EndUser.TOPIC:  # the key goes before that is recorded
                     await people.erase(subject.tenant, subject.id)
                 position = await store.append(subject, events, metadata, last.get(str(subject), 0))
                 last[str(subject)] = position.sequence
@@ -116,10 +116,10 @@ async def test_a_killed_rebuild_goes_on_where_it_was(
             process.kill()
             await process.wait()
         monkeypatch.setattr(feed, "BATCH", 5)
-        told: dict[str, int] = {}
+        done_first: dict[str, int] = {}
         settings = Settings(home=tmp_path, nats_url=server.url, postgres_url=database_url)
-        await rebuild(settings, progress=lambda stream, done, total: told.setdefault(stream, done))
-    assert sum(told.values()) > sum(reached.values()) >= 100
+        await rebuild(settings, progress=lambda stream, done, total: done_first.setdefault(stream, done))
+    assert sum(done_first.values()) > sum(reached.values()) >= 100
     assert await tables.table_digests(database_url) == live
 
 
@@ -146,7 +146,7 @@ async def test_the_command_line_finds_repairs_and_puts_back(
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()
         async with tables.connect(database_url) as connection:
-            await connection.execute("UPDATE headrace.apps SET name = 'By hand'")
+            await connection.execute("UPDATE headrace.apps SET name = 'Edited'")
         code, [apps] = await headrace("rebuild", "--check", "apps")
         assert (code, apps["table"], apps["different"]) == (1, "apps", apps["live"])
         assert apps["first"].endswith("differs in name.")

@@ -80,7 +80,7 @@ def test_no_word_is_left_of_a_person_who_was_erased(random: Random, steps: int) 
 @settings(max_examples=150, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 150))
 def test_tables_are_the_same_when_they_are_made_after_people_were_erased(random: Random, steps: int) -> None:
-    """What the log can no longer say is what the tables have lost, whatever was made of it."""
+    """The tables lose exactly what the log has lost, in every value derived from it."""
     history = wander(random, steps)
     erased: dict[tuple[str, str], int] = {}
     for message in history.streams[EVENTS]:
@@ -104,7 +104,7 @@ def test_tables_are_the_same_when_they_are_made_after_people_were_erased(random:
 
 
 def illegible(message: Recorded) -> Recorded:
-    """A message whose words nobody has the key of."""
+    """A message whose key is gone."""
     events = []
     for event in message.events:
         blank = copy(event)
@@ -156,7 +156,7 @@ def test_tenants_that_choose_the_same_id_do_not_touch_each_other() -> None:
     assert [(row["tenant_id"], row["name"]) for row in history.rows(apps)] == [("one", "one")]
 
 
-def test_a_row_that_came_anew_elsewhere_does_not_go_with_its_old_place() -> None:
+def test_a_row_that_came_again_elsewhere_does_not_go_with_its_old_place() -> None:
     history = History()
     app = history.app()
     old, new = history.conversation(app.id), history.conversation(app.id)

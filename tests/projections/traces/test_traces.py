@@ -95,7 +95,7 @@ def the_trace(history: History) -> Row:
     return row
 
 
-def test_given_a_question_when_nobody_has_begun_then_its_trace_runs() -> None:
+def test_given_a_question_when_no_worker_has_begun_then_its_trace_runs() -> None:
     history = History()
     _, message = asked(history)
     row = the_trace(history)
@@ -236,7 +236,7 @@ def test_given_a_failed_message_when_it_is_put_back_to_work_by_itself_then_its_t
     conversation, message = asked(history)
     begin(history, conversation, message)
     call(history, message, "call-1", "embedding")
-    conversation.stall(history.now, message=message, reason="Nobody has worked at it.")
+    conversation.stall(history.now, message=message, reason="No worker has taken a step.")
     history.record(conversation)
     row = the_trace(history)
     assert (row["status"], row["ended_at"], row["error_code"]) == ("running", None, None)
@@ -350,7 +350,7 @@ def test_given_a_replay_then_it_has_a_trace_with_its_call() -> None:
     assert (row["question"], row["answer"]) == ("Write to ‹email›: how high are the gates?", "Four metres.")
 
 
-def test_given_calls_for_an_index_that_is_made_anew_then_they_have_a_trace_that_ends_with_them() -> None:
+def test_given_calls_for_an_index_that_is_rebuilt_then_they_have_a_trace_that_ends_with_them() -> None:
     history = History()
     history.correlation = "the-build"
     made = call(history, "a-document", "call-1", "embedding", "document")
@@ -458,7 +458,7 @@ def _key(trace: Row) -> tuple[str, str]:
 
 
 def test_every_part_that_runs_is_of_something_that_has_not_ended() -> None:
-    """Whatever happens, nothing is shown at work that nobody works at; where the app was deleted, if its events came in
+    """Whatever happens, nothing is shown at work that no worker has; where the app was deleted, if its events came in
     the trace that they belong to."""
     for seed in range(30):
         history, tables = wander(Random(seed), 200), Tables()

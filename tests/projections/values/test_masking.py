@@ -1,4 +1,4 @@
-"""What a preview may not show is replaced, in linear time, and stays replaced."""
+"""Text that a preview may not show is replaced, in linear time, and stays replaced."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_the_version_says_which_prices_they_are() -> None:
         ("[[price]]\nprovider = 'lab'\ninput = -1\noutput = 1", "input must be"),
         ("[[price]]\nprovider = 'lab'\ninput = true\noutput = 1", "input must be"),
         ("[[price]]\nprovider = 'lab'\ninputs = 1", "has no inputs"),
-        ("[[price]]\nprovider = 'lab'\nas = 'nobody'", "knows no provider 'nobody'"),
+        ("[[price]]\nprovider = 'lab'\nas = 'unknown'", "knows no provider 'unknown'"),
         ("[[price]]\nprovider = 'lab'\nas = 'openai'\ninput = 1", "either prices or"),
         ("[[price]]\nprovider = 'lab'\ninput = 1\noutput = 1\nfrom = 'May'", "must be a day"),
         ("[[price]]\nprovider = 7\ninput = 1\noutput = 1", "provider must be a text"),

@@ -183,7 +183,7 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
     return [
         Equation(
             "Calls of models",
-            "Every call is on record before it is made, so that none can be lost: it has ended, it is in flight, "
+            "Every call is recorded before it is made, so that none can be lost: it has ended, it is in flight, "
             "or its worker died and its outcome is unknown.",
             Term("requested", calls["requested"], of_calls("")),
             [

@@ -21,7 +21,7 @@
       const style = time.dataset.style;
       const text = style === "ago" ? ago((Date.now() - at) / 1000) : styles[style].format(at);
       if (time.textContent !== text) time.textContent = text;
-      if (!time.dataset.told) { time.dataset.told = "1"; time.title = `${styles.full.format(at)} · ${time.dateTime}`; }
+      if (!time.dataset.titled) { time.dataset.titled = "1"; time.title = `${styles.full.format(at)} · ${time.dateTime}`; }
     }
   };
   setInterval(() => { if (!document.hidden) times(document); }, 10000);

@@ -19,7 +19,7 @@ READ = "read"
 """In place of a code: the file is read, and is harmless."""
 
 SECRET = "root:x:"
-"""What stands in files of the machine that no document may bring in."""
+"""Text in files of the machine that no document may bring in."""
 
 _LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
 _BOMB = f'<!DOCTYPE x [<!ENTITY l0 "ha">{_LAUGHS}]>'

@@ -1,4 +1,4 @@
-"""How much of the documents with known text is found, and how fast; for people, and for `docs/formats.md`."""
+"""The share of known text that is found in documents, and the speed; for people, and for `docs/formats.md`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 class Reading:
-    """What was read of a document, by page and heading."""
+    """Text read from a document, by page and heading."""
 
     def __init__(self, text: Text) -> None:
         self.whole = "\n".join(one_line(block.text) for block in text.blocks)

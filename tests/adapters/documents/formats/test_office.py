@@ -22,7 +22,7 @@ _W = nsdecls("w")
 
 
 def document(body: str, **parts: str) -> Parsed:
-    """What is read of a Word document with this body; `parts` are those that it is related to, by their names."""
+    """Parse a Word document with this body; `parts` are those that it is related to, by their names."""
     relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     relations = "".join(f'<Relationship Id="{name}" Type="{relation}/{name}" Target="{name}.xml"/>' for name in parts)
     return docx.read(

@@ -43,7 +43,7 @@ async def desk(fresh: Client, running: Running) -> Desk:
 
 
 async def outcomes(nc: Client, count: int = 1) -> list[dict[str, Any]]:
-    """All outcomes, once there are so many and no command waits."""
+    """Return all outcomes, once there are `count` and no command waits."""
     js = nc.jetstream()
     async with asyncio.timeout(10):
         while (await js.stream_info(OUTCOMES)).state.last_seq < count or (
@@ -226,7 +226,7 @@ async def test_a_hundred_commands_at_once_on_one_app(desk: Desk) -> None:
 
 
 class Faulty(Dispatch):
-    """A dispatch that fails in the same way so many times."""
+    """A dispatch that fails `times` times in the same way."""
 
     def __init__(self, desk: Desk, times: int, error: Exception) -> None:
         super().__init__(desk.ports, desk.outcomes)
@@ -275,10 +275,10 @@ class Sick:
                 await asyncio.sleep(0.01)
 
     async def until_dead_letters_are(self, count: int) -> None:
-        async def so_many() -> bool:
+        async def enough() -> bool:
             return (await self.desk.nc.jetstream().stream_info(DEAD)).state.messages == count
 
-        await self.until(so_many)
+        await self.until(enough)
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ async def sick(fresh: Client, running: Running) -> Sick:
     return sick
 
 
-async def test_a_command_that_cannot_be_handled_is_told_so(sick: Sick) -> None:
+async def test_a_command_that_cannot_be_handled_gets_an_outcome(sick: Sick) -> None:
     [outcome] = await outcomes(sick.desk.nc)
     assert (outcome["command"], outcome["status"], outcome["code"]) == (sick.id, "rejected", "internal_error")
     assert sick.letter in outcome["message"]
@@ -311,9 +311,9 @@ async def test_it_is_kept_as_it_came(sick: Sick) -> None:
     kept = await JetStreamDeadLetters(sick.desk.nc).get("commands", sick.letter)
     assert kept
     assert (kept.subject, kept.data) == (f"dead.commands.{sick.letter}", CREATE)
-    told = kept.headers or {}
-    assert (told["Headrace-Id"], told["Headrace-Letter-Subject"]) == (sick.id, "cmd.acme.app.create")
-    assert (told["Headrace-Letter-Reason"], told["Headrace-Actor"]) == ("ZeroDivisionError: odd", "ada")
+    headers = kept.headers or {}
+    assert (headers["Headrace-Id"], headers["Headrace-Letter-Subject"]) == (sick.id, "cmd.acme.app.create")
+    assert (headers["Headrace-Letter-Reason"], headers["Headrace-Actor"]) == ("ZeroDivisionError: odd", "ada")
 
 
 async def test_tried_again_it_keeps_its_id_and_has_a_second_outcome(sick: Sick) -> None:
@@ -365,7 +365,7 @@ async def test_what_is_discarded_is_gone(sick: Sick) -> None:
 
 
 async def test_a_secret_gets_into_no_letter(sick: Sick) -> None:
-    """What failed may have quoted it."""
+    """The failure may have quoted it."""
     sick.dispatch.error = ValueError("cannot read sk-secret")
     id = new_id()
     await sick.desk.nc.jetstream().publish("cmd.acme.provider.register", b"{}", headers={"Nats-Msg-Id": id})
@@ -390,20 +390,20 @@ async def test_whatever_was_sent_can_be_buried_and_tried_again(sick: Sick) -> No
         await raw(sick.desk.nc, b"cmd.acme.app.create", head)
         await outcomes(sick.desk.nc, count)
     sick.dispatch.times = 0
-    told = await outcomes(sick.desk.nc, len(odd) + 1)
-    for outcome in told:
+    answers = await outcomes(sick.desk.nc, len(odd) + 1)
+    for outcome in answers:
         assert outcome["code"] == "internal_error"
         await sick.desk.done("dead_letter.retry", dead_letter=dead_letter_id("commands", "acme", outcome["command"]))
     await sick.until_dead_letters_are(0)
-    await outcomes(sick.desk.nc, 3 * len(told))
-    for outcome in told:
+    await outcomes(sick.desk.nc, 3 * len(answers))
+    for outcome in answers:
         found = await sick.desk.outcomes.get("acme", outcome["command"])
         assert found
         assert found.status == "accepted"
 
 
 async def test_letters_of_two_tenants_are_apart(sick: Sick) -> None:
-    """Who chooses the id of another's command does not touch its letter."""
+    """A tenant that chooses the id of another's command does not touch its dead letter."""
     await sick.desk.nc.jetstream().publish("cmd.other.app.create", CREATE, headers={"Headrace-Id": sick.id})
     await outcomes(sick.desk.nc, 2)
     theirs = dead_letter_id("commands", "other", sick.id)

@@ -37,7 +37,7 @@ async def dead(nc: Client) -> list[RawStreamMsg]:
 
 
 class Failing:
-    """Fails so many times, each time in the same way, and then no more."""
+    """Fails `times` times, each time in the same way, and then no more."""
 
     def __init__(self, times: int, error: Exception) -> None:
         self.times = times
@@ -181,7 +181,7 @@ async def test_a_burial_that_fails_is_tried_again(fresh: Client, running: Runnin
 
 
 async def test_failures_are_counted_across_workers(fresh: Client, running: Running) -> None:
-    """Each of two workers fails, and neither does so often enough by itself."""
+    """Each of two workers fails, and neither reaches the limit by itself."""
     first, second, grave = Failing(1000, ValueError("odd")), Failing(1000, ValueError("odd")), Grave()
     await fresh.jetstream().publish(SUBJECT, b"")
     broker = await running(partial(subscribe, name="answer", handle=first, at_once=1, give_up=grave))
@@ -218,7 +218,7 @@ async def test_suspects_are_handled_one_at_a_time(fresh: Client, running: Runnin
 
 
 async def taken_and_dropped(nc: Client, count: int, times: int) -> None:
-    """Messages are taken off the stream so often by someone who is never heard of again."""
+    """Take messages off the stream `times` times, as workers do that then die."""
     js = nc.jetstream()
     await js.add_consumer(EVENTS, streams.consumer_config("answer"), ack_wait=0.1)
     lost = await js.pull_subscribe_bind("answer", EVENTS)
@@ -232,7 +232,7 @@ async def taken_and_dropped(nc: Client, count: int, times: int) -> None:
 async def test_what_was_in_hand_when_workers_died_too_often_is_buried(
     monkeypatch: pytest.MonkeyPatch, fresh: Client, running: Running
 ) -> None:
-    """Nobody ever touches it again."""
+    """No worker ever touches it again."""
     monkeypatch.setattr(consumer, "DEATHS", SUSPECT)
     await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 1, SUSPECT)

@@ -37,7 +37,7 @@ def sent(
     call: dict[str, Any] | None = None,
     retrieval: dict[str, Any] | None = None,
 ) -> Span:
-    """What a row makes; without a span it is the trace, ended by its handler."""
+    """Return the span of a row; without a span it is the trace, ended by its handler."""
     of_handler = {name: trace[name] for name in ("status", "ended_at", "error", "error_code", "traceparent")}
     row = {"is_trace": int(span is None), "span": span or of_span(**of_handler), "trace": trace}
     _, made = span_of({**row, "call": call, "retrieval": retrieval}, content)
@@ -63,8 +63,8 @@ def test_a_publisher_goes_on_with_its_own_trace() -> None:
 
 
 def test_a_parent_that_is_none_is_left_out() -> None:
-    nobody = "00-" + 32 * "0" + "-00f067aa0ba902b7-01"
-    root = sent(None, of_trace(traceparent=nobody))
+    zeros = "00-" + 32 * "0" + "-00f067aa0ba902b7-01"
+    root = sent(None, of_trace(traceparent=zeros))
     assert root.trace_id == trace_id(CORRELATION)
     assert root.parent_span_id == b""
 

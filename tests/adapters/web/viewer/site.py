@@ -39,7 +39,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 class Site:
-    """What the log says is recorded at `at`, which goes on a second with every event."""
+    """A site whose log is recorded at `at`, which goes on a second with every event."""
 
     def __init__(self, wiring: Wiring, url: str) -> None:
         self.wiring = wiring

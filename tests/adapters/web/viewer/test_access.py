@@ -23,7 +23,7 @@ async def site(
 
 @pytest.fixture
 async def stranger(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
-    """Somebody who has shown nothing yet."""
+    """A client without credentials."""
     async with httpx2.AsyncClient(base_url=site.url, timeout=30) as client:
         yield client
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.web.viewer.diff import Part, diff, similarity
 
 
-def told(old: str, new: str) -> str:
+def marked(old: str, new: str) -> str:
     """The parts with [what went] and {what came}."""
     marks = {"same": "%s", "gone": "[%s]", "come": "{%s}"}
     return "".join(marks[part.kind] % part.text for part in diff(old, new))
@@ -36,7 +36,7 @@ def told(old: str, new: str) -> str:
     ],
 )
 def test_differs_by_words_or_by_characters(old: str, new: str, parts: str) -> None:
-    assert told(old, new) == parts
+    assert marked(old, new) == parts
 
 
 @given(st.text("ab \n.门é\u202e", max_size=60), st.text("ab \n.门é\u202e", max_size=60))

@@ -26,14 +26,14 @@ from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer.site import NOW, Site, serving, text_of
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe\u202c \x07 '\"{{7*7}} 门有四米高"
-"""What no page may do as it says."""
+"""Text that no page may obey."""
 
 ANSWER = "The gate is four metres high.\n\nIt opens at high tide."
 
 
 @dataclass
-class Told:
-    """What the log of the site says."""
+class Sample:
+    """Objects in the log of the site."""
 
     site: Site
     app: App
@@ -47,9 +47,9 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-async def told(
+async def sample(
     lone_nats: EmbeddedNats, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Told]:
+) -> AsyncIterator[Sample]:
     home = tmp_path_factory.mktemp("site")
     async with serving(Path(home), lone_nats.url, module_database_url) as site:
         for name in ("openai", "local"):
@@ -76,7 +76,7 @@ async def told(
         lost = await site.answer(app, talk, "Anybody?", lost=True)
         still = await site.answer(app, talk, "And now?", None)
         await site.settled()
-        yield Told(site, app, talk, first, second, evil, failed, lost, still)
+        yield Sample(site, app, talk, first, second, evil, failed, lost, still)
 
 
 async def send(site: Site, command: str, /, **fields: Any) -> None:
@@ -99,41 +99,41 @@ def harmless(page: str) -> str:
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
-async def test_failures_that_are_alike_are_one_row(told: Told) -> None:
-    found = await told.site.json("/errors", period="24h")
+async def test_failures_that_are_alike_are_one_row(sample: Sample) -> None:
+    found = await sample.site.json("/errors", period="24h")
     [group] = [group for group in found["groups"] if group["error_code"] == "unavailable"]
     assert (group["count"], group["traces"], sum(group["counts"])) == (2, 2, 2)
     assert group["apps"] == ["Harbour <help>"]
     assert group["models"] == ["gpt-4o-mini"]
     assert found["total"]["failed"] == 2
-    page = await told.site.get("/errors", period="24h")
+    page = await sample.site.get("/errors", period="24h")
     assert "10.0.0.2:80" in harmless(page)
     listed = re.search(rf'href="(/traces\?error={group["fingerprint"]}[^"]*)"', page)
     assert listed
-    assert "2" in text_of(await told.site.get(listed[1].replace("&amp;", "&")))
+    assert "2" in text_of(await sample.site.get(listed[1].replace("&amp;", "&")))
 
 
-async def test_a_call_that_was_lost_is_an_error_though_its_trace_goes_on(told: Told) -> None:
-    found = await told.site.json("/errors", period="24h")
+async def test_a_call_that_was_lost_is_an_error_though_its_trace_goes_on(sample: Sample) -> None:
+    found = await sample.site.json("/errors", period="24h")
     [group] = [group for group in found["groups"] if group["error_code"] == "lost"]
-    assert (group["trace_id"], group["recovered"]) == (told.lost[0], 0)
+    assert (group["trace_id"], group["recovered"]) == (sample.lost[0], 0)
 
 
-async def test_rejected_commands_are_kept_with_their_rule(told: Told) -> None:
+async def test_rejected_commands_are_kept_with_their_rule(sample: Sample) -> None:
     for _ in range(2):
-        await send(told.site, "app.create", name=5)
-    await told.site.settled()
-    found = await told.site.json("/errors", period="1h")
+        await send(sample.site, "app.create", name=5)
+    await sample.site.settled()
+    found = await sample.site.json("/errors", period="1h")
     [row] = [row for row in found["rejected"] if row["name"] == "app.create"]
     assert (row["code"], row["field"], row["count"]) == ("invalid", "name", 2)
-    page = await told.site.get("/errors", period="1h")
+    page = await sample.site.get("/errors", period="1h")
     link = re.search(r'href="(/sql\?[^"]*)"', page)
     assert link
-    assert "2 rows" in text_of(await told.site.get(link[1].replace("&amp;", "&")))
+    assert "2 rows" in text_of(await sample.site.get(link[1].replace("&amp;", "&")))
 
 
-async def test_without_errors_it_says_so(told: Told) -> None:
-    words = text_of(await told.site.get("/errors", tenant="nobody"))
+async def test_without_errors_it_says_so(sample: Sample) -> None:
+    words = text_of(await sample.site.get("/errors", tenant="nobody"))
     assert "Nothing failed" in words
     assert "every message was handled" in words
 
@@ -141,8 +141,8 @@ async def test_without_errors_it_says_so(told: Told) -> None:
 # --- costs -------------------------------------------------------------------------------------------------------
 
 
-async def test_costs_are_grouped_and_unpriced_calls_are_named(told: Told) -> None:
-    found = await told.site.json("/costs", by="model", period="7d")
+async def test_costs_are_grouped_and_unpriced_calls_are_named(sample: Sample) -> None:
+    found = await sample.site.json("/costs", by="model", period="7d")
     by = {group["name"]: group for group in found["groups"]}
     assert by["openai/gpt-4o"]["cost"] == pytest.approx(1200 * 2.5e-6 + 300 * 10e-6)
     assert by["local/<b>model</b>"]["cost"] is None
@@ -150,32 +150,32 @@ async def test_costs_are_grouped_and_unpriced_calls_are_named(told: Told) -> Non
     assert found["total"]["cost"] == pytest.approx(sum(group["cost"] or 0 for group in found["groups"]))
     assert [row["model"] for row in found["unpriced"]] == ["<b>model</b>"]
     assert sum(sum(values.values()) for _, values in found["days"]) == pytest.approx(found["total"]["cost"])
-    words = harmless(await told.site.get("/costs", by="model", period="7d"))
+    words = harmless(await sample.site.get("/costs", by="model", period="7d"))
     assert "1 unpriced" in words
 
 
 @pytest.mark.parametrize("by", ["app", "user", "kind", "tenant"])
-async def test_costs_by_whom_and_for_what_have_one_sum(told: Told, by: str) -> None:
-    found = await told.site.json("/costs", by=by, period="7d")
-    whole = await told.site.json("/costs", by="model", period="7d")
+async def test_costs_by_whom_and_for_what_have_one_sum(sample: Sample, by: str) -> None:
+    found = await sample.site.json("/costs", by=by, period="7d")
+    whole = await sample.site.json("/costs", by="model", period="7d")
     assert found["total"] == {**whole["total"], "cost": pytest.approx(whole["total"]["cost"])}
-    expected = {"app": told.app.id, "user": "bo", "kind": "message", "tenant": told.site.tenant}
+    expected = {"app": sample.app.id, "user": "bo", "kind": "message", "tenant": sample.site.tenant}
     assert expected[by] in {group["name"] for group in found["groups"]}
-    harmless(await told.site.get("/costs", by=by))
+    harmless(await sample.site.get("/costs", by=by))
 
 
-async def test_costs_are_files_as_well(told: Told) -> None:
-    written = await told.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "csv"})
+async def test_costs_are_files_as_well(sample: Sample) -> None:
+    written = await sample.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "csv"})
     assert "attachment" in written.headers["content-disposition"]
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(written.text))}
     assert float(rows["openai/gpt-4o"]["cost"]) > 0
     assert rows["local/<b>model</b>"]["cost"] == ""
-    lines = await told.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "jsonl"})
+    lines = await sample.site.client.get("/costs", params={"by": "model", "period": "7d", "format": "jsonl"})
     assert {orjson.loads(line)["name"] for line in lines.text.splitlines()} == rows.keys()
 
 
-async def test_budgets_are_set_changed_and_removed_by_commands(told: Told) -> None:
-    site = told.site
+async def test_budgets_are_set_changed_and_removed_by_commands(sample: Sample) -> None:
+    site = sample.site
     budget = {"name": "mini", "scope": "model", "subject": "gpt-4o", "amount_usd": "0.004"}
     page = await site.post("/costs/budgets", **budget)
     assert "mini" in text_of(page.text)
@@ -202,8 +202,8 @@ async def test_budgets_are_set_changed_and_removed_by_commands(told: Told) -> No
         ({"name": "x", "scope": "app", "subject": EVIL, "amount_usd": "1"}, "subject"),
     ],
 )
-async def test_a_budget_that_breaks_a_rule_comes_back_with_it(told: Told, form: dict[str, str], said: str) -> None:
-    page = await told.site.post("/costs/budgets", 400, **form)
+async def test_a_budget_that_breaks_a_rule_comes_back_with_it(sample: Sample, form: dict[str, str], said: str) -> None:
+    page = await sample.site.post("/costs/budgets", 400, **form)
     words = harmless(page.text)
     assert said in words
     assert f'value="{form["amount_usd"]}"' in page.text
@@ -212,9 +212,9 @@ async def test_a_budget_that_breaks_a_rule_comes_back_with_it(told: Told, form: 
 # --- proof -------------------------------------------------------------------------------------------------------
 
 
-async def test_every_number_is_the_sum_of_what_it_is_made_of(told: Told) -> None:
-    await told.site.settled()
-    found = await told.site.json("/proof")
+async def test_every_number_is_the_sum_of_what_it_is_made_of(sample: Sample) -> None:
+    await sample.site.settled()
+    found = await sample.site.json("/proof")
     calls = found["equations"]["Calls of models"]
     assert calls["holds"]
     assert {name: calls["sum_of"][name] for name in ("failed", "cancelled", "in flight", "unknown")} == {
@@ -226,18 +226,18 @@ async def test_every_number_is_the_sum_of_what_it_is_made_of(told: Told) -> None
     assert calls["requested"] == sum(calls["sum_of"].values())
     assert all(equation["holds"] for equation in found["equations"].values())
     assert found["equations"]["Calls in the log"]["calls in the log"] == calls["requested"]
-    assert found["oldest_call_in_flight"]["id"] == told.open[2]
+    assert found["oldest_call_in_flight"]["id"] == sample.open[2]
     assert (found["streams"]["EVENTS"]["missing"], found["streams"]["EVENTS"]["behind"]) == (0, 0)
-    words = text_of(await told.site.get("/proof"))
+    words = text_of(await sample.site.get("/proof"))
     assert "A call is in flight for longer than any should be." in words
 
 
-async def test_every_number_leads_to_its_rows(told: Told) -> None:
-    page = await told.site.get("/proof")
+async def test_every_number_leads_to_its_rows(sample: Sample) -> None:
+    page = await sample.site.get("/proof")
     numbers = re.findall(r'<span class="term[^"]*"><a href="(/sql[^"]*)">([\d,]+)</a>', page)
     assert len(numbers) >= 6
     for link, number in numbers:
-        words = text_of(await told.site.get(link.replace("&amp;", "&")))
+        words = text_of(await sample.site.get(link.replace("&amp;", "&")))
         count = int(number.replace(",", ""))
         assert ("found no rows" if count == 0 else f"{count} row") in words
 
@@ -265,37 +265,37 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
 # --- conversations -----------------------------------------------------------------------------------------------
 
 
-async def test_conversations_are_listed_and_found(told: Told) -> None:
-    words = harmless(await told.site.get("/conversations"))
+async def test_conversations_are_listed_and_found(sample: Sample) -> None:
+    words = harmless(await sample.site.get("/conversations"))
     assert "Gates" in words
     assert "bo" in words
-    assert (await told.site.json("/conversations", q="no such"))["conversations"] == []
-    [found] = (await told.site.json("/conversations", user="bo", q=told.talk.id))["conversations"]
+    assert (await sample.site.json("/conversations", q="no such"))["conversations"] == []
+    [found] = (await sample.site.json("/conversations", user="bo", q=sample.talk.id))["conversations"]
     assert (found["app"], found["errors"], found["running"]) == ("Harbour <help>", 2, 2)
-    assert "Nothing matches" in text_of(await told.site.get("/conversations", q="no such"))
-    assert "No conversations yet" in text_of(await told.site.get("/conversations", tenant="nobody"))
+    assert "Nothing matches" in text_of(await sample.site.get("/conversations", q="no such"))
+    assert "No conversations yet" in text_of(await sample.site.get("/conversations", tenant="nobody"))
 
 
-async def test_a_conversation_shows_its_messages_without_harm(told: Told) -> None:
-    words = harmless(await told.site.get(f"/conversations/{told.talk.id}"))
+async def test_a_conversation_shows_its_messages_without_harm(sample: Sample) -> None:
+    words = harmless(await sample.site.get(f"/conversations/{sample.talk.id}"))
     for said in ("How high is the gate?", "four metres", "{{7*7}} 门有四米高 end", "unavailable", "lost", "in flight"):
         assert said in words
     assert "U+202E" in words
 
 
-async def test_time_turns_back_event_by_event(told: Told) -> None:
-    """What is shown at an event is what the tables held then."""
-    path = f"/conversations/{told.talk.id}"
-    now = await told.site.json(path)
-    steps = [step for step in now["events"] if step["message"] == told.first[1]]
+async def test_time_turns_back_event_by_event(sample: Sample) -> None:
+    """A page shows at an event what the tables held then."""
+    path = f"/conversations/{sample.talk.id}"
+    now = await sample.site.json(path)
+    steps = [step for step in now["events"] if step["message"] == sample.first[1]]
     assert [step["type"] for step in steps][:3] == ["message.asked.v1", "message.answering.v1", "message.answered.v1"]
     seen = []
     for step in steps[:3]:
-        then = await told.site.json(path, at=step["sequence"])
+        then = await sample.site.json(path, at=step["sequence"])
         [message] = then["messages"]
         seen.append((message["status"], message["answer"]))
     assert seen == [("asked", ""), ("answering", ""), ("answered", ANSWER)]
-    page = await told.site.get(path, event=steps[1]["number"])
+    page = await sample.site.get(path, event=steps[1]["number"])
     words = harmless(page)
     assert "as it was then" in words
     assert "four metres" not in words
@@ -304,57 +304,57 @@ async def test_time_turns_back_event_by_event(told: Told) -> None:
     assert re.search(r'rel="next"', page)
 
 
-async def test_the_last_event_is_now(told: Told) -> None:
-    path = f"/conversations/{told.talk.id}"
-    last = len((await told.site.json(path))["events"])
-    answer = await told.site.client.get(path, params={"event": last})
-    assert str(answer.url) == f"{told.site.url}{path}"
+async def test_the_last_event_is_now(sample: Sample) -> None:
+    path = f"/conversations/{sample.talk.id}"
+    last = len((await sample.site.json(path))["events"])
+    answer = await sample.site.client.get(path, params={"event": last})
+    assert str(answer.url) == f"{sample.site.url}{path}"
     assert "as it was then" not in text_of(answer.text)
     for wrong in ({"at": "x"}, {"event": "-"}):
-        assert (await told.site.client.get(path, params=wrong)).status_code == 200
+        assert (await sample.site.client.get(path, params=wrong)).status_code == 200
 
 
-async def test_a_fork_goes_on_from_an_answer(told: Told) -> None:
-    path = f"/conversations/{told.talk.id}"
-    made = await told.site.post(f"{path}/fork", message=told.first[1], name="Another way")
+async def test_a_fork_goes_on_from_an_answer(sample: Sample) -> None:
+    path = f"/conversations/{sample.talk.id}"
+    made = await sample.site.post(f"{path}/fork", message=sample.first[1], name="Another way")
     assert urlsplit(str(made.url)).path != path
     words = harmless(made.text)
     assert "Another way" in words
     assert "taken over" in words
     assert "four metres" in words
     assert "six metres" not in words
-    assert "Fork: Another way" in text_of(await told.site.get(path))
-    refused = await told.site.post(f"{path}/fork", 400, message=told.failed[1])
+    assert "Fork: Another way" in text_of(await sample.site.get(path))
+    refused = await sample.site.post(f"{path}/fork", 400, message=sample.failed[1])
     assert "is failed" in text_of(refused.text)
 
 
-async def test_ratings_are_commands(told: Told) -> None:
-    path = f"/conversations/{told.talk.id}"
-    page = await told.site.post(f"{path}/rate", message=told.evil[1], rating="dislike", content=EVIL)
+async def test_ratings_are_commands(sample: Sample) -> None:
+    path = f"/conversations/{sample.talk.id}"
+    page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="dislike", content=EVIL)
     assert "▼ disliked by viewer" in harmless(page.text)
-    page = await told.site.post(f"{path}/rate", message=told.evil[1], rating="")
+    page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="")
     assert "disliked by" not in text_of(page.text)
-    unsaid = await told.site.post(f"{path}/rate", 400, message=told.evil[1], content="words alone")
+    unsaid = await sample.site.post(f"{path}/rate", 400, message=sample.evil[1], content="words alone")
     assert "Say whether" in text_of(unsaid.text)
-    await told.site.post(f"{path}/rate", 400, message=told.open[1], rating="like")
+    await sample.site.post(f"{path}/rate", 400, message=sample.open[1], rating="like")
 
 
 @pytest.mark.parametrize("path", ["/conversations/none", "/compare?a=none&b=none"])
-async def test_what_is_not_there_is_not_found(told: Told, path: str) -> None:
-    await told.site.get(path, 404)
+async def test_what_is_not_there_is_not_found(sample: Sample, path: str) -> None:
+    await sample.site.get(path, 404)
 
 
-async def test_another_tenant_sees_nothing(told: Told) -> None:
-    await told.site.get(f"/conversations/{told.talk.id}", 404, tenant="nobody")
-    await told.site.get("/compare", 404, a=told.first[0], b=told.second[0], tenant="nobody")
-    assert "Nothing is chosen" in text_of(await told.site.get("/replays/new", call=told.first[2], tenant="nobody"))
+async def test_another_tenant_sees_nothing(sample: Sample) -> None:
+    await sample.site.get(f"/conversations/{sample.talk.id}", 404, tenant="nobody")
+    await sample.site.get("/compare", 404, a=sample.first[0], b=sample.second[0], tenant="nobody")
+    assert "Nothing is chosen" in text_of(await sample.site.get("/replays/new", call=sample.first[2], tenant="nobody"))
 
 
 # --- compare -----------------------------------------------------------------------------------------------------
 
 
-async def test_two_traces_differ_in_what_was_sent_and_what_came_back(told: Told) -> None:
-    found = await told.site.json("/compare", a=told.first[0], b=told.second[0])
+async def test_two_traces_differ_in_what_was_sent_and_what_came_back(sample: Sample) -> None:
+    found = await sample.site.json("/compare", a=sample.first[0], b=sample.second[0])
     assert all(pair["old"]["kind"] == pair["new"]["kind"] for pair in found["spans"])
     assert [pair["old"]["kind"] for pair in found["spans"]] == ["handler", "retrieval", "chat"]
     [call] = found["calls"]
@@ -370,38 +370,38 @@ async def test_two_traces_differ_in_what_was_sent_and_what_came_back(told: Told)
         "a": (1, 3),
         "c": (3, None),
     }
-    page = await told.site.get("/compare", a=told.first[0], b=told.second[0])
+    page = await sample.site.get("/compare", a=sample.first[0], b=sample.second[0])
     assert "<del>four</del><ins>six</ins>" in page
     words = text_of(page)
     for said in ("moved", "came", "went", "1.80 s"):
         assert said in words
 
 
-async def test_two_that_were_chosen_in_the_list_are_compared_the_older_first(told: Told) -> None:
-    page = await told.site.get("/traces")
-    assert f'name="trace" value="{told.first[0]}"' in page
-    found = await told.site.json("/compare", trace=[told.second[0], told.first[0]])
-    assert (found["a"]["id"], found["b"]["id"]) == (told.first[0], told.second[0])
+async def test_two_that_were_chosen_in_the_list_are_compared_the_older_first(sample: Sample) -> None:
+    page = await sample.site.get("/traces")
+    assert f'name="trace" value="{sample.first[0]}"' in page
+    found = await sample.site.json("/compare", trace=[sample.second[0], sample.first[0]])
+    assert (found["a"]["id"], found["b"]["id"]) == (sample.first[0], sample.second[0])
 
 
-async def test_a_trace_that_failed_is_compared_as_well(told: Told) -> None:
-    harmless(await told.site.get("/compare", a=told.failed[0], b=told.evil[0]))
-    harmless(await told.site.get("/compare", a=told.open[0], b=told.lost[0]))
-    assert "One trace" in text_of(await told.site.get("/compare"))
+async def test_a_trace_that_failed_is_compared_as_well(sample: Sample) -> None:
+    harmless(await sample.site.get("/compare", a=sample.failed[0], b=sample.evil[0]))
+    harmless(await sample.site.get("/compare", a=sample.open[0], b=sample.lost[0]))
+    assert "One trace" in text_of(await sample.site.get("/compare"))
 
 
 # --- replay ------------------------------------------------------------------------------------------------------
 
 
-async def test_calls_are_replayed_to_several_targets(told: Told) -> None:
-    site = told.site
-    page = await site.get("/replays/new", call=told.first[2], trace=told.evil[0])
+async def test_calls_are_replayed_to_several_targets(sample: Sample) -> None:
+    site = sample.site
+    page = await site.get("/replays/new", call=sample.first[2], trace=sample.evil[0])
     words = harmless(page)
     assert "Replay 2 calls" in words
     assert "Be number 2." in words
     form = {
         "token": re.findall(r'name="token" value="([^"]+)"', page)[0],
-        "call": [told.first[2], told.evil[2]],
+        "call": [sample.first[2], sample.evil[2]],
         "model-1": "openai/gpt-4o",
         "configuration-1": "2",
         "model-2": "",
@@ -419,8 +419,8 @@ async def test_calls_are_replayed_to_several_targets(told: Told) -> None:
     await site.settled()
     found = await site.json("/replays", id=ids)
     assert found["waiting"] == 0
-    assert {c["call"]["id"]: len(c["made"]) for c in found["comparisons"]} == {told.first[2]: 2, told.evil[2]: 2}
-    replayed = {c["call"]["id"]: [made["replay"] for made in c["made"]] for c in found["comparisons"]}[told.first[2]]
+    assert {c["call"]["id"]: len(c["made"]) for c in found["comparisons"]} == {sample.first[2]: 2, sample.evil[2]: 2}
+    replayed = {c["call"]["id"]: [made["replay"] for made in c["made"]] for c in found["comparisons"]}[sample.first[2]]
     assert {(r["model"], r["app_model_config_number"], r["parameters"]["temperature"]) for r in replayed} == {
         ("gpt-4o", 2, 0.2),
         ("gpt-4o-mini", None, 1),
@@ -430,13 +430,13 @@ async def test_calls_are_replayed_to_several_targets(told: Told) -> None:
     assert "<del>metres</del><ins>yards</ins>" in done
     assert "http-equiv" not in done
     harmless(done)
-    assert f"/compare?a={told.first[0]}" in done
+    assert f"/compare?a={sample.first[0]}" in done
     assert "How high is the gate?" in text_of(await site.get("/replays"))
 
 
-async def test_another_target_keeps_what_was_typed(told: Told) -> None:
-    form = {"call": told.first[2], "model-1": "openai/gpt-4o", "parameters-1": '{"a": "<x>"}', "do": "more"}
-    page = (await told.site.post("/replays/new", **form)).text
+async def test_another_target_keeps_what_was_typed(sample: Sample) -> None:
+    form = {"call": sample.first[2], "model-1": "openai/gpt-4o", "parameters-1": '{"a": "<x>"}', "do": "more"}
+    page = (await sample.site.post("/replays/new", **form)).text
     assert 'value="openai/gpt-4o"' in page
     assert "Target 2" in text_of(page)
     assert "&lt;x&gt;" in page
@@ -453,56 +453,56 @@ async def test_another_target_keeps_what_was_typed(told: Told) -> None:
         ({"call": ""}, "Choose a call"),
     ],
 )
-async def test_a_replay_that_cannot_be_comes_back_with_the_reason(told: Told, form: dict[str, str], said: str) -> None:
-    page = await told.site.post("/replays/new", 400, **{"call": told.first[2], **form})
+async def test_an_impossible_replay_comes_back_with_the_reason(sample: Sample, form: dict[str, str], said: str) -> None:
+    page = await sample.site.post("/replays/new", 400, **{"call": sample.first[2], **form})
     assert said in harmless(page.text)
 
 
 # --- SQL ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_query_is_answered_on_the_page_and_as_a_file(told: Told) -> None:
+async def test_a_query_is_answered_on_the_page_and_as_a_file(sample: Sample) -> None:
     query = "SELECT query, answer FROM messages WHERE answer LIKE '%end' -- 100%"
-    words = harmless(await told.site.get("/sql", query=query))
+    words = harmless(await sample.site.get("/sql", query=query))
     assert "1 row" in words
     assert "{{7*7}} 门有四米高 end" in words
-    found = await told.site.json("/sql", query=query)
+    found = await sample.site.json("/sql", query=query)
     assert found["columns"] == ["query", "answer"]
     assert found["rows"][0][0] == EVIL
-    lines = await told.site.client.get("/sql", params={"query": query, "format": "jsonl"})
+    lines = await sample.site.client.get("/sql", params={"query": query, "format": "jsonl"})
     assert orjson.loads(lines.text)["query"] == EVIL
     assert "attachment" in lines.headers["content-disposition"]
-    written = await told.site.client.get("/sql", params={"query": query, "format": "csv"})
+    written = await sample.site.client.get("/sql", params={"query": query, "format": "csv"})
     assert next(csv.DictReader(io.StringIO(written.text, newline="")))["query"] == EVIL
 
 
-async def test_a_wrong_query_shows_the_place_of_the_fault(told: Told) -> None:
-    page = await told.site.get("/sql", 400, query=f"SELECT '{EVIL.replace(chr(39), '')}', nmae\nFROM apps")
+async def test_a_wrong_query_shows_the_place_of_the_fault(sample: Sample) -> None:
+    page = await sample.site.get("/sql", 400, query=f"SELECT '{EVIL.replace(chr(39), '')}', nmae\nFROM apps")
     typed = re.sub(r"<textarea.*?</textarea>", "", page, flags=re.DOTALL)  # as it was typed
     assert 'Column "nmae" does not exist' in harmless(typed)
-    found = await told.site.json("/sql", 400, query="SELECT 1; RESET ROLE")
+    found = await sample.site.json("/sql", 400, query="SELECT 1; RESET ROLE")
     assert found["error"] == "Only one statement at a time."
     for form in ("csv", "jsonl"):
-        answer = await told.site.client.get("/sql", params={"query": "DROP TABLE apps", "format": form})
+        answer = await sample.site.client.get("/sql", params={"query": "DROP TABLE apps", "format": form})
         assert answer.status_code == 400
 
 
-async def test_the_schema_and_examples_are_on_the_page(told: Told) -> None:
-    page = await told.site.get("/sql")
+async def test_the_schema_and_examples_are_on_the_page(sample: Sample) -> None:
+    page = await sample.site.get("/sql")
     assert "Calls of models, each on record before it is made." in text_of(page)
     examples = re.findall(r'<li data-row><a href="([^"]+)">', page)
     assert len(examples) >= 4
     for link in examples:
-        await told.site.get(link.replace("&amp;", "&"))
+        await sample.site.get(link.replace("&amp;", "&"))
 
 
-async def test_an_abandoned_download_ends_its_query(told: Told) -> None:
+async def test_an_abandoned_download_ends_its_query(sample: Sample) -> None:
     query = "SELECT repeat('x', 100000) FROM generate_series(1, 100000)"
-    async with told.site.client.stream("GET", "/sql", params={"query": query, "format": "csv"}) as answer:
+    async with sample.site.client.stream("GET", "/sql", params={"query": query, "format": "csv"}) as answer:
         assert answer.status_code == 200
         async for _ in answer.aiter_raw():
             break
     busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'headrace sql' AND pid <> pg_backend_pid()"
     async with asyncio.timeout(10):
-        while (await told.site.json("/sql", query=busy))["rows"] != [["0"]]:
+        while (await sample.site.json("/sql", query=busy))["rows"] != [["0"]]:
             await asyncio.sleep(0.05)

@@ -140,7 +140,7 @@ async def test_refuses_all_else(reader_url: str, statement: str, said: str) -> N
 
 
 async def test_a_role_that_is_reset_is_the_same(reader_url: str) -> None:
-    """What `SET ROLE` would have hidden: the login itself is the reader."""
+    """The login itself is the reader: `SET ROLE` would only have hidden its rights."""
     escapes = "set_config('role', 'none', false), set_config('role', session_user, false)"
     user = str(conninfo_to_dict(reader_url)["user"])
     found = await run(reader_url, f"SELECT {escapes}, current_user::text, session_user::text")

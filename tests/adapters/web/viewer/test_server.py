@@ -1,4 +1,4 @@
-"""What the viewer says when something that it stands on is not there."""
+"""Answers of the viewer when a server that it needs is not there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def visiting(backend: Backend) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_postgres_away(nc: Client) -> None:
-    backend = Backend(nc, "postgresql://nobody@127.0.0.1:1/nothing")
+    backend = Backend(nc, "postgresql://unknown@127.0.0.1:1/nothing")
     backend.pool.timeout = 0.1
     async with visiting(backend) as client:
         page = await client.get("/traces")

@@ -95,7 +95,7 @@ async def test_what_a_filter_cannot_mean_is_said(site: Site) -> None:
 
 
 async def test_nothing_found_says_what_to_do(site: Site) -> None:
-    assert "Nothing matches" in text_of(await site.get("/traces", user="nobody at all"))
+    assert "Nothing matches" in text_of(await site.get("/traces", user="unknown user"))
 
 
 async def test_pages_have_all_rows_once_in_both_directions(site: Site) -> None:

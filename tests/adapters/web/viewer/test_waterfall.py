@@ -45,12 +45,12 @@ def test_bars_lie_where_their_times_do() -> None:
 
 
 def test_what_the_end_waited_for() -> None:
-    spans = [span("answer", None, 0, 1000), span("search", "answer", 0, 300), span("beside", "answer", 0, 200)]
+    spans = [span("answer", None, 0, 1000), span("search", "answer", 0, 300), span("parallel", "answer", 0, 200)]
     spans.append(span("call", "answer", 400, 1000))
     found = lines(waterfall(TRACE, spans, NOON).root)
     assert found["call"].critical == [(400.0, 600.0)]
     assert found["search"].critical == [(0.0, 300.0)]
-    assert found["beside"].critical == []
+    assert found["parallel"].critical == []
     assert found["answer"].critical == [(300.0, 100.0)]
 
 
