@@ -144,7 +144,13 @@ async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, sc
 async def finish_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
     """Add the missing indexes, and comments."""
     table = model.table.to_metadata(MetaData(), schema=schema)
-    statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in table.indexes]
+    cursor = await connection.execute(
+        "SELECT indexname FROM pg_indexes WHERE (schemaname, tablename) = (%s, %s)", (schema, model.name)
+    )
+    there = {indexname for (indexname,) in await cursor.fetchall()}
+    # IF NOT EXISTS locks out writers even where the index exists: with several tables that can deadlock.
+    missing = [index for index in table.indexes if index.name not in there]
+    statements: list[ExecutableDDLElement] = [CreateIndex(index, if_not_exists=True) for index in missing]
     statements += [SetTableComment(table), *map(SetColumnComment, table.columns)]
     await connection.execute(b";".join(map(_sql, statements)))
     for index in table.indexes:

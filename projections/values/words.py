@@ -63,7 +63,7 @@ def _runs(text: str) -> list[str]:
 @lru_cache(maxsize=100_000)
 def _kept(run: str) -> str | None:
     """The stem of an ASCII run; None for a stop word."""
-    return None if run in STOP_WORDS else _stem(run[:LONGEST])
+    return None if run in _LEFT_OUT else _stem(run[:LONGEST])
 
 
 @lru_cache(maxsize=100_000)

@@ -343,7 +343,7 @@ def test_the_changelog_knows_this_version() -> None:
     assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_consequence_of_giving_up_is_told_for_every_consumer() -> None:
+def test_the_consequence_of_giving_up_is_stated_for_every_consumer() -> None:
     _, _, page = (docs.DOCS / "dead-letters.md").read_text().partition("## What happens to the work")
     table = page.partition("\n## ")[0]
     assert [name for name in CONSUMERS if f"`{name}`" not in table] == []

@@ -453,7 +453,7 @@ async def test_doctor_looks_at_everything(headrace: Cli) -> None:
     assert found["stream EVENTS"]["good"]
     assert found["queue ingest"]["good"]
     assert found["tables"]["good"]
-    assert "messages behind the log" in found["tables of EVENTS"]["found"]
+    assert "messages behind the log" in found["knowledge tables of EVENTS"]["found"]
     assert found["worker answer"] == {
         "what": "worker answer",
         "good": False,
