@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
@@ -223,128 +223,126 @@ class ModelCalls:
         await self._repository.change(ModelCall, id, _metadata(cause, id, "end"), decide)
 
 
+@dataclass(slots=True)
 class Chat:
-    """A call of a chat model: `usage` is None until it has completed."""
+    """A call of a chat model: `usage` is None until it has completed. `sent` is called just before it is sent."""
 
-    def __init__(
-        self,
-        calls: ModelCalls,
-        cause: Cause,
-        step: str,
-        provider: str,
-        client: ChatModel,
-        request: ChatRequest,
-        prompt_tokens: int,
-        sources: list[Source],
-        sent: Callable[[], object],
-    ) -> None:
-        self._calls = calls
-        self._cause = cause
-        self._step = step
-        self._provider = provider
-        self._client = client
-        self._request = request
-        self._prompt_tokens = prompt_tokens
-        self._sources = sources
-        self._sent = sent
-        self.id = cause.call(step)
-        self.usage: TokenUsage | None = None
+    calls: ModelCalls
+    cause: Cause
+    step: str
+    provider: str
+    client: ChatModel
+    request: ChatRequest
+    prompt_tokens: int
+    sources: list[Source]
+    sent: Callable[[], object]
+    id: str = field(init=False)
+    usage: TokenUsage | None = field(init=False, default=None)
+    _said: str = field(init=False, default="")
+    _size: int = field(init=False, default=0)
+    _requested: bool = field(init=False, default=False)
+    _began: float = field(init=False, default_factory=time.perf_counter)
+    _first: float | None = field(init=False, default=None)
+    _last: Delta = field(init=False, default=Delta())
+
+    def __post_init__(self) -> None:
+        self.id = self.cause.call(self.step)
 
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled.
 
-        An answer that is too large to be recorded is broken off; a request that is too large is not sent.
-        Raises: ModelError.
+        An answer that is too large to be recorded is broken off; a request that is too large is not sent. A call that
+        an earlier attempt completed is not repeated. Raises: ModelError.
         """
-        if self._step in self._cause.completed:
-            self.id, made = self._cause.completed[self._step]
-            self._sent()
+        if self.step in self.cause.completed:
+            self.id, made = self.cause.completed[self.step]
+            self.sent()
             yield made.response
             self.usage = made.usage
             return
-        request = self._request
-        sent = {
-            "messages": [message._asdict() for message in request.messages],
-            "max_tokens": request.max_tokens,
-            "parameters": request.parameters,
-        }
-        began, first, said, last = time.perf_counter(), None, "", Delta()
-        size, longest, requested = 0, self._calls.longest, False
         try:
-            await shielded(
-                self._calls.request(
-                    self._cause,
-                    self._step,
-                    kind="chat",
-                    provider=self._provider,
-                    model=request.model,
-                    request=sent,
-                    server=self._client.server,
-                    sources=self._sources,
-                )
-            )
-            requested = True
-            self._sent()
-            began = time.perf_counter()
-            async with aclosing(self._client.stream(request)) as deltas:
+            await self._record()
+            async with aclosing(self.client.stream(self.request)) as deltas:
                 async for delta in deltas:
-                    if delta.text:
-                        first = first or milliseconds(began)
-                        size += len(orjson.dumps(delta.text)) - 2  # quotes
-                        if size > longest:
-                            kept = beginning(said + delta.text)
-                            if rest := kept[len(said) :]:
-                                yield rest
-                            said = kept
-                            raise _broken_off(size, longest)
-                        said += delta.text
-                        yield delta.text
-                    last = Delta(
-                        "",
-                        delta.finish_reason or last.finish_reason,
-                        delta.usage or last.usage,
-                        delta.response_id or last.response_id,
-                        delta.model or last.model,
-                    )
+                    for text in self._take(delta):
+                        yield text
         except TooLarge as error:
             raise _not_made(error) from error
         except ModelError as error:
-            await self._calls.fail(
-                self._cause,
-                self.id,
-                code=error.code,
-                reason=error.reason,
-                response=said,
-                duration_ms=milliseconds(began),
-            )
+            await self._fail(error.code, error.reason)
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            await self._calls.cancel(self._cause, self.id, response=said, duration_ms=milliseconds(began))
+            elapsed = milliseconds(self._began)
+            await self.calls.cancel(self.cause, self.id, response=self._said, duration_ms=elapsed)
             raise
         except Exception as error:
-            if requested:
-                await self._calls.fail(
-                    self._cause,
-                    self.id,
-                    code="internal_error",
-                    reason=f"{type(error).__name__}: {error}"[:1000],
-                    response=said,
-                    duration_ms=milliseconds(began),
-                )
+            if self._requested:
+                await self._fail("internal_error", f"{type(error).__name__}: {error}"[:1000])
             raise
-        guessed = ChatUsage(self._prompt_tokens, estimate(said))
-        usage = _usage(last.usage or guessed, estimated=last.usage is None)
+        await self._complete()
+
+    async def _record(self) -> None:
+        """Record the request. Raises: TooLarge, Unavailable."""
+        request = {
+            "messages": [message._asdict() for message in self.request.messages],
+            "max_tokens": self.request.max_tokens,
+            "parameters": self.request.parameters,
+        }
         await shielded(
-            self._calls.complete(
-                self._cause,
+            self.calls.request(
+                self.cause,
+                self.step,
+                kind="chat",
+                provider=self.provider,
+                model=self.request.model,
+                request=request,
+                server=self.client.server,
+                sources=self.sources,
+            )
+        )
+        self._requested = True
+        self.sent()
+        self._began = time.perf_counter()
+
+    def _take(self, delta: Delta) -> Iterator[str]:
+        """Yield the new text of a delta. Raises: ModelError `too_large`."""
+        if delta.text:
+            self._first = self._first or milliseconds(self._began)
+            self._size += len(orjson.dumps(delta.text)) - 2  # quotes
+            if self._size > self.calls.longest:
+                said, self._said = self._said, beginning(self._said + delta.text)
+                if rest := self._said[len(said) :]:
+                    yield rest
+                raise _broken_off(self._size, self.calls.longest)
+            self._said += delta.text
+            yield delta.text
+        last = self._last
+        self._last = Delta(
+            "",
+            delta.finish_reason or last.finish_reason,
+            delta.usage or last.usage,
+            delta.response_id or last.response_id,
+            delta.model or last.model,
+        )
+
+    async def _fail(self, code: str, reason: str) -> None:
+        elapsed = milliseconds(self._began)
+        await self.calls.fail(self.cause, self.id, code=code, reason=reason, response=self._said, duration_ms=elapsed)
+
+    async def _complete(self) -> None:
+        counted = self._last.usage or ChatUsage(self.prompt_tokens, estimate(self._said))
+        usage = _usage(counted, estimated=self._last.usage is None)
+        await shielded(
+            self.calls.complete(
+                self.cause,
                 self.id,
-                response=said,
-                finish_reason=last.finish_reason,
+                response=self._said,
+                finish_reason=self._last.finish_reason,
                 usage=usage,
-                first_token_ms=first,
-                duration_ms=milliseconds(began),
-                response_id=last.response_id,
-                response_model=last.model,
+                first_token_ms=self._first,
+                duration_ms=milliseconds(self._began),
+                response_id=self._last.response_id,
+                response_model=self._last.model,
             )
         )
         self.usage = usage
