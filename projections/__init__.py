@@ -1,1 +1,1 @@
-"""What can be asked: the read models, one file each, and what every event does to their rows. Pure."""
+"""The read models, one file each, and the changes that every event makes to their rows. Pure."""

@@ -1,4 +1,4 @@
-"""What calls of models may cost: the table `budgets`."""
+"""Limits of the cost of model calls: the table `budgets`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projections.engine.read_model import ReadModel, Row, originator
 
 budgets = ReadModel(
     "budgets",
-    "What calls of models may cost in a calendar month, in UTC. A removed budget has no row.",
+    "Maximum cost of model calls in a calendar month, in UTC. A removed budget has no row.",
     key("id", "Budget, as named."),
     required("scope", Text, "What it is for: tenant, app, model or user."),
     required("subject", Text, "Id of the app, name of the model or the user; empty when it is for the tenant."),

@@ -1,4 +1,4 @@
-"""What became of every command: the table `commands`."""
+"""Commands and their outcomes: the table `commands`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projections.engine.read_model import ReadModel, Row
 
 commands = ReadModel(
     "commands",
-    "Commands, and what became of each. Here log_position counts in the stream OUTCOMES.",
+    "Commands and their outcomes. Here log_position counts in the stream OUTCOMES.",
     key("id", "Command."),
     required("name", Text, "What was asked for: noun.verb."),
     required("status", Text, "accepted or rejected."),

@@ -1,4 +1,4 @@
-"""What was looked for in datasets: the table `dataset_queries`."""
+"""Queries of datasets: the table `dataset_queries`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers cite: the table `dataset_retriever_resources`."""
+"""Citations of answers: the table `dataset_retriever_resources`."""
 
 from __future__ import annotations
 

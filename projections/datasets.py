@@ -26,7 +26,7 @@ datasets = ReadModel(
         Text,
         "Embedding model that its index is being built with; `headrace index show` says how far. Null when none is.",
     ),
-    optional("segmentation", JSONB, "Rules by which its documents are cut; null: the automatic ones."),
+    optional("segmentation", JSONB, "Rules by which its documents are split; null: the automatic ones."),
     required("created_by", Text, "Who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "Time of the last change."),

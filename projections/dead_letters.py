@@ -1,4 +1,4 @@
-"""What no worker could handle: the table `dead_letters`."""
+"""Messages that no worker could handle: the table `dead_letters`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ document_segments = ReadModel(
     required("dataset_id", Id, "Dataset, in datasets."),
     required("document_id", Id, "Document, in documents."),
     optional(
-        "cut_id", Id, "What the document was cut into: the same for all segments of one cut; null: added manually."
+        "cut_id", Id, "Revision of the document: the same for all segments of one revision; null: added manually."
     ),
     required(
         "position",
@@ -65,7 +65,7 @@ child_chunks = ReadModel(
     required("segment_id", Id, "Parent, in document_segments."),
     required("dataset_id", Id, "Dataset, in datasets."),
     required("document_id", Id, "Document, in documents."),
-    required("cut_id", Id, "What the document was cut into: the same for all segments of one cut."),
+    required("cut_id", Id, "Revision of the document: the same for all segments of one revision."),
     required("position", Integer, "Place in the document, from 0; parents and children are counted together."),
     required("content", Text, "Text of the child."),
     required("word_count", Integer, "Characters of the text."),
@@ -122,7 +122,7 @@ def _part(event: Document.Indexed, blob: bytes) -> list[dict[str, Any]]:
 
 
 def _described(event: Document.Indexed, segment: dict[str, Any]) -> Row:
-    """What the tables have in common."""
+    """Return the columns that the tables have in common."""
     return {
         "id": segment_id(event.originator_id, event.segments, segment["position"]),
         "dataset_id": event.dataset,

@@ -43,14 +43,14 @@ documents = ReadModel(
     optional("word_count", BigInteger, "Characters of the extracted text; null before."),
     optional("tokens", BigInteger, "Tokens of all segments, as the embedding model counts; null before it was split."),
     optional("embedding_model", Text, "Embedding model that it was split for; null before."),
-    optional("segmentation", JSONB, "Rules of its own by which it is cut; null: those of its dataset."),
+    optional("segmentation", JSONB, "Rules of its own by which it is split; null: those of its dataset."),
     required(
         "doc_form",
         Text,
-        "How it was cut last: text_model, hierarchical_model (small segments with parents) or qa_model (questions and "
-        "answers); text_model before.",
+        "How it was split last: text_model, hierarchical_model (small segments with parents) or qa_model (questions "
+        "and answers); text_model before.",
     ),
-    required("completed_segments", Integer, "Segments of the newest cut that can be found."),
+    required("completed_segments", Integer, "Segments of the newest revision that can be found."),
     optional("total_segments", Integer, "Segments that it was split into; null before."),
     optional("processing_started_at", Time, "When the newest attempt began."),
     optional("parsing_completed_at", Time, "When its text was extracted."),
@@ -162,7 +162,7 @@ def failed(row: Row, event: Document.Failed, message: Recorded) -> Row:
 
 @documents.changes(Document.Reprocessed)
 def reprocessed(row: Row, event: Document.Reprocessed, message: Recorded) -> Row:
-    """What it was cut into before can be found for now, and is no longer counted."""
+    """Return the columns of a document without segments. The earlier ones can be found for now, but do not count."""
     unknown = dict.fromkeys(
         ("tokens", "total_segments", "parsing_completed_at", "splitting_completed_at", "completed_at")
     )

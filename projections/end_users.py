@@ -1,4 +1,4 @@
-"""Who asks: the table `end_users`."""
+"""End users of apps: the table `end_users`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users think of answers: the table `message_feedbacks`."""
+"""Ratings of answers: the table `message_feedbacks`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from projections.values.prices import Call
 
 model_calls = ReadModel(
     "model_calls",
-    "Calls of models, each on record before it is made. They outlive what they were made for.",
+    "Calls of models, each recorded before it is sent. They outlive what they were made for.",
     key("id", "Call."),
     required("kind", Text, "chat, embedding or rerank."),
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
@@ -44,7 +44,7 @@ model_calls = ReadModel(
     optional("cache_write_tokens", BigInteger, "Of the tokens sent, those written into a cache; null when not known."),
     optional("reasoning_tokens", BigInteger, "Of the tokens that came back, those of reasoning; null when not known."),
     optional("tokens_estimated", Boolean, "The server did not count the tokens; null before the answer."),
-    optional("usage", JSONB, "Tokens as the server told them, in its own form; null before the answer."),
+    optional("usage", JSONB, "Tokens as the server reports them, in its own form; null before the answer."),
     optional("cost", Double, "US dollars; null before the answer, and when no price is known."),
     optional("price_version", Text, "Prices that the cost was made with; null before the answer."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),

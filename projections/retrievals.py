@@ -1,4 +1,4 @@
-"""What was found for questions: the table `retrievals`."""
+"""Searches and their results: the table `retrievals`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What others have attached to the tables (grants, policies, indexes, publications, views), carried over in a swap.
+"""Attachments of others to the tables (grants, policies, indexes, publications, views), carried over in a swap.
 
 A swap gives a name to another table. To fill the live one instead would keep all of this by itself, but readers would
 wait for as long as millions of rows take, subscribers would be sent every row, and other columns would need migrations.
 So the swap reads from the catalog what the old table has, and gives it to the new one:
 
 - Parts of the table are copied: owner, grants, row level security, policies, settings, indexes, constraints. The old
-  table keeps its own, so that nobody can read there what they could not read before.
+  table keeps its own, so that no user can read there what they could not read before.
 - What exists once moves: triggers, places in publications, extended statistics, foreign keys from and to the table.
 - What names the table is made again in its place. `CREATE OR REPLACE` with the text of a view or function finds the new
   table under the old name, and keeps its owner, its grants, its comments and what depends on it. A materialized view
@@ -33,12 +33,12 @@ from projections.engine.read_model import ReadModel
 _PLACE = "\x01"
 """Stands for the schema of a table in statements that are run for the same table in another one."""
 
-_BESIDE = [OLD, NEXT]
-"""Schemas of tables that keep what was copied to them, and go soon."""
+_NOT_LIVE = [OLD, NEXT]
+"""Schemas of tables that are not live. They keep what was copied to them, and are dropped soon."""
 
 
 class InTheWay(Exception):
-    """What others have attached to the tables cannot be carried over; the message names it, and says what to do."""
+    """An attachment cannot be carried over to the new tables. The message names it, and says what to do."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found} Drop it, and make it again when the tables are rebuilt.")
@@ -48,14 +48,14 @@ class Part(NamedTuple):
     """A part of a table: the column it belongs to, and how it is made and dropped.
 
     What is `early` is made before the swap, since it takes long, or says which statistics are made. What may name other
-    tables is made `anew` even where it seems to be there.
+    tables is made `again` even where it seems to be there.
     """
 
     column: str | None
     make: str
     drop: str
     early: bool
-    anew: bool
+    again: bool
 
 
 class Dependent(NamedTuple):
@@ -72,7 +72,7 @@ class Dependent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """What is to be attached to the tables after the swap, as statements."""
+    """Statements that attach the parts and dependents to the tables after the swap."""
 
     parts: Sequence[str]
     dependents: Sequence[Dependent]
@@ -90,7 +90,7 @@ async def check(connection: AsyncConnection[TupleRow], models: Sequence[ReadMode
         live = await _tables(connection, models, SCHEMA)
         query = SQL(_REFUSED).format(
             tables=_ids(live.values()),
-            beside=Literal(_BESIDE),
+            not_live=Literal(_NOT_LIVE),
             mark=Literal(MARK),
             names=Literal([table for table, _ in columns]),
             columns=Literal([column for _, column in columns]),
@@ -136,7 +136,7 @@ async def detach(connection: AsyncConnection[TupleRow], models: Sequence[ReadMod
         if model.name in live
         for statement in _missing(parts[live[model.name]], parts[coming[model.name]], model.blank)
     ]
-    query = SQL(_MOVED).format(tables=_ids([*live.values(), *views]), beside=Literal(_BESIDE))
+    query = SQL(_MOVED).format(tables=_ids([*live.values(), *views]), not_live=Literal(_NOT_LIVE))
     moved = await (await connection.execute(query)).fetchall()
     for drop, _, _ in moved:
         await _execute(connection, drop)
@@ -150,7 +150,7 @@ async def detach(connection: AsyncConnection[TupleRow], models: Sequence[ReadMod
 
 
 async def attach(connection: AsyncConnection[TupleRow], attachments: Attachments) -> None:
-    """Attach it to the tables that have the names now. Raises: InTheWay."""
+    """Attach them to the tables that have the names now. Raises: InTheWay."""
     for statement in attachments.parts:
         await _execute(connection, statement)
     replaced = []
@@ -178,7 +178,7 @@ async def attach(connection: AsyncConnection[TupleRow], attachments: Attachments
 async def measure(connection: AsyncConnection[TupleRow], attachments: Attachments) -> None:
     """Have the planner's statistics made that the swap has taken away."""
     for relation in dict.fromkeys(attachments.measured):
-        with suppress(psycopg.errors.UndefinedTable):  # somebody has dropped the view since
+        with suppress(psycopg.errors.UndefinedTable):  # the view has been dropped since
             await connection.execute(f"ANALYZE {relation}".encode())
 
 
@@ -209,7 +209,7 @@ def _missing(
     live: Sequence[Part], coming: Sequence[Part], columns: Container[str] | None = None, *, early: bool = False
 ) -> list[str]:
     """The statements that give the next table what the live one has of others, and nothing else; of these columns."""
-    kept = {part.make for part in live} & {part.make for part in coming if not part.anew}
+    kept = {part.make for part in live} & {part.make for part in coming if not part.again}
     wanted = [part for part in live if part.column is None or columns is None or part.column in columns]
     drops = [part.drop for part in reversed(coming) if part.make not in kept and part.early >= early]
     return [*filter(None, drops), *(part.make for part in wanted if part.make not in kept and part.early >= early)]
@@ -217,7 +217,7 @@ def _missing(
 
 async def _dependents(connection: AsyncConnection[TupleRow], tables: Iterable[int]) -> list[Dependent]:
     """Those of these tables, each after those that it depends on itself."""
-    query = SQL(_DEPENDENTS).format(tables=_ids(tables), beside=Literal(_BESIDE))
+    query = SQL(_DEPENDENTS).format(tables=_ids(tables), not_live=Literal(_NOT_LIVE))
     return [Dependent(*row[:-1]) for row in await (await connection.execute(query)).fetchall()]
 
 
@@ -245,7 +245,7 @@ WITH RECURSIVE edges AS (
     SELECT classid, objid, refclassid, refobjid FROM pg_depend
         JOIN pg_policy p ON p.oid = objid JOIN pg_class c ON c.oid = polrelid
     WHERE classid = 'pg_policy'::regclass AND polrelid <> ALL ({tables}::oid[]) AND refobjid <> polrelid
-        AND relnamespace::regnamespace::text <> ALL ({beside})
+        AND relnamespace::regnamespace::text <> ALL ({not_live})
 ), replaced AS (
     SELECT 'pg_class'::regclass::oid AS class, unnest({tables}::oid[]) AS object
     UNION
@@ -367,7 +367,7 @@ WITH tables AS (
     WHERE contype IN ('c', 'u', 'x')
 ), policies AS (
     SELECT tables.oid AS tid, name, p.* FROM tables JOIN pg_policy p(id, polname, polrelid) ON polrelid = tables.oid
-), parts(oid, place, part_column, early, anew, make, drop) AS (
+), parts(oid, place, part_column, early, again, make, drop) AS (
     SELECT oid, 0, NULL::name, false, false, format('ALTER TABLE %s OWNER TO %I', name, pg_get_userbyid(relowner)), NULL
     FROM tables
     UNION ALL
@@ -488,7 +488,7 @@ WITH tables AS (
     FROM columns JOIN pg_description ON (classoid, objoid, objsubid) = ('pg_class'::regclass, tid, attnum)
     WHERE relkind = 'm'
 )
-SELECT oid::int8, part_column, make, drop, early, anew FROM parts ORDER BY oid, place, make
+SELECT oid::int8, part_column, make, drop, early, again FROM parts ORDER BY oid, place, make
 """
 
 _MOVED = """
@@ -526,6 +526,6 @@ SELECT drop, array_remove(makes, NULL), measured FROM (
     ], NULL
     FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid
     WHERE contype = 'f' AND conparentid = 0 AND (conrelid = ANY ({tables}::oid[]) OR confrelid = ANY ({tables}::oid[]))
-        AND relnamespace::regnamespace::text <> ALL ({beside})
+        AND relnamespace::regnamespace::text <> ALL ({not_live})
 ) moved ORDER BY place, drop
 """

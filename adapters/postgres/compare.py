@@ -73,7 +73,7 @@ async def compare(
 
 
 async def _repriced(connection: AsyncConnection[TupleRow], values: Values) -> bool:
-    """Whether the costs of some live rows were made with other prices."""
+    """Return True when the costs of some live rows were made with other prices."""
     query = SQL("SELECT EXISTS (SELECT FROM {} WHERE price_version <> %s)").format(name(model_calls))
     return await (await connection.execute(query, (values.prices.version,))).fetchone() == (True,)
 

@@ -82,7 +82,7 @@ def _time(text: str) -> datetime:
 
 
 def _test(name: str, operator: str, number: int) -> str:
-    """Whether a document meets the condition of this number, as SQL that holds nothing that was given."""
+    """Return the test of the condition of this number, as SQL that holds none of the values given."""
     found = "doc_metadata -> $name::text"
     if name in _BUILT_IN:
         found = f"coalesce({found}, {_BUILT_IN[name]})"
@@ -104,7 +104,7 @@ _BUILT_IN: dict[str, LiteralString] = {
     "upload_date": "to_jsonb(created_at)",
     "last_update_date": "to_jsonb(updated_at)",
 }
-"""What every document has a value of, unless its metadata has one by that name."""
+"""Built-in fields: every document has a value of each, unless its metadata has one by that name."""
 
 _NUMBER: LiteralString = "(CASE kind WHEN 'number' THEN text::numeric END)"
 

@@ -37,7 +37,7 @@ async def batches(
     until: Mapping[str, int] | None,
     blobs: Callable[[Recorded], Sequence[object]],
 ) -> AsyncGenerator[list[Recorded]]:
-    """What comes after these sequences, up to and including those of `until`, or for ever.
+    """Yield the messages after these sequences, up to and including those of `until`, or for ever.
 
     Raises, when all before it was given: Gap when a stream skips a sequence or ends before `until`; what `read` raises.
     """
@@ -86,7 +86,7 @@ async def batches(
 
 
 async def one_ahead(source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """What the source gives, which works at the next while this one is used."""
+    """Yield the items of the source, which works at the next while this one is used."""
     async with aclosing(source):
         coming = asyncio.ensure_future(anext(source))
         try:

@@ -16,7 +16,7 @@ LIMIT = 1000
 
 
 async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[PendingWork]:
-    """What is open and has not changed for `deadline_s` seconds, the oldest first.
+    """Return the open work that has not changed for `deadline_s` seconds, the oldest first.
 
     That is the pending work of the table of works, and model calls whose cause has ended or is gone.
     """
@@ -68,7 +68,7 @@ def _array(names: tuple[str, ...] | list[str]) -> str:
 
 @asynccontextmanager
 async def only_one(url: str) -> AsyncIterator[bool]:
-    """Whether no other process recovers work; none begins to before the context ends."""
+    """Yield True when no other process recovers work; none begins to before the context ends."""
     async with connect(url) as connection:
         cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (RECOVER_LOCK,))
         yield await cursor.fetchone() == (True,)

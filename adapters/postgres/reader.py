@@ -53,7 +53,7 @@ async def _make(connection: AsyncConnection[TupleRow], role: str, password: str)
 
 
 async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:
-    """Whether the user of this connection can change nothing of Headrace's."""
+    """Return True when the user of this connection can change nothing of Headrace's."""
     cursor = await connection.execute(
         "SELECT NOT rolsuper AND NOT has_schema_privilege('headrace', 'CREATE') FROM pg_roles WHERE rolname = user"
     )

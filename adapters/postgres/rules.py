@@ -1,4 +1,4 @@
-"""Which rules made a table: for each table, a digest of the code that folds the log into it.
+"""The rules that made a table: for each table, a digest of the code that folds the log into it.
 
 The digest is over the syntax trees of the table's module, of what that imports from `domain` and `projections`, and of
 the engine and the writer. Comments, docstrings, texts of errors, comments of columns and the places of modules do not
@@ -117,8 +117,8 @@ def _shape(node: object) -> object:
         case ast.Constant(value):
             return repr(value)
         case ast.Call(func=ast.Name(name) as func, args=args, keywords=keywords) if name in _COMMENTED:
-            told = [word for word in keywords if word.arg != "comment"]
-            return [name, _shape(func), _shape([each for each in args if not _prose(each)]), _shape(told)]
+            named = [word for word in keywords if word.arg != "comment"]
+            return [name, _shape(func), _shape([each for each in args if not _prose(each)]), _shape(named)]
         case ast.AST():
             fields = ((name, value) for name, value in ast.iter_fields(node) if name not in ("ctx", "type_comment"))
             shapes = sorted((name, _shape(value)) for name, value in fields if value not in (None, []))

@@ -76,7 +76,7 @@ class PostgresScrub:
         """Tables that are not live hold what was said: those that are kept go; those that are made will be emptied."""
         cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (REBUILD_LOCK,))
         if await cursor.fetchone() != (True,):
-            raise Unavailable("The tables are being rebuilt: what lies beside them is scrubbed afterwards.")
+            raise Unavailable("The tables are being rebuilt: those that are not live are scrubbed afterwards.")
         try:
             for schema in (OLD, NEXT):
                 await drop(connection, schema)

@@ -20,7 +20,7 @@ from projections.engine.read_model import ReadModel
 
 SCHEMA = "headrace"
 NEXT = "headrace_next"
-"""Where tables are made anew, before they are swapped in."""
+"""Schema in which tables are rebuilt, before they are swapped in."""
 
 OLD = "headrace_old"
 """Where the tables are kept that were swapped out; they stay as they are."""
@@ -61,15 +61,15 @@ COMMENT ON COLUMN headrace_projection.groups.reason IS 'Reason of the halt, and 
 CREATE TABLE IF NOT EXISTS headrace_projection.copies
     (schema text, stream text, sequence bigint NOT NULL, version text NOT NULL, PRIMARY KEY (schema, stream));
 COMMENT ON TABLE headrace_projection.copies IS
-    'How much of each stream is in the tables beside: those that are being made, and those that were swapped out.';
+    'Position of the tables that are not live: those that are being made, and those that were swapped out.';
 COMMENT ON COLUMN headrace_projection.copies.schema IS 'Schema that the tables are in.';
 COMMENT ON COLUMN headrace_projection.copies.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.copies.sequence IS 'Sequence of its last message that is in the tables.';
-COMMENT ON COLUMN headrace_projection.copies.version IS 'What made them: work goes on where the same program left it.';
+COMMENT ON COLUMN headrace_projection.copies.version IS 'Version that made them; only that one resumes them.';
 CREATE TABLE IF NOT EXISTS headrace_projection.tables
     (schema text, name text, rules text NOT NULL, waits_for text, PRIMARY KEY (schema, name));
 COMMENT ON TABLE headrace_projection.tables IS
-    'Which rules made each table. The projector rebuilds those that other rules than its own made.';
+    'Rules that made each table. The projector rebuilds those that other rules than its own made.';
 COMMENT ON COLUMN headrace_projection.tables.schema IS 'Schema that the table is in.';
 COMMENT ON COLUMN headrace_projection.tables.name IS 'Name of the table.';
 COMMENT ON COLUMN headrace_projection.tables.rules IS 'Digest of the rules; empty when it is not known.';
@@ -256,7 +256,7 @@ async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
 
 
 async def copied(connection: AsyncConnection[TupleRow], schema: str, version: str) -> dict[str, int]:
-    """How much of each stream is in the tables of a schema beside, if this version made them; else nothing."""
+    """Return the sequence of each stream up to which the tables of a schema are, if this version made them; else {}."""
     cursor = await connection.execute(
         "SELECT stream, sequence FROM headrace_projection.copies WHERE (schema, version) = (%s, %s) ORDER BY stream",
         (schema, version),
@@ -284,7 +284,7 @@ async def note_waiting(connection: AsyncConnection[TupleRow], models: Iterable[R
 
 
 async def waiting(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
-    """What the tables wait for that cannot be rebuilt."""
+    """Return the tables that cannot be rebuilt, each with the reason."""
     cursor = await connection.execute(
         "SELECT name, waits_for FROM headrace_projection.tables WHERE schema = %s AND waits_for IS NOT NULL ORDER BY 1",
         (SCHEMA,),
@@ -293,7 +293,7 @@ async def waiting(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
 
 
 async def drop(connection: AsyncConnection[TupleRow], schema: str) -> None:
-    """Drop a schema beside, and forget how far its tables are."""
+    """Drop a schema of tables that are not live, and the positions of those."""
     await connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     await connection.execute("DELETE FROM headrace_projection.copies WHERE schema = %s", (schema,))
     await connection.execute("DELETE FROM headrace_projection.tables WHERE schema = %s", (schema,))

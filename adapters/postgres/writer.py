@@ -37,7 +37,7 @@ SLICE = 1000
 """Rows that one statement writes."""
 
 MANY = 200
-"""So many new rows of a table are quicker written by COPY."""
+"""Minimum number of new rows of a table that are quicker written by COPY."""
 
 Fetched = tuple[Sequence[Recorded], Mapping[BlobId, bytes]]
 """A batch, and the blobs that it needs."""
@@ -69,7 +69,7 @@ async def with_blobs(
 
 
 class Writer:
-    """Rows that nobody has seen before go by COPY when they are many, else rows are one JSON parameter a statement.
+    """Writes batches into tables: new rows go by COPY when they are many, else rows are one JSON parameter a statement.
 
     On rows of twenty columns in batches of 5000, COPY costs PostgreSQL half of what JSON does; with few rows its round
     trips cost more than that. The rows of the last batch are held, since the next one mostly changes those.

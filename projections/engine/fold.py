@@ -60,11 +60,11 @@ class Fold:
                 rules.settings.append(rule)
             case Changing():
                 rules.changings.append(rule)
-                rules.needs.extend([rule.beside] if rule.beside else [])
+                rules.needs.extend([rule.related] if rule.related else [])
                 rules.needs.append((rule.model, rule.pick))
             case Making():
                 rules.makings.append(rule)
-                rules.needs.extend(other for other in (rule.within, rule.beside) if other)
+                rules.needs.extend(other for other in (rule.within, rule.related) if other)
                 rules.needs.extend([(rule.model, rule.once)] if rule.once else [])
                 rules.needs.extend((link.model, link.pick) for link in self.links.followers.get(rule.model, ()))
                 rules.news.extend([(rule.model, rule.new)] if rule.new else [])
@@ -145,8 +145,8 @@ class Fold:
             if parent is None:
                 return []
             given.append(parent)
-        if making.beside:
-            other, pick = making.beside
+        if making.related:
+            other, pick = making.related
             given.append(tables[other][tenant, pick(event, message)])
         if making.blob:
             given.append(blobs[tenant, str(making.blob(event, message))])
@@ -166,8 +166,8 @@ class Fold:
         if not key or (before := rows[tenant, key]) is None:
             return []
         given: list[object] = [event, message]
-        if changing.beside:
-            other, pick = changing.beside
+        if changing.related:
+            other, pick = changing.related
             given.append(tables[other][tenant, pick(event, message)])
         if changing.values:
             given.append(self.values)

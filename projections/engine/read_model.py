@@ -86,7 +86,7 @@ class Making:
     make: Make
     within: Other | None
     once: Pick | None
-    beside: Other | None
+    related: Other | None
     blob: Pick | None
     new: Pick | None
     values: bool
@@ -99,7 +99,7 @@ class Changing:
     model: ReadModel
     change: Change
     pick: Pick
-    beside: Other | None
+    related: Other | None
     values: bool
 
 
@@ -165,8 +165,8 @@ class ReadModel:
         for _, rule in self.rules:
             match rule:
                 case Making():
-                    others |= {other[0] for other in (rule.within, rule.beside) if other}
-                case Changing(beside=(other, _)):
+                    others |= {other[0] for other in (rule.within, rule.related) if other}
+                case Changing(related=(other, _)):
                     others.add(other)
         return others - {self}
 
@@ -215,35 +215,35 @@ class ReadModel:
         *events: type,
         within: Other | None = None,
         once: Pick | None = None,
-        beside: Other | None = None,
+        related: Other | None = None,
         blob: Pick | None = None,
         new: Pick | None = None,
         values: bool = False,
     ) -> Callable[[Rule], Rule]:
         """Register the function that returns the row or rows an event makes; columns that it leaves out are null.
 
-        It takes the event, its message, and in this order: the row `within`; the row `beside` or None; the bytes of the
-        digest `blob`; the fold's `Values`. Nothing is made where the row with the key `once` exists, or `once` is None.
-        `new` picks the key of the one row made, where no row with this key can exist before: it is not loaded.
+        It takes the event, its message, and in this order: the row `within`; the row `related` or None; the bytes of
+        the digest `blob`; the fold's `Values`. Nothing is made where the row with the key `once` exists, or `once` is
+        None. `new` picks the key of the one row made, where no row with this key can exist before: it is not loaded.
         """
 
         def register(make: Rule) -> Rule:
-            rule = Making(self, make, within, once, beside, blob, new, values)
+            rule = Making(self, make, within, once, related, blob, new, values)
             self.rules.extend((event, rule) for event in events)
             return make
 
         return register
 
     def changes(
-        self, *events: type, pick: Pick = originator, beside: Other | None = None, values: bool = False
+        self, *events: type, pick: Pick = originator, related: Other | None = None, values: bool = False
     ) -> Callable[[Rule], Rule]:
         """Register the function that returns the changed columns of the row that an event names, or None for no change.
 
-        It takes the row, the event, its message, and in this order: the row `beside` or None; the fold's `Values`.
+        It takes the row, the event, its message, and in this order: the row `related` or None; the fold's `Values`.
         """
 
         def register(change: Rule) -> Rule:
-            rule = Changing(self, change, pick, beside, values)
+            rule = Changing(self, change, pick, related, values)
             self.rules.extend((event, rule) for event in events)
             return change
 

@@ -1,4 +1,4 @@
-"""What rules take besides events: the masking and the prices of an installation."""
+"""Values that rules take in addition to events: the masking and the prices of an installation."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ RUNNING = {"status": "running"} | dict.fromkeys(
     ("ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")
 )
 STEPS = {"parsing": "extract", "splitting": "segment", "indexing": "index"}
-"""What a document's handler does at each stage."""
+"""Steps of a document's handler, by stage."""
 
 
 @lru_cache(maxsize=16384)
@@ -118,7 +118,7 @@ def begun(message: Recorded, at: datetime, kind: str, name: str, noun: str, noun
 
 
 def ended(row: Row, event: Any, message: Recorded, status: str, **columns: Any) -> Row:
-    """What changes in a span that ends with this event."""
+    """Return the changes of a span that ends with this event."""
     return {
         "status": status,
         "ended_at": event.timestamp,
@@ -129,7 +129,7 @@ def ended(row: Row, event: Any, message: Recorded, status: str, **columns: Any) 
 
 
 def failed(row: Row, event: Any, message: Recorded, **columns: Any) -> Row:
-    """What changes in a span that fails with the `code` and `reason` of this event."""
+    """Return the changes of a span that fails with the `code` and `reason` of this event."""
     return ended(
         row,
         event,
@@ -143,12 +143,12 @@ def failed(row: Row, event: Any, message: Recorded, **columns: Any) -> Row:
 
 
 def resumed(row: Row, event: Any, message: Recorded) -> Row | None:
-    """What changes in a span that has ended and must be done again."""
+    """Return the changes of a span that has ended and must be done again."""
     return None if row["status"] == "running" else RUNNING
 
 
 def tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
-    """What changes in a handler's span with an attempt: the first one ends the time that it waited."""
+    """Return the changes of a handler's span with an attempt: the first one ends the time that it waited."""
     began = {} if row["attempt"] else {"started_at": event.timestamp}
     return {**RUNNING, **began, "attempt": event.attempt}
 
@@ -285,7 +285,7 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 
 
 def _for_search(call: ModelCall.Requested) -> bool:
-    """Whether a call helps to search: of the chats, the one that makes a filter out of the question."""
+    """Return True when a call helps to search: of the chats, the one that makes a filter out of the question."""
     return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(call.cause_id, call.attempt)
 
 
@@ -331,7 +331,7 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
 spans.makes(ModelCall.Requested, Retrieval.Made, within=(spans, _handler), once=retrieval_span)(_searches)
 
 
-@spans.changes(ModelCall.Requested, pick=retrieval_span, beside=(spans, _handler))
+@spans.changes(ModelCall.Requested, pick=retrieval_span, related=(spans, _handler))
 def searching_again(row: Row, event: ModelCall.Requested, message: Recorded, handler: Row | None) -> Row | None:
     if handler is None or handler["status"] != "running" or row["attempt"] == event.attempt:
         return None
@@ -357,14 +357,14 @@ def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
 
 
 def calling_span(event: Any, message: Recorded) -> str:
-    """What a call is part of: a search, the indexing of a document, or else the handler."""
+    """Return the id of the span that a call is part of: a search, the indexing of a document, or else the handler."""
     part = ""
     if _for_search(event):
         part = {"message": "retrieval", "document": "index"}.get(event.cause_noun, "")
     return span_id(message.metadata.correlation, event.cause_id, part)
 
 
-@spans.makes(ModelCall.Requested, beside=(spans, calling_span), new=originator)
+@spans.makes(ModelCall.Requested, related=(spans, calling_span), new=originator)
 def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None) -> Row:
     verb = "embeddings" if event.kind == "embedding" else event.kind
     return begun(
@@ -385,7 +385,7 @@ def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None)
     )
 
 
-@spans.changes(ModelCall.Completed, beside=(model_calls, originator))
+@spans.changes(ModelCall.Completed, related=(model_calls, originator))
 def completed(row: Row, event: ModelCall.Completed, message: Recorded, call: Row | None) -> Row:
     of_answer = attributes.completed(
         row["kind"],

@@ -133,7 +133,7 @@ def _begun(event: Any, message: Recorded, kind: str, name: str, **columns: Any) 
     }
 
 
-@traces.makes(Conversation.Asked, Conversation.Retried, once=correlation, beside=(subjects, message_of))
+@traces.makes(Conversation.Asked, Conversation.Retried, once=correlation, related=(subjects, message_of))
 def asked(event: Conversation.Asked | Conversation.Retried, message: Recorded, subject: Row | None) -> Row:
     mine = subject if subject and subject["person_id"] == message.metadata.person else None
     return _begun(
@@ -157,7 +157,7 @@ _DOCUMENT: dict[type[Event], str] = {
 }
 
 
-@traces.makes(*_DOCUMENT, once=correlation, beside=(subjects, originator))
+@traces.makes(*_DOCUMENT, once=correlation, related=(subjects, originator))
 def document(event: Any, message: Recorded, subject: Row | None) -> Row:
     return _begun(
         event,

@@ -82,11 +82,11 @@ def _numbers(text: str) -> str:
     return _AMERICAN.sub("‹phone›", text)
 
 
-def _replace(pattern: re.Pattern[str], by: str, text: str, judge: Callable[[re.Match[str]], int | None]) -> str:
-    """What matches goes, up to where the judge says; None: it is not what it looks like."""
+def _replace(pattern: re.Pattern[str], by: str, text: str, find_end: Callable[[re.Match[str]], int | None]) -> str:
+    """Replace each match, up to the end that `find_end` returns; a match for which it returns None stays."""
     parts, done, at = [], 0, 0
     while match := pattern.search(text, at):
-        end = judge(match)
+        end = find_end(match)
         at = end or match.start() + 1
         if end:
             parts += [text[done : match.start()], by]
@@ -94,13 +94,13 @@ def _replace(pattern: re.Pattern[str], by: str, text: str, judge: Callable[[re.M
     return "".join([*parts, text[done:]])
 
 
-def _longest(match: re.Match[str], judge: Callable[[str], bool]) -> int | None:
-    """Where the longest beginning of the match ends that stands the judge and does not end within a word."""
+def _longest(match: re.Match[str], fits: Callable[[str], bool]) -> int | None:
+    """Return the end of the longest beginning of the match that fits and does not end within a word, or None."""
     text, start, end = match.string, match.start(), match.end()
     if text[end : end + 1].isalnum() or text[end : end + 1] in ("_", "‹"):
         end = _word(text, start, end)
     while end > start:
-        if judge(text[start:end]):
+        if fits(text[start:end]):
             return end
         end = _word(text, start, end)
     return None

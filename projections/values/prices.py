@@ -1,4 +1,4 @@
-"""What calls of models cost: by the list prices that come with `genai-prices`, and by what an installation pays itself.
+"""Costs of model calls: by the list prices that come with `genai-prices`, or by the prices of an installation.
 
 The file of an installation is TOML:
 
@@ -57,7 +57,7 @@ ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an installation pays for the models that fit, in dollars a million tokens, or whose list prices it pays."""
+    """Prices of an installation for the models that fit, in dollars a million tokens, or whose list prices it pays."""
 
     provider: str
     model: str = "*"
@@ -169,7 +169,7 @@ def _known(provider: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _listed(provider: str, server: str, model: str) -> tuple[Provider, ModelInfo] | None:
-    """Who serves the model, by its server's address, or by the provider's name where that is not known.
+    """Return the provider and the model, by its server's address, or by the provider's name where that is not known.
 
     Never by the model's name alone: the same weights at another server have another price, or none.
     """

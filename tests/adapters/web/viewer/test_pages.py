@@ -489,7 +489,7 @@ async def test_a_wrong_query_shows_the_place_of_the_fault(sample: Sample) -> Non
 
 async def test_the_schema_and_examples_are_on_the_page(sample: Sample) -> None:
     page = await sample.site.get("/sql")
-    assert "Calls of models, each on record before it is made." in text_of(page)
+    assert "Calls of models, each recorded before it is sent." in text_of(page)
     examples = re.findall(r'<li data-row><a href="([^"]+)">', page)
     assert len(examples) >= 4
     for link in examples:
