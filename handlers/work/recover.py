@@ -79,9 +79,10 @@ class Recover:
 
 def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:
     """Return whether the work has changed since its row was written: then it has a worker."""
-    if work.id == work.aggregate:
-        return aggregate.modified_on > work.since
     pending = PENDING[work.work]
+    # By the kind of work, not by the ids: the first message of a conversation has the conversation's id.
+    if pending.rows.is_whole:
+        return aggregate.modified_on > work.since
     waited = work.status == pending.rows.open[0]
     state = pending.attempts(aggregate, work.id), pending.waits(aggregate, work.id)
     return state != (work.attempt, waited)

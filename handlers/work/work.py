@@ -43,6 +43,11 @@ class Rows:
     correlation: str = "trace_id"
     person: str = "NULL"
 
+    @property
+    def is_whole(self) -> bool:
+        """True if a row stands for an aggregate, false if for one of several items in it."""
+        return self.aggregate == "id"
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

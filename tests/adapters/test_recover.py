@@ -243,6 +243,16 @@ async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene)
     assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
 
 
+async def test_a_first_message_is_recovered_though_its_conversation_has_changed_since(scene: Scene) -> None:
+    """It has the id of its conversation, whose other changes are not its own."""
+    message = await scene.message()
+    await scene.forgotten_by("answer")
+    await scene.desk.done("conversation.rename", conversation=message, name="Opening hours")
+    await scene.forgotten_by("answer")
+    await scene.recover()
+    assert (await scene.desk.types("conversation", message))[-2:] == ["message.failed.v1", "message.retried.v1"]
+
+
 async def test_recovering_twice_is_recovering_once(scene: Scene) -> None:
     """Two of them saw the same tables."""
     document = await scene.document()
