@@ -10,15 +10,22 @@ from typing import Self
 
 import numpy as np
 
+from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import segment_id
 from domain.knowledge.segments import Segment, decode_segments
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, Vectors
-from handlers.ports.index import Entry
+from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, EmbeddingModels, Vectors
+from handlers.ports.index import Entry, Index
 from handlers.ports.log import Blobs
 from handlers.work.cause import Cause
 
 TokenIds = Sequence[int]
+
+
+async def model_of(dataset: Dataset, tenant: str, index: Index, models: EmbeddingModels) -> str:
+    """The name of the embedding model that the dataset is searched with, or will be. Raises: Unavailable."""
+    searched = await index.models(tenant, [dataset.id])
+    return searched.get(dataset.id) or dataset.intended_model or models.default
 
 
 @dataclass(frozen=True, slots=True)

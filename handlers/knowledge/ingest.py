@@ -14,7 +14,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import encode_segments
 from domain.log import Commit
-from handlers.knowledge.embed import Embed, LoadedRevision
+from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Embedding, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Entry, Index
@@ -96,9 +96,8 @@ class Ingest:
         return await LoadedRevision.read(self._blobs, tenant, digest) if digest else None
 
     async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
-        """The model that the dataset is searched with, or will be."""
-        searched = await self._index.models(tenant, [dataset.id])
-        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+        """The model of the dataset, by name and ready for use."""
+        name = await model_of(dataset, tenant, self._index, self._models)
         return name, await self._models.get(name)
 
     async def _extract(self, attempt: Attempt[Document]) -> Text:

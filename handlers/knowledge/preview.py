@@ -19,6 +19,7 @@ from handlers.commands.fields import Command, Id, Name, parse
 from handlers.commands.knowledge import SegmentationRules
 from handlers.commands.media_types import media_type_of
 from handlers.commands.preparation import not_found
+from handlers.knowledge.embed import model_of
 from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable
@@ -119,8 +120,7 @@ class Preview:
         dataset = await self._repository.get(Dataset, tenant, request.dataset)
         if dataset is None or dataset.deleted:
             raise not_found(Dataset, request.dataset, "dataset")
-        searched = await self._index.models(tenant, [dataset.id])
-        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+        name = await model_of(dataset, tenant, self._index, self._models)
         return name, Segmentation.of(dataset.segmentation)
 
     async def _data(self, tenant: str, request: PreviewSegments) -> bytes:

@@ -14,7 +14,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from domain.log import Commit
-from handlers.knowledge.embed import Embed, LoadedRevision
+from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.knowledge.ingest import SLICE
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Entry, Index
@@ -77,8 +77,7 @@ class Sync:
 
     async def _follow(self, attempt: Attempt[Document], dataset: Dataset) -> None:
         tenant, document, sequence = attempt.tenant, attempt.aggregate, attempt.sequence
-        searched = await self._index.models(tenant, [dataset.id])
-        name = searched.get(dataset.id) or dataset.intended_model or self._models.default
+        name = await model_of(dataset, tenant, self._index, self._models)
 
         async def put(entries: Sequence[Entry]) -> None:
             await self._index.write(tenant, dataset.id, document.id, entries, model=name, version=sequence)
