@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -17,10 +17,15 @@ async def each(things: Iterable[T], act: Callable[[T], Awaitable[None]], at_once
         for thing in left:
             await act(thing)
 
-    workers = [asyncio.create_task(work()) for _ in range(at_once)]
+    await together(work() for _ in range(at_once))
+
+
+async def together(acts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all concurrently; the first failure ends the others. Raises: their errors."""
+    tasks = [asyncio.create_task(act) for act in acts]
     try:
-        await asyncio.gather(*workers)
+        await asyncio.gather(*tasks)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -54,7 +54,7 @@ async def compare(
         await turn(connection, REBUILD_LOCK)
         found: dict[str, Comparison] = {}
         for part in await parts(connection, models):
-            copy = Copy(connection, FRESH, part, log, blobs, progress, values, processes, passing=True)
+            copy = Copy(url, connection, FRESH, part, log, blobs, progress, values, processes, passing=True)
             try:
                 await copy.begin()
                 await copy.near()

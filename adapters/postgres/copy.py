@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from hashlib import sha256
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres.feed import batches, one_ahead
+from adapters.many import together
+from adapters.postgres.feed import batches
 from adapters.postgres.rules import digest
 from adapters.postgres.tables import (
     STREAMS,
+    connect,
     copied,
     drop,
     finish_table,
@@ -24,10 +27,12 @@ from adapters.postgres.tables import (
     stale,
 )
 from adapters.postgres.words import WordsAhead
-from adapters.postgres.writer import Writer, with_blobs
+from adapters.postgres.writer import Fetched, Writer, with_blobs
+from domain.log import Recorded
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress
-from projections.catalog import GROUP_OF, READ_MODELS
+from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
+from projections.engine.fold import BlobId
 from projections.engine.read_model import ReadModel
 from projections.engine.values import Values
 
@@ -63,11 +68,36 @@ class Apart(Exception):
     """The live tables stand at different positions."""
 
 
+class Part:
+    """The tables of one group in a copy, and their position (`after`)."""
+
+    def __init__(self, group: str, models: Sequence[ReadModel], schema: str, version: str, values: Values) -> None:
+        self.group = group
+        self.models = models
+        self.writer = Writer(models, schema, values)
+        self.after: Mapping[str, int] = {}
+        self._schema = schema
+        self._version = version
+
+    async def write(self, connection: AsyncConnection[TupleRow], fetched: Fetched) -> None:
+        """Fold those messages of a batch that the tables do not hold yet, in one transaction with the position."""
+        batch, blobs = fetched
+        batch = [message for message in batch if message.position.sequence > self.after[message.position.stream]]
+        if not batch:
+            return
+        after = {**self.after, **dict(message.position for message in batch)}
+        async with connection.transaction():
+            await self.writer.write(connection, (batch, blobs))
+            await note_copied(connection, self._schema, self._version, [self.group], after)
+        self.after = after
+
+
 class Copy:
-    """Tables that are made from the log in a schema of their own, and their position (`after`)."""
+    """Tables that are made from the log in a schema of their own, the groups side by side."""
 
     def __init__(
         self,
+        url: str,
         connection: AsyncConnection[TupleRow],
         schema: str,
         models: Sequence[ReadModel],
@@ -82,7 +112,7 @@ class Copy:
     ) -> None:
         """With `passing`, the tables do not outlive a crash of the server."""
         self.models = models
-        self.after: Mapping[str, int] = {}
+        self._url = url
         self._connection = connection
         self._schema = schema
         self._log = log
@@ -90,20 +120,32 @@ class Copy:
         self._values = values
         self._processes = processes - 1
         self._passing = passing
-        self._writer = Writer(models, schema, values)
         self._progress = progress
         rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
         self._version = version or f"{rules} {values.prices.version}"
+        self._parts = [
+            Part(group, [model for model in members if model in models], schema, self._version, values)
+            for group, members in GROUPS.items()
+            if any(model in models for model in members)
+        ]
+
+    @property
+    def after(self) -> dict[str, int]:
+        """The sequence of each stream up to which all tables hold it."""
+        return {stream: min(part.after[stream] for part in self._parts) for stream in STREAMS}
 
     async def resume(self) -> bool:
         """Go on with the tables that exist, if the same rules and prices made them; return whether."""
-        self._writer.forget()
-        self.after = await copied(self._connection, self._schema, self._version)
-        return bool(self.after) and not await stale(self._connection, self.models, self._schema)
+        found = await copied(self._connection, self._schema, self._version)
+        if not all(part.group in found for part in self._parts):
+            return False
+        for part in self._parts:
+            part.writer.forget()
+            part.after = found[part.group]
+        return not await stale(self._connection, self.models, self._schema)
 
     async def begin(self) -> None:
         """Make the tables, empty, in place of the schema's contents."""
-        self.after = dict.fromkeys(STREAMS, 0)
         async with self._connection.transaction():
             await drop(self._connection, self._schema)
             await self._connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(self._schema)))
@@ -111,25 +153,36 @@ class Copy:
                 await make_table(self._connection, model, self._schema)
                 if self._passing:
                     await self._connection.execute(SQL("ALTER TABLE {} SET UNLOGGED").format(name(model, self._schema)))
-            await note_copied(self._connection, self._schema, self._version, self.after)
+            for part in self._parts:
+                part.after = dict.fromkeys(STREAMS, 0)
+                await note_copied(self._connection, self._schema, self._version, [part.group], part.after)
 
     async def near(self) -> None:
-        """Fold, in parts, until at most `NEAR` messages are left to the live tables' position."""
+        """Fold, in batches, until at most `NEAR` messages are left to the live tables' position."""
         for _ in range(ROUNDS):
             goal = await self.goal()
             if sum(goal.values()) - sum(self.after.values()) <= NEAR:
                 break
-            await self.to(goal)
+            await self._to(goal)
 
     async def finish(self) -> None:
         """Add what is quicker to make when the rows are in: indexes for readers, comments, and statistics."""
-        for model in self.models:
-            await finish_table(self._connection, model, self._schema)
+
+        async def finish(part: Part) -> None:
+            async with connect(self._url) as connection:
+                for model in part.models:
+                    await finish_table(connection, model, self._schema)
+
+        await together(map(finish, self._parts))
         await self.analyze()
 
     async def analyze(self) -> None:
-        for model in self.models:
-            await self._connection.execute(SQL("ANALYZE {}").format(name(model, self._schema)))
+        async def analyze(part: Part) -> None:
+            async with connect(self._url) as connection:
+                for model in part.models:
+                    await connection.execute(SQL("ANALYZE {}").format(name(model, self._schema)))
+
+        await together(map(analyze, self._parts))
 
     async def goal(self, *, lock: bool = False) -> dict[str, int]:
         """The position of the live tables; with `lock`, it does not change before the transaction ends.
@@ -143,22 +196,54 @@ class Copy:
         return first
 
     async def to(self, goal: Mapping[str, int]) -> None:
-        """Fold up to and including these sequences.
+        """Fold up to and including these sequences within the transaction of the connection.
 
-        Where the connection is in a transaction that is rolled back, `resume`.
+        If that is rolled back, `resume`.
         """
-        after = self.after
-        source = batches(self._log, after, goal, self._writer.fold.blobs)
+        async with self._feed(goal) as feed:
+            async for fetched in feed:
+                for part in self._parts:
+                    await part.write(self._connection, fetched)
+                self._report(goal)
+
+    async def _to(self, goal: Mapping[str, int]) -> None:
+        """Fold up to and including these sequences; while one group waits for PostgreSQL, another is folded."""
+        queues = [asyncio.Queue[Fetched | None](1) for _ in self._parts]
+
+        async def read() -> None:
+            async with self._feed(goal) as feed:
+                async for fetched in feed:
+                    for queue in queues:
+                        await queue.put(fetched)
+            for queue in queues:
+                await queue.put(None)
+
+        async def write(part: Part, queue: asyncio.Queue[Fetched | None]) -> None:
+            async with connect(self._url) as connection:
+                while fetched := await queue.get():
+                    behind = self.after
+                    await part.write(connection, fetched)
+                    if self.after != behind:
+                        self._report(goal)
+
+        await together([read(), *map(write, self._parts, queues)])
+
+    @asynccontextmanager
+    async def _feed(self, goal: Mapping[str, int]) -> AsyncIterator[AsyncIterator[Fetched]]:
+        """The batches up to and including these sequences."""
+
+        def blobs(message: Recorded) -> list[BlobId]:
+            return [blob for part in self._parts for blob in part.writer.fold.blobs(message)]
+
+        source = batches(self._log, self.after, goal, blobs)
         async with (
             WordsAhead(self._values, self._processes) as words,
             aclosing(source),
-            aclosing(one_ahead(with_blobs(source, self._blobs, self._writer.fold.blobs, words))) as feed,
+            aclosing(with_blobs(source, self._blobs, blobs, words)) as feed,
         ):
-            async for batch in feed:
-                after = {**after, **dict(message.position for message in batch[0])}
-                async with self._connection.transaction():
-                    await self._writer.write(self._connection, batch)
-                    await note_copied(self._connection, self._schema, self._version, after)
-                self.after = after
-                for stream, last in goal.items():
-                    self._progress(stream, after[stream], last)
+            yield feed
+
+    def _report(self, goal: Mapping[str, int]) -> None:
+        after = self.after
+        for stream, last in goal.items():
+            self._progress(stream, after[stream], last)

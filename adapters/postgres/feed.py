@@ -7,12 +7,9 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TypeVar
 
 from domain.log import Recorded
 from handlers.ports.log import Log
-
-T = TypeVar("T")
 
 BATCH = 5000
 """Messages."""
@@ -83,23 +80,6 @@ async def batches(
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def one_ahead(source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Yield the items of the source, which works at the next while this one is used."""
-    async with aclosing(source):
-        coming = asyncio.ensure_future(anext(source))
-        try:
-            while True:
-                try:
-                    item = await coming
-                except StopAsyncIteration:
-                    return
-                coming = asyncio.ensure_future(anext(source))
-                yield item
-        finally:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _read(log: Log, stream: str, after: int, until: int | None) -> AsyncGenerator[Sequence[Recorded]]:

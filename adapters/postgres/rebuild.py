@@ -28,7 +28,7 @@ from adapters.postgres.tables import (
 )
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
-from projections.catalog import READ_MODELS
+from projections.catalog import GROUP_OF, READ_MODELS
 from projections.engine.read_model import ReadModel
 from projections.engine.values import BUILT_IN, Values
 
@@ -68,7 +68,7 @@ async def rebuild(
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
         for part in await parts(connection, models):
-            copy = Copy(connection, NEXT, part, log, blobs, progress, values, processes)
+            copy = Copy(url, connection, NEXT, part, log, blobs, progress, values, processes)
             if not await copy.resume():
                 await copy.begin()
             await _take_over(connection, copy)
@@ -89,7 +89,7 @@ async def undo(
             await _take_back(connection)
         models = await _present(connection, NEXT)
         await attachments.check(connection, models)
-        copy = Copy(connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
+        copy = Copy(url, connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
         await copy.resume()
         await _take_over(connection, copy)
     return [model.name for model in models]
@@ -167,7 +167,7 @@ async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachment
         await _note_moved(connection, copy.models, NEXT, SCHEMA)
         await attachments.attach(connection, attached)
         await drop(connection, NEXT)
-        await note_copied(connection, OLD, KEPT, reached)
+        await note_copied(connection, OLD, KEPT, {GROUP_OF[model.name] for model in copy.models}, reached)
     return attached
 
 

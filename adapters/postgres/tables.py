@@ -58,11 +58,14 @@ COMMENT ON COLUMN headrace_projection.groups.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.groups.sequence IS 'Sequence of its last message that is in these tables.';
 COMMENT ON COLUMN headrace_projection.groups.state IS 'running or halted.';
 COMMENT ON COLUMN headrace_projection.groups.reason IS 'Reason of the halt, and what to do; null while running.';
-CREATE TABLE IF NOT EXISTS headrace_projection.copies
-    (schema text, stream text, sequence bigint NOT NULL, version text NOT NULL, PRIMARY KEY (schema, stream));
+CREATE TABLE IF NOT EXISTS headrace_projection.copies (
+    schema text, name text, stream text, sequence bigint NOT NULL, version text NOT NULL,
+    PRIMARY KEY (schema, name, stream)
+);
 COMMENT ON TABLE headrace_projection.copies IS
-    'Position of the tables that are not live: those that are being made, and those that were swapped out.';
+    'Position of the tables that are not live, by group: those that are being made, and those that were swapped out.';
 COMMENT ON COLUMN headrace_projection.copies.schema IS 'Schema that the tables are in.';
+COMMENT ON COLUMN headrace_projection.copies.name IS 'Group: knowledge, chat, traces or work.';
 COMMENT ON COLUMN headrace_projection.copies.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.copies.sequence IS 'Sequence of its last message that is in the tables.';
 COMMENT ON COLUMN headrace_projection.copies.version IS 'Version that made them; only that one resumes them.';
@@ -218,8 +221,12 @@ async def group_positions(
     """The positions of these groups, by stream; with `lock`, they do not change before the transaction ends."""
     query = "SELECT name, stream, sequence FROM headrace_projection.groups WHERE name = ANY(%s) ORDER BY name, stream"
     cursor = await connection.execute(f"{query} FOR UPDATE" if lock else query, (list(groups),))
+    return _by_group(await cursor.fetchall())
+
+
+def _by_group(rows: Iterable[TupleRow]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for group, stream, sequence in await cursor.fetchall():
+    for group, stream, sequence in rows:
         found.setdefault(group, {})[stream] = sequence
     return found
 
@@ -255,22 +262,24 @@ async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
     return dict(await cursor.fetchall())
 
 
-async def copied(connection: AsyncConnection[TupleRow], schema: str, version: str) -> dict[str, int]:
-    """Return the sequence of each stream up to which the tables of a schema are, if this version made them; else {}."""
+async def copied(connection: AsyncConnection[TupleRow], schema: str, version: str) -> dict[str, dict[str, int]]:
+    """Return the positions, by stream, of the groups of tables in a schema, if this version made them; else {}."""
     cursor = await connection.execute(
-        "SELECT stream, sequence FROM headrace_projection.copies WHERE (schema, version) = (%s, %s) ORDER BY stream",
+        "SELECT name, stream, sequence FROM headrace_projection.copies WHERE (schema, version) = (%s, %s) "
+        "ORDER BY name, stream",
         (schema, version),
     )
-    return dict(await cursor.fetchall())
+    return _by_group(await cursor.fetchall())
 
 
 async def note_copied(
-    connection: AsyncConnection[TupleRow], schema: str, version: str, reached: Mapping[str, int]
+    connection: AsyncConnection[TupleRow], schema: str, version: str, groups: Iterable[str], reached: Mapping[str, int]
 ) -> None:
+    """Note that the tables of these groups in a schema hold the streams up to these sequences."""
     await connection.cursor().executemany(
-        "INSERT INTO headrace_projection.copies VALUES (%s, %s, %s, %s) "
-        "ON CONFLICT (schema, stream) DO UPDATE SET (sequence, version) = (excluded.sequence, excluded.version)",
-        [(schema, stream, sequence, version) for stream, sequence in reached.items()],
+        "INSERT INTO headrace_projection.copies VALUES (%s, %s, %s, %s, %s) "
+        "ON CONFLICT (schema, name, stream) DO UPDATE SET (sequence, version) = (excluded.sequence, excluded.version)",
+        [(schema, group, stream, sequence, version) for group in groups for stream, sequence in reached.items()],
     )
 
 
