@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 from domain.aggregate import Aggregate, Event
 from domain.knowledge.document import Document
-from domain.log import EVENTS, OUTCOMES, Commit, Outcome, Position, Subject, Verdict, commit_id
+from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
 from handlers.work.work import PENDING, WORKS, Pending, callers
 
@@ -52,8 +53,21 @@ class OpenCall(NamedTuple):
     cause: tuple[str, str, str]
 
 
+class Decision(NamedTuple):
+    """The outcome of a command at this sequence of OUTCOMES; `commit` is the sequence of its commit, or 0."""
+
+    sequence: int
+    tenant: str
+    command: str
+    accepted: bool
+    code: str | None
+    commit: int
+    version: int | None
+    ids: tuple[str, ...]
+
+
 class Audit:
-    """Takes the messages of EVENTS, then those of OUTCOMES, each stream in order; `checks` say what was found."""
+    """Takes the messages of both streams, each in order; after `finish`, `checks` say what was found."""
 
     def __init__(self) -> None:
         self.sequence = Check("sequence", "no message of the log is missing", "headrace restore")
@@ -68,7 +82,7 @@ class Audit:
         self.calls: dict[Subject, OpenCall] = {}
         self.blobs: dict[tuple[str, str], int] = {}
         self.undecided: dict[tuple[str, str], int] = {}
-        """Commits that commands have made, by tenant and command, whose outcome has not come by."""
+        """Commits that commands have made, by tenant and command, without an outcome."""
         self.requested = 0
         self.last = {EVENTS: 0, OUTCOMES: 0}
         """The sequence of the message of each stream that was taken last."""
@@ -77,6 +91,7 @@ class Audit:
         self._subjects: list[Subject | None] = []
         self._versions = array("I")
         self._outcomes: dict[tuple[str, str], str] = {}
+        self._decisions: list[Decision] = []
 
     def unreadable(self, position: Position, reason: str) -> None:
         """Take a message that cannot be decoded."""
@@ -102,23 +117,33 @@ class Audit:
         self._place(verdict.position)
         self.decided.checked += 1
         [outcome] = verdict.events
-        key = verdict.subject.tenant, outcome.command
-        if self._outcomes.get(key, "internal_error") != "internal_error":
-            self.decided.fault(f"{OUTCOMES} {verdict.position.sequence}: command {outcome.command} has another outcome")
+        sequence, key = verdict.position.sequence, (verdict.subject.tenant, outcome.command)
+        if self._outcomes.get(key, NOT_FINAL) != NOT_FINAL:
+            self.decided.fault(f"{OUTCOMES} {sequence}: command {outcome.command} has another outcome")
         self._outcomes[key] = outcome.code or ""
-        made = self.undecided.get(key)
-        if outcome.status == "accepted":
-            self.undecided.pop(key, None)
-            if outcome.position and outcome.position.sequence <= self.last[EVENTS]:
-                self._confirm(verdict, outcome, outcome.position.sequence)
-        elif made and outcome.code != "internal_error":
-            del self.undecided[key]
-            self.decided.fault(f"{EVENTS} {made}: command {outcome.command} was rejected, and has changed something")
+        commit = outcome.position.sequence if outcome.position else 0
+        ids = tuple(outcome.ids.values())
+        self._decisions.append(
+            Decision(sequence, *key, outcome.status == "accepted", outcome.code, commit, outcome.version, ids)
+        )
 
-    def missing(self, stream: str, last: int) -> None:
-        """Say how far the stream goes: what was not taken is missing."""
-        if last > self.last[stream]:
-            self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {last}")
+    def finish(self, last: Mapping[str, int]) -> None:
+        """Compare outcomes with commits, and the end of each stream with its last sequence: all messages were taken."""
+        for decision in self._decisions:
+            key = decision.tenant, decision.command
+            made = self.undecided.get(key)
+            if decision.accepted:
+                self.undecided.pop(key, None)
+                if 0 < decision.commit <= self.last[EVENTS]:
+                    self._confirm(decision)
+            elif made and decision.code != NOT_FINAL:
+                del self.undecided[key]
+                what = f"command {decision.command} was rejected, and has changed something"
+                self.decided.fault(f"{EVENTS} {made}: {what}")
+        self._decisions.clear()
+        for stream, sequence in last.items():
+            if sequence > self.last[stream]:
+                self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {sequence}")
 
     def orphans(self) -> list[tuple[Subject, OpenCall]]:
         """The open model calls whose cause has ended, so that no work will end them."""
@@ -182,11 +207,12 @@ class Audit:
         if items := {item: work for item, work in items.items() if pending.is_open(aggregate, item)}:
             self.open[key] = items
 
-    def _confirm(self, verdict: Verdict, outcome: Outcome, sequence: int) -> None:
+    def _confirm(self, decision: Decision) -> None:
         """The commit that an outcome names must be there, be about what it says, and have its version."""
+        sequence = decision.commit
         subject = self._subjects[sequence - 1] if sequence <= len(self._subjects) else None
-        at = f"{OUTCOMES} {verdict.position.sequence}: command {outcome.command}"
-        if subject is None or subject.tenant != verdict.subject.tenant or subject.id not in outcome.ids.values():
+        at = f"{OUTCOMES} {decision.sequence}: command {decision.command}"
+        if subject is None or subject.tenant != decision.tenant or subject.id not in decision.ids:
             self.decided.fault(f"{at} was accepted, and its commit is not at {EVENTS} {sequence}")
-        elif self._versions[sequence - 1] != outcome.version:
-            self.decided.fault(f"{at} made version {outcome.version}, and {EVENTS} {sequence} is another")
+        elif self._versions[sequence - 1] != decision.version:
+            self.decided.fault(f"{at} made version {decision.version}, and {EVENTS} {sequence} is another")

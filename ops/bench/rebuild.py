@@ -71,7 +71,7 @@ async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
         return events / took
 
     figures = await in_turns(sizes.rounds, rebuilt_per_second, copied_per_second)
-    return Measure("rebuild", figures[0], "events/s", figures[1], Aim(ratio=0.7))
+    return Measure("rebuild", figures[0], "events/s", figures[1], Aim(ratio=0.4))
 
 
 async def caught_up(stack: Stack) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -13,10 +13,11 @@ from nats.js.errors import NotFoundError
 
 from adapters.archive.archiver import check as check_archive
 from adapters.archive.store import Archive
+from adapters.jetstream.audited import AuditedLog
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client
-from adapters.jetstream.keys import JetStreamKeys, MissingKey
-from adapters.jetstream.log import JetStreamLog, position
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.streams import COMMANDS
 from adapters.jetstream.workers.consumer import done
@@ -61,43 +62,23 @@ async def verify(
     async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
         nc = client.connection
         keys = JetStreamKeys(nc, AesVault(settings.secret()))
-        log, blobs = JetStreamLog(nc, keys), JetStreamBlobs(nc)
+        log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()
+        audited = AuditedLog(log, audit)
         with uncollected():
-            audit = await _read(log, progress)
+            compared = await _tables(settings, log, audited, blobs, progress)
+            await audited.finish(progress)
         await _look_again(nc, audit, settings)
         for check in audit.checks:
             yield check
         yield await _pending(nc, audit, deadline)
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
-        yield await _tables(settings, audit, log, blobs, progress)
+        yield compared
         yield await _index(settings, log, progress)
         if archive:
             async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
                 check.repair = ARCHIVE_REPAIRS.get(check.name, check.repair)
                 yield check
-
-
-async def _read(log: JetStreamLog, progress: Progress) -> Audit:
-    audit = Audit()
-    for stream in (EVENTS, OUTCOMES):
-        take = audit.commit if stream == EVENTS else audit.verdict
-        last, sequence = await log.last(stream), 0
-        async with aclosing(log.messages(stream, 0, follow=False)) as chunks:
-            async for messages in chunks:
-                with suppress(MissingKey):  # each message that needs it says so
-                    await log.load_keys(stream, messages)
-                for message in messages:
-                    try:
-                        found = log.recorded(stream, message)
-                    except Exception as error:
-                        audit.unreadable(position(stream, message), f"{type(error).__name__}: {error}")
-                    else:
-                        take(found)  # type: ignore[arg-type]  # EVENTS holds commits, OUTCOMES verdicts
-                sequence = position(stream, messages[-1]).sequence
-                progress(stream, sequence, last)
-        audit.missing(stream, last)
-    return audit
 
 
 async def _look_again(nc: Connection, audit: Audit, settings: Settings) -> None:
@@ -191,21 +172,20 @@ async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Che
 
 
 async def _tables(
-    settings: Settings, audit: Audit, log: JetStreamLog, blobs: JetStreamBlobs, progress: Progress
+    settings: Settings, log: JetStreamLog, audited: AuditedLog, blobs: JetStreamBlobs, progress: Progress
 ) -> Check:
     """Compare the tables with a replay. Halted tables are not compared: they may equal a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
     try:
-        if behind := await _behind(settings, audit):
+        if behind := await _behind(settings, log):
             check.repair = "headrace worker --role project"
             for sentence in behind:
                 check.fault(sentence)
             return check
-        with uncollected():
-            compared = await compare(
-                settings.postgres_url, log, blobs, (), progress, values(settings), settings.projector_processes
-            )
-    except Exception as error:  # of a broken log too, which the checks before this one have named
+        compared = await compare(
+            settings.postgres_url, audited, blobs, (), progress, values(settings), settings.projector_processes
+        )
+    except Exception as error:  # of a broken log too, which other checks name
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
         return check
     for table in compared:
@@ -218,17 +198,18 @@ async def _tables(
     return check
 
 
-async def _behind(settings: Settings, audit: Audit) -> list[str]:
-    """Streams whose end the tables did not reach in time, as sentences. Raises: psycopg.Error."""
+async def _behind(settings: Settings, log: JetStreamLog) -> list[str]:
+    """Streams whose end the tables did not reach in time, as sentences. Raises: psycopg.Error, Unavailable."""
+    ends = {stream: await log.last(stream) for stream in (EVENTS, OUTCOMES)}
     try:
         async with asyncio.timeout(QUIET_S):
-            for stream, last in audit.last.items():
+            for stream, last in ends.items():
                 await tables.wait_for(settings.postgres_url, Position(stream, last))
     except TimeoutError:
-        reached = {stream: await _reached(settings, stream) for stream in audit.last}
+        reached = {stream: await _reached(settings, stream) for stream in ends}
         return [
-            f"{stream}: the tables stand at {reached[stream]}, and the log went to {last}"
-            for stream, last in audit.last.items()
+            f"{stream}: the tables stand at {reached[stream]}, and the log goes to {last}"
+            for stream, last in ends.items()
             if reached[stream] < last
         ]
     return []

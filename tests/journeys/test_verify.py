@@ -176,7 +176,7 @@ async def test_tables_that_stand_still_are_named(proved: Stack, monkeypatch: pyt
     outcome = await proved.send("app.create", name="later")
     check = (await faults(proved))["tables"]
     stand, end = outcome["sequence"] - 1, outcome["sequence"]
-    assert check.first[0] == f"EVENTS: the tables stand at {stand}, and the log went to {end}"
+    assert check.first[0] == f"EVENTS: the tables stand at {stand}, and the log goes to {end}"
     assert check.repair == "headrace worker --role project"
     await proved.start("project")
     await proved.until("SELECT FROM headrace.apps WHERE name = 'later'")

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream import codec, keys
+from adapters.jetstream.audited import AuditedLog
 from adapters.jetstream.keys import ERASED, STREAM, JetStreamKeys, Key, MissingKey
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -27,9 +28,9 @@ from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
 from handlers.ports.log import SavedSnapshot, Unavailable
 from handlers.repository import SNAPSHOT_EVERY, Repository
+from handlers.work.audit import Audit
 from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats
-from ops.upkeep.verify import _read
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 VAULT = AesVault(bytes(32))
@@ -283,7 +284,8 @@ async def test_verify_names_what_a_lost_key_makes_unreadable(fresh: Client, tena
         await store.append(Subject(tenant, "conversation", name), talk(name).pending(), metadata, 0)
     lost = await fresh.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{person_id('ada')}")
     await fresh.jetstream().delete_msg(STREAM, int(lost.seq or 0))
-    audit = await _read(JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)), no_progress)
+    audit = Audit()
+    await AuditedLog(JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)), audit).finish(no_progress)
     assert (audit.decoded.checked, audit.decoded.faults) == (2, 1)
     assert person_id("ada") in audit.decoded.first[0]
     assert "EVENTS 1" in audit.decoded.first[0]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -52,12 +52,15 @@ class Past:
         place = Position(OUTCOMES, len(self.verdicts) + 1)
         self.verdicts.append(Verdict(Subject(TENANT, "command", command), (outcome,), metadata, place, NOW))
 
-    def audited(self, keep: Callable[[Recorded], bool] = lambda message: True) -> Audit:
+    def audited(
+        self, keep: Callable[[Recorded], bool] = lambda message: True, last: Mapping[str, int] | None = None
+    ) -> Audit:
         audit = Audit()
         for commit in filter(keep, self.commits):
             audit.commit(commit)
         for verdict in filter(keep, self.verdicts):
             audit.verdict(verdict)
+        audit.finish(last or {})
         return audit
 
 
@@ -91,9 +94,20 @@ def test_a_missing_message_is_named(past: Past) -> None:
 
 
 def test_the_end_of_a_stream_that_is_missing(past: Past) -> None:
-    audit = past.audited(lambda message: message.position.sequence < 2 or message.position.stream == OUTCOMES)
-    audit.missing(EVENTS, 2)
+    audit = past.audited(
+        lambda message: message.position.sequence < 2 or message.position.stream == OUTCOMES, last={EVENTS: 2}
+    )
     assert audit.sequence.first == ["EVENTS 2: missing, up to 2"]
+
+
+def test_streams_that_are_read_side_by_side(past: Past) -> None:
+    audit = Audit()
+    for verdict in past.verdicts:
+        audit.verdict(verdict)
+    for commit in past.commits:
+        audit.commit(commit)
+    audit.finish({EVENTS: 2, OUTCOMES: 3})
+    assert (faults(audit), audit.undecided) == ({}, {})
 
 
 def test_a_commit_that_is_there_twice(past: Past) -> None:
