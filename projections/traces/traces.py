@@ -198,8 +198,9 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
         changed["spans"] = trace["spans"] + 1
         if after["model_call_id"]:
             changed |= _called(trace, after)
-    for column, more in _counts(after).items():
-        if more := more - (_counts(before)[column] if before else 0):
+    counted = _counts(before) if before else _NOTHING
+    for column, count in _counts(after).items():
+        if more := count - counted[column]:
             changed[column] = trace[column] + more
     if after["model_call_id"]:
         changed |= _ended_call(trace, before, after)
@@ -225,6 +226,9 @@ def _counts(span: Row) -> dict[str, int]:
         "prompt_tokens": span["prompt_tokens"] or 0,
         "completion_tokens": span["completion_tokens"] or 0,
     }
+
+
+_NOTHING = dict.fromkeys(("open_calls", "unknown_calls", "errors", "unpriced_calls", "prompt_tokens", "completion_tokens"), 0)
 
 
 def _called(trace: Row, call: Row) -> Row:
