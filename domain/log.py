@@ -116,7 +116,25 @@ class Verdict:
     at: datetime
 
 
-Recorded = Commit | Verdict
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A message of the log that cannot be taken for what its subject says, so that it has no events.
+
+    `newer`: a newer version wrote it, and this one cannot read it yet. `held_by` is the sequence of the earlier message
+    that froze the aggregate, where this message itself could be read.
+    """
+
+    subject: Subject
+    metadata: Metadata
+    position: Position
+    at: datetime
+    reason: str
+    newer: bool = False
+    held_by: int | None = None
+    events: tuple[()] = ()
+
+
+Recorded = Commit | Verdict | Quarantined
 """A message of the log."""
 
 

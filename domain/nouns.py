@@ -15,6 +15,7 @@ from domain.models.model_call import ModelCall
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
+from domain.work.quarantine import Quarantine
 
 NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
@@ -29,6 +30,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         EndUser,
         ModelCall,
         Provider,
+        Quarantine,
         Replay,
         Retrieval,
     )

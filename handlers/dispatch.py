@@ -11,7 +11,7 @@ from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
 from handlers.commands.fields import Command, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
-from handlers.ports.log import Outcomes, TooLarge
+from handlers.ports.log import Frozen, Outcomes, TooLarge
 from handlers.repository import Change
 from handlers.routes import ROUTES, Route, is_private
 
@@ -54,6 +54,8 @@ class Dispatch:
             outcome = await self._decide(delivery)
         except Rejection as rejection:
             outcome = rejected(delivery, rejection)
+        except Frozen as frozen:
+            outcome = rejected(delivery, Rejection("quarantined", str(frozen)))
         except TooLarge as error:
             outcome = rejected(delivery, Rejection("too_large", f"The events of this command are too large. {error}"))
         await self._outcomes.put(outcome)

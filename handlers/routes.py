@@ -20,6 +20,7 @@ from domain.models.budget import Budget
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
+from domain.work.quarantine import Quarantine
 from handlers.commands import access, chat, knowledge, models, retrieval, work
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
@@ -49,7 +50,7 @@ PERMISSIONS: dict[Permission, str] = {
     "budget.manage": "Set and remove budgets",
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
-    "operate": "Retry and discard dead letters",
+    "operate": "Retry and discard dead letters, and discard messages in quarantine",
 }
 
 
@@ -236,6 +237,9 @@ ROUTES: dict[str, Route] = {
     "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, "operate", lambda letter, at, _: letter.retry(at)),
     "dead_letter.discard": changes(
         DeadLetter, work.DiscardDeadLetter, "operate", lambda letter, at, _: letter.discard(at)
+    ),
+    "quarantine.discard": makes_or_changes(
+        Quarantine, work.DiscardQuarantined, "operate", work.discard, target="quarantine"
     ),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
+from domain.work.quarantine import Quarantine
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
 from projections.budgets import budgets
@@ -55,7 +56,9 @@ READ_MODELS: tuple[ReadModel, ...] = tuple(model for models in GROUPS.values() f
 GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.items() for model in models}
 """The group of each table, by its name."""
 
-IGNORED: frozenset[type] = frozenset({Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested})
+IGNORED: frozenset[type] = frozenset(
+    {Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded}
+)
 """Events that are in no table, on purpose."""
 
 KNOWN: frozenset[type] = IGNORED | {event for model in READ_MODELS for event, _ in model.rules}

@@ -19,6 +19,7 @@ from adapters.archive.store import BLOBS, AlreadyWritten, Archive, Broken, Head,
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import STREAM as KEY_STREAM
+from adapters.jetstream.keys import entry
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import DEAD
@@ -147,7 +148,7 @@ class Archiver:
                 latest["/".join(message.subject.split(".")[2:])] = message.body
         there = await self._archive.keys() if latest else set()
         for name, data in latest.items():
-            if name not in there or "erased" in orjson.loads(data):
+            if name not in there or "erased" in entry(data):
                 await self._archive.put_key(name, data)
         self._keyed = goal
 
@@ -361,7 +362,7 @@ async def _check_keys(archive: Archive, people: People) -> Check:
         found.checked += 1
         if data is None and name in people.known:
             found.fault(f"the key of {name} is missing")
-        elif data is not None and name in people.erased and "key" in orjson.loads(data):
+        elif data is not None and name in people.erased and "key" in entry(data):
             found.fault(f"{name} was erased, and the archive still has the key")
     return found
 

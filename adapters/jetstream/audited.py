@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.keys import MissingKey
 from adapters.jetstream.log import JetStreamLog, position
-from domain.log import EVENTS, OUTCOMES, Commit, Recorded, Verdict
+from domain.log import EVENTS, OUTCOMES, Commit, Quarantined, Recorded, Verdict
 from handlers.work.audit import Audit
 from handlers.work.progress import Progress
 
@@ -72,4 +72,6 @@ class AuditedLog:
                     self._audit.commit(recorded)
                 case Verdict():
                     self._audit.verdict(recorded)
+                case Quarantined():
+                    self._audit.unreadable(at, recorded.reason)
         return recorded

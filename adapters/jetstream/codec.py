@@ -11,7 +11,7 @@ import orjson
 from eventsourcing.persistence import Mapper, Transcoder
 
 from domain.aggregate import Event, Snapshot
-from domain.log import Commit, Metadata, Outcome, Position, Subject, Verdict
+from domain.log import EVENTS, Commit, Metadata, Outcome, Position, Quarantined, Subject, Verdict
 from domain.nouns import NOUNS
 from handlers.ports.log import Unavailable
 
@@ -150,6 +150,17 @@ def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
     event = object.__new__(kind)
     event.__dict__.update(state)
     return event
+
+
+def quarantined(subject: str, position: Position, at: datetime, error: Exception) -> Quarantined:
+    """A message that cannot be decoded, because of this error."""
+    _, tenant, *noun, id = f"{subject}...".split(".")[: 4 if position.stream == EVENTS else 3]
+    about = Subject(tenant, noun[0] if noun else "command", id)
+    if isinstance(error, UnknownEvent):
+        reason = f"has an event that a newer version wrote: {error}."
+    else:
+        reason = f"is no {'commit' if position.stream == EVENTS else 'outcome'} ({type(error).__name__}: {error})."
+    return Quarantined(about, Metadata("", tenant, ""), position, at, reason, isinstance(error, UnknownEvent))
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:

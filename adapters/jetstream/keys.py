@@ -178,7 +178,7 @@ class JetStreamKeys:
         """Erase the key: write the mark first, then delete the key, overwriting it on the disk."""
         subject = _subject(tenant, person)
         last = await self._reader.last(STREAM, subject)
-        if last is None or "key" in orjson.loads(last.data):
+        if last is None or "erased" not in entry(last.data):
             mark = {"erased": datetime.now(UTC).isoformat()}
             try:
                 await self._js.publish(subject, orjson.dumps(mark), stream=STREAM)
@@ -186,7 +186,7 @@ class JetStreamKeys:
                 raise Unavailable(f"The keys cannot be erased: {error!r}") from error
         self.forget(tenant, person)
         for message in await self._reader.messages(STREAM, subject):
-            if "key" in orjson.loads(message.data):
+            if "erased" not in entry(message.data):
                 try:
                     await self._js.delete_msg(STREAM, sequence(message))
                 except NotFoundError:
@@ -222,11 +222,13 @@ class JetStreamKeys:
             raise Unavailable(f"A key cannot be stored: {error!r}") from error
 
     def _hold(self, each: Person, data: bytes) -> None:
-        fields = orjson.loads(data)
-        if "key" not in fields:
-            self.forget(*each)
-            return
         tenant, person = each
+        fields = entry(data)
+        if "erased" in fields:
+            self.forget(tenant, person)
+            return
+        if "key" not in fields:
+            raise Unavailable(f"The entry of person {person} of {tenant} in the bucket of keys is no key.")
         try:
             owner, _, key = self._vault.open(tenant, fields["key"]).partition(" ")
         except ValueError as error:
@@ -240,8 +242,19 @@ class JetStreamKeys:
     async def _hear(self, message: Msg) -> None:
         with suppress(ValueError):
             _, _, tenant, person = message.subject.split(".")
-            if "erased" in orjson.loads(message.data):
+            if "erased" in entry(message.data):
                 self.forget(tenant, person)
+
+
+def entry(data: bytes) -> dict[str, str]:
+    """An entry of the bucket: the `key`, or the time at which it was `erased`; neither for anything else."""
+    with suppress(ValueError):
+        match orjson.loads(data):
+            case {"key": str(key)}:
+                return {"key": key}
+            case {"erased": str(at)}:
+                return {"erased": at}
+    return {}
 
 
 _NEVER = (ERASED, 0.0)

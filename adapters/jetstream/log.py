@@ -44,7 +44,7 @@ class JetStreamLog:
             raise Unavailable(f"Stream {stream} cannot be read: {error!r}") from error
 
     async def read(self, stream: str, after: int, *, follow: bool = True) -> AsyncGenerator[Sequence[Recorded]]:
-        """As the port; raises codec.UnknownEvent, too."""
+        """As the port."""
         async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self.load_keys(stream, messages)
@@ -59,7 +59,7 @@ class JetStreamLog:
         """Decode a message of the stream; the keys of people must have been loaded.
 
         After a message that erases a person, no words of theirs are read, whatever keys exist elsewhere.
-        Raises: codec.UnknownEvent, and any error that a broken message causes.
+        Raises: Unavailable, when a key is missing.
         """
         found = recorded(stream, message, self._keys or codec.NO_CIPHERS)
         if self._keys and found.subject.noun == EndUser.TOPIC and stream == EVENTS:
@@ -150,13 +150,18 @@ async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">"
 
 
 def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.NO_CIPHERS) -> Recorded:
-    """Decode a message of the stream. Raises: codec.UnknownEvent, and errors that a broken message causes."""
+    """Decode a message of the stream; what cannot be decoded is in quarantine. Raises: Unavailable, without its key."""
     place = Place.of(message)
     at = _EPOCH + timedelta(microseconds=place.at // 1000)
     header, where = message.headers or {}, Position(stream, place.sequence)
-    if stream == OUTCOMES:
-        return codec.decode_verdict(message.subject, message.data, header, where, at)
-    return codec.decode_commit(message.subject, message.data, header, where, at, ciphers)
+    try:
+        if stream == OUTCOMES:
+            return codec.decode_verdict(message.subject, message.data, header, where, at)
+        return codec.decode_commit(message.subject, message.data, header, where, at, ciphers)
+    except Unavailable:
+        raise
+    except Exception as error:
+        return codec.quarantined(message.subject, where, at, error)
 
 
 def position(stream: str, message: Msg | Stored) -> Position:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
 from adapters.jetstream import codec
@@ -20,7 +21,7 @@ class JetStreamOutcomes:
 
     async def get(self, tenant: str, command: str) -> Outcome | None:
         found = await self._reader.last(OUTCOMES, f"out.{tenant}.{command}")
-        return codec.decode_outcome(found.data, found.headers or {}, tenant) if found else None
+        return _outcome(found, tenant) if found else None
 
     async def put(self, outcome: Outcome) -> None:
         subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
@@ -30,8 +31,8 @@ class JetStreamOutcomes:
         last = await self._reader.last(OUTCOMES, subject)
         if last is None:
             raise Unavailable("OUTCOMES refuses an outcome.")
-        known = codec.decode_outcome(last.data, last.headers or {}, outcome.metadata.tenant)
-        if known.code == NOT_FINAL != outcome.code:
+        known = _outcome(last, outcome.metadata.tenant)
+        if known is None or known.code == NOT_FINAL != outcome.code:
             after = sequence(last)
             if not await self._publish(subject, outcome, after):
                 raise Unavailable("OUTCOMES has another outcome.")
@@ -50,3 +51,11 @@ class JetStreamOutcomes:
         except nats.errors.Error as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         return after > 0 or not ack.duplicate
+
+
+def _outcome(message: Msg, tenant: str) -> Outcome | None:
+    """None for a message that is no outcome, and decides nothing: it is in quarantine."""
+    try:
+        return codec.decode_outcome(message.data, message.headers or {}, tenant)
+    except Exception:
+        return None

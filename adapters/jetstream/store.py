@@ -16,8 +16,9 @@ from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.aggregate import Event
-from domain.log import EVENTS, Commit, Metadata, Position, Subject
-from handlers.ports.log import Conflict, TooLarge, Unavailable
+from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
+from domain.work.quarantine import Quarantine, quarantine_id
+from handlers.ports.log import Conflict, Frozen, TooLarge, Unavailable
 
 _CONFLICTS = {10071, 10164, 10158, 10201}
 """Error codes: one replica or a stale value; three replicas, a race; the same commit in flight; a retried batch."""
@@ -57,6 +58,8 @@ class JetStreamEventStore:
                 raise Unavailable(f"EVENTS refuses a commit: {error.description}") from error
             if position := await self._own(subject, metadata.id):
                 return position
+            if (last := await self._after_discarded(subject, expected)) > expected:
+                return await self.append(subject, events, metadata, last)
             raise Conflict(str(subject)) from error
         except nats.errors.MaxPayloadError as error:  # the server's limit was lowered a moment ago
             raise TooLarge(size, self.largest) from error
@@ -86,13 +89,39 @@ class JetStreamEventStore:
         return Position(EVENTS, sequence(last))
 
     async def _commits(self, messages: Sequence[Msg]) -> list[Commit]:
+        """Decode; what was discarded from the quarantine is left out. Raises: Frozen, Unavailable."""
         if self._keys:
             await self._keys.load(people(messages))
-        return [_commit(message, self._keys or codec.NO_CIPHERS) for message in messages]
+        found = [_recorded(message, self._keys or codec.NO_CIPHERS) for message in messages]
+        for each in found:
+            if isinstance(each, Quarantined) and not await self._is_discarded(each):
+                raise Frozen(each.subject, each)
+        return [each for each in found if isinstance(each, Commit)]
+
+    async def _is_discarded(self, message: Quarantined) -> bool:
+        quarantine = Subject(message.subject.tenant, Quarantine.TOPIC, quarantine_id(*message.position))
+        last = await self._reader.last(EVENTS, str(quarantine))
+        return last is not None and isinstance(_recorded(last, codec.NO_CIPHERS), Commit)
+
+    async def _after_discarded(self, subject: Subject, expected: int) -> int:
+        """The sequence of the subject's last message if all after `expected` were discarded; else `expected`."""
+        messages = await self._reader.messages(EVENTS, str(subject), after=expected)
+        messages += await self._reader.load_from_leader(
+            EVENTS, str(subject), after=sequence(messages[-1]) if messages else expected
+        )
+        if await self._commits(messages):
+            return expected
+        return sequence(messages[-1]) if messages else expected
 
 
-def _commit(message: Msg, ciphers: codec.Ciphers) -> Commit:
+def _recorded(message: Msg, ciphers: codec.Ciphers) -> Commit | Quarantined:
+    """Raises: Unavailable, when a key is missing."""
     headers = message.headers or {}
+    subject, position = headers["Nats-Subject"], Position(EVENTS, sequence(message))
     at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-    position = Position(EVENTS, sequence(message))
-    return codec.decode_commit(headers["Nats-Subject"], message.data, headers, position, at, ciphers)
+    try:
+        return codec.decode_commit(subject, message.data, headers, position, at, ciphers)
+    except Unavailable:
+        raise
+    except Exception as error:
+        return codec.quarantined(subject, position, at, error)

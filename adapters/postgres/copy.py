@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.many import together
 from adapters.postgres.feed import batches
+from adapters.postgres.quarantine import frozen
 from adapters.postgres.rules import digest
 from adapters.postgres.tables import (
     STREAMS,
@@ -28,9 +29,10 @@ from adapters.postgres.tables import (
 )
 from adapters.postgres.words import WordsAhead
 from adapters.postgres.writer import Fetched, Writer, with_blobs
-from domain.log import Recorded
+from domain.log import EVENTS, Recorded
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress
+from handlers.work.quarantine import HoldingLog
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
 from projections.engine.fold import BlobId
 from projections.engine.read_model import ReadModel
@@ -116,6 +118,7 @@ class Copy:
         self._connection = connection
         self._schema = schema
         self._log = log
+        self._held = HoldingLog(log)
         self._blobs = blobs
         self._values = values
         self._processes = processes - 1
@@ -142,10 +145,12 @@ class Copy:
         for part in self._parts:
             part.writer.forget()
             part.after = found[part.group]
+        self._held = HoldingLog(self._log, await frozen(self._connection, self.after[EVENTS]))
         return not await stale(self._connection, self.models, self._schema)
 
     async def begin(self) -> None:
         """Make the tables, empty, in place of the schema's contents."""
+        self._held = HoldingLog(self._log)
         async with self._connection.transaction():
             await drop(self._connection, self._schema)
             await self._connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(self._schema)))
@@ -235,7 +240,7 @@ class Copy:
         def blobs(message: Recorded) -> list[BlobId]:
             return [blob for part in self._parts for blob in part.writer.fold.blobs(message)]
 
-        source = batches(self._log, self.after, goal, blobs)
+        source = batches(self._held, self.after, goal, blobs)
         async with (
             WordsAhead(self._values, self._processes) as words,
             aclosing(source),

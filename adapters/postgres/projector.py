@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from adapters.postgres.attachments import InTheWay
 from adapters.postgres.copy import NEAR
 from adapters.postgres.feed import batches
+from adapters.postgres.quarantine import frozen, note_quarantine, release_newer
 from adapters.postgres.rebuild import rebuild
 from adapters.postgres.tables import (
     PROJECTOR_LOCK,
@@ -33,8 +34,9 @@ from adapters.postgres.tables import (
 )
 from adapters.postgres.words import WordsAhead
 from adapters.postgres.writer import Fetched, Writer, with_blobs
-from domain.log import Recorded
+from domain.log import EVENTS, Recorded
 from handlers.ports.log import Blobs, Log, Unavailable
+from handlers.work.quarantine import HoldingLog
 from projections.catalog import GROUP_OF, GROUPS
 from projections.engine.fold import BlobId
 from projections.engine.values import BUILT_IN, Values
@@ -101,6 +103,8 @@ class Projector:
             await turn(connection, PROJECTOR_LOCK)
             self._halted = {}
             await note_state(connection, GROUPS, None)
+            if await release_newer(connection):
+                logger.warning("projector.rebuilding", reason="an earlier version could not read all events")
             while True:
                 await self._until_a_group_changes(connection)
 
@@ -175,7 +179,9 @@ class Projector:
         def blobs(message: Recorded) -> list[BlobId]:
             return [blob for writer in writers.values() for blob in writer.fold.blobs(message)]
 
-        source = batches(self._log, after, until, blobs)
+        async with connect(self._url) as connection:
+            log = HoldingLog(self._log, await frozen(connection, after[EVENTS]))
+        source = batches(log, after, until, blobs)
         async with (
             connect(self._url) as connection,
             WordsAhead(self._values, self._processes - 1) as words,
@@ -191,6 +197,7 @@ class Projector:
                         raise RuntimeError(f"The tables are at {found}, not at {after}: another program wrote to them.")
                     faults = await _write(connection, writers, fetched)
                     running = [group for group in groups if group not in faults]
+                    await note_quarantine(connection, fetched[0])
                     await move(connection, running, reached)
                     await note_state(connection, running, None)
                 if faults:

@@ -78,6 +78,28 @@ COMMENT ON COLUMN headrace_projection.tables.name IS 'Name of the table.';
 COMMENT ON COLUMN headrace_projection.tables.rules IS 'Digest of the rules; empty when it is not known.';
 COMMENT ON COLUMN headrace_projection.tables.waits_for IS
     'What stops the projector from rebuilding the table, and what to do; null when nothing does.';
+CREATE TABLE IF NOT EXISTS headrace_projection.quarantine (
+    stream text, sequence bigint, id text NOT NULL, tenant_id text NOT NULL, subject text NOT NULL,
+    reason text NOT NULL, newer boolean NOT NULL, held_by bigint, version text NOT NULL,
+    created_at timestamptz NOT NULL, discarded_at timestamptz, discarded_by bigint, PRIMARY KEY (stream, sequence)
+);
+COMMENT ON TABLE headrace_projection.quarantine IS
+    'Messages of the log that cannot be read. They count for nothing, and freeze the aggregate of their subject.';
+COMMENT ON COLUMN headrace_projection.quarantine.stream IS 'Stream of the message.';
+COMMENT ON COLUMN headrace_projection.quarantine.sequence IS 'Its sequence in that stream.';
+COMMENT ON COLUMN headrace_projection.quarantine.id IS 'Id of the quarantine, for the command quarantine.discard.';
+COMMENT ON COLUMN headrace_projection.quarantine.tenant_id IS 'Tenant in its subject.';
+COMMENT ON COLUMN headrace_projection.quarantine.subject IS 'Its subject: of the aggregate, or of the outcome.';
+COMMENT ON COLUMN headrace_projection.quarantine.reason IS 'Reason why it cannot be read, or waits.';
+COMMENT ON COLUMN headrace_projection.quarantine.newer IS
+    'A newer version wrote it: upgrade, and the tables are rebuilt with it.';
+COMMENT ON COLUMN headrace_projection.quarantine.held_by IS
+    'Sequence of the earlier message that froze its aggregate; null for that one itself.';
+COMMENT ON COLUMN headrace_projection.quarantine.version IS 'Digest of the events that the reader knew.';
+COMMENT ON COLUMN headrace_projection.quarantine.created_at IS 'Time at which the log took it.';
+COMMENT ON COLUMN headrace_projection.quarantine.discarded_at IS 'Time at which it was discarded; null before.';
+COMMENT ON COLUMN headrace_projection.quarantine.discarded_by IS
+    'Sequence in EVENTS of the decision to discard it; null before.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
@@ -320,6 +342,13 @@ async def turn(connection: AsyncConnection[TupleRow], lock: int) -> None:
 async def _taken(connection: AsyncConnection[TupleRow], lock: int) -> bool:
     cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
     return await cursor.fetchone() == (True,)
+
+
+async def in_quarantine(connection: AsyncConnection[TupleRow]) -> int:
+    """The number of messages in quarantine."""
+    cursor = await connection.execute("SELECT count(*) FROM headrace_projection.quarantine WHERE discarded_at IS NULL")
+    [[count]] = await cursor.fetchall()
+    return int(count)
 
 
 async def wait_for(url: str, position: Position, timeout_s: float = 30.0, *, tables: Iterable[str] = ()) -> None:

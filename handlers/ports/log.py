@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from domain.aggregate import Event, Snapshot
-from domain.log import Commit, Metadata, Outcome, Position, Recorded, Subject
+from domain.log import Commit, Metadata, Outcome, Position, Quarantined, Recorded, Subject
 
 
 class Unavailable(Exception):
@@ -29,6 +29,15 @@ class TooLarge(Exception):
         self.limit = limit
 
 
+class Frozen(Unavailable):
+    """An aggregate has a message in quarantine: it stays as it is until that is discarded, or this version upgraded."""
+
+    def __init__(self, subject: Subject, found: Quarantined) -> None:
+        stream, sequence = found.position
+        action = "Upgrade this program." if found.newer else "An operator may discard the message."
+        super().__init__(f"{subject} is frozen: {stream} {sequence} {found.reason} {action}")
+
+
 class EventStore(Protocol):
     @property
     def largest(self) -> int:
@@ -38,14 +47,15 @@ class EventStore(Protocol):
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         """The first `limit` commits of an aggregate whose stream sequence is greater than `after`, in order.
 
-        May lag behind the last append: then commits are missing at the end. `append` notices, `rest` knows.
+        May lag behind the last append: then commits are missing at the end. `append` notices, `load_from_leader` knows.
+        Raises: Frozen, Unavailable.
         """
         ...
 
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         """The commits that `load` did not see after the sequence `after`, every one that is acknowledged.
 
-        Raises: Unavailable.
+        Raises: Frozen, Unavailable.
         """
         ...
 

@@ -12,6 +12,7 @@ from domain.aggregate import Aggregate, Event
 from domain.knowledge.document import Document
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
+from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
 
 FIRST = 10
@@ -71,7 +72,7 @@ class Audit:
 
     def __init__(self) -> None:
         self.sequence = Check("sequence", "no message of the log is missing", "headrace restore")
-        self.decoded = Check("events", "every event can be read by this version", "run the version that wrote it")
+        self.decoded = Check("events", "every event can be read by this version", "headrace quarantine list")
         self.folded = Check("aggregates", "every aggregate folds, each version and commit once", "headrace restore")
         self.decided = Check(
             "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
@@ -92,11 +93,13 @@ class Audit:
         self._versions = array("I")
         self._outcomes: dict[tuple[str, str], str] = {}
         self._decisions: list[Decision] = []
+        self._quarantine: dict[Position, str] = {}
+        self._discarded: set[Position] = set()
 
     def unreadable(self, position: Position, reason: str) -> None:
-        """Take a message that cannot be decoded."""
+        """Take a message that cannot be decoded: a fault, unless it is discarded from the quarantine."""
         self._place(position)
-        self.decoded.fault(f"{position.stream} {position.sequence}: {reason}")
+        self._quarantine[position] = reason
 
     def commit(self, commit: Commit) -> None:
         self._place(commit.position)
@@ -105,6 +108,7 @@ class Audit:
         if metadata.id in self._ids:
             self.folded.fault(f"{EVENTS} {sequence}: commit {metadata.id} of {subject} is there twice")
         self._ids.add(metadata.id)
+        self._discarded.update(discards(commit))
         if (cause := metadata.causation) and cause not in self._ids and commit_id(cause, str(subject)) == metadata.id:
             self.undecided[subject.tenant, cause] = sequence
         self._subjects += [None] * (sequence - 1 - len(self._subjects)) + [subject]
@@ -141,6 +145,9 @@ class Audit:
                 what = f"command {decision.command} was rejected, and has changed something"
                 self.decided.fault(f"{EVENTS} {made}: {what}")
         self._decisions.clear()
+        for position, reason in self._quarantine.items():
+            if position not in self._discarded:
+                self.decoded.fault(f"{position.stream} {position.sequence}: {reason}")
         for stream, sequence in last.items():
             if sequence > self.last[stream]:
                 self.sequence.fault(f"{stream} {self.last[stream] + 1}: missing, up to {sequence}")

@@ -10,7 +10,7 @@ import structlog
 from domain.aggregate import Aggregate
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
-from handlers.ports.log import PendingWork, Unavailable
+from handlers.ports.log import Frozen, PendingWork, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import PENDING, WORKS
 
@@ -47,6 +47,8 @@ class Recover:
             log.warning("recover", work=work.work, tenant=work.tenant, id=work.id, status=work.status)
             try:
                 await self._stall(work)
+            except Frozen as frozen:
+                log.warning("not recovered", work=work.work, tenant=work.tenant, id=work.id, reason=str(frozen))
             except Unavailable:
                 raise
             except Exception:

@@ -243,6 +243,9 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             yield Finding("tables", False, f"{names}: other version", f"run `headrace rebuild {names}`")
         else:
             yield Finding("tables", True, "up to date")
+        if count := await tables.in_quarantine(connection):
+            advice = "see `headrace quarantine list`: their aggregates are frozen, everything else goes on"
+            yield Finding("quarantine", False, f"{count} messages of the log cannot be read", advice)
         for group, reason in (await tables.halted(connection)).items():
             advice = "fix the reason; the worker with role project tries again by itself"
             yield Finding(f"{group} tables", False, f"halted: {reason}", advice)

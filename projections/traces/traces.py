@@ -228,7 +228,9 @@ def _counts(span: Row) -> dict[str, int]:
     }
 
 
-_NOTHING = dict.fromkeys(("open_calls", "unknown_calls", "errors", "unpriced_calls", "prompt_tokens", "completion_tokens"), 0)
+_NOTHING = dict.fromkeys(
+    ("open_calls", "unknown_calls", "errors", "unpriced_calls", "prompt_tokens", "completion_tokens"), 0
+)
 
 
 def _called(trace: Row, call: Row) -> Row:

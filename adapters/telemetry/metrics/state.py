@@ -63,6 +63,7 @@ FIGURES = {
     ),
     "headrace_projector_lag_seconds": Figure("Age of the oldest of them, in seconds.", ("stream", "group")),
     "headrace_projector_halted": Figure("1 when the group of tables has halted, else 0.", ("group",)),
+    "headrace_quarantined_messages": Figure("Messages of the log that cannot be read and wait for a decision."),
     "headrace_open_calls": Figure("Model calls in flight."),
     "headrace_unknown_calls": Figure("Model calls with an unknown outcome."),
     "headrace_export_waiting_spans": Figure("Spans that ended and were not sent yet, 10,000 at most."),
@@ -78,6 +79,8 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 """Values by name of the metric and values of its labels."""
 
 _GROUPS = "SELECT name, stream, sequence, state FROM headrace_projection.groups"
+
+_QUARANTINE = "SELECT count(*) FROM headrace_projection.quarantine WHERE discarded_at IS NULL"
 
 Reached = dict[tuple[str, str], int]
 """Sequences by stream and group."""
@@ -195,6 +198,8 @@ class State(Collector):
         for row in await self._rows(_GROUPS):
             reached[row["stream"], row["name"]] = row["sequence"]
             samples["headrace_projector_halted"][row["name"],] = row["state"] == "halted"
+        for row in await self._rows(_QUARANTINE):
+            samples["headrace_quarantined_messages"][()] = row["count"]
         for row in await self._rows(_CALLS):
             samples["headrace_open_calls"][()] = row["open"]
             samples["headrace_unknown_calls"][()] = row["unknown"]

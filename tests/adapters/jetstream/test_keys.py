@@ -293,6 +293,18 @@ async def test_verify_names_what_a_lost_key_makes_unreadable(fresh: Client, tena
         [it async for it in JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)).read(EVENTS, 0, follow=False)]
 
 
+@pytest.mark.parametrize("junk", [b'{"stream":"COMMANDS","seq":1}', b'"erased"', b'["erased"]', b'{"erased":1}', b""])
+async def test_what_is_no_entry_of_the_bucket_is_no_erasure(fresh: Client, tenant: str, junk: bytes) -> None:
+    people = JetStreamKeys(fresh, VAULT)
+    await people.start()
+    person = await people.person(tenant, "ada")
+    await fresh.jetstream().publish(f"$KV.{KEYS}.{tenant}.{person}", junk)
+    await fresh.flush()
+    assert isinstance(await people.of(tenant, person), Key)
+    with pytest.raises(Unavailable, match="is no key"):
+        await JetStreamKeys(fresh, VAULT).of(tenant, person)
+
+
 async def test_an_answer_is_stopped_when_its_person_is_erased(fresh: Client, tenant: str) -> None:
     stops = NatsStops(fresh)
     await stops.start()

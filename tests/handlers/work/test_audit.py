@@ -130,6 +130,7 @@ def test_what_cannot_be_read_is_named(past: Past) -> None:
     audit = Audit()
     audit.commit(past.commits[0])
     audit.unreadable(Position(EVENTS, 2), "UnknownEvent: app.sold.v1")
+    audit.finish({})
     assert faults(audit) == {"events": ["EVENTS 2: UnknownEvent: app.sold.v1"]}
 
 

@@ -1,0 +1,139 @@
+"""Messages in the log that Headrace did not write: they stop nobody else's tables, and an operator discards them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.postgres.quarantine import VERSION
+from domain.access.end_user import person_id
+from domain.aggregate import new_id
+from handlers.work.progress import no_progress
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.settings import Settings
+from ops.upkeep.doctor import examine
+from ops.upkeep.rebuild import check, rebuild
+from ops.upkeep.verify import verify
+from tests.conftest import fresh_database
+from tests.journeys.stack import Stack
+
+JUNK = (
+    b'{"stream":"COMMANDS","seq":1}',
+    b'"text"',
+    b"[1]",
+    b'[{"type":"app.created.v1"}]',
+    b'[{"type":"app.created.v1","version":1,"state":{"timestamp":"yesterday"}}]',
+    b"\xff\xfe",
+    b"",
+)
+
+
+@pytest.fixture(scope="module")
+async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    home: Path = tmp_path_factory.mktemp("quarantine")
+    async with EmbeddedNats(home) as nats, fresh_database(postgres) as url:
+        settings = Settings.load(home=home, nats_url=nats.url, postgres_url=url)
+        async with Stack.running(settings) as stack:
+            yield stack
+
+
+async def command(stack: Stack, *arguments: str) -> tuple[int, list[Any]]:
+    environment = os.environ | {
+        "HEADRACE_HOME": str(stack.settings.home),
+        "HEADRACE_NATS_URL": stack.nats_url,
+        "HEADRACE_POSTGRES_URL": stack.postgres_url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ops.cli", *arguments, "--json", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, [json.loads(line) for line in out.splitlines()]
+
+
+async def forge(stack: Stack, subject: str, body: bytes) -> int:
+    """Write to a stream of the log, past all that checks it."""
+    return (await stack.client.stream.publish(subject, body)).seq
+
+
+async def faults(stack: Stack) -> dict[str, list[str]]:
+    checks = [each async for each in verify(stack.settings, timedelta(minutes=5), no_progress)]
+    return {each.name: each.first for each in checks if each.faults}
+
+
+async def test_what_is_no_commit_freezes_its_aggregate_until_it_is_discarded(stack: Stack) -> None:
+    app = await stack.make("app.create", name="frozen")
+    places = {f"EVENTS:{await forge(stack, f'evt.{stack.tenant}.app.{app}', body)}": body for body in JUNK}
+
+    refused = await stack.refused("app.delete", app=app)
+    assert refused["code"] == "quarantined"
+    assert "is frozen" in refused["message"]
+    other = await stack.make("app.create", name="free")
+    await stack.until("SELECT FROM headrace.apps WHERE id = %(id)s", id=other)
+    await stack.send("app.delete", app=other)
+    await stack.until("SELECT FROM headrace_projection.quarantine WHERE stream = 'EVENTS' HAVING count(*) = 7")
+
+    findings = {each.what: each async for each in examine(stack.settings)}
+    assert not findings["quarantine"].good
+    assert [place.replace(":", " ") in " ".join((await faults(stack))["events"]) for place in places] == [True] * 7
+    assert [table.table for table in await check(stack.settings) if table.first] == []
+    await rebuild(stack.settings)
+
+    assert {each["place"] for each in (await command(stack, "quarantine", "list"))[1]} == set(places)
+    first = next(iter(places))
+    [shown] = (await command(stack, "quarantine", "show", first))[1]
+    assert (shown["body"], shown["reason"].startswith("is no commit")) == (places[first].decode(), True)
+    for place in places:
+        code, [outcome] = await command(stack, "quarantine", "discard", place)
+        assert (code, outcome["status"]) == (0, "accepted")
+    await stack.send("app.delete", app=app)
+    await stack.until("SELECT WHERE NOT EXISTS (SELECT FROM headrace.apps WHERE id = %(id)s)", id=app)
+    assert (await command(stack, "quarantine", "list"))[1] == []
+    assert await faults(stack) == {}
+    assert (await command(stack, "quarantine", "discard", "EVENTS:1"))[0] != 0
+
+
+async def test_what_is_no_outcome_decides_nothing(stack: Stack) -> None:
+    id = new_id()
+    place = await forge(stack, f"out.{stack.tenant}.{id}", b'{"stream":"COMMANDS","seq":2}')
+    outcome = await stack.client.send("app.create", {"name": "mine"}, id=id, wait=20)
+    assert outcome["status"] == "accepted"
+    await stack.until("SELECT FROM headrace.apps WHERE name = 'mine'")
+    assert list(await faults(stack)) == ["events"]
+    assert (await command(stack, "quarantine", "discard", f"OUTCOMES:{place}"))[0] == 0
+    assert await faults(stack) == {}
+
+
+async def test_what_is_no_entry_of_the_keys_erases_no_person(stack: Stack) -> None:
+    app = await stack.make("app.create", name="talks")
+    await stack.send("app.configure", app=app)
+    await stack.send("message.send", app=app, query="Who?", user="eve")
+    await stack.until("SELECT FROM headrace.messages WHERE query = 'Who?'")
+    for junk in (b'{"stream":"COMMANDS","seq":2}', b'"erased"', b'["erased"]', b'{"erased":1}'):
+        await stack.client.stream.publish(f"$KV.keys.{stack.tenant}.{person_id('eve')}", junk)
+    await stack.send("message.send", app=app, query="And who?", user="ada")
+    await stack.until("SELECT FROM headrace.messages WHERE query = 'And who?'")
+    assert await stack.sql("SELECT FROM headrace.messages WHERE query = 'Who?'") == [{}]
+
+
+async def test_an_event_of_a_newer_version_waits_for_the_upgrade(stack: Stack) -> None:
+    app = await stack.make("app.create", name="sold")
+    body = [{"type": "app.sold.v1", "version": 2, "state": {"timestamp": "2026-05-04T08:00:00+00:00", "price": 1}}]
+    place = f"EVENTS:{await forge(stack, f'evt.{stack.tenant}.app.{app}', json.dumps(body).encode())}"
+    refused = await stack.refused("app.delete", app=app)
+    assert "Upgrade" in refused["message"]
+    await stack.until("SELECT FROM headrace_projection.quarantine WHERE newer")
+    code, _ = await command(stack, "quarantine", "discard", place)
+    assert code != 0
+    await stack.sql("UPDATE headrace_projection.quarantine SET version = 'other' WHERE newer RETURNING 1")
+    await stack.kill("project")
+    await stack.start("project")
+    await stack.until("SELECT FROM headrace_projection.quarantine WHERE newer AND version = %(now)s", now=VERSION)
+    assert [table.table for table in await check(stack.settings) if table.first] == []
