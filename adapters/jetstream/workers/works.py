@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from adapters.jetstream.codec import NO_CIPHERS, UnknownEvent, decode_commit, metadata
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.log import EVENTS, Commit, Metadata, Position
@@ -51,7 +52,7 @@ def subscribe_work(
             correlation=commit.metadata.correlation,
             causation=commit.metadata.id,
         ):
-            original = await _retried(message._client, name, arrived)
+            original = await _retried(connection_of(message), name, arrived)
             again = original and await original.commit(keys)
             if again and not await reopen(repository, name, again, commit.metadata):
                 await handler(again)
@@ -60,10 +61,10 @@ def subscribe_work(
 
     async def gave_up(message: Msg, failure: Failure) -> None:
         arrived = _Arrived.by(message)
-        arrived = await _retried(message._client, name, arrived) or arrived
+        arrived = await _retried(connection_of(message), name, arrived) or arrived
         metadata, failure = arrived.metadata(), replace(failure, subject=arrived.subject)
         letter = dead_letter_id(name, metadata.tenant, metadata.id)
-        kept = JetStreamDeadLetters(message._client)
+        kept = JetStreamDeadLetters(connection_of(message))
         await kept.keep(letter, metadata.id, arrived.headers, arrived.data, failure)
         commit = None
         with suppress(Exception):  # no work waits for a commit that cannot be read
