@@ -41,8 +41,12 @@ class Counter:
         self.app = self.conversation = self.message = ""
 
     def worker(self, limit_s: float = 60.0) -> Answer:
+        calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
+        return Answer(self.desk.repository, calls, self.retrieve(), self.speaker, live, self.stops, limit_s=limit_s)
+
+    def retrieve(self) -> Retrieve:
         calls = ModelCalls(self.desk.repository)
-        retrieve = Retrieve(
+        return Retrieve(
             self.desk.repository,
             calls,
             OneModel(Words()),
@@ -51,8 +55,6 @@ class Counter:
             Rerank(calls, cast("Rerankers", None)),
             cast("ExtractFilter", None),
         )
-        live = MemoryLive(self.memory)
-        return Answer(self.desk.repository, calls, retrieve, self.speaker, live, self.stops, limit_s=limit_s)
 
     async def asked(self, query: str = "When?", **configuration: Any) -> Commit:
         self.app = await self.desk.done("app.create", name="Guide")
