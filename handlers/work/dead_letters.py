@@ -119,7 +119,7 @@ async def reopen(repository: Repository, consumer: str, commit: Commit, cause: M
     items = list(work.items(commit))
     for item in items:
         assert work.pending
-        await _change(repository, work.noun, commit, cause, "reopened", item, work.pending.retry)
+        await _change(repository, work.noun, commit, cause, "reopened", item, work.pending.reopen)
     return bool(items)
 
 

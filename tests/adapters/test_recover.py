@@ -22,7 +22,7 @@ from adapters.postgres.projector import Projector
 from adapters.postgres.tables import set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
-from domain.chat.conversation import STALLS, Conversation
+from domain.chat.conversation import Conversation
 from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
@@ -32,6 +32,7 @@ from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import PendingWork
 from handlers.work.cause import Cause
 from handlers.work.recover import Recover, orphaned
+from handlers.work.work import STALLS
 from tests.handlers.desk import Desk
 
 
