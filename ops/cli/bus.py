@@ -325,10 +325,13 @@ def asyncapi(
     as_json: Json = False,
 ) -> None:
     """Print the AsyncAPI 3 document of all commands, events, outcomes and live frames."""
+    from importlib.metadata import version
+
     from ops.asyncapi import document, write_schemas
 
     if schemas is None:
-        sys.stdout.write(json.dumps(document(), indent=None if as_json else 2, ensure_ascii=False) + "\n")
+        contract = document(version("headrace"))
+        sys.stdout.write(json.dumps(contract, indent=None if as_json else 2, ensure_ascii=False) + "\n")
         return
     written = write_schemas(schemas)
     if as_json:
