@@ -41,7 +41,7 @@ class Usage(TypedDict):
 
     prompt_tokens: Annotated[int, "Tokens sent, cached ones included."]
     completion_tokens: Annotated[int, "Tokens received, those of reasoning included."]
-    estimated: Annotated[bool, "Whether the numbers are estimates, because the server did not count."]
+    estimated: Annotated[bool, "True if the numbers are estimates, because the server did not count."]
 
 
 class Truncation(TypedDict):

@@ -21,7 +21,6 @@ from domain.knowledge.document import Document
 from domain.log import Metadata, Subject
 from domain.models.model_call import ModelCall
 from domain.work.dead_letter import DeadLetter
-from handlers import ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.routes import ROUTES
 from ops import cli, docs
@@ -119,9 +118,7 @@ def test_every_setting_is_documented(name: str) -> None:
 
 
 def protocols() -> list[str]:
-    return [
-        name for name, member in vars(ports).items() if getattr(member, "_is_protocol", False) and name != "Protocol"
-    ]
+    return re.findall(r"^### (\w+)$", docs.port_reference(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", protocols())
@@ -151,6 +148,18 @@ def test_every_command_prints_json_and_explains_its_parameters(name: str, comman
     assert "--json" in {option for parameter in command.params for option in parameter.opts}
     for parameter in command.params:
         assert parameter.help or parameter.name == "help", f"{name} does not explain {parameter.name}"
+
+
+def test_every_command_that_a_text_names_exists() -> None:
+    """In documents, in pages of the viewer, and in messages, comments of columns and docstrings."""
+    known = {name for name, _ in docs.leaves(get_command(cli.app))}
+    groups = {name.partition(" ")[0] for name in known if " " in name}
+    code = [path for folder in CODE for ending in ("py", "html") for path in (ROOT / folder).rglob(f"*.{ending}")]
+    named = re.compile(r"(?:`|<code>|<pre>)headrace ([a-z]+)( [a-z]+)?")
+    found = {(path.suffix, name, more) for path in [*PAGES, *code] for name, more in named.findall(path.read_text())}
+    assert {suffix for suffix, _, _ in found} == {".md", ".py", ".html"}
+    assert [each for each in found if each[1] not in known | groups] == []
+    assert [each for each in found if each[1] in groups and each[2] and each[1] + each[2] not in known] == []
 
 
 def codes() -> Iterator[str]:
