@@ -98,7 +98,8 @@ class Work:
     `role`: the worker role that does it. `at_once`: messages that one worker handles at a time.
     `tries`: failures after which a message is given up; 1 where a try costs money or reaches the outside.
     `calls`: the noun that its model calls name as their cause.
-    `finishes`: a worker that shuts down finishes what it has in flight, since a person waits for it.
+    `watched`: a person waits for it: its end is published as a live frame, and a worker that shuts down finishes what
+    it has in flight.
     """
 
     noun: type[Aggregate]
@@ -108,7 +109,7 @@ class Work:
     tries: int = TRIES
     pending: Pending | None = None
     calls: str | None = None
-    finishes: bool = False
+    watched: bool = False
 
     def items(self, commit: Commit) -> Iterator[str]:
         """The items on which this commit begins work."""
@@ -190,7 +191,7 @@ WORKS: dict[str, Work] = {
         tries=1,
         pending=ANSWER,
         calls="message",
-        finishes=True,
+        watched=True,
     ),
     "query_datasets": Work(DatasetQuery, (DatasetQuery.Requested,), role="answer", at_once=8, tries=1, calls="dataset"),
     "replay": Work(

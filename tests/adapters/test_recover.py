@@ -43,7 +43,7 @@ class Scene:
         self.desk = desk
         self.url = url
         self.calls = ModelCalls(desk.repository)
-        self.recover = Recover(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
+        self.recover = Recover(desk.repository, desk.live, partial(self.overdue, 0), partial(done, desk.nc))
 
     async def overdue(self, deadline_s: float) -> list[PendingWork]:
         """Only this desk's: all tests share the streams."""
@@ -239,7 +239,7 @@ async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene)
         return waits
 
     assert len(waits) == 2
-    await Recover(scene.desk.repository, as_it_was, partial(done, scene.desk.nc))()
+    await Recover(scene.desk.repository, scene.desk.live, as_it_was, partial(done, scene.desk.nc))()
     assert (await scene.desk.types("document", document))[-1] == "document.started.v1"
     assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
 
@@ -258,9 +258,8 @@ async def test_recovering_twice_is_recovering_once(scene: Scene) -> None:
     """Two of them saw the same tables."""
     document = await scene.document()
     await scene.forgotten_by("ingest")
-    other = Recover(
-        Desk(scene.desk.nc, scene.desk.tenant).repository, partial(scene.overdue, 0), partial(done, scene.desk.nc)
-    )
+    desk = Desk(scene.desk.nc, scene.desk.tenant)
+    other = Recover(desk.repository, desk.live, partial(scene.overdue, 0), partial(done, desk.nc))
     await asyncio.gather(scene.recover(), other())
     types = await scene.desk.types("document", document)
     assert types == ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]

@@ -66,4 +66,4 @@ async def commits(counter: Counter, noun: str) -> list[Commit]:
 
 async def given_up(counter: Counter, consumer: str, commit: Commit) -> None:
     failure = Failure(consumer, commit.position, str(commit.subject), "KeyError: 'gate'", "x.py:run:7", "ab", 1, 0)
-    await GiveUp(counter.desk.repository)(commit.metadata, failure, commit)
+    await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)

@@ -143,7 +143,7 @@ async def test_an_error_of_ours_fails_the_document_when_the_message_is_given_up(
         await mill.ingested(id)
     commit = (await mill.desk.commits("document", id))[0]
     failure = Failure("ingest", commit.position, str(commit.subject), "ZeroDivisionError: odd", "x:y:1", "ab", 5, 0)
-    await GiveUp(mill.desk.repository)(commit.metadata, failure, commit)
+    await GiveUp(mill.desk.repository, mill.desk.live)(commit.metadata, failure, commit)
     last = await mill.last(id)
     assert (last["code"], last["stage"], last["reason"]) == ("internal_error", "splitting", "ZeroDivisionError: odd")
 

@@ -136,12 +136,17 @@ async def test_what_waits_for_a_commit_that_died_fails_and_a_retry_opens_it_agai
     await desk.store.append(subject, aggregate.pending(), begun, 0)
     [begins] = await desk.commits(subject.noun, subject.id)
     [item] = set(work.items(begins))
+    frames = await fresh.subscribe(f"live.acme.{aggregate.id}.{item}")
     await running(reaction(name, handler, fresh))
     letter = await buried_in(desk, name, begun.id, DeadLetter.Buried)
     await settled(fresh, name)
     failed = (await desk.events(subject.noun, subject.id))[-1]
     assert (vars(failed)["code"], vars(failed)["reason"]) == ("internal_error", "ZeroDivisionError: odd")
     assert not pending.is_open(await desk.fold(subject.noun, subject.id), item)
+    await fresh.flush()
+    watched = [orjson.loads((await frames.next_msg()).data) for _ in range(frames.pending_msgs)]
+    expected = {"type": "failed", "code": "internal_error", "reason": "ZeroDivisionError: odd"}
+    assert watched == [expected] * work.watched
     handler.fails = False
     await desk.done("dead_letter.retry", dead_letter=letter)
     await settled(fresh, name)
