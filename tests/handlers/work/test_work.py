@@ -135,7 +135,12 @@ def test_a_document_that_is_reprocessed_after_its_run_is_not_retried_as_well() -
 def test_a_message_that_is_too_old_to_be_retried_stays_failed() -> None:
     aggregate = conversation()
     for number in range(HISTORY):
-        question = {"message": f"m{number}", "app": aggregate.app, "configuration": 1, "query": "How long?"}
+        question: dict[str, Any] = {
+            "message": f"m{number}",
+            "app": aggregate.app,
+            "configuration": 1,
+            "query": "How long?",
+        }
         aggregate.ask(NOW, **question, inputs={}, user="ada")
     aggregate.pending()
     PENDING["answer"].stall(aggregate, "m", NOW, "No worker has it.")
