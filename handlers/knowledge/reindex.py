@@ -70,28 +70,25 @@ class Built:
     lost: set[Key] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
 class Reindex:
-    def __init__(
-        self, repository: Repository, log: Log, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
-    ) -> None:
-        self.repository = repository
-        self.log = log
-        self.blobs = blobs
-        self.models = models
-        self.embed = embed
-        self.index = index
+    repository: Repository
+    log: Log
+    blobs: Blobs
+    models: EmbeddingModels
+    embed: Embed
+    index: Index
 
     async def __call__(self, commit: Commit) -> None:
         """React to the choice of another model for a dataset. Raises: Unavailable, to be retried."""
-        if any(isinstance(event, Dataset.Configured) for event in commit.events):
-            tenant, id = commit.subject.tenant, commit.subject.id
-            async with self.index.build(tenant, id) as build:
-                dataset = await self.repository.get(Dataset, tenant, id)
-                model = dataset and not dataset.deleted and dataset.next_embedding_model
-                if model:
-                    if await build.searched() != model:
-                        await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
-                    await self._record(commit.metadata, id, model)
+        tenant, id = commit.subject.tenant, commit.subject.id
+        async with self.index.build(tenant, id) as build:
+            dataset = await self.repository.get(Dataset, tenant, id)
+            model = dataset and not dataset.deleted and dataset.next_embedding_model
+            if model:
+                if await build.searched() != model:
+                    await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
+                await self._record(commit.metadata, id, model)
 
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Rebuild everything, each dataset with its model. Raises: Unavailable."""

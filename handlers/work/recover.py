@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -28,26 +29,20 @@ def orphaned(pending: Sequence[PendingWork], done: Mapping[str, int]) -> list[Pe
     return [work for work in pending if all(work.position <= done.get(consumer, 0) for consumer in work.consumers)]
 
 
+@dataclass(frozen=True, slots=True)
 class Recover:
-    def __init__(
-        self,
-        repository: Repository,
-        live: Live,
-        overdue: Callable[[], Awaitable[Sequence[PendingWork]]],
-        done: Callable[[], Awaitable[Mapping[str, int]]],
-    ) -> None:
-        self._repository = repository
-        self._live = live
-        self._overdue = overdue
-        self._done = done
+    repository: Repository
+    live: Live
+    overdue: Callable[[], Awaitable[Sequence[PendingWork]]]
+    done: Callable[[], Awaitable[Mapping[str, int]]]
 
     async def __call__(self) -> list[PendingWork]:
         """Retry or end what is orphaned now, and return it. Those who watch what ends get the frame `failed`.
 
         Raises: Unavailable.
         """
-        done = await self._done()  # before the tables are read: what comes later has a worker
-        found = orphaned(await self._overdue(), done)
+        done = await self.done()  # before the tables are read: what comes later has a worker
+        found = orphaned(await self.overdue(), done)
         for work in found:
             log.warning("recover", work=work.work, tenant=work.tenant, id=work.id, status=work.status)
             try:
@@ -69,7 +64,7 @@ class Recover:
             person=work.person,
         )
         if work.work not in PENDING:
-            await self._repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
+            await self.repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
             return
         pending, failed = PENDING[work.work], False
         reason = f"No worker has taken a step since {work.since.isoformat(timespec='seconds')}."
@@ -83,10 +78,10 @@ class Recover:
                 failed = not pending.is_open(aggregate, work.id)
             return aggregate
 
-        await self._repository.change(WORKS[work.work].noun, work.aggregate, cause, decide)
+        await self.repository.change(WORKS[work.work].noun, work.aggregate, cause, decide)
         if failed and WORKS[work.work].watched:
             frame = {"type": "failed", "code": "stalled", "reason": reason}
-            await self._live.publish(work.tenant, work.aggregate, work.id, frame)
+            await self.live.publish(work.tenant, work.aggregate, work.id, frame)
 
 
 def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:

@@ -111,6 +111,10 @@ class Work:
     calls: str | None = None
     watched: bool = False
 
+    def is_begun_by(self, commit: Commit) -> bool:
+        """Return whether there is something to do after this commit."""
+        return any(isinstance(event, self.begins) for event in commit.events)
+
     def items(self, commit: Commit) -> Iterator[str]:
         """The items on which this commit begins work."""
         for event in commit.events:

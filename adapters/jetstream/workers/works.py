@@ -37,7 +37,7 @@ def subscribe_work(
     repository: Repository,
     keys: JetStreamKeys | None = None,
 ) -> None:
-    """Have `handler` do the work of this name in the table of works.
+    """Have `handler` do the work of this name in the table of works, which its commits begin.
 
     When a dead letter of this consumer is retried, its commit is handled again.
     """
@@ -55,9 +55,9 @@ def subscribe_work(
         ):
             original = await _retried(connection_of(message), name, arrived)
             again = original and await original.commit(keys)
-            if again and not await reopen(repository, name, again, commit.metadata):
+            if again and not await reopen(repository, name, again, commit.metadata) and work.is_begun_by(again):
                 await handler(again)
-            if commit.subject.noun == work.noun.TOPIC:
+            if work.is_begun_by(commit):
                 await handler(commit)
 
     async def gave_up(message: Msg, failure: Failure) -> None:

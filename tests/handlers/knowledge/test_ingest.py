@@ -199,13 +199,6 @@ async def test_a_commit_that_comes_again_changes_nothing(mill: Mill) -> None:
     assert len(mill.shelf.writes) == 1
 
 
-async def test_what_asks_for_no_work_begins_none(mill: Mill) -> None:
-    id = await mill.upload()
-    await mill.desk.done("document.rename", document=id, name="other.txt")
-    await mill.ingest((await mill.desk.commits("document", id))[-1])
-    assert (await mill.document(id)).status == "waiting"
-
-
 async def test_a_document_of_a_deleted_dataset_goes_with_it(mill: Mill) -> None:
     id = await mill.upload()
     await mill.desk.done("dataset.delete", dataset=mill.dataset)

@@ -22,7 +22,7 @@ from handlers.work.work import PENDING, WORKS
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import dead, settled
 from tests.handlers.desk import Desk
-from tests.handlers.work.test_work import OPEN
+from tests.handlers.work.test_work import OPEN, conversation
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
         seen.append((commit, structlog.contextvars.get_contextvars()))
 
     talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="水门")
-    talk.rename(NOW, name="Other")
+    talk.ask(NOW, message=talk.id, app=talk.app, configuration=1, query="When?", inputs={}, user="ada")
     subject = Subject("acme", "conversation", talk.id)
     metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
     events = talk.pending()
@@ -47,6 +47,19 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
     assert context == {"tenant": "acme", "correlation": metadata.correlation, "causation": metadata.id}
 
 
+async def test_only_commits_that_begin_the_work_come(fresh: Client, running: Running) -> None:
+    desk, ingest = Desk(fresh, "acme"), Reacting()
+    ingest.fails = False
+    dataset = await desk.done("dataset.create", name="Rules")
+    document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+    await desk.done("document.rename", document=document, name="b.txt")
+    await desk.change("document", document, lambda it: it.delete(NOW))
+    await running(reaction("ingest", ingest, fresh))
+    info = await settled(fresh, "ingest")
+    assert info.delivered.consumer_seq >= 3
+    assert ingest.seen == (await desk.commits("document", document))[:1]
+
+
 async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> None:
     """A newer version wrote it; what follows is not held up."""
     seen: list[Commit] = []
@@ -56,7 +69,7 @@ async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> N
 
     unknown = orjson.dumps([{"type": "conversation.painted.v1", "version": 1, "state": {}}])
     await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", unknown)
-    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="After")
+    talk = conversation()
     subject = Subject("acme", "conversation", talk.id)
     await JetStreamEventStore(fresh).append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
     await running(reaction("answer", react, fresh))
@@ -109,9 +122,10 @@ async def test_a_commit_that_died_comes_again_when_its_letter_is_retried(fresh: 
     desk, forgets, others = Desk(fresh, "acme"), Reacting(), Reacting()
     others.fails = False
     dataset = await desk.done("dataset.create", name="Rules")
+    await desk.done("dataset.delete", dataset=dataset)
     await running(reaction("forget_datasets", forgets, fresh))
     await running(reaction("ingest", others, fresh))
-    [commit] = await desk.commits("dataset", dataset)
+    [_, commit] = await desk.commits("dataset", dataset)
     letter = await buried_in(desk, "forget_datasets", commit.metadata.id, DeadLetter.Buried)
     await desk.done("dead_letter.retry", dead_letter=letter)
     happened = (DeadLetter.Buried, DeadLetter.Retried, DeadLetter.Returned)
