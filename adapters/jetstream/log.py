@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import nats.errors
 from nats.aio.client import Client
@@ -81,13 +80,25 @@ class JetStreamLog:
                     raise
         while follow and await self._reaches(stream, after):
             async with arriving(self._js, stream, after) as arrived:
-                while first := await next_of(arrived, partial(self._follows, stream, after)):
+                while first := await self._next(stream, after, arrived):
                     messages = batch(first, arrived)
                     after = position(stream, messages[-1]).sequence
                     yield messages
 
-    async def _follows(self, stream: str, after: int) -> bool:
-        return await self.last(stream) != after
+    async def _next(self, stream: str, after: int, arrived: asyncio.Queue[Msg]) -> Msg | None:
+        """Wait for the message after a sequence; None when it exists but is not delivered.
+
+        The consumer is gone with its server then, and the client may not have noticed. Raises: Unavailable.
+        """
+        waiting = False
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    return await arrived.get()
+            except TimeoutError:
+                if waiting:
+                    return None
+                waiting = await self.last(stream) != after
 
     async def _reaches(self, stream: str, after: int) -> bool:
         """True if the stream reaches this sequence, or will once a new leader has caught up."""
@@ -114,22 +125,6 @@ async def arriving(
     finally:
         with suppress(nats.errors.Error):
             await subscription.unsubscribe()
-
-
-async def next_of(arrived: asyncio.Queue[Msg], follows: Callable[[], Awaitable[bool]]) -> Msg | None:
-    """Wait for the next message; None when one `follows` but is not delivered.
-
-    The consumer is gone with its server then, and the client may not have noticed. Raises: the errors of `follows`.
-    """
-    missed = False
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                return await arrived.get()
-        except TimeoutError:
-            if missed:
-                return None
-            missed = await follows()
 
 
 def batch(first: Msg, arrived: asyncio.Queue[Msg]) -> list[Msg]:

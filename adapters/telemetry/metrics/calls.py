@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from adapters.jetstream.log import arriving, ends, next_of, position
+from adapters.jetstream.log import arriving, position
 from domain.log import EVENTS
 from domain.models.model_call import ModelCall
 from handlers.ports.log import Unavailable
@@ -37,6 +38,7 @@ MODELS = 200
 
 OTHER = "_OTHER"
 
+SILENCE_S = 5.0
 PAUSE_S = 2.0
 
 CANCELLED = "cancelled"
@@ -103,15 +105,28 @@ class CallMetrics:
                 end = int((await js.stream_info(EVENTS)).state.last_seq)
                 after = end if after is None else min(after, end)
                 async with arriving(js, EVENTS, after, SUBJECT) as arrived:
-                    while message := await next_of(arrived, partial(self._follows, after)):
+                    while message := await self._next(arrived, after):
                         after = position(EVENTS, message).sequence
                         self.observe(message.subject, message.data)
             except (nats.errors.Error, Unavailable) as error:
                 log.warning("metrics.waiting", reason=repr(error))
                 await asyncio.sleep(PAUSE_S)
 
-    async def _follows(self, after: int) -> bool:
-        return not await ends(self._nc.jetstream(timeout=5.0), EVENTS, after, SUBJECT)
+    async def _next(self, arrived: asyncio.Queue[Msg], after: int) -> Msg | None:
+        """The next message; None when it exists but is not delivered, since the consumer is gone with its server."""
+        missed = False
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    return await arrived.get()
+            except TimeoutError:
+                if missed:
+                    return None
+                try:
+                    last = await self._nc.jetstream(timeout=5.0).get_last_msg(EVENTS, SUBJECT)
+                except NotFoundError:
+                    continue
+                missed = int(last.seq or 0) > after
 
     def observe(self, subject: str, body: bytes) -> None:
         """Count the events of a commit. Texts of models are not read, so no key is needed."""
