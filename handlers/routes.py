@@ -72,7 +72,8 @@ class Route:
     target: str | None
     """The field with the aggregate's id, `user` for the last person of that name; None: the id is the command's."""
     private: bool = False
-    """The payload may hold secrets or words of a person: no part of it is kept when the command is rejected."""
+    """The payload, or an error about it, may hold secrets or words of a person, as always where there is a `person`: no
+    part of it is kept when the command is rejected."""
     person: str | None = None
     """The field that names the data subject: `user`, or an aggregate that holds this person's words already."""
     gives: str | None = None
@@ -83,6 +84,7 @@ class Route:
     def __post_init__(self) -> None:
         others = {path: kind for path, kind in references(self.command) if path != self.target}
         object.__setattr__(self, "references", others)
+        object.__setattr__(self, "private", self.private or self.person is not None)
 
 
 def creates(
@@ -166,7 +168,6 @@ ROUTES: dict[str, Route] = {
         retrieval.TestDatasets,
         "dataset.query",
         retrieval.query,
-        private=True,
         person="user",
         gives=Retrieval.TOPIC,
     ),
@@ -210,7 +211,7 @@ ROUTES: dict[str, Route] = {
         Document, knowledge.RetryDocument, "dataset.edit", lambda document, at, _: document.retry(at)
     ),
     "message.send": makes_or_changes(
-        Conversation, chat.SendMessage, "chat", chat.send, target="conversation", private=True, person="user"
+        Conversation, chat.SendMessage, "chat", chat.send, target="conversation", person="user"
     ),
     "message.stop": changes(Conversation, chat.StopMessage, "chat", chat.stop, private=True),
     "message.retry": changes(Conversation, chat.RetryMessage, "chat", chat.retry, private=True),
@@ -219,9 +220,7 @@ ROUTES: dict[str, Route] = {
     "conversation.delete": changes(
         Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
     ),
-    "conversation.fork": creates(
-        Conversation, chat.ForkConversation, "chat", chat.fork, private=True, person="conversation"
-    ),
+    "conversation.fork": creates(Conversation, chat.ForkConversation, "chat", chat.fork, person="conversation"),
     "replay.request": creates(Replay, models.RequestReplay, "replay", models.replay, person="call"),
     "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
     "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
@@ -249,6 +248,6 @@ PRIVATE_NOUNS = {route.noun.TOPIC for route in ROUTES.values() if route.private}
 
 
 def is_private(name: str) -> bool:
-    """Return whether the payload of a command may hold secrets or words of a person; that of an unknown command may."""
+    """Return whether a command, or an error about it, may hold secrets or words of a person; an unknown command may."""
     route = ROUTES.get(name)
     return route is None or route.private

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
@@ -135,8 +134,8 @@ def _described(hint: Any) -> Any:
     return hint
 
 
-def document() -> dict[str, Any]:
-    """The AsyncAPI 3 document: FastStream's, in a stable order."""
+def document(version: str) -> dict[str, Any]:
+    """The AsyncAPI 3 document of this version of Headrace: FastStream's, in a stable order."""
     broker = NatsBroker()
     addresses: dict[str, str | None] = {
         "outcome": "out.{tenant}.{command}",
@@ -157,7 +156,7 @@ def document() -> dict[str, Any]:
         broker.publisher(name, title=name, description=inspect.getdoc(frame), schema=frame)
     specification = AsyncAPI(
         title="Headrace",
-        version=version("headrace"),
+        version=version,
         description="Commands in, outcomes, events and live tokens out; previews on request."
         " An event's message is an array of such events.",
     )

@@ -17,10 +17,10 @@ import psycopg
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from adapters.jetstream.client import Client, Frame, rejection
+from ops import terminal
 from ops.settings import Settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -74,14 +74,7 @@ async def send(client: Client, name: str, what: str, payload: dict[str, Any]) ->
 async def ingest(client: Client, postgres_url: str, dataset: str) -> None:
     """Upload the folder and wait until every document is indexed. Raises: SystemExit when one fails."""
     files = sorted((EXAMPLES / "handbook").iterdir())
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with terminal.progress(console) as progress:
         uploading = progress.add_task("upload   documents", total=len(files))
         for file in files:
             data = file.read_bytes()

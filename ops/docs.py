@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def commands() -> str:
     """Every command: its fields, their rules, and an example with its outcome."""
     examples: dict[str, dict[str, Any]] = {}
     for example in json.loads((DOCS / "examples.json").read_text("utf-8")):
-        examples.setdefault(example["outcome"]["name"], example)
+        examples.setdefault(example["name"], example)
     return "\n\n".join(_command(name, route, examples[name]) for name, route in ROUTES.items())
 
 
@@ -148,7 +149,6 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
             default = {None: "**required**", BELOW: BELOW}.get(field.default, f"`{field.default}`")
             yield f"`{field.path}`", field.type, default, rules, field.description
 
-    outcome = {key: example["outcome"][key] for key in ("status", "version", "ids")}
     return f"""### {name}
 
 {inspect.getdoc(route.command)} Permission: `{route.permission}`.
@@ -156,11 +156,11 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
 {table("Field", "Type", "Default", "Rules", "Meaning", rows=rows())}
 
 ```
-cmd.default.{name}   Nats-Msg-Id: {example["outcome"]["command"]}
+cmd.default.{name}   Nats-Msg-Id: {example["id"]}
 {_short(example["payload"])}
 ```
 
-Outcome: `{json.dumps(outcome, ensure_ascii=False)}`. Schema: [{name}.json](schemas/{name}.json)."""
+Outcome: `{json.dumps(example["outcome"], ensure_ascii=False)}`. Schema: [{name}.json](schemas/{name}.json)."""
 
 
 def _short(payload: dict[str, Any]) -> str:
@@ -329,7 +329,9 @@ def generated(page: str) -> str:
 def files(docs: Path) -> dict[Path, str]:
     """The generated text of the pages of a folder and of the bus contract, by path."""
     pages = {path: generated(path.read_text("utf-8")) for path in sorted(docs.glob("*.md"))}
-    return pages | {docs / "asyncapi.json": json.dumps(document(), indent=2, ensure_ascii=False) + "\n"}
+    # Of the checkout, not of the installed package, which may be older.
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    return pages | {docs / "asyncapi.json": json.dumps(document(version), indent=2, ensure_ascii=False) + "\n"}
 
 
 def main() -> int:

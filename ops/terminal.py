@@ -54,7 +54,10 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     show(Text(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", "dim"))
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_outcome(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        emit(outcome)
+        return
     if outcome["status"] == "rejected":
         show(Text(clean(f"✗ {outcome['name']} was rejected: {rejection(outcome)}"), "red"))
         return
@@ -64,26 +67,25 @@ def show_outcome(outcome: Outcome) -> None:
 
 def bars(as_json: bool) -> Progress:
     """Progress bars on standard error; disabled for JSON and outside a terminal."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=as_json or not sys.stderr.isatty(), transient=True)
+    return progress(Console(stderr=True), disable=as_json or not sys.stderr.isatty(), transient=True)
+
+
+def progress(console: Console, *, disable: bool = False, transient: bool = False) -> Progress:
+    """Progress bars, each with the numbers done and in all and its time."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, disable=disable, transient=transient)
 
 
 @contextmanager
 def counting(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function of (name, done, total) that draws one progress bar per name."""
-    with bars(as_json) as progress:
+    with bars(as_json) as drawn:
         tasks: dict[str, TaskID] = {}
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
+                tasks[what] = drawn.add_task(what, total=total)
+            drawn.update(tasks[what], completed=done, total=total)
 
         yield advance
 

@@ -23,8 +23,8 @@ app_model_configs = ReadModel(
     required("configs", JSONB, "Of the model: max_tokens and context_window in tokens, and parameters as sent to it."),
     required("pre_prompt", Text, "Instructions to the model; {{name}} stands for a variable."),
     required("user_input_form", JSONB, "Variables that the asker fills in: a list of name, required and default."),
-    required("dataset_configs", JSONB, "Where and how it looks things up: datasets (ids) and retrieval settings."),
-    required("created_by", Text, "Who configured the app."),
+    required("dataset_configs", JSONB, "Retrieval: datasets (ids) and settings."),
+    required("created_by", Text, "Actor who configured the app."),
     required("created_at", Time, "When the app was configured."),
 )
 app_model_configs.clears(App.Deleted, column="app_id")

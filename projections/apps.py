@@ -17,7 +17,7 @@ apps = ReadModel(
     required("name", Text, "Name, as given."),
     required("description", Text, "Description, as given; empty when none was."),
     optional("app_model_config_id", Id, "Newest configuration, in app_model_configs; null before the first."),
-    required("created_by", Text, "Who created it."),
+    required("created_by", Text, "Actor who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "Time of the last change."),
 )

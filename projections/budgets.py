@@ -13,7 +13,7 @@ budgets = ReadModel(
     "budgets",
     "Maximum cost of model calls in a calendar month, in UTC. A removed budget has no row.",
     key("id", "Budget, as named."),
-    required("scope", Text, "What it is for: tenant, app, model or user."),
+    required("scope", Text, "Scope: tenant, app, model or user."),
     required("subject", Text, "Id of the app, name of the model or the user; empty when it is for the tenant."),
     required("amount_usd", Double, "US dollars a month."),
     required("created_at", Time, "When it was set."),

@@ -13,7 +13,7 @@ commands = ReadModel(
     "commands",
     "Commands and their outcomes. Here log_position counts in the stream OUTCOMES.",
     key("id", "Command."),
-    required("name", Text, "What was asked for: noun.verb."),
+    required("name", Text, "Command: noun.verb."),
     required("status", Text, "accepted or rejected."),
     optional("code", Text, "Rule that it broke, for programs; null when accepted."),
     optional("message", Text, "Rule that it broke and what to do, for people; null when accepted."),
@@ -23,7 +23,7 @@ commands = ReadModel(
     optional("version", BigInteger, "Version of what it changed, after it; null when rejected."),
     required("ids", JSONB, "Ids of what it created or changed, by noun."),
     required("correlation_id", Id, "Command that began the chain of causes that this one belongs to."),
-    required("actor", Text, "Who sent it."),
+    required("actor", Text, "Actor who sent it."),
     optional("excerpt", Text, "Beginning of what was sent, where it could not be understood."),
     required("created_at", Time, "When it was decided."),
 )

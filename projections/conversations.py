@@ -19,7 +19,7 @@ conversations = ReadModel(
     key("id", "Conversation."),
     required("app_id", Id, "App that answers, in apps."),
     required("name", Text, "Name: as given, or made from the first question; empty when the person was erased."),
-    required("from_end_user_id", Id, "Who asks, in end_users; empty when the person was erased."),
+    required("from_end_user_id", Id, "End user who asks, in end_users; empty when the person was erased."),
     optional("forked_from_conversation_id", Id, "Conversation that this one goes on from; null when it is not a fork."),
     optional("forked_from_message_id", Id, "Message of that conversation after which this one goes on."),
     person(),

@@ -18,7 +18,7 @@ dataset_metadata = ReadModel(
     required("dataset_id", Id, "Dataset, in datasets."),
     required("name", Text, "Name: the key in doc_metadata."),
     required("type", Text, "Type of its values: string, number or time."),
-    required("created_by", Text, "Who defined it."),
+    required("created_by", Text, "Actor who defined it."),
     required("created_at", Time, "When it was defined."),
     required("updated_at", Time, "Time of the last change."),
 )

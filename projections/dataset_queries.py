@@ -15,10 +15,10 @@ dataset_queries = ReadModel(
     "Queries of datasets, one row a dataset: what was found is in retrievals. They outlive the dataset.",
     key("id", "Query of this dataset."),
     required("dataset_id", Id, "Dataset that was searched."),
-    required("content", Text, "What was looked for; empty when the person was erased."),
+    required("content", Text, "Question; empty when the person was erased."),
     required("source", Text, "hit_testing for a test of the dataset, app for an app's answer to a message."),
-    required("retrieval_id", Id, "What was found, in retrievals."),
-    required("created_by", Text, "Who asked for it."),
+    required("retrieval_id", Id, "Result, in retrievals."),
+    required("created_by", Text, "Actor who asked for it."),
     person(),
     required("created_at", Time, "When it ended."),
 )

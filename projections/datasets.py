@@ -27,7 +27,7 @@ datasets = ReadModel(
         "Embedding model that its index is being built with; `headrace index show` says how far. Null when none is.",
     ),
     optional("segmentation", JSONB, "Rules by which its documents are split; null: the automatic ones."),
-    required("created_by", Text, "Who created it."),
+    required("created_by", Text, "Actor who created it."),
     required("created_at", Time, "When it was created."),
     required("updated_at", Time, "Time of the last change."),
 )

@@ -47,7 +47,7 @@ documents = ReadModel(
     required(
         "doc_form",
         Text,
-        "How it was split last: text_model, hierarchical_model (small segments with parents) or qa_model (questions "
+        "Form of the last split: text_model, hierarchical_model (small segments with parents) or qa_model (questions "
         "and answers); text_model before.",
     ),
     required("completed_segments", Integer, "Segments of the newest revision that can be found."),
@@ -65,7 +65,7 @@ documents = ReadModel(
     optional("error_code", Text, "Error code of the newest attempt; null on success."),
     optional("error", Text, "Error message of the newest attempt; null on success."),
     required("trace_id", Id, "Command that had it uploaded, or tried again last: its trace, in traces."),
-    required("created_by", Text, "Who uploaded it."),
+    required("created_by", Text, "Actor who uploaded it."),
     required("created_at", Time, "When it was uploaded."),
     required("updated_at", Time, "Time of the last change."),
 )

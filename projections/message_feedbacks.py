@@ -22,7 +22,7 @@ message_feedbacks = ReadModel(
     required("message_id", Id, "Message that was rated, in messages."),
     required("rating", Text, "like or dislike."),
     required("content", Text, "Words that came with it; empty when none did, or when the person was erased."),
-    required("created_by", Text, "Who rated."),
+    required("created_by", Text, "Actor who rated."),
     person(),
     required("created_at", Time, "When the message was rated."),
 )

@@ -16,7 +16,7 @@ providers = ReadModel(
     required("base_url", Text, "Address of its OpenAI-compatible API."),
     required("has_key", Boolean, "A key was given."),
     required("status", Text, "active or removed; a removed one is not called any more."),
-    required("created_by", Text, "Who registered it."),
+    required("created_by", Text, "Actor who registered it."),
     required("created_at", Time, "When it was first registered."),
     required("updated_at", Time, "Time of the last change."),
 )

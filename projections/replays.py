@@ -28,7 +28,7 @@ replays = ReadModel(
     optional("error", Text, "Error message; null on success."),
     required("correlation_id", Id, "Command that asked for it, or again last: its trace, in traces."),
     person(),
-    required("created_by", Text, "Who asked for it."),
+    required("created_by", Text, "Actor who asked for it."),
     required("created_at", Time, "When it was asked for."),
     required("updated_at", Time, "Time of the last change."),
 )

@@ -29,14 +29,8 @@ from handlers.ports.log import Unavailable
 
 FORMAT = "headrace-archive-1"
 
-
 BLOBS = "BLOBS"
 """The catalogue of blobs: messages without a body, with the subject `<tenant>/<digest>`."""
-
-
-LONGEST_HEADER = 1024
-"""Bytes."""
-
 
 _SEGMENT = re.compile(r"segment-(\d{20})")
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
 
 CHECKED_VERSION = "2.16.0"
 """The version of nats-py that this file was checked against."""
@@ -37,6 +39,17 @@ def divert(subscription: Subscription, take: Callable[[Raw], None]) -> None:
 def server_info(nc: Client) -> dict[str, Any]:
     """The last INFO of the server: `server_name`, `cluster`, `jetstream` and others."""
     return nc._server_info
+
+
+def connection_of(message: Msg) -> Client:
+    """The connection that a message came over."""
+    return message._client
+
+
+async def end(subscription: JetStreamContext.PullSubscription) -> Client:
+    """Have the server send nothing more, and return the connection: what it has sent already still arrives."""
+    await subscription._nc._send_unsubscribe(subscription._sub._id)
+    return subscription._nc
 
 
 def _build_from_any_subject(self: Client, sid: int, subject: bytes, *rest: Any) -> Any:

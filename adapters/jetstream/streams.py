@@ -63,54 +63,27 @@ class Waiting(NamedTuple):
     bytes: int = 2**30
 
 
+_stored = partial(StreamConfig, retention=RetentionPolicy.LIMITS, storage=StorageType.FILE, allow_direct=True)
+_kept_for_ever = partial(_stored, deny_delete=True, deny_purge=True)
+
 STREAMS = [
-    StreamConfig(
-        name=EVENTS,
-        description="The system of record: one message is one commit",
-        subjects=["evt.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        allow_direct=True,
-        deny_delete=True,
-        deny_purge=True,
-    ),
-    StreamConfig(
-        name=OUTCOMES,
-        description="What became of every command, by its id, for ever",
-        subjects=["out.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        allow_direct=True,
-        deny_delete=True,
-        deny_purge=True,
-    ),
-    StreamConfig(
+    _kept_for_ever(name=EVENTS, description="The system of record: one message is one commit", subjects=["evt.>"]),
+    _kept_for_ever(name=OUTCOMES, description="What became of every command, by its id, for ever", subjects=["out.>"]),
+    _stored(
         name=COMMANDS,
         description="Commands that wait for their outcome",
         subjects=["cmd.>"],
         retention=RetentionPolicy.WORK_QUEUE,
-        storage=StorageType.FILE,
-        allow_direct=True,
         duplicate_window=DUPLICATE_WINDOW_S,
         discard=DiscardPolicy.NEW,
     ),
-    StreamConfig(
-        name=DEAD,
-        description="Messages that could not be handled, with the reason",
-        subjects=["dead.>"],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        allow_direct=True,
-    ),
+    _stored(name=DEAD, description="Messages that could not be handled, with the reason", subjects=["dead.>"]),
 ]
 
-KEY_STREAM = StreamConfig(
+KEY_STREAM = _stored(
     name=f"KV_{KEYS}",
     description="Keys that words of people are sealed with; a key that is erased is overwritten",
     subjects=[f"$KV.{KEYS}.>"],
-    retention=RetentionPolicy.LIMITS,
-    storage=StorageType.FILE,
-    allow_direct=True,
     discard=DiscardPolicy.NEW,
     deny_purge=True,
     max_msgs_per_subject=8,
@@ -156,19 +129,19 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
     each other to hold the replicas.
     """
     for stream in STREAMS:
-        await _make(js.stream_info, [str(stream.name)], partial(js.add_stream, stream, num_replicas=replicas))
+        await _make(js, str(stream.name), partial(js.add_stream, stream, num_replicas=replicas))
     await _limit(js, waiting or Waiting())
     for name, (stream_name, _) in CONSUMERS.items():
         await js.add_consumer(stream_name, consumer_config(name))
     blobs = ObjectStoreConfig(bucket=BLOBS, replicas=replicas)
-    await _make(js.stream_info, [f"OBJ_{BLOBS}"], partial(js.create_object_store, BLOBS, blobs))
-    snapshots = KeyValueConfig(bucket=SNAPSHOTS, history=1, replicas=replicas, direct=True)
-    await _make(js.stream_info, [f"KV_{SNAPSHOTS}"], partial(js.create_key_value, snapshots))
-    failures = KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, replicas=replicas, direct=True)
-    await _make(js.stream_info, [f"KV_{FAILURES}"], partial(js.create_key_value, failures))
-    await _make(js.stream_info, [f"KV_{KEYS}"], partial(js.add_stream, KEY_STREAM, num_replicas=replicas))
-    exports = KeyValueConfig(bucket=EXPORTS, history=1, replicas=replicas)
-    await _make(js.stream_info, [f"KV_{EXPORTS}"], partial(js.create_key_value, exports))
+    await _make(js, f"OBJ_{BLOBS}", partial(js.create_object_store, BLOBS, blobs))
+    await _make(js, f"KV_{KEYS}", partial(js.add_stream, KEY_STREAM, num_replicas=replicas))
+    for bucket in (
+        KeyValueConfig(bucket=SNAPSHOTS, history=1, direct=True),
+        KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, direct=True),
+        KeyValueConfig(bucket=EXPORTS, history=1),
+    ):
+        await _make(js, f"KV_{bucket.bucket}", partial(js.create_key_value, bucket, replicas=replicas))
 
 
 async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
@@ -185,12 +158,10 @@ async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
         log.warning("limits not set", stream=COMMANDS, reason=repr(error), **waiting._asdict())
 
 
-async def _make(
-    look: Callable[..., Awaitable[object]], names: list[str], make: Callable[[], Awaitable[object]]
-) -> None:
+async def _make(js: JetStreamContext, name: str, make: Callable[[], Awaitable[object]]) -> None:
     for attempt in range(1, TRIES + 1):
         with suppress(NotFoundError):
-            await look(*names)
+            await js.stream_info(name)
             return
         try:
             await make()

@@ -37,4 +37,4 @@ class EndUser(Aggregate):
         """The person's key was destroyed: their words in the log can no longer be read."""
 
         TOPIC = "end_user.erased.v1"
-        known: Annotated[bool, "Whether the name had ever been used."]
+        known: Annotated[bool, "True if the name had ever been used."]

@@ -25,7 +25,7 @@ class Variable(TypedDict):
     """A value that a message gives; `{{name}}` in the prompt stands for it."""
 
     name: Annotated[str, "Name, as in the prompt."]
-    required: Annotated[bool, "Whether a message without a value is rejected."]
+    required: Annotated[bool, "True if a message without a value is rejected."]
     default: Annotated[str | None, "Value of a message that gives none."]
 
 

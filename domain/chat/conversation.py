@@ -19,9 +19,6 @@ HISTORY = 100
 COPIED = 2**20
 """Maximum characters of questions, inputs and answers that a fork copies."""
 
-STALLS = 3
-"""Number of times that a message without a worker is retried automatically."""
-
 
 class Citation(TypedDict):
     """The source of a sentence of an answer."""
@@ -44,7 +41,7 @@ class Usage(TypedDict):
 
     prompt_tokens: Annotated[int, "Tokens sent, cached ones included."]
     completion_tokens: Annotated[int, "Tokens received, those of reasoning included."]
-    estimated: Annotated[bool, "Whether the numbers are estimates, because the server did not count."]
+    estimated: Annotated[bool, "True if the numbers are estimates, because the server did not count."]
 
 
 class Truncation(TypedDict):
@@ -385,13 +382,6 @@ class Conversation(Aggregate):
                 "too_old", f"Message {message} is not among the last {HISTORY}: send the question again.", "message"
             )
         self.record(self.Retried, at, message=message, app=self.app)
-
-    def stall(self, at: datetime, *, message: str, reason: str) -> None:
-        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
-        if not self.ended(message):
-            self.fail(at, message=message, code="stalled", reason=reason, answer="")
-            if self.messages[message].get("stalls", 0) <= STALLS and self.messages[message]["query"]:
-                self.retry(at, message=message)
 
     def stop(self, at: datetime, *, message: str) -> None:
         """Request the end of an answer; its worker ends it."""

@@ -21,9 +21,6 @@ from domain.knowledge.segmentation import AUTOMATIC
 LONGEST_TITLE = 300
 """Maximum characters of a title; the rest is cut off."""
 
-STALLS = 3
-"""Number of times that a document without a worker is retried automatically."""
-
 MOST_METADATA = 256
 """Maximum number of metadata values of a document."""
 
@@ -513,13 +510,6 @@ class Document(Aggregate):
             self.record(self.Failed, at, stage=stage, code=code, reason=reason)
             self._begin_again(at)
 
-    def stall(self, at: datetime, *, reason: str) -> None:
-        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
-        if not self.ended:
-            self.fail(at, stage=self.stage, code="stalled", reason=reason)
-            if self.status == "error" and self.stalls <= STALLS:
-                self.retry(at)
-
     def retry(self, at: datetime) -> None:
         """Retry what failed: the processing, else the sync of the index."""
         if self.status == "error":
@@ -579,13 +569,6 @@ class Document(Aggregate):
     def fail_sync(self, at: datetime, *, code: str, reason: str) -> None:
         if self.needs_sync and not self.sync["failed"]:
             self.record(self.Unsettled, at, code=code, reason=reason)
-
-    def stall_sync(self, at: datetime, *, reason: str) -> None:
-        """The sync has no worker: retry it, or leave it failed after `STALLS` retries."""
-        if self.ended and self.needs_sync and not self.sync["failed"]:
-            self.fail_sync(at, code="stalled", reason=reason)
-            if self.stalls <= STALLS:
-                self.resume_sync(at)
 
     def resume_sync(self, at: datetime) -> None:
         if self.needs_sync and self.sync["failed"]:

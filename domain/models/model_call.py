@@ -82,7 +82,7 @@ class ModelCall(Aggregate):
         cause_id: Annotated[str, "Id of that message, document, replay or query."]
         request: Annotated[
             dict[str, Any],
-            "What is sent: `messages`, `max_tokens`, `parameters` of a chat; numbers of `texts` and `tokens` of an "
+            "Content: `messages`, `max_tokens`, `parameters` of a chat; numbers of `texts` and `tokens` of an "
             "embedding; `query` and ids of the `segments` of a rerank.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1

@@ -12,9 +12,6 @@ from typing import Annotated, Any
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 
-STALLS = 3
-"""Number of times that a replay without a worker is retried automatically."""
-
 
 class Replay(Aggregate):
     TOPIC = "replay"
@@ -65,8 +62,7 @@ class Replay(Aggregate):
 
         def apply(self, replay: Replay) -> None:
             replay.status = "failed"
-            if self.code == "stalled":
-                replay.stalls += 1
+            replay.stalls += self.code == "stalled"
 
     class Retried(Event):
         """The replay is retried."""
@@ -94,10 +90,3 @@ class Replay(Aggregate):
         if self.status != "failed":
             raise Rejection("not_failed", f"Replay {self.id} is {self.status}, not failed.", "replay")
         self.record(self.Retried, at)
-
-    def stall(self, at: datetime, *, reason: str) -> None:
-        """It has no worker: retry it, or leave it failed after `STALLS` retries."""
-        if not self.ended:
-            self.fail(at, code="stalled", reason=reason)
-            if self.stalls <= STALLS:
-                self.retry(at)

@@ -28,57 +28,47 @@ CALLS = ("embed", "filter", "rerank", "chat")
 """The steps of an answer that call a model."""
 
 
+@dataclass(frozen=True, slots=True)
 class Answer:
-    def __init__(
-        self,
-        repository: Repository,
-        calls: ModelCalls,
-        retrieve: Retrieve,
-        models: ChatModels,
-        live: Live,
-        stops: Stops,
-        *,
-        limit_s: float = 600.0,
-    ) -> None:
-        self._repository = repository
-        self._calls = calls
-        self._retrieve = retrieve
-        self._models = models
-        self._live = live
-        self._stops = stops
-        self._limit = limit_s
+    repository: Repository
+    calls: ModelCalls
+    retrieve: Retrieve
+    models: ChatModels
+    live: Live
+    stops: Stops
+    limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
         """Answer the questions that the commit asks, or asks again. Raises: Unavailable."""
         for event in commit.events:
             if isinstance(event, Conversation.Asked | Conversation.Retried):
-                attempt = Attempt[Conversation](self._repository, WORKS["answer"], commit, event.message)
+                attempt = Attempt[Conversation](self.repository, WORKS["answer"], commit, event.message)
                 with suppress(Ended):
                     await self._answer(_Turn(attempt, event.app))
 
     async def _answer(self, turn: _Turn) -> None:
         began = time.perf_counter()
-        stop = self._stops.watch(turn.tenant, turn.id, turn.message, person=turn.person)
+        stop = self.stops.watch(turn.tenant, turn.id, turn.message, person=turn.person)
         try:
             turn.app, _ = await asyncio.gather(
-                self._repository.get(App, turn.tenant, turn.app_id),
+                self.repository.get(App, turn.tenant, turn.app_id),
                 turn.attempt.begin(lambda conversation, at: conversation.answering(at, message=turn.message)),
             )
             turn.cause = turn.attempt.cause
             if turn.attempt.number > 1:
                 await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
-                turn.cause = await self._calls.take_over(turn.cause, *CALLS)
+                turn.cause = await self.calls.take_over(turn.cause, *CALLS)
             if turn.state["stop_requested"]:
                 await self._stop(turn)
             else:
                 await self._attempt(turn, stop, began)
         finally:
-            self._stops.unwatch(turn.tenant, turn.id, turn.message)
+            self.stops.unwatch(turn.tenant, turn.id, turn.message)
 
     async def _attempt(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         """Answer, stop or fail: rejections, errors of models and timeouts are outcomes."""
         try:
-            async with asyncio.timeout(self._limit):
+            async with asyncio.timeout(self.limit_s):
                 retrieved = await self._retrieve_passages(turn)
                 try:
                     chat, prompt = await self._call_model(turn, stop, retrieved)
@@ -96,13 +86,13 @@ class Answer:
             advice = "Ask for a shorter answer, or set a smaller retrieval.top_k."
             await self._fail(turn, "too_large", f"The answer and its citations cannot be recorded. {error} {advice}")
         except TimeoutError:
-            await self._fail(turn, "timeout", f"The answer took longer than {self._limit:g} s.")
+            await self._fail(turn, "timeout", f"The answer took longer than {self.limit_s:g} s.")
 
     async def _retrieve_passages(self, turn: _Turn) -> Retrieved:
         configuration = turn.configuration()
         if not turn.state["query"]:
             raise Rejection("erased", "The user was erased before there was an answer.", "message")
-        return await self._retrieve(turn.cause, configuration, turn.state["query"])
+        return await self.retrieve(turn.cause, configuration, turn.state["query"])
 
     async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
         """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
@@ -129,8 +119,8 @@ class Answer:
                 "\n\n".join(filter(None, (hit.entry.heading, hit.entry.content))) for hit in prompt.passages_used
             ],
         )
-        client = await self._models.get(turn.tenant, model)
-        chat = self._calls.chat(
+        client = await self.models.get(turn.tenant, model)
+        chat = self.calls.chat(
             turn.cause, model["provider"], client, request, prompt.prompt_tokens, prompt.sources, retrieved.record
         )
         await _unless(stop, self._stream(turn, chat))
@@ -184,7 +174,7 @@ class Answer:
         await self._send(turn, {"type": "failed", "code": code, "reason": reason[:1000]})
 
     async def _send(self, turn: _Turn, frame: dict[str, Any]) -> None:
-        await self._live.publish(turn.tenant, turn.id, turn.message, frame)
+        await self.live.publish(turn.tenant, turn.id, turn.message, frame)
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ class VariableFields(Part):
     """A value that a message gives; `{{name}}` in the prompt stands for it."""
 
     name: VariableName = Field(description="Name, as in the prompt")
-    required: bool = Field(False, description="Whether a message without a value is rejected")
+    required: bool = Field(False, description="Reject a message without a value")
     default: Annotated[str, Field(max_length=10_000)] | None = Field(
         None, description="Value of a message that gives none"
     )

@@ -48,6 +48,9 @@ DocumentMetadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Scalar], Field(max_length=64), at_most(kib=16)
 ]
 
+MediaType = Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)]
+BlobDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 Written = Annotated[str, AfterValidator(not_blank), at_most(kib=64)]
 """A text that a person writes into a segment."""
 
@@ -140,12 +143,8 @@ class UploadDocument(Command):
 
     dataset: DatasetId
     name: Name = Field(description="File name; only its last part is kept")
-    media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)] | None = Field(
-        None, description="Media type; null to guess it from the name"
-    )
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="SHA-256 in hex of a blob in the object store"
-    )
+    media_type: MediaType | None = Field(None, description="Media type; null to guess it from the name")
+    digest: BlobDigest | None = Field(None, description="SHA-256 in hex of a blob in the object store")
     text: Annotated[str, AfterValidator(_short)] | None = Field(
         None, description="The text itself, at most 256 KiB in UTF-8"
     )

@@ -61,7 +61,7 @@ class SetBudget(Command):
     """Set or change a limit for the cost of model calls in a calendar month. It is reported, not enforced."""
 
     name: Handle = Field(description="Name of the budget; the same name again changes it")
-    scope: Literal["tenant", "app", "model", "user"] = Field(description="What the budget is for")
+    scope: Literal["tenant", "app", "model", "user"] = Field(description="Scope of the budget")
     subject: Annotated[str, Field(max_length=255)] = Field(
         "", description="Id of the app, or name of the model or user; empty for the tenant"
     )

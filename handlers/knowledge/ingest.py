@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -38,35 +39,24 @@ class Embedded(NamedTuple):
     entries: Sequence[Entry]
 
 
+@dataclass(frozen=True, slots=True)
 class Ingest:
-    def __init__(
-        self,
-        repository: Repository,
-        calls: ModelCalls,
-        blobs: Blobs,
-        extractor: Extractor,
-        models: EmbeddingModels,
-        embed: Embed,
-        index: Index,
-    ) -> None:
-        self._repository = repository
-        self._calls = calls
-        self._blobs = blobs
-        self._extractor = extractor
-        self._models = models
-        self._embed = embed
-        self._index = index
+    repository: Repository
+    calls: ModelCalls
+    blobs: Blobs
+    extractor: Extractor
+    models: EmbeddingModels
+    embed: Embed
+    index: Index
 
     async def __call__(self, commit: Commit) -> None:
         """Process a document that was uploaded, retried or reprocessed. Raises: Unavailable."""
-        if not any(isinstance(event, WORKS["ingest"].begins) for event in commit.events):
-            return
         tenant, id = commit.subject.tenant, commit.subject.id
-        document = await self._repository.get(Document, tenant, id)
+        document = await self.repository.get(Document, tenant, id)
         if document is None or document.ended:
             return
-        attempt = Attempt[Document](self._repository, WORKS["ingest"], commit, id)
-        dataset = await self._repository.get(Dataset, tenant, document.dataset)
+        attempt = Attempt[Document](self.repository, WORKS["ingest"], commit, id)
+        dataset = await self.repository.get(Dataset, tenant, document.dataset)
         with suppress(Ended):
             if dataset is None or dataset.deleted:
                 await attempt.begin(lambda document, at: document.delete(at))
@@ -93,20 +83,20 @@ class Ingest:
     async def _known_revision(self, tenant: str, document: Document) -> LoadedRevision | None:
         """The segments that an earlier attempt made."""
         digest = document.segments
-        return await LoadedRevision.read(self._blobs, tenant, digest) if digest else None
+        return await LoadedRevision.read(self.blobs, tenant, digest) if digest else None
 
     async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
         """The model of the dataset, by name and ready for use."""
-        name = await model_of(dataset, tenant, self._index, self._models)
-        return name, await self._models.get(name)
+        name = await model_of(dataset, tenant, self.index, self.models)
+        return name, await self.models.get(name)
 
     async def _extract(self, attempt: Attempt[Document]) -> Text:
         document = attempt.aggregate
         try:
-            data = await self._blobs.get(attempt.tenant, document.digest)
+            data = await self.blobs.get(attempt.tenant, document.digest)
         except KeyError:
             raise Unreadable("missing_file", f"The blob {document.digest} is not in the object store.") from None
-        text = await self._extractor.extract(data, document.media_type, document.name)
+        text = await self.extractor.extract(data, document.media_type, document.name)
 
         def parsed(document: Document, at: datetime) -> None:
             document.parsed(at, pages=text.pages, characters=text.characters, title=text.title)
@@ -120,7 +110,7 @@ class Ingest:
         segments = await asyncio.to_thread(segmenter.segment, text, rules)
         if not segments:
             raise Unreadable("no_text", "The file holds no text.")
-        digest = await self._blobs.put(
+        digest = await self.blobs.put(
             attempt.tenant, await asyncio.to_thread(encode_segments, segmenter.model, segments)
         )
         tokens = sum(segment.tokens for segment in segments if not segment.is_parent)
@@ -140,7 +130,7 @@ class Ingest:
 
     async def _rules(self, attempt: Attempt[Document]) -> Segmentation:
         """Return the current rules. A later change that asks for the document to be reprocessed is recorded as such."""
-        dataset = await self._repository.get(Dataset, attempt.tenant, attempt.aggregate.dataset)
+        dataset = await self.repository.get(Dataset, attempt.tenant, attempt.aggregate.dataset)
         return Segmentation.of(attempt.aggregate.segmentation or (dataset.segmentation if dataset else None))
 
     async def _index_all(self, attempt: Attempt[Document], dataset: Dataset, revision: LoadedRevision) -> None:
@@ -150,7 +140,7 @@ class Ingest:
         """
         firsts = deque(range(attempt.aggregate.done, len(revision.segments), SLICE))
         for first in list(firsts)[: AHEAD + 1]:
-            await self._calls.take_over(attempt.cause, f"embed:{first}")
+            await self.calls.take_over(attempt.cause, f"embed:{first}")
         ahead: deque[asyncio.Task[Embedded]] = deque()
         try:
             slice: Embedded | None = None
@@ -172,7 +162,7 @@ class Ingest:
         self, attempt: Attempt[Document], dataset: Dataset, revision: LoadedRevision, first: int
     ) -> Embedded:
         model, embedding = await self._embedding(dataset, attempt.tenant)
-        entries, recorded = await self._embed(
+        entries, recorded = await self.embed(
             attempt.cause, f"embed:{first}", embedding, attempt.aggregate.id, revision, first, SLICE
         )
         await recorded
@@ -182,7 +172,7 @@ class Ingest:
         first, model, entries = slice
         document = attempt.aggregate
         if not document.hidden:
-            await self._index.write(
+            await self.index.write(
                 attempt.tenant, document.dataset, document.id, entries, model=model, version=attempt.sequence
             )
         await attempt.step(f"index:{first}", lambda document, at: document.indexed(at, first=first, count=len(entries)))

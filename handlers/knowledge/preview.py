@@ -16,7 +16,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import Segment
 from handlers.commands.fields import Command, Id, Name, parse
-from handlers.commands.knowledge import SegmentationRules
+from handlers.commands.knowledge import BlobDigest, MediaType, SegmentationRules
 from handlers.commands.media_types import media_type_of
 from handlers.commands.preparation import not_found
 from handlers.knowledge.embed import model_of
@@ -42,10 +42,10 @@ class PreviewSegments(Command):
 
     dataset: Id | None = Field(None, description="Knowledge base whose embedding model counts, and whose rules")
     name: Name = "text.txt"
-    media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)] | None = None
+    media_type: MediaType | None = None
     text: str | None = None
     data: str | None = Field(None, description="A file in Base64; a larger one is named by its digest")
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    digest: BlobDigest | None = None
     segmentation: SegmentationRules | None = None
     first: Annotated[int, Field(ge=0)] = Field(0, description="Position of the first segment that is shown")
     limit: Annotated[int, Field(ge=1, le=500)] = Field(50, description="Segments that are shown")

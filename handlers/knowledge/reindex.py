@@ -70,28 +70,25 @@ class Built:
     lost: set[Key] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
 class Reindex:
-    def __init__(
-        self, repository: Repository, log: Log, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
-    ) -> None:
-        self.repository = repository
-        self.log = log
-        self.blobs = blobs
-        self.models = models
-        self.embed = embed
-        self.index = index
+    repository: Repository
+    log: Log
+    blobs: Blobs
+    models: EmbeddingModels
+    embed: Embed
+    index: Index
 
     async def __call__(self, commit: Commit) -> None:
         """React to the choice of another model for a dataset. Raises: Unavailable, to be retried."""
-        if any(isinstance(event, Dataset.Configured) for event in commit.events):
-            tenant, id = commit.subject.tenant, commit.subject.id
-            async with self.index.build(tenant, id) as build:
-                dataset = await self.repository.get(Dataset, tenant, id)
-                model = dataset and not dataset.deleted and dataset.next_embedding_model
-                if model:
-                    if await build.searched() != model:
-                        await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
-                    await self._record(commit.metadata, id, model)
+        tenant, id = commit.subject.tenant, commit.subject.id
+        async with self.index.build(tenant, id) as build:
+            dataset = await self.repository.get(Dataset, tenant, id)
+            model = dataset and not dataset.deleted and dataset.next_embedding_model
+            if model:
+                if await build.searched() != model:
+                    await self._dataset(build, tenant, id, model, commit.metadata, no_progress)
+                await self._record(commit.metadata, id, model)
 
     async def all(self, progress: Progress = no_progress, *, keep_old: bool = False) -> Built:
         """Rebuild everything, each dataset with its model. Raises: Unavailable."""
@@ -158,52 +155,42 @@ class Reindex:
         await self.repository.change(Dataset, id, cause, reindexed)
 
 
+@dataclass(frozen=True, slots=True)
 class _Work:
     """A build in progress: of everything, or of the dataset `only` with a `model`."""
 
-    def __init__(
-        self,
-        handler: Reindex,
-        build: Build,
-        scan: Scan,
-        metadata: Metadata,
-        progress: Progress,
-        *,
-        only: Key | None = None,
-        model: str | None = None,
-    ) -> None:
-        self._handler = handler
-        self._build = build
-        self._scan = scan
-        self._metadata = metadata
-        self._progress = progress
-        self._only = only
-        self._model = model
-        self._turns = asyncio.Semaphore(DOCUMENTS)
-        self._built = Built()
+    handler: Reindex
+    build: Build
+    scan: Scan
+    metadata: Metadata
+    progress: Progress
+    only: Key | None = None
+    model: str | None = None
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOCUMENTS))
+    built: Built = field(default_factory=Built)
 
     async def run(self, *, keep_old: bool) -> Built:
-        await self._build.forbid(self._scan.forbidden())
+        await self.build.forbid(self.scan.forbidden())
         for _ in range(ROUNDS):
-            before = self._build.reached
+            before = self.build.reached
             await self._replay()
-            if self._build.reached - before <= NEAR:
+            if self.build.reached - before <= NEAR:
                 break
-        await self._build.complete()
+        await self.build.complete()
         await self._add_unrecorded()
-        async with self._build.swap(keep_old=keep_old):
+        async with self.build.swap(keep_old=keep_old):
             await self._replay()
             await self._add_unrecorded()
-        return self._built
+        return self.built
 
     async def _replay(self) -> None:
         slices: list[Slice | Edits] = []
-        async with aclosing(self._handler.commits(self._build.reached)) as chunks:
+        async with aclosing(self.handler.commits(self.build.reached)) as chunks:
             async for commits in chunks:
                 for commit in commits:
                     await self._note(commit)
                     slices += self._slices(commit)
-                    if self._scan.edited.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
+                    if self.scan.edited.get((commit.subject.tenant, commit.subject.id)) == commit.position.sequence:
                         slices.append(Edits(commit.subject.tenant, commit.subject.id))
                     if len(slices) >= WINDOW:
                         await self._reach(commit, slices)
@@ -214,8 +201,8 @@ class _Work:
     async def _reach(self, commit: Commit, slices: Sequence[Slice | Edits]) -> None:
         await self._write(slices)
         sequence = commit.position.sequence
-        await self._build.reach(sequence, max(sequence, self._scan.sequence))
-        self._progress("build", sequence, max(sequence, self._scan.sequence))
+        await self.build.reach(sequence, max(sequence, self.scan.sequence))
+        self.progress("build", sequence, max(sequence, self.scan.sequence))
 
     async def _note(self, commit: Commit) -> None:
         """Remove replaced segments, and those deleted since the scan, at once, independently of the other workers.
@@ -226,16 +213,16 @@ class _Work:
         for event in commit.events:
             if isinstance(event, Document.Replaced):
                 ids = [segment_id(id, event.segments, position) for position in range(event.count)]
-                await self._build.remove(tenant, event.dataset, id, ids, version=version)
-        if version <= self._scan.sequence:
+                await self.build.remove(tenant, event.dataset, id, ids, version=version)
+        if version <= self.scan.sequence:
             return
-        self._scan.note(commit)
+        self.scan.note(commit)
         for event in commit.events:
             match event:
                 case Document.Deleted():
-                    await self._build.delete(tenant, event.dataset, id, version=version)
+                    await self.build.delete(tenant, event.dataset, id, version=version)
                 case Dataset.Deleted():
-                    await self._build.delete(tenant, id, version=version)
+                    await self.build.delete(tenant, id, version=version)
 
     def _slices(self, commit: Commit) -> list[Slice]:
         tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
@@ -247,11 +234,11 @@ class _Work:
         return [each for each in found if self._wanted(each)]
 
     def _wanted(self, part: Slice) -> bool:
-        inside = self._only is None or self._only == (part.tenant, part.dataset)
-        replaced = (part.tenant, part.document, part.digest) in self._scan.replaced
-        if replaced or self._scan.hidden(part.tenant, part.document):
+        inside = self.only is None or self.only == (part.tenant, part.dataset)
+        replaced = (part.tenant, part.document, part.digest) in self.scan.replaced
+        if replaced or self.scan.hidden(part.tenant, part.document):
             return False
-        return inside and not self._scan.gone(part.tenant, part.dataset, part.document)
+        return inside and not self.scan.gone(part.tenant, part.dataset, part.document)
 
     async def _add_unrecorded(self) -> None:
         """Add slices that workers may have written into the old index and not recorded yet.
@@ -260,8 +247,8 @@ class _Work:
         have happened after the last replay. Later changes of it are newer.
         """
         slices = []
-        for (tenant, id), noted in self._scan.begun.items():
-            document, sequence = await self._handler.repository.get_at(Document, tenant, id)
+        for (tenant, id), noted in self.scan.begun.items():
+            document, sequence = await self.handler.repository.get_at(Document, tenant, id)
             if document is not None and document.segments is not None:
                 done = max(document.done, noted)
                 first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
@@ -281,7 +268,7 @@ class _Work:
 
     async def _write_document(self, slices: Sequence[Slice | Edits]) -> None:
         """In order: a document that was split again by unchanged rules is written again."""
-        async with self._turns:
+        async with self.turns:
             revision: LoadedRevision | None = None
             for part in slices:
                 try:
@@ -289,45 +276,45 @@ class _Work:
                         await self._follow(part)
                         continue
                     if revision is None or revision.digest != part.digest:
-                        revision = await LoadedRevision.read(self._handler.blobs, part.tenant, part.digest)
+                        revision = await LoadedRevision.read(self.handler.blobs, part.tenant, part.digest)
                 except KeyError:
                     log.error("blob missing", tenant=part.tenant, document=part.document)
-                    self._built.lost.add((part.tenant, part.document))
+                    self.built.lost.add((part.tenant, part.document))
                     return
                 await self._write_slice(part, revision)
 
     async def _follow(self, edits: Edits) -> None:
         """Load the current document, which may be newer than the replayed messages. Raises: KeyError, Unavailable."""
         tenant = edits.tenant
-        document, sequence = await self._handler.repository.get_at(Document, tenant, edits.document)
-        if document is None or document.deleted or self._only not in (None, (tenant, document.dataset)):
+        document, sequence = await self.handler.repository.get_at(Document, tenant, edits.document)
+        if document is None or document.deleted or self.only not in (None, (tenant, document.dataset)):
             return
         name, embedding, cause = await self._making(tenant, document.dataset, document.id)
 
         async def put(entries: Sequence[Entry]) -> None:
-            await self._build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
+            await self.build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
 
         async def remove(ids: Sequence[str]) -> None:
-            await self._build.remove(tenant, document.dataset, document.id, ids, version=sequence)
+            await self.build.remove(tenant, document.dataset, document.id, ids, version=sequence)
 
-        difference = await differs(self._handler.blobs, tenant, document, embedding, since=0)
-        of = f"{self._build.id}:by hand:{sequence}"
-        self._built.segments += await follow(self._handler.embed, cause, of, embedding, difference, put, remove)
+        difference = await differs(self.handler.blobs, tenant, document, embedding, since=0)
+        of = f"{self.build.id}:by hand:{sequence}"
+        self.built.segments += await follow(self.handler.embed, cause, of, embedding, difference, put, remove)
 
     async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
         """The embedding for the entries of a document, in an open version, and their cause."""
-        name = self._model or self._scan.model(tenant, dataset)
-        embedding = await self._handler.models.get(name)
-        await self._build.open(name, embedding.embedder.dimension)
-        known = self._metadata
+        name = self.model or self.scan.model(tenant, dataset)
+        embedding = await self.handler.models.get(name)
+        await self.build.open(name, embedding.embedder.dimension)
+        known = self.metadata
         metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
-        return name, embedding, Cause(metadata, "document", document, self._build.attempt)
+        return name, embedding, Cause(metadata, "document", document, self.build.attempt)
 
     async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
         name, embedding, cause = await self._making(part.tenant, part.dataset, part.document)
-        entries, recorded = await self._handler.embed(
-            cause, f"{self._build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
+        entries, recorded = await self.handler.embed(
+            cause, f"{self.build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
         )
-        writing = self._build.write(part.tenant, part.dataset, part.document, entries, model=name, version=part.version)
+        writing = self.build.write(part.tenant, part.dataset, part.document, entries, model=name, version=part.version)
         await asyncio.gather(writing, recorded)
-        self._built.segments += len(entries)
+        self.built.segments += len(entries)

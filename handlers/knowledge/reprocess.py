@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.log import Commit, commit_id
 from handlers.ports.documents import Documents
@@ -25,8 +24,6 @@ class Reprocess:
 
         Raises: Unavailable, to be retried.
         """
-        if not any(isinstance(event, Dataset.Reprocessed) for event in commit.events):
-            return
         tenant, dataset, sequence = commit.subject.tenant, commit.subject.id, commit.position.sequence
         turn = asyncio.Semaphore(AT_ONCE)
 

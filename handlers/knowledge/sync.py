@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -45,28 +46,24 @@ class Difference(NamedTuple):
     gone: list[str]
 
 
+@dataclass(frozen=True, slots=True)
 class Sync:
-    def __init__(
-        self, repository: Repository, blobs: Blobs, models: EmbeddingModels, embed: Embed, index: Index
-    ) -> None:
-        self._repository = repository
-        self._blobs = blobs
-        self._models = models
-        self._embed = embed
-        self._index = index
+    repository: Repository
+    blobs: Blobs
+    models: EmbeddingModels
+    embed: Embed
+    index: Index
 
     async def __call__(self, commit: Commit) -> None:
         """Bring the index in line with edits; the newest edit does it for those before. Raises: Unavailable."""
-        if not any(isinstance(event, WORKS["sync"].begins) for event in commit.events):
-            return
         tenant, id = commit.subject.tenant, commit.subject.id
-        document, sequence = await self._repository.get_at(Document, tenant, id)
+        document, sequence = await self.repository.get_at(Document, tenant, id)
         if document is None or not document.needs_sync or not document.ended:
             return
         if document.sync["changed"] > commit.events[-1].originator_version:
             return
-        attempt = Attempt[Document](self._repository, WORKS["sync"], commit, id).go_on(document, sequence)
-        dataset = await self._repository.get(Dataset, tenant, document.dataset)
+        attempt = Attempt[Document](self.repository, WORKS["sync"], commit, id).go_on(document, sequence)
+        dataset = await self.repository.get(Dataset, tenant, document.dataset)
         with suppress(Ended):
             if dataset is None or dataset.deleted:
                 await attempt.step("delete", Document.delete)
@@ -77,18 +74,18 @@ class Sync:
 
     async def _follow(self, attempt: Attempt[Document], dataset: Dataset) -> None:
         tenant, document, sequence = attempt.tenant, attempt.aggregate, attempt.sequence
-        name = await model_of(dataset, tenant, self._index, self._models)
+        name = await model_of(dataset, tenant, self.index, self.models)
 
         async def put(entries: Sequence[Entry]) -> None:
-            await self._index.write(tenant, dataset.id, document.id, entries, model=name, version=sequence)
+            await self.index.write(tenant, dataset.id, document.id, entries, model=name, version=sequence)
 
         async def take_out(ids: Sequence[str]) -> None:
-            await self._index.remove(tenant, dataset.id, document.id, ids, version=sequence)
+            await self.index.remove(tenant, dataset.id, document.id, ids, version=sequence)
 
         cause = Cause(attempt.metadata, "document", document.id, max(1, document.attempt))
-        embedding = await self._models.get(name)
-        difference = await differs(self._blobs, tenant, document, embedding, document.sync["synced"])
-        await follow(self._embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
+        embedding = await self.models.get(name)
+        difference = await differs(self.blobs, tenant, document, embedding, document.sync["synced"])
+        await follow(self.embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
 
 
 async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:

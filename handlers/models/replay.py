@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from domain.aggregate import Rejection
@@ -24,24 +24,20 @@ from handlers.work.cause import Cause
 from handlers.work.work import WORKS
 
 
+@dataclass(frozen=True, slots=True)
 class ReplayCall:
-    def __init__(
-        self, repository: Repository, calls: ModelCalls, models: ChatModels, *, limit_s: float = 600.0
-    ) -> None:
-        self._repository = repository
-        self._calls = calls
-        self._models = models
-        self._limit = limit_s
+    repository: Repository
+    calls: ModelCalls
+    models: ChatModels
+    limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
         """Make a call again that was requested or retried. Raises: Unavailable."""
-        if not any(isinstance(event, WORKS["replay"].begins) for event in commit.events):
-            return
         tenant, id = commit.subject.tenant, commit.subject.id
-        replay = await self._repository.get(Replay, tenant, id)
+        replay = await self.repository.get(Replay, tenant, id)
         if replay is None or replay.ended:
             return
-        attempt = Attempt[Replay](self._repository, WORKS["replay"], commit, id).go_on(replay)
+        attempt = Attempt[Replay](self.repository, WORKS["replay"], commit, id).go_on(replay)
         with suppress(Ended):
             await self._replay(attempt)
 
@@ -50,7 +46,7 @@ class ReplayCall:
         cause, made = await self._take_over(attempt)
         try:
             if not made:
-                async with asyncio.timeout(self._limit):
+                async with asyncio.timeout(self.limit_s):
                     await self._make(attempt, cause, await self._recorded(attempt))
             call = cause.call("chat")
             await attempt.step("complete", lambda replay, at: replay.complete(at, model_call=call))
@@ -59,25 +55,25 @@ class ReplayCall:
         except Rejection as rejection:
             await self._fail(attempt, cause, rejection.code, rejection.message)
         except TimeoutError:
-            await self._fail(attempt, cause, "timeout", f"The answer took longer than {self._limit:g} s.")
+            await self._fail(attempt, cause, "timeout", f"The answer took longer than {self.limit_s:g} s.")
 
     async def _take_over(self, attempt: Attempt[Replay]) -> tuple[Cause, bool]:
         """The cause with the number of this try, and whether an earlier try completed before its worker died."""
         cause = replace(attempt.cause, attempt=1)
-        while call := await self._repository.get(ModelCall, attempt.tenant, cause.call("chat")):
+        while call := await self.repository.get(ModelCall, attempt.tenant, cause.call("chat")):
             if call.status == "completed":
                 return cause, True
             cause = replace(cause, attempt=cause.attempt + 1)
-        return await self._calls.take_over(cause, "chat"), False
+        return await self.calls.take_over(cause, "chat"), False
 
     async def _fail(self, attempt: Attempt[Replay], cause: Cause, code: str, reason: str) -> None:
         id = cause.call("chat")
-        call = id if await self._repository.get(ModelCall, attempt.tenant, id) else None
+        call = id if await self.repository.get(ModelCall, attempt.tenant, id) else None
         await attempt.step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
 
     async def _recorded(self, attempt: Attempt[Replay]) -> ModelCall.Requested:
         """The call that will be made again. Raises: Rejection `erased`."""
-        made = await self._repository.first(ModelCall, attempt.tenant, attempt.aggregate.call)
+        made = await self.repository.first(ModelCall, attempt.tenant, attempt.aggregate.call)
         assert made is not None
         recorded = made.events[0]
         assert isinstance(recorded, ModelCall.Requested)
@@ -102,11 +98,11 @@ class ReplayCall:
         )
         request = ChatRequest(replay.model, messages, replay.max_tokens, replay.parameters, passages)
         tokens = sum(estimate(message.content) + MESSAGE_TOKENS for message in messages)
-        client = await self._models.get(attempt.tenant, model)
-        chat = self._calls.chat(cause, replay.provider, client, request, tokens, sources)
+        client = await self.models.get(attempt.tenant, model)
+        chat = self.calls.chat(cause, replay.provider, client, request, tokens, sources)
         async for _ in chat.texts():
             pass
-        call = await self._repository.get(ModelCall, attempt.tenant, chat.id)
+        call = await self.repository.get(ModelCall, attempt.tenant, chat.id)
         if call is None or call.status != "completed":
             raise Ended
 
@@ -117,13 +113,13 @@ class ReplayCall:
 
         Raises: Rejection `missing_input`.
         """
-        app = await self._repository.get(App, tenant, str(replay.app))
+        app = await self.repository.get(App, tenant, str(replay.app))
         assert app is not None
         configuration = app.configurations[str(replay.configuration)]
         inputs: dict[str, str] = {}
         for source in sources:
             if source["from"] == "query" and "conversation" in source:
-                conversation = await self._repository.get(Conversation, tenant, source["conversation"])
+                conversation = await self.repository.get(Conversation, tenant, source["conversation"])
                 known = conversation.messages.get(source["message_id"]) if conversation else None
                 inputs |= known["inputs"] if known else {}
         for source in sources:
@@ -135,7 +131,7 @@ class ReplayCall:
     async def _passages(self, tenant: str, recorded: ModelCall.Requested, messages: list[ChatMessage]) -> list[str]:
         """The segments in the messages, as a model reads them that takes them apart."""
         id = commit_id(recorded.cause_id, f"retrieve:{recorded.attempt}")
-        made = await self._repository.first(Retrieval, tenant, id)
+        made = await self.repository.first(Retrieval, tenant, id)
         hits = cast("Retrieval.Made", made.events[0]).hits if made else []
         headings = {hit["segment"]: hit["heading"] for hit in hits}
         passages = []

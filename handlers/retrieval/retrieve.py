@@ -87,24 +87,15 @@ class _Found:
             self.faults.append(Fault(step=step, code=code))
 
 
+@dataclass(frozen=True, slots=True)
 class Retrieve:
-    def __init__(
-        self,
-        repository: Repository,
-        calls: ModelCalls,
-        models: EmbeddingModels,
-        index: Index,
-        documents: Documents,
-        reranks: Rerank,
-        extract: ExtractFilter,
-    ) -> None:
-        self._repository = repository
-        self._calls = calls
-        self._models = models
-        self._index = index
-        self._documents = documents
-        self._reranks = reranks
-        self._extract = extract
+    repository: Repository
+    calls: ModelCalls
+    models: EmbeddingModels
+    index: Index
+    documents: Documents
+    reranks: Rerank
+    extract: ExtractFilter
 
     async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
         """Return at most `top_k` passages of documents that are not deleted, none below the threshold.
@@ -134,7 +125,7 @@ class Retrieve:
     async def _find(self, question: Question, found: _Found) -> None:
         tenant, how = question.cause.metadata.tenant, question.how
         members: defaultdict[str, list[str]] = defaultdict(list)
-        for dataset, model in (await self._index.models(tenant, question.datasets)).items():
+        for dataset, model in (await self.index.models(tenant, question.datasets)).items():
             members[model].append(dataset)
         ends = await asyncio.gather(
             self._narrow(question, found),
@@ -148,7 +139,7 @@ class Retrieve:
         ordered, documents = await self._selected(question, found, subqueries)
         if how["rerank"]:
             hits = [selection.hit for selection in ordered if not selection.dropped]
-            reranked = await self._reranks(question.cause, how["rerank"], question.query, hits)
+            reranked = await self.reranks(question.cause, how["rerank"], question.query, hits)
             found.gone_without("rerank", reranked.code)
             if not reranked.code:
                 ordered = rerank(ordered, reranked.hits)
@@ -164,7 +155,7 @@ class Retrieve:
             return
         found.filter = how if how["mode"] == "manual" else await self._extracted(question, found)
         if found.filter:
-            found.documents = await self._documents.matching(
+            found.documents = await self.documents.matching(
                 tenant,
                 question.datasets,
                 found.filter["conditions"],
@@ -178,7 +169,7 @@ class Retrieve:
             types = {name: known["type"] for name, known in dataset.metadata_fields.items()}
             fields = {name: type for name, type in {**types, **fields}.items() if types.get(name, type) == type}
         assert question.model is not None
-        extracted = await self._extract(question.cause, question.model, cast("dict[str, Type]", fields), question.query)
+        extracted = await self.extract(question.cause, question.model, cast("dict[str, Type]", fields), question.query)
         found.gone_without("filter", extracted.code)
         return extracted.filter
 
@@ -192,10 +183,10 @@ class Retrieve:
         """The query's vector, and an awaitable that records the end of the call for it."""
         if question.how["mode"] == "full_text":
             return None, asyncio.sleep(0)
-        segmenter, embedder = await self._models.get(model)
-        step = "embed" if model == self._models.default else f"embed:{model}"
+        segmenter, embedder = await self.models.get(model)
+        step = "embed" if model == self.models.default else f"embed:{model}"
         token_ids = [segmenter.tokenize(question.query)]
-        vectors, recorded = await self._calls.embed(question.cause, step, embedder, token_ids, urgent=True)
+        vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)
         return vectors[0], recorded
 
     async def _selected(
@@ -223,7 +214,7 @@ class Retrieve:
         self, question: Question, subquery: _Subquery, documents: list[str] | None, top_k: int
     ) -> list[Hit]:
         how = question.how
-        return await self._index.search(
+        return await self.index.search(
             question.cause.metadata.tenant,
             subquery.datasets,
             question.query,
@@ -238,16 +229,16 @@ class Retrieve:
     async def _passages(self, tenant: str, ordered: Sequence[Selection], documents: dict[str, Document]) -> list[Hit]:
         chosen = sorted((it for it in ordered if it.rank), key=lambda it: it.rank or 0)
         spans = [span for selection in chosen if (span := selection.wanted)]
-        texts = dict(zip(spans, await self._index.texts(tenant, spans), strict=True)) if spans else {}
+        texts = dict(zip(spans, await self.index.texts(tenant, spans), strict=True)) if spans else {}
         return [passage(it, documents[it.hit.document], texts[it.wanted] if it.wanted else []) for it in chosen]
 
     async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
         """The datasets that are not deleted."""
-        datasets = await asyncio.gather(*(self._repository.get(Dataset, tenant, id) for id in ids))
+        datasets = await asyncio.gather(*(self.repository.get(Dataset, tenant, id) for id in ids))
         return [dataset for dataset in datasets if dataset and not dataset.deleted]
 
     async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
-        documents = await asyncio.gather(*(self._repository.get(Document, tenant, id) for id in ids))
+        documents = await asyncio.gather(*(self.repository.get(Document, tenant, id) for id in ids))
         return {document.id: document for document in documents if document}
 
     async def _record(
@@ -281,7 +272,7 @@ class Retrieve:
 
         metadata = cause.metadata.caused(commit_id(cause.metadata.id, f"{id}:made"))
         try:
-            await self._repository.change(Retrieval, id, metadata, decide, new=True)
+            await self.repository.change(Retrieval, id, metadata, decide, new=True)
         except TooLarge as error:
             if not found.candidates:
                 raise

@@ -13,7 +13,7 @@ from domain.aggregate import Aggregate
 from domain.log import Commit, Metadata, Position, commit_id
 from domain.work.dead_letter import DeadLetter, FailureFields, dead_letter_id
 from handlers.dispatch import TENANT
-from handlers.ports.log import DeadLetters, Unavailable
+from handlers.ports.log import DeadLetters, Live, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import WORKS, Work
 
@@ -39,13 +39,14 @@ class Failure:
 
 
 class GiveUp:
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, live: Live) -> None:
         self._repository = repository
+        self._live = live
 
     async def __call__(self, message: Metadata, failure: Failure, commit: Commit | None = None) -> None:
         """Record a message as a dead letter, and fail the work that `commit`, its content, has begun.
 
-        Raises: Unavailable.
+        Those who watch the work get the frame `failed`. Raises: Unavailable.
         """
         if TENANT.fullmatch(message.tenant):
             await self._record(message, failure)
@@ -53,17 +54,26 @@ class GiveUp:
             await self._fail(work, commit, failure)
 
     async def _fail(self, work: Work, commit: Commit, failure: Failure) -> None:
+        failed = False
+
         def fail(aggregate: Aggregate, item: str, at: datetime) -> None:
+            nonlocal failed
             assert work.pending
+            failed = work.pending.is_open(aggregate, item)
             work.pending.fail(aggregate, item, at, "internal_error", failure.reason)
 
         for item in work.items(commit):
+            failed = False
             try:
                 await _change(self._repository, work.noun, commit, commit.metadata, "buried", item, fail)
             except Unavailable:
                 raise
             except Exception:
                 log.exception("work not failed", work=failure.consumer, subject=str(commit.subject))
+            else:
+                if failed and work.watched:
+                    frame = {"type": "failed", "code": "internal_error", "reason": failure.reason}
+                    await self._live.publish(commit.subject.tenant, commit.subject.id, item, frame)
 
     async def _record(self, message: Metadata, failure: Failure) -> None:
         id, at = dead_letter_id(failure.consumer, message.tenant, message.id), datetime.now(UTC)
@@ -119,7 +129,7 @@ async def reopen(repository: Repository, consumer: str, commit: Commit, cause: M
     items = list(work.items(commit))
     for item in items:
         assert work.pending
-        await _change(repository, work.noun, commit, cause, "reopened", item, work.pending.retry)
+        await _change(repository, work.noun, commit, cause, "reopened", item, work.pending.reopen)
     return bool(items)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from domain.aggregate import Aggregate
 from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
-from handlers.ports.log import Frozen, PendingWork, Unavailable
+from handlers.ports.log import Frozen, Live, PendingWork, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import PENDING, WORKS
 
@@ -28,21 +29,20 @@ def orphaned(pending: Sequence[PendingWork], done: Mapping[str, int]) -> list[Pe
     return [work for work in pending if all(work.position <= done.get(consumer, 0) for consumer in work.consumers)]
 
 
+@dataclass(frozen=True, slots=True)
 class Recover:
-    def __init__(
-        self,
-        repository: Repository,
-        overdue: Callable[[], Awaitable[Sequence[PendingWork]]],
-        done: Callable[[], Awaitable[Mapping[str, int]]],
-    ) -> None:
-        self._repository = repository
-        self._overdue = overdue
-        self._done = done
+    repository: Repository
+    live: Live
+    overdue: Callable[[], Awaitable[Sequence[PendingWork]]]
+    done: Callable[[], Awaitable[Mapping[str, int]]]
 
     async def __call__(self) -> list[PendingWork]:
-        """Retry or end what is orphaned now, and return it. Raises: Unavailable."""
-        done = await self._done()  # before the tables are read: what comes later has a worker
-        found = orphaned(await self._overdue(), done)
+        """Retry or end what is orphaned now, and return it. Those who watch what ends get the frame `failed`.
+
+        Raises: Unavailable.
+        """
+        done = await self.done()  # before the tables are read: what comes later has a worker
+        found = orphaned(await self.overdue(), done)
         for work in found:
             log.warning("recover", work=work.work, tenant=work.tenant, id=work.id, status=work.status)
             try:
@@ -65,18 +65,25 @@ class Recover:
             "sweeper",
             person=work.person,
         )
+        if work.work not in PENDING:
+            await self.repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
+            return
+        pending, failed = PENDING[work.work], False
         reason = f"No worker has taken a step since {work.since.isoformat(timespec='seconds')}."
 
         def decide(aggregate: Aggregate | None) -> Aggregate:
+            nonlocal failed
             assert aggregate is not None
+            failed = False
             if not _has_moved(aggregate, work):
-                PENDING[work.work].stall(aggregate, work.id, at, reason)
+                pending.stall(aggregate, work.id, at, reason)
+                failed = not pending.is_open(aggregate, work.id)
             return aggregate
 
-        if work.work in PENDING:
-            await self._repository.change(WORKS[work.work].noun, work.aggregate, cause, decide)
-        else:
-            await self._repository.change(ModelCall, work.id, cause, lambda call: _lose(call, at))
+        await self.repository.change(WORKS[work.work].noun, work.aggregate, cause, decide)
+        if failed and WORKS[work.work].watched:
+            frame = {"type": "failed", "code": "stalled", "reason": reason}
+            await self.live.publish(work.tenant, work.aggregate, work.id, frame)
 
 
 def _has_moved(aggregate: Aggregate, work: PendingWork) -> bool:

@@ -7,12 +7,13 @@ of what is overdue and the worker roles all read this table: a new kind of work 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from domain.access.end_user import EndUser
-from domain.aggregate import Aggregate, Event
+from domain.aggregate import Aggregate, Event, Rejection
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -23,6 +24,9 @@ from domain.work.dead_letter import DeadLetter
 
 TRIES = 5
 """Failures of its own after which a message is given up; a server that is down does not count."""
+
+STALLS = 3
+"""Number of times that work without a worker is retried automatically."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +58,36 @@ class Pending:
     """Functions that follow work that ends later.
 
     An item is what the work is on: an aggregate, or a message of a conversation. `attempts` is the number of attempts
-    so far, `waits` says that the next has not begun. `fail` takes a code and a reason, `stall` a reason. None changes
-    what is not open.
+    so far, `waits` says that the next has not begun, `stalls` is the number of attempts whose worker was lost. `fail`
+    takes a code and a reason, and changes only what is open; `retry` is for what `failed`.
     """
 
     rows: Rows
     is_open: Callable[[Any, str], bool]
     attempts: Callable[[Any, str], int]
     waits: Callable[[Any, str], bool]
+    failed: Callable[[Any, str], bool]
+    stalls: Callable[[Any, str], int]
     fail: Callable[[Any, str, datetime, str, str], None]
     retry: Callable[[Any, str, datetime], None]
-    stall: Callable[[Any, str, datetime, str], None]
     item: Callable[[Event], str | None] = lambda event: event.originator_id
 
     def attempt(self, aggregate: Any, item: str) -> int:
         """The number of the attempt in progress, from 1; 0 where none is."""
         return 0 if self.waits(aggregate, item) else self.attempts(aggregate, item)
+
+    def reopen(self, aggregate: Any, item: str, at: datetime) -> None:
+        """Retry it if it failed. Raises: Rejection when it cannot be retried any more."""
+        if self.failed(aggregate, item) and not aggregate.deleted:
+            self.retry(aggregate, item, at)
+
+    def stall(self, aggregate: Any, item: str, at: datetime, reason: str) -> None:
+        """It has no worker: retry it, or leave it failed after `STALLS` retries or when it cannot be retried."""
+        if self.is_open(aggregate, item):
+            self.fail(aggregate, item, at, "stalled", reason)
+            if self.stalls(aggregate, item) <= STALLS:
+                with suppress(Rejection):
+                    self.reopen(aggregate, item, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +98,8 @@ class Work:
     `role`: the worker role that does it. `at_once`: messages that one worker handles at a time.
     `tries`: failures after which a message is given up; 1 where a try costs money or reaches the outside.
     `calls`: the noun that its model calls name as their cause.
-    `finishes`: a worker that shuts down finishes what it has in flight, since a person waits for it.
+    `watched`: a person waits for it: its end is published as a live frame, and a worker that shuts down finishes what
+    it has in flight.
     """
 
     noun: type[Aggregate]
@@ -90,7 +109,11 @@ class Work:
     tries: int = TRIES
     pending: Pending | None = None
     calls: str | None = None
-    finishes: bool = False
+    watched: bool = False
+
+    def is_begun_by(self, commit: Commit) -> bool:
+        """Return whether there is something to do after this commit."""
+        return any(isinstance(event, self.begins) for event in commit.events)
 
     def items(self, commit: Commit) -> Iterator[str]:
         """The items on which this commit begins work."""
@@ -103,29 +126,15 @@ def _message(event: Event) -> str | None:
     return getattr(event, "message", None) if not isinstance(event, Conversation.Forked) else None
 
 
-def _retry_document(document: Document, _: str, at: datetime) -> None:
-    if document.status == "error" and not document.deleted:
-        document.retry(at)
-
-
-def _retry_message(conversation: Conversation, message: str, at: datetime) -> None:
-    if conversation.messages[message]["status"] == "failed" and not conversation.deleted:
-        conversation.retry(at, message=message)
-
-
-def _retry_replay(replay: Replay, _: str, at: datetime) -> None:
-    if replay.status == "failed":
-        replay.retry(at)
-
-
 INGEST = Pending(
     Rows("documents", "indexing_status", ("waiting", "parsing", "splitting", "indexing")),
     is_open=lambda document, _: not document.ended,
     attempts=lambda document, _: document.attempt,
     waits=lambda document, _: document.status == "waiting",
     fail=lambda document, _, at, code, reason: document.fail(at, stage=document.stage, code=code, reason=reason),
-    retry=_retry_document,
-    stall=lambda document, _, at, reason: document.stall(at, reason=reason),
+    failed=lambda document, _: document.status == "error",
+    stalls=lambda document, _: document.stalls,
+    retry=lambda document, _, at: document.retry(at),
 )
 
 SYNC = Pending(
@@ -134,8 +143,9 @@ SYNC = Pending(
     attempts=lambda document, _: document.sync["changed"],
     waits=lambda document, _: False,
     fail=lambda document, _, at, code, reason: document.fail_sync(at, code=code, reason=reason),
+    failed=lambda document, _: document.sync["failed"],
+    stalls=lambda document, _: document.stalls,
     retry=lambda document, _, at: document.resume_sync(at),
-    stall=lambda document, _, at, reason: document.stall_sync(at, reason=reason),
 )
 
 ANSWER = Pending(
@@ -146,8 +156,9 @@ ANSWER = Pending(
     fail=lambda conversation, message, at, code, reason: conversation.fail(
         at, message=message, code=code, reason=reason, answer=""
     ),
-    retry=_retry_message,
-    stall=lambda conversation, message, at, reason: conversation.stall(at, message=message, reason=reason),
+    failed=lambda conversation, message: conversation.messages[message]["status"] == "failed",
+    stalls=lambda conversation, message: conversation.messages[message].get("stalls", 0),
+    retry=lambda conversation, message, at: conversation.retry(at, message=message),
     item=_message,
 )
 
@@ -157,8 +168,9 @@ REPLAY = Pending(
     attempts=lambda replay, _: replay.attempt,
     waits=lambda replay, _: False,
     fail=lambda replay, _, at, code, reason: replay.fail(at, code=code, reason=reason),
-    retry=_retry_replay,
-    stall=lambda replay, _, at, reason: replay.stall(at, reason=reason),
+    failed=lambda replay, _: replay.status == "failed",
+    stalls=lambda replay, _: replay.stalls,
+    retry=lambda replay, _, at: replay.retry(at),
 )
 
 WORKS: dict[str, Work] = {
@@ -183,7 +195,7 @@ WORKS: dict[str, Work] = {
         tries=1,
         pending=ANSWER,
         calls="message",
-        finishes=True,
+        watched=True,
     ),
     "query_datasets": Work(DatasetQuery, (DatasetQuery.Requested,), role="answer", at_once=8, tries=1, calls="dataset"),
     "replay": Work(

@@ -12,8 +12,9 @@ from importlib import import_module
 import psycopg
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
+from ops import terminal
 from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
@@ -62,14 +63,7 @@ def main() -> None:
 async def run(names: tuple[str, ...], sizes: Sizes, *, as_json: bool, write: bool) -> list[Measure]:
     measures: list[Measure] = []
     servers = ""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with terminal.progress(Console(stderr=True), transient=True) as bars:
         for name in names:
             starting = bars.add_task(f"{name}: starting", total=None)
             async with running() as stack:

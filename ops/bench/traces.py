@@ -11,12 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.request import Request, urlopen
-from uuid import uuid4
 
 import psycopg
 import uvicorn
-from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
 from rich.progress import Progress
 
 from adapters.postgres import tables
@@ -27,6 +24,7 @@ from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from domain.log import EVENTS, Recorded
+from ops.bench.indexes import database
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 from ops.bench.trace_history import CALLS_PER_STORY, SPANS_PER_STORY, TraceHistory
@@ -43,7 +41,7 @@ TOKEN = "a token of the benchmark alone"
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
-    async with _database(stack.settings.postgres_url) as url:
+    async with database(stack.settings.postgres_url) as url:  # without a projector
         await tables.set_up(url)
         history = TraceHistory(stack.settings.tenant, datetime.now(UTC))
         stories = max(1, sizes.calls // CALLS_PER_STORY)
@@ -132,18 +130,6 @@ def _times(name: str, pages: Sequence[Answer], p50: Aim | None = None, p95: Aim 
         Measure(f"{name}.p50", percentile(took, 50), "ms", aim=p50),
         Measure(f"{name}.p95", percentile(took, 95), "ms", aim=p95),
     ]
-
-
-@asynccontextmanager
-async def _database(url: str) -> AsyncIterator[str]:
-    """A database on the same server without a projector."""
-    name = f"bench_{uuid4().hex[:12]}"
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-        try:
-            yield make_conninfo(url, dbname=name)
-        finally:
-            await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
 @asynccontextmanager

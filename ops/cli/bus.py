@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from adapters.jetstream.client import Commit, Frame, Outcome, Rejected
+from adapters.jetstream.client import Commit, Frame, Outcome
 from domain.aggregate import sentence
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
@@ -55,10 +55,7 @@ def send(
             return await client.send(name, payload, id, wait)
 
     outcome = run(work())
-    if as_json:
-        emit(outcome)
-    else:
-        terminal.show_outcome(outcome)
+    terminal.show_outcome(outcome, as_json)
     if outcome["status"] == "rejected":
         raise typer.Exit(1)
 
@@ -182,15 +179,7 @@ def ask(
                     printer.show(frame)
         return frame
 
-    try:
-        last = run(work())
-    except Rejected as error:
-        if as_json:
-            emit(error.outcome)
-        else:
-            terminal.show_outcome(error.outcome)
-        raise typer.Exit(1) from None
-    if last["type"] != "answered":
+    if run(work())["type"] != "answered":
         raise typer.Exit(1)
 
 
@@ -223,14 +212,7 @@ def search(
         ids = [hit["segment"] for hit in made["hits"]]
         return made, {} if as_json else await texts_of(settings.located("postgres").postgres_url, client.tenant, ids)
 
-    try:
-        made, texts = run(work())
-    except Rejected as error:
-        if as_json:
-            emit(error.outcome)
-        else:
-            terminal.show_outcome(error.outcome)
-        raise typer.Exit(1) from None
+    made, texts = run(work())
     if as_json:
         emit(made)
     else:
@@ -325,10 +307,13 @@ def asyncapi(
     as_json: Json = False,
 ) -> None:
     """Print the AsyncAPI 3 document of all commands, events, outcomes and live frames."""
+    from importlib.metadata import version
+
     from ops.asyncapi import document, write_schemas
 
     if schemas is None:
-        sys.stdout.write(json.dumps(document(), indent=None if as_json else 2, ensure_ascii=False) + "\n")
+        contract = document(version("headrace"))
+        sys.stdout.write(json.dumps(contract, indent=None if as_json else 2, ensure_ascii=False) + "\n")
         return
     written = write_schemas(schemas)
     if as_json:

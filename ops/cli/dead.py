@@ -123,10 +123,7 @@ def decide(
 
     outcomes = run(work())
     for outcome in outcomes:
-        if as_json:
-            emit(outcome)
-        else:
-            terminal.show_outcome(outcome)
+        terminal.show_outcome(outcome, as_json)
     if not outcomes and not as_json:
         say("No dead letters are waiting.")
     if any(outcome["status"] == "rejected" for outcome in outcomes):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from adapters.jetstream.client import Client, NoOutcome, NotSent, Unreachable
+from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
 from ops import supervisor, terminal
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
@@ -96,6 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app(args=arguments, prog_name="headrace")
+    except Rejected as error:
+        terminal.show_outcome(error.outcome, "--json" in arguments)
+        sys.exit(1)
     except EXPECTED as error:
         code = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(error).__name__).strip("_")
         fail(getattr(error, "code", code), str(error), "--json" in arguments)

@@ -9,6 +9,7 @@ from functools import partial
 import psycopg
 import structlog
 
+from adapters.jetstream.live import NatsLive
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
@@ -40,7 +41,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         values(wiring.settings),
         wiring.settings.projector_processes,
     )
-    recover = Recover(wiring.repository, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
+    live = NatsLive(wiring.nc)
+    recover = Recover(wiring.repository, live, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)

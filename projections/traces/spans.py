@@ -25,7 +25,7 @@ from projections.values.fingerprint import fingerprint
 
 spans = ReadModel(
     "spans",
-    "What was done in the traces: by handlers, for them by searches and models. A further attempt goes on in the same "
+    "Steps of the traces: of handlers, and for them of searches and models. A further attempt goes on in the same "
     "rows, but every call of a model has its own.",
     key("id", "Span; of a model call its id."),
     required("trace_id", Id, "Trace that it belongs to, in traces."),
@@ -33,14 +33,14 @@ spans = ReadModel(
     required(
         "kind", Text, "handler, retrieval, embedding, chat, rerank, tool, agent, workflow, extract, segment, index."
     ),
-    required("name", Text, "What was done, in a word or two."),
+    required("name", Text, "Name of the step, in a word or two."),
     required("status", Text, "running, ok, error, cancelled, or unknown: a call whose worker died."),
     required("started_at", Time, "When it began."),
     optional("ended_at", Time, "When it ended; null while it has not."),
     optional("duration_ms", Double, "Milliseconds to its end; null when that is not known."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
     required("attempt", Integer, "Attempt, from 1; 0 before the first, or when it is not known."),
-    required("noun", Text, "What it was done for: message, document or replay."),
+    required("noun", Text, "Noun that it was done for: message, document or replay."),
     required("noun_id", Id, "Message, document or replay that it was done for."),
     optional("conversation_id", Id, "Conversation, where it is known."),
     optional("model_call_id", Id, "Call of a model, in model_calls; null where it is none."),

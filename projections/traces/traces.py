@@ -29,11 +29,11 @@ from projections.values.previews import preview, with_words
 
 traces = ReadModel(
     "traces",
-    "What became of every command that had models at work, one row a command, rolled up from spans. Traces outlive "
+    "Commands that had models at work, one row a command, rolled up from spans. Traces outlive "
     "what they were made for.",
     key("id", "Command that began it; what all that followed has as correlation id."),
     required("kind", Text, "message, document, replay, or index: calls for an index that is rebuilt."),
-    required("name", Text, "What was asked for: noun.verb."),
+    required("name", Text, "Command: noun.verb."),
     required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
     required("started_at", Time, "When it began."),
     optional("ended_at", Time, "When its handler ended; null while it has not."),
@@ -72,7 +72,7 @@ traces = ReadModel(
     required("sequence", BigInteger, "Sequence in EVENTS of what began it."),
     optional("ended_sequence", BigInteger, "Sequence in EVENTS of what ended it; null while nothing has."),
     optional("traceparent", Text, "Trace that the command came with, in W3C form; null when with none."),
-    required("actor", Text, "Who sent the command."),
+    required("actor", Text, "Actor who sent the command."),
     required("created_at", Time, "Time of the record."),
     required("updated_at", Time, "Time of the last change."),
 )

@@ -22,7 +22,7 @@ from adapters.postgres.projector import Projector
 from adapters.postgres.tables import set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
-from domain.chat.conversation import STALLS, Conversation
+from domain.chat.conversation import Conversation
 from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.knowledge.segments import Segment, encode_segments
@@ -32,6 +32,7 @@ from handlers.models.model_calls import ModelCalls
 from handlers.ports.log import PendingWork
 from handlers.work.cause import Cause
 from handlers.work.recover import Recover, orphaned
+from handlers.work.work import STALLS
 from tests.handlers.desk import Desk
 
 
@@ -42,7 +43,7 @@ class Scene:
         self.desk = desk
         self.url = url
         self.calls = ModelCalls(desk.repository)
-        self.recover = Recover(desk.repository, partial(self.overdue, 0), partial(done, desk.nc))
+        self.recover = Recover(desk.repository, desk.live, partial(self.overdue, 0), partial(done, desk.nc))
 
     async def overdue(self, deadline_s: float) -> list[PendingWork]:
         """Only this desk's: all tests share the streams."""
@@ -238,7 +239,7 @@ async def test_what_moved_on_since_the_tables_looked_is_left_alone(scene: Scene)
         return waits
 
     assert len(waits) == 2
-    await Recover(scene.desk.repository, as_it_was, partial(done, scene.desk.nc))()
+    await Recover(scene.desk.repository, scene.desk.live, as_it_was, partial(done, scene.desk.nc))()
     assert (await scene.desk.types("document", document))[-1] == "document.started.v1"
     assert (await scene.desk.types("conversation", message))[-1] == "message.answering.v1"
 
@@ -257,9 +258,8 @@ async def test_recovering_twice_is_recovering_once(scene: Scene) -> None:
     """Two of them saw the same tables."""
     document = await scene.document()
     await scene.forgotten_by("ingest")
-    other = Recover(
-        Desk(scene.desk.nc, scene.desk.tenant).repository, partial(scene.overdue, 0), partial(done, scene.desk.nc)
-    )
+    desk = Desk(scene.desk.nc, scene.desk.tenant)
+    other = Recover(desk.repository, desk.live, partial(scene.overdue, 0), partial(done, desk.nc))
     await asyncio.gather(scene.recover(), other())
     types = await scene.desk.types("document", document)
     assert types == ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]

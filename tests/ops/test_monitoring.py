@@ -79,7 +79,15 @@ def test_every_alert_is_about_metrics_that_there_are(rule: dict[str, Any]) -> No
 
 def test_the_alerts_watch_all_that_may_go_wrong() -> None:
     text = " ".join(rule["expr"] for rule in RULES)
-    for name in ("up", "queue_waiting", "projector_lag_seconds", "export_lag_seconds", "dead_letters", "unknown_calls"):
+    for name in (
+        "up",
+        "queue_waiting",
+        "projector_lag_seconds",
+        "export_lag_seconds",
+        "dead_letters",
+        "quarantined_messages",
+        "unknown_calls",
+    ):
         assert f"headrace_{name}" in text
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
 

@@ -21,7 +21,7 @@ def test_a_place_has_no_more_of_these_words_than_it_may(place: str) -> None:
     found = (COUNTS[place].total() - openings, openings)
     allowed = ALLOWANCE.get(place, (0, 0))
     assert found[0] <= allowed[0], f"{place} uses {found[0]} of these words: {words.WORDS}"
-    assert found[1] <= allowed[1], f"{place} has {found[1]} docstrings that open with What, Who, How or Whether"
+    assert found[1] <= allowed[1], f"{place} has {found[1]} openings with What, Who, How or Whether"
 
 
 def test_the_allowance_names_only_places_with_uses() -> None:
@@ -44,6 +44,15 @@ def test_uses_are_found_as_whole_words(text: str, uses: list[str], tmp_path: Pat
     path = tmp_path / "page.md"
     path.write_text(text)
     assert sorted(word for _, word in words.found(path)) == sorted(uses)
+
+
+def test_openings_of_meanings_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(
+        "What a page says.\n\n| Place | What to do |\n|---|---|\n| `one` | How it was split |\n| `two` | Time |\n"
+        "| `three` | | What to do |\n<!-- generated: tables -->\n### spans\n\nWhat was done.\n<!-- end -->\n"
+    )
+    assert [line for line, word in words.found(path) if word == words.OPENING] == [5, 11]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ WORDS = {
 WORST = ("nobody", "anew", "beside", "so many", "told", "on record", "by hand")
 
 OPENING = "What …"
-"""A docstring that opens with a relative clause, where a noun or an imperative would do."""
+"""A docstring, or a meaning in the reference, that opens with a relative clause where a noun or an imperative would
+do."""
 
 _OPENINGS = re.compile(r"(What|Who|Whoever|How|Whether)\b(?! to\b)")
 
@@ -64,6 +65,8 @@ SKIPPED = (
 
 _ALLOWED = re.compile("|".join(ALLOWED), re.IGNORECASE)
 _GENERATED = re.compile(r"<!-- generated: \w+ -->.*?<!-- end -->", re.DOTALL)
+_MEANING = re.compile(r"^\| `.*\| ([^|]+) \|$", re.MULTILINE)
+"""The last cell of a row about something that has a name."""
 _GAP = r"[\s_#*/-]+"
 _PATTERNS = {word: re.compile(f"(?<![a-z]){word.replace(' ', _GAP)}(?![a-z])", re.IGNORECASE) for word in WORDS}
 
@@ -87,6 +90,8 @@ def found(path: Path) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, match.start()) + 1, word
     if path.suffix == ".py":
         yield from ((line, OPENING) for line, doc in docstrings(source) if _OPENINGS.match(doc))
+    if path.suffix == ".md":
+        yield from ((line, OPENING) for line, meaning in meanings(source) if _OPENINGS.match(meaning))
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -100,6 +105,15 @@ def docstrings(source: str) -> Iterator[tuple[int, str]]:
         for statement in body if isinstance(body, list) else ():
             if isinstance(statement, ast.Expr) and isinstance(value := getattr(statement.value, "value", None), str):
                 yield statement.lineno, value.strip()
+
+
+def meanings(source: str) -> Iterator[tuple[int, str]]:
+    """Descriptions in a page: those of commands, events, fields, tables, columns, settings and metrics."""
+    for match in _MEANING.finditer(source):
+        yield source.count("\n", 0, match.start()) + 1, match[1]
+    for part in _GENERATED.finditer(source):
+        start = source.count("\n", 0, part.start()) + 1
+        yield from ((start + number, line) for number, line in enumerate(part[0].splitlines()))
 
 
 def count(root: Path = ROOT) -> dict[str, Counter[str]]:

@@ -15,6 +15,8 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream.codec import metadata
 from adapters.jetstream.direct import alone
+from adapters.jetstream.live import NatsLive
+from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.streams import COMMANDS, DUPLICATE_WINDOW_S
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
@@ -37,7 +39,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.
 
 def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repository) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
-    server, give_up = _Server(), GiveUp(repository)
+    server = _Server()
 
     async def handle(message: Msg) -> None:
         delivery = read(message, server.up_since(message))
@@ -55,8 +57,9 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
             failure = replace(failure, reason=failure.reason.partition(":")[0])
         letter = dead_letter_id(failure.consumer, metadata.tenant, metadata.id)
         headers = message.headers or {}
-        await JetStreamDeadLetters(message._client).keep(letter, metadata.id, headers, message.data, failure)
-        await give_up(metadata, failure)
+        nc = connection_of(message)
+        await JetStreamDeadLetters(nc).keep(letter, metadata.id, headers, message.data, failure)
+        await GiveUp(repository, NatsLive(nc))(metadata, failure)
         sentence = f"The command could not be handled; it is kept as dead letter {letter}."
         fault = Rejection(NOT_FINAL, sentence)
         await dispatch(Delivery(delivery.name, b"", metadata, delivery.at, fault))
@@ -74,9 +77,9 @@ class _Server:
     def up_since(self, message: Msg) -> float:
         """Unix seconds of the first message that came over the connection as it is; never, where another server than
         the one that is connected may have been restarted."""
-        if not alone(message._client):
+        if not alone(connection_of(message)):
             return math.inf
-        reconnects = message._client.stats["reconnects"]
+        reconnects = connection_of(message).stats["reconnects"]
         if reconnects != self._reconnects:
             self._reconnects, self._since = reconnects, time.time()
         return self._since

@@ -24,6 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
+from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.streams import CONSUMERS, FAILURES, consumer_config
 from adapters.jetstream.workers.drain import in_flight
 from adapters.tracing import handling
@@ -261,7 +262,7 @@ class Counts:
         if message.metadata.num_delivered == 1:
             return Past()
         try:
-            found = await message._client.jetstream().get_last_msg(f"KV_{FAILURES}", self._key(message))
+            found = await connection_of(message).jetstream().get_last_msg(f"KV_{FAILURES}", self._key(message))
         except NotFoundError:
             return Past()
         except nats.errors.Error as error:
@@ -273,7 +274,7 @@ class Counts:
         past = await self.of(message)
         past = Past(past.returned + returned, past.failures + failures, max(0, past.alone + alone))
         try:
-            await message._client.jetstream().publish(self._key(message), orjson.dumps(asdict(past)))
+            await connection_of(message).jetstream().publish(self._key(message), orjson.dumps(asdict(past)))
         except nats.errors.Error as error:
             raise Unavailable(f"The failures cannot be written: {error!r}") from error
         return past

@@ -12,6 +12,8 @@ import structlog
 from faststream.nats import NatsBroker
 from faststream.nats.message import NatsMessage
 
+from adapters.jetstream.nats_py import end
+
 log = structlog.get_logger(__name__)
 
 Take = Callable[[NatsMessage], Awaitable[None]]
@@ -75,8 +77,7 @@ async def _close(broker: NatsBroker) -> None:
     connections = set()
     for subscriber in broker.subscribers:
         if subscription := getattr(subscriber, "subscription", None):
-            connections.add(connection := subscription._nc)
-            await connection._send_unsubscribe(subscription._sub._id)
+            connections.add(await end(subscription))
     for connection in connections:
         await connection.flush(timeout=2)
 

@@ -16,6 +16,8 @@ from nats.aio.msg import Msg
 from adapters.jetstream.codec import NO_CIPHERS, UnknownEvent, decode_commit, metadata
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.live import NatsLive
+from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.log import EVENTS, Commit, Metadata, Position
@@ -35,11 +37,11 @@ def subscribe_work(
     repository: Repository,
     keys: JetStreamKeys | None = None,
 ) -> None:
-    """Have `handler` do the work of this name in the table of works.
+    """Have `handler` do the work of this name in the table of works, which its commits begin.
 
     When a dead letter of this consumer is retried, its commit is handled again.
     """
-    work, give_up = WORKS[name], GiveUp(repository)
+    work = WORKS[name]
 
     async def handle(message: Msg) -> None:
         arrived = _Arrived.by(message)
@@ -51,26 +53,25 @@ def subscribe_work(
             correlation=commit.metadata.correlation,
             causation=commit.metadata.id,
         ):
-            original = await _retried(message._client, name, arrived)
+            original = await _retried(connection_of(message), name, arrived)
             again = original and await original.commit(keys)
-            if again and not await reopen(repository, name, again, commit.metadata):
+            if again and not await reopen(repository, name, again, commit.metadata) and work.is_begun_by(again):
                 await handler(again)
-            if commit.subject.noun == work.noun.TOPIC:
+            if work.is_begun_by(commit):
                 await handler(commit)
 
     async def gave_up(message: Msg, failure: Failure) -> None:
-        arrived = _Arrived.by(message)
-        arrived = await _retried(message._client, name, arrived) or arrived
+        nc, arrived = connection_of(message), _Arrived.by(message)
+        arrived = await _retried(nc, name, arrived) or arrived
         metadata, failure = arrived.metadata(), replace(failure, subject=arrived.subject)
         letter = dead_letter_id(name, metadata.tenant, metadata.id)
-        kept = JetStreamDeadLetters(message._client)
-        await kept.keep(letter, metadata.id, arrived.headers, arrived.data, failure)
+        await JetStreamDeadLetters(nc).keep(letter, metadata.id, arrived.headers, arrived.data, failure)
         commit = None
         with suppress(Exception):  # no work waits for a commit that cannot be read
             commit = await arrived.commit(keys)
-        await give_up(metadata, failure, commit)
+        await GiveUp(repository, NatsLive(nc))(metadata, failure, commit)
 
-    subscribe(broker, name, handle, at_once=work.at_once, give_up=gave_up, tries=work.tries, finishes=work.finishes)
+    subscribe(broker, name, handle, at_once=work.at_once, give_up=gave_up, tries=work.tries, finishes=work.watched)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ FIGURES = {
     "headrace_log_missing_messages": Figure("Messages that a stream of the log has lost.", ("stream",)),
     "headrace_queue_waiting": Figure("Messages that no worker has taken yet.", ("queue",)),
     "headrace_queue_in_hand": Figure("Messages that workers are at.", ("queue",)),
-    "headrace_queue_acknowledged_sequence": Figure("How far a queue is done without a gap.", ("queue",)),
+    "headrace_queue_acknowledged_sequence": Figure("Sequence up to which a queue is done without a gap.", ("queue",)),
     "headrace_dead_letters": Figure("Messages that could not be handled and wait for a decision."),
     "headrace_projector_lag_messages": Figure(
         "Messages of the log that are not in the tables of a group.", ("stream", "group")
@@ -70,8 +70,8 @@ FIGURES = {
     "headrace_export_lag_seconds": Figure("For how long the oldest of them waits."),
     "headrace_export_sent_spans_total": Figure("Spans that the collector took."),
     "headrace_export_refused_spans_total": Figure("Spans that the collector will never take."),
-    "headrace_budget_usd": Figure("What may be spent in a calendar month.", ("tenant", "budget")),
-    "headrace_budget_used_usd": Figure("What was spent of it in this month.", ("tenant", "budget")),
+    "headrace_budget_usd": Figure("Limit of the budget for a calendar month.", ("tenant", "budget")),
+    "headrace_budget_used_usd": Figure("Amount spent of it in this month.", ("tenant", "budget")),
 }
 """Every metric by name; those of a server that is down are left out."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.conversation import COPIED, HISTORY, STALLS, Citation, Conversation, Truncation, Usage
+from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, Truncation, Usage
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
@@ -77,10 +77,6 @@ def stopped(conversation: Conversation) -> None:
 
 def retry(conversation: Conversation) -> None:
     conversation.retry(NOW, message=FIRST)
-
-
-def stall(conversation: Conversation) -> None:
-    conversation.stall(NOW, message=FIRST, reason="No worker has it.")
 
 
 def like(conversation: Conversation) -> None:
@@ -243,21 +239,6 @@ def test_a_message_whose_words_are_gone_cannot_be_tried_again() -> None:
         ask(scenario.aggregate, message=new_id())
     scenario.aggregate.pending()
     scenario.when(retry).rejects("too_old", "message")
-
-
-def test_one_without_a_worker_is_resumed_a_few_times() -> None:
-    scenario = given(conversation(), ask)
-    for _ in range(STALLS):
-        scenario.when(answering).when(stall).then(Conversation.Failed, Conversation.Retried)
-        assert scenario.aggregate.messages[FIRST]["status"] == "asked"
-    scenario.when(stall).then(Conversation.Failed, code="stalled", reason="No worker has it.")
-    scenario.when(stall).nothing()
-    scenario.when(retry).then(Conversation.Retried)
-
-
-@pytest.mark.parametrize("ended", [(ask, answer), (ask, fail), (ask, stopped)])
-def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
-    given(conversation(), *ended).when(stall).nothing()
 
 
 # --- forks ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from domain.aggregate import new_id
 from domain.knowledge import curation
-from domain.knowledge.document import MOST_METADATA, STALLS, Document, segment_id
+from domain.knowledge.document import MOST_METADATA, Document, segment_id
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from tests.domain.scenario import NOW, Scenario, given, refold
@@ -312,16 +312,6 @@ def test_one_that_does_not_settle_can_be_tried_again() -> None:
     scenario.when(settle).then(Document.Settled)
     scenario.when(do("fail_sync", code="internal_error", reason="It broke.")).nothing()
     scenario.when(do("retry")).rejects("not_failed", "document")
-
-
-def test_one_that_no_worker_settles_is_resumed_and_then_stays_in_error() -> None:
-    stall = do("stall_sync", reason="No worker has it.")
-    completed().when(stall).nothing()
-    scenario = completed(on("disable_segment", 0)).when(stall).then(Document.Unsettled, Document.Resumed)
-    for _ in range(STALLS - 1):
-        scenario.when(stall).then(Document.Unsettled, Document.Resumed)
-    scenario.when(stall).then(Document.Unsettled, code="stalled")
-    scenario.when(stall).nothing()
 
 
 def test_nothing_is_left_to_settle_of_one_that_was_deleted() -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.aggregate import new_id
-from domain.knowledge.document import STALLS, Document, segment_id
+from domain.knowledge.document import Document, segment_id
 from tests.domain.scenario import NOW, given, made
 
 DATASET = new_id()
@@ -50,10 +50,6 @@ def fail(document: Document) -> None:
 
 def retry(document: Document) -> None:
     document.retry(NOW)
-
-
-def stall(document: Document) -> None:
-    document.stall(NOW, reason="No worker has it.")
 
 
 def delete(document: Document) -> None:
@@ -142,23 +138,3 @@ def test_a_segment_is_named_by_document_digest_and_position() -> None:
     ids = {segment_id(id, digest, place) for id in (first, second) for digest in (BYTES, SEGMENTS) for place in (0, 1)}
     assert len(ids) == 8
     assert {UUID(id).version for id in ids} == {5}
-
-
-@pytest.mark.parametrize(("before", "stage"), [((), "parsing"), ((start, parse), "splitting"), (INDEXING, "indexing")])
-def test_one_without_a_worker_is_resumed(before: tuple[Decision, ...], stage: str) -> None:
-    scenario = given(document(), *before).when(stall).then(Document.Failed, Document.Retried)
-    failed = scenario.events[0]
-    assert isinstance(failed, Document.Failed)
-    assert (failed.stage, failed.code, failed.reason) == (stage, "stalled", "No worker has it.")
-    assert scenario.aggregate.status == "waiting"
-
-
-def test_one_that_stalls_again_and_again_stays_in_error() -> None:
-    scenario = given(document(), *STALLS * [stall]).when(stall).then(Document.Failed, code="stalled")
-    scenario.when(stall).nothing()
-    scenario.when(retry).then(Document.Retried)
-
-
-@pytest.mark.parametrize("ended", [COMPLETED, (start, fail), (delete,)])
-def test_one_that_ended_does_not_stall(ended: tuple[Decision, ...]) -> None:
-    given(document(), *ended).when(stall).nothing()

@@ -20,7 +20,6 @@ from tests.domain.knowledge.test_document import (
     parse,
     retry,
     split,
-    stall,
     start,
 )
 from tests.domain.scenario import NOW, given
@@ -111,10 +110,6 @@ def test_when_the_last_segments_are_in_it_begins_again() -> None:
 def test_one_that_waits_is_cut_by_the_rules_of_now_anyway() -> None:
     given(document()).when(reprocess).nothing()
     given(document(), *COMPLETED, reprocess).when(reprocess).nothing()
-
-
-def test_one_without_a_worker_is_reprocessed_at_once() -> None:
-    given(document(), start, reprocess).when(stall).then(Document.Failed, Document.Reprocessed)
 
 
 def test_a_worker_that_was_left_behind_records_nothing() -> None:

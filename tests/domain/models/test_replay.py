@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from domain.aggregate import new_id
-from domain.models.replay import STALLS, Replay
+from domain.models.replay import Replay
 from tests.domain.scenario import NOW, given, made
 
 CALL, AGAIN = new_id(), new_id()
@@ -32,10 +32,6 @@ def retry(replay: Replay) -> None:
     replay.retry(NOW)
 
 
-def stall(replay: Replay) -> None:
-    replay.stall(NOW, reason="No worker.")
-
-
 def test_is_requested() -> None:
     made(replay()).then(Replay.Requested).whole(**REQUESTED)
     assert not replay().ended
@@ -57,11 +53,3 @@ def test_a_failed_one_is_tried_again() -> None:
 def test_only_a_failed_one_is_tried_again() -> None:
     given(replay()).when(retry).rejects("not_failed", "replay")
     given(replay(), complete).when(retry).rejects("not_failed", "replay")
-
-
-def test_one_without_a_worker_is_resumed_some_times() -> None:
-    scenario = given(replay())
-    for _ in range(STALLS):
-        scenario.when(stall).then(Replay.Failed, Replay.Retried)
-    scenario.when(stall).then(Replay.Failed, code="stalled", reason="No worker.", model_call=None)
-    scenario.when(stall).nothing()

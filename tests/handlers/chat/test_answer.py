@@ -41,8 +41,12 @@ class Counter:
         self.app = self.conversation = self.message = ""
 
     def worker(self, limit_s: float = 60.0) -> Answer:
+        calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
+        return Answer(self.desk.repository, calls, self.retrieve(), self.speaker, live, self.stops, limit_s=limit_s)
+
+    def retrieve(self) -> Retrieve:
         calls = ModelCalls(self.desk.repository)
-        retrieve = Retrieve(
+        return Retrieve(
             self.desk.repository,
             calls,
             OneModel(Words()),
@@ -51,8 +55,6 @@ class Counter:
             Rerank(calls, cast("Rerankers", None)),
             cast("ExtractFilter", None),
         )
-        live = MemoryLive(self.memory)
-        return Answer(self.desk.repository, calls, retrieve, self.speaker, live, self.stops, limit_s=limit_s)
 
     async def asked(self, query: str = "When?", **configuration: Any) -> Commit:
         self.app = await self.desk.done("app.create", name="Guide")
@@ -213,13 +215,28 @@ async def test_an_error_of_ours_fails_the_answer_when_the_message_is_given_up(me
     assert counter.calls() == [CALL[0], "model_call.failed.v1"]
     assert (await counter.state())["status"] == "answering"
     failure = Failure("answer", commit.position, str(commit.subject), "KeyError: 'gate'", "x.py:run:7", "ab", 1, 0)
-    await GiveUp(counter.desk.repository)(commit.metadata, failure, commit)
+    await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)
     last = await counter.last()
     assert ((await counter.state())["status"], last["code"], last["reason"]) == (
         "failed",
         "internal_error",
         "KeyError: 'gate'",
     )
+    assert counter.frames() == ["retrieved", "token", "failed"]
+    assert memory.frames[-1] == {"type": "failed", "code": "internal_error", "reason": "KeyError: 'gate'"}
+    await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)
+    assert counter.frames()[2:] == ["failed"], "it fails once"
+
+
+async def test_who_watches_an_answer_that_was_recorded_does_not_see_it_fail(memory: Memory, tenant: str) -> None:
+    """The worker died before it acknowledged the message."""
+    counter = Counter(memory, tenant, "At six.")
+    commit = await counter.asked()
+    await counter.worker()(commit)
+    failure = Failure("answer", commit.position, str(commit.subject), "10 workers died.", "", "", 0, 10)
+    await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)
+    assert (await counter.state())["status"] == "answered"
+    assert counter.frames()[-1] == "answered"
 
 
 async def test_a_call_that_completed_is_not_repeated_after_a_death(memory: Memory, tenant: str) -> None:
@@ -248,7 +265,7 @@ async def test_a_person_who_asks_again_gets_another_call(memory: Memory, tenant:
         with pytest.raises(Died):
             await counter.worker()(commit)
     failure = Failure("answer", commit.position, str(commit.subject), "Died: ", "", "", 0, 10)
-    await GiveUp(counter.desk.repository)(commit.metadata, failure, commit)
+    await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)
     await counter.desk.done("message.retry", conversation=counter.conversation, message=counter.message)
     counter.speaker.says = ["At seven."]
     await counter.worker()(await counter.cause())

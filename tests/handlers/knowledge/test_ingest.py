@@ -143,7 +143,7 @@ async def test_an_error_of_ours_fails_the_document_when_the_message_is_given_up(
         await mill.ingested(id)
     commit = (await mill.desk.commits("document", id))[0]
     failure = Failure("ingest", commit.position, str(commit.subject), "ZeroDivisionError: odd", "x:y:1", "ab", 5, 0)
-    await GiveUp(mill.desk.repository)(commit.metadata, failure, commit)
+    await GiveUp(mill.desk.repository, mill.desk.live)(commit.metadata, failure, commit)
     last = await mill.last(id)
     assert (last["code"], last["stage"], last["reason"]) == ("internal_error", "splitting", "ZeroDivisionError: odd")
 
@@ -197,13 +197,6 @@ async def test_a_commit_that_comes_again_changes_nothing(mill: Mill) -> None:
     await mill.ingested(id)
     assert await mill.desk.commits("document", id) == before
     assert len(mill.shelf.writes) == 1
-
-
-async def test_what_asks_for_no_work_begins_none(mill: Mill) -> None:
-    id = await mill.upload()
-    await mill.desk.done("document.rename", document=id, name="other.txt")
-    await mill.ingest((await mill.desk.commits("document", id))[-1])
-    assert (await mill.document(id)).status == "waiting"
 
 
 async def test_a_document_of_a_deleted_dataset_goes_with_it(mill: Mill) -> None:

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.log import Commit
 from handlers.knowledge.reprocess import AT_ONCE, Reprocess
@@ -144,11 +143,3 @@ async def test_what_was_broken_off_goes_on(desk: Desk, monkeypatch: pytest.Monke
     assert sum(await shop.begun()) == 2
     await shop.reprocess(commit)
     assert await shop.begun() == [1, 1, 1]
-
-
-async def test_what_else_happens_to_a_dataset_begins_nothing(desk: Desk) -> None:
-    shop = await Shop(desk).open(1)
-    for commit in await desk.commits("dataset", shop.dataset):
-        assert not isinstance(commit.events[0], Dataset.Reprocessed)
-        await shop.reprocess(commit)
-    assert (await shop.begun(), shop.table.asked) == ([0], [])

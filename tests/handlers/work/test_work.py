@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from adapters.jetstream.streams import CONSUMERS
-from domain.aggregate import Aggregate, new_id
-from domain.chat.conversation import Conversation
+from domain.aggregate import Aggregate, Rejection, new_id
+from domain.chat.conversation import HISTORY, Conversation
 from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, Subject
 from domain.models.replay import Replay
-from handlers.work.work import PENDING, WORKS, Work
+from handlers.work.work import PENDING, STALLS, WORKS, Work
 from ops.roles import ROLES
 from projections.catalog import READ_MODELS
 
@@ -49,13 +50,23 @@ def replay() -> Replay:
     return Replay.begin(Replay.Requested, new_id(), NOW, provider="p", model="m", **asked)
 
 
-OPEN: dict[str, Aggregate] = {"ingest": document(), "sync": edited(), "answer": conversation(), "replay": replay()}
+OPEN: dict[str, Callable[[], Aggregate]] = {
+    "ingest": document,
+    "sync": edited,
+    "answer": conversation,
+    "replay": replay,
+}
 """For each work that ends later, an aggregate on which it has begun."""
 
 
-def committed(aggregate: Aggregate) -> Commit:
+def opened(name: str) -> tuple[Aggregate, str]:
+    """An aggregate on which the work has begun, and its item."""
+    aggregate = OPEN[name]()
     subject = Subject("acme", aggregate.TOPIC, aggregate.id)
-    return Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), Position("EVENTS", 1), NOW)
+    commit = Commit(subject, aggregate.pending(), Metadata(new_id(), "acme", new_id()), Position("EVENTS", 1), NOW)
+    [item] = set(WORKS[name].items(commit))
+    assert PENDING[name].is_open(aggregate, item)
+    return aggregate, item
 
 
 @pytest.mark.parametrize(("name", "work"), WORKS.items())
@@ -77,24 +88,73 @@ def test_every_pending_work_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", PENDING)
-def test_what_is_open_fails_is_retried_and_stalls(name: str) -> None:
-    aggregate, pending = OPEN[name], PENDING[name]
-    [item] = set(WORKS[name].items(committed(aggregate)))
-    assert pending.is_open(aggregate, item)
+def test_what_is_open_fails_and_is_retried_once(name: str) -> None:
+    aggregate, item = opened(name)
+    pending = PENDING[name]
     pending.fail(aggregate, item, NOW, "internal_error", "It broke.")
     assert not pending.is_open(aggregate, item)
     pending.fail(aggregate, item, NOW, "internal_error", "It broke.")
     assert len(aggregate.pending()) == 1, "nothing is failed twice"
-    pending.retry(aggregate, item, NOW)
+    pending.reopen(aggregate, item, NOW)
     assert pending.is_open(aggregate, item)
     assert aggregate.pending()
-    pending.retry(aggregate, item, NOW)
+    pending.reopen(aggregate, item, NOW)
     assert not aggregate.pending(), "only what failed is retried"
-    pending.stall(aggregate, item, NOW, "No worker has it.")
-    assert pending.is_open(aggregate, item), "what stalls is put back to work"
-    for _ in range(5):
+
+
+@pytest.mark.parametrize("name", PENDING)
+def test_what_has_no_worker_is_retried_three_times_and_then_stays_failed(name: str) -> None:
+    aggregate, item = opened(name)
+    pending = PENDING[name]
+    for _ in range(STALLS):
         pending.stall(aggregate, item, NOW, "No worker has it.")
-    assert not pending.is_open(aggregate, item), "and fails when that does not help"
-    aggregate.pending()
+        assert pending.is_open(aggregate, item)
+        failed, _ = aggregate.pending()
+        assert (vars(failed)["code"], vars(failed)["reason"]) == ("stalled", "No worker has it.")
     pending.stall(aggregate, item, NOW, "No worker has it.")
+    assert not pending.is_open(aggregate, item)
+    assert len(aggregate.pending()) == 1
+    pending.stall(aggregate, item, NOW, "No worker has it.")
+    assert not aggregate.pending(), "what has ended does not stall"
+    pending.reopen(aggregate, item, NOW)
+    assert pending.is_open(aggregate, item)
+
+
+def test_a_document_that_is_reprocessed_after_its_run_is_not_retried_as_well() -> None:
+    aggregate = document()
+    aggregate.start(NOW, stage="parsing")
+    aggregate.reprocess(NOW)
+    aggregate.pending()
+    PENDING["ingest"].stall(aggregate, aggregate.id, NOW, "No worker has it.")
+    failed, reprocessed = aggregate.pending()
+    assert isinstance(failed, Document.Failed)
+    assert failed.stage == "parsing"
+    assert isinstance(reprocessed, Document.Reprocessed)
+
+
+def test_a_message_that_is_too_old_to_be_retried_stays_failed() -> None:
+    aggregate = conversation()
+    for number in range(HISTORY):
+        question: dict[str, Any] = {
+            "message": f"m{number}",
+            "app": aggregate.app,
+            "configuration": 1,
+            "query": "How long?",
+        }
+        aggregate.ask(NOW, **question, inputs={}, user="ada")
+    aggregate.pending()
+    PENDING["answer"].stall(aggregate, "m", NOW, "No worker has it.")
+    [failed] = aggregate.pending()
+    assert isinstance(failed, Conversation.Failed)
+    with pytest.raises(Rejection):
+        PENDING["answer"].reopen(aggregate, "m", NOW)
+
+
+@pytest.mark.parametrize("name", PENDING)
+def test_nothing_of_what_was_deleted_is_reopened(name: str) -> None:
+    aggregate, item = opened(name)
+    PENDING[name].fail(aggregate, item, NOW, "internal_error", "It broke.")
+    aggregate.deleted = True
+    aggregate.pending()
+    PENDING[name].reopen(aggregate, item, NOW)
     assert not aggregate.pending()

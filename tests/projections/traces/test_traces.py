@@ -17,6 +17,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Recorded, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.replay import Replay
+from handlers.work.work import PENDING
 from projections.documents import documents
 from projections.engine.read_model import Row
 from projections.messages import messages
@@ -236,7 +237,7 @@ def test_given_a_failed_message_when_it_is_put_back_to_work_by_itself_then_its_t
     conversation, message = asked(history)
     begin(history, conversation, message)
     call(history, message, "call-1", "embedding")
-    conversation.stall(history.now, message=message, reason="No worker has taken a step.")
+    PENDING["answer"].stall(conversation, message, history.now, "No worker has taken a step.")
     history.record(conversation)
     row = the_trace(history)
     assert (row["status"], row["ended_at"], row["error_code"]) == ("running", None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -14,15 +14,10 @@ from starlette.routing import Route
 
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import spark
+from adapters.web.viewer.pages.traces import RANGES
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
-PERIODS = {
-    "1h": timedelta(hours=1),
-    "24h": timedelta(days=1),
-    "7d": timedelta(days=7),
-    "30d": timedelta(days=30),
-    "1y": timedelta(days=366),
-}
+PERIODS = {name: length for name, length in RANGES.items() if name != "15m"}
 USUAL = "7d"
 
 GROUPS = 100

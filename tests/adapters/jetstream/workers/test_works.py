@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import orjson
+import pytest
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
@@ -15,13 +16,13 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import Event, new_id
 from domain.chat.conversation import Conversation
-from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Subject
-from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter, dead_letter_id
+from handlers.work.work import PENDING, WORKS
 from tests.adapters.jetstream.conftest import Running
 from tests.adapters.jetstream.workers.test_consumer import dead, settled
 from tests.handlers.desk import Desk
+from tests.handlers.work.test_work import OPEN, conversation
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 
@@ -33,7 +34,7 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
         seen.append((commit, structlog.contextvars.get_contextvars()))
 
     talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="水门")
-    talk.rename(NOW, name="Other")
+    talk.ask(NOW, message=talk.id, app=talk.app, configuration=1, query="When?", inputs={}, user="ada")
     subject = Subject("acme", "conversation", talk.id)
     metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
     events = talk.pending()
@@ -46,6 +47,20 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
     assert context == {"tenant": "acme", "correlation": metadata.correlation, "causation": metadata.id}
 
 
+async def test_only_commits_that_begin_the_work_come(fresh: Client, running: Running) -> None:
+    desk, ingest = Desk(fresh, "acme"), Reacting()
+    ingest.fails = False
+    dataset = await desk.done("dataset.create", name="Rules")
+    document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+    await desk.done("document.rename", document=document, name="b.txt")
+    await desk.change("document", document, lambda it: it.delete(NOW))
+    await running(reaction("ingest", ingest, fresh))
+    info = await settled(fresh, "ingest")
+    assert info.delivered.consumer_seq >= 3
+    uploaded, *_ = await desk.commits("document", document)
+    assert [commit.position for commit in ingest.seen] == [uploaded.position]
+
+
 async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> None:
     """A newer version wrote it; what follows is not held up."""
     seen: list[Commit] = []
@@ -55,7 +70,7 @@ async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> N
 
     unknown = orjson.dumps([{"type": "conversation.painted.v1", "version": 1, "state": {}}])
     await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", unknown)
-    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="After")
+    talk = conversation()
     subject = Subject("acme", "conversation", talk.id)
     await JetStreamEventStore(fresh).append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
     await running(reaction("answer", react, fresh))
@@ -108,9 +123,10 @@ async def test_a_commit_that_died_comes_again_when_its_letter_is_retried(fresh: 
     desk, forgets, others = Desk(fresh, "acme"), Reacting(), Reacting()
     others.fails = False
     dataset = await desk.done("dataset.create", name="Rules")
+    await desk.done("dataset.delete", dataset=dataset)
     await running(reaction("forget_datasets", forgets, fresh))
     await running(reaction("ingest", others, fresh))
-    [commit] = await desk.commits("dataset", dataset)
+    [_, commit] = await desk.commits("dataset", dataset)
     letter = await buried_in(desk, "forget_datasets", commit.metadata.id, DeadLetter.Buried)
     await desk.done("dead_letter.retry", dead_letter=letter)
     happened = (DeadLetter.Buried, DeadLetter.Retried, DeadLetter.Returned)
@@ -124,48 +140,34 @@ async def test_a_commit_that_died_comes_again_when_its_letter_is_retried(fresh: 
     await buried_in(desk, "forget_datasets", commit.metadata.id, *happened, DeadLetter.Retried)
 
 
+@pytest.mark.parametrize("name", PENDING)
 async def test_what_waits_for_a_commit_that_died_fails_and_a_retry_opens_it_again(
-    fresh: Client, running: Running
+    fresh: Client, running: Running, name: str
 ) -> None:
-    desk, ingest, answer, replay = Desk(fresh, "acme"), Reacting(), Reacting(), Reacting()
-    dataset = await desk.done("dataset.create", name="Rules")
-    document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
-    app = await desk.done("app.create", name="Guide")
-    await desk.done("app.configure", app=app)
-    message = await desk.done("message.send", app=app, query="When?")
-    await running(reaction("ingest", ingest, fresh))
-    again = await desk.done("replay.request", call=await desk.called())
-    await running(reaction("answer", answer, fresh))
-    await running(reaction("replay", replay, fresh))
-    requested, *_ = await desk.commits("replay", again)
-    uploaded, asked = (await desk.commits("document", document))[0], (await desk.commits("conversation", message))[0]
-    letters = [
-        await buried_in(desk, "ingest", uploaded.metadata.id, DeadLetter.Buried),
-        await buried_in(desk, "answer", asked.metadata.id, DeadLetter.Buried),
-        await buried_in(desk, "replay", requested.metadata.id, DeadLetter.Buried),
-    ]
-    for consumer in ("ingest", "answer", "replay"):
-        await settled(fresh, consumer)
-    failed, silent = (await desk.events("document", document))[-1], (await desk.events("conversation", message))[-1]
-    assert isinstance(failed, Document.Failed)
-    assert isinstance(silent, Conversation.Failed)
-    unmade = (await desk.events("replay", again))[-1]
-    assert isinstance(unmade, Replay.Failed)
-    for event in (failed, silent, unmade):
-        assert (event.code, event.reason) == ("internal_error", "ZeroDivisionError: odd")
-    ingest.fails = answer.fails = replay.fails = False
-    for letter in letters:
-        await desk.done("dead_letter.retry", dead_letter=letter)
-    for consumer in ("ingest", "answer", "replay"):
-        await settled(fresh, consumer)
-    assert (await desk.types("document", document))[-1] == Document.Retried.TOPIC
-    assert (await desk.types("conversation", message))[-1] == Conversation.Retried.TOPIC
-    assert (await desk.types("replay", again))[-1] == Replay.Retried.TOPIC
-    assert [event for commit in ingest.seen for event in commit.events if isinstance(event, Document.Retried)]
-    assert [event for commit in answer.seen for event in commit.events if isinstance(event, Conversation.Retried)]
-    assert [event for commit in replay.seen for event in commit.events if isinstance(event, Replay.Retried)]
-    assert uploaded not in ingest.seen
-    assert asked not in answer.seen
+    desk, handler = Desk(fresh, "acme"), Reacting()
+    work, pending, aggregate = WORKS[name], PENDING[name], OPEN[name]()
+    subject = Subject("acme", aggregate.TOPIC, aggregate.id)
+    begun = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
+    await desk.store.append(subject, aggregate.pending(), begun, 0)
+    [begins] = await desk.commits(subject.noun, subject.id)
+    [item] = set(work.items(begins))
+    frames = await fresh.subscribe(f"live.acme.{aggregate.id}.{item}")
+    await running(reaction(name, handler, fresh))
+    letter = await buried_in(desk, name, begun.id, DeadLetter.Buried)
+    await settled(fresh, name)
+    failed = (await desk.events(subject.noun, subject.id))[-1]
+    assert (vars(failed)["code"], vars(failed)["reason"]) == ("internal_error", "ZeroDivisionError: odd")
+    assert not pending.is_open(await desk.fold(subject.noun, subject.id), item)
+    await fresh.flush()
+    watched = [orjson.loads((await frames.next_msg()).data) for _ in range(frames.pending_msgs)]
+    expected = {"type": "failed", "code": "internal_error", "reason": "ZeroDivisionError: odd"}
+    assert watched == [expected] * work.watched
+    handler.fails = False
+    await desk.done("dead_letter.retry", dead_letter=letter)
+    await settled(fresh, name)
+    assert pending.is_open(await desk.fold(subject.noun, subject.id), item)
+    assert [item for commit in handler.seen for item in work.items(commit)] == [item]
+    assert begins not in handler.seen
 
 
 async def test_a_burial_is_done_once_however_often_it_is_tried(fresh: Client) -> None:
