@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.many import together
 from adapters.postgres.feed import batches
-from adapters.postgres.quarantine import frozen
+from adapters.postgres.quarantine import frozen, note_quarantine
 from adapters.postgres.rules import digest
 from adapters.postgres.tables import (
     STREAMS,
@@ -73,13 +73,17 @@ class Apart(Exception):
 class Part:
     """The tables of one group in a copy, and their position (`after`)."""
 
-    def __init__(self, group: str, models: Sequence[ReadModel], schema: str, version: str, values: Values) -> None:
+    def __init__(
+        self, group: str, models: Sequence[ReadModel], schema: str, version: str, values: Values, *, notes: bool
+    ) -> None:
+        """With `notes`, this group notes what is in quarantine."""
         self.group = group
         self.models = models
         self.writer = Writer(models, schema, values)
         self.after: Mapping[str, int] = {}
         self._schema = schema
         self._version = version
+        self._notes = notes
 
     async def write(self, connection: AsyncConnection[TupleRow], fetched: Fetched) -> None:
         """Fold those messages of a batch that the tables do not hold yet, in one transaction with the position."""
@@ -90,6 +94,8 @@ class Part:
         after = {**self.after, **dict(message.position for message in batch)}
         async with connection.transaction():
             await self.writer.write(connection, (batch, blobs))
+            if self._notes:
+                await note_quarantine(connection, batch)
             await note_copied(connection, self._schema, self._version, [self.group], after)
         self.after = after
 
@@ -126,10 +132,11 @@ class Copy:
         self._progress = progress
         rules = sha256(" ".join(f"{model.name} {digest(model.name)}" for model in models).encode()).hexdigest()
         self._version = version or f"{rules} {values.prices.version}"
+        found = {group: [model for model in members if model in models] for group, members in GROUPS.items()}
+        first, *_ = present = [group for group in found if found[group]]
         self._parts = [
-            Part(group, [model for model in members if model in models], schema, self._version, values)
-            for group, members in GROUPS.items()
-            if any(model in models for model in members)
+            Part(group, found[group], schema, self._version, values, notes=group == first and not passing)
+            for group in present
         ]
 
     @property

@@ -17,6 +17,7 @@ from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import OUTCOMES, Metadata, Outcome
 from domain.models.provider import Provider
+from domain.work.quarantine import quarantine_id
 from handlers.commands.fields import MAX_PAYLOAD
 from handlers.dispatch import EXCERPT, Delivery
 from handlers.ports.log import Unavailable
@@ -393,6 +394,7 @@ class Anything:
             "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
             "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
+            "quarantine.discard": {"quarantine": st.just(quarantine_id("EVENTS", 3)), "sequence": st.just(3)},
             "conversation.rename": {"conversation": st.just(ids["conversation"]), "name": text},
             "conversation.delete": {"conversation": st.just(ids["conversation"])},
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},

@@ -18,6 +18,7 @@ from domain.knowledge.segmentation import Segmentation
 from domain.models.model_call import Source
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.work.quarantine import quarantine_id
 from handlers.routes import PERMISSIONS, ROUTES, Permission, is_private
 from tests.handlers.desk import Desk
 from tests.memory import Memory
@@ -188,6 +189,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation", ["message.retried.v1"]),
     ("dead_letter.retry", {"dead_letter": "{letter}"}, "dead_letter", ["dead_letter.retried.v1"]),
     ("dead_letter.discard", {"dead_letter": "{letter}"}, "dead_letter", ["dead_letter.discarded.v1"]),
+    (
+        "quarantine.discard",
+        {"quarantine": quarantine_id("EVENTS", 3), "stream": "EVENTS", "sequence": 3},
+        "quarantine",
+        ["quarantine.discarded.v1"],
+    ),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
     ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v1"]),
@@ -288,9 +295,17 @@ async def test_a_command_is_accepted_once(
     assert (outcome.position, outcome.version) == (commits[-1].position, commits[-1].events[-1].originator_version)
     assert {event.timestamp for event in commits[-1].events} == {outcome.at}
 
-    named = {"app", "dataset", "document", "segment", "conversation", "message", "provider", "dead_letter"} & set(
-        fields
-    )
+    named = {
+        "app",
+        "dataset",
+        "document",
+        "segment",
+        "conversation",
+        "message",
+        "provider",
+        "dead_letter",
+        "quarantine",
+    } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "budget"):
         expected = {noun: fields.get("name") or fields[noun]}

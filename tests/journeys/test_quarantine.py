@@ -1,4 +1,4 @@
-"""Messages in the log that Headrace did not write: they stop nobody else's tables, and an operator discards them."""
+"""Messages in the log that Headrace did not write: they stop no other aggregate, and an operator discards them."""
 
 from __future__ import annotations
 

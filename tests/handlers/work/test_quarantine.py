@@ -16,7 +16,7 @@ TENANT = "acme"
 
 
 class Past:
-    """A log that is written by hand."""
+    """A log that a test writes."""
 
     def __init__(self) -> None:
         self.messages: list[Recorded] = []
