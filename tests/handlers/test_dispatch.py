@@ -394,7 +394,11 @@ class Anything:
             "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
             "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
-            "quarantine.discard": {"quarantine": st.just(quarantine_id("EVENTS", 3)), "sequence": st.just(3)},
+            "quarantine.discard": {
+                "quarantine": st.just(quarantine_id("EVENTS", 3)),
+                "stream": st.just("EVENTS"),
+                "sequence": st.just(3),
+            },
             "conversation.rename": {"conversation": st.just(ids["conversation"]), "name": text},
             "conversation.delete": {"conversation": st.just(ids["conversation"])},
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
