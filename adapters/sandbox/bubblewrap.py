@@ -34,14 +34,14 @@ class Bubblewrap:
         else:  # given up on entering
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         paths = visible(readable)
+        if limits.scratch:
+            command += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/tmp"]
         for folder in _above([*paths, *DEVICES]):
             command += ["--dir", folder]
         for path in paths:
             command += ["--ro-bind", path, path]
         for device in DEVICES:
             command += ["--dev-bind", device, device]
-        if limits.scratch:
-            command += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/tmp"]
         command += ["--remount-ro", "/", "--chdir", "/", "--"]
         command += [*entrance(limits, user=user, counted=True), *program]
         return await Child.start(command, environment(TMPDIR="/tmp") if limits.scratch else environment())

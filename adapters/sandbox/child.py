@@ -24,6 +24,9 @@ LAST_WORDS = 4096
 
 CORES = os.cpu_count() or 1
 
+RUN = str(Path(__file__).with_name("run.py"))
+"""The script that runs a module of this code."""
+
 _BUFFER = 2**20
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
@@ -144,7 +147,7 @@ class Child:
 
 def python(module: str, *arguments: str) -> list[str]:
     """A program: a module of this code, run by this Python."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+    return [sys.executable, "-P", RUN, module, *arguments]
 
 
 def environment(**further: str) -> dict[str, str]:
@@ -153,7 +156,6 @@ def environment(**further: str) -> dict[str, str]:
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
-        "PYTHONPATH": str(Path(adapters.__path__[0]).parent),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "RUST_BACKTRACE": "0",
@@ -208,4 +210,4 @@ def entrance(
         "readable": readable,
         "writable": writable,
     }
-    return [sys.executable, "-S", "-P", "-m", "adapters.sandbox.enter", json.dumps(rules)]
+    return [sys.executable, "-S", "-P", RUN, "adapters.sandbox.enter", json.dumps(rules)]

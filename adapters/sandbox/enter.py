@@ -1,4 +1,4 @@
-"""The first program of every contained process: `python -m adapters.sandbox.enter RULES PROGRAM [ARGUMENT …]`.
+"""The first program of every contained process: its arguments are RULES, a PROGRAM and its arguments.
 
 It takes privileges away from itself, as RULES say, and executes the program. RULES is JSON: `limits` (pairs of a name
 of `resource`, without `RLIMIT_`, and a hard limit), `user` (its user and group; null: the present ones), `forks` (it
@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from adapters.sandbox import landlock, seccomp
@@ -32,7 +33,8 @@ def main() -> None:
             hard = resource.getrlimit(number)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             # At its soft limit of processor time a process is told so, at the hard one it is killed.
-            resource.setrlimit(number, (most - 1 if name == "CPU" else most, most))
+            with suppress(*([] if sys.platform == "linux" else [OSError, ValueError])):
+                resource.setrlimit(number, (most - 1 if name == "CPU" else most, most))
     if sys.platform == "linux":
         _give_up(rules)
     os.execv(sys.argv[2], sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What a contained process can reach, found out by trying: `python -m adapters.sandbox.probe FILE PID`.
+"""What a contained process can reach, found out by trying; its arguments are FILE and PID.
 
 FILE is one that it must not read, PID a process that it must not signal. It writes a JSON list of what it could do.
 """

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+import adapters
 from adapters.sandbox.child import Child, Limits, Sandbox
 from adapters.sandbox.choice import candidates, tried
 
@@ -39,11 +40,10 @@ attempt(lambda: open("/etc/shadow").read())
 attempt(lambda: open("/etc/passwd").read())
 """,
     "reads the folder that this code is in": """
-attempt(lambda: open(os.environ["PYTHONPATH"] + "/pyproject.toml").read())
+attempt(lambda: open(os.path.dirname(os.path.dirname(argv[5])) + "/pyproject.toml").read())
 """,
     "changes files": """
-import adapters
-attempt(lambda: open(adapters.__file__, "a"))
+attempt(lambda: open(argv[5], "a"))
 attempt(lambda: open(argv[2], "w"))
 attempt(lambda: os.truncate(argv[2], 0))
 attempt(lambda: os.rename(argv[2], argv[2] + "x"))
@@ -185,7 +185,8 @@ async def each(request: pytest.FixtureRequest) -> Sandbox:
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Its process id, a secret file, a port and an abstract address that listen, as arguments of a program."""
+    """Arguments of a program: the id of this process, a secret file, a port and an abstract address that listen, and a
+    file of this code."""
     monkeypatch.setenv("HEADRACE_SECRET_KEY", "topsecret")
     (tmp_path / "secret.key").write_text("topsecret")
     (tmp_path / "secret.key").chmod(0o600)
@@ -194,7 +195,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
         abstract.bind(f"\0{name}")
         abstract.listen()
         os.set_inheritable(server.fileno(), True)
-        yield [str(os.getpid()), str(tmp_path / "secret.key"), str(server.getsockname()[1]), name]
+        yield [str(os.getpid()), str(tmp_path / "secret.key"), str(server.getsockname()[1]), name, adapters.__file__]
 
 
 def program(code: str, *arguments: str) -> list[str]:
