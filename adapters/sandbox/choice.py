@@ -40,15 +40,22 @@ async def choose(wanted: Wanted = "auto") -> Choice:
 
 
 async def _strongest(wanted: Wanted) -> Choice:
+    """The first that keeps a child from everything, or else the one that keeps it from most."""
     reasons: dict[str, str] = {}
+    best: Choice | None = None
     for sandbox in candidates(wanted):
         try:
             could = await tried(sandbox)
         except (OSError, TimeoutError, ValueError) as error:
             reasons[sandbox.kind] = str(error) or repr(error)
-        else:
-            reasons.pop(sandbox.kind, None)
-            return Choice(sandbox, could, " ".join(f"{kind}: {why}" for kind, why in reasons.items()))
+            continue
+        because = " ".join(f"{kind}: {why}" for kind, why in reasons.items() if kind != sandbox.kind)
+        if best is None or len(could) < len(best.open):
+            best = Choice(sandbox, could, because)
+        if not could:
+            break
+    if best:
+        return best
     raise NoSandbox(" ".join(f"{kind} does not work: {why}" for kind, why in reasons.items()))
 
 

@@ -6,25 +6,31 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 
 ABOVE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-class Packages:
-    """Finds packages by their names, without listing."""
+class Unlisted(MetaPathFinder):
+    """Finds packages and modules of Python in folders that cannot be listed."""
 
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        folder = os.path.join(ABOVE, name)
-        file = os.path.join(folder, "__init__.py")
-        if "." in name or not os.path.isfile(file):
-            return None
-        return spec_from_file_location(name, file, submodule_search_locations=[folder])
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._folders = folders
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        for folder in () if "." in name else self._folders:
+            place = os.path.join(folder, name)
+            if os.path.isfile(file := os.path.join(place, "__init__.py")):
+                return spec_from_file_location(name, file, submodule_search_locations=[place])
+            if os.path.isfile(file := f"{place}.py"):
+                return spec_from_file_location(name, file)
+        return None
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Packages)  # type: ignore[arg-type]  # a class serves as a finder
+    sys.meta_path.append(Unlisted([ABOVE]))
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

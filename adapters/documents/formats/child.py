@@ -14,6 +14,7 @@ from typing import Any
 
 from adapters.documents.formats.kinds import Kind, kind_by_bytes
 from adapters.documents.formats.parsed import Parsed, Piece, Refused, clean
+from adapters.sandbox.run import Unlisted
 from adapters.sandbox.serve import serve
 
 LONGEST = 100_000_000
@@ -59,7 +60,7 @@ def reply(head: dict[str, Any], data: bytes) -> bytes:
 
 
 def main() -> None:
-    sys.path += sys.argv[1:]
+    sys.meta_path.append(Unlisted(sys.argv[1:]))
     serve(reply)
 
 
