@@ -22,6 +22,9 @@ USES = 500
 IDLE_S = 60.0
 """Time after which a child without requests ends, in seconds."""
 
+KEPT = 6
+"""Maximum number of processes that wait for further requests."""
+
 START_S = 60.0
 """Maximum time of a start, in seconds."""
 
@@ -51,7 +54,7 @@ class Died(Exception):
 
 
 class Children:
-    """At most `most` processes answer at a time, and as many wait for further requests of the tenant that each served.
+    """At most `most` processes answer at a time; others wait for further requests of the tenant that each served.
 
     A spare one, which has served no tenant, hides the time of a start: always with `warm`, else while there are
     requests. Use it as a context manager.
@@ -70,7 +73,6 @@ class Children:
         self._sandbox = sandbox
         self._program = program
         self._limits = limits
-        self._most = most
         self._readable = readable
         self._warm = warm
         self._free = asyncio.Semaphore(most)
@@ -131,24 +133,28 @@ class Children:
                 return server
             self._dismiss(server)
         spare, self._spare = self._spare, None
-        if spare is None:
-            server = await self._start()
+        if spare:
             self._prepare()
-            return server
+        server = await self._started(spare or asyncio.create_task(self._start()))
+        if not server.take():  # the spare has ended
+            server = await self._started(asyncio.create_task(self._start()))
         self._prepare()
+        return server
+
+    async def _started(self, starting: Task[_Server]) -> _Server:
+        """The process. A start is never cancelled, since asyncio could then wait for it for ever."""
         try:
-            server = await asyncio.shield(spare)
+            return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            self._discard(spare)
+            self._discard(starting)
             raise
-        return server if server.take() else await self._start()
 
     def _keep(self, server: _Server, tenant: str) -> None:
         if server.uses < USES and server.child.alive and not self._closed:
             server.tenant = tenant
             self._idle.append(server)
             server.timer = asyncio.get_running_loop().call_later(IDLE_S, self._expire, server)
-            if len(self._idle) > self._most:
+            if len(self._idle) > KEPT:
                 self._dismiss(self._idle.pop(0))
 
     def _expire(self, server: _Server) -> None:
@@ -185,13 +191,11 @@ class Children:
         server.take()
         self._background(asyncio.create_task(server.child.end()))
 
-    def _discard(self, spare: Task[_Server]) -> None:
+    def _discard(self, starting: Task[_Server]) -> None:
         async def end() -> None:
-            with suppress(asyncio.CancelledError, Unavailable):
-                await (await spare).child.end()
+            with suppress(Unavailable):
+                await (await starting).child.end()
 
-        if not spare.done():
-            spare.cancel()
         self._background(asyncio.create_task(end()))
 
     def _background(self, task: Task[Any]) -> None:

@@ -323,9 +323,8 @@ async def test_a_file_is_read_where_none_of_another_tenant_was(sandbox: Sandbox)
         seen = {}
         for tenant in ("acme", "zenith", "acme"):
             await files.extract(tenant, b"text", "text/plain", "")
-            for pid in files.pids:
-                assert seen.setdefault(pid, tenant) == tenant
-        assert len(seen) >= 2
+            assert seen.setdefault(files.pids[-1], tenant) == tenant
+        assert len(seen) == 2
 
 
 async def test_a_cancelled_extraction_ends_its_child(sandbox: Sandbox) -> None:
@@ -337,5 +336,7 @@ async def test_a_cancelled_extraction_ends_its_child(sandbox: Sandbox) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not begun & children()
+        async with asyncio.timeout(20):
+            while begun & children():
+                await asyncio.sleep(0.01)
         assert blocks(await files.extract("acme", b"next", "text/plain", "")) == [("next", None)]

@@ -18,6 +18,8 @@ def reply(head: dict[str, Any], data: bytes) -> bytes:
             raise MemoryError
         case "sleep":
             time.sleep(100)
+        case "nap":
+            time.sleep(0.2)
         case "die":
             os._exit(3)
         case "flood":

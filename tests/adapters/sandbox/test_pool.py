@@ -53,7 +53,7 @@ async def test_a_process_answers_one_tenant_only(children: Children) -> None:
     for tenant in ("acme", "zenith", "umbrella", "acme", "zenith", "acme"):
         await ask(children, tenant)
         assert seen.setdefault(children.pids[-1], tenant) == tenant
-    assert len(children.pids) == 2
+    assert len(children.pids) == len(seen) == 3
 
 
 async def test_a_tenant_has_its_process_again(children: Children) -> None:
@@ -74,8 +74,15 @@ async def test_a_spare_process_waits_for_the_next_tenant(make: Make) -> None:
 
 
 async def test_no_more_than_allowed_at_a_time(children: Children) -> None:
-    await asyncio.gather(*(ask(children, f"tenant-{number % 3}") for number in range(12)))
-    assert len(children.pids) <= 2
+    began = time.monotonic()
+    await asyncio.gather(*(ask(children, f"tenant-{number % 3}", "nap") for number in range(6)))
+    assert time.monotonic() - began >= 3 * 0.2
+
+
+async def test_no_more_than_allowed_wait(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "KEPT", 2)
+    await asyncio.gather(*(ask(children, f"tenant-{number}") for number in range(4)))
+    assert len(children.pids) == 2
 
 
 async def test_large_requests_and_replies_come_through(children: Children) -> None:
