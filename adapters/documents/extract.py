@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Self
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from adapters.documents.formats.kinds import contained, kind_of
 from adapters.documents.formats.plugins import Plugin, installed
@@ -18,6 +19,20 @@ SCRATCH = 2**28
 """Size of the temporary folder of a plug-in, in bytes."""
 
 SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown or text"
+
+
+class _Found(BaseModel):
+    pieces: list[tuple[str, int | None, str | None]]
+    pages: int | None
+    title: str | None
+
+
+class _Refusal(BaseModel):
+    code: str
+    message: str
+
+
+_REPLY = TypeAdapter[_Found | _Refusal](_Found | _Refusal)
 
 
 class FileExtractor:
@@ -99,7 +114,11 @@ def _crash(died: Died) -> Unreadable:
 
 
 def _text(reply: bytes) -> Text:
-    document: dict[str, Any] = json.loads(reply)
-    if "code" in document:
-        raise Unreadable(document["code"], document["message"])
-    return Text([Block(*piece) for piece in document["pieces"]], document["pages"], document["title"])
+    """Raises: Unreadable, also for a reply that no reader gives."""
+    try:
+        found = _REPLY.validate_json(reply, strict=True)
+    except ValidationError:
+        raise Unreadable("broken_file", "Reading the file gave no text: it is damaged.") from None
+    if isinstance(found, _Refusal):
+        raise Unreadable(found.code, found.message)
+    return Text([Block(*piece) for piece in found.pieces], found.pages, found.title)

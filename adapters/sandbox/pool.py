@@ -29,7 +29,7 @@ START_S = 60.0
 """Maximum time of a start, in seconds."""
 
 MOST_REPLY = 2**29
-"""Maximum size of a reply, in bytes."""
+"""Maximum size of a reply, in bytes, where a program has no smaller one."""
 
 
 _OUT_OF_MEMORY = (b"MemoryError", b"memory allocation of", b"bad_alloc")
@@ -68,12 +68,14 @@ class Children:
         *,
         most: int,
         readable: Sequence[Path] = (),
+        most_reply: int = MOST_REPLY,
         warm: bool = False,
     ) -> None:
         self._sandbox = sandbox
         self._program = program
         self._limits = limits
         self._readable = readable
+        self._most_reply = most_reply
         self._warm = warm
         self._free = asyncio.Semaphore(most)
         self._idle: list[_Server] = []
@@ -111,7 +113,7 @@ class Children:
                 fresh = server.uses == 0
                 try:
                     async with asyncio.timeout(seconds):
-                        reply = await server.ask(json.dumps(head).encode(), data)
+                        reply = await server.ask(json.dumps(head).encode(), data, self._most_reply)
                 except TimeoutError:
                     raise TooSlow(f"It took longer than {seconds:g} s.") from None
                 except (OSError, IncompleteReadError):
@@ -235,13 +237,13 @@ class _Server:
             self.timer = None
         return self.child.alive
 
-    async def ask(self, head: bytes, data: bytes) -> bytes:
+    async def ask(self, head: bytes, data: bytes, most_reply: int) -> bytes:
         """Raises: OSError or IncompleteReadError when the process has died or breaks the protocol."""
         self.uses += 1
         writer, reader = self.child.stdin, self.child.stdout
         writer.writelines((REQUEST.pack(len(head), len(data)), head, data))
         await writer.drain()
         (size,) = REPLY.unpack(await reader.readexactly(REPLY.size))
-        if size > MOST_REPLY:
+        if size > most_reply:
             raise OSError(f"The reply has {size} bytes.")
         return await reader.readexactly(size)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Self
+
+from pydantic import BaseModel, TypeAdapter
 
 from adapters.model_files import find_model, model_name
 from adapters.sandbox.child import Limits, Sandbox, python
@@ -25,6 +28,31 @@ LEAST_S, BYTES_PER_S = 30.0, 100_000
 """Time limit of a text: this, and a second for every so many bytes; a fifth of it is usual."""
 
 
+class _Packed(BaseModel):
+    position: int
+    content: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    tokens: int
+    token_ids: str
+    parent: int | None = None
+    answer: str | None = None
+
+
+class _Segmented(BaseModel):
+    segments: list[_Packed]
+
+
+class _Refusal(BaseModel):
+    code: str
+    message: str
+
+
+_REPLY = TypeAdapter[_Segmented | _Refusal](_Segmented | _Refusal)
+
+
 class ContainedSegmenter:
     """A Segmenter by the tokenizer of a model, given by name, folder or hub name. Use it as a context manager."""
 
@@ -35,7 +63,7 @@ class ContainedSegmenter:
         program = python("adapters.segmenting.child", str(folder))
         # The files of a model from the hub are links into another folder.
         readable = [folder, *sorted({file.resolve().parent for file in folder.iterdir()} - {folder})]
-        self._small = Children(sandbox, program, SMALL_LIMITS, most=2, readable=readable)
+        self._small = Children(sandbox, program, SMALL_LIMITS, most=2, readable=readable, most_reply=2**27)
         self._large = Children(sandbox, program, LARGE_LIMITS, most=1, readable=readable)
         self._open = AsyncExitStack()
 
@@ -72,10 +100,13 @@ def _encoded(text: Text) -> bytes:
 
 def _decoded(reply: bytes, vocabulary: int) -> list[Segment]:
     """The segments of a reply. Raises: Unreadable, also when they are none that the embedding model can read."""
-    found: dict[str, Any] = json.loads(reply)
-    if "code" in found:
-        raise Unreadable(found["code"], found["message"])
-    segments = [unpack(segment) for segment in found["segments"]]
+    try:
+        found = _REPLY.validate_json(reply, strict=True)
+        if isinstance(found, _Refusal):
+            raise Unreadable(found.code, found.message)
+        segments = [unpack(segment.model_dump()) for segment in found.segments]
+    except (ValueError, struct.error):
+        raise Unreadable("broken_file", "Segmenting the text gave no segments.") from None
     if any(not 0 <= id < vocabulary for segment in segments for id in segment.token_ids):
         raise Unreadable("broken_file", "Segmenting the text gave tokens that the embedding model does not have.")
     return segments

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -331,11 +332,17 @@ async def test_a_path_that_was_given_can_be_read_and_no_other(each: Sandbox, tmp
     await child.end()
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    return [each for each in psutil.process_iter(["cmdline"]) if mark in (each.info["cmdline"] or [])]
+def marked(mark: str) -> list[int]:
+    """Processes that live and have this argument."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if mark in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
 
 
 async def gone(mark: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in marked(mark)):
+        while marked(mark):
             await asyncio.sleep(0.01)

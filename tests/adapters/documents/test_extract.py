@@ -9,6 +9,7 @@ import signal
 import sys
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from reportlab.lib.styles import getSampleStyleSheet  # type: ignore[import-unty
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 from reportlab.platypus import Paragraph, SimpleDocTemplate  # type: ignore[import-untyped]
 
+from adapters.documents import extract
 from adapters.documents.extract import FileExtractor
 from adapters.sandbox.child import Sandbox
 from handlers.ports.documents import Block, Text, Unreadable
@@ -34,7 +36,12 @@ def reader(pid: int) -> psutil.Process:
 
 def children() -> set[int]:
     """The processes that were started here and live."""
-    return {child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+    return found
 
 
 def blocks(text: Text) -> list[tuple[str, str | None]]:
@@ -340,3 +347,17 @@ async def test_a_cancelled_extraction_ends_its_child(sandbox: Sandbox) -> None:
             while begun & children():
                 await asyncio.sleep(0.01)
         assert blocks(await files.extract("acme", b"next", "text/plain", "")) == [("next", None)]
+
+
+def test_a_reply_is_text_or_a_reason() -> None:
+    assert extract._text(b'{"pieces": [["a", 1, null]], "pages": 1, "title": null}') == Text([Block("a", 1)], 1)
+    for reply in (
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"pieces": [[1, 1, null]], "pages": 1, "title": null}',
+        b'{"pieces": 9}',
+    ):
+        with pytest.raises(Unreadable) as caught:
+            extract._text(reply)
+        assert caught.value.code == "broken_file"

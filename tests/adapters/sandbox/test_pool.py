@@ -42,6 +42,13 @@ async def ask(children: Children, tenant: str, do: str = "", data: bytes = b"", 
     return await children.ask(tenant, {"do": do, "to": 4}, data, seconds=seconds)
 
 
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not true():
@@ -126,7 +133,7 @@ async def test_a_process_that_ended_while_it_was_idle_is_replaced(children: Chil
     await ask(children, "acme")
     (pid,) = children.pids
     psutil.Process(pid).kill()
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not alive(pid))
     await ask(children, "acme")
     assert children.pids != [pid]
 
@@ -137,7 +144,7 @@ async def test_an_idle_process_ends(make: Make, monkeypatch: pytest.MonkeyPatch)
         await ask(children, "acme")
         (pid,) = children.pids
         await until(lambda: children.pids == [] and children._spare is None)
-        await until(lambda: not psutil.pid_exists(pid))
+        await until(lambda: not alive(pid))
 
 
 async def test_a_process_is_replaced_after_its_uses(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -73,10 +74,33 @@ async def test_a_text_that_takes_too_much_memory_is_given_up(sandbox: Sandbox, m
     assert caught.value.code == "too_large"
 
 
-def test_tokens_that_the_model_does_not_have_are_refused() -> None:
-    reply = (
-        b'{"segments": [{"position": 0, "content": "a", "start": 0, "end": 1, "page": null, "heading": null,'
-        b' "tokens": 1, "token_ids": "/////w=="}]}'
-    )
-    with pytest.raises(Unreadable):
-        contained._decoded(reply, 30_000)
+SEGMENT = {
+    "position": 0,
+    "content": "a",
+    "start": 0,
+    "end": 1,
+    "page": None,
+    "heading": None,
+    "tokens": 1,
+    "token_ids": "AQAAAA==",
+}
+
+
+def test_a_reply_is_segments_that_the_model_can_read() -> None:
+    assert contained._decoded(json.dumps({"segments": [SEGMENT]}).encode(), 30_000)[0].token_ids == [1]
+    for wrong in (
+        {"segments": [{**SEGMENT, "token_ids": "/////w=="}]},
+        {"segments": [{**SEGMENT, "token_ids": "AAAAfw=="}]},
+        {"segments": [{**SEGMENT, "token_ids": "A"}]},
+        {"segments": [{**SEGMENT, "content": 7}]},
+        {"segments": [{**SEGMENT, "position": "0"}]},
+        {"segments": {}},
+        {},
+        [],
+    ):
+        with pytest.raises(Unreadable) as caught:
+            contained._decoded(json.dumps(wrong).encode(), 30_000)
+        assert caught.value.code == "broken_file"
+    for bytes in (b"", b"[" * 100_000, b'{"segments": ' + b"9" * 10_000 + b"}", b"\xff"):
+        with pytest.raises(Unreadable):
+            contained._decoded(bytes, 30_000)
