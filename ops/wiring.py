@@ -106,10 +106,9 @@ class Wiring:
 
     async def sandbox(self) -> Sandbox:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""
-        choice = await choose(self.settings.sandbox)
-        self.contained = choice
-        if choice.because or choice.open:
-            log.warning("sandbox", kind=choice.sandbox.kind, children_can=list(choice.open), because=choice.because)
+        self.contained = choice = await choose(self.settings.sandbox)
+        weaker = {"because": choice.because, "children_can": list(choice.open)} if choice.because or choice.open else {}
+        (log.warning if weaker else log.info)("sandbox", kind=choice.sandbox.kind, **weaker)
         return choice.sandbox
 
     async def index(self) -> Index:

