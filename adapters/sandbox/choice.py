@@ -25,7 +25,7 @@ class NoSandbox(Exception):
 
 
 class Choice(NamedTuple):
-    """A sandbox, what a child in it can do although it should not, and why it is none of the stronger ones."""
+    """A sandbox, the forbidden actions that a child in it can take, and the reasons against stronger ones."""
 
     sandbox: Sandbox
     open: tuple[str, ...]
@@ -69,7 +69,7 @@ def candidates(wanted: Wanted) -> Iterator[Sandbox]:
 
 
 async def tried(sandbox: Sandbox) -> tuple[str, ...]:
-    """What a child could do although it should not. Raises: OSError, TimeoutError or ValueError if none runs."""
+    """The forbidden actions that a child could take. Raises: OSError, TimeoutError or ValueError if none runs."""
     with tempfile.NamedTemporaryFile() as file:
         program = python("adapters.sandbox.probe", file.name, str(os.getpid()))
         child = await sandbox.start(program, Limits(cpu_s=10, scratch=2**20))

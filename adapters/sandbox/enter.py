@@ -32,7 +32,7 @@ def main() -> None:
         if number is not None:
             hard = resource.getrlimit(number)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            # At its soft limit of processor time a process is told so, at the hard one it is killed.
+            # The soft limit of processor time sends SIGXCPU, the hard one kills.
             with suppress(*([] if sys.platform == "linux" else [OSError, ValueError])):
                 resource.setrlimit(number, (most - 1 if name == "CPU" else most, most))
     if sys.platform == "linux":

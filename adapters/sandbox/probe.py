@@ -1,6 +1,6 @@
-"""What a contained process can reach, found out by trying; its arguments are FILE and PID.
+"""Tries what a contained process must not do; its arguments are FILE and PID.
 
-FILE is one that it must not read, PID a process that it must not signal. It writes a JSON list of what it could do.
+FILE is one that it must not read, PID a process that it must not signal. It writes a JSON list of what succeeded.
 """
 
 from __future__ import annotations

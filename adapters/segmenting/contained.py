@@ -25,7 +25,7 @@ SMALL_LIMITS = Limits(memory=2**30, cpu_s=600)
 LARGE_LIMITS = Limits(memory=4 * 2**30, cpu_s=7200)
 
 LEAST_S, BYTES_PER_S = 30.0, 100_000
-"""Time limit of a text: this, and a second for every so many bytes; a fifth of it is usual."""
+"""Time limit of a text: seconds, plus its size at this rate, a fifth of the usual one."""
 
 
 class _Packed(BaseModel):

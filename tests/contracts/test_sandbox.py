@@ -204,7 +204,7 @@ def program(code: str, *arguments: str) -> list[str]:
 
 
 async def run(sandbox: Sandbox, code: str, *arguments: str, limits: Limits = LIMITS) -> tuple[bytes, int, bytes]:
-    """What a program writes, at most 1 MiB, its status, and its last words."""
+    """The output of a program, at most 1 MiB, its status, and its last words."""
     child = await sandbox.start(program(code, *arguments), limits)
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -117,7 +117,7 @@ async def test_a_request_that_ends_its_process_says_how(children: Children, do: 
     assert (caught.value.status, caught.value.out_of_memory) == (status, False)
 
 
-async def test_a_process_without_memory_is_told_from_others(children: Children) -> None:
+async def test_a_process_without_memory_is_distinguished(children: Children) -> None:
     await ask(children, "acme")  # the second request ends a process, and a new one tries it again
     with pytest.raises(Died) as caught:
         await ask(children, "acme", "exhaust")
