@@ -44,7 +44,8 @@ class Bubblewrap:
             command += ["--dev-bind", device, device]
         command += ["--remount-ro", "/", "--chdir", "/", "--"]
         command += [*entrance(limits, user=user, counted=True), *program]
-        return await Child.start(command, environment(TMPDIR="/tmp") if limits.scratch else environment())
+        variables = environment(TMPDIR="/tmp") if limits.scratch else environment()
+        return await Child.start(command, variables, limits.forks)
 
 
 def _above(paths: Sequence[str]) -> list[str]:

@@ -29,6 +29,8 @@ RUN = str(Path(__file__).with_name("run.py"))
 
 _BUFFER = 2**20
 
+_DRAIN_S = 5.0
+
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 """Libraries of the system; missing ones are skipped."""
 
@@ -85,11 +87,14 @@ class Sandbox(Protocol):
 class Child:
     """A contained process, with standard error in a file."""
 
-    def __init__(self, process: Process, errors: IO[bytes], scratch: tempfile.TemporaryDirectory[str] | None) -> None:
+    def __init__(
+        self, process: Process, errors: IO[bytes], forks: bool, scratch: tempfile.TemporaryDirectory[str] | None
+    ) -> None:
         assert process.stdin
         assert process.stdout
         self._process = process
         self._errors = errors
+        self._forks = forks
         self._scratch = scratch
         self._ending: Ending | None = None
         self.stdin: StreamWriter = process.stdin
@@ -100,9 +105,10 @@ class Child:
         cls,
         command: Sequence[str],
         environment: Mapping[str, str],
+        forks: bool,
         scratch: tempfile.TemporaryDirectory[str] | None = None,
     ) -> Self:
-        """Start a command in a process group of its own."""
+        """Start a command in a process group of its own; `forks`: others may be in it."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child is gone
         try:
             process = await asyncio.create_subprocess_exec(
@@ -118,7 +124,7 @@ class Child:
         except BaseException:
             errors.close()
             raise
-        return cls(process, errors, scratch)
+        return cls(process, errors, forks, scratch)
 
     @property
     def pid(self) -> int:
@@ -129,11 +135,17 @@ class Child:
         return self._process.returncode is None
 
     async def end(self) -> Ending:
-        """Kill the process group, if the process has not ended, and wait for it."""
-        if self.alive:
+        """Kill the process group, and wait for the process."""
+        if self.alive or (self._forks and self._ending is None):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         status = await self._process.wait()
+        if self._ending is None:
+            # A pipe is closed only when all of it was read.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    while await self.stdout.read(_BUFFER):
+                        pass
         if self._ending is None:
             self._errors.seek(max(self._errors.seek(0, os.SEEK_END) - LAST_WORDS, 0))
             # A shell and bubblewrap report a signal as a status.

@@ -34,4 +34,4 @@ class Restricted:
             writable=["/dev/null", *folders],
         )
         variables = environment(TMPDIR=scratch.name) if scratch else environment()
-        return await Child.start([*entering, *program], variables, scratch)
+        return await Child.start([*entering, *program], variables, limits.forks, scratch)

@@ -214,6 +214,7 @@ async def run(sandbox: Sandbox, code: str, *arguments: str, limits: Limits = LIM
                     await asyncio.sleep(0.01)
     finally:
         ending = await child.end()
+        assert child.stdout.at_eof()
     return said, *ending
 
 
@@ -269,12 +270,14 @@ while True: signal.pause()
     assert time.monotonic() - began < 5
 
 
-async def test_no_process_is_left(each: Sandbox) -> None:
+@pytest.mark.parametrize("then", ["time.sleep(100)", "os._exit(0)"], ids=["stays", "ends first"])
+async def test_no_process_is_left(each: Sandbox, then: str) -> None:
     mark = uuid4().hex
-    code = "import time\nif os.fork() == 0:\n    os.write(1, b'CHILD')\n    time.sleep(100)\ntime.sleep(100)"
+    code = f"import time\nif os.fork() == 0:\n    os.write(1, b'CHILD')\n    time.sleep(100)\n{then}"
     child = await each.start(program(code, mark), LIMITS._replace(forks=True))
     assert await child.stdout.readexactly(len(b"BEGUN CHILD")) == b"BEGUN CHILD"
-    assert marked(mark)
+    if then != "os._exit(0)":
+        assert marked(mark)
     await child.end()
     await gone(mark)
 
