@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         description="Grace period for in-flight answers at shutdown, in seconds; then another worker takes them over. "
         "Keep it shorter than the orchestrator's (Kubernetes: 30).",
     )
+    sandbox: Literal["auto", "bubblewrap", "limits"] = Field(
+        "auto",
+        description="Containment of the processes that handle files and texts; bubblewrap: namespaces, or the worker "
+        "does not start; limits: limits and a filter of system calls; auto: the strongest that works. See "
+        "[contained processes](sandbox.md).",
+    )
     secret_key: SecretStr | None = Field(
         None,
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "

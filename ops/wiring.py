@@ -21,6 +21,8 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.workers.works import subscribe_work
 from adapters.privacy.vault import AesVault
+from adapters.sandbox.child import Sandbox
+from adapters.sandbox.choice import Choice, choose
 from domain.log import Commit
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
@@ -50,6 +52,8 @@ class Wiring:
 
     nc: Client
     broker: NatsBroker
+    contained: Choice | None = None
+    """The sandbox of the role's processes, if it has any."""
 
     def __init__(self, settings: Settings, name: str, *, reads_only: bool = False) -> None:
         """With `reads_only`, the connection alone is there, and nothing is made."""
@@ -100,6 +104,13 @@ class Wiring:
         """Have `handler` do the work of this name in the table of works."""
         subscribe_work(self.broker, name, handler, repository=self.repository, keys=self.keys)
 
+    async def sandbox(self) -> Sandbox:
+        """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""
+        self.contained = choice = await choose(self.settings.sandbox)
+        weaker = {"because": choice.because, "children_can": list(choice.open)} if choice.because or choice.open else {}
+        (log.warning if weaker else log.info)("sandbox", kind=choice.sandbox.kind, **weaker)
+        return choice.sandbox
+
     async def index(self) -> Index:
         """The search index, created when missing. Imported late: only roles that search load its driver."""
         from ops.index_choice import open_index, set_up_index
@@ -110,7 +121,7 @@ class Wiring:
     async def embedding_models(self) -> NatsEmbeddingModels:
         from adapters.embedding.models import NatsEmbeddingModels
 
-        models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models)
+        models = NatsEmbeddingModels(self.nc, self.settings.all_embedding_models, await self.sandbox())
         return await self.open.enter_async_context(models)
 
     async def embed(self) -> Embed:

@@ -26,6 +26,8 @@ from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from adapters.jetstream import nats_py
 from adapters.jetstream.streams import set_up
+from adapters.sandbox.child import Sandbox
+from adapters.sandbox.choice import choose
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.servers.opensearch.server import EmbeddedOpenSearch, missing
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
@@ -144,6 +146,12 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def sandbox() -> Sandbox:
+    """The strongest sandbox of this machine."""
+    return (await choose()).sandbox
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Self
 
 from nats.aio.client import Client
 
 from adapters.embedding.client import NatsEmbedder
 from adapters.model_files import model_name
-from adapters.segmenting.segmenter import TokenSegmenter
+from adapters.sandbox.child import Sandbox
+from adapters.segmenting.contained import ContainedSegmenter
 from handlers.ports.documents import Embedding
 from handlers.ports.log import Unavailable
 
@@ -18,19 +19,24 @@ from handlers.ports.log import Unavailable
 class NatsEmbeddingModels:
     """Models by folder or hub name; the first is the default. Use it as a context manager."""
 
-    def __init__(self, nc: Client, models: Sequence[str]) -> None:
+    def __init__(self, nc: Client, models: Sequence[str], sandbox: Sandbox) -> None:
         self._nc = nc
+        self._sandbox = sandbox
         self._models = {model_name(model): model for model in models}
         self.default = model_name(models[0])
-        self._open: dict[str, tuple[TokenSegmenter, NatsEmbedder]] = {}
+        self._open: dict[str, tuple[ContainedSegmenter, NatsEmbedder]] = {}
+        self._close = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for name, model in self._models.items():
-            self._open[name] = TokenSegmenter(model), NatsEmbedder(self._nc, model)
+            segmenter = await self._close.enter_async_context(ContainedSegmenter(self._sandbox, model))
+            embedder = NatsEmbedder(self._nc, model)
+            self._close.push_async_callback(embedder.close)
+            self._open[name] = segmenter, embedder
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(embedder.close() for _, embedder in self._open.values()))
+        await self._close.aclose()
 
     async def get(self, name: str) -> Embedding:
         if name not in self._open:

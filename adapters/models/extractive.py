@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from handlers.chat.sentences import answering
 from handlers.chat.terms import pieces
-from handlers.ports.models import ChatRequest, ChatUsage, Delta
+from handlers.ports.log import Unavailable
+from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError
 
 NAME = "extractive"
 
 NOTHING = "I found nothing in the documents that answers this question."
+
+
+Answering = Callable[[str, str, Sequence[str]], Awaitable[list[str]]]
+"""Return the sentences of passages that answer a tenant's question. Raises: ModelError; Unavailable."""
+
+
+async def answering_here(tenant: str, question: str, passages: Sequence[str]) -> list[str]:
+    """As `Answering`, in this process."""
+    return [sentence.text for sentence in answering(question, passages)]
 
 
 def count(text: str) -> int:
@@ -26,9 +36,13 @@ class Extractive:
 
     server = ""
 
+    def __init__(self, tenant: str = "", answering: Answering = answering_here) -> None:
+        self._tenant = tenant
+        self._answering = answering
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         prompt = sum(count(message.content) for message in request.messages)
-        answer = pieces(self.answer(request))
+        answer = pieces(await self.answer(request))
         for piece in answer[: request.max_tokens]:
             yield Delta(piece)
         yield Delta(
@@ -36,8 +50,10 @@ class Extractive:
             usage=ChatUsage(prompt, min(len(answer), request.max_tokens)),
         )
 
-    @staticmethod
-    def answer(request: ChatRequest) -> str:
+    async def answer(self, request: ChatRequest) -> str:
         question = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
-        found = answering(question, request.passages)
-        return " ".join(" ".join(sentence.text.split()) for sentence in found) or NOTHING
+        try:
+            found = await self._answering(self._tenant, question, request.passages)
+        except Unavailable as error:
+            raise ModelError("unreachable", str(error)) from error
+        return " ".join(" ".join(sentence.split()) for sentence in found) or NOTHING

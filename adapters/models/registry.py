@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
-from adapters.models.extractive import Extractive
+from adapters.models.extractive import Answering, Extractive
 from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
@@ -55,7 +55,13 @@ class Clients(Generic[C]):
 class TenantModels:
     """Chat models by provider and name."""
 
-    def __init__(self, registered: Registered, patience: Patience = server.PATIENCE) -> None:
+    def __init__(
+        self,
+        registered: Registered,
+        patience: Patience = server.PATIENCE,
+        answering: Answering = extractive.answering_here,
+    ) -> None:
+        self._answering = answering
         self._clients = Clients(registered, lambda base_url, key: OpenAICompatible(base_url, key, patience))
         self.close = self._clients.close
 
@@ -67,7 +73,7 @@ class TenantModels:
             raise ModelError(
                 "not_found", f"There is no built-in model {model['name']!r}; there is {extractive.NAME!r}."
             )
-        return Extractive()
+        return Extractive(tenant, self._answering)
 
 
 class TenantRerankers:

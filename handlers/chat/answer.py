@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from domain.aggregate import Rejection
 from domain.chat.app import App, Configuration
-from domain.chat.conversation import Conversation, Message, Usage
+from domain.chat.conversation import Citation, Conversation, Message, Usage
 from domain.log import Commit
 from handlers.chat.citations import citations
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
-from handlers.ports.log import Live, Stops, TooLarge
-from handlers.ports.models import ChatModels, ChatRequest, ModelError
+from handlers.ports.index import Hit
+from handlers.ports.log import Live, Stops, TooLarge, Unavailable
+from handlers.ports.models import ChatModels, ChatRequest, Citer, ModelError
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.cause import Cause
 from handlers.work.work import WORKS
+
+log = structlog.get_logger(__name__)
 
 CALLS = ("embed", "filter", "rerank", "chat")
 """The steps of an answer that call a model."""
@@ -36,6 +41,7 @@ class Answer:
     models: ChatModels
     live: Live
     stops: Stops
+    citer: Citer
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -136,7 +142,7 @@ class Answer:
 
     async def _record(self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float) -> None:
         assert chat.usage is not None
-        cited = citations(turn.said, prompt.passages_used, retrieved.names)
+        cited = await self._cite(turn, prompt.passages_used, retrieved.names)
         usage = Usage(
             prompt_tokens=chat.usage["prompt_tokens"],
             completion_tokens=chat.usage["completion_tokens"],
@@ -156,6 +162,17 @@ class Answer:
             ),
         )
         await self._send(turn, {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage})
+
+    async def _cite(self, turn: _Turn, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
+        """The citations of the answer. It is paid for: where they cannot be found, it is recorded without."""
+        if not passages:
+            return []
+        try:
+            evidence = await self.citer.evidence(turn.tenant, turn.said, [hit.entry.content for hit in passages])
+        except (ModelError, Unavailable) as error:
+            log.warning("answer.not_cited", tenant=turn.tenant, message=turn.message, reason=str(error))
+            return []
+        return citations(evidence, passages, names)
 
     async def _stop(self, turn: _Turn) -> None:
         await turn.attempt.step(

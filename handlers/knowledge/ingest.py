@@ -96,7 +96,7 @@ class Ingest:
             data = await self.blobs.get(attempt.tenant, document.digest)
         except KeyError:
             raise Unreadable("missing_file", f"The blob {document.digest} is not in the object store.") from None
-        text = await self.extractor.extract(data, document.media_type, document.name)
+        text = await self.extractor.extract(attempt.tenant, data, document.media_type, document.name)
 
         def parsed(document: Document, at: datetime) -> None:
             document.parsed(at, pages=text.pages, characters=text.characters, title=text.title)
@@ -107,7 +107,7 @@ class Ingest:
     async def _split(self, attempt: Attempt[Document], dataset: Dataset, text: Text) -> LoadedRevision:
         _, (segmenter, embedder) = await self._embedding(dataset, attempt.tenant)
         rules = await self._rules(attempt)
-        segments = await asyncio.to_thread(segmenter.segment, text, rules)
+        segments = await segmenter.segment(attempt.tenant, text, rules)
         if not segments:
             raise Unreadable("no_text", "The file holds no text.")
         digest = await self.blobs.put(

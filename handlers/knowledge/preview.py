@@ -97,10 +97,10 @@ class Preview:
             rules = request.segmentation.rules()
         given = "text/plain" if request.text is not None else "application/octet-stream"
         media_type = request.media_type or media_type_of(request.name) or given
-        text = await self._extractor.extract(await self._data(tenant, request), media_type, request.name)
+        text = await self._extractor.extract(tenant, await self._data(tenant, request), media_type, request.name)
         part = _beginning(text)
         segmenter = (await self._models.get(name)).segmenter
-        segments = await asyncio.to_thread(segmenter.segment, part, rules)
+        segments = await segmenter.segment(tenant, part, rules)
         return {
             "status": "ok",
             "embedding_model": name,

@@ -49,11 +49,11 @@ class Unreadable(Exception):
 
 
 class Extractor(Protocol):
-    async def extract(self, data: bytes, media_type: str, name: str) -> Text:
-        """Extract in a process that can be killed, within time and memory limits.
+    async def extract(self, tenant: str, data: bytes, media_type: str, name: str) -> Text:
+        """Extract in a contained process, which has read no other tenant's files, within time and memory limits.
 
         Raises: Unreadable (`unsupported_type`, `empty_file`, `broken_file`, `encrypted_file`, `no_text`, `too_slow`,
-        `too_large`).
+        `too_large`); Unavailable.
         """
         ...
 
@@ -62,11 +62,12 @@ class Segmenter(Protocol):
     model: str
     """The identity of the embedding model whose tokens are counted."""
 
-    def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+    async def segment(self, tenant: str, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
         """Split by these rules into segments of at most 254 tokens, and parents, which come before their children.
 
         Only white space is lost, and what the rules remove: separators, cleaned up text, text that is neither question
-        nor answer. Raises: Unreadable (`no_questions`).
+        nor answer. It is done as `Extractor.extract`. Raises: Unreadable (`no_questions`, `broken_file`, `too_slow`,
+        `too_large`); Unavailable.
         """
         ...
 

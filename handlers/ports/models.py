@@ -118,3 +118,9 @@ class Rerankers(Protocol):
         Raises: ModelError `not_found` when the provider is not registered, or has no such model.
         """
         ...
+
+
+class Citer(Protocol):
+    async def evidence(self, tenant: str, answer: str, passages: Sequence[str]) -> list[tuple[int, str]]:
+        """As `handlers.chat.evidence`, in a contained process, within a time limit. Raises: ModelError; Unavailable."""
+        ...

@@ -84,10 +84,7 @@ def discard(place: Place, wait: Wait = 10.0, home: Home = None, as_json: Json = 
             return await Client(client.connection, message["tenant_id"]).send("quarantine.discard", payload, wait=wait)
 
     outcome = run(work())
-    if as_json:
-        emit(outcome)
-    else:
-        terminal.show_outcome(outcome)
+    terminal.show_outcome(outcome, as_json)
     if outcome["status"] == "rejected":
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ from adapters.jetstream.live import NatsLive
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
 from adapters.models.registry import TenantModels, TenantRerankers
+from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
@@ -27,7 +28,9 @@ async def begin(wiring: Wiring) -> None:
             return None
         return provider.base_url, wiring.vault.open(tenant, provider.sealed_key)
 
-    models = TenantModels(registered, Patience(first_token=silence, between_tokens=silence))
+    sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
+    patience = Patience(first_token=silence, between_tokens=silence)
+    models = TenantModels(registered, patience, sentences.answering)
     wiring.open.push_async_callback(models.close)
     stops = NatsStops(wiring.nc)
     await stops.start()
@@ -43,7 +46,7 @@ async def begin(wiring: Wiring) -> None:
         Rerank(wiring.calls, rerankers),
         ExtractFilter(wiring.calls, models),
     )
-    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops)
+    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models))

@@ -22,7 +22,8 @@ PREVIEW_S = 60.0
 
 async def begin(wiring: Wiring) -> Awaitable[None]:
     index, models, embed = await wiring.index(), await wiring.embedding_models(), await wiring.embed()
-    extractor = await wiring.open.enter_async_context(FileExtractor())
+    sandbox = await wiring.sandbox()
+    extractor = await wiring.open.enter_async_context(FileExtractor(sandbox))
     ingest = Ingest(wiring.repository, wiring.calls, wiring.blobs, extractor, models, embed, index)
     reindex = Reindex(wiring.repository, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs, models, embed, index)
     forget = Forget(index)
@@ -33,5 +34,5 @@ async def begin(wiring: Wiring) -> Awaitable[None]:
     wiring.work("forget_datasets", forget)
     wiring.work("reindex", reindex)
     wiring.work("reprocess", Reprocess(wiring.repository, documents))
-    reader = await wiring.open.enter_async_context(FileExtractor(children=1, seconds=PREVIEW_S))
+    reader = await wiring.open.enter_async_context(FileExtractor(sandbox, children=1, seconds=PREVIEW_S))
     return serve(wiring.nc, Preview(wiring.repository, wiring.blobs, reader, models, index))

@@ -23,6 +23,7 @@ from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream.workers.drain import drain
+from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
 from ops.roles import READS_ONLY, wanted
 from ops.settings import Settings
@@ -111,7 +112,7 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
             return
         wiring, tasks = beginning.result()
         _spare_the_collector()
-        card = await _announce(wiring.nc, role)
+        card = await _announce(wiring.nc, role, wiring.contained)
         log.info("ready", role=role, pid=os.getpid())
         if begun:
             begun.set()
@@ -162,10 +163,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _announce(nc: Client, role: str) -> Subscription:
+async def _announce(nc: Client, role: str, contained: Choice | None = None) -> Subscription:
     """Answer on `worker.<role>`, so that others can tell that the role is there."""
     since = datetime.now(UTC).isoformat()
-    who = {"role": role, "host": socket.gethostname(), "pid": os.getpid()}
+    who: dict[str, Any] = {"role": role, "host": socket.gethostname(), "pid": os.getpid()}
+    if contained:
+        who["sandbox"] = {"kind": contained.sandbox.kind, "open": contained.open, "because": contained.because}
     card = json.dumps({**who, "since": since, "version": version("headrace")}).encode()
 
     async def answer(message: Msg) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from nats.errors import NoRespondersError
@@ -49,6 +50,12 @@ EXPORT_LATE_S = 60.0
 
 PATIENCE_S = 5.0
 """Timeout of the query for spans that wait for the collector, in seconds."""
+
+CONTAINED_BY = {
+    "bubblewrap": "files and texts are handled in namespaces of their own",
+    "limits": "files and texts are handled under limits and a filter of system calls, not in namespaces",
+}
+"""Findings by the kind of sandbox."""
 
 START = "start everything with `headrace up`"
 
@@ -153,6 +160,19 @@ async def _workers(settings: Settings, client: Client) -> AsyncIterator[Finding]
             yield Finding(f"worker {role}", False, "none answers", advice)
         else:
             yield Finding(f"worker {role}", True, f"process {card['pid']}, version {card['version']}")
+            if contained := card.get("sandbox"):
+                yield _sandbox(role, contained)
+
+
+def _sandbox(role: str, contained: dict[str, Any]) -> Finding:
+    """Check the containment of a worker's processes that handle files and texts."""
+    found = CONTAINED_BY.get(contained["kind"], contained["kind"])
+    if contained["open"]:
+        found = f"{found}; but their processes can {', '.join(contained['open'])}"
+        advice = "install bubblewrap, or use a kernel with Landlock: docs/sandbox.md"
+        return Finding(f"sandbox {role}", False, found, advice)
+    advice = f"{contained['because']}: docs/sandbox.md" if contained["because"] else ""
+    return Finding(f"sandbox {role}", True, found, advice)
 
 
 def _again(settings: Settings, process: str) -> str:

@@ -10,12 +10,13 @@ from reportlab.lib.pdfencrypt import StandardEncryption  # type: ignore[import-u
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 
 from adapters.documents.extract import FileExtractor
+from adapters.sandbox.child import Sandbox
 from handlers.ports.documents import Extractor, Text, Unreadable
 
 
 @pytest.fixture(scope="module")
-async def extractor() -> AsyncIterator[Extractor]:
-    async with FileExtractor() as files:
+async def extractor(sandbox: Sandbox) -> AsyncIterator[Extractor]:
+    async with FileExtractor(sandbox) as files:
         yield files
 
 
@@ -34,7 +35,7 @@ def pdf(*pages: str, password: str | None = None) -> bytes:
 
 async def refusal(extractor: Extractor, data: bytes, media_type: str, name: str = "file") -> Unreadable:
     with pytest.raises(Unreadable) as caught:
-        await extractor.extract(data, media_type, name)
+        await extractor.extract("acme", data, media_type, name)
     assert str(caught.value).endswith((".", "?"))
     return caught.value
 
@@ -59,7 +60,7 @@ def whole(text: Text) -> str:
     ],
 )
 async def test_text_comes_out_of_every_kind(extractor: Extractor, data: bytes, media_type: str, name: str) -> None:
-    text = await extractor.extract(data, media_type, name)
+    text = await extractor.extract("acme", data, media_type, name)
     assert whole(text) == "Water runs."
     assert text.characters == len("Water runs.")
     assert text.pages == (1 if "pdf" in media_type + name else None)
@@ -121,17 +122,19 @@ async def test_a_file_without_text_says_so(extractor: Extractor, data: bytes, me
     "words", ["Wasser läuft über", "水は流れる。止まらない。", "الماء يجري في القناة.", "מים זורמים", "🌊 e\u0301"]
 )
 async def test_all_scripts_come_through(extractor: Extractor, media_type: str, words: str) -> None:
-    assert whole(await extractor.extract(words.encode(), media_type, "")) == words
+    assert whole(await extractor.extract("acme", words.encode(), media_type, "")) == words
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "text/markdown", "text/html"])
 async def test_no_nul_comes_through(extractor: Extractor, media_type: str) -> None:
-    text = await extractor.extract(b"Wa\0ter \0runs\0 from here to the sea.", media_type, "")
+    text = await extractor.extract("acme", b"Wa\0ter \0runs\0 from here to the sea.", media_type, "")
     assert whole(text) == "Water runs from here to the sea."
 
 
 async def test_three_hundred_pages(extractor: Extractor) -> None:
-    text = await extractor.extract(pdf(*(f"This is what page {n} says." for n in range(1, 301))), "application/pdf", "")
+    text = await extractor.extract(
+        "acme", pdf(*(f"This is what page {n} says." for n in range(1, 301))), "application/pdf", ""
+    )
     assert text.pages == 300
     assert [(block.page, block.text) for block in text.blocks] == [
         (number, f"This is what page {number} says.") for number in range(1, 301)

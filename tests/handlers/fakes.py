@@ -12,6 +12,7 @@ import numpy as np
 from domain.chat.app import ModelSettings
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
+from handlers.chat.evidence import evidence
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
@@ -24,11 +25,23 @@ class Lines:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    async def extract(self, data: bytes, media_type: str, name: str) -> Text:
+    async def extract(self, tenant: str, data: bytes, media_type: str, name: str) -> Text:
         self.asked.append((media_type, name))
         if media_type == "x/broken":
             raise Unreadable("broken_file", "The file is broken.")
         return Text([Block(line) for line in data.decode().splitlines() if line], None)
+
+
+class Cites:
+    """Finds evidence in this process, or raises an error."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def evidence(self, tenant: str, answer: str, passages: Sequence[str]) -> list[tuple[int, str]]:
+        if self.error:
+            raise self.error
+        return evidence(answer, passages)
 
 
 class Words:
@@ -44,7 +57,7 @@ class Words:
         """Number of texts of each call."""
         self.rules: list[Segmentation] = []
 
-    def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
+    async def segment(self, tenant: str, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
         self.rules.append(rules)
         found, start = list[Segment](), 0
         for position, block in enumerate(text.blocks):

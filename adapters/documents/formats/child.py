@@ -1,32 +1,24 @@
-"""The child process that reads files: `python -m adapters.documents.formats.child MEMORY SECONDS`; MEMORY 0: no limit.
+"""The contained process that reads files, by the protocol of `adapters.sandbox.serve`.
 
-A request on standard input is the size of a head (4 bytes), the size of the file (8 bytes), the head and the file. The
-head is JSON: `{"kind", "plugin", "media_type", "name"}`. The reply on standard output is a size and JSON: `{"pieces",
-"pages", "title"}`, or `{"code", "message"}`.
+The head of a request is `{"kind", "plugin", "media_type", "name"}`, its data are the file; `plugin` is the value of an
+entry point. The reply is JSON: `{"pieces", "pages", "title"}`, or `{"code", "message"}`. Arguments are folders with
+modules of plug-ins.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
-import struct
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from adapters.documents.formats.kinds import Kind, kind_by_bytes
 from adapters.documents.formats.parsed import Parsed, Piece, Refused, clean
-
-REQUEST = struct.Struct(">IQ")
-REPLY = struct.Struct(">Q")
+from adapters.sandbox.run import Unlisted
+from adapters.sandbox.serve import serve
 
 LONGEST = 100_000_000
 """Maximum length of a file's text, in characters."""
-
-MOST_SAID = 2**20
-"""Maximum output of a reader on standard error, in bytes."""
 
 _READERS: dict[Kind, str] = {"text": "plain"}
 """Modules of kinds with another name."""
@@ -57,44 +49,19 @@ def _built_in(said: Kind | None, data: bytes) -> Parsed:
 
 
 def _by_plugin(plugin: str, data: bytes, media_type: str, name: str) -> Parsed:
-    from adapters.documents.formats.plugins import installed
+    from adapters.documents.formats.plugins import load
 
-    pieces, pages, title = installed(plugin)[0].read(data, media_type, name)
+    pieces, pages, title = load(plugin).read(data, media_type, name)
     return Parsed([Piece(clean(text), page, heading) for text, page, heading in pieces], pages, title)
 
 
-def allow(seconds: int) -> None:
-    """Limit this process to `seconds` more of processor time, so that it ends even without its parent."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
-
-
-def limit(what: int, most: int) -> None:
-    with suppress(ValueError, OSError):  # the system lacks this limit, or has a lower one
-        resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
+def reply(head: dict[str, Any], data: bytes) -> bytes:
+    return json.dumps(answer(data, **head), ensure_ascii=False).encode()
 
 
 def main() -> None:
-    memory, seconds = int(sys.argv[1]), int(sys.argv[2])
-    if memory:
-        limit(resource.RLIMIT_AS, memory)
-    limit(resource.RLIMIT_CORE, 0)
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    while sizes := requests.read(REQUEST.size):
-        head_size, size = REQUEST.unpack(sizes)
-        head = json.loads(requests.read(head_size))
-        allow(seconds * max(os.cpu_count() or 1, 1) if head["plugin"] else seconds)
-        if not head["plugin"]:
-            limit(resource.RLIMIT_FSIZE, MOST_SAID)
-        try:
-            reply = json.dumps(answer(requests.read(size), **head), ensure_ascii=False).encode()
-        except MemoryError:
-            reply = b'{"code": "too_large", "message": "The file takes more memory to read than it may."}'
-        replies.write(REPLY.pack(len(reply)) + reply)
-        replies.flush()
-        if b'"too_large"' in reply[:24]:
-            return
+    sys.meta_path.append(Unlisted(sys.argv[1:]))
+    serve(reply)
 
 
 if __name__ == "__main__":

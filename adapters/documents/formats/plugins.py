@@ -5,9 +5,10 @@ An entry point names an object that has
 - `media_types` and `suffixes` (`.rtf`), of the files that it reads; it takes precedence over built-in readers;
 - `read(data: bytes, media_type: str, name: str) -> Parsed`, which may raise Refused;
 - `memory` and `seconds`, if it needs other limits than the built-in readers: bytes of address space (None: no limit)
-  and seconds for a file.
+  and seconds for a file;
+- `folders`, if it reads files besides Python's and its own, and `processes = True`, if it starts processes.
 
-The module of the object is loaded by every worker, `read` is called in a child process only: heavy imports belong
+The module of the object is loaded by every worker, `read` is called in a contained process only: heavy imports belong
 there.
 """
 
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import PurePosixPath
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from adapters.documents.formats.parsed import Parsed
@@ -28,35 +30,50 @@ class BrokenPlugin(Exception):
 
 
 class Plugin(NamedTuple):
-    """An extractor by the name of its entry point; `memory` and `seconds` are 0 for the usual limits."""
+    """An extractor by the value of its entry point; `memory` and `seconds` are 0 for the usual limits."""
 
-    name: str
+    value: str
     media_types: frozenset[str]
     suffixes: frozenset[str]
     memory: int | None
     seconds: float
+    folders: tuple[Path, ...]
+    processes: bool
     read: Callable[[bytes, str, str], Parsed]
 
     def takes(self, media_type: str, name: str) -> bool:
         essence = media_type.partition(";")[0].strip().lower()
         return essence in self.media_types or PurePosixPath(name.lower()).suffix in self.suffixes
 
+    @property
+    def code(self) -> list[Path]:
+        """The files or folders of its top module."""
+        spec = find_spec(self.value.partition(":")[0].partition(".")[0])
+        assert spec
+        return [Path(place) for place in spec.submodule_search_locations or [str(spec.origin)]]
 
-def installed(name: str | None = None) -> list[Plugin]:
-    """All installed extractors, or those with a name, ordered by name. Raises: BrokenPlugin."""
-    found = entry_points(group=GROUP) if name is None else entry_points(group=GROUP, name=name)
-    return [_loaded(entry) for entry in sorted(found, key=lambda entry: entry.name)]
+
+def installed() -> list[Plugin]:
+    """All installed extractors, ordered by name. Raises: BrokenPlugin."""
+    return [_loaded(entry) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)]
+
+
+def load(value: str) -> Plugin:
+    """The extractor of the entry point with this value. Raises: BrokenPlugin."""
+    return _loaded(EntryPoint(name=value, value=value, group=GROUP))
 
 
 def _loaded(entry: EntryPoint) -> Plugin:
     try:
         extractor = entry.load()
         return Plugin(
-            entry.name,
+            entry.value,
             _names(extractor.media_types),
             _names(extractor.suffixes),
             getattr(extractor, "memory", 0),
             getattr(extractor, "seconds", 0),
+            tuple(Path(folder) for folder in getattr(extractor, "folders", ())),
+            getattr(extractor, "processes", False),
             extractor.read,
         )
     except Exception as error:

@@ -9,6 +9,7 @@ import signal
 import sys
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -16,23 +17,31 @@ from reportlab.lib.styles import getSampleStyleSheet  # type: ignore[import-unty
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 from reportlab.platypus import Paragraph, SimpleDocTemplate  # type: ignore[import-untyped]
 
+from adapters.documents import extract
 from adapters.documents.extract import FileExtractor
+from adapters.sandbox.child import Sandbox
 from handlers.ports.documents import Block, Text, Unreadable
 
 
 @pytest.fixture(scope="module")
-async def files() -> AsyncIterator[FileExtractor]:
-    async with FileExtractor() as files:
+async def files(sandbox: Sandbox) -> AsyncIterator[FileExtractor]:
+    async with FileExtractor(sandbox) as files:
         yield files
 
 
-def children() -> list[psutil.Process]:
-    """The reading processes that live."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "adapters.documents.formats.child" in child.cmdline()
-    ]
+def reader(pid: int) -> psutil.Process:
+    """The process that reads, in the sandbox that this process makes."""
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)][-1]
+
+
+def children() -> set[int]:
+    """The processes that were started here and live."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+    return found
 
 
 def blocks(text: Text) -> list[tuple[str, str | None]]:
@@ -54,11 +63,11 @@ def blocks(text: Text) -> list[tuple[str, str | None]]:
     ],
 )
 async def test_encodings(files: FileExtractor, data: bytes) -> None:
-    assert blocks(await files.extract(data, "text/plain", "")) == [("Größe – 3 µm", None)]
+    assert blocks(await files.extract("acme", data, "text/plain", "")) == [("Größe – 3 µm", None)]
 
 
 async def test_bytes_that_no_encoding_has_are_kept_as_signs(files: FileExtractor) -> None:
-    assert blocks(await files.extract(b"a\x81\xff", "text/plain", "")) == [("a\x81ÿ", None)]
+    assert blocks(await files.extract("acme", b"a\x81\xff", "text/plain", "")) == [("a\x81ÿ", None)]
 
 
 async def test_a_broken_paragraph_is_whole_again_and_a_list_stays(files: FileExtractor) -> None:
@@ -68,7 +77,7 @@ async def test_a_broken_paragraph_is_whole_again_and_a_list_stays(files: FileExt
         "by men.",
     )
     listed = "Monday   3 machines\nTuesday   2 machines"
-    text = await files.extract(("\n".join(lines) + f"\r\n \r\n\r\n{listed}\n").encode(), "text/plain", "")
+    text = await files.extract("acme", ("\n".join(lines) + f"\r\n \r\n\r\n{listed}\n").encode(), "text/plain", "")
     assert [block.text for block in text.blocks] == [" ".join(lines), listed]
 
 
@@ -112,7 +121,7 @@ Setext
 
 <div>Some <i>HTML</i></div>
 """
-    text = await files.extract(source.encode(), "text/markdown", "")
+    text = await files.extract("acme", source.encode(), "text/markdown", "")
     one, two = "One great weir", "One great weir › Two"
     assert text.title == "The weir"
     assert blocks(text) == [
@@ -145,7 +154,7 @@ async def test_html(files: FileExtractor) -> None:
 <pre>a  b
   c</pre><div hidden>unseen</div><p><img alt="A map"></p><h1>End</h1>
 """
-    text = await files.extract(source.encode(), "text/html", "")
+    text = await files.extract("acme", source.encode(), "text/html", "")
     top, parts = "The weir", "The weir › Parts"
     assert text.title == "The weir"
     assert blocks(text) == [
@@ -166,12 +175,12 @@ async def test_html(files: FileExtractor) -> None:
 
 async def test_html_in_an_encoding_that_it_declares(files: FileExtractor) -> None:
     source = "<meta charset='shift_jis'><p>水は流れる</p>".encode("shift_jis")
-    assert blocks(await files.extract(source, "text/html", "")) == [("水は流れる", None)]
+    assert blocks(await files.extract("acme", source, "text/html", "")) == [("水は流れる", None)]
 
 
 async def test_html_nested_deeper_than_any_stack(files: FileExtractor) -> None:
     source = b"<div>" * 20_000 + b"deep" + b"</div>" * 20_000
-    assert blocks(await files.extract(source, "text/html", "")) == [("deep", None)]
+    assert blocks(await files.extract("acme", source, "text/html", "")) == [("deep", None)]
 
 
 # --- PDF -----------------------------------------------------------------------------------------------------
@@ -205,7 +214,9 @@ def drawn(*lines: str) -> bytes:
 async def test_pdf_paragraphs_are_whole_and_running_titles_are_gone(files: FileExtractor) -> None:
     first = " ".join(f"Sentence {number} of the first paragraph is here." for number in range(1, 12))
     second = " ".join(f"Sentence {number} of the second goes on overleaf." for number in range(1, 30))
-    text = await files.extract(typeset("# The weir", first, second, footer="Handbook, page"), "application/pdf", "")
+    text = await files.extract(
+        "acme", typeset("# The weir", first, second, footer="Handbook, page"), "application/pdf", ""
+    )
     assert text.pages
     assert text.pages > 2
     assert [block.text for block in text.blocks[:2]] == ["The weir", first]
@@ -219,7 +230,7 @@ async def test_pdf_numbered_headings_at_the_head_of_each_page_are_kept(files: Fi
     pages = [
         part for n in range(1, 5) for part in (f"# Chapter {n}", f"What chapter {n} says, it says at length. " * 12)
     ]
-    text = await files.extract(typeset(*pages, footer="Page"), "application/pdf", "")
+    text = await files.extract("acme", typeset(*pages, footer="Page"), "application/pdf", "")
     assert [block.text for block in text.blocks if block.text == block.heading] == [
         f"Chapter {number}" for number in range(1, 5)
     ]
@@ -234,7 +245,7 @@ async def test_pdf_hyphens_at_line_ends_are_repaired(files: FileExtractor) -> No
         "bine runs from 2024-",
         "2026 on.",
     )
-    text = await files.extract(data, "application/pdf", "")
+    text = await files.extract("acme", data, "application/pdf", "")
     assert " ".join(block.text for block in text.blocks) == (
         "The cooperative owns a second-hand turbine. The second-hand turbine runs from 2024- 2026 on."
     )
@@ -246,32 +257,36 @@ async def test_pdf_title(files: FileExtractor) -> None:
     canvas.setTitle("Annual  report")
     canvas.drawString(72, 700, "Text.")
     canvas.save()
-    assert await files.extract(file.getvalue(), "application/pdf", "") == Text([Block("Text.", 1)], 1, "Annual report")
+    assert await files.extract("acme", file.getvalue(), "application/pdf", "") == Text(
+        [Block("Text.", 1)], 1, "Annual report"
+    )
 
 
 # --- the processes -------------------------------------------------------------------------------------------
 
 
-async def test_a_slow_file_is_given_up_and_the_next_one_is_read() -> None:
-    async with FileExtractor(children=1, seconds=2.0) as files:
+async def test_a_slow_file_is_given_up_and_the_next_one_is_read(sandbox: Sandbox) -> None:
+    async with FileExtractor(sandbox, children=1, seconds=2.0) as files:
         with pytest.raises(Unreadable) as caught:
-            await files.extract(b"[" * 3_000_000, "text/markdown", "")
+            await files.extract("acme", b"[" * 3_000_000, "text/markdown", "")
         assert caught.value.code == "too_slow"
-        assert blocks(await files.extract(b"quick", "text/plain", "")) == [("quick", None)]
+        assert blocks(await files.extract("acme", b"quick", "text/plain", "")) == [("quick", None)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
 @pytest.mark.parametrize("media_type", ["text/plain", "text/markdown", "text/html"])
-async def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_one_is_read(media_type: str) -> None:
-    async with FileExtractor(children=1, memory=200 * 2**20) as files:
+async def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_one_is_read(
+    sandbox: Sandbox, media_type: str
+) -> None:
+    async with FileExtractor(sandbox, children=1, memory=200 * 2**20) as files:
         with pytest.raises(Unreadable) as caught:
-            await files.extract("<p>Wasser läuft.\n\n".encode() * 4_000_000, media_type, "")
+            await files.extract("acme", "<p>Wasser läuft.\n\n".encode() * 4_000_000, media_type, "")
         assert caught.value.code == "too_large"
-        assert blocks(await files.extract(b"small", "text/plain", "")) == [("small", None)]
+        assert blocks(await files.extract("acme", b"small", "text/plain", "")) == [("small", None)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
-async def test_a_pdf_that_swells_is_given_up_and_the_next_one_is_read() -> None:
+async def test_a_pdf_that_swells_is_given_up_and_the_next_one_is_read(sandbox: Sandbox) -> None:
     stream = zlib.compress(zlib.compress(b"BT /F1 9 Tf (water) Tj ET\n" * 20_000_000, 9), 9)
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -282,51 +297,67 @@ async def test_a_pdf_that_swells_is_given_up_and_the_next_one_is_read() -> None:
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
     data = b"%PDF-1.7\n" + b"".join(b"%d 0 obj\n%s\nendobj\n" % each for each in enumerate(objects, 1))
-    async with FileExtractor(children=1, seconds=20, memory=300 * 2**20) as files:
+    async with FileExtractor(sandbox, children=1, seconds=20, memory=300 * 2**20) as files:
         with pytest.raises(Unreadable) as caught:
-            await files.extract(data + b"trailer << /Root 1 0 R /Size 6 >>\n", "application/pdf", "")
+            await files.extract("acme", data + b"trailer << /Root 1 0 R /Size 6 >>\n", "application/pdf", "")
         assert caught.value.code in ("too_large", "broken_file", "too_slow", "no_text")
-        assert blocks(await files.extract(b"small", "text/plain", "")) == [("small", None)]
+        assert blocks(await files.extract("acme", b"small", "text/plain", "")) == [("small", None)]
 
 
-async def test_a_child_that_was_killed_is_replaced() -> None:
-    async with FileExtractor(children=1) as files:
-        await files.extract(b"one", "text/plain", "")
-        (child,) = children_of(files)
+async def test_a_child_that_was_killed_is_replaced(sandbox: Sandbox) -> None:
+    async with FileExtractor(sandbox, children=1) as files:
+        await files.extract("acme", b"one", "text/plain", "")
+        (child,) = files.pids
         os.kill(child, signal.SIGKILL)
-        assert blocks(await files.extract(b"two", "text/plain", "")) == [("two", None)]
-        assert children_of(files) != [child]
+        while child in children():
+            await asyncio.sleep(0.01)
+        assert blocks(await files.extract("acme", b"two", "text/plain", "")) == [("two", None)]
+        assert files.pids != [child]
 
 
-async def test_children_are_used_again_no_more_than_allowed_and_gone_afterwards() -> None:
-    async with FileExtractor(children=2) as files:
-        await asyncio.gather(*(files.extract(b"text", "text/plain", "") for _ in range(20)))
-        pids = children_of(files)
-        assert len(pids) == 2
-    assert not {child.pid for child in children()} & set(pids)
-
-
-async def test_a_child_knows_only_what_it_needs() -> None:
-    async with FileExtractor(children=1) as files:
-        await files.extract(drawn("Text."), "application/pdf", "")
-        (pid,) = children_of(files)
-        loaded = {mapped.path for mapped in psutil.Process(pid).memory_maps()}
+async def test_a_child_knows_only_what_it_needs(sandbox: Sandbox) -> None:
+    async with FileExtractor(sandbox, children=1) as files:
+        await files.extract("acme", drawn("Text."), "application/pdf", "")
+        child = reader(*files.pids)
+        loaded = {mapped.path for mapped in child.memory_maps()}
         assert not [path for path in loaded if "torch" in path or "numpy" in path or "tokenizers" in path]
-        assert psutil.Process(pid).memory_info().rss < 100 * 2**20
+        assert child.memory_info().rss < 100 * 2**20
+        assert not {name for name in child.environ() if name.startswith(("HEADRACE", "AWS", "HOME"))}
 
 
-async def test_a_cancelled_extraction_ends_its_child() -> None:
-    async with FileExtractor(children=1) as files:
-        task = asyncio.create_task(files.extract(b"[" * 3_000_000, "text/markdown", ""))
-        before = {child.pid for child in children()}
-        while not (begun := {child.pid for child in children()} - before):
+async def test_a_file_is_read_where_none_of_another_tenant_was(sandbox: Sandbox) -> None:
+    async with FileExtractor(sandbox, children=1) as files:
+        seen = {}
+        for tenant in ("acme", "zenith", "acme"):
+            await files.extract(tenant, b"text", "text/plain", "")
+            assert seen.setdefault(files.pids[-1], tenant) == tenant
+        assert len(seen) == 2
+
+
+async def test_a_cancelled_extraction_ends_its_child(sandbox: Sandbox) -> None:
+    async with FileExtractor(sandbox, children=1) as files:
+        before = children()
+        task = asyncio.create_task(files.extract("acme", b"[" * 3_000_000, "text/markdown", ""))
+        while not (begun := children() - before):
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not begun & {child.pid for child in children()}
-        assert blocks(await files.extract(b"next", "text/plain", "")) == [("next", None)]
+        async with asyncio.timeout(20):
+            while begun & children():
+                await asyncio.sleep(0.01)
+        assert blocks(await files.extract("acme", b"next", "text/plain", "")) == [("next", None)]
 
 
-def children_of(files: FileExtractor) -> list[int]:
-    return [child.pid for child in files.idle]
+def test_a_reply_is_text_or_a_reason() -> None:
+    assert extract._text(b'{"pieces": [["a", 1, null]], "pages": 1, "title": null}') == Text([Block("a", 1)], 1)
+    for reply in (
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"pieces": [[1, 1, null]], "pages": 1, "title": null}',
+        b'{"pieces": 9}',
+    ):
+        with pytest.raises(Unreadable) as caught:
+            extract._text(reply)
+        assert caught.value.code == "broken_file"

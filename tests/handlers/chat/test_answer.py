@@ -24,7 +24,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import OneModel, Shelf, Speaker, Words
+from tests.handlers.fakes import Cites, OneModel, Shelf, Speaker, Words
 from tests.memory import Memory, MemoryLive, MemoryStops
 
 CALL = ["model_call.requested.v2", "model_call.completed.v2"]
@@ -37,12 +37,13 @@ class Counter:
         self.memory = memory
         self.desk = Desk(memory, tenant)
         self.speaker, self.shelf = Speaker(*says), Shelf()
-        self.stops = MemoryStops(memory)
+        self.stops, self.cites = MemoryStops(memory), Cites()
         self.app = self.conversation = self.message = ""
 
     def worker(self, limit_s: float = 60.0) -> Answer:
         calls, live = ModelCalls(self.desk.repository), MemoryLive(self.memory)
-        return Answer(self.desk.repository, calls, self.retrieve(), self.speaker, live, self.stops, limit_s=limit_s)
+        parts = self.desk.repository, calls, self.retrieve(), self.speaker, live, self.stops, self.cites
+        return Answer(*parts, limit_s=limit_s)
 
     def retrieve(self) -> Retrieve:
         calls = ModelCalls(self.desk.repository)
@@ -130,15 +131,35 @@ async def test_the_model_reads_the_instructions_the_history_and_the_question(mem
     assert said[1:] == [("user", "When?"), ("assistant", "At six."), ("user", "And closes?")]
 
 
-async def test_what_was_found_is_cited(memory: Memory, tenant: str) -> None:
-    counter = Counter(memory, tenant, "At six [1].")
+async def cited(counter: Counter) -> tuple[str, Commit]:
+    """A document that holds the answer, and the question."""
     dataset = await counter.desk.done("dataset.create", name="Rules")
     document = await counter.desk.done("document.upload", dataset=dataset, name="rules.txt", text="x")
     vector = np.ones(4, np.float32)
     entry = Entry("s1", 0, "The lock opens at six.", None, None, vector)
-    await counter.shelf.write(tenant, dataset, document, [entry], model="words", version=1)
+    await counter.shelf.write(counter.desk.tenant, dataset, document, [entry], model="words", version=1)
     how = {"mode": "full_text", "top_k": 2, "score_threshold": None}
-    await counter.worker()(await counter.asked(datasets=[dataset], retrieval=how))
+    return document, await counter.asked(datasets=[dataset], retrieval=how)
+
+
+@pytest.mark.parametrize("error", [ModelError("timeout", "It took longer than 5 s."), Unavailable("No process.")])
+async def test_an_answer_that_cannot_be_cited_is_recorded_without(
+    memory: Memory, tenant: str, error: Exception
+) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    _, asked = await cited(counter)
+    counter.cites.error = error
+    await counter.worker()(asked)
+    state = await counter.state()
+    assert (state["status"], state["answer"]) == ("answered", "At six [1].")
+    assert memory.frames[-1]["citations"] == []
+    assert len(counter.speaker.asked) == 1
+
+
+async def test_what_was_found_is_cited(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    document, asked = await cited(counter)
+    await counter.worker()(asked)
     assert memory.frames[0] == {"type": "retrieved", "hits": 1}
     [citation] = memory.frames[-1]["citations"]
     assert (citation["document"], citation["segment"]) == (document, "s1")

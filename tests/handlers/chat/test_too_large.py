@@ -18,6 +18,7 @@ from handlers.ports.models import ChatModels, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import Cites
 from tests.memory import Memory
 
 
@@ -95,6 +96,7 @@ class Talk:
             cast("ChatModels", speaker),
             self.wire,
             self.wire,
+            Cites(),
         )
         await answer(commit)
 

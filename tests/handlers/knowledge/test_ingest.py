@@ -137,7 +137,7 @@ async def test_a_file_that_is_not_in_the_object_store(mill: Mill, memory: Memory
 async def test_an_error_of_ours_fails_the_document_when_the_message_is_given_up(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mill.words, "segment", lambda text, rules: 1 / 0)
+    monkeypatch.setattr(mill.words, "segment", lambda tenant, text, rules: 1 / 0)
     id = await mill.upload()
     with pytest.raises(ZeroDivisionError):
         await mill.ingested(id)

@@ -145,7 +145,7 @@ async def test_the_same_call_again_is_an_ordinary_call_with_the_same_answer(desk
     assert (requested.request, requested.sources) == (original.request, original.sources)
     assert (requested.cause_noun, requested.cause_id, requested.attempt) == ("replay", id, 1)
     assert isinstance(completed, ModelCall.Completed)
-    assert completed.response == Extractive.answer(past.request)
+    assert completed.response == await Extractive().answer(past.request)
     assert "six" in completed.response
     [commit, _] = await desk.commits("model_call", (await last(desk, id)).model_call)
     assert commit.metadata.correlation == id

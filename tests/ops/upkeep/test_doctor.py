@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from adapters.jetstream.client import Client
 from adapters.jetstream.streams import COMMANDS, Waiting, set_up
@@ -42,6 +44,33 @@ async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(doctor, "reserve", lambda total: total)
     finding = await found(settings, "disk")
     assert (finding.good, finding.advice.startswith("free some disk space")) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "open", "because", "good", "words"),
+    [
+        ("bubblewrap", [], "", True, ""),
+        ("limits", [], "bubblewrap: The program bwrap is not installed.", True, "bwrap is not installed"),
+        ("limits", ["read the files of the worker"], "", False, "Landlock"),
+    ],
+)
+async def test_by_what_files_and_texts_are_contained(
+    tmp_path: Path, nats_url: str, kind: str, open: list[str], because: str, good: bool, words: str
+) -> None:
+    contained = {"kind": kind, "open": open, "because": because}
+    card = json.dumps({"pid": 1, "version": "0", "sandbox": contained}).encode()
+
+    async def answer(message: Msg) -> None:
+        await message.respond(card)
+
+    async with await Client.connect(nats_url) as client:
+        await set_up(client.stream)
+        worker = await client.connection.subscribe("worker.ingest", cb=answer)
+        await client.connection.flush()
+        finding = await found(Settings.load(home=tmp_path, nats_url=nats_url), "sandbox ingest")
+        await worker.unsubscribe()
+    assert (finding.good, words in finding.advice, finding.advice == "") == (good, True, not words)
+    assert all(each in finding.found for each in open)
 
 
 async def test_how_far_the_export_is(tmp_path: Path, nats_url: str, database_url: str) -> None:

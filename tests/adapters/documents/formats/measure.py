@@ -11,6 +11,7 @@ from typing import NamedTuple
 import psutil
 
 from adapters.documents.extract import FileExtractor
+from adapters.sandbox.choice import choose
 from handlers.ports.documents import Text
 from ops.bench.machine import machine
 from tests.adapters.documents.formats.corpus import Fact, Sample
@@ -57,13 +58,13 @@ async def measure(small: Iterable[Sample], large: Iterable[Sample]) -> dict[str,
     seconds: dict[str, float] = {}
     characters: dict[str, int] = {}
     figures: dict[str, Figures] = {}
-    async with FileExtractor(children=1, seconds=600) as files:
+    async with FileExtractor((await choose()).sandbox, children=1, seconds=600) as files:
         for sample, big in zip(small, large, strict=True):
-            reading = Reading(await files.extract(sample.data, "", sample.name))
-            (child,) = files.idle
-            began = _processor_time(child.pid)
-            text = await files.extract(big.data, "", big.name)
-            seconds[sample.format] = seconds.get(sample.format, 0) + _processor_time(child.pid) - began
+            reading = Reading(await files.extract("acme", sample.data, "", sample.name))
+            (child,) = files.pids
+            began = _processor_time(child)
+            text = await files.extract("acme", big.data, "", big.name)
+            seconds[sample.format] = seconds.get(sample.format, 0) + _processor_time(child) - began
             characters[sample.format] = characters.get(sample.format, 0) + text.characters
             before = figures.get(sample.format) or Figures([], 0, 0, 0, 0, 0.0)
             figures[sample.format] = Figures(

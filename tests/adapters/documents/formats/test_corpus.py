@@ -9,6 +9,7 @@ import pytest
 
 from adapters.documents.extract import FileExtractor
 from adapters.documents.formats.kinds import kind_of
+from adapters.sandbox.child import Sandbox
 from handlers.commands.media_types import MEDIA_TYPES
 from tests.adapters.documents.formats.corpus import Sample, samples
 from tests.adapters.documents.formats.measure import PAGE, Reading, measure, page
@@ -17,14 +18,14 @@ SAMPLES = list(samples(3))
 
 
 @pytest.fixture(scope="module")
-async def files() -> AsyncIterator[FileExtractor]:
-    async with FileExtractor() as files:
+async def files(sandbox: Sandbox) -> AsyncIterator[FileExtractor]:
+    async with FileExtractor(sandbox) as files:
         yield files
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 async def test_all_is_found_at_its_place(files: FileExtractor, sample: Sample) -> None:
-    text = await files.extract(sample.data, "", sample.name)
+    text = await files.extract("acme", sample.data, "", sample.name)
     reading = Reading(text)
     assert [fact for fact in sample.facts if not reading.found(fact.text)] == []
     assert [fact for fact in sample.facts if not reading.placed(fact)] == []

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from adapters.documents.extract import FileExtractor
+from adapters.sandbox.child import Sandbox
 from handlers.ports.documents import Unreadable
 from tests.adapters.documents.formats.corpus import Sample
 from tests.adapters.documents.formats.hostile import READ, SECRET, files, good
@@ -18,14 +19,14 @@ CODES = {"unsupported_type", "empty_file", "broken_file", "encrypted_file", "no_
 
 
 @pytest.fixture(scope="module")
-async def extractor() -> AsyncIterator[FileExtractor]:
-    async with FileExtractor(children=2, seconds=60, memory=512 * 2**20) as files:
+async def extractor(sandbox: Sandbox) -> AsyncIterator[FileExtractor]:
+    async with FileExtractor(sandbox, children=2, seconds=60, memory=512 * 2**20) as files:
         yield files
 
 
 async def ending(extractor: FileExtractor, name: str, data: bytes) -> str:
     try:
-        text = await extractor.extract(data, "", name)
+        text = await extractor.extract("acme", data, "", name)
     except Unreadable as unreadable:
         return unreadable.code
     assert not any(SECRET in block.text for block in text.blocks)

@@ -10,10 +10,11 @@ import pytest
 
 from adapters.documents.extract import FileExtractor
 from adapters.documents.formats.plugins import BrokenPlugin
+from adapters.sandbox.child import Sandbox
 from handlers.ports.documents import Block, Text, Unreadable
 
 READER = """
-import os, sys
+import os
 
 from adapters.documents.formats.parsed import Parsed, Piece, Refused
 
@@ -35,7 +36,7 @@ class Extractor:
         if data == b"error":
             raise ValueError("It is broken.")
         words = data.decode() + f" from {name} ({media_type})\\0"
-        return Parsed([Piece(words, 2, "Weirs")], 3, str(os.getppid()))
+        return Parsed([Piece(words, 2, "Weirs")], 3, str(os.environ.get("HEADRACE_SECRET_KEY")))
 
 
 extractor = Extractor()
@@ -51,45 +52,45 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weir-reader\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[headrace.extractors]\nweirs = weir_reader:extractor\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     importlib.invalidate_caches()
     return tmp_path
 
 
-async def test_a_plugin_reads_what_it_names_in_a_process_of_its_own(install: Path) -> None:
-    import os
-
-    async with FileExtractor(children=1) as files:
-        text = await files.extract(b"Water", "application/x-weir; v=1", "a")
+async def test_a_plugin_reads_what_it_names_in_a_process_of_its_own(
+    sandbox: Sandbox, install: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_SECRET_KEY", "topsecret-key")
+    async with FileExtractor(sandbox, children=1) as files:
+        text = await files.extract("acme", b"Water", "application/x-weir; v=1", "a")
         block = Block("Water from a (application/x-weir; v=1)", 2, "Weirs")
-        assert text == Text([block], 3, str(os.getpid()))
-        assert (await files.extract(b"Oil", "", "b.Weir")).blocks == [Block("Oil from b.Weir ()", 2, "Weirs")]
-        assert (await files.extract(b"PDF", "application/pdf", "c.pdf")).pages == 3
-        (plugged,) = files.idle
-        assert (await files.extract(b"plain", "text/plain", "")).blocks == [Block("plain")]
-        (plain,) = files.idle
-        assert plugged.pid != plain.pid
+        assert text == Text([block], 3, "None")
+        assert (await files.extract("acme", b"Oil", "", "b.Weir")).blocks == [Block("Oil from b.Weir ()", 2, "Weirs")]
+        assert (await files.extract("acme", b"PDF", "application/pdf", "c.pdf")).pages == 3
+        (plugged,) = files.pids
+        assert (await files.extract("acme", b"plain", "text/plain", "")).blocks == [Block("plain")]
+        assert plugged in files.pids
+        assert len(files.pids) == 2
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [(b"locked", "encrypted_file"), (b"crash", "broken_file"), (b"error", "broken_file"), (b"slow", "too_slow")],
 )
-async def test_a_plugin_that_fails_costs_one_document(install: Path, data: bytes, code: str) -> None:
+async def test_a_plugin_that_fails_costs_one_document(sandbox: Sandbox, install: Path, data: bytes, code: str) -> None:
     if code == "too_slow":
         (install / "weir_reader.py").write_text(READER.replace("seconds = 5.0", "seconds = 2.0"))
-    async with FileExtractor(children=1) as files:
+    async with FileExtractor(sandbox, children=1) as files:
         with pytest.raises(Unreadable) as caught:
-            await files.extract(data, "application/x-weir", "a")
+            await files.extract("acme", data, "application/x-weir", "a")
         assert caught.value.code == code
-        assert (await files.extract(b"Water", "application/x-weir", "a")).pages == 3
+        assert (await files.extract("acme", b"Water", "application/x-weir", "a")).pages == 3
 
 
-async def test_a_plugin_that_cannot_be_loaded_is_named(install: Path) -> None:
+async def test_a_plugin_that_cannot_be_loaded_is_named(sandbox: Sandbox, install: Path) -> None:
     (install / "weir_reader.py").write_text("import a_package_that_is_not_there")
     sys.modules.pop("weir_reader", None)
     with pytest.raises(BrokenPlugin, match=r"weirs \(weir_reader:extractor\) cannot be used: ModuleNotFoundError"):
-        FileExtractor()
+        FileExtractor(sandbox)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Contained processes: for files, texts and code of strangers."""

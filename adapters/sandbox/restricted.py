@@ -1,0 +1,37 @@
+"""Containment where namespaces are off: limits, a filter of system calls, and Landlock where the kernel has it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from adapters.sandbox.child import DEVICES, Child, Limits, entrance, environment, visible
+from adapters.sandbox.user import own_user
+
+
+class Restricted:
+    """A Sandbox. As root, with `own_user`, each child has a user of its own."""
+
+    kind = "limits"
+
+    def __init__(self, *, own_user: bool) -> None:
+        self.own_user = own_user
+
+    async def start(self, program: Sequence[str], limits: Limits, readable: Iterable[Path] = ()) -> Child:
+        user = own_user() if self.own_user else None
+        scratch = tempfile.TemporaryDirectory(prefix="headrace-") if limits.scratch else None
+        if scratch and user is not None:
+            os.chown(scratch.name, user, user)
+        folders = [scratch.name] if scratch else []
+        entering = entrance(
+            limits,
+            user=user,
+            counted=user is not None,
+            parent=os.getpid(),
+            readable=[*visible(readable), *DEVICES],
+            writable=["/dev/null", *folders],
+        )
+        variables = environment(TMPDIR=scratch.name) if scratch else environment()
+        return await Child.start([*entering, *program], variables, limits.forks, scratch)
