@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -83,7 +84,12 @@ SPARE = 4 * 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests of all processes write into memory; the first process decides and clears up."""
+    """Tests of all processes write into memory; the first process decides and clears up.
+
+    Python keeps compiled code whatever the environment says: hundreds of processes start, and each would compile it.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if "TMPDIR" not in os.environ and not hasattr(config, "workerinput") and room_in_memory():
         folder = tempfile.mkdtemp(prefix=f"headrace-tests-{os.getpid()}-", dir=MEMORY)
         config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from adapters.embedding.engine import Engine, _batches
 from handlers.ports.documents import Vectors
@@ -74,9 +74,18 @@ def test_lanes_encode_side_by_side(engine: Engine) -> None:
             np.testing.assert_allclose(vectors, expected, atol=1e-3)
 
 
-def test_a_gpu_gives_the_same_vectors(engine: Engine) -> None:
+@pytest.fixture
+def torch() -> Any:
+    """Torch, where there is a GPU. It takes seconds to import: every process would, to collect the tests."""
+    import torch
+
     if not torch.cuda.is_available():
         pytest.skip("There is no CUDA device here.")
+    return torch
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_gpu_gives_the_same_vectors(engine: Engine) -> None:
     gpu = Engine(device="cuda")
     assert gpu.lanes == 2
     texts = TEXTS * 200
@@ -85,16 +94,14 @@ def test_a_gpu_gives_the_same_vectors(engine: Engine) -> None:
             assert (vectors * np.tile(engine.encode(TEXTS), (200, 1))).sum(axis=1).min() > 0.999
 
 
-def test_a_gpu_is_waited_for_once_a_round() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("There is no CUDA device here.")
+def test_a_gpu_is_waited_for_once_a_round(torch: Any) -> None:
     gpu = Engine(device="cuda")
     gpu.enter()
     gpu.encode(TEXTS)
     waits = 0
     fetched = gpu._fetched
 
-    def counted(found: torch.Tensor) -> Vectors:
+    def counted(found: Any) -> Vectors:
         nonlocal waits
         waits += 1
         torch.cuda.set_sync_debug_mode("default")
