@@ -206,10 +206,14 @@ def java_and_maven() -> None:
 async def opensearch(
     tmp_path_factory: pytest.TempPathFactory, java_and_maven: None
 ) -> AsyncIterator[EmbeddedOpenSearch]:
-    """The session's OpenSearch server."""
+    """The session's OpenSearch server. Java compiles in one step: optimizing takes longer than it saves the tests."""
     folder = tmp_path_factory.mktemp("opensearch")
-    async with EmbeddedOpenSearch(folder) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        server = EmbeddedOpenSearch(folder)
+        await server.start()
+    yield server
+    await server.stop()
     shutil.rmtree(folder)
 
 
