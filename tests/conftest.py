@@ -62,8 +62,18 @@ CLUSTERS = (
 OPENSEARCH = ("adapters/index/test_opensearch.py", "contracts/test_index.py")
 """Where OpenSearch runs: one server of it, and never more at a time than one test wants."""
 
+EMBEDDING = (
+    "adapters/embedding/",
+    "adapters/index/test_lee.py",
+    "adapters/models/test_rerank_api.py",
+    "adapters/test_builtin_rerank.py",
+    "contracts/test_embedder.py",
+    "contracts/test_reranker.py",
+)
+"""Where a process of tests loads models itself: the library that does takes seconds and a gigabyte."""
 
 STACK = (
+    "contracts/test_chat_model.py",
     "journeys/test_bad_input.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
@@ -74,9 +84,14 @@ STACK = (
     "journeys/test_retry.py",
     "journeys/test_search.py",
     "journeys/test_segmenting.py",
+    "journeys/test_too_large.py",
     "journeys/test_viewer.py",
 )
-"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take."""
+"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take. The contract of
+chat models goes with them, since they share its server."""
+
+GROUPS = {"opensearch": OPENSEARCH, "embedding": EMBEDDING, "stack": STACK, "clusters": CLUSTERS}
+"""Files that are all the work of one process; a file is in the first group that names it."""
 
 MEMORY = Path("/dev/shm")
 SPARE = 4 * 2**30
@@ -112,8 +127,16 @@ def room_in_memory() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    sharing = {item.path.relative_to(here).as_posix() for item in items if shares_workers(item)}
+    if left_out := sharing - set(STACK):
+        raise pytest.UsageError(f"STACK does not name {', '.join(sorted(left_out))}: it would start workers again.")
+    places = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+def shares_workers(item: pytest.Item) -> bool:
+    return item.path.parent.name == "journeys" and "headrace" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -128,13 +151,12 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 class Files(LoadFileScheduling):  # type: ignore[misc]
-    """A file is one process's work; those that run three servers at a time are all the work of one, and so are those
-    with OpenSearch, and the journeys that share their workers."""
+    """A file is the work of one process, and so is a group of files that share what is slow to start."""
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
         file = scope.removeprefix("tests/")
-        for name, files in (("opensearch", OPENSEARCH), ("clusters", CLUSTERS), ("stack", STACK)):
+        for name, files in GROUPS.items():
             if file.startswith(files):
                 return name
         return scope
