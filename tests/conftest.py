@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -63,8 +64,18 @@ CLUSTERS = (
 OPENSEARCH = ("adapters/index/test_opensearch.py", "contracts/test_index.py")
 """Where OpenSearch runs: one server of it, and never more at a time than one test wants."""
 
+EMBEDDING = (
+    "adapters/embedding/",
+    "adapters/index/test_lee.py",
+    "adapters/models/test_rerank_api.py",
+    "adapters/test_builtin_rerank.py",
+    "contracts/test_embedder.py",
+    "contracts/test_reranker.py",
+)
+"""Where a process of tests loads models itself: the library that does takes seconds and a gigabyte."""
 
 STACK = (
+    "contracts/test_chat_model.py",
     "journeys/test_bad_input.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
@@ -75,9 +86,14 @@ STACK = (
     "journeys/test_retry.py",
     "journeys/test_search.py",
     "journeys/test_segmenting.py",
+    "journeys/test_too_large.py",
     "journeys/test_viewer.py",
 )
-"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take."""
+"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take. The contract of
+chat models goes with them, since they share its server."""
+
+GROUPS = {"opensearch": OPENSEARCH, "embedding": EMBEDDING, "stack": STACK, "clusters": CLUSTERS}
+"""Files that are all the work of one process; a file is in the first group that names it."""
 
 MEMORY = Path("/dev/shm")
 SPARE = 4 * 2**30
@@ -85,7 +101,12 @@ SPARE = 4 * 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests of all processes write into memory; the first process decides and clears up."""
+    """Tests of all processes write into memory; the first process decides and clears up.
+
+    Python keeps compiled code whatever the environment says: hundreds of processes start, and each would compile it.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if "TMPDIR" not in os.environ and not hasattr(config, "workerinput") and room_in_memory():
         folder = tempfile.mkdtemp(prefix=f"headrace-tests-{os.getpid()}-", dir=MEMORY)
         config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
@@ -108,8 +129,16 @@ def room_in_memory() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that processes which share the files (`pytest -n 3 --dist loadfile`) end together."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    sharing = {item.path.relative_to(here).as_posix() for item in items if shares_workers(item)}
+    if left_out := sharing - set(STACK):
+        raise pytest.UsageError(f"STACK does not name {', '.join(sorted(left_out))}: it would start workers again.")
+    places = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+def shares_workers(item: pytest.Item) -> bool:
+    return item.path.parent.name == "journeys" and "headrace" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -124,13 +153,12 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 class Files(LoadFileScheduling):  # type: ignore[misc]
-    """A file is one process's work; those that run three servers at a time are all the work of one, and so are those
-    with OpenSearch, and the journeys that share their workers."""
+    """A file is the work of one process, and so is a group of files that share what is slow to start."""
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
         file = scope.removeprefix("tests/")
-        for name, files in (("opensearch", OPENSEARCH), ("clusters", CLUSTERS), ("stack", STACK)):
+        for name, files in GROUPS.items():
             if file.startswith(files):
                 return name
         return scope
@@ -208,10 +236,14 @@ def java_and_maven() -> None:
 async def opensearch(
     tmp_path_factory: pytest.TempPathFactory, java_and_maven: None
 ) -> AsyncIterator[EmbeddedOpenSearch]:
-    """The session's OpenSearch server."""
+    """The session's OpenSearch server. Java compiles in one step: optimizing takes longer than it saves the tests."""
     folder = tmp_path_factory.mktemp("opensearch")
-    async with EmbeddedOpenSearch(folder) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        server = EmbeddedOpenSearch(folder)
+        await server.start()
+    yield server
+    await server.stop()
     shutil.rmtree(folder)
 
 

@@ -31,7 +31,7 @@ class CrossEncoderEngine:
         from sentence_transformers import CrossEncoder
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         folder = find_model(model)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         dtype = best_dtype(device) if dtype == "auto" else dtype

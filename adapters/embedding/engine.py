@@ -74,7 +74,7 @@ class Engine:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         folder = find_model(model)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         dtype = best_dtype(device) if dtype == "auto" else dtype
@@ -106,7 +106,7 @@ class Engine:
         """Make the calling thread a lane: one that shares the cores, or that of questions, which needs only one."""
         self._torch.set_num_threads(1 if urgent else max(1, self._cores // self.lanes))
         if self._device.type == "cuda":
-            self._lane.stream = self._torch.cuda.Stream(self._device, priority=-1 if urgent else 0)  # type: ignore[no-untyped-call]
+            self._lane.stream = self._torch.cuda.Stream(self._device, priority=-1 if urgent else 0)
 
     def check(self, token_ids: Sequence[TokenIds]) -> None:
         """Raises: ValueError when the model cannot take these texts."""
@@ -170,7 +170,8 @@ class Engine:
         here = self._torch.empty(found.shape, pin_memory=True)
         here.copy_(found, non_blocking=True)
         self._torch.cuda.current_stream(self._device).synchronize()  # which releases the interpreter lock
-        return here.numpy()
+        vectors: Vectors = here.numpy()
+        return vectors
 
     def _by_torch(self, ids: Any, lengths: Any) -> Any:
         """The vectors of a batch, shape (rows, dimension); `lengths` is None without padding."""

@@ -26,7 +26,7 @@ def compiled(modules: Any, dtype: str, lanes: int) -> Callable[[Any, Any], Any]:
     except ImportError:
         raise ImportError("OpenVINO is not installed: pip install 'headrace[openvino]'.") from None
 
-    class Whole(torch.nn.Module):
+    class Whole(torch.nn.Module):  # type: ignore[misc]
         """All modules in one, for tracing."""
 
         def __init__(self) -> None:

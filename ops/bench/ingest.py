@@ -107,7 +107,7 @@ class Limit:
     """The model as its library runs it: float32, batches of 32, all cores."""
 
     def __init__(self, folder: str) -> None:
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         self._model: Any = SentenceTransformer(folder, model_kwargs={"dtype": "float32"})
         self._encode: Callable[..., Any] = self._model.encode
 

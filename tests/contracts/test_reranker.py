@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import nats
 import pytest
-from sentence_transformers import CrossEncoder
 
 from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.rerank_service import NatsReranker, serve
@@ -48,6 +47,8 @@ async def reranker(request: pytest.FixtureRequest, lexical_model: str, nats_url:
 
 
 async def test_scores_come_in_the_order_of_the_texts(reranker: Reranker, lexical_model: str) -> None:
+    from sentence_transformers import CrossEncoder  # seconds, which every process would take to collect the tests
+
     found = await reranker.rerank(MODEL, QUERY, TEXTS)
     expected = CrossEncoder(lexical_model, device="cpu").predict([(QUERY, text) for text in TEXTS])
     assert found.scores == pytest.approx(expected.tolist(), abs=1e-4)

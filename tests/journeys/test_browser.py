@@ -20,7 +20,7 @@ from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chat_servers import Exchange, fails, faulty_server
 from tests.conftest import fresh_database
-from tests.journeys.stack import WORKING, Stack
+from tests.journeys.stack import Stack
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -81,7 +81,7 @@ async def served(home: Path, postgres: EmbeddedPostgres) -> AsyncIterator[Site]:
         prices = home / "prices.toml"
         prices.write_text('[[price]]\nprovider = "openai"\nas = "openai"\n')  # a model here goes by this name
         async with Stack.running(settings, []) as stack:
-            await stack.start(*WORKING, "view", HEADRACE_VIEW_TOKEN=TOKEN, HEADRACE_PRICES=str(prices))
+            await stack.start("all", HEADRACE_VIEW_TOKEN=TOKEN, HEADRACE_PRICES=str(prices))
             yield Site(stack, settings.viewer)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -136,40 +136,8 @@ def outcome(settings: Settings, id: str) -> dict[str, Any]:
 ID = "018f0000-0000-7000-8000-000000000001"
 
 
-def test_everything_starts_survives_and_stops(settings: Settings) -> None:
-    started = headrace(settings, "up", "--detach", "--json")
-    assert started.returncode == 0, started.stderr
-    running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
-    assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
-    again = headrace(settings, "up", "--detach").stdout
-    assert "is already running" in again
-    assert settings.viewer in again
-    with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
-        assert answer.read() == b"ok\n"
-    first = outcome(settings, ID)
-    assert headrace(settings, "doctor").returncode == 0
-
-    for name in ("worker-commands", "nats", "postgres"):
-        os.kill(running[name], signal.SIGKILL)
-    assert outcome(settings, ID) == first
-    os.kill(running["up"], signal.SIGKILL)
-    again = headrace(settings, "up", "--detach")
-    assert again.returncode == 0, again.stderr
-    assert outcome(settings, ID) == first
-    assert headrace(settings, "rebuild", "--json").returncode == 0
-    rows = headrace(settings, "sql", "select id from datasets", "--json").stdout
-    assert json.loads(rows) == {"id": ID}
-
-    running |= pids(settings)
-    stopped = headrace(settings, "down", "--json")
-    assert json.loads(stopped.stdout) == {"stopped": ["up"]}
-    assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
-    assert list((settings.home / "run").glob("*.pid")) == []
-
-
-def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None:
-    """The viewer's address is taken, and the archive is none."""
+def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: Settings) -> None:
+    """The viewer's address is taken at first, and the archive is none."""
     broken = Path(settings.archive_url) / "streams" / "EVENTS" / f"segment-{1:020}"
     broken.parent.mkdir(parents=True)
     broken.write_text("nothing that was archived")
@@ -189,7 +157,7 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
         running = settings.running()
         assert set(running["missing"]) == {"view", "archive"}
         assert {"nats", "postgres", "worker-project", "worker-answer"} <= set(running["processes"])
-        outcome(settings, ID)
+        first = outcome(settings, ID)
         assert headrace(settings, "rebuild", "--json").returncode == 0
         rows = headrace(settings, "sql", "select id from datasets", "--json").stdout
         assert json.loads(rows) == {"id": ID}
@@ -201,17 +169,44 @@ def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None
         assert "worker-view.log" in wrong["worker view"]["advice"]
         assert broken.name in wrong["archive"]["found"]
 
-    deadline = time.monotonic() + 90
-    while "view" in settings.running()["missing"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: "view" not in settings.running()["missing"])
     again = headrace(settings, "up", "--detach", "--json")
     assert again.returncode == 3
     assert set(json.loads(again.stdout)["missing"]) == {"archive"}
     assert again.stderr.startswith("✗ Headrace is already running, except for archive: ")
-    before = pids(settings)
-    headrace(settings, "down")
-    assert [name for name, pid in before.items() if psutil.pid_exists(pid)] == []
+    with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
+        assert answer.read() == b"ok\n"
+    broken.unlink()
+    until(lambda: not settings.running()["missing"])
+    again = headrace(settings, "up", "--detach")
+    assert again.returncode == 0, again.stderr
+    assert "is already running" in again.stdout
+    assert settings.viewer in again.stdout
+    assert headrace(settings, "doctor").returncode == 0
+
+    running = pids(settings)
+    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
+    for name in ("worker-commands", "nats", "postgres"):
+        os.kill(running[name], signal.SIGKILL)
+    assert outcome(settings, ID) == first
+    os.kill(running["up"], signal.SIGKILL)
+    started = headrace(settings, "up", "--detach", "--json")
+    assert started.returncode == 0, started.stderr
+    assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
+    assert outcome(settings, ID) == first
+
+    running |= pids(settings)
+    stopped = headrace(settings, "down", "--json")
+    assert json.loads(stopped.stdout) == {"stopped": ["up"]}
+    assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
+    assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 async def test_of_all_roles_in_one_process_one_may_fail(nats_url: str, database_url: str, tmp_path: Path) -> None:
