@@ -236,7 +236,7 @@ class Settings(BaseSettings):
     @field_validator("otlp_endpoint")
     @classmethod
     def _collector(cls, url: str) -> str:
-        if url and not re.match(r"https?://[^/\s]+[^\s]*$", url):
+        if url and not re.match(r"https?://[^/\s]\S*$", url):
             raise ValueError("must be like http://host:4318")
         return url
 

@@ -105,11 +105,12 @@ def redact(text: str, key: str) -> str:
     """The text with stars in place of the key and of every part of it with eight characters or more."""
     for secret in {key, quote(key, safe=""), json.dumps(key)[1:-1]} - {""}:
         size = min(SHORTEST_SECRET, len(secret))
+        parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
         hidden = {
             place
-            for start in range(len(secret) - size + 1)
-            for found in re.finditer(f"(?={re.escape(secret[start : start + size])})", text)
-            for place in range(found.start(), found.start() + size)
+            for start in range(len(text) - size + 1)
+            if text[start : start + size] in parts
+            for place in range(start, start + size)
         }
         if hidden:
             text = re.sub("\0+", "***", "".join("\0" if place in hidden else sign for place, sign in enumerate(text)))
