@@ -15,6 +15,7 @@ from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
+from ops.egress import egress
 from ops.wiring import Wiring
 
 
@@ -27,12 +28,13 @@ async def begin(wiring: Wiring) -> None:
             return None
         return provider.base_url, wiring.vault.open(tenant, provider.sealed_key)
 
-    models = TenantModels(registered, Patience(first_token=silence, between_tokens=silence))
+    allowed = egress(wiring.settings)
+    models = TenantModels(registered, allowed, Patience(first_token=silence, between_tokens=silence))
     wiring.open.push_async_callback(models.close)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
-    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered)
+    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered, allowed)
     wiring.open.push_async_callback(rerankers.close)
     retrieve = Retrieve(
         wiring.repository,

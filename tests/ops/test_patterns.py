@@ -240,7 +240,7 @@ def part(op: Any, value: Any, variant: int) -> str:
             return example(value, variant)
         case sre.MAX_REPEAT | sre.MIN_REPEAT | sre.POSSESSIVE_REPEAT:
             least, most, inner = value
-            return example(inner, variant) * max(least, min(variant % 2, most))
+            return example(inner, variant) * int(max(least, min(variant % 2, most)))
     return ""
 
 
