@@ -139,18 +139,26 @@ class Rules:
             return self.refusal(host, IPv4Address(int(ip) & 0xFFFFFFFF), port, local_models=local_models)
         if kind := _never(ip):
             return f"is {kind}, which is never called"
-        here = ip.is_loopback or ip in self.here
-        if (ip, port) in self.own or (here and any(at == port and self._is_here(own) for own, at in self.own)):
-            return "is an address of Headrace's own servers, which is never called"
-        if here:
+        # Last, so that a refusal does not tell where our servers are.
+        return self._not_allowed(host, ip, port, local_models) or self._is_own(ip, port)
+
+    def _not_allowed(self, host: str, ip: IP, port: int, local_models: bool) -> str | None:
+        entry = f"{SETTING}={_written(ip)}:{port}"
+        if ip.is_loopback or ip in self.here:
             if local_models and ip.is_loopback and port in LOCAL_MODELS:
                 return None
             if any(allowance.covers_here(host, ip, port) for allowance in self.allowed):
                 return None
-            return f"is on this machine; the operator can allow the port with {SETTING}={_written(ip)}:{port}"
+            return f"is on this machine; the operator can allow the port with {entry}"
         if is_public(ip) or any(allowance.covers(host, ip, port) for allowance in self.allowed):
             return None
-        return f"is not a public address; the operator can allow it with {SETTING}={_written(ip)}:{port}"
+        return f"is not a public address; the operator can allow it with {entry}"
+
+    def _is_own(self, ip: IP, port: int) -> str | None:
+        here = self._is_here(ip)
+        if any(at == port and (own == ip or (here and self._is_here(own))) for own, at in self.own):
+            return "is an address of Headrace's own servers, which is never called"
+        return None
 
     def _is_here(self, ip: IP) -> bool:
         return ip.is_loopback or ip.is_unspecified or ip in self.here

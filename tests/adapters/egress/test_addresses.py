@@ -120,6 +120,9 @@ def test_our_own_servers_are_never_called(listens: str) -> None:
     for address in ("127.0.0.1", "127.0.0.2", "::1", "10.0.0.7"):
         assert "own servers" in str(rules.refusal("x", plain(address), 8000, local_models=True))
         assert rules.refusal("x", plain(address), 8001, local_models=False) is None
+    unnamed = Rules(own=[(plain(listens), 8000)], here=[plain("10.0.0.7")])
+    hidden = str(unnamed.refusal("x", plain("127.0.0.1"), 8000, local_models=False))
+    assert hidden.replace("8000", "8001") == unnamed.refusal("x", plain("127.0.0.1"), 8001, local_models=False)
     far = Rules(allowances(EVERYTHING), [(plain("1.1.1.1"), 4222)])
     assert "own servers" in str(far.refusal("one.one.one.one", plain("1.1.1.1"), 4222, local_models=False))
 
