@@ -33,7 +33,7 @@ from projections.catalog import READ_MODELS
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
-PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- generated: (\w+) -->\n)(?:(?!<!-- (?:generated|end)).)*+(<!-- end -->)", re.DOTALL)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from adapters.egress.addresses import allowances
 from adapters.telemetry.otlp.endpoint import header_fields
 
 PREFIX = "HEADRACE_"
@@ -94,6 +95,11 @@ class Settings(BaseSettings):
     )
     model_timeout_s: float = Field(
         120.0, gt=0, description="Maximum silence of a chat model, in seconds; then the call fails."
+    )
+    egress_allow: str = Field(
+        "",
+        description="Addresses without a public one that tenants may name as providers, separated by commas: "
+        "`10.0.0.0/8`, `models.internal:8000`, `127.0.0.1:11434`. See [egress](egress.md).",
     )
     projector_processes: int = Field(
         2,
@@ -220,6 +226,12 @@ class Settings(BaseSettings):
             raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
         return url if not url or "://" in url else str(Path(url).expanduser().absolute())
 
+    @field_validator("egress_allow")
+    @classmethod
+    def _allowed(cls, entries: str) -> str:
+        allowances(entries)
+        return entries
+
     @field_validator("mask_presidio")
     @classmethod
     def _presidio(cls, chosen: str) -> str:
@@ -242,7 +254,7 @@ class Settings(BaseSettings):
     @field_validator("otlp_endpoint")
     @classmethod
     def _collector(cls, url: str) -> str:
-        if url and not re.match(r"https?://[^/\s]+[^\s]*$", url):
+        if url and not re.match(r"https?://[^/\s]\S*$", url):
             raise ValueError("must be like http://host:4318")
         return url
 

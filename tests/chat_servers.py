@@ -24,6 +24,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from adapters.egress.addresses import allowances
+from adapters.egress.client import Egress
+
+LOOPBACK = Egress(allowances("127.0.0.1:1-65535"))
+"""The rules of a test whose servers are on loopback."""
+
 TEMPLATE = "{% for message in messages %}{{ message['role'] }} : {{ message['content'] }} \n{% endfor %}assistant :"
 WORDS = 30522
 WIDTH = 64

@@ -20,10 +20,13 @@ WITHOUT_SERVERS = (
     "tests/projections",
     "tests/golden",
     "tests/adapters/documents/formats",
+    "tests/adapters/egress",
     "tests/contracts/test_away.py",
     "tests/contracts/test_extractor.py",
     "tests/ops/test_docs.py",
+    "tests/ops/test_egress.py",
     "tests/ops/test_install.py",
+    "tests/ops/test_patterns.py",
     "tests/ops/test_settings.py",
 )
 JOURNEY = "tests/journeys/test_handbook.py"

@@ -47,7 +47,7 @@ CATALOGUED = 10_000
 
 LOOK_EVERY_S = 1.0
 
-_BLOB = re.compile(r"([^/]+)/([0-9a-f]{64})")
+_BLOB = re.compile(r"\A([^/]++)/([0-9a-f]{64})")
 
 
 class Differs(Exception):

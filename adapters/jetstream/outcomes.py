@@ -9,13 +9,15 @@ from nats.js.errors import APIError
 
 from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.log import NOT_FINAL, OUTCOMES, Outcome
-from handlers.ports.log import Unavailable
+from handlers.ports.log import TooLarge, Unavailable
 
 
 class JetStreamOutcomes:
     def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+        self._nc = nc
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
 
@@ -46,8 +48,12 @@ class JetStreamOutcomes:
         try:
             with publishing(OUTCOMES):
                 ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
-        except APIError:
+        except APIError as error:
+            if error.err_code == TOO_LARGE:
+                raise TooLarge(size_of(body, headers), largest(self._nc)) from error
             return False
+        except nats.errors.MaxPayloadError as error:
+            raise TooLarge(size_of(body, headers), largest(self._nc)) from error
         except nats.errors.Error as error:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         return after > 0 or not ack.duplicate

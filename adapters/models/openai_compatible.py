@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import httpx2
 from openai import AsyncStream, OpenAIError
 
-from adapters.models.faults import Fault, fault_of
+from adapters.egress.client import Egress
+from adapters.models.faults import Fault
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience, name_of, storable
 from adapters.models.token_usage import usage_of
 from handlers.ports.models import ChatRequest, ChatUsage, Delta
@@ -28,9 +29,11 @@ class OpenAICompatible:
     The key is never part of an error, not even where a server repeats it.
     """
 
-    def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self, egress: Egress, tenant: str, base_url: str, key: str = "", patience: Patience = PATIENCE
+    ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(base_url, key, patience)
+        self._at = ModelServer(egress, tenant, base_url, key, patience)
         self._patience = patience
         self._counts_usage = True
         self._limit = "max_tokens"
@@ -87,10 +90,10 @@ class OpenAICompatible:
         """True if the server does not know a field of the body, which is omitted from now on."""
         if fault.code != "bad_request":
             return False
-        if "stream_options" in body and re.search("stream_options|include_usage", fault.reason):
+        if "stream_options" in body and re.search("stream_options|include_usage", fault.said):
             self._counts_usage = False
             return True
-        if "max_tokens" in body and "max_completion_tokens" in fault.reason:
+        if "max_tokens" in body and "max_completion_tokens" in fault.said:
             self._limit = "max_completion_tokens"
             return True
         return False
@@ -125,7 +128,7 @@ class OpenAICompatible:
         except TimeoutError:
             fault = self._silence(begun, now() >= deadline)
         except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
-            fault = fault_of(error, self._at.address, self._at.key, answering=stream is not None, begun=begun)
+            fault = self._at.fault(error, answering=stream is not None, begun=begun)
         finally:
             if stream is not None:
                 await stream.close()

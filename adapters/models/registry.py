@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from nats.aio.client import Client
 
+from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
 from adapters.models.extractive import Answering, Extractive
@@ -32,7 +33,8 @@ C = TypeVar("C", bound=Closable)
 class Clients(Generic[C]):
     """One client, with its connections, for each tenant, address and key, until closed."""
 
-    def __init__(self, registered: Registered, make: Callable[[str, str], C]) -> None:
+    def __init__(self, registered: Registered, make: Callable[[str, str, str], C]) -> None:
+        """`make` takes the tenant, the base URL and the key."""
         self._registered = registered
         self._make = make
         self._clients: dict[tuple[str, str, str], C] = {}
@@ -43,7 +45,7 @@ class Clients(Generic[C]):
         if found is None:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
         if (client := self._clients.get((tenant, *found))) is None:
-            client = self._clients[tenant, *found] = self._make(*found)
+            client = self._clients[tenant, *found] = self._make(tenant, *found)
         return client
 
     async def close(self) -> None:
@@ -58,11 +60,15 @@ class TenantModels:
     def __init__(
         self,
         registered: Registered,
+        egress: Egress,
         patience: Patience = server.PATIENCE,
         answering: Answering = extractive.answering_here,
     ) -> None:
+        def make(tenant: str, base_url: str, key: str) -> OpenAICompatible:
+            return OpenAICompatible(egress, tenant, base_url, key, patience)
+
         self._answering = answering
-        self._clients = Clients(registered, lambda base_url, key: OpenAICompatible(base_url, key, patience))
+        self._clients = Clients(registered, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
@@ -80,10 +86,14 @@ class TenantRerankers:
     """Rerankers by provider; `model` is the built-in one, empty when there is none."""
 
     def __init__(
-        self, nc: Client, model: str, registered: Registered, patience: Patience = rerank_api.PATIENCE
+        self, nc: Client, model: str, registered: Registered, egress: Egress, patience: Patience = rerank_api.PATIENCE
     ) -> None:
         self._builtin = NatsReranker(nc, model) if model else None
-        self._clients = Clients(registered, lambda base_url, key: RerankApi(base_url, key, patience))
+
+        def make(tenant: str, base_url: str, key: str) -> RerankApi:
+            return RerankApi(egress, tenant, base_url, key, patience)
+
+        self._clients = Clients(registered, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:

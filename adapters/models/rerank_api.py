@@ -12,7 +12,8 @@ import httpx2
 import orjson
 from openai import AsyncStream, OpenAIError
 
-from adapters.models.faults import Fault, fault_of
+from adapters.egress.client import Egress
+from adapters.models.faults import Fault
 from adapters.models.server import Failed, ModelServer, Patience, name_of
 from adapters.models.token_usage import read_by
 from handlers.ports.models import Reranking
@@ -29,9 +30,11 @@ MOST_BYTES = 4 * 2**20
 class RerankApi:
     """The rerankers of one server. It learns if the server takes `texts` (as TEI) instead of `documents`."""
 
-    def __init__(self, base_url: str, key: str = "", patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self, egress: Egress, tenant: str, base_url: str, key: str = "", patience: Patience = PATIENCE
+    ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(base_url, key, patience)
+        self._at = ModelServer(egress, tenant, base_url, key, patience)
         self._patience = patience
         self._takes_texts = False
 
@@ -66,7 +69,7 @@ class RerankApi:
 
     def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
         """True if the server requires `texts`, which it gets from now on."""
-        asks = "texts" not in body and fault.code == "bad_request" and re.search(r"missing field .?texts", fault.reason)
+        asks = "texts" not in body and fault.code == "bad_request" and re.search(r"missing field .?texts", fault.said)
         self._takes_texts = self._takes_texts or bool(asks)
         return bool(asks)
 
@@ -81,7 +84,7 @@ class RerankApi:
         except TimeoutError:
             fault = Fault("timeout", f"{self._at.address} did not answer within {self._patience.first_token:g} s.")
         except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
-            fault = fault_of(error, self._at.address, self._at.key, answering=stream is not None, begun=False)
+            fault = self._at.fault(error, answering=stream is not None, begun=False)
         finally:
             if stream is not None:
                 await stream.close()

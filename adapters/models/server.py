@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
-from functools import cache
-from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client, omit
+import structlog
+from openai import AsyncOpenAI, AsyncStream, omit
 
-from adapters.models.faults import Fault
+from adapters.egress.client import Egress
+from adapters.models.faults import Fault, fault_of
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError
+
+log = structlog.get_logger(__name__)
 
 LONGEST_NAME = 255
 """Maximum length of a name from a server, in characters."""
@@ -52,13 +54,13 @@ class Failed(Exception):
 class ModelServer:
     """A server, and the connections to it. The key is never part of an error, not even where a server repeats it."""
 
-    def __init__(self, base_url: str, key: str, patience: Patience) -> None:
+    def __init__(self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self.address = address(base_url)
         self.key = key
         self.patience = patience
-        http = DefaultAsyncHttpx2Client(verify=_tls(), timeout=httpx2.Timeout(None, connect=patience.connect))
-        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=http)
+        self._http = egress.client(tenant, connect_s=patience.connect)
+        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=self._http)
         self._client.organization = self._client.project = None
 
     @property
@@ -88,6 +90,14 @@ class ModelServer:
                 stream_cls=AsyncStream[object],
             )
 
+    def fault(self, error: Exception, *, answering: bool, begun: bool) -> Fault:
+        """The fault of an error; what an internal server says is for the log of the worker only."""
+        internal = self._http.internal
+        fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
+        if internal:
+            log.warning("failed", server=self.address, code=fault.code, said=fault.said)
+        return fault
+
     async def pause(self, fault: Fault, tries: int, deadline: float) -> None:
         """Wait before the next try, after `failed` failed ones. Raises: ModelError of the fault when no try is left."""
         if not fault.passing or tries >= self.patience.tries:
@@ -99,7 +109,7 @@ class ModelServer:
 
 
 def address(base_url: str) -> str:
-    """A base URL without credentials and query. Raises: ModelError."""
+    """A base URL without credentials. Raises: ModelError when it is none, or has a query or a fragment."""
     try:
         parts = urlsplit(base_url)
         port = f":{parts.port}" if parts.port else ""
@@ -107,7 +117,7 @@ def address(base_url: str) -> str:
         httpx2.URL(base_url)
     except (ValueError, httpx2.InvalidURL):
         parts = urlsplit("")
-    if parts.scheme in ("http", "https") and parts.hostname:
+    if parts.scheme in ("http", "https") and parts.hostname and not set(base_url) & set("?#\\"):
         return f"{parts.scheme}://{host}{port}{parts.path}"
     raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
 
@@ -120,8 +130,3 @@ def name_of(value: object) -> str | None:
 def storable(text: str) -> str:
     """Replace lone surrogates, which JSON can hold, by question marks."""
     return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-@cache
-def _tls() -> SSLContext:
-    return httpx2.create_ssl_context()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -17,6 +17,8 @@ _MARK = re.compile(
     rf"(?:(?P<question>{_QUESTION})|(?P<answer>{_ANSWER}))\s?\d{{0,4}}[*_]*\s?[:：][*_]*\s*",
     re.MULTILINE | re.IGNORECASE,
 )
+_LINE_END = re.compile("\n")
+_OF_A_PAIR = re.compile(f"{_QUESTION}|{_ANSWER}", re.IGNORECASE)
 _LABEL = re.compile(r"(?:^|; )([^:;\n]{1,60}): ", re.MULTILINE)
 
 
@@ -65,25 +67,26 @@ def _in_one_row(whole: str, first: re.Match[str], second: re.Match[str]) -> bool
 
 
 def _until(
-    whole: str, mark: re.Match[str], after: int, titles: Sequence[int], columns: re.Pattern[str] | None
+    whole: str, mark: re.Match[str], after: int, titles: Sequence[int], columns: frozenset[str]
 ) -> tuple[str, int]:
     """The text after a mark, and its end: the next mark, a title or another column of its row."""
     place = bisect_right(titles, mark.end())
     end = min(titles[place], after) if place < len(titles) else after
-    if columns and (column := columns.search(whole, mark.end(), end)):
-        end = column.start()
+    if columns:
+        end = next((at.start() for at in _LABEL.finditer(whole, mark.end(), end) if at[1] in columns), end)
     text = whole[mark.end() : end]
     return text, mark.end() + len(text.rstrip())
 
 
-def _other_columns(whole: str, marks: Sequence[re.Match[str]]) -> re.Pattern[str] | None:
-    """Marks of the other columns, in tables: labels that at least half of the rows have."""
-    rows: set[tuple[int, int]] = set()
-    for first, second in pairwise(marks):
-        if _in_one_row(whole, first, second):
-            end = whole.find("\n", second.end())
-            rows.add((whole.rfind("\n", 0, first.start() + 1) + 1, len(whole) if end < 0 else end))
+def _other_columns(whole: str, marks: Sequence[re.Match[str]]) -> frozenset[str]:
+    """Labels of the other columns, in tables: those that at least half of the rows have."""
+    ends = [-1, *(found.start() for found in _LINE_END.finditer(whole)), len(whole)]
+    rows = {
+        (ends[bisect_right(ends, first.start()) - 1] + 1, ends[bisect_left(ends, second.end())])
+        for first, second in pairwise(marks)
+        if _in_one_row(whole, first, second)
+    }
     counted = Counter(label for row in rows for label in {found[1] for found in _LABEL.finditer(whole, *row)})
-    named = [label for label, count in counted.items() if count >= max(2, len(rows) / 2)]
-    others = [re.escape(label) for label in named if not re.fullmatch(f"{_QUESTION}|{_ANSWER}", label, re.IGNORECASE)]
-    return re.compile(rf"(?:^|; )(?:{'|'.join(others)}): ", re.MULTILINE) if others else None
+    return frozenset(
+        label for label, count in counted.items() if count >= max(2, len(rows) / 2) and not _OF_A_PAIR.fullmatch(label)
+    )

@@ -38,9 +38,9 @@ SHORT = 80
 """Maximum length of a heading, in characters."""
 
 _BORDER = re.compile(
-    rf"[{STOPS}]+[{CLOSING}]*\s++(?![a-z])"
-    rf"|[{WIDE_STOPS}．]+[{WIDE_CLOSING}]*\s*+"
-    r"|[^\S\n]*+\n\s*+"
+    rf"(?<![{STOPS}])[{STOPS}]++[{CLOSING}]*+\s++(?![a-z])"
+    rf"|[{WIDE_STOPS}．]++[{WIDE_CLOSING}]*+\s*+"
+    r"|(?:(?<![^\S\n])[^\S\n]++)?\n\s*+"
 )
 _NUMBERING = re.compile(r"\(?\w{1,3}[.)][^\S\n]+")
 

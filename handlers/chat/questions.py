@@ -17,6 +17,9 @@ _ASKING = re.compile(
 )
 
 _NUMBER = r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|hundred|thousand)\b"
+_A_DIGIT = r"(?m:^)[^\d\n]*+\d"
+"""A line up to its first digit, so that what follows is looked for once a line."""
+
 _QUANTITY = (
     "pressure|temperature|weight|length|height|width|depth|capacity|price|cost|fee|number|limit|speed|size|age|amount"
     "|percentage|rate|voltage|power|distance|budget|version"
@@ -27,7 +30,8 @@ _DATE = (
     r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b|\d ?[年月日时時点년월일]"
 )
 _DURATION = (
-    rf"(?:{_NUMBER}).*?\b(?:m?s|h|d|seconds?|minutes?|hours?|days?|weeks?|months?|years?|k?m|metres?|meters?|miles?)\b"
+    rf"(?m:^)(?>.*?(?:{_NUMBER}))"
+    r".*?\b(?:m?s|h|d|seconds?|minutes?|hours?|days?|weeks?|months?|years?|k?m|metres?|meters?|miles?)\b"
 )
 _PERSON = (
     r"(?-i:\b(?:Dr|Mr|Mrs|Ms|Prof)\b|(?<=[a-z,;:] )[A-Z]\w+ (?:[A-Z]\. )?[A-Z]\w+"
@@ -46,9 +50,15 @@ _KINDS = [
             _NUMBER,
         ),
         (r"\b(?:cost|price)", r"[$€£¥₹]|\b(?:eur|usd|gbp|chf|euros?|dollars?|pounds?|francs?)\b"),
-        (r"\bpressure", r"\d.*?\b(?:m?bar|psi|[km]?pa|atm)\b"),
-        (r"\btemperature|\bhow (?:hot|cold|warm)", r"\d ?°|\d.*?\b(?:degrees|celsius|fahrenheit|kelvin)\b"),
-        (r"\bweigh|\bhow heavy", r"\d.*?\b(?:[km]?g|lbs?|ton(?:ne)?s?|kilos?|(?:kilo)?grams?|pounds?)\b"),
+        (r"\bpressure", rf"{_A_DIGIT}.*?\b(?:m?bar|psi|[km]?pa|atm)\b"),
+        (
+            r"\btemperature|\bhow (?:hot|cold|warm)",
+            rf"\d ?°|{_A_DIGIT}.*?\b(?:degrees|celsius|fahrenheit|kelvin)\b",
+        ),
+        (
+            r"\bweigh|\bhow heavy",
+            rf"{_A_DIGIT}.*?\b(?:[km]?g|lbs?|ton(?:ne)?s?|kilos?|(?:kilo)?grams?|pounds?)\b",
+        ),
         (r"\bwho(?:m|se)?\b|谁|誰|だれ|누구|누가", _PERSON),
         (r"\bwhy\b|为什么|為什麼|なぜ|왜", r"\b(?:because|due to|since|so that|in order to)\b|因为|因為|ため"),
         (r"\be-?mail|\bcontact\b", r"\S@\S"),

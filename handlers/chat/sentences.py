@@ -35,15 +35,14 @@ NUMBERING = frozenset(("no", "art", "p", "nr"))
 """Abbreviations when a number follows."""
 
 _BORDER = re.compile(
-    rf"(?P<stop>[{STOPS}]+)[{CLOSING}]*\s+"
-    rf"|[{WIDE_STOPS}]+[{WIDE_CLOSING})]*\s*"
-    r"|\s*\n\s*\n\s*"
-    r"|\s*\n\s*(?=[-*•‣▪#>|]|\d+[.)]\s)"
+    rf"(?<![{STOPS}])(?P<stop>[{STOPS}]++)[{CLOSING}]*+\s++"
+    rf"|[{WIDE_STOPS}]++[{WIDE_CLOSING})]*+\s*+"
+    r"|(?<!\s)[^\S\n]*+\n[^\S\n]*+(?:\n\s*+|(?=[-*•‣▪#>|]|\d++[.)]\s))"
 )
 _MARKER = re.compile(r"(?:[-*•‣▪]\s+|#{1,6}\s+|>\s*|\|\s*)+")
 _NEW_PARAGRAPH = re.compile(r"\n\s*\n")
-_OPENING = re.compile(r"[\"'“‘«(\[¿¡*_]*(\w+)")
-_LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*\w+$")
+_OPENING = re.compile(r"(?<![\"'“‘«(\[¿¡*_])[\"'“‘«(\[¿¡*_]*+(\w++)")
+_LAST_WORD = re.compile(r"(?:[^\W\d_]\.){0,12}+\w{1,24}$")
 _POINTING = re.compile(
     r"(?:it|its|they|their|this|these|that|those|he|she|his|her|both|there|er|sie|es|il|elle)\b"
     r"|[它他她其这這此該该]|それ|これ|この|その|そこ",
@@ -83,12 +82,13 @@ def _ends(text: str, start: int, border: re.Match[str]) -> bool:
         return False
     if border["stop"] != ".":
         return True
-    before = text[start : border.start()].strip()
-    last = _LAST_WORD.search(before[-24:])
+    before = text[max(start, border.start() - 24) : border.start()].strip()
+    last = _LAST_WORD.search(before)
     if last is None:
         return True
     word = last[0].lower()
-    if word == before.lower() and (word.isdigit() or len(word) == 1):
+    alone = word == before.lower() and border.start() - start <= 24
+    if alone and (word.isdigit() or len(word) == 1):
         return False
     initial = len(word) == 1 and last[0].isupper()
     numbering = word in NUMBERING and opening is not None and opening[1].isdigit()

@@ -10,7 +10,7 @@ from domain.language import COMPATIBLE, KOREAN, UNSPACED
 
 _UNSPACED = UNSPACED + KOREAN + COMPATIBLE
 
-WORD = re.compile(rf"[\w.+-]+@[\w.-]+\w|[{_UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{_UNSPACED}])[^\W\d_])+")
+WORD = re.compile(rf"(?<![\w.+-])[\w.+-]++@[\w.-]+\w|[{_UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{_UNSPACED}])[^\W\d_])+")
 
 _PIECE = re.compile(rf"\s*(?:[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+|[^\w\s])|\s+")
 _THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -88,15 +89,27 @@ def _not_builtin(name: str) -> str:
     return name
 
 
+def _of_a_server(base_url: str) -> str:
+    rule = "Must be the address of a server, like https://host/v1"
+    try:
+        parts = urlsplit(base_url)
+        there = parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(rule) from None
+    if not there:
+        raise ValueError(rule)
+    return base_url
+
+
 class RegisterProvider(Command):
     """Register an OpenAI-compatible server, or change its address or key; the key is encrypted at rest."""
 
     name: Annotated[Handle, AfterValidator(_not_builtin)] = Field(
         description="Name that apps use; the same name again changes the provider"
     )
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)] = Field(
-        description="Address of its OpenAI-compatible API, like `https://host/v1`"
-    )
+    base_url: Annotated[
+        str, Field(pattern=r"^https?://[^\s@?#\\]+$", max_length=2000), AfterValidator(_of_a_server)
+    ] = Field(description="Address of its OpenAI-compatible API, like `https://host/v1`, without query and fragment")
     key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = Field(
         "", description="API key; empty for none. Only its encrypted form is kept"
     )

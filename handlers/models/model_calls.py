@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from handlers.work.cause import Cause
 
 PARTIAL = 64 * 1024
 """Bytes of UTF-8 that are kept of an answer that is too large to be recorded."""
+
+MOST_CALLS = 10
+"""Maximum number of calls that one question makes in a step: each of them may have to be paid for."""
 
 OTHER_FIELDS = 32 * 1024
 """Bytes that are set aside for all else in an event with an answer."""
@@ -104,19 +108,21 @@ class ModelCalls:
         Calls that an earlier attempt left open end as `lost`: whether the model answered is unknown. Calls made before
         a person asked again belong to another correlation, and are repeated.
         """
-        completed = dict(cause.completed)
+        completed, made = dict(cause.completed), Counter(cause.made)
         for step in steps:
             for attempt in range(1, cause.attempt):
                 id = cause.call(step, attempt)
                 commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
                 if len(commits) == 1:
                     await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+                if not commits or commits[0].metadata.correlation != cause.metadata.correlation:
+                    continue
+                made[step] += 1
                 for commit in commits[1:]:
                     [event] = commit.events
-                    mine = commit.metadata.correlation == cause.metadata.correlation
-                    if mine and isinstance(event, ModelCall.Completed):
+                    if isinstance(event, ModelCall.Completed):
                         completed[step] = id, event
-        return replace(cause, completed=completed)
+        return replace(cause, completed=completed, made=made)
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
@@ -165,6 +171,7 @@ class ModelCalls:
             scores: list[float] = json.loads(made.response or "[]")
             if len(scores) == len(segments):
                 return scores
+        _must_end(cause, "rerank")
         request = {"query": query, "segments": list(segments)}
         try:
             id = await self.request(
@@ -260,6 +267,7 @@ class Chat:
             yield made.response
             self.usage = made.usage
             return
+        _must_end(self.cause, self.step)
         try:
             await self._record()
             async with aclosing(self.client.stream(self.request)) as deltas:
@@ -346,6 +354,12 @@ class Chat:
             )
         )
         self.usage = usage
+
+
+def _must_end(cause: Cause, step: str) -> None:
+    """Raises: ModelError `lost` when earlier attempts have made the call too often."""
+    if (made := cause.made.get(step, 0)) >= MOST_CALLS:
+        raise ModelError("lost", f"The call was made {made} times, and no attempt came to its end.")
 
 
 def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:

@@ -26,7 +26,7 @@ FROM_MEMORY = "Answer the question briefly and in its language. When you do not 
 MESSAGE_TOKENS = 8
 """Tokens of a message in addition to its text: the role and end marks of chat templates."""
 
-_VARIABLE = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
+_VARIABLE = re.compile(r"\{\{([^{}]++)\}\}")
 
 
 class Origin(NamedTuple):
@@ -78,8 +78,8 @@ def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | 
     pieces: list[tuple[str, str | None]] = []
     end = 0
     for found in _VARIABLE.finditer(instructions):
-        if found[1] in inputs:
-            pieces += [(instructions[end : found.start()], None), (inputs[found[1]], found[1])]
+        if (name := found[1].strip()) in inputs:
+            pieces += [(instructions[end : found.start()], None), (inputs[name], name)]
             end = found.end()
     return [*pieces, (instructions[end:], None)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ class _Conditions(Part):
 def _read(answer: str, fields: Mapping[str, Type]) -> MetadataFilter | None:
     """The filter in an answer, which may follow reasoning and be fenced as code. Raises: ValueError without one."""
     said = answer.rpartition("</think>")[2].strip()
-    bare = re.sub(r"^```(?:json)?\s*\n(.*)\n\s*```$", r"\1", said, flags=re.DOTALL)
+    bare = said[3:-3].removeprefix("json") if said.startswith("```") and said.endswith("```") else said
     try:
         found = _Conditions.model_validate_json(bare)
     except ValidationError as error:

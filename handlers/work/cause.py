@@ -13,7 +13,8 @@ from domain.models.model_call import ModelCall
 class Cause:
     """The message that led to a call, and the noun that the call serves, in its n-th attempt.
 
-    `completed`: by step, the calls of earlier attempts that completed, with their ids. They are not repeated.
+    `completed`: by step, the calls of earlier attempts that completed, with their ids. They are not repeated. `made`:
+    by step, the number of calls of earlier attempts that did not complete.
     """
 
     metadata: Metadata
@@ -21,6 +22,7 @@ class Cause:
     id: str
     attempt: int
     completed: Mapping[str, tuple[str, ModelCall.Completed]] = field(default_factory=dict)
+    made: Mapping[str, int] = field(default_factory=dict)
 
     def call(self, step: str, attempt: int | None = None) -> str:
         """The id of the call that an attempt (this one by default) makes in this step."""

@@ -16,6 +16,7 @@ from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
+from ops.egress import egress
 from ops.wiring import Wiring
 
 
@@ -30,12 +31,13 @@ async def begin(wiring: Wiring) -> None:
 
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
     patience = Patience(first_token=silence, between_tokens=silence)
-    models = TenantModels(registered, patience, sentences.answering)
+    allowed = egress(wiring.settings)
+    models = TenantModels(registered, allowed, patience, sentences.answering)
     wiring.open.push_async_callback(models.close)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
-    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered)
+    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered, allowed)
     wiring.open.push_async_callback(rerankers.close)
     retrieve = Retrieve(
         wiring.repository,

@@ -8,7 +8,7 @@ from hashlib import blake2b
 LONGEST = 2000
 """Characters of an error that count."""
 
-_QUOTED = re.compile(r"'[^'\n]{1,500}'|\"[^\"\n]{1,500}\"|`[^`\n]{1,500}`|“[^”\n]{1,500}”|«[^»\n]{1,500}»")
+_QUOTED = re.compile(r"'[^'\n]{1,500}+'|\"[^\"\n]{1,500}+\"|`[^`\n]{1,500}+`|“[^“”\n]{1,500}+”|«[^«»\n]{1,500}+»")
 _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b(?=\w*\d)(?:0x)?[0-9a-f]{8,}\b")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 

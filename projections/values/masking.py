@@ -24,16 +24,18 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/@‹›]{1,512}+(?=@)")
 
 _BEARER = re.compile(rf"{_BEFORE}(bearer[ \t]+)[\w.~+/-]{{16,}}+=*+", re.IGNORECASE)
 
-_KEYS = re.compile(
-    _BEFORE
-    + r"(?:sk-[\w-]{16,}+"
-    + r"|(?:AKIA|ASIA)[A-Z0-9]{16}"
-    + _AFTER
-    + r"|gh[pousr]_\w{20,}+|github_pat_\w{20,}+|glpat-[\w-]{16,}+|hf_\w{20,}+"
-    + r"|xox[abeoprs]-[\w-]{10,}+|AIza[\w-]{30,}+"
-    + r"|eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?)"
+_KEY = (
+    r"sk-[\w-]{16,}+"
+    rf"|(?:AKIA|ASIA)[A-Z0-9]{{16}}{_AFTER}"
+    r"|gh[pousr]_\w{20,}+|github_pat_\w{20,}+|glpat-[\w-]{16,}+|hf_\w{20,}+"
+    r"|xox[abeoprs]-[\w-]{10,}+|AIza[\w-]{30,}+"
 )
-"""Of OpenAI and its like, Amazon, GitHub, GitLab, Hugging Face, Slack and Google, and JSON web tokens."""
+"""Of OpenAI and its like, Amazon, GitHub, GitLab, Hugging Face, Slack and Google."""
+
+_KEYS = re.compile(rf"{_BEFORE}(?:{_KEY}|eyJ[\w-]{{8,}}+(?:\.[\w-]{{8,}}+(?:\.[\w-]*+)?|(?P<none>)))")
+"""Those and JSON web tokens; `none` is what only begins as one: otherwise every `eyJ` in it would be tried."""
+
+_KEYS_WITHIN = re.compile(f"{_BEFORE}(?:{_KEY})")
 
 _KEY_SIGNS = ("sk-", "AKIA", "ASIA", "gh", "glpat-", "hf_", "xox", "AIza", "eyJ")
 """One of them is in every key."""
@@ -69,7 +71,11 @@ def _keys(text: str) -> str:
         text = _CREDENTIALS.sub("‹key›", text)
     if "bearer" in text.lower():
         text = _BEARER.sub(r"\1‹key›", text)
-    return _KEYS.sub("‹key›", text) if any(sign in text for sign in _KEY_SIGNS) else text
+    return _KEYS.sub(_key, text) if any(sign in text for sign in _KEY_SIGNS) else text
+
+
+def _key(match: re.Match[str]) -> str:
+    return "‹key›" if match["none"] is None else _KEYS_WITHIN.sub("‹key›", match[0])
 
 
 def _numbers(text: str) -> str:

@@ -21,7 +21,7 @@ _STARTS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _MARKS = _STARTS_UNSPACED.sub(
     "", "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
 )
-_RUNS = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]+|[{_MARKS}]+)+")
+_RUNS = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]++|[{_MARKS}]++)++")
 _TO_ASCII_RUNS = str.maketrans({code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)})
 """Lower-case letters and digits as they are, and spaces for all other ASCII characters: faster than a pattern."""
 

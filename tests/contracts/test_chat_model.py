@@ -11,6 +11,7 @@ import pytest
 from adapters.models.extractive import NAME, Extractive
 from adapters.models.openai_compatible import OpenAICompatible
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, Delta
+from tests.chat_servers import LOOPBACK
 
 PASSAGE = "The Larkspur valve opens at 4.2 bar. It was installed in 2019."
 QUESTION = "At what pressure does the Larkspur valve open?"
@@ -33,7 +34,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "extractive":
         yield Subject(Extractive(), NAME)
         return
-    chat = OpenAICompatible(request.getfixturevalue("serving_url"))
+    chat = OpenAICompatible(LOOPBACK, "default", request.getfixturevalue("serving_url"))
     yield Subject(chat, request.getfixturevalue("serving_model"))
     await chat.close()
 

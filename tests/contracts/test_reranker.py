@@ -14,6 +14,7 @@ from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.rerank_service import NatsReranker, serve
 from adapters.models.rerank_api import RerankApi
 from handlers.ports.models import Reranker
+from tests.chat_servers import LOOPBACK
 from tests.rerank_server import once_served, rerank_server
 
 MODEL = "lexical-2"
@@ -41,7 +42,7 @@ async def reranker(request: pytest.FixtureRequest, lexical_model: str, nats_url:
         await server.close()
         return
     async with rerank_server(lexical_model) as url:
-        api = RerankApi(f"{url}/{'v1' if request.param == 'jina' else 'tei'}", "secret-key")
+        api = RerankApi(LOOPBACK, "default", f"{url}/{'v1' if request.param == 'jina' else 'tei'}", "secret-key")
         yield api
         await api.close()
 

@@ -168,6 +168,12 @@ for _ in range(MAX_DEPTH):
         (models.RegisterProvider, {**REGISTER, "name": "a.b"}, "name"),
         (models.RegisterProvider, {**REGISTER, "base_url": "ftp://models.example.com"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "base_url": "https://ada:secret@example.com"}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "http://127.0.0.1:4222/admin/secrets?x="}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com/v1#"}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com\\@127.0.0.1/v1"}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com:99999/v1"}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https://[half/v1"}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https:///v1"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "key": "x" * 10_001}, "key"),
     ],
 )

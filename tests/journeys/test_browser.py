@@ -338,7 +338,7 @@ async def test_a_conversation_is_rated_forked_and_seen_as_it_was(visit: Visit) -
 async def test_what_failed_is_grouped(visit: Visit) -> None:
     page = await visit.open("/errors")
     failures = page.get_by_role("region", name="Failures")
-    assert "The engine is on fire." in await failures.inner_text()
+    assert "failed (500)" in await failures.inner_text()
     assert "app.delete" in await page.get_by_role("region", name="Rejected commands").inner_text()
     await failures.get_by_role("link", name="latest trace").first.click()
     await page.get_by_role("alert").first.wait_for()

@@ -30,8 +30,8 @@ _INLINE = frozenset(
     )
 )
 _HEADING = re.compile("h[1-6]")
-_CHARSET = re.compile(rb"<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
-_XML = re.compile(r"\s*<\?xml\b")
+_CHARSET = re.compile(rb"<(?:meta[^<>]+charset|\?xml[^<>]+encoding)\s*+=\s*+[\"']?\s*+([\w.:-]+)", re.IGNORECASE)
+_XML = re.compile(r"\A\s*+<\?xml\b")
 _CLOSED = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)(\w[\w:.-]*)(?=[\s/])([^<>]*)/>"
 )
@@ -98,7 +98,7 @@ class _Writer:
         """End the block; drop it without text."""
         text = "".join(self._parts).replace("\xa0", " ")
         self._parts.clear()
-        text = text.strip("\n") if self.verbatim else re.sub(r" *\n *", "\n", re.sub(" {2,}", " ", text)).strip()
+        text = text.strip("\n") if self.verbatim else re.sub(" ?\n ?", "\n", re.sub(" {2,}", " ", text)).strip()
         if not text.strip():
             return
         if self.level:

@@ -125,7 +125,7 @@ _SIGNATURES = {
     b"MZ\x90": "a program",
 }
 _CONTROLS = bytes(sorted({*range(32)} - {*b"\t\n\v\f\r\x1b"}))
-_MARKUP = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|table|meta)\b", re.IGNORECASE)
+_MARKUP = re.compile(rb"\A\s*+(?:\xef\xbb\xbf)?\s*+<(?:!doctype html|html|head|body|table|meta)\b", re.IGNORECASE)
 
 
 def kind_of(media_type: str, name: str) -> Kind | None:

@@ -12,9 +12,9 @@ from adapters.documents.formats import html
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.parsed import Outline, Parsed, Piece, clean, one_line
 
-_FRONT_MATTER = re.compile(r"\s*---[^\S\n]*\n(.*?\n)(?:---|\.\.\.)[^\S\n]*(?:\n|$)", re.DOTALL)
-_TITLE = re.compile(r"^title:[^\S\n]*[\"']?(.+?)[\"']?[^\S\n]*$", re.MULTILINE)
-_FIELD = re.compile(r"\w[\w -]*:")
+_FRONT_MATTER = re.compile(r"\A\s*+---[^\S\n]*+\n(.*?\n)(?:---|\.\.\.)[^\S\n]*+(?:\n|$)", re.DOTALL)
+_TITLE = re.compile(r"^title:(.+)", re.MULTILINE)
+_FIELD = re.compile(r"\A\w[\w -]*+:")
 
 
 def read(data: bytes) -> Parsed:
@@ -22,7 +22,7 @@ def read(data: bytes) -> Parsed:
     title = None
     front = _FRONT_MATTER.match(text)
     if front and _FIELD.match(front[1]):
-        title = found[1] if (found := _TITLE.search(front[1])) else None
+        title = found[1].strip().strip("\"'") or None if (found := _TITLE.search(front[1])) else None
         text = text[front.end() :]
     parser = MarkdownIt("commonmark", {"maxNesting": 200}).enable("table")
     outline = Outline()

@@ -15,6 +15,9 @@ import pypdfium2.raw as raw  # type: ignore[import-untyped]
 from adapters.documents.formats.parsed import Outline, Parsed, Piece, Refused, clean, joined, one_line
 
 _PASSWORD = 4
+NEAR = 100
+"""Number of lines by which the width of a paragraph is known."""
+
 _MARGIN = 0.12
 """Share of a page's height, at its top and bottom, with running titles and page numbers."""
 
@@ -24,9 +27,9 @@ _LINE = re.compile("[^\r\n\x02]+\x02?|\x02")
 _HYPHENS = "-\u2010\u2011"
 _ITEM = re.compile(r"(?:[-–•‣▪●○◦*]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
 _ENDED = re.compile(r"[.!?:;…。！？؟।۔]['\"”’»)\]]*$")
-_SENTENCE = re.compile(r".*?[.!?…。！？؟।۔]['\"”’»)\]]*(?:\s+|$)", re.DOTALL)
+_SENTENCE = re.compile(r"\A.*?[.!?…。！？؟।۔]['\"”’»)\]]*+(?:\s++|$)", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
-_LAST = re.compile(rf"([^\W\d_]+)([{_HYPHENS}])$")
+_LAST = re.compile(rf"(?<![^\W\d_])([^\W\d_]++)([{_HYPHENS}])$")
 _FIRST = re.compile(r"[^\W\d_]+")
 
 
@@ -166,7 +169,7 @@ def _begins(line: _Line, paragraph: list[_Line], spacing: float) -> bool:
         return True
     if not _ENDED.search(before.text):
         return False
-    widest = max(each.right for each in paragraph)
+    widest = max(each.right for each in paragraph[-NEAR:])
     short = before.right < widest - 0.15 * (widest - before.left)
     indented = line.left > before.left + line.size * 0.8 and not _ITEM.match(paragraph[0].text)
     return short or indented
@@ -181,16 +184,18 @@ def _goes_on(before: _Line, line: _Line) -> bool:
 
 def _whole(texts: list[str], vocabulary: Counter[str]) -> str:
     """The text of joined lines, with words that were split at line ends rejoined."""
-    whole = texts[0]
+    lines = [[texts[0]]]
     for text in texts[1:]:
-        head, tail = _LAST.search(whole), _FIRST.match(text)
+        before = lines[-1][-1]
+        head, tail = _LAST.search(before), _FIRST.match(text)
         if head and tail:
             solid, hyphened = (head[1] + tail[0]).lower(), (head[1] + "-" + tail[0]).lower()
             keep = head[2] in "-\u2010\u2011" and vocabulary[hyphened] > vocabulary[solid]
-            whole = whole[: head.start(2)] + ("-" if keep else "") + text
+            lines[-1][-1] = before[: head.start(2)] + ("-" if keep else "")
+            lines[-1].append(text)
         else:
-            whole = joined((whole, text))
-    return whole
+            lines.append([text])
+    return joined(map("".join, lines))
 
 
 def _levels(lines: list[_Line]) -> dict[float, int]:

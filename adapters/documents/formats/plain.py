@@ -7,8 +7,8 @@ import re
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.parsed import Parsed, Piece, clean, joined
 
-_BLANK = re.compile(r"\n[^\S\n]*(?:\n\s*)+|\f\s*")
-_ITEM = re.compile(r"\s*(?:[-*•‣▪>|#]|\(?\w{1,3}[.)])\s")
+_BLANK = re.compile(r"\n[^\S\n]*+\n\s*+|\f\s*+")
+_ITEM = re.compile(r"\A\s*+(?:[-*•‣▪>|#]|\(?\w{1,3}[.)])\s")
 
 
 def read(data: bytes) -> Parsed:

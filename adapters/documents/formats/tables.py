@@ -25,7 +25,7 @@ _LONG = 300
 """Length of a cell, in characters, from which it counts as a text rather than a value."""
 
 _LONGEST_LABEL = 120
-_NUMBER = re.compile(r"[-+−(]?[\s$€£¥]*\d[\d.,'\s]*(?:%|[$€£¥]|[A-Z]{3})?\)?")
+_NUMBER = re.compile(r"\A[-+−(]?[\s$€£¥]*+\d[\d.,'\s]*(?:%|[$€£¥]|[A-Z]{3})?\)?")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 

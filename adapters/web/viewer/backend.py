@@ -20,6 +20,7 @@ from adapters.jetstream import client as bus
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.postgres.tenants import TENANTS
 from domain.log import EVENTS
 from projections.values.prices import Prices
 
@@ -33,17 +34,6 @@ STATEMENT_S = 10.0
 
 TENANTS_S = 15.0
 """Age up to which the list of tenants is reused, in seconds."""
-
-_TENANTS = """
-WITH RECURSIVE found AS (
-    (SELECT tenant_id FROM headrace.commands ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT tenant_id FROM headrace.commands WHERE tenant_id > found.tenant_id ORDER BY tenant_id LIMIT 1)
-    FROM found WHERE found.tenant_id IS NOT NULL
-)
-SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT 1000
-"""
-"""One index step per tenant, regardless of its number of commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +119,7 @@ class Backend:
         until, known = self._tenants
         if monotonic() > until:
             try:
-                known = [row["tenant_id"] for row in await self.rows(_TENANTS)]
+                known = [row["tenant_id"] for row in await self.rows(TENANTS)]
             except errors.UndefinedTable:
                 known = []
             self._tenants = (monotonic() + TENANTS_S, known)

@@ -43,7 +43,7 @@ _PART = 2**20
 _RUNS, _EXPORTS = asyncio.Semaphore(4), asyncio.Semaphore(4)
 """Maximum number of concurrent queries."""
 
-_SKIPPED = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+_SKIPPED = r"\A(?:\s++|--[^\n]*+(?:\n|$)|/\*.*?\*/)*+"
 _EXPLAIN = re.compile(rf"{_SKIPPED}explain\b", re.IGNORECASE | re.DOTALL)
 _QUERY = re.compile(rf"{_SKIPPED}[\s(]*(?:select|with|values|table|explain)\b", re.IGNORECASE | re.DOTALL)
 

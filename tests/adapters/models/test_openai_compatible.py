@@ -19,6 +19,7 @@ from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.server import Patience
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 from tests.chat_servers import (
+    LOOPBACK,
     Behaviour,
     Exchange,
     FaultyServer,
@@ -51,7 +52,7 @@ async def model_of(
     behaviour: Behaviour, patience: Patience = PATIENCE, key: str = KEY
 ) -> AsyncIterator[tuple[OpenAICompatible, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        model = OpenAICompatible(server.url, key, patience)
+        model = OpenAICompatible(LOOPBACK, "default", server.url, key, patience)
         try:
             yield model, server
         finally:
@@ -85,7 +86,7 @@ def first_then(first: Behaviour, then: Behaviour = works, times: int = 1) -> Beh
 
 
 async def test_streams_what_the_openai_client_streams(serving_url: str, serving_model: str) -> None:
-    model = OpenAICompatible(serving_url)
+    model = OpenAICompatible(LOOPBACK, "default", serving_url)
     asked = request(serving_model)
     deltas = await answer(model, asked)
     await model.close()
@@ -110,7 +111,7 @@ async def test_streams_what_the_openai_client_streams(serving_url: str, serving_
 
 
 async def test_a_real_servers_refusal_of_an_unknown_model_is_reported(serving_url: str) -> None:
-    model = OpenAICompatible(serving_url)
+    model = OpenAICompatible(LOOPBACK, "default", serving_url)
     arrived, error = await failure(model, request("someone/else"))
     await model.close()
     assert (arrived, error.code) == ("", "bad_request")
@@ -118,7 +119,7 @@ async def test_a_real_servers_refusal_of_an_unknown_model_is_reported(serving_ur
 
 
 async def test_ten_at_once_on_a_real_server(serving_url: str, serving_model: str) -> None:
-    model = OpenAICompatible(serving_url)
+    model = OpenAICompatible(LOOPBACK, "default", serving_url)
     answers = await asyncio.gather(*(answer(model, request(serving_model)) for _ in range(10)))
     await model.close()
     assert len({"".join(delta.text for delta in deltas) for deltas in answers}) == 1
@@ -165,13 +166,13 @@ async def test_parameters_cannot_change_what_is_not_theirs(name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "server"),
     [
-        ("https://user:secret@models.example.com/v1?key=secret", "models.example.com:443"),
+        ("https://user:secret@models.example.com/v1", "models.example.com:443"),
         ("http://127.0.0.1:8000/v1", "127.0.0.1:8000"),
         ("http://[::1]/v1", "[::1]:80"),
     ],
 )
 async def test_says_where_its_server_is(url: str, server: str) -> None:
-    model = OpenAICompatible(url)
+    model = OpenAICompatible(LOOPBACK, "default", url)
     await model.close()
     assert model.server == server
 
@@ -307,24 +308,38 @@ async def test_a_stream_lost_before_its_first_word_is_tried_again() -> None:
 
 
 async def test_no_server_at_the_address() -> None:
-    model = OpenAICompatible(f"http://user:{quote(KEY, safe='')}@127.0.0.1:{free_port()}/v1", KEY, PATIENCE)
+    model = OpenAICompatible(
+        LOOPBACK, "default", f"http://user:{quote(KEY, safe='')}@127.0.0.1:{free_port()}/v1", KEY, PATIENCE
+    )
     arrived, error = await failure(model)
     await model.close()
     assert (arrived, error.code) == ("", "unreachable")
     assert quote(KEY, safe="") not in error.reason
 
 
-@pytest.mark.parametrize("base_url", ["", "localhost:11434", "gopher://127.0.0.1/v1", "http://[half", "http://a:b/v1"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "",
+        "localhost:11434",
+        "gopher://127.0.0.1/v1",
+        "http://[half",
+        "http://a:b/v1",
+        "http://a/v1?x=",
+        "http://a/#",
+        r"http://a\@b/v1",
+    ],
+)
 def test_an_address_that_is_none(base_url: str) -> None:
     with pytest.raises(ModelError, match="not the address") as caught:
-        OpenAICompatible(base_url, KEY)
+        OpenAICompatible(LOOPBACK, "default", base_url, KEY)
     assert caught.value.code == "unreachable"
 
 
 async def test_a_server_that_accepts_no_connection_in_time() -> None:
     async with faulty_server(works) as server:
         secured = server.url.replace("http:", "https:")
-        model = OpenAICompatible(secured, KEY, Patience(connect=0.2, pause=0.01))
+        model = OpenAICompatible(LOOPBACK, "default", secured, KEY, Patience(connect=0.2, pause=0.01))
         _, error = await failure(model)
         await model.close()
     assert error.code == "unreachable"

@@ -7,7 +7,7 @@ from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.registry import TenantModels
 from domain.chat.app import ModelSettings
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
-from tests.chat_servers import Exchange, faulty_server
+from tests.chat_servers import LOOPBACK, Exchange, faulty_server
 
 
 def model(provider: str, name: str = "tiny") -> ModelSettings:
@@ -20,7 +20,7 @@ class Registry(dict[tuple[str, str], tuple[str, str]]):
 
 
 async def test_the_built_in_model_needs_no_provider() -> None:
-    models = TenantModels(Registry())
+    models = TenantModels(Registry(), LOOPBACK)
     assert isinstance(await models.get("default", model("builtin", "extractive")), Extractive)
     with pytest.raises(ModelError) as caught:
         await models.get("default", model("builtin", "gpt"))
@@ -29,7 +29,7 @@ async def test_the_built_in_model_needs_no_provider() -> None:
 
 async def test_a_provider_is_its_tenants_own() -> None:
     registry = Registry({("acme", "local"): ("http://127.0.0.1:9/v1", "k")})
-    models = TenantModels(registry)
+    models = TenantModels(registry, LOOPBACK)
     assert isinstance(await models.get("acme", model("local")), OpenAICompatible)
     for tenant, name in (("other", "local"), ("acme", "remote")):
         with pytest.raises(ModelError) as caught:
@@ -48,7 +48,7 @@ async def test_a_removed_provider_is_gone_and_a_changed_one_gets_a_new_client() 
     asked = ChatRequest("tiny", [ChatMessage("user", "Well?")], 8)
     async with faulty_server(notes) as server:
         registry = Registry({("acme", "local"): (server.url, "old-key")})
-        models = TenantModels(registry)
+        models = TenantModels(registry, LOOPBACK)
         first = await models.get("acme", model("local"))
         assert await models.get("acme", model("local", "other")) is first
         assert "Fine." in [delta.text async for delta in first.stream(asked)]

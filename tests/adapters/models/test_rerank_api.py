@@ -13,7 +13,17 @@ import pytest
 from adapters.models.rerank_api import MOST_BYTES, RerankApi, read
 from adapters.models.server import Patience
 from handlers.ports.models import ChatUsage, ModelError, Reranking
-from tests.chat_servers import Behaviour, Exchange, FaultyServer, fails, faulty_server, free_port, hangs, refuses_key
+from tests.chat_servers import (
+    LOOPBACK,
+    Behaviour,
+    Exchange,
+    FaultyServer,
+    fails,
+    faulty_server,
+    free_port,
+    hangs,
+    refuses_key,
+)
 from tests.rerank_server import MISSING, rerank_server
 
 KEY = "sk-live-3vKp+9/x2Qz7Lm=TtR"
@@ -29,7 +39,7 @@ async def works(exchange: Exchange) -> None:
 @asynccontextmanager
 async def api_of(behaviour: Behaviour, key: str = KEY) -> AsyncIterator[tuple[RerankApi, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        api = RerankApi(server.url, key, PATIENCE)
+        api = RerankApi(LOOPBACK, "default", server.url, key, PATIENCE)
         try:
             yield api, server
         finally:
@@ -63,12 +73,12 @@ async def test_a_server_without_a_key_is_sent_none() -> None:
 async def test_a_real_servers_refusals_are_reported(lexical_model: str) -> None:
     async with rerank_server(lexical_model, KEY) as url:
         for key, model, code in (("wrong", "lexical-2", "unauthorized"), (KEY, "someone/else", "not_found")):
-            api = RerankApi(f"{url}/v1", key, PATIENCE)
+            api = RerankApi(LOOPBACK, "default", f"{url}/v1", key, PATIENCE)
             with pytest.raises(ModelError) as caught:
                 await api.rerank(model, "Which?", TEXTS)
             assert caught.value.code == code
             await api.close()
-        api = RerankApi(f"{url}/v1/nowhere", KEY, PATIENCE)
+        api = RerankApi(LOOPBACK, "default", f"{url}/v1/nowhere", KEY, PATIENCE)
         assert (await failure(api)).code == "not_found"
         await api.close()
 
@@ -117,12 +127,12 @@ async def test_a_server_that_asks_for_texts_for_ever_is_refused() -> None:
 
 
 async def test_no_server_at_the_address() -> None:
-    api = RerankApi(f"http://127.0.0.1:{free_port()}/v1", KEY, PATIENCE)
+    api = RerankApi(LOOPBACK, "default", f"http://127.0.0.1:{free_port()}/v1", KEY, PATIENCE)
     assert (await failure(api)).code == "unreachable"
     await api.close()
     with pytest.raises(ModelError):
-        RerankApi("localhost:1", KEY)
-    api = RerankApi("http://127.0.0.1:1/v1", "two\r\nlines", PATIENCE)
+        RerankApi(LOOPBACK, "default", "localhost:1", KEY)
+    api = RerankApi(LOOPBACK, "default", "http://127.0.0.1:1/v1", "two\r\nlines", PATIENCE)
     assert (await failure(api)).code == "unauthorized"
     await api.close()
 

@@ -11,7 +11,8 @@ import pytest
 from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import PARTIAL, Chat, ModelCalls, beginning
+from handlers.models.model_calls import MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
+from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
@@ -65,6 +66,40 @@ async def test_an_end_that_is_too_large_is_a_failure_of_the_call(memory: Memory,
     _, failed = await desk.events("model_call", chat.id)
     assert isinstance(failed, ModelCall.Failed)
     assert (failed.code, failed.response, failed.reason) == ("too_large", "word", caught.value.reason)
+
+
+class Unheard(Echo):
+    """A model that is asked, and whose worker ends before the answer is recorded."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        self.asked += 1
+        yield Delta("word")
+        raise Unavailable("NATS does not answer.")
+
+
+async def test_a_call_that_is_never_recorded_is_not_made_without_end(memory: Memory, tenant: str) -> None:
+    desk, id, model = Desk(memory, tenant), new_id(), Unheard()
+    calls = ModelCalls(desk.repository)
+
+    async def attempt(number: int, correlation: str) -> None:
+        cause = await calls.take_over(Cause(Metadata(new_id(), tenant, correlation), "message", id, number), "chat")
+        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), 1, []))
+
+    for number in range(1, MOST_CALLS + 1):
+        with pytest.raises(Unavailable):
+            await attempt(number, id)
+    with pytest.raises(ModelError, match="10 times") as caught:
+        await attempt(MOST_CALLS + 1, id)
+    assert (caught.value.code, model.asked) == ("lost", MOST_CALLS)
+    assert (
+        await desk.events("model_call", Cause(Metadata(id, tenant, id), "message", id, MOST_CALLS + 1).call("chat"))
+        == []
+    )
+    with pytest.raises(Unavailable):  # a person asked again
+        await attempt(MOST_CALLS + 2, new_id())
 
 
 async def test_a_query_that_is_too_large_is_not_reranked(memory: Memory, tenant: str) -> None:

@@ -27,7 +27,7 @@ from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest
 from handlers.retrieval.select import Selection, choose
 from handlers.work.cause import Cause
-from tests.chat_servers import Behaviour, breaks_off, faulty_server, floods, works
+from tests.chat_servers import LOOPBACK, Behaviour, breaks_off, faulty_server, floods, works
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -108,7 +108,7 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
         async def registered(tenant: str, name: str) -> tuple[str, str] | None:
             return (server.url, "") if name == "lab" else None
 
-        models = TenantModels(registered, Patience(first_token=2, between_tokens=2, tries=1))
+        models = TenantModels(registered, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
         yield ReplayCall(desk.repository, ModelCalls(desk.repository), models)
         await models.close()
 

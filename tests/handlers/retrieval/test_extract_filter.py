@@ -18,7 +18,7 @@ from domain.models.model_call import ModelCall
 from handlers.models.model_calls import ModelCalls
 from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
 from handlers.work.cause import Cause
-from tests.chat_servers import Behaviour, Exchange, fails, faulty_server, hangs
+from tests.chat_servers import LOOPBACK, Behaviour, Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -57,7 +57,7 @@ async def asked(memory: Memory, tenant: str, behaviour: Behaviour, patience_s: f
 
         desk = Desk(memory, tenant)
         cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 2)
-        models = TenantModels(registered, Patience(connect=2, tries=1))
+        models = TenantModels(registered, LOOPBACK, Patience(connect=2, tries=1))
         model = ModelSettings(
             provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2}
         )
@@ -192,6 +192,6 @@ async def test_no_call_is_made_in_vain(
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     desk = Desk(memory, tenant)
     model = ModelSettings(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
-    extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered))
+    extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered, LOOPBACK))
     assert (await extract(cause, model, fields, QUERY)).code == code
     assert await desk.events("model_call", cause.call("filter")) == []

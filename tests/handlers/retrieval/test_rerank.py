@@ -18,7 +18,7 @@ from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
 from handlers.work.cause import Cause
-from tests.chat_servers import Exchange, fails, faulty_server, hangs
+from tests.chat_servers import LOOPBACK, Exchange, fails, faulty_server, hangs
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -50,7 +50,7 @@ class Library:
         async def registered(of: str, name: str) -> tuple[str, str] | None:
             return (url, "key") if url and (of, name) == (tenant, "lab") else None
 
-        self.rerankers = TenantRerankers(cast("Client", server), model, registered, PATIENCE)
+        self.rerankers = TenantRerankers(cast("Client", server), model, registered, LOOPBACK, PATIENCE)
         self.rerank = Rerank(ModelCalls(self.desk.repository), self.rerankers)
 
     async def recorded(self) -> tuple[ModelCall.Requested, ModelCall.Event]:
@@ -86,7 +86,7 @@ async def test_hits_stay_as_they_were_when_the_reranker_fails_and_the_record_say
         reranked = await library.rerank(library.cause, LAB, QUERY, HITS)
         await library.rerankers.close()
     assert (reranked.hits, reranked.code) == (HITS, "server_error")
-    assert "on fire" in str(reranked.reason)
+    assert "failed (500)" in str(reranked.reason)
     _, failed = await library.recorded()
     assert isinstance(failed, ModelCall.Failed)
     assert failed.code == "server_error"

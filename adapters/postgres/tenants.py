@@ -1,0 +1,28 @@
+"""The tenants of an installation."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from psycopg import AsyncConnection, errors
+
+TENANTS: LiteralString = """
+WITH RECURSIVE found AS (
+    (SELECT tenant_id FROM headrace.commands ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant_id FROM headrace.commands WHERE tenant_id > found.tenant_id ORDER BY tenant_id LIMIT 1)
+    FROM found WHERE found.tenant_id IS NOT NULL
+)
+SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT 1000
+"""
+"""One index step per tenant, regardless of its number of commands."""
+
+
+async def tenants(url: str) -> list[str]:
+    """The tenants that have ever sent a command, by name. Raises: OperationalError."""
+    async with await AsyncConnection.connect(url, connect_timeout=5) as connection:
+        try:
+            found = await (await connection.execute(TENANTS)).fetchall()
+        except errors.UndefinedTable:
+            return []
+    return [tenant for (tenant,) in found]
