@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier, Literal
 
-from adapters.postgres.tables import READER, connect
+from adapters.postgres.tables import READER, connect, make_reader
 
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
@@ -28,6 +28,7 @@ async def login(url: str, secret: bytes) -> str:
         role = f"headrace_view_{sha256(database.encode()).hexdigest()[:12]}"
         password = hmac.new(secret, f"reader of {database}".encode(), sha256).hexdigest()
         try:
+            await make_reader(connection)
             async with connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 await _make(connection, role, password)
@@ -55,6 +56,7 @@ async def _make(connection: AsyncConnection[TupleRow], role: str, password: str)
 async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:
     """Return True when the user of this connection can change nothing of Headrace's."""
     cursor = await connection.execute(
-        "SELECT NOT rolsuper AND NOT has_schema_privilege('headrace', 'CREATE') FROM pg_roles WHERE rolname = user"
+        "SELECT NOT rolsuper AND NOT coalesce(has_schema_privilege(to_regnamespace('headrace')::oid, 'CREATE'), false) "
+        "FROM pg_roles WHERE rolname = user"
     )
     return await cursor.fetchone() == (True,)

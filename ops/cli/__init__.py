@@ -1,6 +1,6 @@
 """The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
-from ops.cli import archive, bus, dead, deploy, index, rebuild, run, verify
+from ops.cli import archive, bus, dead, deploy, index, nats, rebuild, run, verify
 from ops.cli.frame import EXPECTED, app, main
 
-__all__ = ["EXPECTED", "app", "archive", "bus", "dead", "deploy", "index", "main", "rebuild", "run", "verify"]
+__all__ = ["EXPECTED", "app", "archive", "bus", "dead", "deploy", "index", "main", "nats", "rebuild", "run", "verify"]

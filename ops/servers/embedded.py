@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -29,12 +30,14 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from adapters.jetstream import accounts
 from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
 from ops.settings import secret
 
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+DEFAULT_TENANT = "default"
 ACCOUNT = "headrace"
 TRIES = 3
 
@@ -51,6 +54,7 @@ class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
     Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
+    Users' passwords follow from `nats.key` in the home.
     """
 
     def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
@@ -64,7 +68,21 @@ class EmbeddedNats:
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.port}"
+        """The address with the login of the administrator, who may do everything in the account of the streams."""
+        return self.url_of(accounts.ADMIN)
+
+    def url_of(self, user: str) -> str:
+        """The address with the login of a user; a tenant's is `tenant-<name>`."""
+        return f"nats://{user}:{self.password(user)}@{HOST}:{self.port}"
+
+    def last_url_of(self, user: str) -> str:
+        """As `url_of`, at the port that the server of this home had last."""
+        self.port = remembered_port(self.home, "nats")
+        return self.url_of(user)
+
+    def password(self, user: str) -> str:
+        key = secret(self.home / "nats.key").encode()
+        return hmac.new(key, f"user {user}".encode(), hashlib.sha256).hexdigest()
 
     @property
     def server_name(self) -> str:
@@ -77,6 +95,11 @@ class EmbeddedNats:
         if self.daemon.process() and await self._greeting() == self.server_name:
             return
         await self.daemon.stop()
+        if (self.store / "jetstream" / "$G" / "streams").is_dir():
+            raise StartFailed(
+                f"An earlier version made the log in {self.store}, without accounts: archive it with that version, and "
+                "restore the archive to a new home, as docs/archive.md describes."
+            )
         self._most = room(self.store, await asyncio.to_thread(held, self.store))
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "nats")
@@ -132,9 +155,17 @@ class EmbeddedNats:
             return None
 
     def _configure(self) -> Path:
+        configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
+        private(self.home / "accounts.conf", accounts.written(configured))
         file = self.home / "nats.conf"
         file.write_bytes(os.fsencode(self.configuration()))
         return file
+
+    def tenants(self) -> list[str]:
+        """The tenants with an account."""
+        with suppress(OSError, ValueError):
+            return [str(name) for name in json.loads((self.home / "tenants.json").read_text("utf-8"))]
+        return [DEFAULT_TENANT]
 
     def configuration(self) -> str:
         settings = {
@@ -153,7 +184,8 @@ class EmbeddedNats:
             },
         }
         written = json.dumps(settings, indent=2, ensure_ascii=False).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
-        return _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
+        text = _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
+        return f"{text}\ninclude accounts.conf\n"
 
     def _environment(self) -> dict[str, str]:
         key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()
@@ -209,9 +241,10 @@ class EmbeddedPostgres:
     def url(self) -> str:
         return self.url_of(self.database)
 
-    def url_of(self, database: str) -> str:
-        password = quote(secret(self.home / "postgres.password"))
-        return f"postgresql://postgres:{password}@{HOST}:{self.port}/{database}"
+    def url_of(self, database: str, user: str = "postgres", password: str = "") -> str:
+        """The address of a database with a login; by default the superuser's."""
+        password = quote(password or secret(self.home / "postgres.password"))
+        return f"postgresql://{user}:{password}@{HOST}:{self.port}/{database}"
 
     async def start(self) -> None:
         """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
@@ -383,6 +416,14 @@ def create_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in ("log", "run"):
         (home / folder).mkdir(mode=0o700, exist_ok=True)
+
+
+def private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, at once or not at all."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    with open(partial, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
+        written.write(text)
+    partial.replace(file)
 
 
 def remembered_port(home: Path, server: str) -> int:

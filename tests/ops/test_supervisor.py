@@ -16,12 +16,13 @@ from typing import Any
 from urllib.request import urlopen
 
 import psutil
+import psycopg
 import pytest
 
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from ops import supervisor
-from ops.roles import EVERY
+from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
@@ -142,9 +143,11 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     running = pids(settings)
     assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
     assert json.loads(started.stdout)["nats_url"].startswith("nats://127.0.0.1:")
-    again = headrace(settings, "up", "--detach").stdout
-    assert "is already running" in again
-    assert settings.viewer in again
+    shown = headrace(settings, "up", "--detach").stdout
+    assert "is already running" in shown
+    assert settings.viewer in shown
+    assert_no_password_is_shown(settings, started.stdout + shown)
+    assert_people_log_in(settings)
     with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
         assert answer.read() == b"ok\n"
     first = outcome(settings, ID)
@@ -166,6 +169,47 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
     assert json.loads(stopped.stdout) == {"stopped": ["up"]}
     assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
     assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
+    """Not by the command line, nor in a log; each role has logins of its own, with no more than it needs."""
+    logins = settings.running()["logins"]
+    urls = {url for login in logins.values() for url in login.values()}
+    passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
+    assert all(len(password) == 64 for password in passwords)
+    logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
+    for password in passwords:
+        assert password not in printed
+        assert password.encode() not in logs
+    for file in ("run.json", "pgpass", "accounts.conf", "nats.key", *(f"log/{name}.log" for name in ("up", "nats"))):
+        assert (settings.home / file).stat().st_mode & 0o077 == 0
+    users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
+    assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
+    assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
+    superusers = {role for role, login in logins.items() if "//postgres:" in login.get("postgres_url", "")}
+    assert superusers == {"operator", "project", "ingest", "answer"}
+
+
+def assert_people_log_in(settings: Settings) -> None:
+    """`headrace env` gives programs of the tenant and `psql` logins of their own."""
+    exports = headrace(settings, "env").stdout
+    shell = subprocess.run(["sh", "-c", f"{exports}env"], capture_output=True, text=True, check=True)
+    there = dict(line.split("=", 1) for line in shell.stdout.splitlines() if "=" in line)
+    given = json.loads(headrace(settings, "env", "--json").stdout)
+    assert given == {name: there[name] for name in given}
+    assert set(given) == {"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSFILE", "NATS_URL"}
+    variables = {name.lower()[2:]: value for name, value in given.items() if name.startswith("PG")}
+    with psycopg.connect(dbname=variables.pop("database"), **variables) as connection:
+        assert connection.execute("SELECT count(*) FROM headrace.apps").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE TABLE headrace.mine ()")
+    assert asyncio.run(outcome_of_a_tenant(given["NATS_URL"])) == "accepted"
+    assert headrace(settings, "env", "--tenant", "stranger").returncode == 1
+
+
+async def outcome_of_a_tenant(url: str) -> str:
+    async with await Client.connect(url, "default") as client:
+        return str((await client.send("budget.set", {"name": "b", "scope": "tenant", "amount_usd": 1}))["status"])
 
 
 def test_workers_that_do_not_start_take_nothing_down(settings: Settings) -> None:
