@@ -312,9 +312,9 @@ def _plain(text: str) -> str:
 
 def nats_users() -> str:
     """The users of NATS, with what they may publish and hear."""
-    guests = [*accounts.GUESTS, accounts.tenant("acme")]
+    guests = [*accounts.GUESTS, accounts.tenant("acme", [accounts.login("acme", "services")])]
     users = [("`HEADRACE`", user) for user in accounts.INSIDERS]
-    users += [(f"`{guest.account}`", guest.permissions()) for guest in guests]
+    users += [(f"`{guest.account}`", user) for guest in guests for user in guest.members()]
     rows = [
         f"| {account} | `{user.name}` | {_subjects(user.publish)} | {_subjects(user.subscribe)} |"
         for account, user in users

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
         "empty: a random one, kept in secret.key in the home.",
     )
+    nats_key: SecretStr | None = Field(
+        None,
+        description="Key that passwords of tenants on your own NATS follow from, 16 characters or more; see "
+        "[security](security.md#on-a-cluster). Empty: nats.key in the home.",
+    )
     archive_url: str = Field(
         "",
         description="Address of the log's archive: a folder or s3://bucket/prefix; empty: no archive. See "
@@ -260,7 +265,7 @@ class Settings(BaseSettings):
             raise ValueError("must be like 127.0.0.1:8400")
         return address
 
-    @field_validator("secret_key", "view_token")
+    @field_validator("secret_key", "nats_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:

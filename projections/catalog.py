@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from domain.access.bus_login import BusLogin
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -55,7 +56,12 @@ READ_MODELS: tuple[ReadModel, ...] = tuple(model for models in GROUPS.values() f
 GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.items() for model in models}
 """The group of each table, by its name."""
 
-IGNORED: frozenset[type] = frozenset({Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested})
+IGNORED: frozenset[type] = frozenset(
+    {
+        *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested),
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed),
+    }
+)
 """Events that are in no table, on purpose."""
 
 KNOWN: frozenset[type] = IGNORED | {event for model in READ_MODELS for event, _ in model.rules}

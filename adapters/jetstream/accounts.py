@@ -8,14 +8,17 @@ their replies end in it.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.jetstream.nats_py import API, IMPORTED_API
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
+from domain.access.bus_login import BusLogin
 from domain.log import EVENTS, OUTCOMES
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
@@ -32,27 +35,30 @@ _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user, and the subjects it may use; None: all."""
+    """A user, and the subjects it may use (None: all) and publish in no case."""
 
     name: str
     publish: tuple[str, ...] | None = None
     subscribe: tuple[str, ...] | None = None
+    denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """An account without streams, and its user.
+    """An account without streams, and its users.
 
     `requests` and `hears` are subjects of the account with the streams, `api` requests to its JetStream, without the
-    prefix. `serves` are subjects on which this account answers that one.
+    prefix. `serves` are subjects on which this account answers that one. `denied` are subjects of the requests that its
+    users may not use.
     """
 
     account: str
-    user: str
+    users: tuple[str, ...]
     requests: tuple[str, ...] = ()
     api: tuple[str, ...] = ()
     hears: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
 
     def imports(self) -> Iterator[tuple[str, str, str]]:
         """Kind, subject in the account with the streams, and subject in this one."""
@@ -60,12 +66,13 @@ class Guest:
         yield from (("service", f"{API}.{request}", f"{IMPORTED_API}.{request}") for request in self.api)
         yield from (("stream", subject, subject) for subject in self.hears)
 
-    def permissions(self) -> User:
-        """The user of this account."""
+    def members(self) -> list[User]:
+        """The users of this account, who may all do the same."""
         asks = tuple(subject for kind, _, subject in self.imports() if kind == "service")
         look = (f"{API}.INFO",) if self.api else ()
         answers = (*self.serves, *INBOXES) if self.serves else ()
-        return User(self.user, (*asks, *look, *answers), (*self.hears, *self.serves, INBOXES[0]))
+        publish, subscribe = (*asks, *look, *answers), (*self.hears, *self.serves, INBOXES[0])
+        return [User(name, publish, subscribe, self.denied) for name in self.users]
 
 
 INSIDERS = (
@@ -116,7 +123,7 @@ def _read(*streams: str) -> tuple[str, ...]:
 GUESTS = (
     Guest(
         "VIEW",
-        VIEW,
+        (VIEW,),
         requests=("cmd.>",),
         api=(
             *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM),
@@ -128,13 +135,13 @@ GUESTS = (
     ),
     Guest(
         "ARCHIVE",
-        ARCHIVE,
+        (ARCHIVE,),
         api=_read(EVENTS, OUTCOMES, DEAD, _KEY_STREAM, _BLOB_STREAM),
         serves=("worker.archive",),
     ),
     Guest(
         "EXPORT",
-        EXPORT,
+        (EXPORT,),
         requests=(f"$KV.{EXPORTS}.>",),
         api=_read(_EXPORT_STREAM),
         serves=("worker.export",),
@@ -143,22 +150,31 @@ GUESTS = (
 """The roles that append nothing to the log, each in an account of its own."""
 
 
-def tenant(name: str) -> Guest:
+def login(tenant: str, name: str = "") -> str:
+    """The user of a tenant's login; without a name, of the one that is not from the log."""
+    return f"tenant-{tenant}.{name}" if name else f"tenant-{tenant}"
+
+
+def tenant(name: str, users: Sequence[str] = ()) -> Guest:
     """The account of a tenant's services: its commands, their outcomes, and its answers as they grow."""
     reads = (f"{EVENTS}.evt.{name}.document.*", f"{EVENTS}.evt.{name}.retrieval.*", f"{OUTCOMES}.out.{name}.*")
     return Guest(
         name,
-        f"tenant-{name}",
+        (*users,) or (login(name),),
         requests=(f"cmd.{name}.>", f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
         hears=(f"out.{name}.>", f"live.{name}.>"),
+        denied=(f"cmd.{name}.{BusLogin.TOPIC}.>",),
     )
 
 
 def configuration(
-    password: Callable[[str], str], tenants: Iterable[str] = (), *, insiders: Sequence[User] = INSIDERS
+    password: Callable[[str], str], tenants: Mapping[str, Sequence[str]], *, insiders: Sequence[User] = INSIDERS
 ) -> dict[str, Any]:
-    """The blocks `accounts` and `system_account` of a server's configuration; `password` is that of a user."""
-    guests = (*GUESTS, *map(tenant, sorted(tenants)))
+    """The blocks `accounts` and `system_account` of a server's configuration.
+
+    `password` returns that of a user, `tenants` has the users of each tenant with an account.
+    """
+    guests = (*GUESTS, *(tenant(name, users) for name, users in sorted(tenants.items())))
     headrace = {
         "jetstream": "enabled",
         "users": [_user(user, password) for user in insiders],
@@ -175,7 +191,8 @@ def configuration(
 def _user(user: User, password: Callable[[str], str]) -> dict[str, Any]:
     found: dict[str, Any] = {"user": user.name, "password": password(user.name)}
     if user.publish is not None and user.subscribe is not None:
-        found["permissions"] = {"publish": [*user.publish], "subscribe": [*user.subscribe]}
+        publish = {"allow": [*user.publish], "deny": [*user.denied]} if user.denied else [*user.publish]
+        found["permissions"] = {"publish": publish, "subscribe": [*user.subscribe]}
     return found
 
 
@@ -197,13 +214,18 @@ _BATCHES = re.compile(r"\$JS\.API\.DIRECT\.GET\.\w+")
 
 def _account(guest: Guest, password: Callable[[str], str]) -> dict[str, Any]:
     return {
-        "users": [_user(guest.permissions(), password)],
+        "users": [_user(user, password) for user in guest.members()],
         "exports": [{"service": subject, "accounts": [HEADRACE]} for subject in guest.serves],
         "imports": [
             {kind: {"account": HEADRACE, "subject": subject}, **({"to": local} if local != subject else {})}
             for kind, subject, local in guest.imports()
         ],
     }
+
+
+def password(key: bytes, user: str, issue: str = "") -> str:
+    """The password of a user, which follows from a key of the operator; each issue has another."""
+    return hmac.new(key, f"user {user} {issue}".encode(), hashlib.sha256).hexdigest()
 
 
 _VARIABLE = re.compile(r'"(\$NATS_[A-Z0-9_]+)"')

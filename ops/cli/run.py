@@ -111,7 +111,14 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
 
 
 @app.command(epilog='Example: [bold]eval "$(headrace env)" && psql[/]')
-def env(tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
+def env(
+    login: Annotated[
+        str | None, typer.Option(help="Bus login of the tenant; default: its first.", show_default=False)
+    ] = None,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """Write the logins of people as exports for a shell: [bold]psql[/] reads the tables, NATS_URL is the tenant's.
 
     Nothing is written to a terminal, where a password would stay to be read.
@@ -119,32 +126,36 @@ def env(tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None
     settings = Settings.load(home=home, tenant=tenant)
     if sys.stdout.isatty():
         raise Failed('The logins are not shown in a terminal: use eval "$(headrace env)".')
-    found = variables(settings)
+    found = reader(settings) | programs(settings, login)
+    if not found:
+        raise Failed("The servers are your own: their logins are where you keep them.")
     if as_json:
         emit(found)
     else:
         sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in found.items())
 
 
-def variables(settings: Settings) -> dict[str, str]:
-    """Variables for `psql` and for programs of a tenant, with embedded servers. Raises: NotRunning, Failed."""
-    found = {}
-    if not settings.postgres_url:
-        login = conninfo_to_dict(settings.located("postgres", role=READER).postgres_url)
-        found = {f"PG{name.upper()}": str(login[part]) for name, part in _LOGIN.items()}
-        found["PGPASSFILE"] = str(settings.home / "pgpass")
-    if not settings.nats_url:
-        settings.located("nats")
-        nats = EmbeddedNats(settings.home)
-        if settings.tenant not in nats.tenants():
-            raise Failed(f"Tenant {settings.tenant!r} has no account on NATS.")
-        found["NATS_URL"] = nats.last_url_of(accounts.tenant(settings.tenant).user)
-    if not found:
-        raise Failed("The servers are your own: their logins are where you keep them.")
-    return found
+def reader(settings: Settings) -> dict[str, str]:
+    """Variables with which `psql` reads the tables of the embedded server. Raises: NotRunning."""
+    if settings.postgres_url:
+        return {}
+    login = conninfo_to_dict(settings.located("postgres", role=READER).postgres_url)
+    names = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": "user"}
+    return {name: str(login[part]) for name, part in names.items()} | {"PGPASSFILE": str(settings.home / "pgpass")}
 
 
-_LOGIN = {"host": "host", "port": "port", "database": "dbname", "user": "user"}
+def programs(settings: Settings, login: str | None) -> dict[str, str]:
+    """The address of the embedded NATS with a login of the tenant. Raises: NotRunning, Failed."""
+    if settings.nats_url:
+        return {}
+    settings.located("nats")
+    nats, tenant = EmbeddedNats(settings.home), settings.tenant
+    users = nats.tenants().get(tenant, [])
+    chosen = [user for user in users if login is None or user == accounts.login(tenant, login)]
+    if not chosen:
+        advice = f"`headrace send bus_login.open --tenant {tenant} name={login or 'services'}` opens one"
+        raise Failed(f"Tenant {tenant!r} has no such login on NATS: {advice}.")
+    return {"NATS_URL": nats.last_url_of(chosen[0])}
 
 
 def show_addresses(settings: Settings) -> None:

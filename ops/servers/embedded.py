@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
-import hmac
 import json
 import os
 import pwd
@@ -31,6 +31,7 @@ import structlog
 from psycopg import sql
 
 from adapters.jetstream import accounts
+from handlers.ports.log import Unavailable
 from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
 from ops.settings import secret
 
@@ -81,8 +82,9 @@ class EmbeddedNats:
         return self.url_of(user)
 
     def password(self, user: str) -> str:
-        key = secret(self.home / "nats.key").encode()
-        return hmac.new(key, f"user {user}".encode(), hashlib.sha256).hexdigest()
+        tenant, _, name = user.removeprefix("tenant-").partition(".")
+        issue = self.logins().get(tenant, {}).get(name, "")
+        return accounts.password(secret(self.home / "nats.key").encode(), user, issue)
 
     @property
     def server_name(self) -> str:
@@ -155,17 +157,70 @@ class EmbeddedNats:
             return None
 
     def _configure(self) -> Path:
-        configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
-        private(self.home / "accounts.conf", accounts.written(configured))
+        self._write_accounts()
         file = self.home / "nats.conf"
         file.write_bytes(os.fsencode(self.configuration()))
         return file
 
-    def tenants(self) -> list[str]:
-        """The tenants with an account."""
+    def _write_accounts(self) -> None:
+        configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
+        private(self.home / "accounts.conf", accounts.written(configured))
+
+    def tenants(self) -> dict[str, list[str]]:
+        """The users of each tenant with an account; the default tenant has one that is not from the log."""
+        users = {tenant: [accounts.login(tenant, name) for name in names] for tenant, names in self.logins().items()}
+        return users | {DEFAULT_TENANT: [accounts.login(DEFAULT_TENANT), *users.get(DEFAULT_TENANT, ())]}
+
+    def logins(self) -> dict[str, dict[str, str]]:
+        """The open bus logins of the log: the issue of each password, by tenant and name."""
         with suppress(OSError, ValueError):
-            return [str(name) for name in json.loads((self.home / "tenants.json").read_text("utf-8"))]
-        return [DEFAULT_TENANT]
+            found = json.loads((self.home / "logins.json").read_text("utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    async def admit(self, tenant: str, name: str, issue: str) -> None:
+        """Write a tenant's login with the issue of its password, or remove it when that is empty, and reload.
+
+        Raises: Unavailable.
+        """
+        with (self.home / "run" / "logins.lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            logins = self.logins()
+            names = {**logins.get(tenant, {}), name: issue}
+            names = {name: issue for name, issue in names.items() if issue}
+            if names == logins.get(tenant, {}):
+                return
+            logins = {**logins, tenant: names} if names else {key: logins[key] for key in logins if key != tenant}
+            private(self.home / "logins.json", json.dumps(logins))
+            self._write_accounts()
+            # An account that a reload has added takes part in the exchange of subjects from the next one on.
+            for _ in range(2):
+                await self._reload()
+
+    async def _reload(self) -> None:
+        """Raises: Unavailable when the server does not confirm it."""
+        process = self.daemon.process()
+        if process is None:
+            return  # it reads the accounts when it starts
+        before = self.daemon.log.stat().st_size
+        process.send_signal(signal.SIGHUP)
+        try:
+            async with asyncio.timeout(self.ready_within):
+                while not await asyncio.to_thread(self._reloaded, before):
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise Unavailable("The NATS server does not read its accounts again.") from error
+
+    def _reloaded(self, after: int) -> bool:
+        """True when the log confirms a reload beyond this place, or was rotated. Raises: Unavailable."""
+        with self.daemon.log.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < after:
+                return True
+            file.seek(after)
+            said = file.read()
+        if b"Failed to reload" in said:
+            raise Unavailable(f"The NATS server refuses its accounts: {said.decode(errors='replace')[-500:]}")
+        return b"Reloaded server configuration" in said
 
     def configuration(self) -> str:
         settings = {

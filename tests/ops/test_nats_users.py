@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nats
@@ -21,19 +22,23 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.client import Client
+from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
+from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
-from domain.log import EVENTS, OUTCOMES
+from domain.access.bus_login import BusLogin
+from domain.aggregate import new_id
+from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
 from ops.supervisor import answers
 from tests.conftest import fresh_database
 
 ATTACKER, VICTIM = "acme", "victim"
-GUESTS = {guest.user: guest for guest in (*accounts.GUESTS, *map(accounts.tenant, (ATTACKER, VICTIM)))}
-TENANT, OTHER = accounts.tenant(ATTACKER).user, accounts.tenant(VICTIM).user
+TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
+TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
+GUESTS = {user: guest for guest in (*accounts.GUESTS, *TENANTS) for user in guest.users}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ async def guarded(
 ) -> AsyncIterator[tuple[EmbeddedNats, str]]:
     """The server and a database, both set up by `headrace setup` as the user for that."""
     folder = tmp_path_factory.mktemp("guarded")
-    (folder / "tenants.json").write_text(json.dumps([ATTACKER, VICTIM]))
+    (folder / "logins.json").write_text(json.dumps({ATTACKER: {"services": "1"}, VICTIM: {"services": "2"}}))
     async with EmbeddedNats(folder) as server, fresh_database(postgres) as database:
         ended = await headrace(server.url_of("setup"), database, folder, "setup", "--json")
         out, _ = await ended.communicate()
@@ -53,13 +58,16 @@ async def guarded(
     shutil.rmtree(folder)
 
 
-async def headrace(nats_url: str, postgres_url: str, home: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def headrace(
+    nats_url: str, postgres_url: str, home: Path, *arguments: str, **more: str
+) -> asyncio.subprocess.Process:
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
         "HEADRACE_NATS_URL": nats_url,
         "HEADRACE_POSTGRES_URL": postgres_url,
         "HEADRACE_HOME": str(home),
         "HEADRACE_VIEW_ADDRESS": f"{HOST}:0",
+        **more,
     }
     command = (sys.executable, "-m", "ops.cli", *arguments)
     return await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
@@ -107,7 +115,7 @@ def test_the_deployed_accounts_are_those_of_the_table() -> None:
     def variable(user: str) -> str:
         return f"$NATS_{re.sub('[^A-Z0-9]', '_', user.upper())}_PASSWORD"
 
-    text = accounts.written(accounts.configuration(variable, ["default"]))
+    text = accounts.written(accounts.configuration(variable, {"default": []}))
     assert [line for line in deployed.splitlines(keepends=True) if not line.startswith("#")] == text.splitlines(True)
 
 
@@ -273,6 +281,7 @@ NOT_FOR = {
         *FORGED,
         *STREAM_READS,
         f"out.{ATTACKER}.x",
+        f"cmd.{ATTACKER}.bus_login.open",
         f"live.{ATTACKER}.x.y",
         f"preview.{VICTIM}",
         f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",
@@ -335,7 +344,7 @@ BODIES = [b"", b"{}", b'{"seq": 1}', b'{"seq": 1, "batch": 100}', b'{"last_by_su
 def examples(guest: accounts.Guest) -> list[str]:
     """A subject for each that its user may publish, and for direct gets one that has a message."""
     found = []
-    for subject in guest.permissions().publish or ():
+    for subject in guest.members()[0].publish or ():
         if subject.endswith(">"):
             found.append(subject.replace(">", "x.y"))
         elif subject.endswith("*"):
@@ -398,7 +407,7 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
         overheard.append(message.subject)
 
     async with everything(server) as heard, connected(server, OTHER) as (other, _), connected(server, user) as (nc, _):
-        for subject in accounts.tenant(VICTIM).permissions().subscribe or ():
+        for subject in accounts.tenant(VICTIM).members()[0].subscribe or ():
             await other.subscribe(subject, cb=note)
         await other.flush()
         before = await state(server)
@@ -459,3 +468,93 @@ async def test_a_request_that_is_not_imported_is_answered_at_once(guarded: tuple
         assert api(nc) == API
         reply = await nc.request(f"{API}.STREAM.INFO.{EVENTS}")
         assert orjson.loads(reply.data)["config"]["name"] == EVENTS
+
+
+# --- a login that comes and goes --------------------------------------------------------------------------------
+
+
+async def test_a_login_is_opened_renewed_and_closed_while_others_stay_connected(
+    guarded: tuple[EmbeddedNats, str],
+) -> None:
+    server, _ = guarded
+    lost: list[str] = []
+
+    def noting(user: str) -> Callable[[], Awaitable[None]]:
+        async def note() -> None:
+            lost.append(user)
+
+        return note
+
+    async def refused(url: str) -> bool:
+        with pytest.raises(Unreachable, match=r"Authorization|no answer"):
+            await Client.connect(url, "later", within=1)
+        return True
+
+    async def publishes(url: str) -> bool:
+        async with await Client.connect(url, "later") as tenant:
+            return (await tenant.stream.publish("cmd.later.app.create", b"{}")).stream == "COMMANDS"
+
+    staying = [
+        await nats.connect(server.url_of(user), disconnected_cb=noting(user)) for user in ("worker", "view", TENANT)
+    ]
+    assert await refused(server.url_of("tenant-later.crm"))
+    await server.admit("later", "crm", "first")
+    first = server.url_of("tenant-later.crm")
+    assert await publishes(first)
+    await server.admit("later", "crm", "second")
+    second = server.url_of("tenant-later.crm")
+    assert await publishes(second)
+    assert await refused(first)
+    await server.admit("later", "crm", "second")  # delivered again
+    await server.admit("later", "crm", "")
+    assert "later" not in server.tenants()
+    assert await refused(second)
+    assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.app.create", b"{}")).stream == "COMMANDS"
+    assert not lost
+    for nc in staying:
+        await nc.close()
+
+
+async def test_a_closed_login_loses_its_connections(guarded: tuple[EmbeddedNats, str]) -> None:
+    server, _ = guarded
+    lost = asyncio.Event()
+
+    async def note() -> None:
+        lost.set()
+
+    async def quiet(error: Exception) -> None: ...
+
+    await server.admit("brief", "services", "1")
+    url = server.url_of("tenant-brief.services")
+    nc = await nats.connect(url, disconnected_cb=note, closed_cb=note, error_cb=quiet, allow_reconnect=False)
+    await server.admit("brief", "services", "")
+    await asyncio.wait_for(lost.wait(), 10)
+    await nc.close()
+
+
+async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
+    guarded: tuple[EmbeddedNats, str], tmp_path: Path
+) -> None:
+    server, database = guarded
+    async with connected(server, "worker") as (nc, _):
+        store = JetStreamEventStore(nc)
+        for tenant in ("one", "two"):
+            login = BusLogin.begin(BusLogin.Opened, "crm", datetime.now(UTC), issue="first")
+            if tenant == "two":
+                login.close(datetime.now(UTC))
+            await store.append(
+                Subject(tenant, "bus_login", "crm"), login.pending(), Metadata(new_id(), tenant, new_id()), 0
+            )
+    key = "a key of an operator"
+    printed = await headrace(
+        server.url_of("worker"),
+        database,
+        tmp_path,
+        *("nats", "accounts", "--log", "--tenant", "default", "--json"),
+        HEADRACE_NATS_KEY=key,
+    )
+    out, _ = await printed.communicate()
+    found = json.loads(out)["accounts"]
+    assert found["one"]["users"][0]["password"] == accounts.password(key.encode(), "tenant-one.crm", "first")
+    assert found["default"]["users"][0]["password"] == "$NATS_TENANT_DEFAULT_PASSWORD"
+    assert "two" not in found
