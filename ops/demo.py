@@ -147,7 +147,7 @@ def is_right(question: dict[str, Any], answered: Frame) -> bool:
 def look_further(settings: Settings, app: str) -> None:
     console.print(f"""
 [bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
-  SQL   psql "{reader(settings)}"   [dim](schema headrace; every column is commented)[/]
+  SQL   psql "{escape(reader(settings))}"   [dim](schema headrace; every column is commented)[/]
   bus   eval "$(.venv/bin/headrace env)" && nats sub 'live.default.>'   [dim](as the tenant, by NATS_URL)[/]
   see   {settings.viewer}   [dim](every call that was made for these answers)[/]
   try   .venv/bin/headrace ask {app} "How long is the oil boom?"

@@ -22,8 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from adapters.jetstream import accounts, streams
 from adapters.jetstream.client import Client, Unreachable
-from adapters.postgres.reader import login
-from ops.roles import EVERY, GUESTS, READ_TABLES, WITHOUT_TABLES, wanted
+from adapters.postgres import indexer, reader
+from ops.roles import EVERY, GUESTS, READ_TABLES, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home, private
 from ops.settings import OPERATOR, READER, Settings, without_secrets
@@ -128,15 +128,21 @@ class Supervisor:
         if not self.settings.postgres_url:
             postgres = await stack.enter_async_context(EmbeddedPostgres(self.settings.home))
             self.watched.append(Watched(postgres.daemon, postgres.start))
-            made = conninfo_to_dict(await login(postgres.url, self.settings.secret()))
-            reader = postgres.url_of(postgres.database, str(made["user"]), str(made["password"]))
-            for role in (OPERATOR, READER, *EVERY):
-                if role not in WITHOUT_TABLES:
-                    url = reader if role in (READER, *READ_TABLES) else postgres.url
-                    self.logins.setdefault(role, {})["postgres_url"] = url
-            place = f"{HOST}:{postgres.port}:{postgres.database}"
-            private(self.settings.home / "pgpass", f"{place}:{made['user']}:{made['password']}\n")
+            await self._tables(postgres)
             self.say(f"PostgreSQL {without_secrets(postgres.url)}")
+
+    async def _tables(self, postgres: EmbeddedPostgres) -> None:
+        """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
+        secret = self.settings.secret()
+        reads = conninfo_to_dict(await reader.login(postgres.url, secret))
+        indexes = conninfo_to_dict(await indexer.login(postgres.url, secret))
+        place = f"{HOST}:{postgres.port}:{postgres.database}"
+        private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
+        users = dict.fromkeys((READER, *READ_TABLES), reads) | dict.fromkeys(WRITE_INDEX, indexes)
+        for role in {OPERATOR, READER, *EVERY}.difference(WITHOUT_TABLES):
+            user = users.get(role)
+            url = postgres.url_of(postgres.database, str(user["user"]), str(user["password"])) if user else postgres.url
+            self.logins.setdefault(role, {})["postgres_url"] = url
 
     async def _streams(self, url: str) -> None:
         """Make missing streams, which the workers' user may not. Raises: StartFailed."""

@@ -27,6 +27,9 @@ WITHOUT_TABLES = ("commands", "embed", ARCHIVE)
 READ_TABLES = (VIEW, EXPORT)
 """The roles that only read it."""
 
+WRITE_INDEX = ("ingest", "answer")
+"""The roles that read the tables, and write the search index and its cache."""
+
 
 class RoleFailed(Exception):
     """A role cannot run until an operator fixes what the message says."""

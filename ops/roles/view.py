@@ -14,7 +14,6 @@ from urllib.parse import quote
 import psycopg
 import structlog
 import uvicorn
-from psycopg import errors
 
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.postgres import tables
@@ -46,9 +45,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         advice = "Set HEADRACE_VIEW_TOKEN, or HEADRACE_VIEW_ADDRESS=127.0.0.1:8400"
         raise InvalidSetting(f"{error} {advice}.") from None
     try:
-        with suppress(errors.InsufficientPrivilege):  # a reader's login: the role `project` makes the tables
-            await tables.set_up(settings.postgres_url)
         reader = await login(settings.postgres_url, settings.secret())
+        if reader != settings.postgres_url:  # with a reader's login, the role `project` makes the tables
+            await tables.set_up(settings.postgres_url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     taken = bind(settings, host, port)

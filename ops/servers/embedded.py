@@ -159,7 +159,7 @@ class EmbeddedNats:
     def _configure(self) -> Path:
         self._write_accounts()
         file = self.home / "nats.conf"
-        file.write_bytes(os.fsencode(self.configuration()))
+        file.write_bytes(os.fsencode(f"{self.configuration()}\ninclude accounts.conf\n"))
         return file
 
     def _write_accounts(self) -> None:
@@ -239,8 +239,7 @@ class EmbeddedNats:
             },
         }
         written = json.dumps(settings, indent=2, ensure_ascii=False).replace('"$JETSTREAM_KEY"', "$JETSTREAM_KEY")
-        text = _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
-        return f"{text}\ninclude accounts.conf\n"
+        return _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
 
     def _environment(self) -> dict[str, str]:
         key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()

@@ -187,7 +187,7 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
     assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
     superusers = {role for role, login in logins.items() if "//postgres:" in login.get("postgres_url", "")}
-    assert superusers == {"operator", "project", "ingest", "answer"}
+    assert superusers == {"operator", "project"}
 
 
 def assert_people_log_in(settings: Settings) -> None:
