@@ -20,6 +20,7 @@ from adapters.jetstream.nats_py import API, IMPORTED_API
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
 from domain.access.bus_login import BusLogin
 from domain.log import EVENTS, OUTCOMES
+from handlers.dispatch import TENANT
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
 """The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""
@@ -156,7 +157,12 @@ def login(tenant: str, name: str = "") -> str:
 
 
 def tenant(name: str, users: Sequence[str] = ()) -> Guest:
-    """The account of a tenant's services: its commands, their outcomes, and its answers as they grow."""
+    """The account of a tenant's services: its commands, their outcomes, and its answers as they grow.
+
+    Raises: ValueError for a name that no tenant can have, which might be that of another account.
+    """
+    if not TENANT.fullmatch(name):
+        raise ValueError(f"{name!r} is not a tenant (a-z, 0-9, _ and -).")
     reads = (f"{EVENTS}.evt.{name}.document.*", f"{EVENTS}.evt.{name}.retrieval.*", f"{OUTCOMES}.out.{name}.*")
     return Guest(
         name,

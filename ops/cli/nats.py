@@ -44,7 +44,10 @@ def accounts(
     for name, user in passwords:
         tenants.setdefault(name, []).append(user)
     known = {user: password for (_, user), password in passwords.items()}
-    configured = table.configuration(lambda user: known.get(user) or _variable(user), tenants)
+    try:
+        configured = table.configuration(lambda user: known.get(user) or _variable(user), tenants)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--tenant") from error
     if as_json:
         emit(configured)
     else:

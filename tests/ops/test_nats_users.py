@@ -119,6 +119,12 @@ def test_the_deployed_accounts_are_those_of_the_table() -> None:
     assert [line for line in deployed.splitlines(keepends=True) if not line.startswith("#")] == text.splitlines(True)
 
 
+@pytest.mark.parametrize("name", ["HEADRACE", "SYS", "a.b", "*", ""])
+def test_no_tenant_is_called_like_another_account(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a tenant"):
+        accounts.configuration(str, {name: []})
+
+
 async def test_what_setup_has_made_is_all_that_a_deployment_needs(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
     async with connected(server, "admin") as (nc, _):

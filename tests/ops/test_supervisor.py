@@ -172,12 +172,13 @@ def test_everything_starts_survives_and_stops(settings: Settings) -> None:
 
 
 def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
-    """Not by the command line, nor in a log; each role has logins of its own, with no more than it needs."""
+    """Not by the command line, in a log or in a list of processes. Each role has logins with no more than it needs."""
     logins = settings.running()["logins"]
     urls = {url for login in logins.values() for url in login.values()}
     passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
     assert all(len(password) == 64 for password in passwords)
     logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
+    printed += " ".join(part for pid in pids(settings).values() for part in psutil.Process(pid).cmdline())
     for password in passwords:
         assert password not in printed
         assert password.encode() not in logs
