@@ -110,7 +110,7 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog='Example: [bold]eval "$(headrace env)" && psql[/]')
+@app.command(epilog='Examples: [bold]headrace env | grep NATS[/] · [bold]eval "$(headrace env)" && psql[/]')
 def env(
     login: Annotated[
         str | None, typer.Option(help="Bus login of the tenant; default: its first.", show_default=False)

@@ -269,7 +269,7 @@ FORGED = [
     "embed.gte",
     "_INBOX.victim.x",
 ]
-"""What would be a message of the system, or of another tenant."""
+"""Subjects of messages of the system, or of another tenant."""
 
 OUTSIDE = [it for it in FORGED if not it.startswith("_INBOX.")]
 """The same without inboxes, to which a role answers in its own account."""
