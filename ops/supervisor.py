@@ -145,13 +145,13 @@ class Supervisor:
             self.logins.setdefault(role, {})["postgres_url"] = url
 
     async def _streams(self, url: str) -> None:
-        """Make missing streams, which the workers' user may not. Raises: StartFailed."""
+        """Make missing streams, which the workers' user may not: workers wait while there are none."""
         waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
         try:
             async with await Client.connect(url) as client:
                 await streams.set_up(client.stream, replicas=self.settings.replicas, waiting=waiting)
         except (Unreachable, nats.errors.Error) as error:
-            raise StartFailed(f"The streams could not be made: {error}") from error
+            log.error("not_made", what="streams", reason=str(error))
 
     def _of(self, role: str) -> Settings:
         """The settings with the logins of a role."""

@@ -188,9 +188,7 @@ class EmbeddedNats:
             logins = self.logins()
             names = {**logins.get(tenant, {}), name: issue}
             names = {name: issue for name, issue in names.items() if issue}
-            if names == logins.get(tenant, {}):
-                return
-            logins = {**logins, tenant: names} if names else {key: logins[key] for key in logins if key != tenant}
+            logins = {key: value for key, value in {**logins, tenant: names}.items() if value}
             private(self.home / "logins.json", json.dumps(logins))
             self._write_accounts()
             # An account that a reload has added takes part in the exchange of subjects from the next one on.
