@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nats
 import nats.js.errors
@@ -19,6 +20,7 @@ import orjson
 import pytest
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
@@ -214,10 +216,8 @@ async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[
         connected(server, "worker") as (worker, refused),
         await Client.connect(server.url_of(TENANT), ATTACKER) as tenant,
     ):
-        serving = asyncio.create_task(previews.serve(worker, echo))
-        await worker.flush()
-        assert await tenant.preview({"a": 1}) == {"tenant": ATTACKER, "request": '{"a":1}'}
-        serving.cancel()
+        async with previewing(worker, echo):
+            assert await tenant.preview({"a": 1}) == {"tenant": ATTACKER, "request": '{"a":1}'}
         frames = await tenant.connection.subscribe(f"live.{ATTACKER}.*.m")
         await tenant.connection.flush()
         await worker.publish(f"live.{ATTACKER}.c.m", b"{}")
@@ -226,6 +226,23 @@ async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[
         found = await tenant.stream.get_last_msg(EVENTS, f"evt.{ATTACKER}.retrieval.r", direct=True)
         assert found.data == b"[]"
         assert not refused
+
+
+@asynccontextmanager
+async def previewing(
+    worker: Connection, preview: Callable[[str, bytes], Awaitable[dict[str, Any]]]
+) -> AsyncIterator[None]:
+    """A service of previews that answers."""
+    serving = asyncio.create_task(previews.serve(worker, preview))
+    answered = False
+    async with asyncio.timeout(30):
+        while not answered:
+            with suppress(NoRespondersError):
+                answered = bool(await worker.request("preview.probe", b"", timeout=10))
+            await asyncio.sleep(0.02)
+    yield
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 async def test_workers_store_blobs_and_the_archive_reads_them(guarded: tuple[EmbeddedNats, str]) -> None:
@@ -382,11 +399,10 @@ async def everything(server: EmbeddedNats) -> AsyncIterator[list[str]]:
             await js.publish(f"out.{ATTACKER}.there", b"{}")
         for role in ("view", "archive", "export"):
             await worker.subscribe(f"worker.{role}", cb=card)
-        await admin.subscribe(">", cb=note)
-        serving = asyncio.create_task(previews.serve(worker, answer))
-        await asyncio.gather(admin.flush(), worker.flush())
-        yield heard
-        serving.cancel()
+        async with previewing(worker, answer):
+            await admin.subscribe(">", cb=note)
+            await asyncio.gather(admin.flush(), worker.flush())
+            yield heard
 
 
 async def state(server: EmbeddedNats) -> dict[str, tuple[int, int, int]]:
