@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -22,6 +23,7 @@ NOUNS: dict[str, type[Aggregate]] = {
     for noun in (
         App,
         Budget,
+        BusLogin,
         Conversation,
         Dataset,
         DatasetQuery,

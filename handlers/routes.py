@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -38,6 +39,7 @@ Permission = Literal[
     "budget.manage",
     "provider.manage",
     "end_user.erase",
+    "bus.manage",
     "operate",
 ]
 PERMISSIONS: dict[Permission, str] = {
@@ -50,6 +52,7 @@ PERMISSIONS: dict[Permission, str] = {
     "budget.manage": "Set and remove budgets",
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
+    "bus.manage": "Open and close logins of the tenant on the bus",
     "operate": "Retry and discard dead letters, and discard messages in quarantine",
 }
 
@@ -227,6 +230,8 @@ ROUTES: dict[str, Route] = {
     "end_user.erase": makes_or_changes(
         EndUser, access.EraseEndUser, "end_user.erase", access.erase, target="user", private=True
     ),
+    "bus_login.open": makes_or_changes(BusLogin, access.OpenBusLogin, "bus.manage", access.open_login, target="name"),
+    "bus_login.close": changes(BusLogin, access.CloseBusLogin, "bus.manage", lambda login, at, _: login.close(at)),
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),

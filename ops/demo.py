@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -21,7 +22,7 @@ from rich.text import Text
 
 from adapters.jetstream.client import Client, Frame, rejection
 from ops import terminal
-from ops.settings import Settings
+from ops.settings import READER, Settings, without_secrets
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
@@ -37,15 +38,15 @@ async def main() -> int:
     settings = Settings.load()
     try:
         headrace("up", "--detach")
-        running = settings.located()
-        async with await Client.connect(running.nats_url, running.tenant) as client:
+        nats = settings.located("nats")
+        async with await Client.connect(nats.nats_url, nats.tenant) as client:
             dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
-            await ingest(client, running.postgres_url, dataset)
+            await ingest(client, settings.located("postgres", role=READER).postgres_url, dataset)
             app = await send(client, "app.create", "assistant", {"name": "Handbook assistant"})
             await send(client, "app.configure", "configuration", {"app": app, "datasets": [dataset]})
             questions = json.loads((EXAMPLES / "questions.json").read_text(encoding="utf-8"))[:QUESTIONS]
             right = [await ask(client, app, question) for question in questions]
-        look_further(running, app)
+        look_further(settings, app)
         if sys.stdin.isatty():
             console.print("\n[dim]Headrace runs until you press ctrl-C; its data are kept in .headrace.[/]")
             with suppress(asyncio.CancelledError):
@@ -139,14 +140,28 @@ def is_right(question: dict[str, Any], answered: Frame) -> bool:
 def look_further(settings: Settings, app: str) -> None:
     console.print(f"""
 [bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
-  SQL   psql "{settings.postgres_url}"   [dim](schema headrace; every column is commented)[/]
-  bus   nats --server {settings.nats_url} sub 'evt.>'
+  SQL   psql "{escape(reader(settings))}"   [dim](schema headrace; every column is commented)[/]
+  bus   eval "$(.venv/bin/headrace env)" && nats sub 'live.default.>'   [dim](as the tenant, by NATS_URL)[/]
   see   {settings.viewer}   [dim](every call that was made for these answers)[/]
   try   .venv/bin/headrace ask {app} "How long is the oil boom?"
         .venv/bin/headrace sql "select name, indexing_status, total_segments from headrace.documents"
         .venv/bin/headrace sql "select kind, model, status, duration_ms from headrace.model_calls order by created_at"
         .venv/bin/headrace tail
         .venv/bin/headrace doctor""")
+
+
+def reader(settings: Settings) -> str:
+    """Connection string of a login that may only read; its password is in a file of the home."""
+    if settings.postgres_url:
+        return without_secrets(settings.postgres_url)
+    login = conninfo_to_dict(settings.located("postgres", role=READER).postgres_url)
+    return make_conninfo(
+        host=str(login["host"]),
+        port=str(login["port"]),
+        dbname=str(login["dbname"]),
+        user=str(login["user"]),
+        passfile=str(settings.home / "pgpass"),
+    )
 
 
 async def interrupted() -> None:

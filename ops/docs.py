@@ -21,6 +21,7 @@ from rich.text import Text
 from sqlalchemy.dialects import postgresql
 from typer.main import get_command
 
+from adapters.jetstream import accounts
 from handlers import ports
 from handlers.commands.fields import references
 from handlers.routes import PERMISSIONS, ROUTES, Route
@@ -309,7 +310,24 @@ def _plain(text: str) -> str:
     return str(Text.from_markup(text)).replace("<", "&lt;")
 
 
+def nats_users() -> str:
+    """The users of NATS, with what they may publish and hear."""
+    guests = [*accounts.GUESTS, accounts.tenant("acme", [accounts.login("acme", "services")])]
+    users = [("`HEADRACE`", user) for user in accounts.INSIDERS]
+    users += [(f"`{guest.account}`", user) for guest in guests for user in guest.members()]
+    rows = [
+        f"| {account} | `{user.name}` | {_subjects(user.publish)} | {_subjects(user.subscribe)} |"
+        for account, user in users
+    ]
+    return "\n".join(["| Account | User | Publishes | Subscribes |", "|---|---|---|---|", *rows])
+
+
+def _subjects(subjects: tuple[str, ...] | None) -> str:
+    return "everything" if subjects is None else ", ".join(f"`{subject}`" for subject in subjects)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "nats": nats_users,
     "commands": commands,
     "permissions": permissions,
     "events": event_reference,

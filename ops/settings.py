@@ -21,6 +21,9 @@ from adapters.telemetry.otlp.endpoint import header_fields
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
 
+OPERATOR, READER = "operator", "reader"
+"""Logins that are no role's: of the command line, and of people who read the tables."""
+
 
 class InvalidSetting(Exception):
     """A setting is not usable; the message names the variable, option or file, and the rule."""
@@ -129,6 +132,11 @@ class Settings(BaseSettings):
         None,
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
         "empty: a random one, kept in secret.key in the home.",
+    )
+    nats_key: SecretStr | None = Field(
+        None,
+        description="Key that passwords of tenants on your own NATS follow from, 16 characters or more; see "
+        "[security](security.md#on-a-cluster). Empty: nats.key in the home.",
     )
     archive_url: str = Field(
         "",
@@ -275,7 +283,7 @@ class Settings(BaseSettings):
             raise ValueError("must be like 127.0.0.1:8400")
         return address
 
-    @field_validator("secret_key", "view_token")
+    @field_validator("secret_key", "nats_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:
@@ -337,7 +345,7 @@ class Settings(BaseSettings):
 
     @property
     def run_file(self) -> Path:
-        """File in which `up` records what it has started: addresses and process ids."""
+        """File in which `up` records what it has started: addresses, the logins of each role, and process ids."""
         return self.home / "run.json"
 
     def running(self) -> dict[str, Any]:
@@ -347,14 +355,14 @@ class Settings(BaseSettings):
             return record if isinstance(record, dict) else {}
         return {}
 
-    def located(self, *servers: str) -> Self:
+    def located(self, *servers: str, role: str = OPERATOR) -> Self:
         """These settings with the addresses of the servers that `up` has started: `nats`, `postgres` or both.
 
-        Raises: NotRunning.
+        The addresses hold the logins of a role. Raises: NotRunning.
         """
         names = [f"{server}_url" for server in servers or ("nats", "postgres")]
-        record = self.running()
-        urls = {name: getattr(self, name) or record.get(name, "") for name in names}
+        logins = self.running().get("logins", {}).get(role, {})
+        urls = {name: getattr(self, name) or logins.get(name, "") for name in names}
         for name, url in urls.items():
             if not url:
                 start = f"start it with `headrace up`, or set {PREFIX}{name.upper()}"
@@ -369,6 +377,11 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if value is not None
         }
+
+
+def without_secrets(url: str) -> str:
+    """The address without the login in it, for messages."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def config_file(home: Any) -> Path:

@@ -18,12 +18,15 @@ import nats.errors
 import structlog
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
+from psycopg.conninfo import conninfo_to_dict
 
-from adapters.jetstream.client import Client
-from ops.roles import EVERY, wanted
+from adapters.jetstream import accounts, streams
+from adapters.jetstream.client import Client, Unreachable
+from adapters.postgres import indexer, reader
+from ops.roles import EVERY, GUESTS, READ_TABLES, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, create_home
-from ops.settings import Settings
+from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home, private
+from ops.settings import OPERATOR, READER, Settings, without_secrets
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +99,8 @@ class Supervisor:
         self.missing: dict[str, str] = {}
         """Reason by role of the workers that are not ready; empty when unknown."""
         self.started = False
+        self.logins: dict[str, dict[str, str]] = {}
+        """Addresses of the embedded servers, with the login of a role, by role."""
 
     async def run(self) -> None:
         """Raises: AlreadyRunning, StartFailed."""
@@ -105,26 +110,56 @@ class Supervisor:
                 await self._servers(stack)
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
-                url, credentials = self.settings.nats_url, self.settings.nats_credentials
-                await self._watch(await stack.enter_async_context(await Client.connect(url, credentials=credentials)))
+                settings = self._of(OPERATOR)
+                client = await Client.connect(settings.nats_url, credentials=settings.nats_credentials)
+                await self._watch(await stack.enter_async_context(client))
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
             nats = await stack.enter_async_context(EmbeddedNats(self.settings.home))
-            self.settings = self.settings.model_copy(update={"nats_url": nats.url})
             self.watched.append(Watched(nats.daemon, nats.start))
+            await self._streams(nats.url_of(accounts.SETUP))
+            for role in (OPERATOR, *EVERY):
+                user = role if role in GUESTS else accounts.WORKER
+                self.logins.setdefault(role, {})["nats_url"] = nats.url_of(user)
             tending = asyncio.create_task(self._tend(nats))
             stack.callback(tending.cancel)
-            self.say(f"NATS       {nats.url}")
+            self.say(f"NATS       {without_secrets(nats.url)}")
         if not self.settings.postgres_url:
             postgres = await stack.enter_async_context(EmbeddedPostgres(self.settings.home))
-            self.settings = self.settings.model_copy(update={"postgres_url": postgres.url})
             self.watched.append(Watched(postgres.daemon, postgres.start))
-            self.say(f"PostgreSQL {postgres.url}")
+            await self._tables(postgres)
+            self.say(f"PostgreSQL {without_secrets(postgres.url)}")
+
+    async def _tables(self, postgres: EmbeddedPostgres) -> None:
+        """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
+        secret = self.settings.secret()
+        reads = conninfo_to_dict(await reader.login(postgres.url, secret))
+        indexes = conninfo_to_dict(await indexer.login(postgres.url, secret))
+        place = f"{HOST}:{postgres.port}:{postgres.database}"
+        private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
+        users = dict.fromkeys((READER, *READ_TABLES), reads) | dict.fromkeys(WRITE_INDEX, indexes)
+        for role in {OPERATOR, READER, *EVERY}.difference(WITHOUT_TABLES):
+            user = users.get(role)
+            url = postgres.url_of(postgres.database, str(user["user"]), str(user["password"])) if user else postgres.url
+            self.logins.setdefault(role, {})["postgres_url"] = url
+
+    async def _streams(self, url: str) -> None:
+        """Make missing streams, which the workers' user may not: workers wait while there are none."""
+        waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
+        try:
+            async with await Client.connect(url) as client:
+                await streams.set_up(client.stream, replicas=self.settings.replicas, waiting=waiting)
+        except (Unreachable, nats.errors.Error) as error:
+            log.error("not_made", what="streams", reason=str(error))
+
+    def _of(self, role: str) -> Settings:
+        """The settings with the logins of a role."""
+        return self.settings.model_copy(update=self.logins.get(role, {}))
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        workers = [Worker(self.settings, role) for role in wanted(self.settings)]
+        workers = [Worker(self._of(role), role) for role in wanted(self.settings)]
         try:
             for worker in workers:
                 await worker.daemon.stop()
@@ -149,8 +184,9 @@ class Supervisor:
         processes = {watched.daemon.name: watched.daemon.process() for watched in self.watched}
         record = {
             "pid": os.getpid(),
-            "nats_url": self.settings.nats_url,
-            "postgres_url": self.settings.postgres_url,
+            "nats_url": without_secrets(self._of(OPERATOR).nats_url),
+            "postgres_url": without_secrets(self._of(OPERATOR).postgres_url),
+            "logins": self.logins,
             "started": self.started,
             "missing": self.missing,
             "processes": {name: process.pid for name, process in processes.items() if process},

@@ -55,11 +55,11 @@ class Wiring:
     contained: Choice | None = None
     """The sandbox of the role's processes, if it has any."""
 
-    def __init__(self, settings: Settings, name: str, *, reads_only: bool = False) -> None:
-        """With `reads_only`, the connection alone is there, and nothing is made."""
+    def __init__(self, settings: Settings, name: str, *, guest: bool = False) -> None:
+        """For a guest, which may have no streams in its account, the connection alone is there, and nothing is made."""
         self.settings = settings
         self.name = f"headrace {name}"
-        self.reads_only = reads_only
+        self.guest = guest
         self.open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -68,7 +68,9 @@ class Wiring:
             options["user_credentials"] = str(self.settings.nats_credentials)
         self.nc = await nats_py.connect(**options)
         self.open.push_async_callback(self.nc.close)
-        if not self.reads_only:
+        if self.guest:
+            await nats_py.find_streams(self.nc)
+        else:
             await self._stand(options)
         return self
 

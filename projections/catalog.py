@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from domain.access.bus_login import BusLogin
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -57,7 +58,10 @@ GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.ite
 """The group of each table, by its name."""
 
 IGNORED: frozenset[type] = frozenset(
-    {Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded}
+    {
+        *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed),
+    }
 )
 """Events that are in no table, on purpose."""
 

@@ -32,13 +32,19 @@ class NatsCluster:
     `cuttable=False` leaves the wires out, which is quicker.
     """
 
-    def __init__(self, folder: Path, nodes: int = 3, *, cuttable: bool = False, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 3, *, cuttable: bool = False, more: str = "", login: str = ""
+    ) -> None:
         names = [f"node{number}" for number in range(nodes)]
-        self.nodes = [Node(folder / name, name, nodes, cuttable, more) for name in names]
+        self.nodes = [Node(folder / name, name, nodes, cuttable, more, login) for name in names]
 
     @property
     def urls(self) -> str:
+        """The addresses with the login that the cluster was given, which must be an administrator's."""
         return ",".join(node.url for node in self.nodes)
+
+    def urls_of(self, login: str) -> str:
+        return ",".join(node.url_of(login) for node in self.nodes)
 
     async def __aenter__(self) -> Self:
         try:
@@ -101,6 +107,7 @@ class Node:
     size: int
     cuttable: bool
     more: str
+    login: str
     wires: list[Wire] = field(default_factory=list)
     """To its clients, and from it to its peers."""
     _ports: list[int] = field(default_factory=lambda: free_ports(3))
@@ -110,7 +117,11 @@ class Node:
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.wires[0].port if self.wires else self._ports[0]}"
+        return self.url_of(self.login)
+
+    def url_of(self, login: str) -> str:
+        """The address with a login, `user:password`; empty for none."""
+        return f"nats://{login}{'@' * bool(login)}{HOST}:{self.wires[0].port if self.wires else self._ports[0]}"
 
     @property
     def pid(self) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,8 +16,19 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream.bulk import headers
-from adapters.jetstream.nats_py import server_info
+from adapters.jetstream.nats_py import api, server_info
 from handlers.ports.log import Unavailable
+
+PLACE = (
+    "Nats-Stream",
+    "Nats-Subject",
+    "Nats-Sequence",
+    "Nats-Time-Stamp",
+    "Nats-Num-Pending",
+    "Nats-Last-Sequence",
+    "Nats-UpTo-Sequence",
+)
+"""Headers that the server adds to a message that is read directly."""
 
 _BATCH = 1000
 _NO_MESSAGE = 10037
@@ -44,6 +55,7 @@ class DirectReader:
 
     def __init__(self, nc: Client, *, timeout_s: float) -> None:
         self._nc = nc
+        self._api = api(nc)
         self._timeout = timeout_s
         self._led_until: dict[str, float] = {}
         self._inbox = nc.new_inbox()
@@ -65,6 +77,18 @@ class DirectReader:
             if not batch.pending or not batch.messages or len(found) == limit:
                 return found
             after = sequence(found[-1])
+
+    async def until(self, stream: str, subject: str, after: int, last: int) -> AsyncGenerator[list[Msg]]:
+        """The messages of a subject, of which `last` is one or was, in order and in chunks. Raises: Unavailable."""
+        while after < last:
+            found = await self.messages(stream, subject, after=after, limit=_BATCH)
+            if not found:  # there are none, or the server that answered lags behind
+                message = await self._of_leader(stream, {"seq": after + 1, "next_by_subj": subject})
+                if message is None:
+                    return
+                found = [message]
+            after = sequence(found[-1])
+            yield found
 
     async def load_from_leader(self, stream: str, subject: str, *, after: int = 0) -> list[Msg]:
         """The messages of a subject whose sequence is greater than `after`, from the stream's leader, which never lags.
@@ -133,7 +157,7 @@ class DirectReader:
             raise Unavailable(f"The leader of {stream} has not heard from the others for {silent:.1f} s.")
         return until
 
-    async def _ask(self, api: str, request: dict[str, object]) -> dict[str, Any]:
+    async def _ask(self, subject: str, request: dict[str, object]) -> dict[str, Any]:
         """The leader's answer. Retried: a leader that dies answers nothing, and the next one only what reaches it.
 
         Raises: Unavailable.
@@ -142,11 +166,11 @@ class DirectReader:
         while True:
             left = max(0.001, deadline - time.monotonic())
             try:
-                reply = await self._nc.request(f"$JS.API.{api}", orjson.dumps(request), min(left, _PATIENCE_S))
+                reply = await self._nc.request(f"{self._api}.{subject}", orjson.dumps(request), min(left, _PATIENCE_S))
                 return cast("dict[str, Any]", orjson.loads(reply.data))
             except nats.errors.Error as error:
                 if left <= _PATIENCE_S or not isinstance(error, nats.errors.TimeoutError):
-                    raise Unavailable(f"NATS does not answer, or there is no leader for {api}: {error!r}") from error
+                    raise Unavailable(f"NATS does not answer, or has no leader for {subject}: {error!r}") from error
 
     async def _batch(self, stream: str, request: dict[str, object]) -> _Batch:
         """One request: the server sends the messages one by one and ends with a status.
@@ -171,7 +195,7 @@ class DirectReader:
         token = str(next(self._tokens))
         batch = self._waiting[token] = _Batch()
         try:
-            to = f"$JS.API.DIRECT.GET.{stream}"
+            to = f"{self._api}.DIRECT.GET.{stream}"
             await self._nc.publish(to, orjson.dumps(request), reply=f"{self._inbox}.{token}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_PATIENCE_S, deadline - time.monotonic())):

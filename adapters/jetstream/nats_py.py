@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import nats
+import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
+
+API = "$JS.API"
+IMPORTED_API = "$JS.HEADRACE.API"
+"""Prefix of requests to JetStream in an account without streams: the server itself answers those under `$JS.API`."""
+
+NO_STREAMS = 10039
+"""JetStream's error code in such an account."""
 
 CHECKED_VERSION = "2.16.0"
 """The version of nats-py that this file was checked against."""
@@ -28,6 +37,21 @@ async def connect(servers: str | list[str], **options: Any) -> Client:
     """
     Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
     return await nats.connect(servers, **options)
+
+
+async def find_streams(nc: Client, within: float = 5.0) -> None:
+    """Have this connection use the imported requests to JetStream, when its account has no streams.
+
+    Raises: nats.errors.TimeoutError, NoRespondersError.
+    """
+    info = orjson.loads((await nc.request(f"{API}.INFO", b"", timeout=within)).data)
+    if info.get("error", {}).get("err_code") == NO_STREAMS:
+        nc.jetstream = partial(nc.jetstream, prefix=IMPORTED_API)  # type: ignore[method-assign]
+
+
+def api(nc: Client) -> str:
+    """The prefix of requests to JetStream on this connection."""
+    return str(nc.jetstream()._prefix)
 
 
 def divert(subscription: Subscription, take: Callable[[Raw], None]) -> None:

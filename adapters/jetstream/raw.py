@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -15,9 +14,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.codec import TIME
-from adapters.jetstream.log import SILENCE_S, arriving, batch, ends
+from adapters.jetstream.direct import PLACE, DirectReader, sequence
 from adapters.jetstream.message import Message
 from adapters.jetstream.size import size_of
 from handlers.ports.log import Unavailable
@@ -42,6 +40,7 @@ class RawStream:
         self._stream = stream
         self._subject = subject
         self._js = nc.jetstream(timeout=_TIMEOUT_S)
+        self._direct = DirectReader(nc, timeout_s=_TIMEOUT_S)
 
     async def end(self) -> int:
         """The sequence of the last message that the stream ever had; 0 when there is no stream."""
@@ -75,36 +74,10 @@ class RawStream:
 
     async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
         """The messages with a sequence greater than `after` and at most `until`, in chunks."""
-        if after >= until:
-            return
-        # A whole stream is read in bulk; for a part of one, only a consumer knows when there is no more.
-        chunks = bulk(self._nc, self._stream, after, until) if self._subject == ">" else self._part(after)
-        try:
-            async with aclosing(chunks) as raw:
-                async for some in raw:
-                    messages = [message for message in map(_message, some) if message.sequence <= until]
-                    if messages:
-                        after = messages[-1].sequence
-                        yield messages
-                    if len(messages) < len(some):
-                        return
-        except Unavailable:
-            if not await ends(self._js, self._stream, after, self._subject):
-                raise
-
-    async def _part(self, after: int) -> AsyncGenerator[list[Msg]]:
-        """The messages with the subject, until there are no more."""
-        pending = 1
-        async with arriving(self._js, self._stream, after, self._subject) as arrived:
-            while pending:
-                try:
-                    async with asyncio.timeout(SILENCE_S):
-                        first = await arrived.get()
-                except TimeoutError as error:
-                    raise self._away(error) from error
-                messages = batch(first, arrived)
-                pending = Place.of(messages[-1]).pending
-                yield messages
+        async with aclosing(self._direct.until(self._stream, self._subject, after, until)) as chunks:
+            async for some in chunks:
+                if messages := [message for message in map(_message, some) if message.sequence <= until]:
+                    yield messages
 
     async def put_back(self, after: int, chunks: AsyncIterator[Sequence[Message]], done: Callable[[int], None]) -> int:
         """Publish messages, each at its sequence, onto a stream that ends at `after`. Return the new end.
@@ -207,14 +180,14 @@ class _Window:
         self._freed.set()
 
 
-def _message(message: Msg | Stored) -> Message:
-    place = Place.of(message)
-    headers = dict(message.headers or {})
-    headers.pop(_EXPECTED, None)
-    time = headers.pop(TIME, None) or _rfc3339(place.at)
-    return Message(place.sequence, message.subject, time, headers, message.data)
+def _message(message: Msg) -> Message:
+    stated = message.headers or {}
+    headers = {name: value for name, value in stated.items() if name not in (*PLACE, _EXPECTED, TIME)}
+    time = stated.get(TIME) or _in_nanoseconds(stated["Nats-Time-Stamp"])
+    return Message(sequence(message), stated["Nats-Subject"], time, headers, message.data)
 
 
-def _rfc3339(nanoseconds: int) -> str:
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09}Z"
+def _in_nanoseconds(time: str) -> str:
+    """A time in UTC with nine decimals, of which the server leaves out the last zeros."""
+    second, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{second}.{fraction:0<9}Z"

@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier, Literal
 
-from adapters.postgres.tables import READER, connect
+from adapters.postgres.tables import READER, connect, make_reader
 
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
@@ -24,16 +24,14 @@ async def login(url: str, secret: bytes) -> str:
     superuser. Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
     """
     async with connect(url) as connection:
-        database = connection.info.dbname
-        role = f"headrace_view_{sha256(database.encode()).hexdigest()[:12]}"
-        password = hmac.new(secret, f"reader of {database}".encode(), sha256).hexdigest()
+        if await _reads_only(connection):
+            return url
+        role, password = credentials("view", connection.info.dbname, secret)
         try:
+            await make_reader(connection)
             async with connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                await _make(connection, role, password)
+                await make_login(connection, role, password)
         except errors.InsufficientPrivilege as error:
-            if await _reads_only(connection):
-                return url
             user = connection.info.user
             raise errors.InsufficientPrivilege(
                 f"The user {user!r} may not make a role for the viewer: GRANT it CREATEROLE, or give the viewer a "
@@ -42,7 +40,15 @@ async def login(url: str, secret: bytes) -> str:
     return make_conninfo(url, user=role, password=password)
 
 
-async def _make(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:
+def credentials(kind: str, database: str, secret: bytes) -> tuple[str, str]:
+    """Name and password of a login to a database, which follow from its kind and the secret."""
+    name = f"headrace_{kind}_{sha256(database.encode()).hexdigest()[:12]}"
+    return name, hmac.new(secret, f"{kind} of {database}".encode(), sha256).hexdigest()
+
+
+async def make_login(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:
+    """Make a role that logs in and reads the tables, within the transaction; give it this password if there is one."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
     # Servers may log their statements.
     sealed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
@@ -53,8 +59,10 @@ async def _make(connection: AsyncConnection[TupleRow], role: str, password: str)
 
 
 async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:
-    """Return True when the user of this connection can change nothing of Headrace's."""
+    """Return True when the user of this connection can change nothing of Headrace's, and make no role."""
     cursor = await connection.execute(
-        "SELECT NOT rolsuper AND NOT has_schema_privilege('headrace', 'CREATE') FROM pg_roles WHERE rolname = user"
+        "SELECT NOT rolsuper AND NOT rolcreaterole "
+        "AND NOT coalesce(has_schema_privilege(to_regnamespace('headrace')::oid, 'CREATE'), false) "
+        "FROM pg_roles WHERE rolname = user"
     )
     return await cursor.fetchone() == (True,)

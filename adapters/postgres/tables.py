@@ -122,7 +122,7 @@ async def set_up(url: str) -> None:
     Safe to call from several processes at once. Tables that must be rebuilt are left to `rebuild`.
     """
     async with connect(url) as connection:
-        await _make_role(connection)
+        await make_reader(connection)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
             await connection.execute(_SET_UP)
@@ -143,7 +143,8 @@ async def set_up(url: str) -> None:
                     await finish_table(connection, model, SCHEMA)
 
 
-async def _make_role(connection: AsyncConnection[TupleRow]) -> None:
+async def make_reader(connection: AsyncConnection[TupleRow]) -> None:
+    """Make the role `headrace_reader`."""
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,))
     if not found.rowcount:
         with suppress(errors.DuplicateObject, errors.UniqueViolation):  # another database's set-up was faster

@@ -10,7 +10,7 @@ const { values: options, positionals } = parseArgs({
   options: { json: { type: "boolean" }, tenant: { type: "string", default: "default" } },
 });
 const { tenant } = options;
-const url = new URL(positionals[0] ?? process.env.HEADRACE_NATS_URL ?? "nats://127.0.0.1:4222");
+const url = new URL(positionals[0] ?? process.env.NATS_URL ?? "nats://127.0.0.1:4222");
 const PATIENCE = 120; // seconds without an event before giving up
 
 const TEXT = `Rules of the reading room at Millbrook Weir
@@ -34,9 +34,9 @@ function uuid7() {
   return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** The outcome kept on a subject, or null while there is none. */
-async function kept(subject) {
-  const reply = await nc.request(`$JS.API.DIRECT.GET.OUTCOMES.${subject}`);
+/** The last message of a stream's subject, or null while there is none. */
+async function kept(stream, subject) {
+  const reply = await nc.request(`$JS.API.DIRECT.GET.${stream}.${subject}`);
   if (reply.headers?.code === 404) return null;
   if (reply.headers?.code) throw new Error(`${subject}: ${reply.headers.description}`);
   return reply.json();
@@ -52,9 +52,9 @@ async function send(name, fields, id = uuid7()) {
   try {
     await nc.flush(); // make sure that the server has the subscription before the command
     const { duplicate } = await js.publish(`cmd.${tenant}.${name}`, JSON.stringify(fields), { msgID: id });
-    let outcome = duplicate ? await kept(subject) : null;
+    let outcome = duplicate ? await kept("OUTCOMES", subject) : null;
     for (let second = 0; !outcome && second < PATIENCE; second++) {
-      outcome = await Promise.race([heard, sleep(1000, null, { ref: false })]) ?? await kept(subject);
+      outcome = await Promise.race([heard, sleep(1000, null, { ref: false })]) ?? await kept("OUTCOMES", subject);
     }
     if (!outcome) throw new Error(`${name} ${id} had no outcome in ${PATIENCE} s: does a worker run?`);
     return outcome;
@@ -73,21 +73,20 @@ async function accepted(name, fields, id) {
   return outcome;
 }
 
-/** The events of an aggregate from its first on, as they come. */
-async function* events(noun, id) {
-  const consumer = await js.consumers.get("EVENTS", { filter_subjects: `evt.${tenant}.${noun}.${id}` });
-  const commits = await consumer.consume();
-  const giveUp = () => commits.stop(new Error(`${noun} ${id}: nothing happened for ${PATIENCE} s`));
-  const timer = setTimeout(giveUp, PATIENCE * 1000);
-  try {
-    for await (const commit of commits) {
-      timer.refresh();
-      yield* commit.json(); // one message is one commit: an array of events
+/** The events of a document's newest commits, as they come; one message is one commit: an array of events. */
+async function* events(document) {
+  let version = 0;
+  for (let looks = 0; looks < PATIENCE * 5; looks++) {
+    const commit = await kept("EVENTS", `evt.${tenant}.document.${document}`) ?? [];
+    const fresh = commit.filter((event) => event.version > version);
+    if (fresh.length) {
+      yield* fresh;
+      version = fresh.at(-1).version;
+      looks = 0;
     }
-  } finally {
-    clearTimeout(timer);
-    await commits.close();
+    await sleep(200);
   }
+  throw new Error(`document ${document}: nothing happened for ${PATIENCE} s`);
 }
 
 /** Print the tokens of an answer as they arrive; a new attempt restarts the answer. Returns the final frame. */
@@ -123,7 +122,7 @@ async function main() {
   show("repeated", { same, outcome }, `The same command again: ${same ? "the same outcome" : "ANOTHER OUTCOME"}`);
 
   const { ids: { document } } = await accepted("document.upload", { dataset, name: "reading-room.txt", text: TEXT });
-  for await (const { type, state } of events("document", document)) {
+  for await (const { type, state } of events(document)) {
     show("document", { type, document }, `  ${type}`);
     if (type === "document.failed.v1") throw new Error(`${state.stage} failed: ${state.code}: ${state.reason}`);
     if (type === "document.completed.v1") break;

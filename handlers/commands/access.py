@@ -1,11 +1,14 @@
-"""Commands of end users."""
+"""Commands of end users and bus logins."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import Field
 
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
-from handlers.commands.fields import Command, Name
+from handlers.commands.fields import Command, Handle, Name
 from handlers.commands.preparation import MakeOrChange, Preparation
 
 
@@ -13,6 +16,28 @@ class EraseEndUser(Command):
     """Destroy the key of a user's words; the next user of the name is another person."""
 
     user: Name = Field(description="User to erase, by the name in `message.send`")
+
+
+class OpenBusLogin(Command):
+    """Open a login for the tenant's services on the bus; the same name again issues another password."""
+
+    name: Handle = Field(description="Name of the login")
+
+
+class CloseBusLogin(Command):
+    """Close a login: its connections are ended, and its password is no longer accepted."""
+
+    bus_login: Handle = Field(description="Name of the login")
+
+
+async def open_login(command: OpenBusLogin, given: Preparation) -> MakeOrChange[BusLogin]:
+    def decide(login: BusLogin | None, id: str, at: datetime) -> BusLogin:
+        if login is None:
+            return BusLogin.begin(BusLogin.Opened, id, at, issue=given.id)
+        login.issue_again(at, issue=given.id)
+        return login
+
+    return decide
 
 
 async def erase(command: EraseEndUser, given: Preparation) -> MakeOrChange[EndUser]:

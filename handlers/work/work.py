@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate, Event, Rejection
 from domain.chat.conversation import Conversation
@@ -201,6 +202,7 @@ WORKS: dict[str, Work] = {
     "replay": Work(
         Replay, (Replay.Requested, Replay.Retried), role="answer", at_once=8, tries=1, pending=REPLAY, calls="replay"
     ),
+    "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
 }

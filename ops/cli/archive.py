@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adapters.jetstream.nats_py import find_streams
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
@@ -59,6 +60,7 @@ async def look(settings: Settings) -> list[Behind]:
     from adapters.archive.store import Archive
 
     async with connected(settings) as client:
+        await find_streams(client.connection)
         return await status(client.connection, Archive.at(settings.archive_url))
 
 
@@ -69,6 +71,7 @@ async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dic
 
     with terminal.counting(as_json) as progress:
         async with connected(settings) as client:
+            await find_streams(client.connection)
             archiver = Archiver(
                 client.connection,
                 Archive.at(settings.archive_url),

@@ -20,7 +20,7 @@ from adapters.jetstream.client import Commit, Frame, Outcome
 from domain.aggregate import sentence
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
-from ops.settings import Settings
+from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
 
 
@@ -210,7 +210,9 @@ def search(
         async with connected(settings) as client:
             made = await client.search(dataset.split(","), question, retrieval=retrieval, user=user)
         ids = [hit["segment"] for hit in made["hits"]]
-        return made, {} if as_json else await texts_of(settings.located("postgres").postgres_url, client.tenant, ids)
+        if as_json:
+            return made, {}
+        return made, await texts_of(settings.located("postgres", role=READER).postgres_url, client.tenant, ids)
 
     made, texts = run(work())
     if as_json:
@@ -273,7 +275,7 @@ def sql(
     as_json: Json = False,
 ) -> None:
     """Run a query on the tables, as the role headrace_reader."""
-    url = Settings.load(home=home).located("postgres").postgres_url
+    url = Settings.load(home=home).located("postgres", role=READER).postgres_url
     names, rows = run(read_tables(url, query))
     if as_json:
         for row in rows:

@@ -13,7 +13,7 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from handlers.ports.log import Unavailable
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Wait, app, connected, run
-from ops.settings import Settings
+from ops.settings import READER, Settings
 from ops.terminal import emit, one_line, say
 
 Letter = dict[str, Any]
@@ -136,7 +136,7 @@ async def letters(settings: Settings, statuses: list[str], tenant: str | None) -
         SELECT * FROM headrace.dead_letters
         WHERE status = ANY(%(statuses)s) AND tenant_id = coalesce(%(tenant)s, tenant_id) ORDER BY updated_at, id
     """
-    url = settings.located("postgres").postgres_url
+    url = settings.located("postgres", role=READER).postgres_url
     try:
         async with (
             await psycopg.AsyncConnection.connect(url, connect_timeout=5, row_factory=dict_row) as connection,

@@ -35,7 +35,7 @@ def failing() -> Iterator[None]:
 @group.command(epilog="Examples: [bold]headrace index show[/] · [bold]headrace index show --json | jq .builds[/]")
 def show(home: Home = None, as_json: Json = False) -> None:
     """Show the versions of the index with model and size, and the builds in progress."""
-    settings = Settings.load(home=home).located("postgres")
+    settings = Settings.load(home=home).located("postgres", role="ingest")
     from ops.upkeep.index import show as look
 
     with failing():
@@ -64,7 +64,7 @@ def rebuild(
     Vectors come from the cache; the embedding model makes the missing ones. If interrupted, run it again
     to resume.
     """
-    settings = Settings.load(home=home, tenant=tenant).located()
+    settings = Settings.load(home=home, tenant=tenant).located(role="ingest")
     from ops.upkeep.index import rebuild as work
 
     with terminal.counting(as_json) as progress, failing():
@@ -91,7 +91,7 @@ def drop(
     as_json: Json = False,
 ) -> None:
     """Drop a version that was kept, or an unfinished one."""
-    settings = Settings.load(home=home).located("postgres")
+    settings = Settings.load(home=home).located("postgres", role="ingest")
     from ops.upkeep.index import NotDropped
     from ops.upkeep.index import drop as work
 

@@ -1,18 +1,23 @@
-"""Commands that run Headrace: up, down, worker, doctor."""
+"""Commands that run Headrace: up, down, worker, doctor, env."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
+from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
+from adapters.jetstream import accounts
 from ops import logs, supervisor, terminal
-from ops.cli.frame import Home, Json, app, run, until_stopped
-from ops.roles import EVERY, READS_ONLY
-from ops.settings import Settings
+from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
+from ops.roles import EVERY, WITHOUT_TABLES
+from ops.servers.embedded import EmbeddedNats
+from ops.settings import READER, Settings
 from ops.terminal import clean, emit, say, show
 
 if TYPE_CHECKING:
@@ -46,7 +51,7 @@ def up(
     missing = record.get("missing", {})
     sentence = f"Headrace {'is ready' if fresh else 'is already running'}{supervisor.except_for(missing)}."
     if as_json:
-        emit(record)
+        emit({name: value for name, value in record.items() if name != "logins"})
     else:
         say(sentence)
         show_addresses(settings)
@@ -77,7 +82,8 @@ def worker(
     if role not in (*EVERY, "all"):
         raise typer.BadParameter(f"{role!r} is not one of {', '.join(EVERY)}, all.", param_hint="--role")
     settings = Settings.load(home=home, log_format="json" if as_json else None)
-    settings = settings.located("nats") if role in READS_ONLY else settings.located()
+    servers = ("nats",) if role in WITHOUT_TABLES else ("nats", "postgres")
+    settings = settings.located(*servers, role=role)
     logs.configure(settings)
     from ops.roles.worker import run as run_role
 
@@ -102,6 +108,54 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
 
     if not run(look()):
         raise typer.Exit(1)
+
+
+@app.command(epilog='Examples: [bold]headrace env | grep NATS[/] · [bold]eval "$(headrace env)" && psql[/]')
+def env(
+    login: Annotated[
+        str | None, typer.Option(help="Bus login of the tenant; default: its first.", show_default=False)
+    ] = None,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write the logins of people as exports for a shell: [bold]psql[/] reads the tables, NATS_URL is the tenant's.
+
+    Nothing is written to a terminal, where a password would stay to be read.
+    """
+    settings = Settings.load(home=home, tenant=tenant)
+    if sys.stdout.isatty():
+        raise Failed('The logins are not shown in a terminal: use eval "$(headrace env)".')
+    found = reader(settings) | programs(settings, login)
+    if not found:
+        raise Failed("The servers are your own: their logins are where you keep them.")
+    if as_json:
+        emit(found)
+    else:
+        sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in found.items())
+
+
+def reader(settings: Settings) -> dict[str, str]:
+    """Variables with which `psql` reads the tables of the embedded server. Raises: NotRunning."""
+    if settings.postgres_url:
+        return {}
+    login = conninfo_to_dict(settings.located("postgres", role=READER).postgres_url)
+    names = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": "user"}
+    return {name: str(login[part]) for name, part in names.items()} | {"PGPASSFILE": str(settings.home / "pgpass")}
+
+
+def programs(settings: Settings, login: str | None) -> dict[str, str]:
+    """The address of the embedded NATS with a login of the tenant. Raises: NotRunning, Failed."""
+    if settings.nats_url:
+        return {}
+    settings.located("nats")
+    nats, tenant = EmbeddedNats(settings.home), settings.tenant
+    users = nats.tenants().get(tenant, [])
+    chosen = [user for user in users if login is None or user == accounts.login(tenant, login)]
+    if not chosen:
+        advice = f"`headrace send bus_login.open --tenant {tenant} name={login or 'services'}` opens one"
+        raise Failed(f"Tenant {tenant!r} has no such login on NATS: {advice}.")
+    return {"NATS_URL": nats.last_url_of(chosen[0])}
 
 
 def show_addresses(settings: Settings) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ops.settings import Settings
 
-ROLES = ("embed", "project", "commands", "ingest", "answer", "view")
+VIEW = "view"
+"""Serves the viewer."""
+
+ROLES = ("embed", "project", "commands", "ingest", "answer", VIEW)
 """The roles that every installation runs, the slowest to start first."""
 
 EXPORT = "export"
@@ -15,8 +18,17 @@ ARCHIVE = "archive"
 
 EVERY = (*ROLES, EXPORT, ARCHIVE)
 
-READS_ONLY = (ARCHIVE,)
-"""The roles that may connect as a user who can only read."""
+GUESTS = (VIEW, EXPORT, ARCHIVE)
+"""The roles that append nothing to the log: on NATS, each has an account of its own, which has no streams."""
+
+WITHOUT_TABLES = ("commands", "embed", ARCHIVE)
+"""The roles that need no PostgreSQL."""
+
+READ_TABLES = (VIEW, EXPORT)
+"""The roles that only read it."""
+
+WRITE_INDEX = ("ingest", "answer")
+"""The roles that read the tables, and write the search index and its cache."""
 
 
 class RoleFailed(Exception):

@@ -1,15 +1,22 @@
-"""The role `commands`: dispatches commands, and retries dead letters."""
+"""The role `commands`: dispatches commands, retries dead letters, and admits tenants to the bus."""
 
 from __future__ import annotations
 
+import structlog
+
+from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.model_files import model_name
+from handlers.access.admit import Admit
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Dispatch
 from handlers.work.dead_letters import RetryDeadLetters
+from ops.servers.embedded import EmbeddedNats
 from ops.wiring import Wiring
+
+log = structlog.get_logger(__name__)
 
 
 async def begin(wiring: Wiring) -> None:
@@ -19,3 +26,12 @@ async def begin(wiring: Wiring) -> None:
     dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc))
     subscribe_commands(wiring.broker, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
+    server = EmbeddedNats(wiring.settings.home)
+    ours = server.server_name == server_info(wiring.nc).get("server_name")
+    wiring.work("admit", Admit(wiring.repository, server.admit if ours else _leave))
+
+
+async def _leave(tenant: str, name: str, issue: str) -> None:
+    """Leave the server's configuration to its operator."""
+    advice = "reload NATS with the output of `headrace nats accounts --log`"
+    log.warning("not admitted", tenant=tenant, login=name, advice=advice)

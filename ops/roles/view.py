@@ -15,8 +15,10 @@ import psycopg
 import structlog
 import uvicorn
 
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.postgres import tables
 from adapters.postgres.reader import login
+from adapters.privacy.vault import AesVault
 from adapters.telemetry.metrics.page import Metrics
 from adapters.telemetry.otlp.endpoint import target
 from adapters.web.viewer.access import Access, Refused
@@ -43,8 +45,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         advice = "Set HEADRACE_VIEW_TOKEN, or HEADRACE_VIEW_ADDRESS=127.0.0.1:8400"
         raise InvalidSetting(f"{error} {advice}.") from None
     try:
-        await tables.set_up(settings.postgres_url)
         reader = await login(settings.postgres_url, settings.secret())
+        if reader != settings.postgres_url:  # with a reader's login, the role `project` makes the tables
+            await tables.set_up(settings.postgres_url)
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     taken = bind(settings, host, port)
@@ -54,7 +57,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     wiring.open.enter_context(noted(settings.home, link))
     remember(settings.home, taken.getsockname()[1])
     log.info("viewer", address=shown)
-    backend = Backend(wiring.nc, reader, settings.tenant, wiring.keys, values(settings).prices)
+    keys = JetStreamKeys(wiring.nc, AesVault(settings.secret()))
+    await keys.start()
+    backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
     app = create_app(backend, access, metrics)
     config = uvicorn.Config(

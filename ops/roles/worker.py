@@ -25,7 +25,7 @@ from nats.js.errors import ServiceUnavailableError
 from adapters.jetstream.workers.drain import drain
 from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
-from ops.roles import READS_ONLY, wanted
+from ops.roles import GUESTS, wanted
 from ops.settings import Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
@@ -120,7 +120,7 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
             await card.unsubscribe()
-            if not wiring.reads_only:
+            if not wiring.guest:
                 await drain(wiring.broker, settings.grace_s)
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,16 +132,16 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
     """Return the wiring and the tasks of the role; wait while a server is unreachable."""
     while True:
         async with AsyncExitStack() as attempt:
-            wiring, tasks = Wiring(settings, role, reads_only=role in READS_ONLY), list[asyncio.Future[Any]]()
+            wiring, tasks = Wiring(settings, role, guest=role in GUESTS), list[asyncio.Future[Any]]()
             attempt.push_async_callback(wiring.open.aclose)
             attempt.callback(_cancel, tasks)
             try:
                 await wiring.__aenter__()
-                if not wiring.reads_only:
+                if not wiring.guest:
                     await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))
-                if not wiring.reads_only and wiring.broker.subscribers:
+                if not wiring.guest and wiring.broker.subscribers:
                     await wiring.broker.start()
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))

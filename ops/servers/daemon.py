@@ -75,7 +75,7 @@ class Daemon:
         if self._child is not None:
             self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
             self._begun = log.seek(0, os.SEEK_END)
             child = subprocess.Popen(
                 command,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -29,12 +30,15 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from adapters.jetstream import accounts
+from handlers.ports.log import Unavailable
 from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
 from ops.settings import secret
 
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+DEFAULT_TENANT = "default"
 ACCOUNT = "headrace"
 TRIES = 3
 
@@ -51,6 +55,7 @@ class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
     Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
+    Users' passwords follow from `nats.key` in the home.
     """
 
     def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
@@ -64,7 +69,22 @@ class EmbeddedNats:
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.port}"
+        """The address with the login of the administrator, who may do everything in the account of the streams."""
+        return self.url_of(accounts.ADMIN)
+
+    def url_of(self, user: str) -> str:
+        """The address with the login of a user; a tenant's is `tenant-<name>`."""
+        return f"nats://{user}:{self.password(user)}@{HOST}:{self.port}"
+
+    def last_url_of(self, user: str) -> str:
+        """As `url_of`, at the port that the server of this home had last."""
+        self.port = remembered_port(self.home, "nats")
+        return self.url_of(user)
+
+    def password(self, user: str) -> str:
+        tenant, _, name = user.removeprefix("tenant-").partition(".")
+        issue = self.logins().get(tenant, {}).get(name, "")
+        return accounts.password(secret(self.home / "nats.key").encode(), user, issue)
 
     @property
     def server_name(self) -> str:
@@ -77,6 +97,11 @@ class EmbeddedNats:
         if self.daemon.process() and await self._greeting() == self.server_name:
             return
         await self.daemon.stop()
+        if (self.store / "jetstream" / "$G" / "streams").is_dir():
+            raise StartFailed(
+                f"An earlier version made the log in {self.store}, without accounts: archive it with that version, and "
+                "restore the archive to a new home, as docs/archive.md describes."
+            )
         self._most = room(self.store, await asyncio.to_thread(held, self.store))
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "nats")
@@ -132,9 +157,68 @@ class EmbeddedNats:
             return None
 
     def _configure(self) -> Path:
+        self._write_accounts()
         file = self.home / "nats.conf"
-        file.write_bytes(os.fsencode(self.configuration()))
+        file.write_bytes(os.fsencode(f"{self.configuration()}\ninclude accounts.conf\n"))
         return file
+
+    def _write_accounts(self) -> None:
+        configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
+        private(self.home / "accounts.conf", accounts.written(configured))
+
+    def tenants(self) -> dict[str, list[str]]:
+        """The users of each tenant with an account; the default tenant has one that is not from the log."""
+        users = {tenant: [accounts.login(tenant, name) for name in names] for tenant, names in self.logins().items()}
+        return users | {DEFAULT_TENANT: [accounts.login(DEFAULT_TENANT), *users.get(DEFAULT_TENANT, ())]}
+
+    def logins(self) -> dict[str, dict[str, str]]:
+        """The open bus logins of the log: the issue of each password, by tenant and name."""
+        with suppress(OSError, ValueError):
+            found = json.loads((self.home / "logins.json").read_text("utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    async def admit(self, tenant: str, name: str, issue: str) -> None:
+        """Write a tenant's login with the issue of its password, or remove it when that is empty, and reload.
+
+        Raises: Unavailable.
+        """
+        with (self.home / "run" / "logins.lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            logins = self.logins()
+            names = {**logins.get(tenant, {}), name: issue}
+            names = {name: issue for name, issue in names.items() if issue}
+            logins = {key: value for key, value in {**logins, tenant: names}.items() if value}
+            private(self.home / "logins.json", json.dumps(logins))
+            self._write_accounts()
+            # An account that a reload has added takes part in the exchange of subjects from the next one on.
+            for _ in range(2):
+                await self._reload()
+
+    async def _reload(self) -> None:
+        """Raises: Unavailable when the server does not confirm it."""
+        process = self.daemon.process()
+        if process is None:
+            return  # it reads the accounts when it starts
+        before = self.daemon.log.stat().st_size
+        process.send_signal(signal.SIGHUP)
+        try:
+            async with asyncio.timeout(self.ready_within):
+                while not await asyncio.to_thread(self._reloaded, before):
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise Unavailable("The NATS server does not read its accounts again.") from error
+
+    def _reloaded(self, after: int) -> bool:
+        """True when the log confirms a reload beyond this place, or was rotated. Raises: Unavailable."""
+        with self.daemon.log.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < after:
+                return True
+            file.seek(after)
+            said = file.read()
+        if b"Failed to reload" in said:
+            raise Unavailable(f"The NATS server refuses its accounts: {said.decode(errors='replace')[-500:]}")
+        return b"Reloaded server configuration" in said
 
     def configuration(self) -> str:
         settings = {
@@ -209,9 +293,10 @@ class EmbeddedPostgres:
     def url(self) -> str:
         return self.url_of(self.database)
 
-    def url_of(self, database: str) -> str:
-        password = quote(secret(self.home / "postgres.password"))
-        return f"postgresql://postgres:{password}@{HOST}:{self.port}/{database}"
+    def url_of(self, database: str, user: str = "postgres", password: str = "") -> str:
+        """The address of a database with a login; by default the superuser's."""
+        password = quote(password or secret(self.home / "postgres.password"))
+        return f"postgresql://{user}:{password}@{HOST}:{self.port}/{database}"
 
     async def start(self) -> None:
         """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
@@ -383,6 +468,14 @@ def create_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in ("log", "run"):
         (home / folder).mkdir(mode=0o700, exist_ok=True)
+
+
+def private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, at once or not at all."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    with open(partial, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
+        written.write(text)
+    partial.replace(file)
 
 
 def remembered_port(home: Path, server: str) -> int:

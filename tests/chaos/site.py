@@ -13,12 +13,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
+from adapters.jetstream import accounts
 from adapters.jetstream.client import Client
-from ops.servers.embedded import EmbeddedPostgres
+from adapters.jetstream.streams import set_up
+from ops.servers.embedded import HOST, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chaos.plan import NODES, WORKERS, Blow
 from tests.journeys.stack import Stack
-from tests.nats_cluster import NatsCluster, Node, Wire
+from tests.nats_cluster import NatsCluster, Node, Wire, once_there
+
+TENANT = "default"
+"""The tenant that publishes, by an account of its own."""
 
 NATS_LIMITS = "\nlogfile_size_limit: 4MB\nlogfile_max_num: 3\n"
 
@@ -60,11 +65,16 @@ class Site:
     async def running(cls, home: Path) -> AsyncIterator[Site]:
         """Servers and workers, ready; the workers are started again when they end."""
         async with AsyncExitStack() as open:
-            cluster = NatsCluster(home / "nats", cuttable=True, more=NATS_LIMITS)
+            users = accounts.written(accounts.configuration(password, {TENANT: []}))
+            cluster = NatsCluster(home / "nats", cuttable=True, more=NATS_LIMITS + users, login=login(accounts.ADMIN))
             await open.enter_async_context(cluster)
+            async with await Client.connect(cluster.urls_of(login(accounts.SETUP))) as setup:
+                await once_there(lambda: set_up(setup.stream, replicas=len(NODES)))
             postgres = await open.enter_async_context(EmbeddedPostgres(home))
             settings = Settings.load(home=home, nats_url=cluster.urls, postgres_url=postgres.url, replicas=len(NODES))
-            client = await open.enter_async_context(await Client.connect(cluster.urls, settings.tenant))
+            assert settings.tenant == TENANT
+            urls = cluster.urls_of(login(accounts.WORKER))
+            client = await open.enter_async_context(await Client.connect(urls, settings.tenant))
             site = cls(cluster, postgres, settings, client)
             open.push_async_callback(site._close)
             for worker in WORKERS:
@@ -89,7 +99,7 @@ class Site:
         line = self._lines[worker]
         await self.stack.spawn(
             worker,
-            HEADRACE_NATS_URL=",".join(f"nats://127.0.0.1:{wire.port}" for wire in line.nats),
+            HEADRACE_NATS_URL=",".join(f"nats://{login(accounts.WORKER)}@{HOST}:{wire.port}" for wire in line.nats),
             HEADRACE_POSTGRES_URL=_through(self.settings.postgres_url, line.postgres.port),
             HEADRACE_REPLICAS=str(self.settings.replicas),
         )
@@ -199,6 +209,15 @@ class Site:
     def _signal_worker(self, worker: str, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self.stack.signal(worker, number)
+
+
+def password(user: str) -> str:
+    return f"p-{user}"
+
+
+def login(user: str) -> str:
+    """User and password, as in an address."""
+    return f"{user}:{password(user)}"
 
 
 def _through(url: str, port: int) -> str:

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from adapters.jetstream import accounts
 from tests.chaos.plan import Blow, Round
 from tests.chaos.probe import Probes, Struck
-from tests.chaos.site import Site
+from tests.chaos.site import Site, login
 
 PUBLISHERS = 4
 
@@ -72,7 +73,7 @@ class Storm:
 async def publishers(site: Site, seed: int, journal: Path) -> AsyncIterator[None]:
     """The load, as long as the context is; what was sent is acknowledged, or given up, when it ends."""
     options = {
-        "--urls": site.cluster.urls,
+        "--urls": site.cluster.urls_of(login(accounts.login(site.settings.tenant))),
         "--tenant": site.settings.tenant,
         "--seed": str(seed),
         "--publishers": str(PUBLISHERS),

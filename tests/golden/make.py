@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
@@ -75,6 +76,7 @@ def examples() -> Iterator[dict[str, Any]]:
         _quarantine(),
         *_replays(),
         *_budgets(),
+        *_bus_logins(),
         *_people(),
         *_queries(),
     ):
@@ -407,6 +409,13 @@ def _replays() -> Iterator[Aggregate]:
 
 def _people() -> Iterator[Aggregate]:
     yield EndUser.begin(EndUser.Erased, person_id("skipper-7"), _at(40), known=True)
+
+
+def _bus_logins() -> Iterator[Aggregate]:
+    login = BusLogin.begin(BusLogin.Opened, "services", _at(50), issue=_id(50))
+    login.issue_again(_at(51), issue=_id(51))
+    login.close(_at(52))
+    yield login
 
 
 def _budgets() -> Iterator[Aggregate]:

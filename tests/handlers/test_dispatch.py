@@ -321,6 +321,7 @@ class Anything:
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+        await desk.done("bus_login.open", name="services")
 
     async def _index(self, document: str) -> None:
         """No worker has a document whose segments can be found."""
@@ -421,6 +422,8 @@ class Anything:
                 "amount_usd": st.integers(1, 100),
             },
             "budget.remove": {"budget": st.just("month")},
+            "bus_login.open": {"name": st.just("services")},
+            "bus_login.close": {"bus_login": st.just("services")},
             "end_user.erase": {"user": text},
         }
         return st.fixed_dictionaries(fields[name])
@@ -440,7 +443,10 @@ class Anything:
 NEVER = {"document.retry", "message.retry", "message.stop"}
 """Commands that the state of things there does not allow."""
 
-DELETES = {"app.delete", "dataset.delete", "document.delete", "conversation.delete", "provider.remove", "budget.remove"}
+DELETES = {
+    *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
+    *("provider.remove", "budget.remove", "bus_login.close"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

@@ -70,6 +70,7 @@ async def world(desk: Desk) -> World:
     letter = await desk.bury("commands", new_id())
     call = await desk.called(sources=[instructed_by(app)])
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+    await desk.done("bus_login.open", name="services")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
     await desk.change("document", ready, cut_into_three)
@@ -220,6 +221,9 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("budget.set", {"name": "month", "scope": "tenant", "amount_usd": 9}, "budget", ["budget.changed.v1"]),
     ("budget.remove", {"budget": "month"}, "budget", ["budget.removed.v1"]),
+    ("bus_login.open", {"name": "crm"}, "bus_login", ["bus_login.opened.v1"]),
+    ("bus_login.open", {"name": "services"}, "bus_login", ["bus_login.issued.v1"]),
+    ("bus_login.close", {"bus_login": "services"}, "bus_login", ["bus_login.closed.v1"]),
     ("end_user.erase", {"user": "ada"}, "end_user", ["end_user.erased.v1"]),
 ]
 
@@ -307,7 +311,7 @@ async def test_a_command_is_accepted_once(
         "quarantine",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
-    if noun in ("provider", "budget"):
+    if noun in ("provider", "budget", "bus_login"):
         expected = {noun: fields.get("name") or fields[noun]}
     elif name == "conversation.fork":
         expected = {}
@@ -352,6 +356,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("conversation.fork", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
     ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
     ("budget.remove", {"budget": "month"}, "budget"),
+    ("bus_login.close", {"bus_login": "services"}, "bus_login"),
 ]
 
 
@@ -380,8 +385,10 @@ async def test_what_was_deleted_cannot_be_named(
     desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
 ) -> None:
     last = field.split(".")[-1]
-    if last in ("provider", "budget"):
-        await desk.done(f"{last}.remove", **{last: "lab" if last == "provider" else "month"})
+    named = {"provider": ("remove", "lab"), "budget": ("remove", "month"), "bus_login": ("close", "services")}
+    if last in named:
+        verb, handle = named[last]
+        await desk.done(f"{last}.{verb}", **{last: handle})
     elif last == "document":
         await desk.done("document.delete", document=filled(fields["document"], world))
     else:
@@ -398,8 +405,8 @@ async def test_what_another_tenant_has_cannot_be_named(
     other = Desk(desk.server, f"{desk.tenant}x")
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
-    known = {"app", "budget", "call", "conversation", "dataset", "document", "provider", "datasets.0", "model.provider"}
-    assert named in known
+    nouns = {"app", "budget", "bus_login", "call", "conversation", "dataset", "document", "provider"}
+    assert named in {*nouns, "datasets.0", "model.provider"}
 
 
 async def test_a_letter_is_its_tenants(desk: Desk, world: World) -> None:

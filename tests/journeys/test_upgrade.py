@@ -61,16 +61,17 @@ async def test_what_an_older_version_has_archived_is_all_there(folder: Path) -> 
     last = restored["last"]
     settings = settings.model_copy(update={"archive_url": ""})
     try:
-        [running] = headrace(settings, "up", "--detach")
+        headrace(settings, "up", "--detach")
+        running = settings.located()
         for stream in (EVENTS, OUTCOMES):
-            await wait_for(running["postgres_url"], Position(stream, last[stream]))
-        assert_as_recorded(await make.dumped(running["postgres_url"]), folder / "tables")
+            await wait_for(running.postgres_url, Position(stream, last[stream]))
+        assert_as_recorded(await make.dumped(running.postgres_url), folder / "tables")
         headrace(settings, "index", "rebuild")  # which embeds again, and records that
         compared = headrace(settings, "rebuild", "--check")
         assert {table["table"] for table in compared} == {model.name for model in READ_MODELS}
         checks = headrace(settings, "verify")
         assert all(check["checked"] for check in checks if check["name"] in ("events", "tables", "index", "blobs"))
-        async with await Client.connect(running["nats_url"]) as client:
+        async with await Client.connect(running.nats_url) as client:
             [app] = headrace(settings, "sql", "select id from apps where name = 'Handbook assistant'")
             answer = [frame async for frame in client.ask(app["id"], QUESTION, user="ada")][-1]
         assert answer["type"] == "answered"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jsonschema
 import kubernetes_validate
@@ -21,7 +22,11 @@ import pytest
 import typer
 import yaml
 
+from adapters.jetstream.client import Client
+from adapters.jetstream.nats_py import find_streams
+from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import STREAMS, set_up
+from domain.log import OUTCOMES
 from ops.cli import app
 from ops.roles import EVERY, ROLES
 from ops.servers.embedded import HOST, nats_server
@@ -107,6 +112,31 @@ async def test_three_servers_of_this_configuration_become_a_cluster_that_keeps_t
                     "nats-1",
                     "nats-2",
                 }
+        for port in ports:
+            await assert_guests_are_served(port)
+
+
+async def assert_guests_are_served(port: int) -> None:
+    """By every server, whichever leads the streams."""
+    passwords = environment(0, [])
+    tenant = f"nats://tenant-default:{passwords['NATS_TENANT_DEFAULT_PASSWORD']}@{HOST}:{port}"
+    async with await Client.connect(tenant) as client:
+        id = str(uuid4())
+        heard = await client.connection.subscribe(f"out.default.{id}")
+        await client.connection.flush()
+        acknowledged = await client.stream.publish("cmd.default.app.create", b"{}", headers={"Nats-Msg-Id": id})
+        assert acknowledged.stream == "COMMANDS"
+        worker = f"nats://worker:{passwords['NATS_WORKER_PASSWORD']}@{HOST}:{port}"
+        async with await nats.connect(worker) as nc:
+            await nc.jetstream().publish(f"out.default.{id}", b'{"status": "accepted"}')
+        assert (await heard.next_msg(5)).data == b'{"status": "accepted"}'
+        assert await client.outcome(id) == {"status": "accepted"}
+    async with await nats.connect(f"nats://archive:{passwords['NATS_ARCHIVE_PASSWORD']}@{HOST}:{port}") as nc:
+        await find_streams(nc)
+        source = RawStream(nc, OUTCOMES)
+        last = await source.last()
+        found = [message async for messages in source.read(last - 1, last) for message in messages]
+        assert [message.subject for message in found] == [f"out.default.{id}"]
 
 
 @contextmanager

@@ -1,53 +1,56 @@
-"""The users of ops/deploy/accounts.conf, on a real server: each can do what it must and nothing more."""
+"""The users of NATS, on a real server: each can do what it must and nothing more, whatever reply it names."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nats
+import nats.js.errors
+import orjson
 import pytest
 from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
+from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.client import Client
-from adapters.jetstream.log import JetStreamLog
-from adapters.jetstream.streams import BLOBS, CONSUMERS, SNAPSHOTS, STREAMS
-from domain.log import EVENTS, OUTCOMES, Commit
+from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
+from adapters.jetstream.raw import RawStream
+from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
+from domain.access.bus_login import BusLogin
+from domain.aggregate import new_id
+from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
+from ops.supervisor import answers
 from tests.conftest import fresh_database
 
-ACCOUNTS = Path(__file__).resolve().parents[2] / "ops" / "deploy" / "accounts.conf"
-USERS = ("setup", "worker", "reader", "default", "admin", "sys")
-
-
-class Guarded(EmbeddedNats):
-    """A server that asks who is there."""
-
-    def configuration(self) -> str:
-        return super().configuration()[:-1] + f'\ninclude "{os.path.relpath(ACCOUNTS, self.home)}"\n}}'
-
-    def _environment(self) -> dict[str, str]:
-        return super()._environment() | {f"NATS_{user.upper()}_PASSWORD": f"p-{user}" for user in USERS}
-
-    def url_of(self, user: str) -> str:
-        return f"nats://{user}:p-{user}@{HOST}:{self.port}"
+ATTACKER, VICTIM = "acme", "victim"
+TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
+TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
+GUESTS = {user: guest for guest in (*accounts.GUESTS, *TENANTS) for user in guest.users}
 
 
 @pytest.fixture(scope="module")
 async def guarded(
     tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres
-) -> AsyncIterator[tuple[Guarded, str]]:
+) -> AsyncIterator[tuple[EmbeddedNats, str]]:
     """The server and a database, both set up by `headrace setup` as the user for that."""
     folder = tmp_path_factory.mktemp("guarded")
-    async with Guarded(folder) as server, fresh_database(postgres) as database:
+    (folder / "logins.json").write_text(json.dumps({ATTACKER: {"services": "1"}, VICTIM: {"services": "2"}}))
+    async with EmbeddedNats(folder) as server, fresh_database(postgres) as database:
         ended = await headrace(server.url_of("setup"), database, folder, "setup", "--json")
         out, _ = await ended.communicate()
         assert ended.returncode == 0, out
@@ -57,40 +60,74 @@ async def guarded(
     shutil.rmtree(folder)
 
 
-async def headrace(nats_url: str, postgres_url: str, home: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def headrace(
+    nats_url: str, postgres_url: str, home: Path, *arguments: str, **more: str
+) -> asyncio.subprocess.Process:
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
         "HEADRACE_NATS_URL": nats_url,
         "HEADRACE_POSTGRES_URL": postgres_url,
         "HEADRACE_HOME": str(home),
+        "HEADRACE_VIEW_ADDRESS": f"{HOST}:0",
+        **more,
     }
     command = (sys.executable, "-m", "ops.cli", *arguments)
     return await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
 
 
 @asynccontextmanager
-async def connected(server: Guarded, user: str) -> AsyncIterator[tuple[Connection, list[str]]]:
+async def connected(server: EmbeddedNats, user: str) -> AsyncIterator[tuple[Connection, list[str]]]:
     """A connection, and what the server refuses it."""
     refused: list[str] = []
 
     async def note(error: Exception) -> None:
         refused.append(str(error))
 
-    nc = await nats.connect(server.url_of(user), error_cb=note, inbox_prefix=f"_INBOX.{user}")
+    nc = await nats.connect(server.url_of(user), error_cb=note)
     yield nc, refused
     await nc.close()
 
 
-async def test_no_client_comes_in_without_a_password(guarded: tuple[Guarded, str]) -> None:
+async def test_no_client_comes_in_without_a_password(guarded: tuple[EmbeddedNats, str]) -> None:
     async def quiet(error: Exception) -> None: ...
 
     server, _ = guarded
-    for url in (server.url, f"nats://worker:wrong@{HOST}:{server.port}"):
+    for login in ("", "worker:wrong@", f"{TENANT}:{server.password(OTHER)}@"):
         with pytest.raises(nats.errors.Error, match="Authorization"):
-            await nats.connect(url, allow_reconnect=False, error_cb=quiet)
+            await nats.connect(f"nats://{login}{HOST}:{server.port}", allow_reconnect=False, error_cb=quiet)
 
 
-async def test_what_setup_has_made_is_all_that_a_deployment_needs(guarded: tuple[Guarded, str]) -> None:
+def test_passwords_are_in_files_that_only_their_owner_reads(guarded: tuple[EmbeddedNats, str]) -> None:
+    server, _ = guarded
+    passwords = [server.password(user) for user in ("setup", "worker", "admin", "sys", *GUESTS)]
+    assert len({*passwords}) == len(passwords)
+    holding = [
+        file
+        for file in server.home.rglob("*")
+        if file.is_file() and any(password.encode() in file.read_bytes() for password in passwords)
+    ]
+    assert holding == [server.home / "accounts.conf"]
+    for file in (*holding, server.home / "nats.key"):
+        assert file.stat().st_mode & 0o077 == 0
+
+
+def test_the_deployed_accounts_are_those_of_the_table() -> None:
+    deployed = (Path(__file__).resolve().parents[2] / "ops" / "deploy" / "accounts.conf").read_text()
+
+    def variable(user: str) -> str:
+        return f"$NATS_{re.sub('[^A-Z0-9]', '_', user.upper())}_PASSWORD"
+
+    text = accounts.written(accounts.configuration(variable, {"default": []}))
+    assert [line for line in deployed.splitlines(keepends=True) if not line.startswith("#")] == text.splitlines(True)
+
+
+@pytest.mark.parametrize("name", ["HEADRACE", "SYS", "a.b", "*", ""])
+def test_no_tenant_is_called_like_another_account(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a tenant"):
+        accounts.configuration(str, {name: []})
+
+
+async def test_what_setup_has_made_is_all_that_a_deployment_needs(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
     async with connected(server, "admin") as (nc, _):
         js = nc.jetstream()
@@ -102,32 +139,43 @@ async def test_what_setup_has_made_is_all_that_a_deployment_needs(guarded: tuple
 
 
 async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
-    guarded: tuple[Guarded, str], tmp_path: Path
+    guarded: tuple[EmbeddedNats, str], tmp_path: Path
 ) -> None:
-    """And an archivist reads along."""
+    """And an archivist, which has no streams, reads along."""
     server, database = guarded
     worker = await headrace(server.url_of("worker"), database, tmp_path, "worker", "--role", "commands", "--json")
     try:
-        async with await Client.connect(server.url_of("default"), "default") as tenant:
+        async with await Client.connect(server.url_of(TENANT), ATTACKER) as tenant:
             outcome = await tenant.send("app.create", {"name": "Guide"}, wait=60)
             assert outcome["status"] == "accepted", outcome
             again = await tenant.send("app.create", {"name": "Guide"}, outcome["command"])
-            assert again == outcome
+            assert again == outcome == await tenant.outcome(outcome["command"])
+        async with await Client.connect(server.url_of(OTHER), VICTIM) as other:
+            assert await other.outcome(outcome["command"]) is None
         probe = await headrace(
             server.url_of("worker"), database, tmp_path, "ping", "--role", "commands", "--here", "--json"
         )
         out, _ = await probe.communicate()
         assert (probe.returncode, json.loads(out)["pid"]) == (0, worker.pid)
         archived = await headrace(
-            server.url_of("reader"), database, tmp_path, "archive", "--archive-url", str(tmp_path / "archive"), "--json"
+            server.url_of("archive"),
+            database,
+            tmp_path,
+            "archive",
+            "--archive-url",
+            str(tmp_path / "archive"),
+            "--json",
         )
         out, _ = await archived.communicate()
         assert archived.returncode == 0, out
-        async with connected(server, "reader") as (nc, refused):
-            [commit] = [it async for batch in JetStreamLog(nc).read(EVENTS, 0, follow=False) for it in batch]
-            assert isinstance(commit, Commit)
-            assert commit.subject.id == outcome["command"]
-            assert len([it async for batch in JetStreamLog(nc).read(OUTCOMES, 0, follow=False) for it in batch]) == 1
+        assert json.loads(out)["added"]["EVENTS"] >= 1
+        async with connected(server, "archive") as (nc, refused):
+            await find_streams(nc)
+            for stream in (EVENTS, OUTCOMES):
+                source = RawStream(nc, stream)
+                last = await source.last()
+                [*_, message] = [it async for batch in source.read(0, last) for it in batch]
+                assert (message.sequence, outcome["command"] in message.subject) == (last, True)
             assert not refused
     finally:
         worker.terminate()
@@ -138,17 +186,79 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
     assert probe.returncode == 1
 
 
-async def test_workers_store_blobs_and_readers_read_them(guarded: tuple[Guarded, str]) -> None:
+async def test_the_viewer_serves_from_an_account_without_streams(
+    guarded: tuple[EmbeddedNats, str], tmp_path: Path
+) -> None:
+    """Operators hear it from the account with the streams, and its probe from its own."""
+    server, database = guarded
+    viewer = await headrace(server.url_of("view"), database, tmp_path, "worker", "--role", "view", "--json")
+    try:
+        async with await Client.connect(server.url_of("worker")) as operator, asyncio.timeout(60):
+            while (card := await answers(operator, "view")) is None:
+                await asyncio.sleep(0.1)
+            assert card["pid"] == viewer.pid
+        probe = await headrace(server.url_of("view"), database, tmp_path, "ping", "--role", "view", "--here", "--json")
+        out, _ = await probe.communicate()
+        assert (probe.returncode, json.loads(out)["pid"]) == (0, viewer.pid)
+    finally:
+        viewer.terminate()
+        await viewer.communicate()
+    assert viewer.returncode == 0
+
+
+async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[EmbeddedNats, str]) -> None:
+    server, _ = guarded
+
+    async def echo(tenant: str, body: bytes) -> dict[str, str]:
+        return {"tenant": tenant, "request": body.decode()}
+
+    async with (
+        connected(server, "worker") as (worker, refused),
+        await Client.connect(server.url_of(TENANT), ATTACKER) as tenant,
+    ):
+        async with previewing(worker, echo):
+            assert await tenant.preview({"a": 1}) == {"tenant": ATTACKER, "request": '{"a":1}'}
+        frames = await tenant.connection.subscribe(f"live.{ATTACKER}.*.m")
+        await tenant.connection.flush()
+        await worker.publish(f"live.{ATTACKER}.c.m", b"{}")
+        assert (await frames.next_msg(5)).data == b"{}"
+        await worker.jetstream().publish(f"evt.{ATTACKER}.retrieval.r", b"[]")
+        found = await tenant.stream.get_last_msg(EVENTS, f"evt.{ATTACKER}.retrieval.r", direct=True)
+        assert found.data == b"[]"
+        assert not refused
+
+
+@asynccontextmanager
+async def previewing(
+    worker: Connection, preview: Callable[[str, bytes], Awaitable[dict[str, Any]]]
+) -> AsyncIterator[None]:
+    """A service of previews that answers."""
+    serving = asyncio.create_task(previews.serve(worker, preview))
+    answered = False
+    async with asyncio.timeout(30):
+        while not answered:
+            with suppress(NoRespondersError):
+                answered = bool(await worker.request("preview.probe", b"", timeout=10))
+            await asyncio.sleep(0.02)
+    yield
+    serving.cancel()
+    await asyncio.wait([serving])
+
+
+async def test_workers_store_blobs_and_the_archive_reads_them(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
     async with connected(server, "worker") as (nc, refused):
         digest = await JetStreamBlobs(nc).put("default", b"The lock opens at six.")
         assert not refused
-    async with connected(server, "reader") as (nc, refused):
+    async with connected(server, "archive") as (nc, refused):
+        await find_streams(nc)
         assert await JetStreamBlobs(nc).get("default", digest) == b"The lock opens at six."
         with pytest.raises(Unavailable):
             await JetStreamBlobs(nc, timeout_s=0.2).put("default", b"Or at seven.")
         assert refused
 
+
+# --- what is refused ------------------------------------------------------------------------------------------
 
 KEPT = (EVENTS, OUTCOMES, f"OBJ_{BLOBS}")
 
@@ -156,33 +266,49 @@ RUIN = [
     *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE", "RESTORE", "MSG.DELETE") for stream in KEPT),
     *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("UPDATE", "PEER.REMOVE", "LEADER.STEPDOWN") for stream in KEPT),
     "$JS.API.STREAM.DELETE.COMMANDS",
-    "$JS.API.STREAM.PURGE.COMMANDS",
     "$JS.API.STREAM.DELETE.DEAD",
     "$JS.API.CONSUMER.DELETE.EVENTS.answer",
     "$SYS.REQ.SERVER.PING",
     "$JS.API.SERVER.REMOVE",
 ]
 
+FORGED = [
+    f"evt.{VICTIM}.app.00000000-0000-4000-8000-000000000001",
+    f"out.{VICTIM}.00000000-0000-4000-8000-000000000001",
+    f"cmd.{VICTIM}.app.delete",
+    f"live.{VICTIM}.c.m",
+    f"$KV.{KEYS}.{VICTIM}.861cdbec",
+    f"$KV.{SNAPSHOTS}.{VICTIM}.x",
+    f"$O.{BLOBS}.C.abc",
+    f"$O.{BLOBS}.M.abc",
+    "dead.commands.x",
+    "worker.commands",
+    "embed.gte",
+    "_INBOX.victim.x",
+]
+"""Subjects of messages of the system, or of another tenant."""
+
+OUTSIDE = [it for it in FORGED if not it.startswith("_INBOX.")]
+"""The same without inboxes, to which a role answers in its own account."""
+
+STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS"]
+
 NOT_FOR = {
-    "setup": [*RUIN, "evt.default.app.x", "cmd.default.app.create", "out.default.x", "$O.blobs.M.x"],
+    "setup": [*RUIN, "$JS.API.STREAM.PURGE.COMMANDS", *FORGED],
     "worker": [*RUIN, "$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.COMMANDS", "$JS.API.STREAM.SNAPSHOT.EVENTS"],
-    "reader": [
+    "view": [*RUIN, *(it for it in OUTSIDE if not it.startswith("cmd.")), "$JS.API.CONSUMER.CREATE.EVENTS"],
+    "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
+    "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
+    TENANT: [
         *RUIN,
-        *("evt.default.app.x", "cmd.default.app.create", "out.default.x", "$O.blobs.M.x", "$KV.snapshots.x"),
-        "$JS.API.STREAM.CREATE.MINE",
-        "$JS.API.CONSUMER.CREATE.COMMANDS",
-        "$JS.API.CONSUMER.MSG.NEXT.COMMANDS.commands",
-        "$JS.API.DIRECT.GET.COMMANDS",
-    ],
-    "default": [
-        *RUIN,
-        *("evt.default.app.x", "cmd.other.app.create", "out.default.x", "$O.blobs.M.x", "live.default.x.y"),
-        *("embed.gte", "worker.commands", "dead.commands.x", "$KV.snapshots.x", "_INBOX.other"),
-        "$JS.API.DIRECT.GET.OUTCOMES.out.other.x",
+        *FORGED,
+        *STREAM_READS,
+        f"out.{ATTACKER}.x",
+        f"cmd.{ATTACKER}.bus_login.open",
+        f"live.{ATTACKER}.x.y",
+        f"preview.{VICTIM}",
+        f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",
         "$JS.API.DIRECT.GET.OUTCOMES",
-        "$JS.API.DIRECT.GET.EVENTS",
-        "$JS.API.STREAM.MSG.GET.EVENTS",
-        "$JS.API.CONSUMER.CREATE.EVENTS",
         "$JS.API.STREAM.INFO.EVENTS",
     ],
 }
@@ -190,22 +316,15 @@ NOT_FOR = {
 NOT_HEARD = {
     "setup": ["evt.>", "cmd.>", "out.>", ">"],
     "worker": [">", "$JS.>", "$SYS.>"],
-    "reader": ["cmd.>", "evt.>", ">"],
-    "default": [
-        ">",
-        "evt.default.>",
-        "cmd.default.>",
-        "out.other.>",
-        "out.*.x",
-        "live.>",
-        "_INBOX.>",
-        "_INBOX.other.>",
-    ],
+    "view": [">", "evt.>", "cmd.>", "live.>"],
+    "archive": [">", "evt.>", "cmd.>", "out.>", f"$KV.{KEYS}.>"],
+    "export": [">", "evt.>", "out.>"],
+    TENANT: [">", f"evt.{ATTACKER}.>", f"cmd.{ATTACKER}.>", f"out.{VICTIM}.>", "out.*.x", "live.>"],
 }
 
 
 @pytest.mark.parametrize("user", NOT_FOR)
-async def test_what_a_user_may_not_say_is_refused(guarded: tuple[Guarded, str], user: str) -> None:
+async def test_what_a_user_may_not_say_is_refused(guarded: tuple[EmbeddedNats, str], user: str) -> None:
     server, _ = guarded
     async with connected(server, "admin") as (nc, _):
         before = [(await nc.jetstream().stream_info(stream)).state.last_seq for stream in KEPT]
@@ -218,7 +337,7 @@ async def test_what_a_user_may_not_say_is_refused(guarded: tuple[Guarded, str], 
 
 
 @pytest.mark.parametrize("user", NOT_HEARD)
-async def test_what_a_user_may_not_hear_is_refused(guarded: tuple[Guarded, str], user: str) -> None:
+async def test_what_a_user_may_not_hear_is_refused(guarded: tuple[EmbeddedNats, str], user: str) -> None:
     server, _ = guarded
     async with connected(server, user) as (nc, refused):
         for subject in NOT_HEARD[user]:
@@ -235,3 +354,229 @@ async def all_of(refused: list[str], expected: set[str]) -> None:
             while not expected <= {refusal.lower() for refusal in refused}:
                 await asyncio.sleep(0.01)
     assert expected == {refusal.lower() for refusal in refused}
+
+
+# --- replies --------------------------------------------------------------------------------------------------
+
+PURGE = "$JS.API.STREAM.PURGE.COMMANDS"
+
+BODIES = [b"", b"{}", b'{"seq": 1}', b'{"seq": 1, "batch": 100}', b'{"last_by_subj": ">"}', b'{"multi_last": [">"]}']
+"""Requests to JetStream; a service that takes none of them answers with an error, which is a reply, too."""
+
+
+def examples(guest: accounts.Guest) -> list[str]:
+    """A subject for each that its user may publish, and for direct gets one that has a message."""
+    found = []
+    for subject in guest.members()[0].publish or ():
+        if subject.endswith(">"):
+            found.append(subject.replace(">", "x.y"))
+        elif subject.endswith("*"):
+            found += [subject.replace("*", name) for name in ("there", "gone")]
+        else:
+            found.append(subject)
+    return found
+
+
+@asynccontextmanager
+async def everything(server: EmbeddedNats) -> AsyncIterator[list[str]]:
+    """The subjects of all messages in the account with the streams, in which every kind of request is answered."""
+    heard: list[str] = []
+
+    async def note(message: Msg) -> None:
+        heard.append(message.subject)
+
+    async def answer(tenant: str, body: bytes) -> dict[str, str]:
+        return {"words": body.decode(errors="replace")}
+
+    async def card(message: Msg) -> None:
+        await message.respond(b"{}")
+
+    async with connected(server, "admin") as (admin, _), connected(server, "worker") as (worker, _):
+        js = admin.jetstream()
+        for name in ("document", "retrieval"):
+            await js.publish(f"evt.{ATTACKER}.{name}.there", b"{}")
+        with suppress(nats.js.errors.APIError):
+            await js.publish(f"out.{ATTACKER}.there", b"{}")
+        for role in ("view", "archive", "export"):
+            await worker.subscribe(f"worker.{role}", cb=card)
+        async with previewing(worker, answer):
+            await admin.subscribe(">", cb=note)
+            await asyncio.gather(admin.flush(), worker.flush())
+            yield heard
+
+
+async def state(server: EmbeddedNats) -> dict[str, tuple[int, int, int]]:
+    """Last sequence, messages and consumers of each stream."""
+    async with connected(server, "admin") as (nc, _):
+        infos = await nc.jetstream().streams_info()
+    return {
+        str(info.config.name): (info.state.last_seq, info.state.messages, info.state.consumer_count) for info in infos
+    }
+
+
+@pytest.mark.parametrize("user", [user for user in GUESTS if user != OTHER])
+async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple[EmbeddedNats, str], user: str) -> None:
+    """Every request that a user of another account may send, with every ruinous reply, while the other tenant listens.
+
+    The server and the workers answer, and the answers stay in the account of the user.
+    """
+    server, _ = guarded
+    replies = [*RUIN, PURGE, *FORGED, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.STREAM.CREATE.MINE"]
+    replies += [f"preview.{VICTIM}", f"cmd.{ATTACKER}.app.create", f"evt.{ATTACKER}.app.x", "rerank.x", "$JS.ACK.x"]
+    overheard: list[str] = []
+
+    async def note(message: Msg) -> None:
+        overheard.append(message.subject)
+
+    async with everything(server) as heard, connected(server, OTHER) as (other, _), connected(server, user) as (nc, _):
+        for subject in accounts.tenant(VICTIM).members()[0].subscribe or ():
+            await other.subscribe(subject, cb=note)
+        await other.flush()
+        before = await state(server)
+        heard.clear()
+        for subject in examples(GUESTS[user]):
+            for reply in replies:
+                for body in BODIES:
+                    await nc.publish(subject, body, reply=reply)
+        await nc.flush()
+        await quiet(heard)
+        reached = {subject for subject in heard if not subject.startswith(("_INBOX.", "_R_.", API, "$JS.EVENT."))}
+        sent = {it for it in examples(GUESTS[user]) if not it.startswith("$JS.") and not it.startswith("_")}
+        assert reached == {it for it in sent if not it.startswith("worker.")}
+        assert not [it for it in heard if it in {*RUIN, PURGE} or it.startswith(("$JS.API.CONSUMER.CREATE", "$JS.ACK"))]
+        assert not overheard
+        after = await state(server)
+        own = {"COMMANDS", "KV_exports"} if user in (TENANT, "view", "export") else set()
+        assert {name: it for name, it in after.items() if name not in own} == {
+            name: it for name, it in before.items() if name not in own
+        }
+        assert after["COMMANDS"][1] >= before["COMMANDS"][1]
+
+
+async def test_inside_the_account_with_the_streams_a_reply_does_reach_the_log(
+    guarded: tuple[EmbeddedNats, str],
+) -> None:
+    """Why only users that are trusted with the log are in it; and a proof that the test before this one sees it."""
+    server, _ = guarded
+    forged = f"evt.{VICTIM}.app.forged"
+    async with everything(server) as heard, connected(server, "worker") as (nc, _):
+        before = await state(server)
+        await nc.publish(f"$JS.API.DIRECT.GET.{OUTCOMES}.out.{ATTACKER}.gone", b"", reply=forged)
+        await nc.flush()
+        await quiet(heard)
+        assert forged in heard
+        assert (await state(server))[EVENTS][0] == before[EVENTS][0] + 1
+
+
+async def quiet(heard: list[str]) -> None:
+    """Wait until nothing has been heard for a moment."""
+    async with asyncio.timeout(60):
+        count = -1
+        while len(heard) != count:
+            count = len(heard)
+            await asyncio.sleep(0.3)
+
+
+async def test_a_request_that_is_not_imported_is_answered_at_once(guarded: tuple[EmbeddedNats, str]) -> None:
+    """An account without streams finds out that the requests it may send have another prefix."""
+    server, _ = guarded
+    async with connected(server, "archive") as (nc, _):
+        assert api(nc) == API
+        await find_streams(nc)
+        assert api(nc) == IMPORTED_API
+        assert (await nc.jetstream().stream_info(EVENTS)).config.name == EVENTS
+    async with connected(server, "worker") as (nc, _):
+        await find_streams(nc)
+        assert api(nc) == API
+        reply = await nc.request(f"{API}.STREAM.INFO.{EVENTS}")
+        assert orjson.loads(reply.data)["config"]["name"] == EVENTS
+
+
+# --- a login that comes and goes --------------------------------------------------------------------------------
+
+
+async def test_a_login_is_opened_renewed_and_closed_while_others_stay_connected(
+    guarded: tuple[EmbeddedNats, str],
+) -> None:
+    server, _ = guarded
+    lost: list[str] = []
+
+    def noting(user: str) -> Callable[[], Awaitable[None]]:
+        async def note() -> None:
+            lost.append(user)
+
+        return note
+
+    async def refused(url: str) -> bool:
+        with pytest.raises(Unreachable, match=r"Authorization|no answer"):
+            await Client.connect(url, "later", within=1)
+        return True
+
+    async def publishes(url: str) -> bool:
+        async with await Client.connect(url, "later") as tenant:
+            return (await tenant.stream.publish("cmd.later.app.create", b"{}")).stream == "COMMANDS"
+
+    staying = [
+        await nats.connect(server.url_of(user), disconnected_cb=noting(user)) for user in ("worker", "view", TENANT)
+    ]
+    assert await refused(server.url_of("tenant-later.crm"))
+    await server.admit("later", "crm", "first")
+    first = server.url_of("tenant-later.crm")
+    assert await publishes(first)
+    await server.admit("later", "crm", "second")
+    second = server.url_of("tenant-later.crm")
+    assert await publishes(second)
+    assert await refused(first)
+    await server.admit("later", "crm", "second")  # delivered again
+    await server.admit("later", "crm", "")
+    assert "later" not in server.tenants()
+    assert await refused(second)
+    assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.app.create", b"{}")).stream == "COMMANDS"
+    assert not lost
+    for nc in staying:
+        await nc.close()
+
+
+async def test_a_closed_login_loses_its_connections(guarded: tuple[EmbeddedNats, str]) -> None:
+    server, _ = guarded
+    lost = asyncio.Event()
+
+    async def note() -> None:
+        lost.set()
+
+    async def quiet(error: Exception) -> None: ...
+
+    await server.admit("brief", "services", "1")
+    url = server.url_of("tenant-brief.services")
+    nc = await nats.connect(url, disconnected_cb=note, closed_cb=note, error_cb=quiet, allow_reconnect=False)
+    await server.admit("brief", "services", "")
+    await asyncio.wait_for(lost.wait(), 10)
+    await nc.close()
+
+
+async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
+    guarded: tuple[EmbeddedNats, str], tmp_path: Path
+) -> None:
+    server, database = guarded
+    async with connected(server, "worker") as (nc, _):
+        store = JetStreamEventStore(nc)
+        for tenant in ("one", "two"):
+            login = BusLogin.begin(BusLogin.Opened, "crm", datetime.now(UTC), issue="first")
+            if tenant == "two":
+                login.close(datetime.now(UTC))
+            await store.append(
+                Subject(tenant, "bus_login", "crm"), login.pending(), Metadata(new_id(), tenant, new_id()), 0
+            )
+    key = "a key of an operator"
+    printed = await headrace(
+        server.url_of("worker"),
+        database,
+        tmp_path,
+        *("nats", "accounts", "--log", "--tenant", "default", "--json"),
+        HEADRACE_NATS_KEY=key,
+    )
+    out, _ = await printed.communicate()
+    found = json.loads(out)["accounts"]
+    assert found["one"]["users"][0]["password"] == accounts.password(key.encode(), "tenant-one.crm", "first")
+    assert found["default"]["users"][0]["password"] == "$NATS_TENANT_DEFAULT_PASSWORD"
+    assert "two" not in found

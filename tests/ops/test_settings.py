@@ -100,9 +100,17 @@ def test_the_addresses_of_running_servers_are_found(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, nats_url="nats://mine:4222")
     with pytest.raises(NotRunning, match=r"headrace up.*HEADRACE_POSTGRES_URL"):
         settings.located()
-    settings.run_file.write_text(json.dumps({"nats_url": "nats://theirs:1", "postgres_url": "postgresql://there/x"}))
+    logins = {
+        "operator": {"nats_url": "nats://worker:p@theirs:1", "postgres_url": "postgresql://owner:p@there/x"},
+        "view": {"nats_url": "nats://view:p@theirs:1", "postgres_url": "postgresql://reader:p@there/x"},
+    }
+    settings.run_file.write_text(json.dumps({"logins": logins}))
     located = settings.located()
-    assert (located.nats_url, located.postgres_url) == ("nats://mine:4222", "postgresql://there/x")
+    assert (located.nats_url, located.postgres_url) == ("nats://mine:4222", "postgresql://owner:p@there/x")
+    located = Settings.load(home=tmp_path).located(role="view")
+    assert {"nats_url": located.nats_url, "postgres_url": located.postgres_url} == logins["view"]
+    with pytest.raises(NotRunning):
+        settings.located("postgres", role="archive")
 
 
 def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

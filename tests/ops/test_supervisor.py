@@ -16,12 +16,13 @@ from typing import Any
 from urllib.request import urlopen
 
 import psutil
+import psycopg
 import pytest
 
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from ops import supervisor
-from ops.roles import EVERY
+from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
 from ops.supervisor import AlreadyRunning, Watched, claimed
@@ -136,6 +137,53 @@ def outcome(settings: Settings, id: str) -> dict[str, Any]:
 ID = "018f0000-0000-7000-8000-000000000001"
 
 
+def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
+    """Not by the command line, in a log or in a list of processes. Each role has logins with no more than it needs."""
+    logins = settings.running()["logins"]
+    urls = {url for login in logins.values() for url in login.values()}
+    passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
+    assert all(len(password) == 64 for password in passwords)
+    logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
+    printed += " ".join(part for pid in pids(settings).values() for part in psutil.Process(pid).cmdline())
+    for password in passwords:
+        assert password not in printed
+        assert password.encode() not in logs
+    for file in ("run.json", "pgpass", "accounts.conf", "nats.key", *(f"log/{name}.log" for name in ("up", "nats"))):
+        assert (settings.home / file).stat().st_mode & 0o077 == 0
+    users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
+    assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
+    assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
+    superusers = {role for role, login in logins.items() if "//postgres:" in login.get("postgres_url", "")}
+    assert superusers == {"operator", "project"}
+
+
+def assert_people_log_in(settings: Settings) -> None:
+    """`headrace env` gives programs of the tenant and `psql` logins of their own."""
+    exports = headrace(settings, "env").stdout
+    shell = subprocess.run(["sh", "-c", f"{exports}env"], capture_output=True, text=True, check=True)
+    there = dict(line.split("=", 1) for line in shell.stdout.splitlines() if "=" in line)
+    given = json.loads(headrace(settings, "env", "--json").stdout)
+    assert given == {name: there[name] for name in given}
+    assert set(given) == {"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSFILE", "NATS_URL"}
+    variables = {name.lower()[2:]: value for name, value in given.items() if name.startswith("PG")}
+    with psycopg.connect(dbname=variables.pop("database"), **variables) as connection:
+        assert connection.execute("SELECT count(*) FROM headrace.apps").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE TABLE headrace.mine ()")
+    assert asyncio.run(outcome_of(given["NATS_URL"], "default")) == "accepted"
+    assert headrace(settings, "env", "--tenant", "acme").returncode == 1
+    assert headrace(settings, "send", "bus_login.open", "name=crm", "--tenant", "acme").returncode == 0
+    deadline = time.monotonic() + 60
+    while (opened := headrace(settings, "env", "--tenant", "acme", "--login", "crm", "--json")).returncode:
+        assert time.monotonic() < deadline
+    assert asyncio.run(outcome_of(json.loads(opened.stdout)["NATS_URL"], "acme")) == "accepted"
+
+
+async def outcome_of(url: str, tenant: str) -> str:
+    async with await Client.connect(url, tenant) as client:
+        return str((await client.send("budget.set", {"name": "b", "scope": "tenant", "amount_usd": 1}))["status"])
+
+
 def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: Settings) -> None:
     """The viewer's address is taken at first, and the archive is none."""
     broken = Path(settings.archive_url) / "streams" / "EVENTS" / f"segment-{1:020}"
@@ -182,6 +230,8 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert again.returncode == 0, again.stderr
     assert "is already running" in again.stdout
     assert settings.viewer in again.stdout
+    assert_no_password_is_shown(settings, started.stdout + again.stdout)
+    assert_people_log_in(settings)
     assert headrace(settings, "doctor").returncode == 0
 
     running = pids(settings)

@@ -11,11 +11,9 @@ import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.errors import NotFoundError
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from adapters.jetstream.log import arriving, position
+from adapters.jetstream.direct import DirectReader, sequence
 from domain.log import EVENTS
 from domain.models.model_call import ModelCall
 from handlers.ports.log import Unavailable
@@ -38,8 +36,8 @@ MODELS = 200
 
 OTHER = "_OTHER"
 
-SILENCE_S = 5.0
-PAUSE_S = 2.0
+PAUSE_S = 1.0
+"""Interval between two reads of the log, in seconds."""
 
 CANCELLED = "cancelled"
 
@@ -99,34 +97,17 @@ class CallMetrics:
 
     async def follow(self) -> None:
         """Observe new messages of the log until cancelled, through outages."""
-        js, after = self._nc.jetstream(timeout=5.0), None
+        js, reader, after = self._nc.jetstream(timeout=5.0), DirectReader(self._nc, timeout_s=5.0), None
         while True:
             try:
                 end = int((await js.stream_info(EVENTS)).state.last_seq)
                 after = end if after is None else min(after, end)
-                async with arriving(js, EVENTS, after, SUBJECT) as arrived:
-                    while message := await self._next(arrived, after):
-                        after = position(EVENTS, message).sequence
-                        self.observe(message.subject, message.data)
+                for message in await reader.messages(EVENTS, SUBJECT, after=after) if after < end else ():
+                    after = sequence(message)
+                    self.observe((message.headers or {})["Nats-Subject"], message.data)
             except (nats.errors.Error, Unavailable) as error:
                 log.warning("metrics.waiting", reason=repr(error))
-                await asyncio.sleep(PAUSE_S)
-
-    async def _next(self, arrived: asyncio.Queue[Msg], after: int) -> Msg | None:
-        """The next message; None when it exists but is not delivered, since the consumer is gone with its server."""
-        missed = False
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_S):
-                    return await arrived.get()
-            except TimeoutError:
-                if missed:
-                    return None
-                try:
-                    last = await self._nc.jetstream(timeout=5.0).get_last_msg(EVENTS, SUBJECT)
-                except NotFoundError:
-                    continue
-                missed = int(last.seq or 0) > after
+            await asyncio.sleep(PAUSE_S)
 
     def observe(self, subject: str, body: bytes) -> None:
         """Count the events of a commit. Texts of models are not read, so no key is needed."""

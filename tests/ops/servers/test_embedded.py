@@ -106,6 +106,12 @@ async def test_postgres_starts_in_a_home_with_any_name(folder: Path) -> None:
             assert await insert(server.url) == rows
 
 
+async def test_a_log_from_before_the_accounts_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "nats" / "jetstream" / "$G" / "streams").mkdir(parents=True)
+    with pytest.raises(StartFailed, match="without accounts: archive it"):
+        await EmbeddedNats(tmp_path).start()
+
+
 def test_opensearch_is_configured_whatever_the_values_are(tmp_path: Path) -> None:
     settings: dict[str, str | int] = {"path.repo": "/tmp/ü: 数据 #1 '\"\\😀", "node.attr.zone": "on", "size": 3}
     EmbeddedOpenSearch(tmp_path, settings=settings)._configure()

@@ -12,13 +12,14 @@ from typing import Any
 
 import nats.errors
 import orjson
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NoKeysError, NotFoundError
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NotFoundError
 from psycopg import errors
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.jetstream.direct import DirectReader
+from adapters.jetstream.nats_py import api
 from adapters.jetstream.streams import EXPORTS
 from adapters.telemetry.otlp.ended import Place, behind
 from adapters.web.viewer.backend import Backend, Row
@@ -257,10 +258,11 @@ async def _streams(backend: Backend) -> list[Stream]:
 async def _logged(backend: Backend, of: str) -> tuple[int, int]:
     """Number of calls without an end in the log (subjects with one commit), and of all calls."""
     open_calls = all_calls = 0
+    subject = f"{api(backend.nc)}.STREAM.INFO.{EVENTS}"
     for _ in count():
         asked = orjson.dumps({"subjects_filter": f"evt.{of}.model_call.*", "offset": all_calls})
         try:
-            answer = orjson.loads((await backend.nc.request(f"$JS.API.STREAM.INFO.{EVENTS}", asked, timeout=10)).data)
+            answer = orjson.loads((await backend.nc.request(subject, asked, timeout=10)).data)
         except nats.errors.Error as error:
             raise Unavailable(f"The calls in the log cannot be counted: {error!r}") from error
         subjects: Mapping[str, int] = answer.get("state", {}).get("subjects") or {}
@@ -274,9 +276,12 @@ async def _logged(backend: Backend, of: str) -> tuple[int, int]:
 async def _exports(backend: Backend) -> list[Export]:
     """Every collector that spans were sent to."""
     try:
-        bucket = await backend.nc.jetstream(timeout=5.0).key_value(EXPORTS)
-        entries = [orjson.loads((await bucket.get(key)).value or b"{}") for key in await bucket.keys()]
-    except (BucketNotFoundError, KeyNotFoundError, NoKeysError):
+        js = backend.nc.jetstream(timeout=5.0)
+        bucket = await js.key_value(EXPORTS)
+        state = (await js.stream_info(f"KV_{EXPORTS}", subjects_filter=">")).state
+        keys = [subject.rpartition(".")[2] for subject in state.subjects or {}]
+        entries = [orjson.loads((await bucket.get(key)).value or b"{}") for key in keys]
+    except (BucketNotFoundError, KeyNotFoundError):
         return []
     except nats.errors.Error as error:
         raise Unavailable(f"The progress of the export cannot be read: {error!r}") from error

@@ -1,0 +1,258 @@
+"""Accounts of NATS: the users of each, and the subjects that pass from one to another.
+
+An account is a boundary, permissions inside one are not: NATS checks where a user publishes, but not the reply subject
+that the user names, to which JetStream and the workers answer with rights of their own. So the account with the streams
+holds only users that are trusted with the log. Every other account reaches the log through requests that it imports:
+their replies end in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adapters.jetstream.nats_py import API, IMPORTED_API
+from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
+from domain.access.bus_login import BusLogin
+from domain.log import EVENTS, OUTCOMES
+from handlers.dispatch import TENANT
+
+HEADRACE, SYSTEM = "HEADRACE", "SYS"
+"""The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""
+
+INBOXES = ("_INBOX.>", "_R_.>")
+"""Reply subjects of requests: of the same account, and of another."""
+
+SETUP, WORKER, ADMIN, SYS = "setup", "worker", "admin", "sys"
+VIEW, ARCHIVE, EXPORT = "view", "archive", "export"
+
+_KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{EXPORTS}"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user, and the subjects it may use (None: all) and publish in no case."""
+
+    name: str
+    publish: tuple[str, ...] | None = None
+    subscribe: tuple[str, ...] | None = None
+    denied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """An account without streams, and its users.
+
+    `requests` and `hears` are subjects of the account with the streams, `api` requests to its JetStream, without the
+    prefix. `serves` are subjects on which this account answers that one. `denied` are subjects of the requests that its
+    users may not use.
+    """
+
+    account: str
+    users: tuple[str, ...]
+    requests: tuple[str, ...] = ()
+    api: tuple[str, ...] = ()
+    hears: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+
+    def imports(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, subject in the account with the streams, and subject in this one."""
+        yield from (("service", subject, subject) for subject in self.requests)
+        yield from (("service", f"{API}.{request}", f"{IMPORTED_API}.{request}") for request in self.api)
+        yield from (("stream", subject, subject) for subject in self.hears)
+
+    def members(self) -> list[User]:
+        """The users of this account, who may all do the same."""
+        asks = tuple(subject for kind, _, subject in self.imports() if kind == "service")
+        look = (f"{API}.INFO",) if self.api else ()
+        answers = (*self.serves, *INBOXES) if self.serves else ()
+        publish, subscribe = (*asks, *look, *answers), (*self.hears, *self.serves, INBOXES[0])
+        return [User(name, publish, subscribe, self.denied) for name in self.users]
+
+
+INSIDERS = (
+    User(
+        SETUP,
+        (
+            *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.CREATE.*")),
+            f"{API}.STREAM.UPDATE.{COMMANDS}",
+            *(f"{API}.CONSUMER.{request}.>" for request in ("INFO", "CREATE", "DURABLE.CREATE")),
+        ),
+        (INBOXES[0],),
+    ),
+    User(
+        WORKER,
+        (
+            *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
+            f"$O.{BLOBS}.>",
+            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, KEYS)),
+            *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
+            *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in (DEAD, _KEY_STREAM)),
+            *(f"{API}.{request}" for request in ("DIRECT.GET.>", "CONSUMER.INFO.>", "CONSUMER.LIST.*")),
+            *(f"{API}.CONSUMER.{request}.>" for request in ("CREATE", "DURABLE.CREATE", "MSG.NEXT")),
+            *("$JS.ACK.>", "$JS.FC.>"),
+        ),
+        (
+            *("cmd.>", "evt.>", "out.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", f"$KV.{KEYS}.>"),
+            INBOXES[0],
+        ),
+    ),
+    User(ADMIN),
+)
+"""The users of the account with the streams, which are trusted with the log. `worker` is every role but those of
+`GUESTS`, and operators' commands such as `headrace doctor`; `admin` is for repairs and restores."""
+
+
+ON_ONE_MACHINE = tuple(
+    replace(user, publish=(*(user.publish or ()), f"{API}.STREAM.PURGE.{COMMANDS}")) if user.name == WORKER else user
+    for user in INSIDERS
+)
+"""The same on the embedded server, where an erasure also purges the files of handled commands."""
+
+
+def _read(*streams: str) -> tuple[str, ...]:
+    """Requests that read streams and change nothing."""
+    return tuple(f"{verb}.{stream}" for stream in streams for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"))
+
+
+GUESTS = (
+    Guest(
+        "VIEW",
+        (VIEW,),
+        requests=("cmd.>",),
+        api=(
+            *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM),
+            f"DIRECT.GET.{OUTCOMES}.>",
+            *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
+        ),
+        hears=("out.>", f"$KV.{KEYS}.>"),
+        serves=("worker.view",),
+    ),
+    Guest(
+        "ARCHIVE",
+        (ARCHIVE,),
+        api=_read(EVENTS, OUTCOMES, DEAD, _KEY_STREAM, _BLOB_STREAM),
+        serves=("worker.archive",),
+    ),
+    Guest(
+        "EXPORT",
+        (EXPORT,),
+        requests=(f"$KV.{EXPORTS}.>",),
+        api=_read(_EXPORT_STREAM),
+        serves=("worker.export",),
+    ),
+)
+"""The roles that append nothing to the log, each in an account of its own."""
+
+
+def login(tenant: str, name: str = "") -> str:
+    """The user of a tenant's login; without a name, of the one that is not from the log."""
+    return f"tenant-{tenant}.{name}" if name else f"tenant-{tenant}"
+
+
+def tenant(name: str, users: Sequence[str] = ()) -> Guest:
+    """The account of a tenant's services: its commands, their outcomes, and its answers as they grow.
+
+    Raises: ValueError for a name that no tenant can have, which might be that of another account.
+    """
+    if not TENANT.fullmatch(name):
+        raise ValueError(f"{name!r} is not a tenant (a-z, 0-9, _ and -).")
+    reads = (f"{EVENTS}.evt.{name}.document.*", f"{EVENTS}.evt.{name}.retrieval.*", f"{OUTCOMES}.out.{name}.*")
+    return Guest(
+        name,
+        (*users,) or (login(name),),
+        requests=(f"cmd.{name}.>", f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
+        hears=(f"out.{name}.>", f"live.{name}.>"),
+        denied=(f"cmd.{name}.{BusLogin.TOPIC}.>",),
+    )
+
+
+def configuration(
+    password: Callable[[str], str], tenants: Mapping[str, Sequence[str]], *, insiders: Sequence[User] = INSIDERS
+) -> dict[str, Any]:
+    """The blocks `accounts` and `system_account` of a server's configuration.
+
+    `password` returns that of a user, `tenants` has the users of each tenant with an account.
+    """
+    guests = (*GUESTS, *(tenant(name, users) for name, users in sorted(tenants.items())))
+    headrace = {
+        "jetstream": "enabled",
+        "users": [_user(user, password) for user in insiders],
+        "exports": _exports(guests),
+        "imports": [
+            {"service": {"account": guest.account, "subject": subject}} for guest in guests for subject in guest.serves
+        ],
+    }
+    accounts = {HEADRACE: headrace, **{guest.account: _account(guest, password) for guest in guests}}
+    system = {"users": [_user(User(SYS), password)]}
+    return {"accounts": {**accounts, SYSTEM: system}, "system_account": SYSTEM}
+
+
+def _user(user: User, password: Callable[[str], str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"user": user.name, "password": password(user.name)}
+    if user.publish is not None and user.subscribe is not None:
+        publish = {"allow": [*user.publish], "deny": [*user.denied]} if user.denied else [*user.publish]
+        found["permissions"] = {"publish": publish, "subscribe": [*user.subscribe]}
+    return found
+
+
+def _exports(guests: Sequence[Guest]) -> list[dict[str, Any]]:
+    """The exports of the account with the streams, each to the accounts that import it."""
+    approved: dict[tuple[str, str], list[str]] = {}
+    for guest in guests:
+        for kind, subject, _ in guest.imports():
+            approved.setdefault((kind, subject), []).append(guest.account)
+    return [
+        {kind: subject, **({"response_type": "stream"} if _BATCHES.fullmatch(subject) else {}), "accounts": accounts}
+        for (kind, subject), accounts in approved.items()
+    ]
+
+
+_BATCHES = re.compile(r"\$JS\.API\.DIRECT\.GET\.\w+")
+"""A request for several messages has as many replies."""
+
+
+def _account(guest: Guest, password: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        "users": [_user(user, password) for user in guest.members()],
+        "exports": [{"service": subject, "accounts": [HEADRACE]} for subject in guest.serves],
+        "imports": [
+            {kind: {"account": HEADRACE, "subject": subject}, **({"to": local} if local != subject else {})}
+            for kind, subject, local in guest.imports()
+        ],
+    }
+
+
+def password(key: bytes, user: str, issue: str = "") -> str:
+    """The password of a user, which follows from a key of the operator; each issue has another."""
+    return hmac.new(key, f"user {user} {issue}".encode(), hashlib.sha256).hexdigest()
+
+
+_VARIABLE = re.compile(r'"(\$NATS_[A-Z0-9_]+)"')
+_WIDTH = 116
+
+
+def written(configured: dict[str, Any]) -> str:
+    """The text of a configuration, as a server reads it; a password like `$NATS_WORKER_PASSWORD` is a variable."""
+    lines = (f"{json.dumps(name)}: {_text(value, '')}\n" for name, value in configured.items())
+    return _VARIABLE.sub(r"\1", "".join(lines))
+
+
+def _text(value: Any, indent: str) -> str:
+    """JSON with what fits into a line on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent + line) <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(name)}: {_text(part, deeper)}" for name, part in value.items()]
+    else:
+        parts = [_text(part, deeper) for part in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + "".join(f"{deeper}{part},\n" for part in parts)[:-2] + f"\n{indent}{closing}"
