@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -155,6 +156,17 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
     superusers = {role for role, login in logins.items() if "//postgres:" in login.get("postgres_url", "")}
     assert superusers == {"operator", "project"}
+
+
+@pytest.mark.parametrize("command", ["env", "nats accounts --log"])
+def test_passwords_are_not_written_to_a_terminal(tmp_path: Path, command: str) -> None:
+    ours, theirs = pty.openpty()
+    arguments = [sys.executable, "-m", "ops.cli", *command.split(), "--home", str(tmp_path)]
+    done = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "not shown in a terminal" in done.stderr
+    for end in (ours, theirs):
+        os.close(end)
 
 
 def assert_people_log_in(settings: Settings) -> None:
