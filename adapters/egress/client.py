@@ -42,7 +42,7 @@ class TooLarge(httpx2.ReadError):
     """An answer has more than `MOST_BYTES`."""
 
 
-async def nobody(tenant: str) -> bool:
+async def no_tenant(tenant: str) -> bool:
     """Whether a tenant may call model servers on this machine without a setting."""
     return False
 
@@ -58,7 +58,7 @@ class Egress:
         self,
         allowed: Sequence[Allowance] = (),
         own: Callable[[], Iterable[tuple[str, int]]] = tuple,
-        local_models: Callable[[str], Awaitable[bool]] = nobody,
+        local_models: Callable[[str], Awaitable[bool]] = no_tenant,
     ) -> None:
         self._allowed = allowed
         self._own = own
