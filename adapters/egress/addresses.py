@@ -40,7 +40,9 @@ _UNICAST = ip_network("2000::/3")
 _NOT_PUBLIC = [ip_network(network) for network in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20")]
 """Special networks that some versions of Python take for public ones."""
 
-_ENTRY = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9a-fA-F:.]+/\d{1,3})|([^\s:/\[\]]+))(?::(\d{1,5})(?:-(\d{1,5}))?)?")
+_ENTRY = re.compile(
+    r"\A(?:\[([0-9a-fA-F:.]++)\]|([0-9a-fA-F:.]++/\d{1,3})|([^\s:/\[\]]++))(?::(\d{1,5})(?:-(\d{1,5}))?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
