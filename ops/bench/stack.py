@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.jetstream import accounts
 from adapters.jetstream.client import Client
 from adapters.model_files import find_model
 from ops import supervisor
+from ops.servers.embedded import EmbeddedNats
 from ops.settings import CONFIG, Settings
 
 
@@ -80,7 +82,8 @@ async def _running(home: Path) -> AsyncIterator[Stack]:
         if await started.wait():
             raise SystemExit(1)  # it has printed the reason
         located = settings.located()
-        async with await Client.connect(located.nats_url) as client:
-            yield Stack(located, client)
+        administrator = EmbeddedNats(home).last_url_of(accounts.ADMIN)  # benchmarks make streams, and pause consumers
+        async with await Client.connect(administrator) as client:
+            yield Stack(located.model_copy(update={"nats_url": administrator}), client)
     finally:
         await supervisor.down(settings)

@@ -10,13 +10,12 @@ from itertools import pairwise
 import pytest
 from nats.aio.client import Client
 
-from adapters.jetstream.codec import UnknownEvent
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from domain.aggregate import new_id
 from domain.knowledge.dataset import Dataset
-from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Quarantined, Recorded, Subject, Verdict
 from handlers.ports.log import EventStore, Outcomes
 from tests.memory import Memory, MemoryEventStore, MemoryLog, MemoryOutcomes
 
@@ -133,10 +132,26 @@ async def test_outcomes_are_read_as_verdicts(place: Place, tenant: str) -> None:
     assert [message.position.sequence for message in messages] == list(range(1, 6))
 
 
-async def test_an_unknown_event_ends_it(nc: Client, tenant: str) -> None:
-    """A projector must not go past what it does not know. The last test: the stream cannot be cleaned."""
+@pytest.mark.parametrize(
+    ("body", "reason", "newer"),
+    [
+        (b'[{"type": "dataset.painted.v1", "version": 1, "state": {}}]', "dataset.painted.v1", True),
+        (b'{"stream": "COMMANDS", "seq": 1}', "is no commit", False),
+    ],
+)
+async def test_an_event_that_cannot_be_read_is_in_quarantine(
+    nc: Client, tenant: str, body: bytes, reason: str, newer: bool
+) -> None:
+    """It has no events. The last test: the stream cannot be cleaned."""
     [known] = await commit(nc, tenant)
-    body = b'[{"type": "dataset.painted.v1", "version": 1, "state": {}}]'
-    await nc.jetstream().publish(f"evt.{tenant}.dataset.{new_id()}", body, headers={"Nats-Msg-Id": new_id()})
-    with pytest.raises(UnknownEvent, match=r"dataset\.painted\.v1"):
-        await replayed(nc, EVENTS, known.sequence)
+    subject = Subject(tenant, "dataset", new_id())
+    ack = await nc.jetstream().publish(str(subject), body, headers={"Nats-Msg-Id": new_id()})
+    [found] = await replayed(nc, EVENTS, known.sequence)
+    assert isinstance(found, Quarantined)
+    assert (found.subject, found.position, found.newer, found.events) == (
+        subject,
+        Position(EVENTS, ack.seq),
+        newer,
+        (),
+    )
+    assert reason in found.reason
