@@ -36,19 +36,20 @@ from tests.lexical_model import lexical_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
-    "chaos/test_storm.py",
     "journeys/test_bad_input.py",
-    "journeys/test_restore.py",
     "ops/test_supervisor.py",
-    "ops/test_bench.py",
-    "journeys/test_browser.py",
-    "journeys/test_export.py",
-    "journeys/test_index.py",
-    "adapters/archive/test_archive.py",
+    "adapters/embedding/test_engine.py",
     "contracts/test_index.py",
-    "journeys/test_overload.py",
+    "journeys/test_index.py",
+    "journeys/test_upgrade.py",
     "adapters/test_postgres.py",
     "journeys/test_verify.py",
+    "journeys/test_browser.py",
+    "ops/test_bench.py",
+    "journeys/test_restore.py",
+    "journeys/test_overload.py",
+    "journeys/test_export.py",
+    "adapters/test_attachments.py",
 )
 """The files that take longest, in this order, or are first of those that one process runs together."""
 
@@ -75,6 +76,7 @@ EMBEDDING = (
 """Where a process of tests loads models itself: the library that does takes seconds and a gigabyte."""
 
 STACK = (
+    "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
     "journeys/test_bad_input.py",
     "journeys/test_formats.py",
@@ -89,8 +91,8 @@ STACK = (
     "journeys/test_too_large.py",
     "journeys/test_viewer.py",
 )
-"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take. The contract of
-chat models goes with them, since they share its server."""
+"""The journeys that share the fixture `headrace`: workers take longer to start than most journeys take. The tests of
+chat models go with them, since they share a server."""
 
 GROUPS = {"opensearch": OPENSEARCH, "embedding": EMBEDDING, "stack": STACK, "clusters": CLUSTERS}
 """Files that are all the work of one process; a file is in the first group that names it."""
