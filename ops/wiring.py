@@ -108,10 +108,8 @@ class Wiring:
 
     async def sandbox(self) -> Sandbox:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""
-        self.contained = choice = await choose(self.settings.sandbox)
-        weaker = {"because": choice.because, "children_can": list(choice.open)} if choice.because or choice.open else {}
-        (log.warning if weaker else log.info)("sandbox", kind=choice.sandbox.kind, **weaker)
-        return choice.sandbox
+        self.contained = await choose(self.settings.sandbox)
+        return self.contained.sandbox
 
     async def index(self) -> Index:
         """The search index, created when missing. Imported late: only roles that search load its driver."""

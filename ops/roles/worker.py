@@ -113,6 +113,10 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
         wiring, tasks = beginning.result()
         _spare_the_collector()
         card = await _announce(wiring.nc, role, wiring.contained)
+        if choice := wiring.contained:
+            weaker = {"because": choice.because, "children_can": list(choice.open)}
+            level = log.warning if any(weaker.values()) else log.info
+            level("sandbox", kind=choice.sandbox.kind, **{name: value for name, value in weaker.items() if value})
         log.info("ready", role=role, pid=os.getpid())
         if begun:
             begun.set()
