@@ -100,8 +100,8 @@ rounds; the ratio is the figure as a multiple of the limit.
 - **rebuild**: all tables from a log of {sizes.commits:,} commits of documents, conversations and model calls, and
   the outcomes of their commands. Limit: an ordered consumer that reads the same streams without decoding, then
   COPY of the same rows into tables without indexes.
-- **verify**: `headrace verify` on the same log: reading, decoding and folding every message (`verify.log`), then
-  rebuilding all tables for comparison. Limit: reading the same streams without decoding.
+- **verify**: `headrace verify` on the same log: every message is read once, audited, and folded into fresh tables for
+  comparison. `verify.log`: the audit alone. Limit: reading the same streams without decoding.
 - **traces**: {sizes.calls:,} synthetic model calls, as events in memory. `projected`: spans that the fold writes into
   the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
   last byte, rendering included: the list (`size` in bytes, and as `sent` with gzip), a search for a word
