@@ -127,7 +127,8 @@ async def deaf(url: str) -> AsyncIterator[None]:
     """Someone who wants to hear everything and never listens; the server cuts them off in the end."""
     address = urlsplit(url)
     _, writer = await asyncio.open_connection(address.hostname, address.port, limit=1)
-    writer.write(b'CONNECT {"verbose": false}\r\nSUB > 1\r\nPING\r\n')
+    login = {"verbose": False, "user": address.username, "pass": address.password}
+    writer.write(b"CONNECT " + json.dumps(login).encode() + b"\r\nSUB > 1\r\nPING\r\n")
     try:
         yield
     finally:

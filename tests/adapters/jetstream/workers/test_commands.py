@@ -418,9 +418,10 @@ async def raw(nc: Client, subject: bytes, head: bytes, body: bytes = CREATE) -> 
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     lines = b"NATS/1.0\r\n" + head + b"\r\n\r\n"
     await reader.readline()
-    writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n')
+    login = {"verbose": False, "pedantic": False, "headers": True, "user": url.username, "pass": url.password}
+    writer.write(b"CONNECT " + orjson.dumps(login) + b"\r\n")
     writer.write(b"HPUB %s %d %d\r\n%s%s\r\nPING\r\n" % (subject, len(lines), len(lines) + len(body), lines, body))
-    while (await reader.readline()).strip() != b"PONG":
-        pass
+    while (line := await reader.readline()) != b"PONG\r\n":
+        assert line
     writer.close()
     await writer.wait_closed()
