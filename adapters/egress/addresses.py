@@ -126,7 +126,7 @@ def _never(ip: IP) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be called: `own` are the addresses that our servers listen on, `here` those of this machine."""
+    """Rules of what may be called: `own` are the addresses that our servers listen on, `here` those of this machine."""
 
     allowed: Collection[Allowance] = ()
     own: Collection[tuple[IP, int]] = ()

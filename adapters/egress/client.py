@@ -43,7 +43,7 @@ class TooLarge(httpx2.ReadError):
 
 
 async def no_tenant(tenant: str) -> bool:
-    """Whether a tenant may call model servers on this machine without a setting."""
+    """Return False: no tenant may call model servers on this machine without a setting."""
     return False
 
 
