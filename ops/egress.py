@@ -44,7 +44,7 @@ def own_servers(settings: Settings) -> list[tuple[str, int]]:
         settings.viewer,
     ]
     urls += [os.environ.get(name, "") for name in OBJECT_STORES]
-    return [*filter(None, map(_server, urls)), *_beside(settings.nats_url), *_postgres(settings.postgres_url)]
+    return [*filter(None, map(_server, urls)), *_neighbours(settings.nats_url), *_postgres(settings.postgres_url)]
 
 
 def _server(url: str) -> tuple[str, int] | None:
@@ -53,7 +53,7 @@ def _server(url: str) -> tuple[str, int] | None:
     return (parts.hostname, port) if parts.hostname and port else None
 
 
-def _beside(nats_url: str) -> list[tuple[str, int]]:
+def _neighbours(nats_url: str) -> list[tuple[str, int]]:
     """The other ports of the servers of NATS."""
     hosts = [found[0] for found in map(_server, nats_url.split(",")) if found]
     return [(host, port) for host in hosts for port in NATS_PORTS]
