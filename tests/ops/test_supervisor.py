@@ -318,4 +318,4 @@ def test_what_cannot_start_says_why(settings: Settings) -> None:
 
 async def test_a_role_without_a_process_does_not_answer(nats_url: str) -> None:
     async with await Client.connect(nats_url) as client:
-        assert await supervisor.answers(client, "nobody", 0.2) is None
+        assert await supervisor.answers(client, "missing", 0.2) is None
