@@ -155,7 +155,7 @@ async def test_only_the_one_tenant_of_a_machine_is_alone(
     assert await Alone(Settings(home=tmp_path, nats_url=nats_url))(tenant) is alone
 
 
-async def test_while_the_tenants_are_unknown_nobody_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_tenants_are_unknown_none_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(url: str) -> list[str]:
         raise OperationalError
 
