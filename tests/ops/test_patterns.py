@@ -273,7 +273,7 @@ def repeats(tree: Iterable[Any], before: str, variant: int) -> Iterator[tuple[st
 
 
 def texts(pattern: re.Pattern[Any]) -> dict[tuple[str, str, str], None]:
-    """What comes first, what is repeated after it, and what ends the text."""
+    """The beginning of a text, the part that is repeated after it, and the end."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
     tree = sre_parser.parse(
         source, pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
@@ -313,7 +313,7 @@ def cpu_time(run: Callable[[], object]) -> float:
 
 
 def slow(run: Callable[[str], object], before: str, body: str, ending: str) -> str | None:
-    """How a run over a text grows with it, if by more than its length."""
+    """The growth of the time of a run with the length of its text, where it is more than linear."""
 
     def text(length: int) -> str:
         return before + body * (length // len(body)) + ending
