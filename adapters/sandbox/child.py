@@ -30,6 +30,7 @@ RUN = str(Path(__file__).with_name("run.py"))
 _BUFFER = 2**20
 
 _DRAIN_S = 5.0
+_LOOKS_S = 0.005
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 """Libraries of the system; missing ones are skipped."""
@@ -139,7 +140,9 @@ class Child:
         if self.alive or (self._forks and self._ending is None):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        status = await self._process.wait()
+        # Not by `wait`: that returns only when the pipes are closed, and a full one is not before it is read.
+        while (status := self._process.returncode) is None:
+            await asyncio.sleep(_LOOKS_S)
         if self._ending is None:
             # A pipe is closed only when all of it was read.
             with suppress(TimeoutError):
