@@ -23,7 +23,7 @@ LONGEST = 300
 MOST = 10_000
 """Maximum number of characters that are read of a server's error."""
 
-WITHHELD = "its answer is not shown, since it is not a public server; the log of the worker has it."
+WITHHELD = "its answer is not shown, since it is not a public server; look into its own log."
 
 SHORTEST_SECRET = 8
 """Minimum number of consecutive characters of a key that are hidden."""
@@ -38,7 +38,7 @@ _TOO_LONG = re.compile(
 class Fault(NamedTuple):
     """`code` and `reason` as in ModelError; a `passing` fault is worth a retry, after `pause` seconds if given.
 
-    `said` is what the server said, which must not be shown.
+    `said` is what the server said, which must be neither shown nor logged.
     """
 
     code: str

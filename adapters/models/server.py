@@ -91,11 +91,11 @@ class ModelServer:
             )
 
     def fault(self, error: Exception, *, answering: bool, begun: bool) -> Fault:
-        """The fault of an error; what an internal server says is for the log of the worker only."""
+        """The fault of an error. The answer of an internal server is neither shown nor logged: it may quote a prompt."""
         internal = self._http.internal
         fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
         if internal:
-            log.warning("failed", server=self.address, code=fault.code, said=fault.said)
+            log.warning("failed", server=self.address, code=fault.code)
         return fault
 
     async def pause(self, fault: Fault, tries: int, deadline: float) -> None:

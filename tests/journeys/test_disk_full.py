@@ -133,7 +133,7 @@ async def test_the_disk_of_nats(small: Stack) -> None:
     full = await refusal(lambda: small.client.upload_blob(os.urandom(2**20)))
     assert isinstance(full, NotSent)
     assert full.code == "disk_full"
-    with pytest.raises(NotSent, match="make room") as refused:
+    with pytest.raises(NotSent, match="free some space") as refused:
         await small.client.send("app.create", WIDE, wait=1)
     assert refused.value.code == "disk_full"
     assert shutil.disk_usage(disk).free > reserve(NATS_MB * 2**20) / 2
