@@ -91,7 +91,7 @@ class ModelServer:
             )
 
     def fault(self, error: Exception, *, answering: bool, begun: bool) -> Fault:
-        """The fault of an error. The answer of an internal server is neither shown nor logged: it may quote a prompt."""
+        """The fault of an error. What an internal server says is neither shown nor logged: it may quote a prompt."""
         internal = self._http.internal
         fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
         if internal:
