@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -109,7 +110,7 @@ rounds; the ratio is the figure as a multiple of the limit.
 - **memory**: resident memory when idle, after a document and a question; shared pages are divided among the
   processes.
 
-## Repeat it
+{_profile(before)}## Repeat it
 
 ```
 make bench                                     # the table
@@ -133,8 +134,15 @@ def _unusual(chosen: Sizes) -> list[str]:
 
 
 def _rows(page: str) -> list[str]:
-    """Rows of its table, without the header."""
-    return [line for line in page.splitlines() if line.startswith("| ")][2:]
+    """Rows of its first table, without the header."""
+    lines = dropwhile(lambda line: not line.startswith("| "), page.splitlines())
+    return list(takewhile(lambda line: line.startswith("| "), lines))[2:]
+
+
+def _profile(page: str) -> str:
+    """The part of the page that is written by people: where the time goes."""
+    found = re.search(r"^## Where the time.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
 
 
 def _group(row: str) -> str:
