@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,14 +29,16 @@ Raw = tuple[bytes, bytes, bytes, bytes]
 
 _build_message = Client._build_message
 _process_msg = Client._process_msg
+_request = Client.request
 
 
 async def connect(servers: str | list[str], **options: Any) -> Client:
-    """Connect to NATS. All connections of this process read messages under any subject from now on.
+    """Connect to NATS. All connections of this process read messages under any subject, and hear cancellations.
 
     Options and errors are those of `nats.connect`. FastStream makes connections of its own, hence the patched class.
     """
     Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
+    Client.request = _request_unless_cancelled  # type: ignore[method-assign]
     return await nats.connect(servers, **options)
 
 
@@ -79,6 +82,16 @@ async def end(subscription: JetStreamContext.PullSubscription) -> Client:
 def _build_from_any_subject(self: Client, sid: int, subject: bytes, *rest: Any) -> Any:
     """The server takes subjects that are not UTF-8; nats-py would stop reading for good at the first of them."""
     return _build_message(self, sid, subject.decode(errors="replace").encode(), *rest)
+
+
+async def _request_unless_cancelled(self: Client, *arguments: Any, **options: Any) -> Msg:
+    """Before Python 3.12, `wait_for` swallows a cancellation that comes together with the answer."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    answer = await _request(self, *arguments, **options)
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 async def _process_or_divert(self: Client, sid: int, *parts: bytes) -> None:

@@ -97,10 +97,7 @@ class Exporter:
         """Send until all spans are accepted or refused for good, and only then move the checkpoint."""
         refused = await self._deliver(batch)
         last, _, _ = batch[-1]
-        moved = await self._checkpoints.put(checkpoint.moved(last, len(batch) - refused, refused))
-        if (task := asyncio.current_task()) and task.cancelling():
-            raise asyncio.CancelledError  # before Python 3.12, a request that is answered at that moment swallows it
-        return moved
+        return await self._checkpoints.put(checkpoint.moved(last, len(batch) - refused, refused))
 
     async def _deliver(self, batch: Sequence[Sendable]) -> int:
         """The number of spans that the collector refuses for good: a refused request is halved until they are found."""

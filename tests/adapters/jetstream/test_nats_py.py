@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,6 +56,37 @@ async def test_the_server_sends_nothing_to_an_ended_subscription(nc: Client) -> 
     assert await nats_py.end(subscription) is nc
     with pytest.raises(nats.errors.TimeoutError):
         await subscription.fetch(1, timeout=0.2)
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_heard(nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archiver and the exporter are stopped so; before Python 3.12, `wait_for` swallows it."""
+
+    async def answers_at_that_moment(client: Client, subject: str) -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "answer"
+
+    monkeypatch.setattr(nats_py, "_request", answers_at_that_moment)
+    asking = asyncio.create_task(nc.request("any"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+
+
+async def test_a_request_in_the_cleanup_of_a_cancelled_task_is_answered(nc: Client) -> None:
+    async def leave() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            left.append((await nc.request("$JS.API.INFO")).data)
+
+    left: list[bytes] = []
+    leaving = asyncio.create_task(leave())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert len(left) == 1
 
 
 async def test_subjects_that_are_not_text_reach_every_connection(nc: Client) -> None:
