@@ -11,7 +11,7 @@ import orjson
 from eventsourcing.persistence import Mapper, Transcoder
 
 from domain.aggregate import Event, Snapshot
-from domain.log import EVENTS, Commit, Metadata, Outcome, Position, Quarantined, Subject, Verdict
+from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Quarantined, Recorded, Subject, Verdict
 from domain.nouns import NOUNS
 from handlers.ports.log import Unavailable
 
@@ -152,8 +152,26 @@ def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
     return event
 
 
-def quarantined(subject: str, position: Position, at: datetime, error: Exception) -> Quarantined:
-    """A message that cannot be decoded, because of this error."""
+def decode(
+    subject: str,
+    body: bytes,
+    header: Mapping[str, str],
+    position: Position,
+    at: datetime,
+    ciphers: Ciphers = NO_CIPHERS,
+) -> Recorded:
+    """Decode a message of the log; one that cannot be decoded is in quarantine. Raises: Unavailable, without a key."""
+    try:
+        if position.stream == OUTCOMES:
+            return decode_verdict(subject, body, header, position, at)
+        return decode_commit(subject, body, header, position, at, ciphers)
+    except Unavailable:
+        raise
+    except Exception as error:
+        return _quarantined(subject, position, at, error)
+
+
+def _quarantined(subject: str, position: Position, at: datetime, error: Exception) -> Quarantined:
     _, tenant, *noun, id = f"{subject}...".split(".")[: 4 if position.stream == EVENTS else 3]
     about = Subject(tenant, noun[0] if noun else "command", id)
     if isinstance(error, UnknownEvent):

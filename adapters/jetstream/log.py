@@ -18,7 +18,7 @@ from adapters.jetstream import codec
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.keys import JetStreamKeys, people
 from domain.access.end_user import EndUser
-from domain.log import EVENTS, OUTCOMES, Position, Recorded
+from domain.log import EVENTS, Position, Recorded
 from handlers.ports.log import Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -153,15 +153,8 @@ def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.
     """Decode a message of the stream; what cannot be decoded is in quarantine. Raises: Unavailable, without its key."""
     place = Place.of(message)
     at = _EPOCH + timedelta(microseconds=place.at // 1000)
-    header, where = message.headers or {}, Position(stream, place.sequence)
-    try:
-        if stream == OUTCOMES:
-            return codec.decode_verdict(message.subject, message.data, header, where, at)
-        return codec.decode_commit(message.subject, message.data, header, where, at, ciphers)
-    except Unavailable:
-        raise
-    except Exception as error:
-        return codec.quarantined(message.subject, where, at, error)
+    where = Position(stream, place.sequence)
+    return codec.decode(message.subject, message.data, message.headers or {}, where, at, ciphers)
 
 
 def position(stream: str, message: Msg | Stored) -> Position:

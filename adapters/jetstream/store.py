@@ -16,7 +16,7 @@ from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.aggregate import Event
-from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
+from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Recorded, Subject
 from domain.work.quarantine import Quarantine, quarantine_id
 from handlers.ports.log import Conflict, Frozen, TooLarge, Unavailable
 
@@ -114,14 +114,10 @@ class JetStreamEventStore:
         return sequence(messages[-1]) if messages else expected
 
 
-def _recorded(message: Msg, ciphers: codec.Ciphers) -> Commit | Quarantined:
+def _recorded(message: Msg, ciphers: codec.Ciphers) -> Recorded:
     """Raises: Unavailable, when a key is missing."""
     headers = message.headers or {}
-    subject, position = headers["Nats-Subject"], Position(EVENTS, sequence(message))
     at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-    try:
-        return codec.decode_commit(subject, message.data, headers, position, at, ciphers)
-    except Unavailable:
-        raise
-    except Exception as error:
-        return codec.quarantined(subject, position, at, error)
+    return codec.decode(
+        headers["Nats-Subject"], message.data, headers, Position(EVENTS, sequence(message)), at, ciphers
+    )
