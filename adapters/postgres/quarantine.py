@@ -13,8 +13,14 @@ from domain.work.quarantine import Quarantine, quarantine_id
 from handlers.work.quarantine import discards
 from projections.catalog import KNOWN
 
-VERSION = sha256(" ".join(sorted(f"{event.__qualname__}" for event in KNOWN)).encode()).hexdigest()[:16]
-"""A digest of the events that this version knows."""
+
+def version(known: Iterable[type]) -> str:
+    """A digest of the stored names of these events: it changes with a new version of one, too."""
+    names = sorted(str(getattr(event, "TOPIC", event.__qualname__)) for event in known)
+    return sha256(" ".join(names).encode()).hexdigest()[:16]
+
+
+VERSION = version(KNOWN)
 
 
 async def note_quarantine(connection: AsyncConnection[TupleRow], batch: Iterable[Recorded]) -> None:
