@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from hashlib import sha256
 
@@ -179,22 +179,24 @@ class Copy:
 
     async def finish(self) -> None:
         """Add what is quicker to make when the rows are in: indexes for readers, comments, and statistics."""
-
-        async def finish(part: Part) -> None:
-            async with connect(self._url) as connection:
-                for model in part.models:
-                    await finish_table(connection, model, self._schema)
-
-        await together(map(finish, self._parts))
+        await self._for_each_table(lambda connection, model: finish_table(connection, model, self._schema))
         await self.analyze()
 
     async def analyze(self) -> None:
-        async def analyze(part: Part) -> None:
+        analyze = SQL("ANALYZE {}")
+        await self._for_each_table(
+            lambda connection, model: connection.execute(analyze.format(name(model, self._schema)))
+        )
+
+    async def _for_each_table(self, act: Callable[[AsyncConnection[TupleRow], ReadModel], Awaitable[object]]) -> None:
+        """Act on the tables of a group one after the other, and on the groups side by side."""
+
+        async def act_on(part: Part) -> None:
             async with connect(self._url) as connection:
                 for model in part.models:
-                    await connection.execute(SQL("ANALYZE {}").format(name(model, self._schema)))
+                    await act(connection, model)
 
-        await together(map(analyze, self._parts))
+        await together(map(act_on, self._parts))
 
     async def goal(self, *, lock: bool = False) -> dict[str, int]:
         """The position of the live tables; with `lock`, it does not change before the transaction ends.
