@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import psycopg
 import typer
-from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, Outcome
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from handlers.ports.log import Unavailable
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Wait, app, connected, run
-from ops.settings import READER, Settings
-from ops.terminal import emit, one_line, say
+from ops.cli.frame import Failed, Home, Json, Wait, app, connected, rows, run
+from ops.settings import Settings
+from ops.terminal import emit, say
 
 Letter = dict[str, Any]
 
@@ -136,16 +134,7 @@ async def letters(settings: Settings, statuses: list[str], tenant: str | None) -
         SELECT * FROM headrace.dead_letters
         WHERE status = ANY(%(statuses)s) AND tenant_id = coalesce(%(tenant)s, tenant_id) ORDER BY updated_at, id
     """
-    url = settings.located("postgres", role=READER).postgres_url
-    try:
-        async with (
-            await psycopg.AsyncConnection.connect(url, connect_timeout=5, row_factory=dict_row) as connection,
-            connection.cursor() as cursor,
-        ):
-            await cursor.execute(query, {"statuses": statuses, "tenant": tenant})
-            return await cursor.fetchall()
-    except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {one_line(error)}") from error
+    return await rows(settings, query, statuses=statuses, tenant=tenant)
 
 
 def chosen(found: list[Letter], ids: list[str]) -> list[Letter]:

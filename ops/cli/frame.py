@@ -14,15 +14,17 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, LiteralString, NoReturn, TypeVar
 
+import psycopg
 import typer
+from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
 from ops import supervisor, terminal
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
-from ops.settings import InvalidSetting, NotRunning, Settings
+from ops.settings import READER, InvalidSetting, NotRunning, Settings
 from ops.terminal import emit
 
 T = TypeVar("T")
@@ -64,6 +66,20 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
     located = settings.located("nats")
     async with await Client.connect(located.nats_url, located.tenant, credentials=located.nats_credentials) as client:
         yield client
+
+
+async def rows(settings: Settings, query: LiteralString, **parameters: object) -> list[dict[str, Any]]:
+    """The rows of a query, by a login that can only read. Raises: Failed."""
+    url = settings.located("postgres", role=READER).postgres_url
+    try:
+        async with (
+            await psycopg.AsyncConnection.connect(url, connect_timeout=5, row_factory=dict_row) as connection,
+            connection.cursor() as cursor,
+        ):
+            await cursor.execute(query, parameters)
+            return await cursor.fetchall()
+    except psycopg.Error as error:
+        raise Failed(f"PostgreSQL: {terminal.one_line(error)}") from error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

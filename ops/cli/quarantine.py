@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import psycopg
 import typer
-from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client
 from adapters.jetstream.direct import DirectReader
 from handlers.ports.log import Unavailable
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Wait, app, connected, run
-from ops.settings import READER, Settings
-from ops.terminal import emit, one_line, say
+from ops.cli.frame import Failed, Home, Json, Wait, app, connected, rows, run
+from ops.settings import Settings
+from ops.terminal import emit, say
 
 Message = dict[str, Any]
 
@@ -92,16 +90,7 @@ def discard(place: Place, wait: Wait = 10.0, home: Home = None, as_json: Json = 
 async def _messages(settings: Settings) -> list[Message]:
     """Rows of the table, in order. Raises: Failed."""
     query = "SELECT stream || ':' || sequence AS place, * FROM headrace_projection.quarantine ORDER BY stream, sequence"
-    url = settings.located("postgres", role=READER).postgres_url
-    try:
-        async with (
-            await psycopg.AsyncConnection.connect(url, connect_timeout=5, row_factory=dict_row) as connection,
-            connection.cursor() as cursor,
-        ):
-            await cursor.execute(query)
-            return await cursor.fetchall()
-    except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {one_line(error)}") from error
+    return await rows(settings, query)
 
 
 def _chosen(found: list[Message], place: str) -> Message:

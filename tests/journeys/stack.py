@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -134,6 +135,19 @@ class Stack:
             except TimeoutError:
                 worker.kill()
                 await worker.wait()
+
+    async def command(self, *arguments: str) -> tuple[int, list[Row]]:
+        """The exit code of `headrace` with these arguments and --json, and what it prints."""
+        environment = os.environ | {
+            "HEADRACE_HOME": str(self.settings.home),
+            "HEADRACE_NATS_URL": self.nats_url,
+            "HEADRACE_POSTGRES_URL": self.postgres_url,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ops.cli", *arguments, "--json", env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        return process.returncode or 0, [json.loads(line) for line in out.splitlines()]
 
     async def indexed(self) -> list[str]:
         """The ids that the index holds."""

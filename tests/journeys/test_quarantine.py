@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,19 +41,6 @@ async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
             yield stack
 
 
-async def command(stack: Stack, *arguments: str) -> tuple[int, list[Any]]:
-    environment = os.environ | {
-        "HEADRACE_HOME": str(stack.settings.home),
-        "HEADRACE_NATS_URL": stack.nats_url,
-        "HEADRACE_POSTGRES_URL": stack.postgres_url,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", *arguments, "--json", env=environment, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, [json.loads(line) for line in out.splitlines()]
-
-
 async def forge(stack: Stack, subject: str, body: bytes) -> int:
     """Write to a stream of the log, past all that checks it."""
     return (await stack.client.stream.publish(subject, body)).seq
@@ -86,18 +69,18 @@ async def test_what_is_no_commit_freezes_its_aggregate_until_it_is_discarded(sta
     assert [table.table for table in await check(stack.settings) if table.first] == []
     await rebuild(stack.settings)
 
-    assert {each["place"] for each in (await command(stack, "quarantine", "list"))[1]} == set(places)
+    assert {each["place"] for each in (await stack.command("quarantine", "list"))[1]} == set(places)
     first = next(iter(places))
-    [shown] = (await command(stack, "quarantine", "show", first))[1]
+    [shown] = (await stack.command("quarantine", "show", first))[1]
     assert (shown["body"], shown["reason"].startswith("is no commit")) == (places[first].decode(), True)
     for place in places:
-        code, [outcome] = await command(stack, "quarantine", "discard", place)
+        code, [outcome] = await stack.command("quarantine", "discard", place)
         assert (code, outcome["status"]) == (0, "accepted")
     await stack.send("app.delete", app=app)
     await stack.until("SELECT WHERE NOT EXISTS (SELECT FROM headrace.apps WHERE id = %(id)s)", id=app)
-    assert (await command(stack, "quarantine", "list"))[1] == []
+    assert (await stack.command("quarantine", "list"))[1] == []
     assert await faults(stack) == {}
-    assert (await command(stack, "quarantine", "discard", "EVENTS:1"))[0] != 0
+    assert (await stack.command("quarantine", "discard", "EVENTS:1"))[0] != 0
 
 
 async def test_what_is_no_outcome_decides_nothing(stack: Stack) -> None:
@@ -107,7 +90,7 @@ async def test_what_is_no_outcome_decides_nothing(stack: Stack) -> None:
     assert outcome["status"] == "accepted"
     await stack.until("SELECT FROM headrace.apps WHERE name = 'mine'")
     assert list(await faults(stack)) == ["events"]
-    assert (await command(stack, "quarantine", "discard", f"OUTCOMES:{place}"))[0] == 0
+    assert (await stack.command("quarantine", "discard", f"OUTCOMES:{place}"))[0] == 0
     assert await faults(stack) == {}
 
 
@@ -133,7 +116,7 @@ async def test_an_event_of_a_newer_version_waits_for_the_upgrade(stack: Stack) -
     refused = await stack.refused("app.delete", app=app)
     assert "Upgrade" in refused["message"]
     await stack.until("SELECT FROM headrace_projection.quarantine WHERE newer")
-    code, _ = await command(stack, "quarantine", "discard", place)
+    code, _ = await stack.command("quarantine", "discard", place)
     assert code != 0
     await stack.sql("UPDATE headrace_projection.quarantine SET version = 'other' WHERE newer RETURNING 1")
     await stack.kill("project")

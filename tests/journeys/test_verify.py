@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -59,18 +55,10 @@ async def faults(stack: Stack) -> dict[str, Check]:
 
 async def test_a_healthy_system_keeps_every_promise(proved: Stack) -> None:
     """By the command line, as one would ask."""
-    environment = os.environ | {
-        "HEADRACE_HOME": str(proved.settings.home),
-        "HEADRACE_NATS_URL": proved.nats_url,
-        "HEADRACE_POSTGRES_URL": proved.postgres_url,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", "verify", "--json", env=environment, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    checks = {check["name"]: check for check in map(json.loads, out.splitlines())}
+    code, found = await proved.command("verify")
+    checks = {check["name"]: check for check in found}
     assert [check["first"] for check in checks.values() if check["faults"]] == []
-    assert process.returncode == 0
+    assert code == 0
     assert all(
         checks[name]["checked"] for name in ("sequence", "events", "aggregates", "commands", "model calls", "blobs")
     )

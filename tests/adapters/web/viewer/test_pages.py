@@ -133,7 +133,7 @@ async def test_rejected_commands_are_kept_with_their_rule(sample: Sample) -> Non
 
 
 async def test_without_errors_it_says_so(sample: Sample) -> None:
-    words = text_of(await sample.site.get("/errors", tenant="nobody"))
+    words = text_of(await sample.site.get("/errors", tenant="empty"))
     assert "Nothing failed" in words
     assert "every message was handled" in words
 
@@ -273,7 +273,7 @@ async def test_conversations_are_listed_and_found(sample: Sample) -> None:
     [found] = (await sample.site.json("/conversations", user="bo", q=sample.talk.id))["conversations"]
     assert (found["app"], found["errors"], found["running"]) == ("Harbour <help>", 2, 2)
     assert "Nothing matches" in text_of(await sample.site.get("/conversations", q="no such"))
-    assert "No conversations yet" in text_of(await sample.site.get("/conversations", tenant="nobody"))
+    assert "No conversations yet" in text_of(await sample.site.get("/conversations", tenant="empty"))
 
 
 async def test_a_conversation_shows_its_messages_without_harm(sample: Sample) -> None:
@@ -345,9 +345,9 @@ async def test_what_is_not_there_is_not_found(sample: Sample, path: str) -> None
 
 
 async def test_another_tenant_sees_nothing(sample: Sample) -> None:
-    await sample.site.get(f"/conversations/{sample.talk.id}", 404, tenant="nobody")
-    await sample.site.get("/compare", 404, a=sample.first[0], b=sample.second[0], tenant="nobody")
-    assert "Nothing is chosen" in text_of(await sample.site.get("/replays/new", call=sample.first[2], tenant="nobody"))
+    await sample.site.get(f"/conversations/{sample.talk.id}", 404, tenant="empty")
+    await sample.site.get("/compare", 404, a=sample.first[0], b=sample.second[0], tenant="empty")
+    assert "Nothing is chosen" in text_of(await sample.site.get("/replays/new", call=sample.first[2], tenant="empty"))
 
 
 # --- compare -----------------------------------------------------------------------------------------------------
