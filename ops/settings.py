@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     nats_key: SecretStr | None = Field(
         None,
-        description="Key that passwords of tenants on your own NATS follow from, 16 characters or more; see "
+        description="Key from which tenants' passwords on your own NATS are derived, 16 characters or more; see "
         "[security](security.md#on-a-cluster). Empty: nats.key in the home.",
     )
     archive_url: str = Field(

@@ -43,7 +43,7 @@ async def frozen(connection: AsyncConnection[TupleRow], until: int) -> list[tupl
 
 
 async def release_newer(connection: AsyncConnection[TupleRow]) -> bool:
-    """Forget what other versions could not read, and have all tables rebuilt for it; return whether there was any."""
+    """Remove what other versions could not read, and mark all tables for a rebuild; return True if there was any."""
     async with connection.transaction():
         found = await connection.execute(
             "DELETE FROM headrace_projection.quarantine WHERE newer AND version <> %s", (VERSION,)
