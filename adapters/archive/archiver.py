@@ -18,8 +18,9 @@ from nats.aio.client import Client as Connection
 from adapters.archive.store import BLOBS, AlreadyWritten, Archive, Broken, Head, blob_path
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.keys import STREAM as KEY_STREAM
 from adapters.jetstream.keys import entry
+from adapters.jetstream.macs import STATEMENT
+from adapters.jetstream.macs import STREAM as KEY_STREAM
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import DEAD
@@ -148,7 +149,7 @@ class Archiver:
                 latest["/".join(message.subject.split(".")[2:])] = message.body
         there = await self._archive.keys() if latest else set()
         for name, data in latest.items():
-            if name not in there or "erased" in entry(data):
+            if name not in there or name == STATEMENT or "erased" in entry(data):
                 await self._archive.put_key(name, data)
         self._keyed = goal
 

@@ -25,6 +25,10 @@ class UnknownEvent(Exception):
     """An event of a type that this version does not know: a newer version wrote it. Upgrade."""
 
 
+class NotAuthentic(ValueError):
+    """This installation did not write the message, or it was changed since."""
+
+
 class _PlainState(Transcoder):
     """Leaves the state a dict: a commit is encoded once, as a whole."""
 
@@ -70,12 +74,19 @@ class Ciphers(Protocol):
         """Raises: Unavailable, when it is missing."""
         ...
 
+    def check(self, position: Position, subject: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Raises: NotAuthentic; Unavailable, when that cannot be known yet."""
+        ...
+
 
 class NoCiphers:
     """The keys of a reader without any: sealed fields cannot be read."""
 
     def get(self, tenant: str, person: str) -> Cipher:
         raise Unavailable(f"Words of person {person} of {tenant} are sealed, and no keys are configured.")
+
+    def check(self, position: Position, subject: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Accept every message: a reader without keys cannot check them."""
 
 
 NO_CIPHERS = NoCiphers()
@@ -160,8 +171,12 @@ def decode(
     at: datetime,
     ciphers: Ciphers = NO_CIPHERS,
 ) -> Recorded:
-    """Decode a message of the log; one that cannot be decoded is in quarantine. Raises: Unavailable, without a key."""
+    """Decode a message of the log; one that is not authentic or cannot be decoded is in quarantine.
+
+    Raises: Unavailable, without a key.
+    """
     try:
+        ciphers.check(position, subject, header, body)
         if position.stream == OUTCOMES:
             return decode_verdict(subject, body, header, position, at)
         return decode_commit(subject, body, header, position, at, ciphers)
@@ -177,7 +192,8 @@ def _quarantined(subject: str, position: Position, at: datetime, error: Exceptio
     if isinstance(error, UnknownEvent):
         reason = f"has an event that a newer version wrote: {error}."
     else:
-        reason = f"is no {'commit' if position.stream == EVENTS else 'outcome'} ({type(error).__name__}: {error})."
+        fault = str(error) if isinstance(error, NotAuthentic) else f"{type(error).__name__}: {error}"
+        reason = f"is no {'commit' if position.stream == EVENTS else 'outcome'} ({fault})."
     return Quarantined(about, Metadata("", tenant, ""), position, at, reason, isinstance(error, UnknownEvent))
 
 

@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, cast
 
 import nats.errors
@@ -15,8 +16,10 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.jetstream import codec
 from adapters.jetstream.bulk import headers
 from adapters.jetstream.nats_py import api, server_info
+from domain.log import Position, Recorded
 from handlers.ports.log import Unavailable
 
 PLACE = (
@@ -48,6 +51,13 @@ def alone(nc: Client) -> bool:
 
 def sequence(message: Msg) -> int:
     return int((message.headers or {})["Nats-Sequence"])
+
+
+def decoded(stream: str, message: Msg, ciphers: codec.Ciphers) -> Recorded:
+    """Decode a message of the stream that was read directly. Raises: Unavailable, when a key is missing."""
+    headers = message.headers or {}
+    at, place = datetime.fromisoformat(headers["Nats-Time-Stamp"]), Position(stream, sequence(message))
+    return codec.decode(headers["Nats-Subject"], message.data, headers, place, at, ciphers)
 
 
 class DirectReader:

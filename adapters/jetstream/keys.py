@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -22,13 +22,14 @@ from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError
 
 from adapters.jetstream.bulk import Stored
+from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
 from adapters.jetstream.streams import KEYS
 from adapters.privacy.vault import AesVault
 from domain.access.end_user import person_id
+from domain.log import Position
 from handlers.ports.log import Unavailable
-
-STREAM = f"KV_{KEYS}"
 
 HELD_S = 5.0
 """Time after which a cached key is read again, in seconds: the notice of an erasure may have been lost."""
@@ -107,6 +108,7 @@ class JetStreamKeys:
     def __init__(self, nc: Client, vault: AesVault, *, timeout_s: float = 5.0) -> None:
         self._nc = nc
         self._vault = vault
+        self.macs = Macs(nc, vault, timeout_s=timeout_s)
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._held: dict[Person, tuple[Held, float]] = {}
@@ -119,7 +121,8 @@ class JetStreamKeys:
         await self._nc.subscribe(f"$KV.{KEYS}.>", cb=self._hear)
 
     async def load(self, wanted: Iterable[Person]) -> None:
-        """Load these keys for `get`. Raises: MissingKey, Unavailable."""
+        """Load these keys for `get`, and what `check` needs. Raises: MissingKey, OtherSecret, Unavailable."""
+        await self.macs.load()
         now = time.monotonic()
         lacking = [each for each in set(wanted) if each not in self._erased and self._held.get(each, _NEVER)[1] <= now]
         missing: list[Person] = []
@@ -128,11 +131,12 @@ class JetStreamKeys:
             found = await self._reader.latest(STREAM, [_subject(*each) for each in some])
             for each in some:
                 # A follower may lag behind; the leader does not.
-                if message := found.get(_subject(*each)) or await self._reader.last(STREAM, _subject(*each)):
-                    self._hold(each, message.data)
-                else:
+                last = found.get(_subject(*each)) or await self._reader.last(STREAM, _subject(*each))
+                if last is None:
                     self._held.pop(each, None)
                     missing.append(each)
+                elif not self._hold(each, last):
+                    await self._hold_earlier(each)
         if missing:
             raise MissingKey(*missing[0])
 
@@ -144,6 +148,10 @@ class JetStreamKeys:
         if each not in self._held:
             raise MissingKey(tenant, person)
         return self._held[each][0]
+
+    def check(self, position: Position, subject: str, headers: Mapping[str, str], body: bytes) -> None:
+        """As `Macs.check`."""
+        self.macs.check(position, subject, headers, body)
 
     async def of(self, tenant: str, person: str) -> Held:
         await self.load([(tenant, person)])
@@ -178,10 +186,10 @@ class JetStreamKeys:
         """Erase the key: write the mark first, then delete the key, overwriting it on the disk."""
         subject = _subject(tenant, person)
         last = await self._reader.last(STREAM, subject)
-        if last is None or "erased" not in entry(last.data):
-            mark = {"erased": datetime.now(UTC).isoformat()}
+        if last is None or not self._is_mark(subject, sequence(last), last.data):
+            mark = self._mark(subject, datetime.now(UTC).isoformat())
             try:
-                await self._js.publish(subject, orjson.dumps(mark), stream=STREAM)
+                await self._js.publish(subject, mark, stream=STREAM)
             except nats.errors.Error as error:
                 raise Unavailable(f"The keys cannot be erased: {error!r}") from error
         self.forget(tenant, person)
@@ -194,9 +202,15 @@ class JetStreamKeys:
                 except nats.errors.Error as error:
                     raise Unavailable(f"The keys cannot be erased: {error!r}") from error
 
-    async def put_back(self, tenant: str, person: str, kept: bytes) -> None:
-        """Restore a person's key from the archive, where the bucket has nothing."""
-        await self._create(_subject(tenant, person), kept)
+    async def put_back(self, tenant: str, person: str, kept: bytes, *, unmarked: bool) -> None:
+        """Restore a person's entry from the archive, where the bucket has nothing.
+
+        With `unmarked`, a mark without an authentication code gets one: an earlier version wrote it.
+        """
+        subject, fields = _subject(tenant, person), entry(kept)
+        if "erased" in fields and "mac" not in fields and unmarked:
+            kept = self._mark(subject, fields["erased"])
+        await self._create(subject, kept)
 
     def forget(self, tenant: str, person: str) -> None:
         """Stop reading the person's words: the log or the bucket has the erasure."""
@@ -221,41 +235,76 @@ class JetStreamKeys:
         except nats.errors.Error as error:
             raise Unavailable(f"A key cannot be stored: {error!r}") from error
 
-    def _hold(self, each: Person, data: bytes) -> None:
-        tenant, person = each
+    def _mark(self, subject: str, at: str) -> bytes:
+        """The mark that a person was erased, with its authentication code."""
+        return orjson.dumps({"erased": at, "mac": self.macs.sign(STREAM, subject, {}, _marked(at))[MAC]})
+
+    def _is_mark(self, subject: str, sequence: int, data: bytes) -> bool:
+        """True for an authentic mark. Raises: Unavailable, while that cannot be known."""
         fields = entry(data)
-        if "erased" in fields:
-            self.forget(tenant, person)
-            return
-        if "key" not in fields:
-            raise Unavailable(f"The entry of person {person} of {tenant} in the bucket of keys is no key.")
         try:
-            owner, _, key = self._vault.open(tenant, fields["key"]).partition(" ")
-        except ValueError as error:
-            raise Unavailable(f"The key of person {person} of {tenant} cannot be unwrapped: {error}") from error
-        if owner != person:
-            raise Unavailable(f"The key of person {person} of {tenant} is the key of {owner}.")
+            code = {MAC: fields.get("mac", "")}
+            self.macs.check(Position(STREAM, sequence), subject, code, _marked(fields["erased"]))
+        except (KeyError, NotAuthentic):
+            return False
+        return True
+
+    def _hold(self, each: Person, message: Msg) -> bool:
+        """Take the entry; False for one that is neither an authentic mark nor the person's key."""
+        tenant, person = each
+        if self._is_mark(_subject(*each), sequence(message), message.data):
+            self.forget(tenant, person)
+            return True
+        try:
+            owner, _, key = self._vault.open(tenant, entry(message.data)["key"]).partition(" ")
+            if owner != person:
+                return False
+            held = Key(b64decode(key))
+        except (KeyError, ValueError):
+            return False
         if len(self._held) >= HELD:
             del self._held[next(iter(self._held))]
-        self._held[each] = (Key(b64decode(key)), time.monotonic() + HELD_S)
+        self._held[each] = (held, time.monotonic() + HELD_S)
+        return True
+
+    async def _hold_earlier(self, each: Person) -> None:
+        """Take the last authentic entry, since another program wrote the last one. Raises: Unavailable."""
+        messages = await self._reader.messages(STREAM, _subject(*each))
+        if not any(self._hold(each, message) for message in reversed(messages)):
+            tenant, person = each
+            raise Unavailable(
+                f"No entry of person {person} of {tenant} in the bucket of keys is a mark or this person's key: "
+                "it was changed, or sealed with another secret key."
+            )
 
     async def _hear(self, message: Msg) -> None:
         with suppress(ValueError):
             _, _, tenant, person = message.subject.split(".")
-            if "erased" in entry(message.data):
+            if tenant == HOUSE:
+                self.macs.forget()
+            elif self._is_mark(message.subject, _NEWEST, message.data):
                 self.forget(tenant, person)
 
 
 def entry(data: bytes) -> dict[str, str]:
-    """An entry of the bucket: the `key`, or the time at which it was `erased`; neither for anything else."""
+    """An entry of the bucket: the `key`, or the time at which it was `erased` with a `mac`; nothing for others."""
     with suppress(ValueError):
         match orjson.loads(data):
             case {"key": str(key)}:
                 return {"key": key}
+            case {"erased": str(at), "mac": str(mac)}:
+                return {"erased": at, "mac": mac}
             case {"erased": str(at)}:
                 return {"erased": at}
     return {}
 
+
+def _marked(at: str) -> bytes:
+    return orjson.dumps({"erased": at})
+
+
+_NEWEST = 2**63
+"""Stands for the sequence of a message that just arrives."""
 
 _NEVER = (ERASED, 0.0)
 

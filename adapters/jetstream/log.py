@@ -18,7 +18,7 @@ from adapters.jetstream import codec
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.keys import JetStreamKeys, people
 from domain.access.end_user import EndUser
-from domain.log import EVENTS, Position, Recorded
+from domain.log import EVENTS, Commit, Position, Recorded
 from handlers.ports.log import Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,8 +52,8 @@ class JetStreamLog:
 
     async def load_keys(self, stream: str, messages: Sequence[Msg | Stored]) -> None:
         """Load the keys for these messages. Raises: MissingKey, Unavailable."""
-        if self._keys and stream == EVENTS:
-            await self._keys.load(people(messages))
+        if self._keys:
+            await self._keys.load(people(messages) if stream == EVENTS else [])
 
     def recorded(self, stream: str, message: Msg | Stored) -> Recorded:
         """Decode a message of the stream; the keys of people must have been loaded.
@@ -62,7 +62,7 @@ class JetStreamLog:
         Raises: Unavailable, when a key is missing.
         """
         found = recorded(stream, message, self._keys or codec.NO_CIPHERS)
-        if self._keys and found.subject.noun == EndUser.TOPIC and stream == EVENTS:
+        if self._keys and isinstance(found, Commit) and found.subject.noun == EndUser.TOPIC:
             self._keys.forget(found.subject.tenant, found.subject.id)
         return found
 

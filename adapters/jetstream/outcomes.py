@@ -8,22 +8,24 @@ from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
 from adapters.jetstream import codec
-from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.direct import DirectReader, decoded, sequence
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
-from domain.log import NOT_FINAL, OUTCOMES, Outcome
+from domain.log import NOT_FINAL, OUTCOMES, Outcome, Verdict
 from handlers.ports.log import TooLarge, Unavailable
 
 
 class JetStreamOutcomes:
-    def __init__(self, nc: Client, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
         self._nc = nc
+        self._keys = keys
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
 
     async def get(self, tenant: str, command: str) -> Outcome | None:
         found = await self._reader.last(OUTCOMES, f"out.{tenant}.{command}")
-        return _outcome(found, tenant) if found else None
+        return await self._outcome(found) if found else None
 
     async def put(self, outcome: Outcome) -> None:
         subject = f"out.{outcome.metadata.tenant}.{outcome.command}"
@@ -33,7 +35,7 @@ class JetStreamOutcomes:
         last = await self._reader.last(OUTCOMES, subject)
         if last is None:
             raise Unavailable("OUTCOMES refuses an outcome.")
-        known = _outcome(last, outcome.metadata.tenant)
+        known = await self._outcome(last)
         if known is None or known.code == NOT_FINAL != outcome.code:
             after = sequence(last)
             if not await self._publish(subject, outcome, after):
@@ -45,6 +47,8 @@ class JetStreamOutcomes:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(after)
         if after:
             headers["Nats-Msg-Id"] += f".{after}"
+        if self._keys:
+            headers = self._keys.macs.sign(OUTCOMES, subject, headers, body)
         try:
             with publishing(OUTCOMES):
                 ack = await self._js.publish(subject, body, stream=OUTCOMES, headers=dict(headers))
@@ -58,10 +62,9 @@ class JetStreamOutcomes:
             raise Unavailable(f"NATS does not answer: {error!r}") from error
         return after > 0 or not ack.duplicate
 
-
-def _outcome(message: Msg, tenant: str) -> Outcome | None:
-    """None for a message that is no outcome, and decides nothing: it is in quarantine."""
-    try:
-        return codec.decode_outcome(message.data, message.headers or {}, tenant)
-    except Exception:
-        return None
+    async def _outcome(self, message: Msg) -> Outcome | None:
+        """None for a message that is no outcome, and decides nothing: it is in quarantine. Raises: Unavailable."""
+        if self._keys:
+            await self._keys.load([])
+        found = decoded(OUTCOMES, message, self._keys or codec.NO_CIPHERS)
+        return found.events[0] if isinstance(found, Verdict) else None

@@ -10,36 +10,42 @@ import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client
-from nats.js.errors import KeyNotFoundError
-from nats.js.kv import KeyValue
 
 from adapters.jetstream import codec
+from adapters.jetstream.codec import NotAuthentic
+from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.streams import SNAPSHOTS
-from domain.log import Subject
+from domain.log import Position, Subject
 from domain.nouns import NOUNS
 from handlers.ports.log import SavedSnapshot, Unavailable
 
 log = structlog.get_logger(__name__)
+
+_STREAM = f"KV_{SNAPSHOTS}"
 
 _SEALED = b"sealed "
 """Prefix of a snapshot with words of a person; the person's id follows."""
 
 
 class JetStreamSnapshots:
-    def __init__(self, nc: Client, keys: JetStreamKeys | None = None) -> None:
-        self._nc = nc
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
+        self._js = nc.jetstream(timeout=timeout_s)
+        self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._keys = keys
-        self._bucket: KeyValue | None = None
 
     async def get(self, subject: Subject) -> SavedSnapshot | None:
-        try:
-            entry = await (await self._open()).get(str(subject))
-        except KeyNotFoundError:
+        kept = f"$KV.{SNAPSHOTS}.{subject}"
+        message = (await self._reader.latest(_STREAM, [kept])).get(kept)
+        if message is None:
             return None
-        except nats.errors.Error as error:
-            raise Unavailable(f"The snapshots cannot be read: {error!r}") from error
-        data, person = entry.value or b"", None
+        data, person = message.data, None
+        if self._keys:
+            await self._keys.load([])
+            try:
+                self._keys.check(Position(_STREAM, sequence(message)), kept, message.headers or {}, data)
+            except NotAuthentic:  # load the commits instead
+                return None
         if data.startswith(_SEALED):
             opened, person = await self._opened(subject, data)
             if opened is None:  # the person was erased: load the commits instead
@@ -64,8 +70,11 @@ class JetStreamSnapshots:
                 raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
             sealed = (await self._keys.of(subject.tenant, taken.person)).seal(_about(subject, taken.person), data)
             data = _SEALED + f"{taken.person} {sealed}".encode()
+        kept, headers = f"$KV.{SNAPSHOTS}.{subject}", dict[str, str]()
+        if self._keys:
+            headers = self._keys.macs.sign(_STREAM, kept, headers, data)
         try:
-            await (await self._open()).put(str(subject), data)
+            await self._js.publish(kept, data, stream=_STREAM, headers=headers)
         except nats.errors.MaxPayloadError:
             log.warning("snapshot left out", subject=str(subject), bytes=len(data))
         except nats.errors.Error as error:
@@ -76,11 +85,6 @@ class JetStreamSnapshots:
         if self._keys is None:
             raise Unavailable("The snapshot holds words of a person, and no keys are configured.")
         return (await self._keys.of(subject.tenant, person)).open(_about(subject, person), sealed), person
-
-    async def _open(self) -> KeyValue:
-        if self._bucket is None:
-            self._bucket = await self._nc.jetstream().key_value(SNAPSHOTS)
-        return self._bucket
 
 
 def _about(subject: Subject, person: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import nats.errors
 import nats.js.errors
@@ -11,12 +10,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import codec
-from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.direct import DirectReader, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.tracing import publishing
 from domain.aggregate import Event
-from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Recorded, Subject
+from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
 from domain.work.quarantine import Quarantine, quarantine_id
 from handlers.ports.log import Conflict, Frozen, TooLarge, Unavailable
 
@@ -46,6 +45,8 @@ class JetStreamEventStore:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
         body, headers = codec.encode_commit(events, metadata, cipher)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        if self._keys:
+            headers = self._keys.macs.sign(EVENTS, str(subject), headers, body)
         if (size := size_of(body, headers)) > self.largest:
             raise TooLarge(size, self.largest)
         try:
@@ -92,7 +93,7 @@ class JetStreamEventStore:
         """Decode; what was discarded from the quarantine is left out. Raises: Frozen, Unavailable."""
         if self._keys:
             await self._keys.load(people(messages))
-        found = [_recorded(message, self._keys or codec.NO_CIPHERS) for message in messages]
+        found = [decoded(EVENTS, message, self._keys or codec.NO_CIPHERS) for message in messages]
         for each in found:
             if isinstance(each, Quarantined) and not await self._is_discarded(each):
                 raise Frozen(each.subject, each)
@@ -101,7 +102,7 @@ class JetStreamEventStore:
     async def _is_discarded(self, message: Quarantined) -> bool:
         quarantine = Subject(message.subject.tenant, Quarantine.TOPIC, quarantine_id(*message.position))
         last = await self._reader.last(EVENTS, str(quarantine))
-        return last is not None and isinstance(_recorded(last, codec.NO_CIPHERS), Commit)
+        return last is not None and isinstance(decoded(EVENTS, last, self._keys or codec.NO_CIPHERS), Commit)
 
     async def _after_discarded(self, subject: Subject, expected: int) -> int:
         """The sequence of the subject's last message if all after `expected` were discarded; else `expected`."""
@@ -112,12 +113,3 @@ class JetStreamEventStore:
         if await self._commits(messages):
             return expected
         return sequence(messages[-1]) if messages else expected
-
-
-def _recorded(message: Msg, ciphers: codec.Ciphers) -> Recorded:
-    """Raises: Unavailable, when a key is missing."""
-    headers = message.headers or {}
-    at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-    return codec.decode(
-        headers["Nats-Subject"], message.data, headers, Position(EVENTS, sequence(message)), at, ciphers
-    )

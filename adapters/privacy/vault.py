@@ -45,6 +45,10 @@ class AesVault:
             )
         raise failure
 
+    def derived(self, purpose: str) -> list[bytes]:
+        """Keys of 32 bytes for another purpose than sealing, the current one first."""
+        return [HKDF(SHA256(), 32, salt=None, info=f"headrace {purpose} key".encode()).derive(self._master)]
+
     def _cipher(self, tenant: str) -> AESGCM:
         return AESGCM(HKDF(SHA256(), 32, salt=None, info=b"headrace vault key " + _bound(tenant)).derive(self._master))
 

@@ -49,7 +49,8 @@ RETRIEVAL = settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})
 class Publisher:
     """Publishes commits and outcomes without waiting for acknowledgements; it must be the only writer to the log."""
 
-    def __init__(self, nc: Client, last: int) -> None:
+    def __init__(self, nc: Client, last: int, keys: JetStreamKeys) -> None:
+        self._macs = keys.macs
         self._js = nc.jetstream(publish_async_max_pending=AHEAD)
         self._last = last
         self._failed: list[BaseException] = []
@@ -75,6 +76,7 @@ class Publisher:
             raise self._failed[0]
 
     async def _publish(self, subject: str, stream: str, body: bytes, headers: dict[str, str]) -> None:
+        headers = self._macs.sign(stream, subject, headers, body)
         future = await self._js.publish_async(subject, body, stream=stream, headers=headers)
         future.add_done_callback(self._note)
 
@@ -84,11 +86,11 @@ class Publisher:
 
 
 class History:
-    def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys | None = None) -> None:
-        """`last` is the last sequence of the log; with `keys`, texts are sealed, each story with a key of its own."""
+    def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys) -> None:
+        """`last` is the last sequence of the log. Texts are sealed, each story with a key of its own."""
         self.keys = keys
         self.tenant = tenant
-        self.publisher = Publisher(nc, last)
+        self.publisher = Publisher(nc, last, keys)
         self._blobs = JetStreamBlobs(nc)
         self._dice = random.Random(last)
         self._sentences = sentences()
@@ -127,7 +129,7 @@ class History:
     async def _story(self, app: App, dataset: Dataset) -> None:
         document, segments = await self._document(dataset.id)
         user = f"user-{self._dice.random()}"
-        person = await self.keys.person(self.tenant, user) if self.keys else None
+        person = await self.keys.person(self.tenant, user)
         conversation = Conversation.begin(Conversation.Started, new_id(), _now(), app=app.id, user=user, name="Talk")
         line = _Line(self, conversation, person)
         for _ in range(TURNS):

@@ -91,6 +91,9 @@ def restore(
         list[str] | None,
         typer.Option(help="Last sequence of a stream to restore, as STREAM=SEQUENCE; repeatable."),
     ] = None,
+    other_secret: Annotated[
+        bool, typer.Option("--other-secret", help="Accept an archive that was written with another secret key.")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +107,9 @@ def restore(
     async def bring_back() -> Restored:
         with terminal.counting(as_json) as progress:
             async with nats_of(settings) as located:
-                return await work(located, Archive.at(settings.archive_url), limits, progress)
+                return await work(
+                    located, Archive.at(settings.archive_url), limits, progress, other_secret=other_secret
+                )
 
     if settings.secret_key is None and not (settings.home / "secret.key").exists():
         terminal.complain(
@@ -142,6 +147,7 @@ def limit(text: str) -> tuple[str, int]:
 def failing() -> Iterator[None]:
     from adapters.archive.archiver import Differs
     from adapters.archive.store import Broken
+    from adapters.jetstream.macs import OtherSecret
     from adapters.jetstream.raw import Occupied
     from handlers.ports.log import Unavailable
     from ops.upkeep.restore import Busy, NoArchive
@@ -154,6 +160,11 @@ def failing() -> Iterator[None]:
             f" Everything before it is intact: `headrace restore --until {stream}={broken.whole}`." if stream else ""
         )
         raise Failed(f"{broken}{offer}") from broken
+    except OtherSecret as error:
+        raise Failed(
+            f"{error} Set HEADRACE_SECRET_KEY to it. If it is lost, `--other-secret` restores the log: providers must "
+            "be registered again, and the tables wait at the first words of a person."
+        ) from error
     except (Busy, Differs, NoArchive, Occupied, Unavailable) as error:
         raise Failed(str(error)) from error
 

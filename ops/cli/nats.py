@@ -11,6 +11,8 @@ import typer
 from adapters.jetstream import accounts as table
 from adapters.jetstream.bus_logins import open_logins
 from adapters.jetstream.client import Unreachable
+from adapters.jetstream.keys import JetStreamKeys
+from adapters.privacy.vault import AesVault
 from handlers.ports.log import Unavailable
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings, secret
@@ -59,8 +61,9 @@ def of_the_log(settings: Settings) -> dict[tuple[str, str], str]:
 
     async def read() -> dict[str, dict[str, str]]:
         async with connected(settings) as client:
+            keys = JetStreamKeys(client.connection, AesVault(settings.secret()))
             try:
-                return await open_logins(client.connection)
+                return await open_logins(client.connection, keys)
             except Unavailable as error:
                 raise Unreachable(str(error)) from error
 

@@ -22,11 +22,12 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
+from adapters.jetstream.macs import OtherSecret
 from adapters.jetstream.workers.drain import drain
 from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
 from ops.roles import GUESTS, wanted
-from ops.settings import Settings
+from ops.settings import InvalidSetting, Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
 
@@ -142,11 +143,14 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
             try:
                 await wiring.__aenter__()
                 if not wiring.guest:
+                    await wiring.keys.macs.establish()
                     await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))
                 if not wiring.guest and wiring.broker.subscribers:
                     await wiring.broker.start()
+            except OtherSecret as error:
+                raise InvalidSetting(f"{error} It is HEADRACE_SECRET_KEY, or the file secret.key.") from None
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))
             else:

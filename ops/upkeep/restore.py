@@ -24,6 +24,7 @@ from adapters.archive.archiver import (
 from adapters.archive.store import BLOBS, Archive, Broken
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client
+from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.message import Message
 from adapters.many import each
 from domain.log import EVENTS, OUTCOMES
@@ -54,12 +55,18 @@ class Restored:
 
 
 async def restore(
-    settings: Settings, archive: Archive, until: Mapping[str, int] | None = None, progress: Progress = no_progress
+    settings: Settings,
+    archive: Archive,
+    until: Mapping[str, int] | None = None,
+    progress: Progress = no_progress,
+    *,
+    other_secret: bool = False,
 ) -> Restored:
     """Restore the archive, or each stream up to and including a sequence; resume an interrupted restore.
 
-    The archive is read and verified completely before the first message is published.
-    Raises: NoArchive, Broken, Busy, Differs, Unavailable, adapters.jetstream.raw.Occupied.
+    The archive is read and verified completely before the first message is published. With `other_secret`, it may have
+    been written with another secret key: its messages are accepted as they are.
+    Raises: NoArchive, OtherSecret, Broken, Busy, Differs, Unavailable, adapters.jetstream.raw.Occupied.
     """
     until = until or {}
     await _whole(archive, until, progress)
@@ -68,7 +75,10 @@ async def restore(
         for stream in STREAMS:
             await _agree(wiring, archive, stream, until)
         restored = Restored()
-        await _keys(wiring, archive)
+        ends = {stream: (await archive.head(stream)).last for stream in (EVENTS, OUTCOMES)}
+        statement = await archive.key(STATEMENT)
+        unmarked = await wiring.keys.macs.restore(statement, ends, other_secret=other_secret)
+        await _keys(wiring, archive, unmarked)
         await _blobs(wiring.blobs, archive, restored, progress)
         for stream in STREAMS:
             await _stream(wiring, archive, stream, until, restored, progress)
@@ -172,9 +182,9 @@ def _of(outcome: Message) -> int:
     return orjson.loads(outcome.body).get("sequence") or 0
 
 
-async def _keys(wiring: Wiring, archive: Archive) -> None:
+async def _keys(wiring: Wiring, archive: Archive, unmarked: bool) -> None:
     """Restore people's keys and the marks of erased people; existing entries of the bucket are kept."""
-    there = set()
+    there = {STATEMENT}
     source = keys_of_people(wiring.nc)
     async with aclosing(source.read(0, await source.last())) as chunks:
         async for messages in chunks:
@@ -183,7 +193,7 @@ async def _keys(wiring: Wiring, archive: Archive) -> None:
     async def put(name: str) -> None:
         if data := await archive.key(name):
             tenant, _, person = name.partition("/")
-            await wiring.keys.put_back(tenant, person, data)
+            await wiring.keys.put_back(tenant, person, data, unmarked=unmarked)
 
     await each(sorted(await archive.keys() - there), put, FETCHES)
 

@@ -67,7 +67,7 @@ async def verify(
         with uncollected():
             compared = await _tables(settings, log, audited, blobs, progress)
             await audited.finish(progress)
-        await _look_again(nc, audit, settings)
+        await _look_again(nc, keys, audit, settings)
         for check in audit.checks:
             yield check
         yield await _pending(nc, audit, deadline)
@@ -81,9 +81,9 @@ async def verify(
                 yield check
 
 
-async def _look_again(nc: Connection, audit: Audit, settings: Settings) -> None:
+async def _look_again(nc: Connection, keys: JetStreamKeys, audit: Audit, settings: Settings) -> None:
     """Check again commands that had no outcome yet, and compare the end of the log with the position of the tables."""
-    outcomes, js = JetStreamOutcomes(nc), nc.jetstream()
+    outcomes, js = JetStreamOutcomes(nc, keys), nc.jetstream()
     waiting = await _waiting(nc) if audit.undecided else set()
     for (tenant, command), sequence in audit.undecided.items():
         if command not in waiting and await outcomes.get(tenant, command) is None:

@@ -59,7 +59,7 @@ class Desk:
             self.keys = real_keys = JetStreamKeys(server, self.vault)
             self.store, snapshots = JetStreamEventStore(server, real_keys), JetStreamSnapshots(server, real_keys)
             self.live = NatsLive(server)
-            self.outcomes = outcomes or JetStreamOutcomes(server)
+            self.outcomes = outcomes or JetStreamOutcomes(server, real_keys)
             self.blobs = blobs or JetStreamBlobs(server)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget

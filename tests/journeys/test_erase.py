@@ -17,7 +17,7 @@ import pytest
 
 from adapters.archive.archiver import Archiver
 from adapters.archive.store import Archive
-from adapters.jetstream import keys
+from adapters.jetstream import macs
 from adapters.jetstream.keys import ERASED, JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres.tables import table_digests
@@ -243,9 +243,9 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
 async def kept_of(stack: Stack, person: str) -> AsyncIterator[bytes]:
     """All that the bucket of keys holds for a person, of now and of before."""
     js = stack.client.connection.jetstream()
-    for sequence in range(1, (await js.stream_info(keys.STREAM)).state.last_seq + 1):
+    for sequence in range(1, (await js.stream_info(macs.STREAM)).state.last_seq + 1):
         try:
-            found = await js.get_msg(keys.STREAM, sequence)
+            found = await js.get_msg(macs.STREAM, sequence)
         except nats.js.errors.NotFoundError:
             continue
         if str(found.subject).endswith(person):

@@ -25,18 +25,22 @@ from nats.errors import NoRespondersError
 from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
+from adapters.privacy.vault import AesVault
 from domain.access.bus_login import BusLogin
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
+from ops.settings import Settings
 from ops.supervisor import answers
 from tests.conftest import fresh_database
 
+SECRET = "the secret key of these tests"
 ATTACKER, VICTIM = "acme", "victim"
 TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
 TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
@@ -69,6 +73,7 @@ async def headrace(
         "HEADRACE_POSTGRES_URL": postgres_url,
         "HEADRACE_HOME": str(home),
         "HEADRACE_VIEW_ADDRESS": f"{HOST}:0",
+        "HEADRACE_SECRET_KEY": SECRET,
         **more,
     }
     command = (sys.executable, "-m", "ops.cli", *arguments)
@@ -559,7 +564,9 @@ async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
 ) -> None:
     server, database = guarded
     async with connected(server, "worker") as (nc, _):
-        store = JetStreamEventStore(nc)
+        store = JetStreamEventStore(
+            nc, JetStreamKeys(nc, AesVault(Settings.load(home=tmp_path, secret_key=SECRET).secret()))
+        )
         for tenant in ("one", "two"):
             login = BusLogin.begin(BusLogin.Opened, "crm", datetime.now(UTC), issue="first")
             if tenant == "two":

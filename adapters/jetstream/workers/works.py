@@ -13,7 +13,7 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from adapters.jetstream.codec import NO_CIPHERS, UnknownEvent, decode_commit, metadata
+from adapters.jetstream.codec import NO_CIPHERS, decode, metadata
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.live import NatsLive
@@ -97,15 +97,16 @@ class _Arrived:
         return cls(headers["Nats-Subject"], headers, message.data, sequence(message), at)
 
     async def commit(self, keys: JetStreamKeys | None) -> Commit | None:
-        """Its content, or None when a newer version wrote it. Raises: Unavailable."""
+        """Its content, or None when it is in quarantine. Raises: Unavailable."""
         position = Position(EVENTS, self.sequence)
-        if keys and (person := self.headers.get("Headrace-Person")):
-            await keys.load([(self.subject.split(".")[1], person)])
-        try:
-            return decode_commit(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS)
-        except UnknownEvent as unknown:
-            log.warning("skipped an unknown event", type=str(unknown), **position._asdict())
-            return None
+        if keys:
+            person = self.headers.get("Headrace-Person")
+            await keys.load([(self.subject.split(".")[1], person)] if person else [])
+        found = decode(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS)
+        if isinstance(found, Commit):
+            return found
+        log.warning("skipped", reason=getattr(found, "reason", ""), **position._asdict())
+        return None
 
     def metadata(self) -> Metadata:
         found = metadata(self.headers, self.subject.split(".")[1])

@@ -11,8 +11,6 @@ import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
-from adapters.jetstream.store import JetStreamEventStore
-from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import Event, new_id
 from domain.chat.conversation import Conversation
@@ -38,7 +36,7 @@ async def test_a_commit_comes_as_it_was_appended(fresh: Client, running: Running
     subject = Subject("acme", "conversation", talk.id)
     metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
     events = talk.pending()
-    position = await JetStreamEventStore(fresh).append(subject, events, metadata, 0)
+    position = await Desk(fresh, "acme").store.append(subject, events, metadata, 0)
     await running(reaction("answer", react, fresh))
     await settled(fresh)
     [(commit, context)] = seen
@@ -61,39 +59,26 @@ async def test_only_commits_that_begin_the_work_come(fresh: Client, running: Run
     assert [commit.position for commit in ingest.seen] == [uploaded.position]
 
 
-async def test_an_unknown_event_is_skipped(fresh: Client, running: Running) -> None:
-    """A newer version wrote it; what follows is not held up."""
+FORGED = orjson.dumps([{"type": "conversation.started.v1", "version": 1, "state": {}}])
+
+
+@pytest.mark.parametrize("body", [orjson.dumps([{"type": "conversation.painted.v1"}]), b"\xff{", FORGED])
+async def test_what_is_in_quarantine_is_skipped(fresh: Client, running: Running, body: bytes) -> None:
+    """Later messages are not held up, and no dead letter repeats the quarantine."""
     seen: list[Commit] = []
 
     async def react(commit: Commit) -> None:
         seen.append(commit)
 
-    unknown = orjson.dumps([{"type": "conversation.painted.v1", "version": 1, "state": {}}])
-    await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", unknown)
+    await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", body)
     talk = conversation()
     subject = Subject("acme", "conversation", talk.id)
-    await JetStreamEventStore(fresh).append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
+    await Desk(fresh, "acme").store.append(subject, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
     await running(reaction("answer", react, fresh))
     info = await settled(fresh)
     assert [commit.subject for commit in seen] == [subject]
     assert info.num_redelivered == 0
     assert await dead(fresh) == []
-
-
-async def test_what_is_no_commit_ends_in_the_dead_letters(fresh: Client, running: Running) -> None:
-    async def react(commit: Commit) -> None:
-        raise AssertionError("never called")
-
-    await fresh.jetstream().publish(f"evt.acme.conversation.{new_id()}", b"\xff{")
-    await running(reaction("answer", react, fresh))
-    await settled(fresh)
-    letter = dead_letter_id("answer", "acme", "EVENTS:1")
-    kept = await JetStreamDeadLetters(fresh).get("answer", letter)
-    assert kept
-    assert kept.data == b"\xff{"
-    [buried] = await Desk(fresh, "acme").events("dead_letter", letter)
-    assert isinstance(buried, DeadLetter.Buried)
-    assert buried.reason.startswith("JSONDecodeError: ")
 
 
 class Reacting:
