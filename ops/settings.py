@@ -6,17 +6,20 @@ import difflib
 import json
 import os
 import re
-import secrets
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from adapters.egress.addresses import allowances
+from adapters.privacy.masters import LocalMasters
 from adapters.telemetry.otlp.endpoint import header_fields
+
+if TYPE_CHECKING:
+    from adapters.privacy.vault import AesVault
 
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -132,6 +135,11 @@ class Settings(BaseSettings):
         None,
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
         "empty: a random one, kept in secret.key in the home.",
+    )
+    further_secret_keys: SecretStr | None = Field(
+        None,
+        description="Earlier values of the secret key, or its next one, separated by commas: they only decrypt. In "
+        "secret.key, the lines after the first. See [another secret key](secret-key.md).",
     )
     nats_key: SecretStr | None = Field(
         None,
@@ -283,6 +291,14 @@ class Settings(BaseSettings):
             raise ValueError("must be like 127.0.0.1:8400")
         return address
 
+    @field_validator("further_secret_keys")
+    @classmethod
+    def _all_long(cls, keys: SecretStr | None) -> SecretStr | None:
+        given = keys.get_secret_value().split(",") if keys else []
+        if any(0 < len(key.strip()) < 16 for key in given):
+            raise ValueError("must have 16 characters or more in each key")
+        return keys
+
     @field_validator("secret_key", "nats_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
@@ -318,12 +334,17 @@ class Settings(BaseSettings):
         except (tomllib.TOMLDecodeError, OSError) as error:
             raise InvalidSetting(f"{file} cannot be read: {error}.") from None
 
-    def secret(self) -> bytes:
-        """Key that encrypts secrets; the one in the home is created at the first call."""
-        if self.secret_key is not None:
-            return self.secret_key.get_secret_value().encode()
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return secret(self.home / "secret.key").encode()
+    def masters(self) -> LocalMasters:
+        """The master secrets. A key management service takes its place here."""
+        given = self.secret_key.get_secret_value() if self.secret_key else ""
+        further = self.further_secret_keys.get_secret_value() if self.further_secret_keys else ""
+        return LocalMasters(self.home / "secret.key", given, [key.strip() for key in further.split(",") if key.strip()])
+
+    def vault(self) -> AesVault:
+        """The vault with the master secrets."""
+        from adapters.privacy.vault import AesVault  # its ciphers would slow down all commands
+
+        return AesVault(*self.masters().read())
 
     @property
     def all_embedding_models(self) -> list[str]:
@@ -413,15 +434,3 @@ def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
         return f"{place} is not a setting."
     rule = rule.removeprefix("Value error, ")
     return f"{place} is not usable: {rule[0].lower()}{rule[1:]}."
-
-
-def secret(path: Path) -> str:
-    """The secret kept in a file that only its owner can read; created at the first call."""
-    if not path.exists():
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(secrets.token_hex(32))
-        with suppress(FileExistsError):
-            os.link(partial, path)
-        partial.unlink()
-    return path.read_text("utf-8").strip()

@@ -24,7 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import KEYS
-from adapters.privacy.vault import AesVault
+from adapters.privacy.vault import PEOPLE, AesVault
 from domain.access.end_user import person_id
 from handlers.ports.log import Unavailable
 
@@ -208,7 +208,7 @@ class JetStreamKeys:
     async def make(self, tenant: str, person: str) -> None:
         """Make a key unless there is one, or the mark of its erasure."""
         secret = f"{person} {b64encode(os.urandom(32)).decode()}"
-        await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret)}))
+        await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret, PEOPLE)}))
 
     async def _create(self, subject: str, body: bytes) -> None:
         """Write under a subject that has nothing yet; the first writer wins."""
@@ -230,7 +230,7 @@ class JetStreamKeys:
         if "key" not in fields:
             raise Unavailable(f"The entry of person {person} of {tenant} in the bucket of keys is no key.")
         try:
-            owner, _, key = self._vault.open(tenant, fields["key"]).partition(" ")
+            owner, _, key = self._vault.open(tenant, fields["key"], PEOPLE).partition(" ")
         except ValueError as error:
             raise Unavailable(f"The key of person {person} of {tenant} cannot be unwrapped: {error}") from error
         if owner != person:

@@ -11,9 +11,10 @@ import typer
 from adapters.jetstream import accounts as table
 from adapters.jetstream.bus_logins import open_logins
 from adapters.jetstream.client import Unreachable
+from adapters.privacy.masters import secret
 from handlers.ports.log import Unavailable
 from ops.cli.frame import Failed, Home, Json, app, connected, run
-from ops.settings import Settings, secret
+from ops.settings import Settings
 from ops.terminal import emit
 
 group = typer.Typer(help="Print the accounts for your own NATS.", no_args_is_help=True)

@@ -24,7 +24,6 @@ from adapters.jetstream.workers.consumer import done
 from adapters.many import each
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
-from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Check
@@ -61,7 +60,7 @@ async def verify(
     """
     async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
         nc = client.connection
-        keys = JetStreamKeys(nc, AesVault(settings.secret()))
+        keys = JetStreamKeys(nc, settings.vault())
         log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()
         audited = AuditedLog(log, audit)
         with uncollected():

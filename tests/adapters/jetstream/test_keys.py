@@ -194,7 +194,7 @@ async def test_a_key_that_is_lost_is_missed(nc: Client, people: JetStreamKeys, t
 
 async def test_another_master_secret_opens_no_key(nc: Client, people: JetStreamKeys, tenant: str) -> None:
     person = await people.person(tenant, "ada")
-    with pytest.raises(Unavailable, match="unwrapped"):
+    with pytest.raises(Unavailable, match="lacks key"):
         await JetStreamKeys(nc, AesVault(b"1" * 32)).of(tenant, person)
 
 
