@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from adapters.egress.addresses import allowances
-from adapters.privacy.masters import LocalMasters
+from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
 
 if TYPE_CHECKING:
@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         "",
         description="Address of the log's archive: a folder or s3://bucket/prefix; empty: no archive. See "
         "[archive](archive.md).",
+    )
+    archive_key: SecretStr | None = Field(
+        None,
+        description="Key that signs the archive's heads, 16 characters or more; empty: archive.key in the home, which "
+        "`headrace up` makes. See [archive](archive.md#the-signature).",
     )
     archive_every_s: float = Field(
         60.0, gt=0, description="Interval of archiving, in seconds: what a lost log costs at most."
@@ -299,7 +304,7 @@ class Settings(BaseSettings):
             raise ValueError("must have 16 characters or more in each key")
         return keys
 
-    @field_validator("secret_key", "nats_key", "view_token")
+    @field_validator("secret_key", "nats_key", "archive_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:
@@ -345,6 +350,17 @@ class Settings(BaseSettings):
         from adapters.privacy.vault import AesVault  # its ciphers would slow down all commands
 
         return AesVault(*self.masters().read())
+
+    def archive_signature(self, *, make: bool = False) -> bytes | None:
+        """Key that signs the archive; None when there is none. With `make`, the home gets one if it has none."""
+        file = self.home / "archive.key"
+        if self.archive_key:
+            return self.archive_key.get_secret_value().encode()
+        return secret(file).encode() if make or file.exists() else None
+
+    @property
+    def archive_segment_bytes(self) -> int:
+        return self.archive_segment_mb * 2**20
 
     @property
     def all_embedding_models(self) -> list[str]:

@@ -159,6 +159,8 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
+        if self.settings.archive_url and not self.settings.nats_url:
+            self.settings.archive_signature(make=True)
         workers = [Worker(self._of(role), role) for role in wanted(self.settings)]
         try:
             for worker in workers:

@@ -75,7 +75,8 @@ async def verify(
         yield compared
         yield await _index(settings, log, progress)
         if archive:
-            async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+            archived = Archive.at(settings.archive_url, settings.archive_segment_bytes)
+            async for check in check_archive(nc, archived, progress, settings.archive_signature()):
                 check.repair = ARCHIVE_REPAIRS.get(check.name, check.repair)
                 yield check
 
