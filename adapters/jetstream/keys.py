@@ -38,7 +38,8 @@ HELD = 50_000
 
 _ASKED = 1000
 _NONCE = 12
-_NOT_LAST = {10071, 10164}
+NOT_LAST = {10071, 10164}
+"""JetStream error codes when the last sequence is another than the expected one."""
 
 Person = tuple[str, str]
 """Tenant and id."""
@@ -216,7 +217,7 @@ class JetStreamKeys:
         try:
             await self._js.publish(subject, body, stream=STREAM, headers=headers)
         except APIError as error:
-            if error.err_code not in _NOT_LAST:
+            if error.err_code not in NOT_LAST:
                 raise Unavailable(f"A key cannot be stored: {error.description}") from error
         except nats.errors.Error as error:
             raise Unavailable(f"A key cannot be stored: {error!r}") from error

@@ -31,7 +31,7 @@ import structlog
 from psycopg import sql
 
 from adapters.jetstream import accounts
-from adapters.privacy.masters import LocalMasters, secret
+from adapters.privacy.masters import LocalMasters, replace, secret
 from handlers.ports.log import Unavailable
 from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
 
@@ -59,7 +59,11 @@ def disk_key(home: Path) -> str:
     file = home / "jetstream.key"
     if file.exists():
         return file.read_text("utf-8").strip()
-    return hashlib.sha256(b"jetstream " + LocalMasters(home / "secret.key").read()[-1]).hexdigest()
+    masters = LocalMasters(home / "secret.key").read()
+    key = hashlib.sha256(b"jetstream " + masters[-1]).hexdigest()
+    if len(masters) > 1:  # an earlier one may be removed
+        replace(file, f"{key}\n")
+    return key
 
 
 class EmbeddedNats:

@@ -73,7 +73,7 @@ async def restore(
         await prove(archive, ends, proof, until)
     # From here on, every message that is published comes from an authenticated archive, or one that was vouched for.
     async with Wiring(settings, "restore") as wiring:
-        await _idle(wiring)
+        await idle(Client(wiring.nc, settings.tenant))
         for stream in STREAMS:
             await _agree(wiring, archive, stream, until)
         restored = Restored()
@@ -121,8 +121,8 @@ async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress)
     return ends
 
 
-async def _idle(wiring: Wiring) -> None:
-    client = Client(wiring.nc, wiring.settings.tenant)
+async def idle(client: Client) -> None:
+    """Raises: Busy."""
     for role in (*EVERY, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
