@@ -37,11 +37,13 @@ CATALOGUED = 10_000
 BLOBS = "BLOBS"
 """The catalogue of blobs: messages without a body, with the subject `<tenant>/<digest>`."""
 
+_SEGMENT = re.compile(r"streams/([A-Z]++)/segment-(\d{20})")
+
 SEGMENT_BYTES = 16 * 2**20
 """Size at which a segment is closed, in bytes, unless the settings have another."""
 
 PER_MESSAGE = 500
-"""What a message counts for at least in the size of a segment, in bytes."""
+"""Minimum share of a message in the size of a segment, in bytes."""
 
 LARGEST_MESSAGE = 8 * 2**20
 """Maximum size of a message, in bytes."""
@@ -142,8 +144,8 @@ class Archive:
             names = [found["path"] async for chunk in obstore.list(self._store, f"streams/{stream}") for found in chunk]
         except (BaseError, OSError) as error:
             raise _away(error) from error
-        segment = re.compile(rf"streams/{stream}/segment-(\d{{20}})")
-        return sorted(int(match[1]) for name in names if (match := segment.fullmatch(name)))
+        found = [match for name in names if (match := _SEGMENT.fullmatch(name))]
+        return sorted(int(match[2]) for match in found if match[1] == stream)
 
     async def head(self, stream: str) -> Head:
         """The end of the archive, from its last segment alone. Raises: Broken."""

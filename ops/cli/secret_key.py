@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +14,7 @@ from adapters.jetstream.client import Client
 from adapters.privacy.masters import replace
 from handlers.ports.log import Unavailable
 from ops import terminal
+from ops.cli.bus import read_text
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.servers.embedded import disk_key
 from ops.settings import Settings
@@ -130,10 +129,7 @@ def _archive(settings: Settings) -> Any:
 
 def _given(file: str) -> str:
     """Raises: Failed."""
-    try:
-        secret = (sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{file} cannot be read: {error}.") from error
+    secret = read_text("secret", file).strip()
     if len(secret) < 16 or "\n" in secret:
         raise Failed(f"{file} must have one line of 16 characters or more.")
     return secret
@@ -143,7 +139,7 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
     """Print the secrets by id, the current one first, with what each encrypts."""
     vault = settings.vault()
     ids = [*vault.ids, *sorted(remaining.ids - set(vault.ids))]
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "id": id,
             "current": id == vault.current,
