@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -24,7 +24,6 @@ SECRET_NAME = re.compile(r"(^|[_-])(key|api_?key|secret|password|authorization)$
 SECRET_TEXT = re.compile(
     r"(?<=://)([^:/@\s]*):[^@/\s]+@|\b(Bearer) [\w.~+/=-]+|\b(password)=(?:'[^']*+'|[^\s']++)", re.IGNORECASE
 )
-ADDRESS = re.compile(r"://[^:/@\s]*:([^\s,]+)@")
 
 SHORTEST = 8
 """Minimum length of a secret that is looked for in texts, in characters: a shorter one may be a word."""
@@ -73,7 +72,10 @@ def secrets_of(settings: Settings) -> set[str]:
     """The secrets of the settings and the home, and the passwords in addresses."""
     values = [getattr(settings, name) for name in Settings.model_fields]
     known = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
-    known |= {found for value in values for found in ADDRESS.findall(str(value))}
+    addresses = [address for value in values if isinstance(value, str) and "@" in value for address in value.split(",")]
+    for address in addresses:
+        with suppress(ValueError):
+            known |= {urlsplit(address).password or ""}
     for name in FILES:
         with suppress(OSError, UnicodeDecodeError):
             known |= set((settings.home / name).read_text("utf-8").split())
@@ -86,15 +88,14 @@ class Redaction:
 
     def __init__(self, known: Collection[str] = ()) -> None:
         """`known` are secrets to find wherever they are; passwords in addresses and tokens are found by their form."""
-        longest_first = sorted(map(re.escape, known), key=len, reverse=True)
-        self._known = re.compile("|".join(longest_first)) if longest_first else None
+        self._known = sorted(known, key=len, reverse=True)  # a secret may be a part of another
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         return {name: self._value(name, value) for name, value in event.items()}
 
     def text(self, text: str) -> str:
-        if self._known:
-            text = self._known.sub(REDACTED, text)
+        for secret in self._known:
+            text = text.replace(secret, REDACTED)
         return SECRET_TEXT.sub(_without, text)
 
     def _value(self, name: object, value: Any) -> Any:
