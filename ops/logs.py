@@ -8,17 +8,28 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, TextIO
+from urllib.parse import quote, unquote, urlsplit
 
 import structlog
+from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from ops.settings import Settings
 
 REDACTED = "[redacted]"
 SECRET_NAME = re.compile(r"(^|[_-])(key|api_?key|secret|password|authorization)$", re.IGNORECASE)
-SECRET_TEXT = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]+@|\b(Bearer) [\w.~+/=-]+", re.IGNORECASE)
+SECRET_TEXT = re.compile(
+    r"(?<=://)([^:/@\s]*):[^@/\s]+@|\b(Bearer) [\w.~+/=-]+|\b(password)=(?:'[^']*+'|[^\s']++)", re.IGNORECASE
+)
+
+SHORTEST = 8
+"""Minimum length of a secret that is looked for in texts, in characters: a shorter one may be a word."""
+
+FILES = ("secret.key", "jetstream.key", "nats.key", "archive.key", "view.token", "postgres.password")
+"""Secrets in the home."""
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
@@ -33,7 +44,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        redact,
+        Redaction(secrets_of(settings)),
     ]
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
@@ -57,18 +68,56 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     )
 
 
-def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Redact the values of names such as `api_key`, and passwords and tokens inside texts."""
-    return {name: _redacted(name, value) for name, value in event.items()}
+def secrets_of(settings: Settings) -> set[str]:
+    """The secrets of the settings and the home, and the passwords in addresses."""
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    known = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
+    addresses = [address for value in values if isinstance(value, str) and "@" in value for address in value.split(",")]
+    for address in addresses:
+        with suppress(ValueError):
+            known |= {urlsplit(address).password or ""}
+    for name in FILES:
+        with suppress(OSError, UnicodeDecodeError):
+            known |= set((settings.home / name).read_text("utf-8").split())
+    parts = {part.strip() for secret in known for part in (secret, *secret.split(","), secret.partition("=")[2])}
+    return {form for part in parts for form in (part, quote(part, safe=""), unquote(part)) if len(form) >= SHORTEST}
 
 
-def _redacted(name: object, value: Any) -> Any:
-    if isinstance(name, str) and value and SECRET_NAME.search(name):
-        return REDACTED
-    if isinstance(value, str):
-        return SECRET_TEXT.sub(lambda at: f"{at[2]} {REDACTED}" if at[2] else f"{at[1]}:{REDACTED}@", value)
-    if isinstance(value, Mapping):
-        return {inner: _redacted(inner, held) for inner, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(None, held) for held in value]
-    return value
+class Redaction:
+    """A processor that redacts the values of names such as `api_key`, and secrets inside texts."""
+
+    def __init__(self, known: Collection[str] = ()) -> None:
+        """`known` are secrets to find wherever they are; passwords in addresses and tokens are found by their form."""
+        self._known = sorted(known, key=len, reverse=True)  # a secret may be a part of another
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return {name: self._value(name, value) for name, value in event.items()}
+
+    def text(self, text: str) -> str:
+        for secret in self._known:
+            text = text.replace(secret, REDACTED)
+        return SECRET_TEXT.sub(_without, text)
+
+    def _value(self, name: object, value: Any) -> Any:
+        if isinstance(name, str) and value and SECRET_NAME.search(name):
+            return REDACTED
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {inner: self._value(inner, held) for inner, held in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._value(None, held) for held in value]
+        if value is None or isinstance(value, bool | int | float) or name in INNER:
+            return value
+        return self.text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+INNER = ("_record", "exc_info")
+"""Fields of structlog's own."""
+
+
+def _without(found: re.Match[str]) -> str:
+    user, bearer, password = found.groups()
+    if bearer:
+        return f"{bearer} {REDACTED}"
+    return f"{password}={REDACTED}" if password else f"{user}:{REDACTED}@"

@@ -6,17 +6,20 @@ import difflib
 import json
 import os
 import re
-import secrets
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from adapters.egress.addresses import allowances
+from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
+
+if TYPE_CHECKING:
+    from adapters.privacy.vault import AesVault
 
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
@@ -133,6 +136,11 @@ class Settings(BaseSettings):
         description="Key that encrypts providers' and people's keys, 16 characters or more, the same for all workers; "
         "empty: a random one, kept in secret.key in the home.",
     )
+    further_secret_keys: SecretStr | None = Field(
+        None,
+        description="Earlier values of the secret key, or its next one, separated by commas: they only decrypt. In "
+        "secret.key, the lines after the first. See [another secret key](secret-key.md).",
+    )
     nats_key: SecretStr | None = Field(
         None,
         description="Key from which tenants' passwords on your own NATS are derived, 16 characters or more; see "
@@ -142,6 +150,11 @@ class Settings(BaseSettings):
         "",
         description="Address of the log's archive: a folder or s3://bucket/prefix; empty: no archive. See "
         "[archive](archive.md).",
+    )
+    archive_key: SecretStr | None = Field(
+        None,
+        description="Key that signs the archive's heads, 16 characters or more; empty: archive.key in the home, which "
+        "`headrace up` makes. See [archive](archive.md#the-signature).",
     )
     archive_every_s: float = Field(
         60.0, gt=0, description="Interval of archiving, in seconds: what a lost log costs at most."
@@ -283,7 +296,15 @@ class Settings(BaseSettings):
             raise ValueError("must be like 127.0.0.1:8400")
         return address
 
-    @field_validator("secret_key", "nats_key", "view_token")
+    @field_validator("further_secret_keys")
+    @classmethod
+    def _all_long(cls, keys: SecretStr | None) -> SecretStr | None:
+        given = keys.get_secret_value().split(",") if keys else []
+        if any(0 < len(key.strip()) < 16 for key in given):
+            raise ValueError("must have 16 characters or more in each key")
+        return keys
+
+    @field_validator("secret_key", "nats_key", "archive_key", "view_token")
     @classmethod
     def _long(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:
@@ -318,12 +339,28 @@ class Settings(BaseSettings):
         except (tomllib.TOMLDecodeError, OSError) as error:
             raise InvalidSetting(f"{file} cannot be read: {error}.") from None
 
-    def secret(self) -> bytes:
-        """Key that encrypts secrets; the one in the home is created at the first call."""
-        if self.secret_key is not None:
-            return self.secret_key.get_secret_value().encode()
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return secret(self.home / "secret.key").encode()
+    def masters(self) -> LocalMasters:
+        """The master secrets. A key management service takes its place here."""
+        given = self.secret_key.get_secret_value() if self.secret_key else ""
+        further = self.further_secret_keys.get_secret_value() if self.further_secret_keys else ""
+        return LocalMasters(self.home / "secret.key", given, [key.strip() for key in further.split(",") if key.strip()])
+
+    def vault(self) -> AesVault:
+        """The vault with the master secrets."""
+        from adapters.privacy.vault import AesVault  # its ciphers would slow down all commands
+
+        return AesVault(*self.masters().read())
+
+    def archive_signature(self, *, make: bool = False) -> bytes | None:
+        """Key that signs the archive; None when there is none. With `make`, the home gets one if it has none."""
+        file = self.home / "archive.key"
+        if self.archive_key:
+            return self.archive_key.get_secret_value().encode()
+        return secret(file).encode() if make or file.exists() else None
+
+    @property
+    def archive_segment_bytes(self) -> int:
+        return self.archive_segment_mb * 2**20
 
     @property
     def all_embedding_models(self) -> list[str]:
@@ -413,15 +450,3 @@ def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
         return f"{place} is not a setting."
     rule = rule.removeprefix("Value error, ")
     return f"{place} is not usable: {rule[0].lower()}{rule[1:]}."
-
-
-def secret(path: Path) -> str:
-    """The secret kept in a file that only its owner can read; created at the first call."""
-    if not path.exists():
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(secrets.token_hex(32))
-        with suppress(FileExistsError):
-            os.link(partial, path)
-        partial.unlink()
-    return path.read_text("utf-8").strip()

@@ -133,9 +133,9 @@ class Supervisor:
 
     async def _tables(self, postgres: EmbeddedPostgres) -> None:
         """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
-        secret = self.settings.secret()
-        reads = conninfo_to_dict(await reader.login(postgres.url, secret))
-        indexes = conninfo_to_dict(await indexer.login(postgres.url, secret))
+        key = self.settings.vault().derive(reader.POSTGRES)
+        reads = conninfo_to_dict(await reader.login(postgres.url, key))
+        indexes = conninfo_to_dict(await indexer.login(postgres.url, key))
         place = f"{HOST}:{postgres.port}:{postgres.database}"
         private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
         users = dict.fromkeys((READER, *READ_TABLES), reads) | dict.fromkeys(WRITE_INDEX, indexes)
@@ -159,6 +159,8 @@ class Supervisor:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
+        if self.settings.archive_url and not self.settings.nats_url:
+            self.settings.archive_signature(make=True)
         workers = [Worker(self._of(role), role) for role in wanted(self.settings)]
         try:
             for worker in workers:

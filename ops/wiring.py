@@ -20,7 +20,6 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.workers.works import subscribe_work
-from adapters.privacy.vault import AesVault
 from adapters.sandbox.child import Sandbox
 from adapters.sandbox.choice import Choice, choose
 from domain.log import Commit
@@ -78,7 +77,7 @@ class Wiring:
         await self._streams()
         self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
-        self.vault = AesVault(self.settings.secret())
+        self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)
         store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
         self.repository = Repository(store, snapshots)

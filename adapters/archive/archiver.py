@@ -8,18 +8,28 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client as Connection
 
-from adapters.archive.store import BLOBS, AlreadyWritten, Archive, Broken, Head, blob_path
+from adapters.archive import heads
+from adapters.archive.store import (
+    BLOBS,
+    CATALOGUED,
+    PER_MESSAGE,
+    AlreadyWritten,
+    Archive,
+    Broken,
+    Head,
+    beginning,
+    blob_path,
+)
 from adapters.jetstream import streams
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import entry
-from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.macs import STREAM as KEY_STREAM
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
@@ -43,8 +53,8 @@ GAPLESS = (EVENTS, OUTCOMES, BLOBS)
 FETCHES = 4
 """Maximum number of blobs in memory."""
 
-CATALOGUED = 10_000
-"""Maximum number of blobs in a segment of the catalogue."""
+SKEW = timedelta(hours=1)
+"""Maximum difference between the clocks of NATS and of the archive's store."""
 
 LOOK_EVERY_S = 1.0
 
@@ -113,14 +123,23 @@ class Archiver:
     """Keeps the archive up to date. Raises: Unavailable, Broken, Differs."""
 
     def __init__(
-        self, nc: Connection, archive: Archive, *, segment_bytes: int, progress: Progress = no_progress
+        self,
+        nc: Connection,
+        archive: Archive,
+        *,
+        segment_bytes: int,
+        key: bytes | None = None,
+        progress: Progress = no_progress,
     ) -> None:
+        """`key` signs the heads; without one, the archive is not signed."""
         self.lost: dict[str, str] = {}
         """Blobs that the object store lists but cannot return, with the reason; retried in each round."""
         self._nc = nc
         self._archive = archive
         self._limit = segment_bytes
         self._progress = progress
+        self._key = key
+        self._signed: heads.Heads | None = None
         self._heads: dict[str, Head] = {}
         self._known: set[str] = set()
         self._listed = 0
@@ -128,6 +147,8 @@ class Archiver:
 
     async def update(self) -> dict[str, int]:
         """Archive everything in the log now. Return the number of added messages and blobs."""
+        if self._key and self._signed is None:
+            self._signed = await self._checked(self._key)
         goals = {stream: await self._recognise(stream) for stream in STREAMS}
         # A blob is stored before the commit that names it, so all blobs of commits up to these goals exist.
         # So do the keys of people; and people erased in these commits are erased in the archive.
@@ -138,19 +159,51 @@ class Archiver:
             while not await self._stream(stream, goal):
                 del self._heads[stream]
             added[stream] = self._heads[stream].last - before
+        await self._sign()
         return added
+
+    async def _checked(self, key: bytes) -> heads.Heads:
+        """The signed heads; the archive must go on from them, and after them must hold what the log does.
+
+        Without a signature under this key, that is the whole archive: only then may its heads be signed.
+        """
+        signed = await heads.signed(self._archive, key) or {}
+        for stream in (*STREAMS, BLOBS):
+            last, chain = signed.get(stream, (0, beginning(stream)))
+            if reason := await heads.fault(self._archive, stream, last, chain):
+                raise Differs(f"{reason}: {_ADVICE}")
+            if stream != BLOBS:  # a blob is proven by its own digest
+                await self._compare(stream, last)
+        return signed
+
+    async def _compare(self, stream: str, after: int) -> None:
+        async for archived, stored in paired(self._nc, self._archive, stream, after):
+            place = f"Message {archived.sequence} of {stream}"
+            if stored is None and stream in GAPLESS:
+                raise Differs(f"{place} is archived, and not in the log: {_ADVICE}")
+            if stored and (field := difference(archived, stored)):
+                raise Differs(f"{place} has another {field} than its archive: {_ADVICE}")
+
+    async def _sign(self) -> None:
+        found = {stream: await self._head(stream) for stream in (*STREAMS, BLOBS)}
+        now = {stream: (head.last, head.chain) for stream, head in found.items()}
+        if self._key and now != self._signed:
+            await heads.sign(self._archive, self._key, found)
+            self._signed = now
 
     async def _keys(self) -> None:
         source = keys_of_people(self._nc)
-        latest: dict[str, bytes] = {}
+        latest: dict[str, Message] = {}
         goal = await source.last()
         async with aclosing(_single(source.read(self._keyed, goal))) as messages:
             async for message in messages:
-                latest["/".join(message.subject.split(".")[2:])] = message.body
-        there = await self._archive.keys() if latest else set()
-        for name, data in latest.items():
-            if name not in there or name == STATEMENT or "erased" in entry(data):
-                await self._archive.put_key(name, data)
+                latest["/".join(message.subject.split(".")[2:])] = message
+        there = await self._archive.keys() if latest else {}
+        for name, message in latest.items():
+            # A newer entry is the same key under another master secret.
+            newer = name not in there or there[name] < datetime.fromisoformat(message.time) + SKEW
+            if newer or "erased" in entry(message.body):
+                await self._archive.put_key(name, message.body)
         self._keyed = goal
 
     async def _recognise(self, stream: str) -> int:
@@ -190,7 +243,7 @@ class Archiver:
             async with aclosing(_single(live(self._nc, stream).read(max(0, head.last - 1), goal))) as messages:
                 async for message in self._following(stream, head, goal, messages):
                     batch.append(message)
-                    size += len(message.body) + 500
+                    size += len(message.body) + PER_MESSAGE
                     if size >= self._limit:
                         await self._append(stream, batch)
                         batch, size = [], 0
@@ -302,8 +355,13 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
 # --- check ---------------------------------------------------------------------------------------------------
 
 
-async def check(nc: Connection, archive: Archive, progress: Progress = no_progress) -> AsyncGenerator[Check]:
-    """Read the whole archive, and compare it with the log. Raises: Unavailable."""
+async def check(
+    nc: Connection, archive: Archive, progress: Progress = no_progress, key: bytes | None = None
+) -> AsyncGenerator[Check]:
+    """Read the whole archive, and compare it with the log, and its heads with the signature if there is a key.
+
+    Raises: Unavailable.
+    """
     chain = Check("archive", "every segment is complete and follows the one before", "archive to a new, empty address")
     same = Check("archived log", "the log equals the archive", "restore the archive to an empty NATS")
     people = People()
@@ -313,6 +371,23 @@ async def check(nc: Connection, archive: Archive, progress: Progress = no_progre
     yield await _check_blobs(archive, chain, progress)
     yield chain
     yield same
+    if key:
+        yield await _check_heads(archive, key)
+
+
+async def _check_heads(archive: Archive, key: bytes) -> Check:
+    found = Check("archived heads", "the archive goes on from what was signed", "see docs/archive.md, “The signature”")
+    signed = await heads.signed(archive, key)
+    if signed is None:
+        found.fault("there is no signature under this key")
+    for stream, (last, chain) in (signed or {}).items():
+        found.checked += 1
+        try:
+            if reason := await heads.fault(archive, stream, last, chain):
+                found.fault(reason)
+        except Broken as error:
+            found.fault(str(error))
+    return found
 
 
 async def _compare(
@@ -357,8 +432,12 @@ class People:
 async def _check_keys(archive: Archive, people: People) -> Check:
     found = Check("archived keys", "the archive has the keys of its people, and none of erased ones", "archive again")
     for name in sorted(people.known | people.erased):
-        data = await archive.key(name)
         found.checked += 1
+        try:
+            data = await archive.key(name)
+        except ValueError as error:
+            found.fault(str(error))
+            continue
         if data is None and name in people.known:
             found.fault(f"the key of {name} is missing")
         elif data is not None and name in people.erased and "key" in entry(data):
@@ -387,13 +466,17 @@ async def _check_blobs(archive: Archive, chain: Check, progress: Progress) -> Ch
     return found
 
 
-async def paired(nc: Connection, archive: Archive, stream: str) -> AsyncGenerator[tuple[Message, Message | None]]:
-    """Every archived message of a stream, with the log's message at its sequence. Raises: Broken."""
+async def paired(
+    nc: Connection, archive: Archive, stream: str, after: int = 0
+) -> AsyncGenerator[tuple[Message, Message | None]]:
+    """Every archived message of a stream after a sequence, with the log's message there. Raises: Broken."""
     source = live(nc, stream)
-    async with aclosing(_single(source.read(0, await source.last()))) as messages:
+    async with aclosing(_single(source.read(after, await source.last()))) as messages:
         stored = await anext(messages, None)
-        async for _, archived in archive.messages(stream):
+        async for _, archived in archive.messages(stream, after):
             for message in archived:
+                if message.sequence <= after:
+                    continue
                 while stored and stored.sequence < message.sequence:
                     stored = await anext(messages, None)
                 yield message, stored if stored and stored.sequence == message.sequence else None

@@ -10,10 +10,10 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -25,14 +25,48 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from adapters.jetstream.message import Message
+from adapters.jetstream.streams import DEAD
+from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 
 FORMAT = "headrace-archive-1"
 
+CATALOGUED = 10_000
+"""Maximum number of blobs in a segment of the catalogue."""
+
 BLOBS = "BLOBS"
 """The catalogue of blobs: messages without a body, with the subject `<tenant>/<digest>`."""
 
-_SEGMENT = re.compile(r"segment-(\d{20})")
+_SEGMENT = re.compile(r"streams/([A-Z]++)/segment-(\d{20})")
+
+SEGMENT_BYTES = 16 * 2**20
+"""Size at which a segment is closed, in bytes, unless the settings have another."""
+
+PER_MESSAGE = 500
+"""Minimum share of a message in the size of a segment, in bytes."""
+
+LARGEST_MESSAGE = 8 * 2**20
+"""Maximum size of a message, in bytes."""
+
+GROWTH = 6
+"""Maximum number of bytes that a byte of a message takes as JSON."""
+
+LARGEST_ENTRY = 2**16
+"""Maximum size of a person's key and of the signed heads, in bytes."""
+
+LARGEST_BLOB = 2**30
+"""Maximum size of a blob, in bytes."""
+
+_NAME = {
+    EVENTS: re.compile(r"evt\.\S++"),
+    OUTCOMES: re.compile(r"out\.\S++"),
+    DEAD: re.compile(r"dead\.\S++"),
+    BLOBS: re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[0-9a-f]{64}"),
+}
+"""The subjects of the messages in a stream."""
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[A-Za-z0-9_-]{1,64}")
+"""Tenant and person."""
 
 
 class Broken(Exception):
@@ -77,23 +111,28 @@ class Head(NamedTuple):
 
 
 class Archive:
-    """An archive, in which nothing is overwritten, except for keys of erased people.
+    """An archive, in which nothing is overwritten, except for keys of people and the signed heads.
 
     Every method raises: Unavailable, when the store does not answer.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
+    def __init__(self, store: ObjectStore, folder: Path | None = None, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._store = store
         self._folder = folder
+        self._segment_bytes = segment_bytes
 
     @classmethod
-    def at(cls, url: str) -> Self:
-        """The archive in a folder (a path or file:///…) or in a bucket (s3://bucket/prefix)."""
+    def at(cls, url: str, segment_bytes: int = SEGMENT_BYTES) -> Self:
+        """The archive in a folder (a path or file:///…) or in a bucket (s3://bucket/prefix).
+
+        `segment_bytes` bounds the segments: of larger ones nothing is unpacked.
+        """
         try:
             if url.startswith("s3://"):
-                return cls(S3Store.from_url(url, retry_config={"max_retries": 3, "retry_timeout": _PATIENCE}))
+                store = S3Store.from_url(url, retry_config={"max_retries": 3, "retry_timeout": _PATIENCE})
+                return cls(store, segment_bytes=segment_bytes)
             folder = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url).expanduser().absolute()
-            return cls(LocalStore(folder, mkdir=True), folder)
+            return cls(LocalStore(folder, mkdir=True), folder, segment_bytes)
         except (BaseError, OSError) as error:
             raise _away(error) from error
 
@@ -105,7 +144,8 @@ class Archive:
             names = [found["path"] async for chunk in obstore.list(self._store, f"streams/{stream}") for found in chunk]
         except (BaseError, OSError) as error:
             raise _away(error) from error
-        return sorted(int(match[1]) for name in names if (match := _SEGMENT.fullmatch(name.rpartition("/")[2])))
+        found = [match for name in names if (match := _SEGMENT.fullmatch(name))]
+        return sorted(int(match[2]) for match in found if match[1] == stream)
 
     async def head(self, stream: str) -> Head:
         """The end of the archive, from its last segment alone. Raises: Broken."""
@@ -118,11 +158,11 @@ class Archive:
     async def segment(self, stream: str, first: int) -> tuple[Segment, list[Message]]:
         """A segment and its messages; the caller checks that it follows the one before. Raises: Broken."""
         name = path(stream, first)
-        data = await self._get(name)
-        if data is None:
-            raise Broken(name, "is missing", first - 1)
         try:
-            return _opened(stream, first, data)
+            data = await self._get(name, self._limit)
+            if data is None:
+                raise Broken(name, "is missing", first - 1)
+            return _opened(stream, first, data, self._segment_bytes)
         except ValueError as error:
             raise Broken(name, str(error), first - 1) from error
 
@@ -156,7 +196,10 @@ class Archive:
 
     async def blob(self, digest: str) -> bytes | None:
         """The bytes of a blob, None when it is missing. Raises: ValueError when they do not have the digest."""
-        data = await self._get(blob_path(digest))
+        try:
+            data = await self._get(blob_path(digest), LARGEST_BLOB)
+        except ValueError as error:
+            raise ValueError(f"{blob_path(digest)} {error}.") from error
         if data is not None and sha256(data) != digest:
             raise ValueError(f"{blob_path(digest)} is not what was written.")
         return data
@@ -175,33 +218,54 @@ class Archive:
 
     # --- keys ----------------------------------------------------------------------------------------------------
 
-    async def keys(self) -> set[str]:
-        """The names of the keys of people, `<tenant>/<person>`, including erased ones."""
+    async def keys(self) -> Mapping[str, datetime]:
+        """The time of the last write of every key, by its name, `<tenant>/<person>`, including erased ones."""
         try:
-            found = [each["path"] async for some in obstore.list(self._store, "keys") for each in some]
+            found = [each async for some in obstore.list(self._store, "keys") for each in some]
         except (BaseError, OSError) as error:
             raise _away(error) from error
-        return {name.removeprefix("keys/") for name in found}
+        names = {each["path"].removeprefix("keys/"): each["last_modified"] for each in found}
+        return {name: at for name, at in names.items() if _KEY.fullmatch(name)}
 
     async def key(self, name: str) -> bytes | None:
-        """The archived entry of the bucket of keys for a person, None for none."""
-        return await self._get(f"keys/{name}")
+        """The archived entry of the bucket of keys for a person, None for none. Raises: ValueError."""
+        return await self.small(f"keys/{name}")
 
     async def put_key(self, name: str, data: bytes) -> None:
-        """Store a key, or the mark of its erasure: the only write that overwrites."""
+        """Store a key, the same key encrypted again, or the mark of its erasure."""
+        await self.replace(f"keys/{name}", data)
+
+    # --- what is overwritten -------------------------------------------------------------------------------------
+
+    async def small(self, name: str) -> bytes | None:
+        """The bytes of a small object; None when it is missing. Raises: ValueError when it is too large."""
+        try:
+            return await self._get(name, LARGEST_ENTRY)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}.") from error
+
+    async def replace(self, name: str, data: bytes) -> None:
+        """Store an object, and overwrite it if it is there."""
         try:
             if self._folder:
-                await asyncio.to_thread(_replace, self._folder, f"keys/{name}", data)
+                await asyncio.to_thread(_replace, self._folder, name, data)
             else:
-                await obstore.put_async(self._store, f"keys/{name}", data, use_multipart=False)
+                await obstore.put_async(self._store, name, data, use_multipart=False)
         except (BaseError, OSError) as error:
             raise _away(error) from error
 
     # --- the store -----------------------------------------------------------------------------------------------
 
-    async def _get(self, name: str) -> bytes | None:
+    @property
+    def _limit(self) -> int:
+        return largest(self._segment_bytes)
+
+    async def _get(self, name: str, limit: int) -> bytes | None:
+        """Raises: ValueError when it is larger than the limit, in bytes."""
         try:
             found = await obstore.get_async(self._store, name)
+            if found.meta["size"] > limit:
+                raise ValueError(f"has {found.meta['size']:,} bytes, and at most {limit:,} are read")
             return bytes(await found.bytes_async())
         except FileNotFoundError:
             return None
@@ -242,7 +306,12 @@ def blob_path(digest: str) -> str:
     return f"blobs/{digest[:2]}/{digest}"
 
 
-def _opened(stream: str, first: int, data: bytes) -> tuple[Segment, list[Message]]:
+def largest(segment_bytes: int) -> int:
+    """Maximum size of a segment's contents, unpacked, in bytes: a full segment, and the message that closes it."""
+    return GROWTH * (segment_bytes + LARGEST_MESSAGE)
+
+
+def _opened(stream: str, first: int, data: bytes, segment_bytes: int) -> tuple[Segment, list[Message]]:
     """Raises: ValueError, with the fault."""
     line, _, contents = data.partition(b"\n")
     try:
@@ -258,10 +327,43 @@ def _opened(stream: str, first: int, data: bytes) -> tuple[Segment, list[Message
         raise ValueError(f"holds {segment.stream} from {segment.first} on: it was swapped or renamed")
     if sha256(contents) != segment.contents:
         raise ValueError("has contents that are not what was written")
-    messages = [Message.of(line) for line in zlib.decompress(contents).splitlines()]
-    if len(messages) != segment.count or messages[-1].sequence != segment.last:
+    limit = CATALOGUED if stream == BLOBS else segment_bytes // PER_MESSAGE + 1
+    if segment.count > limit:
+        raise ValueError(f"holds {segment.count:,} messages, and at most {limit:,} fit into a segment; {_LARGER}")
+    lines = _unpacked(contents, largest(segment_bytes)).split(b"\n", segment.count)
+    if len(lines) != segment.count + 1 or lines.pop():
         raise ValueError("has a first line that is not what was written")
+    messages = [Message.of(line) for line in lines]
+    sequences = [message.sequence for message in messages]
+    if not messages or sequences[-1] != segment.last or sequences[0] < first or sequences != sorted(set(sequences)):
+        raise ValueError("has a first line that is not what was written")
+    if stream != DEAD and segment.count != segment.last - first + 1:
+        raise ValueError("lacks messages in between")
+    for message in messages:
+        if not _NAME[stream].fullmatch(message.subject) or any("\n" in part for part in _flat(message.headers)):
+            raise ValueError(f"holds a message, {message.sequence}, that cannot be of {stream}")
     return segment, messages
+
+
+_LARGER = "it is damaged, or was written with a larger segment size than the configured one"
+
+
+def _unpacked(contents: bytes, limit: int) -> bytes:
+    """Raises: ValueError when there is more than the limit, in bytes; that is not unpacked."""
+    unpacking = zlib.decompressobj()
+    try:
+        found = unpacking.decompress(contents, limit)
+    except zlib.error as error:
+        raise ValueError("has contents that cannot be unpacked") from error
+    if unpacking.unconsumed_tail:
+        raise ValueError(f"unpacks to more than {limit:,} bytes; {_LARGER}")
+    if not unpacking.eof or unpacking.unused_data:
+        raise ValueError("has contents that cannot be unpacked")
+    return found
+
+
+def _flat(headers: Mapping[str, str]) -> list[str]:
+    return [part for pair in headers.items() for part in pair]
 
 
 def _write(folder: Path, name: str, data: bytes) -> bool:

@@ -24,9 +24,9 @@ from nats.js.errors import APIError, NotFoundError
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
+from adapters.jetstream.macs import HOUSE, MAC, NOT_LAST, STREAM, Macs
 from adapters.jetstream.streams import KEYS
-from adapters.privacy.vault import AesVault
+from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.end_user import person_id
 from domain.log import Position
 from handlers.ports.log import Unavailable
@@ -39,7 +39,6 @@ HELD = 50_000
 
 _ASKED = 1000
 _NONCE = 12
-_NOT_LAST = {10071, 10164}
 
 Person = tuple[str, str]
 """Tenant and id."""
@@ -121,7 +120,7 @@ class JetStreamKeys:
         await self._nc.subscribe(f"$KV.{KEYS}.>", cb=self._hear)
 
     async def load(self, wanted: Iterable[Person]) -> None:
-        """Load these keys for `get`, and what `check` needs. Raises: MissingKey, OtherSecret, Unavailable."""
+        """Load these keys for `get`, and what `check` needs. Raises: MissingKey, Unavailable."""
         await self.macs.load()
         now = time.monotonic()
         lacking = [each for each in set(wanted) if each not in self._erased and self._held.get(each, _NEVER)[1] <= now]
@@ -222,7 +221,7 @@ class JetStreamKeys:
     async def make(self, tenant: str, person: str) -> None:
         """Make a key unless there is one, or the mark of its erasure."""
         secret = f"{person} {b64encode(os.urandom(32)).decode()}"
-        await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret)}))
+        await self._create(_subject(tenant, person), orjson.dumps({"key": self._vault.seal(tenant, secret, PEOPLE)}))
 
     async def _create(self, subject: str, body: bytes) -> None:
         """Write under a subject that has nothing yet; the first writer wins."""
@@ -230,7 +229,7 @@ class JetStreamKeys:
         try:
             await self._js.publish(subject, body, stream=STREAM, headers=headers)
         except APIError as error:
-            if error.err_code not in _NOT_LAST:
+            if error.err_code not in NOT_LAST:
                 raise Unavailable(f"A key cannot be stored: {error.description}") from error
         except nats.errors.Error as error:
             raise Unavailable(f"A key cannot be stored: {error!r}") from error
@@ -256,10 +255,14 @@ class JetStreamKeys:
             self.forget(tenant, person)
             return True
         try:
-            owner, _, key = self._vault.open(tenant, entry(message.data)["key"]).partition(" ")
+            owner, _, key = self._vault.open(tenant, entry(message.data)["key"], PEOPLE).partition(" ")
             if owner != person:
                 return False
             held = Key(b64decode(key))
+        except UnknownKey as unknown:
+            if self.macs.knows(unknown.id):
+                raise
+            return False
         except (KeyError, ValueError):
             return False
         if len(self._held) >= HELD:

@@ -7,9 +7,9 @@ expected sequence, the headers `Headrace-*` and the stored body; not `Headrace-T
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
+import re
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 
 import nats.errors
 import orjson
@@ -19,7 +19,7 @@ from nats.js.errors import APIError
 from adapters.jetstream.codec import TIME, NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import KEYS
-from adapters.privacy.vault import AesVault
+from adapters.privacy.vault import AesVault, UnknownKey
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 
@@ -34,33 +34,32 @@ STATEMENT = f"{HOUSE}/installation"
 """Name of the statement in an archive."""
 
 _SUBJECT = f"$KV.{KEYS}.{HOUSE}.installation"
+_SEALED = re.compile(rb'"v2:([0-9a-f]{8}):')
 _NOT_COVERED = {MAC, TIME}
 _COVERED = {"Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence"}
-_NOT_LAST = {10071, 10164}
+NOT_LAST = {10071, 10164}
+"""JetStream error codes when the last sequence is another than the expected one."""
 
 _UNKNOWN = 100
 """Maximum number of unknown key ids for which the statement is read again."""
 
 
-class OtherSecret(Unavailable):
-    """The log was written with another master secret."""
-
-
 class Macs:
     """Signs and checks messages.
 
-    The statement of the installation, in the bucket of keys, is sealed by the vault. It names the ids of the keys that
-    ever signed, and for each stream the last sequence up to which messages without a code are accepted: those of a
-    version that wrote none.
+    The statement of the installation, in the bucket of keys, is sealed by the vault. It holds the keys that ever
+    signed, so that a master secret may be removed, and for each stream the last sequence up to which messages without
+    a code are accepted: those of a version that wrote none.
     """
 
     def __init__(self, nc: Client, vault: AesVault, *, timeout_s: float = 5.0) -> None:
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._vault = vault
-        self._keys = {_id(key): key for key in vault.derived("mac")}
-        self._own = next(iter(self._keys))
-        self._known: set[str] = set()
+        self._keys = dict(vault.derived("mac"))
+        self._own = vault.current
+        self._stated: set[str] = set()
+        self._sealed_by = ""
         self._accepted: dict[str, int] = {}
         self._loaded = False
         self._unknown: set[str] = set()
@@ -83,13 +82,17 @@ class Macs:
             return
         if not given:
             raise NotAuthentic("it has no authentication code")
-        if id in self._known:
-            raise Unavailable(f"This process lacks the secret of key {id}: restart it with the current secrets.")
+        if self.knows(id):
+            raise UnknownKey(id)
         if id not in self._unknown and len(self._unknown) < _UNKNOWN:
             self._unknown.add(id)
             self.forget()
             raise Unavailable("A message was signed with an unknown key: the keys in use are read again.")
         raise NotAuthentic("its authentication code is of an unknown key")
+
+    def knows(self, id: str) -> bool:
+        """True if a master secret with this id may be one of the installation, though this process lacks it."""
+        return id == self._sealed_by or id in self._keys
 
     # --- the statement -------------------------------------------------------------------------------------------
 
@@ -98,7 +101,7 @@ class Macs:
         self._loaded = False
 
     async def load(self) -> None:
-        """Read the statement, unless it is known. Raises: OtherSecret, Unavailable."""
+        """Read the statement, unless it is known. Raises: UnknownKey, Unavailable."""
         if not self._loaded:
             await self._find()
             self._loaded = True
@@ -106,22 +109,23 @@ class Macs:
     async def establish(self, *, accepted: Mapping[str, int] | None = None) -> None:
         """Make the statement where there is none, or name this key in it; with `accepted`, replace it.
 
-        Processes may do so at the same time. Raises: OtherSecret, Unavailable.
+        Processes may do so at the same time. Raises: UnknownKey, Unavailable.
         """
         last = await self._find()
         if last and accepted is None:
-            if self._own in self._known:
+            if self._own in self._stated:
                 return
             accepted = self._accepted
         elif accepted is None:
             accepted = {stream: await self._last(stream) for stream in (EVENTS, OUTCOMES, STREAM)}
-        fields = {"keys": sorted({*self._known, *self._keys}), "accepted": dict(accepted)}
+        keys = {id: b64encode(key).decode() for id, key in self._keys.items()}
+        fields = {"keys": keys, "accepted": dict(accepted)}
         body = orjson.dumps({"installation": self._vault.seal(HOUSE, orjson.dumps(fields).decode())})
         headers = {"Nats-Expected-Last-Subject-Sequence": str(last)}
         try:
             await self._js.publish(_SUBJECT, body, stream=STREAM, headers=headers)
         except APIError as error:
-            if error.err_code not in _NOT_LAST:
+            if error.err_code not in NOT_LAST:
                 raise Unavailable(f"The bucket of keys takes nothing: {error.description}") from error
             await self.establish()  # another process was faster
         except nats.errors.Error as error:
@@ -134,20 +138,21 @@ class Macs:
         last = await self._reader.last(STREAM, _SUBJECT)
         if last is None:
             return 0
+        self._sealed_by = _sealed_by(last.data)
         earlier = [] if self._take(last.data) else await self._reader.messages(STREAM, _SUBJECT)
-        if earlier and not any(self._take(message.data) for message in reversed(earlier)):
-            raise OtherSecret("This log was written with another secret key: start with the one that wrote it.")
+        if earlier and not any(self._take(message.data) for message in reversed(earlier)) and self._sealed_by:
+            raise UnknownKey(self._sealed_by)
         return sequence(last)
 
     async def restore(self, archived: bytes | None, ends: Mapping[str, int], *, other_secret: bool = False) -> bool:
         """Establish the archived statement. Return True if the archived bucket may hold marks without a code.
 
         Messages up to `ends` are accepted as they are where the archive has no statement, or, with `other_secret`, one
-        that cannot be read. Raises: OtherSecret, Unavailable.
+        that cannot be read. Raises: UnknownKey, Unavailable.
         """
         own = archived is not None and self._take(archived)
         if archived and not own and not other_secret:
-            raise OtherSecret("The archive was written with another secret key.")
+            raise UnknownKey(_sealed_by(archived))
         accepted = dict(self._accepted if own else ends)
         unmarked = accepted.pop(STREAM, 0) > 0 or not own
         await self.establish(accepted=accepted)
@@ -163,14 +168,17 @@ class Macs:
         """Take the statement; False for one that the vault did not seal."""
         try:
             fields = orjson.loads(self._vault.open(HOUSE, orjson.loads(data)["installation"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, UnknownKey):
             return False
-        self._known, self._accepted = set(fields["keys"]), fields["accepted"]
+        self._keys |= {id: b64decode(key) for id, key in fields["keys"].items()}
+        self._stated, self._accepted = set(fields["keys"]), fields["accepted"]
         return True
 
 
-def _id(key: bytes) -> str:
-    return sha256(key).hexdigest()[:8]
+def _sealed_by(statement: bytes) -> str:
+    """The id of the master secret that has sealed it; empty for what is no statement."""
+    match = _SEALED.search(statement)
+    return match[1].decode() if match else ""
 
 
 def _code(key: bytes, stream: str, subject: str, headers: Mapping[str, str], body: bytes) -> str:

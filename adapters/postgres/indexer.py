@@ -12,14 +12,14 @@ SCHEMAS = ["headrace_index", "headrace_opensearch", "headrace_cache"]
 """The schemas that it owns, and makes where they are missing."""
 
 
-async def login(url: str, secret: bytes) -> str:
+async def login(url: str, key: bytes) -> str:
     """The address of the same database with this login, made when missing; `url` is a superuser's.
 
     Raises: psycopg.Error.
     """
     async with connect(url) as connection:
         database = connection.info.dbname
-        role, password = credentials("index", database, secret)
+        role, password = credentials("index", database, key)
         await make_reader(connection)
         async with connection.transaction():
             await make_login(connection, role, password)

@@ -15,18 +15,21 @@ from adapters.postgres.tables import READER, connect, make_reader
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
 
+POSTGRES = "postgres logins"
+"""Purpose of the key that the passwords of logins follow from."""
 
-async def login(url: str, secret: bytes) -> str:
+
+async def login(url: str, key: bytes) -> str:
     """The address of the same database for a role that is a member of `headrace_reader` alone; made when missing.
 
-    Its password follows from the secret and the database, so that every worker with this secret has the same. Where the
+    Its password follows from the key and the database, so that every worker with this key has the same. Where the
     user of `url` may not make roles, `url` itself comes back when that user owns nothing of Headrace's, and is no
     superuser. Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
     """
     async with connect(url) as connection:
         if await _reads_only(connection):
             return url
-        role, password = credentials("view", connection.info.dbname, secret)
+        role, password = credentials("view", connection.info.dbname, key)
         try:
             await make_reader(connection)
             async with connection.transaction():
@@ -40,10 +43,10 @@ async def login(url: str, secret: bytes) -> str:
     return make_conninfo(url, user=role, password=password)
 
 
-def credentials(kind: str, database: str, secret: bytes) -> tuple[str, str]:
-    """Name and password of a login to a database, which follow from its kind and the secret."""
+def credentials(kind: str, database: str, key: bytes) -> tuple[str, str]:
+    """Name and password of a login to a database, which follow from its kind and the key."""
     name = f"headrace_{kind}_{sha256(database.encode()).hexdigest()[:12]}"
-    return name, hmac.new(secret, f"{kind} of {database}".encode(), sha256).hexdigest()
+    return name, hmac.new(key, f"{kind} of {database}".encode(), sha256).hexdigest()
 
 
 async def make_login(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:

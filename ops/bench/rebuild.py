@@ -16,7 +16,6 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import CONSUMERS
 from adapters.postgres import tables
-from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from ops.bench.history import COMMITS_PER_STORY, History
 from ops.bench.measure import Aim, Measure, in_turns
@@ -39,9 +38,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
     """Measure a rebuild of the log as it is."""
-    log = JetStreamLog(
-        stack.client.connection, JetStreamKeys(stack.client.connection, AesVault(stack.settings.secret()))
-    )
+    log = JetStreamLog(stack.client.connection, JetStreamKeys(stack.client.connection, stack.settings.vault()))
     last = await caught_up(stack)
     events = sum(
         [
@@ -93,7 +90,7 @@ async def write_past(stack: Stack, commits: int, bars: Progress) -> None:
     stories = max(1, commits // COMMITS_PER_STORY)
     bar = bars.add_task("past", total=stories)
     last = await JetStreamLog(nc).last(EVENTS)
-    keys = JetStreamKeys(nc, AesVault(stack.settings.secret()))
+    keys = JetStreamKeys(nc, stack.settings.vault())
     await History(stack.settings.tenant, nc, last, keys).write(stories, lambda: bars.advance(bar))
 
 

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from adapters.postgres import tables
 from adapters.postgres.feed import BATCH
-from adapters.postgres.reader import login
+from adapters.postgres.reader import POSTGRES, login
 from adapters.postgres.writer import Writer
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
@@ -135,8 +135,10 @@ def _times(name: str, pages: Sequence[Answer], p50: Aim | None = None, p95: Aim 
 @asynccontextmanager
 async def _viewer(stack: Stack, url: str) -> AsyncIterator[Viewer]:
     """The viewer within this process, as the role `view` runs it."""
-    backend = Backend(stack.client.connection, await login(url, stack.settings.secret()), stack.settings.tenant)
-    access = Access.of("127.0.0.1", TOKEN, "", stack.settings.secret())
+    backend = Backend(
+        stack.client.connection, await login(url, stack.settings.vault().derive(POSTGRES)), stack.settings.tenant
+    )
+    access = Access.of("127.0.0.1", TOKEN, "", stack.settings.vault().derive("viewer cookies"))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(create_app(backend, access), log_config=None, lifespan="on"))

@@ -8,7 +8,6 @@ from datetime import timedelta
 from adapters.jetstream.audited import AuditedLog
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
-from adapters.privacy.vault import AesVault
 from handlers.work.audit import Audit
 from handlers.work.progress import no_progress
 from ops.bench.measure import Aim, Measure
@@ -23,7 +22,7 @@ READ = ("sequence", "events", "aggregates", "commands", "tables")
 async def verifies(stack: Stack, read_s: float) -> list[Measure]:
     """Measure the log as it is; `read_s` is the time of a raw read."""
     nc, audit = stack.client.connection, Audit()
-    log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(stack.settings.secret())))
+    log = JetStreamLog(nc, JetStreamKeys(nc, stack.settings.vault()))
     began = time.perf_counter()
     with uncollected():
         await AuditedLog(log, audit).finish(no_progress)

@@ -61,7 +61,7 @@ async def look(settings: Settings) -> list[Behind]:
 
     async with connected(settings) as client:
         await find_streams(client.connection)
-        return await status(client.connection, Archive.at(settings.archive_url))
+        return await status(client.connection, Archive.at(settings.archive_url, settings.archive_segment_bytes))
 
 
 async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dict[str, str]]:
@@ -74,8 +74,9 @@ async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dic
             await find_streams(client.connection)
             archiver = Archiver(
                 client.connection,
-                Archive.at(settings.archive_url),
-                segment_bytes=settings.archive_segment_mb * 2**20,
+                Archive.at(settings.archive_url, settings.archive_segment_bytes),
+                segment_bytes=settings.archive_segment_bytes,
+                key=settings.archive_signature(make=not settings.nats_url),
                 progress=progress,
             )
             return await archiver.update(), archiver.lost
@@ -83,7 +84,7 @@ async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dic
 
 @app.command(
     epilog="Examples: [bold]headrace restore --archive-url s3://backup/headrace[/] · "
-    "[bold]headrace restore --until EVENTS=120000[/]"
+    "[bold]headrace restore --expect HASH[/] · [bold]headrace restore --until EVENTS=120000 --trust[/]"
 )
 def restore(
     archive_url: Address = None,
@@ -94,12 +95,25 @@ def restore(
     other_secret: Annotated[
         bool, typer.Option("--other-secret", help="Accept an archive that was written with another secret key.")
     ] = False,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hash of a chain that was noted elsewhere, by [bold]headrace archive --status[/]; repeatable."
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Restore without proof that the archive is complete and genuine.")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Restore the log and its blobs from the archive to an empty NATS. If interrupted, run it again to resume."""
+    """Restore the log and its blobs from the archive to an empty NATS. If interrupted, run it again to resume.
+
+    The archive must be signed with the key of this home (or HEADRACE_ARCHIVE_KEY), or have the hashes of --expect.
+    """
     settings = addressed(home, archive_url)
     limits = dict(map(limit, until or []))
+    from adapters.archive.heads import Proof
     from adapters.archive.store import Archive
     from ops.upkeep.restore import nats_of
     from ops.upkeep.restore import restore as work
@@ -107,9 +121,10 @@ def restore(
     async def bring_back() -> Restored:
         with terminal.counting(as_json) as progress:
             async with nats_of(settings) as located:
-                return await work(
-                    located, Archive.at(settings.archive_url), limits, progress, other_secret=other_secret
-                )
+                archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
+                return await work(located, archive, limits, progress, proof, other_secret=other_secret)
+
+    proof = None if trust else Proof(settings.archive_signature(), frozenset(expect or ()))
 
     if settings.secret_key is None and not (settings.home / "secret.key").exists():
         terminal.complain(
@@ -146,9 +161,10 @@ def limit(text: str) -> tuple[str, int]:
 @contextmanager
 def failing() -> Iterator[None]:
     from adapters.archive.archiver import Differs
+    from adapters.archive.heads import Unproven
     from adapters.archive.store import Broken
-    from adapters.jetstream.macs import OtherSecret
     from adapters.jetstream.raw import Occupied
+    from adapters.privacy.vault import UnknownKey
     from handlers.ports.log import Unavailable
     from ops.upkeep.restore import Busy, NoArchive
 
@@ -156,15 +172,18 @@ def failing() -> Iterator[None]:
         yield
     except Broken as broken:
         stream = "".join(getattr(broken, "__notes__", []))
-        offer = (
-            f" Everything before it is intact: `headrace restore --until {stream}={broken.whole}`." if stream else ""
-        )
+        command = f"`headrace restore --until {stream}={broken.whole} --trust`"
+        offer = f" Everything before it is intact: {command}." if stream else ""
         raise Failed(f"{broken}{offer}") from broken
-    except OtherSecret as error:
+    except UnknownKey as error:
         raise Failed(
-            f"{error} Set HEADRACE_SECRET_KEY to it. If it is lost, `--other-secret` restores the log: providers must "
-            "be registered again, and the tables wait at the first words of a person."
+            f"The archive was written under key {error.id}: set HEADRACE_SECRET_KEY to that secret. If it is lost, "
+            "`--other-secret` restores the log: providers must be registered again, and the tables wait at the first "
+            "words of a person."
         ) from error
+    except Unproven as error:
+        advice = "Set HEADRACE_ARCHIVE_KEY, or name a noted hash with --expect; --trust restores it as it is."
+        raise Failed(f"{error} Nothing was restored. {advice}") from error
     except (Busy, Differs, NoArchive, Occupied, Unavailable) as error:
         raise Failed(str(error)) from error
 

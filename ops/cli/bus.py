@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import asdict
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from adapters.jetstream.client import Commit, Frame, Outcome
 from domain.aggregate import sentence
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
+from ops.logs import SECRET_NAME
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
 
@@ -27,14 +29,17 @@ from ops.terminal import clean, emit, one_line, out, say, show
 @app.command(
     epilog="Examples: [bold]headrace send app.create name=Porter[/] · "
     "[bold]headrace send app.configure app=ID model.provider=openai model.name=gpt-5 datasets:='\\[\"ID\"]'[/] · "
-    "[bold]headrace send dataset.create --data dataset.json[/]"
+    "[bold]headrace send dataset.create --data dataset.json[/] · "
+    "[bold]headrace send provider.register name=openai base_url=https://host/v1 key@=-[/]"
 )
 def send(
     name: Annotated[str, typer.Argument(help="Command as noun.verb.", metavar="NOUN.VERB")],
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Fields: key=text or key:=JSON; a.b=… sets b inside a.", metavar="KEY=VALUE…", show_default=False
+            help="Fields: key=text, key:=JSON or key@=FILE (- asks for it); a.b=… sets b inside a.",
+            metavar="KEY=VALUE…",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="File with the payload as JSON; - reads standard input.")] = None,
@@ -49,6 +54,8 @@ def send(
     """Send a command and print its outcome, with the id of what it created."""
     settings = Settings.load(home=home, tenant=tenant)
     payload = merged(read_payload(data) if data else {}, pairs or [])
+    for secret in named_secrets(pairs or []):
+        terminal.complain(f"{secret} is in the history of your shell and in the list of processes: use {secret}@=-.")
 
     async def work() -> Outcome:
         async with connected(settings) as client:
@@ -325,12 +332,18 @@ def asyncapi(
 
 
 def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """The payload with `key=text` and `key:=JSON` added; `a.b=…` sets `b` inside `a`. Raises: BadParameter."""
+    """The payload with `key=text`, `key:=JSON` and `key@=FILE` added; `a.b=…` sets `b` inside `a`.
+
+    Raises: BadParameter, Failed.
+    """
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key.rstrip(":"):
-            raise typer.BadParameter(f"{pair!r} is not like key=text or key:=JSON.")
+        if not equals or not key.rstrip(":@"):
+            raise typer.BadParameter(f"{key!r} is not like key=text, key:=JSON or key@=FILE.")
         value: Any = text
+        if key.endswith("@"):
+            key = key[:-1]
+            value = read_text(key, text)
         if key.endswith(":"):
             key = key[:-1]
             try:
@@ -345,6 +358,26 @@ def merged(payload: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
                 raise typer.BadParameter(f"{key}: {part} already has a value that is no object.")
         place[last] = value
     return payload
+
+
+def named_secrets(pairs: Iterable[str]) -> list[str]:
+    """The fields with a secret among these pairs, whose values are on the command line."""
+    found = [pair.partition("=") for pair in pairs]
+    names = [key.rstrip(":") for key, _, value in found if value and not key.endswith("@")]
+    return [name for name in names if SECRET_NAME.search(name.rpartition(".")[2])]
+
+
+def read_text(name: str, file: str) -> str:
+    """A text from a file without its last line feed; for `-` from standard input, hidden in a terminal.
+
+    Raises: Failed.
+    """
+    try:
+        if file == "-" and sys.stdin.isatty():
+            return getpass(f"{name}: ")
+        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{file} cannot be read: {error}.") from error
 
 
 def read_payload(data: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
 from ops import supervisor, terminal
+from ops.logs import Redaction, secrets_of
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
 from ops.settings import READER, InvalidSetting, NotRunning, Settings
@@ -160,10 +161,20 @@ def home() -> Path:
         return Path(".headrace").absolute()
 
 
+def _redaction() -> Redaction:
+    try:
+        return Redaction(secrets_of(Settings.load()))
+    except InvalidSetting:
+        return Redaction()
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _append(path: Path, error: Exception) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(
-            f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{''.join(traceback.format_exception(error))}\n"
-        )
+    text = _redaction().text("".join(traceback.format_exception(error)))
+    with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_for_its_owner) as file:
+        file.write(f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{text}\n")
     return path

@@ -12,10 +12,10 @@ from adapters.jetstream import accounts as table
 from adapters.jetstream.bus_logins import open_logins
 from adapters.jetstream.client import Unreachable
 from adapters.jetstream.keys import JetStreamKeys
-from adapters.privacy.vault import AesVault
+from adapters.privacy.masters import secret
 from handlers.ports.log import Unavailable
 from ops.cli.frame import Failed, Home, Json, app, connected, run
-from ops.settings import Settings, secret
+from ops.settings import Settings
 from ops.terminal import emit
 
 group = typer.Typer(help="Print the accounts for your own NATS.", no_args_is_help=True)
@@ -61,7 +61,7 @@ def of_the_log(settings: Settings) -> dict[tuple[str, str], str]:
 
     async def read() -> dict[str, dict[str, str]]:
         async with connected(settings) as client:
-            keys = JetStreamKeys(client.connection, AesVault(settings.secret()))
+            keys = JetStreamKeys(client.connection, settings.vault())
             try:
                 return await open_logins(client.connection, keys)
             except Unavailable as error:

@@ -30,9 +30,10 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
 async def _follow(wiring: Wiring) -> None:
     """Archive what is new until cancelled, through outages. Raises: RoleFailed."""
     settings, wait = wiring.settings, SHORTEST_WAIT_S
-    archive = Archive.at(settings.archive_url)
-    archiver = Archiver(wiring.nc, archive, segment_bytes=settings.archive_segment_mb * 2**20)
-    log.info("archive.following", archive=settings.archive_url)
+    archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
+    key = settings.archive_signature()
+    archiver = Archiver(wiring.nc, archive, segment_bytes=settings.archive_segment_bytes, key=key)
+    log.info("archive.following", archive=settings.archive_url, signed=key is not None)
     while True:
         try:
             if any((added := await archiver.update()).values()):

@@ -17,15 +17,15 @@ import uvicorn
 
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.postgres import tables
-from adapters.postgres.reader import login
-from adapters.privacy.vault import AesVault
+from adapters.postgres.reader import POSTGRES, login
+from adapters.privacy.masters import secret
 from adapters.telemetry.metrics.page import Metrics
 from adapters.telemetry.otlp.endpoint import target
 from adapters.web.viewer.access import Access, Refused
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
-from ops.settings import InvalidSetting, Settings, secret
+from ops.settings import InvalidSetting, Settings
 from ops.wiring import Wiring, values
 
 log = structlog.get_logger(__name__)
@@ -35,17 +35,18 @@ NEXT_PORTS = 20
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
-    settings = wiring.settings
+    settings, vault = wiring.settings, wiring.settings.vault()
     given = settings.view_token.get_secret_value() if settings.view_token else None
     kept = "" if given else secret(settings.home / "view.token")
     host, port = address(settings.view_address)
     try:
-        access = Access.of(host, given, kept, settings.secret(), frozenset(settings.all_view_hosts))
+        key = vault.derive("viewer cookies")
+        access = Access.of(host, given, kept, key, frozenset(settings.all_view_hosts))
     except Refused as error:
         advice = "Set HEADRACE_VIEW_TOKEN, or HEADRACE_VIEW_ADDRESS=127.0.0.1:8400"
         raise InvalidSetting(f"{error} {advice}.") from None
     try:
-        reader = await login(settings.postgres_url, settings.secret())
+        reader = await login(settings.postgres_url, vault.derive(POSTGRES))
         if reader != settings.postgres_url:  # with a reader's login, the role `project` makes the tables
             await tables.set_up(settings.postgres_url)
     except psycopg.OperationalError as error:
@@ -57,7 +58,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     wiring.open.enter_context(noted(settings.home, link))
     remember(settings.home, taken.getsockname()[1])
     log.info("viewer", address=shown)
-    keys = JetStreamKeys(wiring.nc, AesVault(settings.secret()))
+    keys = JetStreamKeys(wiring.nc, vault)
     await keys.start()
     backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")

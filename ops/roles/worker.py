@@ -22,8 +22,8 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
-from adapters.jetstream.macs import OtherSecret
 from adapters.jetstream.workers.drain import drain
+from adapters.privacy.vault import UnknownKey
 from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
 from ops.roles import GUESTS, wanted
@@ -149,8 +149,8 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
                     tasks.append(asyncio.ensure_future(work))
                 if not wiring.guest and wiring.broker.subscribers:
                     await wiring.broker.start()
-            except OtherSecret as error:
-                raise InvalidSetting(f"{error} It is HEADRACE_SECRET_KEY, or the file secret.key.") from None
+            except UnknownKey as error:
+                raise InvalidSetting(f"{error} It is HEADRACE_SECRET_KEY, or in the file secret.key.") from None
             except OUTAGES as error:
                 log.warning("waiting", reason=str(error) or repr(error))
             else:

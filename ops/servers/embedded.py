@@ -31,9 +31,9 @@ import structlog
 from psycopg import sql
 
 from adapters.jetstream import accounts
+from adapters.privacy.masters import LocalMasters, replace, secret
 from handlers.ports.log import Unavailable
 from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
-from ops.settings import secret
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +51,25 @@ _NATS_ESCAPES = {r"\b": r"\x08", r"\f": r"\x0c"}
 """NATS reads JSON, but of its escapes it does not know these two and `\\u00NN`, for which it has `\\xNN`."""
 
 
+def disk_key(home: Path) -> str:
+    """The key of the embedded NATS server's files: `jetstream.key`, else derived from the oldest line of `secret.key`.
+
+    It stays when the master secret changes: NATS 2.15 loses its consumers when it changes its key.
+    """
+    file = home / "jetstream.key"
+    if file.exists():
+        return file.read_text("utf-8").strip()
+    masters = LocalMasters(home / "secret.key").read()
+    key = hashlib.sha256(b"jetstream " + masters[-1]).hexdigest()
+    if len(masters) > 1:  # an earlier one may be removed
+        replace(file, f"{key}\n")
+    return key
+
+
 class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
-    Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
+    Its files are encrypted with a key of the home; without that they cannot be read. See `disk_key`.
     Users' passwords follow from `nats.key` in the home.
     """
 
@@ -240,8 +255,7 @@ class EmbeddedNats:
         return _ESCAPE.sub(lambda found: _NATS_ESCAPES.get(found[0], found[0].replace(r"\u00", r"\x")), written)
 
     def _environment(self) -> dict[str, str]:
-        key = hashlib.sha256(b"jetstream " + secret(self.home / "secret.key").encode()).hexdigest()
-        return {**os.environ, "JETSTREAM_KEY": key}
+        return {**os.environ, "JETSTREAM_KEY": disk_key(self.home)}
 
     async def _ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + self.ready_within

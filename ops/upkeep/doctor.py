@@ -185,7 +185,7 @@ async def _archive(settings: Settings, client: Client) -> Finding:
     if not settings.archive_url:
         return Finding("archive", True, "not configured", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
     try:
-        behind = await status(client.connection, Archive.at(settings.archive_url))
+        behind = await status(client.connection, Archive.at(settings.archive_url, settings.archive_segment_bytes))
     except (Unavailable, Broken) as error:
         return Finding("archive", False, str(error), "to repair it, see docs/archive.md")
     if reset := [stream.stream for stream in behind if stream.reset]:

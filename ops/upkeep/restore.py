@@ -21,9 +21,11 @@ from adapters.archive.archiver import (
     live,
     paired,
 )
+from adapters.archive.heads import Proof, prove
 from adapters.archive.store import BLOBS, Archive, Broken
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client
+from adapters.jetstream.keys import entry
 from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.message import Message
 from adapters.many import each
@@ -59,25 +61,29 @@ async def restore(
     archive: Archive,
     until: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
+    proof: Proof | None = None,
     *,
     other_secret: bool = False,
 ) -> Restored:
     """Restore the archive, or each stream up to and including a sequence; resume an interrupted restore.
 
-    The archive is read and verified completely before the first message is published. With `other_secret`, it may have
-    been written with another secret key: its messages are accepted as they are.
-    Raises: NoArchive, OtherSecret, Broken, Busy, Differs, Unavailable, adapters.jetstream.raw.Occupied.
+    The archive is read and verified completely before the first message is published. Without `proof`, the caller
+    vouches that it is genuine. With `other_secret`, it may have been written with another secret key: its messages are
+    accepted as they are.
+    Raises: NoArchive, Broken, Unproven, UnknownKey, Busy, Differs, Unavailable, Occupied.
     """
     until = until or {}
-    await _whole(archive, until, progress)
+    ends = await _whole(archive, until, progress)
+    if proof:
+        await prove(archive, ends, proof, until)
+    # From here on, every message that is published comes from an authenticated archive, or one that was vouched for.
     async with Wiring(settings, "restore") as wiring:
-        await _idle(wiring)
+        await idle(Client(wiring.nc, settings.tenant))
         for stream in STREAMS:
             await _agree(wiring, archive, stream, until)
         restored = Restored()
-        ends = {stream: (await archive.head(stream)).last for stream in (EVENTS, OUTCOMES)}
-        statement = await archive.key(STATEMENT)
-        unmarked = await wiring.keys.macs.restore(statement, ends, other_secret=other_secret)
+        last = {stream: max(ends[stream], default=0) for stream in (EVENTS, OUTCOMES)}
+        unmarked = await wiring.keys.macs.restore(await archive.key(STATEMENT), last, other_secret=other_secret)
         await _keys(wiring, archive, unmarked)
         await _blobs(wiring.blobs, archive, restored, progress)
         for stream in STREAMS:
@@ -102,27 +108,28 @@ async def nats_of(settings: Settings) -> AsyncIterator[Settings]:
         await asyncio.to_thread(os.sync)
 
 
-async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress) -> None:
-    found = False
+async def _whole(archive: Archive, until: Mapping[str, int], progress: Progress) -> dict[str, dict[int, str]]:
+    """The hash of the chain by the last sequence of each segment, by stream. Raises: NoArchive, Broken."""
+    ends: dict[str, dict[int, str]] = {}
     for stream in (*STREAMS, BLOBS):
+        chains = ends[stream] = {}
         end = (await archive.firsts(stream) or [0])[-1]
         try:
             async for segment, _ in archive.messages(stream):
-                found = True
+                chains[segment.last] = segment.chain
                 progress(f"look at {stream}", segment.first, end)
-                if segment.last >= until.get(stream, segment.last + 1):
-                    break
         except Broken as broken:
             if broken.whole >= until.get(stream, broken.whole + 1):
                 continue
             broken.add_note(stream)
             raise
-    if not found:
+    if not any(ends.values()):
         raise NoArchive("There is no archive at this address.")
+    return ends
 
 
-async def _idle(wiring: Wiring) -> None:
-    client = Client(wiring.nc, wiring.settings.tenant)
+async def idle(client: Client) -> None:
+    """Raises: Busy."""
     for role in (*EVERY, "all"):
         if await answers(client, role, 0.5) is not None:
             raise Busy(f"A worker with role {role} runs: stop all workers before you restore.")
@@ -191,11 +198,11 @@ async def _keys(wiring: Wiring, archive: Archive, unmarked: bool) -> None:
             there |= {"/".join(message.subject.split(".")[2:]) for message in messages}
 
     async def put(name: str) -> None:
-        if data := await archive.key(name):
+        if (data := await archive.key(name)) and entry(data):
             tenant, _, person = name.partition("/")
             await wiring.keys.put_back(tenant, person, data, unmarked=unmarked)
 
-    await each(sorted(await archive.keys() - there), put, FETCHES)
+    await each(sorted(set(await archive.keys()) - there), put, FETCHES)
 
 
 async def _blobs(blobs: JetStreamBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:

@@ -24,7 +24,6 @@ from adapters.jetstream.workers.consumer import done
 from adapters.many import each
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
-from adapters.privacy.vault import AesVault
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Check
@@ -61,7 +60,7 @@ async def verify(
     """
     async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
         nc = client.connection
-        keys = JetStreamKeys(nc, AesVault(settings.secret()))
+        keys = JetStreamKeys(nc, settings.vault())
         log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()
         audited = AuditedLog(log, audit)
         with uncollected():
@@ -76,7 +75,8 @@ async def verify(
         yield compared
         yield await _index(settings, log, progress)
         if archive:
-            async for check in check_archive(nc, Archive.at(settings.archive_url), progress):
+            archived = Archive.at(settings.archive_url, settings.archive_segment_bytes)
+            async for check in check_archive(nc, archived, progress, settings.archive_signature()):
                 check.repair = ARCHIVE_REPAIRS.get(check.name, check.repair)
                 yield check
 

@@ -21,7 +21,6 @@ from adapters.jetstream import macs
 from adapters.jetstream.keys import ERASED, JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres.tables import table_digests
-from adapters.privacy.vault import AesVault
 from domain.access.end_user import person_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS
@@ -130,7 +129,7 @@ async def erased(stack: Stack) -> None:
 async def questions(server: EmbeddedNats, settings: Settings) -> list[str]:
     """Return the questions, as the log has them now."""
     nc = await nats.connect(server.url)
-    log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(settings.secret())))
+    log = JetStreamLog(nc, JetStreamKeys(nc, settings.vault()))
     commits = [commit async for some in log.read(EVENTS, 0, follow=False) for commit in some]
     await nc.close()
     return [event.query for it in commits for event in it.events if isinstance(event, Conversation.Asked)]
@@ -208,7 +207,7 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             assert await in_tables(stack) == []
             assert await stack.sql(counts, lingering=lingering) == before
             assert await stack.sql("SELECT FROM headrace.messages WHERE query ~ 'others'") != []
-            held = JetStreamKeys(stack.client.connection, AesVault(settings.secret()))
+            held = JetStreamKeys(stack.client.connection, settings.vault())
             assert await held.of("default", person_id(USER)) is ERASED
             kept = [it async for it in kept_of(stack, person_id(USER))]
             assert [set(json.loads(each)) for each in kept] == [{"erased"}]

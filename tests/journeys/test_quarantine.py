@@ -11,7 +11,6 @@ import pytest
 
 from adapters.jetstream.macs import Macs
 from adapters.postgres.quarantine import VERSION
-from adapters.privacy.vault import AesVault
 from domain.access.end_user import person_id
 from domain.aggregate import new_id
 from handlers.work.progress import no_progress
@@ -122,7 +121,7 @@ async def test_an_event_of_a_newer_version_waits_for_the_upgrade(stack: Stack) -
     app = await stack.make("app.create", name="sold")
     body = [{"type": "app.sold.v1", "version": 2, "state": {"timestamp": "2026-05-04T08:00:00+00:00", "price": 1}}]
     subject, written = f"evt.{stack.tenant}.app.{app}", json.dumps(body).encode()
-    signed = Macs(stack.client.connection, AesVault(stack.settings.secret())).sign("EVENTS", subject, {}, written)
+    signed = Macs(stack.client.connection, stack.settings.vault()).sign("EVENTS", subject, {}, written)
     place = f"EVENTS:{await forge(stack, subject, written, signed)}"
     refused = await stack.refused("app.delete", app=app)
     assert "Upgrade" in refused["message"]

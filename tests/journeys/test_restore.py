@@ -217,7 +217,7 @@ async def test_from_nothing_but_the_archive_every_row_is_as_before(postgres: Emb
         await headrace(settings, "archive")
     shutil.rmtree(home / "nats")
 
-    restored = await headrace(Settings.load(home=home, archive_url=archive_url), "restore")
+    restored = await headrace(Settings.load(home=home, archive_url=archive_url), "restore", "--trust")
     assert {stream: restored["last"][stream] for stream in ends} == ends
     assert restored["lost"] == {}
     async with EmbeddedNats(home) as server, fresh_database(postgres) as url:

@@ -56,7 +56,7 @@ def headrace(settings: Settings, *arguments: str) -> list[Any]:
 
 async def test_what_an_older_version_has_archived_is_all_there(folder: Path) -> None:
     settings = Settings.load(home=folder / "home", archive_url=str(folder / "archive"), view_address="127.0.0.1:0")
-    [restored] = headrace(settings, "restore")
+    [restored] = headrace(settings, "restore", "--trust")
     assert restored["lost"] == {}
     last = restored["last"]
     settings = settings.model_copy(update={"archive_url": ""})

@@ -37,6 +37,9 @@ DEPLOY = Path(__file__).resolve().parents[2] / "ops" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())
 SECRETS = re.findall(r"^([A-Z_]+)=$", (DEPLOY / "secrets.env.example").read_text(), re.MULTILINE)
+FURTHER = "HEADRACE_FURTHER_SECRET_KEYS"
+"""It is there while the secret key is exchanged."""
+
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 
 Manifest = dict[str, Any]
@@ -195,6 +198,17 @@ def test_compose_asks_for_the_secrets_of_the_example_and_no_others() -> None:
     assert used == set(SECRETS)
 
 
+def test_who_has_the_secret_key_gets_further_ones_as_well() -> None:
+    for service in COMPOSE["services"].values():
+        environment = service.get("environment", {})
+        assert bool(environment.get("HEADRACE_SECRET_KEY")) == bool(environment.get(FURTHER))
+    for name, container in containers():
+        if container.get("args", [])[:1] == ["worker"]:
+            names = {variable["name"] for variable in container["env"]}
+            assert ("HEADRACE_SECRET_KEY" in names) == (FURTHER in names), name
+            assert ("HEADRACE_ARCHIVE_KEY" in names) == (name == "Deployment archive"), name
+
+
 def test_compose_uses_settings_that_exist() -> None:
     for service in COMPOSE["services"].values():
         used = {name for name in service.get("environment", {}) if name.startswith(PREFIX)}
@@ -259,7 +273,7 @@ def test_secrets_and_config_maps_that_pods_name_exist() -> None:
         for variable in container.get("env", []):
             if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
                 assert reference["name"] == "headrace", name
-                used.add(reference["key"])
+                used |= {reference["key"]} - ({FURTHER} if reference.get("optional") else set())
     assert used == set(SECRETS)
     for name, pod in pods():
         for volume in pod["volumes"]:

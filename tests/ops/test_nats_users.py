@@ -30,7 +30,6 @@ from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
-from adapters.privacy.vault import AesVault
 from domain.access.bus_login import BusLogin
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
@@ -564,9 +563,7 @@ async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
 ) -> None:
     server, database = guarded
     async with connected(server, "worker") as (nc, _):
-        store = JetStreamEventStore(
-            nc, JetStreamKeys(nc, AesVault(Settings.load(home=tmp_path, secret_key=SECRET).secret()))
-        )
+        store = JetStreamEventStore(nc, JetStreamKeys(nc, Settings.load(home=tmp_path, secret_key=SECRET).vault()))
         for tenant in ("one", "two"):
             login = BusLogin.begin(BusLogin.Opened, "crm", datetime.now(UTC), issue="first")
             if tenant == "two":

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import InvalidSetting, NotRunning, Settings, secret
+from adapters.privacy.masters import LocalMasters, secret
+from adapters.privacy.vault import key_id
+from ops.settings import InvalidSetting, NotRunning, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +126,29 @@ def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> No
 
 def test_the_secret_is_the_one_that_is_set_or_that_of_the_home(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, secret_key="0123456789abcdef")
-    assert settings.secret() == b"0123456789abcdef"
+    assert settings.masters().read() == [b"0123456789abcdef"]
     assert "0123456789abcdef" not in repr(settings)
-    assert Settings.load(home=tmp_path).secret().decode() == (tmp_path / "secret.key").read_text()
+    assert not (tmp_path / "secret.key").exists()
+    assert Settings.load(home=tmp_path).masters().read() == [(tmp_path / "secret.key").read_bytes()]
+
+
+def test_further_secrets_follow_the_current_one(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, secret_key="a" * 16, further_secret_keys=f"{'b' * 16}, {'a' * 16},")
+    assert settings.masters().read() == [b"a" * 16, b"b" * 16]
+    (tmp_path / "secret.key").write_text(f"{'c' * 16}\n\n{'d' * 16}\n")
+    settings = Settings.load(home=tmp_path, further_secret_keys="e" * 16)
+    assert settings.masters().read() == [b"c" * 16, b"d" * 16, b"e" * 16]
+    assert settings.vault().ids == [key_id(letter * 16) for letter in (b"c", b"d", b"e")]
+
+
+def test_a_new_secret_is_written_above_the_earlier_ones(tmp_path: Path) -> None:
+    masters = LocalMasters(tmp_path / "secret.key")
+    first = masters.read()[0].decode()
+    for new in ("b" * 16, "c" * 16, "b" * 16):
+        masters.renew(new)
+    assert [line.decode() for line in masters.read()] == ["b" * 16, "c" * 16, first]
+    assert stat.S_IMODE(masters.file.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [masters.file]
 
 
 def test_a_file_of_prices_is_read_when_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -611,10 +611,15 @@ async def test_archive_and_restore_from_the_command_line(
     assert (await Archive.at(str(tmp_path / "archive")).head(EVENTS)).chain in after.out
 
     monkeypatch.delenv("HEADRACE_NATS_URL")
-    [restored] = (await headrace("restore", "--json")).lines
+    refused = await headrace("restore")
+    assert (refused.code, "no key to check it. Nothing was restored." in refused.err) == (1, True)
+    wrong = await headrace("restore", "--expect", "0" * 64)
+    assert (wrong.code, "No segment of the archive has the chain 0000" in wrong.err) == (1, True)
+    noted = (await Archive.at(str(tmp_path / "archive")).head(EVENTS)).chain
+    [restored] = (await headrace("restore", "--expect", noted, "--json")).lines
     assert restored["last"] == {EVENTS: 40, OUTCOMES: 40, DEAD: 6}
     assert restored["blobs"] == 4
-    again = await headrace("restore")
+    again = await headrace("restore", "--trust")
     assert (again.code, "0 of EVENTS" in again.out) == (0, True)
     async with EmbeddedNats(tmp_path / "home") as server:
         assert '"sync_interval": "always"' in (tmp_path / "home" / "nats.conf").read_text()
@@ -630,9 +635,9 @@ async def test_a_broken_archive_is_refused_with_what_to_do(headrace: Cli, folder
     whole = int(second.name.partition("-")[2]) - 1
     assert refused.code == 1
     assert f"{second.name} has contents that are not what was written." in refused.err
-    assert f"`headrace restore --until OUTCOMES={whole}`" in refused.err
+    assert f"`headrace restore --until OUTCOMES={whole} --trust`" in refused.err
     assert "is not STREAM=SEQUENCE" in (await headrace("restore", "--archive-url", str(folder), "--until", "9")).err
-    less = await headrace("restore", "--archive-url", str(folder), "--until", f"OUTCOMES={whole}", "--json")
+    less = await headrace("restore", "--archive-url", str(folder), "--until", f"OUTCOMES={whole}", "--trust", "--json")
     assert less.lines[0]["last"] == {EVENTS: 40, OUTCOMES: whole, DEAD: 6}
 
 
@@ -703,7 +708,7 @@ async def test_keys_are_archived_and_an_erased_one_is_replaced(fresh_archive: tu
         0,
     )
     await archiver.update()
-    assert await archive.keys() == {f"acme/{hers}", f"acme/{his}"}
+    assert set(await archive.keys()) == {f"acme/{hers}", f"acme/{his}"}
     kept = await archive.key(f"acme/{hers}")
     assert kept is not None
     assert "key" in json.loads(kept)

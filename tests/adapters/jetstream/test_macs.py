@@ -13,13 +13,13 @@ from nats.aio.client import Client
 from adapters.jetstream import codec
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
-from adapters.jetstream.macs import MAC, STATEMENT, STREAM, Macs, OtherSecret
+from adapters.jetstream.macs import MAC, STATEMENT, STREAM, Macs
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import KEYS, SNAPSHOTS
-from adapters.privacy.vault import AesVault
+from adapters.privacy.vault import AesVault, UnknownKey
 from domain.aggregate import Snapshot, new_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Quarantined, Subject, Verdict
@@ -162,9 +162,9 @@ async def test_what_an_earlier_version_wrote_is_accepted(fresh: Client, tenant: 
 
 async def test_another_secret_key_is_refused_before_anything_is_written(fresh: Client) -> None:
     await Macs(fresh, VAULT).establish()
-    with pytest.raises(OtherSecret, match="start with the one that wrote it"):
+    with pytest.raises(UnknownKey, match=f"lacks key {VAULT.current}"):
         await Macs(fresh, OTHER).establish()
-    with pytest.raises(OtherSecret):
+    with pytest.raises(UnknownKey):
         await Macs(fresh, OTHER).load()
 
 
@@ -178,23 +178,37 @@ async def test_a_statement_that_another_program_wrote_does_not_count(fresh: Clie
     await Macs(fresh, VAULT).establish()
 
 
-async def test_a_key_of_the_installation_that_a_process_lacks_makes_it_wait(fresh: Client, tenant: str) -> None:
-    macs = Macs(fresh, VAULT)
+async def test_a_code_of_an_unknown_key_is_wrong_once_the_statement_was_read_again(fresh: Client) -> None:
+    macs, place = Macs(fresh, VAULT), Position(EVENTS, 1)
     await macs.establish()
     headers = Macs(fresh, OTHER).sign(EVENTS, SUBJECT, HEADERS, b"[]")
-    place = Position(EVENTS, 1)
     with pytest.raises(Unavailable, match="read again"):
         macs.check(place, SUBJECT, headers, b"[]")
     await macs.load()
     with pytest.raises(codec.NotAuthentic, match="unknown key"):
         macs.check(place, SUBJECT, headers, b"[]")
-    fields = {"keys": [headers[MAC].partition(":")[0]], "accepted": {}}
-    stated = orjson.dumps({"installation": VAULT.seal("_house", orjson.dumps(fields).decode())})
-    await fresh.jetstream().publish(f"$KV.{KEYS}.{STATEMENT.replace('/', '.')}", stated)
-    macs.forget()
-    await macs.load()
-    with pytest.raises(Unavailable, match="restart it with the current secrets"):
-        macs.check(place, SUBJECT, headers, b"[]")
+
+
+async def test_after_another_master_secret_codes_of_the_earlier_one_hold_without_it(fresh: Client) -> None:
+    headers = Macs(fresh, VAULT).sign(EVENTS, SUBJECT, HEADERS, b"[]")
+    for masters in ([bytes(32)], [bytes(32), b"1" * 32], [b"1" * 32, bytes(32)]):
+        await Macs(fresh, AesVault(*masters)).establish()
+    macs = Macs(fresh, OTHER)
+    await macs.establish()
+    macs.check(Position(EVENTS, 1), SUBJECT, headers, b"[]")
+
+
+async def test_a_process_without_the_newest_master_secret_waits(fresh: Client) -> None:
+    """It must not take the commits of the others for forged ones."""
+    stale = Macs(fresh, VAULT)
+    await stale.establish()
+    newest = Macs(fresh, AesVault(b"1" * 32, bytes(32)))
+    await newest.establish()
+    headers = newest.sign(EVENTS, SUBJECT, HEADERS, b"[]")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            stale.check(Position(EVENTS, 1), SUBJECT, headers, b"[]")
+        await stale.load()
 
 
 async def test_a_restored_statement_keeps_what_was_accepted(fresh: Client, tenant: str) -> None:
@@ -206,7 +220,7 @@ async def test_a_restored_statement_keeps_what_was_accepted(fresh: Client, tenan
     assert await macs.restore(kept.body, {EVENTS: 9}) is False
     await unsigned(fresh, tenant, "forged")
     assert [type(message) for message in await recorded(fresh, EVENTS)] == [Commit, Quarantined]
-    with pytest.raises(OtherSecret):
+    with pytest.raises(UnknownKey):
         await Macs(fresh, OTHER).restore(kept.body, {EVENTS: 2})
     for sequence in (1, 2):
         await fresh.jetstream().delete_msg(STREAM, sequence)

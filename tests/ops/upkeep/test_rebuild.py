@@ -20,7 +20,6 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import feed, tables
-from adapters.privacy.vault import AesVault
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES, Commit, Position, Verdict
 from ops.cli import main
@@ -43,7 +42,7 @@ main(["rebuild"])
 
 def keys(client: Client, home: Path) -> JetStreamKeys:
     """The keys of people, as a worker on this home has them."""
-    return JetStreamKeys(client, AesVault(Settings.load(home=home).secret()))
+    return JetStreamKeys(client, Settings.load(home=home).vault())
 
 
 async def publish(url: str, history: History, home: Path) -> None:

@@ -19,7 +19,7 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
-from adapters.postgres.reader import login
+from adapters.postgres.reader import POSTGRES, login
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
@@ -307,8 +307,10 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
     async with Wiring(settings, "site") as wiring:
         await commands.begin(wiring)
         await wiring.broker.start()
-        backend = Backend(wiring.nc, await login(postgres_url, settings.secret()), settings.tenant, wiring.keys)
-        access = Access.of("127.0.0.1", TOKEN, "", settings.secret())
+        backend = Backend(
+            wiring.nc, await login(postgres_url, settings.vault().derive(POSTGRES)), settings.tenant, wiring.keys
+        )
+        access = Access.of("127.0.0.1", TOKEN, "", settings.vault().derive("viewer cookies"))
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(create_app(backend, access), log_config=None, lifespan="on"))
