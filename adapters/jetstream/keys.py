@@ -19,7 +19,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import APIError, NotFoundError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import NotAuthentic
@@ -195,9 +196,7 @@ class JetStreamKeys:
         for message in await self._reader.messages(STREAM, subject):
             if "erased" not in entry(message.data):
                 try:
-                    await self._js.delete_msg(STREAM, sequence(message))
-                except NotFoundError:
-                    pass  # another process was faster
+                    await delete(self._js, self._reader, sequence(message))
                 except nats.errors.Error as error:
                     raise Unavailable(f"The keys cannot be erased: {error!r}") from error
 
@@ -287,6 +286,18 @@ class JetStreamKeys:
                 self.macs.forget()
             elif self._is_mark(message.subject, _NEWEST, message.data):
                 self.forget(tenant, person)
+
+
+async def delete(js: JetStreamContext, reader: DirectReader, sequence: int) -> None:
+    """Delete an entry of the bucket, overwriting it on the disk, unless another process was faster.
+
+    Raises: nats.errors.Error, Unavailable.
+    """
+    try:
+        await js.delete_msg(STREAM, sequence)
+    except APIError:  # NATS has several codes for a message that is not there
+        if await reader.at(STREAM, sequence):
+            raise
 
 
 def entry(data: bytes) -> dict[str, str]:

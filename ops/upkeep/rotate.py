@@ -15,7 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 from adapters.archive.archiver import keys_of_people
 from adapters.archive.store import Archive
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.keys import entry
+from adapters.jetstream.keys import delete, entry
 from adapters.jetstream.macs import NOT_LAST, STREAM, Macs
 from adapters.jetstream.message import Message
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -89,12 +89,7 @@ async def rewrap(nc: Client, vault: AesVault, progress: Progress = no_progress) 
                     return  # the person was erased meanwhile; the erasure removes all forms of the key
                 raise
             done.keys += 1
-        try:
-            await js.delete_msg(STREAM, message.sequence)
-        except APIError:
-            if await reader.at(STREAM, message.sequence):
-                raise
-            # An erasure was faster.
+        await delete(js, reader, message.sequence)
 
     goal = await keys_of_people(nc).last()
     try:

@@ -149,7 +149,14 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     for password in passwords:
         assert password not in printed
         assert password.encode() not in logs
-    for file in ("run.json", "pgpass", "accounts.conf", "nats.key", *(f"log/{name}.log" for name in ("up", "nats"))):
+    for file in (
+        "run.json",
+        "pgpass",
+        "accounts.conf",
+        "nats.key",
+        "archive.key",
+        *(f"log/{name}.log" for name in ("up", "nats")),
+    ):
         assert (settings.home / file).stat().st_mode & 0o077 == 0
     users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
     assert users == {role: role if role in GUESTS else "worker" for role in EVERY}

@@ -171,7 +171,7 @@ async def test_a_kill_at_any_moment_loses_nothing(headrace: Cli, home: Path) -> 
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        wait = 30.0 if attempt > 12 else 0.6 + 0.15 * attempt + random.random() * 0.1
+        wait = 120.0 if attempt > 12 else 0.6 + 0.15 * attempt + random.random() * 0.1
         try:
             async with asyncio.timeout(wait):
                 _, error = await process.communicate()
