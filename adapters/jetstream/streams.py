@@ -51,6 +51,15 @@ FAILURES_KEPT_S = 7 * 24 * 3600.0
 """Time for which the failures of a message are remembered, in seconds."""
 
 
+COUNTS_KEPT_S = {"minute": 600.0, "day": 2 * 86_400.0}
+"""Time for which the counters of limits are kept after their last change, in seconds, by period."""
+
+
+def counts(period: str) -> str:
+    """The stream of the counters of a period."""
+    return f"COUNTS_{period.upper()}"
+
+
 LARGEST = 2 * MAX_PAYLOAD
 """Maximum size of a message in COMMANDS, in bytes: a command slightly above its own limit gets an outcome, a larger one
 is refused at once, since a worker holds many in memory."""
@@ -78,6 +87,17 @@ STREAMS = [
         discard=DiscardPolicy.NEW,
     ),
     _stored(name=DEAD, description="Messages that could not be handled, with the reason", subjects=["dead.>"]),
+    *(
+        _stored(
+            name=counts(period),
+            description=f"Counters of limits, in a {period}",
+            subjects=[f"count.{period}.>"],
+            allow_msg_counter=True,
+            max_msgs_per_subject=1,
+            max_age=kept_s,
+        )
+        for period, kept_s in COUNTS_KEPT_S.items()
+    ),
 ]
 
 KEY_STREAM = _stored(
