@@ -16,6 +16,7 @@ from nats.js.api import (
     DiscardPolicy,
     KeyValueConfig,
     ObjectStoreConfig,
+    PersistMode,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -93,6 +94,7 @@ STREAMS = [
             description=f"Counters of limits, in a {period}",
             subjects=[f"count.{period}.>"],
             allow_msg_counter=True,
+            persist_mode=PersistMode.ASYNC,
             max_msgs_per_subject=1,
             max_age=kept_s,
         )
@@ -149,7 +151,9 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
     each other to hold the replicas.
     """
     for stream in STREAMS:
-        await _make(js, str(stream.name), partial(js.add_stream, stream, num_replicas=replicas))
+        mode = stream.persist_mode if replicas == 1 else None  # replicas keep a message before they acknowledge it
+        make = partial(js.add_stream, stream, num_replicas=replicas, persist_mode=mode)
+        await _make(js, str(stream.name), make)
     await _limit(js, waiting or Waiting())
     for name, (stream_name, _) in CONSUMERS.items():
         await js.add_consumer(stream_name, consumer_config(name))

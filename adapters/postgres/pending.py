@@ -29,10 +29,14 @@ async def waiting(url: str) -> dict[str, dict[str, int]]:
     """Return the number of open works, by tenant and by the quantity that limits count them in."""
     found: dict[str, dict[str, int]] = {}
     async with connect(url) as connection:
-        cursor = await connection.execute(" UNION ALL ".join(_count(*each) for each in WAITING.items()))
+        cursor = await connection.execute(_waiting())
         for tenant, quantity, count in await cursor.fetchall():
             found.setdefault(tenant, {})[quantity] = count
     return found
+
+
+def _waiting() -> str:
+    return " UNION ALL ".join(_count(*each) for each in WAITING.items())
 
 
 def _count(quantity: str, work: str) -> str:

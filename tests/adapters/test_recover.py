@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,9 +18,10 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
 from adapters.jetstream.workers.consumer import done
+from adapters.postgres import pending
 from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Projector
-from adapters.postgres.tables import set_up, wait_for
+from adapters.postgres.tables import connect, set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
@@ -185,6 +187,16 @@ async def test_what_waits_is_counted_by_tenant_and_quantity(scene: Scene) -> Non
     await scene.desk.answered(message, message)
     await scene.caught_up()
     assert scene.desk.tenant not in await waiting(scene.url)
+
+
+async def test_what_waits_is_found_by_indexes(scene: Scene) -> None:
+    """In tables that are mostly of what has ended."""
+    async with connect(scene.url) as connection:
+        await connection.execute("SET enable_seqscan = off")
+        plan = await (await connection.execute(f"EXPLAIN {pending._waiting()}")).fetchall()
+    assert {f"ix_{table}_open" for table in ("documents", "messages", "replays")} <= set(
+        re.findall(r"ix_\w+", str(plan))
+    )
 
 
 async def test_a_message_without_a_worker_is_resumed(scene: Scene) -> None:
