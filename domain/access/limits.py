@@ -79,8 +79,9 @@ def counted(name: str) -> tuple[Counted, str]:
 
 def least(sides: tuple[Side, ...], counted: Counted, subject: str) -> int | None:
     """The limit of a subject: of each side that for this one, or else that for each; of both sides the smaller one."""
-    found = [side.get(name(counted, subject), side.get(str(counted))) for side in sides]
-    return min((most for most in found if most is not None), default=None)
+    each = str(counted)
+    one = f"{each}/{subject}" if subject else each
+    return min((most for side in sides if (most := side.get(one, side.get(each))) is not None), default=None)
 
 
 def parsed(text: str) -> dict[str, int]:

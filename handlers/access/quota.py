@@ -18,7 +18,7 @@ from domain.chat.conversation import Conversation
 from domain.log import Metadata
 from handlers.commands.fields import Command
 from handlers.ports.counters import Counter, Counters, Waiting
-from handlers.ports.log import Blobs, Unavailable
+from handlers.ports.log import Blobs, Frozen, Unavailable
 from handlers.repository import Repository
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,8 @@ class Quota:
         for bound in waiting:
             if (count := self.waiting.count(cause.tenant, bound.counted.quantity)) >= bound.most:
                 raise _over(bound, count, 1, RETRY_WAITING_S, command)
-        await self._count(cause.tenant, [bound for bound in bounds if bound not in waiting], command, at)
+        if others := [bound for bound in bounds if bound not in waiting]:
+            await self._count(cause.tenant, others, command, at)
         for bound in waiting:
             self.waiting.begin(cause.tenant, bound.counted.quantity)
 
@@ -138,10 +139,8 @@ class Quota:
     async def _limits(self, tenant: str) -> _Held:
         held = self._held.get(tenant)
         if held is None or held.until < time.monotonic():
-            operator, own = await asyncio.gather(
-                *(self.repository.get(Limits, tenant, side) for side in (OPERATOR, TENANT))
-            )
-            sides = ({**self.defaults, **(operator.most if operator else {})}, own.most if own else {})
+            operator, own = await asyncio.gather(*(self._side(tenant, side) for side in (OPERATOR, TENANT)))
+            sides = ({**self.defaults, **operator}, own)
             kinds = dict.fromkeys(counted(name)[0] for side in sides for name in side)
             held = _Held(time.monotonic() + self.held_s, sides, tuple(kinds))
             self._held.pop(tenant, None)
@@ -149,6 +148,15 @@ class Quota:
             if len(self._held) > HELD:
                 del self._held[next(iter(self._held))]
         return held
+
+    async def _side(self, tenant: str, side: str) -> Side:
+        """The limits of one side; none where its aggregate is frozen: that must not stop the whole tenant."""
+        try:
+            limits = await self.repository.get(Limits, tenant, side)
+        except Frozen as frozen:
+            log.warning("limits not applied", tenant=tenant, side=side, reason=str(frozen))
+            return {}
+        return limits.most if limits else {}
 
 
 def _over(bound: Bound, count: int, amount: int, retry_after_s: int, command: Command) -> Rejection:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pytest
 
-from domain.aggregate import Rejection, new_id
-from domain.log import NOT_FINAL, Metadata, Outcome
+from domain.aggregate import Aggregate, Rejection, new_id
+from domain.log import EVENTS, NOT_FINAL, Metadata, Outcome, Position, Quarantined, Subject
 from handlers.access.quota import Quota
 from handlers.commands.access import EraseEndUser
 from handlers.dispatch import Delivery, Dispatch
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Frozen, Unavailable
+from handlers.repository import Repository
 from handlers.routes import ROUTES, UNLIMITED
 from tests.handlers.desk import Desk, ForgetfulOutcomes
-from tests.memory import Memory
+from tests.memory import Memory, MemorySnapshots
+
+A = TypeVar("A", bound=Aggregate)
 
 NOON = datetime(2026, 5, 4, 12, 30, 15, tzinfo=UTC)
 
@@ -263,6 +266,27 @@ async def test_a_counter_that_is_away_delays_the_command_and_not_the_answer(
         await quota.take(cause, ("tokens",), EraseEndUser(user="eve"), datetime.now(UTC))
     memory.away = False
     assert sum(memory.counters.values()) >= 1
+
+
+class FrozenLimits(Repository):
+    """The operator's limits have a message in quarantine."""
+
+    async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
+        if (kind.TOPIC, id) == ("limits", "operator"):
+            subject = Subject(tenant, "limits", id)
+            metadata = Metadata("", tenant, "")
+            raise Frozen(subject, Quarantined(subject, metadata, Position(EVENTS, 7), NOON, "is no commit."))
+        return await super().get(kind, tenant, id)
+
+
+async def test_limits_that_cannot_be_read_stop_nothing(desk: Desk, app: str, memory: Memory) -> None:
+    """The default ones hold, and those of the other side."""
+    frozen = FrozenLimits(desk.store, MemorySnapshots(memory))
+    quota = Quota(frozen, desk.blobs, desk.counters, desk.waiting, {"messages/day/tenant": 2}, held_s=0)
+    desk.dispatch = Dispatch(desk.ports, desk.outcomes, quota)
+    assert [await ask(desk, app) for _ in range(3)] == [None, None, "over_quota"]
+    await limit(desk, "commands/minute/tenant", 0)
+    assert (await send(desk, "app.create", name="x")).code == "over_quota"
 
 
 @pytest.mark.parametrize(
