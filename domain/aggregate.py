@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, Self, cast, dataclass_transform
@@ -30,13 +30,17 @@ class Rejection(Exception):
 
     `code` is stable and for programs. `message` is a sentence for people: the rule, the limit, what to do; it does not
     repeat the field. `field` is the path of the field at fault (`retrieval.top_k`), None when it is no single one.
+    `details` are figures of the message, for programs.
     """
 
-    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, field: str | None = None, details: Mapping[str, str | int] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.field = field
+        self.details = dict(details or {})
 
 
 def sentence(message: str, field: str | None) -> str:

@@ -77,6 +77,8 @@ class Outcome:
     message: str | None = None
     field: str | None = None
     excerpt: str | None = None
+    details: dict[str, str | int] = dataclasses.field(default_factory=dict)
+    """Figures of a rejection, by name; empty for most codes."""
 
     @property
     def sentence(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
+from domain.access.limits import Limits
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -30,6 +31,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         DeadLetter,
         Document,
         EndUser,
+        Limits,
         ModelCall,
         Provider,
         Quarantine,

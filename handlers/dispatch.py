@@ -9,6 +9,7 @@ from datetime import datetime
 
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
+from handlers.access.quota import Quota
 from handlers.commands.fields import Command, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
 from handlers.ports.log import Frozen, Outcomes, TooLarge
@@ -33,12 +34,16 @@ class Delivery:
     """The error of its subject or headers."""
     fresh: bool = False
     """First delivery: skip the lookup of an earlier outcome."""
+    retried: bool = False
+    """An operator retries it, after a failure of ours: limits do not hold."""
 
 
 class Dispatch:
-    def __init__(self, ports: Ports, outcomes: Outcomes) -> None:
+    def __init__(self, ports: Ports, outcomes: Outcomes, quota: Quota | None = None) -> None:
+        """Without a quota, nothing is limited."""
         self._ports = ports
         self._outcomes = outcomes
+        self._quota = quota
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         """Record and return the outcome; the earlier one if the command was already decided.
@@ -50,6 +55,7 @@ class Dispatch:
             known = await self._outcomes.get(metadata.tenant, metadata.id)
             if known and known.code != NOT_FINAL:
                 return known
+            delivery = replace(delivery, retried=known is not None)
         try:
             outcome = await self._decide(delivery)
         except Rejection as rejection:
@@ -107,6 +113,8 @@ class Dispatch:
             )
         )
         cause = replace(cause, person=await self._person(tenant, route, command))
+        if self._quota and route.counts and not delivery.retried:
+            await self._quota.take(cause, route.counts, command, delivery.at)
         decide = await route.prepare(command, Preparation(self._ports, tenant, id, dict(found)))
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
@@ -144,4 +152,5 @@ def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
         message=rejection.message[:EXCERPT],
         field=rejection.field and rejection.field[:EXCERPT],
         excerpt=excerpt,
+        details=rejection.details,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
+from domain.access.limits import Limits, Quantity
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -37,6 +38,7 @@ Permission = Literal[
     "chat",
     "replay",
     "budget.manage",
+    "limits.manage",
     "provider.manage",
     "end_user.erase",
     "bus.manage",
@@ -50,17 +52,22 @@ PERMISSIONS: dict[Permission, str] = {
     "chat": "Send and rate messages, and manage conversations",
     "replay": "Repeat recorded model calls",
     "budget.manage": "Set and remove budgets",
+    "limits.manage": "Set and remove the tenant's own limits",
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
-    "operate": "Retry and discard dead letters, and discard messages in quarantine",
+    "operate": "Retry and discard dead letters, discard messages in quarantine, and impose and lift limits of a tenant",
 }
+
+UNLIMITED: frozenset[Permission] = frozenset({"operate", "limits.manage", "end_user.erase"})
+"""Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 
 class Handling(TypedDict, total=False):
     private: bool
     person: str
     gives: str
+    counts: tuple[Quantity, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Route:
     """The field that names the data subject: `user`, or an aggregate that holds this person's words already."""
     gives: str | None = None
     """The name of the command's id in the outcome, where the result is another noun than the command's."""
+    counts: tuple[Quantity, ...] = ()
+    """Quantities that limits count it in, next to `commands`; with `tokens`, it is refused when those are spent."""
     references: Mapping[str, type[Aggregate]] = field(init=False)
     """The fields that name other aggregates, which must exist, and their kinds."""
 
@@ -88,6 +97,7 @@ class Route:
         others = {path: kind for path, kind in references(self.command) if path != self.target}
         object.__setattr__(self, "references", others)
         object.__setattr__(self, "private", self.private or self.person is not None)
+        object.__setattr__(self, "counts", () if self.permission in UNLIMITED else ("commands", *self.counts))
 
 
 def creates(
@@ -173,11 +183,14 @@ ROUTES: dict[str, Route] = {
         retrieval.query,
         person="user",
         gives=Retrieval.TOPIC,
+        counts=("tokens",),
     ),
     "dataset.delete": changes(
         Dataset, knowledge.DeleteDataset, "dataset.manage", lambda dataset, at, _: dataset.delete(at)
     ),
-    "document.upload": creates(Document, knowledge.UploadDocument, "dataset.edit", knowledge.upload),
+    "document.upload": creates(
+        Document, knowledge.UploadDocument, "dataset.edit", knowledge.upload, counts=("documents", "bytes")
+    ),
     "document.delete": changes(
         Document, knowledge.DeleteDocument, "dataset.edit", lambda document, at, _: document.delete(at)
     ),
@@ -209,24 +222,52 @@ ROUTES: dict[str, Route] = {
     "segment.disable": changes(Document, knowledge.DisableSegment, "dataset.edit", knowledge.disable_segment),
     "segment.enable": changes(Document, knowledge.EnableSegment, "dataset.edit", knowledge.enable_segment),
     "segment.delete": changes(Document, knowledge.DeleteSegment, "dataset.edit", knowledge.delete_segment),
-    "document.reprocess": changes(Document, knowledge.ReprocessDocument, "dataset.edit", knowledge.reprocess),
+    "document.reprocess": changes(
+        Document, knowledge.ReprocessDocument, "dataset.edit", knowledge.reprocess, counts=("documents",)
+    ),
     "document.retry": changes(
-        Document, knowledge.RetryDocument, "dataset.edit", lambda document, at, _: document.retry(at)
+        Document,
+        knowledge.RetryDocument,
+        "dataset.edit",
+        lambda document, at, _: document.retry(at),
+        counts=("documents",),
     ),
     "message.send": makes_or_changes(
-        Conversation, chat.SendMessage, "chat", chat.send, target="conversation", person="user"
+        Conversation,
+        chat.SendMessage,
+        "chat",
+        chat.send,
+        target="conversation",
+        person="user",
+        counts=("messages", "tokens"),
     ),
     "message.stop": changes(Conversation, chat.StopMessage, "chat", chat.stop, private=True),
-    "message.retry": changes(Conversation, chat.RetryMessage, "chat", chat.retry, private=True),
+    "message.retry": changes(
+        Conversation, chat.RetryMessage, "chat", chat.retry, private=True, counts=("messages", "tokens")
+    ),
     "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
     "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),
     "conversation.delete": changes(
         Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
     ),
     "conversation.fork": creates(Conversation, chat.ForkConversation, "chat", chat.fork, person="conversation"),
-    "replay.request": creates(Replay, models.RequestReplay, "replay", models.replay, person="call"),
+    "replay.request": creates(
+        Replay, models.RequestReplay, "replay", models.replay, person="call", counts=("replays", "tokens")
+    ),
     "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
     "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
+    "limits.set": makes_or_changes(
+        Limits, access.SetLimit, "limits.manage", access.set_limit, target="side", private=True
+    ),
+    "limits.remove": makes_or_changes(
+        Limits, access.RemoveLimit, "limits.manage", access.remove_limit, target="side", private=True
+    ),
+    "limits.impose": makes_or_changes(
+        Limits, access.ImposeLimit, "operate", access.set_limit, target="side", private=True
+    ),
+    "limits.lift": makes_or_changes(
+        Limits, access.LiftLimit, "operate", access.remove_limit, target="side", private=True
+    ),
     "end_user.erase": makes_or_changes(
         EndUser, access.EraseEndUser, "end_user.erase", access.erase, target="user", private=True
     ),

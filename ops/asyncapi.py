@@ -40,6 +40,9 @@ class OutcomeMessage(BaseModel):
     message: str | None = Field(description="The rule, for people, without the field")
     field: str | None = Field(description="Path of the field at fault")
     excerpt: str | None = Field(description="Beginning of a rejected payload; null where it may be private")
+    details: dict[str, str | int] | None = Field(
+        None, description="Figures of the rule, by code; left out where there are none"
+    )
     correlation: str = Field(description="Id of the first command of the chain")
     actor: str
 

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
+from domain.access.limits import parsed
 
 if TYPE_CHECKING:
     from adapters.privacy.vault import AesVault
@@ -118,6 +119,12 @@ class Settings(BaseSettings):
     )
     max_waiting_mb: int = Field(
         1024, ge=16, description="Maximum size of these commands, in megabytes; further ones are refused."
+    )
+    limits: str = Field(
+        "messages/waiting=10000, documents/waiting=100000, replays/waiting=10000",
+        description="Limits of every tenant, separated by commas: `quantity/period=maximum` or "
+        "`quantity/period/scope=maximum`, such as `messages/minute/user=60`. The operator's limit for one tenant "
+        "replaces that of the same name. See [limits](limits.md).",
     )
     grace_s: float = Field(
         25.0,
@@ -246,6 +253,12 @@ class Settings(BaseSettings):
         if "://" in url and not re.match(r"(s3://[^/]|file:///)", url):
             raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
         return url if not url or "://" in url else str(Path(url).expanduser().absolute())
+
+    @field_validator("limits")
+    @classmethod
+    def _limits(cls, limits: str) -> str:
+        parsed(limits)
+        return limits
 
     @field_validator("egress_allow")
     @classmethod

@@ -16,13 +16,17 @@ from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream import nats_py, streams
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.waiting import NatsWaiting
 from adapters.jetstream.workers.works import subscribe_work
 from adapters.sandbox.child import Sandbox
 from adapters.sandbox.choice import Choice, choose
+from domain.access.limits import parsed
 from domain.log import Commit
+from handlers.access.quota import Quota
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.repository import Repository
@@ -82,8 +86,11 @@ class Wiring:
         store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
         self.repository = Repository(store, snapshots)
         self.keys.on_erased = self.repository.forget
-        self.calls = ModelCalls(self.repository)
         self.blobs = JetStreamBlobs(self.nc)
+        self.waiting = NatsWaiting(self.nc)
+        counters, defaults = JetStreamCounters(self.nc), parsed(self.settings.limits)
+        self.quota = Quota(self.repository, self.blobs, counters, self.waiting, defaults)
+        self.calls = ModelCalls(self.repository, self.quota)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domain.access.bus_login import BusLogin
+from domain.access.limits import Limits
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -23,6 +24,7 @@ from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
+from projections.limits import limits
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
@@ -46,7 +48,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         providers,
     ),
     "traces": (model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, budgets, dead_letters),
+    "work": (commands, budgets, limits, dead_letters),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""
@@ -60,7 +62,7 @@ GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.ite
 IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
-        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed),
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun),
     }
 )
 """Events that are in no table, on purpose."""

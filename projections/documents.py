@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.knowledge.dataset import Dataset
@@ -70,6 +70,10 @@ documents = ReadModel(
     required("updated_at", Time, "Time of the last change."),
 )
 documents.derives("display_status", lambda row: display_status(row))
+documents.sorted_by(
+    "open",
+    postgresql_where=text("indexing_status IN ('waiting', 'parsing', 'splitting', 'indexing')"),
+)
 documents.clears(Document.Deleted)
 documents.clears(Dataset.Deleted, column="dataset_id")
 

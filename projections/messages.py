@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Double, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Double, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
@@ -48,6 +48,7 @@ messages = ReadModel(
     required("created_at", Time, "When it was asked."),
     required("updated_at", Time, "Time of the last change."),
 )
+messages.sorted_by("open", postgresql_where=text("status IN ('asked', 'answering')"))
 messages.clears(Conversation.Deleted, column="conversation_id")
 messages.clears(App.Deleted, column="app_id")
 messages.sets(

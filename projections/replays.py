@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Integer, Text
+from sqlalchemy import Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
@@ -33,6 +33,7 @@ replays = ReadModel(
     required("updated_at", Time, "Time of the last change."),
 )
 replays.looked_up("model_call_id")
+replays.sorted_by("open", postgresql_where=text("status = 'requested'"))
 replays.sets(EndUser.Erased, {"error": None}, column="person_id")
 
 

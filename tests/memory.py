@@ -24,6 +24,7 @@ from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Event
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
 
 LARGEST = 8 * 2**20 - HEADROOM
@@ -78,6 +79,8 @@ class Memory:
     snapshots: dict[Subject, tuple[bytes, str | None]] = field(default_factory=dict)
     keys: dict[tuple[str, str], Held] = field(default_factory=dict)
     frames: list[dict[str, Any]] = field(default_factory=list)
+    counters: defaultdict[Counter, int] = field(default_factory=lambda: defaultdict(int))
+    waiting: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     heard: list[Callable[[Commit], None]] = field(default_factory=list)
     away: bool = False
 
@@ -306,3 +309,26 @@ def _commit(sequence: int, message: Message, keys: MemoryKeys | None) -> Commit:
 def _verdict(sequence: int, message: Message) -> Verdict:
     position = Position(OUTCOMES, sequence)
     return codec.decode_verdict(message.subject, message.body, message.headers, position, message.at)
+
+
+class MemoryCounters:
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    async def add(self, counter: Counter, amount: int) -> int:
+        await self._memory.answers()
+        self._memory.counters[counter] += amount
+        return self._memory.counters[counter]
+
+
+class MemoryWaiting:
+    """Works that began; a test ends them."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def count(self, tenant: str, quantity: str) -> int:
+        return self._memory.waiting[tenant, quantity]
+
+    def begin(self, tenant: str, quantity: str) -> None:
+        self._memory.waiting[tenant, quantity] += 1

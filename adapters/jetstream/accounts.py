@@ -19,6 +19,7 @@ from typing import Any
 from adapters.jetstream.nats_py import API, IMPORTED_API
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
 from domain.access.bus_login import BusLogin
+from domain.access.limits import Limits
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
 
@@ -90,6 +91,7 @@ INSIDERS = (
         WORKER,
         (
             *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
+            *("count.>", "waiting.>"),
             f"$O.{BLOBS}.>",
             *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, KEYS)),
             *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
@@ -100,7 +102,7 @@ INSIDERS = (
         ),
         (
             *("cmd.>", "evt.>", "out.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", f"$KV.{KEYS}.>"),
-            INBOXES[0],
+            *("waiting.>", INBOXES[0]),
         ),
     ),
     User(ADMIN),
@@ -169,7 +171,10 @@ def tenant(name: str, users: Sequence[str] = ()) -> Guest:
         (*users,) or (login(name),),
         requests=(f"cmd.{name}.>", f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
         hears=(f"out.{name}.>", f"live.{name}.>"),
-        denied=(f"cmd.{name}.{BusLogin.TOPIC}.>",),
+        denied=(
+            f"cmd.{name}.{BusLogin.TOPIC}.>",
+            *(f"cmd.{name}.{Limits.TOPIC}.{verb}" for verb in ("impose", "lift")),
+        ),
     )
 
 

@@ -216,6 +216,8 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
         "correlation": metadata.correlation,
         "actor": metadata.actor,
     }
+    if outcome.details:
+        fields["details"] = outcome.details
     # The stream drops a message with the id of an earlier one, even of another tenant.
     return orjson.dumps(fields), {**headers(metadata), "Nats-Msg-Id": f"{metadata.tenant}.{outcome.command}"}
 

@@ -16,6 +16,7 @@ from nats.js.api import (
     DiscardPolicy,
     KeyValueConfig,
     ObjectStoreConfig,
+    PersistMode,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -51,6 +52,15 @@ FAILURES_KEPT_S = 7 * 24 * 3600.0
 """Time for which the failures of a message are remembered, in seconds."""
 
 
+COUNTS_KEPT_S = {"minute": 600.0, "day": 2 * 86_400.0}
+"""Time for which the counters of limits are kept after their last change, in seconds, by period."""
+
+
+def counts(period: str) -> str:
+    """The stream of the counters of a period."""
+    return f"COUNTS_{period.upper()}"
+
+
 LARGEST = 2 * MAX_PAYLOAD
 """Maximum size of a message in COMMANDS, in bytes: a command slightly above its own limit gets an outcome, a larger one
 is refused at once, since a worker holds many in memory."""
@@ -78,6 +88,18 @@ STREAMS = [
         discard=DiscardPolicy.NEW,
     ),
     _stored(name=DEAD, description="Messages that could not be handled, with the reason", subjects=["dead.>"]),
+    *(
+        _stored(
+            name=counts(period),
+            description=f"Counters of limits, in a {period}",
+            subjects=[f"count.{period}.>"],
+            allow_msg_counter=True,
+            persist_mode=PersistMode.ASYNC,
+            max_msgs_per_subject=1,
+            max_age=kept_s,
+        )
+        for period, kept_s in COUNTS_KEPT_S.items()
+    ),
 ]
 
 KEY_STREAM = _stored(
@@ -129,7 +151,9 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
     each other to hold the replicas.
     """
     for stream in STREAMS:
-        await _make(js, str(stream.name), partial(js.add_stream, stream, num_replicas=replicas))
+        mode = stream.persist_mode if replicas == 1 else None  # replicas keep a message before they acknowledge it
+        make = partial(js.add_stream, stream, num_replicas=replicas, persist_mode=mode)
+        await _make(js, str(stream.name), make)
     await _limit(js, waiting or Waiting())
     for name, (stream_name, _) in CONSUMERS.items():
         await js.add_consumer(stream_name, consumer_config(name))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from adapters.postgres.tables import connect
 from handlers.ports.log import PendingWork
-from handlers.work.work import PENDING, WORKS, Pending, callers
+from handlers.work.work import PENDING, WAITING, WORKS, Pending, callers
 
 RECOVER_LOCK = 0x6865616472616365 + 100
 """Advisory lock of the database."""
@@ -23,6 +23,26 @@ async def overdue(url: str, deadline_s: float, limit: int = LIMIT) -> list[Pendi
     async with connect(url) as connection:
         cursor = await connection.execute(_overdue(), {"deadline": deadline_s, "limit": limit})
         return [PendingWork(*row) for row in await cursor.fetchall()]
+
+
+async def waiting(url: str) -> dict[str, dict[str, int]]:
+    """Return the number of open works, by tenant and by the quantity that limits count them in."""
+    found: dict[str, dict[str, int]] = {}
+    async with connect(url) as connection:
+        cursor = await connection.execute(_waiting())
+        for tenant, quantity, count in await cursor.fetchall():
+            found.setdefault(tenant, {})[quantity] = count
+    return found
+
+
+def _waiting() -> str:
+    return " UNION ALL ".join(_count(*each) for each in WAITING.items())
+
+
+def _count(quantity: str, work: str) -> str:
+    pending = PENDING[work]
+    table = f"headrace.{pending.rows.table}"
+    return f"SELECT tenant_id, '{quantity}', count(*) FROM {table} WHERE {_open(pending)} GROUP BY tenant_id"
 
 
 def _overdue() -> str:

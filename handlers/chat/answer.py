@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -60,7 +60,7 @@ class Answer:
                 self.repository.get(App, turn.tenant, turn.app_id),
                 turn.attempt.begin(lambda conversation, at: conversation.answering(at, message=turn.message)),
             )
-            turn.cause = turn.attempt.cause
+            turn.cause = replace(turn.attempt.cause, app=turn.app_id)
             if turn.attempt.number > 1:
                 await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
                 turn.cause = await self.calls.take_over(turn.cause, *CALLS)

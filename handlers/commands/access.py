@@ -1,15 +1,19 @@
-"""Commands of end users and bus logins."""
+"""Commands of end users, bus logins and limits."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
-from handlers.commands.fields import Command, Handle, Name
-from handlers.commands.preparation import MakeOrChange, Preparation
+from domain.access.limits import OPERATOR, TENANT, Counted, Limits, Period, Quantity, Scope
+from domain.aggregate import Rejection
+from domain.chat.app import App
+from handlers.commands.fields import Command, Handle, Name, is_uuid
+from handlers.commands.preparation import MakeOrChange, Preparation, not_found
 
 
 class EraseEndUser(Command):
@@ -28,6 +32,91 @@ class CloseBusLogin(Command):
     """Close a login: its connections are ended, and its password is no longer accepted."""
 
     bus_login: Handle = Field(description="Name of the login")
+
+
+class LimitFields(Command):
+    """The quantity that a limit counts, and its subject."""
+
+    side: ClassVar[str]
+    """The aggregate that has the limit."""
+
+    quantity: Quantity = Field(description="Quantity that is counted; `bytes` are those of uploads")
+    period: Period = Field(description="Period in UTC; `waiting`: those that have not ended")
+    scope: Scope = Field("tenant", description="Scope of the count")
+    subject: Annotated[str, Field(max_length=255)] = Field(
+        "", description="Id of the app, name of the user, or key; empty for each of them, and for the tenant"
+    )
+
+    @property
+    def counted(self) -> Counted:
+        return Counted(self.quantity, self.period, self.scope)
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> LimitFields:
+        if fault := self.counted.fault:
+            raise ValueError(fault)
+        if self.scope == "tenant" and self.subject:
+            raise ValueError("The subject must be empty for the tenant")
+        if self.scope == "app" and self.subject and not is_uuid(self.subject):
+            raise ValueError("The subject must be the id of an app")
+        return self
+
+    async def subject_id(self, given: Preparation) -> str:
+        """The subject as it is counted: a user is the person of the name now."""
+        if self.scope == "user" and self.subject:
+            person, _ = await given.ports.people.last_person(given.tenant, self.subject)
+            return person
+        return self.subject
+
+
+class SetLimit(LimitFields):
+    """Set or change a limit of the tenant's own; where the operator set one, too, the smaller one holds."""
+
+    side = TENANT
+    most: Annotated[int, Field(ge=0, le=10**15)] = Field(description="Maximum; 0 refuses all")
+
+
+class ImposeLimit(SetLimit):
+    """Set or change the operator's limit for a tenant, in place of the default one."""
+
+    side = OPERATOR
+
+
+class RemoveLimit(LimitFields):
+    """Remove a limit of the tenant's own."""
+
+    side = TENANT
+
+
+class LiftLimit(RemoveLimit):
+    """Remove the operator's limit for a tenant; a default one holds again."""
+
+    side = OPERATOR
+
+
+async def set_limit(command: SetLimit, given: Preparation) -> MakeOrChange[Limits]:
+    subject = await command.subject_id(given)
+    if command.scope == "app" and subject and not await given.get(App, subject):
+        raise not_found(App, subject, "subject")
+
+    def decide(limits: Limits | None, id: str, at: datetime) -> Limits:
+        limits = limits or Limits.begin(Limits.Begun, id, at)
+        limits.limit(at, command.counted, subject, most=command.most)
+        return limits
+
+    return decide
+
+
+async def remove_limit(command: RemoveLimit, given: Preparation) -> MakeOrChange[Limits]:
+    subject = await command.subject_id(given)
+
+    def decide(limits: Limits | None, id: str, at: datetime) -> Limits:
+        if limits is None:
+            raise Rejection("not_found", "No limit is set.")
+        limits.remove(at, command.counted, subject)
+        return limits
+
+    return decide
 
 
 async def open_login(command: OpenBusLogin, given: Preparation) -> MakeOrChange[BusLogin]:

@@ -16,6 +16,7 @@ import orjson
 
 from domain.log import Metadata, commit_id
 from domain.models.model_call import Completion, ModelCall, Source, TokenUsage
+from handlers.access.quota import Quota
 from handlers.models.prompt import estimate
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
@@ -34,8 +35,10 @@ OTHER_FIELDS = 32 * 1024
 
 
 class ModelCalls:
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, quota: Quota | None = None) -> None:
+        """Without a quota, tokens are not counted."""
         self._repository = repository
+        self._quota = quota
 
     @property
     def longest(self) -> int:
@@ -101,6 +104,11 @@ class ModelCalls:
     async def cancel(self, cause: Cause, id: str, *, response: str, duration_ms: float) -> None:
         at = datetime.now(UTC)
         await self._end(cause, id, lambda call: call.cancel(at, response=response, duration_ms=duration_ms))
+
+    async def spend(self, cause: Cause, tokens: int) -> None:
+        """Count the tokens of a call of a chat model for the limits of its tenant."""
+        if self._quota:
+            await self._quota.spend(cause.metadata, cause.app, tokens)
 
     async def take_over(self, cause: Cause, *steps: str) -> Cause:
         """Return the cause with the calls of earlier attempts that completed, since these are not repeated.
@@ -282,6 +290,8 @@ class Chat:
         except (GeneratorExit, asyncio.CancelledError):
             elapsed = milliseconds(self._began)
             await self.calls.cancel(self.cause, self.id, response=self._said, duration_ms=elapsed)
+            if self._requested:
+                await self._spend()
             raise
         except Exception as error:
             if self._requested:
@@ -336,24 +346,36 @@ class Chat:
     async def _fail(self, code: str, reason: str) -> None:
         elapsed = milliseconds(self._began)
         await self.calls.fail(self.cause, self.id, code=code, reason=reason, response=self._said, duration_ms=elapsed)
+        if self._said:
+            await self._spend()
 
     async def _complete(self) -> None:
-        counted = self._last.usage or ChatUsage(self.prompt_tokens, estimate(self._said))
-        usage = _usage(counted, estimated=self._last.usage is None)
-        await shielded(
-            self.calls.complete(
-                self.cause,
-                self.id,
-                response=self._said,
-                finish_reason=self._last.finish_reason,
-                usage=usage,
-                first_token_ms=self._first,
-                duration_ms=milliseconds(self._began),
-                response_id=self._last.response_id,
-                response_model=self._last.model,
+        usage = _usage(self._counted, estimated=self._last.usage is None)
+        try:
+            await shielded(
+                self.calls.complete(
+                    self.cause,
+                    self.id,
+                    response=self._said,
+                    finish_reason=self._last.finish_reason,
+                    usage=usage,
+                    first_token_ms=self._first,
+                    duration_ms=milliseconds(self._began),
+                    response_id=self._last.response_id,
+                    response_model=self._last.model,
+                )
             )
-        )
+        finally:
+            await self._spend()
         self.usage = usage
+
+    @property
+    def _counted(self) -> ChatUsage:
+        """The tokens so far, estimated unless the server has counted them."""
+        return self._last.usage or ChatUsage(self.prompt_tokens, estimate(self._said))
+
+    async def _spend(self) -> None:
+        await self.calls.spend(self.cause, self._counted.prompt_tokens + self._counted.completion_tokens)
 
 
 def _must_end(cause: Cause, step: str) -> None:

@@ -14,7 +14,8 @@ class Cause:
     """The message that led to a call, and the noun that the call serves, in its n-th attempt.
 
     `completed`: by step, the calls of earlier attempts that completed, with their ids. They are not repeated. `made`:
-    by step, the number of calls of earlier attempts that did not complete.
+    by step, the number of calls of earlier attempts that did not complete. `app` is the app whose limits count its
+    tokens.
     """
 
     metadata: Metadata
@@ -23,6 +24,7 @@ class Cause:
     attempt: int
     completed: Mapping[str, tuple[str, ModelCall.Completed]] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
+    app: str | None = None
 
     def call(self, step: str, attempt: int | None = None) -> str:
         """The id of the call that an attempt (this one by default) makes in this step."""

@@ -6,7 +6,7 @@ of what is overdue and the worker roles all read this table: a new kind of work 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -210,6 +210,9 @@ WORKS: dict[str, Work] = {
 
 PENDING: dict[str, Pending] = {name: work.pending for name, work in WORKS.items() if work.pending}
 """The works that end later, by name."""
+
+WAITING: Mapping[str, str] = {"messages": "answer", "documents": "ingest", "replays": "replay"}
+"""The work that begins for one of a quantity that may wait, by quantity."""
 
 
 def callers(cause: str) -> list[str]:

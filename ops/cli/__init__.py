@@ -1,6 +1,6 @@
 """The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
-from ops.cli import archive, bus, dead, deploy, index, nats, quarantine, rebuild, run, secret_key, verify
+from ops.cli import archive, bus, dead, deploy, index, limits, nats, quarantine, rebuild, run, secret_key, verify
 from ops.cli.frame import EXPECTED, app, main
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "dead",
     "deploy",
     "index",
+    "limits",
     "main",
     "nats",
     "quarantine",

@@ -23,7 +23,8 @@ async def begin(wiring: Wiring) -> None:
     models = [model_name(model) for model in wiring.settings.all_embedding_models]
     reranker = model_name(wiring.settings.rerank_model) if wiring.settings.rerank_model else ""
     ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, models, reranker)
-    dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys))
+    dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota)
+    await wiring.waiting.start()
     subscribe_commands(wiring.broker, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
     server = EmbeddedNats(wiring.settings.home)

@@ -13,9 +13,11 @@ from adapters.jetstream.live import NatsLive
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
+from adapters.jetstream.waiting import INTERVAL_S as COUNTING_S
+from adapters.jetstream.waiting import Announcer
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
-from adapters.postgres.pending import only_one, overdue
+from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
 from handlers.access.erase import Erase
@@ -48,7 +50,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
-    return asyncio.gather(_project(projector), _keep_recovering(url, recover))
+    announcer = Announcer(wiring.nc)
+    return asyncio.gather(_project(projector), _keep_recovering(url, recover), _keep_counting(url, announcer))
 
 
 async def _project(projector: Projector) -> None:
@@ -57,6 +60,15 @@ async def _project(projector: Projector) -> None:
         await projector.run()
     except Halted as error:
         raise RoleFailed(f"The projector halted: {error}") from error
+
+
+async def _keep_counting(url: str, announcer: Announcer) -> None:
+    while True:
+        await asyncio.sleep(COUNTING_S)
+        try:
+            await announcer.announce(await waiting(url))
+        except (psycopg.Error, Unavailable) as error:
+            log.warning("count.waiting", reason=str(error))
 
 
 async def _keep_recovering(url: str, recover: Recover) -> None:

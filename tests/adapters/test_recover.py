@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,9 +18,10 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
 from adapters.jetstream.workers.consumer import done
-from adapters.postgres.pending import only_one, overdue
+from adapters.postgres import pending
+from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Projector
-from adapters.postgres.tables import set_up, wait_for
+from adapters.postgres.tables import connect, set_up, wait_for
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
@@ -170,6 +172,31 @@ async def test_an_edit_that_no_worker_syncs_is_resumed(scene: Scene) -> None:
     await scene.desk.change("document", document, lambda it: it.mark_synced(now, settled=it.sync["changed"]))
     await scene.caught_up()
     assert await scene.swept() == []
+
+
+async def test_what_waits_is_counted_by_tenant_and_quantity(scene: Scene) -> None:
+    assert scene.desk.tenant not in await waiting(scene.url)
+    message, document, replay = await scene.message(), await scene.document(), await scene.replay()
+    await scene.caught_up()
+    assert (await waiting(scene.url))[scene.desk.tenant] == {"messages": 1, "documents": 1, "replays": 1}
+    now = datetime.now(UTC)
+    await scene.failed(document)
+    await scene.desk.change("replay", replay, lambda it: it.fail(now, code="timeout", reason="Silence."))
+    await scene.caught_up()
+    assert (await waiting(scene.url))[scene.desk.tenant] == {"messages": 1}
+    await scene.desk.answered(message, message)
+    await scene.caught_up()
+    assert scene.desk.tenant not in await waiting(scene.url)
+
+
+async def test_what_waits_is_found_by_indexes(scene: Scene) -> None:
+    """In tables that are mostly of what has ended."""
+    async with connect(scene.url) as connection:
+        await connection.execute("SET enable_seqscan = off")
+        plan = await (await connection.execute(f"EXPLAIN {pending._waiting()}")).fetchall()
+    assert {f"ix_{table}_open" for table in ("documents", "messages", "replays")} <= set(
+        re.findall(r"ix_\w+", str(plan))
+    )
 
 
 async def test_a_message_without_a_worker_is_resumed(scene: Scene) -> None:

@@ -64,11 +64,15 @@ def rejected(tenant: str) -> Outcome:
     )
 
 
+def over_quota(tenant: str) -> Outcome:
+    return replace(rejected(tenant), code="over_quota", details={"limit": "messages/minute/user", "most": 3})
+
+
 async def test_there_is_none_before_it_is_put(outcomes: Outcomes, tenant: str) -> None:
     assert await outcomes.get(tenant, new_id()) is None
 
 
-@pytest.mark.parametrize("make", [accepted, rejected])
+@pytest.mark.parametrize("make", [accepted, rejected, over_quota])
 async def test_it_is_got_as_it_was_put(outcomes: Outcomes, tenant: str, make: type[Outcome]) -> None:
     outcome = make(tenant)
     await outcomes.put(outcome)

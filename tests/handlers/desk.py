@@ -9,25 +9,39 @@ import orjson
 from nats.aio.client import Client
 
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.waiting import NatsWaiting
 from adapters.privacy.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.models.model_call import Source
 from domain.nouns import NOUNS
 from domain.work.dead_letter import dead_letter_id
+from handlers.access.quota import Quota
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import ModelCalls
+from handlers.ports.counters import Counters, Waiting
 from handlers.ports.log import Blobs, EventStore, Live, Outcomes, Snapshots
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 from handlers.work.dead_letters import Failure, GiveUp
-from tests.memory import Memory, MemoryBlobs, MemoryEventStore, MemoryKeys, MemoryLive, MemoryOutcomes, MemorySnapshots
+from tests.memory import (
+    Memory,
+    MemoryBlobs,
+    MemoryCounters,
+    MemoryEventStore,
+    MemoryKeys,
+    MemoryLive,
+    MemoryOutcomes,
+    MemorySnapshots,
+    MemoryWaiting,
+)
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
 
@@ -48,23 +62,29 @@ class Desk:
         self.keys: MemoryKeys | JetStreamKeys
         self.store: EventStore
         self.live: Live
+        self.counters: Counters
+        self.waiting: Waiting
         snapshots: Snapshots
         if isinstance(server, Memory):
             self.keys = keys = MemoryKeys(server)
             self.store, snapshots = MemoryEventStore(server, keys), MemorySnapshots(server, keys)
             self.live = MemoryLive(server)
+            self.counters, self.waiting = MemoryCounters(server), MemoryWaiting(server)
             self.outcomes = outcomes or MemoryOutcomes(server)
             self.blobs = blobs or MemoryBlobs(server)
         else:
             self.keys = real_keys = JetStreamKeys(server, self.vault)
             self.store, snapshots = JetStreamEventStore(server, real_keys), JetStreamSnapshots(server, real_keys)
             self.live = NatsLive(server)
+            self.counters, self.waiting = JetStreamCounters(server), NatsWaiting(server)
             self.outcomes = outcomes or JetStreamOutcomes(server, real_keys)
             self.blobs = blobs or JetStreamBlobs(server)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
         self.ports = Ports(self.repository, self.blobs, self.vault, self.keys, EMBEDDING_MODELS, rerank_model)
-        self.dispatch = Dispatch(self.ports, self.outcomes)
+        self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
+        self.dispatch = Dispatch(self.ports, self.outcomes, self.quota)
+        self.calls = ModelCalls(self.repository, self.quota)
 
     @property
     def nc(self) -> Client:
@@ -143,7 +163,7 @@ class Desk:
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
         known = {"messages": messages, "max_tokens": 64, "parameters": {"temperature": 0.2}}
         request = known if request is None else request
-        return await ModelCalls(self.repository).request(
+        return await self.calls.request(
             cause, kind, kind=kind, provider=provider, model=model, request=request, sources=sources
         )
 

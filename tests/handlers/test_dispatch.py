@@ -321,6 +321,8 @@ class Anything:
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+        for verb in ("set", "impose"):
+            await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
         await desk.done("bus_login.open", name="services")
 
     async def _index(self, document: str) -> None:
@@ -342,6 +344,7 @@ class Anything:
         ids = self.ids
         text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
+        limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
         segment = {**indexed, "segment": st.just(ids["segment"])}
         fields: dict[str, dict[str, Any]] = {
             "app.create": {"name": text, "description": text},
@@ -422,6 +425,8 @@ class Anything:
                 "amount_usd": st.integers(1, 100),
             },
             "budget.remove": {"budget": st.just("month")},
+            **{f"limits.{verb}": {**limit, "most": st.integers(0, 10**9)} for verb in ("set", "impose")},
+            **{f"limits.{verb}": limit for verb in ("remove", "lift")},
             "bus_login.open": {"name": st.just("services")},
             "bus_login.close": {"bus_login": st.just("services")},
             "end_user.erase": {"user": text},
@@ -445,7 +450,7 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 
 DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
-    *("provider.remove", "budget.remove", "bus_login.close"),
+    *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift"),
 }
 
 

@@ -70,6 +70,8 @@ async def world(desk: Desk) -> World:
     letter = await desk.bury("commands", new_id())
     call = await desk.called(sources=[instructed_by(app)])
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+    await desk.done("limits.set", quantity="replays", period="day", most=100)
+    await desk.done("limits.impose", quantity="replays", period="day", most=100)
     await desk.done("bus_login.open", name="services")
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
@@ -224,6 +226,10 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("bus_login.open", {"name": "crm"}, "bus_login", ["bus_login.opened.v1"]),
     ("bus_login.open", {"name": "services"}, "bus_login", ["bus_login.issued.v1"]),
     ("bus_login.close", {"bus_login": "services"}, "bus_login", ["bus_login.closed.v1"]),
+    ("limits.set", {"quantity": "bytes", "period": "day", "most": 9}, "limits", ["limits.set.v1"]),
+    ("limits.remove", {"quantity": "replays", "period": "day"}, "limits", ["limits.removed.v1"]),
+    ("limits.impose", {"quantity": "replays", "period": "day", "most": 0}, "limits", ["limits.set.v1"]),
+    ("limits.lift", {"quantity": "replays", "period": "day"}, "limits", ["limits.removed.v1"]),
     ("end_user.erase", {"user": "ada"}, "end_user", ["end_user.erased.v1"]),
 ]
 
@@ -251,7 +257,7 @@ def test_every_permission_is_one_that_commands_need() -> None:
 
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
-    wards = ("provider.", "message.", "conversation.", "end_user.")
+    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.")
     assert private == {name for name in ROUTES if name.startswith(wards)} | {"dataset.test", "replay.request"}
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -315,6 +321,8 @@ async def test_a_command_is_accepted_once(
         expected = {noun: fields.get("name") or fields[noun]}
     elif name == "conversation.fork":
         expected = {}
+    elif noun == "limits":
+        expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
     elif noun == "end_user":
         expected = {noun: target}
     given = "retrieval" if name == "dataset.test" else name.partition(".")[0]

@@ -309,6 +309,8 @@ NOT_FOR = {
         *STREAM_READS,
         f"out.{ATTACKER}.x",
         f"cmd.{ATTACKER}.bus_login.open",
+        f"cmd.{ATTACKER}.limits.impose",
+        f"cmd.{ATTACKER}.limits.lift",
         f"live.{ATTACKER}.x.y",
         f"preview.{VICTIM}",
         f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -12,6 +14,7 @@ from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
+from handlers.models.prompt import estimate
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.work.cause import Cause
@@ -116,3 +119,61 @@ def test_the_beginning_of_an_answer_ends_at_a_character() -> None:
     assert beginning("short") == "short"
     assert beginning("x" * PARTIAL + "y") == "x" * PARTIAL
     assert beginning("a" + "水" * PARTIAL) == "a" + "水" * ((PARTIAL - 1) // 3)
+
+
+class Slow(Echo):
+    """A model that says two words, and then nothing, or that it has failed."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        yield Delta("two words")
+        if self.fails:
+            raise ModelError("broken_off", "It broke off.")
+        await asyncio.Event().wait()
+
+
+async def spent(desk: Desk, model: Echo, *, stop: bool = False) -> int:
+    """The tokens that a call of 10 tokens has counted for its app."""
+    await desk.done("limits.set", quantity="tokens", period="day", scope="key", most=10**6)
+    cause = Cause(Metadata(new_id(), desk.tenant, new_id(), actor="k_1"), "message", new_id(), 1)
+    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", [], 1), 10, [])
+    assert isinstance(desk.server, Memory)
+    before = sum(desk.server.counters.values())
+    async with aclosing(chat.texts()) as texts:
+        with suppress(ModelError):
+            async for _ in texts:
+                if stop:
+                    break
+    return sum(desk.server.counters.values()) - before
+
+
+class Counting(Echo):
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        yield Delta("word", "stop", ChatUsage(100, 7))
+
+
+class Refusing(Echo):
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        raise ModelError("refused", "No.")
+        yield Delta()
+
+
+async def test_the_tokens_of_a_call_are_counted_or_estimated_when_it_did_not_end(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    assert await spent(desk, Counting()) == 107
+    estimated = 10 + estimate("two words")
+    assert await spent(desk, Slow(), stop=True) == estimated
+    assert await spent(desk, Slow(fails=True)) == estimated
+    assert await spent(desk, Refusing()) == 0
+
+
+async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    await desk.done("limits.set", quantity="tokens", period="day", most=10**6)
+    cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
+    for attempt in (1, 2):
+        cause = await desk.calls.take_over(replace(cause, attempt=attempt), "chat")
+        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), 10, []))
+    assert sum(memory.counters.values()) == 107

@@ -1,0 +1,115 @@
+"""`headrace limits`: list, set and remove limits of a tenant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from domain.access.limits import OPERATOR, Counted, counted, parsed
+from ops import terminal
+from ops.cli.frame import Home, Json, Tenant, Wait, app, connected, rows, run
+from ops.settings import Settings
+from ops.terminal import emit
+
+limits = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(limits, name="limits", help="List, set or remove limits of what a tenant sends, spends and has waiting.")
+
+Operator = Annotated[bool, typer.Option("--operator", help="The operator's limit; default: the tenant's own.")]
+Subject = Annotated[
+    str, typer.Option(help="App id, user name or key that it is for; default: each of them, or the tenant.")
+]
+
+_DEFAULT = "default"
+
+
+@limits.command(
+    "list", epilog="Examples: [bold]headrace limits list[/] · [bold]headrace limits list --tenant acme --json[/]"
+)
+def list_limits(tenant: Tenant = None, home: Home = None, as_json: Json = False) -> None:
+    """List the limits of a tenant: its own, the operator's, and the default ones that none of these replaces."""
+    settings = Settings.load(home=home, tenant=tenant)
+    query = "SELECT * FROM headrace.limits WHERE tenant_id = %(tenant)s ORDER BY quantity, period, scope, subject"
+    found = run(rows(settings, query, tenant=settings.tenant))
+    imposed = {row["id"] for row in found}
+    found += [
+        {"set_by": _DEFAULT, **counted(name)[0]._asdict(), "subject": "", "most": most}
+        for name, most in parsed(settings.limits).items()
+        if f"{OPERATOR}/{name}" not in imposed
+    ]
+    if as_json:
+        for limit in found:
+            emit(limit)
+        return
+    columns = ["set_by", "quantity", "period", "scope", "subject", "most"]
+    terminal.show_rows(columns, [tuple(limit[column] for column in columns) for limit in found])
+
+
+@limits.command(
+    "set",
+    epilog="Examples: [bold]headrace limits set messages/minute/user=60[/] · "
+    "[bold]headrace limits set tokens/day=1000000 --tenant acme --operator[/] · "
+    "[bold]headrace limits set messages/day/user=500 --subject maria[/]",
+)
+def set_limit(
+    limit: Annotated[str, typer.Argument(help="Limit, as in the setting.", metavar="QUANTITY/PERIOD[/SCOPE]=MAXIMUM")],
+    subject: Subject = "",
+    operator: Operator = False,
+    wait: Wait = 10.0,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Set a limit. It holds after 5 s at the latest, for what comes then."""
+    [(name, most)] = _one(limit).items()
+    _send("impose" if operator else "set", counted(name)[0], subject, wait, tenant, home, as_json, most=most)
+
+
+@limits.command(
+    epilog="Examples: [bold]headrace limits remove messages/minute/user[/] · "
+    "[bold]headrace limits remove tokens/day --tenant acme --operator[/]"
+)
+def remove(
+    limit: Annotated[str, typer.Argument(help="Name of the limit.", metavar="QUANTITY/PERIOD[/SCOPE]")],
+    subject: Subject = "",
+    operator: Operator = False,
+    wait: Wait = 10.0,
+    tenant: Tenant = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a limit. Where the operator's is removed, the default one holds again."""
+    [name] = _one(f"{limit}=0")
+    _send("lift" if operator else "remove", counted(name)[0], subject, wait, tenant, home, as_json)
+
+
+def _one(text: str) -> dict[str, int]:
+    try:
+        found = parsed(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from None
+    if len(found) != 1:
+        raise typer.BadParameter("Give exactly one limit.")
+    return found
+
+
+def _send(
+    verb: str,
+    limit: Counted,
+    subject: str,
+    wait: float,
+    tenant: str | None,
+    home: Any,
+    as_json: bool,
+    **fields: int,
+) -> None:
+    settings = Settings.load(home=home, tenant=tenant)
+
+    async def work() -> dict[str, Any]:
+        async with connected(settings) as client:
+            return await client.send(f"limits.{verb}", limit._asdict() | {"subject": subject} | fields, wait=wait)
+
+    outcome = run(work())
+    terminal.show_outcome(outcome, as_json)
+    if outcome["status"] == "rejected":
+        raise typer.Exit(1)
