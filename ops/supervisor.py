@@ -116,7 +116,7 @@ class Supervisor:
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
-            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home))
+            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home, program=self.settings.nats_server))
             self.watched.append(Watched(nats.daemon, nats.start))
             await self._streams(nats.url_of(accounts.SETUP))
             for role in (OPERATOR, *EVERY):

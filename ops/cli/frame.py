@@ -21,6 +21,7 @@ import typer
 from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
+from adapters.pinned import Altered
 from ops import supervisor, terminal
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
@@ -49,6 +50,7 @@ class Failed(Exception):
 
 
 EXPECTED = (
+    Altered,
     Failed,
     InvalidSetting,
     NotRunning,

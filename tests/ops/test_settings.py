@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import InvalidSetting, NotRunning, Settings, secret
+from ops.settings import InvalidSetting, NotRunning, Settings, forget_secrets, secret
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +139,21 @@ def test_a_file_of_prices_is_read_when_it_is_named(monkeypatch: pytest.MonkeyPat
         Settings.load()
     file.write_text("[[price]]\nprovider = 'lab'\ninput = 1\noutput = 2\n")
     assert Settings.load().prices == file
+
+
+def test_passwords_leave_the_environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"HEADRACE_HOME": "/srv", "HEADRACE_NATS_CREDENTIALS": "/run/nats.creds", "PATH": os.environ["PATH"]}
+    secrets = (
+        "SECRET_KEY",
+        "NATS_KEY",
+        "NATS_URL",
+        "POSTGRES_URL",
+        "OPENSEARCH_PASSWORD",
+        "VIEW_TOKEN",
+        "OTLP_HEADERS",
+    )
+    for name, value in (kept | {f"HEADRACE_{name}": "a secret" for name in secrets}).items():
+        monkeypatch.setenv(name, value)
+    forget_secrets()
+    assert {name: os.environ.get(name) for name in kept} == kept
+    assert [name for name in secrets if f"HEADRACE_{name}" in os.environ] == []
