@@ -1,7 +1,9 @@
 """Create or update the environment `.venv` that Headrace runs in; the argument `dev` adds what the tests need.
 
 The system's own Python runs this with its standard library. uv installs the packages, several times faster than pip,
-which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints.
+which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints. Either refuses a
+package whose version and digest are not in `ops/constraints.txt`. Only the CPU build of torch is not checked: it comes
+from an index of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from pathlib import Path
@@ -75,7 +79,7 @@ def main(extra: str = "") -> int:
         return failed("The environment could not be created. Debian and Ubuntu need the package python3-venv.")
     get_uv()
     install_torch()
-    if not install("--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)):
+    if not install_packages(extra) or not install("--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
         return failed("The packages could not be installed: see the lines above. Fix the cause and run it again.")
     STAMP.write_text(fingerprint(extra), "utf-8")
     return 0
@@ -83,7 +87,7 @@ def main(extra: str = "") -> int:
 
 def get_uv() -> None:
     """Install the pinned uv into the environment; without it, pip installs the packages."""
-    if not installed("uv", pinned("uv")) and not pip("--no-deps", f"uv=={pinned('uv')}"):
+    if not installed("uv", pinned("uv")) and not pip_listed(requirement("uv")):
         say("uv is not available: pip installs the packages, which takes some minutes longer.")
 
 
@@ -132,12 +136,36 @@ def cpu_build_available(version: str) -> bool:
     return listed == [True]
 
 
-def pinned(package: str) -> str:
-    for line in CONSTRAINTS.read_text("utf-8").splitlines():
-        name, _, version = line.partition("==")
-        if name == package:
-            return version
+def install_packages(extra: str = "") -> bool:
+    """Install the dependencies of Headrace, and what builds it. Every digest is checked."""
+    further = ("--extra", extra) if extra else ()
+    options = ("--require-hashes", "--constraint", str(CONSTRAINTS), "--requirement", str(PYPROJECT), *further)
+    return uv(*options, f"setuptools=={pinned('setuptools')}") or pip_listed(*all_but_cuda())
+
+
+def all_but_cuda() -> list[str]:
+    """All packages of the file; the libraries of CUDA only if torch needs them.
+
+    Unlike uv, pip needs a digest for what it is asked to install, not in a constraint.
+    """
+    cpu = installed("torch", f"{pinned('torch')}+cpu")
+    return [it for it in requirements() if not (cpu and re.match(r"(cuda|nvidia|triton)\b", it))]
+
+
+def requirements() -> list[str]:
+    """The entries of the file: name, version, perhaps a marker, and the digests, on lines of their own."""
+    return re.split(r"\n(?=\S)", CONSTRAINTS.read_text("utf-8").strip())
+
+
+def requirement(package: str) -> str:
+    for found in requirements():
+        if found.startswith(f"{package}=="):
+            return found
     raise SystemExit(f"{CONSTRAINTS} has no version of {package}.")
+
+
+def pinned(package: str) -> str:
+    return requirement(package).split()[0].partition("==")[2]
 
 
 def fingerprint(extra: str = "dev") -> str:
@@ -218,6 +246,14 @@ def pip(*arguments: str, index: str = "") -> bool:
     options += [] if sys.stdout.isatty() else ["--progress-bar", "off", "--quiet"]
     command = (str(venv_python()), "-m", "pip", "install", *options, *arguments)
     return run(*command, environment={"PIP_USER": "0"})
+
+
+def pip_listed(*entries: str) -> bool:
+    """Install these entries of the file, and nothing else, by pip."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
+        listed.write("\n".join(entries))
+        listed.flush()
+        return pip("--no-deps", "--require-hashes", "--requirement", listed.name)
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> bool:
