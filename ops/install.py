@@ -21,6 +21,8 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,19 +139,29 @@ def cpu_build_available(version: str) -> bool:
 
 
 def install_packages(extra: str = "") -> bool:
-    """Install the dependencies of Headrace, and what builds it. Every digest is checked."""
+    """Install the dependencies of Headrace, and what builds it. Every digest is checked, but for torch's CPU build."""
     further = ("--extra", extra) if extra else ()
-    options = ("--require-hashes", "--constraint", str(CONSTRAINTS), "--requirement", str(PYPROJECT), *further)
-    return uv(*options, f"setuptools=={pinned('setuptools')}") or pip_listed(*all_but_cuda())
+    wanted = ("--requirement", str(PYPROJECT), *further, f"setuptools=={pinned('setuptools')}")
+    with listed(*for_uv()) as constraints:
+        if uv("--require-hashes", "--constraint", constraints, *wanted):
+            return True
+    return pip_listed(*for_pip())
 
 
-def all_but_cuda() -> list[str]:
-    """All packages of the file; the libraries of CUDA only if torch needs them.
+def for_uv() -> list[str]:
+    """Constraints for uv. It keeps a CPU build of torch that is installed, for which it wants some digest."""
+    own = f"torch=={pinned('torch')}+cpu --hash=sha256:{'0' * 64}"
+    return [own if has_cpu_build() and it.startswith("torch==") else it for it in requirements()]
 
-    Unlike uv, pip needs a digest for what it is asked to install, not in a constraint.
-    """
-    cpu = installed("torch", f"{pinned('torch')}+cpu")
-    return [it for it in requirements() if not (cpu and re.match(r"(cuda|nvidia|triton)\b", it))]
+
+def for_pip() -> list[str]:
+    """All packages of the file, since pip accepts no digest in a constraint; those of CUDA only if torch needs them."""
+    unneeded = re.compile(r"(torch|triton|cuda|nvidia)\b") if has_cpu_build() else None
+    return [it for it in requirements() if not (unneeded and unneeded.match(it))]
+
+
+def has_cpu_build() -> bool:
+    return installed("torch", f"{pinned('torch')}+cpu")
 
 
 def requirements() -> list[str]:
@@ -250,10 +262,17 @@ def pip(*arguments: str, index: str = "") -> bool:
 
 def pip_listed(*entries: str) -> bool:
     """Install these entries of the file, and nothing else, by pip."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
-        listed.write("\n".join(entries))
-        listed.flush()
-        return pip("--no-deps", "--require-hashes", "--requirement", listed.name)
+    with listed(*entries) as requirements:
+        return pip("--no-deps", "--require-hashes", "--requirement", requirements)
+
+
+@contextmanager
+def listed(*entries: str) -> Iterator[str]:
+    """A file with these entries."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        file.write("\n".join(entries) + "\n")
+        file.flush()
+        yield file.name
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> bool:
