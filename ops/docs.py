@@ -29,7 +29,7 @@ from handlers.routes import PERMISSIONS, ROUTES, Route
 from handlers.work.work import WORKS
 from ops.asyncapi import document, event_model, events, write_schemas
 from ops.cli import app
-from ops.settings import CONFIG, PREFIX, Settings
+from ops.settings import CONFIG, PREFIX, SECRETS, Settings
 from projections.catalog import READ_MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -230,6 +230,10 @@ def settings() -> str:
             rules = f" ({field.rules})" if field.rules else ""
             yield f"`{PREFIX}{field.path.upper()}`", f"`{field.path}`", kind + rules, default, field.description
         yield f"`{CONFIG}`", "", "string", "`headrace.toml` in the home", "The file that the settings are read from."
+        folder = (
+            "Folder of files named like variables, such as `HEADRACE_SECRET_KEY`, each with the value of its setting."
+        )
+        yield f"`{SECRETS}`", "", "string", "", folder
 
     return table("Variable", "In the file", "Type", "Default", "Meaning", rows=rows())
 

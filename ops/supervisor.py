@@ -111,7 +111,9 @@ class Supervisor:
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
                 settings = self._of(OPERATOR)
-                client = await Client.connect(settings.nats_url, credentials=settings.nats_credentials)
+                client = await Client.connect(
+                    settings.nats_url, credentials=settings.nats_credentials, ca=settings.nats_ca
+                )
                 await self._watch(await stack.enter_async_context(client))
 
     async def _servers(self, stack: AsyncExitStack) -> None:

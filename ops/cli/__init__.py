@@ -1,6 +1,6 @@
 """The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
-from ops.cli import archive, bus, dead, deploy, index, nats, quarantine, rebuild, run, verify
+from ops.cli import archive, bus, dead, deploy, index, nats, postgres, quarantine, rebuild, run, verify
 from ops.cli.frame import EXPECTED, app, main
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "index",
     "main",
     "nats",
+    "postgres",
     "quarantine",
     "rebuild",
     "run",

@@ -66,7 +66,9 @@ EXPECTED = (
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
     located = settings.located("nats")
-    async with await Client.connect(located.nats_url, located.tenant, credentials=located.nats_credentials) as client:
+    async with await Client.connect(
+        located.nats_url, located.tenant, credentials=located.nats_credentials, ca=located.nats_ca
+    ) as client:
         yield client
 
 

@@ -84,7 +84,9 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     last: dict[str, int] = {}
     try:
         nats = settings.located("nats")
-        async with await Client.connect(nats.nats_url, nats.tenant, credentials=nats.nats_credentials) as client:
+        async with await Client.connect(
+            nats.nats_url, nats.tenant, credentials=nats.nats_credentials, ca=nats.nats_ca
+        ) as client:
             server = client.connection.connected_server_version
             yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
             async for finding in _log(client, last):
