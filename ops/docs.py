@@ -21,6 +21,7 @@ from rich.text import Text
 from sqlalchemy.dialects import postgresql
 from typer.main import get_command
 
+from adapters import pinned
 from adapters.jetstream import accounts
 from handlers import ports
 from handlers.commands.fields import references
@@ -28,7 +29,7 @@ from handlers.routes import PERMISSIONS, ROUTES, Route
 from handlers.work.work import WORKS
 from ops.asyncapi import document, event_model, events, write_schemas
 from ops.cli import app
-from ops.settings import CONFIG, PREFIX, Settings
+from ops.settings import CONFIG, PREFIX, SECRETS, Settings
 from projections.catalog import READ_MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -229,6 +230,10 @@ def settings() -> str:
             rules = f" ({field.rules})" if field.rules else ""
             yield f"`{PREFIX}{field.path.upper()}`", f"`{field.path}`", kind + rules, default, field.description
         yield f"`{CONFIG}`", "", "string", "`headrace.toml` in the home", "The file that the settings are read from."
+        folder = (
+            "Folder of files named like variables, such as `HEADRACE_SECRET_KEY`, each with the value of its setting."
+        )
+        yield f"`{SECRETS}`", "", "string", "", folder
 
     return table("Variable", "In the file", "Type", "Default", "Meaning", rows=rows())
 
@@ -322,12 +327,26 @@ def nats_users() -> str:
     return "\n".join(["| Account | User | Publishes | Subscribes |", "|---|---|---|---|", *rows])
 
 
+def pins() -> str:
+    """Programs, models and scripts of others, with their digests."""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for name, pin in pinned.PINS.items():
+            for on, digest in pin.digests.items():
+                yield f"`{name}`", pin.version, on, f"`{digest}`"
+
+    return "\n".join(
+        ["| Name | Version | Platform | SHA-256 |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows())]
+    )
+
+
 def _subjects(subjects: tuple[str, ...] | None) -> str:
     return "everything" if subjects is None else ", ".join(f"`{subject}`" for subject in subjects)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "nats": nats_users,
+    "pins": pins,
     "commands": commands,
     "permissions": permissions,
     "events": event_reference,

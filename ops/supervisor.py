@@ -111,12 +111,14 @@ class Supervisor:
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
                 settings = self._of(OPERATOR)
-                client = await Client.connect(settings.nats_url, credentials=settings.nats_credentials)
+                client = await Client.connect(
+                    settings.nats_url, credentials=settings.nats_credentials, ca=settings.nats_ca
+                )
                 await self._watch(await stack.enter_async_context(client))
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
-            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home))
+            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home, program=self.settings.nats_server))
             self.watched.append(Watched(nats.daemon, nats.start))
             await self._streams(nats.url_of(accounts.SETUP))
             for role in (OPERATOR, *EVERY):

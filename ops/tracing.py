@@ -35,7 +35,11 @@ async def infrastructure(settings: Settings, role: str) -> AsyncIterator[None]:
 
     headers = header_fields(settings.otlp_headers.get_secret_value() if settings.otlp_headers else "")
     exporter = OTLPSpanExporter(
-        traces_url(settings.otlp_endpoint), headers=headers, timeout=FLUSH_S, compression=Compression.Gzip
+        traces_url(settings.otlp_endpoint),
+        certificate_file=str(settings.otlp_ca) if settings.otlp_ca else None,
+        headers=headers,
+        timeout=FLUSH_S,
+        compression=Compression.Gzip,
     )
     about = {"service.name": "headrace-worker", "service.version": version("headrace"), "headrace.role": role}
     # Work without a message has no parent span and makes no spans: rebuilds belong to no trace.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import nats.errors
 import structlog
 from faststream.nats import NatsBroker
+from faststream.security import BaseSecurity
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
@@ -69,17 +71,19 @@ class Wiring:
         options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
         if self.settings.nats_credentials:
             options["user_credentials"] = str(self.settings.nats_credentials)
-        self.nc = await nats_py.connect(**options)
+        trust = ssl.create_default_context(cafile=ca) if (ca := self.settings.nats_ca) else None
+        self.nc = await nats_py.connect(**options, tls=trust)
         self.open.push_async_callback(self.nc.close)
         if self.guest:
             await nats_py.find_streams(self.nc)
         else:
-            await self._stand(options)
+            await self._stand(options, trust)
         return self
 
-    async def _stand(self, options: dict[str, Any]) -> None:
+    async def _stand(self, options: dict[str, Any], trust: ssl.SSLContext | None) -> None:
         await self._streams()
-        self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
+        security = BaseSecurity(trust) if trust else None
+        self.broker = NatsBroker(**options, security=security, apply_types=False, logger=None, graceful_timeout=10)
         self.open.push_async_callback(self.broker.stop)
         self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +91,22 @@ class Client:
 
     @classmethod
     async def connect(
-        cls, url: str, tenant: str = "default", *, credentials: Path | None = None, within: float = 5.0
+        cls,
+        url: str,
+        tenant: str = "default",
+        *,
+        credentials: Path | None = None,
+        ca: Path | None = None,
+        within: float = 5.0,
     ) -> Self:
-        """Connect to NATS at `url`, or at any of several separated by commas. Raises: Unreachable."""
+        """Connect to NATS at `url`, or at any of several separated by commas; `ca` verifies its certificate.
+
+        Raises: Unreachable.
+        """
         options: dict[str, Any] = {"user_credentials": str(credentials)} if credentials else {}
         try:
+            if ca:
+                options["tls"] = ssl.create_default_context(cafile=ca)
             async with asyncio.timeout(within):
                 connection = await nats_py.connect(
                     [part.strip() for part in url.split(",")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +27,9 @@ CHECKED_VERSION = "2.16.0"
 
 Raw = tuple[bytes, bytes, bytes, bytes]
 """Subject, reply subject, data and headers of a message, as they were received."""
+
+# nats-py starts TLS on an open connection, of which asyncio warns whenever the server ends it.
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received() has no effect" not in record.getMessage())
 
 _build_message = Client._build_message
 _process_msg = Client._process_msg

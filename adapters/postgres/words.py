@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +25,10 @@ WORTH = 200
 
 SHARE = 50
 """Blocks that a process takes at a time."""
+
+
+def _empty_environment() -> None:
+    os.environ.clear()
 
 
 class WordsAhead:
@@ -55,7 +60,7 @@ class WordsAhead:
         if len(blocks) < WORTH:
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"))
+            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _empty_environment)
             self._started = self._pool.submit(masked_words, [], self._masking)
         if not self._started.done():  # a new process takes seconds to start; the fold does not wait for it
             return

@@ -1,6 +1,20 @@
 """The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
-from ops.cli import archive, bus, dead, deploy, index, limits, nats, quarantine, rebuild, run, secret_key, verify
+from ops.cli import (
+    archive,
+    bus,
+    dead,
+    deploy,
+    index,
+    limits,
+    nats,
+    postgres,
+    quarantine,
+    rebuild,
+    run,
+    secret_key,
+    verify,
+)
 from ops.cli.frame import EXPECTED, app, main
 
 __all__ = [
@@ -14,6 +28,7 @@ __all__ = [
     "limits",
     "main",
     "nats",
+    "postgres",
     "quarantine",
     "rebuild",
     "run",

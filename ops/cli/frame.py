@@ -21,6 +21,7 @@ import typer
 from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
+from adapters.pinned import Altered
 from ops import supervisor, terminal
 from ops.logs import Redaction, secrets_of
 from ops.roles import RoleFailed
@@ -50,6 +51,7 @@ class Failed(Exception):
 
 
 EXPECTED = (
+    Altered,
     Failed,
     InvalidSetting,
     NotRunning,
@@ -65,7 +67,9 @@ EXPECTED = (
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
     located = settings.located("nats")
-    async with await Client.connect(located.nats_url, located.tenant, credentials=located.nats_credentials) as client:
+    async with await Client.connect(
+        located.nats_url, located.tenant, credentials=located.nats_credentials, ca=located.nats_ca
+    ) as client:
         yield client
 
 

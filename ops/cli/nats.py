@@ -30,13 +30,17 @@ def accounts(
     tenant: Annotated[
         list[str] | None, typer.Option(help="Tenant with an account of its own; repeatable.", show_default=False)
     ] = None,
+    include: Annotated[
+        str, typer.Option(help="File with the passwords, which the accounts include.", show_default=False)
+    ] = "",
     log: Annotated[bool, typer.Option("--log", help="Add the bus logins of the log, with their passwords.")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Print the accounts, users and permissions of a NATS server, to include in its configuration.
 
-    Passwords are variables of the server's environment, such as NATS_WORKER_PASSWORD and NATS_TENANT_ACME_PASSWORD.
+    Passwords are variables of the server's environment, or of a file that is included, such as NATS_WORKER_PASSWORD and
+    NATS_TENANT_ACME_PASSWORD.
     Those of bus logins follow from HEADRACE_NATS_KEY, and are written to a file or a pipe only.
     """
     if log and sys.stdout.isatty():
@@ -53,7 +57,7 @@ def accounts(
     if as_json:
         emit(configured)
     else:
-        sys.stdout.write(table.written(configured))
+        sys.stdout.write(f"include {include}\n" * bool(include) + table.written(configured))
 
 
 def of_the_log(settings: Settings) -> dict[tuple[str, str], str]:

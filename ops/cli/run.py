@@ -17,7 +17,7 @@ from ops import logs, supervisor, terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
 from ops.roles import EVERY, WITHOUT_TABLES
 from ops.servers.embedded import EmbeddedNats
-from ops.settings import READER, Settings
+from ops.settings import READER, Settings, forget_secrets
 from ops.terminal import clean, emit, say, show
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def worker(
     servers = ("nats",) if role in WITHOUT_TABLES else ("nats", "postgres")
     settings = settings.located(*servers, role=role)
     logs.configure(settings)
+    forget_secrets()
     from ops.roles.worker import run as run_role
 
     uvloop.run(run_role(role, settings))

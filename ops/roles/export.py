@@ -17,7 +17,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     settings = wiring.settings
     if not settings.otlp_endpoint:
         raise InvalidSetting("HEADRACE_OTLP_ENDPOINT is not set: there is nowhere to send traces to.")
-    collector = await wiring.open.enter_async_context(Collector(settings.otlp_endpoint, headers(settings)))
+    collector = await wiring.open.enter_async_context(
+        Collector(settings.otlp_endpoint, headers(settings), settings.otlp_ca)
+    )
     content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None, masking(settings))
     return Exporter(settings.postgres_url, wiring.nc, collector, settings.otlp_endpoint, content).run()
 

@@ -26,7 +26,7 @@ from adapters.jetstream.workers.drain import drain
 from adapters.privacy.vault import UnknownKey
 from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
-from ops.roles import GUESTS, wanted
+from ops.roles import GUESTS, WITHOUT_SECRET, wanted
 from ops.settings import InvalidSetting, Settings
 from ops.tracing import infrastructure
 from ops.wiring import Wiring
@@ -142,8 +142,9 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
             attempt.callback(_cancel, tasks)
             try:
                 await wiring.__aenter__()
-                if not wiring.guest:
+                if not wiring.guest and role not in WITHOUT_SECRET:
                     await wiring.keys.macs.establish()
+                if not wiring.guest:
                     await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))

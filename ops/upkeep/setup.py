@@ -9,6 +9,7 @@ import psycopg
 from adapters.jetstream.client import Unreachable
 from adapters.jetstream.streams import STREAMS
 from adapters.postgres import tables
+from adapters.postgres.logins import as_indexer
 from handlers.ports.log import Unavailable
 from ops.index_choice import set_up_index
 from ops.settings import Settings
@@ -25,7 +26,7 @@ async def set_up(settings: Settings) -> AsyncIterator[str]:
     try:
         await tables.set_up(settings.postgres_url)
         yield "tables"
-        await set_up_index(settings)
+        await set_up_index(settings.model_copy(update={"postgres_url": await as_indexer(settings.postgres_url)}))
         yield "index"
     except psycopg.Error as error:
         raise Unreachable(f"PostgreSQL refuses the setup: {one_line(error)}") from error

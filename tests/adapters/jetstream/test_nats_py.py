@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_version_is_the_one_that_was_checked() -> None:
     assert version("nats-py") == nats_py.CHECKED_VERSION
-    assert f"nats-py=={nats_py.CHECKED_VERSION}\n" in (ROOT / "ops/constraints.txt").read_text()
+    assert f"\nnats-py=={nats_py.CHECKED_VERSION} " in (ROOT / "ops/constraints.txt").read_text()
 
 
 @pytest.mark.parametrize(

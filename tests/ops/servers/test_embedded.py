@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import psycopg
 import pytest
 import yaml
 
+from adapters import pinned
 from ops.servers import embedded
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path
@@ -296,3 +299,28 @@ async def test_nats_is_restarted_when_a_full_disk_has_room_again(nats_server: Em
     await nats_server.tend()
     assert nats_server.daemon.process() == after
     assert await publish(nats_server.url, "more") == kept + 1
+
+
+async def test_a_nats_server_that_is_not_the_pinned_one_starts_only_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "bin" / "nats-server"
+    other.parent.mkdir()
+    shutil.copy(embedded.nats_server(), other)
+    with other.open("ab") as program:
+        program.write(b"\0")
+    monkeypatch.setattr(sys, "executable", str(other.with_name("python")))
+    with pytest.raises(StartFailed, match=r"not nats-server 2[0-9.]+ as it was published.*HEADRACE_NATS_SERVER"):
+        await EmbeddedNats(tmp_path / "home").start()
+    async with EmbeddedNats(tmp_path / "home", program=other) as server:
+        assert await publish(server.url, "trusted") == 1
+
+
+def test_a_changed_program_of_postgres_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert embedded.check_postgres() is bool(pinned.PINS["postgres"].digest)
+    for name in ("postgres", "initdb", "vector.so"):
+        changed = pinned.PINS | {name: pinned.Pin("0.6.0", {pinned.ANY: "0" * 64})}  # type: ignore[operator]
+        with monkeypatch.context() as patch:
+            patch.setattr(pinned, "PINS", changed)
+            with pytest.raises(StartFailed, match=f"{name} 0.6.0 as it was published"):
+                embedded.check_postgres()

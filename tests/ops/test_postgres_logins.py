@@ -1,0 +1,107 @@
+"""The logins of the roles on a PostgreSQL of the operator's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from adapters.index.pgvector import tables as pgvector
+from adapters.postgres import reader, tables
+from adapters.postgres.logins import INDEXER, OWNER, PASSWORDS, VIEWER, as_indexer, script
+from ops.servers.embedded import HOST, EmbeddedPostgres, postgres_binary
+
+DEPLOY = Path(__file__).resolve().parents[2] / "ops" / "deploy"
+
+
+def test_the_deployment_has_the_script_that_is_printed() -> None:
+    assert (DEPLOY / "postgres-roles.sql").read_text() == script()
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[EmbeddedPostgres]:
+    """A server with the logins, whose passwords are their names; the script has run twice."""
+    with tempfile.TemporaryDirectory() as name:
+        secrets = Path(name) / "secrets"
+        secrets.mkdir()
+        for login, file in PASSWORDS.items():
+            (secrets / file).write_text(login)
+        async with EmbeddedPostgres(Path(name) / "home") as found:
+            for _ in range(2):
+                done = await asyncio.to_thread(
+                    subprocess.run,
+                    [str(postgres_binary("psql")), found.url, "-f", str(DEPLOY / "postgres-roles.sql")],
+                    env={**os.environ, "SECRETS": str(secrets)},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stderr
+            await tables.set_up(url(found, OWNER))
+            await pgvector.set_up(await as_indexer(url(found, OWNER)))
+            yield found
+
+
+def url(server: EmbeddedPostgres, login: str) -> str:
+    return server.url_of(server.database, login, login)
+
+
+async def may(server: EmbeddedPostgres, login: str, statement: str) -> bool:
+    """Return True if a login may run a statement, which is rolled back."""
+    async with await psycopg.AsyncConnection.connect(url(server, login)) as connection:
+        try:
+            await connection.execute(statement.encode())
+        except psycopg.errors.InsufficientPrivilege:
+            return False
+        finally:
+            await connection.rollback()
+    return True
+
+
+READ = "SELECT count(*) FROM headrace.messages"
+WRITE = "DELETE FROM headrace.messages"
+INDEX = "CREATE TABLE headrace_index.mine ()"
+MAKE = "CREATE TABLE headrace.mine ()"
+POSITION = "UPDATE headrace_projection.groups SET sequence = 0"
+ROLE = "CREATE ROLE another"
+FILE = "SELECT pg_read_file('/etc/hostname')"
+
+
+@pytest.mark.parametrize(
+    ("login", "allowed"),
+    [(OWNER, {READ, WRITE, MAKE, POSITION, INDEX}), (INDEXER, {READ, INDEX}), (VIEWER, {READ})],
+)
+async def test_a_login_has_no_more_rights_than_it_needs(
+    server: EmbeddedPostgres, login: str, allowed: set[str]
+) -> None:
+    statements = (READ, WRITE, INDEX, MAKE, POSITION, ROLE, FILE)
+    assert {statement for statement in statements if await may(server, login, statement)} == allowed
+
+
+async def test_no_login_is_a_superuser_and_none_accepts_another_password(server: EmbeddedPostgres) -> None:
+    async with await psycopg.AsyncConnection.connect(server.url) as connection:
+        cursor = await connection.execute(
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND (rolsuper OR rolcreaterole OR rolcreatedb)",
+            (list(PASSWORDS),),
+        )
+        assert await cursor.fetchall() == []
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        await psycopg.AsyncConnection.connect(f"postgresql://{VIEWER}:wrong@{HOST}:{server.port}/{server.database}")
+
+
+async def test_setup_and_workers_can_run_again_with_their_logins(server: EmbeddedPostgres) -> None:
+    await tables.set_up(url(server, OWNER))
+    await pgvector.set_up(await as_indexer(url(server, OWNER)))
+    await pgvector.set_up(url(server, INDEXER))
+    assert await reader.login(url(server, VIEWER), b"secret") == url(server, VIEWER)
+
+
+async def test_without_these_logins_the_index_belongs_to_the_user(server: EmbeddedPostgres) -> None:
+    other = server.url_of("postgres")
+    assert await as_indexer(other) == other
