@@ -23,7 +23,7 @@ _MESSAGING = {"messaging.system": "nats"}
 @contextmanager
 def handling(consumer: str, stream: str, headers: Mapping[str, str]) -> Iterator[None]:
     """The span of handling a message, in the trace that its headers name."""
-    correlation = headers.get("Headrace-Correlation") or headers.get("Nats-Msg-Id", "")
+    correlation = headers.get("Headrace-Correlation") or headers.get("Headrace-Id") or headers.get("Nats-Msg-Id", "")
     whole = SpanContext(
         int.from_bytes(trace_id(correlation, headers.get("traceparent"))),
         int.from_bytes(span_id(correlation)),

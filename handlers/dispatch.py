@@ -31,8 +31,6 @@ class Delivery:
     at: datetime
     fault: Rejection | None = None
     """The error of its subject or headers."""
-    fresh: bool = False
-    """First delivery: skip the lookup of an earlier outcome."""
 
 
 class Dispatch:
@@ -46,10 +44,10 @@ class Dispatch:
         Raises: Unavailable, when the command must be delivered again.
         """
         metadata = delivery.metadata
-        if not delivery.fresh:
-            known = await self._outcomes.get(metadata.tenant, metadata.id)
-            if known and known.code != NOT_FINAL:
-                return known
+        # At the first delivery, too: the sender may have sent it before. What was rejected then could be accepted now.
+        known = await self._outcomes.get(metadata.tenant, metadata.id)
+        if known and known.code != NOT_FINAL:
+            return known
         try:
             outcome = await self._decide(delivery)
         except Rejection as rejection:

@@ -199,6 +199,7 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
         "excerpt": outcome.excerpt,
         "correlation": metadata.correlation,
         "actor": metadata.actor,
+        "door": metadata.door,
     }
     # The stream drops a message with the id of an earlier one, even of another tenant.
     return orjson.dumps(fields), {**headers(metadata), "Nats-Msg-Id": f"{metadata.tenant}.{outcome.command}"}
@@ -207,7 +208,8 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
 def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outcome:
     fields = orjson.loads(body)
     stream, sequence = fields.pop("stream"), fields.pop("sequence")
-    del fields["correlation"], fields["actor"]
+    for name in ("correlation", "actor", "door"):  # they are in the headers
+        fields.pop(name, None)
     fields["at"] = datetime.fromisoformat(fields["at"])
     position = Position(stream, sequence) if stream else None
     return Outcome(**fields, metadata=metadata(header, tenant, fields["command"]), position=position)
@@ -249,6 +251,8 @@ def headers(metadata: Metadata) -> dict[str, str]:
         found["traceparent"] = metadata.traceparent
     if metadata.person:
         found["Headrace-Person"] = metadata.person
+    if metadata.door:
+        found["Headrace-Door"] = metadata.door
     return found
 
 
@@ -263,4 +267,5 @@ def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> M
         actor=header.get("Headrace-Actor") or "anonymous",
         traceparent=header.get("traceparent"),
         person=header.get("Headrace-Person"),
+        door=header.get("Headrace-Door"),
     )

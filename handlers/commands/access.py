@@ -8,6 +8,7 @@ from pydantic import Field
 
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
+from domain.aggregate import Rejection
 from handlers.commands.fields import Command, Handle, Name
 from handlers.commands.preparation import MakeOrChange, Preparation
 
@@ -31,6 +32,9 @@ class CloseBusLogin(Command):
 
 
 async def open_login(command: OpenBusLogin, given: Preparation) -> MakeOrChange[BusLogin]:
+    if command.name == given.tenant:
+        raise Rejection("invalid", "The tenant's name is the login of the server's configuration.", "name")
+
     def decide(login: BusLogin | None, id: str, at: datetime) -> BusLogin:
         if login is None:
             return BusLogin.begin(BusLogin.Opened, id, at, issue=given.id)

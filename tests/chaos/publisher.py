@@ -120,8 +120,8 @@ class Publisher:
         while tries is None or tries > 0:
             tries = tries and tries - 1
             with suppress(APIError, nats.errors.Error, asyncio.TimeoutError):
-                subject = f"cmd.{self._tenant}.{name}"
-                await self._js.publish(subject, body, timeout=TRY_S, headers={"Nats-Msg-Id": id})
+                subject = f"cmd.{self._tenant}.anon.{name}"
+                await self._js.publish(subject, body, timeout=TRY_S, headers={"Headrace-Id": id})
                 return True
             if stopping.is_set():
                 deadline = deadline or time.monotonic() + LAST_TRIES_S

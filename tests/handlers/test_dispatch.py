@@ -96,10 +96,10 @@ async def test_an_outcome_is_never_larger_than_what_it_tells(desk: Desk) -> None
 
 async def test_a_fault_of_the_delivery_is_its_rejection(desk: Desk) -> None:
     id = new_id()
-    fault = Rejection("invalid", "Must be a UUID.", "Nats-Msg-Id")
+    fault = Rejection("invalid", "Must be a UUID.", "Headrace-Id")
     delivery = Delivery("app.create", b'{"name": "x"}', Metadata(id, desk.tenant, id), datetime.now(UTC), fault)
     outcome = await desk.dispatch(delivery)
-    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "invalid", "Nats-Msg-Id")
+    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "invalid", "Headrace-Id")
     assert await desk.commits("app", id) == []
 
 

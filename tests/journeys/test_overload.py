@@ -89,7 +89,7 @@ class Publisher:
     def __init__(self, client: Client, payload: bytes, name: str = "app.create") -> None:
         self.client = client
         self.payload = payload
-        self.subject = f"cmd.{client.tenant}.{name}"
+        self.subject = f"cmd.{client.tenant}.anon.{name}"
         self.accepted: list[str] = []
         self.refusals = Counter[int]()
 
@@ -105,7 +105,7 @@ class Publisher:
     async def publish(self) -> None:
         id = new_id()
         try:
-            await self.client.stream.publish(self.subject, self.payload, timeout=30, headers={"Nats-Msg-Id": id})
+            await self.client.stream.publish(self.subject, self.payload, timeout=30, headers={"Headrace-Id": id})
             self.accepted.append(id)
         except APIError as error:
             self.refusals[int(error.err_code or 0)] += 1

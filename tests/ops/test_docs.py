@@ -220,7 +220,7 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
             await desk.change("conversation", payload["conversation"], lambda it: it.fail(at, **silence))
         case "dead_letter.retry" | "dead_letter.discard":
             fields = {"reason": "KeyError: 'x'", "where": "x.py:run:7", "stack": "ab", "failures": 5, "deaths": 0}
-            origin = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create"}
+            origin = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.anon.app.create"}
             letter = DeadLetter.begin(
                 DeadLetter.Buried, payload["dead_letter"], at, sequence=7, message=new_id(), **origin, **fields
             )
