@@ -124,7 +124,9 @@ async def assert_guests_are_served(port: int) -> None:
         id = str(uuid4())
         heard = await client.connection.subscribe(f"out.default.{id}")
         await client.connection.flush()
-        acknowledged = await client.stream.publish("cmd.default.anon.app.create", b"{}", headers={"Headrace-Id": id})
+        acknowledged = await client.stream.publish(
+            "cmd.default.s_default.app.create", b"{}", headers={"Headrace-Id": id}
+        )
         assert acknowledged.stream == "COMMANDS"
         worker = f"nats://worker:{passwords['NATS_WORKER_PASSWORD']}@{HOST}:{port}"
         async with await nats.connect(worker) as nc:

@@ -332,7 +332,7 @@ async def test_a_fork_goes_on_from_an_answer(sample: Sample) -> None:
 async def test_ratings_are_commands(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="dislike", content=EVIL)
-    assert "▼ disliked by viewer" in harmless(page.text)
+    assert "▼ disliked by anon" in harmless(page.text)
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="")
     assert "disliked by" not in text_of(page.text)
     unsaid = await sample.site.post(f"{path}/rate", 400, message=sample.evil[1], content="words alone")
