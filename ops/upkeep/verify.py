@@ -25,6 +25,7 @@ from adapters.many import each
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
 from adapters.privacy.vault import AesVault
+from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Check
@@ -86,7 +87,7 @@ async def _look_again(nc: Connection, audit: Audit, settings: Settings) -> None:
     outcomes, js = JetStreamOutcomes(nc), nc.jetstream()
     waiting = await _waiting(nc) if audit.undecided else set()
     for (tenant, command), sequence in audit.undecided.items():
-        if command not in waiting and await outcomes.get(tenant, command) is None:
+        if (tenant, command) not in waiting and await outcomes.get(tenant, command) is None:
             audit.decided.fault(
                 f"{EVENTS} {sequence}: command {command} of {tenant} has changed it, and has no outcome"
             )
@@ -108,9 +109,9 @@ async def _reached(settings: Settings, stream: str) -> int:
         return 0
 
 
-async def _waiting(nc: Connection) -> set[str]:
-    """The ids of the commands that wait for their turn; one that does no more has an outcome by then."""
-    js, ids = nc.jetstream(), set[str]()
+async def _waiting(nc: Connection) -> set[tuple[str, str]]:
+    """Tenant and id of the commands that wait for their turn; one that does no more has an outcome by then."""
+    js, ids = nc.jetstream(), set[tuple[str, str]]()
     state = (await js.stream_info(COMMANDS)).state
     sequence = state.first_seq
     while sequence <= state.last_seq:
@@ -119,7 +120,8 @@ async def _waiting(nc: Connection) -> set[str]:
         except NotFoundError:
             break
         headers = message.headers or {}
-        ids |= {headers[name] for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
+        tenant = CommandSubject.of(message.subject or "").tenant
+        ids |= {(tenant, headers[name].lower()) for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
         sequence = int(message.seq or sequence) + 1
     return ids
 

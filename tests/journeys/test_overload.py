@@ -49,7 +49,11 @@ async def overrun(nats: EmbeddedNats, postgres: EmbeddedPostgres) -> AsyncIterat
     async with fresh_database(postgres) as url:
         settings = Settings.load(home=nats.home, nats_url=nats.url, postgres_url=url)
         async with Stack.running(settings, ()) as stack:
-            await stack.start("commands", "project", HEADRACE_MAX_WAITING_COMMANDS=str(WAITING))
+            limits = {
+                "HEADRACE_MAX_WAITING_COMMANDS": str(WAITING),
+                "HEADRACE_MAX_WAITING_PER_ACTOR": str(10 * WAITING),
+            }
+            await stack.start("commands", "project", **limits)
             yield stack
 
 

@@ -372,6 +372,32 @@ async def test_a_service_sends_every_command_but_those_about_logins_as_itself(
         assert not refused
 
 
+async def test_no_tenant_can_have_another_tenants_command_dropped(guarded: tuple[EmbeddedNats, str]) -> None:
+    """Though it knows the id, and keeps it in the queue's memory of `Nats-Msg-Id` without a pause."""
+    server, _ = guarded
+    id = new_id()
+    stop = asyncio.Event()
+    async with connected(server, TENANT) as (attacker, _), connected(server, OTHER) as (victim, _):
+
+        async def flood() -> None:
+            headers = {"Nats-Msg-Id": id, "Headrace-Id": id}
+            while not stop.is_set():
+                await attacker.jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.app.create", b"{}", headers=headers)
+
+        flooding = asyncio.create_task(flood())
+        before = 0
+        for _ in range(20):
+            ack = await victim.jetstream().publish(
+                f"cmd.{VICTIM}.{ACTOR}.app.create", b"{}", headers={"Headrace-Id": id}
+            )
+            assert not ack.duplicate
+            assert ack.seq > before
+            before = ack.seq
+            await asyncio.sleep(0.01)
+        stop.set()
+        await flooding
+
+
 @pytest.mark.parametrize(
     ("user", "actor"),
     [("tenant-acme.services", "s_services"), ("tenant-acme.a-b_c", "s_a-b_c"), ("tenant-acme", "s_acme")],
