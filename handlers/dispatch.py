@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
@@ -37,12 +38,19 @@ class Dispatch:
     def __init__(self, ports: Ports, outcomes: Outcomes) -> None:
         self._ports = ports
         self._outcomes = outcomes
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         """Record and return the outcome; the earlier one if the command was already decided.
 
+        A command that was sent several times at once is decided once: its deliveries take turns in this process.
         Raises: Unavailable, when the command must be delivered again.
         """
+        metadata = delivery.metadata
+        async with self._turns.setdefault((metadata.tenant, metadata.id), asyncio.Lock()):
+            return await self._dispatch(delivery)
+
+    async def _dispatch(self, delivery: Delivery) -> Outcome:
         metadata = delivery.metadata
         # At the first delivery, too: the sender may have sent it before. What was rejected then could be accepted now.
         known = await self._outcomes.get(metadata.tenant, metadata.id)

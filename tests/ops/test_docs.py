@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from adapters.jetstream import accounts, streams
 from adapters.jetstream.streams import CONSUMERS
 from domain.aggregate import new_id
 from domain.knowledge.document import Document
@@ -182,6 +183,12 @@ def codes() -> Iterator[str]:
 def test_every_code_is_documented_and_no_other() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", page("codes"), re.MULTILINE))
     assert documented == set(codes())
+
+
+def test_the_share_of_a_login_in_the_queue_is_that_of_the_table() -> None:
+    commands, share = len(accounts.COMMANDS_OF_A_LOGIN), streams.Waiting().per_subject
+    said = " ".join(page("commands").split())
+    assert f"A bus login can send {commands} commands, so that one login can have at most {commands * share:,}" in said
 
 
 # --- true ----------------------------------------------------------------------------------------------------
