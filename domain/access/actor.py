@@ -25,9 +25,9 @@ def service(name: str) -> str:
 
 
 def door(actor: str, named: str | None) -> str:
-    """The door of a command, which may be `named` by the sender where the actor is none of a service.
+    """The door of a command. The sender may name it, unless the actor is a service.
 
-    Services publish what headers they like, but no actor of another kind.
+    A service can publish any header, but no actor of another kind.
     """
     if actor.startswith("s_"):
         return BUS
@@ -49,8 +49,8 @@ class CommandSubject(NamedTuple):
         return cls(tenant, "", f"{actor}.{name}" if name else actor)
 
     @property
-    def is_of_before(self) -> bool:
-        """True for `cmd.<tenant>.<noun>.<verb>`, the subject in earlier versions."""
+    def is_old(self) -> bool:
+        """True for the form of earlier versions: `cmd.<tenant>.<noun>.<verb>`."""
         return not self.actor and self.name.count(".") == 1
 
     def __str__(self) -> str:

@@ -33,11 +33,11 @@ NO_TENANT = "_"
 
 _NO_ACTOR = (
     "Commands go to cmd.<tenant>.<actor>.<noun>.<verb>, where the actor is s_<name of the bus login>, a_<account>, "
-    "k_<key> or anon, not {!r}. Send it there, under another id."
+    "k_<key> or anon, not {!r}. Send the command there, under another id in Headrace-Id."
 )
 _NO_MSG_ID = (
-    "Send the id in Headrace-Id, and no Nats-Msg-Id, by which NATS drops commands of all tenants. Send the command "
-    "under another id."
+    "Must be left out: NATS drops a message with the Nats-Msg-Id of another, whichever tenant sent that. Send the "
+    "command under another id, in Headrace-Id."
 )
 
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
@@ -48,7 +48,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
 
     async def handle(message: Msg) -> None:
-        delivery = read(message, await _from_before(message))
+        delivery = read(message, await _is_old(message))
         with structlog.contextvars.bound_contextvars(
             tenant=delivery.metadata.tenant,
             correlation=delivery.metadata.correlation,
@@ -57,7 +57,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
             await dispatch(delivery)
 
     async def gave_up(message: Msg, failure: Failure) -> None:
-        delivery = read(message, await _from_before(message))
+        delivery = read(message, await _is_old(message))
         metadata = delivery.metadata
         if is_private(delivery.name):  # secrets and words must not get into the log
             failure = replace(failure, reason=failure.reason.partition(":")[0])
@@ -73,12 +73,12 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
     subscribe(broker, "commands", handle, at_once=CONCURRENT, give_up=gave_up, finishes=True)
 
 
-async def _from_before(message: Msg) -> bool:
-    """True for a command that an earlier version stored, under a subject without an actor.
+async def _is_old(message: Msg) -> bool:
+    """Return whether an earlier version stored this command, under a subject without an actor.
 
     Raises: Unavailable.
     """
-    if not CommandSubject.of(message.subject).is_of_before:
+    if not CommandSubject.of(message.subject).is_old:
         return False
     try:
         config = (await connection_of(message).jetstream().stream_info(COMMANDS)).config
@@ -88,9 +88,10 @@ async def _from_before(message: Msg) -> bool:
     return until is None or message.metadata.sequence.stream <= int(until)
 
 
-def read(message: Msg, from_before: bool = False) -> Delivery:
+def read(message: Msg, old: bool = False) -> Delivery:
     """The command as it came; what its subject and headers break of the rules is its fault.
 
+    An `old` one needs no actor, and may have its id in `Nats-Msg-Id`.
     Without an id it has one made of its place in the stream, the same however often it is delivered.
     """
     place = message.metadata
@@ -107,9 +108,9 @@ def read(message: Msg, from_before: bool = False) -> Delivery:
         id = commit_id(given, COMMANDS)
         sentence = f"Must be a UUID, not {given[:100]!r}; the outcome is kept as {id}."
         fault = Rejection("invalid", sentence, "Headrace-Id")
-    if "Nats-Msg-Id" in headers and not from_before:
+    if "Nats-Msg-Id" in headers and not old:
         fault = Rejection("invalid", _NO_MSG_ID, "Nats-Msg-Id")
-    if not actor and not from_before:
+    if not actor and not old:
         fault = Rejection("invalid", _NO_ACTOR.format(name.partition(".")[0][:100]), "subject")
     actor = actor or ANON
     if not TENANT.fullmatch(tenant):

@@ -72,7 +72,7 @@ class JetStreamDeadLetters:
         stored = kept.headers or {}
         headers = {name: value for name, value in stored.items() if not name.startswith(_OURS)}
         subject = CommandSubject.of(stored["Headrace-Letter-Subject"])
-        if subject.is_of_before:
+        if subject.is_old:
             subject = subject._replace(actor=ANON)
         try:
             await self._js.publish(str(subject), kept.data, stream=COMMANDS, headers=headers)

@@ -43,7 +43,7 @@ def test_a_service_names_no_door(actor: str, named: str | None, found: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("subject", "parts", "of_before"),
+    ("subject", "parts", "old"),
     [
         ("cmd.acme.s_crm.app.create", ("acme", "s_crm", "app.create"), False),
         ("cmd.acme.app.create", ("acme", "", "app.create"), True),
@@ -54,9 +54,9 @@ def test_a_service_names_no_door(actor: str, named: str | None, found: str) -> N
         ("cmd", ("", "", ""), False),
     ],
 )
-def test_a_subject_is_taken_apart(subject: str, parts: tuple[str, str, str], of_before: bool) -> None:
+def test_a_subject_is_taken_apart(subject: str, parts: tuple[str, str, str], old: bool) -> None:
     found = CommandSubject.of(subject)
     assert found == parts
-    assert found.is_of_before == of_before
+    assert found.is_old == old
     if found.actor:
         assert str(found) == subject
