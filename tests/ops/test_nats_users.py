@@ -27,6 +27,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
+from adapters.jetstream.reply import respond
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
 from domain.access.actor import ACTOR as ACTORS
@@ -246,6 +247,26 @@ async def previewing(
     yield
     serving.cancel()
     await asyncio.wait([serving])
+
+
+@pytest.mark.parametrize("subject", ["embed.gte", "embed.gte.info", "rerank.cross", "preview.acme", "worker.commands"])
+async def test_workers_serve_each_other(guarded: tuple[EmbeddedNats, str], subject: str) -> None:
+    """Embedding, reranking, previews and the probe: one worker subscribes, another asks."""
+    server, _ = guarded
+
+    async def answer(message: Msg) -> None:
+        await respond(message, b"served")
+
+    async with connected(server, "worker") as (serving, refused), connected(server, "worker") as (asking, denied):
+        await serving.subscribe(subject, cb=answer)
+        reply = None
+        async with asyncio.timeout(30):
+            while reply is None:
+                with suppress(NoRespondersError):
+                    reply = await asking.request(subject, b"", timeout=10)
+        assert reply.data == b"served"
+        assert not refused
+        assert not denied
 
 
 async def test_workers_store_blobs_and_the_archive_reads_them(guarded: tuple[EmbeddedNats, str]) -> None:
