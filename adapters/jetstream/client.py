@@ -194,7 +194,8 @@ class Client:
                     raise refusal from error
             except NatsTimeout as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    raise Unreachable("NATS took the command, but did not say that it is stored.") from error
+                    why = f"NATS has not confirmed the command. It is busy, or the login may not send as {self.actor}."
+                    raise Unreachable(why) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, POLL)
 

@@ -20,6 +20,7 @@ import uvloop
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
+from domain.access.actor import service
 from domain.aggregate import uuid7
 from tests.chaos.load import Made, Step, load
 
@@ -120,7 +121,8 @@ class Publisher:
         while tries is None or tries > 0:
             tries = tries and tries - 1
             with suppress(APIError, nats.errors.Error, asyncio.TimeoutError):
-                subject = f"cmd.{self._tenant}.anon.{name}"
+                actor = service(self._tenant)  # of the login that is not from the log
+                subject = f"cmd.{self._tenant}.{actor}.{name}"
                 await self._js.publish(subject, body, timeout=TRY_S, headers={"Headrace-Id": id})
                 return True
             if stopping.is_set():
