@@ -21,12 +21,13 @@ _MESSAGING = {"messaging.system": "nats"}
 
 
 @contextmanager
-def handling(consumer: str, stream: str, headers: Mapping[str, str]) -> Iterator[None]:
-    """The span of handling a message, in the trace that its headers name."""
-    correlation = headers.get("Headrace-Correlation") or headers.get("Nats-Msg-Id", "")
+def handling(consumer: str, stream: str, subject: str, headers: Mapping[str, str]) -> Iterator[None]:
+    """The span of handling a message, in the trace that its headers name, of the tenant in its subject."""
+    _, tenant, *_ = f"{subject}.".split(".")
+    correlation = headers.get("Headrace-Correlation") or headers.get("Headrace-Id") or headers.get("Nats-Msg-Id", "")
     whole = SpanContext(
-        int.from_bytes(trace_id(correlation, headers.get("traceparent"))),
-        int.from_bytes(span_id(correlation)),
+        int.from_bytes(trace_id(tenant, correlation, headers.get("traceparent"))),
+        int.from_bytes(span_id(tenant, correlation)),
         is_remote=True,
         trace_flags=TraceFlags(TraceFlags.SAMPLED),
     )

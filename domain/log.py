@@ -41,7 +41,8 @@ class Metadata:
     """The id and the origin of a message.
 
     `correlation` is the id of the first command of the chain, `causation` that of the message that caused this one.
-    `person` is the id of the data subject: the end user whose words the message holds, sealed with that person's key.
+    `actor` sent that command, through `door` (None for older ones). `person` is the id of the data subject: the end
+    user whose words the message holds, sealed with that person's key.
     """
 
     id: str
@@ -51,10 +52,11 @@ class Metadata:
     actor: str = "anonymous"
     traceparent: str | None = None
     person: str | None = None
+    door: str | None = None
 
     def caused(self, id: str) -> Metadata:
         """The metadata of a message with this id that this one causes."""
-        return Metadata(id, self.tenant, self.correlation, self.id, self.actor, self.traceparent, self.person)
+        return dataclasses.replace(self, id=id, causation=self.id)
 
 
 NOT_FINAL = "internal_error"

@@ -6,9 +6,9 @@ export NATS_URL="${1:-${NATS_URL:-nats://127.0.0.1:4222}}"
 
 new_id() { cat /proc/sys/kernel/random/uuid 2>/dev/null || uuidgen | tr A-F a-f; }
 
-# Publish a command and print its outcome; its id is the header Nats-Msg-Id, and a created aggregate has the same id.
+# Publish a command and print its outcome; its id is the header Headrace-Id, and a created aggregate has the same id.
 send() { # NOUN.VERB JSON ID
-  nats publish --jetstream --quiet "cmd.default.$1" "$2" -H "Nats-Msg-Id:$3"
+  nats publish --jetstream --quiet "cmd.default.s_default.$1" "$2" -H "Headrace-Id:$3"
   until outcome=$(nats request --raw "\$JS.API.DIRECT.GET.OUTCOMES.out.default.$3" "" | grep '^{'); do sleep 0.2; done
   echo "$outcome"
   echo "$outcome" | jq -e '.status == "accepted"' >/dev/null

@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
@@ -32,8 +33,6 @@ class Delivery:
     at: datetime
     fault: Rejection | None = None
     """The error of its subject or headers."""
-    fresh: bool = False
-    """First delivery: skip the lookup of an earlier outcome."""
     retried: bool = False
     """An operator retries it, after a failure of ours: limits do not hold."""
 
@@ -44,18 +43,25 @@ class Dispatch:
         self._ports = ports
         self._outcomes = outcomes
         self._quota = quota
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, delivery: Delivery) -> Outcome:
         """Record and return the outcome; the earlier one if the command was already decided.
 
+        A command that was sent several times at once is decided once: its deliveries take turns in this process.
         Raises: Unavailable, when the command must be delivered again.
         """
         metadata = delivery.metadata
-        if not delivery.fresh:
-            known = await self._outcomes.get(metadata.tenant, metadata.id)
-            if known and known.code != NOT_FINAL:
-                return known
-            delivery = replace(delivery, retried=known is not None)
+        async with self._turns.setdefault((metadata.tenant, metadata.id), asyncio.Lock()):
+            return await self._dispatch(delivery)
+
+    async def _dispatch(self, delivery: Delivery) -> Outcome:
+        metadata = delivery.metadata
+        # At the first delivery, too: the sender may have sent it before. What was rejected then could be accepted now.
+        known = await self._outcomes.get(metadata.tenant, metadata.id)
+        if known and known.code != NOT_FINAL:
+            return known
+        delivery = replace(delivery, retried=known is not None)
         try:
             outcome = await self._decide(delivery)
         except Rejection as rejection:

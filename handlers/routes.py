@@ -39,6 +39,7 @@ Permission = Literal[
     "replay",
     "budget.manage",
     "limits.manage",
+    "limits.impose",
     "provider.manage",
     "end_user.erase",
     "bus.manage",
@@ -53,13 +54,14 @@ PERMISSIONS: dict[Permission, str] = {
     "replay": "Repeat recorded model calls",
     "budget.manage": "Set and remove budgets",
     "limits.manage": "Set and remove the tenant's own limits",
+    "limits.impose": "Impose and lift limits of a tenant, as its operator",
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
-    "operate": "Retry and discard dead letters, discard messages in quarantine, and impose and lift limits of a tenant",
+    "operate": "Retry and discard dead letters, and discard messages in quarantine",
 }
 
-UNLIMITED: frozenset[Permission] = frozenset({"operate", "limits.manage", "end_user.erase"})
+UNLIMITED: frozenset[Permission] = frozenset({"operate", "limits.manage", "limits.impose", "end_user.erase"})
 """Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 
@@ -263,10 +265,10 @@ ROUTES: dict[str, Route] = {
         Limits, access.RemoveLimit, "limits.manage", access.remove_limit, target="side", private=True
     ),
     "limits.impose": makes_or_changes(
-        Limits, access.ImposeLimit, "operate", access.set_limit, target="side", private=True
+        Limits, access.ImposeLimit, "limits.impose", access.set_limit, target="side", private=True
     ),
     "limits.lift": makes_or_changes(
-        Limits, access.LiftLimit, "operate", access.remove_limit, target="side", private=True
+        Limits, access.LiftLimit, "limits.impose", access.remove_limit, target="side", private=True
     ),
     "end_user.erase": makes_or_changes(
         EndUser, access.EraseEndUser, "end_user.erase", access.erase, target="user", private=True

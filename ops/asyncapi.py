@@ -17,6 +17,7 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 from pydantic import BaseModel, Field, create_model
 
+from domain.access.actor import ACTOR, ANON
 from domain.aggregate import Event
 from domain.nouns import NOUNS
 from handlers.knowledge.preview import PreviewSegments
@@ -44,7 +45,8 @@ class OutcomeMessage(BaseModel):
         None, description="Figures of the rule, by code; left out where there are none"
     )
     correlation: str = Field(description="Id of the first command of the chain")
-    actor: str
+    actor: str = Field(description="Who sent the command, by its subject")
+    door: Literal["bus", "operator", "viewer"] | None = Field(None, description="Door that the command came through")
 
 
 class LiveFrame(BaseModel):
@@ -83,6 +85,14 @@ _OTHERS: dict[str, type[BaseModel]] = {
     "outcome": OutcomeMessage,
     "live": LiveFrame,
     "preview.answer": PreviewAnswer,
+}
+
+
+_PARAMETERS = {
+    "actor": {
+        "description": "Who sends the command: s_<name of the bus login>, or by a door or the operator a_<account>, "
+        f"k_<key> or {ANON}; matches {ACTOR.pattern}"
+    }
 }
 
 
@@ -147,7 +157,7 @@ def document(version: str) -> dict[str, Any]:
         "preview.answer": None,
     }
     for name, route in ROUTES.items():
-        addresses[name] = f"cmd.{{tenant}}.{name}"
+        addresses[name] = f"cmd.{{tenant}}.{{actor}}.{name}"
         subscriber = broker.subscriber(name, title=name, description=inspect.getdoc(route.command))
         subscriber(_taking(name, route.command))
     asking = broker.subscriber("preview", title="preview", description=inspect.getdoc(PreviewSegments))
@@ -168,7 +178,7 @@ def document(version: str) -> dict[str, Any]:
         channel["address"] = addresses[name]
         if address := addresses[name]:
             channel["bindings"]["nats"]["subject"] = address
-            channel["parameters"] = {part: {} for part in re.findall(r"{(\w+)}", address)}
+            channel["parameters"] = {part: _PARAMETERS.get(part, {}) for part in re.findall(r"{(\w+)}", address)}
         else:
             del channel["bindings"]
     for name, message in written["components"]["messages"].items():

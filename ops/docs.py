@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from adapters import pinned
 from adapters.jetstream import accounts
+from domain.access.actor import ANON
 from handlers import ports
 from handlers.commands.fields import references
 from handlers.routes import PERMISSIONS, ROUTES, Route
@@ -151,6 +152,8 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
             default = {None: "**required**", BELOW: BELOW}.get(field.default, f"`{field.default}`")
             yield f"`{field.path}`", field.type, default, rules, field.description
 
+    login = accounts.actor_of(accounts.login("default"))
+    sender = login if name in accounts.COMMANDS_OF_A_LOGIN else ANON
     return f"""### {name}
 
 {inspect.getdoc(route.command)} Permission: `{route.permission}`.
@@ -158,7 +161,7 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
 {table("Field", "Type", "Default", "Rules", "Meaning", rows=rows())}
 
 ```
-cmd.default.{name}   Nats-Msg-Id: {example["id"]}
+cmd.default.{sender}.{name}   Headrace-Id: {example["id"]}
 {_short(example["payload"])}
 ```
 
@@ -341,7 +344,12 @@ def pins() -> str:
 
 
 def _subjects(subjects: tuple[str, ...] | None) -> str:
-    return "everything" if subjects is None else ", ".join(f"`{subject}`" for subject in subjects)
+    """The subjects, with the first and the last for the many of a service's commands."""
+    if subjects is None:
+        return "everything"
+    sent = [subject for subject in subjects if "*" not in subject and subject.startswith("cmd.") and subject[-1] != ">"]
+    named = [f"`{subject}`" for subject in subjects if subject not in sent]
+    return ", ".join([*([f"`{sent[0]}` … `{sent[-1]}`, {len(sent)} commands"] if sent else []), *named])
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
     max_waiting_commands: int = Field(
         100_000, ge=1, description="Maximum number of commands without an outcome; further ones are refused."
     )
+    max_waiting_per_actor: int = Field(
+        2000,
+        ge=1,
+        description="Maximum number of these commands with the same tenant, actor and name; further ones are refused.",
+    )
     max_waiting_mb: int = Field(
         1024, ge=16, description="Maximum size of these commands, in megabytes; further ones are refused."
     )
@@ -415,6 +420,12 @@ class Settings(BaseSettings):
             if password is not None
         }
         return self.model_copy(update=urls)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """The limits of pending commands, by their names in `Waiting` of the streams."""
+        most = self.max_waiting_mb * 2**20
+        return {"commands": self.max_waiting_commands, "bytes": most, "per_subject": self.max_waiting_per_actor}
 
     @property
     def all_embedding_models(self) -> list[str]:

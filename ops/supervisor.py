@@ -148,7 +148,7 @@ class Supervisor:
 
     async def _streams(self, url: str) -> None:
         """Make missing streams, which the workers' user may not: workers wait while there are none."""
-        waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
+        waiting = streams.Waiting(**self.settings.waiting)
         try:
             async with await Client.connect(url) as client:
                 await streams.set_up(client.stream, replicas=self.settings.replicas, waiting=waiting)

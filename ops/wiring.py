@@ -104,8 +104,11 @@ class Wiring:
     async def _streams(self) -> None:
         while True:
             try:
-                waiting = streams.Waiting(self.settings.max_waiting_commands, self.settings.max_waiting_mb * 2**20)
-                await streams.set_up(self.nc.jetstream(), replicas=self.settings.replicas, waiting=waiting)
+                await streams.set_up(
+                    self.nc.jetstream(),
+                    replicas=self.settings.replicas,
+                    waiting=streams.Waiting(**self.settings.waiting),
+                )
                 return
             except (nats.errors.TimeoutError, ServiceUnavailableError) as error:
                 advice = "JetStream has no leader yet, or the streams are missing and this user may not create them"

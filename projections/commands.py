@@ -24,6 +24,7 @@ commands = ReadModel(
     required("ids", JSONB, "Ids of what it created or changed, by noun."),
     required("correlation_id", Id, "Command that began the chain of causes that this one belongs to."),
     required("actor", Text, "Actor who sent it."),
+    optional("door", Text, "Door that it came through: bus, operator or viewer; null for older commands."),
     optional("excerpt", Text, "Beginning of what was sent, where it could not be understood."),
     required("created_at", Time, "When it was decided."),
 )
@@ -45,5 +46,6 @@ def decided(outcome: Outcome, message: Recorded) -> Row:
         "ids": outcome.ids,
         "correlation_id": outcome.metadata.correlation,
         "actor": outcome.metadata.actor,
+        "door": outcome.metadata.door,
         "excerpt": outcome.excerpt,
     }

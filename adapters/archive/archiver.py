@@ -36,6 +36,7 @@ from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import DEAD
 from adapters.jetstream.workers.dead_letters import WITHHELD
 from adapters.many import each
+from domain.access.actor import CommandSubject
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
@@ -98,8 +99,9 @@ class DeadLetters(RawStream):
 
 def withheld(letter: Message) -> Message:
     """The archived form of a dead letter: only its subject and headers, if it may hold words of people."""
-    kind, _, name = (*letter.headers.get("Headrace-Letter-Subject", "").split(".", 2), "", "")[:3]
-    private = is_private(name) if kind == "cmd" else name.partition(".")[0] in PRIVATE_NOUNS
+    subject = letter.headers.get("Headrace-Letter-Subject", "")
+    kind, _, noun = (*subject.split("."), "", "")[:3]
+    private = is_private(CommandSubject.of(subject).name) if kind == "cmd" else noun in PRIVATE_NOUNS
     if "Headrace-Person" not in letter.headers and not private:
         return letter
     headers = {name: value for name, value in letter.headers.items() if name != "Headrace-Letter-Reason"}

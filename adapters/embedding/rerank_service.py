@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from adapters.embedding.cross_encoder import CrossEncoderEngine
+from adapters.jetstream.reply import respond
 from adapters.model_files import model_name, subject
 from handlers.ports.models import ChatUsage, ModelError, Reranking
 
@@ -71,12 +72,12 @@ async def serve(nc: Client, engine: CrossEncoderEngine, *, waiting: int = WAITIN
         try:
             asked = _Request.model_validate_json(message.data)
         except ValidationError as error:
-            await _reply(nc, message, "bad_request", f"A request is a query and texts: {error.errors()[0]['msg']}.")
+            await _reply(message, "bad_request", f"A request is a query and texts: {error.errors()[0]['msg']}.")
             return
         if at_work and sum(at_work.values()) + len(asked.texts) > waiting:
-            await _reply(nc, message, "busy", f"{sum(at_work.values())} texts are waiting for the reranker.")
+            await _reply(message, "busy", f"{sum(at_work.values())} texts are waiting for the reranker.")
             return
-        task = asyncio.create_task(_answer(nc, message, asked, engine, thread))
+        task = asyncio.create_task(_answer(message, asked, engine, thread))
         at_work[task] = len(asked.texts)
         task.add_done_callback(at_work.pop)
 
@@ -92,24 +93,21 @@ async def serve(nc: Client, engine: CrossEncoderEngine, *, waiting: int = WAITIN
         await asyncio.to_thread(thread.shutdown)
 
 
-async def _answer(
-    nc: Client, message: Msg, asked: _Request, engine: CrossEncoderEngine, thread: ThreadPoolExecutor
-) -> None:
+async def _answer(message: Msg, asked: _Request, engine: CrossEncoderEngine, thread: ThreadPoolExecutor) -> None:
     try:
         loop = asyncio.get_running_loop()
         scores, tokens = await loop.run_in_executor(thread, engine.score, asked.query, asked.texts)
         answer = _Answer(scores=scores, tokens=tokens, identity=engine.identity)
-        await _reply(nc, message, "ok", answer.model_dump_json())
+        await _reply(message, "ok", answer.model_dump_json())
     except asyncio.CancelledError:
-        await _reply(nc, message, "busy", "The reranker is being stopped.")
+        await _reply(message, "busy", "The reranker is being stopped.")
     except Exception as error:
         log.exception("reranking failed")
-        await _reply(nc, message, "failed", f"{type(error).__name__}: {error}")
+        await _reply(message, "failed", f"{type(error).__name__}: {error}")
 
 
-async def _reply(nc: Client, message: Msg, status: str, body: str) -> None:
-    with suppress(nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-        await nc.publish(message.reply, body.encode(), headers={STATUS: status})
+async def _reply(message: Msg, status: str, body: str) -> None:
+    await respond(message, body.encode(), {STATUS: status})
 
 
 class NatsReranker:

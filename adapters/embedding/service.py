@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import suppress
 
 import nats.errors
 import structlog
@@ -26,6 +25,7 @@ from nats.aio.msg import Msg
 from adapters.embedding.engine import Engine
 from adapters.embedding.lanes import WINDOW, LocalEmbedder
 from adapters.embedding.wire import DIMENSION, DURATION, IDENTITY, STATUS, TENANT, URGENT, unpack
+from adapters.jetstream.reply import respond
 from adapters.model_files import subject
 from handlers.ports.log import Unavailable
 
@@ -42,12 +42,12 @@ async def serve(nc: Client, engine: Engine, *, window: float = WINDOW, queued: i
     info = {"identity": engine.identity, "dimension": engine.dimension, "longest": engine.longest}
 
     async def take(message: Msg) -> None:
-        task = asyncio.create_task(_answer(nc, message, embedder))
+        task = asyncio.create_task(_answer(message, embedder))
         at_work.add(task)
         task.add_done_callback(at_work.discard)
 
     async def introduce(message: Msg) -> None:
-        await message.respond(json.dumps(info).encode())
+        await respond(message, json.dumps(info).encode())
 
     async with LocalEmbedder(engine, window=window, queued=queued) as embedder:
         here = subject(engine.name)
@@ -66,10 +66,9 @@ async def serve(nc: Client, engine: Engine, *, window: float = WINDOW, queued: i
             await asyncio.gather(*at_work, return_exceptions=True)
 
 
-async def _answer(nc: Client, message: Msg, embedder: LocalEmbedder) -> None:
+async def _answer(message: Msg, embedder: LocalEmbedder) -> None:
     async def reply(status: str, body: bytes = b"", **headers: str) -> None:
-        with suppress(nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-            await nc.publish(message.reply, body, headers={STATUS: status} | headers)
+        await respond(message, body, {STATUS: status} | headers)
 
     try:
         asked = message.headers or {}

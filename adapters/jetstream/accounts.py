@@ -18,10 +18,10 @@ from typing import Any
 
 from adapters.jetstream.nats_py import API, IMPORTED_API
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
-from domain.access.bus_login import BusLogin
-from domain.access.limits import Limits
+from domain.access.actor import ANON, service
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
+from handlers.routes import ROUTES
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
 """The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""
@@ -37,12 +37,11 @@ _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user, and the subjects it may use (None: all) and publish in no case."""
+    """A user, and the subjects it may use (None: all)."""
 
     name: str
     publish: tuple[str, ...] | None = None
     subscribe: tuple[str, ...] | None = None
-    denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +49,39 @@ class Guest:
     """An account without streams, and its users.
 
     `requests` and `hears` are subjects of the account with the streams, `api` requests to its JetStream, without the
-    prefix. `serves` are subjects on which this account answers that one. `denied` are subjects of the requests that its
-    users may not use.
+    prefix. `serves` are subjects on which this account answers that one. `commands` are those that users of a tenant
+    may send, each as its own actor.
     """
 
     account: str
     users: tuple[str, ...]
+    commands: tuple[str, ...] = ()
     requests: tuple[str, ...] = ()
     api: tuple[str, ...] = ()
     hears: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()
-    denied: tuple[str, ...] = ()
 
     def imports(self) -> Iterator[tuple[str, str, str]]:
         """Kind, subject in the account with the streams, and subject in this one."""
-        yield from (("service", subject, subject) for subject in self.requests)
+        sent = (f"cmd.{self.account}.*.*.*",) if self.commands else ()
+        yield from (("service", subject, subject) for subject in (*sent, *self.requests))
         yield from (("service", f"{API}.{request}", f"{IMPORTED_API}.{request}") for request in self.api)
         yield from (("stream", subject, subject) for subject in self.hears)
 
     def members(self) -> list[User]:
-        """The users of this account, who may all do the same."""
-        asks = tuple(subject for kind, _, subject in self.imports() if kind == "service")
+        """The users of this account, who may all do the same, each as its own actor."""
+        asks = (*self.requests, *(f"{IMPORTED_API}.{request}" for request in self.api))
         look = (f"{API}.INFO",) if self.api else ()
         answers = (*self.serves, *INBOXES) if self.serves else ()
-        publish, subscribe = (*asks, *look, *answers), (*self.hears, *self.serves, INBOXES[0])
-        return [User(name, publish, subscribe, self.denied) for name in self.users]
+        subscribe = (*self.hears, *self.serves, INBOXES[0])
+        return [
+            User(
+                name,
+                (*(f"cmd.{self.account}.{actor_of(name)}.{it}" for it in self.commands), *asks, *look, *answers),
+                subscribe,
+            )
+            for name in self.users
+        ]
 
 
 INSIDERS = (
@@ -127,7 +134,7 @@ GUESTS = (
     Guest(
         "VIEW",
         (VIEW,),
-        requests=("cmd.>",),
+        requests=(f"cmd.*.{ANON}.*.*",),
         api=(
             *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
@@ -158,6 +165,19 @@ def login(tenant: str, name: str = "") -> str:
     return f"tenant-{tenant}.{name}" if name else f"tenant-{tenant}"
 
 
+def actor_of(user: str) -> str:
+    """The actor of a tenant's login; that of the one that is not from the log has the tenant's name."""
+    tenant, _, name = user.removeprefix("tenant-").partition(".")
+    return service(name or tenant)
+
+
+OPERATORS = ("bus.manage", "limits.impose")
+"""Permissions that no login of a tenant has."""
+
+COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission not in OPERATORS)
+"""The commands that a login of the bus may send: all but those of the operator."""
+
+
 def tenant(name: str, users: Sequence[str] = ()) -> Guest:
     """The account of a tenant's services: its commands, their outcomes, and its answers as they grow.
 
@@ -169,12 +189,9 @@ def tenant(name: str, users: Sequence[str] = ()) -> Guest:
     return Guest(
         name,
         (*users,) or (login(name),),
-        requests=(f"cmd.{name}.>", f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
+        commands=COMMANDS_OF_A_LOGIN,
+        requests=(f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
         hears=(f"out.{name}.>", f"live.{name}.>"),
-        denied=(
-            f"cmd.{name}.{BusLogin.TOPIC}.>",
-            *(f"cmd.{name}.{Limits.TOPIC}.{verb}" for verb in ("impose", "lift")),
-        ),
     )
 
 
@@ -202,8 +219,7 @@ def configuration(
 def _user(user: User, password: Callable[[str], str]) -> dict[str, Any]:
     found: dict[str, Any] = {"user": user.name, "password": password(user.name)}
     if user.publish is not None and user.subscribe is not None:
-        publish = {"allow": [*user.publish], "deny": [*user.denied]} if user.denied else [*user.publish]
-        found["permissions"] = {"publish": publish, "subscribe": [*user.subscribe]}
+        found["permissions"] = {"publish": [*user.publish], "subscribe": [*user.subscribe]}
     return found
 
 

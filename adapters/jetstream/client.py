@@ -24,6 +24,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
+from domain.access.actor import ACTOR, ANON, OPERATOR
 from domain.aggregate import new_id, sentence
 from handlers.ports.log import Unavailable
 
@@ -81,19 +82,25 @@ class Commit:
 
 
 class Client:
-    """Commands and answers of one tenant over a connection, which may be shared; `actor` names the sender."""
+    """Commands and answers of one tenant over a connection, which may be shared.
 
-    def __init__(self, connection: Connection, tenant: str, actor: str | None = None) -> None:
+    `actor` sends the commands: a login of the bus may send its own only, `s_<name of the login>`. `door` is the one of
+    an actor that is no service.
+    """
+
+    def __init__(self, connection: Connection, tenant: str, actor: str = ANON, *, door: str = OPERATOR) -> None:
         self.connection = connection
         self.tenant = tenant
+        self.actor = actor
+        self.door = door
         self.stream: JetStreamContext = connection.jetstream()
-        self._headers = {"Headrace-Actor": actor} if actor else {}
 
     @classmethod
     async def connect(
         cls,
         url: str,
         tenant: str = "default",
+        actor: str = ANON,
         *,
         credentials: Path | None = None,
         ca: Path | None = None,
@@ -120,7 +127,7 @@ class Client:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = str(error) or f"no answer within {within:.0f} s"
             raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({reason}).") from error
-        return cls(connection, tenant)
+        return cls(connection, tenant, actor)
 
     async def close(self) -> None:
         await self.connection.close()
@@ -140,15 +147,17 @@ class Client:
         for `wait` seconds. Raises: NotSent, NoOutcome, Unreachable.
         """
         id = _command_id(name, id)
+        if not ACTOR.fullmatch(self.actor):
+            raise NotSent(f"{self.actor!r} is not an actor: a_<account>, k_<key>, s_<service> or {ANON}.")
         deadline = asyncio.get_running_loop().time() + wait
         try:
             subscription = await self.connection.subscribe(f"out.{self.tenant}.{id}", max_msgs=1)
             try:
-                known = await self._store(name, id, orjson.dumps(payload), deadline)
-                pause = 0.0 if known else 0.25
+                await self._publish(name, id, orjson.dumps(payload), deadline)
+                pause = 0.25
                 while True:
                     left = max(0.0, deadline - asyncio.get_running_loop().time())
-                    message = await _next(subscription.next_msg, min(pause, left)) if pause else None
+                    message = await _next(subscription.next_msg, min(pause, left))
                     outcome = orjson.loads(message.data) if message else await self.outcome(id)
                     if outcome is not None:
                         return dict(outcome)
@@ -156,7 +165,7 @@ class Client:
                         raise NoOutcome(
                             f"Command {id} is stored, but has no outcome after {wait:.0f} s: is a worker running?"
                         )
-                    pause = min(2 * pause or 0.25, POLL)
+                    pause = min(2 * pause, POLL)
             finally:
                 await subscription.unsubscribe()
         except nats.errors.Error as error:
@@ -172,21 +181,15 @@ class Client:
             raise Unreachable(_NO_STREAM.format("OUTCOMES")) from error
         return dict(orjson.loads(message.data or b"null"))
 
-    async def _store(self, name: str, id: str, payload: bytes, deadline: float) -> bool:
-        """Publish until the command is stored; True when it was already."""
-        known = await self._publish(name, payload, {"Nats-Msg-Id": id, **self._headers}, deadline)
-        if known and await self.outcome(id) is None:
-            # The queue drops what has the id of an earlier message, whichever tenant's that was.
-            own = {"Nats-Msg-Id": f"{self.tenant}.{id}", "Headrace-Id": id}
-            await self._publish(name, payload, {**self._headers, **own}, deadline)
-        return known
-
-    async def _publish(self, name: str, payload: bytes, headers: dict[str, str], deadline: float) -> bool:
+    async def _publish(self, name: str, id: str, payload: bytes, deadline: float) -> None:
+        """Publish until the command is stored: perhaps twice, which is the same as once."""
+        subject = f"cmd.{self.tenant}.{self.actor}.{name}"
+        headers = {"Headrace-Id": id, "Headrace-Door": self.door}
         pause = 0.1
         while True:
             try:
-                ack = await self.stream.publish(f"cmd.{self.tenant}.{name}", payload, timeout=5, headers=headers)
-                return bool(ack.duplicate)
+                await self.stream.publish(subject, payload, timeout=5, headers=headers)
+                return
             except MaxPayloadError as error:
                 said = f"The command has {len(payload)} bytes, more than the bus takes."
                 raise NotSent(said, code="too_large") from error
@@ -198,7 +201,8 @@ class Client:
                     raise refusal from error
             except NatsTimeout as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    raise Unreachable("NATS took the command, but did not say that it is stored.") from error
+                    why = f"NATS has not confirmed the command. It is busy, or the login may not send as {self.actor}."
+                    raise Unreachable(why) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, POLL)
 
@@ -366,7 +370,10 @@ _NO_STREAM = "NATS has no {}: the streams of Headrace are not set up."
 
 def _refusal(error: APIError) -> NotSent:
     """Translate an error of JetStream."""
-    said = error.description
+    said = error.description or ""
+    if error.err_code in _FULL and "per subject" in said:
+        advice = "wait for their outcomes, then send it again"
+        return NotSent(f"Too many of your commands of this name wait already ({said}): {advice}.", code="over_quota")
     if error.err_code in _FULL:
         return NotSent(f"Too many commands wait already ({said}): try again later.", code="queue_full")
     if error.err_code == _TOO_LARGE:

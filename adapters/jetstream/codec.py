@@ -215,6 +215,7 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
         "excerpt": outcome.excerpt,
         "correlation": metadata.correlation,
         "actor": metadata.actor,
+        "door": metadata.door,
     }
     if outcome.details:
         fields["details"] = outcome.details
@@ -225,7 +226,8 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, dict[str, str]]:
 def decode_outcome(body: bytes, header: Mapping[str, str], tenant: str) -> Outcome:
     fields = orjson.loads(body)
     stream, sequence = fields.pop("stream"), fields.pop("sequence")
-    del fields["correlation"], fields["actor"]
+    for name in ("correlation", "actor", "door"):  # they are in the headers
+        fields.pop(name, None)
     fields["at"] = datetime.fromisoformat(fields["at"])
     position = Position(stream, sequence) if stream else None
     return Outcome(**fields, metadata=metadata(header, tenant, fields["command"]), position=position)
@@ -267,6 +269,8 @@ def headers(metadata: Metadata) -> dict[str, str]:
         found["traceparent"] = metadata.traceparent
     if metadata.person:
         found["Headrace-Person"] = metadata.person
+    if metadata.door:
+        found["Headrace-Door"] = metadata.door
     return found
 
 
@@ -281,4 +285,5 @@ def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> M
         actor=header.get("Headrace-Actor") or "anonymous",
         traceparent=header.get("traceparent"),
         person=header.get("Headrace-Person"),
+        door=header.get("Headrace-Door"),
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
-import nats.errors
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from adapters.jetstream.reply import respond
 
 SUBJECT = "preview.{}"
 
@@ -21,8 +21,7 @@ async def serve(nc: Client, preview: Callable[[str, bytes], Awaitable[dict[str, 
 
     async def answer(message: Msg) -> None:
         found = await preview(message.subject.partition(".")[2], message.data)
-        with suppress(nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-            await message.respond(_fitting(found, nc.max_payload))
+        await respond(message, _fitting(found, nc.max_payload))
 
     async def take(message: Msg) -> None:
         if message.reply:

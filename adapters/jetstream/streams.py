@@ -31,7 +31,10 @@ from handlers.work.work import WORKS
 log = structlog.get_logger(__name__)
 
 COMMANDS = "COMMANDS"
-"""The work queue of commands, on `cmd.<tenant>.<noun>.<verb>`."""
+"""The work queue of commands, on `cmd.<tenant>.<actor>.<noun>.<verb>`."""
+
+ACTORS_AFTER = "headrace_actors_after"
+"""Metadata of COMMANDS: the last sequence that was stored before subjects of commands named an actor."""
 
 DEAD = "DEAD"
 """Messages that could not be handled, on `dead.<consumer>.<letter>`, as they came, with the reason in the headers."""
@@ -42,8 +45,11 @@ FAILURES = "failures"
 KEYS = "keys"
 EXPORTS = "exports"
 
-DUPLICATE_WINDOW_S = 300.0
-"""Time in which COMMANDS itself drops a repeated command, in seconds."""
+DUPLICATE_WINDOW_S = 0.1
+"""Time in which COMMANDS drops a second message with the same `Nats-Msg-Id`, in seconds: the shortest that NATS takes.
+
+It does not distinguish tenants, so that a command with this header is rejected: no sender relies on it.
+"""
 
 ACK_WAIT_S = 10.0
 """Time without acknowledgement or heartbeat after which a message goes to another worker, in seconds."""
@@ -67,10 +73,11 @@ is refused at once, since a worker holds many in memory."""
 
 
 class Waiting(NamedTuple):
-    """Limits of pending commands; more are refused."""
+    """Limits of pending commands, in all and per subject: one command of one actor. More are refused."""
 
     commands: int = 100_000
     bytes: int = 2**30
+    per_subject: int = 2000
 
 
 _stored = partial(StreamConfig, retention=RetentionPolicy.LIMITS, storage=StorageType.FILE, allow_direct=True)
@@ -170,9 +177,17 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
 
 async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
     """Set the limits of COMMANDS; without the right to change streams, leave that to an administrator."""
-    found = (await js.stream_info(COMMANDS)).config
+    info = await js.stream_info(COMMANDS)
+    found = info.config
     wanted = found.evolve(
-        max_msgs=waiting.commands, max_bytes=waiting.bytes, max_msg_size=LARGEST, discard=DiscardPolicy.NEW
+        max_msgs=waiting.commands,
+        max_bytes=waiting.bytes,
+        max_msgs_per_subject=waiting.per_subject,
+        max_msg_size=LARGEST,
+        discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        duplicate_window=DUPLICATE_WINDOW_S,
+        metadata={ACTORS_AFTER: str(info.state.last_seq), **(found.metadata or {})},
     )
     if wanted == found:
         return

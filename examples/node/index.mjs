@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual, parseArgs } from "node:util";
 import { jetstream } from "@nats-io/jetstream";
-import { connect } from "@nats-io/transport-node";
+import { connect, headers } from "@nats-io/transport-node";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -11,6 +11,9 @@ const { values: options, positionals } = parseArgs({
 });
 const { tenant } = options;
 const url = new URL(positionals[0] ?? process.env.NATS_URL ?? "nats://127.0.0.1:4222");
+// A login of the bus is tenant-<tenant>.<name>, or tenant-<tenant>, and sends as the actor s_<name>, or s_<tenant>.
+const login = decodeURIComponent(url.username).match(/^tenant-([^.]+)(?:\.(.+))?$/);
+const actor = login ? `s_${login[2] ?? login[1]}` : "anon";
 const PATIENCE = 120; // seconds without an event before giving up
 
 const TEXT = `Rules of the reading room at Millbrook Weir
@@ -51,8 +54,10 @@ async function send(name, fields, id = uuid7()) {
   });
   try {
     await nc.flush(); // make sure that the server has the subscription before the command
-    const { duplicate } = await js.publish(`cmd.${tenant}.${name}`, JSON.stringify(fields), { msgID: id });
-    let outcome = duplicate ? await kept("OUTCOMES", subject) : null;
+    const head = headers();
+    head.set("Headrace-Id", id);
+    await js.publish(`cmd.${tenant}.${actor}.${name}`, JSON.stringify(fields), { headers: head });
+    let outcome = null;
     for (let second = 0; !outcome && second < PATIENCE; second++) {
       outcome = await Promise.race([heard, sleep(1000, null, { ref: false })]) ?? await kept("OUTCOMES", subject);
     }

@@ -120,6 +120,9 @@ async def remove_limit(command: RemoveLimit, given: Preparation) -> MakeOrChange
 
 
 async def open_login(command: OpenBusLogin, given: Preparation) -> MakeOrChange[BusLogin]:
+    if command.name == given.tenant:
+        raise Rejection("invalid", "The tenant's name is the login of the server's configuration.", "name")
+
     def decide(login: BusLogin | None, id: str, at: datetime) -> BusLogin:
         if login is None:
             return BusLogin.begin(BusLogin.Opened, id, at, issue=given.id)

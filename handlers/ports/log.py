@@ -125,8 +125,8 @@ class Outcomes(Protocol):
 class DeadLetters(Protocol):
     """Messages that could not be handled, as they came, by consumer and letter, as long as their letters wait."""
 
-    async def send_again(self, consumer: str, letter: str, id: str) -> None:
-        """Put a command back into its queue: as message `id`, with the id that it had. Raises: Unavailable."""
+    async def send_again(self, consumer: str, letter: str) -> None:
+        """Put a command back into its queue, with the id and the actor that it had. Raises: Unavailable, TooLarge."""
         ...
 
     async def remove(self, consumer: str, letter: str, until: datetime) -> None:

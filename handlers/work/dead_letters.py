@@ -118,7 +118,7 @@ class RetryDeadLetters:
         letter = commit.subject.id
         for event in commit.events:
             if isinstance(event, DeadLetter.Retried) and event.consumer == "commands":
-                await self._letters.send_again(event.consumer, letter, commit_id(commit.metadata.id, "again"))
+                await self._letters.send_again(event.consumer, letter)
             if isinstance(event, DeadLetter.Retried | DeadLetter.Discarded):
                 await self._letters.remove(event.consumer, letter, commit.at)
 

@@ -49,9 +49,9 @@ class Answers:
         id = new_id()
         last = self._last[id] = asyncio.get_running_loop().create_future()
         payload = orjson.dumps({"app": app, "query": query})
-        subject = f"cmd.{self._stack.settings.tenant}.message.send"
+        subject = f"cmd.{self._stack.settings.tenant}.anon.message.send"
         began = time.perf_counter()
-        await self._stack.client.stream.publish(subject, payload, headers={"Nats-Msg-Id": id})
+        await self._stack.client.stream.publish(subject, payload, headers={"Headrace-Id": id})
         frame = await asyncio.wait_for(last, PATIENCE_S)
         if frame["type"] != "answered":
             raise RuntimeError(f"no answer: {frame}")

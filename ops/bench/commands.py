@@ -52,8 +52,8 @@ class Outcomes:
         """Publish a command. Return a future that its outcome resolves."""
         id = new_id()
         future = self._waiting[id] = asyncio.get_running_loop().create_future()
-        subject = f"cmd.{self._stack.settings.tenant}.app.create"
-        await self._stack.client.stream.publish(subject, PAYLOAD, timeout=30, headers={"Nats-Msg-Id": id})
+        subject = f"cmd.{self._stack.settings.tenant}.anon.app.create"
+        await self._stack.client.stream.publish(subject, PAYLOAD, timeout=30, headers={"Headrace-Id": id})
         return future
 
 

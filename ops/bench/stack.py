@@ -75,7 +75,10 @@ async def running() -> AsyncIterator[Stack]:
 
 @asynccontextmanager
 async def _running(home: Path) -> AsyncIterator[Stack]:
-    settings = Settings.load(home=home, tenant="default", nats_url="", postgres_url="", opensearch_url="")
+    queue = Settings.model_fields["max_waiting_commands"].default  # one sender is the whole load
+    settings = Settings.load(
+        home=home, tenant="default", nats_url="", postgres_url="", opensearch_url="", max_waiting_per_actor=queue
+    )
     try:
         command = supervisor.command_line("up", "--detach", "--json")
         started = await create_subprocess_exec(*command, env=supervisor.environment(settings), stdout=DEVNULL)

@@ -17,7 +17,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from adapters.jetstream.client import Commit, Frame, Outcome
+from adapters.jetstream.client import Client, Commit, Frame, Outcome
+from domain.access.actor import ANON
 from domain.aggregate import sentence
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
@@ -46,6 +47,7 @@ def send(
     id: Annotated[
         str | None, typer.Option(help="Command id, a UUID; sending the same id again changes nothing.")
     ] = None,
+    actor: Annotated[str, typer.Option(help="Actor that sends it: a_<account>, k_<key>, s_<service>, or anon.")] = ANON,
     wait: Wait = 10.0,
     tenant: Tenant = None,
     home: Home = None,
@@ -59,7 +61,7 @@ def send(
 
     async def work() -> Outcome:
         async with connected(settings) as client:
-            return await client.send(name, payload, id, wait)
+            return await Client(client.connection, client.tenant, actor).send(name, payload, id, wait)
 
     outcome = run(work())
     terminal.show_outcome(outcome, as_json)

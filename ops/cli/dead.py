@@ -8,6 +8,7 @@ import typer
 
 from adapters.jetstream.client import Client, Outcome
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from domain.access.actor import CommandSubject
 from handlers.ports.log import Unavailable
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Wait, app, connected, rows, run
@@ -153,6 +154,6 @@ async def message_of(client: Client, letter: Letter) -> Letter:
         raise Failed(str(error)) from error
     if kept is None:
         return {"headers": None, "payload": None}
-    secret = letter["consumer"] == "commands" and letter["subject"].split(".")[2:3] == ["provider"]
+    secret = letter["consumer"] == "commands" and CommandSubject.of(letter["subject"]).name.startswith("provider.")
     payload = "(withheld: it may hold a key)" if secret else kept.data.decode(errors="replace")
     return {"headers": kept.headers, "payload": payload}

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
+from adapters.jetstream.reply import respond
 from adapters.jetstream.workers.drain import drain
 from adapters.privacy.vault import UnknownKey
 from adapters.sandbox.choice import Choice
@@ -181,6 +182,6 @@ async def _announce(nc: Client, role: str, contained: Choice | None = None) -> S
     card = json.dumps({**who, "since": since, "version": version("headrace")}).encode()
 
     async def answer(message: Msg) -> None:
-        await message.respond(card)
+        await respond(message, card)
 
     return await nc.subscribe(f"worker.{role}", cb=answer)

@@ -24,6 +24,7 @@ from adapters.jetstream.workers.consumer import done
 from adapters.many import each
 from adapters.postgres import tables
 from adapters.postgres.compare import compare
+from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Check
@@ -88,7 +89,7 @@ async def _look_again(nc: Connection, keys: JetStreamKeys, audit: Audit, setting
     outcomes, js = JetStreamOutcomes(nc, keys), nc.jetstream()
     waiting = await _waiting(nc) if audit.undecided else set()
     for (tenant, command), sequence in audit.undecided.items():
-        if command not in waiting and await outcomes.get(tenant, command) is None:
+        if (tenant, command) not in waiting and await outcomes.get(tenant, command) is None:
             audit.decided.fault(
                 f"{EVENTS} {sequence}: command {command} of {tenant} has changed it, and has no outcome"
             )
@@ -110,9 +111,9 @@ async def _reached(settings: Settings, stream: str) -> int:
         return 0
 
 
-async def _waiting(nc: Connection) -> set[str]:
-    """The ids of the commands that wait for their turn; one that does no more has an outcome by then."""
-    js, ids = nc.jetstream(), set[str]()
+async def _waiting(nc: Connection) -> set[tuple[str, str]]:
+    """Tenant and id of the commands that wait for their turn; one that does no more has an outcome by then."""
+    js, ids = nc.jetstream(), set[tuple[str, str]]()
     state = (await js.stream_info(COMMANDS)).state
     sequence = state.first_seq
     while sequence <= state.last_seq:
@@ -121,7 +122,8 @@ async def _waiting(nc: Connection) -> set[str]:
         except NotFoundError:
             break
         headers = message.headers or {}
-        ids |= {headers[name] for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
+        tenant = CommandSubject.of(message.subject or "").tenant
+        ids |= {(tenant, headers[name].lower()) for name in ("Headrace-Id", "Nats-Msg-Id") if name in headers}
         sequence = int(message.seq or sequence) + 1
     return ids
 

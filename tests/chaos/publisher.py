@@ -20,6 +20,7 @@ import uvloop
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
+from domain.access.actor import service
 from domain.aggregate import uuid7
 from tests.chaos.load import Made, Step, load
 
@@ -120,8 +121,9 @@ class Publisher:
         while tries is None or tries > 0:
             tries = tries and tries - 1
             with suppress(APIError, nats.errors.Error, asyncio.TimeoutError):
-                subject = f"cmd.{self._tenant}.{name}"
-                await self._js.publish(subject, body, timeout=TRY_S, headers={"Nats-Msg-Id": id})
+                actor = service(self._tenant)  # of the login that is not from the log
+                subject = f"cmd.{self._tenant}.{actor}.{name}"
+                await self._js.publish(subject, body, timeout=TRY_S, headers={"Headrace-Id": id})
                 return True
             if stopping.is_set():
                 deadline = deadline or time.monotonic() + LAST_TRIES_S

@@ -96,10 +96,10 @@ async def test_an_outcome_is_never_larger_than_what_it_tells(desk: Desk) -> None
 
 async def test_a_fault_of_the_delivery_is_its_rejection(desk: Desk) -> None:
     id = new_id()
-    fault = Rejection("invalid", "Must be a UUID.", "Nats-Msg-Id")
+    fault = Rejection("invalid", "Must be a UUID.", "Headrace-Id")
     delivery = Delivery("app.create", b'{"name": "x"}', Metadata(id, desk.tenant, id), datetime.now(UTC), fault)
     outcome = await desk.dispatch(delivery)
-    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "invalid", "Nats-Msg-Id")
+    assert (outcome.status, outcome.code, outcome.field) == ("rejected", "invalid", "Headrace-Id")
     assert await desk.commits("app", id) == []
 
 
@@ -116,6 +116,20 @@ async def test_a_rejected_command_stays_rejected(desk: Desk) -> None:
     assert await desk.send("document.upload", upload, id=id) == first
     assert await desk.commits("document", id) == []
     assert (await desk.send("document.upload", upload)).status == "accepted"
+
+
+async def test_a_command_that_is_sent_twice_at_once_is_decided_once(desk: Desk) -> None:
+    """Else one could be rejected, and the other accepted by what has changed in between."""
+    dataset, id = new_id(), new_id()
+    upload = {"dataset": dataset, "name": "a.txt", "text": "x"}
+    first, _, second, third = await asyncio.gather(
+        desk.send("document.upload", upload, id=id),
+        desk.send("dataset.create", {"name": "Rules"}, id=dataset),
+        desk.send("document.upload", upload, id=id),
+        desk.send("document.upload", upload, id=id),
+    )
+    assert first == second == third == await desk.outcomes.get(desk.tenant, id)
+    assert len(await desk.commits("document", id)) == (first.status == "accepted")
 
 
 async def test_an_id_is_one_command_for_ever(desk: Desk) -> None:

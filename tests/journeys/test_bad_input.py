@@ -22,7 +22,7 @@ async def dataset(headrace: Stack) -> str:
 async def raw(headrace: Stack, subject: str, payload: bytes) -> dict[str, Any]:
     """The outcome of a payload that no decent client would send."""
     id = new_id()
-    await headrace.client.stream.publish(subject, payload, headers={"Nats-Msg-Id": id})
+    await headrace.client.stream.publish(subject, payload, headers={"Headrace-Id": id})
     async with asyncio.timeout(20):
         while (outcome := await headrace.client.outcome(id)) is None:
             await asyncio.sleep(0.02)
@@ -39,19 +39,19 @@ async def uploaded(headrace: Stack, dataset: str, name: str, data: bytes) -> Row
 
 
 async def test_an_unknown_command(headrace: Stack) -> None:
-    outcome = await raw(headrace, "cmd.default.app.explode", b"{}")
+    outcome = await raw(headrace, "cmd.default.anon.app.explode", b"{}")
     assert outcome["code"] == "unknown_command"
     assert "app.create" in outcome["message"]
 
 
 async def test_broken_json(headrace: Stack) -> None:
-    outcome = await raw(headrace, "cmd.default.app.create", b'{"name": "half')
+    outcome = await raw(headrace, "cmd.default.anon.app.create", b'{"name": "half')
     assert outcome["code"] == "broken_json"
     assert outcome["excerpt"] == '{"name": "half'
 
 
 async def test_two_megabytes(headrace: Stack) -> None:
-    outcome = await raw(headrace, "cmd.default.app.create", json.dumps({"name": "x" * 2_000_000}).encode())
+    outcome = await raw(headrace, "cmd.default.anon.app.create", json.dumps({"name": "x" * 2_000_000}).encode())
     assert outcome["code"] == "too_large"
     assert "1,048,576" in outcome["message"]
 

@@ -132,8 +132,10 @@ async def asked(stack: Stack, provider: tuple[FaultyServer, Provider], receiver:
 
 async def recorded(stack: Stack) -> list[bytes]:
     """The ids of the spans that the tables have."""
-    rows = await stack.sql("SELECT id FROM headrace.spans UNION ALL SELECT id FROM headrace.traces")
-    return sorted(span_id(row["id"]) for row in rows)
+    rows = await stack.sql(
+        "SELECT tenant_id, id FROM headrace.spans UNION ALL SELECT tenant_id, id FROM headrace.traces"
+    )
+    return sorted(span_id(row["tenant_id"], row["id"]) for row in rows)
 
 
 def sent(receiver: Receiver) -> list[Span]:
@@ -197,7 +199,7 @@ async def test_tables_that_are_rebuilt_are_not_sent_again(asked: Stack, receiver
     await asked.start("export", **to(receiver))
     message = await ask(asked, "once more")
     expected = await recorded(asked)
-    await receiver.until(lambda it: any(span.trace_id == trace_id(message) for span in sent(it)))
+    await receiver.until(lambda it: any(span.trace_id == trace_id(asked.client.tenant, message) for span in sent(it)))
     assert ids(sent(receiver)) == expected
     assert len(expected) == before + 3
     [last] = await asked.sql("SELECT max(ended_sequence) AS sequence FROM headrace.spans")
@@ -222,17 +224,19 @@ async def test_infrastructure_is_in_the_traces_of_live_work_alone(asked: Stack, 
         return [span for about, span in it.spans if about["service.name"] == "headrace-worker"]
 
     await receiver.until(
-        lambda it: any(span.name == "handle answer" and span.trace_id == trace_id(message) for span in own(it))
+        lambda it: any(
+            span.name == "handle answer" and span.trace_id == trace_id(asked.client.tenant, message) for span in own(it)
+        )
     )
     # WITH is the query for the tenants, of whom only one may call this machine's models.
     known = {"handle answer", "publish EVENTS", "POST /chat/completions", "WITH"}
     assert {span.name for span in own(receiver)} <= known
-    of_message = [span for span in own(receiver) if span.trace_id == trace_id(message)]
+    of_message = [span for span in own(receiver) if span.trace_id == trace_id(asked.client.tenant, message)]
     names = Counter(span.name for span in of_message)
     assert names["POST /chat/completions"] == 1
     assert names["publish EVENTS"] >= 3
     tops = {span.parent_span_id for span in of_message if span.name == "handle answer"}
-    assert tops == {span_id(message)}
+    assert tops == {span_id(asked.client.tenant, message)}
 
 
 @pytest.mark.long

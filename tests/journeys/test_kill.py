@@ -46,7 +46,7 @@ async def test_nothing_is_lost_or_doubled_or_stuck(doomed: Stack) -> None:
         id = new_id()
         sent[id] = (name, payload)
         await doomed.client.stream.publish(
-            f"cmd.{doomed.tenant}.{name}", json.dumps(payload).encode(), headers={"Nats-Msg-Id": id}
+            f"cmd.{doomed.tenant}.anon.{name}", json.dumps(payload).encode(), headers={"Headrace-Id": id}
         )
         return id
 

@@ -49,7 +49,11 @@ async def overrun(nats: EmbeddedNats, postgres: EmbeddedPostgres) -> AsyncIterat
     async with fresh_database(postgres) as url:
         settings = Settings.load(home=nats.home, nats_url=nats.url, postgres_url=url)
         async with Stack.running(settings, ()) as stack:
-            await stack.start("commands", "project", HEADRACE_MAX_WAITING_COMMANDS=str(WAITING))
+            limits = {
+                "HEADRACE_MAX_WAITING_COMMANDS": str(WAITING),
+                "HEADRACE_MAX_WAITING_PER_ACTOR": str(10 * WAITING),
+            }
+            await stack.start("commands", "project", **limits)
             yield stack
 
 
@@ -89,7 +93,7 @@ class Publisher:
     def __init__(self, client: Client, payload: bytes, name: str = "app.create") -> None:
         self.client = client
         self.payload = payload
-        self.subject = f"cmd.{client.tenant}.{name}"
+        self.subject = f"cmd.{client.tenant}.anon.{name}"
         self.accepted: list[str] = []
         self.refusals = Counter[int]()
 
@@ -105,7 +109,7 @@ class Publisher:
     async def publish(self) -> None:
         id = new_id()
         try:
-            await self.client.stream.publish(self.subject, self.payload, timeout=30, headers={"Nats-Msg-Id": id})
+            await self.client.stream.publish(self.subject, self.payload, timeout=30, headers={"Headrace-Id": id})
             self.accepted.append(id)
         except APIError as error:
             self.refusals[int(error.err_code or 0)] += 1

@@ -23,10 +23,13 @@ class Worker:
         self.seen: list[tuple[str, dict[str, Any]]] = []
 
     async def take(self, message: Msg) -> None:
-        id = (message.headers or {})["Nats-Msg-Id"]
+        id = (message.headers or {})["Headrace-Id"]
         self.seen.append((message.subject, orjson.loads(message.data)))
         outcome = {"command": id, "status": "accepted", "sequence": 0, "ids": {}, "message": None, **self.says}
-        await self.stream.publish(f"out.default.{id}", orjson.dumps(outcome), headers={"Nats-Msg-Id": f"out {id}"})
+        tenant = message.subject.split(".")[1]
+        await self.stream.publish(
+            f"out.{tenant}.{id}", orjson.dumps(outcome), headers={"Nats-Msg-Id": f"{tenant} {id}"}
+        )
         await message.ack()
 
 

@@ -156,7 +156,9 @@ async def assert_guests_are_served(port: int, secrets: Path, trust: ssl.SSLConte
         id = str(uuid4())
         heard = await client.connection.subscribe(f"out.default.{id}")
         await client.connection.flush()
-        acknowledged = await client.stream.publish("cmd.default.app.create", b"{}", headers={"Nats-Msg-Id": id})
+        acknowledged = await client.stream.publish(
+            "cmd.default.s_default.app.create", b"{}", headers={"Headrace-Id": id}
+        )
         assert acknowledged.stream == "COMMANDS"
         worker = f"tls://worker:{password(secrets, 'WORKER')}@{HOST}:{port}"
         async with await nats.connect(worker, tls=trust) as nc:

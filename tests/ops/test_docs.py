@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from adapters.jetstream import accounts, streams
 from adapters.jetstream.streams import CONSUMERS
 from domain.aggregate import new_id
 from domain.knowledge.document import Document
@@ -184,6 +185,12 @@ def test_every_code_is_documented_and_no_other() -> None:
     assert documented == set(codes())
 
 
+def test_the_share_of_a_login_in_the_queue_is_that_of_the_table() -> None:
+    commands, share = len(accounts.COMMANDS_OF_A_LOGIN), streams.Waiting().per_subject
+    said = " ".join(page("commands").split())
+    assert f"A bus login can send {commands} commands, so that one login can have at most {commands * share:,}" in said
+
+
 # --- true ----------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +227,7 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
             await desk.change("conversation", payload["conversation"], lambda it: it.fail(at, **silence))
         case "dead_letter.retry" | "dead_letter.discard":
             fields = {"reason": "KeyError: 'x'", "where": "x.py:run:7", "stack": "ab", "failures": 5, "deaths": 0}
-            origin = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.app.create"}
+            origin = {"consumer": "commands", "stream": "COMMANDS", "subject": "cmd.default.anon.app.create"}
             letter = DeadLetter.begin(
                 DeadLetter.Buried, payload["dead_letter"], at, sequence=7, message=new_id(), **origin, **fields
             )

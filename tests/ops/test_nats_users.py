@@ -28,12 +28,15 @@ from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
+from adapters.jetstream.reply import respond
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
+from domain.access.actor import ACTOR as ACTORS
 from domain.access.bus_login import BusLogin
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
+from handlers.routes import ROUTES
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.supervisor import answers
@@ -42,6 +45,7 @@ from tests.conftest import fresh_database
 SECRET = "the secret key of these tests"
 ATTACKER, VICTIM = "acme", "victim"
 TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
+ACTOR = "s_services"
 TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
 GUESTS = {user: guest for guest in (*accounts.GUESTS, *TENANTS) for user in guest.users}
 
@@ -149,7 +153,7 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
     server, database = guarded
     worker = await headrace(server.url_of("worker"), database, tmp_path, "worker", "--role", "commands", "--json")
     try:
-        async with await Client.connect(server.url_of(TENANT), ATTACKER) as tenant:
+        async with await Client.connect(server.url_of(TENANT), ATTACKER, ACTOR) as tenant:
             outcome = await tenant.send("app.create", {"name": "Guide"}, wait=60)
             assert outcome["status"] == "accepted", outcome
             again = await tenant.send("app.create", {"name": "Guide"}, outcome["command"])
@@ -218,7 +222,7 @@ async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[
 
     async with (
         connected(server, "worker") as (worker, refused),
-        await Client.connect(server.url_of(TENANT), ATTACKER) as tenant,
+        await Client.connect(server.url_of(TENANT), ATTACKER, ACTOR) as tenant,
     ):
         async with previewing(worker, echo):
             assert await tenant.preview({"a": 1}) == {"tenant": ATTACKER, "request": '{"a":1}'}
@@ -247,6 +251,26 @@ async def previewing(
     yield
     serving.cancel()
     await asyncio.wait([serving])
+
+
+@pytest.mark.parametrize("subject", ["embed.gte", "embed.gte.info", "rerank.cross", "preview.acme", "worker.commands"])
+async def test_workers_serve_each_other(guarded: tuple[EmbeddedNats, str], subject: str) -> None:
+    """Embedding, reranking, previews and the probe: one worker subscribes, another asks."""
+    server, _ = guarded
+
+    async def answer(message: Msg) -> None:
+        await respond(message, b"served")
+
+    async with connected(server, "worker") as (serving, refused), connected(server, "worker") as (asking, denied):
+        await serving.subscribe(subject, cb=answer)
+        reply = None
+        async with asyncio.timeout(30):
+            while reply is None:
+                with suppress(NoRespondersError):
+                    reply = await asking.request(subject, b"", timeout=10)
+        assert reply.data == b"served"
+        assert not refused
+        assert not denied
 
 
 async def test_workers_store_blobs_and_the_archive_reads_them(guarded: tuple[EmbeddedNats, str]) -> None:
@@ -279,6 +303,7 @@ RUIN = [
 FORGED = [
     f"evt.{VICTIM}.app.00000000-0000-4000-8000-000000000001",
     f"out.{VICTIM}.00000000-0000-4000-8000-000000000001",
+    f"cmd.{VICTIM}.s_services.app.delete",
     f"cmd.{VICTIM}.app.delete",
     f"live.{VICTIM}.c.m",
     f"$KV.{KEYS}.{VICTIM}.861cdbec",
@@ -297,10 +322,35 @@ OUTSIDE = [it for it in FORGED if not it.startswith("_INBOX.")]
 
 STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS"]
 
+
+def foreign_commands() -> list[str]:
+    """Every command under another tenant and another actor; those about logins, and subjects without an actor."""
+    origins = [
+        (ATTACKER, it) for it in ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "S_services")
+    ]
+    origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim")]
+    return [
+        *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
+        *(
+            f"cmd.{ATTACKER}.{ACTOR}.{name}"
+            for name in ROUTES
+            if name.startswith(("bus_login.", "limits.impose", "limits.lift"))
+        ),
+        *(f"cmd.{ATTACKER}.{name}" for name in ROUTES),
+        f"cmd.{ATTACKER}.{ACTOR}.app.explode",
+        f"cmd.{ATTACKER}.{ACTOR}.app.create.now",
+    ]
+
+
 NOT_FOR = {
     "setup": [*RUIN, "$JS.API.STREAM.PURGE.COMMANDS", *FORGED],
     "worker": [*RUIN, "$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.COMMANDS", "$JS.API.STREAM.SNAPSHOT.EVENTS"],
-    "view": [*RUIN, *(it for it in OUTSIDE if not it.startswith("cmd.")), "$JS.API.CONSUMER.CREATE.EVENTS"],
+    "view": [
+        *RUIN,
+        *OUTSIDE,
+        "$JS.API.CONSUMER.CREATE.EVENTS",
+        *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key")),
+    ],
     "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
     "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
     TENANT: [
@@ -308,9 +358,7 @@ NOT_FOR = {
         *FORGED,
         *STREAM_READS,
         f"out.{ATTACKER}.x",
-        f"cmd.{ATTACKER}.bus_login.open",
-        f"cmd.{ATTACKER}.limits.impose",
-        f"cmd.{ATTACKER}.limits.lift",
+        *foreign_commands(),
         f"live.{ATTACKER}.x.y",
         f"preview.{VICTIM}",
         f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",
@@ -340,6 +388,52 @@ async def test_what_a_user_may_not_say_is_refused(guarded: tuple[EmbeddedNats, s
         await all_of(refused, {f'nats: permissions violation for publish to "{it}"'.lower() for it in NOT_FOR[user]})
     async with connected(server, "admin") as (nc, _):
         assert [(await nc.jetstream().stream_info(stream)).state.last_seq for stream in KEPT] == before
+
+
+async def test_a_service_sends_every_command_but_those_about_logins_as_itself(
+    guarded: tuple[EmbeddedNats, str],
+) -> None:
+    server, _ = guarded
+    async with connected(server, TENANT) as (nc, refused):
+        for name in (name for name in ROUTES if not name.startswith("bus_login.")):
+            ack = await nc.jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.{name}", b"{}")
+            assert ack.stream == "COMMANDS"
+        assert not refused
+
+
+async def test_no_tenant_can_have_another_tenants_command_dropped(guarded: tuple[EmbeddedNats, str]) -> None:
+    """Though it knows the id, and keeps it in the queue's memory of `Nats-Msg-Id` without a pause."""
+    server, _ = guarded
+    id = new_id()
+    stop = asyncio.Event()
+    async with connected(server, TENANT) as (attacker, _), connected(server, OTHER) as (victim, _):
+
+        async def flood() -> None:
+            headers = {"Nats-Msg-Id": id, "Headrace-Id": id}
+            while not stop.is_set():
+                await attacker.jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.app.create", b"{}", headers=headers)
+
+        flooding = asyncio.create_task(flood())
+        before = 0
+        for _ in range(20):
+            ack = await victim.jetstream().publish(
+                f"cmd.{VICTIM}.{ACTOR}.app.create", b"{}", headers={"Headrace-Id": id}
+            )
+            assert not ack.duplicate
+            assert ack.seq > before
+            before = ack.seq
+            await asyncio.sleep(0.01)
+        stop.set()
+        await flooding
+
+
+@pytest.mark.parametrize(
+    ("user", "actor"),
+    [("tenant-acme.services", "s_services"), ("tenant-acme.a-b_c", "s_a-b_c"), ("tenant-acme", "s_acme")],
+)
+def test_the_actor_of_a_login_is_one_token(user: str, actor: str) -> None:
+    assert accounts.actor_of(user) == actor
+    assert ACTORS.fullmatch(actor)
 
 
 @pytest.mark.parametrize("user", NOT_HEARD)
@@ -428,7 +522,13 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
     """
     server, _ = guarded
     replies = [*RUIN, PURGE, *FORGED, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.STREAM.CREATE.MINE"]
-    replies += [f"preview.{VICTIM}", f"cmd.{ATTACKER}.app.create", f"evt.{ATTACKER}.app.x", "rerank.x", "$JS.ACK.x"]
+    replies += [
+        f"preview.{VICTIM}",
+        f"cmd.{ATTACKER}.anon.app.create",
+        f"evt.{ATTACKER}.app.x",
+        "rerank.x",
+        "$JS.ACK.x",
+    ]
     overheard: list[str] = []
 
     async def note(message: Msg) -> None:
@@ -520,7 +620,7 @@ async def test_a_login_is_opened_renewed_and_closed_while_others_stay_connected(
 
     async def publishes(url: str) -> bool:
         async with await Client.connect(url, "later") as tenant:
-            return (await tenant.stream.publish("cmd.later.app.create", b"{}")).stream == "COMMANDS"
+            return (await tenant.stream.publish("cmd.later.s_crm.app.create", b"{}")).stream == "COMMANDS"
 
     staying = [
         await nats.connect(server.url_of(user), disconnected_cb=noting(user)) for user in ("worker", "view", TENANT)
@@ -537,7 +637,7 @@ async def test_a_login_is_opened_renewed_and_closed_while_others_stay_connected(
     await server.admit("later", "crm", "")
     assert "later" not in server.tenants()
     assert await refused(second)
-    assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.app.create", b"{}")).stream == "COMMANDS"
+    assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.app.create", b"{}")).stream == "COMMANDS"
     assert not lost
     for nc in staying:
         await nc.close()

@@ -189,17 +189,17 @@ def assert_people_log_in(settings: Settings) -> None:
         assert connection.execute("SELECT count(*) FROM headrace.apps").fetchone() == (0,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE TABLE headrace.mine ()")
-    assert asyncio.run(outcome_of(given["NATS_URL"], "default")) == "accepted"
+    assert asyncio.run(outcome_of(given["NATS_URL"], "default", "s_default")) == "accepted"
     assert headrace(settings, "env", "--tenant", "acme").returncode == 1
     assert headrace(settings, "send", "bus_login.open", "name=crm", "--tenant", "acme").returncode == 0
     deadline = time.monotonic() + 60
     while (opened := headrace(settings, "env", "--tenant", "acme", "--login", "crm", "--json")).returncode:
         assert time.monotonic() < deadline
-    assert asyncio.run(outcome_of(json.loads(opened.stdout)["NATS_URL"], "acme")) == "accepted"
+    assert asyncio.run(outcome_of(json.loads(opened.stdout)["NATS_URL"], "acme", "s_crm")) == "accepted"
 
 
-async def outcome_of(url: str, tenant: str) -> str:
-    async with await Client.connect(url, tenant) as client:
+async def outcome_of(url: str, tenant: str, actor: str) -> str:
+    async with await Client.connect(url, tenant, actor) as client:
         return str((await client.send("budget.set", {"name": "b", "scope": "tenant", "amount_usd": 1}))["status"])
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from domain.log import EVENTS, Position
 from projections.commands import commands
 from tests.projections.history import History, outcome
@@ -17,12 +19,14 @@ def test_given_nothing_when_commands_are_decided_then_each_has_a_row_that_says_h
         field="name",
         excerpt="{}",
     )
+    accepted = replace(accepted, metadata=replace(accepted.metadata, door="viewer"))
     for one in (accepted, rejected):
         history.decide(one)
     rows = {row["id"]: row for row in history.rows(commands)}
     common = {"tenant_id": "default", "name": "app.create", "correlation_id": "the-correlation", "actor": "ada"}
     assert rows[accepted.command] == commands.blank | common | {
         "id": accepted.command,
+        "door": "viewer",
         "status": "accepted",
         "stream": EVENTS,
         "sequence": 12,

@@ -15,7 +15,7 @@ def buried(history: History) -> DeadLetter:
     of: dict[str, Any] = {
         "consumer": "commands",
         "stream": "COMMANDS",
-        "subject": "cmd.default.app.create",
+        "subject": "cmd.default.anon.app.create",
         "message": "the-command",
     }
     letter = DeadLetter.begin(DeadLetter.Buried, new_id(), history.now, sequence=12, **of, **DIED)
@@ -34,7 +34,7 @@ def test_given_nothing_when_a_message_is_buried_then_its_row_says_why() -> None:
         "consumer": "commands",
         "stream": "COMMANDS",
         "sequence": 12,
-        "subject": "cmd.default.app.create",
+        "subject": "cmd.default.anon.app.create",
         "message_id": "the-command",
         "reason": "KeyError: 'x'",
         "place": "x.py:run:7",

@@ -218,7 +218,7 @@ class _Walk:
             of: dict[str, Any] = {
                 "consumer": "commands",
                 "stream": "COMMANDS",
-                "subject": "cmd.one.app.create",
+                "subject": "cmd.one.anon.app.create",
                 "message": id,
             }
             letter = self.letters[self.history.tenant, id] = DeadLetter.begin(

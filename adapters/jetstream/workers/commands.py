@@ -1,29 +1,27 @@
-"""Takes commands off the bus: `cmd.<tenant>.<noun>.<verb>`, a JSON body, the id in `Nats-Msg-Id`."""
+"""Takes commands off the bus: `cmd.<tenant>.<actor>.<noun>.<verb>`, a JSON body, the id in `Headrace-Id`."""
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from dataclasses import replace
-from datetime import datetime
 from uuid import UUID
 
+import nats.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.msg import Msg
 
-from adapters.jetstream.codec import metadata
-from adapters.jetstream.direct import alone
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
-from adapters.jetstream.streams import COMMANDS, DUPLICATE_WINDOW_S
+from adapters.jetstream.streams import ACTORS_AFTER, COMMANDS
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from domain.access.actor import ANON, CommandSubject, door
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
 from domain.work.dead_letter import dead_letter_id
 from handlers.dispatch import TENANT, Delivery, Dispatch
+from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.routes import is_private
 from handlers.work.dead_letters import Failure, GiveUp
@@ -33,16 +31,24 @@ CONCURRENT = 100
 NO_TENANT = "_"
 """Tenant of a command that names none that is valid; no subject of the log holds this name."""
 
+_NO_ACTOR = (
+    "Commands go to cmd.<tenant>.<actor>.<noun>.<verb>, where the actor is s_<name of the bus login>, a_<account>, "
+    "k_<key> or anon, not {!r}. Send the command there, under another id in Headrace-Id."
+)
+_NO_MSG_ID = (
+    "Must be left out: NATS drops a message with the Nats-Msg-Id of another, whichever tenant sent that. Send the "
+    "command under another id, in Headrace-Id."
+)
+
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,255})?")
 
 
 def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repository) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
-    server = _Server()
 
     async def handle(message: Msg) -> None:
-        delivery = read(message, server.up_since(message))
+        delivery = read(message, await _is_old(message))
         with structlog.contextvars.bound_contextvars(
             tenant=delivery.metadata.tenant,
             correlation=delivery.metadata.correlation,
@@ -51,7 +57,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
             await dispatch(delivery)
 
     async def gave_up(message: Msg, failure: Failure) -> None:
-        delivery = read(message)
+        delivery = read(message, await _is_old(message))
         metadata = delivery.metadata
         if is_private(delivery.name):  # secrets and words must not get into the log
             failure = replace(failure, reason=failure.reason.partition(":")[0])
@@ -67,35 +73,31 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
     subscribe(broker, "commands", handle, at_once=CONCURRENT, give_up=gave_up, finishes=True)
 
 
-class _Server:
-    """The server as this process knows it: one that was restarted has forgotten the ids of what was acknowledged."""
+async def _is_old(message: Msg) -> bool:
+    """Return whether an earlier version stored this command, under a subject without an actor.
 
-    def __init__(self) -> None:
-        self._reconnects = -1
-        self._since = math.inf
-
-    def up_since(self, message: Msg) -> float:
-        """Unix seconds of the first message that came over the connection as it is; never, where another server than
-        the one that is connected may have been restarted."""
-        if not alone(connection_of(message)):
-            return math.inf
-        reconnects = connection_of(message).stats["reconnects"]
-        if reconnects != self._reconnects:
-            self._reconnects, self._since = reconnects, time.time()
-        return self._since
+    Raises: Unavailable.
+    """
+    if not CommandSubject.of(message.subject).is_old:
+        return False
+    try:
+        config = (await connection_of(message).jetstream().stream_info(COMMANDS)).config
+    except nats.errors.Error as error:
+        raise Unavailable(f"NATS does not answer: {error!r}") from error
+    until = (config.metadata or {}).get(ACTORS_AFTER)
+    return until is None or message.metadata.sequence.stream <= int(until)
 
 
-def read(message: Msg, up_since: float = math.inf) -> Delivery:
+def read(message: Msg, old: bool = False) -> Delivery:
     """The command as it came; what its subject and headers break of the rules is its fault.
 
-    Without an id it has one made of its place in the stream, the same however often it is delivered. One that comes
-    again from the dead letters has its id in `Headrace-Id`.
+    An `old` one needs no actor, and may have its id in `Nats-Msg-Id`.
+    Without an id it has one made of its place in the stream, the same however often it is delivered.
     """
     place = message.metadata
-    _, tenant, name = (*message.subject.replace("\0", "�").split(".", 2), "")[:3]
+    tenant, actor, name = CommandSubject.of(message.subject.replace("\0", "�"))
     headers = message.headers or {}
-    again = headers.get("Headrace-Id", "")
-    given = again or headers.get("Nats-Msg-Id", "")
+    given = headers.get("Headrace-Id") or headers.get("Nats-Msg-Id", "")
     fault = None
     if not given:
         milliseconds = int(place.timestamp.timestamp() * 1000)
@@ -104,37 +106,30 @@ def read(message: Msg, up_since: float = math.inf) -> Delivery:
         id = given.lower()
     else:
         id = commit_id(given, COMMANDS)
-        fault = Rejection(
-            "invalid", f"Must be a UUID, not {given[:100]!r}; the outcome is kept as {id}.", "Nats-Msg-Id"
-        )
+        sentence = f"Must be a UUID, not {given[:100]!r}; the outcome is kept as {id}."
+        fault = Rejection("invalid", sentence, "Headrace-Id")
+    if "Nats-Msg-Id" in headers and not old:
+        fault = Rejection("invalid", _NO_MSG_ID, "Nats-Msg-Id")
+    if not actor and not old:
+        fault = Rejection("invalid", _NO_ACTOR.format(name.partition(".")[0][:100]), "subject")
+    actor = actor or ANON
     if not TENANT.fullmatch(tenant):
         fault = Rejection("invalid", f"{tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
         tenant = NO_TENANT
-    for header in ("Headrace-Correlation", "Headrace-Actor"):
-        if not _PRINTABLE.fullmatch(headers.get(header, "")):
-            fault = Rejection("invalid", "Must be at most 255 printable characters.", header)
-            headers = {**headers, header: ""}
-    found = metadata(headers, tenant)
-    trace = found.traceparent if _TRACEPARENT.fullmatch(found.traceparent or "") else None
-    return Delivery(
-        name,
-        message.data,
-        Metadata(id, tenant, headers.get("Headrace-Correlation") or id, None, found.actor, trace),
-        place.timestamp,
-        fault,
-        fresh=not again and place.num_delivered == 1 and _is_young(id, place.timestamp, up_since),
+    correlation = headers.get("Headrace-Correlation", "")
+    if not _PRINTABLE.fullmatch(correlation):
+        fault = Rejection("invalid", "Must be at most 255 printable characters.", "Headrace-Correlation")
+        correlation = ""
+    trace = headers.get("traceparent", "")
+    origin = Metadata(
+        id,
+        tenant,
+        correlation or id,
+        actor=actor,
+        traceparent=trace if _TRACEPARENT.fullmatch(trace) else None,
+        door=door(actor, headers.get("Headrace-Door")),
     )
-
-
-def _is_young(id: str, at: datetime, up_since: float) -> bool:
-    """An id made less than half a window of the stream's deduplication ago, and since the server is up: had it come
-    before, it would not be here.
-
-    A publisher whose clock is half a window fast is caught by the ids of the aggregate's commits.
-    """
-    uuid = UUID(id)
-    made, came = (uuid.int >> 80) / 1000, at.timestamp()
-    return uuid.version == 7 and max(up_since, came - DUPLICATE_WINDOW_S / 2) < made < came + 1
+    return Delivery(name, message.data, origin, place.timestamp, fault)
 
 
 def _is_uuid(text: str) -> bool:

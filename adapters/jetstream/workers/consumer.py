@@ -167,7 +167,7 @@ class _Lease:
         limit = asyncio.timeout(LONGEST_S)
         try:
             async with limit:
-                with handling(self._name, self._stream, message.headers or {}):
+                with handling(self._name, self._stream, message.subject, message.headers or {}):
                     await self._handle(message)
         except TimeoutError as error:
             if limit.expired():

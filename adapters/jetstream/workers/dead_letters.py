@@ -16,6 +16,7 @@ from adapters.jetstream.codec import TIME
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.size import RESTORED, TOO_LARGE, size_of
 from adapters.jetstream.streams import COMMANDS, DEAD, LARGEST
+from domain.access.actor import ANON, CommandSubject
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.work.dead_letters import Failure
 
@@ -63,20 +64,18 @@ class JetStreamDeadLetters:
         """The message that is kept for a dead letter. Raises: Unavailable."""
         return await self._reader.last(DEAD, _subject(consumer, letter))
 
-    async def send_again(self, consumer: str, letter: str, id: str) -> None:
+    async def send_again(self, consumer: str, letter: str) -> None:
         kept = await self.get(consumer, letter)
         if kept is None or WITHHELD in (kept.headers or {}):
             log.warning("no message is kept to send again", consumer=consumer, letter=letter)
             return
         stored = kept.headers or {}
         headers = {name: value for name, value in stored.items() if not name.startswith(_OURS)}
+        subject = CommandSubject.of(stored["Headrace-Letter-Subject"])
+        if subject.is_old:
+            subject = subject._replace(actor=ANON)
         try:
-            await self._js.publish(
-                stored["Headrace-Letter-Subject"],
-                kept.data,
-                stream=COMMANDS,
-                headers={**headers, "Nats-Msg-Id": id},
-            )
+            await self._js.publish(str(subject), kept.data, stream=COMMANDS, headers=headers)
         except APIError as error:
             if error.err_code == TOO_LARGE:
                 raise TooLarge(size_of(kept.data, headers), LARGEST) from error

@@ -95,15 +95,15 @@ def _scope() -> InstrumentationScope:
 def span_of(row: Row, content: Content) -> tuple[str, Span]:
     """Tenant and span of a row of `ended`. A trace is the root of its spans, and ends with its first handler."""
     span, trace = row["span"], row["trace"] or {}
-    correlation, traceparent = span["trace_id"], span["traceparent"]
+    tenant, correlation, traceparent = span["tenant_id"], span["trace_id"], span["traceparent"]
     attributes = _root(trace) if row["is_trace"] else _span(span)
     attributes |= _whose(span, trace) | _cause(span)
     if content:
         attributes |= _said(trace, content) if row["is_trace"] else _content(row, content)
     began, end = _nanoseconds((trace if row["is_trace"] else span)["started_at"]), _nanoseconds(span["ended_at"])
-    return span["tenant_id"], Span(
-        trace_id=trace_id(correlation, traceparent),
-        span_id=span_id(correlation if row["is_trace"] else span["id"]),
+    return tenant, Span(
+        trace_id=trace_id(tenant, correlation, traceparent),
+        span_id=span_id(tenant, correlation if row["is_trace"] else span["id"]),
         parent_span_id=publishers_span(traceparent) if row["is_trace"] else _parent(span, trace),
         flags=SAMPLED,
         name=trace["name"] if row["is_trace"] else span["name"],
@@ -118,8 +118,8 @@ def span_of(row: Row, content: Content) -> tuple[str, Span]:
 def _parent(span: Row, trace: Row) -> bytes:
     """The parent of a span, or the trace; one without a handler is never sent."""
     if span["parent_id"]:
-        return span_id(span["parent_id"])
-    return b"" if trace.get("kind", INDEX) == INDEX else span_id(span["trace_id"])
+        return span_id(span["tenant_id"], span["parent_id"])
+    return b"" if trace.get("kind", INDEX) == INDEX else span_id(span["tenant_id"], span["trace_id"])
 
 
 def _kind(span: Row) -> Span.SpanKind.ValueType:

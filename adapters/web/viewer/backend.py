@@ -21,13 +21,11 @@ from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres.tenants import TENANTS
+from domain.access.actor import VIEWER
 from domain.log import EVENTS
 from projections.values.prices import Prices
 
 Row = dict[str, Any]
-
-ACTOR = "viewer"
-"""Actor of the commands that pages send."""
 
 STATEMENT_S = 10.0
 """Default time limit of a statement, in seconds."""
@@ -143,7 +141,7 @@ class Backend:
 
     def client(self, tenant: str) -> bus.Client:
         """The client that sends the commands of pages."""
-        return bus.Client(self.nc, tenant, ACTOR)
+        return bus.Client(self.nc, tenant, door=VIEWER)
 
 
 _PLACE = {"Nats-Subject", "Nats-Sequence", "Nats-Stream"}

@@ -742,15 +742,27 @@ async def fresh_archive(tmp_path: Path) -> AsyncIterator[tuple[Client, Path]]:
 
 
 def test_dead_letters_are_archived_without_words_of_people() -> None:
-    headers = {"Headrace-Letter-Subject": "cmd.acme.message.send", "Headrace-Letter-Reason": "KeyError", "other": "x"}
+    headers = {
+        "Headrace-Letter-Subject": "cmd.acme.anon.message.send",
+        "Headrace-Letter-Reason": "KeyError",
+        "other": "x",
+    }
     letter = Message(1, "dead.commands.x", "2026-05-04T08:00:00Z", headers, b'{"query": "Why?"}')
     kept = withheld(letter)
     assert (kept.body, "Headrace-Letter-Reason" in kept.headers, kept.headers["other"]) == (b"", False, "x")
     assert withheld(kept) == kept
     headers = {"Headrace-Letter-Subject": "evt.acme.conversation.c", "Headrace-Person": "p"}
     assert withheld(dataclasses.replace(letter, headers=headers)).body == b""
-    for subject in ("cmd.acme.dataset.test", "cmd.acme.no.such", "evt.acme.provider.lab"):
+    private = ("cmd.acme.anon.dataset.test", "cmd.acme.dataset.test", "cmd.acme.anon.no.such", "evt.acme.provider.lab")
+    for subject in private:
         about = {"Headrace-Letter-Subject": subject}
         assert withheld(dataclasses.replace(letter, headers=about)).body == b""
-    plain = dataclasses.replace(letter, headers={"Headrace-Letter-Subject": "cmd.acme.app.create"})
-    assert withheld(plain) == plain
+    for subject in (
+        "cmd.acme.anon.app.create",
+        "cmd.acme.s_crm.app.create",
+        "cmd.acme.app.create",
+        "evt.acme.app.x",
+        "",
+    ):
+        plain = dataclasses.replace(letter, headers={"Headrace-Letter-Subject": subject})
+        assert withheld(plain) == plain

@@ -44,7 +44,7 @@ async def test_what_kills_every_worker_is_buried_and_its_neighbours_are_not(fres
 
     async def send(id: str, name: bytes) -> None:
         payload = b'{"name": "%s"}' % name
-        await fresh.jetstream().publish("cmd.acme.app.create", payload, headers={"Nats-Msg-Id": id})
+        await fresh.jetstream().publish("cmd.acme.anon.app.create", payload, headers={"Headrace-Id": id})
 
     for id in neighbours[:10]:
         await send(id, b"Guide")

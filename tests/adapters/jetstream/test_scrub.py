@@ -36,7 +36,7 @@ async def app(desk: Desk) -> str:
 
 async def buried(desk: Desk, name: str, /, **fields: object) -> str:
     letter = new_id()
-    death = Failure("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.{name}", "KeyError", "", "", 5, 0)
+    death = Failure("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.anon.{name}", "KeyError", "", "", 5, 0)
     await JetStreamDeadLetters(desk.nc).keep(letter, new_id(), {}, orjson.dumps(fields), death)
     return letter
 
@@ -69,7 +69,7 @@ async def test_commands_are_freed_when_none_is_under_way(
 ) -> None:
     monkeypatch.setattr(scrub, "PATIENCE_S", 0.2)
     js = nc.jetstream()
-    await js.publish(f"cmd.{desk.tenant}.app.create", b"{}")
+    await js.publish(f"cmd.{desk.tenant}.anon.app.create", b"{}")
     await JetStreamScrub(nc, desk.repository, ours=False).commands(desk.tenant, "p", NOWHERE)
     with pytest.raises(Unavailable, match="always in progress"):
         await JetStreamScrub(nc, desk.repository, ours=True).commands(desk.tenant, "p", NOWHERE)

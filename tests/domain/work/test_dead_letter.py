@@ -28,7 +28,7 @@ def letter() -> DeadLetter:
     of: dict[str, Any] = {
         "consumer": "commands",
         "stream": "COMMANDS",
-        "subject": "cmd.acme.app.create",
+        "subject": "cmd.acme.anon.app.create",
         "message": COMMAND,
     }
     return DeadLetter.begin(DeadLetter.Buried, id, NOW, **of, **DIED)
@@ -48,7 +48,7 @@ def discard(letter: DeadLetter) -> None:
 
 def test_is_buried_with_all_that_is_known() -> None:
     made(letter()).then(DeadLetter.Buried).whole(
-        consumer="commands", stream="COMMANDS", subject="cmd.acme.app.create", message=COMMAND, **DIED
+        consumer="commands", stream="COMMANDS", subject="cmd.acme.anon.app.create", message=COMMAND, **DIED
     )
 
 

@@ -28,3 +28,10 @@ async def test_the_state_of_a_login_is_written_whatever_commit_is_delivered(memo
 async def test_what_was_never_opened_cannot_be_closed(memory: Memory, tenant: str) -> None:
     outcome = await Desk(memory, tenant).send("bus_login.close", bus_login="crm")
     assert (outcome.status, outcome.code) == ("rejected", "not_found")
+
+
+async def test_no_login_of_the_log_has_the_actor_of_the_servers_own(memory: Memory) -> None:
+    """`tenant-acme` is `s_acme`."""
+    desk = Desk(memory, "acme")
+    assert await desk.fails("bus_login.open", name="acme") == ("invalid", "name")
+    assert (await desk.send("bus_login.open", name="acme2")).status == "accepted"

@@ -203,15 +203,23 @@ async def test_send_prints_the_outcome(headrace: Cli, url: str) -> None:
         result = await headrace("send", "app.create", "name=Porter", "--id", id, "--json")
         people = await headrace("send", "app.create", "name=Porter", "--id", id)
     assert (result.code, result.lines[0]["ids"], result.lines[0]["command"]) == (0, {"app": id}, id)
-    assert running.seen == [("cmd.default.app.create", {"name": "Porter"})]
+    assert running.seen == 2 * [("cmd.default.anon.app.create", {"name": "Porter"})]
     assert people.out == f"✓ app.create  app {id}  #7\n"
+
+
+async def test_send_as_an_actor(headrace: Cli, url: str) -> None:
+    async with worker(url) as running:
+        sent = await headrace("send", "app.create", "name=Porter", "--actor", "s_crm", "--json")
+    assert (sent.code, running.seen) == (0, [("cmd.default.s_crm.app.create", {"name": "Porter"})])
+    refused = await headrace("send", "app.create", "name=Porter", "--actor", "crm", "--json")
+    assert (refused.code, refused.lines[0]["error"]["code"]) == (1, "not_sent")
 
 
 async def test_send_of_a_tenant(headrace: Cli, url: str) -> None:
     result = await headrace("send", "app.create", "--tenant", "other", "--wait", "0.2", "--json")
     assert (result.code, result.lines[0]["error"]["code"]) == (1, "no_outcome")
     connection = await nats.connect(url)
-    stored = await connection.jetstream().get_last_msg("COMMANDS", "cmd.other.app.create")
+    stored = await connection.jetstream().get_last_msg("COMMANDS", "cmd.other.anon.app.create")
     await connection.jetstream().purge_stream("COMMANDS")
     await connection.close()
     assert stored.data == b"{}"

@@ -90,11 +90,11 @@ async def working(sick: Sick, url: str) -> AsyncIterator[Sick]:
 async def buried(sick: Sick) -> list[str]:
     """The letters of three commands."""
     ids = [sick.id, new_id(), new_id()]
-    places = ["acme.app.create", "other.app.create", "acme.provider.register"]
+    places = ["acme.anon.app.create", "other.anon.app.create", "acme.anon.provider.register"]
     payloads = [b'{"name": "Guide"}', b'{"name": "Theirs"}', SECRET.encode()]
     letters = []
     for id, place, payload in zip(ids, places, payloads, strict=True):
-        await sick.desk.nc.jetstream().publish(f"cmd.{place}", payload, headers={"Nats-Msg-Id": id})
+        await sick.desk.nc.jetstream().publish(f"cmd.{place}", payload, headers={"Headrace-Id": id})
         tenant = place.partition(".")[0]
         await sick.until(partial(decided, sick.desk, tenant, id))
         letters.append(dead_letter_id("commands", tenant, id))
@@ -127,7 +127,7 @@ async def test_letters_are_listed_and_shown(headrace: Cli, ward: Ward) -> None:
     assert await listed(headrace, "--status", "discarded") == {}
     human = await headrace("dead", "list")
     assert guide in human.out
-    assert "cmd.acme.app.create" in human.out
+    assert "cmd.acme.anon.app.create" in human.out
 
     [letter] = (await headrace("dead", "show", guide, "--json")).lines
     assert (letter["payload"], letter["headers"]["Headrace-Id"]) == ('{"name": "Guide"}', ward.sick.id)

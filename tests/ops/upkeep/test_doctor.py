@@ -30,7 +30,7 @@ async def test_a_queue_that_is_nearly_full(tmp_path: Path) -> None:
         settings = Settings.load(home=tmp_path, nats_url=server.url)
         for number, good in ((8, True), (1, False)):
             for _ in range(number):
-                await client.stream.publish("cmd.default.app.create", b"{}")
+                await client.stream.publish("cmd.default.anon.app.create", b"{}")
             finding = await found(settings, f"stream {COMMANDS}")
             assert finding.good is good
         assert "9 messages" in finding.found

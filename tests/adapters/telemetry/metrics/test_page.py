@@ -55,7 +55,7 @@ async def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 async def test_the_page_says_how_everything_is(nc: Client, metrics: Metrics, module_database_url: str) -> None:
     js = nc.jetstream()
-    await js.publish("cmd.t.app.create", b"{}", headers={"Nats-Msg-Id": new_id()})
+    await js.publish("cmd.t.anon.app.create", b"{}", headers={"Headrace-Id": new_id()})
     await js.publish("out.t.x", json.dumps({}).encode())
     checkpoints = Checkpoints(nc)
     await checkpoints.put((await checkpoints.get(TARGET)).moved(Place(7, 0, "x"), sent=41, set_aside=2))

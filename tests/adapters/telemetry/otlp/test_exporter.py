@@ -63,7 +63,7 @@ async def at(nc: Client, receiver: Receiver, sequence: int) -> Checkpoint:
 
 
 def ids(*rows: dict[str, object]) -> list[bytes]:
-    return sorted(span_id(str(row["id"])) for row in rows)
+    return sorted(span_id("acme", str(row["id"])) for row in rows)
 
 
 async def test_every_span_that_ended_is_sent_once(
@@ -213,7 +213,7 @@ async def test_one_that_lost_its_turn_does_not_move_the_checkpoint(nc: Client) -
 
 
 def refusing(*ids: str) -> Answer:
-    bad = {span_id(id) for id in ids}
+    bad = {span_id("acme", id) for id in ids}
     return lambda spans: 400 if any(span.span_id in bad for span in spans) else 200
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -45,12 +46,25 @@ def sent(
 
 
 def test_ids_are_those_of_the_record() -> None:
-    assert trace_id(CORRELATION).hex() == CORRELATION.replace("-", "")
-    assert trace_id("order 66") == trace_id("order 66")
-    assert len(trace_id("order 66")) == 16
-    assert trace_id("00000000-0000-0000-0000-000000000000") != bytes(16)
-    assert len(span_id("x")) == 8
-    assert span_id("x") != span_id("y")
+    assert trace_id("acme", CORRELATION) == hashlib.sha256(f"acme/{CORRELATION}".encode()).digest()[:16]
+    assert trace_id("acme", "order 66") == trace_id("acme", "order 66")
+    assert len(span_id("acme", "x")) == 8
+    assert span_id("acme", "x") != span_id("acme", "y")
+
+
+def test_two_tenants_with_the_same_ids_share_no_trace_and_no_span() -> None:
+    """Senders choose the ids of commands and correlations; with the same trace context, spans are still apart."""
+    for parent in (None, PARENT):
+        trace, theirs = of_trace(traceparent=parent), of_trace(traceparent=parent, tenant_id="other")
+        ours = [sent(None, trace), sent(of_span(traceparent=parent), trace)]
+        foreign = [
+            span_of({"is_trace": kind, "span": span, "trace": theirs, "call": None, "retrieval": None}, NONE)[1]
+            for kind, span in ((1, of_span(traceparent=parent, tenant_id="other")), (0, of_span(tenant_id="other")))
+        ]
+        assert not {it.span_id for it in ours} & {it.span_id for it in foreign}
+        assert foreign[1].parent_span_id == foreign[0].span_id
+        if parent is None:
+            assert not {it.trace_id for it in ours} & {it.trace_id for it in foreign}
 
 
 def test_a_publisher_goes_on_with_its_own_trace() -> None:
@@ -65,7 +79,7 @@ def test_a_publisher_goes_on_with_its_own_trace() -> None:
 def test_a_parent_that_is_none_is_left_out() -> None:
     zeros = "00-" + 32 * "0" + "-00f067aa0ba902b7-01"
     root = sent(None, of_trace(traceparent=zeros))
-    assert root.trace_id == trace_id(CORRELATION)
+    assert root.trace_id == trace_id("acme", CORRELATION)
     assert root.parent_span_id == b""
 
 

@@ -82,7 +82,7 @@ async def sample(
 async def send(site: Site, command: str, /, **fields: Any) -> None:
     """Send a command, and wait for its outcome."""
     js, id = site.wiring.nc.jetstream(), new_id()
-    await js.publish(f"cmd.{site.tenant}.{command}", orjson.dumps(fields), headers={"Nats-Msg-Id": id})
+    await js.publish(f"cmd.{site.tenant}.anon.{command}", orjson.dumps(fields), headers={"Headrace-Id": id})
     outcomes = JetStreamOutcomes(site.wiring.nc)
     async with asyncio.timeout(20):
         while await outcomes.get(site.tenant, id) is None:
@@ -190,7 +190,8 @@ async def test_budgets_are_set_changed_and_removed_by_commands(sample: Sample) -
     await site.post("/costs/budgets/mini/remove")
     assert (await site.json("/costs"))["budgets"] == []
     named = await site.wiring.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.budget.mini")
-    assert (named.headers or {})["Headrace-Actor"] == "viewer"
+    said = named.headers or {}
+    assert (said["Headrace-Actor"], said["Headrace-Door"]) == ("anon", "viewer")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ async def test_a_fork_goes_on_from_an_answer(sample: Sample) -> None:
 async def test_ratings_are_commands(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="dislike", content=EVIL)
-    assert "▼ disliked by viewer" in harmless(page.text)
+    assert "▼ disliked by anon" in harmless(page.text)
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="")
     assert "disliked by" not in text_of(page.text)
     unsaid = await sample.site.post(f"{path}/rate", 400, message=sample.evil[1], content="words alone")
