@@ -103,6 +103,7 @@ async def test_it_reads_as_promised_on_the_wire(nc: Client, outcomes: Outcomes, 
         "excerpt": None,
         "correlation": outcome.metadata.correlation,
         "actor": "Jürgen",
+        "door": None,
     }
     await heard.unsubscribe()
 

@@ -324,18 +324,14 @@ STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$
 
 
 def foreign_commands() -> list[str]:
-    """Every command under another tenant and another actor; those about logins, and subjects without an actor."""
+    """Every command under another tenant and another actor; the operator's, and subjects without an actor."""
     origins = [
         (ATTACKER, it) for it in ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "S_services")
     ]
     origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
-        *(
-            f"cmd.{ATTACKER}.{ACTOR}.{name}"
-            for name in ROUTES
-            if name.startswith(("bus_login.", "limits.impose", "limits.lift"))
-        ),
+        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name, route in ROUTES.items() if route.permission in accounts.OPERATORS),
         *(f"cmd.{ATTACKER}.{name}" for name in ROUTES),
         f"cmd.{ATTACKER}.{ACTOR}.app.explode",
         f"cmd.{ATTACKER}.{ACTOR}.app.create.now",
@@ -390,12 +386,12 @@ async def test_what_a_user_may_not_say_is_refused(guarded: tuple[EmbeddedNats, s
         assert [(await nc.jetstream().stream_info(stream)).state.last_seq for stream in KEPT] == before
 
 
-async def test_a_service_sends_every_command_but_those_about_logins_as_itself(
+async def test_a_service_sends_every_command_but_the_operators_as_itself(
     guarded: tuple[EmbeddedNats, str],
 ) -> None:
     server, _ = guarded
     async with connected(server, TENANT) as (nc, refused):
-        for name in (name for name in ROUTES if not name.startswith("bus_login.")):
+        for name in accounts.COMMANDS_OF_A_LOGIN:
             ack = await nc.jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.{name}", b"{}")
             assert ack.stream == "COMMANDS"
         assert not refused
