@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import nats.errors
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
@@ -19,6 +18,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.works import subscribe_work
 from adapters.privacy.vault import AesVault
 from adapters.sandbox.child import Sandbox
@@ -51,7 +51,7 @@ class Wiring:
     """The adapters that roles share, open within the context; entering it creates missing streams."""
 
     nc: Client
-    broker: NatsBroker
+    consumers: Consumers
     contained: Choice | None = None
     """The sandbox of the role's processes, if it has any."""
 
@@ -76,8 +76,8 @@ class Wiring:
 
     async def _stand(self, options: dict[str, Any]) -> None:
         await self._streams()
-        self.broker = NatsBroker(**options, apply_types=False, logger=None, graceful_timeout=10)
-        self.open.push_async_callback(self.broker.stop)
+        self.consumers = Consumers(**options)
+        self.open.push_async_callback(self.consumers.stop)
         self.vault = AesVault(self.settings.secret())
         self.keys = JetStreamKeys(self.nc, self.vault)
         store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
@@ -104,7 +104,7 @@ class Wiring:
 
     def work(self, name: str, handler: Callable[[Commit], Awaitable[None]]) -> None:
         """Have `handler` do the work of this name in the table of works."""
-        subscribe_work(self.broker, name, handler, repository=self.repository, keys=self.keys)
+        subscribe_work(self.consumers, name, handler, repository=self.repository, keys=self.keys)
 
     async def sandbox(self) -> Sandbox:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""

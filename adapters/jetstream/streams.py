@@ -117,7 +117,7 @@ def consumer_config(name: str) -> ConsumerConfig:
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
         max_deliver=-1,
-        max_ack_pending=1000,
+        max_ack_pending=-1,  # messages that wait for the turn of their tenant do not hide those of others
     )
 
 

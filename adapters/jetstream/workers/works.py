@@ -9,7 +9,6 @@ from datetime import datetime
 
 import orjson
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -19,6 +18,7 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.log import EVENTS, Commit, Metadata, Position
 from domain.work.dead_letter import DeadLetter, dead_letter_id
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 def subscribe_work(
-    broker: NatsBroker,
+    consumers: Consumers,
     name: str,
     handler: Callable[[Commit], Awaitable[None]],
     *,
@@ -71,7 +71,16 @@ def subscribe_work(
             commit = await arrived.commit(keys)
         await GiveUp(repository, NatsLive(nc))(metadata, failure, commit)
 
-    subscribe(broker, name, handle, at_once=work.at_once, give_up=gave_up, tries=work.tries, finishes=work.watched)
+    subscribe(
+        consumers,
+        name,
+        handle,
+        slots=work.slots,
+        share=work.share,
+        give_up=gave_up,
+        tries=work.tries,
+        finishes=work.watched,
+    )
 
 
 @dataclass(frozen=True, slots=True)

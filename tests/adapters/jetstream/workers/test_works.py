@@ -8,10 +8,10 @@ from functools import partial
 import orjson
 import pytest
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import Event, new_id
@@ -186,6 +186,6 @@ async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
     assert await desk.commits("dead_letter", letter) == []
 
 
-def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[NatsBroker], None]:
+def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[Consumers], None]:
     desk = Desk(nc, "acme")
     return partial(subscribe_work, name=name, handler=react, repository=desk.repository, keys=desk.keys)

@@ -1,0 +1,58 @@
+"""Messages of a tenant that a worker has no room for: the time after which each is delivered again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SHORTEST_S = 0.5
+LONGEST_S = 60.0
+"""Delay before such a message is delivered again, in seconds."""
+
+WEIGHT = 1 / 16
+"""Weight of the last turn in a tenant's mean interval between two turns."""
+
+KEPT = 1000
+"""Number of tenants after which those without such messages are forgotten."""
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """`began`: the last turn. `interval`: mean time between two. `until`: time of the last scheduled delivery."""
+
+    began: float
+    interval: float
+    until: float
+
+
+class Overflow:
+    """Spreads the messages over the time that the tenant's turns take, at twice their pace.
+
+    So a tenant's queue neither runs dry, nor are its messages delivered again and again in vain.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._schedules: dict[str, _Schedule] = {}
+
+    def begun(self, tenant: str) -> None:
+        """Count a turn of the tenant."""
+        if schedule := self._schedules.get(tenant):
+            now = self._now()
+            schedule.interval += (now - schedule.began - schedule.interval) * WEIGHT
+            schedule.began = now
+
+    def delay(self, tenant: str) -> float:
+        """Seconds until another message of the tenant should be delivered again; it grows from message to message."""
+        now = self._now()
+        schedule = self._schedules.get(tenant) or self._first(tenant, now)
+        interval = max(schedule.interval, now - schedule.began)
+        schedule.until = min(max(schedule.until, now) + interval / 2, now + LONGEST_S)
+        return max(SHORTEST_S, schedule.until - now) * random.uniform(0.5, 1)
+
+    def _first(self, tenant: str, now: float) -> _Schedule:
+        if len(self._schedules) >= KEPT:
+            self._schedules = {name: found for name, found in self._schedules.items() if found.until > now}
+        return self._schedules.setdefault(tenant, _Schedule(now, 0.0, now))
