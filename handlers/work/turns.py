@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ class Turns:
     unit; the tenants that wait share it.
     """
 
-    def __init__(self, slots: int, each: int, queued: int) -> None:
+    def __init__(self, slots: int, each: int, queued: int = sys.maxsize) -> None:
         self._free = slots
         self._reserve = slots // 4
         self._each = each
