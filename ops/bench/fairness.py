@@ -53,17 +53,17 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
             bars.advance(bar, waiting - sent)
             sent = waiting
             await caught_up(stack)
-            found.append(_beside(f"fairness.{waiting}", await _median(answers, app, sizes), alone))
+            found.append(_compared(f"fairness.{waiting}", await _median(answers, app, sizes), alone))
         many = await _many(stack, tenants, address)
         for first in range(0, tenants, AT_ONCE):
             await asyncio.gather(*(each.send(EACH) for each in many[first : first + AT_ONCE]))
             bars.advance(bar, EACH * len(many[first : first + AT_ONCE]))
         await caught_up(stack)
-        found.append(_beside(f"fairness.{tenants}x{EACH}", await _median(answers, app, sizes), alone))
+        found.append(_compared(f"fairness.{tenants}x{EACH}", await _median(answers, app, sizes), alone))
     return found
 
 
-def _beside(name: str, figure: float, alone: float) -> Measure:
+def _compared(name: str, figure: float, alone: float) -> Measure:
     return Measure(name, figure, "ms", alone, Aim(ratio_at_most=1.3))
 
 

@@ -74,9 +74,9 @@ async def test_a_tenant_is_answered_while_the_provider_of_another_is_silent(impa
         async with asyncio.timeout(PATIENCE_S):
             while len(server.requests) < SHARE:
                 await asyncio.sleep(0.05)
-        beside = statistics.median(await asked(impatient, victim, 10))
+        together = statistics.median(await asked(impatient, victim, 10))
         assert len(server.requests) == SHARE
-        assert beside < 5 * alone + 0.2, "loosely: other tests run on this machine"
+        assert together < 5 * alone + 0.2, "loosely: other tests run on this machine"
 
         rows = await impatient.until(
             "SELECT * FROM headrace.messages WHERE tenant_id = %(tenant)s AND status = 'failed'",

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SHORTEST_S = 0.5
-LONGEST_S = 60.0
-"""Delay before such a message is delivered again, in seconds."""
+"""Shortest delay before such a message is delivered again, in seconds."""
+
+FAR_S, SPACING_S = 60.0, 0.005
+"""Messages that are scheduled for later than this are only so far apart, in seconds: the server delivers them before
+new messages, so their rate must stay far below what a worker can take."""
 
 WEIGHT = 1 / 16
 """Weight of the last turn in a tenant's mean interval between two turns."""
@@ -49,7 +52,8 @@ class Overflow:
         now = self._now()
         schedule = self._schedules.get(tenant) or self._first(tenant, now)
         interval = max(schedule.interval, now - schedule.began)
-        schedule.until = min(max(schedule.until, now) + interval / 2, now + LONGEST_S)
+        last = max(schedule.until, now)
+        schedule.until = min(last + interval / 2, max(now + FAR_S, last + SPACING_S))
         return max(SHORTEST_S, schedule.until - now) * random.uniform(0.5, 1)
 
     def _first(self, tenant: str, now: float) -> _Schedule:

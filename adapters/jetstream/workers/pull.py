@@ -30,8 +30,8 @@ CHECK_S = 0.5
 PAUSE_S = 0.5
 """Pause after the server has refused a request, such as while a consumer has no leader, in seconds."""
 
-ENDED = frozenset(("404", "408", "409"))
-"""Statuses with which the server ends a request that it has taken."""
+HEARTBEAT, EMPTY, EXPIRED, ENDED = "100", "404", "408", "409"
+"""Statuses from the server; all but the first end a request."""
 
 
 class Pull:
@@ -69,9 +69,11 @@ class Pull:
                 self._over.set()
             self._take(message)
         elif message.subject.endswith(f".{self._number}"):
-            status = (message.headers or {}).get("Status", "")
-            if status != "100":
-                self._refused = status not in ENDED
+            headers = message.headers or {}
+            status = headers.get("Status", "")
+            if status != HEARTBEAT:
+                full = status == ENDED and "MaxBytes" in headers.get("Description", "")
+                self._refused = not full and status not in (EMPTY, EXPIRED)
                 self._over.set()
 
     async def _ask_again_and_again(self) -> None:
