@@ -195,7 +195,7 @@ WORKS: dict[str, Work] = {
         Conversation,
         (Conversation.Asked, Conversation.Retried),
         role="answer",
-        slots=256,
+        slots=512,
         share=64,
         tries=1,
         pending=ANSWER,
