@@ -69,17 +69,18 @@ def subscribe(
     slots: int,
     share: int,
     give_up: GiveUp,
+    concerns: Callable[[Msg], bool] = lambda _: True,
     tries: int = TRIES,
     finishes: bool = False,
 ) -> None:
     """Handle every message of the consumer `name`, at most `slots` at a time and `share` of one tenant.
 
-    A message is acknowledged when `handle` returns. One that failed `tries` times is acknowledged when `give_up` has
-    recorded it; a server that is down does not count as a failure. With `finishes`, what is in flight at shutdown may
-    finish.
+    A message is acknowledged when `handle` returns, or at once when it is none that `concerns` the consumer. One that
+    failed `tries` times is acknowledged when `give_up` has recorded it; a server that is down does not count as a
+    failure. With `finishes`, what is in flight at shutdown may finish.
     """
     turns = Turns(slots, share, QUEUED)
-    consumers.add(_Lease(name, handle, give_up, tries, turns, consumers.alone), finishes=finishes)
+    consumers.add(_Lease(name, handle, concerns, give_up, tries, turns, consumers.alone), finishes=finishes)
 
 
 async def done(nc: Client) -> dict[str, int]:
@@ -99,11 +100,19 @@ async def done(nc: Client) -> dict[str, int]:
 
 class _Lease:
     def __init__(
-        self, name: str, handle: Handle, give_up: GiveUp, tries: int, turns: Turns, alone: asyncio.Lock
+        self,
+        name: str,
+        handle: Handle,
+        concerns: Callable[[Msg], bool],
+        give_up: GiveUp,
+        tries: int,
+        turns: Turns,
+        alone: asyncio.Lock,
     ) -> None:
         self.name = name
         self.stream, _ = CONSUMERS[name]
         self._handle = handle
+        self._concerns = concerns
         self._give_up = give_up
         self._tries = tries
         self._turns = turns
@@ -117,6 +126,9 @@ class _Lease:
     async def take(self, message: Msg, begun: Callable[[], None]) -> None:
         sequence = message.metadata.sequence.stream
         if sequence in self._taken:  # the server was away for too long to hear the heartbeats
+            return
+        if not self._concerns(message):
+            await message.ack()
             return
         tenant, cost = _tenant(message), 1 + len(message.data) * QUEUED // QUEUED_BYTES
         if not self._turns.has_room(tenant, cost):

@@ -24,7 +24,7 @@ from domain.log import EVENTS, Commit, Metadata, Position
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
 from handlers.work.dead_letters import Failure, GiveUp, reopen
-from handlers.work.work import WORKS
+from handlers.work.work import WORKS, Work
 
 log = structlog.get_logger(__name__)
 
@@ -75,12 +75,24 @@ def subscribe_work(
         consumers,
         name,
         handle,
+        concerns=_begins(work),
         slots=work.slots,
         share=work.share,
         give_up=gave_up,
         tries=work.tries,
         finishes=work.watched,
     )
+
+
+def _begins(work: Work) -> Callable[[Msg], bool]:
+    """Return whether a message may begin this work, by its headers: one that does not need not wait for its turn."""
+    names = {event.TOPIC.rpartition(".")[0] for event in (*work.begins, DeadLetter.Retried)}
+
+    def begins(message: Msg) -> bool:
+        types = (message.headers or {}).get("Headrace-Types")
+        return types is None or any(type.rpartition(".")[0] in names for type in types.split(","))
+
+    return begins
 
 
 @dataclass(frozen=True, slots=True)
