@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +14,10 @@ SHORTEST_S = 0.5
 FAR_S, SPACING_S = 60.0, 0.005
 """Messages that are scheduled for later than this are only so far apart, in seconds: the server delivers them before
 new messages, so their rate must stay far below what a worker can take."""
+
+ALIGNED_S, TICK_S = 10.0, 0.5
+"""Messages that are away for longer than this come at whole ticks: for each moment at which one is due, the server
+looks through all messages that are out."""
 
 WEIGHT = 1 / 16
 """Weight of the last turn in a tenant's mean interval between two turns."""
@@ -54,7 +59,8 @@ class Overflow:
         interval = max(schedule.interval, now - schedule.began)
         last = max(schedule.until, now)
         schedule.until = min(last + interval / 2, max(now + FAR_S, last + SPACING_S))
-        return max(SHORTEST_S, schedule.until - now) * random.uniform(0.5, 1)
+        delay = max(SHORTEST_S, schedule.until - now) * random.uniform(0.5, 1)
+        return delay if delay < ALIGNED_S else math.ceil((now + delay) / TICK_S) * TICK_S - now
 
     def _first(self, tenant: str, now: float) -> _Schedule:
         if len(self._schedules) >= KEPT:

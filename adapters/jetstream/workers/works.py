@@ -20,6 +20,7 @@ from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
@@ -86,7 +87,8 @@ def subscribe_work(
 
 def _begins(work: Work) -> Callable[[Msg], bool]:
     """Return whether a message may begin this work, by its headers: one that does not need not wait for its turn."""
-    names = {event.TOPIC.rpartition(".")[0] for event in (*work.begins, DeadLetter.Retried)}
+    kinds: list[type[Event]] = [*work.begins, DeadLetter.Retried]
+    names = {kind.TOPIC.rpartition(".")[0] for kind in kinds}
 
     def begins(message: Msg) -> bool:
         types = (message.headers or {}).get("Headrace-Types")
