@@ -76,7 +76,7 @@ class PreviewAnswer(BaseModel):
     total_segments: int | None = Field(None, description="ok: number of segments of that beginning")
     tokens: int | None = Field(None, description="ok: tokens of these segments, without parents")
     segments: list[dict[str, Any]] | None = Field(None, description="ok: requested segments, at most 4 MiB")
-    code: str | None = Field(None, description="rejected: error code")
+    code: str | None = Field(None, description="rejected: error code; unavailable: busy, if too many wait")
     message: str | None = Field(None, description="rejected, unavailable: error message")
     field: str | None = Field(None, description="rejected: path of the field at fault")
 

@@ -279,9 +279,9 @@ def works() -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for name, work in WORKS.items():
             begins = ", ".join(f"`{event.TOPIC.rpartition('.')[0]}`" for event in work.begins)
-            yield f"`{name}`", begins, f"`{work.role}`", str(work.at_once), str(work.tries)
+            yield f"`{name}`", begins, f"`{work.role}`", f"{work.share} / {work.slots}", str(work.tries)
 
-    return table("Consumer", "Begins with", "Role", "Messages at once", "Tries", rows=rows())
+    return table("Consumer", "Begins with", "Role", "At once, of one tenant / of all", "Tries", rows=rows())
 
 
 def command_line() -> str:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import nats.errors
 import structlog
-from faststream.nats import NatsBroker
-from faststream.security import BaseSecurity
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
@@ -23,6 +21,7 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.works import subscribe_work
 from adapters.sandbox.child import Sandbox
 from adapters.sandbox.choice import Choice, choose
@@ -56,7 +55,7 @@ class Wiring:
     """The adapters that roles share, open within the context; entering it creates missing streams."""
 
     nc: Client
-    broker: NatsBroker
+    consumers: Consumers
     contained: Choice | None = None
     """The sandbox of the role's processes, if it has any."""
 
@@ -71,20 +70,20 @@ class Wiring:
         options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
         if self.settings.nats_credentials:
             options["user_credentials"] = str(self.settings.nats_credentials)
-        trust = ssl.create_default_context(cafile=ca) if (ca := self.settings.nats_ca) else None
-        self.nc = await nats_py.connect(**options, tls=trust)
+        if self.settings.nats_ca:
+            options["tls"] = ssl.create_default_context(cafile=self.settings.nats_ca)
+        self.nc = await nats_py.connect(**options)
         self.open.push_async_callback(self.nc.close)
         if self.guest:
             await nats_py.find_streams(self.nc)
         else:
-            await self._stand(options, trust)
+            await self._stand(options)
         return self
 
-    async def _stand(self, options: dict[str, Any], trust: ssl.SSLContext | None) -> None:
+    async def _stand(self, options: dict[str, Any]) -> None:
         await self._streams()
-        security = BaseSecurity(trust) if trust else None
-        self.broker = NatsBroker(**options, security=security, apply_types=False, logger=None, graceful_timeout=10)
-        self.open.push_async_callback(self.broker.stop)
+        self.consumers = Consumers(**options)
+        self.open.push_async_callback(self.consumers.stop)
         self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)
         store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
@@ -117,7 +116,7 @@ class Wiring:
 
     def work(self, name: str, handler: Callable[[Commit], Awaitable[None]]) -> None:
         """Have `handler` do the work of this name in the table of works."""
-        subscribe_work(self.broker, name, handler, repository=self.repository, keys=self.keys)
+        subscribe_work(self.consumers, name, handler, repository=self.repository, keys=self.keys)
 
     async def sandbox(self) -> Sandbox:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""

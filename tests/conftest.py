@@ -79,6 +79,7 @@ STACK = (
     "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
     "journeys/test_bad_input.py",
+    "journeys/test_fairness.py",
     "journeys/test_formats.py",
     "journeys/test_handbook.py",
     "journeys/test_models.py",

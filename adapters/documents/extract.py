@@ -14,6 +14,7 @@ from adapters.documents.formats.plugins import Plugin, installed
 from adapters.sandbox.child import CORES, Limits, Sandbox, python
 from adapters.sandbox.pool import Children, Died, TooSlow
 from handlers.ports.documents import Block, Text, Unreadable
+from handlers.work.turns import Turns
 
 SCRATCH = 2**28
 """Size of the temporary folder of a plug-in, in bytes."""
@@ -39,8 +40,9 @@ class FileExtractor:
     """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown and text, and of formats of
     installed plug-ins.
 
-    At most `children` processes at a time, each for one tenant; each may use `memory` bytes of address space, and
-    `seconds` for a file, unless its plug-in has limits of its own. Raises: BrokenPlugin.
+    At most `children` processes for one tenant at a time, and one more for others, who take turns. Each may use
+    `memory` bytes of address space, and `seconds` for a file, unless its plug-in has limits of its own. Raises:
+    BrokenPlugin.
     """
 
     def __init__(self, sandbox: Sandbox, *, children: int = 2, seconds: float = 120.0, memory: int = 2**30) -> None:
@@ -48,7 +50,7 @@ class FileExtractor:
         self._most = children
         self._seconds = seconds
         self._memory = memory
-        self._free = asyncio.Semaphore(children)
+        self._turns = Turns(children + 1, children)
         self._plugins = installed()
         self._open = AsyncExitStack()
         self._children: dict[Plugin | None, Children] = {}
@@ -66,7 +68,7 @@ class FileExtractor:
             raise Unreadable("unsupported_type", f"No text can be extracted from {given}: send {SUPPORTED}.")
         head = {"kind": kind, "plugin": plugin and plugin.value, "media_type": media_type, "name": name}
         seconds = (plugin and plugin.seconds) or self._seconds
-        async with self._free:
+        async with self._turns.turn(tenant):
             children = await self._of(plugin, seconds)
             try:
                 reply = await children.ask(tenant, head, data, seconds=seconds)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.jetstream.nats_py import API, IMPORTED_API
-from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, SNAPSHOTS
+from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, OUTAGES, SNAPSHOTS
 from domain.access.actor import ANON, service
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
@@ -100,7 +100,7 @@ INSIDERS = (
             *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
             *("count.>", "waiting.>"),
             f"$O.{BLOBS}.>",
-            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, KEYS)),
+            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, KEYS, OUTAGES)),
             *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
             *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in (DEAD, _KEY_STREAM)),
             *(f"{API}.{request}" for request in ("DIRECT.GET.>", "CONSUMER.INFO.>", "CONSUMER.LIST.*")),
@@ -108,7 +108,8 @@ INSIDERS = (
             *("$JS.ACK.>", "$JS.FC.>"),
         ),
         (
-            *("cmd.>", "evt.>", "out.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", f"$KV.{KEYS}.>"),
+            *("cmd.>", "evt.>", "out.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>"),
+            *(f"$KV.{bucket}.>" for bucket in (KEYS, OUTAGES)),
             *("waiting.>", INBOXES[0]),
         ),
     ),

@@ -13,7 +13,6 @@ import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 
 API = "$JS.API"
 IMPORTED_API = "$JS.HEADRACE.API"
@@ -39,7 +38,7 @@ _request = Client.request
 async def connect(servers: str | list[str], **options: Any) -> Client:
     """Connect to NATS. All connections of this process read messages under any subject, and hear cancellations.
 
-    Options and errors are those of `nats.connect`. FastStream makes connections of its own, hence the patched class.
+    Options and errors are those of `nats.connect`.
     """
     Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
     Client.request = _request_unless_cancelled  # type: ignore[method-assign]
@@ -75,12 +74,6 @@ def server_info(nc: Client) -> dict[str, Any]:
 def connection_of(message: Msg) -> Client:
     """The connection that a message came over."""
     return message._client
-
-
-async def end(subscription: JetStreamContext.PullSubscription) -> Client:
-    """Have the server send nothing more, and return the connection: what it has sent already still arrives."""
-    await subscription._nc._send_unsubscribe(subscription._sub._id)
-    return subscription._nc
 
 
 def _build_from_any_subject(self: Client, sid: int, subject: bytes, *rest: Any) -> Any:

@@ -44,6 +44,7 @@ SNAPSHOTS = "snapshots"
 FAILURES = "failures"
 KEYS = "keys"
 EXPORTS = "exports"
+OUTAGES = "outages"
 
 DUPLICATE_WINDOW_S = 0.1
 """Time in which COMMANDS drops a second message with the same `Nats-Msg-Id`, in seconds: the shortest that NATS takes.
@@ -56,6 +57,9 @@ ACK_WAIT_S = 10.0
 
 FAILURES_KEPT_S = 7 * 24 * 3600.0
 """Time for which the failures of a message are remembered, in seconds."""
+
+OUTAGES_KEPT_S = 24 * 3600.0
+"""Time for which the outage of a provider is remembered that is not called any more, in seconds."""
 
 
 COUNTS_KEPT_S = {"minute": 600.0, "day": 2 * 86_400.0}
@@ -146,7 +150,7 @@ def consumer_config(name: str) -> ConsumerConfig:
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
         max_deliver=-1,
-        max_ack_pending=1000,
+        max_ack_pending=-1,  # messages that wait for the turn of their tenant do not hide those of others
     )
 
 
@@ -171,6 +175,7 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
         KeyValueConfig(bucket=SNAPSHOTS, history=1, direct=True),
         KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, direct=True),
         KeyValueConfig(bucket=EXPORTS, history=1),
+        KeyValueConfig(bucket=OUTAGES, history=1, ttl=OUTAGES_KEPT_S, direct=True),
     ):
         await _make(js, f"KV_{bucket.bucket}", partial(js.create_key_value, bucket, replicas=replicas))
 

@@ -38,7 +38,8 @@ _TOO_LONG = re.compile(
 class Fault(NamedTuple):
     """`code` and `reason` as in ModelError; a `passing` fault is worth a retry, after `pause` seconds if given.
 
-    `said` is what the server said, which must be neither shown nor logged.
+    `said` is what the server said, which must be neither shown nor logged. `outage`: the server did not answer, or
+    answered that it cannot.
     """
 
     code: str
@@ -46,6 +47,7 @@ class Fault(NamedTuple):
     passing: bool = False
     pause: float | None = None
     said: str = ""
+    outage: bool = False
 
     @property
     def error(self) -> ModelError:
@@ -71,8 +73,9 @@ def _classified(error: Exception, server: str, said: str, shown: str, *, answeri
         return Fault("broken_off", f"{server} broke off its answer: {shown}")
     if isinstance(error, APIConnectionError | httpx2.HTTPError):
         if answering:
-            return Fault("broken_off", f"{server} broke off before its answer: {shown}", passing=True)
-        return Fault("unreachable", f"{server} cannot be reached: {shown}", passing=not any(map(_lasts, _chain(error))))
+            return Fault("broken_off", f"{server} broke off before its answer: {shown}", passing=True, outage=True)
+        passing = not any(map(_lasts, _chain(error)))
+        return Fault("unreachable", f"{server} cannot be reached: {shown}", passing, outage=passing)
     if isinstance(error, APIError):
         status = int(error.code) if error.code and re.fullmatch("[45][0-9][0-9]", error.code) else 500
         return _of_status(400 if _TOO_LONG.search(said) else status, said, shown, server, {}, error.code)
@@ -110,7 +113,8 @@ def _of_status(status: int, said: str, shown: str, server: str, headers: Mapping
         reason = f"{server} takes no more requests for now (429): {shown}"
         return Fault("rate_limited", reason, passing, _pause(headers))
     if status >= 500 or status in (408, 409, 425):
-        return Fault("server_error", f"{server} failed ({status}): {shown}", True, _pause(headers))
+        reason = f"{server} failed ({status}): {shown}"
+        return Fault("server_error", reason, True, _pause(headers), outage=status >= 500)
     if status == 413 or code == "context_length_exceeded" or _TOO_LONG.search(said):
         return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {shown}")
     return Fault("bad_request", f"{server} refused the request ({status}): {shown}")

@@ -12,10 +12,12 @@ import httpx2
 from openai import AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
+from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience, name_of, storable
 from adapters.models.token_usage import usage_of
 from handlers.ports.models import ChatRequest, ChatUsage, Delta
+from handlers.ports.outages import Outages
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
 """Parameters of a request that an app must not set."""
@@ -30,10 +32,17 @@ class OpenAICompatible:
     """
 
     def __init__(
-        self, egress: Egress, tenant: str, base_url: str, key: str = "", patience: Patience = PATIENCE
+        self,
+        egress: Egress,
+        tenant: str,
+        base_url: str,
+        key: str = "",
+        patience: Patience = PATIENCE,
+        outages: Outages | None = None,
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(egress, tenant, base_url, key, patience)
+        self._at = ModelServer(egress, tenant, base_url, key, patience, CHAT, outages or LocalOutages())
+        self.cut_off = self._at.cut_off
         self._patience = patience
         self._counts_usage = True
         self._limit = "max_tokens"
@@ -104,9 +113,10 @@ class OpenAICompatible:
         limit = now() + self._patience.first_token
         stream: AsyncStream[object] | None = None
         last, begun, fault = Delta(), False, None
+        call = await self._at.begin()
         try:
             async with asyncio.timeout_at(min(limit, deadline)):
-                stream = await self._at.post(CHAT, body)
+                stream = await self._at.post(body)
             if (kind := stream.response.headers.get("content-type", "")).startswith(("application/json", "text/html")):
                 raise ValueError(f"{kind} is not a stream.")
             while True:
@@ -121,7 +131,11 @@ class OpenAICompatible:
                     response_id=piece.id or last.response_id,
                     model=piece.model or last.model,
                 )
-                if begun := begun or piece.alive:
+                if piece.alive:
+                    if not begun:
+                        await call.answered()
+                    begun = True
+                if begun:
                     limit = now() + self._patience.between_tokens
                 if piece.text:
                     yield Delta(piece.text)
@@ -133,18 +147,20 @@ class OpenAICompatible:
             if stream is not None:
                 await stream.close()
         if last.finish_reason is None:
-            raise Failed(
-                fault or Fault("broken_off", f"{self._at.address} ended its answer before it was whole.", not begun)
-            )
+            fault = fault or Fault("broken_off", f"{self._at.address} ended its answer before it was whole.", not begun)
+            await call.failed(fault)
+            raise Failed(fault)
         yield last
 
     def _silence(self, begun: bool, late: bool) -> Fault:
         if late:
-            return Fault("timeout", f"{self._at.address} did not finish its answer within {self._patience.total:g} s.")
+            reason = f"{self._at.address} did not finish its answer within {self._patience.total:g} s."
+            return Fault("timeout", reason, outage=not begun)
         if begun:
             silent = self._patience.between_tokens
             return Fault("timeout", f"{self._at.address} fell silent for {silent:g} s in the middle of its answer.")
-        return Fault("timeout", f"{self._at.address} did not begin to answer within {self._patience.first_token:g} s.")
+        reason = f"{self._at.address} did not begin to answer within {self._patience.first_token:g} s."
+        return Fault("timeout", reason, outage=True)
 
 
 class Piece(NamedTuple):

@@ -18,16 +18,19 @@ from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
 from domain.models.provider import BUILTIN
 from handlers.ports.models import ChatModel, ModelError, Reranker
+from handlers.ports.outages import Outages
 
 Registered = Callable[[str, str], Awaitable[tuple[str, str] | None]]
 """Return the newest base URL and key of a tenant's provider by its name, None when it is not registered any more."""
 
 
-class Closable(Protocol):
+class Connected(Protocol):
+    def cut_off(self) -> ModelError | None: ...
+
     async def close(self) -> None: ...
 
 
-C = TypeVar("C", bound=Closable)
+C = TypeVar("C", bound=Connected)
 
 
 class Clients(Generic[C]):
@@ -40,12 +43,18 @@ class Clients(Generic[C]):
         self._clients: dict[tuple[str, str, str], C] = {}
 
     async def get(self, tenant: str, provider: str) -> C:
-        """The client of a provider. Raises: ModelError `not_found`, or `unreachable` for an invalid address."""
+        """The client of a provider.
+
+        Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
+        off.
+        """
         found = await self._registered(tenant, provider)
         if found is None:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
         if (client := self._clients.get((tenant, *found))) is None:
             client = self._clients[tenant, *found] = self._make(tenant, *found)
+        if error := client.cut_off():
+            raise ModelError(error.code, f"Provider {provider!r}: {error.reason}")
         return client
 
     async def close(self) -> None:
@@ -63,16 +72,17 @@ class TenantModels:
         egress: Egress,
         patience: Patience = server.PATIENCE,
         answering: Answering = extractive.answering_here,
+        outages: Outages | None = None,
     ) -> None:
         def make(tenant: str, base_url: str, key: str) -> OpenAICompatible:
-            return OpenAICompatible(egress, tenant, base_url, key, patience)
+            return OpenAICompatible(egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
         self._clients = Clients(registered, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
-        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        """As the port; raises ModelError `unreachable` for an invalid address, too, and `provider_unavailable`."""
         if model["provider"] != BUILTIN:
             return await self._clients.get(tenant, model["provider"])
         if model["name"] != extractive.NAME:
@@ -86,18 +96,24 @@ class TenantRerankers:
     """Rerankers by provider; `model` is the built-in one, empty when there is none."""
 
     def __init__(
-        self, nc: Client, model: str, registered: Registered, egress: Egress, patience: Patience = rerank_api.PATIENCE
+        self,
+        nc: Client,
+        model: str,
+        registered: Registered,
+        egress: Egress,
+        patience: Patience = rerank_api.PATIENCE,
+        outages: Outages | None = None,
     ) -> None:
         self._builtin = NatsReranker(nc, model) if model else None
 
         def make(tenant: str, base_url: str, key: str) -> RerankApi:
-            return RerankApi(egress, tenant, base_url, key, patience)
+            return RerankApi(egress, tenant, base_url, key, patience, outages)
 
         self._clients = Clients(registered, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:
-        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        """As the port; raises ModelError `unreachable` for an invalid address, too, and `provider_unavailable`."""
         if provider != BUILTIN:
             return await self._clients.get(tenant, provider), model or ""
         if self._builtin is None:

@@ -13,10 +13,12 @@ import orjson
 from openai import AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
+from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
 from adapters.models.server import Failed, ModelServer, Patience, name_of
 from adapters.models.token_usage import read_by
 from handlers.ports.models import Reranking
+from handlers.ports.outages import Outages
 
 RERANK = "/rerank"
 
@@ -31,10 +33,17 @@ class RerankApi:
     """The rerankers of one server. It learns if the server takes `texts` (as TEI) instead of `documents`."""
 
     def __init__(
-        self, egress: Egress, tenant: str, base_url: str, key: str = "", patience: Patience = PATIENCE
+        self,
+        egress: Egress,
+        tenant: str,
+        base_url: str,
+        key: str = "",
+        patience: Patience = PATIENCE,
+        outages: Outages | None = None,
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(egress, tenant, base_url, key, patience)
+        self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages or LocalOutages())
+        self.cut_off = self._at.cut_off
         self._patience = patience
         self._takes_texts = False
 
@@ -77,17 +86,22 @@ class RerankApi:
         """One request and its answer. Raises: Failed."""
         now = asyncio.get_running_loop().time
         stream: AsyncStream[object] | None = None
+        call = await self._at.begin()
         try:
             async with asyncio.timeout_at(min(now() + self._patience.first_token, deadline)):
-                stream = await self._at.post(RERANK, body)
-                return read(await _whole(stream), count)
+                stream = await self._at.post(body)
+                scores = read(await _whole(stream), count)
+            await call.answered()
+            return scores
         except TimeoutError:
-            fault = Fault("timeout", f"{self._at.address} did not answer within {self._patience.first_token:g} s.")
+            reason = f"{self._at.address} did not answer within {self._patience.first_token:g} s."
+            fault = Fault("timeout", reason, outage=True)
         except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
             fault = self._at.fault(error, answering=stream is not None, begun=False)
         finally:
             if stream is not None:
                 await stream.close()
+        await call.failed(fault)
         raise Failed(fault)
 
 

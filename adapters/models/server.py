@@ -13,9 +13,11 @@ import structlog
 from openai import AsyncOpenAI, AsyncStream, omit
 
 from adapters.egress.client import Egress
+from adapters.models.circuit import Call, Circuit
 from adapters.models.faults import Fault, fault_of
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError
+from handlers.ports.outages import Outages
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +56,14 @@ class Failed(Exception):
 class ModelServer:
     """A server, and the connections to it. The key is never part of an error, not even where a server repeats it."""
 
-    def __init__(self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience) -> None:
-        """Raises: ModelError `unreachable` when the base URL is invalid."""
+    def __init__(
+        self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience, path: str, outages: Outages
+    ) -> None:
+        """`path` is that of all requests. Raises: ModelError `unreachable` when the base URL is invalid."""
         self.address = address(base_url)
+        self.path = path
+        probe_s = patience.connect + patience.first_token
+        self.circuit = Circuit(outages, tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
         self.patience = patience
         self._http = egress.client(tenant, connect_s=patience.connect)
@@ -78,11 +85,23 @@ class ModelServer:
             return None
         return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
 
-    async def post(self, path: str, body: dict[str, Any]) -> AsyncStream[object]:
+    def cut_off(self) -> ModelError | None:
+        """The error of a call that would be made now, where the server has not answered for a while."""
+        fault = self.circuit.refusal()
+        return fault.error if fault else None
+
+    async def begin(self) -> Call:
+        """Begin a request. Raises: Failed where the server is cut off."""
+        found = await self.circuit.enter()
+        if isinstance(found, Fault):
+            raise Failed(found)
+        return found
+
+    async def post(self, body: dict[str, Any]) -> AsyncStream[object]:
         """The answer, as soon as it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
-        with requesting("POST", path, self.address):
+        with requesting("POST", self.path, self.address):
             return await self._client.post(
-                path,
+                self.path,
                 cast_to=object,
                 body=body,
                 options={} if self.key else {"headers": {"Authorization": omit}},

@@ -15,6 +15,7 @@ from typing import Any, Self
 from adapters.sandbox.child import Child, Limits, Sandbox
 from adapters.sandbox.serve import READY, REPLY, REQUEST
 from handlers.ports.log import Unavailable
+from handlers.work.turns import Turns
 
 USES = 500
 """Number of requests that a child answers before a new child replaces it."""
@@ -54,7 +55,8 @@ class Died(Exception):
 
 
 class Children:
-    """At most `most` processes answer at a time; others wait for further requests of the tenant that each served.
+    """At most `most` processes answer one tenant at a time, and one more answers others, who take turns; idle ones wait
+    for further requests of the tenant that each served.
 
     A spare one, which has served no tenant, hides the time of a start: always with `warm`, else while there are
     requests. Use it as a context manager.
@@ -77,7 +79,7 @@ class Children:
         self._readable = readable
         self._most_reply = most_reply
         self._warm = warm
-        self._free = asyncio.Semaphore(most)
+        self._turns = Turns(most + 1, most)
         self._idle: list[_Server] = []
         self._spare: Task[_Server] | None = None
         self._closing: set[Task[Any]] = set()
@@ -107,7 +109,7 @@ class Children:
 
     async def ask(self, tenant: str, head: Mapping[str, Any], data: bytes, *, seconds: float) -> bytes:
         """The reply to a request. Raises: TooSlow, Died; Unavailable when no process can be started."""
-        async with self._free:
+        async with self._turns.turn(tenant):
             while True:
                 server = await self._take(tenant)
                 fresh = server.uses == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from handlers.ports.documents import Block, EmbeddingModels, Extractor, Text, Un
 from handlers.ports.index import Index
 from handlers.ports.log import Blobs, Unavailable
 from handlers.repository import Repository
+from handlers.work.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +33,9 @@ MOST_CHARACTERS = 2_000_000
 MOST_BYTES = 4 * 2**20
 """Maximum size of an answer, in bytes; the last segments that do not fit are left out."""
 
-AT_ONCE, WAITING = 2, 8
-"""Maximum number of concurrent requests, and of queued ones; the others are refused as busy."""
+SLOTS, SHARE, QUEUED = 3, 2, 8
+"""Maximum number of concurrent requests, of all tenants and of one, and of queued ones, which the tenants that wait
+share; the others are refused as busy."""
 
 
 class PreviewSegments(Command):
@@ -66,16 +67,16 @@ class Preview:
         self._extractor = extractor
         self._models = models
         self._index = index
-        self._turn = asyncio.Semaphore(AT_ONCE)
-        self._here = 0
+        self._turns = Turns(SLOTS, SHARE, QUEUED)
 
     async def __call__(self, tenant: str, payload: bytes) -> dict[str, Any]:
-        """The answer as JSON: `status` is ok, rejected (`code`, `message`, `field`) or unavailable (`message`)."""
-        if self._here >= AT_ONCE + WAITING:
-            return {"status": "unavailable", "message": "Too many previews are in progress: retry later."}
-        self._here += 1
+        """The answer as JSON: `status` is ok, rejected (`code`, `message`, `field`) or unavailable (`message`, and
+        the `code` busy when too many of the tenant wait)."""
+        if not self._turns.has_room(tenant):
+            reason = "Too many previews of this tenant are waiting: retry later."
+            return {"status": "unavailable", "code": "busy", "message": reason}
         try:
-            async with self._turn:
+            async with self._turns.turn(tenant):
                 return await self._show(tenant, payload)
         except Rejection as refused:
             return {"status": "rejected", "code": refused.code, "message": refused.message, "field": refused.field}
@@ -87,8 +88,6 @@ class Preview:
             log.exception("preview failed", tenant=tenant)
             reason = f"{type(error).__name__}: {error}"[:1000]
             return {"status": "rejected", "code": "internal_error", "message": reason, "field": None}
-        finally:
-            self._here -= 1
 
     async def _show(self, tenant: str, payload: bytes) -> dict[str, Any]:
         request = parse(PreviewSegments, payload)

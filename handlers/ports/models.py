@@ -53,7 +53,8 @@ class Delta:
 
 class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
-    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`, `too_large`."""
+    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`, `too_large`,
+    `provider_unavailable`."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)

@@ -96,7 +96,8 @@ class Work:
     """One kind of work.
 
     `begins`: the events after which there is something to do.
-    `role`: the worker role that does it. `at_once`: messages that one worker handles at a time.
+    `role`: the worker role that does it. `slots`: messages that one worker handles at a time, `share`: those of one
+    tenant.
     `tries`: failures after which a message is given up; 1 where a try costs money or reaches the outside.
     `calls`: the noun that its model calls name as their cause.
     `watched`: a person waits for it: its end is published as a live frame, and a worker that shuts down finishes what
@@ -106,7 +107,8 @@ class Work:
     noun: type[Aggregate]
     begins: tuple[type[Event], ...]
     role: str
-    at_once: int = 1
+    slots: int = 4
+    share: int = 1
     tries: int = TRIES
     pending: Pending | None = None
     calls: str | None = None
@@ -179,12 +181,13 @@ WORKS: dict[str, Work] = {
         Document,
         (Document.Uploaded, Document.Retried, Document.Reprocessed),
         role="ingest",
-        at_once=8,
+        slots=12,
+        share=8,
         pending=INGEST,
         calls="document",
     ),
-    "sync": Work(Document, Document.SYNC_BEGINS, role="ingest", at_once=8, pending=SYNC, calls="document"),
-    "forget_documents": Work(Document, (Document.Deleted, Document.Replaced), role="ingest", at_once=8),
+    "sync": Work(Document, Document.SYNC_BEGINS, role="ingest", slots=12, share=8, pending=SYNC, calls="document"),
+    "forget_documents": Work(Document, (Document.Deleted, Document.Replaced), role="ingest", slots=12, share=8),
     "forget_datasets": Work(Dataset, (Dataset.Deleted,), role="ingest"),
     "reindex": Work(Dataset, (Dataset.Configured,), role="ingest", calls="document"),
     "reprocess": Work(Dataset, (Dataset.Reprocessed,), role="ingest"),
@@ -192,15 +195,25 @@ WORKS: dict[str, Work] = {
         Conversation,
         (Conversation.Asked, Conversation.Retried),
         role="answer",
-        at_once=64,
+        slots=512,
+        share=64,
         tries=1,
         pending=ANSWER,
         calls="message",
         watched=True,
     ),
-    "query_datasets": Work(DatasetQuery, (DatasetQuery.Requested,), role="answer", at_once=8, tries=1, calls="dataset"),
+    "query_datasets": Work(
+        DatasetQuery, (DatasetQuery.Requested,), role="answer", slots=32, share=8, tries=1, calls="dataset"
+    ),
     "replay": Work(
-        Replay, (Replay.Requested, Replay.Retried), role="answer", at_once=8, tries=1, pending=REPLAY, calls="replay"
+        Replay,
+        (Replay.Requested, Replay.Retried),
+        role="answer",
+        slots=64,
+        share=8,
+        tries=1,
+        pending=REPLAY,
+        calls="replay",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),

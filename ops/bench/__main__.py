@@ -19,7 +19,7 @@ from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
-MEASURES = ("commands", "answer", "search", "rebuild", "traces", "ingest", "memory")
+MEASURES = ("commands", "answer", "fairness", "search", "rebuild", "traces", "ingest", "memory")
 """In this order: ingest loads torch into this process, in which a rebuild runs too."""
 
 ALONE = ("scale",)
@@ -36,6 +36,7 @@ _HELP = {
     "calls": "model calls in the traces",
     "segments": "segments in the searched knowledge base",
     "searches": "searches per mode",
+    "waiting": "messages of another tenant that wait for a slow provider",
 }
 
 

@@ -11,6 +11,7 @@ import orjson
 from nats.aio.msg import Msg
 from rich.progress import Progress
 
+from adapters.jetstream.client import Client
 from domain.aggregate import new_id
 from ops.bench.documents import HANDBOOK, upload
 from ops.bench.measure import Aim, Measure, percentile
@@ -28,13 +29,13 @@ QUESTIONS = Path(__file__).resolve().parents[2] / "examples" / "questions.json"
 class Answers:
     """Records the arrival of first tokens, and waits for final frames."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._first: dict[str, float] = {}
         self._last: dict[str, asyncio.Future[dict[str, object]]] = {}
 
     async def subscribe(self) -> None:
-        await self._stack.client.connection.subscribe(f"live.{self._stack.settings.tenant}.>", cb=self._take)
+        await self._client.connection.subscribe(f"live.{self._client.tenant}.>", cb=self._take)
 
     async def _take(self, message: Msg) -> None:
         now = time.perf_counter()
@@ -49,9 +50,9 @@ class Answers:
         id = new_id()
         last = self._last[id] = asyncio.get_running_loop().create_future()
         payload = orjson.dumps({"app": app, "query": query})
-        subject = f"cmd.{self._stack.settings.tenant}.anon.message.send"
+        subject = f"cmd.{self._client.tenant}.anon.message.send"
         began = time.perf_counter()
-        await self._stack.client.stream.publish(subject, payload, headers={"Headrace-Id": id})
+        await self._client.stream.publish(subject, payload, headers={"Headrace-Id": id})
         frame = await asyncio.wait_for(last, PATIENCE_S)
         if frame["type"] != "answered":
             raise RuntimeError(f"no answer: {frame}")
@@ -63,7 +64,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     dataset = await stack.make("dataset.create", {"name": "Handbook"})
     await upload(stack, dataset, {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())})
     plain, cited = [await _app(stack, datasets) for datasets in ([], [dataset])]
-    answers = Answers(stack)
+    answers = Answers(stack.client)
     await answers.subscribe()
     queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
     for number in range(min(WARM, sizes.questions)):

@@ -49,7 +49,7 @@ def _number(number: float | None) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-GROUPS = ("commands", "answer", "search", "rebuild", "verify", "traces", "ingest", "memory", "scale")
+GROUPS = ("commands", "answer", "fairness", "search", "rebuild", "verify", "traces", "ingest", "memory", "scale")
 
 
 def page(measures: Sequence[Measure], chosen: Sizes, server_versions: str, before: str = "") -> str:
@@ -84,6 +84,10 @@ rounds; the ratio is the figure as a multiple of the limit.
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
+- **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
+  and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
+  others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without
+  other tenants.
 - **search**: {sizes.segments:,} segments of real texts, docstrings of the installed packages, in a knowledge base of a
   database that holds nothing else; {sizes.searches:,} questions one at a time, each some words of a text, for ten hits.
   Vectors are synthetic, about as dense as a model's. Limit of `hybrid`: a hand-written statement with the same result,
@@ -121,9 +125,10 @@ make bench                                     # the table
 ```
 
 Each measure starts servers and workers of its own, in a temporary folder. `--rounds`, `--commands`,
-`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments` and `--searches` set the
-sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare ratios rather than figures: a shared
-machine changes from minute to minute. Another command measures the quality of search: see [quality](quality.md).
+`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments`, `--searches` and
+`--waiting` set the sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare ratios rather
+than figures: a shared machine changes from minute to minute. Another command measures the quality of search: see
+[quality](quality.md).
 """
 
 

@@ -34,6 +34,7 @@ class Sizes:
     calls: int = 100_000
     segments: int = 100_000
     searches: int = 200
+    waiting: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,14 @@ async def running() -> AsyncIterator[Stack]:
 
 @asynccontextmanager
 async def _running(home: Path) -> AsyncIterator[Stack]:
-    queue = Settings.model_fields["max_waiting_commands"].default  # one sender is the whole load
-    settings = Settings.load(
-        home=home, tenant="default", nats_url="", postgres_url="", opensearch_url="", max_waiting_per_actor=queue
-    )
+    own: dict[str, Any] = {
+        "nats_url": "",
+        "postgres_url": "",
+        "opensearch_url": "",
+        "egress_allow": "127.0.0.1:1-65535",
+    }
+    own["max_waiting_per_actor"] = Settings.model_fields["max_waiting_commands"].default  # one sender is the whole load
+    settings = Settings.load(home=home, tenant="default", **own)
     try:
         command = supervisor.command_line("up", "--detach", "--json")
         started = await create_subprocess_exec(*command, env=supervisor.environment(settings), stdout=DEVNULL)

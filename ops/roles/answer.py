@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.jetstream.live import NatsLive
+from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
 from adapters.models.registry import TenantModels, TenantRerankers
@@ -32,12 +33,15 @@ async def begin(wiring: Wiring) -> None:
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
     patience = Patience(first_token=silence, between_tokens=silence)
     allowed = egress(wiring.settings)
-    models = TenantModels(registered, allowed, patience, sentences.answering)
+    outages = NatsOutages(wiring.nc)
+    await outages.start()
+    models = TenantModels(registered, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
-    rerankers = TenantRerankers(wiring.nc, model_name(reranker) if reranker else "", registered, allowed)
+    builtin = model_name(reranker) if reranker else ""
+    rerankers = TenantRerankers(wiring.nc, builtin, registered, allowed, outages=outages)
     wiring.open.push_async_callback(rerankers.close)
     retrieve = Retrieve(
         wiring.repository,

@@ -25,7 +25,7 @@ async def begin(wiring: Wiring) -> None:
     ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, models, reranker)
     dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota)
     await wiring.waiting.start()
-    subscribe_commands(wiring.broker, dispatch, wiring.repository)
+    subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
     server = EmbeddedNats(wiring.settings.home)
     ours = server.server_name == server_info(wiring.nc).get("server_name")

@@ -23,7 +23,6 @@ from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream.reply import respond
-from adapters.jetstream.workers.drain import drain
 from adapters.privacy.vault import UnknownKey
 from adapters.sandbox.choice import Choice
 from handlers.ports.log import Unavailable
@@ -127,7 +126,7 @@ async def _one(role: str, settings: Settings, stopping: asyncio.Event, begun: as
         if stopping.is_set():
             await card.unsubscribe()
             if not wiring.guest:
-                await drain(wiring.broker, settings.grace_s)
+                await wiring.consumers.drain(settings.grace_s)
         _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
@@ -149,8 +148,8 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
                     await wiring.keys.start()
                 if work := await import_module(f"ops.roles.{role}").begin(wiring):
                     tasks.append(asyncio.ensure_future(work))
-                if not wiring.guest and wiring.broker.subscribers:
-                    await wiring.broker.start()
+                if not wiring.guest:
+                    await wiring.consumers.start()
             except UnknownKey as error:
                 raise InvalidSetting(f"{error} It is HEADRACE_SECRET_KEY, or in the file secret.key.") from None
             except OUTAGES as error:

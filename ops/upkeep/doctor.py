@@ -22,6 +22,7 @@ from adapters import pinned
 from adapters.archive.archiver import status
 from adapters.archive.store import Archive, Broken
 from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.outages import outages
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.model_files import find_model
 from adapters.postgres import tables
@@ -41,6 +42,9 @@ from ops.terminal import one_line
 POSTGRES_TESTED = 18
 LAG = 5000
 """Normal lag of the tables, in messages."""
+
+SHOWN = 5
+"""Maximum number of providers that are named."""
 
 NEARLY = 10 / 9
 """The command queue is reported when its length times this reaches its limit: at 90 %."""
@@ -95,6 +99,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
             if settings.viewer:
                 yield Finding("viewer", True, settings.viewer.partition("/login")[0])
+            yield await _providers(client)
             yield await _archive(settings, client)
             yield await _export(settings, client)
     except (NotRunning, Unreachable) as error:
@@ -153,7 +158,7 @@ async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:
             continue
         waiting, at_work = consumer.num_pending or 0, consumer.num_ack_pending or 0
         again = f", {consumer.num_redelivered} of them redelivered" if consumer.num_redelivered else ""
-        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} in flight{again}")
+        yield Finding(f"queue {name}", True, f"{waiting} waiting, {at_work} in flight or waiting for their turn{again}")
 
 
 def _stream(name: str, info: StreamInfo) -> Finding:
@@ -209,6 +214,19 @@ def _sandbox(role: str, contained: dict[str, Any]) -> Finding:
 def _again(settings: Settings, process: str) -> str:
     """Advice about a process that `headrace up` keeps restarting."""
     return f"`headrace up` keeps restarting it: fix this cause; details in {settings.home / 'log' / process}.log"
+
+
+async def _providers(client: Client) -> Finding:
+    """Check for providers that do not answer."""
+    try:
+        found = await outages(client.connection)
+    except (NotFoundError, NatsTimeout, NoRespondersError):
+        return Finding("providers", False, "the bucket `outages` is missing", f"{START}: it makes what is missing")
+    if not found:
+        return Finding("providers", True, "none is cut off")
+    said = "; ".join(f"tenant {tenant}: {outage.reason}" for (tenant, _), outage in list(found.items())[:SHOWN])
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return Finding("providers", False, f"{len(found)} cut off: {said}{more}", "check these servers: docs/egress.md")
 
 
 async def _archive(settings: Settings, client: Client) -> Finding:

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream import nats_py
-from adapters.jetstream.streams import BLOBS, FAILURES, SNAPSHOTS, STREAMS, set_up
+from adapters.jetstream.streams import BLOBS, FAILURES, OUTAGES, SNAPSHOTS, STREAMS, set_up
 from ops.servers.embedded import EmbeddedNats
 from tests.memory import Memory
 from tests.nats_cluster import NatsCluster, once_there
@@ -60,6 +60,7 @@ async def nc(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
     js = client.jetstream(timeout=15)
     await once_there(lambda: set_up(js, replicas=replicas))
     yield client
-    for stream in [*(str(it.name) for it in STREAMS), f"OBJ_{BLOBS}", f"KV_{SNAPSHOTS}", f"KV_{FAILURES}"]:
+    buckets = [f"KV_{bucket}" for bucket in (SNAPSHOTS, FAILURES, OUTAGES)]
+    for stream in [*(str(it.name) for it in STREAMS), f"OBJ_{BLOBS}", *buckets]:
         await js.delete_stream(stream)
     await client.close()

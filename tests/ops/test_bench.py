@@ -25,12 +25,22 @@ from ops.bench.stack import Sizes, Stack, running
 from ops.roles import ROLES
 
 SMALLEST = Sizes(
-    rounds=1, commands=10, singles=3, questions=2, seconds=0.2, commits=100, calls=60, segments=300, searches=3
+    rounds=1,
+    commands=10,
+    singles=3,
+    questions=2,
+    seconds=0.2,
+    commits=100,
+    calls=60,
+    segments=300,
+    searches=3,
+    waiting=100,
 )
 
 NAMES = {
     "commands": ["commands", "commands.p50", "commands.p95"],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
+    "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "search": [
         "search.pgvector.filled",
         *(f"search.pgvector.{mode}.p{percent}" for mode in MODES for percent in (50, 95)),
@@ -72,7 +82,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-LIMITED = ("commands", "answer", "ingest", "rebuild", "scale", "hybrid", "ten")
+LIMITED = ("commands", "answer", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten")
 """Measures, and parts of one, that have a limit."""
 
 

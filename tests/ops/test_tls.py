@@ -90,7 +90,7 @@ async def test_a_client_and_a_worker_verify_nats_by_the_ca(
     monkeypatch.setenv("HEADRACE_NATS_CA", str(ca))
     settings = Settings.load(home=tmp_path / "home")
     async with Wiring(settings, "test") as wiring:
-        await wiring.broker.start()
+        await wiring.consumers.start()
         assert (await wiring.nc.jetstream().stream_info("EVENTS")).config.name == "EVENTS"
 
 

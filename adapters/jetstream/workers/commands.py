@@ -8,13 +8,13 @@ from uuid import UUID
 
 import nats.errors
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.msg import Msg
 
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.streams import ACTORS_AFTER, COMMANDS
 from adapters.jetstream.workers.consumer import subscribe
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.access.actor import ANON, CommandSubject, door
 from domain.aggregate import Rejection, uuid7
@@ -26,7 +26,8 @@ from handlers.repository import Repository
 from handlers.routes import is_private
 from handlers.work.dead_letters import Failure, GiveUp
 
-CONCURRENT = 100
+SLOTS, SHARE = 150, 100
+"""Maximum number of commands that a worker handles at a time, of all tenants and of one."""
 
 NO_TENANT = "_"
 """Tenant of a command that names none that is valid; no subject of the log holds this name."""
@@ -44,7 +45,7 @@ _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,255})?")
 
 
-def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repository) -> None:
+def subscribe_commands(consumers: Consumers, dispatch: Dispatch, repository: Repository) -> None:
     """Dispatch every command; one whose handling keeps failing is rejected as `internal_error`."""
 
     async def handle(message: Msg) -> None:
@@ -70,7 +71,7 @@ def subscribe_commands(broker: NatsBroker, dispatch: Dispatch, repository: Repos
         fault = Rejection(NOT_FINAL, sentence)
         await dispatch(Delivery(delivery.name, b"", metadata, delivery.at, fault))
 
-    subscribe(broker, "commands", handle, at_once=CONCURRENT, give_up=gave_up, finishes=True)
+    subscribe(consumers, "commands", handle, slots=SLOTS, share=SHARE, give_up=gave_up, finishes=True)
 
 
 async def _is_old(message: Msg) -> bool:

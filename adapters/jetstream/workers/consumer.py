@@ -1,6 +1,7 @@
-"""Durable consumers on FastStream: a message that fails is delivered again, one that keeps failing is given up.
+"""A durable consumer: tenants take turns, what fails is delivered again, what keeps failing is given up.
 
-A delivery is a lease: heartbeats prolong it, and the messages of a dead worker go to another.
+A delivery is a lease: heartbeats prolong it, and the messages of a dead worker go to another. A worker takes messages
+ahead of their turns, so that those of one tenant do not hide those of another; what it has no room for, it passes on.
 """
 
 from __future__ import annotations
@@ -8,38 +9,43 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import nats.errors
 import orjson
 import structlog
-from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.nats.message import NatsMessage
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from adapters.jetstream.nats_py import connection_of
-from adapters.jetstream.streams import CONSUMERS, FAILURES, consumer_config
-from adapters.jetstream.workers.drain import in_flight
+from adapters.jetstream.streams import CONSUMERS, FAILURES
+from adapters.jetstream.workers.consumers import Consumers
+from adapters.jetstream.workers.overflow import Overflow
 from adapters.tracing import handling
 from domain.log import Position
 from handlers.ports.log import Unavailable
 from handlers.work.dead_letters import Failure
+from handlers.work.turns import Turns
 from handlers.work.work import TRIES
 
 log = structlog.get_logger(__name__)
 
 DEATHS = 10
-"""Deaths of workers with a message in flight after which it is given up."""
+"""Deaths of workers with a message in flight after which it is given up; that at the first delivery is not counted."""
 
-SUSPECT = 3
-"""Deaths after which a worker takes such a message alone, since the message may be what kills it."""
+SUSPECT = 2
+"""Counted deaths after which a worker takes such a message alone, since the message may be what kills it."""
+
+QUEUED, QUEUED_BYTES = 1024, 64 * 2**20
+"""Maximum number and size of the messages that wait for their turn in a worker; the tenants that wait share it."""
+
+PASSED_ON = 100_000
+"""Maximum number of messages of which a worker knows that it has passed them on."""
 
 LONGEST_S = 3600.0
 """Time limit for one message, in seconds. After it another worker goes on from the last recorded step."""
@@ -56,33 +62,25 @@ GiveUp = Callable[[Msg, Failure], Awaitable[None]]
 
 
 def subscribe(
-    broker: NatsBroker,
+    consumers: Consumers,
     name: str,
     handle: Handle,
     *,
-    at_once: int,
+    slots: int,
+    share: int,
     give_up: GiveUp,
+    concerns: Callable[[Msg], bool] = lambda _: True,
     tries: int = TRIES,
     finishes: bool = False,
 ) -> None:
-    """Handle every message of the consumer `name`, at most `at_once` at a time.
+    """Handle every message of the consumer `name`, at most `slots` at a time and `share` of one tenant.
 
-    A message is acknowledged when `handle` returns. One that failed `tries` times is acknowledged when `give_up` has
-    recorded it; a server that is down does not count as a failure. A message is only taken from the server when there
-    is a handler free, so that every one is heartbeaten. With `finishes`, what is in flight at shutdown may finish.
+    A message is acknowledged when `handle` returns, or at once when it is none that `concerns` the consumer. One that
+    failed `tries` times is acknowledged when `give_up` has recorded it; a server that is down does not count as a
+    failure. With `finishes`, what is in flight at shutdown may finish.
     """
-    stream, subjects = CONSUMERS[name]
-    lease = _Lease(name, stream, handle, give_up, tries, _turns.setdefault(broker, asyncio.Lock()))
-    for _ in range(at_once):
-        broker.subscriber(
-            subjects[0],
-            stream=JStream(stream, declare=False),
-            durable=name,
-            config=consumer_config(name),
-            pull_sub=PullSub(batch_size=1, timeout=5.0),
-            ack_policy=AckPolicy.MANUAL,
-            decoder=_undecoded,
-        )(in_flight(broker).hold(lease.take, lease.hand_back, finishes=finishes))
+    turns = Turns(slots, share, QUEUED)
+    consumers.add(_Lease(name, handle, concerns, give_up, tries, turns, consumers.alone), finishes=finishes)
 
 
 async def done(nc: Client) -> dict[str, int]:
@@ -100,74 +98,121 @@ async def done(nc: Client) -> dict[str, int]:
     return found
 
 
-_turns: WeakKeyDictionary[NatsBroker, asyncio.Lock] = WeakKeyDictionary()
-"""Held by the one handler of a process that takes a suspect message."""
-
-
 class _Lease:
-    def __init__(self, name: str, stream: str, handle: Handle, give_up: GiveUp, tries: int, turn: asyncio.Lock) -> None:
-        self._name = name
-        self._stream = stream
+    def __init__(
+        self,
+        name: str,
+        handle: Handle,
+        concerns: Callable[[Msg], bool],
+        give_up: GiveUp,
+        tries: int,
+        turns: Turns,
+        alone: asyncio.Lock,
+    ) -> None:
+        self.name = name
+        self.stream, _ = CONSUMERS[name]
         self._handle = handle
+        self._concerns = concerns
         self._give_up = give_up
         self._tries = tries
-        self._turn = turn
+        self._turns = turns
+        self._alone_lock = alone
         self._counts = Counts(name)
-        self._handling: set[int] = set()
+        self._overflow = Overflow()
+        self._passed_on = Counter[int]()
+        self._taken: dict[int, bool] = {}
+        """By its sequence, whether a message's turn is counted as begun."""
 
-    async def take(self, delivery: NatsMessage) -> None:
-        message = delivery.raw_message
+    async def take(self, message: Msg, begun: Callable[[], None]) -> None:
         sequence = message.metadata.sequence.stream
-        if sequence in self._handling:  # the server was away for too long to hear the heartbeats
-            await self._counts.add(message, returned=1)
+        if sequence in self._taken:  # the server was away for too long to hear the heartbeats
             return
-        self._handling.add(sequence)
+        if not self._concerns(message):
+            await message.ack()
+            return
+        tenant, cost = _tenant(message), 1 + len(message.data) * QUEUED // QUEUED_BYTES
+        if not self._turns.has_room(tenant, cost):
+            await self._pass_on(message, tenant)
+            return
+        self._taken[sequence] = False
         try:
-            async with _heartbeats(message):
+            async with _heartbeats(message), self._turns.turn(tenant, cost):
+                begun()
+                self._overflow.begun(tenant)
                 await self._work(message)
+        except asyncio.CancelledError:
+            await self.hand_back(message)
+            raise
         finally:
-            self._handling.discard(sequence)
+            del self._taken[sequence]
 
-    async def hand_back(self, delivery: NatsMessage) -> None:
+    async def hand_back(self, message: Msg) -> None:
         """Return the message to the server for another worker."""
-        message = delivery.raw_message
         with suppress(Unavailable):
-            await self._counts.add(message, returned=1)
+            await self._ended(message)
         with suppress(nats.errors.Error):
             await message.nak()
 
+    async def _pass_on(self, message: Msg, tenant: str) -> None:
+        """Have the message delivered again, to any worker. Nothing is written, and its turn has not begun."""
+        if len(self._passed_on) >= PASSED_ON:
+            self._passed_on.clear()
+        self._passed_on[message.metadata.sequence.stream] += 1
+        await message.nak(delay=self._overflow.delay(tenant))
+
     async def _work(self, message: Msg) -> None:
         try:
-            past = await self._counts.of(message)
-            if message.metadata.num_delivered - 1 - past.returned < SUSPECT:
+            past = await self._past(message)
+            if past is None:
                 await self._within_limit(message)
-            elif SUSPECT + past.alone < DEATHS:
-                await self._alone(message)
+            elif past.begun < SUSPECT:
+                await self._begin(message, past)
+                await self._within_limit(message)
+            elif past.begun < DEATHS:
+                async with self._alone_lock:
+                    await self._begin(message, past)
+                    await self._within_limit(message)
             else:
-                reason = f"{SUSPECT + past.alone} workers died while they handled it."
-                await self._end(message, self._failure(message, reason, past.failures, SUSPECT + past.alone))
+                reason = f"{past.begun} workers died while they handled it."
+                await self._end(message, self._failure(message, reason, past))
                 return
         except Unavailable as error:
-            log.warning("waiting", consumer=self._name, subject=message.subject, reason=str(error))
+            log.warning("waiting", consumer=self.name, subject=message.subject, reason=str(error))
             await self._give_back(message)
         except Exception as error:
             await self._fail(message, error)
         else:
             await message.ack()
 
-    async def _alone(self, message: Msg) -> None:
-        async with self._turn:
-            await self._counts.add(message, alone=1)
-            try:
-                await self._within_limit(message)
-            finally:
-                await self._counts.add(message, alone=-1)
+    async def _past(self, message: Msg) -> Past | None:
+        """The counts of the message, or None when no worker has begun it: its earlier deliveries were passed on here.
+
+        Raises: Unavailable.
+        """
+        place = message.metadata
+        if place.num_delivered - 1 == self._passed_on.pop(place.sequence.stream, 0):
+            return None
+        return await self._counts.of(message)
+
+    async def _begin(self, message: Msg, past: Past) -> None:
+        """Count the turn as begun: until `_ended`, it looks as if the worker had died. Raises: Unavailable."""
+        await self._counts.put(message, replace(past, begun=past.begun + 1))
+        self._taken[message.metadata.sequence.stream] = True
+
+    async def _ended(self, message: Msg, *, failures: int = 0) -> None:
+        """Count that the worker has not died with the message, and its failures. Raises: Unavailable."""
+        sequence = message.metadata.sequence.stream
+        counted = self._taken.get(sequence, False)
+        if counted or failures:
+            past = await self._counts.of(message)
+            await self._counts.put(message, Past(past.failures + failures, past.begun - counted))
+            self._taken[sequence] = False
 
     async def _within_limit(self, message: Msg) -> None:
         limit = asyncio.timeout(LONGEST_S)
         try:
             async with limit:
-                with handling(self._name, self._stream, message.subject, message.headers or {}):
+                with handling(self.name, self.stream, message.subject, message.headers or {}):
                     await self._handle(message)
         except TimeoutError as error:
             if limit.expired():
@@ -176,43 +221,42 @@ class _Lease:
 
     async def _fail(self, message: Msg, error: Exception) -> None:
         past = await self._counts.of(message)
-        log.exception("failed", consumer=self._name, subject=message.subject, tries=past.failures + 1)
+        log.exception("failed", consumer=self.name, subject=message.subject, tries=past.failures + 1)
         if past.failures + 1 < self._tries:
             await self._give_back(message, failures=1)
         else:
+            counted = self._taken[message.metadata.sequence.stream]
+            past = Past(past.failures + 1, past.begun - counted)
             reason = f"{type(error).__name__}: {error}"
-            deaths = message.metadata.num_delivered - 1 - past.returned
-            await self._end(message, self._failure(message, reason, past.failures + 1, deaths, error))
+            await self._end(message, self._failure(message, reason, past, error))
 
     async def _end(self, message: Msg, failure: Failure) -> None:
         try:
             await self._give_up(message, failure)
         except Exception as error:
-            log.warning("not given up yet", consumer=self._name, subject=message.subject, reason=repr(error))
+            log.warning("not given up yet", consumer=self.name, subject=message.subject, reason=repr(error))
             await self._give_back(message)
         else:
-            log.error("given up", consumer=self._name, subject=message.subject, reason=failure.reason)
+            log.error("given up", consumer=self.name, subject=message.subject, reason=failure.reason)
             await message.ack()
 
     async def _give_back(self, message: Msg, *, failures: int = 0) -> None:
         with suppress(Unavailable):
-            await self._counts.add(message, returned=1, failures=failures)
+            await self._ended(message, failures=failures)
         await message.nak(delay=_delay(message))
 
-    def _failure(
-        self, message: Msg, reason: str, failures: int, deaths: int, error: Exception | None = None
-    ) -> Failure:
+    def _failure(self, message: Msg, reason: str, past: Past, error: Exception | None = None) -> Failure:
         frames = traceback.extract_tb(error.__traceback__) if error else []
         lines = [f"{Path(frame.filename).name}:{frame.name}:{frame.lineno}" for frame in frames]
         return Failure(
-            consumer=self._name,
-            position=Position(self._stream, message.metadata.sequence.stream),
+            consumer=self.name,
+            position=Position(self.stream, message.metadata.sequence.stream),
             subject=message.subject,
             reason=reason[:1000].encode(errors="replace").decode(),
             where=lines[-1] if lines else "",
             stack=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] if lines else "",
-            failures=failures,
-            deaths=max(0, deaths),
+            failures=past.failures,
+            deaths=past.begun,
         )
 
 
@@ -240,18 +284,17 @@ async def _beat(message: Msg) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Counts for a message: how often it was returned to the server, how often it failed, and how many workers took it
-    alone and have not returned it."""
+    """Counts for a message: its failures, and the turns that a worker has begun after the first delivery and neither
+    ended nor given back."""
 
-    returned: int = 0
     failures: int = 0
-    alone: int = 0
+    begun: int = 0
 
 
 class Counts:
     """Counts for the messages of one consumer, in a key-value bucket that outlives workers.
 
-    A message that is handled at its first delivery has none.
+    A message that is handled at its first delivery has none, and passing on a message costs none.
     """
 
     def __init__(self, consumer: str) -> None:
@@ -267,25 +310,23 @@ class Counts:
             return Past()
         except nats.errors.Error as error:
             raise Unavailable(f"The failures cannot be read: {error!r}") from error
-        return Past(**orjson.loads(found.data or b"{}"))
+        counts = orjson.loads(found.data or b"{}")
+        return Past(counts.get("failures", 0), counts.get("begun", 0))
 
-    async def add(self, message: Msg, *, returned: int = 0, failures: int = 0, alone: int = 0) -> Past:
-        """Add to the counts and return them. Raises: Unavailable."""
-        past = await self.of(message)
-        past = Past(past.returned + returned, past.failures + failures, max(0, past.alone + alone))
+    async def put(self, message: Msg, past: Past) -> None:
+        """Raises: Unavailable."""
         try:
             await connection_of(message).jetstream().publish(self._key(message), orjson.dumps(asdict(past)))
         except nats.errors.Error as error:
             raise Unavailable(f"The failures cannot be written: {error!r}") from error
-        return past
 
     def _key(self, message: Msg) -> str:
         return f"$KV.{FAILURES}.{self._consumer}.{message.metadata.sequence.stream}"
 
 
-async def _undecoded(message: NatsMessage) -> NatsMessage:
-    """The handler wants the message as it came: what is in it may be broken, and that has its own answer."""
-    return message
+def _tenant(message: Msg) -> str:
+    """The second token of the subject."""
+    return message.subject.split(".", 2)[1]
 
 
 def _delay(message: Msg) -> float:

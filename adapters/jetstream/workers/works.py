@@ -9,7 +9,6 @@ from datetime import datetime
 
 import orjson
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -19,18 +18,20 @@ from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
+from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
 from handlers.work.dead_letters import Failure, GiveUp, reopen
-from handlers.work.work import WORKS
+from handlers.work.work import WORKS, Work
 
 log = structlog.get_logger(__name__)
 
 
 def subscribe_work(
-    broker: NatsBroker,
+    consumers: Consumers,
     name: str,
     handler: Callable[[Commit], Awaitable[None]],
     *,
@@ -71,7 +72,29 @@ def subscribe_work(
             commit = await arrived.commit(keys)
         await GiveUp(repository, NatsLive(nc))(metadata, failure, commit)
 
-    subscribe(broker, name, handle, at_once=work.at_once, give_up=gave_up, tries=work.tries, finishes=work.watched)
+    subscribe(
+        consumers,
+        name,
+        handle,
+        concerns=_begins(work),
+        slots=work.slots,
+        share=work.share,
+        give_up=gave_up,
+        tries=work.tries,
+        finishes=work.watched,
+    )
+
+
+def _begins(work: Work) -> Callable[[Msg], bool]:
+    """Return whether a message may begin this work, by its headers: one that does not need not wait for its turn."""
+    kinds: list[type[Event]] = [*work.begins, DeadLetter.Retried]
+    names = {kind.TOPIC.rpartition(".")[0] for kind in kinds}
+
+    def begins(message: Msg) -> bool:
+        types = (message.headers or {}).get("Headrace-Types")
+        return types is None or any(type.rpartition(".")[0] in names for type in types.split(","))
+
+    return begins
 
 
 @dataclass(frozen=True, slots=True)

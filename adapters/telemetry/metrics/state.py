@@ -55,7 +55,7 @@ FIGURES = {
     "headrace_stream_bytes": Figure("Bytes of a stream of NATS.", ("stream",)),
     "headrace_log_missing_messages": Figure("Messages that a stream of the log has lost.", ("stream",)),
     "headrace_queue_waiting": Figure("Messages that no worker has taken yet.", ("queue",)),
-    "headrace_queue_in_hand": Figure("Messages that workers are at.", ("queue",)),
+    "headrace_queue_in_hand": Figure("Messages that workers handle, or that wait for their turn.", ("queue",)),
     "headrace_queue_acknowledged_sequence": Figure("Sequence up to which a queue is done without a gap.", ("queue",)),
     "headrace_dead_letters": Figure("Messages that could not be handled and wait for a decision."),
     "headrace_projector_lag_messages": Figure(

@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from adapters.jetstream import nats_py
 from adapters.jetstream.streams import set_up
 from adapters.jetstream.workers import consumer
+from adapters.jetstream.workers.consumers import Consumers
 from ops.servers.embedded import EmbeddedNats
 
-Running = Callable[[Callable[[NatsBroker], None]], Awaitable[NatsBroker]]
+Running = Callable[[Callable[[Consumers], None]], Awaitable[Consumers]]
 
 
 @pytest.fixture
@@ -31,16 +31,16 @@ async def fresh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clien
 
 @pytest.fixture
 async def running(fresh: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    """Starts brokers with what subscribes to them; what fails comes again at once."""
+    """Starts consumers with their handlers; what fails comes again at once."""
     monkeypatch.setattr(consumer, "FIRST_DELAY_S", 0.005)
     async with AsyncExitStack() as stack:
         stack.enter_context(capture_logs())
 
-        async def run(subscribe: Callable[[NatsBroker], None]) -> NatsBroker:
-            broker = NatsBroker(fresh.connected_url.geturl(), apply_types=False, logger=None, graceful_timeout=5)
-            subscribe(broker)
-            await broker.start()
-            stack.push_async_callback(broker.stop)
-            return broker
+        async def run(subscribe: Callable[[Consumers], None]) -> Consumers:
+            consumers = Consumers(fresh.connected_url.geturl())
+            subscribe(consumers)
+            await consumers.start()
+            stack.push_async_callback(consumers.stop)
+            return consumers
 
         yield run

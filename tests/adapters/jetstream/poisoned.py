@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 
-from faststream.nats import NatsBroker
-
 from adapters.jetstream import nats_py, streams
 from adapters.jetstream.workers import consumer
 from adapters.jetstream.workers.commands import subscribe_commands
+from adapters.jetstream.workers.consumers import Consumers
 from domain.log import Outcome
 from handlers.dispatch import Delivery, Dispatch
 from tests.handlers.desk import Desk
@@ -31,10 +30,10 @@ async def main(url: str) -> None:
     streams.ACK_WAIT_S, consumer.DEATHS, consumer.HEARTBEAT_S = 0.5, DEATHS, 0.1
     nc = await nats_py.connect(url)
     await streams.set_up(nc.jetstream())
-    desk, broker = Desk(nc, "acme"), NatsBroker(url, apply_types=False, logger=None)
+    desk, consumers = Desk(nc, "acme"), Consumers(url)
     dispatch = Mortal(desk.ports, desk.outcomes)
-    subscribe_commands(broker, dispatch, desk.repository)
-    await broker.start()
+    subscribe_commands(consumers, dispatch, desk.repository)
+    await consumers.start()
     await asyncio.Event().wait()
 
 

@@ -14,7 +14,6 @@ from functools import partial
 import nats
 import orjson
 import pytest
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo
 
@@ -24,6 +23,7 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, SNAPSHOTS, STREAMS, set_up
 from adapters.jetstream.workers.commands import subscribe_commands
+from adapters.jetstream.workers.consumers import Consumers
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
@@ -238,27 +238,19 @@ async def dispatching(node: Node, nc: Client, tenant: str) -> AsyncIterator[None
     """A worker that takes commands."""
     desk = Desk(nc, tenant)
 
-    async def begin() -> NatsBroker:
-        broker = NatsBroker(
-            node.url,
-            apply_types=False,
-            logger=None,
-            graceful_timeout=5,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.1,
-            ping_interval=1,
-        )
-        subscribe_commands(broker, desk.dispatch, desk.repository)
+    async def begin() -> Consumers:
+        consumers = Consumers(node.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, ping_interval=1)
+        subscribe_commands(consumers, desk.dispatch, desk.repository)
         try:
-            await broker.start()
+            await consumers.start()
         except BaseException:
-            await broker.stop()
+            await consumers.stop()
             raise
-        return broker
+        return consumers
 
-    broker = await once_there(begin)
+    consumers = await once_there(begin)
     yield
-    await broker.stop()
+    await consumers.stop()
 
 
 # --- a storm --------------------------------------------------------------------------------------------------

@@ -170,3 +170,15 @@ async def test_nothing_is_left_after_the_end(make: Make) -> None:
         task.cancel()
     await asyncio.wait([task])
     assert not {child.pid for child in psutil.Process().children(recursive=True)} - before
+
+
+async def test_a_tenant_does_not_wait_behind_the_requests_of_another(make: Make) -> None:
+    async with make(most=1) as children:
+        slow = [asyncio.create_task(ask(children, "busy", "sleep", seconds=0.7)) for _ in range(5)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            await ask(children, "victim")
+        assert sum(task.done() for task in slow) <= 2
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)

@@ -12,7 +12,7 @@ import pytest
 
 from domain.aggregate import new_id
 from handlers.knowledge import preview
-from handlers.knowledge.preview import AT_ONCE, WAITING, Preview
+from handlers.knowledge.preview import QUEUED, SHARE, Preview
 from handlers.ports.index import Index
 from tests.handlers.desk import Desk
 from tests.handlers.fakes import Lines, OneModel, Shelf, Words
@@ -160,11 +160,16 @@ async def test_a_preview_when_many_wait_is_refused_until_later(show: Window, mon
         return await extract(*given)
 
     monkeypatch.setattr(show.extractor, "extract", slow)
-    waiting = [asyncio.create_task(show(text=TEXT)) for _ in range(AT_ONCE + WAITING)]
-    while at_work < AT_ONCE:
+    waiting = [asyncio.create_task(show(text=TEXT)) for _ in range(SHARE + QUEUED)]
+    while at_work < SHARE:
         await asyncio.sleep(0)
-    assert (await show(text=TEXT))["status"] == "unavailable"
+    busy = await show(text=TEXT)
+    assert (busy["status"], busy["code"]) == ("unavailable", "busy")
+    other = asyncio.create_task(show.preview("other", orjson.dumps({"text": TEXT})))
+    while at_work == SHARE:
+        await asyncio.sleep(0)
     goes_on.set()
+    assert (await other)["status"] == "ok", "another tenant's needs not wait"
     assert {answer["status"] for answer in await asyncio.gather(*waiting)} == {"ok"}
-    assert most == AT_ONCE
+    assert most == SHARE + 1
     assert (await show(text=TEXT))["status"] == "ok"

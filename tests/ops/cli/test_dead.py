@@ -14,7 +14,6 @@ from typing import Any
 
 import nats
 import pytest
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
@@ -22,6 +21,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import set_up
 from adapters.jetstream.workers import consumer
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from domain.aggregate import new_id
@@ -79,12 +79,12 @@ async def ward(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> A
 
 @asynccontextmanager
 async def working(sick: Sick, url: str) -> AsyncIterator[Sick]:
-    broker = NatsBroker(url, apply_types=False, logger=None)
-    sick.subscribe(broker)
+    consumers = Consumers(url)
+    sick.subscribe(consumers)
     with capture_logs():
-        await broker.start()
+        await consumers.start()
         yield sick
-        await broker.stop()
+        await consumers.stop()
 
 
 async def buried(sick: Sick) -> list[str]:

@@ -8,10 +8,12 @@ from nats.aio.msg import Msg
 
 from adapters import pinned
 from adapters.jetstream.client import Client
+from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.streams import COMMANDS, Waiting, set_up
 from adapters.postgres import tables
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import Place
+from handlers.ports.outages import Outage
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
 from ops.upkeep import doctor
@@ -35,6 +37,20 @@ async def test_a_queue_that_is_nearly_full(tmp_path: Path) -> None:
             assert finding.good is good
         assert "9 messages" in finding.found
         assert "start workers" in finding.advice
+
+
+async def test_a_provider_that_does_not_answer(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
+        await set_up(client.stream)
+        settings = Settings.load(home=tmp_path, nats_url=server.url)
+        assert (await found(settings, "providers")).good
+        outages = NatsOutages(client.connection)
+        silent = Outage("http://127.0.0.1:8000 did not begin to answer within 60 s.", 5, 10.0, 1_790_000_000.0)
+        await outages.change("acme", "one", lambda _: silent)
+        finding = await found(settings, "providers")
+        assert (finding.good, finding.found) == (False, f"1 cut off: tenant acme: {silent.reason}")
+        await outages.change("acme", "one", lambda _: None)
+        assert (await found(settings, "providers")).good
 
 
 async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

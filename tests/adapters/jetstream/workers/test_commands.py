@@ -12,11 +12,11 @@ from uuid import UUID
 import nats
 import orjson
 import pytest
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
 from adapters.jetstream.streams import ACTORS_AFTER, COMMANDS, DEAD, set_up
 from adapters.jetstream.workers.commands import subscribe_commands
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import new_id
@@ -38,7 +38,7 @@ CREATE = b'{"name": "Guide"}'
 async def desk(fresh: Client, running: Running) -> Desk:
     """A desk whose commands are taken off the bus."""
     desk = Desk(fresh, "acme")
-    await running(lambda broker: subscribe_commands(broker, desk.dispatch, desk.repository))
+    await running(lambda consumers: subscribe_commands(consumers, desk.dispatch, desk.repository))
     return desk
 
 
@@ -287,9 +287,9 @@ async def test_a_rejected_command_stays_rejected_when_the_server_was_restarted(
     async with EmbeddedNats(tmp_path) as server:
         nc = await nats.connect(server.url, error_cb=_quiet, **patient)
         await set_up(nc.jetstream())
-        desk, broker = Desk(nc, "acme"), NatsBroker(server.url, apply_types=False, logger=None, **patient)
-        subscribe_commands(broker, desk.dispatch, desk.repository)
-        await broker.start()
+        desk, consumers = Desk(nc, "acme"), Consumers(server.url, **patient)
+        subscribe_commands(consumers, desk.dispatch, desk.repository)
+        await consumers.start()
         dataset, document = new_id(), new_id()
 
         async def send(name: str, id: str, fields: dict[str, str]) -> str:
@@ -309,7 +309,7 @@ async def test_a_rejected_command_stays_rejected_when_the_server_was_restarted(
             await asyncio.sleep(0.02)
         assert await send("document.upload", document, upload) == "rejected"
         assert await desk.commits("document", document) == []
-        await broker.stop()
+        await consumers.stop()
         await nc.close()
 
 
@@ -352,7 +352,7 @@ class Faulty(Dispatch):
 async def test_a_command_waits_for_a_server_that_is_away(fresh: Client, running: Running) -> None:
     desk = Desk(fresh, "acme")
     dispatch = Faulty(desk, TRIES + 2, Unavailable("away"))
-    await running(lambda broker: subscribe_commands(broker, dispatch, desk.repository))
+    await running(lambda consumers: subscribe_commands(consumers, dispatch, desk.repository))
     await fresh.jetstream().publish("cmd.acme.anon.app.create", CREATE)
     [outcome] = await outcomes(fresh)
     assert (outcome["status"], dispatch.times) == ("accepted", 0)
@@ -368,10 +368,10 @@ class Sick:
         self.letter = dead_letter_id("commands", "acme", id)
         self.dispatch = Faulty(desk, 1000, ZeroDivisionError("odd"))
 
-    def subscribe(self, broker: NatsBroker) -> None:
-        subscribe_commands(broker, self.dispatch, self.desk.repository)
+    def subscribe(self, consumers: Consumers) -> None:
+        subscribe_commands(consumers, self.dispatch, self.desk.repository)
         revive = RetryDeadLetters(JetStreamDeadLetters(self.desk.nc))
-        subscribe_work(broker, "retry_dead_letters", revive, repository=self.desk.repository)
+        subscribe_work(consumers, "retry_dead_letters", revive, repository=self.desk.repository)
 
     async def status(self) -> str:
         letter = await self.desk.repository.get(DeadLetter, "acme", self.letter)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from nats.js.api import ConsumerInfo, RawStreamMsg
 
 from adapters.jetstream import streams
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
-from adapters.jetstream.workers import consumer
+from adapters.jetstream.workers import consumer, overflow
 from adapters.jetstream.workers.consumer import SUSPECT, Counts, Past, done, subscribe
 from domain.log import EVENTS, Position
 from handlers.ports.log import Unavailable
@@ -85,7 +86,7 @@ async def test_every_message_is_handled_and_acknowledged(fresh: Client, running:
 
     for number in range(20):
         await fresh.jetstream().publish(SUBJECT, b"%d" % number)
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     info = await settled(fresh)
     assert sorted(seen, key=int) == [b"%d" % number for number in range(20)]
     assert info.num_redelivered == 0
@@ -99,7 +100,7 @@ async def test_only_the_subjects_of_the_consumer_come(fresh: Client, running: Ru
 
     await fresh.jetstream().publish("evt.default.document.one", b"")
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert seen == [SUBJECT]
 
@@ -108,16 +109,100 @@ async def test_no_more_than_the_workers_at_a_time(fresh: Client, running: Runnin
     handle = AtOnce()
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=3, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=3, share=3, give_up=never))
     await settled(fresh)
     assert handle.most == 3
+
+
+async def busy(nc: Client, count: int, tenant: str = "busy") -> None:
+    """Messages of a tenant."""
+    await asyncio.gather(
+        *(nc.jetstream().publish(f"evt.{tenant}.conversation.{number}", b"") for number in range(count))
+    )
+
+
+class Slowly:
+    """Handles messages of the tenant `busy` until it is let go, and those of others at once."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.begun: list[str] = []
+        self.seen = asyncio.Event()
+
+    async def __call__(self, message: Msg) -> None:
+        _, tenant, _ = message.subject.split(".", 2)
+        self.begun.append(tenant)
+        if tenant == "busy":
+            await self.go.wait()
+        else:
+            self.seen.set()
+
+
+async def test_a_tenant_does_not_wait_behind_another(
+    monkeypatch: pytest.MonkeyPatch, fresh: Client, running: Running
+) -> None:
+    """Neither for its slots, nor for what it has waiting; and nothing of that is written down."""
+    monkeypatch.setattr(consumer, "QUEUED", 16)
+    monkeypatch.setattr(overflow, "SHORTEST_S", 0.05)
+    monkeypatch.setattr(overflow, "FAR_S", 0.3)
+    handle, js = Slowly(), fresh.jetstream()
+    await busy(fresh, 300)
+    await running(partial(subscribe, name="answer", handle=handle, slots=8, share=4, give_up=never))
+    async with asyncio.timeout(5):
+        while len(handle.begun) < 4 or (await js.consumer_info(EVENTS, "answer")).num_redelivered < 200:
+            await asyncio.sleep(0.01)
+    await js.publish(SUBJECT, b"")
+    async with asyncio.timeout(3):
+        await handle.seen.wait()
+    assert Counter(handle.begun) == {"busy": 4, "default": 1}
+    assert (await js.stream_info(f"KV_{FAILURES}")).state.last_seq == 0
+    handle.go.set()
+    await settled(fresh)
+    assert Counter(handle.begun) == {"busy": 300, "default": 1}
+    assert (await js.stream_info(f"KV_{FAILURES}")).state.last_seq == 0, "this worker knows that it passed them on"
+
+
+async def test_what_another_worker_passed_on_is_not_suspect(
+    monkeypatch: pytest.MonkeyPatch, fresh: Client, running: Running
+) -> None:
+    """However often: it has not begun."""
+    monkeypatch.setattr(consumer, "QUEUED", 4)
+    monkeypatch.setattr(consumer, "DEATHS", SUSPECT)
+    monkeypatch.setattr(overflow, "SHORTEST_S", 0.02)
+    monkeypatch.setattr(overflow, "FAR_S", 0.02)
+    full, handle, js = Slowly(), Slowly(), fresh.jetstream()
+    handle.go.set()
+    await busy(fresh, 40)
+    consumers = await running(partial(subscribe, name="answer", handle=full, slots=1, share=1, give_up=never))
+    async with asyncio.timeout(5):
+        while (await js.consumer_info(EVENTS, "answer")).delivered.consumer_seq < 40 * 8:
+            await asyncio.sleep(0.01)
+    await consumers.stop()
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=3, give_up=never))
+    await settled(fresh)
+    assert len(handle.begun) == 40
+
+
+async def test_messages_that_wait_stay_with_the_worker(
+    monkeypatch: pytest.MonkeyPatch, fresh: Client, running: Running
+) -> None:
+    """They wait three times as long as a message may be out without a sign of life."""
+    monkeypatch.setattr(streams, "ACK_WAIT_S", 0.6)
+    monkeypatch.setattr(consumer, "HEARTBEAT_S", 0.2)
+    await fresh.jetstream().add_consumer(EVENTS, streams.consumer_config("answer"))
+    handle = Slowly()
+    await busy(fresh, 20)
+    await running(partial(subscribe, name="answer", handle=handle, slots=2, share=1, give_up=never))
+    await asyncio.sleep(1.8)
+    handle.go.set()
+    assert (await settled(fresh)).delivered.consumer_seq == 20
 
 
 async def test_a_message_waits_for_a_server_that_is_away(fresh: Client, running: Running) -> None:
     """However often it is in vain."""
     handle = Failing(TRIES + 3, Unavailable("PostgreSQL is away."))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert handle.deliveries == list(range(1, TRIES + 5))
     assert await dead(fresh) == []
@@ -126,7 +211,7 @@ async def test_a_message_waits_for_a_server_that_is_away(fresh: Client, running:
 async def test_a_failure_that_passes_is_no_failure(fresh: Client, running: Running) -> None:
     handle = Failing(TRIES - 1, ValueError("odd"))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == TRIES
     assert await dead(fresh) == []
@@ -141,7 +226,7 @@ async def test_what_keeps_failing_is_buried(fresh: Client, running: Running) -> 
         if message.subject == SUBJECT:
             await handle(message)
 
-    await running(partial(subscribe, name="answer", handle=only_one, at_once=4, give_up=grave))
+    await running(partial(subscribe, name="answer", handle=only_one, slots=4, share=4, give_up=grave))
     await settled(fresh)
     assert handle.deliveries == list(range(1, TRIES + 1))
     [death] = grave.deaths
@@ -161,7 +246,7 @@ async def test_equal_failures_have_equal_digests_and_others_have_not(fresh: Clie
 
     for data in (b"odd", b"even", b"odd"):
         await fresh.jetstream().publish(SUBJECT, data)
-    await running(partial(subscribe, name="answer", handle=fail, at_once=4, give_up=grave))
+    await running(partial(subscribe, name="answer", handle=fail, slots=4, share=4, give_up=grave))
     await settled(fresh)
     one, other, again = (death.stack for death in sorted(grave.deaths, key=lambda death: death.position))
     assert one == again != other
@@ -175,7 +260,9 @@ async def test_a_burial_that_fails_is_tried_again(fresh: Client, running: Runnin
         await buried(message)
 
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=Failing(1000, ValueError("odd")), at_once=4, give_up=bury))
+    await running(
+        partial(subscribe, name="answer", handle=Failing(1000, ValueError("odd")), slots=4, share=4, give_up=bury)
+    )
     await settled(fresh)
     assert buried.deliveries == [TRIES, TRIES + 1]
 
@@ -184,12 +271,12 @@ async def test_failures_are_counted_across_workers(fresh: Client, running: Runni
     """Each of two workers fails, and neither reaches the limit by itself."""
     first, second, grave = Failing(1000, ValueError("odd")), Failing(1000, ValueError("odd")), Grave()
     await fresh.jetstream().publish(SUBJECT, b"")
-    broker = await running(partial(subscribe, name="answer", handle=first, at_once=1, give_up=grave))
+    consumers = await running(partial(subscribe, name="answer", handle=first, slots=1, share=1, give_up=grave))
     async with asyncio.timeout(10):
         while len(first.deliveries) < 2:
             await asyncio.sleep(0.001)
-    await broker.stop()
-    await running(partial(subscribe, name="answer", handle=second, at_once=1, give_up=grave))
+    await consumers.stop()
+    await running(partial(subscribe, name="answer", handle=second, slots=1, share=1, give_up=grave))
     await settled(fresh)
     assert len(first.deliveries) + len(second.deliveries) >= TRIES
     assert len(second.deliveries) < TRIES
@@ -201,7 +288,7 @@ async def test_nothing_is_written_down_of_what_succeeds_at_once(fresh: Client, r
     handle = Failing(0, ValueError())
     for _ in range(20):
         await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert (await fresh.jetstream().stream_info(f"KV_{FAILURES}")).state.last_seq == 0
 
@@ -212,7 +299,7 @@ async def test_suspects_are_handled_one_at_a_time(fresh: Client, running: Runnin
     for _ in range(3):
         await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 3, SUSPECT + 1)
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert handle.most == 1
 
@@ -223,9 +310,11 @@ async def taken_and_dropped(nc: Client, count: int, times: int) -> None:
     await js.add_consumer(EVENTS, streams.consumer_config("answer"), ack_wait=0.1)
     lost = await js.pull_subscribe_bind("answer", EVENTS)
     for _ in range(times):
-        taken = 0
-        while taken < count:
-            taken += len(await lost.fetch(count - taken, timeout=5))
+        taken = list[Msg]()
+        while len(taken) < count:
+            taken += await lost.fetch(count - len(taken), timeout=5)
+    for message in taken:
+        await Counts("answer").put(message, Past(begun=times))
     await js.add_consumer(EVENTS, streams.consumer_config("answer"), ack_wait=0.5)
 
 
@@ -237,7 +326,7 @@ async def test_what_was_in_hand_when_workers_died_too_often_is_buried(
     await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 1, SUSPECT)
     handle, grave = Failing(0, ValueError()), Grave()
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=grave))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=grave))
     await settled(fresh)
     assert handle.deliveries == []
     [death] = grave.deaths
@@ -256,7 +345,7 @@ async def test_what_kills_is_not_touched_again_when_its_burial_fails(
     async def bury(message: Msg, death: Failure) -> None:
         await buried(message)
 
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=bury))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=bury))
     await settled(fresh)
     assert handle.deliveries == []
     assert len(buried.deliveries) == 4
@@ -269,7 +358,7 @@ async def test_a_suspect_that_is_given_back_has_not_killed(
     await fresh.jetstream().publish(SUBJECT, b"")
     await taken_and_dropped(fresh, 1, SUSPECT)
     handle = Failing(5, Unavailable("away"))
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == 6
 
@@ -287,7 +376,7 @@ async def test_what_takes_too_long_goes_to_another(
             await asyncio.Event().wait()
 
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=hang, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=hang, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert deliveries == list(range(1, TRIES + 2))
 
@@ -298,7 +387,7 @@ async def test_what_was_given_back_is_no_death(
     monkeypatch.setattr(consumer, "DEATHS", SUSPECT)
     handle = Failing(SUSPECT + 3, Unavailable("away"))
     await fresh.jetstream().publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await settled(fresh)
     assert len(handle.deliveries) == SUSPECT + 4
 
@@ -315,9 +404,9 @@ async def test_a_message_that_comes_while_it_is_in_hand_is_left_alone(
 
     await js.add_consumer(EVENTS, streams.consumer_config("answer"), ack_wait=0.1)
     await js.publish(SUBJECT, b"")
-    await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=2, share=2, give_up=never))
     async with asyncio.timeout(10):
-        while (await js.stream_info(f"KV_{FAILURES}")).state.last_seq < 2:
+        while (await js.consumer_info(EVENTS, "answer")).delivered.consumer_seq < 3:
             await asyncio.sleep(0.01)
     finish.set()
     await settled(fresh)
@@ -357,7 +446,7 @@ async def test_what_a_consumer_is_done_with(fresh: Client, running: Running) -> 
         await js.publish(SUBJECT, data)
     await js.publish("evt.default.app.one", b"")
     assert (await done(fresh))["answer"] == 0
-    await running(partial(subscribe, name="answer", handle=handle, at_once=4, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=4, share=4, give_up=never))
     await begun.wait()
     async with asyncio.timeout(10):
         while (await done(fresh))["answer"] != 1:
@@ -385,7 +474,7 @@ async def test_long_work_is_not_given_to_another(
 
     await fresh.jetstream().publish(SUBJECT, b"")
     for _ in range(2):
-        await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
+        await running(partial(subscribe, name="answer", handle=handle, slots=2, share=2, give_up=never))
     await settled(fresh)
     assert deliveries == [1]
 
@@ -402,6 +491,6 @@ async def test_what_a_worker_leaves_undone_goes_to_another(
     [message] = await lost.fetch(1, timeout=2)
     assert message.metadata.num_delivered == 1
     handle = Failing(0, ValueError())
-    await running(partial(subscribe, name="answer", handle=handle, at_once=2, give_up=never))
+    await running(partial(subscribe, name="answer", handle=handle, slots=2, share=2, give_up=never))
     await settled(fresh)
     assert handle.deliveries == [2]

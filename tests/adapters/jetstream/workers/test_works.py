@@ -8,9 +8,9 @@ from functools import partial
 import orjson
 import pytest
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
+from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.works import subscribe_work
 from domain.aggregate import Event, new_id
 from domain.chat.conversation import Conversation
@@ -57,6 +57,32 @@ async def test_only_commits_that_begin_the_work_come(fresh: Client, running: Run
     assert info.delivered.consumer_seq >= 3
     uploaded, *_ = await desk.commits("document", document)
     assert [commit.position for commit in ingest.seen] == [uploaded.position]
+
+
+async def test_commits_that_begin_nothing_do_not_wait_behind_those_that_do(fresh: Client, running: Running) -> None:
+    go, begun = asyncio.Event(), list[str]()
+
+    async def answer(commit: Commit) -> None:
+        begun.append(commit.subject.id)
+        await go.wait()
+
+    desk, count = Desk(fresh, "acme"), WORKS["answer"].share + 3
+    for _ in range(count):
+        talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="Locks")
+        talk.ask(NOW, message=talk.id, app=talk.app, configuration=1, query="When?", inputs={}, user="ada")
+        asked = Subject("acme", "conversation", talk.id)
+        await desk.store.append(asked, talk.pending(), Metadata(new_id(), "acme", new_id()), 0)
+    talk.rename(NOW, name="Gates")
+    await desk.store.append(asked, talk.pending(), Metadata(new_id(), "acme", new_id()), count)
+    await running(reaction("answer", answer, fresh))
+    js = fresh.jetstream()
+    async with asyncio.timeout(10):
+        while len(begun) < count - 3 or (info := await js.consumer_info("EVENTS", "answer")).num_ack_pending > count:
+            await asyncio.sleep(0.01)
+    assert info.num_pending == 0
+    go.set()
+    await settled(fresh)
+    assert len(begun) == count
 
 
 FORGED = orjson.dumps([{"type": "conversation.started.v1", "version": 1, "state": {}}])
@@ -171,6 +197,6 @@ async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
     assert await desk.commits("dead_letter", letter) == []
 
 
-def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[NatsBroker], None]:
+def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[Consumers], None]:
     desk = Desk(nc, "acme")
     return partial(subscribe_work, name=name, handler=react, repository=desk.repository, keys=desk.keys)

@@ -306,7 +306,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
     await tables.set_up(postgres_url)
     async with Wiring(settings, "site") as wiring:
         await commands.begin(wiring)
-        await wiring.broker.start()
+        await wiring.consumers.start()
         backend = Backend(
             wiring.nc, await login(postgres_url, settings.vault().derive(POSTGRES)), settings.tenant, wiring.keys
         )

@@ -1,0 +1,104 @@
+"""Messages of a durable consumer as they come: a worker asks for many at a time, and again when it has them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from adapters.jetstream import nats_py
+
+BATCH, BATCH_BYTES = 256, 32 * 2**20
+"""Messages and bytes that are asked for at a time; no message is larger."""
+
+EXPIRES_S = 30.0
+"""Time after which the server ends a request that it could not fill, in seconds."""
+
+HEARTBEAT_S = 2.0
+"""Interval of the server's signs of life, in seconds; without two of them, the request is lost, and is made again."""
+
+CHECK_S = 0.5
+"""Interval of looking whether the request is lost, in seconds."""
+
+PAUSE_S = 0.5
+"""Pause after the server has refused a request, such as while a consumer has no leader, in seconds."""
+
+HEARTBEAT, EMPTY, EXPIRED, ENDED = "100", "404", "408", "409"
+"""Statuses from the server; all but the first end a request."""
+
+
+class Pull:
+    """Pulls messages of the consumer `name` of a stream, and gives each to `take`, which must not wait."""
+
+    def __init__(self, nc: Client, stream: str, name: str, take: Callable[[Msg], None]) -> None:
+        self._nc = nc
+        self._subject = f"{nats_py.api(nc)}.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._take = take
+        self._inbox = nc.new_inbox()
+        self._subscription: Subscription | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        self._left = 0
+        self._number = 0
+        self._heard = 0.0
+        self._refused = False
+
+    async def start(self) -> None:
+        self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._hear)
+        self._asking = asyncio.create_task(self._ask_again_and_again())
+
+    async def end(self) -> None:
+        """Ask for nothing more, and give what the server has sent already. Raises: nats.errors.Error."""
+        if self._asking:
+            self._asking.cancel()
+        if self._subscription:
+            await self._subscription.drain()  # type: ignore[no-untyped-call]
+
+    async def _hear(self, message: Msg) -> None:
+        self._heard = time.monotonic()
+        if not message.subject.startswith(self._inbox):
+            self._left -= 1
+            if not self._left:
+                self._over.set()
+            self._take(message)
+        elif message.subject.endswith(f".{self._number}"):
+            headers = message.headers or {}
+            status = headers.get("Status", "")
+            if status != HEARTBEAT:
+                full = status == ENDED and "MaxBytes" in headers.get("Description", "")
+                self._refused = not full and status not in (EMPTY, EXPIRED)
+                self._over.set()
+
+    async def _ask_again_and_again(self) -> None:
+        while True:
+            connections = self._nc.stats["reconnects"]
+            await self._ask()
+            while self._is_open() and connections == self._nc.stats["reconnects"]:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S):
+                        await self._over.wait()
+            if self._refused:
+                await asyncio.sleep(PAUSE_S)
+
+    def _is_open(self) -> bool:
+        return not self._over.is_set() and time.monotonic() - self._heard < 2.5 * HEARTBEAT_S
+
+    async def _ask(self) -> None:
+        self._number += 1
+        self._left, self._heard, self._refused = BATCH, time.monotonic(), False
+        self._over.clear()
+        request = {
+            "batch": BATCH,
+            "max_bytes": BATCH_BYTES,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        with suppress(nats.errors.Error):  # the connection is away: it is asked again
+            await self._nc.publish(self._subject, orjson.dumps(request), reply=f"{self._inbox}.{self._number}")
