@@ -40,6 +40,7 @@ SNAPSHOTS = "snapshots"
 FAILURES = "failures"
 KEYS = "keys"
 EXPORTS = "exports"
+SESSIONS = "sessions"
 
 DUPLICATE_WINDOW_S = 300.0
 """Time in which COMMANDS itself drops a repeated command, in seconds."""
@@ -50,6 +51,9 @@ ACK_WAIT_S = 10.0
 FAILURES_KEPT_S = 7 * 24 * 3600.0
 """Time for which the failures of a message are remembered, in seconds."""
 
+
+SESSION_S = 7 * 24 * 3600.0
+"""Lifetime of a login to the viewer, in seconds."""
 
 LARGEST = 2 * MAX_PAYLOAD
 """Maximum size of a message in COMMANDS, in bytes: a command slightly above its own limit gets an outcome, a larger one
@@ -140,6 +144,7 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
         KeyValueConfig(bucket=SNAPSHOTS, history=1, direct=True),
         KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, direct=True),
         KeyValueConfig(bucket=EXPORTS, history=1),
+        KeyValueConfig(bucket=SESSIONS, history=1, ttl=SESSION_S),
     ):
         await _make(js, f"KV_{bucket.bucket}", partial(js.create_key_value, bucket, replicas=replicas))
 

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
+from typing import Literal
 
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
+from adapters.postgres.rights import grant_locks
 from adapters.postgres.tables import READER, connect, make_reader
 
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
 
+TEMPORARY = "1GB"
+"""Maximum size of the temporary files of a session that reads."""
 
-async def login(url: str, secret: bytes) -> str:
+
+async def login(url: str, secret: bytes, kind: Literal["view", "export"] = "view") -> str:
     """The address of the same database for a role that is a member of `headrace_reader` alone; made when missing.
 
-    Its password follows from the secret and the database, so that every worker with this secret has the same. Where the
-    user of `url` may not make roles, `url` itself comes back when that user owns nothing of Headrace's, and is no
-    superuser. Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
+    The exporter's can take advisory locks as well, since one exporter works at a time. Passwords follow from the secret
+    and the database, so that every worker with this secret has the same. Where the user of `url` may not make roles,
+    `url` itself comes back when that user owns nothing of Headrace's, and is no superuser.
+    Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
     """
     async with connect(url) as connection:
         if await _reads_only(connection):
             return url
-        role, password = credentials("view", connection.info.dbname, secret)
+        role, password = credentials(kind, connection.info.dbname, secret)
         try:
             await make_reader(connection)
             async with connection.transaction():
                 await make_login(connection, role, password)
+                await _limit(connection, role)
+                if kind == "export":
+                    await grant_locks(connection, role)
         except errors.InsufficientPrivilege as error:
             user = connection.info.user
             raise errors.InsufficientPrivilege(
@@ -54,8 +63,21 @@ async def make_login(connection: AsyncConnection[TupleRow], role: str, password:
     sealed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     verb = SQL("ALTER" if found.rowcount else "CREATE")
     statement = SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
-    await connection.execute(statement.format(verb, Identifier(role), Literal(sealed)))
+    await connection.execute(statement.format(verb, Identifier(role), sql.Literal(sealed)))
     await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
+
+
+async def _limit(connection: AsyncConnection[TupleRow], role: str) -> None:
+    """Set limits that a session of this role cannot raise: sessions at once, and temporary files as a superuser."""
+    cursor = await connection.execute(
+        "SELECT current_setting('max_connections')::int / 2, rolsuper FROM pg_roles WHERE rolname = user"
+    )
+    [(sessions, mighty)] = await cursor.fetchall()
+    statement = SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(Identifier(role), sql.Literal(sessions))
+    await connection.execute(statement)
+    if mighty:
+        statement = SQL("ALTER ROLE {} SET temp_file_limit = {}").format(Identifier(role), sql.Literal(TEMPORARY))
+        await connection.execute(statement)
 
 
 async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:

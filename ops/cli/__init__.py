@@ -1,6 +1,6 @@
 """The command line: `headrace`. Each file holds a group of commands and registers them when imported."""
 
-from ops.cli import archive, bus, dead, deploy, index, nats, quarantine, rebuild, run, verify
+from ops.cli import archive, bus, dead, deploy, index, nats, quarantine, rebuild, run, verify, viewer
 from ops.cli.frame import EXPECTED, app, main
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "rebuild",
     "run",
     "verify",
+    "viewer",
 ]

@@ -162,8 +162,13 @@ def home() -> Path:
 
 def _append(path: Path, error: Exception) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
         file.write(
             f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{''.join(traceback.format_exception(error))}\n"
         )
     return path
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file for its owner alone, and no file elsewhere that a link in a shared folder names."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -28,7 +28,7 @@ from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.store import JetStreamEventStore
-from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
+from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SESSIONS, SNAPSHOTS, STREAMS
 from domain.access.bus_login import BusLogin
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
@@ -279,6 +279,7 @@ FORGED = [
     f"live.{VICTIM}.c.m",
     f"$KV.{KEYS}.{VICTIM}.861cdbec",
     f"$KV.{SNAPSHOTS}.{VICTIM}.x",
+    f"$KV.{SESSIONS}.session.x",
     f"$O.{BLOBS}.C.abc",
     f"$O.{BLOBS}.M.abc",
     "dead.commands.x",
@@ -296,7 +297,11 @@ STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$
 NOT_FOR = {
     "setup": [*RUIN, "$JS.API.STREAM.PURGE.COMMANDS", *FORGED],
     "worker": [*RUIN, "$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.COMMANDS", "$JS.API.STREAM.SNAPSHOT.EVENTS"],
-    "view": [*RUIN, *(it for it in OUTSIDE if not it.startswith("cmd.")), "$JS.API.CONSUMER.CREATE.EVENTS"],
+    "view": [
+        *RUIN,
+        *(it for it in OUTSIDE if not it.startswith(("cmd.", f"$KV.{SESSIONS}"))),
+        "$JS.API.CONSUMER.CREATE.EVENTS",
+    ],
     "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
     "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
     TENANT: [
@@ -446,7 +451,7 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
         assert not [it for it in heard if it in {*RUIN, PURGE} or it.startswith(("$JS.API.CONSUMER.CREATE", "$JS.ACK"))]
         assert not overheard
         after = await state(server)
-        own = {"COMMANDS", "KV_exports"} if user in (TENANT, "view", "export") else set()
+        own = {"COMMANDS", "KV_exports", "KV_sessions"} if user in (TENANT, "view", "export") else set()
         assert {name: it for name, it in after.items() if name not in own} == {
             name: it for name, it in before.items() if name not in own
         }

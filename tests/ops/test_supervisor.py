@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +15,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import psycopg
@@ -144,13 +147,17 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     urls = {url for login in logins.values() for url in login.values()}
     passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
     assert all(len(password) == 64 for password in passwords)
+    passwords.add((settings.home / "view.token").read_text())
     logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
     printed += " ".join(part for pid in pids(settings).values() for part in psutil.Process(pid).cmdline())
     for password in passwords:
         assert password not in printed
         assert password.encode() not in logs
-    for file in ("run.json", "pgpass", "accounts.conf", "nats.key", *(f"log/{name}.log" for name in ("up", "nats"))):
-        assert (settings.home / file).stat().st_mode & 0o077 == 0
+    assert b"login?code=" not in logs
+    private = [settings.home / name for name in ("run.json", "pgpass", "accounts.conf", "nats.key", "view.token")]
+    private += [*(settings.home / "log").iterdir(), *(settings.home / "run").glob("*.pid")]
+    for file in (*private, settings.home / "run" / "viewer.url"):
+        assert file.stat().st_mode & 0o077 == 0, file
     users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
     assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
     assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
@@ -234,14 +241,14 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert again.returncode == 3
     assert set(json.loads(again.stdout)["missing"]) == {"archive"}
     assert again.stderr.startswith("✗ Headrace is already running, except for archive: ")
-    with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
+    with urlopen(f"{settings.viewer}/healthz") as answer:
         assert answer.read() == b"ok\n"
     broken.unlink()
     until(lambda: not settings.running()["missing"])
     again = headrace(settings, "up", "--detach")
     assert again.returncode == 0, again.stderr
     assert "is already running" in again.stdout
-    assert settings.viewer in again.stdout
+    assert_links_log_in_once(settings, started.stdout + again.stdout)
     assert_no_password_is_shown(settings, started.stdout + again.stdout)
     assert_people_log_in(settings)
     assert headrace(settings, "doctor").returncode == 0
@@ -262,6 +269,28 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert json.loads(stopped.stdout) == {"stopped": ["up"]}
     assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
     assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def assert_links_log_in_once(settings: Settings, shown: str) -> None:
+    """And the sessions that they begin are listed, and end."""
+    made = json.loads(headrace(settings, "viewer", "link", "--json").stdout)["link"]
+    [printed] = re.findall(rf"{settings.viewer}/login\?code=\S+", shown)[-1:]
+    opener = build_opener(HTTPCookieProcessor())
+    for link in (made, printed):
+        with opener.open(Request(link, headers={"Accept": "text/html", "User-Agent": "tests"})) as page:
+            assert urlsplit(page.url).path == "/traces"
+        with pytest.raises(HTTPError, match="403"):
+            build_opener().open(link)
+    sessions = [json.loads(line) for line in headrace(settings, "viewer", "sessions", "--json").stdout.splitlines()]
+    assert [(each["browser"], each["address"]) for each in sessions] == [("tests", "127.0.0.1")] * 2
+    wrong = headrace(settings, "viewer", "end", "nothing")
+    assert (wrong.returncode, "There is no session nothing" in wrong.stderr) == (1, True)
+    ended = headrace(settings, "viewer", "end", sessions[1]["id"][:12], "--json")
+    assert json.loads(ended.stdout) == {"ended": [sessions[1]["id"]]}
+    page = opener.open(Request(f"{settings.viewer}/traces", headers={"Accept": "text/html"}))
+    assert urlsplit(page.url).path == "/login"
+    assert sessions[0]["id"][:12] in headrace(settings, "viewer", "end", "--all").stdout
+    assert headrace(settings, "viewer", "sessions", "--json").stdout == ""
 
 
 def until(true: Callable[[], bool]) -> None:
