@@ -25,7 +25,7 @@ app.add_typer(viewer, name="viewer", help="Log in to the viewer, list and end it
 
 @viewer.command(
     epilog="Examples: [bold]headrace viewer link[/] · "
-    "[bold]headrace viewer link --address https://headrace.example.org[/]"
+    "[bold]headrace viewer link --address https://host[/]"
 )
 def link(
     address: Annotated[
