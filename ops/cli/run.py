@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -42,6 +43,7 @@ def up(
     """
     settings = Settings.load(home=home)
     if not detach:
+        os.umask(0o077)  # no other user reads what it makes in the home
         logs.configure(settings)
         report = (lambda step: emit({"step": step})) if as_json else say
         link = sys.stdout.isatty()  # elsewhere what is printed is kept

@@ -23,10 +23,7 @@ viewer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(viewer, name="viewer", help="Log in to the viewer, list and end its sessions.")
 
 
-@viewer.command(
-    epilog="Examples: [bold]headrace viewer link[/] · "
-    "[bold]headrace viewer link --address https://host[/]"
-)
+@viewer.command(epilog="Examples: [bold]headrace viewer link[/] · [bold]headrace viewer link --address https://host[/]")
 def link(
     address: Annotated[
         str | None,

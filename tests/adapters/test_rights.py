@@ -34,6 +34,7 @@ ATTACKS = {
     "replication slots": "SELECT pg_create_physical_replication_slot('a', true)",
     "statistics": "SELECT pg_clear_relation_stats('headrace', 'apps')",
     "index maintenance": "SELECT gin_clean_pending_list(0)",
+    "large objects of files": "SELECT lo_import('/etc/passwd')",
     "files": "SELECT pg_read_file('/etc/passwd')",
     "folders": "SELECT pg_ls_dir('/')",
 }
@@ -88,6 +89,30 @@ async def test_attacks_of_a_reader_are_refused(reader_url: str, attack: str) -> 
     async with connected(reader_url) as reader:
         with pytest.raises(errors.InsufficientPrivilege):
             await reader.execute(ATTACKS[attack].encode())
+
+
+async def test_a_reader_sees_no_queries_of_others_and_no_index(reader_url: str, module_database_url: str) -> None:
+    index = await indexer.login(module_database_url, SECRET)
+    async with connected(index) as worker:
+        await worker.execute("CREATE SCHEMA IF NOT EXISTS headrace_index; CREATE SCHEMA IF NOT EXISTS headrace_cache")
+        await worker.execute("CREATE TABLE IF NOT EXISTS headrace_index.segments AS SELECT 'words' AS content")
+        await worker.execute("SELECT 'a query of another login'")
+        found = await run(
+            reader_url, "SELECT query FROM pg_stat_activity WHERE usename <> user AND query LIKE '%login%'"
+        )
+        assert found.rows == []
+    with pytest.raises(Refused, match=r"(?i)permission denied for schema headrace_index"):
+        await run(reader_url, "SELECT content FROM headrace_index.segments")
+
+
+async def test_a_reader_connects_to_no_server(reader_url: str, module_database_url: str) -> None:
+    """The extension `dblink` is not installed; where it is, the functions are revoked."""
+    with pytest.raises(Refused, match=r"(?i)does not exist"):
+        await run(reader_url, "SELECT dblink_connect('host=127.0.0.1')")
+    async with connected(reader_url) as reader:
+        for statement in ("CREATE EXTENSION dblink", "CREATE SERVER mine FOREIGN DATA WRAPPER dblink_fdw"):
+            with pytest.raises(psycopg.Error):
+                await reader.execute(statement.encode())
 
 
 @pytest.mark.parametrize("statement", ["CREATE TEMP TABLE mine (a int)", "CREATE TABLE public.mine (a int)"])

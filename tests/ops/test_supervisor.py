@@ -154,10 +154,14 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
         assert password not in printed
         assert password.encode() not in logs
     assert b"login?code=" not in logs
-    private = [settings.home / name for name in ("run.json", "pgpass", "accounts.conf", "nats.key", "view.token")]
-    private += [*(settings.home / "log").iterdir(), *(settings.home / "run").glob("*.pid")]
-    for file in (*private, settings.home / "run" / "viewer.url"):
-        assert file.stat().st_mode & 0o077 == 0, file
+    files = [
+        file for file in settings.home.rglob("*") if file.is_file() and settings.home / "postgres" not in file.parents
+    ]
+    assert {"run.json", "pgpass", "accounts.conf", "nats.key", "view.token", "up.log", "viewer.url", "nats.pid"} <= {
+        file.name for file in files
+    }
+    assert [file for file in files if file.stat().st_mode & 0o077] == []
+    assert settings.home.stat().st_mode & 0o076 == 0  # as root, PostgreSQL's user passes through
     users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
     assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
     assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
