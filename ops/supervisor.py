@@ -142,12 +142,13 @@ class Supervisor:
     async def _tables(self, postgres: EmbeddedPostgres) -> None:
         """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
         secret = self.settings.secret()
-        reads = conninfo_to_dict(await reader.login(postgres.url, secret))
+        views = conninfo_to_dict(await reader.login(postgres.url, secret))
+        reads = conninfo_to_dict(await reader.login(postgres.url, secret, "people"))
         exports = conninfo_to_dict(await reader.login(postgres.url, secret, "export"))
         indexes = conninfo_to_dict(await indexer.login(postgres.url, secret))
         place = f"{HOST}:{postgres.port}:{postgres.database}"
         private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
-        users = {READER: reads, VIEW: reads, EXPORT: exports} | dict.fromkeys(WRITE_INDEX, indexes)
+        users = {READER: reads, VIEW: views, EXPORT: exports} | dict.fromkeys(WRITE_INDEX, indexes)
         for role in {OPERATOR, READER, *EVERY}.difference(WITHOUT_TABLES):
             user = users.get(role)
             url = postgres.url_of(postgres.database, str(user["user"]), str(user["password"])) if user else postgres.url

@@ -17,16 +17,22 @@ from adapters.postgres.tables import READER, connect, make_reader
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
 
+Kind = Literal["view", "people", "export"]
+
+SHARES: dict[Kind, float] = {"view": 0.5, "people": 0.25, "export": 0.1}
+"""Shares of the server's connections that the sessions of each login may have: together they leave some to workers."""
+
 TEMPORARY = "1GB"
 """Maximum size of the temporary files of a session that reads."""
 
 
-async def login(url: str, secret: bytes, kind: Literal["view", "export"] = "view") -> str:
+async def login(url: str, secret: bytes, kind: Kind = "view") -> str:
     """The address of the same database for a role that is a member of `headrace_reader` alone; made when missing.
 
-    The exporter's can take advisory locks as well, since one exporter works at a time. Passwords follow from the secret
-    and the database, so that every worker with this secret has the same. Where the user of `url` may not make roles,
-    `url` itself comes back when that user owns nothing of Headrace's, and is no superuser.
+    The viewer's and people's logins are two, since a role can change its own password. The exporter's can take advisory
+    locks as well: one exporter works at a time. Passwords follow from the secret and the database, so that every worker
+    with this secret has the same. Where the user of `url` may not make roles, `url` itself comes back when that user
+    owns nothing of Headrace's, and is no superuser.
     Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
     """
     async with connect(url) as connection:
@@ -37,7 +43,7 @@ async def login(url: str, secret: bytes, kind: Literal["view", "export"] = "view
             await make_reader(connection)
             async with connection.transaction():
                 await make_login(connection, role, password)
-                await _limit(connection, role)
+                await _limit(connection, role, SHARES[kind])
                 if kind == "export":
                     await grant_locks(connection, role)
         except errors.InsufficientPrivilege as error:
@@ -67,10 +73,11 @@ async def make_login(connection: AsyncConnection[TupleRow], role: str, password:
     await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
 
 
-async def _limit(connection: AsyncConnection[TupleRow], role: str) -> None:
+async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float) -> None:
     """Set limits that a session of this role cannot raise: sessions at once, and temporary files as a superuser."""
     cursor = await connection.execute(
-        "SELECT current_setting('max_connections')::int / 2, rolsuper FROM pg_roles WHERE rolname = user"
+        "SELECT ceil(current_setting('max_connections')::int * %s)::int, rolsuper FROM pg_roles WHERE rolname = user",
+        (share,),
     )
     [(sessions, mighty)] = await cursor.fetchall()
     statement = SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(Identifier(role), sql.Literal(sessions))

@@ -134,6 +134,20 @@ async def test_a_reader_does_not_raise_its_limits(reader_url: str) -> None:
         assert await cursor.fetchone() == (50,)
 
 
+async def test_people_do_not_lock_out_the_viewer(module_database_url: str, reader_url: str) -> None:
+    """A role can change its own password, so theirs is another one."""
+    people = await login(module_database_url, SECRET, "people")
+    own, other = (sql.Identifier(str(conninfo_to_dict(url)["user"])) for url in (people, reader_url))
+    change = sql.SQL("ALTER ROLE {} PASSWORD 'mine'")
+    async with connected(people) as person:
+        await person.execute(change.format(own))
+        with pytest.raises(errors.InsufficientPrivilege):
+            await person.execute(change.format(other))
+    for url in (reader_url, await login(module_database_url, SECRET, "people")):
+        async with connected(url) as again:
+            await again.execute("SELECT 1")
+
+
 async def test_a_reader_leaves_connections_to_the_others(reader_url: str, module_database_url: str) -> None:
     user = str(conninfo_to_dict(reader_url)["user"])
     async with connected(module_database_url) as owner, connected(reader_url):

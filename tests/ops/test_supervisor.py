@@ -23,13 +23,15 @@ import psutil
 import psycopg
 import pytest
 
+from adapters.jetstream import streams
 from adapters.jetstream.client import Client
+from adapters.jetstream.sessions import Sessions
 from adapters.postgres import tables
 from ops import supervisor
 from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
-from ops.supervisor import AlreadyRunning, Watched, claimed
+from ops.supervisor import AlreadyRunning, Supervisor, Watched, claimed
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -295,6 +297,18 @@ def assert_links_log_in_once(settings: Settings, shown: str) -> None:
     assert urlsplit(page.url).path == "/login"
     assert sessions[0]["id"][:12] in headrace(settings, "viewer", "end", "--all").stdout
     assert headrace(settings, "viewer", "sessions", "--json").stdout == ""
+
+
+async def test_in_a_terminal_the_start_prints_a_link_that_logs_in(nats_url: str, tmp_path: Path) -> None:
+    address = "http://127.0.0.1:1"
+    async with await Client.connect(nats_url) as client:
+        await streams.set_up(client.stream)
+        shown = [
+            await Supervisor(Settings.load(home=tmp_path), print, link=link)._link(client, address)
+            for link in (False, True)
+        ]
+        assert shown[0] == address
+        assert await Sessions(client.connection).redeem(shown[1].removeprefix(f"{address}/login?code="))
 
 
 def until(true: Callable[[], bool]) -> None:
