@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from adapters.jetstream.client import Client, Frame, rejection
+from adapters.jetstream.sessions import Sessions
 from ops import terminal
 from ops.settings import READER, Settings, without_secrets
 
@@ -46,7 +47,7 @@ async def main() -> int:
             await send(client, "app.configure", "configuration", {"app": app, "datasets": [dataset]})
             questions = json.loads((EXAMPLES / "questions.json").read_text(encoding="utf-8"))[:QUESTIONS]
             right = [await ask(client, app, question) for question in questions]
-        look_further(settings, app)
+            look_further(settings, app, await Sessions(client.connection).link(settings.viewer))
         if sys.stdin.isatty():
             console.print("\n[dim]Headrace runs until you press ctrl-C; its data are kept in .headrace.[/]")
             with suppress(asyncio.CancelledError):
@@ -137,12 +138,13 @@ def is_right(question: dict[str, Any], answered: Frame) -> bool:
     return cited and all(fact in answered["answer"] for fact in question["answer"])
 
 
-def look_further(settings: Settings, app: str) -> None:
+def look_further(settings: Settings, app: str, viewer: str) -> None:
     console.print(f"""
 [bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
   SQL   psql "{escape(reader(settings))}"   [dim](schema headrace; every column is commented)[/]
   bus   eval "$(.venv/bin/headrace env)" && nats sub 'live.default.>'   [dim](as the tenant, by NATS_URL)[/]
-  see   {settings.viewer}   [dim](every call that was made for these answers)[/]
+  see   {viewer}
+        [dim](every call that was made for these answers; the link works once, `headrace viewer link` prints another)[/]
   try   .venv/bin/headrace ask {app} "How long is the oil boom?"
         .venv/bin/headrace sql "select name, indexing_status, total_segments from headrace.documents"
         .venv/bin/headrace sql "select kind, model, status, duration_ms from headrace.model_calls order by created_at"

@@ -7,7 +7,11 @@ import json
 import os
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
+from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
@@ -36,6 +40,10 @@ SECRETS = f"{PREFIX}SECRETS"
 
 OPERATOR, READER = "operator", "reader"
 """Logins that are no role's: of the command line, and of people who read the tables."""
+
+
+TOKEN_BITS = 48.0
+"""Minimum entropy of the viewer's token, as `entropy` counts it: 16 random hexadecimal digits have about 50."""
 
 
 class InvalidSetting(Exception):
@@ -205,7 +213,7 @@ class Settings(BaseSettings):
     view_token: SecretStr | None = Field(
         None,
         description="Login token of the viewer, 16 characters or more; required when it listens beyond this machine. "
-        "Empty: a random one, kept in view.token in the home.",
+        "Empty: a random one, kept in view.token in the home. One that is easy to guess is refused.",
     )
     prices: Path | None = Field(
         None,
@@ -355,6 +363,13 @@ class Settings(BaseSettings):
             raise ValueError("must have 16 characters or more")
         return key
 
+    @field_validator("view_token")
+    @classmethod
+    def _hard_to_guess(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and entropy(token.get_secret_value()) < TOKEN_BITS:
+            raise ValueError("can be guessed: make one with `openssl rand -hex 32`")
+        return token
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -440,7 +455,7 @@ class Settings(BaseSettings):
 
     @property
     def viewer(self) -> str:
-        """Login link of the viewer that runs on this home; empty when none does."""
+        """Address of the viewer that runs on this home; empty when none does."""
         with suppress(OSError):
             return (self.home / "run" / "viewer.url").read_text("utf-8")
         return ""
@@ -491,6 +506,17 @@ def forget_secrets() -> None:
 def with_password(url: str, password: str) -> str:
     """The address, or several separated by commas, with a password for the user that it names without one."""
     return re.sub(r"//([^/@:,]+)@", lambda found: f"//{found[1]}:{quote(password, safe='')}@", url)
+
+
+def entropy(text: str) -> float:
+    """Entropy of a text in bits, by the frequencies of its characters, or of the steps between them if that is less."""
+    steps = [ord(second) - ord(first) for first, second in pairwise(text)]
+    return len(text) * min(_entropy(text), _entropy(steps))
+
+
+def _entropy(values: Sequence[object]) -> float:
+    """Entropy of a value, in bits."""
+    return -sum(count / len(values) * log2(count / len(values)) for count in Counter(values).values())
 
 
 def without_secrets(url: str) -> str:

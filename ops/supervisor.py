@@ -8,8 +8,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from adapters.jetstream import accounts, streams
 from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.sessions import Sessions
 from adapters.postgres import indexer, reader
-from ops.roles import EVERY, GUESTS, READ_TABLES, WITHOUT_TABLES, WRITE_INDEX, wanted
+from handlers.ports.log import Unavailable
+from ops.roles import EVERY, EXPORT, GUESTS, VIEW, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home, private
 from ops.settings import OPERATOR, READER, Settings, without_secrets
@@ -88,17 +90,20 @@ class Watched:
 
 
 class Supervisor:
-    """Runs until it is cancelled; it reports every step of the start to `say`."""
+    """Runs until it is cancelled; it reports every step of the start to `say`, with `link` one that logs in, once."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], *, link: bool = False) -> None:
         self.settings = settings
         self.say = say
+        self.link = link
         self.watched: list[Watched] = []
         self.workers: dict[str, Watched] = {}
         """By role."""
         self.missing: dict[str, str] = {}
         """Reason by role of the workers that are not ready; empty when unknown."""
         self.started = False
+        self.opened: list[str] = []
+        """Folders that every user may pass through since this start."""
         self.logins: dict[str, dict[str, str]] = {}
         """Addresses of the embedded servers, with the login of a role, by role."""
 
@@ -130,17 +135,22 @@ class Supervisor:
         if not self.settings.postgres_url:
             postgres = await stack.enter_async_context(EmbeddedPostgres(self.settings.home))
             self.watched.append(Watched(postgres.daemon, postgres.start))
+            self.opened = [str(folder) for folder in postgres.opened]
+            if self.opened:
+                self.say(opened(self.opened))
             await self._tables(postgres)
             self.say(f"PostgreSQL {without_secrets(postgres.url)}")
 
     async def _tables(self, postgres: EmbeddedPostgres) -> None:
         """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
         key = self.settings.vault().derive(reader.POSTGRES)
-        reads = conninfo_to_dict(await reader.login(postgres.url, key))
+        views = conninfo_to_dict(await reader.login(postgres.url, key))
+        reads = conninfo_to_dict(await reader.login(postgres.url, key, "people"))
+        exports = conninfo_to_dict(await reader.login(postgres.url, key, "export"))
         indexes = conninfo_to_dict(await indexer.login(postgres.url, key))
         place = f"{HOST}:{postgres.port}:{postgres.database}"
         private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
-        users = dict.fromkeys((READER, *READ_TABLES), reads) | dict.fromkeys(WRITE_INDEX, indexes)
+        users = {READER: reads, VIEW: views, EXPORT: exports} | dict.fromkeys(WRITE_INDEX, indexes)
         for role in {OPERATOR, READER, *EVERY}.difference(WITHOUT_TABLES):
             user = users.get(role)
             url = postgres.url_of(postgres.database, str(user["user"]), str(user["password"])) if user else postgres.url
@@ -193,6 +203,7 @@ class Supervisor:
             "logins": self.logins,
             "started": self.started,
             "missing": self.missing,
+            "opened": self.opened,
             "processes": {name: process.pid for name, process in processes.items() if process},
         }
         partial = self.settings.run_file.with_suffix(".partial")
@@ -220,12 +231,18 @@ class Supervisor:
             await self._call(client)
             if over := not self.started and self._over(deadline):
                 self.started = True
-                if self.settings.viewer:
-                    self.say(f"viewer     {self.settings.viewer}")
+                if address := self.settings.viewer:
+                    self.say(f"viewer     {await self._link(client, address)}")
                 self.say(f"ready{except_for(self.missing)}")
             if again or over or self.missing != before:
                 self._record()
             await asyncio.sleep(LOOK_EVERY if self.started else LOOK_AT_START_EVERY)
+
+    async def _link(self, client: Client, address: str) -> str:
+        """A link that logs in, if one is wanted; else the address."""
+        with suppress(Unavailable):
+            return await Sessions(client.connection).link(address) if self.link else address
+        return address
 
     async def _call(self, client: Client) -> None:
         """Note the workers that have ended, and those that have become ready."""
@@ -255,6 +272,14 @@ class Supervisor:
             if late and not reason:
                 self.missing[role] = f"not ready within {READY_WITHIN:.0f} s; {self.workers[role].daemon.last_line()}"
         return late or all(self.workers[role].ends >= ENDS for role in self.missing)
+
+
+def opened(folders: Sequence[str]) -> str:
+    """Sentence on folders that the start has changed."""
+    return (
+        "As root, Headrace runs PostgreSQL as another user: every user of this machine may now pass through "
+        f"{', '.join(folders)}, without listing or reading them (chmod o+x)."
+    )
 
 
 def except_for(missing: Mapping[str, str]) -> str:

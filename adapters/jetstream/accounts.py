@@ -17,7 +17,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.jetstream.nats_py import API, IMPORTED_API
-from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, EXPORTS, FAILURES, KEYS, OUTAGES, SNAPSHOTS
+from adapters.jetstream.streams import (
+    BLOBS,
+    COMMANDS,
+    CONSUMERS,
+    DEAD,
+    EXPORTS,
+    FAILURES,
+    KEYS,
+    OUTAGES,
+    SESSIONS,
+    SNAPSHOTS,
+)
 from domain.access.actor import ANON, service
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
@@ -33,6 +44,7 @@ SETUP, WORKER, ADMIN, SYS = "setup", "worker", "admin", "sys"
 VIEW, ARCHIVE, EXPORT = "view", "archive", "export"
 
 _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{EXPORTS}"
+_SESSION_STREAM = f"KV_{SESSIONS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,7 @@ INSIDERS = (
             *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
             *("count.>", "waiting.>"),
             f"$O.{BLOBS}.>",
-            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, KEYS, OUTAGES)),
+            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, SESSIONS, KEYS, OUTAGES)),
             *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
             *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in (DEAD, _KEY_STREAM)),
             *(f"{API}.{request}" for request in ("DIRECT.GET.>", "CONSUMER.INFO.>", "CONSUMER.LIST.*")),
@@ -135,9 +147,9 @@ GUESTS = (
     Guest(
         "VIEW",
         (VIEW,),
-        requests=(f"cmd.*.{ANON}.*.*",),
+        requests=(f"cmd.*.{ANON}.*.*", f"$KV.{SESSIONS}.>"),
         api=(
-            *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM),
+            *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
             *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
         ),

@@ -45,6 +45,7 @@ FAILURES = "failures"
 KEYS = "keys"
 EXPORTS = "exports"
 OUTAGES = "outages"
+SESSIONS = "sessions"
 
 DUPLICATE_WINDOW_S = 0.1
 """Time in which COMMANDS drops a second message with the same `Nats-Msg-Id`, in seconds: the shortest that NATS takes.
@@ -70,6 +71,9 @@ def counts(period: str) -> str:
     """The stream of the counters of a period."""
     return f"COUNTS_{period.upper()}"
 
+
+SESSION_S = 7 * 24 * 3600.0
+"""Lifetime of a login to the viewer, in seconds."""
 
 LARGEST = 2 * MAX_PAYLOAD
 """Maximum size of a message in COMMANDS, in bytes: a command slightly above its own limit gets an outcome, a larger one
@@ -176,6 +180,7 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
         KeyValueConfig(bucket=FAILURES, history=1, ttl=FAILURES_KEPT_S, direct=True),
         KeyValueConfig(bucket=EXPORTS, history=1),
         KeyValueConfig(bucket=OUTAGES, history=1, ttl=OUTAGES_KEPT_S, direct=True),
+        KeyValueConfig(bucket=SESSIONS, history=1, ttl=SESSION_S),
     ):
         await _make(js, f"KV_{bucket.bucket}", partial(js.create_key_value, bucket, replicas=replicas))
 

@@ -6,6 +6,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from adapters.postgres.reader import credentials, make_login
+from adapters.postgres.rights import grant_locks
 from adapters.postgres.tables import connect, make_reader
 
 SCHEMAS = ["headrace_index", "headrace_opensearch", "headrace_cache"]
@@ -23,6 +24,7 @@ async def login(url: str, key: bytes) -> str:
         await make_reader(connection)
         async with connection.transaction():
             await make_login(connection, role, password)
+            await grant_locks(connection, role)
             grant = SQL("GRANT CREATE ON DATABASE {} TO {}")
             await connection.execute(grant.format(Identifier(database), Identifier(role)))
             await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")

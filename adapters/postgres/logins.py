@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from psycopg.conninfo import make_conninfo
 
+from adapters.postgres import rights
 from adapters.postgres.tables import READER, connect
 
-OWNER, INDEXER, VIEWER = "headrace_owner", "headrace_indexer", "headrace_viewer"
-"""Owner of the tables (setup, `project`), owner of the search index (`ingest`, `answer`), reader (`view`, `export`)."""
+OWNER, INDEXER = "headrace_owner", "headrace_indexer"
+"""Owner of the tables (setup, `project`), owner of the search index (`ingest`, `answer`)."""
 
-PASSWORDS = {OWNER: "POSTGRES_OWNER_PASSWORD", INDEXER: "POSTGRES_INDEX_PASSWORD", VIEWER: "POSTGRES_VIEW_PASSWORD"}
+VIEWER, EXPORTER = "headrace_viewer", "headrace_exporter"
+"""Readers (`view`, `export`); the exporter takes a lock as well, since one exporter works at a time."""
+
+PASSWORDS = {
+    OWNER: "POSTGRES_OWNER_PASSWORD",
+    INDEXER: "POSTGRES_INDEX_PASSWORD",
+    VIEWER: "POSTGRES_VIEW_PASSWORD",
+    EXPORTER: "POSTGRES_EXPORT_PASSWORD",
+}
 """Files of the passwords, by login."""
 
 _HEAD = """\
@@ -36,14 +45,16 @@ def script() -> str:
         f"SELECT format('CREATE ROLE %I', role) FROM unnest('{{{','.join(names)}}}'::text[]) role\n"
         "WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \\gexec\n"
     )
-    rights = (
-        f"GRANT {READER} TO {INDEXER}, {VIEWER};\n"
+    granted = (
+        f"GRANT {READER} TO {INDEXER}, {VIEWER}, {EXPORTER};\n"
         "-- `headrace setup` makes the index on behalf of its owner.\n"
         f"GRANT {INDEXER} TO {OWNER};\n"
         f"SELECT format('GRANT CREATE ON DATABASE %I TO {OWNER}, {INDEXER}', current_database()) \\gexec\n"
         "CREATE EXTENSION IF NOT EXISTS vector;\n"
+        "-- Readers run no function that does more than read.\n"
+        f"{rights.for_psql(OWNER, INDEXER, EXPORTER)}"
     )
-    return "".join([_HEAD, *passwords, missing, *logins, rights])
+    return "".join([_HEAD, *passwords, missing, *logins, granted])
 
 
 async def as_indexer(url: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
+from typing import Literal
 
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
+from adapters.postgres.rights import grant_locks
 from adapters.postgres.tables import READER, connect, make_reader
 
 _LOCK = 0x6865616472616365 + 101
@@ -18,22 +20,35 @@ _LOCK = 0x6865616472616365 + 101
 POSTGRES = "postgres logins"
 """Purpose of the key that the passwords of logins follow from."""
 
+Kind = Literal["view", "people", "export"]
 
-async def login(url: str, key: bytes) -> str:
+SHARES: dict[Kind, float] = {"view": 0.5, "people": 0.25, "export": 0.1}
+"""Shares of the server's connections that the sessions of each login may have: together they leave some to workers."""
+
+TEMPORARY = "1GB"
+"""Maximum size of the temporary files of a session that reads."""
+
+
+async def login(url: str, key: bytes, kind: Kind = "view") -> str:
     """The address of the same database for a role that is a member of `headrace_reader` alone; made when missing.
 
-    Its password follows from the key and the database, so that every worker with this key has the same. Where the
-    user of `url` may not make roles, `url` itself comes back when that user owns nothing of Headrace's, and is no
-    superuser. Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
+    The viewer's and people's logins are two, since a role can change its own password. The exporter's can take advisory
+    locks as well: one exporter works at a time. Passwords follow from the key and the database, so that every worker
+    with this key has the same. Where the user of `url` may not make roles, `url` itself comes back when that user
+    owns nothing of Headrace's, and is no superuser.
+    Raises: psycopg.OperationalError; InsufficientPrivilege, which says what to do.
     """
     async with connect(url) as connection:
         if await _reads_only(connection):
             return url
-        role, password = credentials("view", connection.info.dbname, key)
+        role, password = credentials(kind, connection.info.dbname, key)
         try:
             await make_reader(connection)
             async with connection.transaction():
                 await make_login(connection, role, password)
+                await _limit(connection, role, SHARES[kind])
+                if kind == "export":
+                    await grant_locks(connection, role)
         except errors.InsufficientPrivilege as error:
             user = connection.info.user
             raise errors.InsufficientPrivilege(
@@ -57,8 +72,22 @@ async def make_login(connection: AsyncConnection[TupleRow], role: str, password:
     sealed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     verb = SQL("ALTER" if found.rowcount else "CREATE")
     statement = SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
-    await connection.execute(statement.format(verb, Identifier(role), Literal(sealed)))
+    await connection.execute(statement.format(verb, Identifier(role), sql.Literal(sealed)))
     await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
+
+
+async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float) -> None:
+    """Set limits that a session of this role cannot raise: sessions at once, and temporary files as a superuser."""
+    cursor = await connection.execute(
+        "SELECT ceil(current_setting('max_connections')::int * %s)::int, rolsuper FROM pg_roles WHERE rolname = user",
+        (share,),
+    )
+    [(sessions, mighty)] = await cursor.fetchall()
+    statement = SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(Identifier(role), sql.Literal(sessions))
+    await connection.execute(statement)
+    if mighty:
+        statement = SQL("ALTER ROLE {} SET temp_file_limit = {}").format(Identifier(role), sql.Literal(TEMPORARY))
+        await connection.execute(statement)
 
 
 async def _reads_only(connection: AsyncConnection[TupleRow]) -> bool:

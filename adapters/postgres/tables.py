@@ -13,6 +13,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
+from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
@@ -33,8 +34,10 @@ STREAMS = (EVENTS, OUTCOMES)
 MARK = "Made by Headrace."
 """The comment on our indexes, which tells them from those of others."""
 
-SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK = (0x6865616472616365 + number for number in range(4))
-"""Advisory locks of the database."""
+SET_UP_LOCK, PROJECTOR_LOCK, REBUILD_LOCK, EXPORT_LOCK, RIGHTS_LOCK = (
+    0x6865616472616365 + number for number in (0, 1, 2, 3, 102)
+)
+"""Advisory locks of the database, which readers cannot take."""
 
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -144,11 +147,14 @@ async def set_up(url: str) -> None:
 
 
 async def make_reader(connection: AsyncConnection[TupleRow]) -> None:
-    """Make the role `headrace_reader`."""
+    """Make the role `headrace_reader`, and restrict what every role can do in this database."""
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,))
     if not found.rowcount:
         with suppress(errors.DuplicateObject, errors.UniqueViolation):  # another database's set-up was faster
             await connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(READER)))
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (RIGHTS_LOCK,))
+        await restrict(connection)
 
 
 async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:

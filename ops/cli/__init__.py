@@ -14,6 +14,7 @@ from ops.cli import (
     run,
     secret_key,
     verify,
+    viewer,
 )
 from ops.cli.frame import EXPECTED, app, main
 
@@ -34,4 +35,5 @@ __all__ = [
     "run",
     "secret_key",
     "verify",
+    "viewer",
 ]

@@ -172,13 +172,14 @@ def _redaction() -> Redaction:
         return Redaction()
 
 
-def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _append(path: Path, error: Exception) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _redaction().text("".join(traceback.format_exception(error)))
-    with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_for_its_owner) as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
         file.write(f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{text}\n")
     return path
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file for its owner alone, and no file elsewhere that a link in a shared folder names."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

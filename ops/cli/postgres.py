@@ -18,8 +18,8 @@ app.add_typer(group, name="postgres")
 def roles(as_json: Json = False) -> None:
     """Print a script for psql that makes a login for each role of Headrace, with no more rights than it needs.
 
-    It reads the passwords from files in the folder SECRETS: POSTGRES_OWNER_PASSWORD, POSTGRES_INDEX_PASSWORD and
-    POSTGRES_VIEW_PASSWORD.
+    It reads the passwords from files in the folder SECRETS: POSTGRES_OWNER_PASSWORD, POSTGRES_INDEX_PASSWORD,
+    POSTGRES_VIEW_PASSWORD and POSTGRES_EXPORT_PASSWORD.
     """
     if as_json:
         emit({"script": logins.script(), "passwords": logins.PASSWORDS})

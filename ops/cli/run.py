@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from rich.text import Text
 from adapters.jetstream import accounts
 from ops import logs, supervisor, terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
+from ops.cli.viewer import new_link
 from ops.roles import EVERY, WITHOUT_TABLES
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import READER, Settings, forget_secrets
@@ -41,9 +43,11 @@ def up(
     """
     settings = Settings.load(home=home)
     if not detach:
+        os.umask(0o077)  # no other user reads what it makes in the home
         logs.configure(settings)
         report = (lambda step: emit({"step": step})) if as_json else say
-        run(until_stopped(supervisor.Supervisor(settings, report).run()))
+        link = sys.stdout.isatty()  # elsewhere what is printed is kept
+        run(until_stopped(supervisor.Supervisor(settings, report, link=link).run()))
         return
     with terminal.out.status("starting"):
         fresh = run(supervisor.detach(settings))
@@ -54,6 +58,8 @@ def up(
         emit({name: value for name, value in record.items() if name != "logins"})
     else:
         say(sentence)
+        if fresh and (folders := record.get("opened")):
+            say(supervisor.opened(folders))
         show_addresses(settings)
     if missing:
         if as_json:
@@ -164,7 +170,8 @@ def show_addresses(settings: Settings) -> None:
     for name in ("nats_url", "postgres_url"):
         show(Text(f"  {name.removesuffix('_url'):<9} {record.get(name, '')}", "dim"))
     show(Text(f"  logs      {settings.home / 'log'}", "dim"))
-    show(Text(f"  viewer    {settings.viewer}"))
+    if settings.viewer:
+        show(Text(f"  viewer    {run(new_link(settings))}"))
 
 
 def show_finding(finding: Finding) -> None:

@@ -27,9 +27,6 @@ WITHOUT_SECRET = ("embed",)
 WITHOUT_TABLES = ("commands", "embed", ARCHIVE)
 """The roles that need no PostgreSQL."""
 
-READ_TABLES = (VIEW, EXPORT)
-"""The roles that only read it."""
-
 WRITE_INDEX = ("ingest", "answer")
 """The roles that read the tables, and write the search index and its cache."""
 

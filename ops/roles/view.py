@@ -9,7 +9,6 @@ import socket
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 import structlog
@@ -21,6 +20,7 @@ from adapters.postgres.reader import POSTGRES, login
 from adapters.privacy.masters import secret
 from adapters.telemetry.metrics.page import Metrics
 from adapters.telemetry.otlp.endpoint import target
+from adapters.web.connections import BoundedProtocol
 from adapters.web.viewer.access import Access, Refused
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
@@ -54,8 +54,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     taken = bind(settings, host, port)
     wiring.open.callback(taken.close)
     shown = url(host, taken.getsockname()[1])
-    link = f"{shown}/login?token={quote(kept)}" if given is None else shown
-    wiring.open.enter_context(noted(settings.home, link))
+    wiring.open.enter_context(noted(settings.home, shown))
     remember(settings.home, taken.getsockname()[1])
     log.info("viewer", address=shown)
     keys = JetStreamKeys(wiring.nc, vault)
@@ -66,7 +65,9 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # its lines would hold the token
+        http=BoundedProtocol,
+        ws="none",
+        access_log=False,  # its lines would hold one-time codes
         server_header=False,
         date_header=False,
         lifespan="on",
@@ -132,19 +133,19 @@ def last_port(home: Path) -> list[int]:
 
 
 @contextmanager
-def noted(home: Path, link: str) -> Iterator[None]:
-    """The link is written down for `headrace up` and `headrace doctor` as long as it leads somewhere."""
+def noted(home: Path, address: str) -> Iterator[None]:
+    """The address is written down for `headrace up` and `headrace doctor` as long as it leads somewhere."""
     file = home / "run" / "viewer.url"
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}")
     with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
-        written.write(link)
+        written.write(address)
     partial.replace(file)
     try:
         yield
     finally:
         with suppress(OSError):
-            if file.read_text("utf-8") == link:
+            if file.read_text("utf-8") == address:
                 file.unlink()
 
 

@@ -76,6 +76,7 @@ class Daemon:
             self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
         with open(self.log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
+            os.fchmod(log.fileno(), 0o600)  # of an earlier version, it may be readable by others
             self._begun = log.seek(0, os.SEEK_END)
             child = subprocess.Popen(
                 command,
@@ -85,6 +86,7 @@ class Daemon:
                 cwd="/" if user else None,
                 env=env,
                 start_new_session=True,
+                umask=0o077,  # NATS rotates its log itself
                 **identity,
             )
         self._child = child
@@ -114,7 +116,8 @@ class Daemon:
         if not record["executable"]:
             return False
         partial = self.pid_file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(record), "utf-8")
+        with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump(record, file)
         partial.replace(self.pid_file)
         return True
 

@@ -310,6 +310,8 @@ class EmbeddedPostgres:
         self.ready_within = ready_within
         self.daemon = Daemon(self.home, "postgres", signal.SIGINT)
         self.port = 0
+        self.opened: list[Path] = []
+        """Folders that every user may pass through since this start."""
 
     @property
     def url(self) -> str:
@@ -359,6 +361,7 @@ class EmbeddedPostgres:
             "maintenance_work_mem": "256MB",
             "max_connections": "100",
             "jit": "off",
+            "max_notify_queue_pages": "1024",  # every login can notify; nothing here listens
             # Erased data must not stay on the disk: neither in recycled WAL files nor in the log, which otherwise
             # quotes the row of a failed statement.
             "wal_recycle": "off",
@@ -384,8 +387,7 @@ class EmbeddedPostgres:
             os.chown(self.data, account.pw_uid, account.pw_gid)
             owner = self.data.stat()
         user = owner.st_uid, owner.st_gid
-        open_path(self.data)
-        open_path(postgres_binary("postgres"))
+        self.opened = [*open_path(self.data), *open_path(postgres_binary("postgres"))]
         return user
 
     def _initialise(self, user: tuple[int, int] | None) -> None:
@@ -586,13 +588,16 @@ def postgres_account() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
-def open_path(path: Path) -> None:
-    """Let every user pass through the folders above `path`, without permission to list or read."""
+def open_path(path: Path) -> list[Path]:
+    """Let every user pass through the folders above `path`, without permission to list or read. Return the changed."""
+    changed = []
     for folder in path.parents:
         mode = folder.stat().st_mode
         if not mode & 0o001:
             folder.chmod(mode & 0o7777 | 0o001)
             log.warning("opened", folder=str(folder), reason="PostgreSQL does not run as root and must pass through it")
+            changed.append(folder)
+    return changed
 
 
 def run_as(user: tuple[int, int] | None, command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,8 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 
 from adapters import pinned
 from adapters.archive.archiver import status
@@ -26,6 +28,7 @@ from adapters.jetstream.outages import outages
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.model_files import find_model
 from adapters.postgres import tables
+from adapters.postgres.rights import excess
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
@@ -98,7 +101,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _workers(settings, client):
                 yield finding
             if settings.viewer:
-                yield Finding("viewer", True, settings.viewer.partition("/login")[0])
+                yield Finding("viewer", True, settings.viewer)
             yield await _providers(client)
             yield await _archive(settings, client)
             yield await _export(settings, client)
@@ -303,6 +306,7 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
         if await cursor.fetchone() != (True,):
             yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
             return
+        yield await _readers(connection)
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
             advice = "their groups are not updated until then; a worker with role project continues by itself"
@@ -322,6 +326,16 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             for stream, sequence in reached.items():
                 if stream in last:
                     yield _lag(stream, group, max(0, last[stream] - sequence))
+
+
+async def _readers(connection: AsyncConnection[TupleRow]) -> Finding:
+    """Check that logins which read can do nothing else. Only a superuser can revoke functions of PostgreSQL."""
+    if not (found := await excess(connection, tables.READER)):
+        return Finding("readers", True, "can read, and run no function that does more")
+    advice = "run `headrace setup` once with a superuser's HEADRACE_POSTGRES_URL: docs/security.md"
+    return Finding(
+        "readers", True, f"can run {len(found)} functions that do more than read: {', '.join(found)}", advice
+    )
 
 
 def _lag(stream: str, group: str, behind: int) -> Finding:

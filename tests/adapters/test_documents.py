@@ -69,6 +69,22 @@ async def matching(documents: Documents, *conditions: tuple[str, str, Any], oper
     return set(found)
 
 
+EVIL = ["' OR true --", "%(tenant)s", "$name", "}}'; DROP TABLE headrace.documents; --", "(.*)+$", ".*", "\\", "%", "_"]
+
+
+@pytest.mark.parametrize("evil", EVIL)
+@pytest.mark.parametrize("how", ["contains", "start with", "end with", "is", "in"])
+async def test_names_and_values_of_conditions_are_neither_sql_nor_patterns(
+    documents: Documents, evil: str, how: str
+) -> None:
+    value = [evil] if how == "in" else evil
+    tests = {"contains": str.__contains__, "start with": str.startswith, "end with": str.endswith}
+    held = {id for id, fields in GIVEN.items() if tests.get(how, str.__eq__)(str(fields.get("title", "")), evil)}
+    assert await matching(documents, ("title", how, value)) == held
+    assert await matching(documents, (evil, how, value)) == set()
+    assert await matching(documents, ("title", "not empty", None)) == {"novel", "manual", "notes", "odd"}
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [

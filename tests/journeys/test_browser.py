@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Request, Response, async_playwright
 
+from adapters.jetstream.client import Client
+from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer.render import NAVIGATION
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
@@ -214,7 +216,8 @@ async def scripted(browser: Browser, site: Site) -> AsyncIterator[Visit]:
 async def logged_in(browser: Browser, site: Site, **options: Any) -> Visit:
     if site.state is None:
         first = await Visit.begin(browser, site)
-        await first.open(f"/login?token={TOKEN}")
+        async with await Client.connect(site.stack.settings.nats_url) as client:
+            await first.open((await Sessions(client.connection).link(site.url)).removeprefix(site.url))
         site.state = await first.context.storage_state()
         await first.close()
     return await Visit.begin(browser, site, storage_state=site.state, **options)

@@ -413,7 +413,7 @@ def test_secrets_are_files_and_each_pod_has_only_its_own() -> None:
         "answer": {"NATS_WORKER_PASSWORD", "POSTGRES_INDEX_PASSWORD", *keys},
         "embed": {"NATS_WORKER_PASSWORD"},
         "view": {"NATS_VIEW_PASSWORD", "POSTGRES_VIEW_PASSWORD", *keys, token},
-        "export": {"NATS_EXPORT_PASSWORD", "POSTGRES_VIEW_PASSWORD"},
+        "export": {"NATS_EXPORT_PASSWORD", "POSTGRES_EXPORT_PASSWORD"},
         "archive": {"NATS_ARCHIVE_PASSWORD", "HEADRACE_ARCHIVE_KEY"},
         "setup": {"NATS_SETUP_PASSWORD", "POSTGRES_OWNER_PASSWORD"},
         "postgres": {"POSTGRES_PASSWORD", *PASSWORDS.values()},

@@ -110,7 +110,7 @@ def test_openai_gets_the_guarded_client() -> None:
 def test_our_own_servers_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.internal:9000")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "viewer.url").write_text("http://127.0.0.1:8401/login?token=x")
+    (tmp_path / "run" / "viewer.url").write_text("http://127.0.0.1:8401")
     settings = Settings(
         home=tmp_path,
         nats_url="nats://user:secret@n1.internal:4333, tls://n2.internal",

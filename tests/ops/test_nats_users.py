@@ -30,7 +30,7 @@ from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.reply import respond
 from adapters.jetstream.store import JetStreamEventStore
-from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SNAPSHOTS, STREAMS
+from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SESSIONS, SNAPSHOTS, STREAMS
 from domain.access.actor import ACTOR as ACTORS
 from domain.access.bus_login import BusLogin
 from domain.aggregate import new_id
@@ -308,6 +308,7 @@ FORGED = [
     f"live.{VICTIM}.c.m",
     f"$KV.{KEYS}.{VICTIM}.861cdbec",
     f"$KV.{SNAPSHOTS}.{VICTIM}.x",
+    f"$KV.{SESSIONS}.session.x",
     f"$O.{BLOBS}.C.abc",
     f"$O.{BLOBS}.M.abc",
     "dead.commands.x",
@@ -343,7 +344,7 @@ NOT_FOR = {
     "worker": [*RUIN, "$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.COMMANDS", "$JS.API.STREAM.SNAPSHOT.EVENTS"],
     "view": [
         *RUIN,
-        *OUTSIDE,
+        *(it for it in OUTSIDE if not it.startswith(f"$KV.{SESSIONS}")),
         "$JS.API.CONSUMER.CREATE.EVENTS",
         *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key")),
     ],
@@ -548,7 +549,7 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
         assert not [it for it in heard if it in {*RUIN, PURGE} or it.startswith(("$JS.API.CONSUMER.CREATE", "$JS.ACK"))]
         assert not overheard
         after = await state(server)
-        own = {"COMMANDS", "KV_exports"} if user in (TENANT, "view", "export") else set()
+        own = {"COMMANDS", "KV_exports", "KV_sessions"} if user in (TENANT, "view", "export") else set()
         assert {name: it for name, it in after.items() if name not in own} == {
             name: it for name, it in before.items() if name not in own
         }

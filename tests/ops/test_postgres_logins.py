@@ -14,7 +14,7 @@ import pytest
 
 from adapters.index.pgvector import tables as pgvector
 from adapters.postgres import reader, tables
-from adapters.postgres.logins import INDEXER, OWNER, PASSWORDS, VIEWER, as_indexer, script
+from adapters.postgres.logins import EXPORTER, INDEXER, OWNER, PASSWORDS, VIEWER, as_indexer, script
 from ops.servers.embedded import HOST, EmbeddedPostgres, postgres_binary
 
 DEPLOY = Path(__file__).resolve().parents[2] / "ops" / "deploy"
@@ -71,16 +71,23 @@ MAKE = "CREATE TABLE headrace.mine ()"
 POSITION = "UPDATE headrace_projection.groups SET sequence = 0"
 ROLE = "CREATE ROLE another"
 FILE = "SELECT pg_read_file('/etc/hostname')"
+LOCK = "SELECT pg_try_advisory_lock(1)"
+WAL = "SELECT pg_logical_emit_message(false, 'x', 'x')"
 
 
 @pytest.mark.parametrize(
     ("login", "allowed"),
-    [(OWNER, {READ, WRITE, MAKE, POSITION, INDEX}), (INDEXER, {READ, INDEX}), (VIEWER, {READ})],
+    [
+        (OWNER, {READ, WRITE, MAKE, POSITION, INDEX, LOCK}),
+        (INDEXER, {READ, INDEX, LOCK}),
+        (VIEWER, {READ}),
+        (EXPORTER, {READ, LOCK}),
+    ],
 )
 async def test_a_login_has_no_more_rights_than_it_needs(
     server: EmbeddedPostgres, login: str, allowed: set[str]
 ) -> None:
-    statements = (READ, WRITE, INDEX, MAKE, POSITION, ROLE, FILE)
+    statements = (READ, WRITE, INDEX, MAKE, POSITION, ROLE, FILE, LOCK, WAL)
     assert {statement for statement in statements if await may(server, login, statement)} == allowed
 
 

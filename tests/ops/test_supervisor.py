@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -14,19 +15,23 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import psycopg
 import pytest
 
+from adapters.jetstream import streams
 from adapters.jetstream.client import Client
+from adapters.jetstream.sessions import Sessions
 from adapters.postgres import tables
 from ops import supervisor
 from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
 from ops.settings import Settings
-from ops.supervisor import AlreadyRunning, Watched, claimed
+from ops.supervisor import AlreadyRunning, Supervisor, Watched, claimed
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -144,20 +149,29 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     urls = {url for login in logins.values() for url in login.values()}
     passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
     assert all(len(password) == 64 for password in passwords)
+    passwords.add((settings.home / "view.token").read_text())
     logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
     printed += " ".join(part for pid in pids(settings).values() for part in psutil.Process(pid).cmdline())
     for password in passwords:
         assert password not in printed
         assert password.encode() not in logs
-    for file in (
+    assert b"login?code=" not in logs
+    files = [
+        file for file in settings.home.rglob("*") if file.is_file() and settings.home / "postgres" not in file.parents
+    ]
+    assert {
         "run.json",
         "pgpass",
         "accounts.conf",
         "nats.key",
         "archive.key",
-        *(f"log/{name}.log" for name in ("up", "nats")),
-    ):
-        assert (settings.home / file).stat().st_mode & 0o077 == 0
+        "view.token",
+        "up.log",
+        "viewer.url",
+        "nats.pid",
+    } <= {file.name for file in files}
+    assert [file for file in files if file.stat().st_mode & 0o077] == []
+    assert settings.home.stat().st_mode & 0o076 == 0  # as root, PostgreSQL's user passes through
     users = {role: login["nats_url"].split("/")[2].partition(":")[0] for role, login in logins.items() if role in EVERY}
     assert users == {role: role if role in GUESTS else "worker" for role in EVERY}
     assert {role for role in EVERY if "postgres_url" not in logins[role]} == {"commands", "embed", "archive"}
@@ -241,14 +255,14 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert again.returncode == 3
     assert set(json.loads(again.stdout)["missing"]) == {"archive"}
     assert again.stderr.startswith("✗ Headrace is already running, except for archive: ")
-    with urlopen(settings.viewer.partition("/login?token=")[0] + "/healthz") as answer:
+    with urlopen(f"{settings.viewer}/healthz") as answer:
         assert answer.read() == b"ok\n"
     broken.unlink()
     until(lambda: not settings.running()["missing"])
     again = headrace(settings, "up", "--detach")
     assert again.returncode == 0, again.stderr
     assert "is already running" in again.stdout
-    assert settings.viewer in again.stdout
+    assert_the_link_logs_in_once(settings, started.stdout + again.stdout)
     assert_no_password_is_shown(settings, started.stdout + again.stdout)
     assert_people_log_in(settings)
     assert headrace(settings, "doctor").returncode == 0
@@ -269,6 +283,26 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert json.loads(stopped.stdout) == {"stopped": ["up"]}
     assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
     assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def assert_the_link_logs_in_once(settings: Settings, shown: str) -> None:
+    [link] = re.findall(rf"{settings.viewer}/login\?code=\S+", shown)[-1:]
+    with build_opener(HTTPCookieProcessor()).open(Request(link, headers={"Accept": "text/html"})) as page:
+        assert urlsplit(page.url).path == "/traces"
+    with pytest.raises(HTTPError, match="403"):
+        build_opener().open(link)
+
+
+async def test_in_a_terminal_the_start_prints_a_link_that_logs_in(nats_url: str, tmp_path: Path) -> None:
+    address = "http://127.0.0.1:1"
+    async with await Client.connect(nats_url) as client:
+        await streams.set_up(client.stream)
+        shown = [
+            await Supervisor(Settings.load(home=tmp_path), print, link=link)._link(client, address)
+            for link in (False, True)
+        ]
+        assert shown[0] == address
+        assert await Sessions(client.connection).redeem(shown[1].removeprefix(f"{address}/login?code="))
 
 
 def until(true: Callable[[], bool]) -> None:

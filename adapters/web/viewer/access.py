@@ -1,12 +1,12 @@
-"""Access to the pages: by the token in a link, a form or a header, and then by a signed cookie."""
+"""Access to the pages: by a one-time code in a link, or the token in a form or a header; then by a session's cookie."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-import time
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import ceil
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,15 +15,17 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.web.viewer.render import render
-
-SESSION_S = 30 * 24 * 3600
-"""Lifetime of a login, in seconds."""
+from adapters.jetstream.sessions import Sessions
+from adapters.jetstream.streams import SESSION_S
+from adapters.web.viewer.guesses import Guesses
+from adapters.web.viewer.render import problem, render
+from handlers.ports.log import Unavailable
 
 OPEN = ("/login", "/healthz", "/static/")
 """Paths that are open to all."""
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "headrace.localhost"})
+"""Names of this machine. Browsers send cookies to all ports of a name: the last one is the viewer's alone."""
 
 
 class Refused(Exception):
@@ -57,32 +59,23 @@ class Access:
             )
         return cls(token, key, frozenset({host}) | further if further else None)
 
-    @property
-    def cookie(self) -> str:
-        """The name of the cookie. Cookies ignore ports: two viewers on one machine must not log each other out."""
-        return f"headrace_{self._signed('name')[:8]}"
+    def cookie(self, request: HTTPConnection) -> str:
+        """The name of the cookie. Cookies ignore ports: two viewers on one machine must not log each other out.
+
+        Behind TLS, a browser takes it from this server alone, and sends it over TLS alone.
+        """
+        return f"{'__Host-' if is_encrypted(request) else ''}headrace_{self._signed('name')[:8]}"
 
     def is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.strip().encode(), self.token.encode())
+        return hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.token.encode())
 
-    def session(self) -> str:
-        until = str(int(time.time()) + SESSION_S)
-        return f"{until}.{self._signed(until)}"
-
-    def is_session(self, given: str) -> bool:
-        until, _, signature = given.partition(".")
-        good = hmac.compare_digest(signature.encode(), self._signed(until).encode())
-        return good and until.isascii() and until.isdigit() and int(until) > time.time()
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the token: a new token ends the sessions that began with an earlier one."""
+        return self._signed("token")[:16]
 
     def _signed(self, text: str) -> str:
-        """The key of signatures: a new token invalidates earlier ones."""
         return hmac.new(self.key, f"viewer\0{self.token}\0{text}".encode(), sha256).hexdigest()
-
-    def knows(self, request: HTTPConnection) -> bool:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.is_token(given)
-        return self.is_session(request.cookies.get(self.cookie, ""))
 
     def accepts_host(self, header: str) -> bool:
         try:
@@ -95,35 +88,83 @@ class Access:
 class Gate:
     """Rejects requests without access, before all other code."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, guesses: Guesses) -> None:
         self.app = app
         self.access = access
+        self.sessions = sessions
+        self.guesses = guesses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        answer = self._refusal(request)
+        answer = self._refusal(request) or await self._stranger(request)
         await (answer or self.app)(scope, receive, send)
 
     def _refusal(self, request: Request) -> Response | None:
-        headers, path = request.headers, request.url.path
+        """The refusal of a request that is not allowed with any credentials."""
+        headers = request.headers
         if not self.access.accepts_host(headers.get("host", "")):
             said = "The viewer is not served under this name: open it as 127.0.0.1, or add the name to its settings.\n"
             return PlainTextResponse(said, 421)
         if request.method not in ("GET", "HEAD") and not same_origin(headers):
             return PlainTextResponse("This request comes from another site, and is refused.\n", 403)
-        if path.startswith(OPEN) or self.access.knows(request):
+        return None
+
+    async def _stranger(self, request: Request) -> Response | None:
+        """The answer to a request without access."""
+        headers, path = request.headers, request.scope["path"]
+        if path.startswith(OPEN):
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._bearer(request, given)
+        try:
+            session = await self.sessions.find(request.cookies.get(self.access.cookie(request), ""))
+        except Unavailable as error:
+            return problem(request, 503, "The bus does not work as it should", str(error), retry=True)
+        if session and session.token == self.access.fingerprint:
             return None
         if request.method != "GET" or not _is_page(request):
-            said = "Log in first, or send the token in the header `Authorization: Bearer …`.\n"
-            return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})
+            return _unauthorized()
         here = path + (f"?{request.url.query}" if request.url.query else "")
         if headers.get("sec-fetch-site") == "cross-site":
             # A strict cookie is not sent with a request from another site; from this page it is.
             return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>Headrace</title>')
         return RedirectResponse(f"/login?next={quote(here, safe='')}", 303)
+
+    def _bearer(self, request: Request, given: str) -> Response | None:
+        address = _address(request)
+        if wait := self.guesses.wait(address):
+            return PlainTextResponse(_TOO_MANY.format(ceil(wait)) + "\n", 429, _retry(wait))
+        if self.access.is_token(given):
+            self.guesses.succeeded(address)
+            return None
+        self.guesses.failed(address)
+        return _unauthorized()
+
+
+_TOO_MANY = "Too many logins have failed: try again in {} s."
+
+
+def _retry(wait: float) -> dict[str, str]:
+    return {"Retry-After": str(ceil(wait))}
+
+
+def _unauthorized() -> Response:
+    said = "Log in first, or send the token in the header `Authorization: Bearer …`.\n"
+    return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _address(request: HTTPConnection) -> str:
+    return request.client.host if request.client else ""
+
+
+def is_encrypted(request: HTTPConnection) -> bool:
+    """True behind TLS. A client that forges the header of a proxy changes the cookie of its own browser only."""
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in (request.url.scheme, forwarded.lower())
 
 
 def same_origin(headers: Headers) -> bool:
@@ -143,33 +184,54 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def routes(access: Access) -> list[Route]:
+def routes(access: Access, sessions: Sessions, guesses: Guesses) -> list[Route]:
     async def login(request: Request) -> Response:
+        address, wait = _address(request), guesses.wait(_address(request))
         if request.method == "POST":
             form = await request.form(max_files=0, max_fields=8, max_part_size=4096)
             given, goal = str(form.get("token", "")), str(form.get("next", ""))
-        else:
-            given, goal = request.query_params.get("token", ""), request.query_params.get("next", "")
+        else:  # links are opened by GET; HEAD opens nothing
+            given = request.query_params.get("code", "") if request.method == "GET" else ""
+            goal = request.query_params.get("next", "")
         goal = goal if _is_ours(goal) else "/traces"
-        if not access.is_token(given):
-            return render(request, "login.html", {"next": goal, "wrong": bool(given)}, 403 if given else 200)
+        if not given:
+            return _form(request, goal)
+        if wait:
+            return _form(request, goal, 429, _TOO_MANY.format(ceil(wait)), _retry(wait))
+        if not (access.is_token(given) if request.method == "POST" else await sessions.redeem(given)):
+            guesses.failed(address)
+            return _form(request, goal, 403, _WRONG_TOKEN if request.method == "POST" else _WRONG_CODE)
+        guesses.succeeded(address)
         answer = RedirectResponse(goal, 303)
         answer.set_cookie(
-            access.cookie,
-            access.session(),
-            max_age=SESSION_S,
+            access.cookie(request),
+            await sessions.begin(access.fingerprint, address, request.headers.get("user-agent", "")),
+            max_age=int(SESSION_S),
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=is_encrypted(request),
         )
         return answer
 
     async def logout(request: Request) -> Response:
+        cookie = access.cookie(request)
+        if session := await sessions.find(request.cookies.get(cookie, "")):
+            await sessions.end(session.id)
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(access.cookie, httponly=True, samesite="strict")
+        answer.delete_cookie(cookie, httponly=True, samesite="strict", secure=is_encrypted(request))
         return answer
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+_WRONG_TOKEN = "The token is wrong."
+_WRONG_CODE = "The link is used up, or too old: each one works once, for ten minutes."
+
+
+def _form(
+    request: Request, goal: str, status: int = 200, wrong: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    return render(request, "login.html", {"next": goal, "wrong": wrong}, status, headers=headers)
 
 
 def _is_ours(path: str) -> bool:

@@ -21,6 +21,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Composed, Identifier
 
 from adapters.postgres.tables import READER
+from adapters.web.viewer.sheet import line
 
 Form = Literal["csv", "jsonl"]
 Cells = tuple[str | None, ...]
@@ -82,19 +83,21 @@ async def run(url: str, statement: str, *, within_s: float = LIMIT_S) -> Table:
         return Table(columns, rows, False, perf_counter() - began)
 
 
-async def export(url: str, statement: str, form: Form, *, within_s: float = LIMIT_S) -> AsyncGenerator[bytes]:
-    """The whole result in pieces, one in memory at a time. Raises: Refused."""
+async def export(
+    url: str, statement: str, form: Form, *, raw: bool = False, within_s: float = LIMIT_S
+) -> AsyncGenerator[bytes]:
+    """The whole result in pieces, one in memory at a time; `raw` CSV may hold formulas. Raises: Refused."""
     until = perf_counter() + EXPORT_S  # no asyncio.timeout: different tasks may read the first piece and the others
     async with _EXPORTS, _opened(url, statement, within_s, form, CELL) as (columns, batches):
         if form == "csv":
-            yield _csv_line(columns)
+            yield line(columns, raw=raw)
         names = [orjson.dumps(name) + b":" for name in _distinct(columns)]
         async for batch in batches:
             if any(cell is not None and len(cell) > CELL for row in batch for cell in row):
                 raise Refused(f"A value has more than {CELL:,} characters.")
             if perf_counter() > until:
                 raise Refused(f"It takes longer than {EXPORT_S:g} s.")
-            yield b"".join(_csv_line(row) if form == "csv" else _json_line(names, row) for row in batch)
+            yield b"".join(line(row, raw=raw) if form == "csv" else _json_line(names, row) for row in batch)
 
 
 @asynccontextmanager
@@ -251,19 +254,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
             own = f"{name}_{number}"
         found[own] = None
     return list(found)
-
-
-def _csv_line(cells: Sequence[str | None]) -> bytes:
-    """A value of a CSV file: null is empty, the empty text is quoted."""
-    return (",".join(map(_csv_cell, cells)) + "\r\n").encode()
-
-
-def _csv_cell(cell: str | None) -> str:
-    if cell is None:
-        return ""
-    if cell and not re.search(r'[",\r\n]', cell):
-        return cell
-    return '"' + cell.replace('"', '""') + '"'
 
 
 def _json_line(names: Sequence[bytes], row: Cells) -> bytes:

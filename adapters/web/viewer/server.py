@@ -20,9 +20,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.jetstream.client import NoOutcome, NotSent
+from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer import access, assets
 from adapters.web.viewer.access import Access, Gate, Headed
 from adapters.web.viewer.backend import Backend
+from adapters.web.viewer.guesses import Guesses
 from adapters.web.viewer.render import link, problem
 from handlers.ports.log import Unavailable
 
@@ -40,10 +42,11 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         async with backend:
             yield
 
+    sessions, guesses = Sessions(backend.nc), Guesses()
     routes: list[BaseRoute] = [
         Route("/", _home),
         Route("/healthz", _healthz),
-        *access.routes(allowed),
+        *access.routes(allowed, sessions, guesses),
         *assets.routes,
     ]
     for page in PAGES:
@@ -54,7 +57,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         routes=routes,
         lifespan=opened,
         middleware=[
-            Middleware(Gate, access=allowed),
+            Middleware(Gate, access=allowed, sessions=sessions, guesses=guesses),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Prepared),
         ],

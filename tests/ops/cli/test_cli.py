@@ -195,6 +195,7 @@ async def test_an_unforeseen_error_is_one_sentence_and_a_log(
     log = tmp_path / "home" / "log" / "cli.log"
     assert str(log) in result.err
     assert "ZeroDivisionError: the cause" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
 
 
 async def test_send_prints_the_outcome(headrace: Cli, url: str) -> None:
@@ -313,6 +314,11 @@ def test_what_the_machine_lacks_is_not_unforeseen(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert "headrace-cli.log" in printed(ZeroDivisionError("odd"))[1]
     assert "ZeroDivisionError: odd" in (tmp_path / "headrace-cli.log").read_text()
+    (tmp_path / "headrace-cli.log").unlink()
+    (tmp_path / "headrace-cli.log").symlink_to(tmp_path / "of another user")
+    with pytest.raises(OSError, match="symbolic link"):
+        printed(ZeroDivisionError("odd"))
+    assert not (tmp_path / "of another user").exists()
 
 
 def test_an_answer_that_begins_again_is_printed_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -65,9 +66,26 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
         Settings.load(home=tmp_path, view_address=given)
 
 
-def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+def test_a_short_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="16 characters or more"):
         Settings.load(home=tmp_path, view_token="short")
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["a" * 64, "1234567890123456", "abcdefghijklmnop", "passwordpassword", "headraceheadrace", "Xk9$Xk9$Xk9$Xk9$"],
+)
+def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_VIEW_TOKEN", token)
+    with pytest.raises(InvalidSetting, match="HEADRACE_VIEW_TOKEN is not usable: can be guessed") as refused:
+        Settings.load(home=tmp_path)
+    assert token not in str(refused.value)
+
+
+def test_a_random_token_is_taken(tmp_path: Path) -> None:
+    for _ in range(200):
+        for token in (secrets.token_hex(16), secrets.token_urlsafe(16), secrets.token_urlsafe(12)):
+            Settings.load(home=tmp_path, view_token=token)
 
 
 def test_addresses() -> None:
@@ -79,8 +97,8 @@ def test_addresses() -> None:
 def test_the_link_is_there_as_long_as_it_leads_somewhere(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path)
     assert settings.viewer == ""
-    with view.noted(tmp_path, "http://127.0.0.1:1/login?token=x"):
-        assert settings.viewer == "http://127.0.0.1:1/login?token=x"
+    with view.noted(tmp_path, "http://127.0.0.1:1"):
+        assert settings.viewer == "http://127.0.0.1:1"
         assert stat.S_IMODE((tmp_path / "run" / "viewer.url").stat().st_mode) == 0o600
     assert settings.viewer == ""
 

@@ -55,6 +55,21 @@ async def test_it_has_a_session_of_its_own_and_a_log(daemon: Daemon) -> None:
     assert daemon.tail() == "here"
 
 
+async def test_its_files_are_its_owners_alone(daemon: Daemon) -> None:
+    """Also a log of an earlier version, and what the process itself makes."""
+    daemon.log.parent.mkdir()
+    daemon.log.write_text("before\n")
+    daemon.log.chmod(0o644)
+    own = daemon.home / "own"
+    code = f"open({str(own)!r}, 'w').close(); print('here', flush=True); import time; time.sleep(60)"
+    daemon.start([sys.executable, "-c", code])
+    async with asyncio.timeout(10):
+        while "here" not in daemon.tail():
+            await asyncio.sleep(0.01)
+    for file in (daemon.log, daemon.pid_file, own):
+        assert file.stat().st_mode & 0o077 == 0
+
+
 async def test_one_that_does_not_listen_is_killed(daemon: Daemon) -> None:
     daemon.start(DEAF)
     process = daemon.process()

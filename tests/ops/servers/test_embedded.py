@@ -244,14 +244,16 @@ async def test_root_starts_postgres_as_another_user_in_a_closed_folder(folder: P
         process = server.daemon.process()
         assert process is not None
         assert process.uids().real != 0
+        assert closed in server.opened
     assert stat.S_IMODE(closed.stat().st_mode) == 0o701
 
 
 def test_opening_a_path_lets_others_through_only(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir(mode=0o700)
-    open_path(folder / "b")
+    assert folder in open_path(folder / "b")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o701
+    assert open_path(folder / "b") == []
 
 
 async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: EmbeddedNats) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sheet import line
 
 BY: Mapping[str, tuple[str, str]] = {
     "model": ("c.provider || '/' || c.model", "model"),
@@ -125,8 +124,8 @@ async def costs(backend: Backend, of: str, by: str, period: str, now: datetime) 
         by_day[row["day"]][places[row["name"]]] += row["cost"] or 0.0
     first = since.date()
     count = (until - timedelta(microseconds=1)).date() - first
-    line = [first + timedelta(days=number) for number in range(count.days + 1)]
-    return Costs(by, period, since, until, groups, total, unpriced, [(day, dict(by_day[day])) for day in line])
+    every_day = [first + timedelta(days=number) for number in range(count.days + 1)]
+    return Costs(by, period, since, until, groups, total, unpriced, [(day, dict(by_day[day])) for day in every_day])
 
 
 async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
@@ -153,7 +152,7 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
         for group in found.groups:
             group["label"] = apps.get(group["name"], group["name"])
     if (form := query.get("format", "")) in ("csv", "jsonl"):
-        return table(found, form)
+        return table(found, form, raw=query.get("raw") == "1")
     if wants_json(request):
         standings = [{**row, **_written(stand)} for row, stand in set_up]
         return as_json({**vars(found), "budgets": standings, "error": wrong or None}, 400 if wrong else 200)
@@ -204,17 +203,14 @@ COLUMNS = (
 )
 
 
-def table(found: Costs, form: str) -> Response:
-    """The groups as a CSV file."""
+def table(found: Costs, form: str, *, raw: bool) -> Response:
+    """The groups as a file: CSV or JSON lines."""
     rows = [{name: group.get(name) for name in COLUMNS} for group in found.groups]
     if form == "jsonl":
         body, media = b"".join(orjson.dumps(row) + b"\n" for row in rows), "application/jsonl"
     else:
-        written = io.StringIO()
-        writer = csv.DictWriter(written, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-        body, media = written.getvalue().encode("utf-8", "replace"), "text/csv; charset=utf-8"
+        lines = [COLUMNS, *(row.values() for row in rows)]
+        body, media = b"".join(line(cells, raw=raw) for cells in lines), "text/csv; charset=utf-8"
     name = f"costs-by-{found.by}-{found.since:%Y-%m-%d}.{form}"
     return Response(body, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 

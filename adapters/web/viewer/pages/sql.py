@@ -80,7 +80,8 @@ async def show(request: Request) -> Response:
             if len(statement) > LONGEST:
                 raise Refused(f"A query has at most {LONGEST:,} characters.")
             if form in get_args(Form):
-                return await download(backend, statement, "csv" if form == "csv" else "jsonl")
+                raw = request.query_params.get("raw") == "1"
+                return await download(backend, statement, "csv" if form == "csv" else "jsonl", raw=raw)
             result = await run(backend.reader_url, statement)
         except Refused as refused:
             wrong = refused
@@ -108,9 +109,9 @@ async def show(request: Request) -> Response:
     return render(request, "sql.html", given, status)
 
 
-async def download(backend: Backend, statement: str, form: Form) -> Response:
+async def download(backend: Backend, statement: str, form: Form, *, raw: bool) -> Response:
     """Raises: Refused before anything is sent; a later error aborts the download."""
-    pieces = export(backend.reader_url, statement, form)
+    pieces = export(backend.reader_url, statement, form, raw=raw)
     try:
         first = await anext(pieces, b"")
     except BaseException:

@@ -20,6 +20,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from adapters.postgres.reader import POSTGRES, login
+from adapters.web.connections import BoundedProtocol
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
@@ -313,7 +314,9 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
         access = Access.of("127.0.0.1", TOKEN, "", settings.vault().derive("viewer cookies"))
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(backend, access), log_config=None, lifespan="on"))
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(backend, access), http=BoundedProtocol, log_config=None, lifespan="on")
+        )
         site = Site(wiring, f"http://127.0.0.1:{listening.getsockname()[1]}")
         work = [
             asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs).run()),
