@@ -38,7 +38,7 @@ SMALLEST = Sizes(
 )
 
 NAMES = {
-    "commands": ["commands", "commands.p50", "commands.p95"],
+    "commands": ["commands", *(f"commands.{it}" for it in ("p50", "p95", "import", "lookup", "codes", "boundary"))],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "search": [
