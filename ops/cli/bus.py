@@ -121,8 +121,10 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show the segments that a file would be split into; nothing is stored."""
+    from ops.cli.upload import readable_name
+
     settings = Settings.load(home=home, tenant=tenant)
-    request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
+    request: dict[str, Any] = {"dataset": dataset, "name": readable_name(file), "first": first, "limit": limit}
     if rules:
         request["segmentation"] = from_json("--rules", rules)
     try:
@@ -404,6 +406,13 @@ def show_document(document: dict[str, Any]) -> None:
     show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
     if document["reason"]:
         show(Text(clean(f"  {document['reason']}"), "red"))
+    show_warnings(document["warnings"])
+
+
+def show_warnings(warnings: Iterable[str]) -> None:
+    """Print what was guessed or left out in a text."""
+    for warning in warnings:
+        show(Text(clean(f"  {warning}"), "yellow"))
 
 
 def show_preview(answer: dict[str, Any]) -> None:
@@ -418,6 +427,7 @@ def show_preview(answer: dict[str, Any]) -> None:
     total, read = answer["total_segments"], answer["previewed_characters"]
     whole = "" if read == answer["characters"] else f" of the first {read:,} of {answer['characters']:,} characters"
     show(Text(f"{total} segment{'' if total == 1 else 's'}{whole}, {answer['tokens']:,} tokens", "dim"))
+    show_warnings(answer["warnings"])
 
 
 def show_commit(commit: Commit) -> None:

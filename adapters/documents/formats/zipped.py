@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from typing import IO
 
 from adapters.documents.formats.parsed import Refused
@@ -54,6 +55,15 @@ class Zipped:
     def read(self, name: str) -> bytes:
         with self.open(name) as part:
             return part.read()
+
+    def replaced(self, parts: Mapping[str, bytes]) -> bytes:
+        """The file with other content of these entries."""
+        contents = {_key(name): content for name, content in parts.items()}
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for key, entry in self._entries.items():
+                archive.writestr(entry.filename, contents[key] if key in contents else self.read(key))
+        return file.getvalue()
 
 
 def _check(entries: list[zipfile.ZipInfo]) -> None:
