@@ -53,7 +53,7 @@ def read(data: bytes) -> Parsed:
         if others := _TITLE.sub("", fields, count=1).strip():
             pieces.append(Piece(others))
     parser = MarkdownIt("commonmark", {"maxNesting": 200}).enable("table")
-    for block, level in _blocks(parser.parse(text), warnings):
+    for block, level in _blocks(parser.parse(text), text.split("\n"), warnings):
         if level:
             outline.enter(level, one_line(block))
             title = title or one_line(block)
@@ -61,8 +61,8 @@ def read(data: bytes) -> Parsed:
     return Parsed(pieces, None, title, warnings)
 
 
-def _blocks(tokens: Sequence[Token], warnings: list[str]) -> Iterator[tuple[str, int]]:
-    """The texts of the blocks, each with its level as a heading, 0 for none."""
+def _blocks(tokens: Sequence[Token], lines: Sequence[str], warnings: list[str]) -> Iterator[tuple[str, int]]:
+    """The texts of the blocks of these lines, each with its level as a heading, 0 for none."""
     level, mark = 0, ""
     rows: list[list[str]] | None = None
     for token in tokens:
@@ -89,7 +89,7 @@ def _blocks(tokens: Sequence[Token], warnings: list[str]) -> Iterator[tuple[str,
                 if text := token.content.strip("\n"):
                     yield text, 0
             case "hr":
-                yield "---", 0
+                yield lines[token.map[0]].strip(" >") if token.map else "---", 0
             case "html_block":
                 yield from ((piece.text, 0) for piece in html.pieces(token.content, warnings))
 
