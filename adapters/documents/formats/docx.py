@@ -75,7 +75,8 @@ class _Line:
 
     parts: list[str] = field(default_factory=list)
     boxes: list[Element] = field(default_factory=list)
-    notes: list[Element] = field(default_factory=list)
+    notes: list[tuple[Element, dict[str, str]]] = field(default_factory=list)
+    """Notes, and the addresses that their links have."""
     drawings: list[Element] = field(default_factory=list)
     fields: list[tuple[int, str]] = field(default_factory=list)
     """Open fields: where their results begin in `parts`, and their instructions."""
@@ -110,8 +111,9 @@ class Document:
         self._styles = _styles(self._trees("styles"))
         self._numbering = Numbering(next(self._trees("numbering"), None))
         self._notes = {
-            (xml.name(note), xml.attribute(note, "id") or ""): note
-            for root in self._trees("footnotes", "endnotes")
+            (xml.name(note), xml.attribute(note, "id") or ""): (note, package.addresses(part))
+            for part in package.related(main, "footnotes", "endnotes")
+            for root in package.sound(part)
             for note in root
         }
         self._outline = Outline()
@@ -196,8 +198,12 @@ class Document:
         for drawing in line.drawings:
             for row in self._package.drawn(drawing, self._relations):
                 yield Piece(row, None, self._outline.path)
-        for aside in (*line.notes, *line.boxes):
-            yield from self._blocks(aside, within=True)
+        for box in line.boxes:
+            yield from self._blocks(box, within=True)
+        for note, addresses in line.notes:
+            around, self._addresses = self._addresses, addresses
+            yield from self._blocks(note, within=True)
+            self._addresses = around
 
     def _formula(self, element: Element, kind: str) -> str:
         """A fraction, power, index or root on one line."""

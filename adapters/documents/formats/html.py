@@ -52,6 +52,7 @@ _FIELDS = frozenset(["checkbox", "radio", "submit", "reset", "button", "image", 
 
 _HIDDEN = re.compile(r"(?:^|;)\s*+(?:display\s*+:\s*+none|visibility\s*+:\s*+hidden)", re.IGNORECASE)
 _DEEPEST_FORMULA = 100
+_SCRIPT = re.compile(r"\bvertical-align\s*+:\s*+(super|sub)\b", re.IGNORECASE)
 _HEADING = re.compile("h[1-6]")
 _CHARSET = re.compile(rb"<(?:meta[^<>]+charset|\?xml[^<>]+encoding)\s*+=\s*+[\"']?\s*+([\w.:-]+)", re.IGNORECASE)
 _XML = re.compile(r"\A\s*+<\?xml\b")
@@ -206,8 +207,16 @@ def _is_skipped(node: LexborNode, writer: _Writer) -> bool:
     return False
 
 
-def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
+def _tag(node: LexborNode) -> str:
+    """The name of an element, by its style where that raises or lowers it."""
     tag = node.tag or ""
+    style = node.attributes.get("style") if tag in ("span", "font", "small") else None
+    found = _SCRIPT.search(style) if style else None
+    return ("sup" if found[1].lower() == "super" else "sub") if found else tag
+
+
+def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
+    tag = _tag(node)
     if tag == "-text":
         writer.write(node.text_content or "")
     elif tag == "br":
@@ -231,7 +240,7 @@ def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
 
 
 def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
-    tag = node.tag or ""
+    tag = _tag(node)
     if tag in ("sup", "sub"):
         before, text = writer.take()
         writer.write((raised if tag == "sup" else lowered)(before, text))

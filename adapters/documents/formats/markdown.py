@@ -76,7 +76,8 @@ def _blocks(tokens: Sequence[Token], lines: Sequence[str], warnings: list[str]) 
             case "tr_open" if rows is not None:
                 rows.append([])
             case "table_close" if rows is not None:
-                yield from ((piece.text, 0) for piece in tables.pieces(rows, several=False, headers=1))
+                headers = 0 if tables.is_form(rows) else 1  # a table has a header by its syntax
+                yield from ((piece.text, 0) for piece in tables.pieces(rows, several=False, headers=headers))
                 rows = None
             case "inline" if rows is not None:
                 rows[-1].append(one_line(_inline(token)))

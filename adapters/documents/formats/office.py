@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 from adapters.documents.formats import xml
 from adapters.documents.formats.links import linked
 from adapters.documents.formats.parsed import Refused, clean, lowered, one_line, raised
-from adapters.documents.formats.zipped import Zipped
+from adapters.documents.formats.zipped import Zipped, sound
 
 ROW = " | "
 """Separator of the cells of a row."""
@@ -33,7 +33,7 @@ class Package(Zipped):
         self.warnings: list[str] = []
 
     def tree(self, part: str) -> Element:
-        with self.open(part) as file:
+        with self.open(part) as file, sound(part):
             return xml.tree(file)
 
     def sound(self, part: str) -> Iterator[Element]:

@@ -63,6 +63,12 @@ _RAISED = re.compile(r"(?<=[^\W_])\d|(?<=[.,;:!?)\]’”])\d")
 _FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdfd\ufe70-\ufefc]")
 """Ligatures and shapes of letters."""
 
+_RIGHT_TO_LEFT = re.compile("[\u05d0-\u05ea\u0620-\u064a\u066e-\u06d3]")
+"""A letter of Hebrew or Arabic."""
+
+_LAM_ALEF = re.compile("\u0644[\u0622\u0623\u0625\u0627]")
+"""The most common ligature; PDFium keeps its order where the font names it by its own character."""
+
 _NUMBER = re.compile(r"\d+|\b(?=[ivx])x{0,3}(?:ix|iv|v?i{0,3})\b")
 _PAGE_WORD = re.compile(
     r"\b(?:page|pg|seite|s\.|p\.|página|pág|pagina|pag|strona|str|sida|side|sivu|oldal|страница|стр|с\.|صفحة|hal)|[第页頁ページ쪽]",
@@ -207,6 +213,8 @@ def _lines(document: pdfium.PdfDocument, page: pdfium.PdfPage, text: pdfium.PdfT
     lines = []
     for (start, line), angle in zip(spans, angles, strict=True):
         whole = _with_scripts(text, line, start) if angle == 0 else [*line]
+        if _RIGHT_TO_LEFT.search(line):
+            _turn_ligatures(text, whole, start)
         for place, suffix in suffixes.get(start, ()):
             whole[place] += suffix
         if written := _tidy("".join(whole)):
@@ -282,13 +290,22 @@ def _line(
     right = max(right, _box(text, last, angle)[2])
     x, y = ctypes.c_double(), ctypes.c_double()
     raw.FPDFText_GetCharOrigin(text, first, x, y)
-    size = max(high - low, 1.0)
+    size = max(_height(text, line, start, angle, high - low), 1.0)
     if angle % _DEGREES:  # boxes are not turned
         matrix = raw.FS_MATRIX()
         raw.FPDFText_GetMatrix(text, first, matrix)
         size = max(raw.FPDFText_GetFontSize(text, first) * math.hypot(matrix.c, matrix.d), 1.0)
     level = _turned(x.value, y.value, angle)[1] - (bottom if turned == 0 else 0)
     return _Line(written, page, left, right, level, size, height, turned, turned != 0)
+
+
+def _height(text: pdfium.PdfTextPage, line: str, start: int, angle: int, first: float) -> float:
+    """The size of most of a line, whose first character may be an initial and whose last the mark of a note."""
+    places = [at for at, sign in enumerate(line) if not sign.isspace() and sign != "\x02"]
+    if len(places) < 3:
+        return first
+    boxes = [_box(text, start + places[at], angle) for at in (len(places) // 2, -1)]
+    return sorted((first, *(high - low for _, low, _, high in boxes)))[1]
 
 
 def _box(text: pdfium.PdfTextPage, index: int, angle: int) -> tuple[float, float, float, float]:
@@ -325,6 +342,21 @@ def _with_scripts(text: pdfium.PdfTextPage, line: str, start: int) -> list[str]:
             *[""] * (last - place),
         ]
     return signs
+
+
+def _turn_ligatures(text: pdfium.PdfTextPage, signs: list[str], start: int) -> None:
+    """Put the letters of each ligature in order, which PDFium reverses with the line: they have one origin."""
+    x, y = ctypes.c_double(), ctypes.c_double()
+    origins: list[tuple[float, float] | None] = []
+    for at, sign in enumerate(signs):
+        is_letter = bool(_RIGHT_TO_LEFT.match(sign)) and raw.FPDFText_GetCharOrigin(text, start + at, x, y)
+        origins.append((x.value, y.value) if is_letter else None)
+    place = 0
+    for origin, part in groupby(origins):
+        end = place + len(list(part))
+        if origin and end - place > 1 and not _LAM_ALEF.fullmatch("".join(signs[place:end])):
+            signs[place:end] = signs[place:end][::-1]
+        place = end
 
 
 def _tidy(line: str) -> str:

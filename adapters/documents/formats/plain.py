@@ -8,7 +8,7 @@ from itertools import pairwise
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.parsed import WIDE, Parsed, Piece, are_records, clean, joined
 
-_BLANK = re.compile(r"\n[^\S\n]*+\n\s*+|\f\s*+")
+_BLANK = re.compile(r"\n(?:[^\S\n]*+\n)++|\f\s*+")
 _ITEM = re.compile(r"\A\s*+(?:[-*•‣▪>|#]|\(?\w{1,3}[.)])\s")
 _ENDED = re.compile(r"[.!?:;…。！？：；।۔؟][\"'”’»」』）)\]]*$")
 
@@ -25,7 +25,7 @@ def read(data: bytes) -> Parsed:
 def unwrapped(paragraph: str) -> str:
     """Join the lines of a paragraph of prose that was wrapped to a width; all other lines stay lines."""
     lines = [line.rstrip() for line in paragraph.strip("\n").split("\n")]
-    return joined(lines) if len(lines) > 1 and _is_wrapped(lines) else "\n".join(lines).strip()
+    return joined(lines) if len(lines) > 1 and _is_wrapped(lines) else "\n".join(lines).strip("\n")
 
 
 def _is_wrapped(lines: list[str]) -> bool:

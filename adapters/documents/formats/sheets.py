@@ -20,11 +20,12 @@ from python_calamine import (
 
 from adapters.documents.formats import xml
 from adapters.documents.formats.links import linked
-from adapters.documents.formats.mending import HYPERLINK, column_of, mended
+from adapters.documents.formats.mending import HYPERLINK, column_of, mended, mended_content
 from adapters.documents.formats.office import Package, text_of
 from adapters.documents.formats.parsed import Parsed, Piece, Refused, clean, counted, one_line
 from adapters.documents.formats.tables import Across, Cell, Row, pieces, written
 
+_CONTENT = "content.xml"
 _MANIFEST = "META-INF/manifest.xml"
 _LINK = re.compile(rb"<(?:\w{1,20}:)?hyperlink\b[^<>]*>")
 _PLACE = re.compile(rb"\bref=\"([A-Z]{1,3})(\d{1,7})")
@@ -47,6 +48,8 @@ def read(data: bytes) -> Parsed:
     parts: dict[str, str] = {}
     if package:
         parts = _parts(package)
+        if _CONTENT in package and (content := package.read(_CONTENT)) != (near := mended_content(content)):
+            data = package.replaced({_CONTENT: near})
         if changed := mended(package, list(parts.values()), warnings):
             data = package.replaced(changed)
             package = Package(data)
@@ -131,8 +134,11 @@ def _parts(package: Package) -> dict[str, str]:
 
 def _links(package: Package, part: str) -> dict[tuple[int, int], str]:
     """The addresses that cells lead to, by row and column from 0."""
-    data = package.read(part)
     found: dict[tuple[int, int], str] = {}
+    try:
+        data = package.read(part)
+    except Refused:
+        return found
     for column, row, address in HYPERLINK.findall(data):
         found[int(row) - 1, column_of(column)] = clean(address.decode("utf-8", "replace")).replace("&amp;", "&")
     addresses = package.addresses(part) if b"hyperlink" in data else {}

@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 from itertools import chain, groupby, islice, pairwise
 from typing import NamedTuple
 
-from adapters.documents.formats.parsed import SEPARATOR, Piece, clean, one_line
+from adapters.documents.formats.parsed import SEPARATOR, Piece, clean, one_line, unbroken
 
 Cell = str | int | float | bool | date | datetime | time | timedelta | None
 Row = Sequence[Cell]
@@ -149,7 +149,7 @@ def written(cell: Cell) -> str:
         case date() | time() | timedelta() | int():
             return str(cell)
     text = clean(cell).strip()
-    return text if len(text) > _LONG else one_line(text)
+    return text if len(text) > _LONG else one_line(unbroken(text))
 
 
 class _Table:
@@ -270,12 +270,25 @@ def _count_headers(rows: list[Filled]) -> int:
 def _are_headers(rows: list[Filled], below: Filled) -> bool:
     """True if the cells of all rows but the last span columns, so that the rows are labels together."""
     *upper, last = rows
-    if not _are_labels(last) or not all(_is_label(cell) for row in upper for cell in row.values()):
-        return False
     spanned = [any(isinstance(cell, Across) for cell in row.values()) for row in upper]
+    if not all(_is_label(cell) for row in upper for cell in row.values()):
+        return False
+    if not _are_labels(last) and not (all(spanned) and _are_numbered(last, upper[-1])):
+        return False
     if not all(spans or len(row) < len(last) for spans, row in zip(spanned, upper, strict=True)):
         return False
     return all(spanned) or not _are_labels(below)
+
+
+def _are_numbered(cells: Filled, above: Filled) -> bool:
+    """True if the cells are different numbers below spanning labels, or labels that go on from above."""
+    numbers: set[tuple[str, str]] = set()
+    for column, cell in cells.items():
+        if isinstance(above.get(column), Across) and _is_number(cell):
+            numbers.add((written(above[column]), written(cell)))
+        elif written(cell) != written(above.get(column)):
+            return False
+    return len(numbers) > 1 and len(numbers) == sum(map(_is_number, cells.values()))
 
 
 def _is_header(rows: list[Filled]) -> bool:
@@ -299,6 +312,11 @@ def _is_header(rows: list[Filled]) -> bool:
     found = [_order([_number(row[column]) for column in numbers if column in row]) for row in body]
     order = _order(values)
     return len(values) > 2 and order > 0 and sum(each >= order for each in found) * 2 <= len(body)
+
+
+def is_form(rows: Iterable[Row]) -> bool:
+    """True if the rows are names and values rather than a table with labels."""
+    return _is_form([filled for row in islice(rows, LOOK) if (filled := _filled(row))])
 
 
 def _is_form(rows: list[Filled]) -> bool:

@@ -172,3 +172,13 @@ def test_front_matter_is_read(front: str) -> None:
 
 def test_words_in_angle_brackets_are_no_markup() -> None:
     assert of_markdown("git clone <url> into List<String>, <b>now</b>") == ["git clone <url> into List<String>, now"]
+
+
+def test_pairs_of_names_and_values_are_no_table_though_markdown_gives_them_a_header() -> None:
+    assert of_markdown("| Order no. | A-4711 |\n|---|---|\n| Customer | Mill Ltd |\n| Total | 12 |") == [
+        "Order no. | A-4711\nCustomer | Mill Ltd\nTotal | 12"
+    ]
+
+
+def test_styles_raise_and_lower_as_elements_do() -> None:
+    assert of_html('<p>10<span style="vertical-align: super">6</span> l</p>') == ["10^6 l"]

@@ -253,6 +253,42 @@ def test_a_broken_part_leaves_the_others() -> None:
     assert parsed.warnings[-1] == "part word/footnotes.xml cannot be read"
 
 
+def test_a_damaged_part_leaves_the_others() -> None:
+    data = bytearray(good()["a.docx"].data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entry = archive.getinfo("word/footnotes.xml")
+    place = entry.header_offset + 60 + entry.compress_size // 2
+    data[place : place + 20] = bytes(20)
+    parsed = docx.read(bytes(data))
+    assert len(parsed.pieces) > 10
+    assert parsed.warnings[-1] == "part word/footnotes.xml cannot be read"
+
+
+def test_links_of_notes_are_those_of_their_part() -> None:
+    hyperlink = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/hyperlink"
+    notes = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+
+    def relations(address: str, more: str = "") -> str:
+        link = f'<Relationship Id="rId1" Type="{hyperlink}" Target="{address}" TargetMode="External"/>'
+        return f"<Relationships>{link}{more}</Relationships>"
+
+    link = f'<w:hyperlink r:id="rId1">{run("here")}</w:hyperlink>'
+    reference = '<w:r><w:footnoteReference w:id="1"/></w:r>'
+    names = f"{_W} {nsdecls('r')}"
+    parts = {
+        "word/document.xml": f"<w:document {names}><w:body><w:p>{link}{reference}</w:p><w:p>{link}</w:p></w:body>"
+        "</w:document>",
+        "word/_rels/document.xml.rels": relations(
+            "https://example.org/a", f'<Relationship Id="n" Type="{notes}" Target="footnotes.xml"/>'
+        ),
+        "word/footnotes.xml": f'<w:footnotes {names}><w:footnote w:id="1"><w:p>{link}</w:p></w:footnote></w:footnotes>',
+        "word/_rels/footnotes.xml.rels": relations("https://example.org/b"),
+    }
+    assert [text for text, _ in blocks(docx.read(zipped(parts)))] == [
+        f"here (https://example.org/{letter})" for letter in "aba"
+    ]
+
+
 def test_rows_have_the_names_of_their_columns_and_lines_across_have_none() -> None:
     def row(*cells: str, more: str = "") -> str:
         return f"<w:tr>{more}{''.join(f'<w:tc>{cell}</w:tc>' for cell in cells)}</w:tr>"

@@ -246,3 +246,55 @@ def test_a_file_without_a_sound_page_is_broken() -> None:
 
 def test_a_file_without_its_head_is_read() -> None:
     assert texts(pdf.read(facts(1)[9:])) == ["Fact 1: gate 1 is green."]
+
+
+def test_a_large_initial_makes_no_heading() -> None:
+    def draw(canvas: Canvas) -> None:
+        for number in range(3):
+            top = 700 - 100 * number
+            text = canvas.beginText(72, top)
+            text.setFont("Helvetica", 30)
+            text.textOut("T")
+            text.setFont("Helvetica", 11)
+            text.textOut(f"he level of day {number} was low at the gauge,")
+            canvas.drawText(text)
+            written(canvas, [f"and it stayed so until day {number + 3}."], top=top - 14)
+
+    found = parsed(draw)
+    assert {piece.heading for piece in found.pieces} == {None}
+    assert sum(text.count("The level of day") for text in texts(found)) == 3
+
+
+# --- scripts from right to left ------------------------------------------------------------------------------
+
+
+def lettered(shown: bytes, letters: dict[int, str]) -> bytes:
+    """A PDF that shows these codes from left to right in a font with these letters."""
+
+    def stream(body: bytes) -> bytes:
+        return b"<< /Length %d >>\nstream\n%b\nendstream" % (len(body), body)
+
+    coded = {code: text.encode("utf-16-be").hex().encode() for code, text in letters.items()}
+    pairs = b"".join(b"<%02X> <%b>\n" % each for each in coded.items())
+    names = (
+        b"/CIDInit /ProcSet findresource begin 12 dict begin begincmap\n"
+        b"1 begincodespacerange <00> <FF> endcodespacerange\n"
+        b"%d beginbfchar\n%bendbfchar endcmap end end" % (len(letters), pairs)
+    )
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R"
+        b" /Resources << /Font << /F1 5 0 R >> >> >>",
+        stream(b"BT /F1 12 Tf 60 700 Td <%b> Tj ET" % shown.hex().encode()),
+        b"<< /Type /Font /Subtype /TrueType /BaseFont /F /FirstChar 65 /LastChar 70 /Widths [600 600 600 600 600 600]"
+        b" /ToUnicode 6 0 R >>",
+        stream(names),
+    ]
+    data = b"%PDF-1.7\n" + b"".join(b"%d 0 obj\n%b\nendobj\n" % each for each in enumerate(objects, 1))
+    return data + b"trailer << /Root 1 0 R /Size 7 >>\n"
+
+
+@pytest.mark.parametrize("ligature", ["لا", "\ufefb"])
+def test_letters_of_arabic_ligatures_are_in_order(ligature: str) -> None:
+    assert texts(pdf.read(lettered(b"ABC", {0x41: "م", 0x42: ligature, 0x43: "س"}))) == ["سلام"]

@@ -65,3 +65,7 @@ def test_lines_of_logs_and_lists_stay_lines(lines: list[str]) -> None:
 )
 def test_wrapped_paragraphs_and_words_are_whole(wrapped: str, whole: str) -> None:
     assert texts(wrapped) == [whole]
+
+
+def test_code_keeps_its_indentation() -> None:
+    assert texts("a:\n  b: 1\n\n  c: 2\n\f  d: 3\n") == ["a:\n  b: 1", "  c: 2", "d: 3"]

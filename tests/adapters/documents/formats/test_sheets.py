@@ -13,6 +13,7 @@ import xlsxwriter  # type: ignore[import-untyped]
 
 from adapters.documents.formats import csv, sheets
 from adapters.documents.formats.parsed import Parsed
+from tests.adapters.documents.formats.hostile import good
 
 
 def made(fill: Callable[[Any, Any], object]) -> bytes:
@@ -111,6 +112,19 @@ def two(sheet: Any, book: Any) -> None:
     sheet.write_row("B5", ["none", "Cid"])
 
 
+def numbered(sheet: Any, book: Any) -> None:
+    sheet.merge_range("A1:A2", "Plant")
+    sheet.merge_range("B1:D1", "2024")
+    sheet.write_row("B2", [1, 2, 3])
+    sheet.write_row("A3", ["Nord", 5, 6, 7])
+
+
+def in_one(sheet: Any, book: Any) -> None:
+    sheet.write("A1", "Plant")
+    sheet.merge_range("B1:C1", "2024")
+    sheet.write_row("A2", ["Nord", 5, 6])
+
+
 def titled(sheet: Any, book: Any) -> None:
     sheet.merge_range("A1:C1", "Plants of 2024")
     sheet.write_row("A2", ["Plant", "Plan", "Actual"])
@@ -131,6 +145,8 @@ def titled(sheet: Any, book: Any) -> None:
                 "Plant: Sued; 2024 Plan: none; 2024 Keeper: Cid",
             ],
         ),
+        (numbered, ["Plant: Nord; 2024 1: 5; 2024 2: 6; 2024 3: 7"]),
+        (in_one, ["Plant: Nord; 2024: 5; 2024: 6"]),
         (titled, ["Plants of 2024", "Plant: Nord; Plan: 1; Actual: 2", "Plant: Sued; Plan: closed; Actual: closed"]),
     ],
 )
@@ -196,6 +212,24 @@ def test_a_far_cell_does_not_make_a_sheet_large(row: int, column: int) -> None:
     assert {"far", "merged"} <= {word for line in found for word in re.split(r"[ ;:|]+", line)}
 
 
+def test_a_far_cell_of_open_document_does_not_make_a_sheet_large() -> None:
+    def cell(text: str) -> str:
+        return f'<table:table-cell office:value-type="string"><text:p>{text}</text:p></table:table-cell>'
+
+    gap = '<table:table-cell table:number-columns-repeated="700"/>'
+    rows = (
+        f"<table:table-row>{cell('Name')}{cell('Tel')}{gap}{cell('.')}</table:table-row>"
+        f"<table:table-row>{cell('Ann')}{cell('1')}</table:table-row>"
+        f'<table:table-row table:number-rows-repeated="1048000">{gap}</table:table-row>'
+        f"<table:table-row>{cell('far')}</table:table-row>"
+    )
+    by = rb"\1" + rows.encode() + rb"\2"
+    found = lines(
+        sheets.read(changed(good()["a.ods"].data, rb"(?s)(<table:table [^>]*>).*(</table:table>)", by, "content"))
+    )
+    assert found == ["Name: Ann; Tel: 1", ".", "far"]
+
+
 # --- what is around the cells --------------------------------------------------------------------------------
 
 
@@ -228,3 +262,7 @@ def test_a_broken_sheet_leaves_the_others() -> None:
     parsed = sheets.read(changed(made(fill), rb"<sheetData>.*", b"<sheetData><row><c", "sheet1"))
     assert lines(parsed) == ["gate | opens"]
     assert parsed.warnings == ["sheet Sheet cannot be read"]
+
+
+def test_a_line_break_within_a_chinese_cell_is_no_space() -> None:
+    assert lines(csv.read('名称,说明\n门,"每年检\n查"\n'.encode())) == ["名称: 门; 说明: 每年检查"]
