@@ -31,6 +31,8 @@ def answer(data: bytes, *, kind: Kind | None, plugin: str | None, media_type: st
     try:
         parsed = _by_plugin(plugin, data, media_type, name) if plugin else _built_in(kind, data)
         if not any(piece.text.strip() for piece in parsed.pieces):
+            if lost := [warning for warning in parsed.warnings if warning.endswith("cannot be read")]:
+                raise Refused("broken_file", f"The file holds no text that can be read: {', '.join(lost)[:300]}.")
             raise Refused("no_text", "The file holds no text.")
         if sum(len(piece.text) for piece in parsed.pieces) > LONGEST:
             message = (

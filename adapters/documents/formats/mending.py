@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
-from contextlib import suppress
 
 from adapters.documents.formats.office import Package
 from adapters.documents.formats.parsed import Refused, counted
@@ -57,8 +56,10 @@ def mended(package: Package, parts: Iterable[str], warnings: list[str]) -> dict[
     """The sheets among these parts that had to be changed."""
     sheets = {}
     for part in parts:
-        with suppress(Refused):  # the reader names the sheet
+        try:
             sheets[part] = package.read(part)
+        except Refused:
+            package.warn(part)
     formulas = sum(len(_WITH_FORMULA.findall(data)) for data in sheets.values())
     main = package.main("xl/workbook.xml")
     # Some programs write 0 for each value, and have the next program calculate.

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from adapters.documents.formats import xml
 from adapters.documents.formats.office import Package, Relation, text_of
-from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, Refused, clean, counted, one_line
+from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, clean, counted, one_line
 from adapters.documents.formats.tables import Span, grid
 from adapters.documents.formats.tables import pieces as pieces_of_table
 
@@ -31,8 +31,6 @@ def read(data: bytes) -> Parsed:
             for root in package.sound(relation.target):
                 hidden += sum(map(_hides_text, xml.every(root, "sp", "graphicFrame")))
                 pieces += _slide(package, relation.target, root, number, sections.get(slide.get("id", "")))
-    if not pieces and package.warnings:
-        raise Refused("broken_file", f"The presentation cannot be read: {', '.join(package.warnings)[:300]}.")
     first = next((piece.text for piece in pieces if piece.page == 1 and piece.heading), None)
     title = package.title() or (one_line(first) if first else None)
     left_out = counted(hidden, "hidden shape left out", "hidden shapes left out")

@@ -51,6 +51,7 @@ def read(data: bytes) -> Parsed:
         if _CONTENT in package and (content := package.read(_CONTENT)) != (near := mended_content(content)):
             data = package.replaced({_CONTENT: near})
         if changed := mended(package, list(parts.values()), warnings):
+            warnings += dict.fromkeys(package.warnings)
             data = package.replaced(changed)
             package = Package(data)
     try:

@@ -6,7 +6,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from adapters.documents.formats.parsed import Refused
@@ -59,12 +59,13 @@ class Zipped:
             return part.read()
 
     def replaced(self, parts: Mapping[str, bytes]) -> bytes:
-        """The file with other content of these entries."""
+        """The file with other content of these entries, without those that cannot be read."""
         contents = {_key(name): content for name, content in parts.items()}
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for key, entry in self._entries.items():
-                archive.writestr(entry.filename, contents[key] if key in contents else self.read(key))
+                with suppress(Refused):
+                    archive.writestr(entry.filename, contents[key] if key in contents else self.read(key))
         return file.getvalue()
 
 
