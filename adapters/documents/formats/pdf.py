@@ -42,11 +42,8 @@ NEAR = 100
 _MARGIN = 0.12
 """Share of a page's height, at its top and bottom, with running titles and page numbers."""
 
-_MANY, _MANY_NUMBERED = 3, 5
-"""Number of pages from which lines are running titles: with equal texts, and with texts that end in a rising number."""
-
-_FARTHEST = 20
-"""Maximum difference of the number in a running title from the number of the page."""
+_MANY = 3
+"""Number of pages from which lines with equal texts are running titles; two for those with the number of the page."""
 
 _LARGE = 1.5
 """Size of a watermark, as a multiple of that of the body."""
@@ -74,6 +71,11 @@ _PAGE_WORD = re.compile(
     r"\b(?:page|pg|seite|s\.|p\.|página|pág|pagina|pag|strona|str|sida|side|sivu|oldal|страница|стр|с\.|صفحة|hal)|[第页頁ページ쪽]",
     re.IGNORECASE,
 )
+_LAST_NUMBER = re.compile(r"\d{1,4}\Z")
+_FIRST_NUMBER = re.compile(r"\d{1,4}(?=\s)")
+_DIVIDED = re.compile(r"#\s?[|·•–—/]|[|·•–—/]\s?#")
+"""A number that is divided from the words."""
+
 _ROMAN = {"i": 1, "v": 5, "x": 10}
 
 _HYPHENS = "-\u2010\u2011"
@@ -102,6 +104,8 @@ class _Line:
     page_height: float
     angle: int = 0
     aside: bool = False
+    spread: bool = False
+    """A number at its start or end is far from the words."""
 
     @property
     def rounded(self) -> float:
@@ -296,7 +300,27 @@ def _line(
         raw.FPDFText_GetMatrix(text, first, matrix)
         size = max(raw.FPDFText_GetFontSize(text, first) * math.hypot(matrix.c, matrix.d), 1.0)
     level = _turned(x.value, y.value, angle)[1] - (bottom if turned == 0 else 0)
-    return _Line(written, page, left, right, level, size, height, turned, turned != 0)
+    found = _Line(written, page, left, right, level, size, height, turned, turned != 0)
+    found.spread = found.in_margin and _is_spread(text, line, start, angle, size)
+    return found
+
+
+def _is_spread(text: pdfium.PdfTextPage, line: str, start: int, angle: int, size: float) -> bool:
+    """True if a number at the start or the end of a line is more than twice the size from the words."""
+    line = line.rstrip()
+    if last := _LAST_NUMBER.search(line):
+        word = len(line[: last.start()].rstrip()) - 1
+        if word >= 0 and _gap(text, start + word, start + last.start(), angle) > 2 * size:
+            return True
+    blank = len(line) - len(line.lstrip())
+    if first := _FIRST_NUMBER.match(line, blank):
+        word = len(line) - len(line[first.end() :].lstrip())
+        return word < len(line) and _gap(text, start + first.end() - 1, start + word, angle) > 2 * size
+    return False
+
+
+def _gap(text: pdfium.PdfTextPage, left: int, right: int, angle: int) -> float:
+    return _box(text, right, angle)[0] - _box(text, left, angle)[2]
 
 
 def _height(text: pdfium.PdfTextPage, line: str, start: int, angle: int, first: float) -> float:
@@ -539,12 +563,11 @@ def _keys(line: _Line, is_large: bool) -> list[tuple[object, int]]:
     keys: list[tuple[object, int]] = [((words, place, tuple(numbers)), 2 if line.aside else _MANY)]
     if line.aside or (is_large and line.y > line.page_height / 2):
         return keys
-    named = bool(_PAGE_WORD.search(words)) or not re.search(r"[^\W\d_]", words)
+    if re.search(r"[^\W\d_]", words) and not (_PAGE_WORD.search(words) or _DIVIDED.search(words) or line.spread):
+        return keys  # the number may be one of the text, such as that of an invoice
     for at, number in enumerate(numbers[:4]):
-        offset = number - line.page
-        if named or abs(offset) <= _FARTHEST:
-            others = (*numbers[:at], "+", *numbers[at + 1 :])
-            keys.append(((words, place, others, offset), 2 if named else _MANY_NUMBERED))
+        others = (*numbers[:at], "+", *numbers[at + 1 :])
+        keys.append(((words, place, others, number - line.page), 2))
     return keys
 
 

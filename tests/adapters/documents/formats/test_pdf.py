@@ -50,9 +50,9 @@ def test_rows_of_a_table_over_pages_are_all_read() -> None:
 
 
 @pytest.mark.parametrize("first", ["Invoice {}", "Lesson {}", "{}. rule of the house"])
-def test_a_title_of_its_own_on_each_of_few_pages_is_kept(first: str) -> None:
+def test_a_title_of_its_own_on_each_page_is_kept(first: str) -> None:
     def draw(canvas: Canvas) -> None:
-        for page in range(1, 4):
+        for page in range(1, 7):
             written(canvas, [first.format(page)], top=800)
             written(canvas, [f"It costs {page * 17} euros.", "That is all."], top=700)
             written(canvas, [f"Total {page * 17}.00 EUR"], top=40)
@@ -60,12 +60,12 @@ def test_a_title_of_its_own_on_each_of_few_pages_is_kept(first: str) -> None:
 
     found = parsed(draw)
     assert [text for text in texts(found) if "It costs" not in text] == [
-        text for page in range(1, 4) for text in (first.format(page), f"Total {page * 17}.00 EUR")
+        text for page in range(1, 7) for text in (first.format(page), f"Total {page * 17}.00 EUR")
     ]
     assert found.warnings == []
 
 
-@pytest.mark.parametrize("foot", ["ACME Ltd, page {} of 6", "Seite {}", "Handbook {}", "{} | Handbook"])
+@pytest.mark.parametrize("foot", ["ACME Ltd, page {} of 6", "Seite {}", "- page {} -", "{} | Handbook"])
 def test_running_titles_are_kept_once_and_counted(foot: str) -> None:
     def draw(canvas: Canvas) -> None:
         for page in range(1, 7):
@@ -80,6 +80,19 @@ def test_running_titles_are_kept_once_and_counted(foot: str) -> None:
         (foot.format(1), 1),
     ]
     assert found.warnings == ["10 lines taken for running titles"]
+
+
+def test_a_number_far_from_the_title_is_that_of_the_page() -> None:
+    def draw(canvas: Canvas) -> None:
+        for page in range(1, 7):
+            written(canvas, ["Handbook of the weir" if page % 2 else str(page + 100)], top=810)
+            canvas.drawRightString(520, 810, str(page + 100) if page % 2 else "Gates and locks")
+            written(canvas, [f"On page {page} of the text, fact {page * 7} is written."], top=700)
+            canvas.showPage()
+
+    found = parsed(draw)
+    assert [text for text in texts(found) if "fact" not in text] == ["Handbook of the weir 101", "102 Gates and locks"]
+    assert found.warnings == ["4 lines taken for running titles"]
 
 
 def test_numbers_of_pages_are_left_out() -> None:
