@@ -23,6 +23,9 @@ from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run,
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
 
+LARGEST_PREVIEW = 700 * 2**10
+"""Maximum size of a file, in bytes, that is sent within the request for its preview."""
+
 
 @app.command(
     epilog="Examples: [bold]headrace send app.create name=Porter[/] · "
@@ -120,21 +123,29 @@ def preview(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show the segments that a file would be split into; nothing is stored."""
-    from ops.cli.upload import readable_name
+    """Show the segments that a file would be split into; no document is made.
+
+    A file larger than 700 KiB is put into the object store.
+    """
+    from ops.cli.upload import read, readable_name
 
     settings = Settings.load(home=home, tenant=tenant)
     request: dict[str, Any] = {"dataset": dataset, "name": readable_name(file), "first": first, "limit": limit}
     if rules:
         request["segmentation"] = from_json("--rules", rules)
+    data = b""
     try:
-        request |= {"digest": digest} if digest else {"data": b64encode(file.read_bytes()).decode()}
+        data = b"" if digest else read(file)
     except OSError as error:
         raise Failed(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise Failed(f"{file} cannot be read: {error}.") from error
 
     async def work() -> dict[str, Any]:
         async with connected(settings) as client:
-            return await client.preview(request)
+            if digest or len(data) > LARGEST_PREVIEW:
+                return await client.preview(request | {"digest": digest or await client.upload_blob(data)})
+            return await client.preview(request | {"data": b64encode(data).decode()})
 
     answer = run(work())
     if as_json:

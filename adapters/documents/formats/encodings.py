@@ -208,7 +208,7 @@ def _is_mostly_utf_8(data: bytes) -> bool:
     text = data.decode("utf-8", "replace")
     broken = text.count(_BROKEN)
     whole = len(text) - len(text.encode("ascii", "ignore")) - broken
-    return whole >= 2 * broken
+    return whole >= broken
 
 
 def _known(declared: str | None) -> str | None:

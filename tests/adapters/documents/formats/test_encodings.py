@@ -84,3 +84,7 @@ def test_valid_and_declared_texts_are_not_guessed() -> None:
     assert decode(GERMAN.encode()).warnings == []
     assert decode(b"plain").warnings == []
     assert decode("“Größe”".encode("cp1252"), "iso-8859-1") == ("“Größe”", [])
+
+
+def test_one_whole_character_outweighs_one_broken_byte() -> None:
+    assert decode("Prüfung bei 21".encode() + b"\xb0C.").text == "Prüfung bei 21�C."
