@@ -28,6 +28,9 @@ _FRONT_MATTER = re.compile(
 )
 _TITLE = re.compile(r"^title[^\S\n]*+[:=](.*)\n?", re.MULTILINE)
 _FIELD = re.compile(r"\A(?:\s*+#.*\n)*+\s*+\w[\w -]*+[:=]")
+_NOTE = re.compile(r"^( {0,3})\[\^([^\]\n]{1,100})\]:", re.MULTILINE)
+"""A footnote, which CommonMark would take for the address of a link."""
+
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*+)(/?>)?")
 _ELEMENTS = frozenset(
     re.findall(
@@ -52,6 +55,7 @@ def read(data: bytes) -> Parsed:
         text = text[front.end() :]
         if others := _TITLE.sub("", fields, count=1).strip():
             pieces.append(Piece(others))
+    text = _NOTE.sub(r"\1\[^\2\]:", text)
     parser = MarkdownIt("commonmark", {"maxNesting": 200}).enable("table")
     for block, level in _blocks(parser.parse(text), text.split("\n"), warnings):
         if level:

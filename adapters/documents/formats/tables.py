@@ -37,6 +37,9 @@ _WIDEST = 1000
 _NUMBER = re.compile(r"\A[-+−(]?[\s$€£¥]*+\d[\d.,'\s]*(?:%|[$€£¥]|[A-Z]{3})?\)?")
 _DIGITS = re.compile(r"\d{1,300}(?:\.\d{1,20})?")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
+_MISSING = frozenset(["n/a", "na", "-", "–", "—", "?", "none", "null", "tbd"])
+"""Values that say that there is none."""
+
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
@@ -271,11 +274,13 @@ def _are_headers(rows: list[Filled], below: Filled) -> bool:
     """True if the cells of all rows but the last span columns, so that the rows are labels together."""
     *upper, last = rows
     spanned = [any(isinstance(cell, Across) for cell in row.values()) for row in upper]
+    repeated = [any(before == cell for before, cell in pairwise(row.values())) for row in upper]
     if not all(_is_label(cell) for row in upper for cell in row.values()):
         return False
     if not _are_labels(last) and not (all(spanned) and _are_numbered(last, upper[-1])):
         return False
-    if not all(spans or len(row) < len(last) for spans, row in zip(spanned, upper, strict=True)):
+    groups = zip(spanned, repeated, upper, strict=True)
+    if not all(spans or repeats or len(row) < len(last) for spans, repeats, row in groups):
         return False
     return all(spanned) or not _are_labels(below)
 
@@ -339,7 +344,7 @@ def _are_values(cells: list[Cell]) -> bool | None:
     """True if the cells are values of different kinds, or begin with one; False for a label above numbers."""
     if not cells or not _is_label(cells[0]):
         return None
-    body = cells[1:]
+    body = [cell for cell in cells[1:] if written(cell).lower() not in _MISSING]
     is_date = not isinstance(cells[0], str) or bool(_DATE.fullmatch(cells[0]))
     if sum(map(str.isdecimal, written(cells[0]))) > 2 and not _is_year(cells[0]) and not is_date:
         return True
@@ -347,9 +352,9 @@ def _are_values(cells: list[Cell]) -> bool | None:
         "number" if _is_number(cell) else "date" if not isinstance(cell, str) or _DATE.fullmatch(cell) else "text"
         for cell in body
     )
-    if len(kinds) > 1 and max(kinds.values()) < 0.6 * len(body):
+    if len(kinds) > 1 and max(kinds.values()) < 0.7 * len(body):
         return True
-    return False if kinds["number"] == len(body) and not is_date else None
+    return False if body and kinds["number"] == len(body) and not is_date else None
 
 
 def _are_labels(cells: dict[int, Cell]) -> bool:

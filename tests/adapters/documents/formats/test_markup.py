@@ -182,3 +182,7 @@ def test_pairs_of_names_and_values_are_no_table_though_markdown_gives_them_a_hea
 
 def test_styles_raise_and_lower_as_elements_do() -> None:
     assert of_html('<p>10<span style="vertical-align: super">6</span> l</p>') == ["10^6 l"]
+
+
+def test_footnotes_of_markdown_are_text() -> None:
+    assert of_markdown("It opens[^1] at six.\n\n[^1]: In summer.") == ["It opens[^1] at six.", "[^1]: In summer."]

@@ -74,6 +74,7 @@ def test_numbers_are_labels_where_they_are_in_order_and_the_values_are_not(table
         "Order no.,A-4711\nCustomer,Mill Ltd\nDate,2026-03-01\nTotal,1250.5\n",
         "Name:,Ann\nCity:,Ulm\n",
         "Order no.,A-4711,Date,2026-03-01\nCustomer,Mill Ltd,Total,1250.5\n",
+        "Customer,Mill Ltd\nContact,Ann Smith\nPhone,+49 123 456\nTotal,12.50\n",
         "Plant,Nord\nYear,2024\nSince,2020-01-01\nTotal,12\nKeeper,Ann\n",
     ],
 )
@@ -91,6 +92,15 @@ def test_names_and_values_are_no_labels(table: str) -> None:
 )
 def test_two_columns_of_one_kind_are_a_table(table: str, first: str) -> None:
     assert lines(csv.read(table.encode()))[0] == first
+
+
+@pytest.mark.parametrize(
+    "first", ["Plant,2024,,2025,\n,Plan,Actual,Plan,Actual", "Plant,2024,2024,2025,2025\nPlant,Plan,Actual,Plan,Actual"]
+)
+def test_labels_of_two_rows_are_joined_also_without_merged_cells(first: str) -> None:
+    assert lines(csv.read(f"{first}\nNord,1,2,3,4\n".encode())) == [
+        "Plant: Nord; 2024 Plan: 1; 2024 Actual: 2; 2025 Plan: 3; 2025 Actual: 4"
+    ]
 
 
 def three(sheet: Any, book: Any) -> None:
