@@ -41,6 +41,7 @@ documents = ReadModel(
     optional("title", Text, "Title that the file gives itself; null where it gives none, or before it was extracted."),
     optional("pages", Integer, "Pages; null where the format has none, or before the text was extracted."),
     optional("word_count", BigInteger, "Characters of the extracted text; null before."),
+    required("warnings", JSONB, "Guesses and omissions in the extracted text, for people: a list of sentences."),
     optional("tokens", BigInteger, "Tokens of all segments, as the embedding model counts; null before it was split."),
     optional("embedding_model", Text, "Embedding model that it was split for; null before."),
     optional("segmentation", JSONB, "Rules of its own by which it is split; null: those of its dataset."),
@@ -96,6 +97,7 @@ def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
         "indexing_status": "waiting",
         "attempt": 0,
         "completed_segments": 0,
+        "warnings": [],
         "doc_form": "text_model",
         "trace_id": message.metadata.correlation,
         "created_by": message.metadata.actor,
@@ -126,6 +128,7 @@ def parsed(row: Row, event: Document.Parsed, message: Recorded) -> Row:
         "title": event.title,
         "pages": event.pages,
         "word_count": event.characters,
+        "warnings": event.warnings,
         "parsing_completed_at": event.timestamp,
     }
 

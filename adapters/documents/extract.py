@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from adapters.documents.formats.kinds import contained, kind_of
+from adapters.documents.formats.kinds import kind_of, readable
 from adapters.documents.formats.plugins import Plugin, installed
 from adapters.sandbox.child import CORES, Limits, Sandbox, python
 from adapters.sandbox.pool import Children, Died, TooSlow
@@ -19,13 +19,14 @@ from handlers.work.turns import Turns
 SCRATCH = 2**28
 """Size of the temporary folder of a plug-in, in bytes."""
 
-SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown or text"
+SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown or any text"
 
 
 class _Found(BaseModel):
     pieces: list[tuple[str, int | None, str | None]]
     pages: int | None
     title: str | None
+    warnings: list[str]
 
 
 class _Refusal(BaseModel):
@@ -63,7 +64,7 @@ class FileExtractor:
     async def extract(self, tenant: str, data: bytes, media_type: str, name: str) -> Text:
         plugin = next((plugin for plugin in self._plugins if plugin.takes(media_type, name)), None)
         kind = kind_of(media_type, name)
-        if plugin is None and kind is None and not contained(data):
+        if plugin is None and kind is None and not readable(data, media_type):
             given = media_type or name.rpartition("/")[2] or "nothing"
             raise Unreadable("unsupported_type", f"No text can be extracted from {given}: send {SUPPORTED}.")
         head = {"kind": kind, "plugin": plugin and plugin.value, "media_type": media_type, "name": name}
@@ -123,4 +124,4 @@ def _text(reply: bytes) -> Text:
         raise Unreadable("broken_file", "Reading the file gave no text: it is damaged.") from None
     if isinstance(found, _Refusal):
         raise Unreadable(found.code, found.message)
-    return Text([Block(*piece) for piece in found.pieces], found.pages, found.title)
+    return Text([Block(*piece) for piece in found.pieces], found.pages, found.title, found.warnings)

@@ -13,8 +13,14 @@ _SPACES = re.compile(r"[^\S\n]{2,}")
 _EMPTY_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 
 _URL = r"(?:https?|ftp)://[\w\-.~:/?#\[\]@!$&'()*+,;=%]*[\w\-~/#@$&*+=%]"
-_LINK = re.compile(rf"!?\[([^\[\]\n]{{0,1000}}+)\]\((?:https?|ftp)://[^\s()]{{0,2000}}+\)|{_URL}", re.ASCII)
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++", re.ASCII)
+_IN_BRACKETS = r"[^\S\n]?\((?:https?|ftp)://[^\s()]{0,2000}+\)"
+"""The address of a link after its words."""
+
+_LINK = re.compile(
+    rf"!?\[([^\[\]\n]{{0,1000}}+)\]\((?:https?|ftp)://[^\s()]{{0,2000}}+\)|{_IN_BRACKETS}|{_URL}", re.ASCII
+)
+_ADDRESS = r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++"
+_EMAIL = re.compile(rf"[^\S\n]?\({_ADDRESS}\)|{_ADDRESS}", re.ASCII)
 
 
 def cleaned(blocks: Sequence[Block], rules: Iterable[Cleanup]) -> Sequence[Block]:

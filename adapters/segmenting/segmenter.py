@@ -42,6 +42,7 @@ _BORDER = re.compile(
     rf"|[{WIDE_STOPS}．]++[{WIDE_CLOSING}]*+\s*+"
     r"|(?:(?<![^\S\n])[^\S\n]++)?\n\s*+"
 )
+_RULE = re.compile(r"[-*_ ]{3,80}")
 _NUMBERING = re.compile(r"\(?\w{1,3}[.)][^\S\n]+")
 
 
@@ -121,7 +122,7 @@ class TokenSegmenter:
 
     def segment(self, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
         """As the port `Segmenter`, in this process."""
-        whole = _Whole.of(cleaned(text.blocks, rules.cleanup))
+        whole = _Whole.of(_without_rules(cleaned(text.blocks, rules.cleanup), rules))
         if rules.mode == "question_answer":
             return list(self._questions(whole))
         limit = min(rules.max_tokens, self._limit)
@@ -266,6 +267,18 @@ class TokenSegmenter:
                 yield from self._fitting(whole, pieces, WIDTHS.index(width), limit)
 
 
+def _without_rules(blocks: Sequence[Block], rules: Segmentation) -> Sequence[Block]:
+    """The blocks without the horizontal rules of Markdown, which only a separator may name."""
+    separators = {rules.separator, rules.parent.separator if rules.parent else None}
+    named = {separator.strip() for separator in separators if separator} - {""}
+    kept = [
+        block
+        for block in blocks
+        if not _RULE.fullmatch(block.text) or any(name in block.text or block.text in name for name in named)
+    ]
+    return kept or blocks
+
+
 def _tagged(whole: _Whole, rules: Segmentation) -> Iterator[Tagged]:
     """The spans of a text in order, each with its section and, where sections are parents, its piece."""
     sections = _sections(whole, rules.parent.separator if rules.parent else rules.separator)
@@ -290,10 +303,15 @@ def _sections(whole: _Whole, separator: str | None) -> Iterator[list[Span]]:
 
 
 def _divided(whole: _Whole, spans: Sequence[Span], separator: str | None) -> Iterator[list[Span]]:
-    """The spans between the separators."""
+    """The spans between the separators; one of hash signs only, as Markdown has, also names the headings of a text."""
     if not spans:
         return
-    found = re.compile(re.escape(separator or "")).finditer(whole.text, spans[0][0], spans[-1][1])
+    separator = separator or ""
+    marks = separator.strip()
+    if marks and not marks.strip("#") and separator not in whole.text:
+        yield from _below_headings(whole, spans, len(marks))
+        return
+    found = re.compile(re.escape(separator)).finditer(whole.text, spans[0][0], spans[-1][1])
     border = next(found, None)
     part: list[Span] = []
     for start, end in spans:
@@ -308,6 +326,18 @@ def _divided(whole: _Whole, spans: Sequence[Span], separator: str | None) -> Ite
             part.append((start, end))
     if part:
         yield part
+
+
+def _below_headings(whole: _Whole, spans: Sequence[Span], deepest: int) -> Iterator[list[Span]]:
+    """The spans, each part with a heading of at most this level first."""
+    part: list[Span] = []
+    for span in spans:
+        block = whole.block(span[0])
+        if part and _is_title(block) and (block.heading or "").count(" › ") < deepest:
+            yield part
+            part = []
+        part.append(span)
+    yield part
 
 
 def _led(whole: _Whole, parts: Iterable[list[Span]]) -> Iterator[list[Span]]:

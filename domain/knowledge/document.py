@@ -8,6 +8,7 @@ The edits of people (curation.py) are recorded at once; until the index has them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
@@ -20,6 +21,9 @@ from domain.knowledge.segmentation import AUTOMATIC
 
 LONGEST_TITLE = 300
 """Maximum characters of a title; the rest is cut off."""
+
+MOST_WARNINGS = 20
+"""Maximum number of warnings about a text; the last one counts the rest."""
 
 MOST_METADATA = 256
 """Maximum number of metadata values of a document."""
@@ -158,15 +162,22 @@ class Document(Aggregate):
     class Parsed(Event):
         """The text was extracted."""
 
-        TOPIC = "document.parsed.v2"
-        class_version = 2
+        TOPIC = "document.parsed.v3"
+        class_version = 3
         pages: Annotated[int | None, "Pages; null where the format has none."]
         characters: Annotated[int, "Characters of the extracted text."]
         title: Annotated[str | None, "Title in the file; null for none."]
+        warnings: Annotated[
+            list[str], "Guesses and omissions, for people, such as `12 lines taken for running titles`; at most 20."
+        ]
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["title"] = None
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            state["warnings"] = []
 
         def apply(self, document: Document) -> None:
             document.status = "splitting"
@@ -475,10 +486,21 @@ class Document(Aggregate):
         if not self.ended:
             self.record(self.Started, at, attempt=self.attempt + 1, stage=stage)
 
-    def parsed(self, at: datetime, *, pages: int | None, characters: int, title: str | None = None) -> None:
+    def parsed(
+        self,
+        at: datetime,
+        *,
+        pages: int | None,
+        characters: int,
+        title: str | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         if self.status == "parsing" and not self.deleted:
             title = title[:LONGEST_TITLE] if title else None
-            self.record(self.Parsed, at, pages=pages, characters=characters, title=title)
+            kept = [*warnings[:MOST_WARNINGS]]
+            if len(warnings) > MOST_WARNINGS:
+                kept[-1] = f"{len(warnings) - MOST_WARNINGS + 1:,} further warnings"
+            self.record(self.Parsed, at, pages=pages, characters=characters, title=title, warnings=kept)
 
     def split(
         self,

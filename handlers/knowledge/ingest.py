@@ -99,7 +99,7 @@ class Ingest:
         text = await self.extractor.extract(attempt.tenant, data, document.media_type, document.name)
 
         def parsed(document: Document, at: datetime) -> None:
-            document.parsed(at, pages=text.pages, characters=text.characters, title=text.title)
+            document.parsed(at, pages=text.pages, characters=text.characters, title=text.title, warnings=text.warnings)
 
         await attempt.step("parse", parsed)
         return text

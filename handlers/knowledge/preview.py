@@ -107,6 +107,7 @@ class Preview:
             "pages": text.pages,
             "characters": text.characters,
             "previewed_characters": part.characters,
+            "warnings": text.warnings,
             "total_segments": len(segments),
             "tokens": sum(segment.tokens for segment in segments if not segment.is_parent),
             "segments": _shown(segments[request.first : request.first + request.limit]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,11 +29,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The text extracted from a file; `pages` is None for a format without pages."""
+    """The text extracted from a file; `pages` is None for a format without pages, `warnings` name what was guessed or
+    left out."""
 
     blocks: list[Block]
     pages: int | None
     title: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def characters(self) -> int:

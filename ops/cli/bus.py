@@ -26,6 +26,9 @@ from ops.logs import SECRET_NAME
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
 
+LARGEST_PREVIEW = 700 * 2**10
+"""Maximum size of a file, in bytes, that is sent within the request for its preview."""
+
 
 @app.command(
     epilog="Examples: [bold]headrace send app.create name=Porter[/] · "
@@ -129,19 +132,29 @@ def preview(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show the segments that a file would be split into; nothing is stored."""
+    """Show the segments that a file would be split into; no document is made.
+
+    A file larger than 700 KiB is put into the object store.
+    """
+    from ops.cli.upload import read, readable_name
+
     settings = Settings.load(home=home, tenant=tenant)
-    request: dict[str, Any] = {"dataset": dataset, "name": file.name, "first": first, "limit": limit}
+    request: dict[str, Any] = {"dataset": dataset, "name": readable_name(file), "first": first, "limit": limit}
     if rules:
         request["segmentation"] = from_json("--rules", rules)
+    data = b""
     try:
-        request |= {"digest": digest} if digest else {"data": b64encode(file.read_bytes()).decode()}
+        data = b"" if digest else read(file)
     except OSError as error:
         raise Failed(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise Failed(f"{file} cannot be read: {error}.") from error
 
     async def work() -> dict[str, Any]:
         async with connected(settings) as client:
-            return await client.preview(request)
+            if digest or len(data) > LARGEST_PREVIEW:
+                return await client.preview(request | {"digest": digest or await client.upload_blob(data)})
+            return await client.preview(request | {"data": b64encode(data).decode()})
 
     answer = run(work())
     if as_json:
@@ -439,6 +452,13 @@ def show_document(document: dict[str, Any]) -> None:
     show(mark + Text(clean(f"{document['name']}  {document['document'] or ''}  {document['status']}")))
     if document["reason"]:
         show(Text(clean(f"  {document['reason']}"), "red"))
+    show_warnings(document["warnings"])
+
+
+def show_warnings(warnings: Iterable[str]) -> None:
+    """Print what was guessed or left out in a text."""
+    for warning in warnings:
+        show(Text(clean(f"  {warning}"), "yellow"))
 
 
 def show_preview(answer: dict[str, Any]) -> None:
@@ -453,6 +473,7 @@ def show_preview(answer: dict[str, Any]) -> None:
     total, read = answer["total_segments"], answer["previewed_characters"]
     whole = "" if read == answer["characters"] else f" of the first {read:,} of {answer['characters']:,} characters"
     show(Text(f"{total} segment{'' if total == 1 else 's'}{whole}, {answer['tokens']:,} tokens", "dim"))
+    show_warnings(answer["warnings"])
 
 
 def show_commit(commit: Commit) -> None:

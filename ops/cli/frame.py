@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, LiteralString, NoReturn, TypeVar
@@ -159,8 +160,11 @@ def keep(error: Exception) -> Path:
 
 
 def home() -> Path:
+    """The data directory of this command line."""
+    given = [after for option, after in pairwise(sys.argv) if option == "--home"]
+    given += [option.removeprefix("--home=") for option in sys.argv if option.startswith("--home=")]
     try:
-        return Settings.load().home
+        return Settings.load(home=Path(given[-1]) if given else None).home
     except InvalidSetting:
         return Path(".headrace").absolute()
 

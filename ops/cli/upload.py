@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ ENDS = {"document.completed": "completed", "document.failed": "error", "document
 
 
 class Upload:
-    """An upload; `documents` has a dict for each file: name, document id, status, reason, segments."""
+    """An upload; `documents` has a dict for each file: name, document id, status, reason, segments, warnings."""
 
     def __init__(self, client: Client, dataset: str, progress: Progress, **fields: Any) -> None:
         """`fields` are further fields of the command, the same for every file: segmentation, metadata."""
@@ -45,12 +46,15 @@ class Upload:
 
     async def _send(self, file: Path) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "name": file.name,
+            "name": readable_name(file),
             "document": None,
             "status": "rejected",
             "reason": None,
             "segments": 0,
+            "warnings": [],
         }
+        if document["name"] != file.name:
+            return document | {"reason": "its name is not valid UTF-8: rename the file"}
         try:
             digest = await self.client.upload_blob(await asyncio.to_thread(read, file))
             payload = self.common | {"name": file.name, "digest": digest}
@@ -82,7 +86,9 @@ class Upload:
                 continue
             for event in commit.events:
                 kind, state = event["type"].rpartition(".")[0], event["state"]
-                if kind == "document.split":
+                if kind == "document.parsed":
+                    document["warnings"] = state.get("warnings", [])
+                elif kind == "document.split":
                     total[commit.id] = document["segments"] = state["count"]
                 elif kind == "document.indexed":
                     done[commit.id] = state["first"] + state["count"]
@@ -91,6 +97,11 @@ class Upload:
                     open_.pop(commit.id, None)
             self.progress.update(bar, completed=sum(done.values()), total=sum(total.values()))
         await commits.aclose()
+
+
+def readable_name(file: Path) -> str:
+    """The name of a file, with U+FFFD for bytes that are not UTF-8."""
+    return os.fsencode(file.name).decode("utf-8", "replace")
 
 
 def read(file: Path) -> bytes:

@@ -75,15 +75,21 @@ async def test_a_file_without_content_is_empty(extractor: Extractor, media_type:
 @pytest.mark.parametrize(
     ("media_type", "name"),
     [
-        ("image/png", "a.png"),
-        ("application/zip", "a.txt"),
+        ("application/zip", "a.zip"),
         ("", "a.doc"),
         ("", "pdf"),
         ("application/octet-stream", ""),
     ],
 )
-async def test_other_kinds_are_not_read(extractor: Extractor, media_type: str, name: str) -> None:
-    assert (await refusal(extractor, b"Water runs.", media_type, name)).code == "unsupported_type"
+async def test_other_kinds_are_read_only_if_they_are_text(extractor: Extractor, media_type: str, name: str) -> None:
+    text = await extractor.extract("acme", b"Water runs.", media_type, name)
+    assert [block.text for block in text.blocks] == ["Water runs."]
+    assert (await refusal(extractor, b"Water\0\1\2 runs.", media_type, name)).code == "unsupported_type"
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "audio/mpeg"])
+async def test_images_and_sounds_are_not_read(extractor: Extractor, media_type: str) -> None:
+    assert (await refusal(extractor, b"Water runs.", media_type, "a")).code == "unsupported_type"
 
 
 @pytest.mark.parametrize(

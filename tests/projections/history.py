@@ -121,7 +121,7 @@ class History:
     ) -> None:
         """Work on a document until its segments are known; of a `family` the first is the parent of the others."""
         document.start(self.now, stage="parsing")
-        document.parsed(self.now, pages=2, characters=1000, title="Weirs")
+        document.parsed(self.now, pages=2, characters=1000, title="Weirs", warnings=["1 comment left out"])
         segments = [
             Segment(position, text, 10 * position, 10 * position + len(text), 1, "Gates", len(text.split()), [101, 102])
             for position, text in enumerate(texts)

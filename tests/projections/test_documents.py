@@ -36,6 +36,7 @@ def test_given_a_dataset_when_a_document_is_uploaded_then_it_waits() -> None:
         "doc_metadata": {"author": "Ada"},
         "indexing_status": "waiting",
         "attempt": 0,
+        "warnings": [],
         "completed_segments": 0,
         "doc_form": "text_model",
         "enabled": True,
@@ -62,6 +63,7 @@ def test_given_a_document_when_it_is_worked_on_then_the_row_tells_how_far_it_is(
         3,
     )
     assert (row["pages"], row["word_count"], row["tokens"], row["embedding_model"]) == (2, 1000, 6, "a-model")
+    assert row["warnings"] == ["1 comment left out"]
     assert seconds(row) == [3, 4, 5, None, None]
 
     history.index(document, 2)

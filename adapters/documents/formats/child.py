@@ -1,8 +1,8 @@
 """The contained process that reads files, by the protocol of `adapters.sandbox.serve`.
 
 The head of a request is `{"kind", "plugin", "media_type", "name"}`, its data are the file; `plugin` is the value of an
-entry point. The reply is JSON: `{"pieces", "pages", "title"}`, or `{"code", "message"}`. Arguments are folders with
-modules of plug-ins.
+entry point. The reply is JSON: `{"pieces", "pages", "title", "warnings"}`, or `{"code", "message"}`. Arguments are
+folders with modules of plug-ins.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from adapters.sandbox.serve import serve
 LONGEST = 100_000_000
 """Maximum length of a file's text, in characters."""
 
+MOST_OF_WARNING = 300
+"""Maximum length of a warning, in characters."""
+
 _READERS: dict[Kind, str] = {"text": "plain"}
 """Modules of kinds with another name."""
 
@@ -28,10 +31,15 @@ def answer(data: bytes, *, kind: Kind | None, plugin: str | None, media_type: st
     try:
         parsed = _by_plugin(plugin, data, media_type, name) if plugin else _built_in(kind, data)
         if not any(piece.text.strip() for piece in parsed.pieces):
+            if lost := [warning for warning in parsed.warnings if warning.endswith("cannot be read")]:
+                raise Refused("broken_file", f"The file holds no text that can be read: {', '.join(lost)[:300]}.")
             raise Refused("no_text", "The file holds no text.")
         if sum(len(piece.text) for piece in parsed.pieces) > LONGEST:
-            raise Refused("too_large", f"The file has more than {LONGEST:,} characters of text: split it.")
-        return parsed._asdict()
+            message = (
+                f"The text, with the names of columns in every row of a table, has more than {LONGEST:,} characters"
+            )
+            raise Refused("too_large", f"{message}: split the file, or shorten the names.")
+        return {**parsed._asdict(), "warnings": [clean(warning)[:MOST_OF_WARNING] for warning in parsed.warnings]}
     except Refused as refused:
         return {"code": refused.code, "message": str(refused)}
     except MemoryError:
@@ -51,8 +59,8 @@ def _built_in(said: Kind | None, data: bytes) -> Parsed:
 def _by_plugin(plugin: str, data: bytes, media_type: str, name: str) -> Parsed:
     from adapters.documents.formats.plugins import load
 
-    pieces, pages, title = load(plugin).read(data, media_type, name)
-    return Parsed([Piece(clean(text), page, heading) for text, page, heading in pieces], pages, title)
+    pieces, pages, title, warnings = load(plugin).read(data, media_type, name)
+    return Parsed([Piece(clean(text), page, heading) for text, page, heading in pieces], pages, title, warnings)
 
 
 def reply(head: dict[str, Any], data: bytes) -> bytes:

@@ -19,14 +19,15 @@ _HINT = "sep="
 
 def read(data: bytes) -> Parsed:
     csv.field_size_limit(sys.maxsize)
-    text = clean(decode(data))
+    text, warnings = decode(data)
+    text = clean(text)
     if text[:4].lower() == _HINT and text[5:6] == "\n":
         separator, text = text[4], text[6:]
     else:
         separator = separator_of(text[:_SAMPLE])
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-        return Parsed(list(pieces(rows, several=False)))
+        return Parsed(list(pieces(rows, several=False)), warnings=warnings)
     except csv.Error as error:
         raise Refused("broken_file", f"The table cannot be read: {error}.") from None
 

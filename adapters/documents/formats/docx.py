@@ -1,6 +1,7 @@
 """Word documents: the text, notes, text boxes, headers and footers.
 
 Tracked deletions are left out, tracked insertions stay; comments, hidden text and tables of contents are left out.
+Formulas are written on one line; a part that cannot be read is left out with a warning.
 """
 
 from __future__ import annotations
@@ -11,16 +12,28 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from adapters.documents.formats import xml
+from adapters.documents.formats import html, plain, tables, xml
+from adapters.documents.formats.links import linked
 from adapters.documents.formats.numbering import Numbering
-from adapters.documents.formats.office import ROW, Package, Relation
-from adapters.documents.formats.parsed import Outline, Parsed, Piece, clean, one_line
+from adapters.documents.formats.office import Package, Relation
+from adapters.documents.formats.parsed import (
+    Outline,
+    Parsed,
+    Piece,
+    Refused,
+    clean,
+    counted,
+    lowered,
+    one_line,
+    raised,
+)
+from adapters.documents.formats.tables import Span, grid
 
 _SKIPPED = frozenset(
     re.findall(
         r"\S+",
         """
-        annotationRef commentReference del delText endnotePr Fallback footnotePr instrText moveFrom pPr rPr rt sdtPr
+        annotationRef commentReference del delText endnotePr Fallback footnotePr instrText moveFrom pPr rPr sdtPr
         sdtEndPr sectPr tblGrid tblPr tblPrEx tcPr trPr
         """,
     )
@@ -28,10 +41,14 @@ _SKIPPED = frozenset(
 _TRANSPARENT = frozenset({"AlternateContent", "Choice", "customXml", "ins", "moveTo", "sdt", "sdtContent", "smartTag"})
 """Elements that contain blocks without being one."""
 
+_SCRIPTS = {"superscript": raised, "subscript": lowered}
 _OFF = ("0", "false", "off", "none")
 _LONGEST_HEADING = 300
-_LONGEST_CELL = 1500
+_DEEPEST = 3
+"""Maximum number of documents within documents."""
+
 _CONTENTS = re.compile(r"(?:toc \d|table of figures|toa heading|table of authorities)$")
+_HYPERLINK = re.compile(r"HYPERLINK\s++\"([^\"]++)\"", re.IGNORECASE)
 _ALT_MADE = re.compile(r"description (?:automatically|generated)", re.IGNORECASE)
 
 
@@ -39,7 +56,8 @@ def read(data: bytes) -> Parsed:
     package = Package(data)
     document = Document(package, package.main("word/document.xml"))
     pieces = list(document.pieces())
-    return Parsed(pieces, None, package.title() or document.title)
+    title = package.title() or document.title
+    return Parsed(pieces, None, title, [*document.warnings, *dict.fromkeys(package.warnings)])
 
 
 class _Style(NamedTuple):
@@ -57,8 +75,22 @@ class _Line:
 
     parts: list[str] = field(default_factory=list)
     boxes: list[Element] = field(default_factory=list)
-    notes: list[Element] = field(default_factory=list)
+    notes: list[tuple[Element, dict[str, str]]] = field(default_factory=list)
+    """Notes, and the addresses that their links have."""
     drawings: list[Element] = field(default_factory=list)
+    fields: list[tuple[int, str]] = field(default_factory=list)
+    """Open fields: where their results begin in `parts`, and their instructions."""
+
+    @property
+    def end(self) -> str:
+        """The end of the text."""
+        return next((part for part in reversed(self.parts) if part), "")[-5:]
+
+    def take(self, start: int) -> str:
+        """The text from a part on, which is removed."""
+        text = "".join(self.parts[start:])
+        del self.parts[start:]
+        return text
 
     @property
     def text(self) -> str:
@@ -69,19 +101,29 @@ class _Line:
 class Document:
     """The main part of a document and its related parts."""
 
-    def __init__(self, package: Package, main: str) -> None:
+    def __init__(self, package: Package, main: str, depth: int = 0) -> None:
         self._package = package
         self._main = main
+        self._depth = depth
+        self._hidden = self._comments = 0
+        self._addresses = package.addresses(main)
         self._relations: dict[str, Relation] = package.relations(main)
         self._styles = _styles(self._trees("styles"))
         self._numbering = Numbering(next(self._trees("numbering"), None))
         self._notes = {
-            (xml.name(note), xml.attribute(note, "id") or ""): note
-            for root in self._trees("footnotes", "endnotes")
+            (xml.name(note), xml.attribute(note, "id") or ""): (note, package.addresses(part))
+            for part in package.related(main, "footnotes", "endnotes")
+            for root in package.sound(part)
             for note in root
         }
         self._outline = Outline()
         self.title: str | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Counts of the parts left out."""
+        hidden = counted(self._hidden, "hidden text left out", "hidden texts left out")
+        return [*hidden, *counted(self._comments, "comment left out", "comments left out")]
 
     def pieces(self) -> Iterator[Piece]:
         with self._package.open(self._main) as file:
@@ -91,30 +133,52 @@ class Document:
         seen = set()
         for kind in ("header", "footer"):
             for part in self._package.related(self._main, kind):
-                self._relations = self._package.relations(part)
-                for piece in self._blocks(self._package.tree(part)):
+                self._relations, self._addresses = self._package.relations(part), self._package.addresses(part)
+                for piece in (piece for root in self._package.sound(part) for piece in self._blocks(root)):
                     if piece.text not in seen and re.search(r"[^\W\d_]", piece.text):
                         seen.add(piece.text)
                         yield piece
 
     def _trees(self, *kinds: str) -> Iterator[Element]:
-        return (self._package.tree(part) for part in self._package.related(self._main, *kinds))
+        return (root for part in self._package.related(self._main, *kinds) for root in self._package.sound(part))
 
-    def _blocks(self, elements: Iterable[Element], *, plain: bool = False) -> Iterator[Piece]:
+    def _blocks(self, elements: Iterable[Element], *, within: bool = False) -> Iterator[Piece]:
         for element in elements:
-            yield from self._block(element, plain=plain)
+            yield from self._block(element, within=within)
 
-    def _block(self, element: Element, *, plain: bool = False) -> Iterator[Piece]:
-        """The pieces of a block; in a `plain` one, such as a table cell, headings open no section."""
+    def _block(self, element: Element, *, within: bool = False) -> Iterator[Piece]:
+        """The pieces of a block; `within` another, such as a table cell, headings open no section."""
         match xml.name(element):
             case "p":
-                yield from self._paragraph(element, plain)
+                yield from self._paragraph(element, within)
             case "tbl":
                 yield from self._table(element)
+            case "altChunk":
+                yield from self._chunk(xml.attribute(element, "id") or "")
             case other if other in _TRANSPARENT:
-                yield from self._blocks(element, plain=plain)
+                yield from self._blocks(element, within=within)
 
-    def _paragraph(self, element: Element, plain: bool) -> Iterator[Piece]:
+    def _chunk(self, id: str) -> Iterator[Piece]:
+        """The blocks of a document of any kind that is part of this one."""
+        relation = self._relations.get(id)
+        if relation is None or relation.target not in self._package or self._depth >= _DEEPEST:
+            return
+        data = self._package.read(relation.target)
+        try:
+            if data.startswith(b"PK"):
+                package = Package(data)
+                inner = Document(package, package.main("word/document.xml"), self._depth + 1)
+                yield from list(inner.pieces())
+            elif data.startswith(b"{\\rtf"):
+                self._package.warn(relation.target)
+            elif b"<" in data[:1000]:
+                yield from html.page(data, self._outline, self._package.warnings)[0]
+            else:
+                yield from plain.read(data).pieces
+        except Refused:
+            self._package.warn(relation.target)
+
+    def _paragraph(self, element: Element, within: bool) -> Iterator[Piece]:
         properties = xml.child(element, "pPr")
         style = self._styles.get(xml.attribute(xml.child(properties, "pStyle"), "val") or "", _Style())
         if style.is_contents:
@@ -127,18 +191,38 @@ class Document:
             text = (self._numbering.next(*listed) if listed else "") + text
             if style.is_title:
                 self.title = self.title or one_line(text)
-            if level and not plain and len(text) <= _LONGEST_HEADING:
+            if level and not within and len(text) <= _LONGEST_HEADING:
                 text = one_line(text)
                 self._outline.enter(level, text)
             yield Piece(text, None, self._outline.path)
         for drawing in line.drawings:
             for row in self._package.drawn(drawing, self._relations):
                 yield Piece(row, None, self._outline.path)
-        for aside in (*line.notes, *line.boxes):
-            yield from self._blocks(aside, plain=True)
+        for box in line.boxes:
+            yield from self._blocks(box, within=True)
+        for note, addresses in line.notes:
+            around, self._addresses = self._addresses, addresses
+            yield from self._blocks(note, within=True)
+            self._addresses = around
 
-    def _gather(self, element: Element, line: _Line) -> None:
-        for each in element:
+    def _formula(self, element: Element, kind: str) -> str:
+        """A fraction, power, index or root on one line."""
+
+        def part(name: str) -> str:
+            line = _Line()
+            self._gather(_first(element, name), line)
+            text = "".join(line.parts).strip()
+            return text if name == "e" or len(text) == 1 or text.isalnum() else f"({text})"
+
+        match kind:
+            case "f":
+                return f"{part('num')}/{part('den')}"
+            case "rad":
+                return f"√({part('e')})"
+        return part("e") + (f"_{part('sub')}" if "Sub" in kind else "") + (f"^{part('sup')}" if "Sup" in kind else "")
+
+    def _gather(self, element: Element | None, line: _Line) -> None:
+        for each in element if element is not None else ():
             match xml.name(each):
                 case "t":
                     line.parts.append(each.text or "")
@@ -151,7 +235,36 @@ class Document:
                 case "sym":
                     line.parts.append(_symbol(each))
                 case "r" if _is_on(xml.child(each, "rPr", "vanish")):
-                    pass
+                    self._hidden += any(True for text in xml.every(each, "t") if text.text)
+                case "r" if (place := xml.attribute(xml.child(each, "rPr", "vertAlign"), "val")) in _SCRIPTS:
+                    start, before = len(line.parts), line.end
+                    self._gather(each, line)
+                    if text := line.take(start):
+                        line.parts.append(_SCRIPTS[place or ""](before, text))
+                case "hyperlink":
+                    start = len(line.parts)
+                    self._gather(each, line)
+                    address = self._addresses.get(xml.attribute(each, "id") or "")
+                    line.parts.append(linked(line.take(start), address))
+                case "fldSimple":
+                    start = len(line.parts)
+                    self._gather(each, line)
+                    line.parts.append(_of_field(line.take(start), xml.attribute(each, "instr") or ""))
+                case "fldChar":
+                    _mark(each, line)
+                case "instrText" if line.fields:
+                    start, instruction = line.fields.pop()
+                    line.fields.append((start, instruction + (each.text or "")))
+                case "commentReference":
+                    self._comments += 1
+                case "ruby":
+                    for part in ("rubyBase", "rt"):
+                        start = len(line.parts)
+                        self._gather(_first(each, part), line)
+                        text = line.take(start)
+                        line.parts.append(f"({text})" if part == "rt" and text else text)
+                case "f" | "sSup" | "sSub" | "sSubSup" | "rad" as kind:
+                    line.parts.append(self._formula(each, kind))
                 case "txbxContent":
                     line.boxes.append(each)
                 case "textpath":
@@ -170,29 +283,63 @@ class Document:
                     self._gather(each, line)
 
     def _table(self, table: Element) -> Iterator[Piece]:
-        """The rows of a table; rows of one cell, or with tables or long texts in cells, as the blocks in them."""
+        """The rows of a table; rows of one cell above them, and rows with tables in cells, as the blocks in them."""
         above: dict[int, str] = {}
+        rows: list[list[Span]] = []
+        headers = 0
         for row in _inside(table, "tr"):
-            if xml.child(row, "trPr", "del") is not None:
+            properties = xml.child(row, "trPr")
+            if xml.child(properties, "del") is not None:
                 continue
             cells = list(_inside(row, "tc"))
-            if len(cells) == 1 or any(True for cell in cells for _ in _inside(cell, "tbl")):
+            if (len(cells) == 1 and not rows) or any(True for cell in cells for _ in _inside(cell, "tbl")):
+                yield from self._rows(rows, headers)
+                rows, headers = [], 0
                 for cell in cells:
                     yield from self._blocks(cell)
                 continue
-            texts, column = [], 0
+            spans, column = [], 0
             for cell in cells:
-                text = one_line(" ".join(piece.text for piece in self._blocks(cell, plain=True)))
+                text = "\n".join(piece.text for piece in self._blocks(cell, within=True))
                 merge = xml.child(cell, "tcPr", "vMerge")
                 if merge is not None and not text and xml.attribute(merge, "val") != "restart":
                     text = above.get(column, "")
                 above[column] = text
-                texts.append(text)
+                spans.append(Span(text, _span(cell)))
                 column += _span(cell)
-            if any(len(text) > _LONGEST_CELL for text in texts):
-                yield from (Piece(text, None, self._outline.path) for text in texts if text)
-            elif any(texts):
-                yield Piece(ROW.join(texts), None, self._outline.path)
+            headers += len(rows) == headers and _is_on(xml.child(properties, "tblHeader"))
+            rows.append(spans)
+        yield from self._rows(rows, headers)
+
+    def _rows(self, rows: list[list[Span]], headers: int) -> Iterator[Piece]:
+        yield from tables.pieces(grid(rows), self._outline.path, several=False, headers=headers or None)
+
+
+def _first(element: Element, wanted: str) -> Element | None:
+    return next((each for each in element if xml.name(each) == wanted), None)
+
+
+def _mark(element: Element, line: _Line) -> None:
+    """Begin or end a field, whose result is between the marks; form fields are in the first."""
+    match xml.attribute(element, "fldCharType"):
+        case "begin":
+            line.fields.append((len(line.parts), ""))
+            for box in xml.every(element, "checkBox"):
+                state = xml.child(box, "checked")
+                is_on = _is_on(state if state is not None else xml.child(box, "default"))
+                line.parts.append("[x] " if is_on else "[ ] ")
+            for choices in xml.every(element, "ddList"):
+                entries = [xml.attribute(each, "val") or "" for each in xml.every(choices, "listEntry")]
+                chosen = xml.attribute(xml.child(choices, "result"), "val") or "0"
+                line.parts += entries[int(chosen) :][:1] if chosen.isdecimal() and len(chosen) < 9 else []
+        case "end" if line.fields:
+            start, instruction = line.fields.pop()
+            line.parts.append(_of_field(line.take(start), instruction))
+
+
+def _of_field(text: str, instruction: str) -> str:
+    found = _HYPERLINK.match(instruction.lstrip())
+    return linked(text, found[1] if found else None)
 
 
 def _inside(element: Element, wanted: str) -> Iterator[Element]:

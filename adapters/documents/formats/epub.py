@@ -24,7 +24,9 @@ def read(data: bytes) -> Parsed:
     main = next((each.get("full-path", "") for each in xml.every(_tree(book, _CONTAINER), "rootfile")), "")
     package = _tree(book, main)
     title = next((one_line(clean(each.text or "")) for each in xml.every(package, "title")), "") or None
-    return Parsed(list(_pieces(book, package, posixpath.dirname(main))), None, title)
+    warnings: list[str] = []
+    pieces = list(_pieces(book, package, posixpath.dirname(main), warnings))
+    return Parsed(pieces, None, title, list(dict.fromkeys(warnings)))
 
 
 def _tree(book: Zipped, part: str) -> Element:
@@ -32,7 +34,7 @@ def _tree(book: Zipped, part: str) -> Element:
         return xml.tree(file)
 
 
-def _pieces(book: Zipped, package: Element, folder: str) -> Iterator[Piece]:
+def _pieces(book: Zipped, package: Element, folder: str, warnings: list[str]) -> Iterator[Piece]:
     """The blocks of all pages; a page without a heading gets the one of the table of contents."""
     items = {each.get("id", ""): each for each in xml.every(package, "item")}
     locked = _locked(book)
@@ -45,12 +47,14 @@ def _pieces(book: Zipped, package: Element, folder: str) -> Iterator[Piece]:
         part = _path(folder, item.get("href", ""))
         if part.lower() in locked:
             raise Refused("encrypted_file", "The book is encrypted: upload a copy without copy protection.")
-        if part not in book:
-            raise Refused("broken_file", f"The book lacks its page {part}.")
-        page = book.read(part)
+        try:
+            page = book.read(part)
+        except Refused:
+            warnings.append(f"page {part} cannot be read")
+            continue
         if part in labels and not _HEADING.search(page):
             outline.enter(1, labels[part])
-        yield from html.page(page, outline)[0]
+        yield from html.page(page, outline, warnings)[0]
 
 
 def _path(folder: str, reference: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
 from typing import Any
 
 from adapters.documents.formats.encodings import decode
@@ -16,17 +15,26 @@ _DEEPEST = 6
 """Maximum number of headings above a record; deeper values have their path."""
 
 _LONG = 300
+_NAMED = 10
+"""Maximum number of broken lines that a warning names."""
+
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
 _SPACE = re.compile(r"[\s\x1e]*")
 """White space between values; RFC 7464 has a separator of its own."""
 
 
 def read(data: bytes) -> Parsed:
-    values = _values(decode(data).removeprefix("\ufeff"))
-    first = list(islice(values, 2))
-    if len(first) < 2:
-        return Parsed([piece for value in first for piece in _section(value, ())])
-    return Parsed(list(blocks((line for value in chain(first, values) for line in record_of(value)), None)))
+    text, warnings = decode(data)
+    try:
+        values = list(_values(text))
+    except Refused:
+        values, broken = _by_lines(text)
+        if not values:
+            raise
+        warnings = [*warnings, *broken]
+    if len(values) == 1:
+        return Parsed(list(_section(values[0], ())), warnings=warnings)
+    return Parsed(list(blocks((line for value in values for line in record_of(value)), None)), warnings=warnings)
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -40,6 +48,24 @@ def _values(text: str) -> Iterator[Any]:
             raise Refused("broken_file", f"The file is not JSON: {error.msg} in line {line}.") from None
         yield value
         place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+
+
+def _by_lines(text: str) -> tuple[list[Any], list[str]]:
+    """The values of JSON Lines with broken lines, which stay as they are, and warnings; none if it is no such file."""
+    values: list[Any] = []
+    broken: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line := line.strip("\x1e\r\t "):
+            try:
+                values += list(_values(line))
+            except Refused:
+                values.append(line)
+                broken.append(number)
+    if sum(isinstance(value, dict | list) for value in values) < max(len(broken), 1):
+        return [], []
+    named = ", ".join(f"{number:,}" for number in broken[:_NAMED]) + ", …" * (len(broken) > _NAMED)
+    lines = f"line {named} is" if len(broken) == 1 else f"{len(broken):,} lines ({named}) are"
+    return values, [f"{lines} not JSON and kept as text"]
 
 
 def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:

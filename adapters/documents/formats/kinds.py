@@ -6,7 +6,9 @@ import re
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
+from adapters.documents.formats import xml
 from adapters.documents.formats.encodings import wide
+from adapters.documents.formats.office import Package
 from adapters.documents.formats.parsed import Refused
 from adapters.documents.formats.zipped import Zipped
 
@@ -67,6 +69,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".log": "text",
     ".md": "markdown",
     ".markdown": "markdown",
+    ".mdx": "markdown",
     ".htm": "html",
     ".html": "html",
     ".xhtml": "html",
@@ -97,11 +100,29 @@ _SUFFIXES: dict[str, Kind] = {
 _UNTOLD = ("", "application/octet-stream", "binary/octet-stream")
 """Media types without information."""
 
+_NO_TEXT = ("image/", "audio/", "font/")
+"""Media types of files without text; those of videos are given to some programs in TypeScript."""
+
 _ZIP = b"PK"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _CONTAINERS = (b"%PDF-", b"PK\x03\x04", _OLE)
 """Signatures at the beginning of files."""
 
+_PDF_PARTS = (b" obj", b"endobj", b"/Pages")
+"""Words in each PDF, also in one whose head is missing."""
+
+_MAIN: tuple[tuple[str, Kind], ...] = (
+    ("wordprocessingml", "docx"),
+    ("ms-word", "docx"),
+    ("presentationml", "pptx"),
+    ("ms-powerpoint", "pptx"),
+    ("spreadsheetml", "sheets"),
+    ("ms-excel", "sheets"),
+)
+"""Words in the content type of the main part of an Office document."""
+
+_ROOTS: dict[str, Kind] = {"document": "docx", "presentation": "pptx", "workbook": "sheets"}
+_TYPES = "[Content_Types].xml"
 _FOLDERS: dict[str, Kind] = {"word/": "docx", "ppt/": "pptx", "xl/": "sheets"}
 _MIMETYPES: dict[bytes, Kind] = {
     b"application/epub+zip": "epub",
@@ -124,6 +145,7 @@ _SIGNATURES = {
     b"\x7fELF": "a program",
     b"MZ\x90": "a program",
 }
+_SAMPLE = 2**16
 _CONTROLS = bytes(sorted({*range(32)} - {*b"\t\n\v\f\r\x1b"}))
 _MARKUP = re.compile(rb"\A\s*+(?:\xef\xbb\xbf)?\s*+<(?:!doctype html|html|head|body|table|meta)\b", re.IGNORECASE)
 
@@ -141,9 +163,25 @@ def kind_of(media_type: str, name: str) -> Kind | None:
     return "text" if essence.startswith("text/") else None
 
 
-def contained(data: bytes) -> bool:
-    """True if the bytes identify their kind, whatever is declared."""
-    return data.startswith(_CONTAINERS)
+def readable(data: bytes, media_type: str = "") -> bool:
+    """True if the bytes identify their kind, whatever is declared, or are text that is not declared as an image or
+    sound."""
+    if data.startswith(_CONTAINERS):
+        return True
+    essence = media_type.partition(";")[0].strip().lower()
+    if essence.startswith(_NO_TEXT) and not essence.endswith("+xml"):
+        return False
+    return not _instead(data) and _is_text(data[:_SAMPLE])
+
+
+def _is_text(sample: bytes) -> bool:
+    """True if bytes of an unknown kind are text: without control characters, and mostly ASCII or UTF-8."""
+    if wide(sample):
+        return True
+    if not sample.strip() or len(sample.translate(None, _CONTROLS)) < len(sample):
+        return False
+    high = len(sample.translate(None, bytes(range(128))))
+    return high < 0.3 * len(sample) or sample.decode("utf-8", "replace").count("\ufffd") <= 0.01 * high
 
 
 def kind_by_bytes(said: Kind | None, data: bytes) -> Kind:
@@ -153,17 +191,21 @@ def kind_by_bytes(said: Kind | None, data: bytes) -> Kind:
     """
     if not data.strip(b"\0 \t\r\n\f\xef\xbb\xbf\xfe\xff"):
         raise Refused("empty_file", "The file is empty.")
-    if data.startswith(b"%PDF-") or (said == "pdf" and b"%PDF-" in data[:1024]):
+    if data.startswith(b"%PDF-") or (said == "pdf" and _is_pdf(data)):
         return "pdf"
     if data.startswith(_ZIP + b"\x03\x04"):
         return _zipped(said, data)
     if data.startswith(_OLE):
         return _ole(said, data)
-    if said is None or (instead := _instead(data)):
-        raise _other(said, instead if said else "")
+    if instead := _instead(data):
+        raise _other(said, instead)
+    if said is None and not _is_text(data[:_SAMPLE]):
+        raise _other(said, "")
     if said in ("pdf", "docx", "pptx", "epub"):
         raise _other(said, "")
-    sample = data[:65536]
+    sample = data[:_SAMPLE]
+    if said is None:
+        return "html" if _MARKUP.match(sample) else "text"
     if not wide(sample) and len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) * 0.3:
         raise Refused("broken_file", f"The file is not {TITLES[said]}: it holds binary data.")
     if said == "sheets":  # many programs export text with the suffix of a spreadsheet
@@ -186,20 +228,38 @@ def _zipped(said: Kind | None, data: bytes) -> Kind:
             raise Refused("unsupported_type", "Of OpenDocument only spreadsheets are read: save it as DOCX or PDF.")
     if "META-INF/container.xml" in file:
         return "epub"
-    if "[Content_Types].xml" in file:
-        for folder, kind in _FOLDERS.items():
-            if file.holds(folder):
-                return kind
+    if (kind := _office(data)) or (kind := next((kind for name, kind in _FOLDERS.items() if file.holds(name)), None)):
+        return kind
     raise _other(said, "a ZIP archive")
+
+
+def _office(data: bytes) -> Kind | None:
+    """The kind of an Office document by its main part: by its content type, else by its root element."""
+    package = Package(data)
+    main = package.main("").lower()
+    if main not in package:
+        return None
+    types = package.sound(_TYPES) if _TYPES in package else ()
+    for element in (each for root in types for each in xml.every(root, "Override")):
+        if element.get("PartName", "").lstrip("/").lower() == main:
+            content = element.get("ContentType", "").lower()
+            return next((kind for word, kind in _MAIN if word in content), None)
+    return next((_ROOTS.get(xml.name(root)) for root in package.sound(main)), None)
+
+
+def _is_pdf(data: bytes) -> bool:
+    return b"%PDF-" in data[:1024] or all(part in data for part in _PDF_PARTS)
 
 
 def _ole(said: Kind | None, data: bytes) -> Kind:
     """The kind of an OLE container, by the names of its streams."""
 
-    def has(*streams: str) -> bool:
-        return any(stream.encode("utf-16-le") in data for stream in streams)
+    lower = data.lower()
 
-    workbook = has("Workbook", "WORKBOOK", "Book\0")
+    def has(*streams: str) -> bool:
+        return any(stream.lower().encode("utf-16-le") in lower for stream in streams)
+
+    workbook = has("Workbook", "Book\0")
     if has("EncryptedPackage") or _FILE_PASS.search(data):
         raise Refused("encrypted_file", "The file is encrypted: upload a copy without a password.")
     if workbook and said == "sheets":  # before Word, since it may contain Word documents

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from adapters.documents.formats import xml
-from adapters.documents.formats.office import ROW, Package, Relation, text_of
-from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, clean, one_line
+from adapters.documents.formats.office import Package, Relation, text_of
+from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, clean, counted, one_line
+from adapters.documents.formats.tables import Span, grid
+from adapters.documents.formats.tables import pieces as pieces_of_table
 
 _TITLES = ("title", "ctrTitle")
 _RUNNING = ("dt", "ftr", "hdr", "sldNum", "sldImg")
@@ -20,14 +22,23 @@ def read(data: bytes) -> Parsed:
     presentation, relations = package.tree(main), package.relations(main)
     sections = _sections(presentation)
     pieces: list[Piece] = []
+    hidden = 0
     number = 0
     for slide in xml.every(xml.child(presentation, "sldIdLst"), "sldId"):
         relation = relations.get(slide.get(_relation_id(slide), ""))
         if relation and relation.target in package:
             number += 1
-            pieces += _slide(package, relation.target, number, sections.get(slide.get("id", "")))
+            for root in package.sound(relation.target):
+                hidden += sum(map(_hides_text, xml.every(root, "sp", "graphicFrame")))
+                pieces += _slide(package, relation.target, root, number, sections.get(slide.get("id", "")))
     first = next((piece.text for piece in pieces if piece.page == 1 and piece.heading), None)
-    return Parsed(pieces, number, package.title() or (one_line(first) if first else None))
+    title = package.title() or (one_line(first) if first else None)
+    left_out = counted(hidden, "hidden shape left out", "hidden shapes left out")
+    return Parsed(pieces, number, title, [*left_out, *dict.fromkeys(package.warnings)])
+
+
+def _hides_text(shape: Element) -> bool:
+    return _is_hidden(shape) and any(text.text for text in xml.every(shape, "t"))
 
 
 def _relation_id(slide: Element) -> str:
@@ -44,18 +55,19 @@ def _sections(presentation: Element) -> dict[str, str]:
     }
 
 
-def _slide(package: Package, part: str, number: int, section: str | None) -> Iterator[Piece]:
-    relations = package.relations(part)
-    shapes = list(_shapes(package.tree(part)))
+def _slide(package: Package, part: str, root: Element, number: int, section: str | None) -> Iterator[Piece]:
+    relations, addresses = package.relations(part), package.addresses(part)
+    shapes = list(_shapes(root))
     shapes.sort(key=lambda shape: _place(shape) not in _TITLES)
     title = next((one_line(" ".join(_lines(shape))) for shape in shapes if _place(shape) in _TITLES), "")
     heading = SEPARATOR.join(filter(None, (section, title))) or None
     lines = [title] if title else []
     for shape in shapes:
         if _place(shape) not in _TITLES or not title:
-            lines += _written(package, shape, relations)
+            lines += _written(package, shape, relations, addresses, heading)
     for notes in package.related(part, "notesSlide"):
-        lines += (line for shape in _shapes(package.tree(notes)) if _place(shape) == "body" for line in _lines(shape))
+        for tree in package.sound(notes):
+            lines += (line for shape in _shapes(tree) if _place(shape) == "body" for line in _lines(shape))
     return (Piece(line, number, heading) for line in lines)
 
 
@@ -88,19 +100,32 @@ def _place(shape: Element) -> str | None:
     return None
 
 
-def _lines(shape: Element) -> list[str]:
+def _lines(shape: Element, addresses: Mapping[str, str] | None = None) -> list[str]:
     paragraphs: Iterable[Element] = xml.every(xml.child(shape, "txBody"), "p")
-    return [text for text in map(text_of, paragraphs) if text]
+    return [text for paragraph in paragraphs if (text := text_of(paragraph, addresses))]
 
 
-def _written(package: Package, shape: Element, relations: dict[str, Relation]) -> Iterator[str]:
+def _written(
+    package: Package, shape: Element, relations: dict[str, Relation], addresses: Mapping[str, str], heading: str | None
+) -> Iterator[str]:
     if _place(shape) in _RUNNING:
         return
-    yield from _lines(shape)
-    for row in xml.every(shape, "tr"):
-        cells = [one_line(" ".join(filter(None, map(text_of, xml.every(cell, "p"))))) for cell in xml.every(row, "tc")]
-        if any(cells):
-            yield ROW.join(cells)
+    yield from _lines(shape, addresses)
+    rows = (
+        [
+            Span("\n".join(filter(None, (text_of(each, addresses) for each in xml.every(cell, "p")))), *_spans(cell))
+            for cell in xml.every(row, "tc")
+            if not {cell.get("hMerge"), cell.get("vMerge")} & {"1", "true"}
+        ]
+        for row in xml.every(shape, "tr")
+    )
+    yield from (piece.text for piece in pieces_of_table(grid(rows), heading, several=False))
     yield from package.drawn(shape, relations)
     if xml.name(shape) == "pic" and (words := _own(shape).get("descr")):
         yield one_line(clean(words))
+
+
+def _spans(cell: Element) -> tuple[int, int]:
+    """The columns and rows of a cell."""
+    columns, rows = (cell.get(name, "1") for name in ("gridSpan", "rowSpan"))
+    return tuple(max(int(value), 1) if value.isdecimal() and len(value) < 4 else 1 for value in (columns, rows))  # type: ignore[return-value]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from adapters.documents.formats.parsed import Refused
@@ -52,8 +55,27 @@ class Zipped:
             raise Refused("broken_file", f"The part {name} of the file cannot be read: {error}.") from None
 
     def read(self, name: str) -> bytes:
-        with self.open(name) as part:
+        with self.open(name) as part, sound(name):
             return part.read()
+
+    def replaced(self, parts: Mapping[str, bytes]) -> bytes:
+        """The file with other content of these entries, without those that cannot be read."""
+        contents = {_key(name): content for name, content in parts.items()}
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for key, entry in self._entries.items():
+                with suppress(Refused):
+                    archive.writestr(entry.filename, contents[key] if key in contents else self.read(key))
+        return file.getvalue()
+
+
+@contextmanager
+def sound(name: str) -> Iterator[None]:
+    """Turn the faults of an entry that is being read into Refused."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise Refused("broken_file", f"The part {name} of the file cannot be read: {error}.") from None
 
 
 def _check(entries: list[zipfile.ZipInfo]) -> None:

@@ -127,14 +127,13 @@ Setext
     assert blocks(text) == [
         ("Before.", None),
         ("One great weir", one),
-        ("A link and a soft  break; a_b and 2 * 3 * 4 & bold.", one),
+        ("A link (http://example.org/x) and a soft  break; a_b and 2 * 3 * 4 & bold.", one),
         ("Two", two),
         ("- first still first", two),
         ("- inner", two),
         ("7. seventh", two),
         ("# not a heading\n\ndef f():\n    return 1", two),
-        ("Unit | Power", two),
-        ("Agnes | 180 kW", two),
+        ("Unit: Agnes; Power: 180 kW", two),
         ("Setext", "Setext"),
         ("Quoted.", "Setext"),
         ("Some HTML", "Setext"),
@@ -165,8 +164,7 @@ async def test_html(files: FileExtractor) -> None:
         ("- first", parts),
         ("- second", parts),
         ("1. inner", parts),
-        ("Unit | Power", parts),
-        ("Agnes | 180 kW", parts),
+        ("Unit: Agnes; Power: 180 kW", parts),
         ("a  b\n  c", parts),
         ("A map", parts),
         ("End", "End"),
@@ -211,7 +209,7 @@ def drawn(*lines: str) -> bytes:
     return file.getvalue()
 
 
-async def test_pdf_paragraphs_are_whole_and_running_titles_are_gone(files: FileExtractor) -> None:
+async def test_pdf_paragraphs_are_whole_and_running_titles_are_kept_once(files: FileExtractor) -> None:
     first = " ".join(f"Sentence {number} of the first paragraph is here." for number in range(1, 12))
     second = " ".join(f"Sentence {number} of the second goes on overleaf." for number in range(1, 30))
     text = await files.extract(
@@ -219,9 +217,10 @@ async def test_pdf_paragraphs_are_whole_and_running_titles_are_gone(files: FileE
     )
     assert text.pages
     assert text.pages > 2
-    assert [block.text for block in text.blocks[:2]] == ["The weir", first]
-    assert " ".join(block.text for block in text.blocks[2:]) == second
-    assert all(block.text.endswith("overleaf.") for block in text.blocks[2:])
+    assert [block.text for block in text.blocks[:3]] == ["The weir", first, "Handbook, page 1"]
+    assert " ".join(block.text for block in text.blocks[3:]) == second
+    assert all(block.text.endswith("overleaf.") for block in text.blocks[3:])
+    assert text.warnings == [f"{text.pages - 1} lines taken for running titles"]
     assert [block.page for block in text.blocks] == sorted(block.page or 0 for block in text.blocks)
     assert {block.heading for block in text.blocks} == {"The weir"}
 
@@ -234,7 +233,7 @@ async def test_pdf_numbered_headings_at_the_head_of_each_page_are_kept(files: Fi
     assert [block.text for block in text.blocks if block.text == block.heading] == [
         f"Chapter {number}" for number in range(1, 5)
     ]
-    assert all("Page" not in block.text for block in text.blocks)
+    assert [block.text for block in text.blocks if "Page" in block.text] == ["Page 1"]
 
 
 async def test_pdf_hyphens_at_line_ends_are_repaired(files: FileExtractor) -> None:
@@ -350,12 +349,14 @@ async def test_a_cancelled_extraction_ends_its_child(sandbox: Sandbox) -> None:
 
 
 def test_a_reply_is_text_or_a_reason() -> None:
-    assert extract._text(b'{"pieces": [["a", 1, null]], "pages": 1, "title": null}') == Text([Block("a", 1)], 1)
+    reply = b'{"pieces": [["a", 1, null]], "pages": 1, "title": null, "warnings": ["1 comment left out"]}'
+    assert extract._text(reply) == Text([Block("a", 1)], 1, None, ["1 comment left out"])
     for reply in (
         b"",
         b"{}",
         b"[" * 100_000,
-        b'{"pieces": [[1, 1, null]], "pages": 1, "title": null}',
+        b'{"pieces": [[1, 1, null]], "pages": 1, "title": null, "warnings": []}',
+        b'{"pieces": [["a", 1, null]], "pages": 1, "title": null}',
         b'{"pieces": 9}',
     ):
         with pytest.raises(Unreadable) as caught:

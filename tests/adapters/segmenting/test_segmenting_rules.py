@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
+import docx
+import pptx
 import pytest
+import xlsxwriter  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pptx.util import Inches
 
+from adapters.documents.formats import markdown
+from adapters.documents.formats.child import answer
 from adapters.documents.formats.csv import read as read_csv
+from adapters.documents.formats.kinds import kind_of
 from adapters.segmenting.cleaning import cleaned
 from domain.knowledge.segmentation import Cleanup, Parent, Segmentation
 from domain.knowledge.segments import Segment
@@ -288,3 +296,89 @@ def test_a_text_without_questions_and_answers_is_refused(text: str) -> None:
     with pytest.raises(Unreadable) as refused:
         cut(text_of(text), mode="question_answer")
     assert refused.value.code == "no_questions"
+
+
+def read_markdown(source: str) -> Text:
+    return Text([Block(*piece) for piece in markdown.read(source.encode()).pieces], None)
+
+
+@pytest.mark.parametrize("rule", ["---", "***", "_____"])
+def test_a_separator_may_be_a_rule_of_markdown_which_is_no_text_otherwise(rule: str) -> None:
+    text = read_markdown(f"One.\n\n{rule}\n\nTwo.\n")
+    for separator in (rule, f"\n{rule}\n", f"\n\n{rule}\n\n"):
+        assert [segment.content for segment in cut(text, mode="custom", separator=separator)] == ["One.", "Two."]
+    assert [segment.content for segment in cut(text)] == ["One.\n\nTwo."]
+    assert [segment.content for segment in cut(text, mode="custom", separator="###")] == ["One.\n\nTwo."]
+
+
+@pytest.mark.parametrize(
+    ("separator", "contents"),
+    [
+        ("# ", ["Before.", "A\n\na\n\nB\n\nb\n\nC\n\nc", "D\n\nd"]),
+        ("\n## ", ["Before.", "A\n\na", "B\n\nb\n\nC\n\nc", "D\n\nd"]),
+        ("###", ["Before.", "A\n\na", "B\n\nb", "C\n\nc", "D\n\nd"]),
+    ],
+)
+def test_a_separator_of_hash_signs_names_the_headings(separator: str, contents: list[str]) -> None:
+    text = read_markdown("Before.\n\n# A\n\na\n\n## B\n\nb\n\n### C\n\nc\n\n# D\n\nd\n")
+    assert [segment.content for segment in cut(text, mode="custom", separator=separator)] == contents
+
+
+def test_hash_signs_in_a_text_are_the_separator_themselves() -> None:
+    text = text_of("One.\n## Two.", "Three.")
+    assert [segment.content.strip() for segment in cut(text, mode="custom", separator="##")] == [
+        "One.",
+        "Two.\n\nThree.",
+    ]
+
+
+def test_addresses_after_words_are_removed_with_their_brackets() -> None:
+    text = read_markdown("The [form](https://a.example/f.pdf) of [Ann](mailto:ann@a.example) is (here).")
+    (segment,) = cut(text, cleanup=("remove_urls_emails",))
+    assert segment.content == "The form of Ann is (here)."
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.html", "a.docx", "a.pptx", "a.xlsx", "a.csv"])
+def test_every_segment_of_a_table_has_the_names_of_its_columns(name: str) -> None:
+    rows = [("Tank", "Volume", "Keeper")]
+    rows += [(f"Tank {number}", str(number * 37), f"Keeper {number} of the lower works") for number in range(1, 61)]
+    found = answer(table_file(name, rows), kind=kind_of("", name), plugin=None, media_type="", name=name)
+    segments = cut(Text([Block(*piece) for piece in found["pieces"]], None))
+    with_rows = [segment for segment in segments if "Tank" in segment.content]
+    assert len(with_rows) > 4
+    assert all("Volume: " in segment.content and "Keeper: " in segment.content for segment in with_rows)
+    assert sum(segment.content.count("Volume: ") for segment in with_rows) == 60
+
+
+def table_file(name: str, rows: list[tuple[str, ...]]) -> bytes:
+    file = io.BytesIO()
+    match name.partition(".")[2]:
+        case "md":
+            lines = [" | ".join(row) for row in rows]
+            return "\n".join([lines[0], "---|---|---", *lines[1:]]).encode()
+        case "html":
+            cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+            return "".join(["<table>", *(f"<tr>{row}</tr>" for row in cells), "</table>"]).encode()
+        case "docx":
+            document = docx.Document()
+            table = document.add_table(0, 3)
+            for row in rows:
+                for cell, text in zip(table.add_row().cells, row, strict=True):
+                    cell.text = text
+            document.save(file)
+        case "pptx":
+            show = pptx.Presentation()
+            shapes = show.slides.add_slide(show.slide_layouts[6]).shapes
+            grid = shapes.add_table(len(rows), 3, Inches(1), Inches(1), Inches(4), Inches(1)).table
+            for number, row in enumerate(rows):
+                for column, text in enumerate(row):
+                    grid.cell(number, column).text = text
+            show.save(file)
+        case "xlsx":
+            with xlsxwriter.Workbook(file) as book:
+                sheet = book.add_worksheet()
+                for number, row in enumerate(rows):
+                    sheet.write_row(number, 0, row)
+        case "csv":
+            return "\n".join(",".join(row) for row in rows).encode()
+    return file.getvalue()

@@ -138,3 +138,15 @@ def test_a_segment_is_named_by_document_digest_and_position() -> None:
     ids = {segment_id(id, digest, place) for id in (first, second) for digest in (BYTES, SEGMENTS) for place in (0, 1)}
     assert len(ids) == 8
     assert {UUID(id).version for id in ids} == {5}
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [(0, []), (20, [str(number) for number in range(20)]), (30, [*map(str, range(19)), "11 further warnings"])],
+)
+def test_a_text_has_at_most_twenty_warnings_and_the_last_counts_the_rest(count: int, kept: list[str]) -> None:
+    found = document()
+    start(found)
+    found.parsed(NOW, pages=3, characters=4000, warnings=[str(number) for number in range(count)])
+    (event,) = [event for event in found.pending_events if isinstance(event, Document.Parsed)]
+    assert event.warnings == kept

@@ -48,6 +48,7 @@ async def test_a_text_is_shown_as_it_would_be_cut(show: Window) -> None:
     answer = await show(text=TEXT)
     assert (answer["status"], answer["embedding_model"], answer["total_segments"]) == ("ok", "words", 2)
     assert (answer["characters"], answer["previewed_characters"], answer["tokens"]) == (40, 40, 9)
+    assert answer["warnings"] == []
     assert answer["segmentation"]["mode"] == "automatic"
     assert answer["segments"][1] == {
         "position": 1,

@@ -80,9 +80,11 @@ def _locked() -> Iterator[Hostile]:
 
 
 def _damaged() -> Iterator[Hostile]:
-    for name in ("a.docx", "a.pptx", "a.xlsx", "a.ods", "epub3.epub", "a.json", "a.jsonl"):
+    for name in ("a.docx", "a.pptx", "a.xlsx", "a.ods", "epub3.epub", "a.json"):
         data = good()[name].data
         yield Hostile(f"truncated-{name}", data[: len(data) * 2 // 3], ("broken_file",))
+    lines = good()["a.jsonl"].data
+    yield Hostile("truncated-a.jsonl", lines[: len(lines) * 2 // 3], (READ,))
     yield Hostile("truncated-a.pdf", good()["a.pdf"].data[:700], ("broken_file",))
     yield Hostile("truncated-a.xls", good()["a.xls"].data[:3000], ("broken_file",))
     data = bytearray(good()["a.docx"].data)
@@ -92,7 +94,7 @@ def _damaged() -> Iterator[Hostile]:
     data[place : place + 40] = bytes(40)
     yield Hostile("flipped.docx", bytes(data), ("broken_file",))
     yield Hostile("without-its-document.docx", without(good()["a.docx"].data, "word/document.xml"), ("broken_file",))
-    yield Hostile("without-a-page.epub", without(good()["epub3.epub"].data, "OEBPS/bare0.xhtml"), ("broken_file",))
+    yield Hostile("without-a-page.epub", without(good()["epub3.epub"].data, "OEBPS/bare0.xhtml"), (READ,))
     yield Hostile("empty.docx", b"", ("empty_file",))
     yield Hostile(
         "no-text.docx",
@@ -152,7 +154,7 @@ def _markup() -> Iterator[Hostile]:
         )
         slide = f"{doctype}<p:sld xmlns:p='p'><p:cSld/>&l11;</p:sld>"
         yield Hostile(
-            f"{name}.pptx", changed(good()["a.pptx"].data, {"ppt/slides/slide1.xml": slide}), ("broken_file",)
+            f"{name}.pptx", changed(good()["a.pptx"].data, {"ppt/slides/slide1.xml": slide}), ("broken_file", READ)
         )
         strings = f"{doctype}<sst><si><t>&l11;</t></si></sst>"
         file = changed(good()["a.xlsx"].data, {"xl/sharedStrings.xml": strings})
@@ -190,7 +192,7 @@ def _swollen() -> Iterator[Hostile]:
     )
     sheet = f"<worksheet><sheetData>{cells}</sheetData></worksheet>"
     far = changed(good()["a.xlsx"].data, {"xl/worksheets/sheet1.xml": sheet})
-    yield Hostile("two-cells-far-apart.xlsx", far, ("too_large",))
+    yield Hostile("two-cells-far-apart.xlsx", far, (READ,))
     yield Hostile("commas.csv", b"," * 5_000_000 + b"x", ("too_large", READ))
     yield Hostile("unclosed-quote.csv", b'a,b\n"' + b"x,\n" * 2_000_000, ("too_large", READ))
 

@@ -90,8 +90,10 @@ def table(figures: dict[str, Figures]) -> str:
 
 
 def _processor_time(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    """The processor time of a process and of those that it started, such as the one in the sandbox."""
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def _rounded(speed: float) -> int:

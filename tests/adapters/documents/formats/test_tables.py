@@ -190,7 +190,7 @@ def test_objects_are_records_below_the_names_of_what_they_stand_in() -> None:
     ]
 
 
-@pytest.mark.parametrize("data", [b'{"a": 1', b'{"a": 1}\n{"a":', b'{"a": 1}\nb', b"[1, 2"])
+@pytest.mark.parametrize("data", [b'{"a": 1', b'{"a":\n1,\n"b":', b'{"a": 1\n}\nb', b"[1, 2"])
 def test_json_that_breaks_off_names_the_line(data: bytes) -> None:
     with pytest.raises(Refused, match=rf"not JSON: .* in line {data.count(10) + 1}\.") as caught:
         json.read(data)
