@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -251,23 +251,45 @@ class Segments:
         datasets: Sequence[str],
         documents: Sequence[str] | None,
         vector: Vector | None,
-        asked: Sequence[str],
+        asked: Mapping[str, int],
+        held: Sequence[str],
         candidates: int,
     ) -> tuple[list[Found], list[Found]]:
-        """The documents nearest to the vector, with inner products, and those with the words, with BM25.
-
-        Each best first, equals by id.
-        """
-        within = _filter([place(tenant, dataset) for dataset in datasets], documents)
+        """The documents nearest to the vector, with inner products, and those with the words, with BM25, each best
+        first, equals by id; only those that hold the words `held`."""
+        within = [*_filter([place(tenant, dataset) for dataset in datasets], documents), *_holding(held)]
         queries: list[Document] = []
         if vector is not None:
             queries.append(_near(vector, within, candidates))
         if asked:
-            match = {"match": {"words": " ".join(asked)}}
-            queries.append({"query": {"bool": {"must": match, "filter": within}}, "size": candidates})
+            queries.append(_matching(asked, within, candidates))
         answers = iter(await self._searches(name, tenant, queries))
         near = [] if vector is None else _ranked(next(answers), product)
         return near, _ranked(next(answers), bm25) if asked else []
+
+    async def exact(
+        self,
+        name: str,
+        tenant: str,
+        datasets: Sequence[str],
+        documents: Sequence[str] | None,
+        asked: Mapping[str, int],
+        held: Sequence[str],
+        most: int,
+    ) -> list[Found]:
+        """The documents that hold every rare word, with BM25, best first: one that `most` documents of the datasets
+        hold; [] without one."""
+        everywhere = _filter([place(tenant, dataset) for dataset in datasets], None)
+        filters = {"filters": {word: {"term": {"words": word}} for word in asked}}
+        counting = {"query": {"bool": {"filter": everywhere}}, "size": 0, "aggs": {"held": {"filters": filters}}}
+        [answer] = await self._searches(name, tenant, [counting])
+        counts = {word: of["doc_count"] for word, of in answer["aggregations"]["held"]["buckets"].items()}
+        rare = [word for word, count in counts.items() if 0 < count <= most]
+        if not rare:
+            return []
+        within = [*_filter([place(tenant, dataset) for dataset in datasets], documents), *_holding([*held, *rare])]
+        [answer] = await self._searches(name, tenant, [_matching(asked, within, most)])
+        return _ranked(answer, bm25)
 
     async def products(self, name: str, tenant: str, keys: Sequence[Found], vector: Vector) -> dict[str, float]:
         """The inner products of these documents with a vector, by `_id`."""
@@ -376,6 +398,16 @@ def _ranked(answer: Document, scale: Any) -> list[Found]:
 def _near(vector: Vector, within: Filter, size: int) -> Document:
     knn = {"vector": {"vector": vector, "k": max(size, EXPLORED), "filter": {"bool": {"filter": within}}}}
     return {"query": {"knn": knn}, "size": size}
+
+
+def _matching(asked: Mapping[str, int], within: Filter, size: int) -> Document:
+    """The query for these words, each as often as it is asked for."""
+    said = " ".join(word for word, times in asked.items() for _ in range(times))
+    return {"query": {"bool": {"must": {"match": {"words": said}}, "filter": within}}, "size": size}
+
+
+def _holding(words: Sequence[str]) -> Filter:
+    return [{"term": {"words": word}} for word in words]
 
 
 def _filter(places: Sequence[str], documents: Sequence[str] | None) -> Filter:
