@@ -22,7 +22,6 @@ LONGEST = 64
 LONGEST_PHRASE = 200
 """Maximum length of a quoted phrase, in characters."""
 
-_LEFT_OUT = STOP_WORDS | {"s", "t"}  # what is left of "it's" and "don't"
 _ORDINALS = frozenset(("st", "nd", "rd", "th"))
 
 _REPEATED = "\u3005-\u3007"
@@ -56,6 +55,9 @@ _PARTS = re.compile(rf"[^\W_{_MARKS}](?:[^\W_]++|[{_MARKS}]++)*+|[^\w{_MARKS}]++
 _PIECES = re.compile(r"\d++|\D++")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})++(?!\d)")
 _BEGINS_WITH_DOT = re.compile(r"\.(?<![\w.]\.)(?=[^\W\d_])")
+_SHORTENED = re.compile(r"['’](?<=[^\W\d_].)(?:s|t|m|d|ll|re|ve)(?!\w)|(?<!\w)(?:e\.g|i\.e)(?!\w)", re.IGNORECASE)
+"""What is left of words, as in `it's` and `don't`, and abbreviations that mean nothing."""
+
 _SPACED_DIGITS = re.compile(r" \d{3}(?<=\d \d{3})")
 _POWERS = re.compile(r"(?<=[0-9])(?=[⁰¹²³⁴-⁹⁻])")
 
@@ -113,7 +115,7 @@ def asked(query: str) -> Counter[str]:
     if _ENDS_IN_A.search(text) and "a" not in found:
         found["a"] = 1
     for match in _AFTER_THE.finditer(text):
-        if (word := match[1].lower()) in _LEFT_OUT and word not in found:
+        if (word := match[1].lower()) in STOP_WORDS and word not in found:
             found[word] = 1
     return found or Counter(run.lower()[:LONGEST] for run in _RUNS.findall(text))
 
@@ -138,6 +140,8 @@ def _cleaned(text: str) -> str:
     """The text in compatible forms, numbers grouped by commas, without characters that no one sees."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _POWERS.sub("^", text)).translate(_CLEANED)
+    if "'" in text or "’" in text or "e.g" in text or "i.e" in text:
+        text = _SHORTENED.sub(" ", text)
     text = _BEGINS_WITH_DOT.sub("dot.", text)
     if _SPACED_DIGITS.search(text):
         text = _GROUPED.sub(lambda number: number[0].replace(" ", ","), text)
@@ -180,7 +184,7 @@ def _spaced(token: str) -> Iterable[str]:
 def _kept(word: str) -> bool:
     """False for a stop word, unless capitals make it a name."""
     lower = word.lower()
-    return lower not in _LEFT_OUT or (word.isupper() and lower not in ("a", "i"))
+    return lower not in STOP_WORDS or (word.isupper() and lower not in ("a", "i"))
 
 
 def _forms(word: str) -> tuple[str, ...]:
@@ -189,7 +193,7 @@ def _forms(word: str) -> tuple[str, ...]:
     if word.isascii():
         return (_stem(word[:LONGEST]),)
     folded = without_accents(word)
-    if folded in ("", word) or folded in _LEFT_OUT:
+    if folded in ("", word) or folded in STOP_WORDS:
         return (word[:LONGEST],)
     return word[:LONGEST], _stem(folded[:LONGEST]) if folded.isascii() else folded[:LONGEST]
 

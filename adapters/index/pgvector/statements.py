@@ -105,7 +105,7 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 # `within` are the segments of the wanted documents that hold the wanted words; BM25 weighs words by all of the datasets
 # even so. Membership in `within` is a hash lookup per row, since an array would be scanned for each.
 # A word counts as often as the question repeats it. With a weight, a segment that holds every rare word of the question
-# is `exact`. There are at most `rare` of them, and they are among that number of first hits.
+# is `exact`. There are at most `rare` of them, and they are before all others.
 _SEARCH = """
 WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
@@ -169,10 +169,10 @@ WITH {within}scope AS MATERIALIZED (
     FROM semantic FULL JOIN full_text USING (dataset, id)
 ), fused AS (
     SELECT dataset, id, similarity, bm25, semantic_rank, full_text_rank,
-        CASE WHEN exact THEN greatest(fusion, (
-            SELECT fusion FROM scored AS others WHERE NOT exact
-            ORDER BY fusion DESC OFFSET %(rare)s - (SELECT count(*) FROM scored WHERE exact) LIMIT 1
-        ) + 1e-9) ELSE fusion END AS fusion
+        CASE WHEN exact
+            THEN greatest(fusion, (SELECT max(fusion) FROM scored WHERE NOT exact) + (2 + fusion) * 1e-9)
+            ELSE fusion
+        END AS fusion
     FROM scored
     ORDER BY fusion DESC, id
     LIMIT %(top_k)s
