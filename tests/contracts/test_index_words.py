@@ -313,7 +313,7 @@ RARITIES = ("64973", "E-1042", "192.168.4.17", "C#", "Zürich", "ABX-77/3", "fla
 
 
 async def test_a_rare_word_is_never_outvoted(index: Index) -> None:
-    """In 100 collections, what holds every rare word of the question comes first in the default search: three at most.
+    """In 100 collections, what holds every rare word of the question is among the first three of the default search.
 
     The vectors of these segments point away from the question, and the question says other words, which are common.
     """
@@ -340,8 +340,7 @@ async def test_a_rare_word_is_never_outvoted(index: Index) -> None:
         exact = {id for id, of in zip(ids, known, strict=True) if seldom <= of.keys()}
         held += len(exact)
         hits = await search(index, dataset, query, "hybrid", near, top_k=10)
-        assert len(exact) <= RARE
-        assert {hit.id for hit in hits[: len(exact)]} == exact, query
+        assert exact <= {hit.id for hit in hits[:3]}, query
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert held > 150
 

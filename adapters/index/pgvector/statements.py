@@ -105,7 +105,7 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 # `within` are the segments of the wanted documents that hold the wanted words; BM25 weighs words by all of the datasets
 # even so. Membership in `within` is a hash lookup per row, since an array would be scanned for each.
 # A word counts as often as the question repeats it. With a weight, a segment that holds every rare word of the question
-# is `exact`. There are at most `rare` of them, and they are before all others.
+# is `exact`. There are at most `rare` of them, and they are among that number of first hits.
 _SEARCH = """
 WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
@@ -170,7 +170,10 @@ WITH {within}scope AS MATERIALIZED (
 ), fused AS (
     SELECT dataset, id, similarity, bm25, semantic_rank, full_text_rank,
         CASE WHEN exact
-            THEN greatest(fusion, (SELECT max(fusion) FROM scored WHERE NOT exact) + (2 + fusion) * 1e-9)
+            THEN greatest(fusion, (2 + fusion) * 1e-9 + (
+                SELECT fusion FROM scored WHERE NOT exact
+                ORDER BY fusion DESC OFFSET %(rare)s - (SELECT count(*) FROM scored WHERE exact) LIMIT 1
+            ))
             ELSE fusion
         END AS fusion
     FROM scored
