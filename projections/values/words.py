@@ -56,7 +56,7 @@ _PIECES = re.compile(r"\d++|\D++")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})++(?!\d)")
 _BEGINS_WITH_DOT = re.compile(r"\.(?<![\w.]\.)(?=[^\W\d_])")
 _SHORTENED = re.compile(r"['’](?<=[^\W\d_].)(?:s|t|m|d|ll|re|ve)(?!\w)|(?<!\w)(?:e\.g|i\.e)(?!\w)", re.IGNORECASE)
-"""What is left of words, as in `it's` and `don't`, and abbreviations that mean nothing."""
+"""Ends of shortened words, as in `it's`, and abbreviations that mean nothing."""
 
 _SPACED_DIGITS = re.compile(r" \d{3}(?<=\d \d{3})")
 _POWERS = re.compile(r"(?<=[0-9])(?=[⁰¹²³⁴-⁹⁻])")
