@@ -228,10 +228,15 @@ def _identifier(token: str) -> Iterator[str]:
     for (_, left), (joiner, right) in pairwise(parts):
         if left.isdigit() and right.isdigit():
             yield f"{left}{'^' if '^' in joiner else '.'}{right}"[:LONGEST]
-        else:
+        elif not (joiner in _HYPHENS[1:6] and _is_long(left) and _is_long(right)):
             yield from _forms(left + right)
     yield from _ungrouped(parts)
     yield from _undivided(parts)
+
+
+def _is_long(part: str) -> bool:
+    """True for a part of a compound of ordinary words, such as `boundary-layer`, unlike those of `wi-fi`."""
+    return len(part) > 3 and part.isalpha()
 
 
 def _ungrouped(parts: list[tuple[str, str]]) -> Iterator[str]:

@@ -211,7 +211,7 @@ CASES = {
             "Ring twice the bell. Twice the bell: ring, ring the bell!",
             "He said ring the Bell, twice, before he left for the upper gate in the morning.",
             "To be or not to be is asked by the keeper.",
-            "Be not the keeper who is to be asked.",
+            "Be not the keeper who has to be asked.",
             "水库的闸门每年检查一次，检查闸门。",
             "每年都有检查，闸门和水库每年都要看。",
         ],
@@ -337,12 +337,28 @@ async def test_a_rare_word_is_never_outvoted(index: Index) -> None:
         known = [words(text) for text in texts]
         times = {word: sum(word in of for of in known) for word in asked(query)}
         seldom = {word for word, number in times.items() if 0 < number <= RARE}
-        exact = {id for id, of in zip(ids, known, strict=True) if seldom <= of.keys()}
+        exact = {id for id, of in zip(ids, known, strict=True) if seldom and seldom <= of.keys()}
         held += len(exact)
         hits = await search(index, dataset, query, "hybrid", near, top_k=10)
         assert exact <= {hit.id for hit in hits[:3]}, query
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert held > 150
+
+
+async def test_a_word_that_is_rare_by_chance_decides_nothing(index: Index) -> None:
+    """In a question of many words, each of which is nearly as rare."""
+    dice = random.Random(4)
+    near = unit(dice)
+    names = ["".join(dice.choices("bcdfgklmnprst", k=7)) for _ in range(30)]
+    texts = [" ".join(names[n % 30 :] + names[: n % 30])[: 8 * dice.randint(6, 12)] for n in range(60)]
+    texts.append("flange")
+    vectors = [cast(Vector, near + np.float32(0.1) * unit(dice)) for _ in range(60)]
+    vectors = [cast(Vector, vector / np.linalg.norm(vector)) for vector in vectors]
+    dataset, ids = await written(index, texts, [*vectors, -near])
+    long = await search(index, dataset, " ".join([*names, "flange"]), "hybrid", near)
+    assert ids[-1] not in [hit.id for hit in long]
+    short = await search(index, dataset, f"{names[0]} flange", "hybrid", near)
+    assert ids[-1] in [hit.id for hit in short]
 
 
 async def test_markers_of_a_yearbook_are_first(index: Index) -> None:

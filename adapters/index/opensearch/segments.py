@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from opensearchpy import AsyncOpenSearch
 
 from adapters.index.opensearch.client import refusal, waiting
 from adapters.index.versions.schema import Scope
+from adapters.index.versions.store import DECISIVE, RARE
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 from projections.values.words import words
@@ -275,20 +278,20 @@ class Segments:
         documents: Sequence[str] | None,
         asked: Mapping[str, int],
         held: Sequence[str],
-        most: int,
     ) -> list[Found]:
-        """The documents that hold every rare word, with BM25, best first: one that `most` documents of the datasets
-        hold; [] without one."""
+        """The documents that hold every rare word, with BM25, best first; [] without such words, or if they do not
+        decide."""
         everywhere = _filter([place(tenant, dataset) for dataset in datasets], None)
         filters = {"filters": {word: {"term": {"words": word}} for word in asked}}
-        counting = {"query": {"bool": {"filter": everywhere}}, "size": 0, "aggs": {"held": {"filters": filters}}}
+        aggregations = {"held": {"filters": filters}, "searched": {"filter": {"exists": {"field": "words"}}}}
+        counting = {"query": {"bool": {"filter": everywhere}}, "size": 0, "aggs": aggregations}
         [answer] = await self._searches(name, tenant, [counting])
-        counts = {word: of["doc_count"] for word, of in answer["aggregations"]["held"]["buckets"].items()}
-        rare = [word for word, count in counts.items() if 0 < count <= most]
-        if not rare:
+        counted, searched = answer["aggregations"]["held"]["buckets"], answer["aggregations"]["searched"]["doc_count"]
+        counts = {word: of["doc_count"] for word, of in counted.items() if of["doc_count"]}
+        if not (rare := _decisive(asked, counts, searched)):
             return []
         within = [*_filter([place(tenant, dataset) for dataset in datasets], documents), *_holding([*held, *rare])]
-        [answer] = await self._searches(name, tenant, [_matching(asked, within, most)])
+        [answer] = await self._searches(name, tenant, [_matching(asked, within, RARE)])
         return _ranked(answer, bm25)
 
     async def products(self, name: str, tenant: str, keys: Sequence[Found], vector: Vector) -> dict[str, float]:
@@ -376,6 +379,7 @@ def _seen(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
+_DIGIT = re.compile("[0-9]")
 _WHOLE = {"allow_partial_search_results": "false"}
 _BARE: Document = {"_source": False, "track_total_hits": False}
 
@@ -404,6 +408,14 @@ def _matching(asked: Mapping[str, int], within: Filter, size: int) -> Document:
     """The query for these words, each as often as it is asked for."""
     said = " ".join(word for word, times in asked.items() for _ in range(times))
     return {"query": {"bool": {"must": {"match": {"words": said}}, "filter": within}}, "size": size}
+
+
+def _decisive(asked: Mapping[str, int], counts: Mapping[str, int], searched: int) -> list[str]:
+    """The rare words, by the number of documents that hold each word; [] if they do not decide."""
+    weights = {word: asked[word] * math.log(1 + (searched - n + 0.5) / (n + 0.5)) for word, n in counts.items()}
+    rare = [word for word, count in counts.items() if count <= RARE]
+    share = sum(weights[word] for word in rare) / (sum(weights.values()) or 1)
+    return rare if share >= DECISIVE or any(_DIGIT.search(word) for word in rare) else []
 
 
 def _holding(words: Sequence[str]) -> Filter:

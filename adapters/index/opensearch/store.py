@@ -17,7 +17,7 @@ from adapters.index.versions.changes import locked_versions
 from adapters.index.versions.database import Connection, Cursor, Database
 from adapters.index.versions.index import VersionedIndex
 from adapters.index.versions.schema import Scope
-from adapters.index.versions.store import CANDIDATES, RARE, Placed, Question
+from adapters.index.versions.store import CANDIDATES, Placed, Question
 from handlers.ports.index import Entry, Hit, Span
 from handlers.ports.log import Unavailable
 
@@ -200,7 +200,7 @@ class OpenSearchStore:
         elif question.weight is None:
             scores = by_rank(semantic, full_text)
         else:
-            exact = await segments.exact(*scope, words, held, RARE) if full_text else []
+            exact = await segments.exact(*scope, words, held) if full_text else []
             found = {it.key for it in full_text}
             full_text = [*full_text, *(it for it in exact if it.key not in found)]
             known = {it.key: it.score for it in semantic}

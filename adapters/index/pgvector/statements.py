@@ -105,7 +105,7 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 # `within` are the segments of the wanted documents that hold the wanted words; BM25 weighs words by all of the datasets
 # even so. Membership in `within` is a hash lookup per row, since an array would be scanned for each.
 # A word counts as often as the question repeats it. With a weight, a segment that holds every rare word of the question
-# is `exact`. There are at most `rare` of them, and they are among that number of first hits.
+# is `exact`, if these words decide. There are at most `rare` of them, and they are among that number of first hits.
 _SEARCH = """
 WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
@@ -143,11 +143,16 @@ WITH {within}scope AS MATERIALIZED (
         times * ln(1 + ((SELECT segments FROM scope) - count(*) + 0.5) / (count(*) + 0.5)) AS weight
     FROM matched JOIN unnest(%(words)s::text[], %(times)s::float8[]) AS asked (word, times) USING (word)
     GROUP BY word, times
+), rarity AS MATERIALIZED (
+    SELECT count(*) AS words FROM weights
+    WHERE rare AND %(weight)s::float8 IS NOT NULL AND (
+        SELECT bool_or(rare AND word ~ '[0-9]') OR sum(weight) FILTER (WHERE rare) >= %(decisive)s * sum(weight)
+        FROM weights
+    )
 ), weighed AS (
     SELECT dataset, id, sum(weight * frequency * 2.2
         / (frequency + 1.2 * (0.25 + 0.75 * length / (SELECT average FROM scope)))) AS bm25,
-        %(weight)s::float8 IS NOT NULL
-            AND count(*) FILTER (WHERE rare) = (SELECT nullif(count(*), 0) FROM weights WHERE rare) AS exact
+        count(*) FILTER (WHERE rare) = (SELECT nullif(words, 0) FROM rarity) AS exact
     FROM matched JOIN weights USING (word){where_within}
     GROUP BY dataset, id
     ORDER BY exact DESC NULLS LAST, bm25 DESC, id

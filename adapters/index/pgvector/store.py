@@ -17,7 +17,7 @@ from adapters.index.versions.changes import locked_versions
 from adapters.index.versions.database import Connection, Cursor, Database, Gone
 from adapters.index.versions.index import VersionedIndex
 from adapters.index.versions.schema import Scope
-from adapters.index.versions.store import CANDIDATES, RARE, Placed, Question
+from adapters.index.versions.store import CANDIDATES, DECISIVE, RARE, Placed, Question
 from handlers.ports.index import Entry, Hit, Span
 from handlers.ports.log import Unavailable
 
@@ -122,6 +122,7 @@ class PgvectorStore:
             "words": list(question.words),
             "times": list(question.words.values()),
             "rare": RARE,
+            "decisive": DECISIVE,
             "vector": question.vector,
             "candidates": max(CANDIDATES, question.top_k),
             "top_k": question.top_k,

@@ -21,6 +21,10 @@ first hits."""
 RARE = 3
 """Maximum number of searched segments that hold a rare word."""
 
+DECISIVE = 0.1
+"""Minimum share of the weight of a query's words that its rare words must have to decide: among the words of a long
+question some are rare by chance. Those with digits always decide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
