@@ -246,10 +246,9 @@ class TokenSegmenter:
 
     def known(self, text: str) -> float:
         token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        unknown = getattr(self._tokenizer.model, "unk_token", None)
-        if not token_ids or unknown is None:
-            return 1.0
-        return 1 - token_ids.count(self._tokenizer.token_to_id(unknown)) / len(token_ids)
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        unknown = token and self._tokenizer.token_to_id(token)
+        return 1.0 if not token_ids or unknown is None else 1 - token_ids.count(unknown) / len(token_ids)
 
     def _units(self, whole: _Whole, spans: Iterable[Tagged], limit: int) -> Iterator[_Unit]:
         sentences = (sentence for span in spans for sentence in _sentences(whole.text, *span))

@@ -1,4 +1,4 @@
-"""What every index finds by words: names, identifiers, numbers, phrases, scripts, and rare words in a hybrid search."""
+"""Searches by words in every index: names, identifiers, numbers, phrases, scripts, and rare words in a hybrid search."""
 
 from __future__ import annotations
 
