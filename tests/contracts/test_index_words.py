@@ -1,4 +1,4 @@
-"""Searches by words in every index: names, identifiers, numbers, phrases, scripts, and rare words in a hybrid search."""
+"""Searches by words in every index: names, identifiers, numbers, phrases, scripts; rare words in a hybrid search."""
 
 from __future__ import annotations
 
