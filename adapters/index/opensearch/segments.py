@@ -405,9 +405,9 @@ def _near(vector: Vector, within: Filter, size: int) -> Document:
 
 
 def _matching(asked: Mapping[str, int], within: Filter, size: int) -> Document:
-    """The query for these words, each as often as it is asked for."""
-    said = " ".join(word for word, times in asked.items() for _ in range(times))
-    return {"query": {"bool": {"must": {"match": {"words": said}}, "filter": within}}, "size": size}
+    """The query for these words, each with the weight of the times that it is asked for."""
+    terms = [{"term": {"words": {"value": word, "boost": times}}} for word, times in asked.items()]
+    return {"query": {"bool": {"should": terms, "minimum_should_match": 1, "filter": within}}, "size": size}
 
 
 def _decisive(asked: Mapping[str, int], counts: Mapping[str, int], searched: int) -> list[str]:
