@@ -123,7 +123,7 @@ def asked(query: str) -> Counter[str]:
 def quoted(query: str) -> list[str]:
     """The phrases in quotation marks with two words or characters at least."""
     found = ("".join(groups) for groups in _QUOTED.findall(query))
-    return [phrase for phrase in found if "  " in _sequence(phrase)]
+    return [phrase for phrase in found if len(_RUNS.findall(_cleaned(phrase))) > 1]
 
 
 def holds(text: str, phrase: str) -> bool:
@@ -215,7 +215,7 @@ def _identifier(token: str) -> Iterator[str]:
                 joiner = ""
         else:
             joiner = part
-    if sign and not (last := parts[-1][1]).isdigit():
+    if sign and parts and not (last := parts[-1][1]).isdigit():
         yield from _forms(last + _NAMED_SIGNS[sign[0]])
         named = len(last) < 3  # C# is no C
     else:

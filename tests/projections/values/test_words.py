@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from projections.values.words import LONGEST, RULES, asked, distinct, holds, quoted, words
@@ -125,6 +125,7 @@ def test_phrases_are_what_stands_in_quotation_marks() -> None:
     assert quoted('say "ring the bell" or “the gate opens”, „nie wieder“, «le quai», 「每年检查」') == [
         *("ring the bell", "the gate opens", "nie wieder", "le quai", "每年检查")
     ]
+    assert quoted('"&#" “?!” the “bell”') == []
     assert quoted('"bell" it\'s "" 12" and 14" wide "?!"') == []
 
 
@@ -135,6 +136,7 @@ def test_a_phrase_is_held_where_its_words_follow_one_another() -> None:
 
 
 @given(st.text())
+@example("\u00a8#")
 def test_any_text_gives_words_that_a_table_can_hold(text: str) -> None:
     for word, times in words(text).items():
         assert 0 < len(word) <= LONGEST
