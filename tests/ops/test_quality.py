@@ -12,13 +12,19 @@ import pytest
 from rich.progress import Progress
 
 from adapters.documents.extract import FileExtractor
+from adapters.embedding.engine import Engine
 from adapters.sandbox.child import Sandbox
 from adapters.segmenting.segmenter import TokenSegmenter
+from domain.aggregate import new_id
+from handlers.commands.retrieval import WEIGHT
+from handlers.ports.index import Entry
+from handlers.retrieval.retrieve import KNOWN
 from ops.bench import quality
 from ops.bench.collection import Collection, Malformed
 from ops.bench.documents import HANDBOOK
 from ops.bench.indexes import in_postgres
 from ops.bench.relevance import difference, interval, ndcg, recall, reciprocal_rank
+from tests.handlers.chat.languages import FACTS
 
 # --- metrics -------------------------------------------------------------------------------------------------
 
@@ -231,3 +237,21 @@ async def test_hybrid_finds_what_the_handbook_answers(sandbox: Sandbox, database
     assert found["semantic"].better is None
     assert [line["mode"] for line in map(json.loads, map(json.dumps, (each.line() for each in results)))] == list(found)
     assert quality.table(collection, results).row_count == len(results)
+
+
+@pytest.mark.parametrize("language", FACTS)
+async def test_a_question_finds_its_fact_first_in_every_language(database_url: str, language: str) -> None:
+    """In the default mode, among the facts of all languages, with the shipped model, which knows few of them."""
+    segmenter, engine, dataset = TokenSegmenter(), Engine(device="cpu"), new_id()
+    facts = [fact for each in FACTS.values() for fact, _ in each]
+    vectors = engine.encode([segmenter.tokenize(fact) for fact in facts])
+    entries = [Entry(new_id(), n, fact, vector=vectors[n]) for n, fact in enumerate(facts)]
+    async with in_postgres(database_url) as index:
+        await index.write("bench", dataset, new_id(), entries, model="m", version=1)
+        for fact, question in FACTS[language]:
+            known = segmenter.known(question) >= KNOWN
+            near = engine.encode([segmenter.tokenize(question)])[0] if known else None
+            hits = await index.search(
+                "bench", [dataset], question, near, model="m", mode="hybrid", top_k=4, weight=WEIGHT
+            )
+            assert hits[0].entry.content == fact
