@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+import structlog
+
 from adapters.index.opensearch import tables as opensearch
 from adapters.index.opensearch.client import Access
 from adapters.index.opensearch.store import opensearch_index, opensearch_store
@@ -13,6 +15,12 @@ from adapters.index.versions import state as versions
 from adapters.index.versions.store import AnyStore
 from handlers.ports.index import Index
 from ops.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+REBUILD = (
+    "some names, numbers and accents are not found by words: run `headrace index rebuild`; searches go on meanwhile"
+)
 
 
 def access(settings: Settings) -> Access:
@@ -27,6 +35,8 @@ async def set_up_index(settings: Settings) -> None:
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:
         await pgvector.set_up(settings.postgres_url)
+    if datasets := await outdated(settings):
+        log.warning("index.outdated", datasets=datasets, advice=REBUILD)
 
 
 def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
@@ -39,6 +49,12 @@ async def state(settings: Settings) -> versions.State:
     """The versions and builds of the index. Raises: Unavailable."""
     async with _store(settings) as store:
         return await versions.state(settings.postgres_url, store)
+
+
+async def outdated(settings: Settings) -> int:
+    """The number of datasets that are searched with words of other rules. Raises: Unavailable."""
+    async with _store(settings) as store:
+        return await versions.outdated(settings.postgres_url, store)
 
 
 async def drop(settings: Settings, number: int) -> bool:

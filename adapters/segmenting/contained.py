@@ -84,6 +84,9 @@ class ContainedSegmenter:
     def tokenize(self, text: str) -> list[int]:
         return self._tokens.tokenize(text)
 
+    def known(self, text: str) -> float:
+        return self._tokens.known(text)
+
     async def __aenter__(self) -> Self:
         for children in (self._small, self._large):
             await self._open.enter_async_context(children)

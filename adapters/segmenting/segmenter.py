@@ -245,6 +245,12 @@ class TokenSegmenter:
         token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids[:room]
         return [*self._before, *token_ids, *self._after]
 
+    def known(self, text: str) -> float:
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        unknown = token and self._tokenizer.token_to_id(token)
+        return 1.0 if not token_ids or unknown is None else 1 - token_ids.count(unknown) / len(token_ids)
+
     def _units(self, whole: _Whole, spans: Iterable[Tagged], limit: int) -> Iterator[_Unit]:
         sentences = (sentence for span in spans for sentence in _sentences(whole.text, *span))
         while some := list(islice(sentences, AT_ONCE)):

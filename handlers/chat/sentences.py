@@ -18,6 +18,9 @@ ENOUGH = 0.4
 CLOSE = 0.8
 """Minimum share of the best sentence's score for a further sentence of an answer."""
 
+FEW = 10
+"""Number of sentences that rarity is measured among at least."""
+
 MOST = 3
 """Maximum number of sentences in an answer."""
 
@@ -144,8 +147,8 @@ def scored(question: str, passages: Sequence[str]) -> list[Scored]:
 
 
 def _by_rarity(asked: dict[str, float], words: list[list[frozenset[str]]]) -> dict[str, float]:
-    """The weights times the inverse frequency of their terms among the sentences."""
-    count = sum(map(len, words))
+    """The weights times the inverse frequency of their terms among the sentences; among few, rarity says little."""
+    count = max(sum(map(len, words)), FEW)
     frequency = Counter(term for held in words for own in held for term in own & asked.keys())
     return {
         term: weight * math.log(1 + (count - frequency[term] + 0.5) / (frequency[term] + 0.5))
@@ -162,7 +165,7 @@ def _matches(asked: dict[str, float], words: frozenset[str], given: list[frozens
             found[term] = 1.0
         elif any(term in stands for stands in given):
             found[term] = 0.8
-        elif len(term) > 4 and term.isalpha():
+        elif len(term) > 4 and not term[0].isdigit():
             beginning = term[: max(5, len(term) - 3)]
             if any(word.startswith(beginning) for word in words):
                 found[term] = 0.6

@@ -6,15 +6,32 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from domain.language import COMPATIBLE, KOREAN, UNSPACED
+from domain.language import COMPATIBLE, HAN, KOREAN, UNSPACED, without_accents
 
 _UNSPACED = UNSPACED + KOREAN + COMPATIBLE
 
-WORD = re.compile(rf"(?<![\w.+-])[\w.+-]++@[\w.-]+\w|[{_UNSPACED}]+|\d+(?:[.,:/-]\d+)*|(?:(?![{_UNSPACED}])[^\W\d_])+")
+_SPACED_MARKS = re.sub(
+    f"[{_UNSPACED}]",
+    "",
+    "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M"),
+)
+"""Vowel signs and other marks within words, as of Hindi."""
+
+WORD = re.compile(
+    rf"(?<![\w.+-])[\w.+-]++@[\w.-]+\w|[{_UNSPACED}]+|\d+(?:[.,:/-]\d+)*"
+    rf"|(?:(?![{_UNSPACED}])[^\W\d_][{_SPACED_MARKS}]*+)+"
+)
 
 _PIECE = re.compile(rf"\s*(?:[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+|[^\w\s])|\s+")
 _THOUSANDS = re.compile(r",(?=\d{3}(?:\D|$))")
 _VOWEL = re.compile("[aeiouy]")
+_HAN = re.compile(f"[{HAN}]")
+_POINTS = dict.fromkeys([*range(0x591, 0x5C8), 0x640, *range(0x64B, 0x660), 0x670])
+_ARABIC = re.compile("[\u0620-\u064a]+")
+_ARABIC_BEGINNING = re.compile("(?:[وفبك]?ال|لل)(?=..)")
+_ARABIC_END = re.compile("(?<=..)(?:ها|ان|ات|ون|ين|ية|ه|ة|ي)$")
+_HINDI = re.compile("[\u0900-\u097f]+")
+_HINDI_END = re.compile("(?<=..)(?:ियों|ियाँ|ाओं|ों|ें|ीं|ाँ|ा|ी|े|ि|ु|ू)$")
 
 
 def pieces(text: str) -> list[str]:
@@ -23,24 +40,29 @@ def pieces(text: str) -> list[str]:
 
 
 def terms(text: str) -> list[str]:
-    """The terms of a text in order: folded and stemmed words, numbers, pairs of characters of unspaced scripts."""
+    """The terms of a text in order: folded and stemmed words, numbers, pairs of characters of unspaced scripts.
+
+    Each Chinese character is a term, too.
+    """
     return [term for word in WORD.findall(fold(text)) for term in terms_of(word)]
 
 
 def fold(text: str) -> str:
-    """The text without upper case and accents."""
+    """The text without upper case, accents, and the vowel points of Arabic and Hebrew."""
     folded = text.casefold()
-    if folded.isascii():
-        return folded
-    marked = unicodedata.normalize("NFKD", folded)
-    return unicodedata.normalize("NFC", "".join(sign for sign in marked if unicodedata.category(sign) != "Mn"))
+    return folded if folded.isascii() else without_accents(unicodedata.normalize("NFKC", folded).translate(_POINTS))
 
 
 @lru_cache(maxsize=1 << 16)
 def terms_of(word: str) -> tuple[str, ...]:
     """The terms of one folded word."""
     if re.match(f"[{_UNSPACED}]", word):
-        return tuple(word[at : at + 2] for at in range(len(word) - 1)) or (word,)
+        pairs = [word[at : at + 2] for at in range(len(word) - 1)]
+        return (*pairs, *_HAN.findall(word)) if pairs else (word,)
+    if _ARABIC.fullmatch(word):
+        return (_ARABIC_END.sub("", _ARABIC_BEGINNING.sub("", word, count=1)),)
+    if _HINDI.fullmatch(word):
+        return (_HINDI_END.sub("", word),)
     return (_THOUSANDS.sub("", word) if word[0].isdigit() else stem(word),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -22,6 +22,9 @@ from handlers.commands.fields import (
     not_blank,
 )
 from handlers.commands.preparation import Make, Preparation
+
+WEIGHT = 0.7
+"""Default share of meaning in a hybrid score."""
 
 Texts = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=100)]
 
@@ -122,7 +125,7 @@ class RetrievalFields(Part):
         "hybrid", description="Search by meaning (`semantic`), by words (`full_text`), or by both"
     )
     weight: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
-        None, description="Share of meaning in a hybrid score; null for reciprocal rank fusion"
+        WEIGHT, description="Share of meaning in a hybrid score; null for reciprocal rank fusion, and in other modes"
     )
     top_k: Annotated[int, Field(ge=1, le=50)] = Field(4, description="Maximum number of segments given to the model")
     score_threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
@@ -135,6 +138,14 @@ class RetrievalFields(Part):
         0, description="Segments before and after each hit that are given to the model with it"
     )
     rerank: RerankFields | None = Field(None, description="Reranker of the hits; null for none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unweighed(cls, given: Any) -> Any:
+        """The default weight is of mode hybrid only."""
+        if isinstance(given, dict) and given.get("mode", "hybrid") != "hybrid":
+            return {"weight": None, **given}
+        return given
 
     @model_validator(mode="after")
     def _weighs_something(self) -> RetrievalFields:

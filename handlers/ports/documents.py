@@ -77,6 +77,10 @@ class Segmenter(Protocol):
         """The token ids of a query, including special ones, truncated to the model's longest input."""
         ...
 
+    def known(self, text: str) -> float:
+        """The share of the tokens of a query that the model knows, 0 to 1: the vector of unknown ones says nothing."""
+        ...
+
 
 class Embedder(Protocol):
     @property

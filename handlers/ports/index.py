@@ -126,7 +126,12 @@ class Index(Protocol):
 
         Mode `hybrid` ranks by reciprocal rank fusion (k = 60), or with a `weight` from 0 to 1 by
         weight · cosine + (1 - weight) · BM25 / best BM25: the cosine is that of every segment that either subquery
-        found, BM25 is 0 for segments that the full text subquery did not find. Raises: Moved, Unavailable.
+        found, BM25 is 0 for segments that the full text subquery did not find. With a weight, segments that hold every
+        rare word of the query are among the first three: every word that is in three of the searched segments at most,
+        if one has a digit, or together they have a tenth of the weight of the query's words.
+
+        Except in mode `semantic`, segments that hold all quoted phrases of the query come before all others.
+        Raises: Moved, Unavailable.
         """
         ...
 

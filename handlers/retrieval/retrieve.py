@@ -31,6 +31,9 @@ from handlers.work.cause import Cause
 SPARE = 2
 """Factor by which more hits are searched than given, since some may be dropped."""
 
+KNOWN = 0.5
+"""Minimum share of a query's tokens that the embedding model must know for its vector to count in a hybrid search."""
+
 MOST = 400
 """Maximum number of hits that are searched, where many of them lead to the same text."""
 
@@ -180,10 +183,15 @@ class Retrieve:
         return _Subquery(model, [dataset.id for dataset in living], vector, recorded)
 
     async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
-        """The query's vector, and an awaitable that records the end of the call for it."""
+        """The query's vector, and an awaitable that records the end of the call for it.
+
+        A hybrid search has none, where the model knows too little of the query.
+        """
         if question.how["mode"] == "full_text":
             return None, asyncio.sleep(0)
         segmenter, embedder = await self.models.get(model)
+        if question.how["mode"] == "hybrid" and segmenter.known(question.query) < KNOWN:
+            return None, asyncio.sleep(0)
         step = "embed" if model == self.models.default else f"embed:{model}"
         token_ids = [segmenter.tokenize(question.query)]
         vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)

@@ -29,9 +29,15 @@ class Collection:
     qrels: Qrels
 
     @classmethod
-    def read(cls, documents: Path, queries: Path, qrels: Path) -> Collection:
-        """Read a collection from three files; skip queries without a relevant document. Raises: Malformed, OSError."""
+    def read(cls, documents: Path, queries: Path, qrels: Path, *, one_is_best: bool = False) -> Collection:
+        """Read a collection from three files; skip queries without a relevant document.
+
+        With `one_is_best`, as in Cranfield, the grades count from the best, and are turned around: of 1 to 4, 1 is 4.
+        Raises: Malformed, OSError.
+        """
         texts, asked, grades = _texts(documents, _DOCUMENT), _texts(queries, _QUERY), _qrels(qrels)
+        if one_is_best:
+            grades = _turned(grades)
         judged = {id: query for id, query in asked.items() if any(grade > 0 for grade in grades.get(id, {}).values())}
         if not judged:
             raise Malformed(f"{qrels} has no relevant document for any query of {queries}: their ids do not agree.")
@@ -40,9 +46,10 @@ class Collection:
         return cls(texts, judged, {id: grades[id] for id in judged})
 
     @classmethod
-    def read_beir(cls, folder: Path, split: str = "test") -> Collection:
+    def read_beir(cls, folder: Path, split: str = "test", *, one_is_best: bool = False) -> Collection:
         """Read BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv. Raises: as `read`."""
-        return cls.read(folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv")
+        qrels = folder / "qrels" / f"{split}.tsv"
+        return cls.read(folder / "corpus.jsonl", folder / "queries.jsonl", qrels, one_is_best=one_is_best)
 
 
 class _Kind(NamedTuple):
@@ -177,6 +184,15 @@ def _qrels(file: Path) -> Qrels:
     if not found:
         raise Malformed(f"{file} holds no judgement.")
     return found
+
+
+def _turned(qrels: Qrels) -> Qrels:
+    """The qrels with the least grade above 0 as the highest; other grades stay."""
+    highest = max((grade for grades in qrels.values() for grade in grades.values()), default=0)
+    return {
+        query: {document: highest + 1 - grade if grade > 0 else grade for document, grade in grades.items()}
+        for query, grades in qrels.items()
+    }
 
 
 def _is_grade(field: str) -> bool:

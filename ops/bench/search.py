@@ -15,6 +15,7 @@ from rich.progress import Progress
 from adapters.index.opensearch.client import Access
 from adapters.index.pgvector.encoding import HalfvecDumper
 from domain.aggregate import new_id
+from handlers.commands.retrieval import WEIGHT
 from handlers.ports.index import Index, Mode
 from ops.bench.corpus import DIMENSION, TOP_K, Corpus, Query
 from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres, merged
@@ -26,9 +27,6 @@ TEN = 10
 
 WARM = 20
 """Warm-up searches per mode."""
-
-WEIGHT = 0.7
-"""Weight of the semantic subquery in mode `weighted`."""
 
 MODES: dict[str, tuple[Mode, float | None]] = {
     "semantic": ("semantic", None),

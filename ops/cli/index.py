@@ -110,6 +110,9 @@ def show_state(state: State) -> None:
     names = ["version", "model", "dimension", "state", "datasets", "segments"]
     rows = [(v.number, v.model, v.dimension, v.state, v.datasets, f"{v.segments:,}") for v in state.versions]
     terminal.show_rows(names, rows)
+    if any(v.outdated and v.state == "searched" for v in state.versions):
+        numbers = ", ".join(str(v.number) for v in state.versions if v.outdated and v.state == "searched")
+        say(f"An earlier version of Headrace made the words of version {numbers}: run `headrace index rebuild`.")
     for build in state.builds:
         of = f"dataset {build.dataset}" if build.dataset else "all"
         share = f"{build.reached:,} of {build.goal:,} commits of the log"

@@ -34,7 +34,7 @@ from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
-from ops.index_choice import access
+from ops.index_choice import REBUILD, access, outdated
 from ops.roles import wanted
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import check_postgres, nats_server, reserve
@@ -112,6 +112,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async for finding in _postgres(settings.located("postgres").postgres_url, last):
             yield finding
+        yield await _index(settings.located("postgres"))
     except NotRunning as error:
         yield Finding("PostgreSQL", False, str(error), f"{START}, or check HEADRACE_POSTGRES_URL")
     except psycopg.Error as error:
@@ -287,6 +288,16 @@ async def _opensearch(settings: Settings) -> Finding:
         advice = "work waits: bring the lost nodes back, or, if they are gone for good, run `headrace index rebuild`"
         return Finding("OpenSearch", False, f"{summary}: {found.unassigned} shards have no copy", advice)
     return Finding("OpenSearch", True, summary)
+
+
+async def _index(settings: Settings) -> Finding:
+    """Check that the words of the index are those of this version."""
+    try:
+        datasets = await outdated(settings)
+    except Unavailable as error:
+        return Finding("index", False, one_line(error), "searches wait for it")
+    found = f"{datasets} datasets are searched with words of an earlier version"
+    return Finding("index", False, found, REBUILD) if datasets else Finding("index", True, "up to date")
 
 
 async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:

@@ -69,6 +69,9 @@ class Words:
     def tokenize(self, text: str) -> list[int]:
         return [crc32(word.encode()) & 0xFFFFF for word in text.split()]
 
+    def known(self, text: str) -> float:
+        return 1.0
+
     async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
         await asyncio.sleep(0)
         if self.away:

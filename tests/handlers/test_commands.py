@@ -11,7 +11,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.models.provider import Provider
-from handlers.commands import chat, knowledge, models
+from handlers.commands import chat, knowledge, models, retrieval
 from handlers.commands.fields import MAX_DEPTH, MAX_PAYLOAD, MAX_TEXT, Command, named, parse, references
 from handlers.routes import ROUTES
 
@@ -50,8 +50,31 @@ def test_defaults_are_filled_in() -> None:
         "prompt": "",
         "variables": [],
         "datasets": [],
-        "retrieval": settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+        "retrieval": settings({"mode": "hybrid", "weight": 0.7, "top_k": 4, "score_threshold": None}),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ({}, 0.7),
+        ({"mode": "hybrid"}, 0.7),
+        ({"weight": None}, None),
+        ({"weight": 0.2}, 0.2),
+        ({"mode": "semantic"}, None),
+        ({"mode": "full_text", "weight": None}, None),
+    ],
+)
+def test_only_a_hybrid_search_has_a_weight(given: dict[str, Any], weight: float | None) -> None:
+    fields = {"datasets": [ID], "query": "x", "retrieval": given}
+    assert parse(retrieval.TestDatasets, orjson.dumps(fields)).retrieval.weight == weight
+    assert parse(chat.ConfigureApp, orjson.dumps({"app": ID, "retrieval": given})).retrieval.weight == weight
+    for mode in ("semantic", "full_text"):
+        assert invalid(retrieval.TestDatasets, fields | {"retrieval": {"mode": mode, "weight": 0.7}}) == "retrieval"
+
+
+def test_an_app_that_was_configured_without_a_weight_keeps_its_rank_fusion() -> None:
+    assert settings({"mode": "hybrid", "top_k": 4, "score_threshold": None})["weight"] is None
 
 
 @pytest.mark.parametrize(

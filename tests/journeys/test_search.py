@@ -37,7 +37,7 @@ async def search(headrace: Stack, dataset: str, query: str, **retrieval: Any) ->
     return made
 
 
-@pytest.mark.parametrize("how", [{}, {"weight": 0.6}, {"mode": "semantic"}, {"mode": "full_text"}])
+@pytest.mark.parametrize("how", [{}, {"weight": 0.6}, {"weight": None}, {"mode": "semantic"}, {"mode": "full_text"}])
 async def test_a_test_says_what_is_found_and_where_it_ranks(headrace: Stack, dataset: str, how: dict[str, Any]) -> None:
     made = await search(headrace, dataset, "How long is the oil boom?", **how)
     best, *others = made["hits"]
@@ -47,7 +47,8 @@ async def test_a_test_says_what_is_found_and_where_it_ranks(headrace: Stack, dat
     assert [hit["rank"] or hit["dropped"] for hit in others].count("beyond_top_k") == 0
     [row] = await headrace.until("SELECT * FROM headrace.retrievals WHERE id = %(id)s", id=made["id"])
     assert (row["cause_noun"], row["query"], row["hits"]) == ("dataset", "How long is the oil boom?", made["hits"])
-    assert (row["mode"], row["weight"], row["top_k"]) == (how.get("mode", "hybrid"), how.get("weight"), 5)
+    weight = how.get("weight", None if "mode" in how else 0.7)
+    assert (row["mode"], row["weight"], row["top_k"]) == (how.get("mode", "hybrid"), weight, 5)
     [asked] = await headrace.until("SELECT * FROM headrace.dataset_queries WHERE retrieval_id = %(id)s", id=made["id"])
     assert (asked["dataset_id"], asked["source"], asked["content"]) == (dataset, "hit_testing", row["query"])
 

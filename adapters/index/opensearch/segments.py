@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+import math
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from opensearchpy import AsyncOpenSearch
 
 from adapters.index.opensearch.client import refusal, waiting
 from adapters.index.versions.schema import Scope
+from adapters.index.versions.store import DECISIVE, RARE
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 from projections.values.words import words
@@ -251,23 +254,45 @@ class Segments:
         datasets: Sequence[str],
         documents: Sequence[str] | None,
         vector: Vector | None,
-        asked: Sequence[str],
+        asked: Mapping[str, int],
+        held: Sequence[str],
         candidates: int,
     ) -> tuple[list[Found], list[Found]]:
-        """The documents nearest to the vector, with inner products, and those with the words, with BM25.
-
-        Each best first, equals by id.
-        """
-        within = _filter([place(tenant, dataset) for dataset in datasets], documents)
+        """The documents nearest to the vector, with inner products, and those with the words, with BM25, each best
+        first, equals by id; only those that hold the words `held`."""
+        within = [*_filter([place(tenant, dataset) for dataset in datasets], documents), *_holding(held)]
         queries: list[Document] = []
         if vector is not None:
             queries.append(_near(vector, within, candidates))
         if asked:
-            match = {"match": {"words": " ".join(asked)}}
-            queries.append({"query": {"bool": {"must": match, "filter": within}}, "size": candidates})
+            queries.append(_matching(asked, within, candidates))
         answers = iter(await self._searches(name, tenant, queries))
         near = [] if vector is None else _ranked(next(answers), product)
         return near, _ranked(next(answers), bm25) if asked else []
+
+    async def exact(
+        self,
+        name: str,
+        tenant: str,
+        datasets: Sequence[str],
+        documents: Sequence[str] | None,
+        asked: Mapping[str, int],
+        held: Sequence[str],
+    ) -> list[Found]:
+        """The documents that hold every rare word, with BM25, best first; [] without such words, or if they do not
+        decide."""
+        everywhere = _filter([place(tenant, dataset) for dataset in datasets], None)
+        filters = {"filters": {word: {"term": {"words": word}} for word in asked}}
+        aggregations = {"held": {"filters": filters}, "searched": {"filter": {"exists": {"field": "words"}}}}
+        counting = {"query": {"bool": {"filter": everywhere}}, "size": 0, "aggs": aggregations}
+        [answer] = await self._searches(name, tenant, [counting])
+        counted, searched = answer["aggregations"]["held"]["buckets"], answer["aggregations"]["searched"]["doc_count"]
+        counts = {word: of["doc_count"] for word, of in counted.items() if of["doc_count"]}
+        if not (rare := _decisive(asked, counts, searched)):
+            return []
+        within = [*_filter([place(tenant, dataset) for dataset in datasets], documents), *_holding([*held, *rare])]
+        [answer] = await self._searches(name, tenant, [_matching(asked, within, RARE)])
+        return _ranked(answer, bm25)
 
     async def products(self, name: str, tenant: str, keys: Sequence[Found], vector: Vector) -> dict[str, float]:
         """The inner products of these documents with a vector, by `_id`."""
@@ -354,6 +379,7 @@ def _seen(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
+_DIGIT = re.compile("[0-9]")
 _WHOLE = {"allow_partial_search_results": "false"}
 _BARE: Document = {"_source": False, "track_total_hits": False}
 
@@ -376,6 +402,24 @@ def _ranked(answer: Document, scale: Any) -> list[Found]:
 def _near(vector: Vector, within: Filter, size: int) -> Document:
     knn = {"vector": {"vector": vector, "k": max(size, EXPLORED), "filter": {"bool": {"filter": within}}}}
     return {"query": {"knn": knn}, "size": size}
+
+
+def _matching(asked: Mapping[str, int], within: Filter, size: int) -> Document:
+    """The query for these words, each with the weight of the times that it is asked for."""
+    terms = [{"term": {"words": {"value": word, "boost": times}}} for word, times in asked.items()]
+    return {"query": {"bool": {"should": terms, "minimum_should_match": 1, "filter": within}}, "size": size}
+
+
+def _decisive(asked: Mapping[str, int], counts: Mapping[str, int], searched: int) -> list[str]:
+    """The rare words, by the number of documents that hold each word; [] if they do not decide."""
+    weights = {word: asked[word] * math.log(1 + (searched - n + 0.5) / (n + 0.5)) for word, n in counts.items()}
+    rare = [word for word, count in counts.items() if count <= RARE]
+    share = sum(weights[word] for word in rare) / (sum(weights.values()) or 1)
+    return rare if share >= DECISIVE or any(_DIGIT.search(word) for word in rare) else []
+
+
+def _holding(words: Sequence[str]) -> Filter:
+    return [{"term": {"words": word}} for word in words]
 
 
 def _filter(places: Sequence[str], documents: Sequence[str] | None) -> Filter:

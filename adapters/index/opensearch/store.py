@@ -190,9 +190,9 @@ class OpenSearchStore:
     async def _hits(self, question: Question, datasets: list[str], name: str) -> list[Hit]:
         segments, near, top_k = self.segments, question.vector, question.top_k
         candidates = max(CANDIDATES, top_k + SPARE)
-        semantic, full_text = await segments.subqueries(
-            name, question.tenant, datasets, question.documents, near, question.words, candidates
-        )
+        scope = name, question.tenant, datasets, question.documents
+        words, held = question.words, question.held
+        semantic, full_text = await segments.subqueries(*scope, near, words, held, candidates)
         if question.mode == "semantic":
             scores = {it.key: it.score for it in semantic}
         elif question.mode == "full_text":
@@ -200,10 +200,13 @@ class OpenSearchStore:
         elif question.weight is None:
             scores = by_rank(semantic, full_text)
         else:
+            exact = await segments.exact(*scope, words, held) if full_text else []
+            found = {it.key for it in full_text}
+            full_text = [*full_text, *(it for it in exact if it.key not in found)]
             known = {it.key: it.score for it in semantic}
             if near is not None and (others := [it for it in full_text if it.key not in known]):
                 known |= await segments.products(name, question.tenant, others, near)
-            scores = by_weight(question.weight, known, full_text)
+            scores = by_weight(question.weight, known, full_text, exact)
         return await self._best(name, scores, semantic, full_text, top_k)
 
     async def _best(

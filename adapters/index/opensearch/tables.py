@@ -24,6 +24,7 @@ async def set_up(url: str, access: Access, shards: int = 1) -> None:
             await cursor.execute(SCHEMA.tables)
             await cursor.execute(_TABLES)
             await cursor.execute(_INSTALL, [f"headrace-{token_hex(4)}"])
+        await cursor.execute(SCHEMA.changes)
         prefix = await prefix_of(cursor)
         async with connected(access) as client:
             template = {"index_patterns": [f"{prefix}-*"], "template": {"settings": settings(shards)}}

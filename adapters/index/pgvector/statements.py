@@ -17,6 +17,7 @@ class Statements:
     count: bytes
     search: bytes
     search_within: bytes
+    search_holding: bytes
     texts: bytes
 
 
@@ -35,6 +36,7 @@ def statements(version: int) -> Statements:
         of(_COUNT),
         of(_SEARCH.format(n="{n}", **_EVERYWHERE)),
         of(_SEARCH.format(n="{n}", **_WITHIN)),
+        of(_SEARCH.format(n="{n}", **_HOLDING)),
         of(_TEXTS),
     )
 
@@ -100,8 +102,10 @@ DO UPDATE SET segments = kept.segments + excluded.segments, length = kept.length
 # from using each branch's index for the other, and HNSW's relaxed order as a strict one.
 # BM25 has k1 = 1.2 and b = 0.75; reciprocal rank fusion has k = 60.
 # Each row begins with the number of datasets searched in this version: if one was moved, the hits are incomplete.
-# `within` are the segments of the wanted documents; BM25 weighs words by all of the datasets even so. Membership in
-# `within` is a hash lookup per row, since an array would be scanned for each.
+# `within` are the segments of the wanted documents that hold the wanted words; BM25 weighs words by all of the datasets
+# even so. Membership in `within` is a hash lookup per row, since an array would be scanned for each.
+# A word counts as often as the question repeats it. With a weight, a segment that holds every rare word of the question
+# is `exact`, if these words decide. There are at most `rare` of them, and they are among that number of first hits.
 _SEARCH = """
 WITH {within}scope AS MATERIALIZED (
     SELECT coalesce(sum(segments), 0)::float8 AS segments, sum(length) / nullif(sum(segments), 0)::float8 AS average
@@ -135,21 +139,30 @@ WITH {within}scope AS MATERIALIZED (
     FROM headrace_index.postings_{n}
     WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND word = ANY (%(words)s::text[])
 ), weights AS MATERIALIZED (
-    SELECT word, ln(1 + ((SELECT segments FROM scope) - count(*) + 0.5) / (count(*) + 0.5)) AS weight
-    FROM matched
-    GROUP BY word
+    SELECT word, count(*) <= %(rare)s AS rare,
+        times * ln(1 + ((SELECT segments FROM scope) - count(*) + 0.5) / (count(*) + 0.5)) AS weight
+    FROM matched JOIN unnest(%(words)s::text[], %(times)s::float8[]) AS asked (word, times) USING (word)
+    GROUP BY word, times
+), rarity AS MATERIALIZED (
+    SELECT count(*) AS words FROM weights
+    WHERE rare AND %(weight)s::float8 IS NOT NULL AND (
+        SELECT bool_or(rare AND word ~ '[0-9]') OR sum(weight) FILTER (WHERE rare) >= %(decisive)s * sum(weight)
+        FROM weights
+    )
 ), weighed AS (
     SELECT dataset, id, sum(weight * frequency * 2.2
-        / (frequency + 1.2 * (0.25 + 0.75 * length / (SELECT average FROM scope)))) AS bm25
+        / (frequency + 1.2 * (0.25 + 0.75 * length / (SELECT average FROM scope)))) AS bm25,
+        count(*) FILTER (WHERE rare) = (SELECT nullif(words, 0) FROM rarity) AS exact
     FROM matched JOIN weights USING (word){where_within}
     GROUP BY dataset, id
-    ORDER BY bm25 DESC, id
+    ORDER BY exact DESC NULLS LAST, bm25 DESC, id
     LIMIT %(candidates)s
 ), full_text AS (
-    SELECT dataset, id, bm25, row_number() OVER (ORDER BY bm25 DESC, id) AS rank
+    SELECT dataset, id, bm25, coalesce(exact, false) AS exact, row_number() OVER (ORDER BY bm25 DESC, id) AS rank
     FROM weighed
-), fused AS (
+), scored AS (
     SELECT dataset, id, similarity, bm25, semantic.rank AS semantic_rank, full_text.rank AS full_text_rank,
+        coalesce(exact, false) AS exact,
         (CASE
             WHEN %(weight)s::float8 IS NULL
             THEN coalesce(1.0 / (60 + semantic.rank), 0) + coalesce(1.0 / (60 + full_text.rank), 0)
@@ -159,6 +172,16 @@ WITH {within}scope AS MATERIALIZED (
             ), 0) + (1 - %(weight)s) * coalesce(bm25 / (SELECT max(bm25) FROM full_text), 0)
         END)::float8 AS fusion
     FROM semantic FULL JOIN full_text USING (dataset, id)
+), fused AS (
+    SELECT dataset, id, similarity, bm25, semantic_rank, full_text_rank,
+        CASE WHEN exact
+            THEN greatest(fusion, (2 + fusion) * 1e-9 + (
+                SELECT fusion FROM scored WHERE NOT exact
+                ORDER BY fusion DESC OFFSET %(rare)s - (SELECT count(*) FROM scored WHERE exact) LIMIT 1
+            ))
+            ELSE fusion
+        END AS fusion
+    FROM scored
     ORDER BY fusion DESC, id
     LIMIT %(top_k)s
 )
@@ -183,10 +206,26 @@ _EVERYWHERE = {"within": "", "compared": "segments", "in_documents": "", "in_wit
 _WITHIN = {
     "within": """within AS MATERIALIZED (
     SELECT id FROM headrace_index.segments_{n}
-    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND document = ANY (%(documents)s::uuid[])
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+        AND document = ANY (%(documents)s::uuid[])
 ), """,
     "compared": "(SELECT count(*) FROM within)",
     "in_documents": " AND document = ANY (%(documents)s::uuid[])",
     "in_within": " AND id IN (SELECT id FROM within)",
     "where_within": " WHERE id IN (SELECT id FROM within)",
+}
+
+_HOLDING = _WITHIN | {
+    "within": """within AS MATERIALIZED (
+    SELECT segment AS id FROM headrace_index.postings_{n}
+    WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[]) AND word = ANY (%(held)s::text[])
+        AND (%(documents)s::uuid[] IS NULL OR segment IN (
+            SELECT id FROM headrace_index.segments_{n}
+            WHERE tenant = %(tenant)s AND dataset = ANY (%(datasets)s::uuid[])
+                AND document = ANY (%(documents)s::uuid[])
+        ))
+    GROUP BY segment
+    HAVING count(*) = cardinality(%(held)s::text[])
+), """,
+    "in_documents": " AND id IN (SELECT id FROM within)",
 }

@@ -17,7 +17,7 @@ from adapters.index.versions.changes import locked_versions
 from adapters.index.versions.database import Connection, Cursor, Database, Gone
 from adapters.index.versions.index import VersionedIndex
 from adapters.index.versions.schema import Scope
-from adapters.index.versions.store import CANDIDATES, Placed, Question
+from adapters.index.versions.store import CANDIDATES, DECISIVE, RARE, Placed, Question
 from handlers.ports.index import Entry, Hit, Span
 from handlers.ports.log import Unavailable
 
@@ -119,7 +119,10 @@ class PgvectorStore:
     ) -> list[Hit] | None:
         known = statements(number)
         parameters: dict[str, object] = {
-            "words": question.words,
+            "words": list(question.words),
+            "times": list(question.words.values()),
+            "rare": RARE,
+            "decisive": DECISIVE,
             "vector": question.vector,
             "candidates": max(CANDIDATES, question.top_k),
             "top_k": question.top_k,
@@ -127,11 +130,12 @@ class PgvectorStore:
             "weight": question.weight,
             "exact": self._exact,
         }
-        if question.documents is None:
+        if question.documents is None and not question.held:
             statement = known.search
         else:
-            statement = known.search_within
-            parameters["documents"] = list(question.documents)
+            statement = known.search_holding if question.held else known.search_within
+            parameters["documents"] = None if question.documents is None else list(question.documents)
+            parameters["held"] = list(question.held)
         rows = await self._rows(database, statement, question.tenant, datasets, parameters)
         return None if rows is None else [_hit(*row) for row in rows]
 

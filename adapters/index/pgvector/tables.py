@@ -22,6 +22,7 @@ async def set_up(url: str) -> None:
             await cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
             await cursor.execute(SCHEMA.tables)
             await cursor.execute(_COMMENT)
+        await cursor.execute(SCHEMA.changes)
 
 
 async def make_tables(cursor: Cursor, number: int, dimension: int) -> None:

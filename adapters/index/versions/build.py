@@ -15,6 +15,7 @@ from adapters.index.versions.schema import Scope
 from adapters.index.versions.store import AnyStore
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
+from projections.values.words import RULES
 
 
 @asynccontextmanager
@@ -78,7 +79,7 @@ class VersionedBuild:
         """For a dataset, a version for this model where it is not searched now; it is purged from there."""
         if self._one is None:
             return None
-        await cursor.execute(self._sql(_FREE), self._scope | {"model": model, "dimension": dimension})
+        await cursor.execute(self._sql(_FREE), self._scope | {"model": model, "dimension": dimension, "rules": RULES})
         [number] = await cursor.fetchone() or [None]
         if number is not None:
             await self._store.purge(cursor, number, self._one)
@@ -172,7 +173,7 @@ RETURNING id::text, attempt, reached, versions
 
 _FREE = """
 SELECT max(number) FROM {schema}.versions
-WHERE live AND model = %(model)s AND dimension = %(dimension)s AND number NOT IN (
+WHERE live AND rules = %(rules)s AND model = %(model)s AND dimension = %(dimension)s AND number NOT IN (
     SELECT version FROM {schema}.routes WHERE tenant = %(tenant)s AND dataset = %(dataset)s
 )
 """

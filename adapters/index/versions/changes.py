@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from adapters.index.versions.database import Cursor
 from adapters.index.versions.schema import Scope
 from adapters.index.versions.store import AnyStore
+from projections.values.words import RULES
 
 
 async def lock_versions(cursor: Cursor, store: AnyStore) -> None:
@@ -16,7 +17,7 @@ async def lock_versions(cursor: Cursor, store: AnyStore) -> None:
 
 async def make_version(cursor: Cursor, store: AnyStore, model: str, dimension: int, *, live: bool) -> int:
     """Make a version and return its number."""
-    await cursor.execute(store.schema.sql(_INSERT), [model, dimension, live])
+    await cursor.execute(store.schema.sql(_INSERT), [model, dimension, live, RULES])
     [number] = await cursor.fetchone() or [0]
     await store.make(cursor, number, dimension, live=live)
     return int(number)
@@ -76,7 +77,7 @@ async def locked_versions(cursor: Cursor, store: AnyStore) -> list[int]:
     return [number for (number,) in await cursor.fetchall()]
 
 
-_INSERT = "INSERT INTO {schema}.versions (model, dimension, live) VALUES (%s, %s, %s) RETURNING number"
+_INSERT = "INSERT INTO {schema}.versions (model, dimension, live, rules) VALUES (%s, %s, %s, %s) RETURNING number"
 
 _TOMBSTONE = """
 INSERT INTO {schema}.tombstones (tenant, dataset, document) VALUES (%(tenant)s, %(dataset)s, %(document)s)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self, TypeVar
 
@@ -20,10 +22,13 @@ from adapters.index.versions.store import AnyStore, Question
 from handlers.ports.index import Entry, Hit, Mode, Moved, Span
 from handlers.ports.log import Unavailable
 from handlers.retrieval.fusion import fused
-from projections.values.words import words
+from projections.values.words import RULES, asked, holds, quoted, words
 
-LONGEST_QUERY = 64
+LONGEST_QUERY = 128
 """Maximum number of different words of a query that are looked up."""
+
+COMPARED = 400
+"""Maximum number of segments that hold the words of quoted phrases and are compared with them."""
 
 TRIES = 5
 """Maximum lookups of a dataset's version when it is moved during a search."""
@@ -97,17 +102,36 @@ class VersionedIndex:
         weight: float | None = None,
         documents: Sequence[str] | None = None,
     ) -> list[Hit]:
-        asked = [] if mode == "semantic" else list(words(query))[:LONGEST_QUERY]
+        looked_up = {} if mode == "semantic" else dict(list(asked(query).items())[:LONGEST_QUERY])
         near = None if mode == "full_text" else vector
         weight = weight if mode == "hybrid" else None
-        if top_k < 1 or not datasets or (near is None and not asked) or (documents is not None and not documents):
+        if top_k < 1 or not datasets or (near is None and not looked_up) or (documents is not None and not documents):
             return []
-        question = Question(tenant, asked, near, mode, weight, documents, top_k)
+        question = Question(tenant, looked_up, near, mode, weight, documents, top_k)
+        phrases = [] if mode == "semantic" else quoted(query)
+        hits, exact = await asyncio.gather(
+            self._found(datasets, question, model), self._with_phrases(datasets, question, model, phrases)
+        )
+        return _first(exact, hits)[:top_k]
+
+    async def _with_phrases(
+        self, datasets: Sequence[str], question: Question, model: str, phrases: Sequence[str]
+    ) -> list[Hit]:
+        """The best hits that hold all of these phrases."""
+        held = [word for word in dict.fromkeys(word for phrase in phrases for word in words(phrase))]
+        if not held:
+            return []
+        hits = await self._found(datasets, replace(question, held=held[:LONGEST_QUERY], top_k=COMPARED), model)
+        return [hit for hit in hits if all(holds(hit.entry.content, phrase) for phrase in phrases)]
+
+    async def _found(self, datasets: Sequence[str], question: Question, model: str) -> list[Hit]:
         ask = partial(self._store.search, self._database, question=question)
-        found = await self._ask(tenant, datasets, ask, model=model)
-        if mode == "semantic" or weight is not None:
-            return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[:top_k]
-        return fused(found, top_k)
+        found = await self._ask(question.tenant, datasets, ask, model=model)
+        if question.mode == "semantic" or question.weight is not None:
+            return sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.id))[
+                : question.top_k
+            ]
+        return fused(found, question.top_k)
 
     async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[list[Entry]]:
         spans = list(dict.fromkeys(wanted))
@@ -180,7 +204,7 @@ class VersionedIndex:
             return None
         if number is None:
             await lock_versions(cursor, self._store)
-            await cursor.execute(self._sql(_NEWEST), {"model": model, "dimension": dimension})
+            await cursor.execute(self._sql(_NEWEST), {"model": model, "dimension": dimension, "rules": RULES})
             row = await cursor.fetchone()
             if row is None and dimension is None:
                 raise ValueError("The first entries that are written for a model must hold a vector.")
@@ -202,6 +226,17 @@ class VersionedIndex:
         return deleted, number, model
 
 
+def _first(exact: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:
+    """The exact hits, with scores that are not below the others', and then the others."""
+    known = {hit.id: hit for hit in hits}
+    best = max((hit.score for hit in hits), default=-math.inf)
+    first = [
+        replace(known.get(hit.id) or replace(hit, semantic_rank=None, full_text_rank=None), score=max(hit.score, best))
+        for hit in exact
+    ]
+    return [*first, *(hit for hit in hits if hit.id not in {hit.id for hit in first})]
+
+
 _ROUTES = """
 SELECT dataset::text, version, model FROM {schema}.routes JOIN {schema}.versions ON number = version
 WHERE tenant = %s AND dataset = ANY (%s::uuid[])
@@ -219,7 +254,8 @@ FROM (VALUES (1)) AS once LEFT JOIN (
 
 _NEWEST = """
 SELECT max(number) FROM {schema}.versions
-WHERE live AND model = %(model)s AND dimension = coalesce(%(dimension)s::integer, dimension) HAVING count(*) > 0
+WHERE live AND rules = %(rules)s AND model = %(model)s
+    AND dimension = coalesce(%(dimension)s::integer, dimension) HAVING count(*) > 0
 """
 
 _FIRST_ROUTE = "INSERT INTO {schema}.routes (tenant, dataset, version) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"

@@ -30,6 +30,11 @@ class Schema:
         return int.from_bytes(digest, signed=True)
 
     @property
+    def changes(self) -> bytes:
+        """The statements that add what older tables lack."""
+        return self.sql(_CHANGES)
+
+    @property
     def tables(self) -> bytes:
         """The statements that create the tables, except those that are there."""
         return self.sql(_SCHEMA)
@@ -44,7 +49,8 @@ CREATE TABLE IF NOT EXISTS {schema}.versions (
     dimension integer NOT NULL,
     live boolean NOT NULL,
     kept boolean NOT NULL DEFAULT false,
-    made_at timestamptz NOT NULL DEFAULT now()
+    made_at timestamptz NOT NULL DEFAULT now(),
+    rules integer NOT NULL DEFAULT 1
 );
 COMMENT ON TABLE {schema}.versions IS 'Sets of tables, or indexes, each for the vectors of one embedding model.';
 COMMENT ON COLUMN {schema}.versions.number IS 'Suffix of the names of its tables, or of its index.';
@@ -53,6 +59,7 @@ COMMENT ON COLUMN {schema}.versions.dimension IS 'Length of a vector.';
 COMMENT ON COLUMN {schema}.versions.live IS 'New datasets may be written there.';
 COMMENT ON COLUMN {schema}.versions.kept IS 'It stays until it is dropped on request, though not searched.';
 COMMENT ON COLUMN {schema}.versions.made_at IS 'Time of creation.';
+COMMENT ON COLUMN {schema}.versions.rules IS 'Number of the rules that made its words.';
 
 CREATE TABLE IF NOT EXISTS {schema}.routes (
     tenant text COLLATE "C" NOT NULL,
@@ -114,4 +121,16 @@ COMMENT ON COLUMN {schema}.removals.dataset IS 'The dataset of the segment.';
 COMMENT ON COLUMN {schema}.removals.document IS 'The document of the segment.';
 COMMENT ON COLUMN {schema}.removals.id IS 'The id of the segment.';
 COMMENT ON COLUMN {schema}.removals.sequence IS 'The sequence in the log of its last removal.';
+"""
+
+# What an earlier version of Headrace inserts, also after the change, has the rules of that version.
+_CHANGES = """
+DO $$ BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = '{schema}.versions'::regclass AND attname = 'rules'
+    ) THEN
+        ALTER TABLE {schema}.versions ADD COLUMN rules integer NOT NULL DEFAULT 1;
+        COMMENT ON COLUMN {schema}.versions.rules IS 'Number of the rules that made its words.';
+    END IF;
+END $$
 """

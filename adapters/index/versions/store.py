@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,17 +18,30 @@ CANDIDATES = 100
 first hits."""
 
 
+RARE = 3
+"""Maximum number of searched segments that hold a rare word."""
+
+DECISIVE = 0.1
+"""Minimum share of the weight of a query's words that its rare words must have to decide: among the words of a long
+question some are rare by chance. Those with digits always decide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search for words, for what is near a vector, or both; never for nothing. A `weight` is of mode `hybrid`."""
+    """A search for words, for what is near a vector, or both; never for nothing. A `weight` is of mode `hybrid`.
+
+    `words` are those of the query, with the number of times that it repeats them; `held` are those that every hit must
+    hold.
+    """
 
     tenant: str
-    words: list[str]
+    words: Mapping[str, int]
     vector: npt.NDArray[np.float32] | None
     mode: Mode
     weight: float | None
     documents: Sequence[str] | None
     top_k: int
+    held: Sequence[str] = ()
 
 
 class Placed(NamedTuple):

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from adapters.index.pgvector.store import PgvectorStore, pgvector_index
 from adapters.index.pgvector.tables import set_up
 from adapters.index.versions.index import VersionedIndex
-from adapters.index.versions.state import drop, state
+from adapters.index.versions.state import drop, outdated, state
 from handlers.ports.index import Entry
 from handlers.ports.log import Unavailable
 
@@ -296,3 +296,32 @@ async def test_no_server(unused_tcp_port: int) -> None:
             await index.write("acme", str(uuid4()), str(uuid4()), entries(1), model=MODEL, version=1)
         with pytest.raises(Unavailable):
             await index.delete("acme", str(uuid4()), version=1)
+
+
+async def test_an_index_whose_words_other_rules_made_is_known_and_takes_no_new_dataset(
+    index: VersionedIndex, connection: Connection, database_url: str
+) -> None:
+    """Its tables, made by an earlier version of Headrace, have no column for the rules."""
+    store, old, new = PgvectorStore(), str(uuid4()), str(uuid4())
+    await index.write("acme", old, str(uuid4()), entries(2), model=MODEL, version=1)
+    await connection.execute("ALTER TABLE headrace_index.versions DROP COLUMN rules")
+    assert [version.outdated for version in (await state(database_url, store)).versions] == [True]
+    assert await outdated(database_url, store) == 1
+    await set_up(database_url)
+    await set_up(database_url)
+    assert await outdated(database_url, store) == 1
+    await index.write("acme", new, str(uuid4()), entries(3), model=MODEL, version=2)
+    await index.write("acme", old, str(uuid4()), entries(1), model=MODEL, version=3)
+    assert [(each.datasets, each.outdated) for each in (await state(database_url, store)).versions] == [
+        *((1, True), (1, False))
+    ]
+    hits = await index.search("acme", [old, new], "water", None, model=MODEL, mode="full_text", top_k=9)
+    assert len(hits) == 6
+    async with index.build() as build:
+        await build.begin(str(uuid4()), 0)
+        await build.open(MODEL, 4)
+        await build.write("acme", old, str(uuid4()), entries(2), model=MODEL, version=4)
+        async with build.swap():
+            pass
+    assert await outdated(database_url, store) == 0
+    assert await outdated(database_url.rpartition("/")[0] + "/postgres", store) == 0

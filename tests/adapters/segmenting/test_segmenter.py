@@ -175,6 +175,12 @@ def test_equal_texts_have_equal_segments() -> None:
 
 def test_a_question_is_tokenised_as_the_model_does_and_truncated() -> None:
     assert SEGMENTER.tokenize("How many homes?") == TOKENIZER.encode("How many homes?").ids
+
+
+def test_the_share_of_known_tokens() -> None:
+    assert SEGMENTER.known("How many homes?") == SEGMENTER.known("") == 1
+    assert SEGMENTER.known("บันไดปลา") == 0
+    assert SEGMENTER.known("บันไดปลา weir") == 0.5
     long = SEGMENTER.tokenize("water " * 1000)
     assert len(long) == 256
     assert (long[0], long[-1]) == (101, 102)

@@ -14,7 +14,8 @@ def test_names_and_numbers_weigh_more_and_question_words_nothing() -> None:
         "open": 1.0,
     }
     assert weights("What is it?") == {}
-    assert weights("泵站在哪里？").keys() == {"泵站"}
+    assert weights("泵站在哪里？").keys() == {"泵站", "泵", "站"}
+    assert weights("जनरेटर किससे चलता है?").keys() == {"जनरेटर", "चलत"}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ def test_names_and_numbers_weigh_more_and_question_words_nothing() -> None:
         ("Why is it closed?", "It is closed because of frost.", "It is closed on Mondays."),
         ("What is the e-mail address?", "Write to a@b.example.", "Write to the office."),
         ("What is the phone number?", "Call +44 20 7946 0018.", "Call the office."),
+        ("过船闸要多少钱？", "通行费为二十元。", "通行费由处长决定。"),
+        ("いつですか", "毎年三月に点検する。", "丁寧に点検する。"),
+        ("언제 점검합니까?", "매년 3월에 점검한다.", "자주 점검한다."),
         ("何时建成？", "1987年建成。", "湖边建成。"),
     ],
 )

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.chat.sentences import answering, best_sentence, scored, sentences
+from tests.handlers.chat.languages import FACTS
 
 VALVE = """Larkspur valve
 
@@ -160,3 +161,24 @@ def test_any_text_is_scored_and_cited_from_itself(question: str, passages: list[
 def test_a_unit_before_a_new_paragraph_or_item_is_no_initial() -> None:
     text = "Agnes trips at 75 °C.\n\n- Bertha is stopped at 70 °C.\n- Clara warns at 45 °C."
     assert sentences(text) == ["Agnes trips at 75 °C.", "Bertha is stopped at 70 °C.", "Clara warns at 45 °C."]
+
+
+@pytest.mark.parametrize("language", FACTS)
+def test_questions_in_other_languages_are_answered(language: str) -> None:
+    """Seven of eight at least, from passages as a search finds them, and from the one that holds the answer."""
+    facts = FACTS[language]
+    for count in (0, 3):
+        found = 0
+        for fact, question in facts:
+            others = [other for other, _ in facts if other != fact][:count]
+            found += [sentence.text for sentence in answering(question, [fact, *others])][:1] == [fact]
+        assert found >= 7
+
+
+@pytest.mark.parametrize("language", FACTS)
+def test_questions_in_other_languages_are_not_answered_by_anything(language: str) -> None:
+    facts = FACTS[language]
+    wrong = [
+        question for fact, question in facts if answering(question, [other for other, _ in facts if other != fact])
+    ]
+    assert len(wrong) <= 1

@@ -46,9 +46,16 @@ def test_terms_fold_case_accents_and_thousands() -> None:
     assert terms("ask Service@larkspur.example") == ["ask", "service@larkspur.example"]
 
 
-def test_unspaced_scripts_give_pairs_of_signs() -> None:
-    assert terms("泵站在湖") == ["泵站", "站在", "在湖"]
+def test_unspaced_scripts_give_pairs_of_characters_and_chinese_each_of_them() -> None:
+    assert terms("泵站在湖") == ["泵站", "站在", "在湖", "泵", "站", "在", "湖"]
     assert terms("湖") == ["湖"]
+    assert terms("のゲート") == ["のゲ", "ゲー", "ート"]
+
+
+def test_words_of_other_scripts_stay_whole() -> None:
+    assert terms("जनरेटर चलता, चलती") == ["जनरेटर", "चलत", "चलत"]
+    assert terms("بُنيت القناة والقناة") == ["بنيت", "قنا", "قنا"]
+    assert terms("が か") == ["が", "か"]
 
 
 @given(st.text())

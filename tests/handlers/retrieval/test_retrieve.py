@@ -14,7 +14,7 @@ from domain.chat.app import Configuration, ModelSettings, settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
 from handlers.models.model_calls import ModelCalls
-from handlers.ports.documents import Documents, EmbeddingModels
+from handlers.ports.documents import Documents, Embedding, EmbeddingModels, Segmenter
 from handlers.ports.index import Entry, Hit, Index, Span
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ModelError, Rerankers, Reranking
@@ -23,6 +23,7 @@ from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import Words
 from tests.memory import Memory
 
 
@@ -54,7 +55,7 @@ class Shelf:
     async def search(self, *asked: Any, **how: Any) -> list[Hit]:
         if self.error:
             raise self.error
-        self.asked.append(how)
+        self.asked.append(how | {"vector": asked[3]})
         return self.hits[: how["top_k"]]
 
     async def texts(self, tenant: str, wanted: Sequence[Span]) -> list[list[Entry]]:
@@ -91,8 +92,14 @@ class Library:
         await self.desk.done("document.delete", document=self.deleted)
         return self
 
-    async def retrieve(self, shelf: Shelf, attempt: int = 1, datasets: list[str] | None = None) -> Retrieved:
-        calls, none = ModelCalls(self.desk.repository), cast("EmbeddingModels", None)
+    async def retrieve(
+        self,
+        shelf: Shelf,
+        attempt: int = 1,
+        datasets: list[str] | None = None,
+        models: EmbeddingModels | None = None,
+    ) -> Retrieved:
+        calls = ModelCalls(self.desk.repository)
         how = settings({"mode": "full_text", "top_k": 2, "score_threshold": 0.3, **self.how})
         configuration = Configuration(
             number=1,
@@ -106,7 +113,7 @@ class Library:
         retrieve = Retrieve(
             self.desk.repository,
             calls,
-            none,
+            cast("EmbeddingModels", models),
             cast("Index", shelf),
             cast("Documents", shelf),
             Rerank(calls, cast("Rerankers", shelf)),
@@ -269,3 +276,33 @@ async def test_passages_are_fetched_in_their_places(library: Library) -> None:
     ]
     await retrieved.record()
     assert [(each["first"], each["last"]) for each in (await library.made()).hits] == [(3, 5), (20, 20)]
+
+
+class Foreign:
+    """A model that knows this share of a question's tokens."""
+
+    default = "a-model"
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.words = Words()
+
+    async def get(self, name: str) -> Embedding:
+        return Embedding(cast("Segmenter", self), self.words)
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.words.tokenize(text)
+
+    def known(self, text: str) -> float:
+        return self.share
+
+
+@pytest.mark.parametrize(("mode", "share", "counts"), [("hybrid", 0.4, 0), ("hybrid", 0.5, 1), ("semantic", 0.0, 1)])
+async def test_a_hybrid_search_leaves_out_a_vector_of_unknown_tokens(
+    library: Library, mode: str, share: float, counts: int
+) -> None:
+    library.how, shelf, model = {"mode": mode}, Shelf(), Foreign(share)
+    await library.retrieve(shelf, models=cast("EmbeddingModels", model))
+    [asked] = shelf.asked
+    assert (asked["mode"], asked["vector"] is not None) == (mode, counts == 1)
+    assert model.words.embedded == [1] * counts
