@@ -185,10 +185,22 @@ async def sandbox() -> Sandbox:
     return (await choose()).sandbox
 
 
-@pytest.fixture(scope="session")
-async def nats_url(home: Path) -> AsyncIterator[str]:
-    async with EmbeddedNats(home) as nats:
+@pytest.fixture
+async def nats_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of a NATS server for one test, whose workers may have a secret key of their own."""
+    folder = tmp_path_factory.mktemp("bus")
+    async with EmbeddedNats(folder) as nats:
         yield nats.url
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def mask() -> Iterator[None]:
+    """Permissions of new files: `headrace up` narrows those of its process."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="module")

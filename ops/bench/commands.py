@@ -147,7 +147,7 @@ async def over_import(stack: Stack, outcomes: Outcomes, times: int) -> tuple[flo
     server, tenant = EmbeddedNats(stack.settings.home), stack.settings.tenant
     senders = {
         ANON: (stack.client.connection, list[float]()),
-        service(tenant): (await nats_py.connect(server.url_of(accounts.login(tenant))), list[float]()),
+        service(tenant): (await nats_py.connect(server.last_url_of(accounts.login(tenant))), list[float]()),
     }
     for _ in range(times):
         for actor, (nc, found) in senders.items():

@@ -228,6 +228,7 @@ CREATE MATERIALIZED VIEW bi.yearly AS SELECT sum(d.asked) AS asked, count(week) 
 CREATE MATERIALIZED VIEW bi.seen AS SELECT count(*) FROM bi.named;
 GRANT ALL ON SCHEMA bi, "B. I." TO {role};
 GRANT SELECT ON headrace.messages TO {role};
+DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO {role}', current_database()); END $$;
 ALTER MATERIALIZED VIEW "B. I.".daily OWNER TO {role};
 ALTER VIEW bi.asked OWNER TO {role};
 ANALYZE;

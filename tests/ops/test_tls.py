@@ -50,7 +50,11 @@ def test_secrets_are_made_once_and_their_folder_is_closed(lab: Path) -> None:
     subprocess.run([DEPLOY / "secrets.sh", lab], check=True)
     changed = {file.name for file, content in before.items() if file.read_bytes() != content}
     assert changed == {"NATS_VIEW_PASSWORD", "nats-users.conf"}
-    passwords = [file.read_text() for file in lab.iterdir() if file.name.isupper() and file.is_file()]
+    passwords = [
+        file.read_text()
+        for file in lab.iterdir()
+        if file.name.isupper() and file.name != "HEADRACE_FURTHER_SECRET_KEYS"
+    ]
     assert len(set(passwords)) == len(passwords) > 15
     assert all(len(password) > 40 and password.isalnum() and password[0].isalpha() for password in passwords)
 

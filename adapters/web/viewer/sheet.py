@@ -8,7 +8,7 @@ from collections.abc import Iterable
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The first characters of a cell that a spreadsheet takes for a formula, or skips before one."""
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-Infinity")
+_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?|-Infinity")
 
 
 def line(cells: Iterable[object], *, raw: bool = False) -> bytes:

@@ -22,7 +22,8 @@ async def test_it_sweeps_through_outages(
     """Here a table is gone, until the projector has made it again."""
     monkeypatch.setattr(project, "INTERVAL_S", 0.02)
     monkeypatch.setattr(project, "DEADLINE_S", 0.0)
-    settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url)
+    # The secret key of the desk.
+    settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url, secret_key="\0" * 32)
     async with Wiring(settings, "project") as wiring:
         work = asyncio.ensure_future(await project.begin(wiring))
         desk = Desk(wiring.nc, tenant)

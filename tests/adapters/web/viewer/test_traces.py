@@ -201,7 +201,7 @@ async def test_a_rating_is_a_command(site: Site, app: App) -> None:
         rows = await connection.execute(
             "SELECT rating, content, created_by FROM headrace.message_feedbacks WHERE message_id = %s", (message,)
         )
-        assert await rows.fetchall() == [("dislike", "Too short.", "viewer")]
+        assert await rows.fetchall() == [("dislike", "Too short.", "anon")]
     assert "A rating is like" in text_of((await site.post(f"/traces/{trace}/rating", 400, rating="maybe")).text)
 
 
