@@ -280,7 +280,9 @@ def curl(call: Row) -> str:
         "max_tokens": request.get("max_tokens"),
     }
     data = orjson.dumps({name: value for name, value in body.items() if value is not None}, option=orjson.OPT_INDENT_2)
-    lines = [f"curl {shlex.quote(call['base_url'].rstrip('/') + '/chat/completions')}"]
+    base, mark, query = call["base_url"].partition("?")
+    base = base.rstrip("/").removesuffix("/chat/completions")
+    lines = [f"curl {shlex.quote(f'{base}/chat/completions{mark}{query}')}"]
     if call["has_key"]:
         lines.append('-H "Authorization: Bearer $API_KEY"')
     lines += ["-H 'Content-Type: application/json'", f"--data-binary {shlex.quote(data.decode())}"]
