@@ -16,6 +16,7 @@ from domain.chat.app import App, Configuration
 from domain.chat.conversation import Citation, Conversation, Message, Usage
 from domain.log import Commit
 from handlers.chat.citations import citations
+from handlers.chat.empty_answer import empty
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
 from handlers.ports.index import Hit
@@ -126,9 +127,7 @@ class Answer:
             ],
         )
         client = await self.models.get(turn.tenant, model)
-        chat = self.calls.chat(
-            turn.cause, model["provider"], client, request, prompt.prompt_tokens, prompt.sources, retrieved.record
-        )
+        chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.sources, retrieved.record)
         await _unless(stop, self._stream(turn, chat))
         return chat, prompt
 
@@ -142,6 +141,8 @@ class Answer:
 
     async def _record(self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float) -> None:
         assert chat.usage is not None
+        if not turn.said.strip():
+            raise empty(chat.finish_reason)
         cited = await self._cite(turn, prompt.passages_used, retrieved.names)
         usage = Usage(
             prompt_tokens=chat.usage["prompt_tokens"],
@@ -159,9 +160,11 @@ class Answer:
                 cut=prompt.cut,
                 model_call=chat.id,
                 duration_ms=duration_ms,
+                finish_reason=chat.finish_reason,
             ),
         )
-        await self._send(turn, {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage})
+        frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}
+        await self._send(turn, {**frame, "finish_reason": chat.finish_reason})
 
     async def _cite(self, turn: _Turn, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
         """The citations of the answer. It is paid for: where they cannot be found, it is recorded without."""
