@@ -220,8 +220,9 @@ class _Answer:
         alive = bool(chunk.text or chunk.reasoning or (chunk.finish and chunk.finish.lower() not in BROKEN_OFF))
         self._alive = self._alive or alive
         text, reasoning = self._splitter.feed(chunk.text)
-        new = Delta(text, reasoning=chunk.reasoning + reasoning) if text or chunk.reasoning or reasoning else None
-        return new, alive
+        unsaid, self._splitter.unsaid = self._splitter.unsaid, False
+        new = Delta(text, reasoning=chunk.reasoning + reasoning, unsaid=unsaid)
+        return new if text or new.reasoning or unsaid else None, alive
 
     def rest(self) -> Delta:
         """The end of the answer, with what is known of it."""

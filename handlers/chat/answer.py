@@ -128,14 +128,18 @@ class Answer:
         )
         client = await self.models.get(turn.tenant, model)
         chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.sources, retrieved.record)
+        turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
         return chat, prompt
 
     async def _stream(self, turn: _Turn, chat: Chat) -> None:
-        index = 0
+        index = length = 0
         async with aclosing(chat.texts()) as texts:
             async for text in texts:
-                turn.said += text
+                if len(turn.said) != length + len(text):  # what came before was reasoning
+                    await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
+                    index = 0
+                length = len(turn.said)
                 await self._send(turn, {"type": "token", "index": index, "text": text, "attempt": turn.attempt.number})
                 index += 1
 
@@ -199,13 +203,17 @@ class Answer:
 
 @dataclass(slots=True)
 class _Turn:
-    """An attempt at an answer, and what was said so far."""
+    """An attempt at an answer, and its call of a model as soon as it is made."""
 
     attempt: Attempt[Conversation]
     app_id: str
     app: App | None = None
-    said: str = ""
+    chat: Chat | None = None
     cause: Cause = field(init=False)
+
+    @property
+    def said(self) -> str:
+        return self.chat.said if self.chat else ""
 
     @property
     def tenant(self) -> str:

@@ -258,8 +258,8 @@ class ModelCalls:
 
 @dataclass(slots=True)
 class Chat:
-    """A call of a chat model: `usage` is None until it has completed, as is `finish_reason`. `sent` is called just
-    before it is sent."""
+    """A call of a chat model: `said` is the answer so far; `usage` is None until it has completed, as is
+    `finish_reason`. `sent` is called just before it is sent."""
 
     calls: ModelCalls
     cause: Cause
@@ -272,7 +272,7 @@ class Chat:
     id: str = field(init=False)
     usage: TokenUsage | None = field(init=False, default=None)
     finish_reason: str | None = field(init=False, default=None)
-    _said: str = field(init=False, default="")
+    said: str = field(init=False, default="")
     _reasoning: str = field(init=False, default="")
     _size: int = field(init=False, default=0)
     _requested: bool = field(init=False, default=False)
@@ -286,12 +286,15 @@ class Chat:
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled.
 
+        Where what was yielded turns out to be reasoning, `said` begins again with the next text.
+
         An answer that is too large to be recorded is broken off; a request that is too large is not sent. A call that
         an earlier attempt completed is not repeated. Raises: ModelError.
         """
         if self.step in self.cause.completed:
             self.id, made = self.cause.completed[self.step]
             self.sent()
+            self.said = made.response
             yield made.response
             self.usage, self.finish_reason = made.usage, made.finish_reason
             return
@@ -353,22 +356,24 @@ class Chat:
             delta.response_id or last.response_id,
             delta.model or last.model,
         )
+        if delta.unsaid:
+            self._reasoning, self.said, self._first = self._reasoning + self.said, "", None
         self._size += len(orjson.dumps(delta.text)) + len(orjson.dumps(delta.reasoning)) - 4  # quotes
         if self._size > self.calls.longest:
-            said, self._said = self._said, beginning(self._said + delta.text)
+            said, self.said = self.said, beginning(self.said + delta.text)
             self._reasoning = beginning(self._reasoning + delta.reasoning)
-            if rest := self._said[len(said) :]:
+            if rest := self.said[len(said) :]:
                 yield rest
             raise _broken_off(self._size, self.calls.longest)
         self._reasoning += delta.reasoning
         if delta.text:
             self._first = self._first or milliseconds(self._began)
-            self._said += delta.text
+            self.said += delta.text
             yield delta.text
 
     async def _fail(self, code: str, reason: str) -> None:
         elapsed = milliseconds(self._began)
-        arrived = bool(self._said or self._reasoning or self._last.usage)
+        arrived = bool(self.said or self._reasoning or self._last.usage)
         broken = self._broken(counts=arrived)
         await self.calls.fail(self.cause, self.id, code=code, reason=reason, duration_ms=elapsed, **broken)
         if arrived:
@@ -377,7 +382,7 @@ class Chat:
     def _broken(self, *, counts: bool) -> Broken:
         """Return the part that has arrived, with its tokens if it `counts`."""
         usage = _usage(self._counted, estimated=self._last.usage is None) if counts else None
-        return Broken(response=self._said, reasoning=self._reasoning, usage=usage)
+        return Broken(response=self.said, reasoning=self._reasoning, usage=usage)
 
     async def _complete(self) -> None:
         usage = _usage(self._counted, estimated=self._last.usage is None)
@@ -386,7 +391,7 @@ class Chat:
                 self.calls.complete(
                     self.cause,
                     self.id,
-                    response=self._said,
+                    response=self.said,
                     reasoning=self._reasoning,
                     finish_reason=self._last.finish_reason,
                     usage=usage,
@@ -407,7 +412,7 @@ class Chat:
             return self._last.usage
         prompt = sum(likely(message.content) + MESSAGE_TOKENS for message in self.request.messages)
         reasoning = likely(self._reasoning)
-        return ChatUsage(prompt, likely(self._said) + reasoning, reasoning_tokens=reasoning or None)
+        return ChatUsage(prompt, likely(self.said) + reasoning, reasoning_tokens=reasoning or None)
 
     async def _spend(self) -> None:
         await self.calls.spend(self.cause, self._counted.prompt_tokens + self._counted.completion_tokens)

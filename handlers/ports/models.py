@@ -43,7 +43,8 @@ class ChatUsage:
 class Delta:
     """A piece of an answer, or of the reasoning before it, which is no part of the answer.
 
-    All other fields come with the last, including the server's own id of the answer and name of the model.
+    `unsaid`: all text before this piece was reasoning. All other fields come with the last, including the server's own
+    id of the answer and name of the model.
     """
 
     text: str = ""
@@ -52,6 +53,7 @@ class Delta:
     response_id: str | None = None
     model: str | None = None
     reasoning: str = ""
+    unsaid: bool = False
 
 
 class ModelError(Exception):

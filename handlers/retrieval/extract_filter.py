@@ -93,13 +93,11 @@ class ExtractFilter:
         request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
         asked = Source({"message": 1, "start": 0, "end": len(query), "from": "query", "message_id": cause.id})
         chat = self._calls.chat(cause, model["provider"], client, request, [asked], step="filter")
-        said = ""
         async with aclosing(chat.texts()) as texts:
-            async for text in texts:
-                said += text
-                if len(said) > LONGEST_ANSWER:
+            async for _ in texts:
+                if len(chat.said) > LONGEST_ANSWER:
                     raise ValueError(f"it said more than {LONGEST_ANSWER:,} characters")
-        return said
+        return chat.said
 
 
 def _instructions(fields: Mapping[str, Type]) -> str:

@@ -255,6 +255,30 @@ async def test_reasoning_between_marks_is_no_part_of_the_answer(texts: list[str]
     assert (await heard(streams(says(*texts), STOP)))[:2] == (text, reasoning)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("body", "text", "reasoning"),
+    [
+        ("41+1.\n</think>\n\nIt is 42.", "It is 42.", "41+1.\n"),
+        ("</think>It is 42.", "It is 42.", ""),
+        ("41+1.\n </think>\n<think>More.</think>\nIt is 42.", "It is 42.", "41+1.\n More."),
+        ("41+1.\n</think>", "", "41+1.\n"),
+        ("The mark </think> ends it.\n</think>", "The mark </think> ends it.\n</think>", ""),
+        ("Write:\n<think>\nx\n</think>\n", "Write:\n<think>\nx\n</think>\n", ""),
+        ("a < b\n</thing>\n</thi", "a < b\n</thing>\n</thi", ""),
+    ],
+)
+async def test_an_end_of_reasoning_that_a_template_has_begun(body: str, size: int, text: str, reasoning: str) -> None:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    said = thought = ""
+    async with model_of(streams(says(*pieces), STOP)) as (model, _):
+        for delta in await answer(model):
+            if delta.unsaid:
+                thought, said = thought + said, ""
+            said, thought = said + delta.text, thought + delta.reasoning
+    assert (said, thought) == (text, reasoning)
+
+
 @pytest.mark.parametrize(
     "delta",
     [

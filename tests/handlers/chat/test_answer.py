@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents
 from handlers.ports.index import Entry, Index
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ModelError, Rerankers
+from handlers.ports.models import ChatRequest, Delta, ModelError, Rerankers
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
@@ -159,6 +160,27 @@ async def test_reasoning_is_no_part_of_the_answer_nor_of_the_next_prompt(memory:
     counter.message = outcome.ids["message"]
     await counter.worker()(await counter.cause())
     assert "Let me see." not in str(counter.speaker.asked[-1].messages)
+
+
+async def test_an_answer_whose_beginning_was_reasoning_begins_again(memory: Memory, tenant: str) -> None:
+    class Confused(Speaker):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+            yield Delta("Let me ")
+            yield Delta("see.")
+            yield Delta(reasoning="\n", unsaid=True)
+            yield Delta("At ")
+            yield Delta("six.", "stop")
+
+    counter = Counter(memory, tenant)
+    counter.speaker = Confused()
+    await counter.worker()(await counter.asked())
+    assert (await counter.state())["answer"] == "At six."
+    assert counter.frames() == ["retrieved", "token", "token", "restarted", "token", "token", "answered"]
+    assert [frame["index"] for frame in memory.frames if frame["type"] == "token"] == [0, 1, 0, 1]
+    assert memory.frames[-1]["answer"] == "At six."
+    ended = (await counter.desk.events("model_call", (await counter.last())["model_call"]))[-1]
+    assert isinstance(ended, ModelCall.Completed)
+    assert (ended.reasoning, ended.response) == ("Let me see.\n", "At six.")
 
 
 @pytest.mark.parametrize(
