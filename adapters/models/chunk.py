@@ -16,6 +16,9 @@ REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "th
 ERRORS = ("message", "detail", "error_message", "error_msg", "status_msg")
 """Fields with a server's error in an object that is no part of an answer."""
 
+UNNAMED = frozenset({"", "error", "message"})
+"""Names of events that hold an answer or an error; others, such as `ping`, may hold anything."""
+
 BROKEN_OFF = frozenset(
     [
         "error",
@@ -56,8 +59,8 @@ class Chunk(NamedTuple):
         if not data.get("choices"):
             return cls("", "", None, *said)
         choice = data["choices"][0]
-        found = choice.get("delta", choice.get("message"))
-        delta = {"content": choice.get("text")} if found is None else found
+        shapes = choice.get("delta"), choice.get("message"), {"content": choice.get("text")}
+        delta = next(shape for shape in shapes if shape is not None)
         text, reasoning = _parts(delta.get("content") or delta.get("refusal"))
         own = next((found for name in REASONING if (found := _words(delta.get(name)))), "")
         return cls(storable(text), storable(own or reasoning), _finish(choice.get("finish_reason")), *said)
@@ -75,7 +78,7 @@ def error_in(data: object, name: str = "") -> Any:
         return first["error"]
     if name == "error" or "error" in (data.get("object"), data.get("type")):
         return data
-    if first is None and any(isinstance(data.get(field), str) and data[field] for field in ERRORS):
+    if first is None and name in UNNAMED and any(isinstance(data.get(field), str) and data[field] for field in ERRORS):
         return data
     failed = data.get("base_resp")  # MiniMax
     return failed if first is None and isinstance(failed, dict) and failed.get("status_code") else None

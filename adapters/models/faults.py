@@ -143,7 +143,7 @@ def _of_status(
         return Fault("not_found", f"{server} does not have this model or address (404): {shown}")
     if status == 429:
         return Fault("rate_limited", f"{server} takes no more requests for now (429): {shown}", True, _pause(headers))
-    if status < 500 and (status == 413 or codes & TOO_LONG_CODES or TOO_LONG.search(said)):
+    if status <= 500 and (status == 413 or codes & TOO_LONG_CODES or TOO_LONG.search(said)):
         return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {shown}")
     if status >= 500 or status in (408, 409, 425):
         reason = f"{server} failed ({status}): {shown}"

@@ -14,7 +14,7 @@ import httpx2
 from openai import APIError, AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
-from adapters.models.chunk import BROKEN_OFF, Chunk, error_in
+from adapters.models.chunk import BROKEN_OFF, UNNAMED, Chunk, error_in
 from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
 from adapters.models.reasoning import Splitter
@@ -163,6 +163,8 @@ class OpenAICompatible:
             if begun:
                 yield rest
             raise Failed(fault)
+        if not begun:
+            await call.answered()
         yield rest
 
     def _silence(self, begun: bool, late: bool) -> Fault:
@@ -177,7 +179,7 @@ class OpenAICompatible:
 
 
 class _Answer:
-    """An answer as it comes. It is whole with a reason for its end, or with the mark `[DONE]` behind what it said."""
+    """An answer as it comes. It is whole with a reason for its end, or with the mark `[DONE]` after words or tokens."""
 
     def __init__(self) -> None:
         self.done = False
@@ -188,7 +190,9 @@ class _Answer:
     @property
     def whole(self) -> bool:
         finish = self._last.finish_reason
-        return self._alive and (finish.lower() not in BROKEN_OFF if finish else self.done)
+        if finish:
+            return finish.lower() not in BROKEN_OFF
+        return self.done and bool(self._alive or self._last.usage)
 
     @property
     def ending(self) -> str:
@@ -203,8 +207,11 @@ class _Answer:
             self.done = True
         if self.done and "usage" not in event.data:
             return None, False
-        if event.name == "error" and not event.data.lstrip().startswith(("{", "[", '"')):
+        is_json = event.data.lstrip().startswith(("{", "[", '"'))
+        if event.name == "error" and not is_json:
             raise APIError(event.data, request, body=event.data)
+        if not event.data.strip() or (event.name not in UNNAMED and not is_json):
+            return None, False
         data = json.loads(event.data)
         if error := error_in(data, event.name):
             raise APIError("an error", request, body=error)

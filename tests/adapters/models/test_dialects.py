@@ -108,6 +108,10 @@ async def test_a_reason_that_is_no_end_breaks_the_answer_off(finish: str) -> Non
     assert (arrived, error.code, requests) == ("", "broken_off", 3)
 
 
+async def test_an_end_without_an_answer_that_is_paid_for_is_not_asked_again() -> None:
+    assert await heard(streams(part(role="assistant"), used(**USED), DONE)) == ("", "", None, (20, 5))
+
+
 async def test_an_end_without_an_answer_is_tried_again() -> None:
     arrived, error, requests = await failed(streams(DONE))
     assert (arrived, error.code, requests) == ("", "broken_off", 3)
@@ -204,6 +208,8 @@ THINKING = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]
         (part(content=[{"type": "text", "text": {"value": "It is."}}]), "It is.", ""),
         (part(content=[]) + says("It is."), "It is.", ""),
         (event({"choices": [{"text": "It is.", "finish_reason": None}]}), "It is.", ""),
+        (event({"choices": [{"delta": None, "message": {"content": "It is."}}]}), "It is.", ""),
+        (event({"choices": [{"delta": {"content": "It is."}, "message": {"content": "It is."}}]}), "It is.", ""),
     ],
 )
 async def test_a_content_of_parts(pieces: str, text: str, reasoning: str) -> None:
@@ -300,7 +306,19 @@ async def test_reasoning_in_a_field_of_its_own(delta: dict[str, Any]) -> None:
 # --- signs of life -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sign", [": ping\n\n", "\n", "event: ping\n\n", 'event: ping\ndata: {"type": "ping"}\n\n'])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        ": ping\n\n",
+        "\n",
+        "event: ping\n\n",
+        "data:\n\n",
+        "event: ping\ndata: still here\n\n",
+        'event: ping\ndata: {"type": "ping"}\n\n',
+        'event: status\ndata: {"message": "The model is loading."}\n\n',
+        'data: {"choices": []}\n\n',
+    ],
+)
 async def test_whatever_a_server_sends_is_a_sign_of_life(sign: str) -> None:
     async def pings(exchange: Exchange) -> None:
         await exchange.begin()
@@ -369,9 +387,10 @@ TOO_LONG = {
 
 
 @pytest.mark.parametrize("server", TOO_LONG)
-async def test_a_prompt_that_is_too_long_in_the_words_of_many_servers(server: str) -> None:
+@pytest.mark.parametrize("status", [400, 500])
+async def test_a_prompt_that_is_too_long_in_the_words_of_many_servers(server: str, status: int) -> None:
     async def refuses(exchange: Exchange) -> None:
-        await exchange.fail(400, TOO_LONG[server])
+        await exchange.fail(status, TOO_LONG[server])
 
     _, error, requests = await failed(refuses)
     assert (error.code, requests) == ("context_length_exceeded", 1)
