@@ -60,6 +60,7 @@ class LiveFrame(BaseModel):
     answer: str | None = Field(None, description="answered: the whole text; stopped: the part that arrived")
     citations: list[dict[str, Any]] | None = Field(None, description="answered: as in message.answered")
     usage: dict[str, Any] | None = Field(None, description="answered: tokens")
+    finish_reason: str | None = Field(None, description="answered: reason for the end, as the model's server gives it")
     code: str | None = Field(None, description="failed: error code")
     reason: str | None = Field(None, description="failed: error message")
 

@@ -35,6 +35,7 @@ messages = ReadModel(
     required("answer", Text, "Answer; empty before, and as far as it came when it failed or was stopped."),
     optional("error_code", Text, "Error code; null unless the answer failed."),
     optional("error", Text, "Error message; null unless the answer failed."),
+    optional("finish_reason", Text, "Reason for the end of the answer, as the model's server gives it; null if none."),
     optional("message_tokens", BigInteger, "Tokens of the prompt; null before the answer."),
     optional("answer_tokens", BigInteger, "Tokens of the answer; null before it."),
     optional("tokens_estimated", Boolean, "The model's server did not count the tokens; null before the answer."),
@@ -93,6 +94,7 @@ def answered(row: Row, event: Conversation.Answered, message: Recorded) -> Row:
     return {
         "status": "answered",
         "answer": event.answer,
+        "finish_reason": event.finish_reason,
         "message_tokens": event.usage["prompt_tokens"],
         "answer_tokens": event.usage["completion_tokens"],
         "tokens_estimated": event.usage["estimated"],

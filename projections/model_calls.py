@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
 from domain.log import Recorded
-from domain.models.model_call import ModelCall
+from domain.models.model_call import ModelCall, TokenUsage
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.engine.values import Values
@@ -33,11 +33,12 @@ model_calls = ReadModel(
     ),
     required("sources", JSONB, "Origins of the parts of the messages: a list of message, start, end and from."),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
+    required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),
     optional("response_id", Text, "Id that the server gave the answer; null when it gave none."),
     optional("response_model", Text, "Model that answered, as the server names it; null when it does not."),
     optional("finish_reason", Text, "Reason for the end of the answer, as the server gives it; null if it gives none."),
-    optional("prompt_tokens", BigInteger, "Tokens that were sent; null before the answer."),
-    optional("completion_tokens", BigInteger, "Tokens that came back; null before the answer."),
+    optional("prompt_tokens", BigInteger, "Tokens that were sent; null before the end, and where nothing came back."),
+    optional("completion_tokens", BigInteger, "Tokens that came back, those of reasoning included; null likewise."),
     optional("cached_tokens", BigInteger, "Of the tokens sent, those read from a cache; null when it is not known."),
     optional("cache_write_tokens", BigInteger, "Of the tokens sent, those written into a cache; null when not known."),
     optional("reasoning_tokens", BigInteger, "Of the tokens that came back, those of reasoning; null when not known."),
@@ -64,7 +65,9 @@ model_calls.sorted_by("open", "id", within=(), postgresql_where=text("status = '
 model_calls.sorted_by("lost", "id", within=(), postgresql_where=text("error_code = 'lost'"))
 model_calls.priced("cost", "price_version")
 model_calls.sets(
-    EndUser.Erased, {"request": {}, "response": "", "error": None, "fingerprint": None}, column="person_id"
+    EndUser.Erased,
+    {"request": {}, "response": "", "reasoning": "", "error": None, "fingerprint": None},
+    column="person_id",
 )
 
 
@@ -83,22 +86,19 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
         "request": event.request,
         "sources": event.sources,
         "response": "",
+        "reasoning": "",
         "correlation_id": message.metadata.correlation,
         "traceparent": message.metadata.traceparent,
         "person_id": message.metadata.person,
     }
 
 
-@model_calls.changes(ModelCall.Completed, values=True)
-def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: Values) -> Row:
-    usage = event.usage
+def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
+    """The columns of the tokens of a call, and of their cost."""
+    if usage is None:
+        return {}
     call = Call(row["provider"], row["server"], row["model"], row["created_at"])
     return {
-        "status": "completed",
-        "response": event.response,
-        "response_id": event.response_id,
-        "response_model": event.response_model,
-        "finish_reason": event.finish_reason,
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],
         "cached_tokens": usage["cached_tokens"],
@@ -108,17 +108,32 @@ def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: V
         "usage": usage["raw"],
         "cost": values.prices.cost(call, usage),
         "price_version": values.prices.version,
+    }
+
+
+@model_calls.changes(ModelCall.Completed, values=True)
+def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: Values) -> Row:
+    return {
+        **used(row, event.usage, values),
+        "status": "completed",
+        "response": event.response,
+        "reasoning": event.reasoning,
+        "response_id": event.response_id,
+        "response_model": event.response_model,
+        "finish_reason": event.finish_reason,
         "first_token_ms": event.first_token_ms,
         "duration_ms": event.duration_ms,
         "finished_at": event.timestamp,
     }
 
 
-@model_calls.changes(ModelCall.Failed)
-def failed(row: Row, event: ModelCall.Failed, message: Recorded) -> Row:
+@model_calls.changes(ModelCall.Failed, values=True)
+def failed(row: Row, event: ModelCall.Failed, message: Recorded, values: Values) -> Row:
     return {
+        **used(row, event.usage, values),
         "status": "failed",
         "response": event.response,
+        "reasoning": event.reasoning,
         "error_code": event.code,
         "error": event.reason,
         "fingerprint": fingerprint(row["kind"], event.code, event.reason),
@@ -127,11 +142,13 @@ def failed(row: Row, event: ModelCall.Failed, message: Recorded) -> Row:
     }
 
 
-@model_calls.changes(ModelCall.Cancelled)
-def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded) -> Row:
+@model_calls.changes(ModelCall.Cancelled, values=True)
+def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded, values: Values) -> Row:
     return {
+        **used(row, event.usage, values),
         "status": "cancelled",
         "response": event.response,
+        "reasoning": event.reasoning,
         "duration_ms": event.duration_ms,
         "finished_at": event.timestamp,
     }

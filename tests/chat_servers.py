@@ -148,17 +148,22 @@ def free_port() -> int:
 
 
 class Exchange:
-    """One request to a faulty server, and the means to answer it badly; `number` counts from 1."""
+    """One request to a faulty server, and the means to answer it badly; `number` counts from 1.
+
+    `target` is its path with the query.
+    """
 
     def __init__(
         self,
         number: int,
+        target: str,
         headers: dict[str, str],
         body: dict[str, Any],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self.number = number
+        self.target = target
         self.headers = headers
         self.body = body
         self.reader = reader
@@ -180,8 +185,12 @@ class Exchange:
         await self._send(_head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}))
 
     async def event(self, data: object) -> None:
-        text = f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
-        await self._send(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+        await self.send(f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n")
+
+    async def send(self, text: str) -> None:
+        """A piece of the body of a stream, as it is."""
+        raw = text.encode()
+        await self._send(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
 
     async def say(self, text: str = "", finish: str | None = None) -> None:
         delta = {"content": text} if text else {}
@@ -246,7 +255,9 @@ class FaultyServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        exchange = Exchange(len(self.requests) + 1, headers, json.loads(body or b"{}"), reader, writer)
+        exchange = Exchange(
+            len(self.requests) + 1, head[0].split(" ")[1], headers, json.loads(body or b"{}"), reader, writer
+        )
         self.requests.append(exchange)
         self.asked.set()
         behaviour = asyncio.ensure_future(self._behaviour(exchange))

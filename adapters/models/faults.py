@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ssl import SSLCertVerificationError
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError
 
 from adapters.egress.client import Refused, TooLarge
+from adapters.models.chunk import ERRORS
+from adapters.models.wordings import KINDS, NO_CREDIT, TOO_LONG, TOO_LONG_CODES
 from handlers.ports.models import ModelError
 
 LONGEST = 300
@@ -28,11 +31,7 @@ WITHHELD = "its answer is not shown, since it is not a public server; look into 
 SHORTEST_SECRET = 8
 """Minimum number of consecutive characters of a key that are hidden."""
 
-_TOO_LONG = re.compile(
-    r"context.?(?:length|window|size)|maximum (?:context|prompt|sequence)|too many (?:input )?tokens"
-    r"|(?:prompt|input) is too long",
-    re.IGNORECASE,
-)
+_TITLE = re.compile(r"<(title|h1)\b[^<>]*>([^<]{1,300})", re.IGNORECASE)
 
 
 class Fault(NamedTuple):
@@ -66,7 +65,9 @@ def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun:
 
 def _classified(error: Exception, server: str, said: str, shown: str, *, answering: bool, begun: bool) -> Fault:
     if isinstance(error, APIStatusError):
-        return _of_status(error.status_code, said, shown, server, error.response.headers, error.code)
+        if error.status_code < 400:
+            return _redirected(error.response, server, internal=shown == WITHHELD)
+        return _of_status(error.status_code, said, shown, server, error.response.headers, {error.code, error.type})
     if any(isinstance(each, TooLarge) for each in _chain(error)):
         return Fault("too_large", f"{server} sent too large an answer: {shown}")
     if begun:
@@ -77,8 +78,8 @@ def _classified(error: Exception, server: str, said: str, shown: str, *, answeri
         passing = not any(map(_lasts, _chain(error)))
         return Fault("unreachable", f"{server} cannot be reached: {shown}", passing, outage=passing)
     if isinstance(error, APIError):
-        status = int(error.code) if error.code and re.fullmatch("[45][0-9][0-9]", error.code) else 500
-        return _of_status(400 if _TOO_LONG.search(said) else status, said, shown, server, {}, error.code)
+        status = 400 if TOO_LONG.search(said) else _status(error.body)
+        return _of_status(status, said, shown, server, {}, {error.code, error.type})
     return Fault("server_error", f"{server} sent something that is not part of an answer: {shown}")
 
 
@@ -101,22 +102,52 @@ def _is_own(error: Exception) -> bool:
     return any(isinstance(each, TooLarge | httpx2.ConnectError | httpx2.ConnectTimeout) for each in _chain(error))
 
 
-def _of_status(status: int, said: str, shown: str, server: str, headers: Mapping[str, str], code: str | None) -> Fault:
-    if status < 400:
-        return Fault("bad_request", f"{server} redirects to another address ({status}), which is not followed.")
+def _status(body: object) -> int:
+    """The status that an error within a stream stands for."""
+    inner = body.get("error") if isinstance(body, dict) else None
+    for each in (inner, body):
+        fields = each if isinstance(each, dict) else {}
+        for value in map(str, (fields.get(name) for name in ("code", "status", "status_code", "type", "error_type"))):
+            if re.fullmatch("[45][0-9][0-9]", value):
+                return int(value)
+            if found := KINDS.get(value.lower()):
+                return found
+    return 500
+
+
+def _redirected(answer: httpx2.Response, server: str, *, internal: bool) -> Fault:
+    """A redirect is not followed: the key would go along. An internal server may not name another host."""
+    start = f"{server} redirects to another address ({answer.status_code}), which is not followed"
+    url = answer.request.url
+    try:
+        to = url.join(answer.headers.get("location", ""))
+    except (httpx2.InvalidURL, ValueError):
+        to = url
+    if to == url or to.scheme not in ("http", "https") or (internal and to.host != url.host):
+        return Fault("bad_request", f"{start}.")
+    ending = url.path[len(urlsplit(server).path.rstrip("/")) :]
+    port = f":{to.port}" if to.port else ""
+    host = f"[{to.host}]" if ":" in to.host else to.host
+    there = f"{to.scheme}://{host}{port}{to.path}"[:LONGEST]
+    return Fault("bad_request", f"{start}: {there}. Register {there.removesuffix(ending)} if that is the server.")
+
+
+def _of_status(
+    status: int, said: str, shown: str, server: str, headers: Mapping[str, str], codes: Set[str | None]
+) -> Fault:
+    if status == 402 or (status < 500 and ("insufficient_quota" in codes or NO_CREDIT.search(said))):
+        return Fault("payment_required", f"{server} wants the account to be paid for ({status}): {shown}")
     if status in (401, 403):
         return Fault("unauthorized", f"{server} refused the key ({status}): {shown}")
     if status == 404:
         return Fault("not_found", f"{server} does not have this model or address (404): {shown}")
     if status == 429:
-        passing = code != "insufficient_quota"
-        reason = f"{server} takes no more requests for now (429): {shown}"
-        return Fault("rate_limited", reason, passing, _pause(headers))
+        return Fault("rate_limited", f"{server} takes no more requests for now (429): {shown}", True, _pause(headers))
+    if status <= 500 and (status == 413 or codes & TOO_LONG_CODES or TOO_LONG.search(said)):
+        return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {shown}")
     if status >= 500 or status in (408, 409, 425):
         reason = f"{server} failed ({status}): {shown}"
         return Fault("server_error", reason, True, _pause(headers), outage=status >= 500)
-    if status == 413 or code == "context_length_exceeded" or _TOO_LONG.search(said):
-        return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {shown}")
     return Fault("bad_request", f"{server} refused the request ({status}): {shown}")
 
 
@@ -141,10 +172,23 @@ def _said(error: Exception) -> str:
         return str(cause) or type(cause).__name__
     if isinstance(error, APIError):
         body: object = error.body
-        while isinstance(body, dict):
-            body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), json.dumps(body))
-        return str(body) if isinstance(body, str) and body else json.dumps(body) if body else error.message
+        while isinstance(body, dict | list):
+            inner = body[0] if isinstance(body, list) and len(body) == 1 else None
+            if isinstance(body, dict):
+                inner = next((body[name] for name in ("error", *ERRORS) if body.get(name)), None)
+            body = json.dumps(body) if inner is None else inner
+        return _plain(str(body)) if body else error.message
     return str(error)
+
+
+def _plain(text: str) -> str:
+    """The title of a web page; any other text as it is."""
+    if "<" not in text[:100]:
+        return text
+    text = text[:MOST]
+    if found := _TITLE.search(text):
+        return " ".join(html.unescape(found[2]).split())
+    return " ".join(html.unescape(re.sub(r"<[^<>]*>", " ", text)).split()) or "a page without text."
 
 
 def redact(text: str, key: str) -> str:

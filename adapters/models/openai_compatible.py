@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import httpx2
-from openai import AsyncStream, OpenAIError
+from openai import APIError, AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
+from adapters.models.chunk import BROKEN_OFF, UNNAMED, Chunk, error_in
 from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
-from adapters.models.server import PATIENCE, Failed, ModelServer, Patience, name_of, storable
-from adapters.models.token_usage import usage_of
-from handlers.ports.models import ChatRequest, ChatUsage, Delta
+from adapters.models.reasoning import Splitter
+from adapters.models.server import PATIENCE, Failed, ModelServer, Patience
+from adapters.models.server_events import ServerEvent, server_events
+from handlers.ports.models import ChatRequest, Delta
 from handlers.ports.outages import Outages
 
 OWN = frozenset(("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"))
 """Parameters of a request that an app must not set."""
 
 CHAT = "/chat/completions"
+
+AFTERWARDS_S = 0.5
+"""Time for a server to count its tokens, or to end the connection, after the end of its answer, in seconds."""
+
+END: Any = object()
+"""The end of a stream."""
 
 
 class OpenAICompatible:
@@ -97,9 +107,12 @@ class OpenAICompatible:
 
     def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
         """True if the server does not know a field of the body, which is omitted from now on."""
-        if fault.code != "bad_request":
+        if fault.code not in (
+            "bad_request",
+            "server_error",
+        ):  # some servers answer 500 to a field that they do not know
             return False
-        if "stream_options" in body and re.search("stream_options|include_usage", fault.said):
+        if "stream_options" in body and re.search("stream_?options|include_?usage", fault.said, re.IGNORECASE):
             self._counts_usage = False
             return True
         if "max_tokens" in body and "max_completion_tokens" in fault.said:
@@ -112,45 +125,47 @@ class OpenAICompatible:
         now = asyncio.get_running_loop().time
         limit = now() + self._patience.first_token
         stream: AsyncStream[object] | None = None
-        last, begun, fault = Delta(), False, None
+        answer, begun, fault = _Answer(), False, None
         call = await self._at.begin()
         try:
             async with asyncio.timeout_at(min(limit, deadline)):
                 stream = await self._at.post(body)
-            if (kind := stream.response.headers.get("content-type", "")).startswith(("application/json", "text/html")):
-                raise ValueError(f"{kind} is not a stream.")
-            while True:
-                async with asyncio.timeout_at(min(limit, deadline)):
-                    chunk = await anext(stream, None)
-                if chunk is None:
-                    break
-                piece = Piece.of(chunk)
-                last = Delta(
-                    finish_reason=piece.finish or last.finish_reason,
-                    usage=piece.usage or last.usage,
-                    response_id=piece.id or last.response_id,
-                    model=piece.model or last.model,
-                )
-                if piece.alive:
-                    if not begun:
+            async with aclosing(_events(stream.response)) as events:
+                while True:
+                    async with asyncio.timeout_at(min(limit, deadline)):
+                        event = await anext(events, END)
+                    if event is END:
+                        break
+                    if answer.done:
+                        limit = min(limit, now() + AFTERWARDS_S)
+                    else:
+                        limit = now() + (self._patience.between_tokens if begun else self._patience.first_token)
+                    if event is None:
+                        continue
+                    delta, alive = answer.take(event, stream.response.request)
+                    if alive and not begun:
+                        begun = True
+                        limit = now() + self._patience.between_tokens
                         await call.answered()
-                    begun = True
-                if begun:
-                    limit = now() + self._patience.between_tokens
-                if piece.text:
-                    yield Delta(piece.text)
+                    if delta:
+                        yield delta
         except TimeoutError:
-            fault = self._silence(begun, now() >= deadline)
+            fault = None if answer.done else self._silence(begun, now() >= deadline)
         except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
             fault = self._at.fault(error, answering=stream is not None, begun=begun)
         finally:
             if stream is not None:
                 await stream.close()
-        if last.finish_reason is None:
-            fault = fault or Fault("broken_off", f"{self._at.address} ended its answer before it was whole.", not begun)
+        rest = answer.rest()
+        if not answer.whole:
+            fault = fault or Fault("broken_off", f"{self._at.address} {answer.ending}", not begun)
             await call.failed(fault)
+            if begun:
+                yield rest
             raise Failed(fault)
-        yield last
+        if not begun:
+            await call.answered()
+        yield rest
 
     def _silence(self, begun: bool, late: bool) -> Fault:
         if late:
@@ -163,36 +178,81 @@ class OpenAICompatible:
         return Fault("timeout", reason, outage=True)
 
 
-class Piece(NamedTuple):
-    """A chunk of a streamed answer; `alive` when it shows that the model works.
+class _Answer:
+    """An answer as it comes. It is whole with a reason for its end, or with the mark `[DONE]` after words or tokens."""
 
-    `id` and `model` are the server's own names of the answer and of the model.
-    """
+    def __init__(self) -> None:
+        self.done = False
+        self._alive = False
+        self._last = Delta()
+        self._splitter = Splitter()
 
-    text: str
-    alive: bool
-    finish: str | None
-    usage: ChatUsage | None
-    id: str | None
-    model: str | None
+    @property
+    def whole(self) -> bool:
+        finish = self._last.finish_reason
+        if finish:
+            return finish.lower() not in BROKEN_OFF
+        return self.done and bool(self._alive or self._last.usage)
 
-    @classmethod
-    def of(cls, chunk: object) -> Piece:
-        """Raises: ValueError for another structure."""
-        try:
-            return cls._read(chunk)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("a chunk has an unknown shape.") from None
+    @property
+    def ending(self) -> str:
+        """Why the answer is not whole."""
+        if self._last.finish_reason:
+            return f"broke off its answer; it gives as the reason: {self._last.finish_reason}."
+        return "ended its answer before it was whole."
 
-    @classmethod
-    def _read(cls, chunk: Any) -> Piece:
-        said = usage_of(chunk.get("usage")), name_of(chunk.get("id")), name_of(chunk.get("model"))
-        if not chunk.get("choices"):
-            return cls("", False, None, *said)
-        choice = chunk["choices"][0]
-        delta = choice.get("delta") or {}
-        text = delta.get("content") or delta.get("refusal") or ""
-        if not isinstance(text, str):
-            raise TypeError
-        alive = bool(text or delta.get("reasoning_content") or delta.get("reasoning") or choice.get("finish_reason"))
-        return cls(storable(text), alive, name_of(str(choice.get("finish_reason") or "")), *said)
+    def take(self, event: ServerEvent, request: httpx2.Request) -> tuple[Delta | None, bool]:
+        """Return what is new, and whether the model works. Raises: APIError for an error; ValueError."""
+        if event.data.startswith("[DONE]"):
+            self.done = True
+        if self.done and "usage" not in event.data:
+            return None, False
+        is_json = event.data.lstrip().startswith(("{", "[", '"'))
+        if event.name == "error" and not is_json:
+            raise APIError(event.data, request, body=event.data)
+        if not event.data.strip() or (event.name not in UNNAMED and not is_json):
+            return None, False
+        data = json.loads(event.data)
+        if error := error_in(data, event.name):
+            raise APIError("an error", request, body=error)
+        chunk, last = Chunk.of(data), self._last
+        if self.done:
+            chunk = chunk._replace(text="", reasoning="")
+        self._last = Delta(
+            finish_reason=chunk.finish or last.finish_reason,
+            usage=chunk.usage or last.usage,
+            response_id=chunk.id or last.response_id,
+            model=chunk.model or last.model,
+        )
+        alive = bool(chunk.text or chunk.reasoning or (chunk.finish and chunk.finish.lower() not in BROKEN_OFF))
+        self._alive = self._alive or alive
+        text, reasoning = self._splitter.feed(chunk.text)
+        unsaid, self._splitter.unsaid = self._splitter.unsaid, False
+        new = Delta(text, reasoning=chunk.reasoning + reasoning, unsaid=unsaid)
+        return new if text or new.reasoning or unsaid else None, alive
+
+    def rest(self) -> Delta:
+        """The end of the answer, with what is known of it."""
+        text, reasoning = self._splitter.end()
+        return replace(self._last, text=text, reasoning=reasoning)
+
+
+async def _events(response: httpx2.Response) -> AsyncGenerator[ServerEvent | None]:
+    """The events of an answer; an answer that is not streamed is read as one. Raises: ValueError for a web page."""
+    kind = response.headers.get("content-type", "").lower()
+    if kind.startswith(("text/html", "application/xhtml")):
+        raise ValueError(f"{kind} is not a stream.")
+    if not kind.startswith("application/json"):
+        async for event in server_events(response.aiter_bytes()):
+            yield event
+        return
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        yield None
+        body += piece
+    text = body.decode(errors="replace")
+    data = json.loads(text)
+    if not isinstance(data, dict) or not (data.get("choices") or error_in(data)):
+        raise ValueError(f"{kind} is not a stream, and holds no answer.")
+    yield ServerEvent("", text)
+    yield ServerEvent("", "[DONE]")

@@ -13,9 +13,10 @@ import orjson
 from openai import AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
+from adapters.models.chunk import name_of
 from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
-from adapters.models.server import Failed, ModelServer, Patience, name_of
+from adapters.models.server import Failed, ModelServer, Patience
 from adapters.models.token_usage import read_by
 from handlers.ports.models import Reranking
 from handlers.ports.outages import Outages

@@ -21,9 +21,6 @@ from handlers.ports.outages import Outages
 
 log = structlog.get_logger(__name__)
 
-LONGEST_NAME = 255
-"""Maximum length of a name from a server, in characters."""
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -59,16 +56,29 @@ class ModelServer:
     def __init__(
         self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience, path: str, outages: Outages
     ) -> None:
-        """`path` is that of all requests. Raises: ModelError `unreachable` when the base URL is invalid."""
-        self.address = address(base_url)
+        """`path` is that of all requests; a query of the base URL goes with each.
+
+        Raises: ModelError `unreachable` when the base URL is invalid.
+        """
+        self.address = address(base_url).removesuffix(path)
         self.path = path
+        base_url, _, query = base_url.partition("?")
+        self._query = f"?{query}" if query else ""
         probe_s = patience.connect + patience.first_token
         self.circuit = Circuit(outages, tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
         self.patience = patience
         self._http = egress.client(tenant, connect_s=patience.connect)
-        self._client = AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, http_client=self._http)
+        self._client = AsyncOpenAI(
+            base_url=base_url.rstrip("/").removesuffix(path),
+            api_key=key or "none",
+            max_retries=0,
+            http_client=self._http,
+        )
         self._client.organization = self._client.project = None
+        self._credentials: dict[str, Any] = {} if key else {"Authorization": omit}
+        if key and "api-version=" in query:  # Azure takes keys by a header of its own
+            self._credentials = {"api-key": key}
 
     @property
     def name(self) -> str:
@@ -101,10 +111,10 @@ class ModelServer:
         """The answer, as soon as it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
         with requesting("POST", self.path, self.address):
             return await self._client.post(
-                self.path,
+                self.path + self._query,
                 cast_to=object,
                 body=body,
-                options={} if self.key else {"headers": {"Authorization": omit}},
+                options={"headers": self._credentials},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
@@ -128,7 +138,7 @@ class ModelServer:
 
 
 def address(base_url: str) -> str:
-    """A base URL without credentials. Raises: ModelError when it is none, or has a query or a fragment."""
+    """A base URL without credentials and query. Raises: ModelError when it is none, or has a fragment."""
     try:
         parts = urlsplit(base_url)
         port = f":{parts.port}" if parts.port else ""
@@ -136,16 +146,6 @@ def address(base_url: str) -> str:
         httpx2.URL(base_url)
     except (ValueError, httpx2.InvalidURL):
         parts = urlsplit("")
-    if parts.scheme in ("http", "https") and parts.hostname and not set(base_url) & set("?#\\"):
+    if parts.scheme in ("http", "https") and parts.hostname and not set(base_url) & set("#\\"):
         return f"{parts.scheme}://{host}{port}{parts.path}"
     raise ModelError("unreachable", "The provider's base URL is not the address of a server; register it again.")
-
-
-def name_of(value: object) -> str | None:
-    """A name from a server in storable form; None for anything else."""
-    return storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
-
-
-def storable(text: str) -> str:
-    """Replace lone surrogates, which JSON can hold, by question marks."""
-    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, NotRequired, Self, TypedDict, Unpack
+from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
@@ -98,6 +98,7 @@ class Answer(TypedDict):
     cut: Truncation
     model_call: str
     duration_ms: float
+    finish_reason: NotRequired[str | None]
 
 
 MessageId = Annotated[str, "Message."]
@@ -195,8 +196,9 @@ class Conversation(Aggregate):
     class Answered(Event):
         """The answer is complete."""
 
-        TOPIC = "message.answered.v1"
+        TOPIC = "message.answered.v2"
         PERSONAL = frozenset({"answer", "citations"})
+        class_version = 2
         message: MessageId
         answer: Annotated[str, "Answer."]
         citations: Annotated[list[Citation], "Sources of the answer, best first."]
@@ -204,6 +206,13 @@ class Conversation(Aggregate):
         cut: Annotated[Truncation, "Parts of the prompt that did not fit the context window."]
         model_call: Annotated[str, "Model call that gave the answer."]
         duration_ms: Annotated[float, "Duration in milliseconds."]
+        finish_reason: Annotated[
+            str | None, "Reason for the end of the answer, as the server gives it, like `stop` or `length`."
+        ] = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["finish_reason"] = None
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answered", "answer": self.answer})

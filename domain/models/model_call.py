@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, NotRequired, TypedDict, Unpack
+from typing import Annotated, Any, NotRequired, Required, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage
@@ -49,12 +49,24 @@ class Completion(TypedDict):
     """The answer of a model, and what it took."""
 
     response: str
+    reasoning: NotRequired[str]
     finish_reason: str | None
     usage: TokenUsage
     first_token_ms: float | None
     duration_ms: float
     response_id: NotRequired[str | None]
     response_model: NotRequired[str | None]
+
+
+Reasoning = Annotated[str, "Reasoning of a chat model before its answer, as far as it arrived; empty for none."]
+
+
+class Broken(TypedDict, total=False):
+    """The part of an answer that arrived before it broke off, and its tokens."""
+
+    response: Required[str]
+    reasoning: str
+    usage: TokenUsage | None
 
 
 class ModelCall(Aggregate):
@@ -96,9 +108,9 @@ class ModelCall(Aggregate):
     class Completed(Event):
         """The model answered."""
 
-        TOPIC = "model_call.completed.v2"
-        PERSONAL = frozenset({"response"})
-        class_version = 2
+        TOPIC = "model_call.completed.v3"
+        PERSONAL = frozenset({"reasoning", "response"})
+        class_version = 3
         response: Annotated[
             str, "Answer of a chat; JSON array of a score for each segment of a rerank; empty for an embedding."
         ]
@@ -108,11 +120,16 @@ class ModelCall(Aggregate):
         duration_ms: Annotated[float, "Milliseconds from the request to the end of the answer."]
         response_id: Annotated[str | None, "Id that the server gave the answer; null for none."] = None
         response_model: Annotated[str | None, "Model as the server names it; null when it does not."] = None
+        reasoning: Reasoning = ""
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state |= {"response_id": None, "response_model": None}
             state["usage"] |= {"cached_tokens": None, "cache_write_tokens": None, "reasoning_tokens": None, "raw": {}}
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            state["reasoning"] = ""
 
         def apply(self, call: ModelCall) -> None:
             call.status = "completed"
@@ -123,12 +140,19 @@ class ModelCall(Aggregate):
         With code `lost`, the worker died during the call: whether the model answered is unknown.
         """
 
-        TOPIC = "model_call.failed.v1"
-        PERSONAL = frozenset({"reason", "response"})
+        TOPIC = "model_call.failed.v2"
+        PERSONAL = frozenset({"reason", "reasoning", "response"})
+        class_version = 2
         code: ErrorCode
         reason: ErrorMessage
         response: Annotated[str, "Part of the answer that arrived."]
         duration_ms: Annotated[float | None, "Milliseconds from the request to the failure; null when unknown."]
+        reasoning: Reasoning = ""
+        usage: Annotated[TokenUsage | None, "Tokens until then; null when nothing arrived."] = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state |= {"reasoning": "", "usage": None}
 
         def apply(self, call: ModelCall) -> None:
             call.status = "failed"
@@ -136,10 +160,17 @@ class ModelCall(Aggregate):
     class Cancelled(Event):
         """The call was stopped by request."""
 
-        TOPIC = "model_call.cancelled.v1"
-        PERSONAL = frozenset({"response"})
+        TOPIC = "model_call.cancelled.v2"
+        PERSONAL = frozenset({"reasoning", "response"})
+        class_version = 2
         response: Annotated[str, "Part of the answer that arrived."]
         duration_ms: Annotated[float, "Milliseconds from the request to the stop."]
+        reasoning: Reasoning = ""
+        usage: Annotated[TokenUsage | None, "Tokens until then; null when nothing was sent."] = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state |= {"reasoning": "", "usage": None}
 
         def apply(self, call: ModelCall) -> None:
             call.status = "cancelled"
@@ -148,10 +179,12 @@ class ModelCall(Aggregate):
         if self.status == "requested":
             self.record(self.Completed, at, **completion)
 
-    def fail(self, at: datetime, *, code: str, reason: str, response: str, duration_ms: float | None) -> None:
+    def fail(
+        self, at: datetime, *, code: str, reason: str, duration_ms: float | None, **broken: Unpack[Broken]
+    ) -> None:
         if self.status == "requested":
-            self.record(self.Failed, at, code=code, reason=reason, response=response, duration_ms=duration_ms)
+            self.record(self.Failed, at, code=code, reason=reason, duration_ms=duration_ms, **broken)
 
-    def cancel(self, at: datetime, *, response: str, duration_ms: float) -> None:
+    def cancel(self, at: datetime, *, duration_ms: float, **broken: Unpack[Broken]) -> None:
         if self.status == "requested":
-            self.record(self.Cancelled, at, response=response, duration_ms=duration_ms)
+            self.record(self.Cancelled, at, duration_ms=duration_ms, **broken)

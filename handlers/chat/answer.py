@@ -16,6 +16,7 @@ from domain.chat.app import App, Configuration
 from domain.chat.conversation import Citation, Conversation, Message, Usage
 from domain.log import Commit
 from handlers.chat.citations import citations
+from handlers.chat.empty_answer import empty
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
 from handlers.ports.index import Hit
@@ -126,22 +127,26 @@ class Answer:
             ],
         )
         client = await self.models.get(turn.tenant, model)
-        chat = self.calls.chat(
-            turn.cause, model["provider"], client, request, prompt.prompt_tokens, prompt.sources, retrieved.record
-        )
+        chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.sources, retrieved.record)
+        turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
         return chat, prompt
 
     async def _stream(self, turn: _Turn, chat: Chat) -> None:
-        index = 0
+        index = length = 0
         async with aclosing(chat.texts()) as texts:
             async for text in texts:
-                turn.said += text
+                if len(turn.said) != length + len(text):  # what came before was reasoning
+                    await self._send(turn, {"type": "restarted", "attempt": turn.attempt.number})
+                    index = 0
+                length = len(turn.said)
                 await self._send(turn, {"type": "token", "index": index, "text": text, "attempt": turn.attempt.number})
                 index += 1
 
     async def _record(self, turn: _Turn, chat: Chat, prompt: Prompt, retrieved: Retrieved, duration_ms: float) -> None:
         assert chat.usage is not None
+        if not turn.said.strip():
+            raise empty(chat.finish_reason)
         cited = await self._cite(turn, prompt.passages_used, retrieved.names)
         usage = Usage(
             prompt_tokens=chat.usage["prompt_tokens"],
@@ -159,9 +164,11 @@ class Answer:
                 cut=prompt.cut,
                 model_call=chat.id,
                 duration_ms=duration_ms,
+                finish_reason=chat.finish_reason,
             ),
         )
-        await self._send(turn, {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage})
+        frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}
+        await self._send(turn, {**frame, "finish_reason": chat.finish_reason})
 
     async def _cite(self, turn: _Turn, passages: Sequence[Hit], names: Mapping[str, str]) -> list[Citation]:
         """The citations of the answer. It is paid for: where they cannot be found, it is recorded without."""
@@ -196,13 +203,17 @@ class Answer:
 
 @dataclass(slots=True)
 class _Turn:
-    """An attempt at an answer, and what was said so far."""
+    """An attempt at an answer, and its call of a model as soon as it is made."""
 
     attempt: Attempt[Conversation]
     app_id: str
     app: App | None = None
-    said: str = ""
+    chat: Chat | None = None
     cause: Cause = field(init=False)
+
+    @property
+    def said(self) -> str:
+        return self.chat.said if self.chat else ""
 
     @property
     def tenant(self) -> str:

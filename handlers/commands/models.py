@@ -108,8 +108,11 @@ class RegisterProvider(Command):
         description="Name that apps use; the same name again changes the provider"
     )
     base_url: Annotated[
-        str, Field(pattern=r"^https?://[^\s@?#\\]+$", max_length=2000), AfterValidator(_of_a_server)
-    ] = Field(description="Address of its OpenAI-compatible API, like `https://host/v1`, without query and fragment")
+        str, Field(pattern=r"^https?://[^\s@?#\\]+(\?[^\s#\\]*)?$", max_length=2000), AfterValidator(_of_a_server)
+    ] = Field(
+        description="Address of its OpenAI-compatible API, like `https://host/v1`, without fragment; a query, like "
+        "`?api-version=…`, is sent with each request"
+    )
     key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = Field(
         "", description="API key; empty for none. Only its encrypted form is kept"
     )

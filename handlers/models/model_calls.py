@@ -15,9 +15,9 @@ from typing import Any, Unpack
 import orjson
 
 from domain.log import Metadata, commit_id
-from domain.models.model_call import Completion, ModelCall, Source, TokenUsage
+from domain.models.model_call import Broken, Completion, ModelCall, Source, TokenUsage
 from handlers.access.quota import Quota
-from handlers.models.prompt import estimate
+from handlers.models.prompt import likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
@@ -29,6 +29,9 @@ PARTIAL = 64 * 1024
 
 MOST_CALLS = 10
 """Maximum number of calls that one question makes in a step: each of them may have to be paid for."""
+
+MESSAGE_TOKENS = 4
+"""Tokens of a message in addition to its text, for its cost."""
 
 OTHER_FIELDS = 32 * 1024
 """Bytes that are set aside for all else in an event with an answer."""
@@ -87,23 +90,36 @@ class ModelCalls:
             await self._end(cause, id, lambda call: call.complete(at, **completion))
         except TooLarge as error:
             reason = f"The answer cannot be recorded. {error}"
-            response, duration_ms = beginning(completion["response"]), completion["duration_ms"]
-            await self.fail(cause, id, code="too_large", reason=reason, response=response, duration_ms=duration_ms)
+            await self.fail(
+                cause,
+                id,
+                code="too_large",
+                reason=reason,
+                response=beginning(completion["response"]),
+                reasoning=beginning(completion.get("reasoning", "")),
+                usage={**completion["usage"], "raw": {}},
+                duration_ms=completion["duration_ms"],
+            )
             raise ModelError("too_large", reason) from error
 
     async def fail(
-        self, cause: Cause, id: str, *, code: str, reason: str, response: str = "", duration_ms: float | None = None
+        self,
+        cause: Cause,
+        id: str,
+        *,
+        code: str,
+        reason: str,
+        duration_ms: float | None = None,
+        **broken: Unpack[Broken],
     ) -> None:
         at = datetime.now(UTC)
         await self._end(
-            cause,
-            id,
-            lambda call: call.fail(at, code=code, reason=reason, response=response, duration_ms=duration_ms),
+            cause, id, lambda call: call.fail(at, code=code, reason=reason, duration_ms=duration_ms, **broken)
         )
 
-    async def cancel(self, cause: Cause, id: str, *, response: str, duration_ms: float) -> None:
+    async def cancel(self, cause: Cause, id: str, *, duration_ms: float, **broken: Unpack[Broken]) -> None:
         at = datetime.now(UTC)
-        await self._end(cause, id, lambda call: call.cancel(at, response=response, duration_ms=duration_ms))
+        await self._end(cause, id, lambda call: call.cancel(at, duration_ms=duration_ms, **broken))
 
     async def spend(self, cause: Cause, tokens: int) -> None:
         """Count the tokens of a call of a chat model for the limits of its tenant."""
@@ -122,7 +138,9 @@ class ModelCalls:
                 id = cause.call(step, attempt)
                 commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
                 if len(commits) == 1:
-                    await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.")
+                    await self.fail(
+                        cause, id, code="lost", reason="The worker died with the call in flight.", response=""
+                    )
                 if not commits or commits[0].metadata.correlation != cause.metadata.correlation:
                     continue
                 made[step] += 1
@@ -147,7 +165,9 @@ class ModelCalls:
         try:
             vectors = await embedder.embed(token_ids, tenant=cause.metadata.tenant, urgent=urgent)
         except Unavailable as error:
-            await self.fail(cause, id, code="unreachable", reason=str(error), duration_ms=milliseconds(began))
+            await self.fail(
+                cause, id, code="unreachable", reason=str(error), response="", duration_ms=milliseconds(began)
+            )
             raise
         return vectors, self.complete(
             cause,
@@ -191,12 +211,14 @@ class ModelCalls:
         try:
             found = await reranker.rerank(model, query, texts)
         except ModelError as error:
-            await self.fail(cause, id, code=error.code, reason=error.reason, duration_ms=milliseconds(began))
+            await self.fail(
+                cause, id, code=error.code, reason=error.reason, response="", duration_ms=milliseconds(began)
+            )
             raise
         except asyncio.CancelledError:
             await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
             raise
-        guessed = ChatUsage(len(texts) * estimate(query) + sum(map(estimate, texts)), 0)
+        guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
         await self.complete(
             cause,
             id,
@@ -216,17 +238,13 @@ class ModelCalls:
         provider: str,
         client: ChatModel,
         request: ChatRequest,
-        prompt_tokens: int,
         sources: list[Source],
         sent: Callable[[], object] = lambda: None,
         *,
         step: str = "chat",
     ) -> Chat:
-        """A recorded call of a chat model; `prompt_tokens` is the estimate for a server that does not count.
-
-        `sent` is called when the request is recorded, just before it is sent.
-        """
-        return Chat(self, cause, step, provider, client, request, prompt_tokens, sources, sent)
+        """A recorded call of a chat model. `sent` is called when the request is recorded, just before it is sent."""
+        return Chat(self, cause, step, provider, client, request, sources, sent)
 
     async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
         def decide(call: ModelCall | None) -> ModelCall:
@@ -240,7 +258,8 @@ class ModelCalls:
 
 @dataclass(slots=True)
 class Chat:
-    """A call of a chat model: `usage` is None until it has completed. `sent` is called just before it is sent."""
+    """A call of a chat model: `said` is the answer so far; `usage` is None until it has completed, as is
+    `finish_reason`. `sent` is called just before it is sent."""
 
     calls: ModelCalls
     cause: Cause
@@ -248,12 +267,13 @@ class Chat:
     provider: str
     client: ChatModel
     request: ChatRequest
-    prompt_tokens: int
     sources: list[Source]
     sent: Callable[[], object]
     id: str = field(init=False)
     usage: TokenUsage | None = field(init=False, default=None)
-    _said: str = field(init=False, default="")
+    finish_reason: str | None = field(init=False, default=None)
+    said: str = field(init=False, default="")
+    _reasoning: str = field(init=False, default="")
     _size: int = field(init=False, default=0)
     _requested: bool = field(init=False, default=False)
     _began: float = field(init=False, default_factory=time.perf_counter)
@@ -266,14 +286,17 @@ class Chat:
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled.
 
+        Where what was yielded turns out to be reasoning, `said` begins again with the next text.
+
         An answer that is too large to be recorded is broken off; a request that is too large is not sent. A call that
         an earlier attempt completed is not repeated. Raises: ModelError.
         """
         if self.step in self.cause.completed:
             self.id, made = self.cause.completed[self.step]
             self.sent()
+            self.said = made.response
             yield made.response
-            self.usage = made.usage
+            self.usage, self.finish_reason = made.usage, made.finish_reason
             return
         _must_end(self.cause, self.step)
         try:
@@ -289,7 +312,8 @@ class Chat:
             raise
         except (GeneratorExit, asyncio.CancelledError):
             elapsed = milliseconds(self._began)
-            await self.calls.cancel(self.cause, self.id, response=self._said, duration_ms=elapsed)
+            broken = self._broken(counts=self._requested)
+            await self.calls.cancel(self.cause, self.id, duration_ms=elapsed, **broken)
             if self._requested:
                 await self._spend()
             raise
@@ -324,16 +348,6 @@ class Chat:
 
     def _take(self, delta: Delta) -> Iterator[str]:
         """Yield the new text of a delta. Raises: ModelError `too_large`."""
-        if delta.text:
-            self._first = self._first or milliseconds(self._began)
-            self._size += len(orjson.dumps(delta.text)) - 2  # quotes
-            if self._size > self.calls.longest:
-                said, self._said = self._said, beginning(self._said + delta.text)
-                if rest := self._said[len(said) :]:
-                    yield rest
-                raise _broken_off(self._size, self.calls.longest)
-            self._said += delta.text
-            yield delta.text
         last = self._last
         self._last = Delta(
             "",
@@ -342,12 +356,33 @@ class Chat:
             delta.response_id or last.response_id,
             delta.model or last.model,
         )
+        if delta.unsaid:
+            self._reasoning, self.said, self._first = self._reasoning + self.said, "", None
+        self._size += len(orjson.dumps(delta.text)) + len(orjson.dumps(delta.reasoning)) - 4  # quotes
+        if self._size > self.calls.longest:
+            said, self.said = self.said, beginning(self.said + delta.text)
+            self._reasoning = beginning(self._reasoning + delta.reasoning)
+            if rest := self.said[len(said) :]:
+                yield rest
+            raise _broken_off(self._size, self.calls.longest)
+        self._reasoning += delta.reasoning
+        if delta.text:
+            self._first = self._first or milliseconds(self._began)
+            self.said += delta.text
+            yield delta.text
 
     async def _fail(self, code: str, reason: str) -> None:
         elapsed = milliseconds(self._began)
-        await self.calls.fail(self.cause, self.id, code=code, reason=reason, response=self._said, duration_ms=elapsed)
-        if self._said:
+        arrived = bool(self.said or self._reasoning or self._last.usage)
+        broken = self._broken(counts=arrived)
+        await self.calls.fail(self.cause, self.id, code=code, reason=reason, duration_ms=elapsed, **broken)
+        if arrived:
             await self._spend()
+
+    def _broken(self, *, counts: bool) -> Broken:
+        """Return the part that has arrived, with its tokens if it `counts`."""
+        usage = _usage(self._counted, estimated=self._last.usage is None) if counts else None
+        return Broken(response=self.said, reasoning=self._reasoning, usage=usage)
 
     async def _complete(self) -> None:
         usage = _usage(self._counted, estimated=self._last.usage is None)
@@ -356,7 +391,8 @@ class Chat:
                 self.calls.complete(
                     self.cause,
                     self.id,
-                    response=self._said,
+                    response=self.said,
+                    reasoning=self._reasoning,
                     finish_reason=self._last.finish_reason,
                     usage=usage,
                     first_token_ms=self._first,
@@ -367,12 +403,16 @@ class Chat:
             )
         finally:
             await self._spend()
-        self.usage = usage
+        self.usage, self.finish_reason = usage, self._last.finish_reason
 
     @property
     def _counted(self) -> ChatUsage:
         """The tokens so far, estimated unless the server has counted them."""
-        return self._last.usage or ChatUsage(self.prompt_tokens, estimate(self._said))
+        if self._last.usage:
+            return self._last.usage
+        prompt = sum(likely(message.content) + MESSAGE_TOKENS for message in self.request.messages)
+        reasoning = likely(self._reasoning)
+        return ChatUsage(prompt, likely(self.said) + reasoning, reasoning_tokens=reasoning or None)
 
     async def _spend(self) -> None:
         await self.calls.spend(self.cause, self._counted.prompt_tokens + self._counted.completion_tokens)

@@ -16,7 +16,7 @@ from domain.models.model_call import ModelCall, Source
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
 from handlers.models.model_calls import ModelCalls
-from handlers.models.prompt import MESSAGE_TOKENS, estimate, reword
+from handlers.models.prompt import reword
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
@@ -97,9 +97,8 @@ class ReplayCall:
             parameters=replay.parameters,
         )
         request = ChatRequest(replay.model, messages, replay.max_tokens, replay.parameters, passages)
-        tokens = sum(estimate(message.content) + MESSAGE_TOKENS for message in messages)
         client = await self.models.get(attempt.tenant, model)
-        chat = self.calls.chat(cause, replay.provider, client, request, tokens, sources)
+        chat = self.calls.chat(cause, replay.provider, client, request, sources)
         async for _ in chat.texts():
             pass
         call = await self.repository.get(ModelCall, attempt.tenant, chat.id)

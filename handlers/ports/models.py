@@ -41,20 +41,25 @@ class ChatUsage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer; all fields except the text come with the last, including the server's own id of the answer
-    and name of the model."""
+    """A piece of an answer, or of the reasoning before it, which is no part of the answer.
+
+    `unsaid`: all text before this piece was reasoning. All other fields come with the last, including the server's own
+    id of the answer and name of the model.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     usage: ChatUsage | None = None
     response_id: str | None = None
     model: str | None = None
+    reasoning: str = ""
+    unsaid: bool = False
 
 
 class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
-    `rate_limited`, `unauthorized`, `bad_request`, `context_length_exceeded`, `not_found`, `too_large`,
-    `provider_unavailable`."""
+    `rate_limited`, `unauthorized`, `payment_required`, `bad_request`, `context_length_exceeded`, `not_found`,
+    `too_large`, `provider_unavailable`."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)

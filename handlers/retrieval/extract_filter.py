@@ -17,7 +17,6 @@ from domain.models.provider import BUILTIN
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
 from handlers.models.model_calls import ModelCalls
-from handlers.models.prompt import MESSAGE_TOKENS, estimate
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
 from handlers.work.cause import Cause
 
@@ -92,16 +91,13 @@ class ExtractFilter:
         client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
         request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
-        tokens = sum(estimate(message.content) + MESSAGE_TOKENS for message in messages)
         asked = Source({"message": 1, "start": 0, "end": len(query), "from": "query", "message_id": cause.id})
-        chat = self._calls.chat(cause, model["provider"], client, request, tokens, [asked], step="filter")
-        said = ""
+        chat = self._calls.chat(cause, model["provider"], client, request, [asked], step="filter")
         async with aclosing(chat.texts()) as texts:
-            async for text in texts:
-                said += text
-                if len(said) > LONGEST_ANSWER:
+            async for _ in texts:
+                if len(chat.said) > LONGEST_ANSWER:
                     raise ValueError(f"it said more than {LONGEST_ANSWER:,} characters")
-        return said
+        return chat.said
 
 
 def _instructions(fields: Mapping[str, Type]) -> str:

@@ -495,6 +495,9 @@ class AnswerPrinter:
                 self._write("\n[again]\n" if self.printed else "")
                 self.attempt, self.printed = frame["attempt"], ""
                 self.show(frame)
+            case "restarted":
+                self._write("\n[again]\n" if self.printed else "")
+                self.printed = ""
             case "token":
                 self.printed += frame["text"]
                 self._write(frame["text"])

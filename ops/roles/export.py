@@ -17,9 +17,14 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     settings = wiring.settings
     if not settings.otlp_endpoint:
         raise InvalidSetting("HEADRACE_OTLP_ENDPOINT is not set: there is nowhere to send traces to.")
-    collector = await wiring.open.enter_async_context(
-        Collector(settings.otlp_endpoint, headers(settings), settings.otlp_ca)
-    )
+    try:
+        made = Collector(settings.otlp_endpoint, headers(settings), settings.otlp_ca)
+    except (ImportError, ValueError) as error:
+        raise InvalidSetting(
+            "The proxy of the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used for the collector: "
+            f"unset it, set one with http://, or add the collector's host to NO_PROXY. {str(error).split('. ')[0]}."
+        ) from error
+    collector = await wiring.open.enter_async_context(made)
     content = Content(settings.otlp_content_length if settings.otlp_content == "masked" else None, masking(settings))
     return Exporter(settings.postgres_url, wiring.nc, collector, settings.otlp_endpoint, content).run()
 

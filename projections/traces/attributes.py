@@ -138,12 +138,19 @@ def completed(
     first_token_ms: float | None,
 ) -> Attributes:
     """Of a call that a model answered, besides those of the request."""
-    read, written, reasoning = usage["cached_tokens"], usage["cache_write_tokens"], usage["reasoning_tokens"]
     found = {
         RESPONSE_ID: response_id,
         RESPONSE_MODEL: response_model,
         RESPONSE_FINISH_REASONS: [finish_reason] if finish_reason else None,
         RESPONSE_TIME_TO_FIRST_CHUNK: None if first_token_ms is None else first_token_ms / 1000,
+    }
+    return {name: value for name, value in found.items() if value is not None} | used(kind, usage)
+
+
+def used(kind: str, usage: Mapping[str, Any]) -> Attributes:
+    """Tokens of a call."""
+    read, written, reasoning = usage["cached_tokens"], usage["cache_write_tokens"], usage["reasoning_tokens"]
+    found: Attributes = {
         USAGE_INPUT_TOKENS: usage["prompt_tokens"],
         LLM_TOKENS_PROMPT: usage["prompt_tokens"],
     }

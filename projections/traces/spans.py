@@ -408,11 +408,24 @@ def completed(row: Row, event: ModelCall.Completed, message: Recorded, call: Row
     }
 
 
-@spans.changes(ModelCall.Failed)
-def call_failed(row: Row, event: ModelCall.Failed, message: Recorded) -> Row:
-    return failed(row, event, message) | {"duration_ms": event.duration_ms}
+@spans.changes(ModelCall.Failed, related=(model_calls, originator))
+def call_failed(row: Row, event: ModelCall.Failed, message: Recorded, call: Row | None) -> Row:
+    return failed(row, event, message) | _broken(row, event, call)
 
 
-@spans.changes(ModelCall.Cancelled)
-def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded) -> Row:
-    return ended(row, event, message, "cancelled") | {"duration_ms": event.duration_ms}
+@spans.changes(ModelCall.Cancelled, related=(model_calls, originator))
+def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded, call: Row | None) -> Row:
+    return ended(row, event, message, "cancelled") | _broken(row, event, call)
+
+
+def _broken(row: Row, event: ModelCall.Failed | ModelCall.Cancelled, call: Row | None) -> Row:
+    """The duration of a call that did not come to its end, and its tokens where they are known."""
+    if event.usage is None:
+        return {"duration_ms": event.duration_ms}
+    return {
+        "duration_ms": event.duration_ms,
+        "prompt_tokens": event.usage["prompt_tokens"],
+        "completion_tokens": event.usage["completion_tokens"],
+        "cost": call and call["cost"],
+        "attributes": row["attributes"] | attributes.used(row["kind"], event.usage),
+    }

@@ -65,7 +65,7 @@ traces = ReadModel(
     required("prompt_tokens", BigInteger, "Tokens that were sent to models."),
     required("completion_tokens", BigInteger, "Tokens that came back from models."),
     optional("cost", Double, "US dollars for the calls that have a price; null when none has."),
-    required("unpriced_calls", Integer, "Calls that were answered and have no price."),
+    required("unpriced_calls", Integer, "Calls that took tokens and have no price."),
     optional("error_code", Text, "Error code of its handler; null on success."),
     optional("error", Text, "Error message of its handler; null on success."),
     optional("fingerprint", Text, "Digest, equal for equal failures of different objects; null on success."),
@@ -222,7 +222,7 @@ def _counts(span: Row) -> dict[str, int]:
         "open_calls": call and span["status"] == "running",
         "unknown_calls": call and span["status"] == "unknown",
         "errors": span["status"] == "error",
-        "unpriced_calls": call and span["status"] == "ok" and span["cost"] is None,
+        "unpriced_calls": call and span["prompt_tokens"] is not None and span["cost"] is None,
         "prompt_tokens": span["prompt_tokens"] or 0,
         "completion_tokens": span["completion_tokens"] or 0,
     }

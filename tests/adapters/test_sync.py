@@ -172,7 +172,7 @@ async def test_a_model_that_is_away_is_waited_for(desk: Desk) -> None:
     await desk.sync(commit)
     assert not (await desk.document()).needs_sync
     assert await desk.search("towpath") == [desk.at(2)]
-    assert (await desk.mill.calls()).count("model_call.failed.v1") == 1
+    assert (await desk.mill.calls()).count("model_call.failed.v2") == 1
 
 
 async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:

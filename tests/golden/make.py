@@ -237,6 +237,7 @@ def _answers() -> Iterator[Aggregate]:
         cut=Truncation(segments=1, messages=0),
         model_call=_id(7),
         duration_ms=812.4,
+        finish_reason="stop",
     )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
     talk.retry(_at(20), message=_id(5))
@@ -280,6 +281,7 @@ def _calls() -> Iterator[Aggregate]:
     answered.complete(
         _at(18),
         response="It opens at six in the morning [1].",
+        reasoning="The first passage has the hours.",
         response_id="chatcmpl-7QyqpwdfhqwajicIEznoc6Q47XAyW",
         response_model="small-8b-2026-03",
         finish_reason="stop",
@@ -301,8 +303,25 @@ def _calls() -> Iterator[Aggregate]:
         first_token_ms=180.2,
         duration_ms=790.9,
     )
-    broken.fail(_at(19), code="broken_off", reason="lab broke off its answer.", response="It op", duration_ms=60_002.0)
-    stopped.cancel(_at(21), response="六", duration_ms=95.5)
+    guessed = TokenUsage(
+        prompt_tokens=405,
+        completion_tokens=9,
+        estimated=True,
+        cached_tokens=None,
+        cache_write_tokens=None,
+        reasoning_tokens=7,
+        raw={},
+    )
+    broken.fail(
+        _at(19),
+        code="broken_off",
+        reason="lab broke off its answer.",
+        response="It op",
+        reasoning="The lock opens at six.",
+        usage=guessed,
+        duration_ms=60_002.0,
+    )
+    stopped.cancel(_at(21), response="六", reasoning="The lock opens", usage=guessed, duration_ms=95.5)
     yield from (answered, broken, stopped, _retrieval())
 
 

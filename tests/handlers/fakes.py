@@ -145,9 +145,12 @@ class Shelf:
 
 
 class Speaker:
-    """A chat model that says these words; at an exception it fails, at an event it waits."""
+    """A chat model that thinks, says these words, and ends for a reason; at an exception it fails, at an event it
+    waits."""
 
     server = "speaker:1"
+    reasoning = ""
+    finish: str | None = "stop"
 
     def __init__(self, *says: str | Exception | asyncio.Event) -> None:
         self.says = list(says)
@@ -160,6 +163,8 @@ class Speaker:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         self.asked.append(request)
+        if self.reasoning:
+            yield Delta(reasoning=self.reasoning)
         for said in self.says:
             if isinstance(said, Exception):
                 raise said
@@ -169,4 +174,4 @@ class Speaker:
             else:
                 await asyncio.sleep(0)
                 yield Delta(said)
-        yield Delta(finish_reason="stop", usage=ChatUsage(7, len(self.says)))
+        yield Delta(finish_reason=self.finish, usage=ChatUsage(7, len(self.says)))

@@ -191,7 +191,7 @@ for _ in range(MAX_DEPTH):
         (models.RegisterProvider, {**REGISTER, "name": "a.b"}, "name"),
         (models.RegisterProvider, {**REGISTER, "base_url": "ftp://models.example.com"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "base_url": "https://ada:secret@example.com"}, "base_url"),
-        (models.RegisterProvider, {**REGISTER, "base_url": "http://127.0.0.1:4222/admin/secrets?x="}, "base_url"),
+        (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com/v1?x=#"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com/v1#"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com\\@127.0.0.1/v1"}, "base_url"),
         (models.RegisterProvider, {**REGISTER, "base_url": "https://models.example.com:99999/v1"}, "base_url"),
@@ -202,6 +202,12 @@ for _ in range(MAX_DEPTH):
 )
 def test_a_rejection_names_the_field(command: type[Command], fields: dict[str, Any], field: str) -> None:
     assert invalid(command, fields) == field
+
+
+@pytest.mark.parametrize("query", ["", "?", "?api-version=2024-10-21", "?a=1&a=2&b=%2F", "?to=a@b"])
+def test_an_address_may_have_a_query(query: str) -> None:
+    fields = {**REGISTER, "base_url": f"https://models.example.com/openai/deployments/gpt{query}"}
+    assert parse(models.RegisterProvider, orjson.dumps(fields)).model_dump()["base_url"] == fields["base_url"]
 
 
 def test_a_rejection_does_not_repeat_the_key() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_servers import Behaviour, breaks_off, drips, fails, faulty_server, hangs, hangs_mid_stream
+from tests.chat_servers import Behaviour, Exchange, breaks_off, drips, fails, faulty_server, hangs, hangs_mid_stream
 from tests.journeys.stack import Row, Stack
 
 KEY = "sk-never-to-be-seen-3141592653"
@@ -100,7 +100,53 @@ async def test_a_stopped_answer_keeps_what_had_arrived(headrace: Stack) -> None:
         "SELECT * FROM headrace.messages WHERE id = %(id)s AND status = 'stopped'", id=accepted["message"]
     )
     assert row["answer"] == frame["answer"]
-    assert await calls_of(headrace, accepted["message"], "cancelled")
+    [call] = await calls_of(headrace, accepted["message"], "cancelled")
+    assert call["tokens_estimated"]
+    assert call["prompt_tokens"] > 0
+    assert 4 <= call["completion_tokens"] <= 3 * frame["answer"].count("drop")
+
+
+async def test_reasoning_is_kept_with_the_call_and_not_said_again(headrace: Stack) -> None:
+    async def thinks(exchange: Exchange) -> None:
+        await exchange.begin()
+        for text in ("<thi", "nk>41", "+1.</think>\n\n", "It is ", "42."):
+            await exchange.say(text)
+        await exchange.say(finish="length")
+        await exchange.event("[DONE]")
+        await exchange.end()
+
+    async with faulty_server(thinks) as server:
+        app = await app_on(headrace, server.url, "any")
+        frames = await headrace.ask(app, "What is it?")
+        assert frames[-1]["type"] == "answered", frames[-1]
+        assert (frames[-1]["answer"], frames[-1]["finish_reason"]) == ("It is 42.", "length")
+        again = await headrace.ask(app, "And half of it?", conversation=frames[0]["conversation"])
+        assert again[-1]["type"] == "answered", again[-1]
+        said = server.requests[-1].body["messages"]
+    assert {"role": "assistant", "content": "It is 42."} in said
+    assert "41" not in str(said)
+    message = frames[0]["message"]
+    [row] = await headrace.until(
+        "SELECT * FROM headrace.messages WHERE id = %(id)s AND status = 'answered'", id=message
+    )
+    assert (row["answer"], row["finish_reason"]) == ("It is 42.", "length")
+    [call] = await calls_of(headrace, message, "completed")
+    assert (call["reasoning"], call["response"]) == ("41+1.", "It is 42.")
+    assert 0 < call["reasoning_tokens"] < call["completion_tokens"]
+
+
+async def test_an_answer_without_a_word_says_why(headrace: Stack) -> None:
+    async def withholds(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.say(finish="content_filter")
+        await exchange.event("[DONE]")
+        await exchange.end()
+
+    async with faulty_server(withholds) as server:
+        frames = await headrace.ask(await app_on(headrace, server.url, "any"), "What is it?")
+    assert (frames[-1]["type"], frames[-1]["code"]) == ("failed", "content_filter")
+    [call] = await calls_of(headrace, frames[0]["message"], "completed")
+    assert call["finish_reason"] == "content_filter"
 
 
 def files_with(text: bytes, folder: Path) -> list[Path]:

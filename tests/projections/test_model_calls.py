@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import pytest
+
 from domain.aggregate import new_id
 from domain.models.model_call import ModelCall
+from projections.engine.values import BUILT_IN
 from projections.model_calls import model_calls
+from projections.values.prices import Call
 from tests.projections.history import TOKENS, History
 
 REQUEST = {"messages": [{"role": "user", "content": "How high?"}], "parameters": {"temperature": 0}}
 
 
-def requested(history: History) -> ModelCall:
+def requested(history: History, provider: str = "local", model: str = "tiny") -> ModelCall:
     call = ModelCall.begin(
         ModelCall.Requested,
         new_id(),
         history.now,
         kind="chat",
-        provider="local",
-        model="tiny",
+        provider=provider,
+        model=model,
         cause_noun="message",
         cause_id="the-message",
         request=REQUEST,
@@ -43,6 +47,7 @@ def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_recor
             "request": REQUEST,
             "sources": [],
             "response": "",
+            "reasoning": "",
             "correlation_id": "the-correlation",
             "traceparent": "the-trace",
             "created_at": call.created_on,
@@ -56,12 +61,19 @@ def test_given_a_call_when_it_completes_then_usage_and_times_are_there() -> None
     history = History()
     call = requested(history)
     call.complete(
-        history.now, response="Four metres.", finish_reason="stop", usage=TOKENS, first_token_ms=8.5, duration_ms=90.0
+        history.now,
+        response="Four metres.",
+        reasoning="It is a lock.",
+        finish_reason="stop",
+        usage=TOKENS,
+        first_token_ms=8.5,
+        duration_ms=90.0,
     )
     at = history.record(call)
     (row,) = history.rows(model_calls)
     assert (row["status"], row["response"], row["finish_reason"]) == ("completed", "Four metres.", "stop")
     assert (row["prompt_tokens"], row["completion_tokens"], row["tokens_estimated"]) == (90, 12, False)
+    assert row["reasoning"] == "It is a lock."
     assert (row["first_token_ms"], row["duration_ms"], row["finished_at"]) == (8.5, 90.0, at)
 
 
@@ -73,6 +85,7 @@ def test_given_a_call_when_it_fails_then_the_reason_is_there() -> None:
     (row,) = history.rows(model_calls)
     assert (row["status"], row["error_code"], row["error"]) == ("failed", "lost", "The worker died.")
     assert (row["response"], row["duration_ms"], row["finished_at"]) == ("Fo", None, at)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["cost"]) == (None, None, None)
 
 
 def test_given_a_call_when_it_is_cancelled_then_what_had_come_is_kept() -> None:
@@ -82,3 +95,27 @@ def test_given_a_call_when_it_is_cancelled_then_what_had_come_is_kept() -> None:
     at = history.record(call)
     (row,) = history.rows(model_calls)
     assert (row["status"], row["response"], row["duration_ms"], row["finished_at"]) == ("cancelled", "Fo", 30.0, at)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_given_a_call_that_does_not_end_then_its_tokens_are_priced(stopped: bool) -> None:
+    history = History()
+    call = requested(history, provider="openai", model="gpt-4o")
+    if stopped:
+        call.cancel(history.now, response="Fo", reasoning="It is.", usage=TOKENS, duration_ms=30.0)
+    else:
+        call.fail(
+            history.now,
+            code="broken_off",
+            reason="Gone.",
+            response="Fo",
+            reasoning="It is.",
+            usage=TOKENS,
+            duration_ms=3.0,
+        )
+    history.record(call)
+    (row,) = history.rows(model_calls)
+    assert (row["response"], row["reasoning"]) == ("Fo", "It is.")
+    assert (row["prompt_tokens"], row["completion_tokens"], row["tokens_estimated"]) == (90, 12, False)
+    assert row["cost"] == BUILT_IN.prices.cost(Call("openai", "", "gpt-4o", call.created_on), TOKENS)
+    assert row["cost"] > 0

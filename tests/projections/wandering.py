@@ -172,10 +172,13 @@ class _Walk:
                     duration_ms=90.0,
                 )
             case "cancel":
-                call.cancel(self.history.now, response="Fo", duration_ms=30.0)
+                usage = self.random.choice([None, TOKENS])
+                call.cancel(self.history.now, response="Fo", reasoning="It is.", usage=usage, duration_ms=30.0)
             case how:
                 code = "timeout" if how == "fail" else "lost"
-                call.fail(self.history.now, code=code, reason=f"Silence {number}.", response="", duration_ms=None)
+                usage = self.random.choice([None, TOKENS]) if how == "fail" else None
+                reason = f"Silence {number}."
+                call.fail(self.history.now, code=code, reason=reason, response="", usage=usage, duration_ms=None)
         self.history.record(call)
 
     def retrieve(self, number: int) -> None:

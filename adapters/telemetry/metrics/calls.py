@@ -134,7 +134,7 @@ class CallMetrics:
         if (duration := state["duration_ms"]) is not None:
             self.duration.labels(*called, error).observe(duration / 1000)
         if usage := state.get("usage"):
-            self._usage(called, usage, state["first_token_ms"], duration)
+            self._usage(called, usage, state.get("first_token_ms"), duration)
 
     def _usage(self, called: Called, usage: Mapping[str, Any], first: float | None, duration: float) -> None:
         self.tokens.labels(*called, "input").observe(usage["prompt_tokens"])

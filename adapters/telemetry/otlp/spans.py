@@ -191,7 +191,7 @@ def _said(trace: Row, shown: Content) -> Attributes:
 def _content(row: Row, shown: Content) -> Attributes:
     call, retrieval = row["call"], row["retrieval"]
     if call and row["span"]["kind"] == "chat":
-        return _messages(call["request"].get("messages") or [], call["response"] or "", call["finish_reason"], shown)
+        return _messages(call["request"].get("messages") or [], call, shown)
     if call and row["span"]["kind"] == "rerank" and call["request"].get("query"):
         query = shown(call["request"]["query"])
         return {names.INPUT_VALUE: query, names.RERANKER_QUERY: query}
@@ -200,7 +200,7 @@ def _content(row: Row, shown: Content) -> Attributes:
     return {}
 
 
-def _messages(sent: Sequence[Mapping[str, str]], answer: str, finish: str | None, shown: Content) -> Attributes:
+def _messages(sent: Sequence[Mapping[str, str]], call: Row, shown: Content) -> Attributes:
     """Messages in the format of the conventions, and in that of Phoenix."""
     said = [(message["role"], shown(message["content"])) for message in sent]
     found: Attributes = {}
@@ -211,9 +211,13 @@ def _messages(sent: Sequence[Mapping[str, str]], answer: str, finish: str | None
         for index, (role, text) in enumerate(said):
             found[f"{names.LLM_INPUT_MESSAGES}.{index}.message.role"] = role
             found[f"{names.LLM_INPUT_MESSAGES}.{index}.message.content"] = text
-    if answer:
-        text = shown(answer)
-        found[names.OUTPUT_MESSAGES] = _json([{**_message("assistant", text), "finish_reason": finish or "stop"}])
+    texts = {"reasoning": call["reasoning"], "text": call["response"]}
+    parts = [{"type": kind, "content": shown(text)} for kind, text in texts.items() if text]
+    if parts:
+        end = call["finish_reason"] or "stop"
+        found[names.OUTPUT_MESSAGES] = _json([{"role": "assistant", "parts": parts, "finish_reason": end}])
+    if call["response"]:
+        text = shown(call["response"])
         found[names.OUTPUT_VALUE] = text
         found[f"{names.LLM_OUTPUT_MESSAGES}.0.message.role"] = "assistant"
         found[f"{names.LLM_OUTPUT_MESSAGES}.0.message.content"] = text

@@ -325,7 +325,6 @@ async def test_no_server_at_the_address() -> None:
         "gopher://127.0.0.1/v1",
         "http://[half",
         "http://a:b/v1",
-        "http://a/v1?x=",
         "http://a/#",
         r"http://a\@b/v1",
     ],
@@ -371,7 +370,7 @@ async def test_an_empty_account_is_not_tried_again() -> None:
         await exchange.fail(429, "You exceeded your quota.", "insufficient_quota")
 
     async with model_of(broke) as (model, server):
-        assert (await failure(model))[1].code == "rate_limited"
+        assert (await failure(model))[1].code == "payment_required"
         assert len(server.requests) == 1
 
 
@@ -445,14 +444,14 @@ async def test_an_answer_survives_whatever_is_said_about_it(field: str, odd: obj
     assert len(orjson.dumps(last)) < 1000
 
 
-async def test_an_address_that_is_a_web_page_or_does_not_stream() -> None:
+async def test_an_address_that_is_no_model_server() -> None:
     async def page(exchange: Exchange) -> None:
         await exchange.answer(200, "<html>Welcome</html>", {"Content-Type": "text/html; charset=utf-8"})
 
-    async def whole(exchange: Exchange) -> None:
-        await exchange.answer(200, {"choices": [{"message": {"content": "Fine."}}]})
+    async def status(exchange: Exchange) -> None:
+        await exchange.answer(200, {"status": "ok"})
 
-    for behaviour in (page, whole):
+    for behaviour in (page, status):
         async with model_of(behaviour) as (model, _):
             _, error = await failure(model)
         assert error.code == "server_error"
@@ -479,7 +478,7 @@ async def test_thinking_is_a_sign_of_life_and_no_part_of_the_answer() -> None:
         await exchange.end()
 
     async with model_of(thinks) as (model, _):
-        assert await answer(model) == [Delta("Fine."), Delta(finish_reason="stop")]
+        assert await answer(model) == [Delta(reasoning="Hm. ")] * 8 + [Delta("Fine."), Delta(finish_reason="stop")]
 
 
 # --- leaving -------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def answer(conversation: Conversation) -> None:
         cut=CUT,
         model_call=CALL,
         duration_ms=250.0,
+        finish_reason="stop",
     )
 
 
@@ -131,6 +132,7 @@ def test_is_answered_once() -> None:
         cut=CUT,
         model_call=CALL,
         duration_ms=250.0,
+        finish_reason="stop",
     )
 
 

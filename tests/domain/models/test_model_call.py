@@ -43,6 +43,7 @@ def call() -> ModelCall:
 
 ANSWER = {
     "response": "Because.",
+    "reasoning": "They ask why.",
     "response_id": "cmpl-1",
     "response_model": "small-2026",
     "finish_reason": "stop",
@@ -61,7 +62,7 @@ def fail(call: ModelCall) -> None:
 
 
 def cancel(call: ModelCall) -> None:
-    call.cancel(NOW, response="Bec", duration_ms=30.0)
+    call.cancel(NOW, response="Bec", reasoning="They", usage=USAGE, duration_ms=30.0)
 
 
 def test_is_recorded_before_it_is_sent() -> None:
@@ -91,7 +92,7 @@ def test_fails() -> None:
 
 
 def test_is_cancelled() -> None:
-    scenario = given(call()).once(cancel, ModelCall.Cancelled, response="Bec")
+    scenario = given(call()).once(cancel, ModelCall.Cancelled, response="Bec", reasoning="They", usage=USAGE)
     assert scenario.aggregate.status == "cancelled"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -13,12 +14,13 @@ from domain.access.end_user import person_id
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation, Message
 from domain.log import Commit
+from domain.models.model_call import ModelCall
 from handlers.chat.answer import Answer
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Documents
 from handlers.ports.index import Entry, Index
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ModelError, Rerankers
+from handlers.ports.models import ChatRequest, Delta, ModelError, Rerankers
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
@@ -27,7 +29,7 @@ from tests.handlers.desk import Desk
 from tests.handlers.fakes import Cites, OneModel, Shelf, Speaker, Words
 from tests.memory import Memory, MemoryLive, MemoryStops
 
-CALL = ["model_call.requested.v2", "model_call.completed.v2"]
+CALL = ["model_call.requested.v2", "model_call.completed.v3"]
 
 
 class Counter:
@@ -131,6 +133,84 @@ async def test_the_model_reads_the_instructions_the_history_and_the_question(mem
     assert said[1:] == [("user", "When?"), ("assistant", "At six."), ("user", "And closes?")]
 
 
+@pytest.mark.parametrize("finish", ["stop", "length", None])
+async def test_the_reason_for_the_end_reaches_the_frame_and_the_record(
+    memory: Memory, tenant: str, finish: str | None
+) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    counter.speaker.finish = finish
+    await counter.worker()(await counter.asked())
+    assert memory.frames[-1]["type"] == "answered"
+    assert memory.frames[-1]["finish_reason"] == finish
+    assert (await counter.last())["finish_reason"] == finish
+
+
+async def test_reasoning_is_no_part_of_the_answer_nor_of_the_next_prompt(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    counter.speaker.reasoning = "Let me see."
+    await counter.worker()(await counter.asked())
+    assert (await counter.state())["answer"] == "At six."
+    assert counter.frames() == ["retrieved", "token", "answered"]
+    ended = (await counter.desk.events("model_call", (await counter.last())["model_call"]))[-1]
+    assert isinstance(ended, ModelCall.Completed)
+    assert (ended.reasoning, ended.response) == ("Let me see.", "At six.")
+    outcome = await counter.desk.send(
+        "message.send", app=counter.app, query="And closes?", user="ada", conversation=counter.conversation
+    )
+    counter.message = outcome.ids["message"]
+    await counter.worker()(await counter.cause())
+    assert "Let me see." not in str(counter.speaker.asked[-1].messages)
+
+
+async def test_an_answer_whose_beginning_was_reasoning_begins_again(memory: Memory, tenant: str) -> None:
+    class Confused(Speaker):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+            yield Delta("Let me ")
+            yield Delta("see.")
+            yield Delta(reasoning="\n", unsaid=True)
+            yield Delta("At ")
+            yield Delta("six.", "stop")
+
+    counter = Counter(memory, tenant)
+    counter.speaker = Confused()
+    await counter.worker()(await counter.asked())
+    assert (await counter.state())["answer"] == "At six."
+    assert counter.frames() == ["retrieved", "token", "token", "restarted", "token", "token", "answered"]
+    assert [frame["index"] for frame in memory.frames if frame["type"] == "token"] == [0, 1, 0, 1]
+    assert memory.frames[-1]["answer"] == "At six."
+    ended = (await counter.desk.events("model_call", (await counter.last())["model_call"]))[-1]
+    assert isinstance(ended, ModelCall.Completed)
+    assert (ended.reasoning, ended.response) == ("Let me see.\n", "At six.")
+
+
+@pytest.mark.parametrize(
+    ("finish", "code"),
+    [
+        ("content_filter", "content_filter"),
+        ("SAFETY", "content_filter"),
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("stop", "empty_answer"),
+        ("", "empty_answer"),
+        (None, "empty_answer"),
+        ("eos", "empty_answer"),
+    ],
+)
+@pytest.mark.parametrize("says", [(), ("\n", " ")])
+async def test_an_answer_without_a_word_fails_and_says_why(
+    memory: Memory, tenant: str, finish: str | None, code: str, says: tuple[str, ...]
+) -> None:
+    counter = Counter(memory, tenant, *says)
+    counter.speaker.finish = finish
+    await counter.worker()(await counter.asked())
+    assert (await counter.state())["status"] == "failed"
+    assert (memory.frames[-1]["type"], memory.frames[-1]["code"]) == ("failed", code)
+    assert (finish or "") in memory.frames[-1]["reason"]
+    assert counter.calls() == CALL, "the call itself has completed, and is paid for"
+
+
 async def cited(counter: Counter) -> tuple[str, Commit]:
     """A document that holds the answer, and the question."""
     dataset = await counter.desk.done("dataset.create", name="Rules")
@@ -166,7 +246,7 @@ async def test_what_was_found_is_cited(memory: Memory, tenant: str) -> None:
     assert (await counter.state())["status"] == "answered"
     assert "The lock opens at six." in counter.speaker.asked[0].messages[0].content
     types = [message.headers["Headrace-Types"] for message in memory.streams["EVENTS"].messages]
-    assert types.index("retrieval.made.v2") < types.index("message.answered.v1")
+    assert types.index("retrieval.made.v2") < types.index("message.answered.v2")
 
 
 async def test_a_stop_breaks_the_answer_off_where_it_is(memory: Memory, tenant: str) -> None:
@@ -178,7 +258,7 @@ async def test_a_stop_breaks_the_answer_off_where_it_is(memory: Memory, tenant: 
     state = await counter.state()
     assert (state["status"], state["answer"]) == ("stopped", "At ")
     assert counter.frames() == ["retrieved", "token", "stopped"]
-    assert counter.calls() == [CALL[0], "model_call.cancelled.v1"]
+    assert counter.calls() == [CALL[0], "model_call.cancelled.v2"]
 
 
 async def test_one_that_is_stopped_before_it_begins_calls_no_model(memory: Memory, tenant: str) -> None:
@@ -212,8 +292,8 @@ async def test_a_question_of_who_was_erased_is_not_answered(memory: Memory, tena
 @pytest.mark.parametrize(
     ("error", "code", "end"),
     [
-        (ModelError("rate_limited", "Too many."), "rate_limited", "model_call.failed.v1"),
-        (ModelError("broken_off", "Gone."), "broken_off", "model_call.failed.v1"),
+        (ModelError("rate_limited", "Too many."), "rate_limited", "model_call.failed.v2"),
+        (ModelError("broken_off", "Gone."), "broken_off", "model_call.failed.v2"),
     ],
 )
 async def test_what_fails_says_how_and_keeps_what_was_said(
@@ -233,7 +313,7 @@ async def test_an_error_of_ours_fails_the_answer_when_the_message_is_given_up(me
     commit = await counter.asked()
     with pytest.raises(KeyError):
         await counter.worker()(commit)
-    assert counter.calls() == [CALL[0], "model_call.failed.v1"]
+    assert counter.calls() == [CALL[0], "model_call.failed.v2"]
     assert (await counter.state())["status"] == "answering"
     failure = Failure("answer", commit.position, str(commit.subject), "KeyError: 'gate'", "x.py:run:7", "ab", 1, 0)
     await GiveUp(counter.desk.repository, counter.desk.live)(commit.metadata, failure, commit)
@@ -324,7 +404,7 @@ async def test_an_answer_that_takes_too_long_fails(memory: Memory, tenant: str) 
     await counter.worker(limit_s=0.05)(await counter.asked())
     last = await counter.last()
     assert (last["code"], last["reason"]) == ("timeout", "The answer took longer than 0.05 s.")
-    assert counter.calls() == [CALL[0], "model_call.cancelled.v1"]
+    assert counter.calls() == [CALL[0], "model_call.cancelled.v2"]
 
 
 async def test_an_app_that_was_deleted_does_not_answer(memory: Memory, tenant: str) -> None:
@@ -361,7 +441,7 @@ async def test_an_answer_that_a_death_broke_off_begins_again_and_its_call_is_end
     assert (state["status"], state["answer"], state["attempt"]) == ("answered", "At six.", 2)
     assert counter.frames() == ["retrieved", "token", "restarted", "retrieved", "token", "answered"]
     assert memory.frames[2]["attempt"] == 2
-    assert sorted(counter.calls()) == sorted([CALL[0], "model_call.failed.v1", *CALL])
+    assert sorted(counter.calls()) == sorted([CALL[0], "model_call.failed.v2", *CALL])
 
 
 async def test_a_log_that_is_away_is_waited_for(memory: Memory, tenant: str) -> None:
@@ -390,7 +470,7 @@ async def test_two_workers_at_once_answer_once(memory: Memory, tenant: str) -> N
     commit = await counter.asked()
     await asyncio.gather(counter.worker()(commit), counter.worker()(commit))
     types = await counter.desk.types("conversation", counter.conversation)
-    assert types.count("message.answered.v1") == 1
+    assert types.count("message.answered.v2") == 1
     assert (await counter.state())["answer"] == "At six."
 
 

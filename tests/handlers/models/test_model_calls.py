@@ -13,13 +13,15 @@ import pytest
 from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
-from handlers.models.model_calls import MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
-from handlers.models.prompt import estimate
+from handlers.models.model_calls import MESSAGE_TOKENS, MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
+from handlers.models.prompt import likely
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker
+from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.memory import Memory
+
+ASKED = [ChatMessage("user", "Well?")]
 
 
 class Echo:
@@ -41,7 +43,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(memory: Memory,
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     request = ChatRequest(model="m", messages=[], max_tokens=1, parameters={}, passages=[])
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, 1, [])
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, [])
     speaking = asyncio.create_task(drain(chat))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -63,7 +65,7 @@ class Boaster(Echo):
 async def test_an_end_that_is_too_large_is_a_failure_of_the_call(memory: Memory, tenant: str) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), 1, [])
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), [])
     with pytest.raises(ModelError) as caught:
         await drain(chat)
     _, failed = await desk.events("model_call", chat.id)
@@ -89,7 +91,7 @@ async def test_a_call_that_is_never_recorded_is_not_made_without_end(memory: Mem
 
     async def attempt(number: int, correlation: str) -> None:
         cause = await calls.take_over(Cause(Metadata(new_id(), tenant, correlation), "message", id, number), "chat")
-        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), 1, []))
+        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), []))
 
     for number in range(1, MOST_CALLS + 1):
         with pytest.raises(Unavailable):
@@ -138,7 +140,7 @@ async def spent(desk: Desk, model: Echo, *, stop: bool = False) -> int:
     """The tokens that a call of 10 tokens has counted for its app."""
     await desk.done("limits.set", quantity="tokens", period="day", scope="key", most=10**6)
     cause = Cause(Metadata(new_id(), desk.tenant, new_id(), actor="k_1"), "message", new_id(), 1)
-    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", [], 1), 10, [])
+    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", ASKED, 1), [])
     assert isinstance(desk.server, Memory)
     before = sum(desk.server.counters.values())
     async with aclosing(chat.texts()) as texts:
@@ -163,10 +165,74 @@ class Refusing(Echo):
 async def test_the_tokens_of_a_call_are_counted_or_estimated_when_it_did_not_end(memory: Memory, tenant: str) -> None:
     desk = Desk(memory, tenant)
     assert await spent(desk, Counting()) == 107
-    estimated = 10 + estimate("two words")
+    estimated = likely("Well?") + MESSAGE_TOKENS + likely("two words")
     assert await spent(desk, Slow(), stop=True) == estimated
     assert await spent(desk, Slow(fails=True)) == estimated
     assert await spent(desk, Refusing()) == 0
+
+
+class Thinking(Echo):
+    """A model that thinks, says two words, and then nothing, or that it has failed."""
+
+    def __init__(self, *, usage: ChatUsage | None = None, end: str = "") -> None:
+        self.usage = usage
+        self.end = end
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        yield Delta(reasoning="Let me see. ")
+        yield Delta(reasoning="I see.")
+        if self.end == "early":
+            raise ModelError("broken_off", "It broke off.")
+        yield Delta("two words", usage=self.usage)
+        if self.end == "failed":
+            raise ModelError("broken_off", "It broke off.")
+        if self.end != "stop":
+            await asyncio.Event().wait()
+        yield Delta(finish_reason="stop")
+
+
+THOUGHT = likely("Let me see. I see.")
+
+
+@pytest.mark.parametrize("end", ["", "early", "failed", "stop"])
+@pytest.mark.parametrize("usage", [None, ChatUsage(11, 222, reasoning_tokens=200)])
+async def test_reasoning_is_recorded_and_counted_however_a_call_ends(
+    memory: Memory, tenant: str, end: str, usage: ChatUsage | None
+) -> None:
+    desk, id = Desk(memory, tenant), new_id()
+    cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
+    chat = desk.calls.chat(cause, "lab", Thinking(usage=usage, end=end), ChatRequest("m", ASKED, 1), [])
+    said = ""
+    async with aclosing(chat.texts()) as texts:
+        with suppress(ModelError):
+            async for text in texts:
+                said += text
+                if not end:
+                    break
+    _, ended = await desk.events("model_call", chat.id)
+    expected = {"": ModelCall.Cancelled, "stop": ModelCall.Completed}.get(end, ModelCall.Failed)
+    assert isinstance(ended, expected)
+    assert isinstance(ended, ModelCall.Cancelled | ModelCall.Completed | ModelCall.Failed)
+    assert (ended.reasoning, ended.response) == ("Let me see. I see.", said)
+    assert said == ("" if end == "early" else "two words")
+    assert ended.usage is not None
+    counted = ended.usage["prompt_tokens"], ended.usage["completion_tokens"], ended.usage["reasoning_tokens"]
+    if usage and said:
+        assert counted == (11, 222, 200)
+    else:
+        assert counted == (likely("Well?") + MESSAGE_TOKENS, likely(said) + THOUGHT, THOUGHT)
+    assert ended.usage["estimated"] == (not (usage and said))
+
+
+async def test_a_call_to_which_nothing_came_has_no_tokens(memory: Memory, tenant: str) -> None:
+    desk, id = Desk(memory, tenant), new_id()
+    cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
+    chat = desk.calls.chat(cause, "lab", Refusing(), ChatRequest("m", ASKED, 1), [])
+    with pytest.raises(ModelError):
+        await drain(chat)
+    _, ended = await desk.events("model_call", chat.id)
+    assert isinstance(ended, ModelCall.Failed)
+    assert ended.usage is None
 
 
 async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, tenant: str) -> None:
@@ -175,5 +241,5 @@ async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, 
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     for attempt in (1, 2):
         cause = await desk.calls.take_over(replace(cause, attempt=attempt), "chat")
-        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), 10, []))
+        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), []))
     assert sum(memory.counters.values()) == 107

@@ -21,6 +21,7 @@ from handlers.models.prompt import (
     cite,
     estimate,
     fill,
+    likely,
     reword,
 )
 from handlers.ports.index import Entry, Hit
@@ -328,3 +329,24 @@ def test_every_part_is_where_its_source_says(
 
 def test_the_estimate_covers_real_tokens() -> None:
     assert [estimate(text) for text in ("", "a", "ab", "abc", "阀门", "\ud800")] == [0, 1, 1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", 0),
+        ("a", 1),
+        (
+            "The lock keeper opens the gates at six in the morning, and closes them again after the last boat of the "
+            "day has gone by.",
+            28,
+        ),
+        ("水门在早上六点开门,晚上九点关门。", 13),
+        ("Шлюз открывается в шесть часов утра.", 12),
+        ("🚤🚤", 4),
+        ("\ud800", 1),
+    ],
+)
+def test_the_likeliest_tokens_of_a_text(text: str, tokens: int) -> None:
+    assert likely(text) == pytest.approx(tokens, rel=0.2)
+    assert likely(text) <= max(estimate(text), 1)

@@ -333,6 +333,12 @@ def test_an_answer_that_begins_again_is_printed_again(capsys: pytest.CaptureFixt
     printer.show({"type": "token", "text": "No", "attempt": 2})
     printer.show({"type": "answered", "answer": "No.", "citations": []})
     assert capsys.readouterr().out == "Per\n[again]\nNo.\n"
+    printer = bus.AnswerPrinter()
+    printer.show({"type": "token", "text": "Hm", "attempt": 1})
+    printer.show({"type": "restarted", "attempt": 1})
+    printer.show({"type": "token", "text": "No", "attempt": 1})
+    printer.show({"type": "answered", "answer": "No.", "citations": []})
+    assert capsys.readouterr().out == "Hm\n[again]\nNo.\n"
 
 
 @pytest.mark.parametrize(

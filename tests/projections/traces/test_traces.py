@@ -252,12 +252,13 @@ def test_given_a_stopped_answer_then_the_trace_was_cancelled() -> None:
     conversation, message = asked(history)
     begin(history, conversation, message)
     made = call(history, message, "call-1")
-    made.cancel(history.now, response="Fo", duration_ms=30.0)
+    made.cancel(history.now, response="Fo", usage=TOKENS, duration_ms=30.0)
     history.record(made)
     conversation.stopped(history.now, message=message, answer="Fo")
     history.record(conversation)
     row = the_trace(history)
     assert (row["status"], row["answer"], row["errors"]) == ("cancelled", "Fo", 0)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["unpriced_calls"]) == (90, 12, 0)
     assert tree(history) == {"trace": [("handler", "cancelled")], "handler": [("chat", "cancelled")]}
 
 
@@ -444,7 +445,9 @@ def _agrees(trace: Row, parts: list[Row], tables: Tables) -> None:
     assert trace["errors"] == len([row for row in parts if row["status"] == "error"])
     assert trace["prompt_tokens"] == sum(row["prompt_tokens"] or 0 for row in mine)
     assert trace["completion_tokens"] == sum(row["completion_tokens"] or 0 for row in mine)
-    assert trace["unpriced_calls"] == len([row for row in mine if row["status"] == "completed" and row["cost"] is None])
+    assert trace["unpriced_calls"] == len(
+        [row for row in mine if row["prompt_tokens"] is not None and row["cost"] is None]
+    )
     costs = [row["cost"] for row in mine if row["cost"] is not None]
     assert (trace["cost"] is None) == (not costs)
     assert isclose(trace["cost"] or 0.0, sum(costs), abs_tol=1e-12)

@@ -177,6 +177,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
         for mine in [[source for source in sources if source["message"] == index]]
     ]
     call["answer"] = shown(call["response"] or "")
+    call["reasoned"] = shown(call["reasoning"] or "")
     call["texts"] = request.get("texts") or []
     call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
@@ -280,7 +281,9 @@ def curl(call: Row) -> str:
         "max_tokens": request.get("max_tokens"),
     }
     data = orjson.dumps({name: value for name, value in body.items() if value is not None}, option=orjson.OPT_INDENT_2)
-    lines = [f"curl {shlex.quote(call['base_url'].rstrip('/') + '/chat/completions')}"]
+    base, mark, query = call["base_url"].partition("?")
+    base = base.rstrip("/").removesuffix("/chat/completions")
+    lines = [f"curl {shlex.quote(f'{base}/chat/completions{mark}{query}')}"]
     if call["has_key"]:
         lines.append('-H "Authorization: Bearer $API_KEY"')
     lines += ["-H 'Content-Type: application/json'", f"--data-binary {shlex.quote(data.decode())}"]
@@ -371,13 +374,13 @@ async def stored(request: Request) -> Response:
 
 
 async def text(request: Request) -> Response:
-    """A message of a call, or its answer, as plain text of any length."""
+    """A message of a call, its reasoning or its answer, as plain text of any length."""
     of = {"tenant": tenant(request), "trace": request.path_params["id"], "id": request.path_params["call"]}
     call = await request.app.state.backend.row(_CALL, of)
     which = request.path_params["which"]
     found = None
-    if call is not None and which == "answer":
-        found = call["response"]
+    if call is not None and which in ("answer", "reasoning"):
+        found = call["response" if which == "answer" else which]
     elif call is not None and which.isascii() and which.isdigit() and len(which) < 7:
         messages = (call["request"] or {}).get("messages") or []
         found = str(_field(messages[int(which)], "content", 1) or "") if int(which) < len(messages) else None

@@ -111,6 +111,17 @@ def test_a_failure_has_its_code(metrics: CallMetrics) -> None:
     assert value(metrics, "gen_ai_client_operation_duration_seconds_count", error_type="lost") is None
 
 
+def test_tokens_of_a_call_that_does_not_end_are_counted(metrics: CallMetrics) -> None:
+    failed, cancelled = requested(), requested()
+    at = datetime.now(UTC)
+    failed.fail(at, code="broken_off", reason="Gone.", response="Ye", usage=USAGE, duration_ms=20.0)
+    cancelled.cancel(at, response="Ye", usage=USAGE, duration_ms=30.0)
+    for call in (failed, cancelled):
+        observe(metrics, call)
+    for kind in ("input", "output"):
+        assert value(metrics, "gen_ai_client_token_usage_count", gen_ai_token_type=kind) == 2
+
+
 def test_models_beyond_the_limit_are_counted_as_one(metrics: CallMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MODELS", 2)
     for model in ("a", "b", "c", "d", "a"):

@@ -150,6 +150,7 @@ CALL = {
         ]
     },
     "response": "Hello, ann@example.com.",
+    "reasoning": "It is ann@example.com.",
     "finish_reason": "stop",
 }
 
@@ -168,7 +169,16 @@ def test_permitted_messages_are_exported_masked_and_truncated() -> None:
         "parts": [{"type": "text", "content": "Be brief."}],
     }
     assert found["llm.input_messages.1.message.content"] == "I am ‹email›, " + 26 * "x" + "…"
-    assert json.loads(found["gen_ai.output.messages"])[0]["finish_reason"] == "stop"
+    assert json.loads(found["gen_ai.output.messages"]) == [
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "reasoning", "content": "It is ‹email›."},
+                {"type": "text", "content": "Hello, ‹email›."},
+            ],
+            "finish_reason": "stop",
+        }
+    ]
     assert found["output.value"] == found["llm.output_messages.0.message.content"] == "Hello, ‹email›."
     assert json.loads(found["input.value"])["messages"][0]["content"] == "Be brief."
     root = values(sent(None, of_trace(question="Who?", answer="Ann."), MASKED).attributes)
@@ -185,7 +195,7 @@ def test_with_leave_a_rerank_has_its_query() -> None:
 
 
 def test_what_was_erased_is_not_there() -> None:
-    gone = {"request": {}, "response": "", "finish_reason": "stop"}
+    gone = {"request": {}, "response": "", "reasoning": "", "finish_reason": "stop"}
     found = values(sent(of_span(), of_trace(), MASKED, gone).attributes)
     assert not [name for name in found if "messages" in name or name.endswith(".value")]
 

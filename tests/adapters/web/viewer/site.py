@@ -167,6 +167,7 @@ class Site:
         call.complete(
             self.now,
             response=answer,
+            reasoning="<i>Let me see.</i>",
             response_id="response-1",
             response_model=call.model,
             finish_reason="stop",

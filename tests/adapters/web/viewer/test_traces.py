@@ -242,6 +242,17 @@ async def test_a_huge_answer_stays_usable(site: Site, app: App) -> None:
     assert (await site.client.get(f"/traces/{trace}/calls/{call}/answer")).text == huge
 
 
+async def test_reasoning_is_shown_apart_from_the_answer(site: Site, app: App) -> None:
+    trace, _, call = await site.answer(app, await talk(site, app), "When?", "At six.")
+    await site.settled()
+    page = await site.get(f"/traces/{trace}", span=call)
+    assert "<i>Let me see.</i>" not in page
+    shown = text_of(page)
+    assert shown.index("no part of the answer") < shown.index("Let me see.") < shown.index("At six.")
+    assert (await site.client.get(f"/traces/{trace}/calls/{call}/reasoning")).text == "<i>Let me see.</i>"
+    assert (await site.client.get(f"/traces/{trace}/calls/{call}/answer")).text == "At six."
+
+
 async def test_another_tenant_sees_none_of_it(site: Site, app: App) -> None:
     trace, _, call = await site.answer(app, await talk(site, app), "Whose is it?")
     await site.settled()
