@@ -42,8 +42,9 @@ OPERATOR, READER = "operator", "reader"
 """Logins that are no role's: of the command line, and of people who read the tables."""
 
 
-TOKEN_BITS = 48.0
-"""Minimum entropy of the viewer's token, as `entropy` counts it: 16 random hexadecimal digits have about 50."""
+TOKEN_BITS = 46.0
+"""Minimum entropy of the viewer's token, as `entropy` counts it: 16 random letters and digits have 60, and hardly ever
+less than this."""
 
 
 class InvalidSetting(Exception):

