@@ -33,6 +33,9 @@ PAUSE_S = 0.5
 HEARTBEAT, EMPTY, EXPIRED, ENDED = "100", "404", "408", "409"
 """Statuses from the server; all but the first end a request."""
 
+FULL = ("Batch Completed", "MaxBytes")
+"""Parts of the descriptions with which the server ends a request that has got all that it asked for."""
+
 
 class Pull:
     """Pulls messages of the consumer `name` of a stream, and gives each to `take`, which must not wait."""
@@ -72,7 +75,7 @@ class Pull:
             headers = message.headers or {}
             status = headers.get("Status", "")
             if status != HEARTBEAT:
-                full = status == ENDED and "MaxBytes" in headers.get("Description", "")
+                full = status == ENDED and any(it in headers.get("Description", "") for it in FULL)
                 self._refused = not full and status not in (EMPTY, EXPIRED)
                 self._over.set()
 

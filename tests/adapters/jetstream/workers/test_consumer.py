@@ -11,7 +11,7 @@ from nats.js.api import ConsumerInfo, RawStreamMsg
 
 from adapters.jetstream import streams
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
-from adapters.jetstream.workers import consumer, overflow
+from adapters.jetstream.workers import consumer, overflow, pull
 from adapters.jetstream.workers.consumer import SUSPECT, Counts, Past, done, subscribe
 from domain.log import EVENTS, Position
 from handlers.ports.log import Unavailable
@@ -494,3 +494,20 @@ async def test_what_a_worker_leaves_undone_goes_to_another(
     await running(partial(subscribe, name="answer", handle=handle, slots=2, share=2, give_up=never))
     await settled(fresh)
     assert handle.deliveries == [2]
+
+
+async def test_a_batch_that_is_complete_is_followed_by_the_next_at_once(
+    fresh: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends it with the status of a refusal, after which a worker would pause."""
+    monkeypatch.setattr(pull, "BATCH", 10)
+    monkeypatch.setattr(pull, "PAUSE_S", 1000.0)
+    for number in range(35):
+        await fresh.jetstream().publish(f"evt.acme.conversation.{number}", b"[]")
+    taken: list[Msg] = []
+    pulling = pull.Pull(fresh, EVENTS, "answer", taken.append)
+    await pulling.start()
+    async with asyncio.timeout(10):
+        while len(taken) < 35:
+            await asyncio.sleep(0.01)
+    await pulling.end()
