@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from domain.chat.app import Condition
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
 
-Vectors = npt.NDArray[np.float32]
+if TYPE_CHECKING:  # most roles hold no vectors
+    import numpy as np
+    import numpy.typing as npt
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
 """One row per text, L2-normalised, shape (n, dimension)."""
 
 
