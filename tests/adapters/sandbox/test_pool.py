@@ -83,7 +83,7 @@ async def test_a_spare_process_waits_for_the_next_tenant(make: Make) -> None:
 async def test_no_more_than_allowed_at_a_time(children: Children) -> None:
     began = time.monotonic()
     await asyncio.gather(*(ask(children, f"tenant-{number % 3}", "nap") for number in range(6)))
-    assert time.monotonic() - began >= 3 * 0.2
+    assert time.monotonic() - began > 2.5 * 0.2, "with one more at a time, it would take two naps"
 
 
 async def test_no_more_than_allowed_wait(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
