@@ -338,9 +338,7 @@ def pins() -> str:
             for on, digest in pin.digests.items():
                 yield f"`{name}`", pin.version, on, f"`{digest}`"
 
-    return "\n".join(
-        ["| Name | Version | Platform | SHA-256 |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows())]
-    )
+    return table("Name", "Version", "Platform", "SHA-256", rows=rows())
 
 
 def _subjects(subjects: tuple[str, ...] | None) -> str:

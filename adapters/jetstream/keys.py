@@ -25,8 +25,8 @@ from nats.js.errors import APIError
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.macs import HOUSE, MAC, NOT_LAST, STREAM, Macs
-from adapters.jetstream.streams import KEYS
+from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
+from adapters.jetstream.streams import KEYS, NOT_LAST
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.end_user import person_id
 from domain.log import Position

@@ -18,7 +18,7 @@ from nats.js.errors import APIError
 
 from adapters.jetstream.codec import TIME, NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.streams import KEYS
+from adapters.jetstream.streams import KEYS, NOT_LAST
 from adapters.privacy.vault import AesVault, UnknownKey
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
@@ -37,9 +37,6 @@ _SUBJECT = f"$KV.{KEYS}.{HOUSE}.installation"
 _SEALED = re.compile(rb'"v2:([0-9a-f]{8}):')
 _NOT_COVERED = {MAC, TIME}
 _COVERED = {"Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence"}
-NOT_LAST = {10071, 10164}
-"""JetStream error codes when the last sequence is another than the expected one."""
-
 _UNKNOWN = 100
 """Maximum number of unknown key ids for which the statement is read again."""
 

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError
 
-from adapters.jetstream.streams import OUTAGES
+from adapters.jetstream.streams import NOT_LAST, OUTAGES
 from handlers.ports.log import Unavailable
 from handlers.ports.outages import Decide, Outage
 
@@ -22,8 +22,6 @@ STREAM = f"KV_{OUTAGES}"
 
 TRIES = 10
 """Maximum number of attempts at a change when other processes are quicker."""
-
-_NOT_LAST = (10071, 10164)
 
 
 class NatsOutages:
@@ -67,7 +65,7 @@ class NatsOutages:
                 subject, body, stream=STREAM, headers={"Nats-Expected-Last-Subject-Sequence": str(revision)}
             )
         except APIError as error:
-            if error.err_code not in _NOT_LAST:
+            if error.err_code not in NOT_LAST:
                 raise
             return False
         return True

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError
 from nats.js.kv import KeyValue
 
-from adapters.jetstream.streams import SESSION_S, SESSIONS
+from adapters.jetstream.streams import NOT_LAST, SESSION_S, SESSIONS
 from handlers.ports.log import Unavailable
 
 CODE_S = 600
@@ -22,9 +22,6 @@ CODE_S = 600
 
 _BROWSER = 200
 """Maximum length of the name of a browser, in characters."""
-
-_OTHER_REVISION = 10071
-"""JetStream's error code when an entry has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +120,7 @@ class Sessions:
         try:
             await (await self._opened()).delete(key, revision)
         except APIError as error:
-            if error.err_code == _OTHER_REVISION:
+            if error.err_code in NOT_LAST:
                 return False
             raise _unavailable(error) from error
         except nats.errors.Error as error:

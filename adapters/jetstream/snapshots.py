@@ -41,7 +41,7 @@ class JetStreamSnapshots:
             return None
         data, person = message.data, None
         if self._keys:
-            await self._keys.load([])
+            await self._keys.macs.load()
             try:
                 self._keys.check(Position(_STREAM, sequence(message)), kept, message.headers or {}, data)
             except NotAuthentic:  # load the commits instead

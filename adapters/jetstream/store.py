@@ -13,14 +13,15 @@ from adapters.jetstream import codec
 from adapters.jetstream.direct import DirectReader, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
+from adapters.jetstream.streams import NOT_LAST
 from adapters.tracing import publishing
 from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
 from domain.work.quarantine import Quarantine, quarantine_id
 from handlers.ports.log import Conflict, Frozen, TooLarge, Unavailable
 
-_CONFLICTS = {10071, 10164, 10158, 10201}
-"""Error codes: one replica or a stale value; three replicas, a race; the same commit in flight; a retried batch."""
+_CONFLICTS = NOT_LAST | {10158, 10201}
+"""Error codes: another last sequence; the same commit in flight; a retried batch."""
 
 
 class JetStreamEventStore:

@@ -130,6 +130,9 @@ KEY_STREAM = _stored(
 TRIES = 3
 """Maximum attempts to make a missing stream."""
 
+NOT_LAST = frozenset((10071, 10164))
+"""JetStream's error codes when the last sequence is another than the expected one: of one replica, and of several."""
+
 NO_PEERS = 10005
 """JetStream's error code when it knows too few servers for the replicas, such as when a cluster starts."""
 

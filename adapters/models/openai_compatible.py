@@ -15,7 +15,6 @@ from openai import APIError, AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
 from adapters.models.chunk import BROKEN_OFF, UNNAMED, Chunk, error_in
-from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
 from adapters.models.reasoning import Splitter
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience
@@ -51,7 +50,7 @@ class OpenAICompatible:
         outages: Outages | None = None,
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(egress, tenant, base_url, key, patience, CHAT, outages or LocalOutages())
+        self._at = ModelServer(egress, tenant, base_url, key, patience, CHAT, outages)
         self.cut_off = self._at.cut_off
         self._patience = patience
         self._counts_usage = True
@@ -107,10 +106,7 @@ class OpenAICompatible:
 
     def _learns(self, body: dict[str, Any], fault: Fault) -> bool:
         """True if the server does not know a field of the body, which is omitted from now on."""
-        if fault.code not in (
-            "bad_request",
-            "server_error",
-        ):  # some servers answer 500 to a field that they do not know
+        if fault.code not in ("bad_request", "server_error"):  # some servers answer 500 to it
             return False
         if "stream_options" in body and re.search("stream_?options|include_?usage", fault.said, re.IGNORECASE):
             self._counts_usage = False

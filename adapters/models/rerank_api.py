@@ -14,7 +14,6 @@ from openai import AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
 from adapters.models.chunk import name_of
-from adapters.models.circuit import LocalOutages
 from adapters.models.faults import Fault
 from adapters.models.server import Failed, ModelServer, Patience
 from adapters.models.token_usage import read_by
@@ -43,7 +42,7 @@ class RerankApi:
         outages: Outages | None = None,
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
-        self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages or LocalOutages())
+        self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
         self.cut_off = self._at.cut_off
         self._patience = patience
         self._takes_texts = False

@@ -13,7 +13,7 @@ import structlog
 from openai import AsyncOpenAI, AsyncStream, omit
 
 from adapters.egress.client import Egress
-from adapters.models.circuit import Call, Circuit
+from adapters.models.circuit import Call, Circuit, LocalOutages
 from adapters.models.faults import Fault, fault_of
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError
@@ -54,9 +54,17 @@ class ModelServer:
     """A server, and the connections to it. The key is never part of an error, not even where a server repeats it."""
 
     def __init__(
-        self, egress: Egress, tenant: str, base_url: str, key: str, patience: Patience, path: str, outages: Outages
+        self,
+        egress: Egress,
+        tenant: str,
+        base_url: str,
+        key: str,
+        patience: Patience,
+        path: str,
+        outages: Outages | None,
     ) -> None:
-        """`path` is that of all requests; a query of the base URL goes with each.
+        """`path` is that of all requests; a query of the base URL goes with each. Without `outages`, this process alone
+        knows of them.
 
         Raises: ModelError `unreachable` when the base URL is invalid.
         """
@@ -65,7 +73,7 @@ class ModelServer:
         base_url, _, query = base_url.partition("?")
         self._query = f"?{query}" if query else ""
         probe_s = patience.connect + patience.first_token
-        self.circuit = Circuit(outages, tenant, self.address.rstrip("/") + path, probe_s)
+        self.circuit = Circuit(outages or LocalOutages(), tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
         self.patience = patience
         self._http = egress.client(tenant, connect_s=patience.connect)

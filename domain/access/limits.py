@@ -79,8 +79,7 @@ def counted(name: str) -> tuple[Counted, str]:
 
 def least(sides: tuple[Side, ...], counted: Counted, subject: str) -> int | None:
     """The limit of a subject: of each side that for this one, or else that for each; of both sides the smaller one."""
-    each = str(counted)
-    one = f"{each}/{subject}" if subject else each
+    one, each = name(counted, subject), name(counted)
     return min((most for side in sides if (most := side.get(one, side.get(each))) is not None), default=None)
 
 

@@ -314,8 +314,7 @@ class Chat:
             elapsed = milliseconds(self._began)
             broken = self._broken(counts=self._requested)
             await self.calls.cancel(self.cause, self.id, duration_ms=elapsed, **broken)
-            if self._requested:
-                await self._spend()
+            await self._spend(broken.get("usage"))
             raise
         except Exception as error:
             if self._requested:
@@ -376,16 +375,14 @@ class Chat:
         arrived = bool(self.said or self._reasoning or self._last.usage)
         broken = self._broken(counts=arrived)
         await self.calls.fail(self.cause, self.id, code=code, reason=reason, duration_ms=elapsed, **broken)
-        if arrived:
-            await self._spend()
+        await self._spend(broken.get("usage"))
 
     def _broken(self, *, counts: bool) -> Broken:
         """Return the part that has arrived, with its tokens if it `counts`."""
-        usage = _usage(self._counted, estimated=self._last.usage is None) if counts else None
-        return Broken(response=self.said, reasoning=self._reasoning, usage=usage)
+        return Broken(response=self.said, reasoning=self._reasoning, usage=self._counted() if counts else None)
 
     async def _complete(self) -> None:
-        usage = _usage(self._counted, estimated=self._last.usage is None)
+        usage = self._counted()
         try:
             await shielded(
                 self.calls.complete(
@@ -402,20 +399,21 @@ class Chat:
                 )
             )
         finally:
-            await self._spend()
+            await self._spend(usage)
         self.usage, self.finish_reason = usage, self._last.finish_reason
 
-    @property
-    def _counted(self) -> ChatUsage:
+    def _counted(self) -> TokenUsage:
         """The tokens so far, estimated unless the server has counted them."""
         if self._last.usage:
-            return self._last.usage
+            return _usage(self._last.usage)
         prompt = sum(likely(message.content) + MESSAGE_TOKENS for message in self.request.messages)
         reasoning = likely(self._reasoning)
-        return ChatUsage(prompt, likely(self.said) + reasoning, reasoning_tokens=reasoning or None)
+        guessed = ChatUsage(prompt, likely(self.said) + reasoning, reasoning_tokens=reasoning or None)
+        return _usage(guessed, estimated=True)
 
-    async def _spend(self) -> None:
-        await self.calls.spend(self.cause, self._counted.prompt_tokens + self._counted.completion_tokens)
+    async def _spend(self, usage: TokenUsage | None) -> None:
+        if usage:
+            await self.calls.spend(self.cause, usage["prompt_tokens"] + usage["completion_tokens"])
 
 
 def _must_end(cause: Cause, step: str) -> None:

@@ -81,8 +81,8 @@ async def _running(home: Path) -> AsyncIterator[Stack]:
         "postgres_url": "",
         "opensearch_url": "",
         "egress_allow": "127.0.0.1:1-65535",
+        "max_waiting_per_actor": Settings.model_fields["max_waiting_commands"].default,  # one sender is the whole load
     }
-    own["max_waiting_per_actor"] = Settings.model_fields["max_waiting_commands"].default  # one sender is the whole load
     settings = Settings.load(home=home, tenant="default", **own)
     try:
         command = supervisor.command_line("up", "--detach", "--json")

@@ -16,10 +16,11 @@ from adapters.archive.archiver import keys_of_people
 from adapters.archive.store import Archive
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import delete, entry
-from adapters.jetstream.macs import NOT_LAST, STREAM, Macs
+from adapters.jetstream.macs import STREAM, Macs
 from adapters.jetstream.message import Message
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.streams import NOT_LAST
 from adapters.many import each
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.log import EVENTS

@@ -73,11 +73,7 @@ _QUOTED = re.compile(
 
 _CLEANED = dict.fromkeys([*range(0x591, 0x5C8), 0x640, *range(0x64B, 0x660), 0x670])  # vowel points, tatweel
 _CLEANED |= dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF])  # what cannot be seen
-_CLEANED |= {
-    code: str(unicodedata.digit(chr(code)))
-    for code in range(0x80, 0x20000)
-    if unicodedata.category(chr(code)) == "Nd" and unicodedata.digit(chr(code), None) is not None
-}
+_CLEANED |= {code: str(int(chr(code))) for code in range(0x80, 0x20000) if chr(code).isdecimal()}
 
 
 def words(text: str) -> Counter[str]:

@@ -21,7 +21,7 @@ from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import Event
-from domain.log import EVENTS, Commit, Metadata, Position
+from domain.log import EVENTS, Commit, Metadata, Position, Quarantined
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from handlers.repository import Repository
 from handlers.work.dead_letters import Failure, GiveUp, reopen
@@ -126,9 +126,11 @@ class _Arrived:
             person = self.headers.get("Headrace-Person")
             await keys.load([(self.subject.split(".")[1], person)] if person else [])
         found = decode(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS)
-        if isinstance(found, Commit):
-            return found
-        log.warning("skipped", reason=getattr(found, "reason", ""), **position._asdict())
+        match found:
+            case Commit():
+                return found
+            case Quarantined():
+                log.warning("skipped", reason=found.reason, **position._asdict())
         return None
 
     def metadata(self) -> Metadata:
