@@ -23,6 +23,7 @@ from rich.text import Text
 from adapters.jetstream.client import Client, Frame, rejection
 from adapters.jetstream.sessions import Sessions
 from ops import terminal
+from ops.bus import connect
 from ops.settings import READER, Settings, without_secrets
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,8 +40,7 @@ async def main() -> int:
     settings = Settings.load()
     try:
         headrace("up", "--detach")
-        nats = settings.located("nats")
-        async with await Client.connect(nats.nats_url, nats.tenant) as client:
+        async with await connect(settings.located("nats")) as client:
             dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
             await ingest(client, settings.located("postgres", role=READER).postgres_url, dataset)
             app = await send(client, "app.create", "assistant", {"name": "Handbook assistant"})

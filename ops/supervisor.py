@@ -24,10 +24,12 @@ from adapters.jetstream import accounts, streams
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.sessions import Sessions
 from adapters.postgres import indexer, reader
+from adapters.privacy.masters import replace
 from handlers.ports.log import Unavailable
+from ops.bus import connect
 from ops.roles import EVERY, EXPORT, GUESTS, VIEW, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home, private
+from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home
 from ops.settings import OPERATOR, READER, Settings, without_secrets
 
 log = structlog.get_logger(__name__)
@@ -115,10 +117,7 @@ class Supervisor:
                 await self._servers(stack)
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
-                settings = self._of(OPERATOR)
-                client = await Client.connect(
-                    settings.nats_url, credentials=settings.nats_credentials, ca=settings.nats_ca
-                )
+                client = await connect(self._of(OPERATOR))
                 await self._watch(await stack.enter_async_context(client))
 
     async def _servers(self, stack: AsyncExitStack) -> None:
@@ -149,7 +148,7 @@ class Supervisor:
         exports = conninfo_to_dict(await reader.login(postgres.url, key, "export"))
         indexes = conninfo_to_dict(await indexer.login(postgres.url, key))
         place = f"{HOST}:{postgres.port}:{postgres.database}"
-        private(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
+        replace(self.settings.home / "pgpass", f"{place}:{reads['user']}:{reads['password']}\n")
         users = {READER: reads, VIEW: views, EXPORT: exports} | dict.fromkeys(WRITE_INDEX, indexes)
         for role in {OPERATOR, READER, *EVERY}.difference(WITHOUT_TABLES):
             user = users.get(role)
@@ -206,11 +205,8 @@ class Supervisor:
             "opened": self.opened,
             "processes": {name: process.pid for name, process in processes.items() if process},
         }
-        partial = self.settings.run_file.with_suffix(".partial")
         try:
-            with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                json.dump(record, file, indent=2)
-            partial.replace(self.settings.run_file)
+            replace(self.settings.run_file, json.dumps(record, indent=2))
         except OSError as error:
             log.error("not_recorded", file=str(self.settings.run_file), reason=str(error))
 

@@ -54,6 +54,15 @@ def show_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     show(Text(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", "dim"))
 
 
+def show_listing(found: list[dict[str, Any]], columns: list[str], as_json: bool) -> None:
+    """Print objects: with these columns, or each whole as JSON."""
+    if as_json:
+        for each in found:
+            emit(each)
+    else:
+        show_rows(columns, [tuple(each[column] for column in columns) for each in found])
+
+
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         emit(outcome)

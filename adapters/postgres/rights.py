@@ -33,9 +33,10 @@ HARMLESS = tuple(_HARMLESS.split())
 argument (`nextval`, `setval`); `query_to_xml` runs a query with the rights of its caller. The getters of statistics,
 `pg_stat_get_…`, are allowed as well."""
 
-_EXCESS = """
-FROM pg_proc WHERE provolatile = 'v' AND proname <> ALL(%(harmless)s) AND NOT proname ^@ 'pg_stat_get_'
-    AND prorettype <> ALL('{trigger,event_trigger,internal,language_handler}'::regtype[])
+_EXCESS = f"""
+FROM pg_proc WHERE provolatile = 'v' AND proname <> ALL('{{{",".join(HARMLESS)}}}'::name[])
+    AND NOT proname ^@ 'pg_stat_get_'
+    AND prorettype <> ALL('{{trigger,event_trigger,internal,language_handler}}'::regtype[])
     AND 'internal'::regtype <> ALL(proargtypes)
     AND (pronamespace = 'pg_catalog'::regnamespace OR EXISTS (
         SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e'))
@@ -48,12 +49,12 @@ SELECT 'EXECUTE ON ROUTINE ' || string_agg(oid::regprocedure::text, ', ') {_EXCE
         SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)
 HAVING count(*) > 0
 UNION ALL
-SELECT format('TEMPORARY ON DATABASE %%I', datname) FROM pg_database
+SELECT format('TEMPORARY ON DATABASE %I', datname) FROM pg_database
 WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE') AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))
     WHERE (grantee, privilege_type) = (0, 'TEMPORARY'))
 UNION ALL
-SELECT format('CREATE ON SCHEMA %%I', nspname) FROM pg_namespace
+SELECT format('CREATE ON SCHEMA %I', nspname) FROM pg_namespace
 WHERE nspname = 'public' AND pg_has_role(nspowner, 'USAGE') AND EXISTS (
     SELECT FROM aclexplode(nspacl) WHERE (grantee, privilege_type) = (0, 'CREATE'))
 """
@@ -66,18 +67,19 @@ SELECT rolname FROM pg_roles WHERE NOT rolsuper AND oid IN (
 """
 
 _LOCKS = """
-SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
+string_agg(oid::regprocedure::text, ', ') FROM pg_proc
 WHERE proname ~ '^pg_(try_)?advisory_' AND pronamespace = 'pg_catalog'::regnamespace
 """
+"""The functions of advisory locks, as a list for GRANT."""
 
 
 def for_psql(*lockers: str) -> str:
     """Statements for psql that revoke it, by a superuser; these roles keep the functions of advisory locks."""
-    locks, owners = _LOCKS.replace("string_agg(", "'GRANT EXECUTE ON ROUTINE ' || string_agg("), ", ".join(lockers)
-    grant = locks.replace("', ')", f"', ') || ' TO {owners}'", 1)
-    harmless = "'{" + ",".join(HARMLESS) + "}'::name[]"
-    revoke = _REVOCABLE.replace("%(harmless)s", harmless).replace("%%I", "%I")
-    return f"{grant.strip()} \\gexec\nSELECT 'REVOKE ' || it || ' FROM PUBLIC' FROM ({revoke}) rights (it) \\gexec\n"
+    grant = f"'GRANT EXECUTE ON ROUTINE ' || it || ' TO {', '.join(lockers)}'"
+    return (
+        f"SELECT {grant} FROM (SELECT {_LOCKS}) locks (it) \\gexec\n"
+        f"SELECT 'REVOKE ' || it || ' FROM PUBLIC' FROM ({_REVOCABLE}) rights (it) \\gexec\n"
+    )
 
 
 async def restrict(connection: AsyncConnection[TupleRow]) -> None:
@@ -85,7 +87,7 @@ async def restrict(connection: AsyncConnection[TupleRow]) -> None:
 
     The owners of Headrace's schemas keep the functions of advisory locks, which Headrace uses.
     """
-    cursor = await connection.execute(_REVOCABLE, {"harmless": [*HARMLESS]})
+    cursor = await connection.execute(_REVOCABLE.encode())
     if not (found := [right for (right,) in await cursor.fetchall()]):
         return
     for (owner,) in await (await connection.execute(_OWNERS)).fetchall():
@@ -96,7 +98,7 @@ async def restrict(connection: AsyncConnection[TupleRow]) -> None:
 
 async def grant_locks(connection: AsyncConnection[TupleRow], role: str) -> None:
     """Let a role take advisory locks, if the user of the connection may grant that."""
-    [[functions]] = await (await connection.execute(_LOCKS)).fetchall()
+    [[functions]] = await (await connection.execute(f"SELECT {_LOCKS}".encode())).fetchall()
     # Without that right, PostgreSQL warns and grants nothing.
     await connection.execute(SQL("GRANT EXECUTE ON ROUTINE {} TO {}").format(SQL(functions), Identifier(role)))
 
@@ -104,7 +106,7 @@ async def grant_locks(connection: AsyncConnection[TupleRow], role: str) -> None:
 async def excess(connection: AsyncConnection[TupleRow], reader: str) -> list[str]:
     """The functions that this role can run although they may do more than read, by name."""
     cursor = await connection.execute(
-        f"SELECT DISTINCT proname {_EXCESS} AND has_function_privilege(%(reader)s, oid, 'EXECUTE') ORDER BY 1",
-        {"harmless": [*HARMLESS], "reader": reader},
+        f"SELECT DISTINCT proname {_EXCESS} AND has_function_privilege(%s, oid, 'EXECUTE') ORDER BY 1".encode(),
+        (reader,),
     )
     return [name for (name,) in await cursor.fetchall()]

@@ -21,7 +21,7 @@ from adapters.jetstream.client import Client, Commit, Frame, Outcome
 from domain.access.actor import ANON
 from domain.aggregate import sentence
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, connected, run, until_stopped
+from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, run, until_stopped
 from ops.logs import SECRET_NAME
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
@@ -66,10 +66,7 @@ def send(
         async with connected(settings) as client:
             return await Client(client.connection, client.tenant, actor).send(name, payload, id, wait)
 
-    outcome = run(work())
-    terminal.show_outcome(outcome, as_json)
-    if outcome["status"] == "rejected":
-        raise typer.Exit(1)
+    conclude(run(work()), as_json)
 
 
 @app.command(

@@ -45,12 +45,8 @@ def list_letters(
         if name not in STATUSES:
             raise typer.BadParameter(f"{name!r} is not one of {', '.join(STATUSES)}.", param_hint="--status")
     found = run(letters(Settings.load(home=home), status or WAITING, tenant))
-    if as_json:
-        for letter in found:
-            emit(letter)
-        return
     columns = ["id", "tenant_id", "consumer", "subject", "status", "retries", "updated_at", "reason"]
-    terminal.show_rows(columns, [tuple(letter[column] for column in columns) for letter in found])
+    terminal.show_listing(found, columns, as_json)
 
 
 @dead.command(epilog="Example: [bold]headrace dead show ID[/]")

@@ -21,9 +21,10 @@ import psycopg
 import typer
 from psycopg.rows import dict_row
 
-from adapters.jetstream.client import Client, NoOutcome, NotSent, Rejected, Unreachable
+from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Rejected, Unreachable
 from adapters.pinned import Altered
 from ops import supervisor, terminal
+from ops.bus import connect
 from ops.logs import Redaction, secrets_of
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
@@ -67,10 +68,7 @@ EXPECTED = (
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
-    located = settings.located("nats")
-    async with await Client.connect(
-        located.nats_url, located.tenant, credentials=located.nats_credentials, ca=located.nats_ca
-    ) as client:
+    async with await connect(settings.located("nats")) as client:
         yield client
 
 
@@ -90,6 +88,13 @@ async def rows(settings: Settings, query: LiteralString, **parameters: object) -
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+def conclude(outcome: Outcome, as_json: bool) -> None:
+    """Print the outcome of a command; exit with 1 if it was rejected."""
+    terminal.show_outcome(outcome, as_json)
+    if outcome["status"] == "rejected":
+        raise typer.Exit(1)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:

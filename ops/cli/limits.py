@@ -8,9 +8,8 @@ import typer
 
 from domain.access.limits import OPERATOR, Counted, counted, parsed
 from ops import terminal
-from ops.cli.frame import Home, Json, Tenant, Wait, app, connected, rows, run
+from ops.cli.frame import Home, Json, Tenant, Wait, app, conclude, connected, rows, run
 from ops.settings import Settings
-from ops.terminal import emit
 
 limits = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(limits, name="limits", help="List, set or remove limits of what a tenant sends, spends and has waiting.")
@@ -37,12 +36,7 @@ def list_limits(tenant: Tenant = None, home: Home = None, as_json: Json = False)
         for name, most in parsed(settings.limits).items()
         if f"{OPERATOR}/{name}" not in imposed
     ]
-    if as_json:
-        for limit in found:
-            emit(limit)
-        return
-    columns = ["set_by", "quantity", "period", "scope", "subject", "most"]
-    terminal.show_rows(columns, [tuple(limit[column] for column in columns) for limit in found])
+    terminal.show_listing(found, ["set_by", "quantity", "period", "scope", "subject", "most"], as_json)
 
 
 @limits.command(
@@ -109,7 +103,4 @@ def _send(
         async with connected(settings) as client:
             return await client.send(f"limits.{verb}", limit._asdict() | {"subject": subject} | fields, wait=wait)
 
-    outcome = run(work())
-    terminal.show_outcome(outcome, as_json)
-    if outcome["status"] == "rejected":
-        raise typer.Exit(1)
+    conclude(run(work()), as_json)

@@ -10,7 +10,7 @@ from adapters.jetstream.client import Client
 from adapters.jetstream.direct import DirectReader
 from handlers.ports.log import Unavailable
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Wait, app, connected, rows, run
+from ops.cli.frame import Failed, Home, Json, Wait, app, conclude, connected, rows, run
 from ops.settings import Settings
 from ops.terminal import emit, say
 
@@ -34,12 +34,8 @@ def list_messages(
 ) -> None:
     """List messages in quarantine. The aggregates of their subjects are frozen; everything else goes on."""
     found = [each for each in run(_messages(Settings.load(home=home))) if everything or each["discarded_at"] is None]
-    if as_json:
-        for message in found:
-            emit(message)
-        return
     columns = ["place", "subject", "reason", "held_by", "created_at", "discarded_at"]
-    terminal.show_rows(columns, [tuple(message[column] for column in columns) for message in found])
+    terminal.show_listing(found, columns, as_json)
 
 
 @quarantine.command(epilog="Example: [bold]headrace quarantine show EVENTS:123[/]")
@@ -81,10 +77,7 @@ def discard(place: Place, wait: Wait = 10.0, home: Home = None, as_json: Json = 
         async with connected(settings) as client:
             return await Client(client.connection, message["tenant_id"]).send("quarantine.discard", payload, wait=wait)
 
-    outcome = run(work())
-    terminal.show_outcome(outcome, as_json)
-    if outcome["status"] == "rejected":
-        raise typer.Exit(1)
+    conclude(run(work()), as_json)
 
 
 async def _messages(settings: Settings) -> list[Message]:

@@ -17,7 +17,7 @@ import uvicorn
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.postgres import tables
 from adapters.postgres.reader import POSTGRES, login
-from adapters.privacy.masters import secret
+from adapters.privacy.masters import replace, secret
 from adapters.telemetry.metrics.page import Metrics
 from adapters.telemetry.otlp.endpoint import target
 from adapters.web.connections import BoundedProtocol
@@ -137,10 +137,7 @@ def noted(home: Path, address: str) -> Iterator[None]:
     """The address is written down for `headrace up` and `headrace doctor` as long as it leads somewhere."""
     file = home / "run" / "viewer.url"
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
-        written.write(address)
-    partial.replace(file)
+    replace(file, address)
     try:
         yield
     finally:

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from adapters.privacy.masters import replace
+
 CLOCK_SLACK = 5.0
 """Tolerance for the start time of a process when the clock is adjusted, in seconds."""
 
@@ -115,10 +117,7 @@ class Daemon:
             return False
         if not record["executable"]:
             return False
-        partial = self.pid_file.with_suffix(f".{os.getpid()}")
-        with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(record, file)
-        partial.replace(self.pid_file)
+        replace(self.pid_file, json.dumps(record))
         return True
 
     async def stop(self, within: float = 30.0) -> bool:

@@ -187,7 +187,7 @@ class EmbeddedNats:
 
     def _write_accounts(self) -> None:
         configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
-        private(self.home / "accounts.conf", accounts.written(configured))
+        replace(self.home / "accounts.conf", accounts.written(configured))
 
     def tenants(self) -> dict[str, list[str]]:
         """The users of each tenant with an account; the default tenant has one that is not from the log."""
@@ -212,7 +212,7 @@ class EmbeddedNats:
             names = {**logins.get(tenant, {}), name: issue}
             names = {name: issue for name, issue in names.items() if issue}
             logins = {key: value for key, value in {**logins, tenant: names}.items() if value}
-            private(self.home / "logins.json", json.dumps(logins))
+            replace(self.home / "logins.json", json.dumps(logins))
             self._write_accounts()
             # An account that a reload has added takes part in the exchange of subjects from the next one on.
             for _ in range(2):
@@ -493,14 +493,6 @@ def create_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in ("log", "run"):
         (home / folder).mkdir(mode=0o700, exist_ok=True)
-
-
-def private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, at once or not at all."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
-        written.write(text)
-    partial.replace(file)
 
 
 def remembered_port(home: Path, server: str) -> int:

@@ -34,6 +34,7 @@ from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
+from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
 from ops.roles import wanted
 from ops.servers.daemon import StartFailed
@@ -90,10 +91,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield _disk(store)
     last: dict[str, int] = {}
     try:
-        nats = settings.located("nats")
-        async with await Client.connect(
-            nats.nats_url, nats.tenant, credentials=nats.nats_credentials, ca=nats.nats_ca
-        ) as client:
+        async with await connect(settings.located("nats")) as client:
             server = client.connection.connected_server_version
             yield Finding("NATS", True, f"{server.major}.{server.minor}.{server.patch} answers")
             async for finding in _log(client, last):

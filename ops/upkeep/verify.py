@@ -15,7 +15,6 @@ from adapters.archive.archiver import check as check_archive
 from adapters.archive.store import Archive
 from adapters.jetstream.audited import AuditedLog
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.client import Client
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
@@ -30,6 +29,7 @@ from handlers.ports.log import Unavailable
 from handlers.work.audit import Audit, Check
 from handlers.work.progress import Progress
 from handlers.work.work import PENDING, WORKS
+from ops.bus import connect
 from ops.index_choice import open_index
 from ops.settings import Settings
 from ops.terminal import one_line
@@ -59,9 +59,7 @@ async def verify(
     A wait without any step for longer than `deadline` is a fault. With `archive`, the one of the settings is read too.
     Raises: Unreachable, Unavailable.
     """
-    async with await Client.connect(
-        settings.nats_url, credentials=settings.nats_credentials, ca=settings.nats_ca
-    ) as client:
+    async with await connect(settings) as client:
         nc = client.connection
         keys = JetStreamKeys(nc, settings.vault())
         log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()

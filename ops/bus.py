@@ -1,0 +1,13 @@
+"""The bus of the settings."""
+
+from __future__ import annotations
+
+from adapters.jetstream.client import Client
+from ops.settings import Settings
+
+
+async def connect(settings: Settings) -> Client:
+    """Connect to NATS at the address of the settings, with their tenant. Raises: Unreachable."""
+    return await Client.connect(
+        settings.nats_url, settings.tenant, credentials=settings.nats_credentials, ca=settings.nats_ca
+    )
