@@ -93,6 +93,17 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
     }
 
 
+def ended(row: Row, event: ModelCall.Completed | ModelCall.Failed | ModelCall.Cancelled, values: Values) -> Row:
+    """The columns of a call that has ended, however it did."""
+    return {
+        **used(row, event.usage, values),
+        "response": event.response,
+        "reasoning": event.reasoning,
+        "duration_ms": event.duration_ms,
+        "finished_at": event.timestamp,
+    }
+
+
 def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
     """The columns of the tokens of a call, and of their cost."""
     if usage is None:
@@ -114,41 +125,26 @@ def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
 @model_calls.changes(ModelCall.Completed, values=True)
 def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: Values) -> Row:
     return {
-        **used(row, event.usage, values),
+        **ended(row, event, values),
         "status": "completed",
-        "response": event.response,
-        "reasoning": event.reasoning,
         "response_id": event.response_id,
         "response_model": event.response_model,
         "finish_reason": event.finish_reason,
         "first_token_ms": event.first_token_ms,
-        "duration_ms": event.duration_ms,
-        "finished_at": event.timestamp,
     }
 
 
 @model_calls.changes(ModelCall.Failed, values=True)
 def failed(row: Row, event: ModelCall.Failed, message: Recorded, values: Values) -> Row:
     return {
-        **used(row, event.usage, values),
+        **ended(row, event, values),
         "status": "failed",
-        "response": event.response,
-        "reasoning": event.reasoning,
         "error_code": event.code,
         "error": event.reason,
         "fingerprint": fingerprint(row["kind"], event.code, event.reason),
-        "duration_ms": event.duration_ms,
-        "finished_at": event.timestamp,
     }
 
 
 @model_calls.changes(ModelCall.Cancelled, values=True)
 def cancelled(row: Row, event: ModelCall.Cancelled, message: Recorded, values: Values) -> Row:
-    return {
-        **used(row, event.usage, values),
-        "status": "cancelled",
-        "response": event.response,
-        "reasoning": event.reasoning,
-        "duration_ms": event.duration_ms,
-        "finished_at": event.timestamp,
-    }
+    return {**ended(row, event, values), "status": "cancelled"}

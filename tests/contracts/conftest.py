@@ -1,4 +1,4 @@
-"""The contracts of the log's ports hold in memory, on one NATS server and on three."""
+"""The contracts of the log's ports hold in memory, on one NATS server and on three; those of the index, in both."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 from nats.aio.client import Client
 
+from adapters.index.opensearch.client import Access
+from adapters.index.opensearch.store import opensearch_index
+from adapters.index.opensearch.tables import set_up as set_up_opensearch
+from adapters.index.pgvector.store import pgvector_index
+from adapters.index.pgvector.tables import set_up as set_up_pgvector
 from adapters.jetstream import nats_py
 from adapters.jetstream.streams import BLOBS, FAILURES, OUTAGES, SNAPSHOTS, STREAMS, set_up
+from handlers.ports.index import Index
 from ops.servers.embedded import EmbeddedNats
 from tests.memory import Memory
 from tests.nats_cluster import NatsCluster, once_there
@@ -64,3 +70,18 @@ async def nc(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
     for stream in [*(str(it.name) for it in STREAMS), f"OBJ_{BLOBS}", *buckets]:
         await js.delete_stream(stream)
     await client.close()
+
+
+@pytest.fixture
+async def pgvector(module_database_url: str) -> AsyncIterator[Index]:
+    await set_up_pgvector(module_database_url)
+    async with pgvector_index(module_database_url) as index:
+        yield index
+
+
+@pytest.fixture
+async def opensearch(module_database_url: str, opensearch_url: str) -> AsyncIterator[Index]:
+    access = Access(opensearch_url)
+    await set_up_opensearch(module_database_url, access)
+    async with opensearch_index(module_database_url, access) as index:
+        yield index

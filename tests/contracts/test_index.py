@@ -14,9 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adapters.index.opensearch.client import Access
-from adapters.index.opensearch.store import opensearch_index
-from adapters.index.opensearch.tables import set_up as set_up_opensearch
 from adapters.index.pgvector.store import pgvector_index
 from adapters.index.pgvector.tables import set_up
 from handlers.ports.documents import Vectors
@@ -30,24 +27,9 @@ Vector = npt.NDArray[np.float32]
 
 
 @pytest.fixture
-async def pgvector(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url)
-    async with pgvector_index(module_database_url) as index:
-        yield index
-
-
-@pytest.fixture
 async def pgvector_approximate(module_database_url: str) -> AsyncIterator[Index]:
     await set_up(module_database_url)
     async with pgvector_index(module_database_url, exact=0) as index:
-        yield index
-
-
-@pytest.fixture
-async def opensearch(module_database_url: str, opensearch_url: str) -> AsyncIterator[Index]:
-    access = Access(opensearch_url)
-    await set_up_opensearch(module_database_url, access)
-    async with opensearch_index(module_database_url, access) as index:
         yield index
 
 

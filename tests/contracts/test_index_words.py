@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 from uuid import uuid4
 
@@ -14,11 +14,6 @@ import numpy.typing as npt
 import pytest
 from snowballstemmer import stemmer  # type: ignore[import-untyped]
 
-from adapters.index.opensearch.client import Access
-from adapters.index.opensearch.store import opensearch_index
-from adapters.index.opensearch.tables import set_up as set_up_opensearch
-from adapters.index.pgvector.store import pgvector_index
-from adapters.index.pgvector.tables import set_up
 from adapters.index.versions.store import RARE
 from handlers.commands.retrieval import WEIGHT
 from handlers.ports.index import Entry, Hit, Index, Mode
@@ -30,22 +25,7 @@ DIMENSION = 16
 Vector = npt.NDArray[np.float32]
 
 
-@pytest.fixture
-async def in_postgres(module_database_url: str) -> AsyncIterator[Index]:
-    await set_up(module_database_url)
-    async with pgvector_index(module_database_url) as index:
-        yield index
-
-
-@pytest.fixture
-async def in_opensearch(module_database_url: str, opensearch_url: str) -> AsyncIterator[Index]:
-    access = Access(opensearch_url)
-    await set_up_opensearch(module_database_url, access)
-    async with opensearch_index(module_database_url, access) as index:
-        yield index
-
-
-@pytest.fixture(params=["in_postgres", "in_opensearch"])
+@pytest.fixture(params=["pgvector", "opensearch"])
 def index(request: pytest.FixtureRequest) -> Index:
     return cast(Index, request.getfixturevalue(request.param))
 
@@ -392,14 +372,14 @@ def plain_bm25(texts: Sequence[str], query: str) -> list[float]:
     return scores
 
 
-async def test_full_text_is_bm25(in_postgres: Index) -> None:
+async def test_full_text_is_bm25(pgvector: Index) -> None:
     """For words that are neither stop words nor identifiers, to the last digit, however often a question says them."""
     dice = random.Random(8)
     for _ in range(5):
         texts = [" ".join(dice.choices(COMMON, k=dice.randint(4, 60))) for _ in range(40)]
         query = " ".join(dice.choices(COMMON, k=dice.randint(1, 40)))
-        dataset, ids = await written(in_postgres, texts)
-        hits = await search(in_postgres, dataset, query, top_k=40)
+        dataset, ids = await written(pgvector, texts)
+        hits = await search(pgvector, dataset, query, top_k=40)
         expected = dict(zip(ids, plain_bm25(texts, query), strict=True))
         assert {hit.id: hit.score for hit in hits} == pytest.approx(
             {id: score for id, score in expected.items() if score > 0}, rel=1e-6

@@ -26,6 +26,7 @@ from ops import logs, supervisor
 from ops.cli import bus
 from ops.settings import Settings
 from tests.ops.cli.test_cli import Cli
+from tests.ops.test_supervisor import once_answers
 
 MARKED = {
     "secret_key": "marked-secret-key-0001",
@@ -206,9 +207,7 @@ async def test_no_worker_prints_or_logs_a_secret(nats_url: str, database_url: st
     daemon.start(supervisor.command_line("worker", "--role", "all"), env=supervisor.environment(settings))
     try:
         async with await Client.connect(nats_url) as client, asyncio.timeout(120):
-            while not await supervisor.answers(client, "all"):
-                assert daemon.process(), daemon.tail()
-                await asyncio.sleep(0.2)
+            await once_answers(client, "all", daemon)
             register = {"name": "lab", "base_url": "http://127.0.0.1:8000/v1", "key": PROVIDER_KEY}
             assert (await client.send("provider.register", register, wait=60))["status"] == "accepted"
             for wrong in ({**register, "extra": PROVIDER_KEY}, {**register, "key": [PROVIDER_KEY]}):
@@ -256,7 +255,7 @@ def logged(home: Path) -> dict[Path, str]:
 
 
 def some_seconds(role: str, settings: Settings) -> str:
-    """All that a worker prints within some seconds, in which it does not get on."""
+    """All that a worker prints from its first line on, for some seconds in which it does not get on."""
     process = subprocess.Popen(
         supervisor.command_line("worker", "--role", role),
         env=supervisor.environment(settings),
@@ -264,8 +263,14 @@ def some_seconds(role: str, settings: Settings) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    timer = threading.Timer(6, process.terminate)
-    timer.start()
-    output, _ = process.communicate(timeout=60)
-    timer.cancel()
+    limit = threading.Timer(60, process.kill)
+    limit.start()
+    with process as worker:
+        assert worker.stdout
+        first = worker.stdout.readline()
+        enough = threading.Timer(4, worker.terminate)
+        enough.start()
+        output = first + worker.stdout.read()
+    enough.cancel()
+    limit.cancel()
     return output

@@ -312,6 +312,12 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+async def once_answers(client: Client, role: str, daemon: Daemon) -> None:
+    while not await supervisor.answers(client, role):
+        assert daemon.process(), daemon.tail()
+        await asyncio.sleep(0.2)
+
+
 async def test_of_all_roles_in_one_process_one_may_fail(nats_url: str, database_url: str, tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, nats_url=nats_url, postgres_url=database_url)
     with socket.socket() as taken:
@@ -322,15 +328,13 @@ async def test_of_all_roles_in_one_process_one_may_fail(nats_url: str, database_
         daemon.start(supervisor.command_line("worker", "--role", "all"), env=supervisor.environment(settings))
         try:
             async with await Client.connect(nats_url) as client, asyncio.timeout(120):
-                while not await supervisor.answers(client, "all"):
-                    assert daemon.process(), daemon.tail()
+                await once_answers(client, "all", daemon)
                 assert await supervisor.answers(client, "commands")
                 assert await supervisor.answers(client, "project")
                 assert not await supervisor.answers(client, "view")
                 assert "The viewer cannot listen on" in daemon.log.read_text()
                 taken.close()
-                while not await supervisor.answers(client, "view"):
-                    assert daemon.process(), daemon.tail()
+                await once_answers(client, "view", daemon)
         finally:
             assert await daemon.stop()
     assert '"event": "stopped"' in daemon.log.read_text()

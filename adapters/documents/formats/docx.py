@@ -23,11 +23,12 @@ from adapters.documents.formats.parsed import (
     Refused,
     clean,
     counted,
+    grouped,
     lowered,
     one_line,
     raised,
 )
-from adapters.documents.formats.tables import Span, grid
+from adapters.documents.formats.tables import Span, grid, spanned
 
 _SKIPPED = frozenset(
     re.findall(
@@ -210,9 +211,9 @@ class Document:
 
         def part(name: str) -> str:
             line = _Line()
-            self._gather(_first(element, name), line)
+            self._gather(xml.child(element, name), line)
             text = "".join(line.parts).strip()
-            return text if name == "e" or len(text) == 1 or text.isalnum() else f"({text})"
+            return text if name == "e" else grouped(text)
 
         match kind:
             case "f":
@@ -260,7 +261,7 @@ class Document:
                 case "ruby":
                     for part in ("rubyBase", "rt"):
                         start = len(line.parts)
-                        self._gather(_first(each, part), line)
+                        self._gather(xml.child(each, part), line)
                         text = line.take(start)
                         line.parts.append(f"({text})" if part == "rt" and text else text)
                 case "f" | "sSup" | "sSub" | "sSubSup" | "rad" as kind:
@@ -313,10 +314,6 @@ class Document:
 
     def _rows(self, rows: list[list[Span]], headers: int) -> Iterator[Piece]:
         yield from tables.pieces(grid(rows), self._outline.path, several=False, headers=headers or None)
-
-
-def _first(element: Element, wanted: str) -> Element | None:
-    return next((each for each in element if xml.name(each) == wanted), None)
 
 
 def _mark(element: Element, line: _Line) -> None:
@@ -416,5 +413,4 @@ def _described(element: Element) -> str:
 
 
 def _span(cell: Element) -> int:
-    value = xml.attribute(xml.child(cell, "tcPr", "gridSpan"), "val") or ""
-    return int(value) if value.isdecimal() and len(value) < 4 else 1
+    return spanned(xml.attribute(xml.child(cell, "tcPr", "gridSpan"), "val"))

@@ -230,9 +230,9 @@ def _sample(data: bytes) -> bytes:
 
 def _likely(sample: bytes) -> str:
     high = len(sample.translate(None, bytes(range(128))))
-    best = max(_EAST_ASIAN, key=lambda codec: _east_asian(codec, sample, high))
-    if _east_asian(best, sample, high):
-        return best
+    likelihood = {codec: _east_asian(codec, sample, high) for codec in _EAST_ASIAN}
+    if any(likelihood.values()):
+        return max(likelihood, key=lambda codec: likelihood[codec])
     if high > 3:  # fewer are no evidence
         likely = _OTHER if sum(map(len, _RUN.findall(sample))) > high / 2 else _LATIN
         return max(likely, key=lambda codec: _single(codec, sample))

@@ -19,11 +19,12 @@ from adapters.documents.formats.parsed import (
     clean,
     counted,
     flowed,
+    grouped,
     lowered,
     one_line,
     raised,
 )
-from adapters.documents.formats.tables import Span, grid
+from adapters.documents.formats.tables import Span, grid, spanned
 from adapters.documents.formats.tables import pieces as table_pieces
 
 _SKIPPED = frozenset(
@@ -290,13 +291,13 @@ def _math(node: LexborNode, depth: int) -> str:
     parts = [text for child in node.iter(include_text=True) if (text := _math(child, depth + 1))]
     match tag, parts:
         case "mfrac", [above, below]:
-            return f"{_grouped(above)}/{_grouped(below)}"
+            return f"{grouped(above)}/{grouped(below)}"
         case "msup", [base, high]:
-            return f"{base}^{_grouped(high)}"
+            return f"{base}^{grouped(high)}"
         case "msub", [base, low]:
-            return f"{base}_{_grouped(low)}"
+            return f"{base}_{grouped(low)}"
         case (("msubsup" | "munderover"), [base, low, high]):
-            return f"{base}_{_grouped(low)}^{_grouped(high)}"
+            return f"{base}_{grouped(low)}^{grouped(high)}"
         case "msqrt", _:
             return f"√({''.join(parts)})"
         case "mtr", _:
@@ -306,19 +307,15 @@ def _math(node: LexborNode, depth: int) -> str:
     return "".join(parts)
 
 
-def _grouped(text: str) -> str:
-    return text if len(text) == 1 or text.isalnum() else f"({text})"
-
-
 def _table(table: LexborNode, writer: _Writer) -> Iterator[Piece]:
     """The rows of a table with the names of their columns; one that only arranges blocks, as these blocks."""
     yield from writer.end()
-    rows = list(_rows(table))
+    rows = [row for child in _children(table) for row in _rows(child)]
     if any(cell.css_first("table, h1, h2, h3, h4, h5, h6, ul, ol") for row in rows for cell in row) or all(
         len(row) < 2 for row in rows
     ):
         for child in _children(table):
-            for cell in [child] if child.tag == "caption" else _cells(child):
+            for cell in [child] if child.tag == "caption" else chain.from_iterable(_rows(child)):
                 yield from _below(cell, writer)
                 yield from writer.end()
         return
@@ -335,18 +332,11 @@ def _table(table: LexborNode, writer: _Writer) -> Iterator[Piece]:
     yield from table_pieces(grid(spans), writer.outline.path, several=False, headers=headers or None)
 
 
-def _rows(table: LexborNode) -> Iterator[list[LexborNode]]:
-    """The cells of the rows of a table, not those of tables within."""
-    for child in _children(table):
-        for row in _children(child) if child.tag in ("thead", "tbody", "tfoot") else [child]:
-            if row.tag == "tr" and (cells := [cell for cell in _children(row) if cell.tag in ("td", "th")]):
-                yield cells
-
-
-def _cells(node: LexborNode) -> Iterator[LexborNode]:
-    for row in _children(node) if node.tag in ("thead", "tbody", "tfoot") else [node]:
-        if row.tag == "tr":
-            yield from (cell for cell in _children(row) if cell.tag in ("td", "th"))
+def _rows(part: LexborNode) -> Iterator[list[LexborNode]]:
+    """The cells of the rows of a child of a table, not those of tables within."""
+    for row in _children(part) if part.tag in ("thead", "tbody", "tfoot") else [part]:
+        if row.tag == "tr" and (cells := [cell for cell in _children(row) if cell.tag in ("td", "th")]):
+            yield cells
 
 
 def _children(node: LexborNode) -> Iterator[LexborNode]:
@@ -364,9 +354,4 @@ def _span(cell: LexborNode, writer: _Writer) -> Span:
     inner = _Writer(Outline())
     text = one_line(" ".join(piece.text for piece in chain(_below(cell, inner), inner.end())))
     writer.hidden += inner.hidden
-    return Span(text, _count(cell, "colspan"), _count(cell, "rowspan"))
-
-
-def _count(cell: LexborNode, name: str) -> int:
-    value = cell.attributes.get(name) or ""
-    return max(int(value), 1) if value.isdecimal() and len(value) < 4 else 1
+    return Span(text, spanned(cell.attributes.get("colspan")), spanned(cell.attributes.get("rowspan")))

@@ -95,6 +95,11 @@ class Package(Zipped):
                     yield from (_chart if chart else _diagram)(root)
 
 
+def relation_id(element: Element) -> str:
+    """The attribute `r:id` of an element, which may have an `id`, too."""
+    return next((value for key, value in element.items() if key.endswith("}id")), "")
+
+
 def text_of(paragraph: Element, addresses: Mapping[str, str] | None = None) -> str:
     """The text of a paragraph of DrawingML, with its line breaks and the addresses of its links."""
     parts: list[str] = []

@@ -129,6 +129,11 @@ def lowered(before: str, text: str) -> str:
     return text if not before[-1:].strip() or (before[-1].isalpha() and text.isdecimal()) else f"_{text}"
 
 
+def grouped(text: str) -> str:
+    """A part of a formula on one line, in brackets if it is more than a number or a word."""
+    return text if len(text) == 1 or text.isalnum() else f"({text})"
+
+
 def counted(count: int, one: str, many: str) -> list[str]:
     """A warning about a number of things, none for 0."""
     return [f"{count:,} {one if count == 1 else many}"] if count else []

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from adapters.documents.formats import xml
-from adapters.documents.formats.office import Package, Relation, text_of
+from adapters.documents.formats.office import Package, Relation, relation_id, text_of
 from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, clean, counted, one_line
-from adapters.documents.formats.tables import Span, grid
+from adapters.documents.formats.tables import Span, grid, spanned
 from adapters.documents.formats.tables import pieces as pieces_of_table
 
 _TITLES = ("title", "ctrTitle")
@@ -25,7 +25,7 @@ def read(data: bytes) -> Parsed:
     hidden = 0
     number = 0
     for slide in xml.every(xml.child(presentation, "sldIdLst"), "sldId"):
-        relation = relations.get(slide.get(_relation_id(slide), ""))
+        relation = relations.get(relation_id(slide))
         if relation and relation.target in package:
             number += 1
             for root in package.sound(relation.target):
@@ -39,11 +39,6 @@ def read(data: bytes) -> Parsed:
 
 def _hides_text(shape: Element) -> bool:
     return _is_hidden(shape) and any(text.text for text in xml.every(shape, "t"))
-
-
-def _relation_id(slide: Element) -> str:
-    """The qualified name of the attribute `r:id`; there is an `id`, too."""
-    return next((key for key in slide.keys() if key.endswith("}id")), "")  # noqa: SIM118  # an element is no mapping
 
 
 def _sections(presentation: Element) -> dict[str, str]:
@@ -113,7 +108,11 @@ def _written(
     yield from _lines(shape, addresses)
     rows = (
         [
-            Span("\n".join(filter(None, (text_of(each, addresses) for each in xml.every(cell, "p")))), *_spans(cell))
+            Span(
+                "\n".join(filter(None, (text_of(each, addresses) for each in xml.every(cell, "p")))),
+                spanned(cell.get("gridSpan")),
+                spanned(cell.get("rowSpan")),
+            )
             for cell in xml.every(row, "tc")
             if not {cell.get("hMerge"), cell.get("vMerge")} & {"1", "true"}
         ]
@@ -123,9 +122,3 @@ def _written(
     yield from package.drawn(shape, relations)
     if xml.name(shape) == "pic" and (words := _own(shape).get("descr")):
         yield one_line(clean(words))
-
-
-def _spans(cell: Element) -> tuple[int, int]:
-    """The columns and rows of a cell."""
-    columns, rows = (cell.get(name, "1") for name in ("gridSpan", "rowSpan"))
-    return tuple(max(int(value), 1) if value.isdecimal() and len(value) < 4 else 1 for value in (columns, rows))  # type: ignore[return-value]

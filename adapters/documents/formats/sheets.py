@@ -21,7 +21,7 @@ from python_calamine import (
 from adapters.documents.formats import xml
 from adapters.documents.formats.links import linked
 from adapters.documents.formats.mending import HYPERLINK, column_of, mended, mended_content
-from adapters.documents.formats.office import Package, text_of
+from adapters.documents.formats.office import Package, relation_id, text_of
 from adapters.documents.formats.parsed import Parsed, Piece, Refused, clean, counted, one_line
 from adapters.documents.formats.tables import Across, Cell, Row, pieces, written
 
@@ -127,7 +127,7 @@ def _parts(package: Package) -> dict[str, str]:
     found = {}
     for root in package.sound(main):
         for sheet in xml.every(root, "sheet"):
-            relation = relations.get(next((value for key, value in sheet.items() if key.endswith("}id")), ""))
+            relation = relations.get(relation_id(sheet))
             if relation and relation.target in package and relation.kind == "worksheet":
                 found[sheet.get("name", "")] = relation.target
     return found

@@ -55,6 +55,11 @@ class Span(NamedTuple):
     rows: int = 1
 
 
+def spanned(value: str | None) -> int:
+    """The number of columns or rows that a cell spans, by its attribute: 1 if that is missing, 0 or no number."""
+    return max(int(value), 1) if value and value.isdecimal() and len(value) < 4 else 1
+
+
 def grid(rows: Iterable[Iterable[Span]]) -> Iterator[Row]:
     """Rows of spanning cells, with the text of each in all its columns and rows."""
     below: dict[int, tuple[int, str]] = {}

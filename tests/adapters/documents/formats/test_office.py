@@ -308,6 +308,14 @@ def test_rows_have_the_names_of_their_columns_and_lines_across_have_none() -> No
     assert blocks(document(f"<w:tbl>{sizes}</w:tbl>")) == [("12: a; 14: b", None)]
 
 
+@pytest.mark.parametrize("columns", ["0", "-1", "some"])
+def test_a_cell_that_spans_no_number_of_columns_spans_one(columns: str) -> None:
+    cells = "".join(
+        f'<w:tc><w:tcPr><w:gridSpan w:val="{columns}"/></w:tcPr>{paragraph(text)}</w:tc>' for text in ("Upper", "Lower")
+    )
+    assert blocks(document(f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>")) == [("Upper | Lower", None)]
+
+
 # --- PowerPoint ----------------------------------------------------------------------------------------------
 
 
