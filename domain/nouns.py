@@ -14,6 +14,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
 from domain.models.budget import Budget
 from domain.models.model_call import ModelCall
+from domain.models.passage import Passage
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
@@ -33,6 +34,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         EndUser,
         Limits,
         ModelCall,
+        Passage,
         Provider,
         Quarantine,
         Replay,

@@ -31,6 +31,7 @@ from projections.model_calls import model_calls
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.texts import texts, turns
 from projections.traces.spans import spans
 from projections.traces.subjects import subjects
 from projections.traces.traces import traces
@@ -47,7 +48,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         end_users,
         providers,
     ),
-    "traces": (model_calls, retrievals, replays, subjects, traces, spans),
+    "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, budgets, limits, dead_letters),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's

@@ -29,9 +29,9 @@ model_calls = ReadModel(
     required(
         "request",
         JSONB,
-        "Content sent: messages, parameters; texts, tokens of an embedding; query, segments of a rerank.",
+        "Content sent: messages in pieces, put together by model_call_requests, and parameters; texts, tokens of an "
+        "embedding; query, segments of a rerank.",
     ),
-    required("sources", JSONB, "Origins of the parts of the messages: a list of message, start, end and from."),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
     required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),
     optional("response_id", Text, "Id that the server gave the answer; null when it gave none."),
@@ -84,7 +84,6 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
         "attempt": event.attempt,
         "server": event.server,
         "request": event.request,
-        "sources": event.sources,
         "response": "",
         "reasoning": "",
         "correlation_id": message.metadata.correlation,

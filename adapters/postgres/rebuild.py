@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import attachments
 from adapters.postgres.copy import Copy, parts, with_parents
+from adapters.postgres.requests import make_view
 from adapters.postgres.tables import (
     NEXT,
     OLD,
@@ -145,6 +146,7 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
             await copy.resume()
             await asyncio.sleep(SWAP_LOCK_S)
     await attachments.measure(connection, attached)
+    await make_view(connection, READER)
 
 
 async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachments.Attachments:

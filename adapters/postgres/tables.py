@@ -13,6 +13,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
+from adapters.postgres.requests import make_view
 from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
 from domain.log import EVENTS, OUTCOMES, Position
@@ -144,6 +145,7 @@ async def set_up(url: str) -> None:
             for model in READ_MODELS:
                 if model not in outdated:
                     await finish_table(connection, model, SCHEMA)
+            await make_view(connection, READER)
 
 
 async def make_reader(connection: AsyncConnection[TupleRow]) -> None:

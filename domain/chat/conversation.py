@@ -16,6 +16,9 @@ from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
 
+FINAL = ("answered", "stopped", "copied")
+"""States in which the answer of a message does not change any more."""
+
 COPIED = 2**20
 """Maximum characters of questions, inputs and answers that a fork copies."""
 
@@ -156,8 +159,9 @@ class Conversation(Aggregate):
     class Asked(Event):
         """A question was asked."""
 
-        TOPIC = "message.asked.v1"
-        PERSONAL = frozenset({"inputs", "query", "user"})
+        TOPIC = "message.asked.v2"
+        PERSONAL = frozenset({"files", "inputs", "query", "user"})
+        class_version = 2
         message: MessageId
         app: Annotated[str, "App."]
         parent: Annotated[str | None, "Message before this one; null for the first."]
@@ -165,6 +169,11 @@ class Conversation(Aggregate):
         query: Annotated[str, "Question."]
         inputs: Annotated[dict[str, str], "Values of the app's variables, by name."]
         user: Annotated[str, "End user, as the app's operator names them."]
+        files: Annotated[list[dict[str, Any]] | None, "Files of the question; null for none."] = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["files"] = None
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message] = Message(
@@ -196,9 +205,9 @@ class Conversation(Aggregate):
     class Answered(Event):
         """The answer is complete."""
 
-        TOPIC = "message.answered.v2"
-        PERSONAL = frozenset({"answer", "citations"})
-        class_version = 2
+        TOPIC = "message.answered.v3"
+        PERSONAL = frozenset({"answer", "citations", "parts"})
+        class_version = 3
         message: MessageId
         answer: Annotated[str, "Answer."]
         citations: Annotated[list[Citation], "Sources of the answer, best first."]
@@ -209,10 +218,15 @@ class Conversation(Aggregate):
         finish_reason: Annotated[
             str | None, "Reason for the end of the answer, as the server gives it, like `stop` or `length`."
         ] = None
+        parts: Annotated[list[dict[str, Any]] | None, "Parts of the answer that are no text; null for none."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["finish_reason"] = None
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            state["parts"] = None
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message].update({"status": "answered", "answer": self.answer})
@@ -325,7 +339,7 @@ class Conversation(Aggregate):
 
     def ended(self, message: str) -> bool:
         """Return whether no work is left for the message."""
-        return self.deleted or self.messages[message]["status"] in ("answered", "failed", "stopped", "copied")
+        return self.deleted or self.messages[message]["status"] in (*FINAL, "failed")
 
     def history(self, message: str) -> dict[str, Message]:
         """The earlier messages that have an answer, by id, newest first."""
@@ -343,7 +357,7 @@ class Conversation(Aggregate):
         Raises: Rejection `not_found`, `not_answered`, `too_old` or `too_large`.
         """
         last = self.message(message)
-        ended = last["status"] in ("answered", "stopped", "copied")
+        ended = last["status"] in FINAL
         if ended and not last["query"]:
             raise Rejection("too_old", f"The text of message {message} is no longer kept.", "message")
         if not ended or not last["answer"]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NotRequired, Required, TypedDict, Unpack
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage
 from domain.chat.conversation import Usage
+from domain.models.piece import in_pieces
 
 
 class TokenUsage(Usage):
@@ -23,26 +24,15 @@ class TokenUsage(Usage):
     raw: Annotated[dict[str, Any], "Usage as the server sent it; empty when it sent none, or more than 16 KiB."]
 
 
-Source = TypedDict(
-    "Source",
+Route = TypedDict(
+    "Route",
     {
-        "message": Annotated[int, "Number of the message, from 0."],
-        "start": Annotated[int, "First character (code point) of the part in the message, from 0."],
-        "end": Annotated[int, "Character after the last."],
-        "from": Annotated[str, "`instructions`, `input`, `segment`, `history` or `query`."],
-        "app": NotRequired[Annotated[str, "Of instructions: their app."]],
-        "configuration": NotRequired[Annotated[int, "Of instructions: number of their configuration."]],
-        "name": NotRequired[Annotated[str, "Of an input: the variable, within the instructions."]],
-        "segment": NotRequired[Annotated[str, "Of a segment: its id."]],
-        "document": NotRequired[Annotated[str, "Of a segment: its document."]],
-        "dataset": NotRequired[Annotated[str, "Of a segment: its knowledge base."]],
-        "rank": NotRequired[Annotated[int, "Of a segment: its final rank in the retrieval."]],
-        "score": NotRequired[Annotated[float, "Of a segment: its score in the retrieval."]],
-        "conversation": NotRequired[Annotated[str, "Of the query: its conversation."]],
-        "message_id": NotRequired[Annotated[str, "Of the query, or of an earlier question or answer: its message."]],
+        "name": Annotated[str, "Route."],
+        "try": Annotated[int, "Number of the try, from 1."],
+        "after": Annotated[dict[str, str] | None, "The failed `call` before, and its `code`; null for the first try."],
     },
 )
-Source.__doc__ = """Origin of a part of a message. White space between parts has none."""
+Route.__doc__ = """The way that a call took through several models."""
 
 
 class Completion(TypedDict):
@@ -82,9 +72,9 @@ class ModelCall(Aggregate):
     class Requested(Event, aggregate.Created):
         """A model is about to be called."""
 
-        TOPIC = "model_call.requested.v2"
+        TOPIC = "model_call.requested.v3"
         PERSONAL = frozenset({"request"})
-        class_version = 2
+        class_version = 3
         kind: Annotated[str, "`chat`, `embedding` or `rerank`."]
         provider: Annotated[str, "Provider, by its name."]
         model: Annotated[str, "Name of the model at its provider."]
@@ -94,23 +84,33 @@ class ModelCall(Aggregate):
         cause_id: Annotated[str, "Id of that message, document, replay or query."]
         request: Annotated[
             dict[str, Any],
-            "Content: `messages`, `max_tokens`, `parameters` of a chat; numbers of `texts` and `tokens` of an "
-            "embedding; `query` and ids of the `segments` of a rerank.",
+            "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (digest of their "
+            "list), `tool_choice` and `response_format` of a chat; numbers of `texts` and `tokens` of an embedding; "
+            "`query` and ids of the `segments` of a rerank.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""
-        sources: Annotated[list[Source], "Origin of each part of the messages, in order."] = field(default_factory=list)
+        route: Annotated[Route | None, "Route that chose the model; null where the app named it."] = None
+        plugins: Annotated[list[str] | None, "Plugins that changed the request, with versions; null for none."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state |= {"attempt": 0, "server": "", "sources": []}
 
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            request, sources = state["request"], state.pop("sources")
+            if "messages" in request:
+                own = {"tools": None, "tool_choice": None, "response_format": None}
+                state["request"] = {**request, **own, "messages": in_pieces(request["messages"], sources)}
+            state |= {"route": None, "plugins": None}
+
     class Completed(Event):
         """The model answered."""
 
-        TOPIC = "model_call.completed.v3"
-        PERSONAL = frozenset({"reasoning", "response"})
-        class_version = 3
+        TOPIC = "model_call.completed.v4"
+        PERSONAL = frozenset({"reasoning", "response", "state", "tool_calls"})
+        class_version = 4
         response: Annotated[
             str, "Answer of a chat; JSON array of a score for each segment of a rerank; empty for an embedding."
         ]
@@ -121,6 +121,12 @@ class ModelCall(Aggregate):
         response_id: Annotated[str | None, "Id that the server gave the answer; null for none."] = None
         response_model: Annotated[str | None, "Model as the server names it; null when it does not."] = None
         reasoning: Reasoning = ""
+        tool_calls: Annotated[list[dict[str, Any]] | None, "Calls of tools that the model asks for; null for none."] = (
+            None
+        )
+        state: Annotated[
+            dict[str, Any] | None, "State that the server wants back with the next request; null for none."
+        ] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -130,6 +136,10 @@ class ModelCall(Aggregate):
         @staticmethod
         def upcast_v2_v3(state: dict[str, Any]) -> None:
             state["reasoning"] = ""
+
+        @staticmethod
+        def upcast_v3_v4(state: dict[str, Any]) -> None:
+            state |= {"tool_calls": None, "state": None}
 
         def apply(self, call: ModelCall) -> None:
             call.status = "completed"

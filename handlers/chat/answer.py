@@ -127,7 +127,7 @@ class Answer:
             ],
         )
         client = await self.models.get(turn.tenant, model)
-        chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.sources, retrieved.record)
+        chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.record, retrieved.record)
         turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
         return chat, prompt

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.models.budget import Budget, Limit
-from domain.models.model_call import ModelCall, Source
+from domain.models.model_call import ModelCall
+from domain.models.piece import InPieces, Turns, pieces
 from domain.models.provider import BUILTIN, Provider
 from domain.models.replay import Replay
 from handlers.commands.fields import (
@@ -140,7 +141,9 @@ async def replay(command: RequestReplay, given: Preparation) -> Make[Replay]:
         )
     if not recorded.request:
         raise Rejection("erased", f"The request of model call {call.id} was erased.", "call")
-    app = await instructed(command.configuration, recorded.sources, given) if command.configuration else None
+    app = (
+        await instructed(command.configuration, recorded.request["messages"], given) if command.configuration else None
+    )
     return lambda id, at: Replay.begin(
         Replay.Requested,
         id,
@@ -155,9 +158,9 @@ async def replay(command: RequestReplay, given: Preparation) -> Make[Replay]:
     )
 
 
-async def instructed(number: int, sources: Sequence[Source], given: Preparation) -> str:
+async def instructed(number: int, messages: Sequence[InPieces | Turns], given: Preparation) -> str:
     """The app whose instructions were sent, and which has a configuration of this number."""
-    id = next((source["app"] for source in sources if source["from"] == "instructions"), None)
+    id = next((piece["app"] for piece in pieces(messages) if piece.get("from") == "instructions"), None)
     app = await given.get(App, id) if id else None
     if app is None:
         raise Rejection("unknown_prompt", "The app of the call's instructions is not recorded.", "configuration")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,9 +15,10 @@ from typing import Any, Unpack
 import orjson
 
 from domain.log import Metadata, commit_id
-from domain.models.model_call import Broken, Completion, ModelCall, Source, TokenUsage
+from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage
 from handlers.access.quota import Quota
-from handlers.models.prompt import likely
+from handlers.models.passages import Passages
+from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
@@ -42,6 +43,7 @@ class ModelCalls:
         """Without a quota, tokens are not counted."""
         self._repository = repository
         self._quota = quota
+        self._passages = Passages(repository)
 
     @property
     def longest(self) -> int:
@@ -58,7 +60,6 @@ class ModelCalls:
         model: str,
         request: dict[str, Any],
         server: str = "",
-        sources: list[Source] | None = None,
     ) -> str:
         """Record that the call is about to be sent, and return its id. Raises: TooLarge, Unavailable."""
         id = cause.call(step)
@@ -77,7 +78,6 @@ class ModelCalls:
                 attempt=cause.attempt,
                 server=server,
                 request=request,
-                sources=sources or [],
             )
 
         await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
@@ -238,13 +238,20 @@ class ModelCalls:
         provider: str,
         client: ChatModel,
         request: ChatRequest,
-        sources: list[Source],
+        record: Record,
         sent: Callable[[], object] = lambda: None,
         *,
         step: str = "chat",
     ) -> Chat:
-        """A recorded call of a chat model. `sent` is called when the request is recorded, just before it is sent."""
-        return Chat(self, cause, step, provider, client, request, sources, sent)
+        """A recorded call of a chat model; the record is of the messages of the request.
+
+        `sent` is called when the request is recorded, just before it is sent.
+        """
+        return Chat(self, cause, step, provider, client, request, record, sent)
+
+    async def record_passages(self, cause: Cause, passages: Mapping[str, str]) -> None:
+        """Raises: TooLarge, Unavailable."""
+        await self._passages.record(cause.metadata, passages)
 
     async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
         def decide(call: ModelCall | None) -> ModelCall:
@@ -267,7 +274,7 @@ class Chat:
     provider: str
     client: ChatModel
     request: ChatRequest
-    sources: list[Source]
+    record: Record
     sent: Callable[[], object]
     id: str = field(init=False)
     usage: TokenUsage | None = field(init=False, default=None)
@@ -325,10 +332,14 @@ class Chat:
     async def _record(self) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
         request = {
-            "messages": [message._asdict() for message in self.request.messages],
+            "messages": list(self.record.messages),
             "max_tokens": self.request.max_tokens,
             "parameters": self.request.parameters,
+            "tools": None,
+            "tool_choice": None,
+            "response_format": None,
         }
+        await self.calls.record_passages(self.cause, self.record.passages)
         await shielded(
             self.calls.request(
                 self.cause,
@@ -338,7 +349,6 @@ class Chat:
                 model=self.request.model,
                 request=request,
                 server=self.client.server,
-                sources=self.sources,
             )
         )
         self._requested = True

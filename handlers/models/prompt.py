@@ -1,4 +1,4 @@
-"""The prompt: instructions, passages, history and question, within the context window, with the source of each part."""
+"""The prompt: instructions, passages, history and question, within the context window, and the record of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
-from domain.chat.conversation import Message, Truncation
-from domain.models.model_call import Source
+from domain.chat.conversation import FINAL, Message, Truncation
+from domain.models.passage import passage_id
+from domain.models.piece import InPieces, Piece, Turns
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatMessage
 
@@ -40,10 +41,10 @@ class Origin(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a message's text, and its source without offsets; None for text between sources."""
+    """A part of a message's text, and the piece that is recorded of it."""
 
     text: str
-    source: Mapping[str, Any] | None = None
+    piece: Piece
 
 
 class Draft(NamedTuple):
@@ -56,16 +57,31 @@ class Draft(NamedTuple):
     def message(self) -> ChatMessage:
         return ChatMessage(self.role, "".join(part.text for part in self.parts))
 
+    @property
+    def recorded(self) -> InPieces:
+        return InPieces(role=self.role, pieces=[part.piece for part in self.parts])
+
+
+class Record(NamedTuple):
+    """A prompt as it is recorded: its messages in pieces, and the passages that they quote, by their ids."""
+
+    messages: Sequence[InPieces | Turns]
+    passages: Mapping[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt; `prompt_tokens` is an estimate by the given count, `cut` is what did not fit."""
 
     messages: list[ChatMessage]
-    sources: list[Source]
+    record: Record
     passages_used: list[Hit]
     cut: Truncation
     prompt_tokens: int
+
+
+QUOTED = 200
+"""Minimum length of a passage that is recorded once and quoted, in characters; a shorter one is repeated."""
 
 
 def estimate(text: str) -> int:
@@ -86,23 +102,23 @@ def likely(text: str) -> int:
     return math.ceil(ascii / 4.2 + max(two, 0) * 0.4 + max(three, 0) * 0.75 + four * 2)
 
 
-def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | None]]:
+def fill(instructions: str, inputs: Mapping[str, str]) -> list[tuple[str, str | int]]:
     """The instructions with the value of each input in place of its `{{name}}`, in pieces: a value with its name, text
-    between them with None. Variables in values are not replaced."""
-    pieces: list[tuple[str, str | None]] = []
+    between them with its place in the instructions. Variables in values are not replaced."""
+    pieces: list[tuple[str, str | int]] = []
     end = 0
     for found in _VARIABLE.finditer(instructions):
         if (name := found[1].strip()) in inputs:
-            pieces += [(instructions[end : found.start()], None), (inputs[name], name)]
+            pieces += [(instructions[end : found.start()], end), (inputs[name], name)]
             end = found.end()
-    return [*pieces, (instructions[end:], None)]
+    return [*pieces, (instructions[end:], end)]
 
 
-def cite(number: int, hit: Hit, document: str) -> str:
-    """A passage as the model reads it, under its number and place."""
+def place(number: int, hit: Hit, document: str) -> str:
+    """The line above a passage: its number, document, page and heading."""
     page = f"page {hit.entry.page}" if hit.entry.page is not None else ""
-    place = ", ".join(" ".join(part.split()) for part in (document, page, hit.entry.heading or "") if part)
-    return f"[{number}] {place}\n{hit.entry.content}"
+    parts = ", ".join(" ".join(part.split()) for part in (document, page, hit.entry.heading or "") if part)
+    return f"[{number}] {parts}\n"
 
 
 def build_prompt(
@@ -130,7 +146,7 @@ def build_prompt(
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
     names = names or {}
     budget = context_window - max_tokens
-    question = Part(query, {"from": "query", "conversation": origin.conversation, "message_id": origin.message})
+    question = _question(query, origin)
 
     def cost(drafts: Sequence[Draft]) -> int:
         return sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
@@ -143,84 +159,113 @@ def build_prompt(
             f"model reads {context_window} in all; ask for less, or set a larger model.context_window.",
             "model.context_window",
         )
-    used: list[tuple[Hit, Part]] = []
+    used: list[tuple[Hit, list[Part]]] = []
     for rank, hit in enumerate(hits, 1):
-        text = cite(len(used) + 1, hit, names.get(hit.document, hit.document))
-        if spent + (more := count("\n\n" + text)) <= budget:
-            used.append((hit, Part(text, _segment(hit, rank))))
+        parts = _passage(len(used) + 1, hit, rank, names.get(hit.document, hit.document))
+        if spent + (more := count("".join(part.text for part in parts))) <= budget:
+            used.append((hit, parts))
             spent += more
-    kept: list[Sequence[Draft]] = []
+    kept: list[tuple[str, Message]] = []
     for id, turn in turns:
-        drafts = _turn(id, turn)
-        if spent + (more := cost(drafts)) > budget:
+        if spent + (more := cost(_turn(id, turn))) > budget:
             break
-        kept.append(drafts)
+        kept.append((id, turn))
         spent += more
     # A tokenizer may count a joined text higher than the sum of its parts.
-    while (spent := cost(drafts := _drafts(opening, [part for _, part in used], kept, question))) > budget:
+    while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, question))) > budget:
         (kept or used).pop()
+    texts = [hit.entry.content for hit, _ in used]
     return Prompt(
         [draft.message for draft in drafts],
-        [source for index, draft in enumerate(drafts) for source in _sources(index, draft.parts)],
+        Record(
+            [drafts[0].recorded, *_earlier(kept, origin.conversation), drafts[-1].recorded],
+            {passage_id(text): text for text in texts if len(text) >= QUOTED},
+        ),
         [hit for hit, _ in used],
         Truncation(segments=len(hits) - len(used), messages=len(turns) - len(kept)),
         spent,
     )
 
 
-def reword(
-    messages: Sequence[ChatMessage],
-    sources: Sequence[Source],
-    instructions: str,
-    inputs: Mapping[str, str],
-    app: str,
-    configuration: int,
-) -> tuple[list[ChatMessage], list[Source]]:
-    """Replace the instructions of a prompt. Return its messages and sources."""
-    old = max((source["end"] for source in sources if source["from"] in ("instructions", "input")), default=0)
-    rest = [source for source in sources if source["from"] not in ("instructions", "input")]
-    default = FROM_PASSAGES if any(source["from"] == "segment" for source in rest) else FROM_MEMORY
-    opening = Draft("system", _opening(instructions, inputs, app, configuration, default))
-    new = opening.message.content
-    moved = [
-        cast("Source", {**source, "start": source["start"] + len(new) - old, "end": source["end"] + len(new) - old})
-        if source["message"] == 0
-        else source
-        for source in rest
-    ]
-    first = ChatMessage("system", new + messages[0].content[old:])
-    return [first, *messages[1:]], [*_sources(0, opening.parts), *moved]
+def reword(first: InPieces, instructions: str, inputs: Mapping[str, str], app: str, configuration: int) -> InPieces:
+    """Replace the instructions in the first message of a recorded prompt."""
+    last = max((at for at, piece in enumerate(first["pieces"], 1) if piece.get("from") in _OPENING), default=0)
+    rest = first["pieces"][last:]
+    default = FROM_PASSAGES if any(piece.get("from") == "segment" for piece in rest) else FROM_MEMORY
+    opening = _opening(instructions, inputs, app, configuration, default)
+    return InPieces(role=first["role"], pieces=[*(part.piece for part in opening), *rest])
+
+
+_OPENING = ("instructions", "input")
+
+
+def literal(message: ChatMessage, origin: Mapping[str, object]) -> InPieces:
+    """A message that is recorded as it is."""
+    return InPieces(role=message.role, pieces=[_literal(message.content, **origin).piece])
+
+
+def _literal(text: str, **origin: object) -> Part:
+    return Part(text, cast("Piece", {**origin, "text": text}))
 
 
 def _opening(instructions: str, inputs: Mapping[str, str], app: str, configuration: int, default: str) -> list[Part]:
     """The stripped instructions, or the default ones when they are empty."""
     own = {"from": "instructions", "app": app, "configuration": configuration}
-    pieces = fill(instructions, inputs)
-    whole = "".join(text for text, _ in pieces)
+    filled = fill(instructions, inputs)
+    whole = "".join(text for text, _ in filled)
     left, right = len(whole) - len(whole.lstrip()), len(whole.rstrip())
     parts, at = [], 0
-    for text, name in pieces:
-        if kept := text[max(left - at, 0) : max(right - at, 0)]:
-            parts.append(Part(kept, own if name is None else {"from": "input", "name": name}))
+    for text, name in filled:
+        before = max(left - at, 0)
+        if kept := text[before : max(right - at, 0)]:
+            if isinstance(name, str):
+                parts.append(_literal(kept, **{"from": "input"}, name=name))
+            else:
+                start = name + before
+                quotes = {"quotes": f"instructions/{app}/{configuration}", "start": start, "end": start + len(kept)}
+                parts.append(Part(kept, cast("Piece", {**own, **quotes})))
         at += len(text)
-    return parts or [Part(default, own)]
+    return parts or [_literal(default, **own)]
+
+
+def _question(query: str, origin: Origin) -> Part:
+    said = {"from": "query", "conversation": origin.conversation, "message_id": origin.message}
+    return Part(query, cast("Piece", {**said, "quotes": f"question/{origin.message}"}))
 
 
 def _drafts(
-    opening: Sequence[Part], passages: Sequence[Part], turns: Sequence[Sequence[Draft]], question: Part
+    opening: Sequence[Part], passages: Sequence[Sequence[Part]], turns: Sequence[tuple[str, Message]], question: Part
 ) -> list[Draft]:
-    system = [*opening, *(part for passage in passages for part in (Part("\n\n"), passage))]
-    earlier = [draft for turn in reversed(turns) for draft in turn]
+    system = [*opening, *(part for parts in passages for part in parts)]
+    earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn)]
     return [Draft("system", system), *earlier, Draft("user", [question])]
 
 
 def _turn(id: str, turn: Message) -> list[Draft]:
     said = {"from": "history", "message_id": id}
-    return [Draft("user", [Part(turn["query"], said)]), Draft("assistant", [Part(turn["answer"], said)])]
+    return [Draft("user", [_literal(turn["query"], **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
-def _segment(hit: Hit, rank: int) -> dict[str, Any]:
-    return {
+def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[InPieces | Turns]:
+    """The turns as they are recorded: those that cannot change any more by the first and last of a row."""
+    recorded: list[InPieces | Turns] = []
+    before: str | None = None
+    for id, turn in reversed(turns):
+        if turn["status"] not in FINAL:
+            recorded += [draft.recorded for draft in _turn(id, turn)]
+            before = None
+            continue
+        if recorded and before is not None and turn["parent"] == before:
+            cast("Turns", recorded[-1])["last"] = id
+        else:
+            recorded.append(Turns(conversation=conversation, first=id, last=id))
+        before = id
+    return recorded
+
+
+def _passage(number: int, hit: Hit, rank: int, document: str) -> list[Part]:
+    text = hit.entry.content
+    origin = {
         "from": "segment",
         "segment": hit.id,
         "document": hit.document,
@@ -228,13 +273,6 @@ def _segment(hit: Hit, rank: int) -> dict[str, Any]:
         "rank": rank,
         "score": hit.score,
     }
-
-
-def _sources(index: int, parts: Sequence[Part]) -> list[Source]:
-    """The sources of the parts of message number `index`."""
-    found, at = [], 0
-    for text, source in parts:
-        if source:
-            found.append(cast("Source", {"message": index, "start": at, "end": at + len(text), **source}))
-        at += len(text)
-    return found
+    own = {"quotes": f"passage/{passage_id(text)}"} if len(text) >= QUOTED else {"text": text}
+    above = _literal("\n\n" + place(number, hit, document))
+    return [above, Part(text, cast("Piece", {**origin, **own}))]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, ModelSettings, fill_in
 from domain.chat.conversation import Conversation
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit, commit_id
-from domain.models.model_call import ModelCall, Source
+from domain.models.model_call import ModelCall
+from domain.models.piece import InPieces, content, pieces
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
 from handlers.models.model_calls import ModelCalls
-from handlers.models.prompt import reword
+from handlers.models.prompt import Record, reword
+from handlers.models.recorded import read
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
@@ -72,23 +75,23 @@ class ReplayCall:
         await attempt.step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
 
     async def _recorded(self, attempt: Attempt[Replay]) -> ModelCall.Requested:
-        """The call that will be made again. Raises: Rejection `erased`."""
+        """The call that will be made again."""
         made = await self.repository.first(ModelCall, attempt.tenant, attempt.aggregate.call)
         assert made is not None
         recorded = made.events[0]
         assert isinstance(recorded, ModelCall.Requested)
-        if not recorded.request:
-            raise Rejection("erased", f"What model call {attempt.aggregate.call} sent was erased.", "call")
         return recorded
 
     async def _make(self, attempt: Attempt[Replay], cause: Cause, recorded: ModelCall.Requested) -> None:
         """Raises: ModelError, Rejection, Ended when another worker took it over meanwhile."""
         replay = attempt.aggregate
-        messages = [ChatMessage(message["role"], message["content"]) for message in recorded.request["messages"]]
-        sources = recorded.sources
-        passages = await self._passages(attempt.tenant, recorded, messages) if replay.provider == BUILTIN else []
+        messages = recorded.request.get("messages") or []
+        sent = await read(self.repository, attempt.tenant, messages)
+        passages = await self._passages(attempt.tenant, recorded, sent) if replay.provider == BUILTIN else []
         if replay.app and replay.configuration:
-            messages, sources = await self._reworded(attempt.tenant, replay, messages, sources)
+            instructions = await self._instructions(attempt.tenant, replay, sent)
+            messages = [reword(cast("InPieces", messages[0]), *instructions), *messages[1:]]
+            sent = await read(self.repository, attempt.tenant, messages)
         model = ModelSettings(
             provider=replay.provider,
             name=replay.model,
@@ -96,19 +99,20 @@ class ReplayCall:
             context_window=0,
             parameters=replay.parameters,
         )
-        request = ChatRequest(replay.model, messages, replay.max_tokens, replay.parameters, passages)
+        texts = [ChatMessage(cast("Any", message["role"]), content(message)) for message in sent]
+        request = ChatRequest(replay.model, texts, replay.max_tokens, replay.parameters, passages)
         client = await self.models.get(attempt.tenant, model)
-        chat = self.calls.chat(cause, replay.provider, client, request, sources)
+        chat = self.calls.chat(cause, replay.provider, client, request, Record(messages, {}))
         async for _ in chat.texts():
             pass
         call = await self.repository.get(ModelCall, attempt.tenant, chat.id)
         if call is None or call.status != "completed":
             raise Ended
 
-    async def _reworded(
-        self, tenant: str, replay: Replay, messages: list[ChatMessage], sources: list[Source]
-    ) -> tuple[list[ChatMessage], list[Source]]:
-        """The messages with the instructions of the replay's configuration, filled in with what the asker gave.
+    async def _instructions(
+        self, tenant: str, replay: Replay, sent: Sequence[InPieces]
+    ) -> tuple[str, Mapping[str, str], str, int]:
+        """The instructions of the replay's configuration, and what the asker gave for them; their app and number.
 
         Raises: Rejection `missing_input`.
         """
@@ -116,27 +120,23 @@ class ReplayCall:
         assert app is not None
         configuration = app.configurations[str(replay.configuration)]
         inputs: dict[str, str] = {}
-        for source in sources:
-            if source["from"] == "query" and "conversation" in source:
-                conversation = await self.repository.get(Conversation, tenant, source["conversation"])
-                known = conversation.messages.get(source["message_id"]) if conversation else None
+        for piece in pieces(sent):
+            if piece.get("from") == "query" and "conversation" in piece:
+                conversation = await self.repository.get(Conversation, tenant, piece["conversation"])
+                known = conversation.messages.get(piece["message_id"]) if conversation else None
                 inputs |= known["inputs"] if known else {}
-        for source in sources:
-            if source["from"] == "input":
-                inputs[source["name"]] = messages[source["message"]].content[source["start"] : source["end"]]
+        inputs |= {piece["name"]: piece["text"] for piece in pieces(sent) if piece.get("from") == "input"}
         values = fill_in(configuration["variables"], inputs)
-        return reword(messages, sources, configuration["prompt"], values, app.id, configuration["number"])
+        return configuration["prompt"], values, app.id, configuration["number"]
 
-    async def _passages(self, tenant: str, recorded: ModelCall.Requested, messages: list[ChatMessage]) -> list[str]:
+    async def _passages(self, tenant: str, recorded: ModelCall.Requested, sent: Sequence[InPieces]) -> list[str]:
         """The segments in the messages, as a model reads them that takes them apart."""
         id = commit_id(recorded.cause_id, f"retrieve:{recorded.attempt}")
         made = await self.repository.first(Retrieval, tenant, id)
         hits = cast("Retrieval.Made", made.events[0]).hits if made else []
         headings = {hit["segment"]: hit["heading"] for hit in hits}
-        passages = []
-        for source in recorded.sources:
-            if source["from"] == "segment":
-                cited = messages[source["message"]].content[source["start"] : source["end"]]
-                _, _, content = cited.partition("\n")
-                passages.append("\n\n".join(filter(None, (headings.get(source["segment"]), content))))
-        return passages
+        return [
+            "\n\n".join(filter(None, (headings.get(piece["segment"]), piece["text"])))
+            for piece in pieces(sent)
+            if piece.get("from") == "segment"
+        ]

@@ -12,11 +12,11 @@ from typing import Annotated, Literal, cast
 from pydantic import Field, ValidationError
 
 from domain.chat.app import MetadataFilter, ModelSettings
-from domain.models.model_call import Source
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
 from handlers.models.model_calls import ModelCalls
+from handlers.models.prompt import Record, literal
 from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
 from handlers.work.cause import Cause
 
@@ -91,8 +91,9 @@ class ExtractFilter:
         client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
         request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
-        asked = Source({"message": 1, "start": 0, "end": len(query), "from": "query", "message_id": cause.id})
-        chat = self._calls.chat(cause, model["provider"], client, request, [asked], step="filter")
+        origins = [{}, {"from": "query", "message_id": cause.id}]
+        record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
+        chat = self._calls.chat(cause, model["provider"], client, request, record, step="filter")
         async with aclosing(chat.texts()) as texts:
             async for _ in texts:
                 if len(chat.said) > LONGEST_ANSWER:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 from domain.aggregate import Aggregate, Event
+from domain.chat.app import App
+from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
+from domain.models.passage import Passage
+from domain.models.piece import InPieces, Turns, quoted, spans
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
 
@@ -77,7 +81,8 @@ class Audit:
         self.decided = Check(
             "commands", "every command has one outcome, and its commit is there", "headrace worker --role commands"
         )
-        self.checks = [self.sequence, self.decoded, self.folded, self.decided]
+        self.prompts = Check("prompts", "every text that a prompt quotes was recorded before it", "headrace restore")
+        self.checks = [self.sequence, self.decoded, self.folded, self.decided, self.prompts]
         self.open: dict[tuple[str, Subject], dict[str, OpenWork]] = {}
         """By work and aggregate, then by item."""
         self.calls: dict[Subject, OpenCall] = {}
@@ -95,6 +100,8 @@ class Audit:
         self._decisions: list[Decision] = []
         self._quarantine: dict[Position, str] = {}
         self._discarded: set[Position] = set()
+        self._texts: set[str] = set()
+        """What prompts may quote: `<tenant>/<name of the text>`."""
 
     def unreadable(self, position: Position, reason: str) -> None:
         """Take a message that cannot be decoded: a fault, unless it is discarded from the quarantine."""
@@ -193,6 +200,16 @@ class Audit:
                 self.requested += 1
                 cause = event.cause_noun, subject.tenant, event.cause_id
                 self.calls[subject] = OpenCall(sequence, commit.at, cause)
+                self._read(subject, sequence, event.request.get("messages") or ())
+            case Conversation.Asked(), _:
+                said = f"question/{event.message}", f"{subject.id}/{event.message}"
+                self._texts.update(f"{subject.tenant}/{name}" for name in said)
+            case Conversation.Forked(), _:
+                self._texts.update(f"{subject.tenant}/{subject.id}/{copied['message']}" for copied in event.messages)
+            case App.Configured(), _:
+                self._texts.add(f"{subject.tenant}/instructions/{subject.id}/{event.number}")
+            case Passage.Recorded(), _:
+                self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
             case Document.Uploaded(), _:
@@ -202,6 +219,14 @@ class Audit:
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)
+
+    def _read(self, subject: Subject, sequence: int, messages: Sequence[InPieces | Turns]) -> None:
+        """Look for the texts that a prompt quotes."""
+        self.prompts.checked += 1
+        turns = (f"{conversation}/{message}" for conversation, *ends in spans(messages) for message in ends)
+        for name in (*quoted(messages), *turns):
+            if f"{subject.tenant}/{name}" not in self._texts:
+                self.prompts.fault(f"{EVENTS} {sequence}: {subject} quotes {name}, which is missing")
 
     def _follow(self, name: str, pending: Pending, commit: Commit, event: Event, aggregate: Aggregate) -> None:
         """Note the work that the event begins or moves, and drop what has ended."""

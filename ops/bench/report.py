@@ -49,7 +49,19 @@ def _number(number: float | None) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-GROUPS = ("commands", "answer", "fairness", "search", "rebuild", "verify", "traces", "ingest", "memory", "scale")
+GROUPS = (
+    "commands",
+    "answer",
+    "fairness",
+    "search",
+    "rebuild",
+    "verify",
+    "traces",
+    "storage",
+    "ingest",
+    "memory",
+    "scale",
+)
 
 
 def page(measures: Sequence[Measure], chosen: Sizes, server_versions: str, before: str = "") -> str:

@@ -20,13 +20,16 @@ from ops.terminal import clean, emit, show
 
 @app.command(
     epilog="Examples: [bold]headrace verify[/] · [bold]headrace verify --json | jq 'select(.faults > 0)'[/] · "
-    "[bold]headrace verify --archive --deadline 60[/]"
+    "[bold]headrace verify --archive --deadline 60[/] · [bold]headrace verify --prompts[/]"
 )
 def verify(
     deadline: Annotated[
         float,
         typer.Option(min=1, help="Maximum time without progress, in seconds, before pending work counts as stuck."),
     ] = 900.0,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Also put every recorded prompt together, from the log and in the tables.")
+    ] = False,
     archive: Annotated[bool, typer.Option("--archive", help="Also compare the log with its archive.")] = False,
     archive_url: Address = None,
     home: Home = None,
@@ -41,9 +44,9 @@ def verify(
     from ops.upkeep.verify import verify as checks
 
     async def look() -> list[Check]:
-        found = []
+        found, longest = [], timedelta(seconds=deadline)
         with terminal.counting(as_json) as progress:
-            async for check in checks(settings, timedelta(seconds=deadline), progress, archive=archive):
+            async for check in checks(settings, longest, progress, prompts=prompts, archive=archive):
                 found.append(check)
                 if as_json:
                     emit(asdict(check))

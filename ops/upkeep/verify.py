@@ -18,6 +18,8 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.snapshots import JetStreamSnapshots
+from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import COMMANDS
 from adapters.jetstream.workers.consumer import done
 from adapters.many import each
@@ -26,6 +28,7 @@ from adapters.postgres.compare import compare
 from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
+from handlers.repository import Repository
 from handlers.work.audit import Audit, Check
 from handlers.work.progress import Progress
 from handlers.work.work import PENDING, WORKS
@@ -33,6 +36,7 @@ from ops.bus import connect
 from ops.index_choice import open_index
 from ops.settings import Settings
 from ops.terminal import one_line
+from ops.upkeep.prompts import prompts as whole_prompts
 from ops.upkeep.rebuild import uncollected
 from ops.wiring import values
 from projections.document_segments import FINDABLE
@@ -52,11 +56,12 @@ ARCHIVE_REPAIRS = {
 
 
 async def verify(
-    settings: Settings, deadline: timedelta, progress: Progress, *, archive: bool = False
+    settings: Settings, deadline: timedelta, progress: Progress, *, prompts: bool = False, archive: bool = False
 ) -> AsyncIterator[Check]:
     """The checks, each as soon as it is done. Nothing is changed, and nothing made that is missing.
 
-    A wait without any step for longer than `deadline` is a fault. With `archive`, the one of the settings is read too.
+    A wait without any step for longer than `deadline` is a fault. With `prompts`, all recorded prompts are put
+    together; with `archive`, the one of the settings is read too.
     Raises: Unreachable, Unavailable.
     """
     async with await connect(settings) as client:
@@ -75,6 +80,9 @@ async def verify(
         yield await _blobs(blobs, audit, progress)
         yield compared
         yield await _index(settings, log, progress)
+        if prompts:
+            repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
+            yield await whole_prompts(settings.postgres_url, repository, progress)
         if archive:
             archived = Archive.at(settings.archive_url, settings.archive_segment_bytes)
             async for check in check_archive(nc, archived, progress, settings.archive_signature()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import Recorded
 from domain.models.model_call import ModelCall
+from domain.models.passage import Passage
+from domain.models.piece import Piece, pieces
 from domain.models.replay import Replay
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.links import follows
@@ -49,7 +51,7 @@ traces = ReadModel(
     person(),
     required("question", Text, "Beginning of the question, or name of the document, masked."),
     required("answer", Text, "Beginning of the answer, masked."),
-    required("words", ARRAY(Text), "Words of masked prompts and answers, as the search takes them."),
+    required("words", ARRAY(Text), "Words of masked questions, answers and passages, each where it was first said."),
     required("spans", Integer, "Spans."),
     required("model_calls", Integer, "Calls of models."),
     required("open_calls", Integer, "Calls of models that have not ended."),
@@ -269,42 +271,76 @@ def _of_calls(trace: Row, changed: Row, call: Row) -> Row:
 
 
 def texts(event: object) -> list[str]:
-    """The texts of an event whose words `said` takes, so that they can be prepared before it is folded."""
+    """The texts of an event whose words the search takes, so that they can be prepared before it is folded."""
     match event:
         case ModelCall.Requested():
-            return [each["content"] for each in _sent(event.request)]
+            return asked_for(event.request)
         case ModelCall.Completed():
             return [event.response]
+        case Passage.Recorded():
+            return [event.text]
     return []
 
 
-def _sent(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The messages of a request that are texts."""
-    return [each for each in request.get("messages") or () if isinstance(each.get("content"), str)]
+def asked_for(request: Mapping[str, Any]) -> list[str]:
+    """The texts in a prompt that are not in the search already, where they were said first."""
+    said = pieces(request.get("messages") or ())
+    return [piece["text"] for piece in said if "text" in piece and piece.get("from") in ("query", "input")]
 
 
 @follows(traces, model_calls, "correlation_id", pick=correlation, values=True)
 def said(trace: Row, before: Row | None, call: Row, values: Values) -> Row | None:
     """The words of a call, if they are of the trace's person, with whom the trace is erased.
 
-    Only its call has the question and the answer of a replay.
+    Only its call has the answer of a replay.
     """
-    found: list[str] = []
-    shown: Row = {}
+    found = []
     if before is None:
-        sent = _sent(call["request"])
-        found = [each["content"] for each in sent]
-        asked = next((each["content"] for each in reversed(sent) if each.get("role") == "user"), "")
-        shown = {"question": asked}
+        found = asked_for(call["request"])
     elif call["response"] != before["response"] and call["kind"] == "chat":
-        found, shown = [call["response"]], {"answer": call["response"]}
+        found = [call["response"]]
     if not found or call["person_id"] != trace["person_id"]:
         return None
-    words = with_words(trace["words"], found, values.words)
-    changed: Row = {"words": words} if len(words) > len(trace["words"]) else {}
-    if trace["kind"] == "replay":
-        changed |= {name: preview(text, values.masking) for name, text in shown.items()}
+    changed = _words(trace, found, values)
+    if trace["kind"] == "replay" and before is not None:
+        changed["answer"] = preview(call["response"], values.masking)
     return changed
+
+
+def _words(trace: Row, texts: Sequence[str], values: Values) -> Row:
+    words = with_words(trace["words"], texts, values.words)
+    return {"words": words} if len(words) > len(trace["words"]) else {}
+
+
+@traces.changes(Passage.Recorded, pick=correlation, values=True)
+def given(row: Row, event: Passage.Recorded, message: Recorded, values: Values) -> Row | None:
+    """A passage is found where it was first given to a model."""
+    return _words(row, [event.text], values)
+
+
+def _question(event: ModelCall.Requested) -> Piece | None:
+    """The question that a prompt ends with."""
+    said = pieces(event.request.get("messages") or ())
+    return next((piece for piece in said if piece.get("from") == "query"), None)
+
+
+def _message_asked(event: ModelCall.Requested, message: Recorded) -> str | None:
+    return question.get("message_id") if (question := _question(event)) else None
+
+
+@traces.changes(ModelCall.Requested, pick=correlation, related=(subjects, _message_asked), values=True)
+def replayed(
+    row: Row, event: ModelCall.Requested, message: Recorded, subject: Row | None, values: Values
+) -> Row | None:
+    """Only the call of a replay has its question, if that is of the trace's person."""
+    question = _question(event)
+    if row["kind"] != "replay" or question is None or message.metadata.person != row["person_id"]:
+        return None
+    if "text" in question:
+        return {"question": preview(question["text"], values.masking)}
+    if subject is None or subject["person_id"] != row["person_id"]:
+        return None
+    return {"question": subject["question"], "words": list(dict.fromkeys((*row["words"], *subject["words"])))}
 
 
 @traces.changes(Conversation.Answered, Conversation.Failed, Conversation.Stopped, pick=correlation, values=True)

@@ -14,7 +14,7 @@ from domain.log import commit_id
 MAY_CHANGE_NOTHING = {"message.stop"}
 """Commands that are accepted without a commit when what they ask for is so already."""
 
-ENDS = {"message.answered.v2", "document.completed.v1"}
+ENDS = {"message.answered.v3", "document.completed.v1"}
 """Events that an aggregate has once for each message, or once at all."""
 
 BURIED = "dead_letter.buried.v1"

@@ -55,8 +55,8 @@ class History:
         self.commits = [
             commit("app", APP, APP, ("app.created.v1", 1)),
             commit("app", APP, CHANGE, ("app.configured.v1", 2)),
-            commit("conversation", ASKED, ASKED, ("conversation.started.v1", 1), ("message.asked.v1", 2)),
-            commit("conversation", ASKED, new_id(), ("message.answered.v2", 3), message=ASKED),
+            commit("conversation", ASKED, ASKED, ("conversation.started.v1", 1), ("message.asked.v2", 2)),
+            commit("conversation", ASKED, new_id(), ("message.answered.v3", 3), message=ASKED),
             swept(commit("model_call", new_id(), APP, ("model_call.failed.v2", 1))),
         ]
         self.outcomes = [
@@ -120,7 +120,7 @@ def second_outcome(history: History) -> None:
 
 
 def second_answer(history: History) -> None:
-    history.commits.append(commit("conversation", ASKED, new_id(), ("message.answered.v2", 4), message=ASKED))
+    history.commits.append(commit("conversation", ASKED, new_id(), ("message.answered.v3", 4), message=ASKED))
 
 
 def buried(history: History) -> None:
@@ -161,7 +161,7 @@ def another_commit_id(history: History) -> None:
         (commit_again, "doubled", "is there again at 6"),
         (second_effect, "doubled", "has commits at 1 and 6"),
         (second_outcome, "doubled", "has outcomes at 1 and 6"),
-        (second_answer, "doubled", "message.answered.v2"),
+        (second_answer, "doubled", "message.answered.v3"),
         (buried, "stuck", "ingest gave a message up at 6"),
         (version_skipped, "doubled", "has version 4 at 6"),
         (beginning_gone, "gap", "EVENTS goes from 0 to 2"),

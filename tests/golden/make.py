@@ -29,7 +29,9 @@ from domain.knowledge.retrieval import Retrieval as Made
 from domain.knowledge.segmentation import Parent, Segmentation
 from domain.log import Metadata
 from domain.models.budget import Budget
-from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.model_call import ModelCall, TokenUsage
+from domain.models.passage import Passage, passage_id
+from domain.models.piece import InPieces, Turns
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter, dead_letter_id
@@ -265,16 +267,13 @@ def _calls() -> Iterator[Aggregate]:
             attempt=1,
             server="models.example.com:443",
             request={
-                "messages": [
-                    {"role": "system", "content": f"You help skippers on the Ludwig canal. Be brief.\n\n{_PASSAGE}"},
-                    {"role": "user", "content": "Who keeps the lock?"},
-                    {"role": "assistant", "content": "Ada does."},
-                    {"role": "user", "content": "When does the lock open?"},
-                ],
+                "messages": _prompt(),
                 "max_tokens": 512,
                 "parameters": {"temperature": 0.2},
+                "tools": None,
+                "tool_choice": None,
+                "response_format": None,
             },
-            sources=_sources(),
         )
         for number in range(3)
     )
@@ -323,6 +322,7 @@ def _calls() -> Iterator[Aggregate]:
     )
     stopped.cancel(_at(21), response="六", reasoning="The lock opens", usage=guessed, duration_ms=95.5)
     yield from (answered, broken, stopped, _retrieval())
+    yield Passage.begin(Passage.Recorded, passage_id(_PASSAGE), _at(16.5), text=_PASSAGE)
 
 
 _RETRIEVAL = RetrievalSettings(
@@ -339,20 +339,25 @@ _RETRIEVAL = RetrievalSettings(
     rerank=RerankSettings(provider="lab", model="rerank-8b", top_n=50),
 )
 
-_PASSAGE = "[1] Öffnungszeiten 2026.pdf, page 3, Summer > Weekdays\nOn weekdays the lock opens at six."
+_PASSAGE = "On weekdays the lock opens at six."
 
 
-def _sources() -> list[Source]:
-    configured: dict[str, Any] = {"app": _id(3), "configuration": 1}
+def _prompt() -> list[InPieces | Turns]:
+    configured: dict[str, Any] = {"from": "instructions", "app": _id(3), "configuration": 1}
+    quoted = f"instructions/{_id(3)}/1"
     found: dict[str, Any] = {"segment": segment_id(_id(2), _SEGMENTS, 17), "document": _id(2), "dataset": _id(1)}
+    system: list[Any] = [
+        {**configured, "quotes": quoted, "start": 0, "end": 25},
+        {"from": "input", "name": "canal", "text": "Ludwig canal"},
+        {**configured, "quotes": quoted, "start": 34, "end": 45},
+        {"text": "\n\n[1] Öffnungszeiten 2026.pdf, page 3, Summer > Weekdays\n"},
+        {"from": "segment", **found, "rank": 1, "score": 0.0325, "quotes": f"passage/{passage_id(_PASSAGE)}"},
+    ]
+    asked: dict[str, Any] = {"from": "query", "conversation": _id(4), "message_id": _id(4)}
     return [
-        {"message": 0, "start": 0, "end": 25, "from": "instructions", **configured},
-        {"message": 0, "start": 25, "end": 37, "from": "input", "name": "canal"},
-        {"message": 0, "start": 37, "end": 48, "from": "instructions", **configured},
-        {"message": 0, "start": 50, "end": 50 + len(_PASSAGE), "from": "segment", **found, "rank": 1, "score": 0.0325},
-        {"message": 1, "start": 0, "end": 19, "from": "history", "message_id": _id(11)},
-        {"message": 2, "start": 0, "end": 9, "from": "history", "message_id": _id(11)},
-        {"message": 3, "start": 0, "end": 24, "from": "query", "conversation": _id(4), "message_id": _id(4)},
+        InPieces(role="system", pieces=system),
+        Turns(conversation=_id(4), first=_id(11), last=_id(11)),
+        InPieces(role="user", pieces=[{**asked, "quotes": f"question/{_id(4)}"}]),  # type: ignore[typeddict-item]
     ]
 
 

@@ -19,7 +19,6 @@ from adapters.jetstream.waiting import NatsWaiting
 from adapters.privacy.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
-from domain.models.model_call import Source
 from domain.nouns import NOUNS
 from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
@@ -153,19 +152,17 @@ class Desk:
         kind: str = "chat",
         *,
         request: dict[str, Any] | None = None,
-        sources: list[Source] | None = None,
         provider: str = "builtin",
         model: str = "extractive",
         cause: Cause | None = None,
     ) -> str:
         """The id of a recorded model call."""
         cause = cause or Cause(Metadata(new_id(), self.tenant, new_id()), "message", new_id(), 1)
-        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+        texts = {"system": "Be brief.", "user": "Why?"}
+        messages = [{"role": role, "pieces": [{"text": text}]} for role, text in texts.items()]
         known = {"messages": messages, "max_tokens": 64, "parameters": {"temperature": 0.2}}
         request = known if request is None else request
-        return await self.calls.request(
-            cause, kind, kind=kind, provider=provider, model=model, request=request, sources=sources
-        )
+        return await self.calls.request(cause, kind, kind=kind, provider=provider, model=model, request=request)
 
     async def answered(self, conversation: str, message: str) -> None:
         await self.change(

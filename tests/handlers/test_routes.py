@@ -15,7 +15,6 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segmentation import Segmentation
-from domain.models.model_call import Source
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
@@ -68,7 +67,7 @@ async def world(desk: Desk) -> World:
     fails = {"message": silent, "code": "timeout", "reason": "Silence.", "answer": ""}
     await desk.change("conversation", talk, lambda it: it.fail(now, **fails))
     letter = await desk.bury("commands", new_id())
-    call = await desk.called(sources=[instructed_by(app)])
+    call = await desk.called(request=instructed_by(app))
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
     await desk.done("limits.set", quantity="replays", period="day", most=100)
     await desk.done("limits.impose", quantity="replays", period="day", most=100)
@@ -88,8 +87,9 @@ def cut_into_three(document: Document) -> None:
     document.indexed(now, first=0, count=3)
 
 
-def instructed_by(app: str) -> Source:
-    return {"message": 0, "start": 0, "end": 9, "from": "instructions", "app": app, "configuration": 1}
+def instructed_by(app: str) -> dict[str, Any]:
+    piece = {"text": "Be brief.", "from": "instructions", "app": app, "configuration": 1}
+    return {"messages": [{"role": "system", "pieces": [piece]}], "max_tokens": 64, "parameters": {"temperature": 0.2}}
 
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
@@ -174,13 +174,13 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "message.send",
         {"app": "{app}", "query": "Why?"},
         "conversation",
-        ["conversation.started.v1", "message.asked.v1"],
+        ["conversation.started.v1", "message.asked.v2"],
     ),
     (
         "message.send",
         {"app": "{app}", "query": "Why?", "conversation": "{talk}"},
         "conversation",
-        ["message.asked.v1"],
+        ["message.asked.v2"],
     ),
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation", ["message.stop_requested.v1"]),
     (

@@ -28,7 +28,8 @@ async def call_of(headrace: Stack, cause: str) -> Row:
     """The chat call that was made for a message or a replay, once it has completed."""
     statement = "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat' AND status = 'completed'"
     [call] = await headrace.until(statement, id=cause)
-    return call
+    [sent] = await headrace.sql("SELECT * FROM headrace.model_call_requests WHERE id = %(id)s", id=call["id"])
+    return call | sent
 
 
 async def replayed(headrace: Stack, **payload: object) -> tuple[Row, Row]:

@@ -49,18 +49,19 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
 async def faults(stack: Stack) -> dict[str, Check]:
     """The broken promises, by name."""
     checks = [check async for check in verify(stack.settings, timedelta(minutes=5), no_progress)]
-    assert len(checks) == 9
+    assert len(checks) == 10
     return {check.name: check for check in checks if check.faults}
 
 
 async def test_a_healthy_system_keeps_every_promise(proved: Stack) -> None:
     """By the command line, as one would ask."""
-    code, found = await proved.command("verify")
+    code, found = await proved.command("verify", "--prompts")
     checks = {check["name"]: check for check in found}
     assert [check["first"] for check in checks.values() if check["faults"]] == []
     assert code == 0
     assert all(
-        checks[name]["checked"] for name in ("sequence", "events", "aggregates", "commands", "model calls", "blobs")
+        checks[name]["checked"]
+        for name in ("sequence", "events", "aggregates", "commands", "prompts", "whole prompts", "model calls", "blobs")
     )
     assert checks["tables"]["checked"] > 10
     assert checks["index"]["checked"] >= 1

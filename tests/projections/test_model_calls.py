@@ -9,7 +9,7 @@ from projections.model_calls import model_calls
 from projections.values.prices import Call
 from tests.projections.history import TOKENS, History
 
-REQUEST = {"messages": [{"role": "user", "content": "How high?"}], "parameters": {"temperature": 0}}
+REQUEST = {"messages": [{"role": "user", "pieces": [{"text": "How high?"}]}], "parameters": {"temperature": 0}}
 
 
 def requested(history: History, provider: str = "local", model: str = "tiny") -> ModelCall:
@@ -45,7 +45,6 @@ def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_recor
             "attempt": 1,
             "server": "",
             "request": REQUEST,
-            "sources": [],
             "response": "",
             "reasoning": "",
             "correlation_id": "the-correlation",

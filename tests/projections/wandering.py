@@ -149,7 +149,10 @@ class _Walk:
             cause_id=id,
             request={"query": f"Question {number}?", "segments": ["segment-1"]}
             if kind == "rerank"
-            else {"messages": [{"role": "user", "content": f"Question {number}?"}], "parameters": {}},
+            else {
+                "messages": [{"role": "user", "pieces": [{"from": "query", "text": f"Question {number}?"}]}],
+                "parameters": {},
+            },
         )
         self.history.record(call)
         self.calls.append((self.history.tenant, self.history.correlation, self.history.person, call))

@@ -103,6 +103,7 @@ def test_takes_a_question_once() -> None:
         query="When does the sluice open?",
         inputs={"tone": "calm"},
         user="ada",
+        files=None,
     )
 
 
@@ -133,6 +134,7 @@ def test_is_answered_once() -> None:
         model_call=CALL,
         duration_ms=250.0,
         finish_reason="stop",
+        parts=None,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from domain.aggregate import new_id
-from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.model_call import ModelCall, TokenUsage
 from tests.domain.scenario import NOW, given, made
 
 MESSAGE = new_id()
@@ -18,10 +18,7 @@ USAGE = TokenUsage(
     reasoning_tokens=None,
     raw={"prompt_tokens": 20, "completion_tokens": 5, "cached": 16},
 )
-SOURCES: list[Source] = [
-    {"message": 0, "start": 0, "end": 4, "from": "query", "conversation": new_id(), "message_id": MESSAGE}
-]
-REQUEST = {"messages": [{"role": "user", "content": "Why?"}], "parameters": {"temperature": 0}}
+REQUEST = {"messages": [{"role": "user", "pieces": [{"text": "Why?"}]}], "parameters": {"temperature": 0}}
 
 
 def call() -> ModelCall:
@@ -37,7 +34,6 @@ def call() -> ModelCall:
         attempt=2,
         server="lab.example.com:443",
         request=REQUEST,
-        sources=SOURCES,
     )
 
 
@@ -75,7 +71,8 @@ def test_is_recorded_before_it_is_sent() -> None:
         attempt=2,
         server="lab.example.com:443",
         request=REQUEST,
-        sources=SOURCES,
+        route=None,
+        plugins=None,
     )
     assert call().status == "requested"
 
@@ -83,7 +80,7 @@ def test_is_recorded_before_it_is_sent() -> None:
 def test_completes() -> None:
     scenario = given(call()).once(complete, ModelCall.Completed)
     assert scenario.aggregate.status == "completed"
-    given(call()).when(complete).whole(**ANSWER)
+    given(call()).when(complete).whole(**ANSWER, tool_calls=None, state=None)
 
 
 def test_fails() -> None:

@@ -15,8 +15,11 @@ from domain.aggregate import new_id
 from domain.chat.conversation import Conversation, Message
 from domain.log import Commit
 from domain.models.model_call import ModelCall
+from domain.models.passage import passage_id
+from domain.models.piece import content
 from handlers.chat.answer import Answer
 from handlers.models.model_calls import ModelCalls
+from handlers.models.recorded import read
 from handlers.ports.documents import Documents
 from handlers.ports.index import Entry, Index
 from handlers.ports.log import Unavailable
@@ -29,7 +32,7 @@ from tests.handlers.desk import Desk
 from tests.handlers.fakes import Cites, OneModel, Shelf, Speaker, Words
 from tests.memory import Memory, MemoryLive, MemoryStops
 
-CALL = ["model_call.requested.v2", "model_call.completed.v3"]
+CALL = ["model_call.requested.v3", "model_call.completed.v4"]
 
 
 class Counter:
@@ -88,6 +91,11 @@ class Counter:
         types = [message.headers["Headrace-Types"] for message in self.memory.streams["EVENTS"].messages]
         return [type for type in types if type.startswith("model_call.")]
 
+    def subjects(self, noun: str) -> list[str]:
+        """Subjects of the commits of these nouns, in the order of the log."""
+        subjects = [message.subject for message in self.memory.streams["EVENTS"].messages]
+        return [subject for subject in subjects if f".{noun}." in subject]
+
     async def stop(self) -> None:
         await self.desk.done("message.stop", conversation=self.conversation, message=self.message)
 
@@ -131,6 +139,34 @@ async def test_the_model_reads_the_instructions_the_history_and_the_question(mem
     assert said[0][0] == "system"
     assert said[0][1].startswith("Be brief.")
     assert said[1:] == [("user", "When?"), ("assistant", "At six."), ("user", "And closes?")]
+
+
+async def test_what_a_prompt_quotes_is_recorded_once_and_read_back_from_the_log(memory: Memory, tenant: str) -> None:
+    counter, opened = Counter(memory, tenant, "At six."), "The lock opens at six. " * 20
+    dataset = await counter.desk.done("dataset.create", name="Handbook")
+    entry = Entry(new_id(), 0, opened, vector=np.ones(4, np.float32))
+    document = await counter.desk.done("document.upload", dataset=dataset, name="a.txt", text="x")
+    await counter.shelf.write(tenant, dataset, document, [entry], model="words", version=1)
+    await counter.worker()(await counter.asked(prompt="Be brief. " * 30, datasets=[dataset]))
+    worker = counter.worker()
+    for query in ("And closes?", "And why?"):
+        outcome = await counter.desk.send(
+            "message.send", app=counter.app, query=query, user="ada", conversation=counter.conversation
+        )
+        counter.message = outcome.ids["message"]
+        await worker(await counter.cause())
+    recorded = [subject.rpartition(".")[2] for subject in counter.subjects("passage")]
+    assert recorded == [passage_id(opened)]
+    calls = [subject.rpartition(".")[2] for subject in dict.fromkeys(counter.subjects("model_call"))]
+    chats = [events[0] for id in calls if (events := await counter.desk.events("model_call", id))[0].kind == "chat"]
+    assert len(chats) == len(counter.speaker.asked) == 3
+    for made, request in zip(chats, counter.speaker.asked, strict=True):
+        messages = made.request["messages"]
+        sent = await read(counter.desk.repository, tenant, messages)
+        assert [(each["role"], content(each)) for each in sent] == [tuple(each) for each in request.messages]
+        assert opened in request.messages[0].content
+        assert "six. The" not in str(messages)
+        assert len(messages) <= 3
 
 
 @pytest.mark.parametrize("finish", ["stop", "length", None])
@@ -246,7 +282,7 @@ async def test_what_was_found_is_cited(memory: Memory, tenant: str) -> None:
     assert (await counter.state())["status"] == "answered"
     assert "The lock opens at six." in counter.speaker.asked[0].messages[0].content
     types = [message.headers["Headrace-Types"] for message in memory.streams["EVENTS"].messages]
-    assert types.index("retrieval.made.v2") < types.index("message.answered.v2")
+    assert types.index("retrieval.made.v2") < types.index("message.answered.v3")
 
 
 async def test_a_stop_breaks_the_answer_off_where_it_is(memory: Memory, tenant: str) -> None:
@@ -470,7 +506,7 @@ async def test_two_workers_at_once_answer_once(memory: Memory, tenant: str) -> N
     commit = await counter.asked()
     await asyncio.gather(counter.worker()(commit), counter.worker()(commit))
     types = await counter.desk.types("conversation", counter.conversation)
-    assert types.count("message.answered.v2") == 1
+    assert types.count("message.answered.v3") == 1
     assert (await counter.state())["answer"] == "At six."
 
 

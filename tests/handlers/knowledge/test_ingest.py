@@ -86,8 +86,8 @@ async def test_what_is_embedded_is_recorded_before_it_is_in_the_index(mill: Mill
     mill.shelf.before = lambda: seen.extend(m.headers["Headrace-Types"] for m in memory.streams["EVENTS"].messages)
     await mill.ingested(await mill.upload())
     assert [types for types in seen if types.startswith("model_call.")] == [
-        "model_call.requested.v2",
-        "model_call.completed.v3",
+        "model_call.requested.v3",
+        "model_call.completed.v4",
     ]
 
 

@@ -14,12 +14,14 @@ from domain.aggregate import new_id
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.model_calls import MESSAGE_TOKENS, MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
-from handlers.models.prompt import likely
+from handlers.models.prompt import Record, likely
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.memory import Memory
+
+UNSAID = Record([], {})
 
 ASKED = [ChatMessage("user", "Well?")]
 
@@ -43,7 +45,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(memory: Memory,
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     request = ChatRequest(model="m", messages=[], max_tokens=1, parameters={}, passages=[])
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, [])
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, UNSAID)
     speaking = asyncio.create_task(drain(chat))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -65,7 +67,7 @@ class Boaster(Echo):
 async def test_an_end_that_is_too_large_is_a_failure_of_the_call(memory: Memory, tenant: str) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), [])
+    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), UNSAID)
     with pytest.raises(ModelError) as caught:
         await drain(chat)
     _, failed = await desk.events("model_call", chat.id)
@@ -91,7 +93,7 @@ async def test_a_call_that_is_never_recorded_is_not_made_without_end(memory: Mem
 
     async def attempt(number: int, correlation: str) -> None:
         cause = await calls.take_over(Cause(Metadata(new_id(), tenant, correlation), "message", id, number), "chat")
-        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), []))
+        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), UNSAID))
 
     for number in range(1, MOST_CALLS + 1):
         with pytest.raises(Unavailable):
@@ -140,7 +142,7 @@ async def spent(desk: Desk, model: Echo, *, stop: bool = False) -> int:
     """The tokens that a call of 10 tokens has counted for its app."""
     await desk.done("limits.set", quantity="tokens", period="day", scope="key", most=10**6)
     cause = Cause(Metadata(new_id(), desk.tenant, new_id(), actor="k_1"), "message", new_id(), 1)
-    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", ASKED, 1), [])
+    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", ASKED, 1), UNSAID)
     assert isinstance(desk.server, Memory)
     before = sum(desk.server.counters.values())
     async with aclosing(chat.texts()) as texts:
@@ -201,7 +203,7 @@ async def test_reasoning_is_recorded_and_counted_however_a_call_ends(
 ) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = desk.calls.chat(cause, "lab", Thinking(usage=usage, end=end), ChatRequest("m", ASKED, 1), [])
+    chat = desk.calls.chat(cause, "lab", Thinking(usage=usage, end=end), ChatRequest("m", ASKED, 1), UNSAID)
     said = ""
     async with aclosing(chat.texts()) as texts:
         with suppress(ModelError):
@@ -227,7 +229,7 @@ async def test_reasoning_is_recorded_and_counted_however_a_call_ends(
 async def test_a_call_to_which_nothing_came_has_no_tokens(memory: Memory, tenant: str) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = desk.calls.chat(cause, "lab", Refusing(), ChatRequest("m", ASKED, 1), [])
+    chat = desk.calls.chat(cause, "lab", Refusing(), ChatRequest("m", ASKED, 1), UNSAID)
     with pytest.raises(ModelError):
         await drain(chat)
     _, ended = await desk.events("model_call", chat.id)
@@ -241,5 +243,5 @@ async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, 
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     for attempt in (1, 2):
         cause = await desk.calls.take_over(replace(cause, attempt=attempt), "chat")
-        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), []))
+        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), UNSAID))
     assert sum(memory.counters.values()) == 107

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 
@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from domain.aggregate import Rejection
 from domain.chat.conversation import Message
-from domain.models.model_call import Source
+from domain.models.passage import passage_id
+from domain.models.piece import Piece, Turn, content, origin, pieces, put_together, spans
 from handlers.models.prompt import (
     FROM_MEMORY,
     FROM_PASSAGES,
     MESSAGE_TOKENS,
+    QUOTED,
     Origin,
     Prompt,
     build_prompt,
-    cite,
     estimate,
     fill,
     likely,
+    place,
     reword,
 )
 from handlers.ports.index import Entry, Hit
@@ -50,8 +52,8 @@ def turn(query: str, answer: str) -> Message:
 
 
 def earlier(*turns: Message) -> dict[str, Message]:
-    """The turns, newest first, as m1, m2, …"""
-    return {f"m{number}": turn for number, turn in enumerate(turns, 1)}
+    """The turns, newest first, as m1, m2, …, each after the next."""
+    return {f"m{number}": {**turn, "parent": f"m{number + 1}"} for number, turn in enumerate(turns, 1)}
 
 
 def build(
@@ -101,11 +103,11 @@ def test_instructions_passages_history_and_question_in_this_order() -> None:
 def test_variables_are_filled_once_and_unknown_ones_stay() -> None:
     pieces = fill("Be {{tone}}, {{ name }}; {{other}} {tone}", {"tone": "kind", "name": "{{tone}}"})
     assert pieces == [
-        ("Be ", None),
+        ("Be ", 0),
         ("kind", "tone"),
-        (", ", None),
+        (", ", 11),
         ("{{tone}}", "name"),
-        ("; {{other}} {tone}", None),
+        ("; {{other}} {tone}", 23),
     ]
     assert build(instructions="Be {{tone}}.").messages[0].content == "Be kind."
 
@@ -116,7 +118,7 @@ def test_an_app_without_instructions_has_good_ones() -> None:
 
 
 def test_a_passage_is_headed_by_its_place_in_one_line() -> None:
-    assert cite(2, hit("a", "Text.", heading="A\nB"), "my\nfile.txt") == "[2] my file.txt, A B\nText."
+    assert place(2, hit("a", heading="A\nB"), "my\nfile.txt") == "[2] my file.txt, A B\n"
 
 
 def test_a_document_without_a_name_is_called_by_its_id() -> None:
@@ -216,43 +218,79 @@ def test_the_window_always_holds(
     assert prompt.messages[-1] == ChatMessage("user", query)
 
 
-def covered(prompt: Prompt) -> list[tuple[Source, str]]:
-    """Every source with the text that it is of, after a look at whether they fit into their messages, one by one."""
-    found, ends = [], dict.fromkeys(range(len(prompt.messages)), 0)
-    for source in prompt.sources:
-        text = prompt.messages[source["message"]].content
-        assert ends[source["message"]] <= source["start"] < source["end"] <= len(text)
-        ends[source["message"]] = source["end"]
-        found.append((source, text[source["start"] : source["end"]]))
-    assert [source["message"] for source, _ in found] == sorted(source["message"] for source, _ in found)
-    return found
+def read_back(
+    prompt: Prompt, instructions: str, history: Mapping[str, Message], query: str, number: int = 3
+) -> list[list[Piece]]:
+    """The pieces of each message with the texts that they quote, after a look at whether they give what is sent."""
+    texts = {f"instructions/the-app/{number}": instructions, "question/the-question": query}
+    texts |= {f"passage/{id}": text for id, text in prompt.record.passages.items()}
+    turns, oldest_first = {}, list(reversed(history.items()))
+    names = [id for id, _ in oldest_first]
+    for span in spans(prompt.record.messages):
+        conversation, first, last = span
+        assert conversation == "the-talk"
+        said = oldest_first[names.index(first) : names.index(last) + 1]
+        turns[span] = [Turn(id, turn["query"], turn["answer"]) for id, turn in said]
+    whole = put_together(prompt.record.messages, texts, turns)
+    assert [ChatMessage(each["role"], content(each)) for each in whole] == prompt.messages  # type: ignore[arg-type]
+    return [each["pieces"] for each in whole]
 
 
-def test_where_each_part_comes_from() -> None:
+def test_the_origin_of_each_piece() -> None:
+    instructions, opened = "  {{tone}} and {{name}}, {{ tone }} {{other}}.\n", "It opens at 4.2 bar. " * 10
     prompt = build(
-        [hit("a"), hit("long", "x" * 5000), hit("b", "It was installed in 2019.")],
-        [turn("What first?", "It opens.")],
-        instructions="  {{tone}} and {{name}}, {{ tone }} {{other}}.\n",
+        [hit("a", opened), hit("long", "x" * 5000), hit("b", "It was installed in 2019.")],
+        [turn("And then?", "It closes."), turn("What first?", "It opens.")],
+        instructions=instructions,
     )
     configured = {"from": "instructions", "app": "the-app", "configuration": 3}
-    said = {"from": "history", "message_id": "m1"}
     of_document = {"from": "segment", "document": "doc", "dataset": "set", "score": 0.5}
-    assert [
-        ({name: value for name, value in source.items() if name not in ("message", "start", "end")}, text)
-        for source, text in covered(prompt)
-    ] == [
+    history = earlier(turn("And then?", "It closes."), turn("What first?", "It opens."))
+    found = read_back(prompt, instructions, history, "Well?")
+    assert [(origin(piece), piece["text"]) for pieces in found for piece in pieces] == [
         ({"from": "input", "name": "tone"}, "kind"),
         (configured, " and "),
         ({"from": "input", "name": "name"}, "{{tone}}"),
         (configured, ", "),
         ({"from": "input", "name": "tone"}, "kind"),
         (configured, " {{other}}."),
-        ({**of_document, "segment": "a", "rank": 1}, "[1] manual.pdf\nIt opens at 4.2 bar."),
-        ({**of_document, "segment": "b", "rank": 3}, "[2] manual.pdf\nIt was installed in 2019."),
-        (said, "What first?"),
-        (said, "It opens."),
+        ({}, "\n\n[1] manual.pdf\n"),
+        ({**of_document, "segment": "a", "rank": 1}, opened),
+        ({}, "\n\n[2] manual.pdf\n"),
+        ({**of_document, "segment": "b", "rank": 3}, "It was installed in 2019."),
+        ({"from": "history", "message_id": "m2"}, "What first?"),
+        ({"from": "history", "message_id": "m2"}, "It opens."),
+        ({"from": "history", "message_id": "m1"}, "And then?"),
+        ({"from": "history", "message_id": "m1"}, "It closes."),
         ({"from": "query", "conversation": "the-talk", "message_id": "the-question"}, "Well?"),
     ]
+
+
+def test_what_was_recorded_before_is_quoted() -> None:
+    long, short = "x" * QUOTED, "x" * (QUOTED - 1)
+    prompt = build([hit("a", long), hit("b", short)], [turn("And then?", "It closes."), turn("First?", "It opens.")])
+    [system, history, question] = prompt.record.messages
+    assert list(prompt.record.passages.items()) == [(passage_id(long), long)]
+    assert [piece.get("text") for piece in pieces([system])] == [
+        None,
+        "\n\n[1] manual.pdf\n",
+        None,
+        "\n\n[2] manual.pdf\n",
+        short,
+    ]
+    assert history == {"conversation": "the-talk", "first": "m2", "last": "m1"}
+    assert [piece.get("quotes") for piece in pieces([question])] == ["question/the-question"]
+
+
+def test_a_turn_that_may_still_change_is_recorded_as_it_is() -> None:
+    turns = [turn("Fourth?", "4"), turn("Third?", "3"), {**turn("Second?", "half"), "status": "failed"}]
+    prompt = build([], [*turns, turn("First?", "1")])
+    first, *failed, last = prompt.record.messages[1:-1]
+    assert (first, last) == (
+        {"conversation": "the-talk", "first": "m4", "last": "m4"},
+        {"conversation": "the-talk", "first": "m2", "last": "m1"},
+    )
+    assert [piece["text"] for piece in pieces(failed)] == ["Second?", "half"]
 
 
 TEXT = st.text(alphabet=st.sampled_from(" \n\t\u3000aé水🙂{}[]1"), max_size=12)
@@ -262,12 +300,12 @@ INSTRUCTIONS = st.lists(st.sampled_from(["{{tone}}", "{{ name }}", "{{other}}", 
 @given(
     INSTRUCTIONS.map("".join),
     st.dictionaries(st.sampled_from(["tone", "name"]), TEXT),
-    st.lists(TEXT, max_size=4),
+    st.lists(st.one_of(TEXT, TEXT.map(lambda text: text * 40)), max_size=4),
     st.lists(st.tuples(TEXT, TEXT), max_size=3),
     TEXT.filter(bool),
     INSTRUCTIONS.map("".join),
 )
-def test_every_part_is_where_its_source_says(
+def test_every_piece_is_of_its_origin(
     instructions: str,
     inputs: dict[str, str],
     contents: list[str],
@@ -275,56 +313,55 @@ def test_every_part_is_where_its_source_says(
     query: str,
     others: str,
 ) -> None:
-    passages = [hit(str(number), content) for number, content in enumerate(contents)]
+    passages = [hit(str(number), text) for number, text in enumerate(contents)]
     history = earlier(*(turn(*each) for each in turns))
-    prompt = build_prompt(
-        instructions=instructions,
+    build = partial(
+        build_prompt,
         inputs=inputs,
-        passages=passages,
         history=history,
         query=query,
-        origin=ORIGIN,
         max_tokens=1,
-        context_window=1000,
+        instructions=instructions,
+        origin=ORIGIN,
     )
+    prompt = build(passages=passages, context_window=1000)
     used = {each.id: each for each in prompt.passages_used}
-    between = [list(message.content) for message in prompt.messages]
-    for source, text in covered(prompt):
-        between[source["message"]][source["start"] : source["end"]] = [""] * len(text)
-        match source["from"]:
-            case "segment":
-                assert used.pop(source["segment"]).entry.content in text
-                assert passages[source["rank"] - 1].id == source["segment"]
-            case "history":
-                known = history[source["message_id"]]
-                assert text == known["query" if prompt.messages[source["message"]].role == "user" else "answer"]
-            case "query":
-                assert text == query
-            case "input":
-                assert text in inputs[source["name"]]
-            case "instructions":
-                assert text in instructions or text in (FROM_MEMORY, FROM_PASSAGES)
+    for message, found in zip(prompt.messages, read_back(prompt, instructions, history, query), strict=True):
+        for piece in found:
+            text = piece["text"]
+            match piece.get("from"):
+                case "segment":
+                    assert used.pop(piece["segment"]).entry.content == text
+                    assert passages[piece["rank"] - 1].id == piece["segment"]
+                case "history":
+                    known = history[piece["message_id"]]
+                    assert text == known["query" if message.role == "user" else "answer"]
+                case "query":
+                    assert text == query
+                case "input":
+                    assert text in inputs[piece["name"]]
+                case "instructions":
+                    assert text in instructions or text in (FROM_MEMORY, FROM_PASSAGES)
+                case _:
+                    assert text.startswith("\n\n[")
     assert not used
-    assert {"".join(letters).strip("\n") for letters in between} == {""}
 
     # Other instructions give what they would have given in the first place.
-    reworded = reword(prompt.messages, prompt.sources, others, inputs, ORIGIN.app, 4)
-    rebuilt = build_prompt(
+    [first, *rest] = prompt.record.messages
+    assert "pieces" in first
+    reworded = reword(first, others, inputs, ORIGIN.app, 4)
+    rebuilt = build(
         instructions=others,
-        inputs=inputs,
         passages=prompt.passages_used,
-        history=history,
-        query=query,
         origin=ORIGIN._replace(configuration=4),
-        max_tokens=1,
         context_window=100_000,
     )
     ranks = {each.id: rank for rank, each in enumerate(passages, 1)}
-    for found in rebuilt.sources:
-        if found["from"] == "segment":
-            found["rank"] = ranks[found["segment"]]
+    for piece in pieces(rebuilt.record.messages):
+        if piece.get("from") == "segment":
+            piece["rank"] = ranks[piece["segment"]]
     if not prompt.cut["messages"]:
-        assert reworded == (rebuilt.messages, rebuilt.sources)
+        assert [reworded, *rest] == rebuilt.record.messages
 
 
 def test_the_estimate_covers_real_tokens() -> None:

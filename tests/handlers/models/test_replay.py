@@ -19,9 +19,11 @@ from domain.chat.app import settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from domain.models.piece import content
 from domain.models.replay import Replay
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
+from handlers.models.recorded import read
 from handlers.models.replay import ReplayCall
 from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest
@@ -32,6 +34,7 @@ from tests.handlers.desk import Desk
 from tests.memory import Memory
 
 QUERY = "When does the sluice open?"
+LONG = "The sluice opens at six.\n" + "It closes at dusk. " * 20
 
 
 @dataclass
@@ -57,7 +60,7 @@ async def past(desk: Desk) -> Past:
     await desk.done("app.configure", app=app, prompt="In {{season}} be {{tone}}!", variables=[tone, season])
     hits = [
         Hit("set", "doc", Entry("s1", 0, "Opening hours of the mill.", None, "The mill"), 0.9, 1),
-        Hit("set", "doc", Entry("s2", 1, "The sluice opens at six.\nIt closes at dusk.", 3, "Sluice"), 0.8, 2, 1),
+        Hit("set", "doc", Entry("s2", 1, LONG, 3, "Sluice"), 0.8, 2, 1),
     ]
     prompt = build_prompt(
         instructions="Be {{tone}}.",
@@ -71,8 +74,9 @@ async def past(desk: Desk) -> Past:
     )
     cause = Cause(Metadata(new_id(), desk.tenant, message), "message", message, 1)
     await retrieved(desk, cause, hits)
-    sent = {"messages": [each._asdict() for each in prompt.messages], "max_tokens": 64, "parameters": {"seed": 7}}
-    call = await desk.called(request=sent, sources=prompt.sources, cause=cause)
+    await desk.calls.record_passages(cause, prompt.record.passages)
+    sent = {"messages": prompt.record.messages, "max_tokens": 64, "parameters": {"seed": 7}}
+    call = await desk.called(request=sent, cause=cause)
     passages = [f"{hit.entry.heading}\n\n{hit.entry.content}" for hit in hits]
     return Past(app, call, ChatRequest("extractive", prompt.messages, 64, {"seed": 7}, passages))
 
@@ -142,7 +146,7 @@ async def test_the_same_call_again_is_an_ordinary_call_with_the_same_answer(desk
     requested, completed = await call_of(desk, id)
     [original] = await desk.events("model_call", past.call)
     assert isinstance(original, ModelCall.Requested)
-    assert (requested.request, requested.sources) == (original.request, original.sources)
+    assert requested.request["messages"] == original.request["messages"]
     assert (requested.cause_noun, requested.cause_id, requested.attempt) == ("replay", id, 1)
     assert isinstance(completed, ModelCall.Completed)
     assert completed.response == await Extractive().answer(past.request)
@@ -169,12 +173,12 @@ async def test_the_instructions_of_another_configuration_are_filled_in_with_what
     async with lab(desk, works) as replaying:
         id = await played(desk, replaying, call=past.call, configuration=2)
     requested, _ = await call_of(desk, id)
-    system = requested.request["messages"][0]["content"]
-    assert system.startswith("In summer be stern!\n\n[1] doc")
-    assert requested.request["messages"][1:] == [past.request.messages[1]._asdict()]
-    texts = {source["from"]: system[source["start"] : source["end"]] for source in requested.sources[:-1]}
+    [system, question] = await read(desk.repository, desk.tenant, requested.request["messages"])
+    assert content(system).startswith("In summer be stern!\n\n[1] doc")
+    assert content(question) == QUERY
+    texts = {piece.get("from"): piece["text"] for piece in system["pieces"]}
     assert texts["input"] == "stern"
-    assert texts["segment"].endswith("It closes at dusk.")
+    assert texts["segment"] == LONG
 
 
 async def test_a_value_that_was_not_given(desk: Desk, past: Past) -> None:

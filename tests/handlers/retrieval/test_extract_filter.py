@@ -89,10 +89,8 @@ async def test_the_call_is_recorded_as_a_chat(memory: Memory, tenant: str) -> No
     assert isinstance(requested, ModelCall.Requested)
     assert (requested.kind, requested.provider, requested.model) == ("chat", "lab", "tiny")
     assert (requested.cause_noun, requested.cause_id, requested.attempt) == ("message", found.cause.id, 2)
-    assert requested.request["messages"][1]["content"] == QUERY
-    assert requested.sources == [
-        {"message": 1, "start": 0, "end": len(QUERY), "from": "query", "message_id": found.cause.id}
-    ]
+    said = {"from": "query", "message_id": found.cause.id, "text": QUERY}
+    assert requested.request["messages"][1] == {"role": "user", "pieces": [said]}
     assert isinstance(completed, ModelCall.Completed)
     assert completed.response == ANSWER
 

@@ -13,6 +13,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall, TokenUsage
+from domain.models.passage import Passage, passage_id
 from domain.models.replay import Replay
 from handlers.work.audit import FIRST, Audit, Check
 
@@ -83,7 +84,43 @@ def test_a_log_that_keeps_its_promises(past: Past) -> None:
     audit = past.audited()
     assert faults(audit) == {}
     assert audit.undecided == {}
-    assert [check.checked for check in audit.checks] == [5, 2, 2, 3]
+    assert [check.checked for check in audit.checks] == [5, 2, 2, 3, 0]
+
+
+def asking(*messages: Any) -> ModelCall:
+    return ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        NOW,
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="replay",
+        cause_id=new_id(),
+        request={"messages": list(messages)},
+    )
+
+
+def test_a_prompt_that_quotes_what_is_not_recorded_is_named(past: Past) -> None:
+    text, message = "The lock opens at six.", new_id()
+    talk = Conversation.begin(Conversation.Started, new_id(), NOW, app=new_id(), user="ada", name="Hours")
+    talk.ask(NOW, message=message, app=talk.app, configuration=1, query="When?", inputs={}, user="ada")
+    past.command("message.send", talk)
+    quoting = asking(
+        {"role": "system", "pieces": [{"quotes": f"passage/{passage_id(text)}"}]},
+        {"conversation": talk.id, "first": message, "last": message},
+        {"role": "user", "pieces": [{"quotes": f"question/{message}"}]},
+    )
+    past.step(quoting)
+    past.step(Passage.begin(Passage.Recorded, passage_id(text), NOW, text=text))
+    past.step(asking({"role": "system", "pieces": [{"quotes": f"passage/{passage_id(text)}"}]}))
+    past.step(asking({"conversation": talk.id, "first": message, "last": "m2"}))
+    check = past.audited().prompts
+    assert (check.checked, check.faults) == (3, 2)
+    assert check.first == [
+        f"EVENTS 4: {past.commits[3].subject} quotes passage/{passage_id(text)}, which is missing",
+        f"EVENTS 7: {past.commits[6].subject} quotes {talk.id}/m2, which is missing",
+    ]
 
 
 def test_a_missing_message_is_named(past: Past) -> None:

@@ -27,9 +27,11 @@ from projections.traces.traces import traces
 from tests.projections.history import HIT, RETRIEVAL, TOKENS, History, Tables
 from tests.projections.wandering import wander
 
+QUESTION = {"from": "query", "text": "Write to ada@example.com: how high are the gates?"}
+
 
 def call(history: History, cause: str, id: str, kind: str = "chat", noun: str = "message", **fields: Any) -> ModelCall:
-    texts = {"messages": [{"role": "user", "content": "Write to ada@example.com: how high are the gates?"}]}
+    texts = {"messages": [{"role": "user", "pieces": [QUESTION]}]}
     given = {
         "provider": "openai" if kind == "chat" else "builtin",
         "model": "gpt-4o-mini" if kind == "chat" else "tiny",

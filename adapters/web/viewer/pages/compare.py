@@ -38,8 +38,11 @@ FROM headrace.spans WHERE tenant_id = %(tenant)s AND trace_id = %(id)s ORDER BY 
 """
 
 _CALLS = """
-SELECT * FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND correlation_id = %(id)s AND kind = 'chat'
-ORDER BY created_at DESC, id DESC LIMIT {limit}
+SELECT call.*, sent.request, sent.sources FROM (
+    SELECT * FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND correlation_id = %(id)s AND kind = 'chat'
+    ORDER BY created_at DESC, id DESC LIMIT {limit}
+) call CROSS JOIN LATERAL headrace.put_together(call.tenant_id, call.request) sent
+ORDER BY created_at DESC, id DESC
 """
 
 

@@ -30,8 +30,9 @@ AT_ONCE = 10
 LATEST = 50
 
 _CHOSEN = """
-SELECT DISTINCT ON (c.id) c.*, t.question, t.id AS trace_id
-FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
+SELECT DISTINCT ON (c.id) c.*, sent.request, sent.sources, t.question, t.id AS trace_id
+FROM headrace.model_calls c CROSS JOIN LATERAL headrace.put_together(c.tenant_id, c.request) sent
+LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
 WHERE c.tenant_id = %(tenant)s AND c.kind = 'chat' AND (c.id = ANY(%(calls)s) OR c.id IN (
     SELECT DISTINCT ON (correlation_id) id FROM headrace.model_calls
     WHERE tenant_id = %(tenant)s AND correlation_id = ANY(%(traces)s) AND kind = 'chat'
@@ -60,7 +61,11 @@ LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation
 WHERE r.tenant_id = %(tenant)s AND {test} ORDER BY r.created_at DESC, r.id DESC LIMIT {limit}
 """
 
-_CALLS = "SELECT * FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND id = ANY(%(calls)s)"
+_CALLS = """
+SELECT c.*, sent.request, sent.sources
+FROM headrace.model_calls c CROSS JOIN LATERAL headrace.put_together(c.tenant_id, c.request) sent
+WHERE c.tenant_id = %(tenant)s AND c.id = ANY(%(calls)s)
+"""
 
 
 @dataclass(frozen=True)

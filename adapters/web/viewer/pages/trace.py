@@ -59,9 +59,11 @@ UNION ALL
 SELECT trace_id, '' FROM headrace.documents WHERE tenant_id = %(tenant)s AND id = %(id)s
 LIMIT 1
 """
+MISSING = "A text is missing that this message quotes: headrace verify names it."
 _CALL = """
-SELECT c.*, p.base_url, p.has_key
-FROM headrace.model_calls c LEFT JOIN headrace.providers p ON (p.tenant_id, p.id) = (c.tenant_id, c.provider)
+SELECT c.*, sent.request, sent.sources, p.base_url, p.has_key
+FROM headrace.model_calls c CROSS JOIN LATERAL headrace.put_together(c.tenant_id, c.request) sent
+LEFT JOIN headrace.providers p ON (p.tenant_id, p.id) = (c.tenant_id, c.provider)
 WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s AND c.correlation_id = %(trace)s
 """
 _RETRIEVAL = "SELECT * FROM headrace.retrievals WHERE tenant_id = %(tenant)s AND id = %(id)s"
@@ -169,7 +171,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     call["messages"] = [
         {
             "role": _field(message, "role", 0),
-            "text": shown(text := str(_field(message, "content", 1) or ""), mine),
+            "text": shown(text := str(_field(message, "content", 1) or MISSING), mine),
             "full": len(text),
             "sources": mine,
         }
@@ -181,7 +183,7 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     call["texts"] = request.get("texts") or []
     call["scored"] = await _scored(backend, call) if call["kind"] == "rerank" else []
     said = ("messages", "texts", "query", "segments")
-    call["parameters"] = {name: value for name, value in request.items() if name not in said}
+    call["parameters"] = {name: value for name, value in request.items() if name not in said and value is not None}
     call["sum"] = arithmetic(call, backend.prices)
     call["curl"] = curl(call) if call["kind"] == "chat" and call["base_url"] and messages else None
     return call

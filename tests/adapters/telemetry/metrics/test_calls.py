@@ -29,7 +29,7 @@ USAGE: Any = {
 
 
 def requested(model: str = "gpt-x", kind: str = "chat") -> ModelCall:
-    request = {"messages": [{"role": "user", "content": "Said in private."}]}
+    request = {"messages": [{"role": "user", "pieces": [{"text": "Said in private."}]}]}
     what: Any = {"kind": kind, "provider": "openai", "model": model, "request": request}
     return ModelCall.begin(
         ModelCall.Requested, new_id(), datetime.now(UTC), cause_noun="message", cause_id=new_id(), attempt=1, **what

@@ -29,7 +29,7 @@ from domain.chat.app import App, ModelSettings, settings
 from domain.chat.conversation import Conversation, Truncation, Usage
 from domain.knowledge.retrieval import Candidate, Retrieval
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
-from domain.models.model_call import ModelCall, Source, TokenUsage
+from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.replay import Replay
 from ops.roles import commands
 from ops.settings import Settings
@@ -114,16 +114,13 @@ class Site:
         if segments:
             await self.record(self._search(message, query, segments), trace)
         prompt, call = f"Be number {configuration}.", new_id()
-        content, sources = prompt, [Source(**{"message": 0, "start": 0, "end": len(prompt), "from": "instructions"})]
-        sources[0] |= {"app": app.id, "configuration": configuration}
+        instructed = {"from": "instructions", "app": app.id, "configuration": configuration, "text": prompt}
+        given = {"from": "segment", "document": "the-document", "dataset": "the-dataset"}
+        system = [instructed]
         for rank, segment in enumerate(segments, 1):
-            begin = len(content) + 1
-            content += f"\n{segment}"
-            source = Source(**{"message": 0, "start": begin, "end": len(content), "from": "segment"})
-            sources.append(
-                source | {"segment": segment, "document": "the-document", "dataset": "the-dataset", "rank": rank}
-            )
-        asked = [{"role": "system", "content": content}, {"role": "user", "content": query}]
+            system += [{"text": "\n"}, {**given, "segment": segment, "rank": rank, "text": segment}]
+        question = {"from": "query", "message_id": message, "quotes": f"question/{message}"}
+        asked = [{"role": "system", "pieces": system}, {"role": "user", "pieces": [question]}]
         made = ModelCall.begin(
             ModelCall.Requested,
             call,
@@ -136,7 +133,6 @@ class Site:
             cause_id=message,
             attempt=1,
             request={"messages": asked, "max_tokens": 512, "parameters": parameters or {}},
-            sources=sources,
         )
         await self.record(made, trace)
         if fails:

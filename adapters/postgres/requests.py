@@ -1,0 +1,90 @@
+"""The view `model_call_requests`: the requests of model calls, with the texts that they quote in their places.
+
+It depends on the columns of `model_calls` alone: the function in it is text, and finds whatever tables are live.
+"""
+
+from __future__ import annotations
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg.sql import SQL, Identifier, Literal
+
+VIEW = "model_call_requests"
+
+COLUMNS = {
+    "tenant_id": "Tenant that the row belongs to.",
+    "id": "Call, in model_calls.",
+    "request": "Content sent, as in model_calls, but for messages: each has a role and its whole content; null: a text "
+    "is missing that it quotes.",
+    "sources": "Origins of the parts of the messages: a list of message (from 0), start, end (characters) and from.",
+}
+
+_MADE = """
+CREATE OR REPLACE FUNCTION headrace.put_together(tenant text, sent jsonb, OUT request jsonb, OUT sources jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+WITH message AS (
+    SELECT number AS place, 0 AS turn, value ->> 'role' AS role, value -> 'pieces' AS pieces
+    FROM jsonb_array_elements(sent -> 'messages') WITH ORDINALITY each(value, number) WHERE value ? 'pieces'
+    UNION ALL
+    SELECT each.number, turn.position * 2 + side.second, side.role, jsonb_build_array(
+        jsonb_build_object('from', 'history', 'message_id', turn.message_id, 'text', side.content))
+    FROM jsonb_array_elements(sent -> 'messages') WITH ORDINALITY each(value, number)
+    JOIN headrace.turns first ON first.tenant_id = tenant
+        AND first.conversation_id = value ->> 'conversation' AND first.message_id = value ->> 'first'
+    JOIN headrace.turns last ON last.tenant_id = tenant
+        AND last.conversation_id = value ->> 'conversation' AND last.message_id = value ->> 'last'
+    JOIN headrace.turns turn ON turn.tenant_id = tenant AND turn.conversation_id = value ->> 'conversation'
+        AND turn.position BETWEEN first.position AND last.position
+    LEFT JOIN headrace.model_calls call ON call.tenant_id = tenant AND call.id = turn.model_call_id
+    CROSS JOIN LATERAL (VALUES
+        (0, 'user', turn.query), (1, 'assistant', coalesce(turn.answer, call.response))) side(second, role, content)
+    WHERE value ? 'first'
+), piece AS (
+    SELECT place, turn, role, each.number AS part,
+        coalesce(value ->> 'text',
+            substr(left(quoted.content, (value ->> 'end')::int), 1 + coalesce((value ->> 'start')::int, 0)),
+            substr(quoted.content, 1 + coalesce((value ->> 'start')::int, 0))) AS content,
+        value - '{text,quotes,start,end}'::text[] AS origin
+    FROM message LEFT JOIN LATERAL jsonb_array_elements(pieces) WITH ORDINALITY each(value, number) ON true
+    LEFT JOIN LATERAL (
+        SELECT content FROM headrace.texts WHERE texts.tenant_id = tenant AND texts.id = value ->> 'quotes'
+        UNION ALL
+        SELECT query FROM headrace.turns WHERE value ->> 'quotes' ^@ 'question/'
+            AND turns.tenant_id = tenant AND turns.id = substr(value ->> 'quotes', 10)
+    ) quoted ON true
+), placed AS (
+    SELECT *, dense_rank() OVER (ORDER BY place, turn) - 1 AS message,
+        coalesce(sum(length(content)) OVER (PARTITION BY place, turn ORDER BY part), 0) AS reached FROM piece
+), whole AS (
+    SELECT message, jsonb_build_object('role', min(role), 'content', CASE
+        WHEN bool_and(content IS NOT NULL OR part IS NULL) THEN coalesce(string_agg(content, '' ORDER BY part), '')
+    END) AS json
+    FROM placed GROUP BY message
+)
+SELECT CASE WHEN sent ? 'messages' THEN
+        sent || jsonb_build_object('messages', (SELECT coalesce(jsonb_agg(json ORDER BY message), '[]') FROM whole))
+    ELSE sent END,
+    (SELECT coalesce(jsonb_agg(origin || jsonb_build_object('message', message,
+            'start', reached - length(content), 'end', reached) ORDER BY message, part), '[]')
+        FROM placed WHERE origin ? 'from' AND content IS NOT NULL)
+$$;
+CREATE OR REPLACE VIEW headrace.model_call_requests WITH (security_invoker = true) AS
+SELECT call.tenant_id, call.id, put.request, put.sources
+FROM headrace.model_calls call CROSS JOIN LATERAL headrace.put_together(call.tenant_id, call.request) put;
+"""
+
+
+async def make_view(connection: AsyncConnection[TupleRow], reader: str) -> None:
+    """Make the view as this version has it, where the table is that it reads; that role may read it."""
+    cursor = await connection.execute("SELECT to_regclass('headrace.model_calls') IS NOT NULL")
+    if await cursor.fetchone() == (True,):
+        async with connection.transaction():
+            await connection.execute("SET LOCAL check_function_bodies = off")
+            await connection.execute(_MADE.encode())
+            view = Identifier("headrace", VIEW)
+            await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(view, Identifier(reader)))
+            about = Literal("Requests of model calls, put together from the texts that they quote.")
+            await connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, about))
+            for name, comment in COLUMNS.items():
+                column = Identifier("headrace", VIEW, name)
+                await connection.execute(SQL("COMMENT ON COLUMN {} IS {}").format(column, Literal(comment)))
