@@ -1,6 +1,6 @@
 """Pieces of a recorded prompt: literal text, or a quotation of a text that was recorded before and never changes.
 
-Whoever reads a prompt puts texts one after another, and needs no code that builds prompts.
+Reading a prompt is putting texts one after another: no code that builds prompts runs.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Audit:
         self._quarantine: dict[Position, str] = {}
         self._discarded: set[Position] = set()
         self._texts: set[str] = set()
-        """What prompts may quote: `<tenant>/<name of the text>`."""
+        """Texts that prompts may quote: `<tenant>/<name of the text>`."""
 
     def unreadable(self, position: Position, reason: str) -> None:
         """Take a message that cannot be decoded: a fault, unless it is discarded from the quarantine."""

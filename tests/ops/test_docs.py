@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from adapters.jetstream import accounts, streams
 from adapters.jetstream.streams import CONSUMERS
+from adapters.postgres import requests
 from domain.aggregate import new_id
 from domain.knowledge.document import Document
 from domain.log import Metadata, Subject
@@ -109,6 +110,11 @@ def test_every_table_and_column_is_documented(model: Any) -> None:
     assert model.table.comment in text
     for column in model.table.columns:
         assert re.search(rf"^\| `{column.name}` \|.*{re.escape(column.comment)} \|$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("column", "comment"), requests.COLUMNS.items())
+def test_the_view_of_prompts_is_documented(column: str, comment: str) -> None:
+    assert re.search(rf"^\| `{column}` \| \w+ \| {re.escape(comment)} \|$", page("prompts"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [*(PREFIX + name.upper() for name in Settings.model_fields), CONFIG])
@@ -233,7 +239,11 @@ async def reacted(desk: Desk, name: str, payload: dict[str, Any]) -> None:
             )
             await desk.store.append(Subject("docs", "dead_letter", letter.id), letter.pending(), cause(), 0)
         case "replay.request":
-            request = {"messages": [{"role": "user", "content": "When?"}], "max_tokens": 800, "parameters": {}}
+            request = {
+                "messages": [{"role": "user", "pieces": [{"text": "When?"}]}],
+                "max_tokens": 800,
+                "parameters": {},
+            }
             made: dict[str, Any] = {"kind": "chat", "provider": "local", "model": "qwen3-8b", "request": request}
             call = ModelCall.begin(
                 ModelCall.Requested, payload["call"], at, cause_noun="message", cause_id=new_id(), **made
