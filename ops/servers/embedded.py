@@ -361,6 +361,7 @@ class EmbeddedPostgres:
             "maintenance_work_mem": "256MB",
             "max_connections": "100",
             "jit": "off",
+            "autovacuum_naptime": "10s",  # most rows are updated within seconds, by the end of what they began with
             "max_notify_queue_pages": "1024",  # every login can notify; nothing here listens
             # Erased data must not stay on the disk: neither in recycled WAL files nor in the log, which otherwise
             # quotes the row of a failed statement.

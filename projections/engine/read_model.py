@@ -110,6 +110,10 @@ class Link(Protocol):
     def looks_at(self) -> ReadModel: ...
 
 
+_VACUUM = {"autovacuum_vacuum_scale_factor": 0.05}
+"""Storage parameters: the space of replaced rows is used again soon, by default only once they are a fifth."""
+
+
 class ReadModel:
     """A table in schema `headrace`, and its rules.
 
@@ -121,7 +125,7 @@ class ReadModel:
         tenant = Column("tenant_id", Id, primary_key=True, comment="Tenant that the row belongs to.")
         position = required("log_position", BigInteger, "Sequence of the message of the log that last changed the row.")
         self.name = name
-        self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment)
+        self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment, postgresql_with=_VACUUM)
         self.key = next(str(column.name) for column in columns if column.primary_key)
         self.blank: Row = dict.fromkeys(str(column.name) for column in self.table.columns)
         self.dates = [name for name in ("created_at", "updated_at") if name in self.blank]

@@ -1,7 +1,7 @@
 """The attributes of spans: the one place that knows their names.
 
-They are those of the OpenTelemetry GenAI conventions v1.41.1, with what Traceloop and OpenInference (which Phoenix
-reads) call the same things. No value is a text of a message.
+The table has those of the OpenTelemetry GenAI conventions v1.41.1. `exported` adds what Traceloop and OpenInference
+(which Phoenix reads) call the same things. No value is a text of a message.
 """
 
 from __future__ import annotations
@@ -83,11 +83,6 @@ _PARAMETERS = {
 }
 
 
-def work(name: str) -> Attributes:
-    """Of a handler, or of a step that it takes."""
-    return {TRACELOOP_SPAN_KIND: "task", TRACELOOP_ENTITY_NAME: name, OPENINFERENCE_SPAN_KIND: "CHAIN"}
-
-
 def requested(kind: str, provider: str, model: str, server: str, request: Mapping[str, Any]) -> Attributes:
     """Of a call of a model that is about to be sent."""
     found: Attributes = {PROVIDER_NAME: provider, REQUEST_MODEL: model}
@@ -95,20 +90,9 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
     if address and port.isdecimal():
         found |= {SERVER_ADDRESS: address.strip("[]"), SERVER_PORT: int(port)}
     if kind == "embedding":
-        return found | {
-            OPERATION_NAME: "embeddings",
-            OPENINFERENCE_SPAN_KIND: "EMBEDDING",
-            LLM_REQUEST_TYPE: "embedding",
-            EMBEDDING_MODEL_NAME: model,
-        }
+        return found | {OPERATION_NAME: "embeddings"}
     if kind == "rerank":
-        return found | {
-            OPERATION_NAME: kind,
-            OPENINFERENCE_SPAN_KIND: "RERANKER",
-            LLM_REQUEST_TYPE: kind,
-            RERANKER_MODEL_NAME: model,
-            RERANKER_TOP_K: len(request.get("segments") or ()),
-        }
+        return found | {OPERATION_NAME: kind, RERANKER_TOP_K: len(request.get("segments") or ())}
     parameters = {"max_tokens": request.get("max_tokens")} | (request.get("parameters") or {})
     found |= {
         name: value
@@ -117,15 +101,7 @@ def requested(kind: str, provider: str, model: str, server: str, request: Mappin
     }
     if isinstance(choices := parameters.get("n"), int) and choices != 1:
         found[REQUEST_CHOICE_COUNT] = choices
-    return found | {
-        OPERATION_NAME: kind,
-        OUTPUT_TYPE: "text",
-        REQUEST_STREAM: True,
-        OPENINFERENCE_SPAN_KIND: "LLM",
-        LLM_REQUEST_TYPE: kind,
-        LLM_MODEL_NAME: model,
-        LLM_PROVIDER: provider,
-    }
+    return found | {OPERATION_NAME: kind, OUTPUT_TYPE: "text", REQUEST_STREAM: True}
 
 
 def completed(
@@ -149,23 +125,13 @@ def completed(
 
 def used(kind: str, usage: Mapping[str, Any]) -> Attributes:
     """Tokens of a call."""
-    read, written, reasoning = usage["cached_tokens"], usage["cache_write_tokens"], usage["reasoning_tokens"]
-    found: Attributes = {
-        USAGE_INPUT_TOKENS: usage["prompt_tokens"],
-        LLM_TOKENS_PROMPT: usage["prompt_tokens"],
-    }
+    found: Attributes = {USAGE_INPUT_TOKENS: usage["prompt_tokens"]}
     if kind not in ("embedding", "rerank"):
         found |= {
             USAGE_OUTPUT_TOKENS: usage["completion_tokens"],
-            USAGE_CACHE_READ: read,
-            USAGE_CACHE_CREATION: written,
-            USAGE_CACHE_WRITE: written,
-            USAGE_REASONING: reasoning,
-            LLM_TOKENS_COMPLETION: usage["completion_tokens"],
-            LLM_TOKENS_TOTAL: usage["prompt_tokens"] + usage["completion_tokens"],
-            LLM_TOKENS_CACHE_READ: read,
-            LLM_TOKENS_CACHE_WRITE: written,
-            LLM_TOKENS_REASONING: reasoning,
+            USAGE_CACHE_READ: usage["cached_tokens"],
+            USAGE_CACHE_CREATION: usage["cache_write_tokens"],
+            USAGE_REASONING: usage["reasoning_tokens"],
         }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -181,18 +147,49 @@ def reranked(segments: Sequence[str], response: str) -> Attributes:
     return found
 
 
-def retrieval(datasets: Sequence[str], top_k: int | None, hits: Sequence[Mapping[str, Any]]) -> Attributes:
-    """Of a search; the segments that the model was given are named by their ids."""
-    found: Attributes = {
-        OPERATION_NAME: "retrieval",
-        OPENINFERENCE_SPAN_KIND: "RETRIEVER",
-        TRACELOOP_SPAN_KIND: "task",
-        TRACELOOP_ENTITY_NAME: "retrieval",
-    }
+def retrieval(datasets: Sequence[str], top_k: int | None) -> Attributes:
+    """Of a search."""
+    found: Attributes = {OPERATION_NAME: "retrieval"}
     if datasets:
         found[DATA_SOURCE_ID] = ",".join(datasets)
     if top_k is not None:
         found[RETRIEVAL_TOP_K] = top_k
+    return found
+
+
+# --- for collectors ------------------------------------------------------------------------------------------
+
+_OPENINFERENCE = {"chat": "LLM", "embedding": "EMBEDDING", "rerank": "RERANKER", "retrieval": "RETRIEVER"}
+
+_OF_CALLS = {
+    USAGE_INPUT_TOKENS: LLM_TOKENS_PROMPT,
+    USAGE_OUTPUT_TOKENS: LLM_TOKENS_COMPLETION,
+    USAGE_CACHE_READ: LLM_TOKENS_CACHE_READ,
+    USAGE_CACHE_CREATION: LLM_TOKENS_CACHE_WRITE,
+    USAGE_REASONING: LLM_TOKENS_REASONING,
+}
+_ALIASES = {
+    "chat": {**_OF_CALLS, REQUEST_MODEL: LLM_MODEL_NAME, PROVIDER_NAME: LLM_PROVIDER},
+    "embedding": {**_OF_CALLS, REQUEST_MODEL: EMBEDDING_MODEL_NAME},
+    "rerank": {**_OF_CALLS, REQUEST_MODEL: RERANKER_MODEL_NAME},
+}
+
+
+def exported(kind: str, name: str, stored: Attributes, hits: Sequence[Mapping[str, Any]] = ()) -> Attributes:
+    """All attributes of a span: the stored ones, and the same under other names.
+
+    Of the hits of a search, those that the model was given are named by their ids.
+    """
+    found = {**stored, OPENINFERENCE_SPAN_KIND: _OPENINFERENCE.get(kind, "CHAIN")}
+    if kind in _ALIASES:
+        found[LLM_REQUEST_TYPE] = kind
+        found |= {alias: stored[given] for given, alias in _ALIASES[kind].items() if given in stored}
+    else:
+        found |= {TRACELOOP_SPAN_KIND: "task", TRACELOOP_ENTITY_NAME: name}
+    if USAGE_CACHE_CREATION in stored:
+        found[USAGE_CACHE_WRITE] = stored[USAGE_CACHE_CREATION]
+    if USAGE_OUTPUT_TOKENS in stored:
+        found[LLM_TOKENS_TOTAL] = stored[USAGE_INPUT_TOKENS] + stored[USAGE_OUTPUT_TOKENS]
     kept = sorted((hit for hit in hits if hit["rank"] is not None), key=lambda hit: hit["rank"])
     for index, hit in enumerate(kept):
         found[f"retrieval.documents.{index}.document.id"] = hit["segment"]

@@ -110,7 +110,7 @@ def begun(message: Recorded, at: datetime, kind: str, name: str, noun: str, noun
         "noun_id": noun_id,
         "causation_id": metadata.causation,
         "sequence": message.position.sequence,
-        "attributes": attributes.work(name),
+        "attributes": {},
         "person_id": metadata.person,
         "traceparent": metadata.traceparent,
         **columns,
@@ -322,7 +322,7 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
         parent_id=handler["id"],
         conversation_id=handler["conversation_id"],
         attempt=event.attempt,
-        attributes=attributes.retrieval((), None, ()),
+        attributes=attributes.retrieval((), None),
     )
     return [search]
 
@@ -346,7 +346,7 @@ def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
         "duration_ms": event.duration_ms,
         "attempt": event.attempt,
         "retrieval_id": event.originator_id,
-        "attributes": attributes.retrieval(event.datasets, event.retrieval["top_k"], event.hits),
+        "attributes": attributes.retrieval(event.datasets, event.retrieval["top_k"]),
     }
     if event.code:
         return {**failed(row, event, message), **columns}

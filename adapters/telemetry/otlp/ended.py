@@ -92,14 +92,13 @@ further AS (
 _ROWS = f"""{_AFTER}
 SELECT place, is_trace, further.id, to_jsonb(span) AS span, to_jsonb(trace) - 'words' AS trace,
     CASE WHEN %(content)s THEN to_jsonb(call) || jsonb_build_object('request', sent.request) END AS call,
-    CASE WHEN %(content)s THEN to_jsonb(found) END AS retrieval
+    CASE WHEN %(content)s THEN to_jsonb(found) END AS retrieval, found.hits
 FROM further JOIN headrace.spans span USING (tenant_id, id)
 LEFT JOIN headrace.traces trace ON trace.tenant_id = further.tenant_id AND trace.id = span.trace_id
 LEFT JOIN headrace.model_calls call
     ON %(content)s AND call.tenant_id = further.tenant_id AND call.id = span.model_call_id
 LEFT JOIN LATERAL headrace.put_together(call.tenant_id, call.request) sent ON call.id IS NOT NULL
-LEFT JOIN headrace.retrievals found
-    ON %(content)s AND found.tenant_id = further.tenant_id AND found.id = span.retrieval_id
+LEFT JOIN headrace.retrievals found ON found.tenant_id = further.tenant_id AND found.id = span.retrieval_id
 ORDER BY place, is_trace, further.id
 """
 

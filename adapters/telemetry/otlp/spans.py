@@ -96,7 +96,7 @@ def span_of(row: Row, content: Content) -> tuple[str, Span]:
     """Tenant and span of a row of `ended`. A trace is the root of its spans, and ends with its first handler."""
     span, trace = row["span"], row["trace"] or {}
     tenant, correlation, traceparent = span["tenant_id"], span["trace_id"], span["traceparent"]
-    attributes = _root(trace) if row["is_trace"] else _span(span)
+    attributes = _root(trace) if row["is_trace"] else _span(span, row["hits"] or ())
     attributes |= _whose(span, trace) | _cause(span)
     if content:
         attributes |= _said(trace, content) if row["is_trace"] else _content(row, content)
@@ -131,9 +131,10 @@ def _reason(span: Row, content: Content) -> str:
     return content(span["error"] or "") if content else span["error_code"] or ""
 
 
-def _span(span: Row) -> Attributes:
+def _span(span: Row, hits: Sequence[Row]) -> Attributes:
     """Attributes: the row has those of the conventions; this adds what only a collector needs."""
-    found = {**span["attributes"], "headrace.span.kind": span["kind"], "headrace.attempt": span["attempt"]}
+    found = names.exported(span["kind"], span["name"], span["attributes"], hits)
+    found |= {"headrace.span.kind": span["kind"], "headrace.attempt": span["attempt"]}
     if span["cost"] is not None:
         found |= {names.USAGE_COST: span["cost"], names.LLM_COST_TOTAL: span["cost"]}
     return found

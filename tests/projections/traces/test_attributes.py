@@ -25,12 +25,9 @@ def test_a_chat_has_the_required_and_the_recommended_ones_that_are_known() -> No
         "gen_ai.request.stream": True,
         "server.address": "models.example.com",
         "server.port": 443,
-        "llm.request.type": "chat",
-        "llm.model_name": "tiny",
-        "llm.provider": "lab",
-        "openinference.span.kind": "LLM",
     }
-    assert attributes.completed("chat", TOKENS, **OF_ANSWER) == {  # type: ignore[arg-type]
+    answered = attributes.completed("chat", TOKENS, **OF_ANSWER)  # type: ignore[arg-type]
+    assert answered == {
         "gen_ai.response.id": "chatcmpl-1",
         "gen_ai.response.model": "tiny-1",
         "gen_ai.response.finish_reasons": ["stop"],
@@ -39,6 +36,13 @@ def test_a_chat_has_the_required_and_the_recommended_ones_that_are_known() -> No
         "gen_ai.usage.output_tokens": 12,
         "gen_ai.usage.cache_read.input_tokens": 64,
         "gen_ai.usage.reasoning.output_tokens": 3,
+    }
+    both = {**found, **answered}
+    assert attributes.exported("chat", "chat tiny", both) == both | {
+        "llm.request.type": "chat",
+        "llm.model_name": "tiny",
+        "llm.provider": "lab",
+        "openinference.span.kind": "LLM",
         "llm.token_count.prompt": 90,
         "llm.token_count.completion": 12,
         "llm.token_count.total": 102,
@@ -49,13 +53,16 @@ def test_a_chat_has_the_required_and_the_recommended_ones_that_are_known() -> No
 
 def test_what_was_written_into_a_cache_has_its_old_and_its_new_name() -> None:
     found = attributes.completed("chat", TOKENS | {"cache_write_tokens": 5}, **OF_ANSWER)  # type: ignore[arg-type]
+    found = attributes.exported("chat", "chat tiny", found)
     assert found["gen_ai.usage.cache_creation.input_tokens"] == found["gen_ai.usage.cache_write.input_tokens"] == 5
 
 
 def test_an_embedding_has_no_output() -> None:
     found = attributes.requested("embedding", "builtin", "tiny", "", {"texts": 1, "tokens": 4})
     found |= attributes.completed("embedding", TOKENS, **OF_ANSWER | {"first_token_ms": None})  # type: ignore[arg-type]
+    found = attributes.exported("embedding", "embeddings tiny", found)
     assert found["gen_ai.operation.name"] == "embeddings"
+    assert found["embedding.model_name"] == "tiny"
     assert found["openinference.span.kind"] == "EMBEDDING"
     assert not {"gen_ai.usage.output_tokens", "server.address", "gen_ai.output.type"} & found.keys()
 
@@ -65,7 +72,7 @@ def test_a_rerank_has_its_own_names_and_the_best_of_its_segments() -> None:
     found = attributes.requested("rerank", "lab", "tiny", "models.example.com:443", request)
     found |= attributes.completed("rerank", TOKENS, **OF_ANSWER | {"finish_reason": None, "first_token_ms": None})  # type: ignore[arg-type]
     found |= attributes.reranked(["a", "b", "c"], "[0.1, 0.9, 0.5]")
-    assert found == {
+    assert attributes.exported("rerank", "rerank tiny", found) == {
         "gen_ai.operation.name": "rerank",
         "gen_ai.provider.name": "lab",
         "gen_ai.request.model": "tiny",
@@ -92,7 +99,7 @@ def test_a_rerank_has_its_own_names_and_the_best_of_its_segments() -> None:
 
 def test_a_retrieval_names_the_segments_that_were_kept_by_rank() -> None:
     hits = [HIT | {"segment": "second", "rank": 2}, HIT, HIT | {"segment": "none", "rank": None}]
-    found = attributes.retrieval(["a", "b"], 4, hits)
+    found = attributes.exported("retrieval", "retrieval", attributes.retrieval(["a", "b"], 4), hits)
     assert found["gen_ai.data_source.id"] == "a,b"
     assert found["gen_ai.retrieval.top_k"] == 4
     documents = {name: value for name, value in found.items() if name.endswith("document.id")}

@@ -44,7 +44,7 @@ def span(sequence: int | None, of: str, id: str | None = None, **columns: Any) -
         "trace_id": of,
         "kind": "chat",
         "name": "chat gpt-x",
-        "attributes": {"gen_ai.request.model": "gpt-x", "openinference.span.kind": "LLM"},
+        "attributes": {"gen_ai.request.model": "gpt-x"},
         "attempt": 1,
         "noun": "message",
         "noun_id": of,

@@ -41,7 +41,7 @@ def sent(
     """Return the span of a row; without a span it is the trace, ended by its handler."""
     of_handler = {name: trace[name] for name in ("status", "ended_at", "error", "error_code", "traceparent")}
     row = {"is_trace": int(span is None), "span": span or of_span(**of_handler), "trace": trace}
-    _, made = span_of({**row, "call": call, "retrieval": retrieval}, content)
+    _, made = span_of({**row, "call": call, "retrieval": retrieval, "hits": (retrieval or {}).get("hits")}, content)
     return made
 
 
@@ -58,7 +58,9 @@ def test_two_tenants_with_the_same_ids_share_no_trace_and_no_span() -> None:
         trace, theirs = of_trace(traceparent=parent), of_trace(traceparent=parent, tenant_id="other")
         ours = [sent(None, trace), sent(of_span(traceparent=parent), trace)]
         foreign = [
-            span_of({"is_trace": kind, "span": span, "trace": theirs, "call": None, "retrieval": None}, NONE)[1]
+            span_of(
+                {"is_trace": kind, "span": span, "trace": theirs, "call": None, "retrieval": None, "hits": None}, NONE
+            )[1]
             for kind, span in ((1, of_span(traceparent=parent, tenant_id="other")), (0, of_span(tenant_id="other")))
         ]
         assert not {it.span_id for it in ours} & {it.span_id for it in foreign}
@@ -222,4 +224,4 @@ def test_any_attribute_has_a_value() -> None:
 
 
 def _row(span: dict[str, Any]) -> dict[str, Any]:
-    return {"is_trace": 0, "span": span, "trace": of_trace(), "call": None, "retrieval": None}
+    return {"is_trace": 0, "span": span, "trace": of_trace(), "call": None, "retrieval": None, "hits": None}
