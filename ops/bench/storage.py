@@ -1,11 +1,13 @@
-"""Bytes on disk that questions take, by stream and by table, and their growth within one conversation."""
+"""Bytes on disk that questions take, by stream and by table, and those of a message in a long conversation."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import psycopg
 from rich.progress import Progress, TaskID
@@ -91,6 +93,12 @@ def _of(sizes: Counter[str], server: str) -> int:
     return sum(size for where, size in sizes.items() if where.startswith(server))
 
 
+def _size(file: Path) -> int:
+    with suppress(FileNotFoundError):  # it was replaced by a smaller one
+        return file.stat().st_size
+    return 0
+
+
 async def _asked(stack: Stack, app: str, query: str) -> None:
     frames = [frame async for frame in stack.client.ask(app, query)]
     if frames[-1]["type"] != "answered":
@@ -101,9 +109,10 @@ async def _bytes(stack: Stack) -> Counter[str]:
     """Bytes of each stream and table, when the tables have all that was recorded."""
     found: Counter[str] = Counter()
     for info in await stack.client.stream.streams_info():
-        if info.config.name in STREAMS:
-            await wait_for(stack.settings.postgres_url, Position(info.config.name, info.state.last_seq))
-        found[f"nats.{info.config.name}"] = int(info.state.bytes)
+        stream = str(info.config.name)
+        if stream in STREAMS:
+            await wait_for(stack.settings.postgres_url, Position(stream, info.state.last_seq))
+        found[f"nats.{stream}"] = sum(_size(file) for file in stack.settings.home.rglob(f"streams/{stream}/msgs/*"))
     async with await psycopg.AsyncConnection.connect(stack.settings.postgres_url) as connection:
         for table, size in await (await connection.execute(_TABLES)).fetchall():
             found[f"postgres.{table}"] = size

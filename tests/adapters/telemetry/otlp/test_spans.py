@@ -17,6 +17,9 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NONE, MASKED = Content(None), Content(40)
 
 
+NOTHING = {"call": None, "retrieval": None, "hits": None}
+
+
 def blank(model: Any, row: dict[str, Any]) -> dict[str, Any]:
     """A row as PostgreSQL gives it as JSON: every column, times as texts."""
     whole = dict.fromkeys(column.name for column in model.table.columns) | row
@@ -224,4 +227,4 @@ def test_any_attribute_has_a_value() -> None:
 
 
 def _row(span: dict[str, Any]) -> dict[str, Any]:
-    return {"is_trace": 0, "span": span, "trace": of_trace(), "call": None, "retrieval": None, "hits": None}
+    return {"is_trace": 0, "span": span, "trace": of_trace(), **NOTHING}
