@@ -77,7 +77,7 @@ spans.sets(
 spans.looked_up("trace_id")
 spans.priced("cost")
 spans.sorted_by("error", "fingerprint", "started_at", postgresql_where=spans.table.c.fingerprint.is_not(None))
-spans.sorted_by("ended", "ended_sequence", "id", within=())
+spans.sorted_by("ended", "ended_sequence", "id", within=(), postgresql_where=spans.table.c.ended_sequence.is_not(None))
 
 RUNNING = {"status": "running"} | dict.fromkeys(
     ("ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")

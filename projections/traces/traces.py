@@ -101,7 +101,9 @@ traces.sorted_by("status", "status", "started_at", "id", postgresql_where=traces
 traces.sorted_by("error", "fingerprint", "started_at", postgresql_where=traces.table.c.fingerprint.is_not(None))
 traces.sorted_by("duration_ms", "duration_ms")
 traces.sorted_by("cost", "cost")
-traces.sorted_by("ended", "ended_sequence", "id", within=())
+traces.sorted_by(
+    "ended", "ended_sequence", "id", within=(), postgresql_where=traces.table.c.ended_sequence.is_not(None)
+)
 traces.sorted_by("words", "words", within=(), postgresql_using="gin")
 
 # --- how they begin ------------------------------------------------------------------------------------------
