@@ -18,6 +18,7 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.names import apps_called
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject
@@ -43,7 +44,7 @@ WITH page AS (
     SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
     LEFT JOIN headrace.end_users u ON (u.tenant_id, u.id) = (c.tenant_id, c.from_end_user_id)
     WHERE c.tenant_id = %(tenant)s
-        AND (%(app)s = '' OR c.app_id = %(app)s) AND (%(user)s = '' OR u.session_id = %(user)s)
+        AND (%(apps)s::text[] IS NULL OR c.app_id = ANY(%(apps)s)) AND (%(user)s = '' OR u.session_id = %(user)s)
         AND (%(q)s = '' OR c.id = %(q)s OR strpos(lower(c.name), lower(%(q)s)) > 0)
         AND (%(before)s::timestamptz IS NULL OR (c.updated_at, c.id) < (%(before)s, %(row)s))
     ORDER BY c.updated_at DESC, c.id DESC LIMIT {limit}
@@ -62,8 +63,6 @@ LEFT JOIN LATERAL (
 ) AS ratings ON true
 ORDER BY page.updated_at DESC, page.id DESC
 """
-
-_APPS = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 200"
 
 _ONE = """
 SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
@@ -162,15 +161,15 @@ async def show_all(request: Request) -> Response:
         at = datetime.fromisoformat(before) if before else None
     except ValueError:
         at = None
-    values = {**query, "tenant": tenant(request), "before": at, "row": row}
-    found, named = await asyncio.gather(
-        backend.rows(_LIST.format(limit=PAGE + 1), values), backend.rows(_APPS, {"tenant": tenant(request)})
-    )
+    of = tenant(request)
+    named = await apps_called(backend, of, query["app"]) if query["app"] else None
+    values = {**query, "tenant": of, "apps": named and named.ids, "before": at, "row": row}
+    found = await backend.rows(_LIST.format(limit=PAGE + 1), values)
     rows, more = found[:PAGE], len(found) > PAGE
     older = f"{rows[-1]['updated_at'].isoformat()}~{rows[-1]['id']}" if more else None
     if wants_json(request):
         return as_json({"conversations": rows, "older": older})
-    given = {"rows": rows, "older": older, "said": query, "first": at is None, "apps": named}
+    given = {"rows": rows, "older": older, "said": query, "first": at is None, "app": named}
     return render(request, "conversations.html", given)
 
 
