@@ -414,7 +414,9 @@ def test_no_span_begins_before_its_parent(random: Random, steps: int, skew_s: fl
     parents = {**tables.stored[traces], **tables.stored[spans]}
     for (tenant, _), row in tables.stored[spans].items():
         parent = parents[tenant, row["parent_id"] or row["trace_id"]]
-        assert parent["started_at"] <= row["started_at"] <= (row["ended_at"] or row["started_at"]), (parent, row)
+        assert parent["started_at"] <= row["started_at"], (parent, row)
+        if row["ended_at"] and row["status"] != "cancelled":  # a deletion has the time of the machine that decided it
+            assert row["started_at"] <= row["ended_at"], row
     for row in [*tables.rows(spans), *tables.rows(traces)]:
         assert row["duration_ms"] is None or row["duration_ms"] >= 0
 
