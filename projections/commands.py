@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Text
+from sqlalchemy import BigInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.log import Outcome, Recorded
@@ -28,6 +28,7 @@ commands = ReadModel(
     optional("excerpt", Text, "Beginning of what was sent, where it could not be understood."),
     required("created_at", Time, "When it was decided."),
 )
+commands.sorted_by("accepted", postgresql_where=text("status = 'accepted'"))
 
 
 @commands.makes(Outcome)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from domain.chat.app import AnswerSettings, App
 from domain.chat.conversation import Conversation
+from domain.excerpt import excerpt
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     AppId,
@@ -173,7 +174,7 @@ async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Convers
         if conversation is None or conversation.deleted:
             if id != given.id:
                 raise not_found(Conversation, id, "conversation")
-            name = " ".join(command.query.split())[:NAME_LENGTH].rstrip()
+            name = excerpt(command.query, NAME_LENGTH)
             conversation = Conversation.begin(Conversation.Started, id, at, app=app.id, user=command.user, name=name)
         conversation.ask(
             at,

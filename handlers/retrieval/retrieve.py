@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -84,6 +84,8 @@ class _Found:
     filter: MetadataFilter | None = None
     documents: list[str] | None = None
     faults: list[Fault] = field(default_factory=list)
+    ended_at: datetime = field(init=False)
+    duration_ms: float = field(init=False)
 
     def gone_without(self, step: str, code: str | None) -> None:
         if code:
@@ -116,14 +118,17 @@ class Retrieve:
         began = time.perf_counter()
         found = _Found()
         try:
-            await self._find(question, found)
+            try:
+                await self._find(question, found)
+            finally:
+                found.ended_at, found.duration_ms = datetime.now(UTC), milliseconds(began)
         except Exception as error:
             code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
             reason = f"{type(error).__name__}: {error}"[:1000]
             with suppress(Unavailable):  # it is retried anyway
-                await self._record(question, found, milliseconds(began), code, reason)
+                await self._record(question, found, code, reason)
             raise
-        return Retrieved(found.passages, found.names, partial(self._record, question, found, milliseconds(began)))
+        return Retrieved(found.passages, found.names, partial(self._record, question, found))
 
     async def _find(self, question: Question, found: _Found) -> None:
         tenant, how = question.cause.metadata.tenant, question.how
@@ -250,19 +255,19 @@ class Retrieve:
         return {document.id: document for document in documents if document}
 
     async def _record(
-        self, question: Question, found: _Found, duration_ms: float, code: str | None = None, reason: str | None = None
+        self, question: Question, found: _Found, code: str | None = None, reason: str | None = None
     ) -> None:
-        """Record the retrieval, once per attempt; without its hits, where they do not fit.
+        """Record the retrieval at the time of its end, once per attempt; without its hits, where they do not fit.
 
         Raises: TooLarge, Unavailable.
         """
-        id, at, cause = question.id, datetime.now(UTC), question.cause
+        id, cause = question.id, question.cause
 
         def decide(retrieval: Retrieval | None) -> Retrieval:
             return retrieval or Retrieval.begin(
                 Retrieval.Made,
                 id,
-                at,
+                found.ended_at,
                 query=question.query,
                 datasets=question.datasets,
                 retrieval=question.how,
@@ -273,7 +278,7 @@ class Retrieve:
                 cause_id=cause.id,
                 attempt=cause.attempt,
                 hits=found.candidates,
-                duration_ms=duration_ms,
+                duration_ms=found.duration_ms,
                 code=code,
                 reason=reason,
             )
@@ -284,6 +289,6 @@ class Retrieve:
         except TooLarge as error:
             if not found.candidates:
                 raise
-            bare = replace(found, candidates=[])
+            found.candidates = []
             reason = f"The hits cannot be recorded with their headings. {error}"
-            await self._record(question, bare, duration_ms, "too_large", reason)
+            await self._record(question, found, "too_large", reason)

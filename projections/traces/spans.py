@@ -95,16 +95,29 @@ def span_id(trace: str, noun: str, part: str = "") -> str:
 # --- what spans begin and end with ---------------------------------------------------------------------------
 
 
-def begun(message: Recorded, at: datetime, kind: str, name: str, noun: str, noun_id: str, **columns: Any) -> Row:
-    """A span that has just begun; the `id` is the handler's where none is given."""
+def begun(
+    message: Recorded,
+    at: datetime,
+    kind: str,
+    name: str,
+    noun: str,
+    noun_id: str,
+    parent: Row | None = None,
+    **columns: Any,
+) -> Row:
+    """A span that has just begun; the `id` is the handler's where none is given.
+
+    It begins no earlier than its parent: in the log it comes later, though the clock of its machine may be behind.
+    """
     metadata = message.metadata
     return {
         "id": span_id(metadata.correlation, noun_id),
         "trace_id": metadata.correlation,
+        "parent_id": parent and parent["id"],
         "kind": kind,
         "name": name,
         "status": "running",
-        "started_at": at,
+        "started_at": max(at, parent["started_at"]) if parent else at,
         "attempt": 0,
         "noun": noun,
         "noun_id": noun_id,
@@ -119,10 +132,11 @@ def begun(message: Recorded, at: datetime, kind: str, name: str, noun: str, noun
 
 def ended(row: Row, event: Any, message: Recorded, status: str, **columns: Any) -> Row:
     """Return the changes of a span that ends with this event."""
+    at = max(event.timestamp, row["started_at"])
     return {
         "status": status,
-        "ended_at": event.timestamp,
-        "duration_ms": (event.timestamp - row["started_at"]) / timedelta(milliseconds=1),
+        "ended_at": at,
+        "duration_ms": (at - row["started_at"]) / timedelta(milliseconds=1),
         "ended_sequence": message.position.sequence,
         **columns,
     }
@@ -149,8 +163,13 @@ def resumed(row: Row, event: Any, message: Recorded) -> Row | None:
 
 def tried(row: Row, event: Conversation.Answering | Document.Started) -> Row:
     """Return the changes of a handler's span with an attempt: the first one ends the time that it waited."""
-    began = {} if row["attempt"] else {"started_at": event.timestamp}
+    began = {} if row["attempt"] else {"started_at": max(event.timestamp, row["started_at"])}
     return {**RUNNING, **began, "attempt": event.attempt}
+
+
+def at_work(row: Row, event: Any, message: Recorded) -> Row | None:
+    """Return the changes of a handler's span with a step: it has not waited until a later attempt."""
+    return None if row["attempt"] else {"attempt": 1}
 
 
 # --- messages ------------------------------------------------------------------------------------------------
@@ -221,10 +240,10 @@ def _step(name: str, begins: Sequence[type], ends: type) -> None:
             return None
         return span_id(message.metadata.correlation, event.originator_id, name)
 
-    @spans.makes(*begins, once=span)
-    def begin(event: Any, message: Recorded) -> Row:
-        of, parent = ("document", event.originator_id), own_span(event, message)
-        return begun(message, event.timestamp, name, name, *of, id=span(event, message), parent_id=parent, attempt=1)
+    @spans.makes(*begins, once=span, related=(spans, own_span))
+    def begin(event: Any, message: Recorded, handler: Row | None) -> Row:
+        of = ("document", event.originator_id)
+        return begun(message, event.timestamp, name, name, *of, handler, id=span(event, message), attempt=1)
 
     @spans.changes(*begins, pick=span)
     def again(row: Row, event: Any, message: Recorded) -> Row | None:
@@ -253,6 +272,9 @@ def ingested(row: Row, event: Document.Completed, message: Recorded) -> Row | No
 @spans.changes(Document.Started, pick=own_span)
 def started(row: Row, event: Document.Started, message: Recorded) -> Row:
     return tried(row, event)
+
+
+spans.changes(Document.Parsed, Document.Split, pick=own_span)(at_work)
 
 
 @spans.changes(Document.Failed, pick=own_span)
@@ -318,8 +340,8 @@ def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
         "retrieval",
         event.cause_noun,
         event.cause_id,
+        handler,
         id=retrieval_span(event, message),
-        parent_id=handler["id"],
         conversation_id=handler["conversation_id"],
         attempt=event.attempt,
         attributes=attributes.retrieval((), None),
@@ -338,11 +360,14 @@ def searching_again(row: Row, event: ModelCall.Requested, message: Recorded, han
     return {**RUNNING, "attempt": event.attempt}
 
 
-@spans.changes(Retrieval.Made, pick=retrieval_span)
-def made(row: Row, event: Retrieval.Made, message: Recorded) -> Row:
+@spans.changes(Retrieval.Made, pick=retrieval_span, related=(spans, _handler))
+def made(row: Row, event: Retrieval.Made, message: Recorded, handler: Row | None) -> Row:
+    """It began before its calls, the first of which has made the row, and those of an earlier attempt."""
     began = event.timestamp - timedelta(milliseconds=event.duration_ms)
+    if handler:
+        began = max(began, handler["started_at"])
     columns: Row = {
-        "started_at": began,
+        "started_at": min(began, row["started_at"]),
         "duration_ms": event.duration_ms,
         "attempt": event.attempt,
         "retrieval_id": event.originator_id,
@@ -364,6 +389,11 @@ def calling_span(event: Any, message: Recorded) -> str:
     return span_id(message.metadata.correlation, event.cause_id, part)
 
 
+def causing_span(event: ModelCall.Requested | Retrieval.Made, message: Recorded) -> str:
+    """The handler that a call or a retrieval was made for."""
+    return span_id(message.metadata.correlation, event.cause_id)
+
+
 @spans.makes(ModelCall.Requested, related=(spans, calling_span), new=originator)
 def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None) -> Row:
     verb = "embeddings" if event.kind == "embedding" else event.kind
@@ -374,8 +404,8 @@ def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None)
         f"{verb} {event.model}",
         event.cause_noun,
         event.cause_id,
+        parent,
         id=event.originator_id,
-        parent_id=parent and parent["id"],
         conversation_id=parent and parent["conversation_id"],
         attempt=event.attempt,
         model_call_id=event.originator_id,
@@ -383,6 +413,9 @@ def requested(event: ModelCall.Requested, message: Recorded, parent: Row | None)
         model=event.model,
         attributes=attributes.requested(event.kind, event.provider, event.model, event.server, event.request),
     )
+
+
+spans.changes(ModelCall.Requested, Retrieval.Made, pick=causing_span)(at_work)
 
 
 @spans.changes(ModelCall.Completed, related=(model_calls, originator))

@@ -198,6 +198,9 @@ def called(event: ModelCall.Requested, message: Recorded) -> Row:
 @follows(traces, spans, "trace_id", pick=correlation)
 def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
     changed: Row = {}
+    if after["started_at"] < trace["started_at"]:  # the clock of another machine is behind
+        changed["started_at"] = after["started_at"]
+        trace = trace | changed
     if before is None:
         changed["spans"] = trace["spans"] + 1
         if after["model_call_id"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from domain.excerpt import excerpt
 from projections.values.masking import Masking
 from projections.values.words import distinct
 
@@ -25,7 +26,7 @@ KEPT = 30_000
 
 def preview(text: str, masking: Masking) -> str:
     """The masked beginning of a text, on one line."""
-    return " ".join(masking(text[:READ]).split())[:PREVIEW]
+    return excerpt(masking(text[:READ]), PREVIEW)
 
 
 def masked_words(blocks: Iterable[str], masking: Masking) -> list[list[str]]:

@@ -490,7 +490,7 @@ async def test_a_first_message_starts_a_conversation_with_its_own_id(desk: Desk,
     assert isinstance(started, Conversation.Started)
     assert isinstance(asked, Conversation.Asked)
     assert (started.app, started.user) == (world.app, "bob")
-    assert started.name == "When does the sluice open, and who has the key to the house"
+    assert started.name == "When does the sluice open, and who has the key to the house…"
     assert (asked.query, asked.inputs, asked.configuration) == (query, {"tone": "stern"}, 1)
 
 

@@ -328,8 +328,10 @@ async def test_a_call_is_sent_again_and_compared(visit: Visit) -> None:
 async def test_a_conversation_is_rated_forked_and_seen_as_it_was(visit: Visit) -> None:
     page = await visit.open(f"/conversations/{visit.site.talks['talker']}")
     turn = page.locator("article.turn")
+    await turn.get_by_text("Rate, fork").click()
     await turn.get_by_role("button", name="Like", exact=True).click()
     await page.get_by_text("liked").first.wait_for()
+    await turn.get_by_text("Rate, fork").click()
     await page.get_by_role("button", name="Fork from here").click()
     await page.get_by_text("Goes on from").wait_for()
     assert "It is inspected every May." in await page.locator("main").inner_text()

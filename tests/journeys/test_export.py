@@ -178,7 +178,9 @@ async def test_a_collector_that_was_away_gets_every_span_once(asked: Stack, rece
     parents = {span.span_id: span for span in sent(receiver)}
     for span in sent(receiver):
         if span.parent_span_id:
-            assert parents[span.parent_span_id].trace_id == span.trace_id
+            parent = parents[span.parent_span_id]
+            assert parent.trace_id == span.trace_id
+            assert parent.start_time_unix_nano <= span.start_time_unix_nano
     roots = [span for span in sent(receiver) if not span.parent_span_id]
     assert len(roots) == len(ASKED)
     assert {len(span.trace_id) for span in roots} == {16}

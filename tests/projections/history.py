@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
@@ -52,15 +52,16 @@ HIT: Candidate = {
 
 
 class History:
-    """A history: each step is recorded a second after the one before."""
+    """A history: each step is recorded a second after the one before, by a clock that may be wrong by `skew`."""
 
-    def __init__(self, tenant: str = "default") -> None:
+    def __init__(self, tenant: str = "default", skew: Callable[[], timedelta] = timedelta) -> None:
         self.tenant = tenant
         self.person: str | None = None
         self.correlation = "the-correlation"
         self.streams: dict[str, list[Recorded]] = {EVENTS: [], OUTCOMES: []}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self._seconds = count(1)
+        self._skew = skew
 
     @property
     def messages(self) -> list[Recorded]:
@@ -68,7 +69,7 @@ class History:
 
     @property
     def now(self) -> datetime:
-        return NOON + timedelta(seconds=next(self._seconds))
+        return NOON + timedelta(seconds=next(self._seconds)) + self._skew()
 
     def record(self, aggregate: Aggregate, tenant: str | None = None) -> datetime:
         """Commit what is pending; gives the time of its last event."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from random import Random
 from typing import Any, TypeVar
 
@@ -43,12 +44,14 @@ def id_of(kind: int, number: int) -> str:
     return f"00000000-0000-7000-8{kind:03}-{number:012}"
 
 
-def wander(random: Random, steps: int, few: int = 2, *, late: bool = True) -> History:
+def wander(random: Random, steps: int, few: int = 2, *, late: bool = True, skew_s: float = 0.0) -> History:
     """Two tenants choose the same ids for a `few` aggregates of each kind, and do things to them.
 
     With `late`, workers whose attempt is over go on now and then, as they could before steps were fenced by attempt.
+    The clocks of the machines are up to `skew_s` seconds apart.
     """
-    walk = _Walk(random, few, late=late)
+    skew = (lambda: timedelta(seconds=random.uniform(-skew_s, skew_s))) if skew_s else timedelta
+    walk = _Walk(random, few, History(skew=skew), late=late)
     for number in range(steps):
         walk.history.tenant = random.choice(TENANTS)
         walk.history.person = None
@@ -58,11 +61,11 @@ def wander(random: Random, steps: int, few: int = 2, *, late: bool = True) -> Hi
 
 
 class _Walk:
-    def __init__(self, random: Random, few: int, *, late: bool) -> None:
+    def __init__(self, random: Random, few: int, history: History, *, late: bool) -> None:
         self.random = random
         self.late = late
         self.few = few
-        self.history = History()
+        self.history = history
         self.letters: dict[tuple[str, str], DeadLetter] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
@@ -200,9 +203,9 @@ class _Walk:
             retrieval=RETRIEVAL,
             cause_noun="message",
             cause_id=id,
-            attempt=1,
+            attempt=1 + number % 2,
             hits=[] if failed else [HIT],
-            duration_ms=7.5,
+            duration_ms=7.5 + 2000 * (number % 4),
             code="unreachable" if failed else None,
             reason="The index is away." if failed else None,
         )

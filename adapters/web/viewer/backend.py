@@ -31,7 +31,7 @@ STATEMENT_S = 10.0
 """Default time limit of a statement, in seconds."""
 
 TENANTS_S = 15.0
-"""Age up to which the list of tenants is reused, in seconds."""
+"""Age up to which the answer whether there are other tenants is reused, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Backend:
         self.nc = nc
         self._reader = DirectReader(nc, timeout_s=5.0)
         self.store = JetStreamEventStore(nc, keys)
-        self._tenants: tuple[float, list[str]] = (0.0, [])
+        self._shared = (0.0, False)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             reader_url,
             kwargs={
@@ -112,15 +112,15 @@ class Backend:
         """The first row of one statement."""
         return next(iter(await self.rows(statement, parameters)), None)
 
-    async def tenants(self) -> list[str]:
-        """The tenants that have ever sent a command, by name; the list may be `TENANTS_S` old."""
-        until, known = self._tenants
+    async def shared(self) -> bool:
+        """Return True if there are other tenants than the viewer's; the answer may be `TENANTS_S` old."""
+        until, known = self._shared
         if monotonic() > until:
             try:
-                known = [row["tenant_id"] for row in await self.rows(TENANTS)]
+                known = any(row["tenant_id"] != self.tenant for row in await self.rows(f"{TENANTS} LIMIT 2"))
             except errors.UndefinedTable:
-                known = []
-            self._tenants = (monotonic() + TENANTS_S, known)
+                known = False
+            self._shared = (monotonic() + TENANTS_S, known)
         return known
 
     async def commits(self, sequences: Iterable[int], stream: str = EVENTS) -> list[Stored]:

@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 from markupsafe import Markup, escape
 
+from domain.excerpt import excerpt
+
 NOTHING = "–"
 
 _HIDDEN = re.compile(
@@ -41,8 +43,7 @@ def _mark(char: str) -> str:
 
 def preview(text: object, length: int = 160) -> Markup:
     """The beginning of a text, in one line."""
-    line = " ".join(("" if text is None else str(text)[: 4 * length]).split())
-    return isolated(line if len(line) <= length else f"{line[: length - 1]}…")
+    return isolated(excerpt("" if text is None else str(text), length))
 
 
 def duration(milliseconds: float | None) -> str:

@@ -62,7 +62,7 @@ def render(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `tenants`, too."""
+    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `shared`, too."""
     backend = getattr(request.app.state, "backend", None)
 
     def linked(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
@@ -74,7 +74,7 @@ def render(
         "link": linked,
         "tenant": tenant(request) if backend else "",
         "own_tenant": backend.tenant if backend else "",
-        "tenants": getattr(request.state, "tenants", []),
+        "shared": getattr(request.state, "shared", False),
     }
     html = environment().get_template(template).render(given | dict(context or {}))
     return HTMLResponse(html.encode("utf-8", "replace"), status, headers=headers)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.jetstream.client import NoOutcome, NotSent
 from adapters.jetstream.sessions import Sessions
-from adapters.web.viewer import access, assets
+from adapters.web.viewer import access, assets, names
 from adapters.web.viewer.access import Access, Gate, Headed
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.guesses import Guesses
@@ -48,6 +48,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         Route("/healthz", _healthz),
         *access.routes(allowed, sessions, guesses),
         *assets.routes,
+        *names.routes,
     ]
     for page in PAGES:
         routes += import_module(f"adapters.web.viewer.pages.{page}").routes
@@ -68,7 +69,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
 
 
 class Prepared:
-    """Prepares requests: the list of tenants, and the format, since a path may end in `.json`."""
+    """Prepares requests: if there are other tenants, and the format, since a path may end in `.json`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -82,9 +83,9 @@ class Prepared:
             state["json"] = state_json
             if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
                 try:
-                    state["tenants"] = await scope["app"].state.backend.tenants()
+                    state["shared"] = await scope["app"].state.backend.shared()
                 except (psycopg.Error, PoolTimeout):  # the page itself will fail
-                    state["tenants"] = []
+                    state["shared"] = False
         await self.app(scope, receive, send)
 
 

@@ -35,8 +35,11 @@ class Shown:
     length: int
 
 
-def shown(text: str, sources: Sequence[Mapping[str, Any]] = ()) -> Shown:
-    """The text split into the parts of its sources, each with a `number`, a `start` and an `end`."""
+def shown(text: str, sources: Sequence[Mapping[str, Any]] = (), folded: int = FOLDED) -> Shown:
+    """The text split into the parts of its sources, each with a `number`, a `start` and an `end`.
+
+    Of a long text, what is between its beginning and its end is left out if it has more than `folded` characters.
+    """
     parts = cut(text, sources)
     length = len(text)
     if length <= WHOLE:
@@ -44,7 +47,7 @@ def shown(text: str, sources: Sequence[Mapping[str, Any]] = ()) -> Shown:
     head, rest = split(parts, HEAD)
     middle, tail = split(rest, length - HEAD - TAIL)
     between = length - HEAD - TAIL
-    return Shown(head, [], tail, between, length) if between > FOLDED else Shown(head, middle, tail, 0, length)
+    return Shown(head, [], tail, between, length) if between > folded else Shown(head, middle, tail, 0, length)
 
 
 def cut(text: str, sources: Sequence[Mapping[str, Any]]) -> list[Part]:

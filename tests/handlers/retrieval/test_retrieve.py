@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -195,7 +196,9 @@ async def test_an_attempt_is_recorded_once(library: Library) -> None:
     assert [(await library.made(attempt)).attempt for attempt in (1, 2)] == [1, 2]
 
 
-async def test_the_record_is_not_waited_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_record_is_not_waited_for_and_has_the_time_of_the_end(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken, change = asyncio.Event(), library.desk.repository.change
 
     async def slow(kind: Any, *given: Any, **more: Any) -> Any:
@@ -203,13 +206,17 @@ async def test_the_record_is_not_waited_for(library: Library, monkeypatch: pytes
         return await change(kind, *given, **more)
 
     monkeypatch.setattr(library.desk.repository, "change", slow)
+    began = datetime.now(UTC)
     retrieved = await library.retrieve(Shelf([replace(hit("a"), document=library.living)]))
+    ended = datetime.now(UTC)
     assert [each.id for each in retrieved.hits] == ["a"]
     record = retrieved.record()
     assert retrieved.record() is record
     taken.set()
     await record
-    assert len((await library.made()).hits) == 1
+    made = await library.made()
+    assert len(made.hits) == 1
+    assert began <= made.timestamp <= ended
 
 
 async def test_a_reranker_decides_and_every_rank_is_recorded(library: Library) -> None:

@@ -408,6 +408,47 @@ def test_what_is_rolled_up_agrees_with_a_recount_of_the_spans(random: Random, st
     assert len([row for row in tables.rows(spans) if row["model_call_id"]]) == len(tables.rows(model_calls))
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 150), st.sampled_from([0.0, 0.5, 30.0]))
+def test_no_span_begins_before_its_parent(random: Random, steps: int, skew_s: float) -> None:
+    history, tables = wander(random, steps, skew_s=skew_s), Tables()
+    tables.apply(history.messages, history.blobs)
+    parents = {**tables.stored[traces], **tables.stored[spans]}
+    for (tenant, _), row in tables.stored[spans].items():
+        parent = parents[tenant, row["parent_id"] or row["trace_id"]]
+        assert parent["started_at"] <= row["started_at"], (parent, row)
+        if row["ended_at"] and row["status"] != "cancelled":  # a deletion has the time of the machine that decided it
+            assert row["started_at"] <= row["ended_at"], row
+    for row in [*tables.rows(spans), *tables.rows(traces)]:
+        assert row["duration_ms"] is None or row["duration_ms"] >= 0
+
+
+def test_a_search_begins_before_its_calls_though_it_was_recorded_late() -> None:
+    """As a log may have it that was written before a retrieval was recorded with the time of its end."""
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    embedding = call(history, message, "call-1", "embedding")
+    complete(history, embedding, "")
+    retrieval(history, message)
+    rows = {row["kind"]: row for row in history.rows(spans)}
+    assert rows["retrieval"]["started_at"] == rows["embedding"]["started_at"]
+    assert rows["retrieval"]["duration_ms"] == 500.0
+
+
+def test_a_search_that_is_tried_again_begins_with_its_first_attempt() -> None:
+    history = History()
+    conversation, message = asked(history)
+    begin(history, conversation, message)
+    call(history, message, "call-1", "embedding")
+    begin(history, conversation, message)
+    call(history, message, "call-2", "embedding", attempt=2)
+    retrieval(history, message, attempt=2)
+    first, *_ = [row for row in history.rows(spans) if row["kind"] == "embedding"]
+    [search] = [row for row in history.rows(spans) if row["kind"] == "retrieval"]
+    assert (search["started_at"], search["attempt"]) == (first["started_at"], 2)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 150))
 def test_where_steps_are_fenced_by_attempt_none_is_redirected(random: Random, steps: int) -> None:

@@ -131,7 +131,15 @@ async def show(request: Request) -> Response:
     compared = [await _calls(backend, of, old, new) for old, new in both]
     if wants_json(request):
         return as_json({"a": traces[0], "b": traces[1], "spans": pairs, "calls": compared})
-    given: dict[str, Any] = {"ids": ids, "old": traces[0], "new": traces[1], "pairs": pairs, "calls": compared}
+    given: dict[str, Any] = {
+        "most": SPANS,
+        "most_calls": CALLS,
+        "ids": ids,
+        "old": traces[0],
+        "new": traces[1],
+        "pairs": pairs,
+        "calls": compared,
+    }
     return render(request, "compare.html", given)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,9 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
+from adapters.web.viewer.names import apps_called
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sources import shown
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject
 from projections.apps import apps
@@ -32,18 +33,21 @@ from projections.messages import messages
 PAGE = 50
 """Number of conversations per page."""
 
-MESSAGES = 500
-"""Maximum number of shown messages, the latest."""
+MESSAGES = 20
+"""Number of questions per page."""
+
+EVENTS = 100
+"""Number of questions up to which the events of a conversation are read without request."""
 
 COMMITS = 10_000
-"""Maximum number of commits of a conversation that are read."""
+"""Maximum number of commits of a conversation that are read, from the first on."""
 
 _LIST = """
 WITH page AS (
     SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
     LEFT JOIN headrace.end_users u ON (u.tenant_id, u.id) = (c.tenant_id, c.from_end_user_id)
     WHERE c.tenant_id = %(tenant)s
-        AND (%(app)s = '' OR c.app_id = %(app)s) AND (%(user)s = '' OR u.session_id = %(user)s)
+        AND (%(apps)s::text[] IS NULL OR c.app_id = ANY(%(apps)s)) AND (%(user)s = '' OR u.session_id = %(user)s)
         AND (%(q)s = '' OR c.id = %(q)s OR strpos(lower(c.name), lower(%(q)s)) > 0)
         AND (%(before)s::timestamptz IS NULL OR (c.updated_at, c.id) < (%(before)s, %(row)s))
     ORDER BY c.updated_at DESC, c.id DESC LIMIT {limit}
@@ -63,8 +67,6 @@ LEFT JOIN LATERAL (
 ORDER BY page.updated_at DESC, page.id DESC
 """
 
-_APPS = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 200"
-
 _ONE = """
 SELECT c.*, u.session_id AS end_user FROM headrace.conversations c
 LEFT JOIN headrace.end_users u ON (u.tenant_id, u.id) = (c.tenant_id, c.from_end_user_id)
@@ -73,9 +75,26 @@ WHERE c.tenant_id = %(tenant)s AND c.id = %(id)s
 
 _APP = "SELECT * FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = %(app)s"
 
-_MESSAGES = """
-SELECT * FROM headrace.messages WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s
-ORDER BY created_at DESC, id DESC LIMIT {limit}
+_FIRST = """
+WITH first AS (SELECT created_at, id FROM headrace.messages
+    WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s AND id = %(message)s)
+"""
+_OLDER = f"""
+{_FIRST} SELECT * FROM headrace.messages WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s
+    AND (NOT EXISTS (SELECT FROM first) OR (created_at, id) <= (SELECT created_at, id FROM first))
+ORDER BY created_at DESC, id DESC LIMIT {MESSAGES + 1}
+"""
+"""The message and those before it; without such a message, the newest."""
+
+_NEWER = f"""
+{_FIRST} SELECT id FROM headrace.messages WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s
+    AND (created_at, id) > (SELECT created_at, id FROM first)
+ORDER BY created_at, id LIMIT {MESSAGES + 1}
+"""
+_COUNT = f"""
+{_FIRST} SELECT count(*) AS count,
+    count(*) FILTER (WHERE (created_at, id) > (SELECT created_at, id FROM first)) AS newer
+FROM headrace.messages WHERE tenant_id = %(tenant)s AND conversation_id = %(id)s
 """
 
 _CITATIONS = """
@@ -94,7 +113,8 @@ ORDER BY created_at, id
 
 _FORKS = """
 SELECT id, name, forked_from_message_id, created_at FROM headrace.conversations
-WHERE tenant_id = %(tenant)s AND forked_from_conversation_id = %(id)s ORDER BY created_at LIMIT 100
+WHERE tenant_id = %(tenant)s AND forked_from_conversation_id = %(id)s AND forked_from_message_id = ANY(%(messages)s)
+ORDER BY created_at
 """
 
 
@@ -162,67 +182,106 @@ async def show_all(request: Request) -> Response:
         at = datetime.fromisoformat(before) if before else None
     except ValueError:
         at = None
-    values = {**query, "tenant": tenant(request), "before": at, "row": row}
-    found, named = await asyncio.gather(
-        backend.rows(_LIST.format(limit=PAGE + 1), values), backend.rows(_APPS, {"tenant": tenant(request)})
-    )
+    of = tenant(request)
+    named = await apps_called(backend, of, query["app"]) if query["app"] else None
+    values = {**query, "tenant": of, "apps": named and named.ids, "before": at, "row": row}
+    found = await backend.rows(_LIST.format(limit=PAGE + 1), values)
     rows, more = found[:PAGE], len(found) > PAGE
     older = f"{rows[-1]['updated_at'].isoformat()}~{rows[-1]['id']}" if more else None
     if wants_json(request):
         return as_json({"conversations": rows, "older": older})
-    given = {"rows": rows, "older": older, "said": query, "first": at is None, "apps": named}
+    given = {"rows": rows, "older": older, "said": query, "first": at is None, "app": named}
     return render(request, "conversations.html", given)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some questions of a conversation, newest first; `number` is that of the first, `newer` and `older` begin the
+    pages before and after it: an empty `newer` is the newest page."""
+
+    messages: list[Row]
+    number: int
+    count: int
+    newer: str | None
+    older: str | None
+
+
+def cut(said: Sequence[Row], message: str) -> Page:
+    """The page that begins with a message, or else with the newest, of all messages in order."""
+    ids = [row["id"] for row in said]
+    end = ids.index(message) + 1 if message in ids else len(ids)
+    begin, after = max(0, end - MESSAGES), end + MESSAGES
+    newer = None if end == len(ids) else ids[after - 1] if after < len(ids) else ""
+    return Page(list(said[begin:end])[::-1], end, len(ids), newer, ids[begin - 1] if begin else None)
+
+
+async def page(backend: Backend, of: str, id: str, message: str) -> Page:
+    """The page that begins with a message, or else with the newest."""
+    values = {"tenant": of, "id": id, "message": message}
+    older, newer, counts = await asyncio.gather(
+        backend.rows(_OLDER, values), backend.rows(_NEWER, values), backend.rows(_COUNT, values)
+    )
+    count, above = counts[0]["count"], counts[0]["newer"]
+    before = newer[MESSAGES - 1]["id"] if len(newer) > MESSAGES else "" if newer else None
+    after = older[MESSAGES]["id"] if len(older) > MESSAGES else None
+    return Page(older[:MESSAGES], count - above, count, before, after)
 
 
 async def show(request: Request, wrong: str = "") -> Response:
     backend: Backend = request.app.state.backend
-    id, of = request.path_params["id"], tenant(request)
+    id, of, query = request.path_params["id"], tenant(request), request.query_params
     values = {"tenant": of, "id": id}
     talk = await backend.row(_ONE, values)
     if talk is None:
         raise HTTPException(404, "There is no such conversation, or it was deleted.")
-    commits = await backend.store.load(Subject(of, Conversation.TOPIC, id), limit=COMMITS)
-    moment = _moment(steps_of(commits), request)
+    timed = talk["dialogue_count"] <= EVENTS or any(query.get(name) for name in ("events", "event", "at"))
+    limit = COMMITS if timed else 1
+    commits = await backend.store.load(Subject(of, Conversation.TOPIC, id), limit=limit)
+    moment = _moment(steps_of(commits) if timed else [], request)
     if moment is None:
         return RedirectResponse(link(request, request.url.path), 303)
-    if request.query_params.get("event"):
+    if query.get("event"):
         at = moment.step.sequence if moment.step and moment.back else None
-        return RedirectResponse(link(request, request.url.path, at=at), 303)
+        whole = None if at or talk["dialogue_count"] <= EVENTS else 1
+        return RedirectResponse(link(request, request.url.path, at=at, events=whole), 303)
     app = await backend.row(_APP, {"tenant": of, "app": talk["app_id"]})
     if moment.back and moment.step and app:
         was, said, citations, ratings = as_of(commits, app, moment.step.sequence)
         talk = talk | {"name": was["name"] if was else talk["name"]}
-        said = said[-MESSAGES:]
-        ids = {"tenant": of, "messages": [message["id"] for message in said]}
+        found = cut(said, query.get("message", ""))
+        ids = {"tenant": of, "messages": [message["id"] for message in found.messages]}
         calls = [call for call in await backend.rows(_CALLS, ids) if call["created_at"] <= moment.step.at]
     else:
-        said = (await backend.rows(_MESSAGES.format(limit=MESSAGES), values))[::-1]
-        ids = {"tenant": of, "messages": [message["id"] for message in said]}
+        found = await page(backend, of, id, query.get("message", "").replace("\0", ""))
+        ids = {"tenant": of, "messages": [message["id"] for message in found.messages]}
         citations, ratings, calls = await asyncio.gather(
             backend.rows(_CITATIONS, ids), backend.rows(_RATINGS, ids), backend.rows(_CALLS, ids)
         )
-    forks = await backend.rows(_FORKS, values)
+    forks = await backend.rows(_FORKS, values | ids)
     taken = next((e.messages for c in commits for e in c.events if isinstance(e, Conversation.Forked)), [])
-    for message in said:
+    for message in found.messages:
         message["citations"] = [row for row in citations if row["message_id"] == message["id"]]
         message["rating"] = next((row for row in ratings if row["message_id"] == message["id"]), None)
         message["calls"] = [row for row in calls if row["cause_id"] == message["id"]]
+        message["forks"] = [row for row in forks if row["forked_from_message_id"] == message["id"]]
+    copied = [] if found.older else taken[::-1][:MESSAGES]
     if wants_json(request):
-        body = {"conversation": talk, "copied": taken, "messages": said, "forks": forks, "error": wrong or None}
+        body = {"conversation": talk, "copied": copied, **vars(found), "forks": forks, "error": wrong or None}
         events = [{**vars(step)} for step in moment.steps]
         return as_json(body | {"at": moment.step and moment.step.sequence, "events": events}, 400 if wrong else 200)
-    by_message = defaultdict(list)
-    for fork in forks:
-        by_message[fork["forked_from_message_id"]].append(fork)
+    for message in found.messages:
+        message["asked"] = shown(message["query"] or "", folded=0)
+        message["said"] = shown(message["answer"] or "", folded=0)
     given: dict[str, Any] = {
         "talk": talk,
         "app": app,
-        "said": said,
-        "taken": taken,
-        "forks": by_message,
+        "page": found,
+        "copied": copied,
+        "taken": len(taken),
         "moment": moment,
+        "timed": timed,
+        "cut": len(commits) == COMMITS,
         "wrong": wrong,
-        "cut": talk["dialogue_count"] - len(said) if not moment.back else 0,
     }
     return render(request, "conversation.html", given, 400 if wrong else 200)
 
@@ -262,7 +321,7 @@ async def rate(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     message = text(form, "message")
     if "rating" not in form:  # the form was sent with the enter key
-        return await show(request, "Say whether the answer was good: ▲ or ▼.")
+        return await show(request, "Say whether the answer was good: like or dislike.")
     payload = {
         "conversation": request.path_params["id"],
         "message": message,
@@ -273,7 +332,8 @@ async def rate(request: Request) -> Response:
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(backend, [outcome])
-    return RedirectResponse(link(request, f"/conversations/{request.path_params['id']}") + f"#m-{message}", 303)
+    path = f"/conversations/{request.path_params['id']}"
+    return RedirectResponse(link(request, path, message=text(form, "page")) + f"#m-{message}", 303)
 
 
 routes = [

@@ -37,6 +37,7 @@ SERIES = 6
 """Number of colours of bars; the last is for all other groups."""
 
 GROUPS = 200
+"""Maximum number of shown groups, of models without a price, and of budgets."""
 
 _CALLS = """
 FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
@@ -59,10 +60,10 @@ SELECT {by} AS name, (c.created_at AT TIME ZONE 'UTC')::date AS day, sum(c.cost)
 _UNPRICED = """
 SELECT c.provider, c.model, count(*) AS calls, sum(c.prompt_tokens)::bigint AS prompt_tokens,
     sum(c.completion_tokens)::bigint AS completion_tokens
-{calls} AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL GROUP BY 1, 2 ORDER BY calls DESC LIMIT 50
+{calls} AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL GROUP BY 1, 2 ORDER BY calls DESC
 """
 
-_BUDGETS = "SELECT * FROM headrace.budgets WHERE tenant_id = %(tenant)s ORDER BY id LIMIT 200"
+_BUDGETS = "SELECT * FROM headrace.budgets WHERE tenant_id = %(tenant)s ORDER BY id LIMIT {limit}"
 
 _SPENT = """
 SELECT coalesce(sum(c.cost) FILTER (WHERE c.created_at >= %(month)s), 0) AS spent,
@@ -75,7 +76,7 @@ WHERE c.tenant_id = %(tenant)s AND c.created_at >= least(%(month)s, %(lately)s) 
 OF = {"tenant": "''", "app": "t.app_id", "model": "c.model", "user": "t.end_user"}
 """The column that a budget's subject is compared with, by scope."""
 
-_NAMES = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 1000"
+_NAMES = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, S
         row = await backend.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
         return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
 
-    return await asyncio.gather(*map(spent, await backend.rows(_BUDGETS, {"tenant": of})))
+    return await asyncio.gather(*map(spent, await backend.rows(_BUDGETS.format(limit=GROUPS), {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
@@ -144,10 +145,10 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
     query, of, now = request.query_params, tenant(request), datetime.now(UTC)
     by = query.get("by", "model") if query.get("by") in BY else "model"
     period = query.get("period", "month") if query.get("period") in PERIODS else "month"
-    found, set_up, named = await asyncio.gather(
-        costs(backend, of, by, period, now), budgets(backend, of, now), backend.rows(_NAMES, {"tenant": of})
-    )
-    apps = {row["id"]: row["name"] for row in named}
+    found, set_up = await asyncio.gather(costs(backend, of, by, period, now), budgets(backend, of, now))
+    ids = [budget["subject"] for budget, _ in set_up if budget["scope"] == "app"]
+    ids += [group["name"] for group in found.groups] if by == "app" else []
+    apps = {row["id"]: row["name"] for row in await backend.rows(_NAMES, {"tenant": of, "ids": ids})}
     if by == "app":
         for group in found.groups:
             group["label"] = apps.get(group["name"], group["name"])
@@ -163,11 +164,11 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
         "filter": BY[by][1],
         "shown": found.groups[:GROUPS],
         "series": SERIES,
+        "most_groups": GROUPS,
         "chart": stacked([(_title(day, values), values) for day, values in found.days]),
         "most": max((sum(values.values()) for _, values in found.days), default=0.0),
         "budgets": set_up,
         "apps": apps,
-        "models": sorted({row["name"].partition("/")[2] for row in found.groups}) if by == "model" else [],
         "wrong": wrong,
         "said": said or {},
         "now": now,

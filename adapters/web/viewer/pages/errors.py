@@ -48,9 +48,9 @@ SELECT fingerprint, count(*) AS count, count(DISTINCT trace_id) AS traces,
     count(*) FILTER (WHERE recovered) AS recovered, count(*) FILTER (WHERE whole) AS failed,
     min(at) AS first_seen, max(at) AS last_seen, (array_agg(trace_id ORDER BY at DESC))[1] AS trace_id,
     (array_agg(error_code ORDER BY at DESC))[1] AS error_code, (array_agg(error ORDER BY at DESC))[1] AS error,
-    array_agg(DISTINCT kind) AS kinds, array_remove((array_agg(DISTINCT model))[:8], NULL) AS models,
+    array_agg(DISTINCT kind) AS kinds, array_remove(array_agg(DISTINCT model), NULL) AS models,
     ARRAY(SELECT name FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = ANY(array_agg(app_id))
-          ORDER BY 1 LIMIT 8) AS apps
+          ORDER BY 1 LIMIT {GROUPS}) AS apps
 FROM failures GROUP BY fingerprint ORDER BY last_seen DESC LIMIT {GROUPS}
 """
 
@@ -70,7 +70,7 @@ FROM headrace.traces WHERE tenant_id = %(tenant)s AND started_at >= %(since)s
 _REJECTED = f"""
 SELECT name, code, field, count(*) AS count, min(created_at) AS first_seen, max(created_at) AS last_seen,
     (array_agg(id ORDER BY created_at DESC))[1] AS id, (array_agg(message ORDER BY created_at DESC))[1] AS message,
-    (array_agg(excerpt ORDER BY created_at DESC))[1] AS excerpt, (array_agg(DISTINCT actor))[:4] AS actors
+    (array_agg(excerpt ORDER BY created_at DESC))[1] AS excerpt, array_agg(DISTINCT actor) AS actors
 FROM headrace.commands WHERE tenant_id = %(tenant)s AND status = 'rejected' AND created_at >= %(since)s
 GROUP BY 1, 2, 3 ORDER BY last_seen DESC LIMIT {GROUPS}
 """
@@ -122,7 +122,7 @@ async def show(request: Request) -> Response:
     found = await errors(request.app.state.backend, tenant(request), period, now)
     if wants_json(request):
         return as_json(vars(found))
-    given: dict[str, Any] = {**vars(found), "periods": PERIODS, "now": now, "spark": spark}
+    given: dict[str, Any] = {**vars(found), "periods": PERIODS, "now": now, "spark": spark, "most": GROUPS}
     return render(request, "errors.html", given)
 
 

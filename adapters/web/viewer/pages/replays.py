@@ -27,6 +27,9 @@ MOST = 100
 """Maximum number of replays per request: calls times targets."""
 
 AT_ONCE = 10
+CONFIGURATIONS = 200
+"""Maximum number of configurations that are offered."""
+
 LATEST = 50
 
 _CHOSEN = """
@@ -42,16 +45,10 @@ ORDER BY c.id LIMIT {limit}
 """
 """The named calls, and the last call of every named trace, which gave its answer."""
 
-_MODELS = """
-SELECT provider, model FROM headrace.model_calls WHERE tenant_id = %(tenant)s AND kind = 'chat'
-UNION SELECT provider, model_id FROM headrace.app_model_configs WHERE tenant_id = %(tenant)s
-UNION SELECT 'builtin', 'extractive' ORDER BY 1, 2 LIMIT 200
-"""
-
 _CONFIGURATIONS = """
 SELECT c.app_id, c.number, c.pre_prompt, c.provider, c.model_id, a.name AS app
 FROM headrace.app_model_configs c JOIN headrace.apps a ON (a.tenant_id, a.id) = (c.tenant_id, c.app_id)
-WHERE c.tenant_id = %(tenant)s AND c.app_id = ANY(%(apps)s) ORDER BY c.app_id, c.number DESC LIMIT 200
+WHERE c.tenant_id = %(tenant)s AND c.app_id = ANY(%(apps)s) ORDER BY c.app_id, c.number DESC LIMIT {limit}
 """
 
 _REPLAYS = """
@@ -153,18 +150,16 @@ async def _form(
     of = tenant(request)
     status = 400 if wrong else 200
     named = list({app for call in calls if (app := prompts.app(call))})
-    models, configurations = await asyncio.gather(
-        backend.rows(_MODELS, {"tenant": of}), backend.rows(_CONFIGURATIONS, {"tenant": of, "apps": named})
-    )
+    configurations = await backend.rows(_CONFIGURATIONS.format(limit=CONFIGURATIONS), {"tenant": of, "apps": named})
     if wants_json(request):
-        return as_json({"calls": calls, "models": models, "configurations": configurations, "errors": wrong}, status)
+        return as_json({"calls": calls, "configurations": configurations, "errors": wrong}, status)
     given: dict[str, Any] = {
         "calls": calls,
         "sent": {call["id"]: prompts.configuration(call) for call in calls},
         "targets": targets,
         "token": token,
-        "models": models,
         "configurations": configurations,
+        "all_configurations": len(configurations) < CONFIGURATIONS,
         "wrong": wrong,
         "most": MOST,
     }
@@ -211,7 +206,11 @@ async def show(request: Request) -> Response:
     ids, calls = _ids(request.query_params.getlist("id"))[:MOST], _ids(request.query_params.getlist("call"))[:MOST]
     if not ids and not calls:
         rows = await backend.rows(_REPLAYS.format(test="true", limit=LATEST), {"tenant": of})
-        return as_json({"replays": rows}) if wants_json(request) else render(request, "replays.html", {"rows": rows})
+        return (
+            as_json({"replays": rows})
+            if wants_json(request)
+            else render(request, "replays.html", {"rows": rows, "latest": LATEST})
+        )
     test = "(r.id = ANY(%(ids)s) OR r.model_call_id = ANY(%(calls)s))"
     replays = await backend.rows(_REPLAYS.format(test=test, limit=MOST), {"tenant": of, "ids": ids, "calls": calls})
     comparisons = await compared(backend, of, replays[::-1])

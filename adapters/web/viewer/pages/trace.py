@@ -32,11 +32,10 @@ RAW = 30_000
 """Maximum length of a commit's JSON on the page, in characters; the whole has a page of its own."""
 
 _TRACE = """
-SELECT t.*, apps.name AS app, documents.name AS document, conversations.name AS conversation
+SELECT t.*, apps.name AS app, documents.name AS document
 FROM headrace.traces t
 LEFT JOIN headrace.apps ON (apps.tenant_id, apps.id) = (t.tenant_id, t.app_id)
 LEFT JOIN headrace.documents ON (documents.tenant_id, documents.id) = (t.tenant_id, t.document_id)
-LEFT JOIN headrace.conversations ON (conversations.tenant_id, conversations.id) = (t.tenant_id, t.conversation_id)
 WHERE t.tenant_id = %(tenant)s AND t.id = %(id)s
 """
 _SPANS = """

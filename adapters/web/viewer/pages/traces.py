@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from adapters.web.viewer.backend import STATEMENT_S, Backend, Row
 from adapters.web.viewer.format import duration
+from adapters.web.viewer.names import apps_called
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from projections.values.words import words
 
@@ -37,9 +38,6 @@ RANGES = {
 LONGEST_QUERY = 1000
 """Maximum length of a search, in characters."""
 
-KNOWN_S = 60.0
-"""Age up to which names for filters are reused, in seconds."""
-
 
 @dataclass(frozen=True)
 class Filters:
@@ -51,6 +49,8 @@ class Filters:
     wrong: dict[str, str]
     since: datetime | None
     until: datetime | None
+    app: str = ""
+    """The name of the app, or what was given."""
 
     @property
     def where(self) -> sql.Composed:
@@ -60,14 +60,13 @@ class Filters:
 EQUAL = {
     "state": "t.status = %(state)s",
     "kind": "t.kind = %(kind)s",
-    "app": "t.app_id = %(app)s",
     "provider": "t.provider = %(provider)s",
     "model": "%(model)s = ANY(t.models)",
     "user": "t.end_user = %(user)s",
     "conversation": "t.conversation_id = %(conversation)s",
     "error": "(t.error_code = %(error)s OR t.fingerprint = %(error)s)",
 }
-NAMES = (*EQUAL, "latency", "cost", "range", "from", "to", "q")
+NAMES = ("app", *EQUAL, "latency", "cost", "range", "from", "to", "q")
 
 
 def read(request: Request, now: datetime) -> Filters:
@@ -80,6 +79,8 @@ def read(request: Request, now: datetime) -> Filters:
     until: datetime | None = None
     for name, text in said.items():
         match name:
+            case "app":
+                pass  # see `filtered`
             case "latency":
                 if (least := milliseconds(text)) is None:
                     wrong[name] = "like 500ms, 2s or 1m"
@@ -125,6 +126,19 @@ def read(request: Request, now: datetime) -> Filters:
         tests.append(sql.SQL("t.started_at <= %(until)s"))
         values["until"] = until
     return Filters(said, tests, values, wrong, since, until)
+
+
+async def filtered(request: Request, now: datetime) -> Filters:
+    """As `read`, with the apps that have the name in the address."""
+    filters = read(request, now)
+    if "app" not in filters.said:
+        return filters
+    found = await apps_called(request.app.state.backend, tenant(request), filters.said["app"])
+    if found.wrong:
+        return replace(filters, wrong={**filters.wrong, "app": found.wrong})
+    test = sql.SQL("t.app_id = %(app)s" if len(found.ids) == 1 else "t.app_id = ANY(%(app)s)")
+    values = {**filters.values, "app": found.ids[0] if len(found.ids) == 1 else found.ids}
+    return replace(filters, tests=[*filters.tests, test], values=values, app=found.text)
 
 
 def milliseconds(text: str) -> float | None:
@@ -329,31 +343,6 @@ PATIENCE_S = 0.02
 """Maximum wait of a list for its strip, in seconds; after that the page loads it separately."""
 
 
-# --- what the filters offer -----------------------------------------------------------------------------------
-
-_APPS = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s ORDER BY created_at DESC LIMIT 200"
-_MODELS = """
-SELECT DISTINCT provider, model FROM (
-    SELECT provider, model FROM headrace.traces WHERE tenant_id = %(tenant)s AND model IS NOT NULL
-    ORDER BY started_at DESC LIMIT 5000
-) AS latest ORDER BY 1, 2 LIMIT 100
-"""
-_offered: WeakKeyDictionary[Backend, dict[str, tuple[float, dict[str, list[Row]]]]] = WeakKeyDictionary()
-
-
-async def offered(backend: Backend, of: str) -> dict[str, list[Row]]:
-    """Apps, and models used lately, of a tenant; the lists may be `KNOWN_S` old."""
-    cached = _offered.setdefault(backend, {})
-    until, known = cached.get(of, (0.0, {}))
-    if monotonic() > until:
-        apps, models = await asyncio.gather(backend.rows(_APPS, {"tenant": of}), backend.rows(_MODELS, {"tenant": of}))
-        known = {"apps": apps, "models": models}
-        if len(cached) > 1000:
-            cached.clear()
-        cached[of] = (monotonic() + (KNOWN_S if apps else 0.0), known)
-    return known
-
-
 # --- the page -------------------------------------------------------------------------------------------------
 
 _VERSION = "SELECT sum(sequence)::bigint AS version FROM headrace_projection.checkpoints"
@@ -362,7 +351,7 @@ _VERSION = "SELECT sum(sequence)::bigint AS version FROM headrace_projection.che
 async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     now = datetime.now(UTC)
-    filters = read(request, now)
+    filters = await filtered(request, now)
     counting = _countings.setdefault(backend, Counting())
     query = request.query_params
     if request.query_params.get("part") == "strip":
@@ -394,7 +383,7 @@ async def show(request: Request) -> Response:
         times = {"since": overview.first, "until": overview.last, "total": overview.total, "parts": overview.parts}
         pages = {"older": found.older, "newer": found.newer}
         return as_json({"traces": found.rows, **pages, "wrong": filters.wrong, "strip": times})
-    given |= {"strip": overview, "offered": await offered(backend, tenant(request))}
+    given |= {"strip": overview}
     return render(request, "traces.html", given)
 
 
@@ -402,7 +391,8 @@ def _given(filters: Filters) -> dict[str, Any]:
     return {
         "said": filters.said,
         "wrong": filters.wrong,
-        "more": bool(filters.wrong or filters.said.keys() - {"q", "range", "state", "app"}),
+        "app": filters.app or filters.said.get("app", ""),
+        "more": bool((filters.wrong.keys() | filters.said.keys()) - {"q", "range", "state", "app"}),
         "states": STATES,
         "kinds": KINDS,
         "ranges": RANGES,

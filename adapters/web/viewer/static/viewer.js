@@ -61,6 +61,7 @@
 
   // --- small things --------------------------------------------------------------------------------------------------
   document.addEventListener("change", (event) => { if (event.target.matches("[data-submit]")) event.target.form.requestSubmit(); });
+  document.addEventListener("input", (event) => { if (event.inputType === "insertReplacementText" && event.target.matches("[data-pick]")) event.target.form.requestSubmit(); });
   document.addEventListener("submit", (event) => {
     // Empty fields of a filter would only make its address long.
     if (event.target.method === "get") for (const field of event.target.elements) if (field.name && field.value === "") field.disabled = true;

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from random import Random
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from adapters.telemetry.otlp.spans import Content, resource_spans, span_of
 from adapters.trace_ids import span_id, trace_id
 from tests.adapters.telemetry.otlp import rows
 from tests.otlp_receiver import values
+from tests.projections.history import Tables
+from tests.projections.wandering import wander
 
 CORRELATION = "018f0000-0000-7000-8000-000000000001"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -109,6 +114,25 @@ def test_times_have_microseconds() -> None:
 def test_a_span_never_ends_before_it_begins() -> None:
     span = sent(of_span(started_at=rows.BEGAN, ended_at=rows.BEGAN.replace(year=2025)), of_trace())
     assert span.end_time_unix_nano == span.start_time_unix_nano
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 150), st.sampled_from([0.0, 30.0]))
+def test_no_span_begins_before_its_parent(random: Random, steps: int, skew_s: float) -> None:
+    history, tables = wander(random, steps, skew_s=skew_s), Tables()
+    tables.apply(history.messages, history.blobs)
+    sent: dict[bytes, Span] = {}
+    for row in tables.rows(rows.spans):
+        trace = blank(rows.traces, tables.stored[rows.traces][row["tenant_id"], row["trace_id"]])
+        ended = {"ended_at": row["ended_at"] or row["started_at"]}  # all of them are sent, though some still run
+        for is_trace in (0, 1):
+            found = {"is_trace": is_trace, "span": blank(rows.spans, row | ended), "trace": trace}
+            _, span = span_of({**found, "call": None, "retrieval": None}, NONE)
+            sent[span.span_id] = span
+    for span in sent.values():
+        if parent := sent.get(span.parent_span_id):
+            assert parent.trace_id == span.trace_id
+            assert parent.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
 
 
 def test_a_span_says_whose_it_is_and_what_caused_it() -> None:

@@ -18,6 +18,8 @@ import pytest
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.web.viewer.budget import month_begin
+from adapters.web.viewer.pages import conversations
+from adapters.web.viewer.pages.conversations import MESSAGES
 from adapters.web.viewer.pages.proof import Equation, Export, Stream, Term, _doubts
 from domain.aggregate import new_id
 from domain.chat.app import App
@@ -315,6 +317,49 @@ async def test_the_last_event_is_now(sample: Sample) -> None:
         assert (await sample.site.client.get(path, params=wrong)).status_code == 200
 
 
+async def test_a_long_conversation_has_pages_newest_first(sample: Sample) -> None:
+    site = sample.site
+    talk = await site.conversation(sample.app, name="Long")
+    count, huge = 2 * MESSAGES + 5, "A long answer. " * 20_000
+    ids = [(await site.answer(sample.app, talk, f"Question {number}?", huge))[1] for number in range(1, count + 1)]
+    await site.settled()
+    path, seen, message, newer = f"/conversations/{talk.id}", [], "", []
+    while message is not None:
+        page = await site.get(path, message=message)
+        assert len(page) < 200_000
+        found = await site.json(path, message=message)
+        assert len(found["messages"]) <= MESSAGES
+        assert found["number"] == count - len(seen)
+        seen += [row["id"] for row in found["messages"]]
+        newer.append(found["newer"])
+        message = found["older"]
+    assert seen == ids[::-1]
+    assert newer == [None, "", ids[count - MESSAGES - 1]]
+    words = text_of(await site.get(path))
+    assert words.index(f"Question {count}?") < words.index(f"Question {count - 1}?")
+    assert f"Questions {count - MESSAGES + 1} to {count} of {count}" in words
+    assert "characters more: the whole text" in words
+    assert len((await site.json(path, message="no such message"))["messages"]) == MESSAGES
+    steps = [step for step in (await site.json(path))["events"] if step["message"] == ids[MESSAGES]]
+    then = await site.json(path, at=steps[-1]["sequence"])
+    assert ([row["id"] for row in then["messages"]], then["older"]) == (ids[1 : MESSAGES + 1][::-1], ids[0])
+    before = await site.json(path, at=steps[-1]["sequence"], message=ids[0])
+    assert ([row["id"] for row in before["messages"]], before["newer"]) == (ids[:1], "")
+
+
+async def test_the_events_of_a_very_long_conversation_are_read_on_request(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "EVENTS", 1)
+    path = f"/conversations/{sample.talk.id}"
+    page = await sample.site.get(path)
+    assert 'type="range"' not in page
+    assert "Its events" in text_of(page)
+    assert 'type="range"' in await sample.site.get(path, events=1)
+    assert (await sample.site.json(path))["events"] == []
+    assert "as it was then" in text_of(await sample.site.get(path, event=3))
+
+
 async def test_a_fork_goes_on_from_an_answer(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     made = await sample.site.post(f"{path}/fork", message=sample.first[1], name="Another way")
@@ -332,7 +377,7 @@ async def test_a_fork_goes_on_from_an_answer(sample: Sample) -> None:
 async def test_ratings_are_commands(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="dislike", content=EVIL)
-    assert "▼ disliked by anon" in harmless(page.text)
+    assert "disliked by anon" in harmless(page.text)
     page = await sample.site.post(f"{path}/rate", message=sample.evil[1], rating="")
     assert "disliked by" not in text_of(page.text)
     unsaid = await sample.site.post(f"{path}/rate", 400, message=sample.evil[1], content="words alone")
@@ -379,7 +424,7 @@ async def test_two_traces_differ_in_what_was_sent_and_what_came_back(sample: Sam
 
 
 async def test_two_that_were_chosen_in_the_list_are_compared_the_older_first(sample: Sample) -> None:
-    page = await sample.site.get("/traces")
+    page = await sample.site.get("/traces", conversation=sample.talk.id)
     assert f'name="trace" value="{sample.first[0]}"' in page
     found = await sample.site.json("/compare", trace=[sample.second[0], sample.first[0]])
     assert (found["a"]["id"], found["b"]["id"]) == (sample.first[0], sample.second[0])
