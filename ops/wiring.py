@@ -15,7 +15,6 @@ from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream import nats_py, streams
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -31,6 +30,7 @@ from handlers.access.quota import Quota
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.repository import Repository
+from ops.blob_choice import open_blobs
 from ops.settings import Settings
 from projections.engine.values import Values
 from projections.values.masking import Masking, patterns
@@ -89,7 +89,7 @@ class Wiring:
         store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
         self.repository = Repository(store, snapshots)
         self.keys.on_erased = self.repository.forget
-        self.blobs = JetStreamBlobs(self.nc)
+        self.blobs = open_blobs(self.settings, self.nc)
         self.waiting = NatsWaiting(self.nc)
         counters, defaults = JetStreamCounters(self.nc), parsed(self.settings.limits)
         self.quota = Quota(self.repository, self.blobs, counters, self.waiting, defaults)

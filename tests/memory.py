@@ -193,6 +193,9 @@ class MemoryBlobs:
         data = self._memory.blobs.get((tenant, digest))
         return None if data is None else len(data)
 
+    async def keep(self, tenant: str, digest: str) -> int | None:
+        return await self.size(tenant, digest)
+
 
 class MemorySnapshots:
     def __init__(self, memory: Memory, keys: MemoryKeys | None = None) -> None:

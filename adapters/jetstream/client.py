@@ -26,7 +26,7 @@ from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
 from domain.access.actor import ACTOR, ANON, OPERATOR
 from domain.aggregate import new_id, sentence
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Blobs, Unavailable
 
 Outcome = dict[str, Any]
 """The outcome of a command, as published on `out.<tenant>.<command id>`."""
@@ -94,6 +94,7 @@ class Client:
         self.actor = actor
         self.door = door
         self.stream: JetStreamContext = connection.jetstream()
+        self.blobs: Blobs = JetStreamBlobs(connection)
 
     @classmethod
     async def connect(
@@ -211,7 +212,7 @@ class Client:
     async def upload_blob(self, data: bytes) -> str:
         """Store a file unless it is stored already. Return its SHA-256 in hex. Raises: NotSent, Unreachable."""
         try:
-            return await JetStreamBlobs(self.connection).put(self.tenant, data)
+            return await self.blobs.put(self.tenant, data)
         except Unavailable as error:
             if isinstance(error.__cause__, APIError):
                 raise _refusal(error.__cause__) from error
