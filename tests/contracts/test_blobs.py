@@ -211,7 +211,7 @@ async def test_a_young_blob_is_not_stored_again(place: BlobPlace, tenant: str) -
 @on_places
 @pytest.mark.usefixtures("at_once")
 async def test_no_put_is_lost_to_a_sweep_at_the_same_time(place: BlobPlace, tenant: str) -> None:
-    """Whoever has put a blob finds it, however the sweep and the put fall together."""
+    """A blob that was put is found, in whatever order the sweep and the put come."""
     data = [os.urandom(50) for _ in range(20)]
     for each in data:
         await place.put(tenant, each)
