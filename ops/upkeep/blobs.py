@@ -13,6 +13,7 @@ from nats.aio.client import Client as Connection
 
 from adapters.jetstream.accounts import ADMIN
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.large_values import parts
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import COMMANDS, DEAD
@@ -20,7 +21,7 @@ from adapters.many import each
 from domain.log import EVENTS, Commit, Quarantined
 from handlers.ports.log import BlobPlace, StoredBlob, Unavailable
 from handlers.work.progress import Progress
-from ops.blob_choice import open_places
+from ops.blob_choice import open_blobs, open_places
 from ops.bus import connect
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
@@ -144,24 +145,25 @@ async def sweep(settings: Settings, age: timedelta, progress: Progress, *, dry_r
 
 async def _without_named(settings: Settings, nc: Connection, unnamed: set[Name], progress: Progress) -> None:
     """Take out of the set what the log, the queue of commands and the dead letters name."""
-    log = JetStreamLog(nc, JetStreamKeys(nc, settings.vault()))
+    log = JetStreamLog(nc, JetStreamKeys(nc, settings.vault()), open_blobs(settings, nc))
     last = await log.last(EVENTS)
     async with aclosing(log.messages(EVENTS, 0, follow=False)) as chunks:
         async for messages in chunks:
             await log.load_keys(EVENTS, messages)
-            for message in messages:
-                recorded = log.recorded(EVENTS, message)
-                if isinstance(recorded, Quarantined) and recorded.newer:
-                    reason = f"{EVENTS} {recorded.position.sequence} {recorded.reason}"
-                    raise Unavailable(f"Events of a newer version may name blobs: {reason} Upgrade this program.")
-                tenant = message.subject.split(".")[1]
-                unnamed -= {(tenant, digest) for digest in digests(message.data, recorded)}
-                done = recorded.position.sequence
-            progress(EVENTS, done, last)
+            for part in parts(messages):
+                blobs = await log.fetch(EVENTS, part)
+                for message in part:
+                    recorded = log.recorded(EVENTS, message, blobs)
+                    if isinstance(recorded, Quarantined) and recorded.newer:
+                        reason = f"{EVENTS} {recorded.position.sequence} {recorded.reason}"
+                        raise Unavailable(f"Events of a newer version may name blobs: {reason} Upgrade this program.")
+                    tenant = message.subject.split(".")[1]
+                    unnamed -= {(tenant, digest) for digest in digests(message.data, recorded)}
+                progress(EVENTS, recorded.position.sequence, last)
     for stream in (COMMANDS, DEAD):
         source = RawStream(nc, stream)
-        async with aclosing(source.read(0, await source.last())) as parts:
-            async for some in parts:
+        async with aclosing(source.read(0, await source.last())) as stored:
+            async for some in stored:
                 named = {digest for message in some for digest in digests(message.body)}
                 unnamed -= {name for name in unnamed if name[1] in named}
 

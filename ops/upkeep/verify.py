@@ -61,7 +61,7 @@ async def verify(
     async with await connect(settings) as client:
         nc = client.connection
         keys = JetStreamKeys(nc, settings.vault())
-        log, blobs, audit = JetStreamLog(nc, keys), client.blobs, Audit()
+        log, blobs, audit = JetStreamLog(nc, keys, client.blobs), client.blobs, Audit()
         audited = AuditedLog(log, audit)
         with uncollected():
             compared = await _tables(settings, log, audited, blobs, progress)
