@@ -1,27 +1,35 @@
-"""An S3 server of our own, on loopback: the one of the package moto."""
+"""An S3 server on loopback: the one of the package moto, or another that runs already.
+
+`S3_TEST_URL` is the address of another one, for which AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION are set.
+"""
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
-import httpx2
+import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
 
 class S3Server:
-    """Runs within the context, in which the variables of the AWS tools lead to it."""
+    """Runs within the context, in which the variables of the AWS tools lead to it; `own`: always one that can stop."""
+
+    def __init__(self, *, own: bool = False) -> None:
+        self.url = "" if own else os.environ.get("S3_TEST_URL", "")
+        self._server = None if self.url else ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 
     def __enter__(self) -> Self:
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
-        self.url = f"http://{host}:{port}"
         self._patch = pytest.MonkeyPatch()
-        self._patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        self._patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        self._patch.setenv("AWS_REGION", "us-east-1")
+        if self._server:
+            self._server.start()
+            host, port = self._server.get_host_and_port()
+            self.url = f"http://{host}:{port}"
+            self._patch.setenv("AWS_ACCESS_KEY_ID", "key")
+            self._patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+            self._patch.setenv("AWS_REGION", "us-east-1")
         self._patch.setenv("AWS_ENDPOINT_URL", self.url)
         self._patch.setenv("AWS_ALLOW_HTTP", "true")
         return self
@@ -33,9 +41,12 @@ class S3Server:
         self.stop()
 
     def stop(self) -> None:
-        self._server.stop()
+        if self._server:
+            self._server.stop()
 
     def bucket(self, name: str) -> str:
         """The address of a place in a new bucket."""
-        httpx2.put(f"{self.url}/{name}").raise_for_status()
+        client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1")
+        client.create_bucket(Bucket=name)
+        client.close()
         return f"s3://{name}/headrace"

@@ -323,7 +323,7 @@ async def test_what_a_killed_writer_has_left_in_a_folder_is_tidied_a_day_later(t
 
 
 async def test_a_bucket_that_is_away_is_unavailable(tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with S3Server() as server:
+    with S3Server(own=True) as server:
         blobs = ObjectBlobs(objects_at(server.bucket("blobs"), "The store of blobs", make=False))
         digest = await blobs.put(tenant, b"secret")
         missing = ObjectBlobs(objects_at("s3://nowhere/headrace", "The store of blobs", make=False))
