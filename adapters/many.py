@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def each(things: Iterable[T], act: Callable[[T], Awaitable[None]], at_once: int) -> None:
+async def each(things: Iterable[T], act: Callable[[T], Awaitable[object]], at_once: int) -> None:
     """Run `act` for every item, at most `at_once` concurrently; the first failure ends it. Raises: errors of `act`."""
     left = iter(things)
 

@@ -107,6 +107,19 @@ def events() -> dict[str, tuple[str, type[Event]]]:
     }
 
 
+_BLOBS = (
+    "JSON Pointers into the state, of texts of more than 16 KiB: in the place of each is a reference, an object with "
+    "`blob` (the SHA-256 in hex of its UTF-8) and `bytes`"
+)
+
+
+class Reference(BaseModel):
+    """A value of more than 16 KiB, which is in a blob."""
+
+    blob: str = Field(description="SHA-256 of the blob in hex")
+    bytes: int = Field(description="Size of the blob")
+
+
 def event_model(event: type[Event]) -> type[BaseModel]:
     """The stored form of an event: `type`, `version` of its aggregate, and `state`."""
     hints = get_type_hints(event, include_extras=True)
@@ -120,11 +133,12 @@ def event_model(event: type[Event]) -> type[BaseModel]:
         "type": (cast("Any", Literal)[event.TOPIC], ...),
         "version": (int, Field(ge=1, description="Version of the aggregate")),
         "state": (create_model(f"{title}State", **state), ...),
+        "blobs": (list[str], Field([], description=_BLOBS)),
     }
     if event.PERSONAL:
         names = ", ".join(sorted(event.PERSONAL))
         description = f"Of a person's event: what is empty in the state of {names}, under the person's key"
-        whole["sealed"] = (str, Field("", description=description))
+        whole["sealed"] = (str | Reference, Field("", description=description))
     return create_model(title, __doc__=inspect.getdoc(event), **whole)
 
 

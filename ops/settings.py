@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -37,6 +37,9 @@ PREFIX = "HEADRACE_"
 CONFIG = f"{PREFIX}CONFIG"
 SECRETS = f"{PREFIX}SECRETS"
 """Folder with a file for each secret setting, named like its variable."""
+
+JETSTREAM = "jetstream"
+"""Stands for JetStream's object store as the place of blobs."""
 
 OPERATOR, READER = "operator", "reader"
 """Logins that are no role's: of the command line, and of people who read the tables."""
@@ -190,6 +193,16 @@ class Settings(BaseSettings):
         description="Key from which tenants' passwords on your own NATS are derived, 16 characters or more; see "
         "[security](security.md#on-a-cluster). Empty: nats.key in the home.",
     )
+    blobs_url: str = Field(
+        "",
+        description="Address of the blobs, such as uploaded files: a folder that exists and all workers share, "
+        "file:///folder, s3://bucket/prefix, or `jetstream`; empty: JetStream's object store. See [blobs](blobs.md).",
+    )
+    blobs_old_url: str = Field(
+        "",
+        description="Address of the place that the blobs are moved from, which is read until it is empty; `jetstream` "
+        "for JetStream's object store; empty: none. See [blobs](blobs.md#move-the-blobs).",
+    )
     archive_url: str = Field(
         "",
         description="Address of the log's archive: a folder or s3://bucket/prefix; empty: no archive. See "
@@ -287,12 +300,24 @@ class Settings(BaseSettings):
             raise ValueError("must be like https://host:9200")
         return url
 
-    @field_validator("archive_url")
+    @field_validator("archive_url", "blobs_url", "blobs_old_url")
     @classmethod
-    def _archive(cls, url: str) -> str:
+    def _objects(cls, url: str) -> str:
         if "://" in url and not re.match(r"(s3://[^/]|file:///)", url):
             raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
-        return url if not url or "://" in url else str(Path(url).expanduser().absolute())
+        return url if not url or "://" in url or url == JETSTREAM else str(Path(url).expanduser().absolute())
+
+    @field_validator("blobs_url")
+    @classmethod
+    def _jetstream(cls, url: str) -> str:
+        return "" if url == JETSTREAM else url
+
+    @field_validator("blobs_old_url")
+    @classmethod
+    def _other(cls, url: str, info: ValidationInfo) -> str:
+        if url and url == (info.data.get("blobs_url") or JETSTREAM):
+            raise ValueError("must be another place than the one of HEADRACE_BLOBS_URL")
+        return url
 
     @field_validator("limits")
     @classmethod

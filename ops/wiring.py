@@ -15,7 +15,6 @@ from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
 from adapters.jetstream import nats_py, streams
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -31,6 +30,7 @@ from handlers.access.quota import Quota
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.repository import Repository
+from ops.blob_choice import open_blobs
 from ops.settings import Settings
 from projections.engine.values import Values
 from projections.values.masking import Masking, patterns
@@ -86,10 +86,10 @@ class Wiring:
         self.open.push_async_callback(self.consumers.stop)
         self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)
-        store, snapshots = JetStreamEventStore(self.nc, self.keys), JetStreamSnapshots(self.nc, self.keys)
-        self.repository = Repository(store, snapshots)
+        self.blobs = open_blobs(self.settings, self.nc)
+        store = JetStreamEventStore(self.nc, self.keys, self.blobs)
+        self.repository = Repository(store, JetStreamSnapshots(self.nc, self.keys))
         self.keys.on_erased = self.repository.forget
-        self.blobs = JetStreamBlobs(self.nc)
         self.waiting = NatsWaiting(self.nc)
         counters, defaults = JetStreamCounters(self.nc), parsed(self.settings.limits)
         self.quota = Quota(self.repository, self.blobs, counters, self.waiting, defaults)
@@ -116,7 +116,7 @@ class Wiring:
 
     def work(self, name: str, handler: Callable[[Commit], Awaitable[None]]) -> None:
         """Have `handler` do the work of this name in the table of works."""
-        subscribe_work(self.consumers, name, handler, repository=self.repository, keys=self.keys)
+        subscribe_work(self.consumers, name, handler, repository=self.repository, keys=self.keys, blobs=self.blobs)
 
     async def sandbox(self) -> Sandbox:
         """The sandbox of the processes that handle files and texts. Raises: NoSandbox."""

@@ -31,6 +31,10 @@ LARGEST = 8 * 2**20 - HEADROOM
 """Bytes of the largest commit, as on the embedded server."""
 
 
+LARGEST_VALUES = LARGEST * 3 // 4
+"""Bytes of the large values of a commit; fewer than a real server takes, so that tests need less memory."""
+
+
 class Message(NamedTuple):
     subject: str
     body: bytes
@@ -103,7 +107,7 @@ class MemoryEventStore:
 
     async def load(self, subject: Subject, *, after: int = 0, limit: int | None = None) -> list[Commit]:
         await self._memory.answers()
-        return [_commit(*each, self._keys) for each in self._events.of(str(subject), after)[:limit]]
+        return [_commit(*each, self._keys, self._memory.blobs) for each in self._events.of(str(subject), after)[:limit]]
 
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await MemoryEventStore.load(self, subject, after=after)
@@ -111,10 +115,13 @@ class MemoryEventStore:
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         await self._memory.answers()
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
-        body, headers = codec.encode_commit(events, metadata, cipher)
+        large: dict[str, bytes] = {}
+        body, headers = codec.encode_commit(events, metadata, cipher, large)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
         if (size := size_of(body, headers)) > self.largest:
             raise TooLarge(size, self.largest)
+        if (values := sum(map(len, large.values()))) > LARGEST_VALUES:
+            raise TooLarge(values, LARGEST_VALUES)
         last, message = self._events.last(str(subject))
         if message and message.headers["Nats-Msg-Id"] == metadata.id:
             return Position(EVENTS, last)
@@ -122,10 +129,11 @@ class MemoryEventStore:
             raise Conflict(str(subject))
         if metadata.id in self._events.ids:
             raise Unavailable(f"EVENTS holds commit {metadata.id} of another aggregate.")
+        self._memory.blobs |= {(subject.tenant, digest): data for digest, data in large.items()}
         message = Message(str(subject), body, headers, datetime.now(UTC))
         sequence = self._events.keep(message)
         for hear in self._memory.heard:
-            hear(_commit(sequence, message, self._keys))
+            hear(_commit(sequence, message, self._keys, self._memory.blobs))
         return Position(EVENTS, sequence)
 
 
@@ -145,7 +153,10 @@ class MemoryLog:
             await self._memory.answers()
             if batch := list(enumerate(kept.messages, 1))[after:]:
                 after = batch[-1][0]
-                yield [_commit(*each, self._keys) if stream == EVENTS else _verdict(*each) for each in batch]
+                yield [
+                    _commit(*each, self._keys, self._memory.blobs) if stream == EVENTS else _verdict(*each)
+                    for each in batch
+                ]
             if not follow or after > len(kept.messages):
                 return
             if after == len(kept.messages):
@@ -192,6 +203,9 @@ class MemoryBlobs:
         await self._memory.answers()
         data = self._memory.blobs.get((tenant, digest))
         return None if data is None else len(data)
+
+    async def keep(self, tenant: str, digest: str) -> int | None:
+        return await self.size(tenant, digest)
 
 
 class MemorySnapshots:
@@ -300,10 +314,10 @@ class MemoryStops:
                     stop.set()
 
 
-def _commit(sequence: int, message: Message, keys: MemoryKeys | None) -> Commit:
+def _commit(sequence: int, message: Message, keys: MemoryKeys | None, blobs: codec.Fetched) -> Commit:
     position = Position(EVENTS, sequence)
     ciphers = keys or codec.NO_CIPHERS
-    return codec.decode_commit(message.subject, message.body, message.headers, position, message.at, ciphers)
+    return codec.decode_commit(message.subject, message.body, message.headers, position, message.at, ciphers, blobs)
 
 
 def _verdict(sequence: int, message: Message) -> Verdict:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import nats.errors
-import orjson
 import structlog
 from nats.aio.client import Client as Connection
 
@@ -39,7 +38,7 @@ from adapters.many import each
 from domain.access.actor import CommandSubject
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, OUTCOMES
-from handlers.ports.log import Unavailable
+from handlers.ports.log import ListedBlobs, Unavailable
 from handlers.routes import PRIVATE_NOUNS, is_private
 from handlers.work.audit import Check
 from handlers.work.progress import Progress, no_progress
@@ -58,8 +57,6 @@ SKEW = timedelta(hours=1)
 """Maximum difference between the clocks of NATS and of the archive's store."""
 
 LOOK_EVERY_S = 1.0
-
-_BLOB = re.compile(r"\A([^/]++)/([0-9a-f]{64})")
 
 
 class Differs(Exception):
@@ -113,11 +110,6 @@ def keys_of_people(nc: Connection) -> RawStream:
     return RawStream(nc, KEY_STREAM, f"$KV.{streams.KEYS}.>")
 
 
-def listed(nc: Connection) -> RawStream:
-    """The object store's metadata of its blobs, a message each."""
-    return RawStream(nc, f"OBJ_{streams.BLOBS}", f"$O.{streams.BLOBS}.M.>")
-
-
 # --- archive -------------------------------------------------------------------------------------------------
 
 
@@ -132,12 +124,14 @@ class Archiver:
         segment_bytes: int,
         key: bytes | None = None,
         progress: Progress = no_progress,
+        blobs: ListedBlobs | None = None,
     ) -> None:
-        """`key` signs the heads; without one, the archive is not signed."""
+        """`key` signs the heads; without one, the archive is not signed. `blobs` are those of JetStream by default."""
         self.lost: dict[str, str] = {}
-        """Blobs that the object store lists but cannot return, with the reason; retried in each round."""
+        """Blobs that the store returns with other bytes, with the reason; retried in each round."""
         self._nc = nc
         self._archive = archive
+        self._stored = blobs or JetStreamBlobs(nc)
         self._limit = segment_bytes
         self._progress = progress
         self._key = key
@@ -280,38 +274,45 @@ class Archiver:
         """Archive new blobs, then their names. Return their number."""
         if not self._known:
             self._known = await catalogue(self._archive)
-        names = [name async for name in self._new()]
+        names, added = [name async for name in self._new()], 0
         for start in range(0, len(names), CATALOGUED):
-            some = names[start : start + CATALOGUED]
-            await each(some, self._blob, FETCHES)
-            await self._catalogue([name for name in some if name not in self.lost])
+            some, archived = names[start : start + CATALOGUED], list[str]()
+            await each(some, partial(self._blob, archived), FETCHES)
+            await self._catalogue(archived)
+            added += len(archived)
             self._progress(BLOBS, start + len(some), len(names))
-        return len(names) - len(self.lost)
+        return added
 
     async def _new(self) -> AsyncGenerator[str]:
         """The names of blobs that are not in the catalogue, those first that were lost before."""
         for name in [*self.lost]:
             yield name
-        goal, found = await listed(self._nc).last(), set(self.lost)
-        async with aclosing(_single(listed(self._nc).read(self._listed, goal))) as messages:
-            async for message in messages:
-                info = orjson.loads(message.body)
-                name = str(info["name"])
-                if not info.get("deleted") and _BLOB.fullmatch(name) and name not in self._known and name not in found:
-                    found.add(name)
-                    yield name
-        self._listed = goal
+        last, found = self._listed, set(self.lost)
+        async with aclosing(self._stored.all(self._listed)) as chunks:
+            async for some in chunks:
+                last = max(last, *(blob.sequence for blob in some)) if some else last
+                for name in [f"{blob.tenant}/{blob.digest}" for blob in some]:
+                    if name not in self._known and name not in found:
+                        found.add(name)
+                        yield name
+        self._listed = last
 
-    async def _blob(self, name: str) -> None:
-        """Archive a blob; record it as lost when the object store cannot return it."""
+    async def _blob(self, archived: list[str], name: str) -> None:
+        """Archive a blob, and add its name; record it as lost when the store returns other bytes.
+
+        One that has been swept since it was listed is not archived.
+        """
         tenant, digest = name.split("/")
-        if not await self._archive.has_blob(digest):
-            try:
-                await self._archive.put_blob(digest, await JetStreamBlobs(self._nc).get(tenant, digest))
-            except (KeyError, ValueError) as error:
-                self.lost[name] = "is gone" if isinstance(error, KeyError) else "is not what was stored"
-                log.error("archive.lost_blob", blob=name, reason=self.lost[name])
-                return
+        try:
+            if not await self._archive.has_blob(digest):
+                await self._archive.put_blob(digest, await self._stored.get(tenant, digest))
+            archived.append(name)
+        except KeyError:
+            pass
+        except ValueError:
+            self.lost[name] = "is not what was stored"
+            log.error("archive.lost_blob", blob=name, reason=self.lost[name])
+            return
         self.lost.pop(name, None)
 
     async def _catalogue(self, names: list[str]) -> None:
@@ -338,7 +339,7 @@ async def catalogue(archive: Archive) -> set[str]:
     return {message.subject async for _, messages in archive.messages(BLOBS) for message in messages}
 
 
-async def status(nc: Connection, archive: Archive) -> list[Behind]:
+async def status(nc: Connection, archive: Archive, blobs: ListedBlobs) -> list[Behind]:
     """The progress of the archive, by stream. Raises: Unavailable, Broken."""
     found = []
     for stream in STREAMS:
@@ -349,8 +350,11 @@ async def status(nc: Connection, archive: Archive) -> list[Behind]:
                 age = (datetime.now(UTC) - datetime.fromisoformat(message.time)).total_seconds()
                 break
         found.append(Behind(stream, head.last, last, max(0, last - head.last), max(0.0, age), head.chain))
-    head, there = await archive.head(BLOBS), await listed(nc).count()
-    found.append(Behind(BLOBS, head.last, there, max(0, there - head.last), 0.0, head.chain))
+    head, there = await archive.head(BLOBS), set[tuple[str, str]]()
+    async with aclosing(blobs.all()) as chunks:
+        async for some in chunks:
+            there |= {(blob.tenant, blob.digest) for blob in some}
+    found.append(Behind(BLOBS, head.last, len(there), max(0, len(there) - head.last), 0.0, head.chain))
     return found
 
 

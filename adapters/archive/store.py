@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import NamedTuple, Self
-from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
-import obstore
 import orjson
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, S3Store
 
 from adapters.jetstream.message import Message
 from adapters.jetstream.streams import DEAD
+from adapters.objects.address import objects_at
+from adapters.objects.objects import Objects
 from domain.log import EVENTS, OUTCOMES
-from handlers.ports.log import Unavailable
 
 FORMAT = "headrace-archive-1"
 
@@ -116,9 +109,8 @@ class Archive:
     Every method raises: Unavailable, when the store does not answer.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path | None = None, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._store = store
-        self._folder = folder
+    def __init__(self, objects: Objects, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._objects = objects
         self._segment_bytes = segment_bytes
 
     @classmethod
@@ -127,23 +119,13 @@ class Archive:
 
         `segment_bytes` bounds the segments: of larger ones nothing is unpacked.
         """
-        try:
-            if url.startswith("s3://"):
-                store = S3Store.from_url(url, retry_config={"max_retries": 3, "retry_timeout": _PATIENCE})
-                return cls(store, segment_bytes=segment_bytes)
-            folder = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url).expanduser().absolute()
-            return cls(LocalStore(folder, mkdir=True), folder, segment_bytes)
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        return cls(objects_at(url, "The archive", make=True), segment_bytes)
 
     # --- segments ------------------------------------------------------------------------------------------------
 
     async def firsts(self, stream: str) -> list[int]:
         """The first sequences of the segments of a stream, in order."""
-        try:
-            names = [found["path"] async for chunk in obstore.list(self._store, f"streams/{stream}") for found in chunk]
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
+        names = [each.name async for some in self._objects.list(f"streams/{stream}") for each in some]
         found = [match for name in names if (match := _SEGMENT.fullmatch(name))]
         return sorted(int(match[2]) for match in found if match[1] == stream)
 
@@ -159,7 +141,7 @@ class Archive:
         """A segment and its messages; the caller checks that it follows the one before. Raises: Broken."""
         name = path(stream, first)
         try:
-            data = await self._get(name, self._limit)
+            data = await self._objects.get(name, largest(self._segment_bytes))
             if data is None:
                 raise Broken(name, "is missing", first - 1)
             return _opened(stream, first, data, self._segment_bytes)
@@ -188,7 +170,7 @@ class Archive:
         contents = await asyncio.to_thread(lambda: zlib.compress(b"".join(message.line() for message in messages)))
         first, last, count = head.last + 1, messages[-1].sequence, len(messages)
         segment = Segment(FORMAT, stream, first, last, count, head.chain, sha256(contents))
-        if not await self._put(path(stream, first), segment.line() + contents):
+        if not await self._objects.create(path(stream, first), segment.line() + contents):
             raise AlreadyWritten(path(stream, first))
         return Head(last, segment.chain, messages[-1])
 
@@ -197,7 +179,7 @@ class Archive:
     async def blob(self, digest: str) -> bytes | None:
         """The bytes of a blob, None when it is missing. Raises: ValueError when they do not have the digest."""
         try:
-            data = await self._get(blob_path(digest), LARGEST_BLOB)
+            data = await self._objects.get(blob_path(digest), LARGEST_BLOB)
         except ValueError as error:
             raise ValueError(f"{blob_path(digest)} {error}.") from error
         if data is not None and sha256(data) != digest:
@@ -205,26 +187,17 @@ class Archive:
         return data
 
     async def has_blob(self, digest: str) -> bool:
-        try:
-            await obstore.head_async(self._store, blob_path(digest))
-        except FileNotFoundError:
-            return False
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-        return True
+        return await self._objects.find(blob_path(digest)) is not None
 
     async def put_blob(self, digest: str, data: bytes) -> None:
-        await self._put(blob_path(digest), data)
+        await self._objects.create(blob_path(digest), data)
 
     # --- keys ----------------------------------------------------------------------------------------------------
 
     async def keys(self) -> Mapping[str, datetime]:
         """The time of the last write of every key, by its name, `<tenant>/<person>`, including erased ones."""
-        try:
-            found = [each async for some in obstore.list(self._store, "keys") for each in some]
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-        names = {each["path"].removeprefix("keys/"): each["last_modified"] for each in found}
+        found = [each async for some in self._objects.list("keys") for each in some]
+        names = {each.name.removeprefix("keys/"): each.at for each in found}
         return {name: at for name, at in names.items() if _KEY.fullmatch(name)}
 
     async def key(self, name: str) -> bytes | None:
@@ -240,52 +213,13 @@ class Archive:
     async def small(self, name: str) -> bytes | None:
         """The bytes of a small object; None when it is missing. Raises: ValueError when it is too large."""
         try:
-            return await self._get(name, LARGEST_ENTRY)
+            return await self._objects.get(name, LARGEST_ENTRY)
         except ValueError as error:
             raise ValueError(f"{name} {error}.") from error
 
     async def replace(self, name: str, data: bytes) -> None:
         """Store an object, and overwrite it if it is there."""
-        try:
-            if self._folder:
-                await asyncio.to_thread(_replace, self._folder, name, data)
-            else:
-                await obstore.put_async(self._store, name, data, use_multipart=False)
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-
-    # --- the store -----------------------------------------------------------------------------------------------
-
-    @property
-    def _limit(self) -> int:
-        return largest(self._segment_bytes)
-
-    async def _get(self, name: str, limit: int) -> bytes | None:
-        """Raises: ValueError when it is larger than the limit, in bytes."""
-        try:
-            found = await obstore.get_async(self._store, name)
-            if found.meta["size"] > limit:
-                raise ValueError(f"has {found.meta['size']:,} bytes, and at most {limit:,} are read")
-            return bytes(await found.bytes_async())
-        except FileNotFoundError:
-            return None
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-
-    async def _put(self, name: str, data: bytes) -> bool:
-        """Write atomically; False when the name is taken."""
-        try:
-            if self._folder:
-                return await asyncio.to_thread(_write, self._folder, name, data)
-            await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except (BaseError, OSError) as error:
-            raise _away(error) from error
-        return True
-
-
-_PATIENCE = timedelta(seconds=20)
+        await self._objects.replace(name, data)
 
 
 def beginning(stream: str) -> str:
@@ -364,51 +298,3 @@ def _unpacked(contents: bytes, limit: int) -> bytes:
 
 def _flat(headers: Mapping[str, str]) -> list[str]:
     return [part for pair in headers.items() for part in pair]
-
-
-def _write(folder: Path, name: str, data: bytes) -> bool:
-    """Give a file its name once it is complete and synced: no kill or power cut leaves a partial one."""
-    target, partial = folder / name, folder / "partial" / uuid4().hex
-    for parent in (target.parent, partial.parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(partial, target)
-    except FileExistsError:
-        return False
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-    for parent in (target.parent, target.parent.parent):
-        _sync(parent)
-    return True
-
-
-def _replace(folder: Path, name: str, data: bytes) -> None:
-    """As `_write`, but overwrite."""
-    target, partial = folder / name, folder / "partial" / uuid4().hex
-    for parent in (target.parent, partial.parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
-    for parent in (target.parent, target.parent.parent):
-        _sync(parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _away(error: Exception) -> Unavailable:
-    said = str(error).partition("Debug source")[0]
-    return Unavailable(f"The archive cannot be reached: {' '.join(said.split()) or type(error).__name__}")

@@ -149,7 +149,7 @@ GUESTS = (
         (VIEW,),
         requests=(f"cmd.*.{ANON}.*.*", f"$KV.{SESSIONS}.>"),
         api=(
-            *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
+            *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
             *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
         ),

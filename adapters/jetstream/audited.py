@@ -8,7 +8,9 @@ from contextlib import aclosing, suppress
 from nats.aio.msg import Msg
 
 from adapters.jetstream.bulk import Stored
+from adapters.jetstream.codec import Fetched, references
 from adapters.jetstream.keys import MissingKey
+from adapters.jetstream.large_values import parts
 from adapters.jetstream.log import JetStreamLog, position
 from domain.log import EVENTS, OUTCOMES, Commit, Quarantined, Recorded, Verdict
 from handlers.work.audit import Audit
@@ -31,13 +33,15 @@ class AuditedLog:
         async with aclosing(self._log.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self._load_keys(stream, messages)
-                found: list[Recorded] = []
-                for message in messages:
-                    if (recorded := self._take(stream, message)) is None:
-                        yield found
-                        raise Unreadable(f"{stream} {position(stream, message).sequence} cannot be read.")
-                    found.append(recorded)
-                yield found
+                for part in parts(messages):
+                    blobs = await self._log.fetch(stream, part)
+                    found: list[Recorded] = []
+                    for message in part:
+                        if (recorded := self._take(stream, message, blobs)) is None:
+                            yield found
+                            raise Unreadable(f"{stream} {position(stream, message).sequence} cannot be read.")
+                        found.append(recorded)
+                    yield found
 
     async def finish(self, progress: Progress) -> None:
         """Audit what was not read yet, and finish the audit. Raises: Unavailable."""
@@ -47,8 +51,10 @@ class AuditedLog:
             async with aclosing(self._log.messages(stream, self._audit.last[stream], follow=False)) as chunks:
                 async for messages in chunks:
                     await self._load_keys(stream, messages)
-                    for message in messages:
-                        self._take(stream, message)
+                    for part in parts(messages):
+                        blobs = await self._log.fetch(stream, part)
+                        for message in part:
+                            self._take(stream, message, blobs)
                     progress(stream, self._audit.last[stream], last[stream])
         self._audit.finish(last)
 
@@ -56,12 +62,14 @@ class AuditedLog:
         with suppress(MissingKey):  # each message that needs it says so
             await self._log.load_keys(stream, messages)
 
-    def _take(self, stream: str, message: Msg | Stored) -> Recorded | None:
+    def _take(self, stream: str, message: Msg | Stored, blobs: Fetched) -> Recorded | None:
         """Decode a message, and audit it the first time; None for one that cannot be decoded."""
         at = position(stream, message)
         new = at.sequence > self._audit.last[stream]
+        if new and stream == EVENTS:
+            self._audit.name_blobs(message.subject.split(".")[1], references(message.data), at.sequence)
         try:
-            recorded = self._log.recorded(stream, message)
+            recorded = self._log.recorded(stream, message, blobs)
         except Exception as error:
             if new:
                 self._audit.unreadable(at, f"{type(error).__name__}: {error}")

@@ -24,9 +24,10 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.codec import references, whole
 from domain.access.actor import ACTOR, ANON, OPERATOR
 from domain.aggregate import new_id, sentence
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Blobs, Unavailable
 
 Outcome = dict[str, Any]
 """The outcome of a command, as published on `out.<tenant>.<command id>`."""
@@ -94,6 +95,7 @@ class Client:
         self.actor = actor
         self.door = door
         self.stream: JetStreamContext = connection.jetstream()
+        self.blobs: Blobs = JetStreamBlobs(connection)
 
     @classmethod
     async def connect(
@@ -211,7 +213,7 @@ class Client:
     async def upload_blob(self, data: bytes) -> str:
         """Store a file unless it is stored already. Return its SHA-256 in hex. Raises: NotSent, Unreachable."""
         try:
-            return await JetStreamBlobs(self.connection).put(self.tenant, data)
+            return await self.blobs.put(self.tenant, data)
         except Unavailable as error:
             if isinstance(error.__cause__, APIError):
                 raise _refusal(error.__cause__) from error
@@ -302,7 +304,7 @@ class Client:
             except (NotFoundError, NatsTimeout, NoRespondersError):
                 return None, after
             after = int(stored.seq or after + 1)
-            events = orjson.loads(stored.data or b"[]")
+            events = await self._whole(stored.data or b"[]")
             for event in (event for event in reversed(events) if event["state"].get("message") == message):
                 kind = event["type"].split(".")[1]
                 if kind in LAST_FRAMES:
@@ -334,7 +336,7 @@ class Client:
         while asyncio.get_running_loop().time() < deadline:
             try:
                 stored = await self.stream.get_last_msg("EVENTS", f"evt.{self.tenant}.retrieval.{id}", direct=True)
-                [made] = orjson.loads(stored.data or b"[]")
+                [made] = await self._whole(stored.data or b"[]")
                 return {"id": id, **made["state"], "query": query}
             except (NotFoundError, NatsTimeout, NoRespondersError):
                 await asyncio.sleep(pause)
@@ -344,7 +346,10 @@ class Client:
     # --- the log -------------------------------------------------------------------------------------------------
 
     async def commits(self, noun: str = "*", *, since: int | None = None) -> AsyncGenerator[Commit, None]:
-        """Yield the tenant's commits as they are stored, from sequence `since` or from now on. Raises: Unreachable."""
+        """Yield the tenant's commits, from sequence `since` or from now on, with large values in place.
+
+        Sealed texts stay as they are stored. Raises: Unreachable.
+        """
         policy = DeliverPolicy.NEW if since is None else DeliverPolicy.BY_START_SEQUENCE
         try:
             subscription = await self.stream.subscribe(
@@ -357,9 +362,18 @@ class Client:
             raise Unreachable(_NO_STREAM.format("EVENTS")) from error
         try:
             async for message in subscription.messages:
-                yield _commit(message)
+                yield _commit(message, await self._whole(message.data))
         finally:
             await subscription.unsubscribe()
+
+    async def _whole(self, body: bytes) -> list[dict[str, Any]]:
+        """The events of a stored commit, with large values in place. Raises: Unreachable."""
+        try:
+            named = references(body, sealed=False)
+            large = {(self.tenant, digest): await self.blobs.get(self.tenant, digest) for digest in named}
+        except (KeyError, ValueError, Unavailable) as error:
+            raise Unreachable(f"A large value of a commit cannot be read: {error}") from error
+        return whole(body, self.tenant, large)
 
 
 _FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, 10023
@@ -392,7 +406,7 @@ def _command_id(name: str, id: str | None) -> str:
         raise NotSent(f"{id!r} is not the id of a command, which is a UUID.") from error
 
 
-def _commit(message: Msg) -> Commit:
+def _commit(message: Msg, events: list[dict[str, Any]]) -> Commit:
     _, _, noun, id = message.subject.split(".", 3)
     headers = dict(message.headers or {})
     at = message.metadata.timestamp
@@ -401,7 +415,7 @@ def _commit(message: Msg) -> Commit:
         at=at.isoformat() if at else None,
         noun=noun,
         id=id,
-        events=orjson.loads(message.data),
+        events=events,
         headers=headers,
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol
+from hashlib import sha256
+from typing import Any, ClassVar, Protocol
 
 import orjson
 from eventsourcing.persistence import Mapper, Transcoder
@@ -15,7 +17,17 @@ from domain.log import EVENTS, OUTCOMES, Commit, Metadata, Outcome, Position, Qu
 from domain.nouns import NOUNS
 from handlers.ports.log import Unavailable
 
-SCHEMA = "1"
+SCHEMA, WITH_BLOBS = "1", "2"
+"""Versions of the envelope: of commits, and of those with values that are blobs."""
+
+LARGE = 16 * 1024
+"""Bytes of a value, in UTF-8, up to which it stays in its commit; a larger one becomes a blob."""
+
+Name = tuple[str, str]
+"""Tenant and digest of a blob."""
+
+Fetched = Mapping[Name, bytes]
+"""The blobs that hold large values of commits."""
 
 TIME = "Headrace-Time"
 """Time of the first storing of a message, in a restored log, where the stream's own time is later."""
@@ -27,6 +39,13 @@ class UnknownEvent(Exception):
 
 class NotAuthentic(ValueError):
     """This installation did not write the message, or it was changed since."""
+
+
+class MissingBlob(Unavailable):
+    """A value of a commit is in a blob that is missing or was changed: restore it from the archive."""
+
+    def __init__(self, tenant: str, digest: str) -> None:
+        super().__init__(f"Blob {digest} of {tenant} is missing or was changed: restore it from the archive.")
 
 
 class _PlainState(Transcoder):
@@ -58,11 +77,21 @@ def event_types() -> dict[str, type[Event]]:
 class Cipher(Protocol):
     """The key of a person, or the mark of an erased one."""
 
+    erased: ClassVar[bool]
+
     def seal(self, about: str, plain: bytes) -> str:
         """Encrypt to text, bound to `about`."""
         ...
 
     def open(self, about: str, sealed: str) -> bytes | None:
+        """Decrypt; None when the person was erased. Raises: ValueError."""
+        ...
+
+    def seal_blob(self, tenant: str, kind: str, plain: bytes) -> bytes:
+        """Encrypt to bytes that follow from the plain ones, bound to the tenant and the kind."""
+        ...
+
+    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes | None:
         """Decrypt; None when the person was erased. Raises: ValueError."""
         ...
 
@@ -91,23 +120,40 @@ class NoCiphers:
 
 NO_CIPHERS = NoCiphers()
 
+_NO_BLOBS: Fetched = {}
+
 
 def encode_commit(
-    events: Sequence[Event], metadata: Metadata, cipher: Cipher | None = None
+    events: Sequence[Event],
+    metadata: Metadata,
+    cipher: Cipher | None = None,
+    blobs: dict[str, bytes] | None = None,
 ) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of the message that commits these events.
 
-    `cipher` is that of the person whose words it holds. Raises: Unavailable when it is needed and missing.
+    `cipher` is that of the person whose words it holds. Large values are added to `blobs` by their digests, and must be
+    stored before the message; without `blobs`, they stay in the body. Raises: Unavailable when the cipher is needed
+    and missing.
     """
     stored = [_MAPPER.to_stored_event(event) for event in events]
     body = [{"type": event.topic, "version": event.originator_version, "state": event.state} for event in stored]
+    large: dict[str, bytes] = {}
     if metadata.person:
         for event, fields in zip(events, body, strict=True):
             if event.PERSONAL:
                 cipher = cipher or NO_CIPHERS.get(metadata.tenant, metadata.person)
-                _seal(fields, event.PERSONAL, cipher, _about(metadata.tenant, metadata.person, metadata.id, fields))
+                about = _about(metadata.tenant, metadata.person, metadata.id, fields)
+                _seal(fields, event.PERSONAL, cipher, about, metadata.tenant, None if blobs is None else large)
+    data = orjson.dumps(body)
+    if blobs is not None and len(data) > LARGE:
+        for fields in body:
+            _move_out(fields, large)
+        data = orjson.dumps(body)
+    if blobs is not None:
+        blobs |= large
     types = ",".join(event.topic for event in stored)
-    return orjson.dumps(body), {**headers(metadata), "Headrace-Types": types, "Headrace-Schema": SCHEMA}
+    schema = WITH_BLOBS if large else SCHEMA
+    return data, {**headers(metadata), "Headrace-Types": types, "Headrace-Schema": schema}
 
 
 def _about(tenant: str, person: str, commit: str, event: Mapping[str, Any]) -> str:
@@ -115,13 +161,102 @@ def _about(tenant: str, person: str, commit: str, event: Mapping[str, Any]) -> s
     return f"{tenant}/{person}/{commit}/{event['version']}"
 
 
-def _seal(event: dict[str, Any], personal: frozenset[str], cipher: Cipher, about: str) -> None:
+def _seal(
+    event: dict[str, Any],
+    personal: frozenset[str],
+    cipher: Cipher,
+    about: str,
+    tenant: str,
+    large: dict[str, bytes] | None,
+) -> None:
     """Move personal fields out of the state, and leave empty values of their types in their place."""
     state = event["state"]
     secret = {name: state[name] for name in sorted(personal) if state[name]}
     if secret:
         event["state"] = state | {name: type(value)() for name, value in secret.items()}
-        event["sealed"] = cipher.seal(about, orjson.dumps(secret))
+        plain = orjson.dumps(secret)
+        event["sealed"] = cipher.seal(about, plain)
+        if large is not None and len(event["sealed"]) > LARGE:
+            event["sealed"] = _reference(cipher.seal_blob(tenant, event["type"], plain), large)
+
+
+def _reference(data: bytes, large: dict[str, bytes]) -> dict[str, Any]:
+    """The reference to a large value, which is added to the others."""
+    digest = sha256(data).hexdigest()
+    large[digest] = data
+    return {"blob": digest, "bytes": len(data)}
+
+
+def _move_out(event: dict[str, Any], large: dict[str, bytes]) -> None:
+    """Put references in the place of the large strings of a state, and list their paths (JSON Pointer, RFC 6901)."""
+    paths: list[str] = []
+
+    def without(value: Any, path: str) -> Any:
+        match value:
+            case str() if 4 * len(value) > LARGE and len(data := value.encode()) > LARGE:
+                paths.append(path)
+                return _reference(data, large)
+            case dict():
+                return {name: without(part, f"{path}/{_escaped(name)}") for name, part in value.items()}
+            case list() | tuple():
+                return [without(part, f"{path}/{index}") for index, part in enumerate(value)]
+        return value
+
+    state = without(event["state"], "")
+    if paths:
+        event["state"], event["blobs"] = state, paths
+
+
+def _escaped(name: Any) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _put_back(event: dict[str, Any], tenant: str, blobs: Fetched) -> None:
+    """Put large strings in the place of the references to them. Raises: MissingBlob."""
+    for path in event.pop("blobs", ()):
+        place, key = _at(event["state"], path)
+        place[key] = _fetched(place[key], tenant, blobs).decode()
+
+
+def _at(state: Any, path: str) -> tuple[Any, Any]:
+    """The container of the value at a path, and its key there."""
+    *before, last = (part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:])
+    for part in before:
+        state = state[_key(state, part)]
+    return state, _key(state, last)
+
+
+def _key(container: Any, part: str) -> int | str:
+    return int(part) if isinstance(container, list) else part
+
+
+def _fetched(reference: Mapping[str, Any], tenant: str, blobs: Fetched) -> bytes:
+    if (found := blobs.get((tenant, reference["blob"]))) is None:
+        raise MissingBlob(tenant, reference["blob"])
+    return found
+
+
+def whole(body: bytes, tenant: str, blobs: Fetched) -> list[dict[str, Any]]:
+    """The stored events with large strings in place; sealed texts stay as they are. Raises: MissingBlob."""
+    events: list[dict[str, Any]] = orjson.loads(body)
+    for event in events:
+        _put_back(event, tenant, blobs)
+    return events
+
+
+def references(body: bytes, *, sealed: bool = True) -> dict[str, int]:
+    """The digests of the blobs that hold values of a stored commit, or only plain ones, with their sizes in bytes."""
+    if b'"blob":' not in body:
+        return {}
+    found: dict[str, int] = {}
+    with suppress(ValueError, LookupError, TypeError, AttributeError):  # decoding it says why
+        for event in orjson.loads(body):
+            large = [event["sealed"]] if sealed and isinstance(event.get("sealed"), dict) else []
+            for path in event.get("blobs", ()):
+                place, key = _at(event["state"], path)
+                large.append(place[key])
+            found |= {reference["blob"]: reference["bytes"] for reference in large}
+    return found
 
 
 def decode_commit(
@@ -131,21 +266,34 @@ def decode_commit(
     position: Position,
     at: datetime,
     ciphers: Ciphers = NO_CIPHERS,
+    blobs: Fetched = _NO_BLOBS,
 ) -> Commit:
     """Decode the events; sealed fields are decrypted, and stay empty when the person was erased.
 
-    Raises: UnknownEvent; Unavailable when a key is missing; ValueError when a sealed field was changed.
+    `blobs` are those of `references`. Raises: UnknownEvent; Unavailable when a key or a blob is missing; ValueError
+    when a sealed field was changed.
     """
     _, tenant, noun, id = subject.split(".", 3)
-    stored = orjson.loads(body)
+    if header.get("Headrace-Schema", SCHEMA) not in (SCHEMA, WITH_BLOBS):
+        raise UnknownEvent(f"an envelope of version {header['Headrace-Schema']}")
+    stored = whole(body, tenant, blobs)
     for event in stored:
-        if sealed := event.get("sealed"):
+        if event.get("sealed"):
             person = header.get("Headrace-Person", "")
             about = _about(tenant, person, header.get("Nats-Msg-Id", ""), event)
-            if (opened := ciphers.get(tenant, person).open(about, sealed)) is not None:
+            if (opened := _opened(event, tenant, about, ciphers.get(tenant, person), blobs)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
     return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at))
+
+
+def _opened(event: Mapping[str, Any], tenant: str, about: str, cipher: Cipher, blobs: Fetched) -> bytes | None:
+    """The sealed text of an event; None when the person was erased, whose blobs are not needed."""
+    if cipher.erased:
+        return None
+    if isinstance(event["sealed"], str):
+        return cipher.open(about, event["sealed"])
+    return cipher.open_blob(tenant, event["type"], _fetched(event["sealed"], tenant, blobs))
 
 
 def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
@@ -170,16 +318,17 @@ def decode(
     position: Position,
     at: datetime,
     ciphers: Ciphers = NO_CIPHERS,
+    blobs: Fetched = _NO_BLOBS,
 ) -> Recorded:
     """Decode a message of the log; one that is not authentic or cannot be decoded is in quarantine.
 
-    Raises: Unavailable, without a key.
+    Raises: Unavailable, without a key or a blob.
     """
     try:
         ciphers.check(position, subject, header, body)
         if position.stream == OUTCOMES:
             return decode_verdict(subject, body, header, position, at)
-        return decode_commit(subject, body, header, position, at, ciphers)
+        return decode_commit(subject, body, header, position, at, ciphers, blobs)
     except Unavailable:
         raise
     except Exception as error:

@@ -53,11 +53,11 @@ def sequence(message: Msg) -> int:
     return int((message.headers or {})["Nats-Sequence"])
 
 
-def decoded(stream: str, message: Msg, ciphers: codec.Ciphers) -> Recorded:
-    """Decode a message of the stream that was read directly. Raises: Unavailable, when a key is missing."""
+def decoded(stream: str, message: Msg, ciphers: codec.Ciphers, blobs: codec.Fetched) -> Recorded:
+    """Decode a message of the stream that was read directly. Raises: Unavailable, when a key or a blob is missing."""
     headers = message.headers or {}
     at, place = datetime.fromisoformat(headers["Nats-Time-Stamp"]), Position(stream, sequence(message))
-    return codec.decode(headers["Nats-Subject"], message.data, headers, place, at, ciphers)
+    return codec.decode(headers["Nats-Subject"], message.data, headers, place, at, ciphers, blobs)
 
 
 class DirectReader:

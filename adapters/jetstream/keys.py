@@ -12,11 +12,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import nats.errors
 import orjson
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -63,12 +66,19 @@ class MissingKey(Unavailable):
 
 
 class Key:
-    """Seals to base64 of a nonce and the ciphertext under AES-256-GCM; `about` is authenticated, too."""
+    """Seals to base64 of a nonce and the ciphertext under AES-256-GCM; `about` is authenticated, too.
 
-    __slots__ = ("_cipher",)
+    A blob is sealed deterministically, under AES-256-SIV with a key that is derived from this one.
+    """
+
+    erased: ClassVar[bool] = False
+
+    __slots__ = ("_cipher", "_key", "_siv")
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         self._cipher = AESGCM(key)
+        self._siv: AESSIV | None = None
 
     def seal(self, about: str, plain: bytes) -> str:
         nonce = os.urandom(_NONCE)
@@ -84,9 +94,27 @@ class Key:
         except InvalidTag:
             raise ValueError(f"The sealed text about {about} was changed, or belongs to another.") from None
 
+    def seal_blob(self, tenant: str, kind: str, plain: bytes) -> bytes:
+        """Equal bytes of a tenant and kind give equal sealed ones, and so one name; `plain` must not be empty."""
+        return self._of_blobs().encrypt(plain, [tenant.encode(), kind.encode()])
+
+    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes | None:
+        """Raises: ValueError when it was sealed with another key, tenant or kind, or was changed since."""
+        try:
+            return self._of_blobs().decrypt(sealed, [tenant.encode(), kind.encode()])
+        except InvalidTag:
+            raise ValueError(f"A sealed blob of {tenant} ({kind}) was changed, or belongs to another.") from None
+
+    def _of_blobs(self) -> AESSIV:
+        if self._siv is None:
+            self._siv = AESSIV(HKDF(SHA256(), 64, salt=None, info=b"headrace blobs").derive(self._key))
+        return self._siv
+
 
 class ErasedKey:
     """The cipher of an erased person: it seals to nothing, and opens nothing."""
+
+    erased: ClassVar[bool] = True
 
     __slots__ = ()
 
@@ -94,6 +122,12 @@ class ErasedKey:
         return ""
 
     def open(self, about: str, sealed: str) -> bytes | None:
+        return None
+
+    def seal_blob(self, tenant: str, kind: str, plain: bytes) -> bytes:
+        return b""
+
+    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes | None:
         return None
 
 

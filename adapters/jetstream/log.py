@@ -15,11 +15,13 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from adapters.jetstream import codec
+from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.keys import JetStreamKeys, people
+from adapters.jetstream.large_values import fetch, parts
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, Commit, Position, Recorded
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Blobs, Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,8 +33,10 @@ SILENCE_S = 2.0
 
 
 class JetStreamLog:
-    def __init__(self, nc: Client, keys: JetStreamKeys | None = None) -> None:
+    def __init__(self, nc: Client, keys: JetStreamKeys | None = None, blobs: Blobs | None = None) -> None:
+        """`blobs` hold large values; those of JetStream by default."""
         self._nc = nc
+        self._blobs = blobs or JetStreamBlobs(nc)
         self._js = nc.jetstream()
         self._keys = keys
 
@@ -48,20 +52,26 @@ class JetStreamLog:
         async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self.load_keys(stream, messages)
-                yield [self.recorded(stream, message) for message in messages]
+                for part in parts(messages):
+                    blobs = await self.fetch(stream, part)
+                    yield [self.recorded(stream, message, blobs) for message in part]
 
     async def load_keys(self, stream: str, messages: Sequence[Msg | Stored]) -> None:
         """Load the keys for these messages. Raises: MissingKey, Unavailable."""
         if self._keys:
             await self._keys.load(people(messages) if stream == EVENTS else [])
 
-    def recorded(self, stream: str, message: Msg | Stored) -> Recorded:
-        """Decode a message of the stream; the keys of people must have been loaded.
+    async def fetch(self, stream: str, messages: Sequence[Msg | Stored]) -> codec.Fetched:
+        """The large values of these messages. Raises: Unavailable."""
+        return await fetch(self._blobs, messages if stream == EVENTS else [])
+
+    def recorded(self, stream: str, message: Msg | Stored, blobs: codec.Fetched) -> Recorded:
+        """Decode a message of the stream; the keys of people must have been loaded, and large values fetched.
 
         After a message that erases a person, no words of theirs are read, whatever keys exist elsewhere.
-        Raises: Unavailable, when a key is missing.
+        Raises: Unavailable, when a key or a large value is missing.
         """
-        found = recorded(stream, message, self._keys or codec.NO_CIPHERS)
+        found = recorded(stream, message, self._keys or codec.NO_CIPHERS, blobs)
         if self._keys and isinstance(found, Commit) and found.subject.noun == EndUser.TOPIC:
             self._keys.forget(found.subject.tenant, found.subject.id)
         return found
@@ -149,12 +159,15 @@ async def ends(js: JetStreamContext, stream: str, after: int, subject: str = ">"
     return False
 
 
-def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers = codec.NO_CIPHERS) -> Recorded:
-    """Decode a message of the stream; what cannot be decoded is in quarantine. Raises: Unavailable, without its key."""
+def recorded(stream: str, message: Msg | Stored, ciphers: codec.Ciphers, blobs: codec.Fetched) -> Recorded:
+    """Decode a message of the stream; what cannot be decoded is in quarantine.
+
+    Raises: Unavailable, without its key or its large values.
+    """
     place = Place.of(message)
     at = _EPOCH + timedelta(microseconds=place.at // 1000)
     where = Position(stream, place.sequence)
-    return codec.decode(message.subject, message.data, message.headers or {}, where, at, ciphers)
+    return codec.decode(message.subject, message.data, message.headers or {}, where, at, ciphers, blobs)
 
 
 def position(stream: str, message: Msg | Stored) -> Position:

@@ -66,5 +66,5 @@ class JetStreamOutcomes:
         """None for a message that is no outcome, and decides nothing: it is in quarantine. Raises: Unavailable."""
         if self._keys:
             await self._keys.macs.load()
-        found = decoded(OUTCOMES, message, self._keys or codec.NO_CIPHERS)
+        found = decoded(OUTCOMES, message, self._keys or codec.NO_CIPHERS, {})
         return found.events[0] if isinstance(found, Verdict) else None

@@ -62,16 +62,6 @@ class RawStream:
         except nats.errors.Error as error:
             raise self._away(error) from error
 
-    async def count(self) -> int:
-        """The number of subjects."""
-        try:
-            info = await self._js.stream_info(self._stream, subjects_filter=self._subject)
-        except NotFoundError:
-            return 0
-        except nats.errors.Error as error:
-            raise self._away(error) from error
-        return len(info.state.subjects or {})
-
     async def read(self, after: int, until: int) -> AsyncGenerator[list[Message]]:
         """The messages with a sequence greater than `after` and at most `until`, in chunks."""
         async with aclosing(self._direct.until(self._stream, self._subject, after, until)) as chunks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import nats.errors
 import nats.js.errors
@@ -10,23 +11,37 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import codec
+from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.direct import DirectReader, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
+from adapters.jetstream.large_values import fetch
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
 from adapters.jetstream.streams import NOT_LAST
+from adapters.many import each
 from adapters.tracing import publishing
 from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position, Quarantined, Subject
 from domain.work.quarantine import Quarantine, quarantine_id
-from handlers.ports.log import Conflict, Frozen, TooLarge, Unavailable
+from handlers.ports.log import Blobs, Conflict, Frozen, TooLarge, Unavailable
 
 _CONFLICTS = NOT_LAST | {10158, 10201}
 """Error codes: another last sequence; the same commit in flight; a retried batch."""
 
 
+AT_ONCE = 16
+"""Maximum number of large values that are stored at a time."""
+
+LARGEST_VALUES = 64 * 2**20
+"""Maximum size of the large values of a commit, in bytes: readers have them in memory."""
+
+
 class JetStreamEventStore:
-    def __init__(self, nc: Client, keys: JetStreamKeys | None = None, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, nc: Client, keys: JetStreamKeys | None = None, blobs: Blobs | None = None, *, timeout_s: float = 5.0
+    ) -> None:
+        """`blobs` hold large values; those of JetStream by default."""
         self._nc = nc
+        self._blobs = blobs or JetStreamBlobs(nc)
         self._js = nc.jetstream(timeout=timeout_s)
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._keys = keys
@@ -44,12 +59,16 @@ class JetStreamEventStore:
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None
-        body, headers = codec.encode_commit(events, metadata, cipher)
+        large: dict[str, bytes] = {}
+        body, headers = codec.encode_commit(events, metadata, cipher, large)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
         if self._keys:
             headers = self._keys.macs.sign(EVENTS, str(subject), headers, body)
         if (size := size_of(body, headers)) > self.largest:
             raise TooLarge(size, self.largest)
+        if (values := sum(map(len, large.values()))) > LARGEST_VALUES:
+            raise TooLarge(values, LARGEST_VALUES)
+        await each(large.values(), partial(self._blobs.put, subject.tenant), AT_ONCE)
         try:
             with publishing(EVENTS):
                 ack = await self._js.publish(str(subject), body, stream=EVENTS, headers=dict(headers))
@@ -94,16 +113,17 @@ class JetStreamEventStore:
         """Decode; what was discarded from the quarantine is left out. Raises: Frozen, Unavailable."""
         if self._keys:
             await self._keys.load(people(messages))
-        found = [decoded(EVENTS, message, self._keys or codec.NO_CIPHERS) for message in messages]
-        for each in found:
-            if isinstance(each, Quarantined) and not await self._is_discarded(each):
-                raise Frozen(each.subject, each)
-        return [each for each in found if isinstance(each, Commit)]
+        blobs = await fetch(self._blobs, messages)
+        found = [decoded(EVENTS, message, self._keys or codec.NO_CIPHERS, blobs) for message in messages]
+        for recorded in found:
+            if isinstance(recorded, Quarantined) and not await self._is_discarded(recorded):
+                raise Frozen(recorded.subject, recorded)
+        return [recorded for recorded in found if isinstance(recorded, Commit)]
 
     async def _is_discarded(self, message: Quarantined) -> bool:
         quarantine = Subject(message.subject.tenant, Quarantine.TOPIC, quarantine_id(*message.position))
         last = await self._reader.last(EVENTS, str(quarantine))
-        return last is not None and isinstance(decoded(EVENTS, last, self._keys or codec.NO_CIPHERS), Commit)
+        return last is not None and isinstance(decoded(EVENTS, last, self._keys or codec.NO_CIPHERS, {}), Commit)
 
     async def _after_discarded(self, subject: Subject, expected: int) -> int:
         """The sequence of the subject's last message if all after `expected` were discarded; else `expected`."""

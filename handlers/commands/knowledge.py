@@ -334,7 +334,7 @@ async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
         digest, size = await blobs.put(given.tenant, data), len(data)
     else:
         digest = str(command.digest)
-        found = await blobs.size(given.tenant, digest)
+        found = await blobs.keep(given.tenant, digest)
         if found is None:
             sentence = f"There is no blob {given.tenant}/{digest}; put it into the object store first."
             raise Rejection("not_found", sentence, "digest")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from domain.aggregate import Event, Snapshot
@@ -99,8 +99,16 @@ class Snapshots(Protocol):
         ...
 
 
+RENEWED = timedelta(hours=1)
+"""Age up to which a blob that is put again or kept is not renewed: a sweep only removes much older ones."""
+
+
 class Blobs(Protocol):
-    """Bytes by their SHA-256 in hex, per tenant; the same bytes are stored once."""
+    """Bytes by their SHA-256 in hex, per tenant; the same bytes are stored once.
+
+    A blob is put before the commit that names it. A sweep removes blobs that no commit names some days after they were
+    last put or kept. Every method raises: Unavailable.
+    """
 
     async def put(self, tenant: str, data: bytes) -> str: ...
 
@@ -110,6 +118,48 @@ class Blobs(Protocol):
 
     async def size(self, tenant: str, digest: str) -> int | None:
         """The size in bytes, or None when there is no such blob."""
+        ...
+
+    async def keep(self, tenant: str, digest: str) -> int | None:
+        """As `size`, for a blob that a commit is about to name: its age begins again, as if it were put."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob in its place: the size in bytes, and when it was last put or kept.
+
+    `sequence` grows with the time of writing, where the place numbers what is written; elsewhere it is 0.
+    """
+
+    tenant: str
+    digest: str
+    size: int
+    at: datetime
+    sequence: int = 0
+
+
+class ListedBlobs(Blobs, Protocol):
+    """Blobs for those who copy all of them."""
+
+    def all(self, after: int = 0) -> AsyncGenerator[Sequence[StoredBlob]]:
+        """Every blob, some hundreds at a time; without those whose sequence is 1 to `after`."""
+        ...
+
+    async def write(self, tenant: str, digest: str, data: bytes) -> None:
+        """Store the bytes of this digest, replacing those that are there."""
+        ...
+
+
+class BlobPlace(ListedBlobs, Protocol):
+    """One place of blobs, which can be swept."""
+
+    async def remove(self, blobs: Sequence[StoredBlob]) -> int:
+        """Remove those that were neither put nor kept since they were listed. Return their number."""
+        ...
+
+    async def tidy(self) -> None:
+        """Free what an interrupted write or removal has left."""
         ...
 
 

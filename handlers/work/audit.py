@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -87,6 +87,7 @@ class Audit:
         """By work and aggregate, then by item."""
         self.calls: dict[Subject, OpenCall] = {}
         self.blobs: dict[tuple[str, str], int] = {}
+        """The sequence of the first commit that names a blob, by tenant and digest."""
         self.undecided: dict[tuple[str, str], int] = {}
         """Commits that commands have made, by tenant and command, without an outcome."""
         self.requested = 0
@@ -123,6 +124,11 @@ class Audit:
         aggregate = self._fold(commit)
         for event in commit.events:
             self._note(commit, event, aggregate)
+
+    def name_blobs(self, tenant: str, digests: Iterable[str], sequence: int) -> None:
+        """Note that the commit at this sequence needs these blobs."""
+        for digest in digests:
+            self.blobs.setdefault((tenant, digest), sequence)
 
     def verdict(self, verdict: Verdict) -> None:
         self._place(verdict.position)
@@ -213,9 +219,9 @@ class Audit:
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
             case Document.Uploaded(), _:
-                self.blobs.setdefault((subject.tenant, event.digest), sequence)
+                self.name_blobs(subject.tenant, [event.digest], sequence)
             case Document.Split(), _:
-                self.blobs.setdefault((subject.tenant, event.segments), sequence)
+                self.name_blobs(subject.tenant, [event.segments], sequence)
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)

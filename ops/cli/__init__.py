@@ -2,6 +2,7 @@
 
 from ops.cli import (
     archive,
+    blobs,
     bus,
     dead,
     deploy,
@@ -22,6 +23,7 @@ __all__ = [
     "EXPECTED",
     "app",
     "archive",
+    "blobs",
     "bus",
     "dead",
     "deploy",

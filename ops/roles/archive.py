@@ -11,6 +11,7 @@ import structlog
 from adapters.archive.archiver import Archiver, Differs
 from adapters.archive.store import Archive, Broken
 from handlers.ports.log import Unavailable
+from ops.blob_choice import open_blobs
 from ops.roles import RoleFailed
 from ops.settings import InvalidSetting
 from ops.wiring import Wiring
@@ -32,7 +33,8 @@ async def _follow(wiring: Wiring) -> None:
     settings, wait = wiring.settings, SHORTEST_WAIT_S
     archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
     key = settings.archive_signature()
-    archiver = Archiver(wiring.nc, archive, segment_bytes=settings.archive_segment_bytes, key=key)
+    blobs = open_blobs(settings, wiring.nc)
+    archiver = Archiver(wiring.nc, archive, segment_bytes=settings.archive_segment_bytes, key=key, blobs=blobs)
     log.info("archive.following", archive=settings.archive_url, signed=key is not None)
     while True:
         try:

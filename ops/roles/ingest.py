@@ -25,7 +25,9 @@ async def begin(wiring: Wiring) -> Awaitable[None]:
     sandbox = await wiring.sandbox()
     extractor = await wiring.open.enter_async_context(FileExtractor(sandbox))
     ingest = Ingest(wiring.repository, wiring.calls, wiring.blobs, extractor, models, embed, index)
-    reindex = Reindex(wiring.repository, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs, models, embed, index)
+    reindex = Reindex(
+        wiring.repository, JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), wiring.blobs, models, embed, index
+    )
     forget = Forget(index)
     documents = await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url))
     wiring.work("ingest", ingest)

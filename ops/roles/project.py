@@ -38,7 +38,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     projector = Projector(
         url,
-        JetStreamLog(wiring.nc, wiring.keys),
+        JetStreamLog(wiring.nc, wiring.keys, wiring.blobs),
         wiring.blobs,
         values(wiring.settings),
         wiring.settings.projector_processes,

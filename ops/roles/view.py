@@ -25,6 +25,7 @@ from adapters.web.viewer.access import Access, Refused
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
+from ops.blob_choice import open_blobs
 from ops.settings import InvalidSetting, Settings
 from ops.wiring import Wiring, values
 
@@ -59,7 +60,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     log.info("viewer", address=shown)
     keys = JetStreamKeys(wiring.nc, vault)
     await keys.start()
-    backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices)
+    blobs = open_blobs(settings, wiring.nc)
+    backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices, blobs)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
     app = create_app(backend, access, metrics)
     config = uvicorn.Config(

@@ -34,6 +34,7 @@ from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
+from ops.blob_choice import open_blobs
 from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
 from ops.roles import wanted
@@ -101,6 +102,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             if settings.viewer:
                 yield Finding("viewer", True, settings.viewer)
             yield await _providers(client)
+            yield await _blobs(settings, client)
             yield await _archive(settings, client)
             yield await _export(settings, client)
     except (NotRunning, Unreachable) as error:
@@ -231,12 +233,24 @@ async def _providers(client: Client) -> Finding:
     return Finding("providers", False, f"{len(found)} cut off: {said}{more}", "check these servers: docs/egress.md")
 
 
+async def _blobs(settings: Settings, client: Client) -> Finding:
+    """Check that the places of blobs answer."""
+    old = f", and those in {settings.blobs_old_url} until they are moved" if settings.blobs_old_url else ""
+    try:
+        await client.blobs.size(settings.tenant, "0" * 64)
+    except Unavailable as error:
+        return Finding("blobs", False, str(error), "check HEADRACE_BLOBS_URL: docs/blobs.md")
+    advice = "run `headrace blobs move`: docs/blobs.md" if old else ""
+    return Finding("blobs", True, f"in {settings.blobs_url or 'JetStream'}{old}", advice)
+
+
 async def _archive(settings: Settings, client: Client) -> Finding:
     """Check the lag of the archive behind the log."""
     if not settings.archive_url:
         return Finding("archive", True, "not configured", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
     try:
-        behind = await status(client.connection, Archive.at(settings.archive_url, settings.archive_segment_bytes))
+        archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
+        behind = await status(client.connection, archive, open_blobs(settings, client.connection))
     except (Unavailable, Broken) as error:
         return Finding("archive", False, str(error), "to repair it, see docs/archive.md")
     if reset := [stream.stream for stream in behind if stream.reset]:

@@ -23,7 +23,7 @@ async def rebuild(
     Raises: KeyError when there is no such dataset; Unavailable.
     """
     async with Wiring(settings, "index") as wiring:
-        log, index = JetStreamLog(wiring.nc, wiring.keys), await wiring.index()
+        log, index = JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), await wiring.index()
         models, embed = await wiring.embedding_models(), await wiring.embed()
         reindex = Reindex(wiring.repository, log, wiring.blobs, models, embed, index)
         if dataset is None:

@@ -52,7 +52,7 @@ async def drop_old(settings: Settings) -> list[str]:
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
     async with Wiring(settings, "rebuild") as wiring:
         with uncollected():
-            yield JetStreamLog(wiring.nc, wiring.keys), wiring.blobs
+            yield JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), wiring.blobs
 
 
 @contextmanager

@@ -23,13 +23,13 @@ from adapters.archive.archiver import (
 )
 from adapters.archive.heads import Proof, prove
 from adapters.archive.store import BLOBS, Archive, Broken
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client
 from adapters.jetstream.keys import entry
 from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.message import Message
 from adapters.many import each
 from domain.log import EVENTS, OUTCOMES
+from handlers.ports.log import ListedBlobs
 from handlers.work.progress import Progress, no_progress
 from ops.roles import EVERY
 from ops.servers.embedded import EmbeddedNats, create_home
@@ -205,7 +205,7 @@ async def _keys(wiring: Wiring, archive: Archive, unmarked: bool) -> None:
     await each(sorted(set(await archive.keys()) - there), put, FETCHES)
 
 
-async def _blobs(blobs: JetStreamBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:
+async def _blobs(blobs: ListedBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:
     names = sorted(await catalogue(archive))
 
     async def put(name: str) -> None:

@@ -14,7 +14,6 @@ from nats.js.errors import NotFoundError
 from adapters.archive.archiver import check as check_archive
 from adapters.archive.store import Archive
 from adapters.jetstream.audited import AuditedLog
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.outcomes import JetStreamOutcomes
@@ -27,7 +26,7 @@ from adapters.postgres import tables
 from adapters.postgres.compare import compare
 from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Blobs, Unavailable
 from handlers.repository import Repository
 from handlers.work.audit import Audit, Check
 from handlers.work.progress import Progress
@@ -67,7 +66,7 @@ async def verify(
     async with await connect(settings) as client:
         nc = client.connection
         keys = JetStreamKeys(nc, settings.vault())
-        log, blobs, audit = JetStreamLog(nc, keys), JetStreamBlobs(nc), Audit()
+        log, blobs, audit = JetStreamLog(nc, keys, client.blobs), client.blobs, Audit()
         audited = AuditedLog(log, audit)
         with uncollected():
             compared = await _tables(settings, log, audited, blobs, progress)
@@ -81,7 +80,7 @@ async def verify(
         yield compared
         yield await _index(settings, log, progress)
         if prompts:
-            repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
+            repository = Repository(JetStreamEventStore(nc, keys, blobs), JetStreamSnapshots(nc, keys))
             yield await whole_prompts(settings.postgres_url, repository, progress)
         if archive:
             archived = Archive.at(settings.archive_url, settings.archive_segment_bytes)
@@ -163,7 +162,7 @@ def _calls(audit: Audit, deadline: timedelta) -> Check:
     return check
 
 
-async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Check:
+async def _blobs(blobs: Blobs, audit: Audit, progress: Progress) -> Check:
     check = Check("blobs", "every blob is there, with its digest", "headrace restore")
 
     async def look(blob: tuple[str, str]) -> None:
@@ -182,7 +181,7 @@ async def _blobs(blobs: JetStreamBlobs, audit: Audit, progress: Progress) -> Che
 
 
 async def _tables(
-    settings: Settings, log: JetStreamLog, audited: AuditedLog, blobs: JetStreamBlobs, progress: Progress
+    settings: Settings, log: JetStreamLog, audited: AuditedLog, blobs: Blobs, progress: Progress
 ) -> Check:
     """Compare the tables with a replay. Halted tables are not compared: they may equal a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")

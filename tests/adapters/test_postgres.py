@@ -76,6 +76,9 @@ class RecordedBlobs:
     async def size(self, tenant: str, digest: str) -> int | None:
         raise NotImplementedError
 
+    async def keep(self, tenant: str, digest: str) -> int | None:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def projecting(url: str, log: Log, blobs: Blobs) -> AsyncIterator[asyncio.Task[None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from nats.aio.client import Client
@@ -61,6 +62,13 @@ def place(request: pytest.FixtureRequest, server: EmbeddedNats | NatsCluster | M
 @pytest.fixture(scope="module")
 async def nc(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
     """A connection with the streams made, for the tests of one module."""
+    async with with_streams(server) as client:
+        yield client
+
+
+@asynccontextmanager
+async def with_streams(server: EmbeddedNats | NatsCluster) -> AsyncIterator[Client]:
+    """A connection to the server; the streams are there within the context."""
     urls, replicas = (server.urls, 3) if isinstance(server, NatsCluster) else (server.url, 1)
     client = await nats_py.connect(urls.split(","))
     js = client.jetstream(timeout=15)

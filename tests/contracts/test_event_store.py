@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.jetstream import codec
+from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.size import size_of
-from adapters.jetstream.store import JetStreamEventStore
+from adapters.jetstream.store import LARGEST_VALUES, JetStreamEventStore
 from adapters.jetstream.streams import set_up
 from adapters.privacy.vault import AesVault
 from domain.aggregate import Event, new_id
@@ -45,13 +47,13 @@ def created(subject: Subject, name: str = "Guide") -> App:
     return App.begin(App.Created, subject.id, NOW, name=name, description="")
 
 
-def configured(app: App, prompt: str) -> list[Event]:
+def configured(app: App, prompt: str, datasets: Sequence[str] = ()) -> list[Event]:
     app.configure(
         NOW,
         model={"provider": "builtin", "name": "extractive", "max_tokens": 1, "context_window": 256, "parameters": {}},
         prompt=prompt,
         variables=[],
-        datasets=[],
+        datasets=list(datasets),
         retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
     )
     return app.pending()
@@ -275,14 +277,14 @@ async def test_an_id_of_another_aggregates_commit_is_not_mistaken_for_success(st
 
 async def test_a_commit_has_as_many_bytes_as_fit_and_not_one_more(store: EventStore, subject: Subject) -> None:
     metadata = caused(subject)
-    body, headers = codec.encode_commit(created(subject, "").pending(), metadata)
+    body, headers = codec.encode_commit(configured(created(subject), "", [""]), metadata)
     room = store.largest - size_of(body, {**headers, "Nats-Expected-Last-Subject-Sequence": "0"})
     with pytest.raises(TooLarge) as caught:
-        await store.append(subject, created(subject, "x" * (room + 1)).pending(), metadata, 0)
+        await store.append(subject, configured(created(subject), "", texts(room + 1)), metadata, 0)
     assert (caught.value.size, caught.value.limit) == (store.largest + 1, store.largest)
     assert f"{store.largest:,}" in str(caught.value)
     assert await whole(store, subject) == []
-    events = created(subject, "x" * room).pending()
+    events = configured(created(subject), "", texts(room))
     position = await store.append(subject, events, metadata, 0)
     [commit] = await whole(store, subject)
     assert (commit.position, commit.events) == (position, events)
@@ -292,23 +294,100 @@ async def test_the_headers_count(store: EventStore, subject: Subject) -> None:
     """The client looks at the body alone, and the server ends the connection over what is larger."""
     long = Metadata(new_id(), subject.tenant, "c" * 40_000, new_id(), "ada")
     with pytest.raises(TooLarge):
-        await store.append(subject, created(subject, "x" * (store.largest - 40_000)).pending(), long, 0)
+        await store.append(subject, configured(created(subject), "", texts(store.largest - 40_000)), long, 0)
 
 
-async def test_what_is_sealed_counts_as_it_is_stored(nc: Client, subject: Subject) -> None:
+def texts(size: int) -> list[str]:
+    """Short texts, with the quotes and commas of JSON of this size, of which one empty text is part already."""
+    lengths = [997] * (size // 1000 - 1)
+    return [*("x" * length for length in lengths), "x" * (size - 1000 * len(lengths))]
+
+
+# --- large values --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [codec.LARGE, codec.LARGE + 1, 12 * 2**20])
+async def test_a_text_of_any_size_is_read_as_it_was_written(store: EventStore, subject: Subject, size: int) -> None:
+    events = configured(created(subject), "é" + "x" * (size - 2), ["~a/b", "short"])
+    await store.append(subject, events, caused(subject), 0)
+    [commit] = await whole(store, subject)
+    assert commit.events == events
+
+
+async def test_only_values_above_16_kib_are_blobs(nc: Client, store: EventStore, subject: Subject) -> None:
+    js, blobs = nc.jetstream(), JetStreamBlobs(nc)
+    short, long = "x" * codec.LARGE, "é" * (codec.LARGE // 2) + "x"
+    await store.append(subject, configured(created(subject, short), long), caused(subject), 0)
+    message = await js.get_last_msg(EVENTS, str(subject))
+    [first, second] = orjson.loads(message.data or b"")
+    digest = hashlib.sha256(long.encode()).hexdigest()
+    assert (first["state"]["name"], "blobs" in first) == (short, False)
+    assert (second["state"]["prompt"], second["blobs"]) == ({"blob": digest, "bytes": codec.LARGE + 1}, ["/prompt"])
+    assert (message.headers or {})["Headrace-Schema"] == "2"
+    assert await blobs.get(subject.tenant, digest) == long.encode()
+
+
+async def test_a_value_that_looks_like_a_reference_is_none(nc: Client, subject: Subject) -> None:
+    secret = await JetStreamBlobs(nc).put(subject.tenant, b"a file of another user")
+    call = {"blob": secret, "bytes": 22}
+    event = Conversation.Asked
+    asked = Conversation.begin(Conversation.Started, subject.id, NOW, app="a", user="ada", name="x")
+    asked.ask(NOW, message="m", app="a", configuration=1, query="q", inputs=call, user="ada")  # type: ignore[arg-type]
+    store = JetStreamEventStore(nc)
+    await store.append(subject, asked.pending(), caused(subject), 0)
+    [commit] = await whole(store, subject)
+    [found] = [each.inputs for each in commit.events if isinstance(each, event)]
+    assert found == call
+
+
+async def test_words_of_a_person_are_a_sealed_blob_that_is_named_alike_when_it_is_written_again(
+    nc: Client, subject: Subject
+) -> None:
     keys = JetStreamKeys(nc, AesVault(bytes(32)))
-    store = JetStreamEventStore(nc, keys)
-    metadata = Metadata(new_id(), subject.tenant, new_id(), person=await keys.person(subject.tenant, "ada"))
-    conversation = Subject(subject.tenant, "conversation", new_id())
+    store, person = JetStreamEventStore(nc, keys), await keys.person(subject.tenant, "ada")
+    name = "a secret name " * 2000
 
-    def started(name: str) -> list[Event]:
-        return Conversation.begin(
-            Conversation.Started, conversation.id, NOW, app=new_id(), user="ada", name=name
-        ).pending()
+    async def start(id: str) -> dict[str, Any]:
+        conversation = Subject(subject.tenant, "conversation", id)
+        started = Conversation.begin(Conversation.Started, id, NOW, app="a", user="ada", name=name)
+        metadata = Metadata(new_id(), subject.tenant, new_id(), person=person)
+        await store.append(conversation, started.pending(), metadata, 0)
+        [commit] = await whole(store, conversation)
+        assert vars(commit.events[0])["name"] == name
+        [stored] = orjson.loads((await nc.jetstream().get_last_msg(EVENTS, str(conversation))).data or b"")
+        assert (stored["state"]["name"], "blobs" in stored) == ("", False)
+        return dict(stored["sealed"])
 
-    with pytest.raises(TooLarge):
-        await store.append(conversation, started("x" * (store.largest * 3 // 4)), metadata, 0)
-    await store.append(conversation, started("x" * (store.largest * 3 // 4 - 2048)), metadata, 0)
+    first, second = await start("one"), await start("two")
+    assert first == second
+    sealed = await JetStreamBlobs(nc).get(subject.tenant, first["blob"])
+    assert len(sealed) == first["bytes"]
+    assert b"secret" not in sealed
+    await keys.erase(subject.tenant, person)
+    [commit] = await whole(JetStreamEventStore(nc, keys), Subject(subject.tenant, "conversation", "one"))
+    assert vars(commit.events[0])["name"] == ""
+
+
+async def test_a_missing_or_changed_value_is_waited_for(nc: Client, store: EventStore, subject: Subject) -> None:
+    blobs, long = JetStreamBlobs(nc), "x" * 20_000
+    digest = hashlib.sha256(long.encode()).hexdigest()
+    await store.append(subject, configured(created(subject), long), caused(subject), 0)
+    await blobs.write(subject.tenant, digest, b"other bytes")
+    with pytest.raises(codec.MissingBlob, match=digest):
+        await whole(store, subject)
+    [blob] = [it async for some in blobs.all() for it in some if (it.tenant, it.digest) == (subject.tenant, digest)]
+    await blobs.remove([blob])
+    with pytest.raises(Unavailable, match="restore it from the archive"):
+        await whole(store, subject)
+    await blobs.put(subject.tenant, long.encode())
+    assert len(await whole(store, subject)) == 1
+
+
+async def test_values_that_no_reader_could_hold_are_too_large(store: EventStore, subject: Subject) -> None:
+    with pytest.raises(TooLarge) as caught:
+        await store.append(subject, created(subject, "x" * (LARGEST_VALUES + 1)).pending(), caused(subject), 0)
+    assert caught.value.size == LARGEST_VALUES + 1
+    assert await whole(store, subject) == []
 
 
 def swollen(value: Any, text: str) -> Iterator[Any]:
@@ -323,19 +402,17 @@ def swollen(value: Any, text: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("topic", sorted(topic for topic, kind in codec.event_types().items() if topic == kind.TOPIC))
-async def test_an_event_with_any_text_that_is_too_large_is_no_outage(
-    nc: Client, store: EventStore, subject: Subject, topic: str
-) -> None:
+async def test_any_text_of_an_event_may_be_large(store: EventStore, subject: Subject, topic: str) -> None:
     stored = orjson.loads(make.path(topic).read_bytes())
-    text = "x" * nc.max_payload
+    text, expected = "x" * (codec.LARGE + 1), 0
     fields = {name: value for name, value in stored["state"].items() if name not in ("timestamp", "originator_topic")}
     for name, value in fields.items():
         for large in swollen(value, text):
             state = {**stored["state"], name: large}
             event = codec._decode_event(subject.id, {**stored, "state": state})
-            with pytest.raises(TooLarge):
-                await store.append(subject, [event], caused(subject), 0)
-    assert await whole(store, subject) == []
+            expected = (await store.append(subject, [event], caused(subject), expected)).sequence
+            [commit] = await store.load(subject, after=expected - 1)
+            assert [vars(found) for found in commit.events] == [vars(event)]
 
 
 async def test_a_stream_that_takes_less_is_no_outage(

@@ -273,17 +273,18 @@ async def test_workers_serve_each_other(guarded: tuple[EmbeddedNats, str], subje
         assert not denied
 
 
-async def test_workers_store_blobs_and_the_archive_reads_them(guarded: tuple[EmbeddedNats, str]) -> None:
+async def test_workers_store_blobs_and_the_archive_and_the_viewer_read_them(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
     async with connected(server, "worker") as (nc, refused):
         digest = await JetStreamBlobs(nc).put("default", b"The lock opens at six.")
         assert not refused
-    async with connected(server, "archive") as (nc, refused):
-        await find_streams(nc)
-        assert await JetStreamBlobs(nc).get("default", digest) == b"The lock opens at six."
-        with pytest.raises(Unavailable):
-            await JetStreamBlobs(nc, timeout_s=0.2).put("default", b"Or at seven.")
-        assert refused
+    for user in ("archive", "view"):
+        async with connected(server, user) as (nc, refused):
+            await find_streams(nc)
+            assert await JetStreamBlobs(nc).get("default", digest) == b"The lock opens at six."
+            with pytest.raises(Unavailable):
+                await JetStreamBlobs(nc, timeout_s=0.2).put("default", b"Or at seven.")
+            assert refused
 
 
 # --- what is refused ------------------------------------------------------------------------------------------

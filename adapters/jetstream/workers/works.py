@@ -12,9 +12,12 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import NO_CIPHERS, decode, metadata
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.large_values import fetch
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
 from adapters.jetstream.workers.consumer import subscribe
@@ -23,6 +26,7 @@ from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.aggregate import Event
 from domain.log import EVENTS, Commit, Metadata, Position, Quarantined
 from domain.work.dead_letter import DeadLetter, dead_letter_id
+from handlers.ports.log import Blobs
 from handlers.repository import Repository
 from handlers.work.dead_letters import Failure, GiveUp, reopen
 from handlers.work.work import WORKS, Work
@@ -37,16 +41,22 @@ def subscribe_work(
     *,
     repository: Repository,
     keys: JetStreamKeys | None = None,
+    blobs: Blobs | None = None,
 ) -> None:
     """Have `handler` do the work of this name in the table of works, which its commits begin.
+
+    `blobs` hold large values; those of JetStream by default.
 
     When a dead letter of this consumer is retried, its commit is handled again.
     """
     work = WORKS[name]
 
+    def stored(message: Msg) -> Blobs:
+        return blobs or JetStreamBlobs(connection_of(message))
+
     async def handle(message: Msg) -> None:
         arrived = _Arrived.by(message)
-        commit = await arrived.commit(keys)
+        commit = await arrived.commit(keys, stored(message))
         if commit is None:
             return
         with structlog.contextvars.bound_contextvars(
@@ -55,7 +65,7 @@ def subscribe_work(
             causation=commit.metadata.id,
         ):
             original = await _retried(connection_of(message), name, arrived)
-            again = original and await original.commit(keys)
+            again = original and await original.commit(keys, stored(message))
             if again and not await reopen(repository, name, again, commit.metadata) and work.is_begun_by(again):
                 await handler(again)
             if work.is_begun_by(commit):
@@ -69,7 +79,7 @@ def subscribe_work(
         await JetStreamDeadLetters(nc).keep(letter, metadata.id, arrived.headers, arrived.data, failure)
         commit = None
         with suppress(Exception):  # no work waits for a commit that cannot be read
-            commit = await arrived.commit(keys)
+            commit = await arrived.commit(keys, stored(message))
         await GiveUp(repository, NatsLive(nc))(metadata, failure, commit)
 
     subscribe(
@@ -119,13 +129,14 @@ class _Arrived:
         at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
         return cls(headers["Nats-Subject"], headers, message.data, sequence(message), at)
 
-    async def commit(self, keys: JetStreamKeys | None) -> Commit | None:
+    async def commit(self, keys: JetStreamKeys | None, blobs: Blobs) -> Commit | None:
         """Its content, or None when it is in quarantine. Raises: Unavailable."""
         position = Position(EVENTS, self.sequence)
         if keys:
             person = self.headers.get("Headrace-Person")
             await keys.load([(self.subject.split(".")[1], person)] if person else [])
-        found = decode(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS)
+        large = await fetch(blobs, [Stored(self.subject, "", self.headers, self.data)])
+        found = decode(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS, large)
         match found:
             case Commit():
                 return found

@@ -23,6 +23,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres.tenants import TENANTS
 from domain.access.actor import VIEWER
 from domain.log import EVENTS
+from handlers.ports.log import Blobs
 from projections.values.prices import Prices
 
 Row = dict[str, Any]
@@ -48,7 +49,8 @@ class Stored:
 class Backend:
     """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
-    `keys` decrypt the words of people in commits of the log; `prices` are those of the tables.
+    `keys` decrypt the words of people in commits of the log; `prices` are those of the tables, and
+    `blobs` hold large values: those of JetStream by default.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Backend:
         tenant: str = "default",
         keys: JetStreamKeys | None = None,
         prices: Prices | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self.tenant = tenant
         self.prices = prices or Prices()
         self.reader_url = reader_url
         self.nc = nc
         self._reader = DirectReader(nc, timeout_s=5.0)
-        self.store = JetStreamEventStore(nc, keys)
+        self.store = JetStreamEventStore(nc, keys, blobs)
         self._shared = (0.0, False)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             reader_url,

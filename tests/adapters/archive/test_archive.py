@@ -11,15 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx2
 import nats
 import pytest
-from moto.server import ThreadedMotoServer
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -45,6 +43,7 @@ from ops.upkeep.doctor import Finding, examine
 from ops.upkeep.restore import Busy, NoArchive, restore
 from tests.nats_cluster import NatsCluster
 from tests.ops.cli.test_cli import Cli
+from tests.s3_server import S3Server
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 SMALL = 4000
@@ -154,7 +153,8 @@ async def test_all_is_archived_once_and_is_whole(filled: Client, written: Path) 
     assert not list((written / "partial").iterdir())
     again = Archiver(filled, archive, segment_bytes=SMALL)
     assert await again.update() == {EVENTS: 0, OUTCOMES: 0, DEAD: 0, BLOBS: 0}
-    assert {behind.stream: (behind.archived, behind.waiting) for behind in await status(filled, archive)} == {
+    behind = await status(filled, archive, JetStreamBlobs(filled))
+    assert {each.stream: (each.archived, each.waiting) for each in behind} == {
         EVENTS: (40, 0),
         OUTCOMES: (40, 0),
         DEAD: (6, 0),
@@ -246,14 +246,15 @@ ARCHIVER = """
 import asyncio, sys, time, nats
 from adapters.archive import store
 from adapters.archive.archiver import Archiver
+from adapters.objects.folder import Folder
 
-write = store._write
+write = Folder._write
 
-def slowly(*arguments):
+def slowly(*arguments, **options):
     time.sleep(0.01)
-    return write(*arguments)
+    return write(*arguments, **options)
 
-store._write = slowly
+Folder._write = slowly
 
 async def main(url, folder):
     await Archiver(await nats.connect(url), store.Archive.at(folder), segment_bytes=1).update()
@@ -342,21 +343,10 @@ async def test_a_blob_that_cannot_be_read_is_reported_and_retried(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-async def bucket() -> AsyncIterator[str]:
+def bucket() -> Iterator[str]:
     """The address of an empty bucket, on an S3 server of our own."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        async with httpx2.AsyncClient() as client:
-            (await client.put(f"http://{host}:{port}/backup")).raise_for_status()
-        yield "s3://backup/headrace"
-    server.stop()
+    with S3Server() as server:
+        yield server.bucket("backup")
 
 
 async def test_a_bucket_holds_what_a_folder_does(filled: Client, bucket: str, tmp_path: Path) -> None:

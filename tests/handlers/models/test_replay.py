@@ -216,7 +216,7 @@ async def test_an_answer_that_is_too_large(desk: Desk, past: Past) -> None:
 
 async def test_instructions_with_which_a_prompt_is_too_large(desk: Desk, past: Past) -> None:
     whole = {"name": "x", "default": "\x01" * 10_000}
-    await desk.done("app.configure", app=past.app, prompt="{{x}} " * 150, variables=[whole])
+    await desk.done("app.configure", app=past.app, prompt="{{x}} " * 700, variables=[whole])
     await desk.send("provider.register", name="lab", base_url="http://127.0.0.1:9/v1")
     async with lab(desk, works) as replaying:
         failed = await last(desk, await played(desk, replaying, call=past.call, model=LAB, configuration=3))

@@ -180,7 +180,7 @@ async def test_a_failed_search_is_recorded(library: Library, error: Exception, c
 
 
 async def test_hits_that_are_too_large_to_be_recorded_are_found_all_the_same(library: Library) -> None:
-    hits = [but(hit(id, library.living), heading="水" * 2_000_000) for id in ("a", "b")]
+    hits = [but(hit(id, library.living), heading=id + "水" * 2_000_000) for id in ("a", "b")]
     retrieved = await library.retrieve(Shelf(hits))
     await retrieved.record()
     made = await library.made()
