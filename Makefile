@@ -24,7 +24,7 @@ test: lint ## Lint and type-check, then run the tests on real servers
 long: dev ## Run the slow tests that `make test` skips (half a minute or more each)
 	@$(BIN)/pytest -m long
 
-matrix: dev ## Run the tests without servers, and one journey, on Python 3.12 and 3.13
+matrix: dev ## Run the tests without servers, and one journey, on Python 3.11, 3.12 and 3.13
 	@$(BIN)/python -m tests.matrix
 
 lint: dev ## Check style, types and import layers
