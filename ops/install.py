@@ -148,7 +148,7 @@ def cpu_build_index(version: str, *target: str) -> str | None:
         command = (str(venv_python()), "-m", "pip", "index", "versions", "torch", *options)
         with suppress(subprocess.TimeoutExpired):
             listing = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CPU_BUILDS_WITHIN)
-            if re.search(rf"[ (]{re.escape(version)}\+cpu[,)\n]", listing.stdout):
+            if f"{version}+cpu" in re.findall(r"[^\s,()]+", listing.stdout):
                 return index
     return None
 
@@ -157,7 +157,7 @@ def install_packages(extra: str = "") -> bool:
     """Install the dependencies of Headrace, and what builds it. Every digest is checked, but for torch's CPU build."""
     further = ("--extra", extra) if extra else ()
     wanted = ("--requirement", str(PYPROJECT), *further, f"setuptools=={pinned('setuptools')}")
-    with listed(*for_uv()) as constraints, listed(*unneeded()) as excludes:
+    with listed(*for_uv()) as constraints, listed(*unneeded(has_cpu_build())) as excludes:
         if uv("--require-hashes", "--constraint", constraints, "--excludes", excludes, *wanted):
             return True
     return pip_listed(*for_pip())
@@ -171,13 +171,13 @@ def for_uv() -> list[str]:
 
 def for_pip() -> list[str]:
     """All packages of the file, since pip accepts no digest in a constraint, without those that are not needed."""
-    left_out = {*unneeded(), *(["torch"] if has_cpu_build() else [])}
+    left_out = {*unneeded(has_cpu_build()), *(["torch"] if has_cpu_build() else [])}
     return [it for it in requirements() if name_of(it) not in left_out]
 
 
-def unneeded() -> list[str]:
-    """Names of the packages of CUDA that this environment does without."""
-    if has_cpu_build():
+def unneeded(cpu_build: bool) -> list[str]:
+    """Names of the packages of CUDA that an environment does without; torch's CPU build needs none."""
+    if cpu_build:
         return [name for name in map(name_of, requirements()) if OF_CUDA.match(name)]
     return [] if wants_cuda() else list(FOR_A_GPU)
 
