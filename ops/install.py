@@ -36,7 +36,7 @@ CPU_BUILDS_WITHIN = 15.0
 OF_CUDA = re.compile(r"(triton|cuda|nvidia)\b")
 """Names of the packages that only torch's CUDA build needs."""
 
-WITHOUT_CPU_BUILD = "taking the CUDA build, without what only a GPU needs; .venv takes about 4.6 GB instead of 1.6 GB."
+WITHOUT_CPU_BUILD = "taking the CUDA build, without what only a GPU needs; .venv takes about 5 GB instead of 1.7 GB."
 FOR_CUDA = "For an NVIDIA GPU: rm -r .venv; make install TORCH=cuda."
 
 FOR_A_GPU = (
@@ -114,11 +114,11 @@ def install_torch() -> None:
     if sys.platform != "linux":
         say("torch: taking the build for this platform.")
     elif wants_cuda():
-        say("torch: taking the CUDA build, for NVIDIA GPUs; .venv takes about 6 GB.")
+        say("torch: taking the CUDA build, for NVIDIA GPUs; .venv takes about 6.5 GB.")
     elif (index := cpu_build_index(version)) is None:
         say(f"torch: no index offers a CPU build of {version}: {WITHOUT_CPU_BUILD} {FOR_CUDA}")
     else:
-        say(f"torch: taking the CPU build; .venv takes about 1.6 GB. {FOR_CUDA}")
+        say(f"torch: taking the CPU build; .venv takes about 1.7 GB. {FOR_CUDA}")
         if not install("--no-deps", f"torch=={version}+cpu", index=index):
             say(f"torch: the CPU build could not be installed: {WITHOUT_CPU_BUILD} {FOR_CUDA}")
 
@@ -166,13 +166,13 @@ def install_packages(extra: str = "") -> bool:
 def for_uv() -> list[str]:
     """Constraints for uv. It keeps a CPU build of torch that is installed, for which it wants some digest."""
     own = f"torch=={pinned('torch')}+cpu --hash=sha256:{'0' * 64}"
-    return [own if has_cpu_build() and name_of(it) == "torch" else it for it in requirements()]
+    return [own if has_cpu_build() and name_of(it) == "torch" else exact(it) for it in requirements()]
 
 
 def for_pip() -> list[str]:
     """All packages of the file, since pip accepts no digest in a constraint, without those that are not needed."""
     left_out = {*unneeded(has_cpu_build()), *(["torch"] if has_cpu_build() else [])}
-    return [it for it in requirements() if name_of(it) not in left_out]
+    return [exact(it) for it in requirements() if name_of(it) not in left_out]
 
 
 def unneeded(cpu_build: bool) -> list[str]:
@@ -193,6 +193,11 @@ def requirements() -> list[str]:
 
 def name_of(requirement: str) -> str:
     return requirement.partition("==")[0]
+
+
+def exact(requirement: str) -> str:
+    """The same for this build alone: `==2.15.0` is also met by the build `2.15.0+cpu`, which an index may have."""
+    return requirement.replace("==", "===", 1)
 
 
 def requirement(package: str) -> str:

@@ -39,8 +39,8 @@ def write(path: Path, contents: Mapping[str, Path | bytes], advance: Callable[[s
         done += len(data)
         advance("write     MB", done >> 20, total >> 20)
 
-    sums = {name: _digest(content, count) for name, content in contents.items()}
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+    sums = {name: digest(content, count) for name, content in contents.items()}
+    listing = "".join(f"{found}  {name}\n" for name, found in sorted(sums.items())).encode()
     whole = hashlib.sha256()
     with path.open("wb") as file, tarfile.open(fileobj=_Watched(file, whole.update), mode="w|") as archive:
         for name, content in sorted({**contents, SUMS: listing}.items()):
@@ -61,12 +61,13 @@ def _opened(content: Path | bytes) -> IO[bytes]:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _digest(content: Path | bytes, count: Callable[[bytes], None]) -> str:
+def digest(content: Path | bytes, watch: Callable[[bytes], None] = lambda data: None) -> str:
+    """SHA-256 in hexadecimal; `watch` gets every piece that is read."""
     found = hashlib.sha256()
     with _opened(content) as data:
         while chunk := data.read(CHUNK):
             found.update(chunk)
-            count(chunk)
+            watch(chunk)
     return found.hexdigest()
 
 

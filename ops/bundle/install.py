@@ -22,6 +22,9 @@ SUMS = "SHA256SUMS"
 ABOUT = "bundle.json"
 CODE = "code/"
 
+COMPILED = 400_000_000
+"""Bytes of the modules that Python compiles when packages are installed."""
+
 FAILED, USAGE = 1, 2
 
 SETTINGS_OF_OTHERS = ("PIP_", "UV_", "PYTHON", "INSTALL_INTO", "VIRTUAL_ENV")
@@ -40,8 +43,8 @@ def main(arguments: list[str]) -> int:
         about = json.loads((HERE / ABOUT).read_text("utf-8"))
         check_machine(about)
         python = interpreter(about["python"])
-        if not os.path.samefile(python, sys.executable) and os.environ.get("HEADRACE_INSTALLS") != python:
-            return subprocess.call([python, __file__, *arguments], env={**os.environ, "HEADRACE_INSTALLS": python})
+        if python != sys.executable:
+            return subprocess.call([python, __file__, *arguments])
         folder = Path(arguments[0]).resolve()
         check_space(folder, about["unpacked"])
         check_files()
@@ -72,8 +75,10 @@ def interpreter(version: str) -> str:
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     found = shutil.which(f"python{version}")
-    if found and subprocess.call([found, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
-        return found
+    if found:
+        asked = [found, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == version:
+            return found
     raise Refused(f"this archive is for Python {version}: install it, or make an archive with PYTHON_VERSION set.")
 
 
@@ -81,6 +86,7 @@ def check_space(folder: Path, needed: int) -> None:
     """Raises: Refused."""
     there = next(it for it in (folder, *folder.parents) if it.exists())
     free = shutil.disk_usage(there).free
+    needed += COMPILED
     if free < needed:
         raise Refused(f"{folder} needs {needed / 1e9:.1f} GB, and only {free / 1e9:.1f} GB are free.")
 
@@ -90,13 +96,11 @@ def check_files() -> None:
     sums = listed(HERE / SUMS)
     for number, (name, expected) in enumerate(sorted(sums.items()), start=1):
         if digest(HERE / name) != expected:
-            raise Refused(
-                f"{name} is not as the archive's {SUMS} has it: copy the archive again and compare its SHA-256."
-            )
+            raise Refused(f"{name} differs from the digest in {SUMS}: copy the archive again, and compare its SHA-256.")
         if sys.stdout.isatty():
             sys.stdout.write(f"\rChecking files: {number} of {len(sums)}")
             sys.stdout.flush()
-    say(f"\r{len(sums)} files are as {SUMS} lists them.")
+    say(("\r" if sys.stdout.isatty() else "") + f"{len(sums)} files are as {SUMS} lists them.")
 
 
 def copy_code(folder: Path, about: dict[str, Any]) -> None:
@@ -107,12 +111,12 @@ def copy_code(folder: Path, about: dict[str, Any]) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in sorted(code):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(HERE / CODE / name, folder / name)
+        shutil.copy(HERE / CODE / name, folder / name)  # not its time: Python would keep what it compiled of another
     kept = json.loads((folder / ABOUT).read_text("utf-8")) if (folder / ABOUT).exists() else {}
     if any(kept.get(key) != about[key] for key in ("python", "torch")):
         shutil.rmtree(folder / ".venv", ignore_errors=True)
     for name in (SUMS, ABOUT):
-        shutil.copy2(HERE / name, folder / name)
+        shutil.copy(HERE / name, folder / name)
 
 
 def install_packages(folder: Path, torch: str) -> None:

@@ -64,8 +64,7 @@ def download(target: Target, extra: str, folder: Path, advance: Callable[[str, i
     """Download the wheels of Headrace and its installation into a folder. Raises: Failed."""
     version = install.pinned("torch")
     index = None if install.wants_cuda() else install.cpu_build_index(version, *target.for_pip())
-    unneeded = install.unneeded(cpu_build=index is not None)
-    entries = [it for it in resolved(target, extra, unneeded) if index is None or install.name_of(it) != "torch"]
+    entries = resolved(target, extra, cpu_build=index is not None)
     done = 0
 
     def count(line: str) -> None:
@@ -74,47 +73,43 @@ def download(target: Target, extra: str, folder: Path, advance: Callable[[str, i
             done += 1
             advance("download  packages", done, len(entries) + (index is not None))
 
-    with install.listed(*entries) as requirements:
+    with install.listed(*map(install.exact, entries)) as requirements:
         _pip("--require-hashes", "--requirement", requirements, *target.for_pip(), folder=folder, each=count)
     if index is not None:
         options = (*install.indexed(index), *target.for_pip())
         _pip(f"torch=={version}+cpu", *options, folder=folder, each=count)
 
 
-def resolved(target: Target, extra: str, unneeded: list[str]) -> list[str]:
-    """The entries of the constraints that the target needs, without markers. Raises: Failed."""
+def resolved(target: Target, extra: str, cpu_build: bool) -> list[str]:
+    """The entries of the constraints that the target needs, without markers, and without torch for its CPU build.
+
+    Raises: Failed.
+    """
     uv = install.VENV / "bin" / "uv"
     if not uv.exists():
         raise Failed(f"uv chooses the packages, and it is not in {install.VENV}: run make install where it can be had.")
     further = [f"--extra={extra}"] if extra else []
     further += ["--no-index"] if install.no_index() else []
-    with install.listed(*unneeded) as excludes:
+    with install.listed(*install.unneeded(cpu_build)) as excludes:
         command = [
             *(str(uv), "pip", "compile", str(install.PYPROJECT), "-", *further, *target.for_uv()),
             *("--constraint", str(install.CONSTRAINTS), "--excludes", excludes, "--only-binary=:all:"),
             *("--no-header", "--no-annotate", "--quiet"),
         ]
         environment = install.as_uv(install.pip_settings()) | os.environ
-        own = "".join(f"{name}\n" for name in FOR_THE_INSTALLATION)
+        torch = "torch" if cpu_build else install.exact(f"torch=={install.pinned('torch')}")
+        own = "\n".join([*FOR_THE_INSTALLATION, torch])
         found = subprocess.run(command, input=own, capture_output=True, text=True, env=environment, check=False)
     if found.returncode:
         raise Failed(f"The packages could not be chosen:\n{found.stderr.strip()}")
     names = [line.partition("==")[0] for line in found.stdout.splitlines()]
-    return [_MARKER.sub("", install.requirement(name)) for name in names]
+    return [_MARKER.sub("", install.requirement(name)) for name in names if not (cpu_build and name == "torch")]
 
 
 def _pip(*arguments: str, folder: Path, each: Callable[[str], None]) -> None:
     """Run `pip download`, and call `each` with every line that it prints. Raises: Failed."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-        "--no-deps",
-    ]
-    command += ["--dest", str(folder), *arguments]
+    options = ["--disable-pip-version-check", "--progress-bar=off", "--no-deps", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, *arguments]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
