@@ -1,4 +1,4 @@
-"""`python -m ops.bundle`: write one archive that installs and runs Headrace on a machine without a network."""
+"""`python -m ops.bundle`: write a bundle, one archive that installs Headrace on a machine without a network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTS: Mapping[str, str] = {
 
 @dataclass
 class Part:
-    """A line of the report: sizes in bytes, in the archive and installed."""
+    """A line of the report: sizes in bytes, in the bundle and installed."""
 
     part: str
     files: int = 0
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--platform", default=here.platform, help="such as manylinux_2_28_aarch64 (this machine's)")
     parser.add_argument("--python-version", default=here.python, help="such as 3.12 (that of .venv)")
     parser.add_argument("--extra", default="", choices=("", "dev"), help="dev adds what tests and checks need")
-    parser.add_argument("--into", type=Path, default=INTO, help="folder of the archive (dist)")
+    parser.add_argument("--into", type=Path, default=INTO, help="folder of the bundle (dist)")
     parser.add_argument("--json", action="store_true", help="print the report as a line of JSON")
     options = parser.parse_args()
     try:
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def made(target: Target, extra: str, into: Path, as_json: bool) -> None:
-    """Write the archive and print the report. Raises: Failed, OSError."""
+    """Write the bundle and print the report. Raises: Failed, OSError."""
     target.check()
     version = tomllib.loads(install.PYPROJECT.read_text("utf-8"))["project"]["version"]
     into.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def show(path: Path, digest: str, about: dict[str, Any], parts: list[Part], as_j
     if as_json:
         terminal.emit(
             {
-                "archive": str(path),
+                "bundle": str(path),
                 "sha256": digest,
                 "bytes": path.stat().st_size,
                 **about,
@@ -124,7 +124,7 @@ def show(path: Path, digest: str, about: dict[str, Any], parts: list[Part], as_j
             }
         )
         return
-    table = Table("part", "files", "MB in the archive", "MB installed")
+    table = Table("part", "files", "MB in the bundle", "MB installed")
     for part in parts:
         table.add_row(part.part, str(part.files), *(f"{size / 1e6:,.1f}" for size in (part.bytes, part.unpacked)))
     terminal.show(table)

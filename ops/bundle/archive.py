@@ -1,4 +1,4 @@
-"""The archive: files with fixed times, owners and order, so that the same files give the same bytes."""
+"""The archive of a bundle: files with fixed times, owners and order, so that the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def code() -> dict[str, Path]:
 
 def write(path: Path, contents: Mapping[str, Path | bytes], advance: Callable[[str, int, int], None]) -> str:
     """Write an archive whose only folder is named like it, with a file of digests. Return the archive's SHA-256."""
-    total = sum(map(size, contents.values())) * 2
+    total = sum(map(size, contents.values())) * 3
     done = 0
 
     def count(data: bytes) -> None:
@@ -41,15 +41,16 @@ def write(path: Path, contents: Mapping[str, Path | bytes], advance: Callable[[s
 
     sums = {name: digest(content, count) for name, content in contents.items()}
     listing = "".join(f"{found}  {name}\n" for name, found in sorted(sums.items())).encode()
-    whole = hashlib.sha256()
-    with path.open("wb") as file, tarfile.open(fileobj=_Watched(file, whole.update), mode="w|") as archive:
+    partial = path.with_suffix(".partial")
+    with tarfile.open(partial, "w") as archive:
         for name, content in sorted({**contents, SUMS: listing}.items()):
             entry = tarfile.TarInfo(f"{path.stem}/{name}")
             entry.size, entry.mtime = size(content), TIME
             entry.mode = 0o755 if isinstance(content, Path) and os.access(content, os.X_OK) else 0o644
             with _opened(content) as data:
                 archive.addfile(entry, _Watched(data, count))
-    return whole.hexdigest()
+    partial.rename(path)
+    return digest(path, count)
 
 
 def size(content: Path | bytes) -> int:
@@ -72,7 +73,7 @@ def digest(content: Path | bytes, watch: Callable[[bytes], None] = lambda data: 
 
 
 class _Watched:
-    """A file that passes all that is read and written to a function as well."""
+    """A file that passes all that is read to a function as well."""
 
     def __init__(self, file: IO[bytes], watch: Callable[[bytes], None]) -> None:
         self.file = file
@@ -82,7 +83,3 @@ class _Watched:
         data = self.file.read(size)
         self.watch(data)
         return data
-
-    def write(self, data: bytes) -> int:
-        self.watch(data)
-        return self.file.write(data)

@@ -1,7 +1,7 @@
-"""Install Headrace from the archive that this file is in, without a network: `python3 install.py FOLDER`.
+"""Install Headrace from the bundle that this file is in, without a network: `python3 install.py FOLDER`.
 
-Any Python 3.8 or newer can start it; it continues with the version that the archive is for. It checks the digests of
-all files, copies the code to the folder, and makes the environment `.venv` there from the archive's packages. A folder
+Any Python 3.8 or newer can start it; it continues with the version that the bundle is for. It checks the digests of
+all files, copies the code to the folder, and makes the environment `.venv` there from the bundle's packages. A folder
 that has an earlier version gets this one, and keeps its data.
 """
 
@@ -60,14 +60,14 @@ def main(arguments: list[str]) -> int:
 
 
 def check_machine(about: dict[str, Any]) -> None:
-    """Raises: Refused when the archive is for another machine, or glibc is older than its packages need."""
+    """Raises: Refused when the bundle is for another machine, or glibc is older than its packages need."""
     _, _, glibc, machine = about["platform"].split("_", 3)
     library, version = platform.libc_ver()
     if sys.platform != "linux" or platform.machine() != machine or library != "glibc":
         here = f"{sys.platform} {platform.machine()} {library}".rstrip()
-        raise Refused(f"this archive is for Linux {machine} with glibc; this machine is {here}.")
+        raise Refused(f"this bundle is for Linux {machine} with glibc; this machine is {here}.")
     if int(version.split(".")[1]) < int(glibc):
-        raise Refused(f"this archive needs glibc 2.{glibc} or newer; this machine has {version}.")
+        raise Refused(f"this bundle needs glibc 2.{glibc} or newer; this machine has {version}.")
 
 
 def interpreter(version: str) -> str:
@@ -79,7 +79,7 @@ def interpreter(version: str) -> str:
         asked = [found, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == version:
             return found
-    raise Refused(f"this archive is for Python {version}: install it, or make an archive with PYTHON_VERSION set.")
+    raise Refused(f"this bundle is for Python {version}: install it, or make a bundle for another version with PYTHON_VERSION.")
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -96,7 +96,7 @@ def check_files() -> None:
     sums = listed(HERE / SUMS)
     for number, (name, expected) in enumerate(sorted(sums.items()), start=1):
         if digest(HERE / name) != expected:
-            raise Refused(f"{name} differs from the digest in {SUMS}: copy the archive again, and compare its SHA-256.")
+            raise Refused(f"{name} differs from the digest in {SUMS}: copy the bundle again, and compare its SHA-256.")
         if sys.stdout.isatty():
             sys.stdout.write(f"\rChecking files: {number} of {len(sums)}")
             sys.stdout.flush()
@@ -120,7 +120,7 @@ def copy_code(folder: Path, about: dict[str, Any]) -> None:
 
 
 def install_packages(folder: Path, torch: str) -> None:
-    """Make the environment with the packages of the archive, and no other. Raises: Refused."""
+    """Make the environment with the packages of the bundle, and no other. Raises: Refused."""
     cache = folder / ".cache"  # on the same file system, from which uv links files instead of copying them
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_OF_OTHERS)}
     environment.update(

@@ -1,4 +1,4 @@
-"""The packages of an archive: the wheels of `ops/constraints.txt` for one platform and Python, by digest."""
+"""The packages of a bundle: the wheels of `ops/constraints.txt` for one platform and Python, by digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKER = re.compile(r" ;[^\\\n]*")
 
 
 class Failed(Exception):
-    """The archive cannot be made; the message has the reason."""
+    """The bundle cannot be made; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)

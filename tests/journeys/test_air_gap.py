@@ -1,4 +1,4 @@
-"""A machine without a network: the archive of `make bundle` installs there, and answers the questions of the demo."""
+"""A machine without a network: what `make bundle` writes installs there, and answers the questions of the demo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def disk() -> Iterator[Path]:
 
 
 class Away:
-    """A machine without a network: no route, an empty home, and no other program than those of the system and Python."""
+    """A machine without a network: no route, an empty home, and no programs but those of the system and Python."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir()
@@ -64,13 +64,13 @@ def away(disk: Path) -> Away:
     return machine
 
 
-def test_an_archive_installs_and_runs_without_a_network(disk: Path, away: Away) -> None:
+def test_a_bundle_installs_and_runs_without_a_network(disk: Path, away: Away) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "ops.bundle", "--json", "--into", str(disk)], cwd=ROOT, capture_output=True, text=True
     )
     assert made.returncode == 0, made.stderr
     report = json.loads(made.stdout)
-    archive = Path(report["archive"])
+    archive = Path(report["bundle"])
     with archive.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == report["sha256"]
     away.run("tar", "-xf", str(archive), cwd=disk)

@@ -111,9 +111,9 @@ def test_a_file_that_was_altered_is_named_and_nothing_is_installed(tmp_path: Pat
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({"platform": "manylinux_2_17_sparc"}, "this archive is for Linux sparc with glibc; this machine is linux"),
-        ({"platform": f"manylinux_2_99_{platform.machine()}"}, "this archive needs glibc 2.99 or newer"),
-        ({"python": "3.99"}, "this archive is for Python 3.99: install it"),
+        ({"platform": "manylinux_2_17_sparc"}, "this bundle is for Linux sparc with glibc; this machine is linux"),
+        ({"platform": f"manylinux_2_99_{platform.machine()}"}, "this bundle needs glibc 2.99 or newer"),
+        ({"python": "3.99"}, "this bundle is for Python 3.99: install it"),
         ({"unpacked": 10**18}, "needs 1000000000.4 GB, and only"),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_package_with_another_digest_is_refused(index: Path, tmp_path: Path) -
         downloaded(Target.here(), tmp_path / "wheels")
 
 
-def test_an_archive_reports_what_takes_how_much(
+def test_a_bundle_reports_what_takes_how_much(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bundle", "--into", str(tmp_path / "dist"), "--json"])
@@ -152,7 +152,7 @@ def test_an_archive_reports_what_takes_how_much(
         made.append(json.loads(capsys.readouterr().out))
     [found] = {json.dumps(each) for each in made}
     report = json.loads(found)
-    path = Path(report["archive"])
+    path = Path(report["bundle"])
     here = Target.here()
     assert path == tmp_path / "dist" / f"headrace-9.8-python{here.python}-{here.platform}.tar"
     assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -184,7 +184,7 @@ def test_the_report_is_a_table_with_the_next_steps(
     assert f"tar -xf {path.name}; python3 {path.stem}/install.py FOLDER" in out
 
 
-def test_an_archive_that_cannot_be_made_is_an_error_with_its_reason(
+def test_a_bundle_that_cannot_be_made_is_an_error_with_its_reason(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (index / "uv-1.0-py3-none-any.whl").unlink()
