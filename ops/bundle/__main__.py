@@ -84,16 +84,14 @@ def made(target: Target, extra: str, into: Path, as_json: bool) -> None:
 
 
 def report(contents: Mapping[str, Path | bytes]) -> list[Part]:
-    """What takes how much, the largest first."""
+    """Sizes of the parts, the largest first."""
     parts: dict[str, Part] = {}
     for name, content in contents.items():
         label = part_of(name)
         part = parts.setdefault(label, Part(label))
         part.files += 1
         part.bytes += archive.size(content)
-        part.unpacked += (
-            unpacked(content) if isinstance(content, Path) and name.endswith(".whl") else archive.size(content)
-        )
+        part.unpacked += unpacked(content)
     return sorted(parts.values(), key=lambda part: -part.bytes)
 
 

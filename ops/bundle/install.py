@@ -28,7 +28,7 @@ COMPILED = 400_000_000
 FAILED, USAGE = 1, 2
 
 SETTINGS_OF_OTHERS = ("PIP_", "UV_", "PYTHON", "INSTALL_INTO", "VIRTUAL_ENV")
-"""How variables begin that would change the installation."""
+"""Prefixes of variables that would change the installation."""
 
 
 class Refused(Exception):
@@ -79,7 +79,7 @@ def interpreter(version: str) -> str:
         asked = [found, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == version:
             return found
-    raise Refused(f"this bundle is for Python {version}: install it, or make a bundle for another version with PYTHON_VERSION.")
+    raise Refused(f"this bundle is for Python {version}: install it, or set PYTHON_VERSION when you make the bundle.")
 
 
 def check_space(folder: Path, needed: int) -> None:
