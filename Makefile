@@ -4,7 +4,7 @@ CODE := domain handlers projections adapters ops
 PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test long matrix lint format bench chaos opensearch docs up down doctor clean distclean
+.PHONY: help install dev demo test long matrix lint format bench chaos opensearch bundle docs up down doctor clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ test: lint ## Lint and type-check, then run the tests on real servers
 long: dev ## Run the slow tests that `make test` skips (half a minute or more each)
 	@$(BIN)/pytest -m long
 
-matrix: dev ## Run the tests without servers, and one journey, on Python 3.12 and 3.13
+matrix: dev ## Run the tests without servers, and one journey, on Python 3.11, 3.12 and 3.13
 	@$(BIN)/python -m tests.matrix
 
 lint: dev ## Check style, types and import layers
@@ -48,6 +48,9 @@ opensearch: install ## Run a local OpenSearch for HEADRACE_OPENSEARCH_URL; needs
 
 docs: install ## Regenerate the reference parts of docs/ from the code
 	@$(BIN)/python -m ops.docs
+
+bundle: install ## Write one archive that installs without a network; PLATFORM, PYTHON_VERSION, EXTRA=dev and TORCH change it
+	@$(BIN)/python -m ops.bundle $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(if $(EXTRA),--extra $(EXTRA))
 
 up: install ## Start everything on this machine, in the background
 	@$(BIN)/headrace up --detach

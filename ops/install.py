@@ -15,14 +15,11 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
-import threading
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +30,24 @@ CONSTRAINTS = ROOT / "ops" / "constraints.txt"
 
 OLDEST = (3, 11)
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
-CPU_BUILDS_WITHIN = 5.0
-"""Maximum wait for the index of torch's CPU builds, in seconds."""
+CPU_BUILDS_WITHIN = 15.0
+"""Maximum wait for each index that may have torch's CPU build, in seconds."""
+
+OF_CUDA = re.compile(r"(triton|cuda|nvidia)\b")
+"""Names of the packages that only torch's CUDA build needs."""
+
+WITHOUT_CPU_BUILD = "taking the CUDA build, without what only a GPU needs; .venv takes about 5 GB instead of 1.7 GB."
+FOR_CUDA = "For an NVIDIA GPU: rm -r .venv; make install TORCH=cuda."
+
+FOR_A_GPU = (
+    "cuda-bindings",
+    "cuda-pathfinder",
+    "nvidia-cuda-cccl",
+    "nvidia-cusolver",
+    "nvidia-nvtx",
+    "triton",
+)
+"""Libraries of the CUDA build that it loads only to compute on a GPU; it loads all others when it is imported."""
 
 AS_UV = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -94,56 +107,58 @@ def get_uv() -> None:
 
 
 def install_torch() -> None:
-    """Install torch's CPU build on a machine without an NVIDIA GPU; if that fails, the default follows later."""
+    """Install torch's CPU build, unless the CUDA build is wanted; if that fails, the default follows later."""
     version = pinned("torch")
-    if installed("torch"):
+    if installed("torch", version) or has_cpu_build():
         return
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        say("torch: taking the build for this platform, about 200 MB.")
-    elif has_nvidia_gpu():
-        say("torch: this machine has an NVIDIA GPU: taking the CUDA build, about 4 GB with its libraries.")
-    elif not cpu_build_available(version):
-        say(
-            f"torch: this machine has no NVIDIA GPU, but no CPU build of {version} (about 200 MB) was found within "
-            f"{CPU_BUILDS_WITHIN:.0f} seconds: taking the CUDA build, about 4 GB with its libraries."
-        )
+    if sys.platform != "linux":
+        say("torch: taking the build for this platform.")
+    elif wants_cuda():
+        say("torch: taking the CUDA build, for NVIDIA GPUs; .venv takes about 6.5 GB.")
+    elif (index := cpu_build_index(version)) is None:
+        say(f"torch: no index offers a CPU build of {version}: {WITHOUT_CPU_BUILD} {FOR_CUDA}")
     else:
-        say("torch: this machine has no NVIDIA GPU: taking the CPU build, about 200 MB instead of 4 GB.")
-        if not install("--no-deps", f"torch=={version}+cpu", index=CPU_BUILDS):
-            say("torch: the CPU build could not be installed: taking the CUDA build, about 4 GB with its libraries.")
+        say(f"torch: taking the CPU build; .venv takes about 1.7 GB. {FOR_CUDA}")
+        if not install("--no-deps", f"torch=={version}+cpu", index=index):
+            say(f"torch: the CPU build could not be installed: {WITHOUT_CPU_BUILD} {FOR_CUDA}")
+
+
+def wants_cuda() -> bool:
+    """Return whether to install torch for a GPU: as the variable `TORCH` says, else if the machine has an NVIDIA GPU.
+
+    Raises: SystemExit when the variable has another value than `cpu` or `cuda`.
+    """
+    choice = os.environ.get("TORCH", "")
+    if choice not in ("", "cpu", "cuda"):
+        raise SystemExit(f"TORCH={choice}: the builds of torch are cpu and cuda.")
+    return choice == "cuda" or (not choice and has_nvidia_gpu())
 
 
 def has_nvidia_gpu() -> bool:
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 
-def cpu_build_available(version: str) -> bool:
-    """Return whether the index of CPU builds lists this version for this Python, within the maximum wait."""
-    if no_index():
-        return False
-    wheel = f"torch-{version}%2Bcpu-cp{sys.version_info[0]}{sys.version_info[1]}-"
-    listed: list[bool] = []
+def cpu_build_index(version: str, *target: str) -> str | None:
+    """Index of the CPU build of this version: "" for those that pip is configured for. None when none answers in time.
 
-    def look() -> None:
-        try:
-            trust = ssl.create_default_context(cafile=pip_settings().get("cert") or None)
-            with urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=CPU_BUILDS_WITHIN, context=trust) as page:
-                listed.append(wheel in page.read().decode(errors="replace"))
-        except (OSError, ValueError):
-            listed.append(False)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    thread.join(CPU_BUILDS_WITHIN)
-    return listed == [True]
+    `target` are pip's options that name another Python or platform.
+    """
+    for index in ("", *([] if no_index() else [CPU_BUILDS])):
+        options = ("--disable-pip-version-check", "--timeout", "5", "--retries", "0", *indexed(index), *target)
+        command = (str(venv_python()), "-m", "pip", "index", "versions", "torch", *options)
+        with suppress(subprocess.TimeoutExpired):
+            listing = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CPU_BUILDS_WITHIN)
+            if f"{version}+cpu" in re.findall(r"[^\s,()]+", listing.stdout):
+                return index
+    return None
 
 
 def install_packages(extra: str = "") -> bool:
     """Install the dependencies of Headrace, and what builds it. Every digest is checked, but for torch's CPU build."""
     further = ("--extra", extra) if extra else ()
     wanted = ("--requirement", str(PYPROJECT), *further, f"setuptools=={pinned('setuptools')}")
-    with listed(*for_uv()) as constraints:
-        if uv("--require-hashes", "--constraint", constraints, *wanted):
+    with listed(*for_uv()) as constraints, listed(*unneeded(has_cpu_build())) as excludes:
+        if uv("--require-hashes", "--constraint", constraints, "--excludes", excludes, *wanted):
             return True
     return pip_listed(*for_pip())
 
@@ -151,13 +166,20 @@ def install_packages(extra: str = "") -> bool:
 def for_uv() -> list[str]:
     """Constraints for uv. It keeps a CPU build of torch that is installed, for which it wants some digest."""
     own = f"torch=={pinned('torch')}+cpu --hash=sha256:{'0' * 64}"
-    return [own if has_cpu_build() and it.startswith("torch==") else it for it in requirements()]
+    return [own if has_cpu_build() and name_of(it) == "torch" else exact(it) for it in requirements()]
 
 
 def for_pip() -> list[str]:
-    """All packages of the file, since pip accepts no digest in a constraint; those of CUDA only if torch needs them."""
-    unneeded = re.compile(r"(torch|triton|cuda|nvidia)\b") if has_cpu_build() else None
-    return [it for it in requirements() if not (unneeded and unneeded.match(it))]
+    """All packages of the file, since pip accepts no digest in a constraint, without those that are not needed."""
+    left_out = {*unneeded(has_cpu_build()), *(["torch"] if has_cpu_build() else [])}
+    return [exact(it) for it in requirements() if name_of(it) not in left_out]
+
+
+def unneeded(cpu_build: bool) -> list[str]:
+    """Names of the packages of CUDA that an environment does without; torch's CPU build needs none."""
+    if cpu_build:
+        return [name for name in map(name_of, requirements()) if OF_CUDA.match(name)]
+    return [] if wants_cuda() else list(FOR_A_GPU)
 
 
 def has_cpu_build() -> bool:
@@ -169,9 +191,18 @@ def requirements() -> list[str]:
     return re.split(r"\n(?=\S)", CONSTRAINTS.read_text("utf-8").strip())
 
 
+def name_of(requirement: str) -> str:
+    return requirement.partition("==")[0]
+
+
+def exact(requirement: str) -> str:
+    """The same for this build alone: `==2.15.0` is also met by the build `2.15.0+cpu`, which an index may have."""
+    return requirement.replace("==", "===", 1)
+
+
 def requirement(package: str) -> str:
     for found in requirements():
-        if found.startswith(f"{package}=="):
+        if name_of(found) == package:
             return found
     raise SystemExit(f"{CONSTRAINTS} has no version of {package}.")
 
@@ -254,10 +285,15 @@ def pip_settings() -> dict[str, str]:
 
 
 def pip(*arguments: str, index: str = "") -> bool:
-    options = ["--disable-pip-version-check", *(["--index-url", index] if index else [])]
+    options = ["--disable-pip-version-check", *indexed(index)]
     options += [] if sys.stdout.isatty() else ["--progress-bar", "off", "--quiet"]
     command = (str(venv_python()), "-m", "pip", "install", *options, *arguments)
     return run(*command, environment={"PIP_USER": "0"})
+
+
+def indexed(index: str) -> tuple[str, ...]:
+    """Options that give pip another index than the configured one; none for an empty string."""
+    return ("--index-url", index) if index else ()
 
 
 def pip_listed(*entries: str) -> bool:

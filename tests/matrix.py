@@ -1,6 +1,7 @@
-"""`make matrix`: the tests without servers and one journey, on the other versions of Python that Headrace supports.
+"""`make matrix`: the tests without servers and one journey, on each version of Python that Headrace supports.
 
-Each version has an environment of its own, `.venv-3.12` for instance. A version that this machine lacks is named.
+The version of `.venv` runs in it; each other has an environment of its own, `.venv-3.12` for instance. A version that
+this machine lacks is named.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = ("3.12", "3.13")
+VERSIONS = ("3.11", "3.12", "3.13")
 
 WITHOUT_SERVERS = (
     "tests/domain",
@@ -44,7 +45,7 @@ def tried(version: str) -> str:
     python = interpreter(version)
     if python is None:
         return "NOT TESTED: this machine has no such Python"
-    folder = f".venv-{version}"
+    folder = ".venv" if version == f"{sys.version_info[0]}.{sys.version_info[1]}" else f".venv-{version}"
     if not succeeds(python, "ops/install.py", "dev", INSTALL_INTO=folder):
         return "FAILED: its environment could not be made"
     for tests in (WITHOUT_SERVERS, (JOURNEY,)):

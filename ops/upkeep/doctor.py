@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from handlers.ports.log import Unavailable
 from ops.blob_choice import open_blobs
 from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
+from ops.install import FOR_A_GPU, FOR_CUDA, has_nvidia_gpu
 from ops.roles import wanted
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import check_postgres, nats_server, reserve
@@ -130,6 +131,7 @@ def _programs(settings: Settings) -> Iterator[Finding]:
         yield _program("postgres", check_postgres)
     if pinned.SHIPPED_MODEL in settings.all_embedding_models:
         yield _program(f"{pinned.SHIPPED_MODEL}/model.safetensors", lambda: find_model(pinned.SHIPPED_MODEL))
+    yield _torch()
 
 
 def _program(name: str, check: Callable[[], object]) -> Finding:
@@ -142,6 +144,15 @@ def _program(name: str, check: Callable[[], object]) -> Finding:
     if not pin.digest:
         return Finding(what, True, f"not pinned: no digest of {pin.version} is known for {pinned.PLATFORM}")
     return Finding(what, True, f"{pin.version}, SHA-256 {pin.digest[:12]}… as pinned")
+
+
+def _torch() -> Finding:
+    """The build of torch; one that leaves a GPU unused is no error, but named."""
+    build, there = version("torch"), {str(it.name) for it in distributions()}
+    if "+cpu" not in build and there.issuperset(FOR_A_GPU):
+        return Finding("torch", True, f"{build}, for processors and NVIDIA GPUs")
+    unused = f", and this machine has an NVIDIA GPU. {FOR_CUDA}" if has_nvidia_gpu() else ""
+    return Finding("torch", True, f"{build}, for processors{unused}")
 
 
 async def _log(client: Client, last: dict[str, int]) -> AsyncIterator[Finding]:

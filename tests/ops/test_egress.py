@@ -38,7 +38,6 @@ OPERATORS = {
     "adapters/index/opensearch/segments.py": {"opensearchpy"},
     "adapters/telemetry/otlp/collector.py": {"httpx2"},
     "ops/bench/traces.py": {"urllib.request"},
-    "ops/install.py": {"urllib.request"},
     "ops/servers/opensearch/server.py": {"httpx2"},
 }
 """Files that call only what the operator names: the object store, OpenSearch, the collector, and servers of ours."""
@@ -55,7 +54,6 @@ MADE = {
     "adapters/models/server.py": {"AsyncOpenAI"},
     "adapters/telemetry/otlp/collector.py": {"AsyncClient"},
     "ops/bench/traces.py": {"urlopen"},
-    "ops/install.py": {"urlopen"},
     "ops/servers/embedded.py": {"open_connection"},
     "ops/servers/opensearch/server.py": {"AsyncClient"},
 }

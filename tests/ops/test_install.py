@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
+import shutil
 import sys
 import tomllib
 import venv
@@ -18,6 +20,7 @@ import pytest
 
 from ops import install, pin
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the wheel is for Linux")
 PYTHON = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 
 
@@ -60,6 +63,25 @@ def wheel(name: str, folder: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def configured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, digests: dict[str, str], needed: list[str], tool: str
+) -> None:
+    """Make a project that needs these packages, an environment for it, and the folder all that pip or uv installs."""
+    hashes = {name: f" \\\n    --hash=sha256:{digest}" if digest else "" for name, digest in digests.items()}
+    constraints, project = folder / "constraints.txt", folder / "pyproject.toml"
+    constraints.write_text("".join(f"{name}==1.0{hashes[name]}\n" for name in digests))
+    project.write_text(f'[project]\nname = "mine"\nversion = "1"\ndependencies = {json.dumps(needed)}\n')
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(install, "CONSTRAINTS", constraints)
+    monkeypatch.setattr(install, "PYPROJECT", project)
+    monkeypatch.setattr(install, "venv_python", lambda: install.VENV / "bin" / "python")
+    venv.create(install.VENV, with_pip=True, symlinks=True)
+    if tool == "uv":
+        (install.VENV / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+        monkeypatch.setattr(install, "pip", lambda *arguments, index="": False)
+
+
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 @pytest.mark.parametrize("listed", ["right", "wrong", "missing"])
 def test_a_package_without_a_listed_digest_is_not_installed(
@@ -68,54 +90,66 @@ def test_a_package_without_a_listed_digest_is_not_installed(
     digests = {name: wheel(name, tmp_path) for name in ("parcel", "setuptools")}
     digests["parcel"] = {"right": digests["parcel"], "wrong": "0" * 64, "missing": ""}[listed]
     digests["torch"] = "0" * 64
-    hashes = {name: f" \\\n    --hash=sha256:{digest}" if digest else "" for name, digest in digests.items()}
-    constraints, project = tmp_path / "constraints.txt", tmp_path / "pyproject.toml"
-    constraints.write_text("".join(f"{name}==1.0{hashes[name]}\n" for name in digests))
-    project.write_text('[project]\nname = "mine"\nversion = "1"\ndependencies = ["parcel", "torch"]\n')
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setattr(install, "CONSTRAINTS", constraints)
-    monkeypatch.setattr(install, "PYPROJECT", project)
-    monkeypatch.setattr(install, "venv_python", lambda: install.VENV / "bin" / "python")
-    venv.create(install.VENV, with_pip=True, symlinks=True)
-    there_is_a_cpu_build("1.0")
-    if tool == "uv":
-        (install.VENV / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
-        monkeypatch.setattr(install, "pip", lambda *arguments, index="": False)
+    configured(tmp_path, monkeypatch, digests, ["parcel", "torch"], tool)
+    there_is_torch("1.0+cpu")
     assert install.install_packages() is (listed == "right")
     assert install.installed("parcel") is (listed == "right")
 
 
-def there_is_a_cpu_build(version: str) -> None:
-    """The build of torch that is not checked, as pip records it."""
-    name = f"torch-{version}+cpu.dist-info"
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_the_default_build_of_torch_is_installed_where_the_cpu_build_is_offered_too(
+    tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digests = {name: wheel(name, tmp_path) for name in ("torch", "setuptools")}
+    shutil.copy(tmp_path / "torch-1.0-py3-none-any.whl", tmp_path / "torch-1.0+cpu-py3-none-any.whl")
+    configured(tmp_path, monkeypatch, digests, ["torch"], tool)
+    assert install.install_packages()
+    assert install.installed("torch", "1.0")
+
+
+def there_is_torch(version: str) -> None:
+    """A build of torch, as pip records it."""
+    name = f"torch-{version}.dist-info"
     folder = install.VENV / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages" / name
     folder.mkdir(parents=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}+cpu\n")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
     (folder / "RECORD").write_text(f"{name}/METADATA,,\n{name}/RECORD,,\n")
 
 
-def test_libraries_of_cuda_are_not_for_the_cpu_build() -> None:
-    names = {entry.partition("==")[0] for entry in install.for_pip()}
-    assert {"torch", "triton", "nvidia-cublas", "cuda-toolkit", "starlette"} <= names
-    there_is_a_cpu_build(install.pinned("torch"))
-    names = {entry.partition("==")[0] for entry in install.for_pip()}
-    assert "starlette" in names
-    assert [name for name in names if re.match("cuda|nvidia|triton|torch", name)] == []
+@pytest.mark.parametrize(
+    ("torch", "variable", "left_out"),
+    [
+        ("", "cuda", ""),
+        ("", "cpu", "cuda-(bindings|pathfinder)|triton|nvidia-(cuda-cccl|cusolver|nvtx)"),
+        ("+cpu", "cpu", "cuda|nvidia|triton|torch"),
+    ],
+)
+def test_libraries_that_only_a_gpu_needs_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, torch: str, variable: str, left_out: str
+) -> None:
+    monkeypatch.setenv("TORCH", variable)
+    if torch:
+        there_is_torch(install.pinned("torch") + torch)
+    everything = {install.name_of(entry) for entry in install.requirements()}
+    expected = {name for name in everything if left_out and re.match(left_out, name)}
+    assert {install.name_of(entry) for entry in install.for_pip()} == everything - expected
+    assert set(install.unneeded(install.has_cpu_build())) == expected - {"torch"}
+    assert "nvidia-cublas" in everything
 
 
 class Index(BaseHTTPRequestHandler):
     """An index of packages that lists one wheel, or says nothing."""
 
-    wheel: ClassVar[str] = f"torch-9.9.9%2Bcpu-{PYTHON}-"
+    wheel: ClassVar[str] = f"torch-9.9.9%2Bcpu-{PYTHON}-{PYTHON}-linux_{platform.machine()}.whl"
     silent: ClassVar[Event | None] = None
 
     def do_GET(self) -> None:
         if self.silent:
             self.silent.wait(10)
         self.send_response(200)
+        self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(f'<a href="/whl/cpu/{self.wheel}linux_x86_64.whl">torch</a>'.encode())
+        self.wfile.write(f'<a href="/{self.wheel}">{self.wheel.replace("%2B", "+")}</a>'.encode())
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -137,52 +171,84 @@ def plain_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an index; the one of torch's CPU builds is not reached."""
     server = HTTPServer(("127.0.0.1", 0), Index)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr(install, "CPU_BUILDS", f"http://127.0.0.1:{server.server_port}/whl/cpu")
+    monkeypatch.setattr(install, "CPU_BUILDS", "http://127.0.0.1:1")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1")
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    yield
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-@pytest.mark.usefixtures("index")
-def test_a_cpu_build_that_is_listed_is_found() -> None:
-    assert install.cpu_build_available("9.9.9")
-    assert not install.cpu_build_available("9.9.8")
+@linux
+def test_a_cpu_build_is_found_in_the_index_of_cpu_builds(monkeypatch: pytest.MonkeyPatch, index: str) -> None:
+    monkeypatch.setattr(install, "CPU_BUILDS", index)
+    assert install.cpu_build_index("9.9.9") == index
+    assert install.cpu_build_index("9.9.8") is None
 
 
-@pytest.mark.usefixtures("index")
-def test_an_index_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@linux
+def test_a_cpu_build_that_the_configured_index_has_is_taken_there(monkeypatch: pytest.MonkeyPatch, index: str) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", index)
+    monkeypatch.setattr(install, "CPU_BUILDS", index)
+    assert install.cpu_build_index("9.9.9") == ""
+
+
+@linux
+def test_a_cpu_build_is_found_in_a_folder_where_pip_has_no_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: str
+) -> None:
+    monkeypatch.setattr(install, "CPU_BUILDS", index)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", tmp_path.as_uri())
+    assert install.cpu_build_index("9.9.9") is None
+    (tmp_path / Index.wheel.replace("%2B", "+")).touch()
+    assert install.cpu_build_index("9.9.9") == ""
+
+
+def test_an_index_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, index: str) -> None:
     monkeypatch.setattr(install, "CPU_BUILDS_WITHIN", 0.2)
+    monkeypatch.setattr(install, "CPU_BUILDS", index)
     done = Event()
     monkeypatch.setattr(Index, "silent", done)
-    assert not install.cpu_build_available("9.9.9")
+    assert install.cpu_build_index("9.9.9") is None
     done.set()
 
 
-def test_pip_without_an_index_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert not install.cpu_build_available("9.9.9")
+@pytest.mark.parametrize(("variable", "gpu", "wanted"), [("", True, True), ("cpu", True, False), ("cuda", False, True)])
+def test_the_variable_chooses_the_build_of_torch_else_the_machine(
+    monkeypatch: pytest.MonkeyPatch, variable: str, gpu: bool, wanted: bool
+) -> None:
+    monkeypatch.setenv("TORCH", variable)
+    monkeypatch.setattr(install, "has_nvidia_gpu", lambda: gpu)
+    assert install.wants_cuda() is wanted
+
+
+def test_a_build_of_torch_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH", "rocm")
+    with pytest.raises(SystemExit, match="TORCH=rocm: the builds of torch are cpu and cuda"):
+        install.wants_cuda()
 
 
 @pytest.mark.parametrize(
-    ("gpu", "listed", "said", "installs"),
+    ("gpu", "index", "said", "installs"),
     [
-        (True, True, r"has an NVIDIA GPU: taking the CUDA build, about 4 GB", 0),
-        (False, True, r"no NVIDIA GPU: taking the CPU build, about 200 MB instead of 4 GB", 1),
-        (False, False, r"no CPU build of [\d.]+ \(about 200 MB\) was found .*taking the CUDA build, about 4 GB", 0),
+        (True, "", r"taking the CUDA build, for NVIDIA GPUs; .venv takes about 6.5 GB", 0),
+        (False, "", r"taking the CPU build; .venv takes about 1.7 GB. For an NVIDIA GPU: .* TORCH=cuda", 1),
+        (False, None, r"no index offers a CPU build of [\d.]+: taking the CUDA build, without .* about 5 GB", 0),
     ],
 )
 def test_which_torch_and_why_is_said_before_it_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     gpu: bool,
-    listed: bool,
+    index: str | None,
     said: str,
     installs: int,
 ) -> None:
@@ -194,14 +260,20 @@ def test_which_torch_and_why_is_said_before_it_is_loaded(
         return True
 
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(install, "has_nvidia_gpu", lambda: gpu)
-    monkeypatch.setattr(install, "cpu_build_available", lambda version: listed)
+    monkeypatch.setattr(install, "cpu_build_index", lambda version: index)
     monkeypatch.setattr(install, "install", packages)
     install.install_torch()
     assert installs or re.search(said, capsys.readouterr().out)
     cpu_build = ("--no-deps", f"torch=={install.pinned('torch')}+cpu")
-    assert calls == [(cpu_build, install.CPU_BUILDS)] * installs
+    assert calls == [(cpu_build, index)] * installs
+
+
+@pytest.mark.parametrize("build", [install.pinned("torch"), f"{install.pinned('torch')}+cpu"])
+def test_a_torch_of_this_version_is_kept(monkeypatch: pytest.MonkeyPatch, build: str) -> None:
+    there_is_torch(build)
+    monkeypatch.setattr(install, "cpu_build_index", lambda version: pytest.fail("looked for"))
+    install.install_torch()
 
 
 class Runs:

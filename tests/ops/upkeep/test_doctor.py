@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from nats.aio.msg import Msg
@@ -14,6 +15,7 @@ from adapters.postgres import tables
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import Place
 from handlers.ports.outages import Outage
+from ops.install import FOR_A_GPU, FOR_CUDA
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
 from ops.upkeep import doctor
@@ -143,3 +145,22 @@ async def test_programs_are_as_pinned_or_said_not_to_be(tmp_path: Path, monkeypa
         finding = await found(settings, "program nats-server")
         assert finding.good is good
         assert words in finding.found
+
+
+@pytest.mark.parametrize(
+    ("build", "missing", "gpu", "said"),
+    [
+        ("2.15.0", "", True, "2.15.0, for processors and NVIDIA GPUs"),
+        ("2.15.0", "triton", False, "2.15.0, for processors"),
+        ("2.15.0", "triton", True, f"2.15.0, for processors, and this machine has an NVIDIA GPU. {FOR_CUDA}"),
+        ("2.15.0+cpu", "", True, f"2.15.0+cpu, for processors, and this machine has an NVIDIA GPU. {FOR_CUDA}"),
+    ],
+)
+async def test_a_gpu_that_torch_does_not_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, missing: str, gpu: bool, said: str
+) -> None:
+    there = [SimpleNamespace(name=name) for name in FOR_A_GPU if name != missing]
+    monkeypatch.setattr(doctor, "version", lambda name: build)
+    monkeypatch.setattr(doctor, "distributions", lambda: there)
+    monkeypatch.setattr(doctor, "has_nvidia_gpu", lambda: gpu)
+    assert await found(Settings.load(home=tmp_path), "torch") == Finding("torch", True, said)
