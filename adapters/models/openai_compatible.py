@@ -19,6 +19,7 @@ from adapters.models.faults import Fault
 from adapters.models.reasoning import Splitter
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience
 from adapters.models.server_events import ServerEvent, server_events
+from adapters.models.withheld import Withheld, withheld
 from handlers.ports.models import ChatRequest, Delta
 from handlers.ports.outages import Outages
 
@@ -121,7 +122,7 @@ class OpenAICompatible:
         now = asyncio.get_running_loop().time
         limit = now() + self._patience.first_token
         stream: AsyncStream[object] | None = None
-        answer, begun, fault = _Answer(), False, None
+        answer, begun, fault = _Answer(self._at.key), False, None
         call = await self._at.begin()
         try:
             async with asyncio.timeout_at(min(limit, deadline)):
@@ -138,6 +139,7 @@ class OpenAICompatible:
                         limit = now() + (self._patience.between_tokens if begun else self._patience.first_token)
                     if event is None:
                         continue
+                    event = event._replace(data=withheld(event.data, self._at.key))
                     delta, alive = answer.take(event, stream.response.request)
                     if alive and not begun:
                         begun = True
@@ -177,11 +179,13 @@ class OpenAICompatible:
 class _Answer:
     """An answer as it comes. It is whole with a reason for its end, or with the mark `[DONE]` after words or tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        """Where the server repeats the key in words, they have stars instead."""
         self.done = False
         self._alive = False
         self._last = Delta()
         self._splitter = Splitter()
+        self._said, self._reasoned = Withheld(key), Withheld(key)
 
     @property
     def whole(self) -> bool:
@@ -222,15 +226,16 @@ class _Answer:
         )
         alive = bool(chunk.text or chunk.reasoning or (chunk.finish and chunk.finish.lower() not in BROKEN_OFF))
         self._alive = self._alive or alive
-        text, reasoning = self._splitter.feed(chunk.text)
+        text, reasoning = self._splitter.feed(self._said(chunk.text))
         unsaid, self._splitter.unsaid = self._splitter.unsaid, False
-        new = Delta(text, reasoning=chunk.reasoning + reasoning, unsaid=unsaid)
+        new = Delta(text, reasoning=self._reasoned(chunk.reasoning) + reasoning, unsaid=unsaid)
         return new if text or new.reasoning or unsaid else None, alive
 
     def rest(self) -> Delta:
         """The end of the answer, with what is known of it."""
-        text, reasoning = self._splitter.end()
-        return replace(self._last, text=text, reasoning=reasoning)
+        text, thought = self._splitter.feed(self._said.rest())
+        last, reasoning = self._splitter.end()
+        return replace(self._last, text=text + last, reasoning=self._reasoned.rest() + thought + reasoning)
 
 
 async def _events(response: httpx2.Response) -> AsyncGenerator[ServerEvent | None]:

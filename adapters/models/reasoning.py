@@ -49,7 +49,7 @@ class Splitter:
             if self._end:
                 before, mark, after = self._held.partition(self._end)
                 if not mark:
-                    kept = _overlap(self._held, self._end)
+                    kept = overlap(self._held, self._end)
                     reasoning += self._held[: len(self._held) - kept]
                     self._held = self._held[len(self._held) - kept :]
                     return "", reasoning
@@ -78,7 +78,7 @@ class Splitter:
                 text, more = self.feed("")
                 return text, held[:at] + more
             return self._rest(stripped=False), ""
-        kept = _overlap(held, LONE)
+        kept = overlap(held, LONE)
         text, self._held = held[: len(held) - kept], held[len(held) - kept :]
         if text:
             line = text.rpartition("\n")[2]
@@ -101,6 +101,6 @@ class Splitter:
         return held.lstrip() if stripped else held
 
 
-def _overlap(text: str, mark: str) -> int:
+def overlap(text: str, mark: str) -> int:
     """The number of characters at the end of a text that may begin the mark."""
     return next((size for size in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-size:])), 0)

@@ -17,6 +17,7 @@ from adapters.models.chunk import name_of
 from adapters.models.faults import Fault
 from adapters.models.server import Failed, ModelServer, Patience
 from adapters.models.token_usage import read_by
+from adapters.models.withheld import withheld
 from handlers.ports.models import Reranking
 from handlers.ports.outages import Outages
 
@@ -90,7 +91,7 @@ class RerankApi:
         try:
             async with asyncio.timeout_at(min(now() + self._patience.first_token, deadline)):
                 stream = await self._at.post(body)
-                scores = read(await _whole(stream), count)
+                scores = read(withheld((await _whole(stream)).decode(errors="replace"), self._at.key), count)
             await call.answered()
             return scores
         except TimeoutError:
@@ -115,7 +116,7 @@ async def _whole(stream: AsyncStream[object]) -> bytes:
     return bytes(body)
 
 
-def read(body: bytes, count: int) -> Reranking:
+def read(body: str, count: int) -> Reranking:
     """The scores of `count` texts in a server's answer. Raises: ValueError when it has another form or lacks one."""
     answer = orjson.loads(body)
     said = answer if isinstance(answer, dict) else {}

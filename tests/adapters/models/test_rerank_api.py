@@ -217,4 +217,4 @@ COHERE: dict[str, Any] = {
     ],
 )
 def test_the_words_of_several_servers(answer: object, expected: Reranking) -> None:
-    assert read(json.dumps(answer).encode(), 1) == expected
+    assert read(json.dumps(answer), 1) == expected
