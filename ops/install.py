@@ -30,7 +30,7 @@ CONSTRAINTS = ROOT / "ops" / "constraints.txt"
 
 OLDEST = (3, 11)
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
-CPU_BUILDS_WITHIN = 15.0
+CPU_BUILDS_WITHIN = 30.0
 """Maximum wait for each index that may have torch's CPU build, in seconds."""
 
 OF_CUDA = re.compile(r"(triton|cuda|nvidia)\b")

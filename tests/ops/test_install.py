@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 import tomllib
 import venv
@@ -52,12 +51,12 @@ def test_the_file_is_written_by_uv_for_all_platforms_with_digests() -> None:
     assert "--upgrade" in pin.compiled("--upgrade")
 
 
-def wheel(name: str, folder: Path) -> str:
+def wheel(name: str, folder: Path, version: str = "1.0") -> str:
     """Make the wheel of a package; return its digest."""
-    file = folder / f"{name}-1.0-py3-none-any.whl"
+    file = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as made:
-        info = f"{name}-1.0.dist-info"
-        made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        info = f"{name}-{version}.dist-info"
+        made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         made.writestr(f"{info}/RECORD", "")
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -101,10 +100,23 @@ def test_the_default_build_of_torch_is_installed_where_the_cpu_build_is_offered_
     tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     digests = {name: wheel(name, tmp_path) for name in ("torch", "setuptools")}
-    shutil.copy(tmp_path / "torch-1.0-py3-none-any.whl", tmp_path / "torch-1.0+cpu-py3-none-any.whl")
+    wheel("torch", tmp_path, "1.0+cpu")
     configured(tmp_path, monkeypatch, digests, ["torch"], tool)
     assert install.install_packages()
     assert install.installed("torch", "1.0")
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_the_cpu_build_of_a_folder_is_installed_without_the_libraries_of_cuda(
+    tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digests = {name: wheel(name, tmp_path) for name in ("torch", "setuptools", "triton")}
+    wheel("torch", tmp_path, "1.0+cpu")
+    configured(tmp_path, monkeypatch, digests, ["torch"], tool)
+    monkeypatch.setattr(install, "has_nvidia_gpu", lambda: False)
+    install.install_torch()
+    assert install.install_packages()
+    assert (install.installed("torch", "1.0+cpu"), install.installed("triton")) == (True, False)
 
 
 def there_is_torch(version: str) -> None:
@@ -163,6 +175,7 @@ def plain_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
             monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setattr(install, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(install, "CPU_BUILDS_WITHIN", 120.0)  # however slow the machine is
     monkeypatch.setattr(install, "STAMP", tmp_path / "venv" / ".headrace")
     monkeypatch.setattr(install, "venv_python", lambda: Path(sys.executable))
     install.pip_settings.cache_clear()
