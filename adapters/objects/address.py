@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from adapters.objects.bucket import Bucket
 from adapters.objects.folder import Folder
 from adapters.objects.objects import Objects
 
@@ -16,6 +15,8 @@ def objects_at(url: str, what: str, *, make: bool) -> Objects:
     `what` names them in messages; `make` lets the first write create the folder.
     """
     if url.startswith("s3://"):
+        from adapters.objects.bucket import Bucket  # its package would slow down all commands
+
         return Bucket(url, what)
     path = unquote(urlsplit(url).path) if url.startswith("file://") else url
     return Folder(Path(path).expanduser().absolute(), what, make=make)

@@ -11,7 +11,6 @@ from nats.aio.client import Client
 from nats.js.api import PubAck
 
 from adapters.jetstream import codec
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
 from domain.chat.app import App, ModelSettings, settings
@@ -21,6 +20,7 @@ from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segments import Segment, encode_segments
 from domain.log import EVENTS, OUTCOMES, Metadata, Outcome, Position, Subject
 from domain.models.model_call import ModelCall, TokenUsage
+from handlers.ports.log import Blobs
 from ops.bench.documents import sentences
 
 AT_ONCE = 200
@@ -86,12 +86,12 @@ class Publisher:
 
 
 class History:
-    def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys) -> None:
+    def __init__(self, tenant: str, nc: Client, last: int, keys: JetStreamKeys, blobs: Blobs) -> None:
         """`last` is the last sequence of the log. Texts are sealed, each story with a key of its own."""
         self.keys = keys
         self.tenant = tenant
         self.publisher = Publisher(nc, last, keys)
-        self._blobs = JetStreamBlobs(nc)
+        self._blobs = blobs
         self._dice = random.Random(last)
         self._sentences = sentences()
         self._reports: list[tuple[str, list[Segment]]] = []

@@ -17,7 +17,6 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
 from adapters.embedding.client import NatsEmbedder
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.segmenting.segmenter import TokenSegmenter
 from domain.knowledge.segments import decode_segments
 from handlers.ports.documents import Block, Text
@@ -236,8 +235,7 @@ def _text(content: str) -> Text:
 
 async def _contents(stack: Stack, digests: list[str]) -> AsyncIterator[str]:
     """Texts of the segments in these blobs."""
-    blobs = JetStreamBlobs(stack.client.connection)
     for digest in digests:
-        _, segments = decode_segments(await blobs.get(stack.settings.tenant, digest))
+        _, segments = decode_segments(await stack.client.blobs.get(stack.settings.tenant, digest))
         for segment in segments:
             yield segment.content

@@ -38,7 +38,8 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
 async def rebuilds(stack: Stack, sizes: Sizes, bars: Progress) -> Measure:
     """Measure a rebuild of the log as it is."""
-    log = JetStreamLog(stack.client.connection, JetStreamKeys(stack.client.connection, stack.settings.vault()))
+    keys = JetStreamKeys(stack.client.connection, stack.settings.vault())
+    log = JetStreamLog(stack.client.connection, keys, stack.client.blobs)
     last = await caught_up(stack)
     events = sum(
         [
@@ -91,7 +92,7 @@ async def write_past(stack: Stack, commits: int, bars: Progress) -> None:
     bar = bars.add_task("past", total=stories)
     last = await JetStreamLog(nc).last(EVENTS)
     keys = JetStreamKeys(nc, stack.settings.vault())
-    await History(stack.settings.tenant, nc, last, keys).write(stories, lambda: bars.advance(bar))
+    await History(stack.settings.tenant, nc, last, keys, stack.client.blobs).write(stories, lambda: bars.advance(bar))
 
 
 async def _count(stack: Stack, stream: str, last: int) -> None:

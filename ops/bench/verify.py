@@ -22,7 +22,7 @@ READ = ("sequence", "events", "aggregates", "commands", "tables")
 async def verifies(stack: Stack, read_s: float) -> list[Measure]:
     """Measure the log as it is; `read_s` is the time of a raw read."""
     nc, audit = stack.client.connection, Audit()
-    log = JetStreamLog(nc, JetStreamKeys(nc, stack.settings.vault()))
+    log = JetStreamLog(nc, JetStreamKeys(nc, stack.settings.vault()), stack.client.blobs)
     began = time.perf_counter()
     with uncollected():
         await AuditedLog(log, audit).finish(no_progress)

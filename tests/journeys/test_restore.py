@@ -28,7 +28,8 @@ from adapters.postgres.feed import Gap
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
-from domain.knowledge.dataset import Dataset
+from domain.chat.app import App
+from domain.chat.app import settings as how
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
@@ -67,11 +68,17 @@ async def connected(server: EmbeddedNats) -> AsyncIterator[Client]:
 async def commit(nc: Client, count: int) -> None:
     store = JetStreamEventStore(nc)
     for number in range(count):
-        dataset = Dataset.begin(
-            Dataset.Created, new_id(), NOW, name=f"Rules {number}", description=os.urandom(BIG // 2).hex()
+        app = App.begin(App.Created, new_id(), NOW, name=f"Rules {number}", description="")
+        app.configure(
+            NOW,
+            model={"provider": "builtin", "name": "extractive", "max_tokens": 1, "context_window": 8, "parameters": {}},
+            prompt="",
+            variables=[],
+            datasets=[os.urandom(4000).hex() for _ in range(BIG // 8000)],  # each is small enough to stay in the commit
+            retrieval=how({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
         )
         metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
-        await store.append(Subject("acme", "dataset", dataset.id), dataset.pending(), metadata, 0)
+        await store.append(Subject("acme", "app", app.id), app.pending(), metadata, 0)
 
 
 async def stored(nc: Client) -> dict[int, Message]:
