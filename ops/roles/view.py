@@ -26,7 +26,8 @@ from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import Wiring, values
+from ops.values import values
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 

@@ -34,7 +34,7 @@ from ops.index_choice import open_index
 from ops.settings import Settings
 from ops.terminal import one_line
 from ops.upkeep.rebuild import uncollected
-from ops.wiring import values
+from ops.values import values
 from projections.document_segments import FINDABLE
 
 QUIET_S = 15.0
