@@ -29,7 +29,7 @@ from handlers.commands.fields import references
 from handlers.routes import PERMISSIONS, ROUTES, Route
 from handlers.work.work import WORKS
 from ops.asyncapi import document, event_model, events, write_schemas
-from ops.cli import app
+from ops.cli import all_commands
 from ops.settings import CONFIG, PREFIX, SECRETS, Settings
 from projections.catalog import READ_MODELS
 
@@ -287,7 +287,7 @@ def works() -> str:
 def command_line() -> str:
     """Every command of `headrace`, with its arguments and options."""
     parts = []
-    for name, command in leaves(get_command(app)):
+    for name, command in leaves(get_command(all_commands())):
         rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
         arguments = [row[0].strip("`") for row in rows if "--" not in row[0]]
         usage = " ".join(("headrace", name, "[OPTIONS]", *arguments))

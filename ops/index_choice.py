@@ -1,20 +1,21 @@
-"""Choice of the search index: OpenSearch when its address is set, else PostgreSQL."""
+"""Choice of the search index: OpenSearch when its address is set, else PostgreSQL. Its driver loads only then."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import structlog
 
-from adapters.index.opensearch import tables as opensearch
-from adapters.index.opensearch.client import Access
-from adapters.index.opensearch.store import opensearch_index, opensearch_store
 from adapters.index.pgvector import tables as pgvector
 from adapters.index.pgvector.store import PgvectorStore, pgvector_index
 from adapters.index.versions import state as versions
 from adapters.index.versions.store import AnyStore
 from handlers.ports.index import Index
 from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from adapters.index.opensearch.client import Access
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ REBUILD = (
 
 def access(settings: Settings) -> Access:
     """Address and credentials of OpenSearch."""
+    from adapters.index.opensearch.client import Access
+
     password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
     return Access(settings.opensearch_url, settings.opensearch_user, password, settings.opensearch_ca)
 
@@ -32,6 +35,8 @@ def access(settings: Settings) -> Access:
 async def set_up_index(settings: Settings) -> None:
     """Create the schema of the index if it is missing. Raises: Unavailable."""
     if settings.opensearch_url:
+        from adapters.index.opensearch import tables as opensearch
+
         await opensearch.set_up(settings.postgres_url, access(settings), settings.opensearch_shards)
     else:
         await pgvector.set_up(settings.postgres_url)
@@ -41,6 +46,8 @@ async def set_up_index(settings: Settings) -> None:
 
 def open_index(settings: Settings) -> AbstractAsyncContextManager[Index]:
     if settings.opensearch_url:
+        from adapters.index.opensearch.store import opensearch_index
+
         return opensearch_index(settings.postgres_url, access(settings))
     return pgvector_index(settings.postgres_url)
 
@@ -64,4 +71,8 @@ async def drop(settings: Settings, number: int) -> bool:
 
 
 def _store(settings: Settings) -> AbstractAsyncContextManager[AnyStore]:
-    return opensearch_store(access(settings)) if settings.opensearch_url else nullcontext(PgvectorStore())
+    if settings.opensearch_url:
+        from adapters.index.opensearch.store import opensearch_store
+
+        return opensearch_store(access(settings))
+    return nullcontext(PgvectorStore())

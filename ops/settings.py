@@ -54,6 +54,10 @@ class InvalidSetting(Exception):
     """A setting is not usable; the message names the variable, option or file, and the rule."""
 
 
+class AlreadyRunning(Exception):
+    """Another process supervises this home."""
+
+
 class NotRunning(Exception):
     """No server is configured and none runs on this home."""
 

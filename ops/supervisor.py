@@ -30,7 +30,7 @@ from ops.bus import connect
 from ops.roles import EVERY, EXPORT, GUESTS, VIEW, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home
-from ops.settings import OPERATOR, READER, Settings, without_secrets
+from ops.settings import OPERATOR, READER, AlreadyRunning, Settings, without_secrets
 
 log = structlog.get_logger(__name__)
 
@@ -43,10 +43,6 @@ ENDS = 2
 LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY = 0.5, 0.2, 3.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
 """Seconds between restarts of a process: the pause doubles up to the longest; a steady run resets it."""
-
-
-class AlreadyRunning(Exception):
-    """Another process supervises this home."""
 
 
 @dataclass

@@ -32,9 +32,6 @@ from handlers.ports.index import Index
 from handlers.repository import Repository
 from ops.blob_choice import open_blobs
 from ops.settings import Settings
-from projections.engine.values import Values
-from projections.values.masking import Masking, patterns
-from projections.values.prices import Prices
 
 if TYPE_CHECKING:
     from adapters.embedding.models import NatsEmbeddingModels
@@ -145,35 +142,6 @@ class Wiring:
             PostgresEmbeddingCache(self.settings.postgres_url, most=self.settings.embedding_cache_mb * 2**20)
         )
         return Embed(self.calls, cache)
-
-
-def values(settings: Settings) -> Values:
-    """The masking and the prices that the settings name, which every process that makes tables folds with.
-
-    Raises: as `masking`; OSError and ValueError when the file of prices cannot be read or is invalid.
-    """
-    own = settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else ""
-    return Values(masking(settings), Prices(own))
-
-
-def masking(settings: Settings) -> Masking:
-    """The built-in masking, and what the settings add.
-
-    Raises: OSError and ValueError when the file of patterns cannot be read or is invalid; PresidioMissing.
-    """
-    file = settings.mask_patterns
-    lines = file.expanduser().read_text(encoding="utf-8").splitlines() if file else []
-    try:
-        found = patterns(lines)
-    except ValueError as error:
-        raise ValueError(f"{settings.mask_patterns}, {error}.") from None
-    further: Callable[[str], str] | None = None
-    if settings.mask_presidio:
-        from adapters.privacy.presidio import Presidio
-
-        language, _, model = settings.mask_presidio.partition(":")
-        further = Presidio(language, model)
-    return Masking(found, further)
 
 
 async def _note(error: Exception) -> None:

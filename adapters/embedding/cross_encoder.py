@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters.embedding.engine import BATCH, best_dtype
+from adapters.embedding.library import lean_imports
 from adapters.model_files import find_model, model_name
 
 
@@ -28,10 +29,7 @@ class CrossEncoderEngine:
 
     def __init__(self, model: str, *, dtype: str = "auto", device: str = "auto", batch: int | None = None) -> None:
         import torch
-        from sentence_transformers import CrossEncoder
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         folder = find_model(model)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         dtype = best_dtype(device) if dtype == "auto" else dtype
@@ -40,9 +38,14 @@ class CrossEncoderEngine:
         self.batch = batch or BATCH["cuda" if device.startswith("cuda") else "cpu"]
         self._torch = torch
         self._device = torch.device(device)
-        self._model: Any = CrossEncoder(
-            str(folder), device=device, local_files_only=True, model_kwargs={"dtype": getattr(torch, dtype)}
-        ).eval()
+        with lean_imports():
+            from sentence_transformers import CrossEncoder
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            model_kwargs = {"dtype": getattr(torch, dtype)}
+            loaded = CrossEncoder(str(folder), device=device, local_files_only=True, model_kwargs=model_kwargs)
+        self._model: Any = loaded.eval()
         if self._model.num_labels != 1:
             raise ValueError(f"{self.name} gives {self._model.num_labels} numbers for a text; a reranker gives one.")
         # The last step uses full precision: else many of the best would have equal scores.

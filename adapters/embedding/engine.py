@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from adapters.embedding.library import lean_imports
 from adapters.embedding.wire import TokenIds
 from adapters.model_files import find_model, longest_input, model_name
 from handlers.ports.documents import Vectors
@@ -71,10 +72,7 @@ class Engine:
         for cache in _CACHES:
             os.environ.setdefault(cache, str(PREPARED))
         import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         folder = find_model(model)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         dtype = best_dtype(device) if dtype == "auto" else dtype
@@ -87,7 +85,12 @@ class Engine:
         self.lanes = 2 if device.startswith("cuda") else min(self._cores, LANES)
         self._device = torch.device(device)
         self._lane = threading.local()
-        modules: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        with lean_imports():
+            from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            modules: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self._modules = modules.eval()
         transformer: Any = self._modules[0].model
         self.dimension = self._modules.get_embedding_dimension() or int(transformer.config.hidden_size)

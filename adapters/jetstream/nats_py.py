@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import nats
 import orjson
+from nats.aio import transport
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -38,8 +40,10 @@ _request = Client.request
 async def connect(servers: str | list[str], **options: Any) -> Client:
     """Connect to NATS. All connections of this process read messages under any subject, and hear cancellations.
 
-    Options and errors are those of `nats.connect`.
+    Options and errors are those of `nats.connect`. An address of a WebSocket loads what they need.
     """
+    if any(server.strip().startswith("ws") for server in ([servers] if isinstance(servers, str) else servers)):
+        vars(transport).update({name: import_module(name) for name in ("aiohttp", "multidict")})
     Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
     Client.request = _request_unless_cancelled  # type: ignore[method-assign]
     return await nats.connect(servers, **options)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ops.bench.machine import machine
 from ops.bench.measure import Measure
+from ops.bench.memory import LARGEST, READERS, SMALLEST
 from ops.bench.stack import Sizes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
@@ -91,7 +92,10 @@ rounds; the ratio is the figure as a multiple of the limit.
 - **commands**: `app.create`, published and acknowledged with 100 at once, {sizes.commands:,} a round, from the
   first publish to the last outcome. Limit: acknowledged JetStream publishes of the same bytes, 100 at once, to a
   stream with the same settings: on disk, synced before every acknowledgement. `p50` and `p95`:
-  {sizes.singles:,} commands one at a time, each to its outcome. Limit: single acknowledged publishes.
+  {sizes.singles:,} commands one at a time, each to its outcome. Limit: single acknowledged publishes. What the
+  boundary between tenants costs each command: `import`, the publish by a service of a tenant, whose limit is the
+  publish by a user of the account of the streams; `lookup`, whether the command has an outcome already; `codes`,
+  signing a commit and an outcome and checking both; `boundary`, the sum of what these add, with `p50` as the limit.
 - **answer**: from the publishing of `message.send` to the first token on the live subject, with the
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
@@ -123,8 +127,10 @@ rounds; the ratio is the figure as a multiple of the limit.
   the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
   last byte, rendering included: the list (`size` in bytes, and as `sent` with gzip), a search for a word
   that is in every prompt and for some that are together in few, a trace of 1,000 and one of 10,000 spans.
-- **memory**: resident memory when idle, after a document and a question; shared pages are divided among the
-  processes.
+- **memory**: resident memory when idle, after a document and a question, by process with its children; shared pages are
+  divided among the processes. `summed`: shared pages count in each process. `large_commits`: a NATS server after
+  {sizes.large} messages of {SMALLEST / 1e6:g} to {LARGEST / 1e6:g} MB, read by {READERS} consumers; limit: its memory
+  limit.
 
 {_profile(before)}## Repeat it
 
@@ -137,10 +143,10 @@ make bench                                     # the table
 ```
 
 Each measure starts servers and workers of its own, in a temporary folder. `--rounds`, `--commands`,
-`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments`, `--searches` and
-`--waiting` set the sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare ratios rather
-than figures: a shared machine changes from minute to minute. Another command measures the quality of search: see
-[quality](quality.md).
+`--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments`, `--searches`,
+`--waiting` and `--large` set the sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare
+ratios rather than figures: a shared machine changes from minute to minute. Another command measures the quality of
+search: see [quality](quality.md).
 """
 
 

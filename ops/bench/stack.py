@@ -35,6 +35,7 @@ class Sizes:
     segments: int = 100_000
     searches: int = 200
     waiting: int = 20_000
+    large: int = 150
 
 
 @dataclass(frozen=True, slots=True)

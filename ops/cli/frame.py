@@ -11,24 +11,23 @@ import traceback
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, LiteralString, NoReturn, TypeVar
 
-import psycopg
 import typer
-from psycopg.rows import dict_row
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Rejected, Unreachable
 from adapters.pinned import Altered
-from ops import supervisor, terminal
+from ops import terminal
 from ops.bus import connect
 from ops.logs import Redaction, secrets_of
 from ops.roles import RoleFailed
 from ops.servers.daemon import StartFailed
-from ops.settings import READER, InvalidSetting, NotRunning, Settings
+from ops.settings import READER, AlreadyRunning, InvalidSetting, NotRunning, Settings
 from ops.terminal import emit
 
 T = TypeVar("T")
@@ -42,6 +41,26 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+FILES = {
+    "archive": ("archive", "restore"),
+    "bus": ("send", "upload", "preview", "ask", "search", "tail", "sql", "asyncapi"),
+    "deploy": ("setup", "ping"),
+    "rebuild": ("rebuild",),
+    "run": ("up", "down", "doctor", "env"),
+    "worker": ("worker",),
+    "secret_key": ("rotate-key",),
+    "verify": ("verify",),
+    "blobs": ("blobs",),
+    "dead": ("dead",),
+    "index": ("index",),
+    "limits": ("limits",),
+    "nats": ("nats",),
+    "postgres": ("postgres",),
+    "quarantine": ("quarantine",),
+    "viewer": ("viewer",),
+}
+"""Commands and groups of commands by file of this folder, in the order of the help."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Home = Annotated[Path | None, typer.Option(help="Data folder. [dim](HEADRACE_HOME, ./.headrace)[/]")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant. [dim](HEADRACE_TENANT, default)[/]")]
@@ -53,6 +72,7 @@ class Failed(Exception):
 
 
 EXPECTED = (
+    AlreadyRunning,
     Altered,
     Failed,
     InvalidSetting,
@@ -62,8 +82,25 @@ EXPECTED = (
     RoleFailed,
     StartFailed,
     Unreachable,
-    supervisor.AlreadyRunning,
 )
+
+
+@app.callback()
+def headrace() -> None:
+    """Keep the commands a group, also where only one is registered."""
+
+
+def register(arguments: list[str]) -> None:
+    """Import the file of the command that comes first; all of them where none is known, for help and advice."""
+    wanted = [file for file, commands in FILES.items() if arguments[:1] and arguments[0] in commands]
+    for file in wanted or FILES:
+        import_module(f"ops.cli.{file}")
+
+
+def all_commands() -> typer.Typer:
+    """The command line with every command registered."""
+    register([])
+    return app
 
 
 @asynccontextmanager
@@ -74,6 +111,9 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
 
 async def rows(settings: Settings, query: LiteralString, **parameters: object) -> list[dict[str, Any]]:
     """The rows of a query, by a login that can only read. Raises: Failed."""
+    import psycopg
+    from psycopg.rows import dict_row
+
     url = settings.located("postgres", role=READER).postgres_url
     try:
         async with (
@@ -122,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):  # UTF-8 whatever the locale, and any bytes of a path
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
+        register(arguments)
         app(args=arguments, prog_name="headrace")
     except Rejected as error:
         terminal.show_outcome(error.outcome, "--json" in arguments)

@@ -1,4 +1,4 @@
-"""Commands that run Headrace: up, down, worker, doctor, env."""
+"""Commands for everything on this machine: up, down, doctor, env."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
@@ -17,9 +16,8 @@ from adapters.jetstream import accounts
 from ops import logs, supervisor, terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
 from ops.cli.viewer import new_link
-from ops.roles import EVERY, WITHOUT_TABLES
 from ops.servers.embedded import EmbeddedNats
-from ops.settings import READER, Settings, forget_secrets
+from ops.settings import READER, Settings
 from ops.terminal import clean, emit, say, show
 
 if TYPE_CHECKING:
@@ -76,25 +74,6 @@ def down(home: Home = None, as_json: Json = False) -> None:
         emit({"stopped": stopped})
     else:
         say("Headrace is stopped." if stopped else f"Nothing runs on {settings.home}.")
-
-
-@app.command(epilog="Example: [bold]headrace worker --role ingest[/]")
-def worker(
-    role: Annotated[str, typer.Option(help=f"{', '.join(EVERY)}, or all.")],
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Run one worker until interrupted. Start any number of them, on any machine."""
-    if role not in (*EVERY, "all"):
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(EVERY)}, all.", param_hint="--role")
-    settings = Settings.load(home=home, log_format="json" if as_json else None)
-    servers = ("nats",) if role in WITHOUT_TABLES else ("nats", "postgres")
-    settings = settings.located(*servers, role=role)
-    logs.configure(settings)
-    forget_secrets()
-    from ops.roles.worker import run as run_role
-
-    uvloop.run(run_role(role, settings))
 
 
 @app.command(epilog="Examples: [bold]headrace doctor[/] · [bold]headrace doctor --json | jq 'select(.good | not)'[/]")

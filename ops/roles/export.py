@@ -9,7 +9,8 @@ from adapters.telemetry.otlp.endpoint import header_fields
 from adapters.telemetry.otlp.exporter import Exporter
 from adapters.telemetry.otlp.spans import Content
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import Wiring, masking
+from ops.values import masking
+from ops.wiring import Wiring
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:

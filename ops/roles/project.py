@@ -25,7 +25,8 @@ from handlers.ports.log import Unavailable
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
 from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
-from ops.wiring import Wiring, values
+from ops.values import values
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,8 @@ from adapters.web.viewer.server import create_app
 from handlers.ports.log import Unavailable
 from ops.blob_choice import open_blobs
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import Wiring, values
+from ops.values import values
+from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 

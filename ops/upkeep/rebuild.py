@@ -13,7 +13,8 @@ from adapters.postgres.compare import Comparison
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from ops.settings import Settings
-from ops.wiring import Wiring, values
+from ops.values import values
+from ops.wiring import Wiring
 
 
 async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[str]:

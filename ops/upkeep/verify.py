@@ -37,7 +37,7 @@ from ops.settings import Settings
 from ops.terminal import one_line
 from ops.upkeep.prompts import prompts as whole_prompts
 from ops.upkeep.rebuild import uncollected
-from ops.wiring import values
+from ops.values import values
 from projections.document_segments import FINDABLE
 
 QUIET_S = 15.0

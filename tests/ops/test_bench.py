@@ -35,6 +35,7 @@ SMALLEST = Sizes(
     segments=300,
     searches=3,
     waiting=100,
+    large=3,
 )
 
 NAMES = {
@@ -68,10 +69,12 @@ NAMES = {
     "scale": ["scale.rebuild", "scale.commands.p50"],
     "memory": [
         "memory",
+        "memory.summed",
         "memory.supervisor",
         "memory.nats",
         "memory.postgres",
         *(f"memory.worker-{role}" for role in ROLES),
+        "memory.large_commits",
     ],
 }
 
@@ -82,7 +85,9 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-LIMITED = ("commands", "answer", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten")
+LIMITED = (
+    *("commands", "answer", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten", "large_commits"),
+)
 """Measures, and parts of one, that have a limit."""
 
 

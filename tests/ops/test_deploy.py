@@ -31,7 +31,7 @@ from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import STREAMS, set_up
 from adapters.postgres.logins import PASSWORDS
 from domain.log import OUTCOMES
-from ops.cli import app
+from ops.cli import all_commands
 from ops.roles import EVERY, ROLES
 from ops.servers.embedded import HOST, nats_server
 from ops.settings import PREFIX, Settings
@@ -602,7 +602,7 @@ def commands() -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", sorted(commands()), ids=shlex.join)
 def test_a_command_is_one_of_ours(command: tuple[str, ...]) -> None:
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(all_commands())
     name, *options = command
     assert name in group.commands
     group.commands[name].make_context(name, list(options))

@@ -139,7 +139,7 @@ def test_every_port_is_documented_with_its_adapters(name: str) -> None:
 
 
 def test_every_command_of_the_command_line_is_documented() -> None:
-    commands = list(docs.leaves(get_command(cli.app)))
+    commands = list(docs.leaves(get_command(cli.all_commands())))
     assert commands
     for name, command in commands:
         text = section(page("command-line"), name)
@@ -148,7 +148,7 @@ def test_every_command_of_the_command_line_is_documented() -> None:
                 assert f"`{parameter.opts[-1]}`" in text
 
 
-@pytest.mark.parametrize(("name", "command"), list(docs.leaves(get_command(cli.app))))
+@pytest.mark.parametrize(("name", "command"), list(docs.leaves(get_command(cli.all_commands()))))
 def test_every_command_prints_json_and_explains_its_parameters(name: str, command: Any) -> None:
     assert command.help.split()[0].isalpha()
     assert command.help.split("\n")[0].endswith(".")
@@ -159,7 +159,7 @@ def test_every_command_prints_json_and_explains_its_parameters(name: str, comman
 
 def test_every_command_that_a_text_names_exists() -> None:
     """In documents, in pages of the viewer, and in messages, comments of columns and docstrings."""
-    known = {name for name, _ in docs.leaves(get_command(cli.app))}
+    known = {name for name, _ in docs.leaves(get_command(cli.all_commands()))}
     groups = {name.partition(" ")[0] for name in known if " " in name}
     code = [path for folder in CODE for ending in ("py", "html") for path in (ROOT / folder).rglob(f"*.{ending}")]
     named = re.compile(r"(?:`|<code>|<pre>)headrace ([a-z]+(?:-[a-z]+)*)( [a-z]+)?")

@@ -30,8 +30,8 @@ from adapters.postgres import tables
 from ops import supervisor
 from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
-from ops.settings import Settings
-from ops.supervisor import AlreadyRunning, Supervisor, Watched, claimed
+from ops.settings import AlreadyRunning, Settings
+from ops.supervisor import Supervisor, Watched, claimed
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

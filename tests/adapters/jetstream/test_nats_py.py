@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import socket
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import nats_py
+from ops.servers.embedded import EmbeddedNats
 
 ROOT = Path(__file__).parents[3]
 
@@ -141,3 +143,18 @@ def _borrowed_names(tree: ast.Module) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self")
     }
+
+
+@pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")
+async def test_websockets_connect_with_what_is_loaded_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configuration = EmbeddedNats.configuration
+    own = f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'
+    monkeypatch.setattr(EmbeddedNats, "configuration", lambda self: f"{configuration(self)}\n{own}")
+    async with EmbeddedNats(tmp_path) as server:
+        login = server.url.removeprefix("nats://").partition("@")[0]
+        client = await nats_py.connect(f"ws://{login}@127.0.0.1:{port}")
+        assert (await client.request("$JS.API.INFO")).data
+        await client.close()

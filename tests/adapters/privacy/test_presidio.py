@@ -10,7 +10,7 @@ import pytest
 
 from adapters.privacy.presidio import Presidio, PresidioMissing
 from ops.settings import InvalidSetting, Settings
-from ops.wiring import masking
+from ops.values import masking
 
 
 def test_it_says_what_is_not_installed() -> None:

@@ -87,7 +87,7 @@ def url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return server_url
 
 
-COMMANDS = [name for name, _ in docs.leaves(get_command(cli.app))]
+COMMANDS = [name for name, _ in docs.leaves(get_command(cli.all_commands()))]
 
 
 async def test_help_lists_every_command(headrace: Cli) -> None:

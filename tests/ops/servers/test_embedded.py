@@ -128,6 +128,25 @@ async def test_nats_syncs_every_write(nats_server: EmbeddedNats) -> None:
     assert f'"max_payload": {8 * 2**20}' in configuration
 
 
+async def test_nats_has_a_memory_limit_that_the_operator_can_replace(
+    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit() -> str:
+        process = nats_server.daemon.process()
+        assert process is not None
+        return process.environ()["GOMEMLIMIT"]
+
+    assert embedded.MEMORY <= int(limit()) < embedded.MEMORY + 2**20
+    await nats_server.stop()
+    (nats_server.store / "stored").write_bytes(bytes(8 * 2**20))
+    await nats_server.start()
+    assert embedded.MEMORY + 2 * 2**20 <= int(limit()) < embedded.MEMORY + 3 * 2**20
+    await nats_server.stop()
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
+    await nats_server.start()
+    assert limit() == "1GiB"
+
+
 async def test_what_nats_stores_is_encrypted_with_the_key_of_the_home(nats_server: EmbeddedNats) -> None:
     await publish(nats_server.url, "a very telling sentence")
     await nats_server.stop()
