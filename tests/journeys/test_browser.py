@@ -22,6 +22,7 @@ from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chat_servers import Exchange, fails, faulty_server
 from tests.conftest import fresh_database
+from tests.journeys.layout import faults
 from tests.journeys.stack import Stack
 
 CHROMIUM = shutil.which("chromium")
@@ -34,7 +35,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
+DESK = {"width": 1280, "height": 800}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and os.environ.get("BROWSER_TESTS") != "required",
@@ -115,7 +116,11 @@ async def fill(site: Site, model_url: str, broken_url: str) -> None:
     for name, chosen in models.items():
         app = await stack.make("app.create", name=name)
         await stack.send("app.configure", app=app, datasets=[dataset], model=chosen)
-        query = HARM if name == HARM else f"When does the {name} say the surge tank is inspected?"
+        query = (
+            HARM
+            if name == HARM
+            else f"When does the {name} say the surge tank is inspected, and who opens the gates at night?"
+        )
         frames = await stack.ask(app, query, user=HARM if name == HARM else "ada")
         assert frames[-1]["type"] == ("failed" if name == "unlucky" else "answered"), frames[-1]
         site.ids[name] = frames[0]["message"]
@@ -243,6 +248,8 @@ def paths(site: Site) -> list[str]:
         "/replays",
         f"/replays?id={site.replay}",
         f"/compare?a={asked}&b={site.replay}",
+        "/compare",
+        "/sql?query=SELECT+*+FROM+model_calls",
     ]
 
 
@@ -398,12 +405,22 @@ async def test_words_that_mean_harm_are_shown_as_they_are(scripted: Visit) -> No
         assert await page.locator("img[src=x], svg[onload], main script, a[href^='javascript:']").count() == 0, path
 
 
-async def test_nothing_is_wider_than_a_phone(browser: Browser, site: Site) -> None:
-    visit = await logged_in(browser, site, viewport=PHONE, has_touch=True)
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [(390, 844, "light"), (390, 844, "dark"), (1440, 900, "light"), (1440, 900, "dark"), (2560, 1300, "light")],
+)
+async def test_no_page_has_a_fault_in_its_layout(
+    browser: Browser, site: Site, width: int, height: int, scheme: str
+) -> None:
+    window = {"width": width, "height": height}
+    visit = await logged_in(browser, site, viewport=window, has_touch=width < 400, color_scheme=scheme)
+    found: list[str] = []
     for path in paths(visit.site):
         page = await visit.open(path)
-        wide = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
-        assert await page.evaluate(wide) <= 0, path
+        if await page.locator("#strip").count():
+            await page.locator("#strip .graph").first.wait_for()
+        found += [f"{path}: {fault}" for fault in await faults(page)]
+    assert not found, "\n".join(found)
     await visit.close()
 
 
