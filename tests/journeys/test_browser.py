@@ -293,6 +293,30 @@ async def test_the_list_shows_filters_and_searches(visit: Visit, script: bool) -
     assert "talker" in await rows.last.inner_text()
 
 
+async def test_names_are_offered_while_they_are_typed(scripted: Visit) -> None:
+    page = await scripted.open("/traces")
+    app = page.get_by_label("App", exact=True)
+    await app.press_sequentially("alke")
+    await page.locator("#app-names option[value=talker]:only-child").wait_for(state="attached")
+    await app.press("Enter")
+    await page.wait_for_url("**app=alke**")
+    assert await page.locator("[data-row]").count() == 1
+    await page.get_by_role("link", name="Conversations").click()
+    await page.get_by_label("User").press_sequentially("ad")
+    await page.locator("#user-names option[value=ada]").wait_for(state="attached")
+
+
+async def test_times_in_fields_are_those_of_the_reader(browser: Browser, site: Site) -> None:
+    visit = await logged_in(browser, site, timezone_id="Asia/Kolkata")
+    page = await visit.open("/traces?from=2026-01-31T03:00:00")
+    assert await page.get_by_label("From").input_value() == "2026-01-31T08:30"
+    await page.get_by_label("From").fill("2026-01-31T09:00")
+    await page.get_by_role("button", name="Search").click()
+    await page.wait_for_url("**from=2026-01-31T03%3A30%3A00**")
+    assert await page.get_by_label("From").input_value() == "2026-01-31T09:00"
+    await visit.close()
+
+
 async def test_every_page_opens_and_says_what_it_is(visit: Visit) -> None:
     for path in paths(visit.site):
         page = await visit.open(path)
