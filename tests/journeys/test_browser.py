@@ -338,6 +338,20 @@ async def test_a_trace_shows_what_was_done_and_said(visit: Visit) -> None:
     await panel.get_by_text("Result").wait_for()
 
 
+async def test_no_span_begins_before_its_parent(site: Site) -> None:
+    """As workers record them, with a retrieval and the embedding of its question."""
+    rows = await site.stack.sql(
+        "SELECT child.kind, parent.started_at <= child.started_at AS after FROM headrace.spans child "
+        "JOIN (SELECT tenant_id, id, started_at FROM headrace.spans UNION ALL "
+        "SELECT tenant_id, id, started_at FROM headrace.traces) parent "
+        "ON parent.tenant_id = child.tenant_id AND parent.id = coalesce(child.parent_id, child.trace_id)"
+    )
+    [spans] = await site.stack.sql("SELECT count(*) FROM headrace.spans")
+    assert len(rows) == spans["count"]
+    assert {row["kind"] for row in rows} >= {"handler", "retrieval", "embedding", "chat"}
+    assert [row for row in rows if not row["after"]] == []
+
+
 async def test_a_call_is_sent_again_and_compared(visit: Visit) -> None:
     page = await trace_of(visit, "talker")
     await page.locator("#tree").get_by_role("link", name="chat").last.click()
