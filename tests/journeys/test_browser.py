@@ -22,6 +22,7 @@ from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from tests.chat_servers import Exchange, fails, faulty_server
 from tests.conftest import fresh_database
+from tests.journeys.layout import faults
 from tests.journeys.stack import Stack
 
 CHROMIUM = shutil.which("chromium")
@@ -34,7 +35,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
+DESK = {"width": 1280, "height": 800}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and os.environ.get("BROWSER_TESTS") != "required",
@@ -115,7 +116,11 @@ async def fill(site: Site, model_url: str, broken_url: str) -> None:
     for name, chosen in models.items():
         app = await stack.make("app.create", name=name)
         await stack.send("app.configure", app=app, datasets=[dataset], model=chosen)
-        query = HARM if name == HARM else f"When does the {name} say the surge tank is inspected?"
+        query = (
+            HARM
+            if name == HARM
+            else f"When does the {name} say the surge tank is inspected, and who opens the gates at night?"
+        )
         frames = await stack.ask(app, query, user=HARM if name == HARM else "ada")
         assert frames[-1]["type"] == ("failed" if name == "unlucky" else "answered"), frames[-1]
         site.ids[name] = frames[0]["message"]
@@ -243,6 +248,8 @@ def paths(site: Site) -> list[str]:
         "/replays",
         f"/replays?id={site.replay}",
         f"/compare?a={asked}&b={site.replay}",
+        "/compare",
+        "/sql?query=SELECT+*+FROM+model_calls",
     ]
 
 
@@ -286,6 +293,30 @@ async def test_the_list_shows_filters_and_searches(visit: Visit, script: bool) -
     assert "talker" in await rows.last.inner_text()
 
 
+async def test_names_are_offered_while_they_are_typed(scripted: Visit) -> None:
+    page = await scripted.open("/traces")
+    app = page.get_by_label("App", exact=True)
+    await app.press_sequentially("alke")
+    await page.locator("#app-names option[value=talker]:only-child").wait_for(state="attached")
+    await app.press("Enter")
+    await page.wait_for_url("**app=alke**")
+    assert await page.locator("[data-row]").count() == 1
+    await page.get_by_role("link", name="Conversations").click()
+    await page.get_by_label("User").press_sequentially("ad")
+    await page.locator("#user-names option[value=ada]").wait_for(state="attached")
+
+
+async def test_times_in_fields_are_those_of_the_reader(browser: Browser, site: Site) -> None:
+    visit = await logged_in(browser, site, timezone_id="Asia/Kolkata")
+    page = await visit.open("/traces?from=2026-01-31T03:00:00")
+    assert await page.get_by_label("From").input_value() == "2026-01-31T08:30"
+    await page.get_by_label("From").fill("2026-01-31T09:00")
+    await page.get_by_role("button", name="Search").click()
+    await page.wait_for_url("**from=2026-01-31T03%3A30%3A00**")
+    assert await page.get_by_label("From").input_value() == "2026-01-31T09:00"
+    await visit.close()
+
+
 async def test_every_page_opens_and_says_what_it_is(visit: Visit) -> None:
     for path in paths(visit.site):
         page = await visit.open(path)
@@ -305,6 +336,20 @@ async def test_a_trace_shows_what_was_done_and_said(visit: Visit) -> None:
     assert "tank.txt" in said
     await tree.get_by_role("link", name="retrieval").last.click()
     await panel.get_by_text("Result").wait_for()
+
+
+async def test_no_span_begins_before_its_parent(site: Site) -> None:
+    """As workers record them, with a retrieval and the embedding of its question."""
+    rows = await site.stack.sql(
+        "SELECT child.kind, parent.started_at <= child.started_at AS after FROM headrace.spans child "
+        "JOIN (SELECT tenant_id, id, started_at FROM headrace.spans UNION ALL "
+        "SELECT tenant_id, id, started_at FROM headrace.traces) parent "
+        "ON parent.tenant_id = child.tenant_id AND parent.id = coalesce(child.parent_id, child.trace_id)"
+    )
+    [spans] = await site.stack.sql("SELECT count(*) FROM headrace.spans")
+    assert len(rows) == spans["count"]
+    assert {row["kind"] for row in rows} >= {"handler", "retrieval", "embedding", "chat"}
+    assert [row for row in rows if not row["after"]] == []
 
 
 async def test_a_call_is_sent_again_and_compared(visit: Visit) -> None:
@@ -398,12 +443,22 @@ async def test_words_that_mean_harm_are_shown_as_they_are(scripted: Visit) -> No
         assert await page.locator("img[src=x], svg[onload], main script, a[href^='javascript:']").count() == 0, path
 
 
-async def test_nothing_is_wider_than_a_phone(browser: Browser, site: Site) -> None:
-    visit = await logged_in(browser, site, viewport=PHONE, has_touch=True)
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [(390, 844, "light"), (390, 844, "dark"), (1440, 900, "light"), (1440, 900, "dark"), (2560, 1300, "light")],
+)
+async def test_no_page_has_a_fault_in_its_layout(
+    browser: Browser, site: Site, width: int, height: int, scheme: str
+) -> None:
+    window = {"width": width, "height": height}
+    visit = await logged_in(browser, site, viewport=window, has_touch=width < 400, color_scheme=scheme)
+    found: list[str] = []
     for path in paths(visit.site):
         page = await visit.open(path)
-        wide = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
-        assert await page.evaluate(wide) <= 0, path
+        if await page.locator("#strip").count():
+            await page.locator("#strip .graph").first.wait_for()
+        found += [f"{path}: {fault}" for fault in await faults(page)]
+    assert not found, "\n".join(found)
     await visit.close()
 
 

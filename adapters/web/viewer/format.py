@@ -103,19 +103,24 @@ def cost(value: float | None, unpriced: int = 0) -> Markup:
         said = "No price is known for the model: a file of prices can name one."
         return Markup('<span class="unpriced" title="{}">unpriced</span>').format(said) if unpriced else Markup(NOTHING)
     if unpriced:
-        said = f"{unpriced} calls have no known price and are not in it"
-        return Markup('{}<span class="unpriced" title="{}">+?</span>').format(dollars(value), said)
+        return Markup('{} <small class="unpriced">+ {} unpriced</small>').format(dollars(value), number(unpriced))
     return Markup(escape(dollars(value)))
 
 
 def moment(at: datetime | None, style: str = "short") -> Markup:
-    """A time in UTC, which the page's script converts to local time: `short`, `clock` or `full`."""
+    """A time in UTC, which the page's script converts to local time.
+
+    Styles are `short`, `clock`, `full`, and those of charts: `second`, `minute` or `day`.
+    """
     if at is None:
         return Markup(NOTHING)
     at = at.astimezone(UTC)
     written = {
         "short": f"{at:%b} {at.day} {at:%H:%M:%S}",
         "clock": f"{at:%H:%M:%S}.{at.microsecond // 1000:03}",
+        "second": f"{at:%H:%M:%S}",
+        "minute": f"{at:%H:%M}",
+        "day": f"{at:%b} {at.day}",
         "full": f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} UTC",
     }[style]
     iso = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -36,8 +36,11 @@ PERIODS = ("month", "last-month", "7d", "30d", "90d", "1y")
 SERIES = 6
 """Number of colours of bars; the last is for all other groups."""
 
-GROUPS = 200
-"""Maximum number of shown groups, of models without a price, and of budgets."""
+FEW, GROUPS = 10, 200
+"""Number of shown groups and models without a price, at first and on request; and of budgets."""
+
+LEAST_DAYS = 7
+"""Minimum length of the chart, in days."""
 
 _CALLS = """
 FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
@@ -157,15 +160,20 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
     if wants_json(request):
         standings = [{**row, **_written(stand)} for row, stand in set_up]
         return as_json({**vars(found), "budgets": standings, "error": wrong or None}, 400 if wrong else 200)
+    used = next((place for place, (_, values) in enumerate(found.days) if any(values.values())), 0)
+    days = found.days[min(used, max(0, len(found.days) - LEAST_DAYS)) :]
     given: dict[str, Any] = {
         **vars(found),
         "periods": PERIODS,
         "ways": BY,
         "filter": BY[by][1],
-        "shown": found.groups[:GROUPS],
+        "shown": found.groups[: GROUPS if query.get("all") else FEW],
+        "unpriced_shown": found.unpriced[: GROUPS if query.get("all") else FEW],
+        "all": bool(query.get("all")),
         "series": SERIES,
         "most_groups": GROUPS,
-        "chart": stacked([(_title(day, values), values) for day, values in found.days]),
+        "days": days,
+        "chart": stacked([(_title(day, values), values) for day, values in days]),
         "most": max((sum(values.values()) for _, values in found.days), default=0.0),
         "budgets": set_up,
         "apps": apps,

@@ -87,10 +87,11 @@ ORDER BY status NOT IN ('buried', 'returned'), updated_at DESC LIMIT {GROUPS}
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors since a time; every group has its `counts` over time, in `BUCKETS` equal parts."""
+    """Errors since a time; every group has its `counts` from the first failure on, in `BUCKETS` equal parts."""
 
     period: str
     since: datetime
+    first: datetime
     total: Row
     groups: list[Row]
     rejected: list[Row]
@@ -100,19 +101,20 @@ class Errors:
 async def errors(backend: Backend, of: str, period: str, now: datetime) -> Errors:
     since = now - PERIODS[period]
     values = {"tenant": of, "since": since, "low": since.timestamp(), "high": now.timestamp()}
-    total, groups, times, rejected, letters = await asyncio.gather(
+    total, groups, rejected, letters = await asyncio.gather(
         backend.row(_TOTAL, values),
         backend.rows(_GROUPS, values),
-        backend.rows(_TIMES, values),
         backend.rows(_REJECTED, values),
         backend.rows(_LETTERS, values),
     )
+    first = min((group["first_seen"] for group in groups), default=since)
+    times = await backend.rows(_TIMES, values | {"low": first.timestamp()})
     counts: dict[str, list[int]] = defaultdict(lambda: [0] * BUCKETS)
     for row in times:
         counts[row["fingerprint"]][min(max(row["bucket"], 1), BUCKETS) - 1] += row["count"]
     for group in groups:
         group["counts"] = counts[group["fingerprint"]]
-    return Errors(period, since, total or {}, groups, rejected, letters)
+    return Errors(period, since, first, total or {}, groups, rejected, letters)
 
 
 async def show(request: Request) -> Response:
@@ -122,7 +124,14 @@ async def show(request: Request) -> Response:
     found = await errors(request.app.state.backend, tenant(request), period, now)
     if wants_json(request):
         return as_json(vars(found))
-    given: dict[str, Any] = {**vars(found), "periods": PERIODS, "now": now, "spark": spark, "most": GROUPS}
+    given: dict[str, Any] = {
+        **vars(found),
+        "periods": PERIODS,
+        "now": now,
+        "spark": spark,
+        "most": GROUPS,
+        "day": RANGES["24h"],
+    }
     return render(request, "errors.html", given)
 
 

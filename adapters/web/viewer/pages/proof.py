@@ -228,7 +228,7 @@ def _equations(request: Request, calls: Row, questions: Row, documents: Row, spa
 def _in_log(request: Request, all_calls: int, open_calls: int, calls: Row) -> Equation:
     return Equation(
         "Calls in the log",
-        f"Counted in the stream itself, apart from the tables: {open_calls:,} of them have no end there.",
+        f"Counted in the stream itself, apart from the tables. Without an end there: {open_calls:,}.",
         Term("calls in the log", all_calls),
         [Term("calls in the tables", calls["requested"])],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import get_args
 
+from psycopg.sql import SQL, Identifier
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -17,6 +18,9 @@ from adapters.web.viewer.render import as_json, render, tenant, wants_json
 
 LONGEST = 32_000
 """Maximum length of a query, which is part of the address, in characters."""
+
+BRIEF = 60
+"""Length of a cell that is shown without opening it, in characters."""
 
 MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 
@@ -64,9 +68,24 @@ GROUP BY c.oid, c.relname ORDER BY c.relname
 """
 
 
+COUNTED = 10_000
+"""Maximum number of rows that are counted in a table for which PostgreSQL has no estimate yet."""
+
+
 async def schema(backend: Backend) -> list[Row]:
-    """Every table with its comment and its columns: name, type, comment."""
-    return await backend.rows(_SCHEMA)
+    """Every table with its comment, its columns (name, type, comment) and its rows, `counted` or estimated."""
+    tables = await backend.rows(_SCHEMA)
+    unknown = [table for table in tables if table["estimate"] <= 0]
+    counts = [
+        SQL("(SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS rows)").format(
+            Identifier("headrace", table["name"]), COUNTED + 1
+        )
+        for table in unknown
+    ]
+    found = await backend.row(SQL("SELECT ARRAY[{}]::bigint[] AS counts").format(SQL(", ").join(counts)))
+    for table, count in zip(unknown, found["counts"] if found else (), strict=False):
+        table["estimate"] = count
+    return [{**table, "counted": table in unknown and table["estimate"] <= COUNTED} for table in tables]
 
 
 async def show(request: Request) -> Response:
@@ -97,6 +116,7 @@ async def show(request: Request) -> Response:
     own = tenant(request).replace("'", "''")
     given = {
         "statement": statement,
+        "lines": max(4, min(18, statement.count("\n") + 2)),
         "result": result,
         "wrong": wrong,
         "line": statement.split("\n")[wrong.line - 1] if wrong and wrong.line else "",
@@ -105,6 +125,7 @@ async def show(request: Request) -> Response:
         "limit": query.LIMIT_S,
         "most": query.SHOWN_ROWS,
         "widest": query.SHOWN_CELL,
+        "brief_cell": BRIEF,
     }
     return render(request, "sql.html", given, status)
 

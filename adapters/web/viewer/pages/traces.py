@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.web.viewer.backend import STATEMENT_S, Backend, Row
-from adapters.web.viewer.format import duration
+from adapters.web.viewer.format import duration, plural
 from adapters.web.viewer.names import apps_called
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from projections.values.words import words
@@ -221,11 +221,26 @@ async def page(backend: Backend, filters: Filters, before: str = "", after: str 
 
 # --- the strip ------------------------------------------------------------------------------------------------
 
-BUCKETS = 60
+BARS = 60
+"""Maximum number of bars of a chart."""
+
+MINUTE, HOUR, DAY, WEEK = 60, 3600, 86400, 604800
+STEPS = (
+    *(1, 2, 5, 10, 15, 30),
+    *(count * MINUTE for count in (1, 2, 5, 10, 15, 30)),
+    *(count * HOUR for count in (1, 2, 3, 6, 12)),
+    *(DAY, 2 * DAY, WEEK),
+)
+"""Lengths of time that a bar may stand for, in seconds."""
+
+_EXTENT = """
+SELECT min(t.started_at) AS oldest, max(t.started_at) AS newest FROM headrace.traces t
+WHERE {where} AND t.started_at >= %(first)s AND t.started_at <= %(last)s
+"""
 
 _STRIP = """
 WITH found AS (
-    SELECT width_bucket(extract(epoch FROM t.started_at)::float8, %(low)s, %(high)s, {buckets}) - 1 AS bucket,
+    SELECT width_bucket(extract(epoch FROM t.started_at)::float8, %(low)s, %(high)s, %(count)s) - 1 AS bucket,
         t.status, t.duration_ms, t.cost, t.unpriced_calls
     FROM headrace.traces t WHERE {where} AND t.started_at >= %(first)s AND t.started_at < %(last)s
 )
@@ -239,66 +254,86 @@ FROM found GROUP BY GROUPING SETS ((), (bucket))
 
 @dataclass(frozen=True)
 class Strip:
-    """Results of the traces in a period, in `BUCKETS` equal parts."""
+    """Results of the traces in a period, in parts of `step` seconds."""
 
     first: datetime
-    last: datetime
+    step: int
     total: Row
     parts: list[Row]
-    label: str
 
     @property
-    def step(self) -> float:
-        """Length of a part, in seconds."""
-        return (self.last - self.first).total_seconds() / BUCKETS
+    def last(self) -> datetime:
+        return self.first + timedelta(seconds=self.step * len(self.parts))
+
+    @property
+    def each(self) -> str:
+        """Length of a part in words."""
+        size, unit = next(pair for pair in _UNITS if self.step % pair[0] == 0)
+        return plural(self.step // size, unit)
+
+    @property
+    def style(self) -> str:
+        """Style of the times below a chart."""
+        return "second" if self.step < 30 else "minute" if self.last - self.first < timedelta(days=2) else "day"
+
+    def high(self, name: str) -> float:
+        """The highest value of a part; 0 where there is none."""
+        return max((float(part[name] or 0) for part in self.parts), default=0.0)
 
     def series(self, *names: str) -> list[list[float | None]]:
         """Data of a chart: seconds since the epoch, then the values of each name."""
-        times: list[float | None] = [self.first.timestamp() + self.step * number for number in range(BUCKETS)]
+        begin = self.first.timestamp()
+        times: list[float | None] = [begin + self.step * number for number in range(len(self.parts))]
         return [times, *([part[name] for part in self.parts] for name in names)]
 
     def bars(self, name: str, of: str | None = None) -> list[tuple[float, float, float]]:
         """Place, top and height of each part's bar, in a box of height 20; `of` names the series of full height."""
-        high = max((float(part[of or name] or 0) for part in self.parts), default=0)
+        high = self.high(of or name)
         heights = [20 * float(part[name] or 0) / high if high else 0 for part in self.parts]
         shown = [(place, max(0.6, height)) for place, height in enumerate(heights) if height]
         return [(place + 0.1, round(20 - height, 2), round(height, 2)) for place, height in shown]
 
-    def line(self, name: str, of: str) -> str:
-        """The points of a line through the parts with a value."""
-        high = max((float(part[of] or 0) for part in self.parts), default=0) or 1
-        return " ".join(
-            f"{place + 0.5},{round(20 - 19 * part[name] / high, 2)}"
-            for place, part in enumerate(self.parts)
-            if part[name] is not None
-        )
 
-
+_UNITS = ((WEEK, "week"), (DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"), (1, "second"))
 _EMPTY = {"traces": 0, "errors": 0, "unknown": 0, "running": 0, "p50": None, "p95": None, "cost": None, "unpriced": 0}
 
 
 async def strip(backend: Backend, filters: Filters, newest: datetime | None, now: datetime) -> Strip:
-    """The requested period, else the shortest of a day, a week, … with the newest trace."""
-    last = filters.until or now
-    since, label = filters.since, ""
-    if since is None:
-        label = next(
-            (name for name in ("24h", "7d", "30d") if newest and newest > now - RANGES[name]), "1y" if newest else "24h"
-        )
-        since = last - RANGES[label]
-    if since >= last:
-        since = last - timedelta(minutes=1)
-    values = {"low": since.timestamp(), "high": last.timestamp(), "first": since, "last": last}
-    statement = sql.SQL(_STRIP).format(where=filters.where, buckets=sql.Literal(BUCKETS))
-    parts, total = [dict(_EMPTY) for _ in range(BUCKETS)], dict(_EMPTY)
+    """The results of the requested period, else of the traces of a day, a week, … before the newest of them."""
+    first, last = await _extent(backend, filters, newest, now)
+    step = next((step for step in STEPS if step * (BARS - 1) >= (last - first).total_seconds()), STEPS[-1])
+    low = int(first.timestamp()) // step * step
+    count = int(last.timestamp() - low) // step + 1
+    first, last = (datetime.fromtimestamp(at, UTC) for at in (low, low + step * count))
+    values = {"low": low, "high": low + step * count, "count": count, "first": first, "last": last}
+    statement = sql.SQL(_STRIP).format(where=filters.where)
+    parts, total = [dict(_EMPTY) for _ in range(count)], dict(_EMPTY)
     for row in await backend.rows(statement, filters.values | values):
         bucket, latency = row.pop("bucket"), row.pop("latency") or [None, None]
         row["p50"], row["p95"] = latency
         if bucket is None:
             total = {name: row[name] if row[name] is not None else _EMPTY[name] for name in _EMPTY}
-        elif 0 <= bucket < BUCKETS:
+        elif 0 <= bucket < count:
             parts[bucket] = row
-    return Strip(since, last, total, parts, label or filters.said.get("range", ""))
+    return Strip(first, step, total, parts)
+
+
+async def _extent(
+    backend: Backend, filters: Filters, newest: datetime | None, now: datetime
+) -> tuple[datetime, datetime]:
+    """The requested period. Without one, from the first trace of a day, a week, … up to now, or up to the last trace if
+    that is long ago."""
+    last = filters.until or now
+    if filters.since:
+        return min(filters.since, last - timedelta(minutes=1)), last
+    period = next((name for name in ("24h", "7d", "30d") if newest and newest > last - RANGES[name]), "1y")
+    first = last - RANGES[period if newest else "24h"]
+    statement = sql.SQL(_EXTENT).format(where=filters.where)
+    found = await backend.row(statement, filters.values | {"first": first, "last": last})
+    if found is None or found["oldest"] is None:
+        return first, last
+    first, newest = found["oldest"], found["newest"]
+    return first, max(newest, first + timedelta(minutes=1)) if last - newest > newest - first else last
 
 
 class Counting:

@@ -6,10 +6,10 @@
   const took = (ms) => (ms == null ? "–" : ms < 1000 ? `${Math.round(ms)} ms` : ms < 60000 ? `${(ms / 1000).toFixed(2)} s` : `${Math.round(ms / 60000)} m`);
   const dollars = (value) => (value == null ? "–" : value >= 1 ? `$${value.toFixed(2)}` : `$${Number(value.toPrecision(3))}`);
   const KINDS = {
-    volume: { paths: "bars", colors: ["--accent", "--run"], say: ([all]) => short(all ?? 0) },
-    errors: { paths: "bars", colors: ["--bad", "--warn"], say: ([bad, unknown]) => `${short(bad ?? 0)}${unknown ? ` + ${short(unknown)} unknown` : ""}` },
-    latency: { paths: "line", colors: ["--accent", "--k-rerank"], say: ([mid, high]) => `${took(mid)} · ${took(high)}` },
-    cost: { paths: "bars", colors: ["--k-agent"], say: ([value]) => dollars(value) },
+    volume: { colors: ["--accent", "--run"], say: ([all, running]) => `${short(all ?? 0)}${running ? `, ${short(running)} running` : ""}` },
+    errors: { colors: ["--bad"], say: ([bad]) => short(bad ?? 0) },
+    latency: { colors: ["--p95", "--accent"], say: ([high, mid]) => `${took(mid)} · ${took(high)}` },
+    cost: { colors: ["--k-agent"], say: ([value]) => dollars(value) },
   };
   const stamp = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false });
   const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19);
@@ -23,15 +23,12 @@
     const box = document.createElement("div");
     box.className = "plot";
     still.replaceWith(box);
-    const bars = uPlot.paths.bars({ size: [0.8, 24], align: 1 }), line = uPlot.paths.linear();
+    const bars = uPlot.paths.bars({ size: [0.8, 60], align: 1 });
     const plot = new uPlot({
       width: box.clientWidth, height: box.clientHeight, padding: [2, 0, 0, 0], legend: { show: false },
       axes: [{ show: false }, { show: false }], scales: { x: { range: (u, low) => [low, low + Number(figure.dataset.step) * data[0].length] }, y: { range: (u, low, high) => [0, high || 1] } },
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false }, sync: { key: "strip" } },
-      series: [{}, ...kind.colors.slice(0, data.length - 1).map((name) => ({
-        stroke: color(name), fill: kind.paths === "bars" ? color(name) : undefined, width: kind.paths === "bars" ? 0 : 1.5, spanGaps: true,
-        paths: kind.paths === "bars" ? bars : line, points: { show: kind.paths === "line", size: 3, fill: color(name) },
-      }))],
+      series: [{}, ...kind.colors.slice(0, data.length - 1).map((name) => ({ fill: color(name), width: 0, paths: bars, points: { show: false } }))],
       hooks: {
         setCursor: [(u) => { if (read) read.textContent = u.cursor.idx == null ? said : `${kind.say(data.slice(1).map((values) => values[u.cursor.idx]))}  ${stamp.format(data[0][u.cursor.idx] * 1000)}`; }],
         setSelect: [(u) => {

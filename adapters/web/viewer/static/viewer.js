@@ -9,6 +9,9 @@
   const styles = {
     short: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }),
     clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hour12: false }),
+    second: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }),
+    minute: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false }),
+    day: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" }),
     full: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false }),
   };
   const ago = (seconds) => {
@@ -25,6 +28,13 @@
     }
   };
   setInterval(() => { if (!document.hidden) times(document); }, 10000);
+  // Times in fields are those of the reader, too; addresses have them in UTC, which is meant where no zone is given.
+  const zoned = /(Z|[+-]\d\d:?\d\d)$/i;
+  const local = (at) => new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace(/:00$/, "");
+  for (const field of all("[data-time]")) {
+    const at = new Date(zoned.test(field.value) ? field.value : `${field.value}Z`);
+    if (field.value && !Number.isNaN(+at)) field.value = local(at);
+  }
 
   // --- keys ----------------------------------------------------------------------------------------------------------
   const rows = () => all("[data-row]").filter((row) => row.offsetParent !== null);
@@ -64,6 +74,10 @@
   document.addEventListener("input", (event) => { if (event.inputType === "insertReplacementText" && event.target.matches("[data-pick]")) event.target.form.requestSubmit(); });
   document.addEventListener("submit", (event) => {
     // Empty fields of a filter would only make its address long.
+    for (const field of all("[data-time]", event.target)) {
+      const at = new Date(field.value);
+      if (field.value && !Number.isNaN(+at)) field.value = at.toISOString().slice(0, 19);
+    }
     if (event.target.method === "get") for (const field of event.target.elements) if (field.name && field.value === "") field.disabled = true;
   });
   addEventListener("pageshow", () => { for (const field of all("form[method=get] :disabled")) field.disabled = false; });
@@ -94,8 +108,7 @@
     address.searchParams.set("part", "panel");
     htmx.ajax("GET", address.href, { target: "#panel", swap: "innerHTML" }).then(() => {
       const panel = one("#panel");
-      if (matchMedia("(max-width: 1000px)").matches) panel.scrollIntoView({ block: "start" });
-      else panel.scrollTop = 0;
+      if (matchMedia("(max-width: 1000px)").matches || panel.getBoundingClientRect().top > innerHeight / 2) panel.scrollIntoView({ block: "start" });
     });
   };
   addEventListener("popstate", () => { if (one("#panel")) location.reload(); });

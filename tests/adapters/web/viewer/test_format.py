@@ -47,8 +47,8 @@ def test_what_has_no_price_is_never_nothing() -> None:
     assert "$" not in format.cost(None, 1)
     assert format.cost(None) == "–"
     assert format.cost(0.0) == "$0"
-    assert str(format.cost(0.5, 2)).startswith("$0.5<")
-    assert "2 calls" in format.cost(0.5, 2)
+    assert str(format.cost(0.5, 2)).startswith("$0.5 <")
+    assert "+ 2 unpriced" in format.cost(0.5, 2)
 
 
 @pytest.mark.parametrize(

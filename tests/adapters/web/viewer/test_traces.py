@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
 
 import psycopg
 import pytest
 
+from adapters.web.viewer.pages.traces import BARS
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from ops.servers.embedded import EmbeddedNats
@@ -85,6 +87,30 @@ async def test_every_filter_finds_what_it_should(site: Site, app: App) -> None:
     assert "rate_limited: Slow down." in page
     assert "unknown outcome" in page
     assert "1 call in flight" in page
+
+
+async def test_the_charts_fit_the_time_of_the_traces(site: Site) -> None:
+    """A young system fills its charts; a time that was asked for is shown as a whole."""
+    app = await site.app("Young", "Be brief.")
+    talk = await site.conversation(app)
+    for number in range(10):
+        await site.answer(app, talk, f"Young {number}?")
+    await site.settled()
+    rows = (await site.json("/traces", app=app.id))["traces"]
+    strip = (await site.json("/traces", app=app.id))["strip"]
+    first, last = (datetime.fromisoformat(strip[name]) for name in ("since", "until"))
+    step = (last - first) / len(strip["parts"])
+    assert len(strip["parts"]) <= BARS + 1
+    assert first <= datetime.fromisoformat(rows[-1]["started_at"]) < first + step
+    assert datetime.fromisoformat(rows[0]["started_at"]) < last <= first + timedelta(minutes=1) + 2 * step
+    assert strip["parts"][0]["traces"]
+    asked = (await site.json("/traces", app=app.id, range="24h"))["strip"]
+    assert timedelta(hours=24) <= datetime.fromisoformat(asked["until"]) - datetime.fromisoformat(asked["since"])
+    page = text_of(await site.get("/traces", app=app.id, strip="wait"))
+    assert "a bar is" in page
+    assert "Nothing failed in this time." in page
+    nothing = (await site.json("/traces", app="no such app"))["strip"]
+    assert nothing["total"]["traces"] == 0
 
 
 async def test_what_a_filter_cannot_mean_is_said(site: Site) -> None:
