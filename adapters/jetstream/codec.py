@@ -145,7 +145,8 @@ def decode_commit(
             if (opened := ciphers.get(tenant, person).open(about, sealed)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
-    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at))
+    origin, stored = metadata(header, tenant), _stored(header, at)
+    return Commit(Subject(tenant, noun, id), events, origin, position, stored, len(body))
 
 
 def _decode_event(originator: str, stored: dict[str, Any]) -> Event:
@@ -237,7 +238,7 @@ def decode_verdict(subject: str, body: bytes, header: Mapping[str, str], positio
     _, tenant, command = subject.split(".", 2)
     outcome = decode_outcome(body, header, tenant)
     about = Subject(tenant, "command", command)
-    return Verdict(about, (outcome,), outcome.metadata, position, _stored(header, at))
+    return Verdict(about, (outcome,), outcome.metadata, position, _stored(header, at), len(body))
 
 
 def _stored(header: Mapping[str, str], at: datetime) -> datetime:
