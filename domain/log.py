@@ -107,6 +107,8 @@ class Commit:
     metadata: Metadata
     position: Position
     at: datetime
+    size: int = dataclasses.field(default=0, compare=False)
+    """Bytes that it takes in the log; 0 when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class Verdict:
     metadata: Metadata
     position: Position
     at: datetime
+    size: int = dataclasses.field(default=0, compare=False)
+    """Bytes that it takes in the log; 0 when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,8 @@ class Quarantined:
     newer: bool = False
     held_by: int | None = None
     events: tuple[()] = ()
+    size: int = dataclasses.field(default=0, compare=False)
+    """Bytes that it takes in the log; 0 when unknown."""
 
 
 Recorded = Commit | Verdict | Quarantined

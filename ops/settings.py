@@ -277,6 +277,13 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "human", "json"] = Field(
         "auto", description="Log format; auto: human in a terminal, JSON elsewhere."
     )
+    log_file_mb: int = Field(
+        16,
+        ge=1,
+        le=4096,
+        description="Size at which `headrace up` rotates the log of a process, in megabytes, also while it runs.",
+    )
+    log_files: int = Field(2, ge=0, le=100, description="Number of rotated logs that are kept of each process.")
 
     @field_validator("home")
     @classmethod
@@ -451,6 +458,10 @@ class Settings(BaseSettings):
         if self.archive_key:
             return self.archive_key.get_secret_value().encode()
         return secret(file).encode() if make or file.exists() else None
+
+    @property
+    def log_file_bytes(self) -> int:
+        return self.log_file_mb * 2**20
 
     @property
     def archive_segment_bytes(self) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+import psutil
 import structlog
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
@@ -28,8 +29,8 @@ from adapters.privacy.masters import replace
 from handlers.ports.log import Unavailable
 from ops.bus import connect
 from ops.roles import EVERY, EXPORT, GUESTS, VIEW, WITHOUT_TABLES, WRITE_INDEX, wanted
-from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres, create_home
+from ops.servers.daemon import Daemon, StartFailed, rotate
+from ops.servers.embedded import HOST, NATS, EmbeddedNats, EmbeddedPostgres, create_home
 from ops.settings import OPERATOR, READER, AlreadyRunning, Settings, without_secrets
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ READY_WITHIN = 180.0
 ENDS = 2
 """Number of failed starts after which `up` no longer waits for a worker."""
 
-LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY = 0.5, 0.2, 3.0
+LOOK_EVERY, LOOK_AT_START_EVERY, TEND_EVERY, TRIM_EVERY = 0.5, 0.2, 1.0, 2.0
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.5, 30.0, 60.0
 """Seconds between restarts of a process: the pause doubles up to the longest; a steady run resets it."""
 
@@ -110,6 +111,8 @@ class Supervisor:
         create_home(self.settings.home)
         with claimed(self.settings.home):
             async with AsyncExitStack() as stack:
+                trimming = asyncio.create_task(self._trim_logs())
+                stack.callback(trimming.cancel)
                 await self._servers(stack)
                 await stack.enter_async_context(self._workers())
                 stack.enter_context(self._recorded())
@@ -118,9 +121,14 @@ class Supervisor:
 
     async def _servers(self, stack: AsyncExitStack) -> None:
         if not self.settings.nats_url:
-            nats = await stack.enter_async_context(EmbeddedNats(self.settings.home, program=self.settings.nats_server))
-            self.watched.append(Watched(nats.daemon, nats.start))
-            await self._streams(nats.url_of(accounts.SETUP))
+            nats = await stack.enter_async_context(self._nats())
+
+            async def start() -> None:
+                await nats.start()
+                await self._streams(nats)
+
+            self.watched.append(Watched(nats.daemon, start))
+            await self._streams(nats)
             for role in (OPERATOR, *EVERY):
                 user = role if role in GUESTS else accounts.WORKER
                 self.logins.setdefault(role, {})["nats_url"] = nats.url_of(user)
@@ -135,6 +143,15 @@ class Supervisor:
                 self.say(opened(self.opened))
             await self._tables(postgres)
             self.say(f"PostgreSQL {without_secrets(postgres.url)}")
+
+    def _nats(self) -> EmbeddedNats:
+        settings = self.settings
+        return EmbeddedNats(
+            settings.home,
+            program=settings.nats_server,
+            log_bytes=settings.log_file_bytes,
+            log_files=settings.log_files,
+        )
 
     async def _tables(self, postgres: EmbeddedPostgres) -> None:
         """Make the logins of the roles in PostgreSQL, and the file with the password of the one for people."""
@@ -151,11 +168,11 @@ class Supervisor:
             url = postgres.url_of(postgres.database, str(user["user"]), str(user["password"])) if user else postgres.url
             self.logins.setdefault(role, {})["postgres_url"] = url
 
-    async def _streams(self, url: str) -> None:
+    async def _streams(self, nats_server: EmbeddedNats) -> None:
         """Make missing streams, which the workers' user may not: workers wait while there are none."""
         waiting = streams.Waiting(**self.settings.waiting)
         try:
-            async with await Client.connect(url) as client:
+            async with await Client.connect(nats_server.url_of(accounts.SETUP)) as client:
                 await streams.set_up(client.stream, replicas=self.settings.replicas, waiting=waiting)
         except (Unreachable, nats.errors.Error) as error:
             log.error("not_made", what="streams", reason=str(error))
@@ -187,7 +204,8 @@ class Supervisor:
         try:
             yield
         finally:
-            self.settings.run_file.unlink(missing_ok=True)
+            with suppress(OSError):  # on a read-only disk it stays
+                self.settings.run_file.unlink()
 
     def _record(self) -> None:
         processes = {watched.daemon.name: watched.daemon.process() for watched in self.watched}
@@ -206,12 +224,24 @@ class Supervisor:
         except OSError as error:
             log.error("not_recorded", file=str(self.settings.run_file), reason=str(error))
 
+    async def _trim_logs(self) -> None:
+        """Rotate the logs that have grown too large, while their processes run. NATS rotates its own."""
+        own = Daemon(self.settings.home, "up")
+        while True:
+            await asyncio.sleep(TRIM_EVERY)
+            logs = [
+                daemon.log for daemon in (own, *(watched.daemon for watched in self.watched)) if daemon.name != NATS
+            ]
+            for log in logs:
+                await asyncio.to_thread(rotate, log, self.settings.log_file_bytes, self.settings.log_files)
+
     async def _tend(self, nats: EmbeddedNats) -> None:
         while True:
             await asyncio.sleep(TEND_EVERY)
             try:
-                await nats.tend()
-            except (OSError, StartFailed) as error:
+                if await nats.tend():
+                    await self._streams(nats)
+            except (OSError, psutil.Error, StartFailed) as error:
                 log.error("not_tended", server="nats", reason=str(error))
 
     async def _watch(self, client: Client) -> None:
@@ -329,7 +359,8 @@ def claimed(home: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            daemon.pid_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                daemon.pid_file.unlink()
 
 
 async def detach(settings: Settings) -> bool:
@@ -347,7 +378,7 @@ async def detach(settings: Settings) -> bool:
     while not settings.running().get("started"):
         if daemon.process() is None:
             await daemon.stop()  # it removes its pid file before it prints the reason
-            raise daemon.failure("ended while it started")
+            raise StartFailed(daemon.complaint()) if daemon.complaint() else daemon.failure("ended while it started")
         if asyncio.get_running_loop().time() > deadline:
             raise daemon.failure("was not ready in time")
         await asyncio.sleep(0.05)
@@ -361,8 +392,10 @@ async def down(settings: Settings) -> list[str]:
         Daemon(home, "up"),
         *(Daemon(home, f"worker-{role}") for role in reversed(EVERY)),
         Daemon(home, "postgres", signal.SIGINT),
-        Daemon(home, "nats", signal.SIGINT),
     ]
     stopped = [daemon.name for daemon in daemons if await daemon.stop(within=60)]
-    settings.run_file.unlink(missing_ok=True)
+    if await EmbeddedNats(home).stop():
+        stopped.append(NATS)
+    with suppress(OSError):
+        settings.run_file.unlink()
     return stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import NamedTuple, Self
 
@@ -18,11 +18,20 @@ from handlers.ports.log import Unavailable
 
 _ASKED = 1000
 _AHEAD = 5
-"""Requests of `_ASKED` messages that are open at a time."""
+"""Requests of `_ASKED` messages that are open at a time, at most."""
+
+_BYTES = 32 * 2**20
+"""Bytes that all open requests bring at most: the server cuts a connection off that lets 64 MiB wait."""
+
+_CHUNK = 8 * 2**20
+"""Bytes at which a chunk is complete."""
 
 _SILENCE_S = 5.0
 
 _NO_RESPONDERS = b"NATS/1.0 503"
+_LEFT = "Nats-Pending-Messages"
+"""Header of the status that ends a request early: messages that it did not bring, for want of bytes."""
+
 _REFUSED = 250
 """Retries while the consumer is not reachable yet (5 s)."""
 
@@ -72,15 +81,21 @@ async def bulk(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator
 async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> AsyncGenerator[list[Stored]]:
     """The messages of one consumer; ends early when it falls silent, as it does when its server is gone."""
     arrived: list[Raw] = []
+    left = 0
     ready = asyncio.Event()
 
     def take(parts: Raw) -> None:
+        nonlocal left
         if parts[1]:  # what has no reply subject is a status
             arrived.append(parts)
             ready.set()
-        elif parts[3] and bytes(parts[3]).startswith(_NO_RESPONDERS):
-            ready.set()
+        elif parts[3]:
+            left += int(headers(bytes(parts[3])).get(_LEFT, 0))
+            if left or bytes(parts[3]).startswith(_NO_RESPONDERS):
+                ready.set()
 
+    size = request_bytes(nc)
+    ahead = max(1, min(_AHEAD, _BYTES // size))
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     try:
@@ -88,21 +103,23 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
         next_of = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{await _consumer(nc, stream, after)}"
         asked, refused = after, 0
         while after < last:
-            while asked < min(last, after + _AHEAD * _ASKED):
-                await nc.publish(next_of, orjson.dumps({"batch": _ASKED}), reply=inbox)
+            while asked < min(last, after + ahead * _ASKED):
+                await nc.publish(next_of, orjson.dumps({"batch": _ASKED, "max_bytes": size}), reply=inbox)
                 asked += _ASKED
             async with asyncio.timeout(_SILENCE_S):  # `wait_for` may swallow that it was cancelled
                 await ready.wait()
             ready.clear()
-            if not arrived:  # the consumer was made on another server, and ours has not heard of it yet
+            if not arrived and not left:  # the consumer was made on another server, and ours has not heard of it yet
                 if (refused := refused + 1) > _REFUSED:
                     return
                 await asyncio.sleep(0.02)
                 asked = after
                 continue
-            messages, arrived[:] = [_stored(*parts) for parts in arrived], []
-            after = Place.of(messages[-1]).sequence
-            yield messages
+            asked, left = asked - left, 0
+            found, arrived = arrived, []
+            for messages in chunks(found):
+                after = Place.of(messages[-1]).sequence
+                yield messages
     except TimeoutError:
         pass
     except nats.errors.Error as error:
@@ -110,6 +127,25 @@ async def _of_one_consumer(nc: Client, stream: str, after: int, last: int) -> As
     finally:
         with suppress(nats.errors.Error):
             await subscription.unsubscribe()
+
+
+def request_bytes(nc: Client) -> int:
+    """Bytes that a request for messages may bring: of one that is larger the server would bring none."""
+    return max(_CHUNK, nc.max_payload + 2**16)
+
+
+def chunks(found: Sequence[Raw]) -> Iterator[list[Stored]]:
+    """The messages, divided at `_CHUNK` bytes."""
+    chunk: list[Stored] = []
+    size = 0
+    for parts in found:
+        chunk.append(_stored(*parts))
+        size += len(parts[2])
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 async def _consumer(nc: Client, stream: str, after: int) -> str:

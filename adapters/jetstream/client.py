@@ -376,8 +376,9 @@ class Client:
         return whole(body, self.tenant, large)
 
 
-_FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, 10023
-"""JetStream's error codes: the stream is full or behind; the message is too large; the disk is full."""
+_FULL, _TOO_LARGE, _NO_ROOM = (10077, 10167), 10054, (10002, 10023)
+"""JetStream's error codes: the stream is full or behind; the message is too large; the account or the server has no
+room."""
 
 _NO_STREAM = "NATS has no {}: the streams of Headrace are not set up."
 
@@ -392,7 +393,7 @@ def _refusal(error: APIError) -> NotSent:
         return NotSent(f"Too many commands wait already ({said}): try again later.", code="queue_full")
     if error.err_code == _TOO_LARGE:
         return NotSent("The command is larger than the queue takes: store files as blobs.", code="too_large")
-    if error.err_code == _NO_ROOM:
+    if error.err_code in _NO_ROOM:
         return NotSent("The disk of NATS is full: free some space, then try again.", code="disk_full")
     return NotSent(f"The log refused it: {said}.")
 

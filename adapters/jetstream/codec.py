@@ -284,7 +284,8 @@ def decode_commit(
             if (opened := _opened(event, tenant, about, ciphers.get(tenant, person), blobs)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
-    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at))
+    size = len(body) + sum(references(body).values())
+    return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at), size)
 
 
 def _opened(event: Mapping[str, Any], tenant: str, about: str, cipher: Cipher, blobs: Fetched) -> bytes | None:
@@ -386,7 +387,7 @@ def decode_verdict(subject: str, body: bytes, header: Mapping[str, str], positio
     _, tenant, command = subject.split(".", 2)
     outcome = decode_outcome(body, header, tenant)
     about = Subject(tenant, "command", command)
-    return Verdict(about, (outcome,), outcome.metadata, position, _stored(header, at))
+    return Verdict(about, (outcome,), outcome.metadata, position, _stored(header, at), len(body))
 
 
 def _stored(header: Mapping[str, str], at: datetime) -> datetime:

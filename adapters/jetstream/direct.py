@@ -6,7 +6,7 @@ import asyncio
 import base64
 import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
@@ -34,6 +34,9 @@ PLACE = (
 """Headers that the server adds to a message that is read directly."""
 
 _BATCH = 1000
+_BYTES = 8 * 2**20
+"""Bytes of the answer to one request; the server's default is what it cuts a slow connection off for."""
+
 _NO_MESSAGE = 10037
 
 _PATIENCE_S = 2.0
@@ -82,16 +85,21 @@ class DirectReader:
         found: list[Msg] = []
         while True:
             wanted = _BATCH if limit is None else min(_BATCH, limit - len(found))
-            batch = await self._batch(stream, {"batch": wanted, "seq": after + 1, "next_by_subj": subject})
+            batch = await self._next(stream, subject, after, wanted)
             found += batch.messages
             if not batch.pending or not batch.messages or len(found) == limit:
                 return found
             after = sequence(found[-1])
 
+    async def _next(self, stream: str, subject: str, after: int, wanted: int) -> _Batch:
+        """The first messages of a subject after a sequence, at most `wanted`, and `_BYTES` or a single one."""
+        request = {"batch": wanted, "max_bytes": _BYTES, "seq": after + 1, "next_by_subj": subject}
+        return await self._batch(stream, request)
+
     async def until(self, stream: str, subject: str, after: int, last: int) -> AsyncGenerator[list[Msg]]:
         """The messages of a subject, of which `last` is one or was, in order and in chunks. Raises: Unavailable."""
         while after < last:
-            found = await self.messages(stream, subject, after=after, limit=_BATCH)
+            found = (await self._next(stream, subject, after, _BATCH)).messages
             if not found:  # there are none, or the server that answered lags behind
                 message = await self._of_leader(stream, {"seq": after + 1, "next_by_subj": subject})
                 if message is None:
@@ -182,7 +190,7 @@ class DirectReader:
                 if left <= _PATIENCE_S or not isinstance(error, nats.errors.TimeoutError):
                     raise Unavailable(f"NATS does not answer, or has no leader for {subject}: {error!r}") from error
 
-    async def _batch(self, stream: str, request: dict[str, object]) -> _Batch:
+    async def _batch(self, stream: str, request: Mapping[str, object]) -> _Batch:
         """One request: the server sends the messages one by one and ends with a status.
 
         A silent server may hang, so the request is repeated: another server may take it.
@@ -200,7 +208,7 @@ class DirectReader:
             raise Unavailable(f"{stream} cannot be read: status {batch.status}")
         return batch
 
-    async def _once(self, stream: str, request: dict[str, object], deadline: float) -> _Batch | None:
+    async def _once(self, stream: str, request: Mapping[str, object], deadline: float) -> _Batch | None:
         """None when no message arrived and there is time for another request."""
         token = str(next(self._tokens))
         batch = self._waiting[token] = _Batch()

@@ -25,8 +25,11 @@ from handlers.ports.log import Blobs, Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BATCH = 1000
-_AHEAD = 10 * _BATCH
+_BATCH, _BYTES = 1000, 8 * 2**20
+"""Messages, and bytes of them, at which a chunk is complete."""
+
+_AHEAD, _AHEAD_BYTES = 10 * _BATCH, 4 * _BYTES
+"""Messages, and bytes of them, that wait here; the server keeps the others."""
 
 SILENCE_S = 2.0
 """Silence, in seconds, after which the stream is asked for a message."""
@@ -95,7 +98,7 @@ class JetStreamLog:
                     after = position(stream, messages[-1]).sequence
                     yield messages
 
-    async def _next(self, stream: str, after: int, arrived: asyncio.Queue[Msg]) -> Msg | None:
+    async def _next(self, stream: str, after: int, arrived: Arrivals) -> Msg | None:
         """Wait for the message after a sequence; None when it exists but is not delivered.
 
         The consumer is gone with its server then, and the client may not have noticed. Raises: Unavailable.
@@ -119,12 +122,30 @@ class JetStreamLog:
         return False
 
 
+class Arrivals(asyncio.Queue[Msg]):
+    """Messages that have arrived; it is full at `_AHEAD` messages or `_AHEAD_BYTES`."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._size = 0
+
+    def _put(self, item: Msg) -> None:
+        super()._put(item)
+        self._size += len(item.data)
+
+    def _get(self) -> Msg:
+        item = super()._get()
+        self._size -= len(item.data)
+        return item
+
+    def full(self) -> bool:
+        return super().full() or self._size >= _AHEAD_BYTES
+
+
 @asynccontextmanager
-async def arriving(
-    js: JetStreamContext, stream: str, after: int, subject: str = ">"
-) -> AsyncGenerator[asyncio.Queue[Msg]]:
+async def arriving(js: JetStreamContext, stream: str, after: int, subject: str = ">") -> AsyncGenerator[Arrivals]:
     """The messages after a sequence, as they arrive. Raises: Unavailable."""
-    arrived: asyncio.Queue[Msg] = asyncio.Queue(_AHEAD)
+    arrived = Arrivals(_AHEAD)
     start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
     try:
         subscription = await js.subscribe(subject, stream=stream, ordered_consumer=True, cb=arrived.put, config=start)
@@ -137,11 +158,12 @@ async def arriving(
             await subscription.unsubscribe()
 
 
-def batch(first: Msg, arrived: asyncio.Queue[Msg]) -> list[Msg]:
-    """A message, and those that have arrived since."""
-    messages = [first]
-    while len(messages) < _BATCH and not arrived.empty():
+def batch(first: Msg, arrived: Arrivals) -> list[Msg]:
+    """A message, and those that have arrived since, up to `_BATCH` messages or `_BYTES`."""
+    messages, size = [first], len(first.data)
+    while len(messages) < _BATCH and size < _BYTES and not arrived.empty():
         messages.append(arrived.get_nowait())
+        size += len(messages[-1].data)
     return messages
 
 

@@ -24,7 +24,9 @@ _EXPECTED = "Nats-Expected-Last-Sequence"
 _FILLER = "Headrace-Gap"
 """Mark of messages that are published for a free sequence, and deleted again."""
 
-_BATCH = 1000
+_BATCH, _BYTES = 1000, 32 * 2**20
+"""Messages and bytes that are unconfirmed at a time."""
+
 _TIMEOUT_S = 10.0
 
 
@@ -115,7 +117,8 @@ class _Window:
         self._nc = nc
         self._stream = stream
         self._inbox = nc.new_inbox()
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}
+        """Sizes by sequence, in bytes."""
         self._freed = asyncio.Event()
         self._refused: Occupied | None = None
 
@@ -128,28 +131,28 @@ class _Window:
     ) -> None:
         try:
             if error is None:
-                await self._until(0)
+                await self._until(0, 0)
         finally:
             await self._answers.unsubscribe()
 
     async def publish(self, message: Message) -> None:
         """Raises: Unavailable; Occupied, for this or an earlier message."""
-        await self._until(_BATCH - 1)
+        await self._until(_BATCH - 1, _BYTES)
         # Messages after a refused one are refused, too, since their sequences are not the next.
         headers = {**message.headers, TIME: message.time, _EXPECTED: str(message.sequence - 1)}
         if (size := size_of(message.body, headers)) > self._nc.max_payload:
             reason = f"it has {size:,} bytes, and the server takes {self._nc.max_payload:,} (max_payload)"
             raise Occupied(f"{self._stream} does not take message {message.sequence}: {reason}.")
-        self._open.add(message.sequence)
+        self._open[message.sequence] = size
         try:
             reply = f"{self._inbox}.{message.sequence}"
             await self._nc.publish(message.subject, message.body, reply=reply, headers=headers)
         except nats.errors.Error as error:
             raise Unavailable(f"Stream {self._stream} does not answer: {error!r}") from error
 
-    async def _until(self, few: int) -> None:
-        """Wait until at most `few` messages are unconfirmed."""
-        while len(self._open) > few and not self._refused:
+    async def _until(self, few: int, size: int) -> None:
+        """Wait until at most `few` messages, and `size` bytes, are unconfirmed."""
+        while (len(self._open) > few or sum(self._open.values()) > size) and not self._refused:
             self._freed.clear()
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -163,7 +166,7 @@ class _Window:
         sequence = int(message.subject.rpartition(".")[2])
         answer = orjson.loads(message.data or b"{}")
         if answer.get("seq") == sequence and not answer.get("duplicate"):
-            self._open.discard(sequence)
+            self._open.pop(sequence, None)
         elif not self._refused:
             reason = answer.get("error", {}).get("description") or f"it is at {answer.get('seq')}"
             self._refused = Occupied(f"{self._stream} does not take message {sequence}: {reason}.")

@@ -137,6 +137,9 @@ NOT_LAST = frozenset((10071, 10164))
 NO_PEERS = 10005
 """JetStream's error code when it knows too few servers for the replicas, such as when a cluster starts."""
 
+NO_STORAGE = 10047
+"""JetStream's error code when it cannot reserve the maximum size of a stream."""
+
 LETTERS = f"evt.*.{DeadLetter.TOPIC}.*"
 
 CONSUMERS = {
@@ -190,25 +193,32 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
 
 
 async def _limit(js: JetStreamContext, waiting: Waiting) -> None:
-    """Set the limits of COMMANDS; without the right to change streams, leave that to an administrator."""
+    """Set the limits of COMMANDS; without the right to change streams, leave that to an administrator.
+
+    JetStream reserves the maximum size of a stream. A disk without room for it limits the stream itself.
+    """
     info = await js.stream_info(COMMANDS)
     found = info.config
-    wanted = found.evolve(
-        max_msgs=waiting.commands,
-        max_bytes=waiting.bytes,
-        max_msgs_per_subject=waiting.per_subject,
-        max_msg_size=LARGEST,
-        discard=DiscardPolicy.NEW,
-        discard_new_per_subject=True,
-        duplicate_window=DUPLICATE_WINDOW_S,
-        metadata={ACTORS_AFTER: str(info.state.last_seq), **(found.metadata or {})},
-    )
-    if wanted == found:
-        return
-    try:
-        await js.update_stream(wanted)
-    except (nats.errors.TimeoutError, APIError) as error:  # JetStream reserves the maximum size of a stream
-        log.warning("limits not set", stream=COMMANDS, reason=repr(error), **waiting._asdict())
+    for size in (waiting.bytes, -1):
+        wanted = found.evolve(
+            max_msgs=waiting.commands,
+            max_bytes=size,
+            max_msgs_per_subject=waiting.per_subject,
+            max_msg_size=LARGEST,
+            discard=DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            duplicate_window=DUPLICATE_WINDOW_S,
+            metadata={ACTORS_AFTER: str(info.state.last_seq), **(found.metadata or {})},
+        )
+        if wanted == found:
+            return
+        try:
+            await js.update_stream(wanted)
+            return
+        except (nats.errors.TimeoutError, APIError) as error:
+            if getattr(error, "err_code", None) != NO_STORAGE or size == -1:
+                log.warning("limits not set", stream=COMMANDS, reason=repr(error), **waiting._asdict())
+                return
 
 
 async def _make(js: JetStreamContext, name: str, make: Callable[[], Awaitable[object]]) -> None:

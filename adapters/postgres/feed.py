@@ -11,8 +11,8 @@ from contextlib import aclosing
 from domain.log import Recorded
 from handlers.ports.log import Log
 
-BATCH = 5000
-"""Messages."""
+BATCH, BYTES = 5000, 16 * 2**20
+"""Messages, and bytes of them, at which a batch is complete."""
 
 BLOBS = 256
 """Blobs that the messages of a batch need; they are all in memory at once."""
@@ -51,6 +51,7 @@ async def batches(
 
     pumps = [asyncio.create_task(pump(stream), name=f"read {stream}") for stream in streams]
     pending: deque[Recorded] = deque()
+    held = 0  # bytes
     running, last = len(pumps), 0.0
     failure: Exception | None = None
     try:
@@ -58,7 +59,9 @@ async def batches(
             if until is None and (wait := last + PERIOD_S - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             # What follows the log goes on with what has arrived; what has an end waits for whole batches.
-            while running and (not pending or (len(pending) < BATCH and (until is not None or not chunks.empty()))):
+            while running and (
+                not pending or (len(pending) < BATCH and held < BYTES and (until is not None or not chunks.empty()))
+            ):
                 match await chunks.get():
                     case None:
                         running -= 1
@@ -66,12 +69,15 @@ async def batches(
                         running = 0
                     case chunk:
                         pending.extend(chunk)
+                        held += sum(message.size for message in chunk)
             last = time.monotonic()
             batch: list[Recorded] = []
-            needed = 0
-            while pending and len(batch) < BATCH and needed < BLOBS:
+            needed = size = 0
+            while pending and len(batch) < BATCH and needed < BLOBS and size < BYTES:
                 needed += len(blobs(pending[0]))
+                size += pending[0].size
                 batch.append(pending.popleft())
+            held -= size
             if batch:
                 yield batch
         if failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
@@ -33,8 +33,8 @@ from projections.engine.values import BUILT_IN, Values
 FETCHES = 16
 """Blobs that are fetched at a time."""
 
-SLICE = 1000
-"""Rows that one statement writes."""
+SLICE, SLICE_BYTES = 1000, 16 * 2**20
+"""Rows, and bytes of them, that one statement writes, at most, and a row at least."""
 
 MANY = 200
 """Minimum number of new rows of a table that are quicker written by COPY."""
@@ -131,8 +131,8 @@ class Writer:
         await connection.execute(self._updates[id(setting)], parameters)
 
     async def _upsert(self, connection: AsyncConnection[TupleRow], model: ReadModel, rows: list[Row]) -> None:
-        for start in range(0, len(rows), SLICE):
-            await connection.execute(self._upserts[model], (Json(rows[start : start + SLICE], _dumps),))
+        for texts in _slices(rows):
+            await connection.execute(self._upserts[model], (Json(texts, _list),))
 
     async def _copy(self, connection: AsyncConnection[TupleRow], model: ReadModel, rows: list[Row]) -> None:
         """Rows that are in the table after all, or have a NUL in them, go the other way."""
@@ -263,9 +263,28 @@ def _columns(ids: Iterable[RowId]) -> tuple[list[str], list[str]]:
     return [tenant for tenant, _ in pairs], [id for _, id in pairs]
 
 
-def _dumps(rows: list[Row]) -> bytes:
-    text = orjson.dumps(rows)
-    return orjson.dumps(_clean(rows)) if b"\\u0000" in text else text
+def _slices(rows: Iterable[Row]) -> Iterator[list[bytes]]:
+    """The rows as JSON, divided by statement."""
+    texts: list[bytes] = []
+    size = 0
+    for row in rows:
+        text = _dumps(row)
+        if texts and (len(texts) == SLICE or size + len(text) > SLICE_BYTES):
+            yield texts
+            texts, size = [], 0
+        texts.append(text)
+        size += len(text)
+    if texts:
+        yield texts
+
+
+def _list(texts: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(texts) + b"]"
+
+
+def _dumps(row: Row) -> bytes:
+    text = orjson.dumps(row)
+    return orjson.dumps(_clean(row)) if b"\\u0000" in text else text
 
 
 def _clean(value: Any) -> Any:

@@ -64,8 +64,13 @@ def _written(path: Path, text: str) -> Path:
     """A complete file with this text next to `path`, for its owner only."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
-    with open(partial, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(partial, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # such as a full disk
+        partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
     return partial

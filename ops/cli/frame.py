@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import sys
@@ -22,11 +21,11 @@ import typer
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Rejected, Unreachable
 from adapters.pinned import Altered
-from ops import terminal
+from ops import machine, terminal
 from ops.bus import connect
 from ops.logs import Redaction, secrets_of
 from ops.roles import RoleFailed
-from ops.servers.daemon import StartFailed
+from ops.servers.daemon import StartFailed, rotate
 from ops.settings import READER, AlreadyRunning, InvalidSetting, NotRunning, Settings
 from ops.terminal import emit
 
@@ -186,14 +185,12 @@ def explain(error: Exception, as_json: bool) -> NoReturn:
     """Exit with the fault of the machine, or with the file that has the traceback of an unexpected error."""
     if isinstance(error, ImportError):
         fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
-    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+    if isinstance(error, OSError) and (error.filename or error.errno in machine.ADVICE):
         place = os.fsdecode(error.filename or home())
-        fail("unusable_file", f"{place} cannot be used: {error.strerror}.", as_json)
+        what_to_do = machine.advice(error.errno)
+        fail("unusable_file", f"{place} cannot be used: {error.strerror}{what_to_do and f': {what_to_do}'}.", as_json)
     note = f"Unexpected error ({type(error).__name__}); details in {keep(error)}"
     fail("unforeseen", note, as_json)
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def keep(error: Exception) -> Path:
@@ -224,6 +221,7 @@ def _redaction() -> Redaction:
 
 def _append(path: Path, error: Exception) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    rotate(path)
     text = _redaction().text("".join(traceback.format_exception(error)))
     with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
         file.write(f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[:2])}\n{text}\n")

@@ -155,6 +155,6 @@ def show_addresses(settings: Settings) -> None:
 
 def show_finding(finding: Finding) -> None:
     mark = Text("✓ ", "green") if finding.good else Text("✗ ", "red")
-    show(mark + Text(f"{finding.what:<24}", "bold") + Text(clean(finding.found)))
+    show(mark + Text(f"{finding.what:<24} ", "bold") + Text(clean(finding.found)))
     if finding.advice:
         show(Text(f"  → {finding.advice}", "yellow"))

@@ -5,26 +5,61 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from adapters.privacy.masters import replace
+from ops import machine
 
 CLOCK_SLACK = 5.0
 """Tolerance for the start time of a process when the clock is adjusted, in seconds."""
 
-LOG_LIMIT = 16 * 2**20
-"""Size in bytes above which a log is rotated when its process starts; one old log is kept."""
+LOG_LIMIT, LOGS_KEPT = 16 * 2**20, 2
+"""Size in bytes above which a log is rotated, and the number of earlier logs that are kept."""
 
 
 class StartFailed(Exception):
     """A server did not start; the message ends with the last lines of its log."""
+
+
+def rotate(log: Path, limit: int = LOG_LIMIT, kept: int = LOGS_KEPT) -> bool:
+    """Move the contents of a log that exceeds `limit` bytes to `<log>.1`, earlier ones to `.2` and so on up to `kept`.
+
+    Its process may run: it goes on with the same file. What it writes at this moment may be lost. On a full disk,
+    the log stays as it is. Return whether it was rotated.
+    """
+    files = [log.with_name(f"{log.name}.{number}") for number in range(1, kept + 1)]
+    try:
+        if log.stat().st_size <= limit:
+            return False
+        for earlier, later in reversed([*pairwise(files)]):
+            if earlier.exists():
+                earlier.replace(later)
+        if files:
+            with log.open("rb") as source, open(files[0], "wb", opener=_owners) as target:
+                shutil.copyfileobj(source, target, 2**20)
+        os.truncate(log, 0)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        with suppress(IndexError, OSError):
+            files[0].unlink()
+        return False
+    return True
+
+
+def _owners(path: str, flags: int) -> int:
+    """Open a file for its owner alone."""
+    return os.open(path, flags, 0o600)
 
 
 @dataclass
@@ -72,12 +107,11 @@ class Daemon:
         """Start `command` in a session of its own, as `user` (uid, gid) when given."""
         for folder in (self.pid_file.parent, self.log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        rotate(self.log)
         if self._child is not None:
             self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-        with open(self.log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
+        with open(self.log, "ab", opener=_owners) as log:
             os.fchmod(log.fileno(), 0o600)  # of an earlier version, it may be readable by others
             self._begun = log.seek(0, os.SEEK_END)
             child = subprocess.Popen(
@@ -131,7 +165,8 @@ class Daemon:
         if self._child is not None:
             await asyncio.to_thread(self._child.wait)
             self._child = None
-        self.pid_file.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk it stays, and names no process
+            self.pid_file.unlink()
         return process is not None
 
     async def _ended(self, process: psutil.Process, within: float) -> bool:
@@ -143,8 +178,16 @@ class Daemon:
         return True
 
     def failure(self, what: str) -> StartFailed:
-        """An error about this server, with the tail of its log."""
-        return StartFailed(f"{self.name} {what}. The end of {self.log}:\n{self.tail()}")
+        """An error about this server, with the fault of the machine if its log names one, and the tail of the log."""
+        tail = self.tail(begun=self._begun) or self.tail()
+        fault = machine.cause(tail)
+        return StartFailed(f"{self.name} {what}{fault and f': {fault}'}. The end of {self.log}:\n{tail}")
+
+    def complaint(self) -> str:
+        """The sentence that a command of ours ended with since it was started, and what follows it; empty if none."""
+        lines = self.tail(100, self._begun).splitlines()
+        begins = [number for number, line in enumerate(lines) if line.startswith("✗ ")]
+        return "\n".join(lines[begins[-1] :]).removeprefix("✗ ") if begins else ""
 
     def last_line(self) -> str:
         """The last line of its log since it was started: the sentence that it ended with, if there is one."""
@@ -160,7 +203,8 @@ class Daemon:
         """The last lines of its log, of those after the first `begun` bytes."""
         try:
             with self.log.open("rb") as log:
-                log.seek(max(begun, os.fstat(log.fileno()).st_size - 8192))
+                size = os.fstat(log.fileno()).st_size
+                log.seek(max(begun if begun <= size else 0, size - 8192))  # it was rotated if it is smaller
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(no log)"

@@ -34,11 +34,15 @@ from adapters import pinned
 from adapters.jetstream import accounts
 from adapters.privacy.masters import LocalMasters, replace, secret
 from handlers.ports.log import Unavailable
-from ops.servers.daemon import LOG_LIMIT, Daemon, StartFailed
+from ops import machine
+from ops.servers.daemon import LOG_LIMIT, LOGS_KEPT, Daemon, StartFailed
 
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+NATS = "nats"
+"""Name of the server's process."""
+
 DEFAULT_TENANT = "default"
 ACCOUNT = "headrace"
 TRIES = 3
@@ -53,6 +57,15 @@ a limit it held gigabytes for minutes after large commits."""
 INDEX = 4
 """Stored bytes for which the limit grows by one: the server's index of the log is in memory."""
 
+
+_ROOM = "room.conf"
+"""File with the storage limit of the account that has the streams."""
+
+NO_LIMIT = 2**50
+"""Storage limit of the server, which a reload cannot lower; that of the account is kept below the disk's size."""
+
+_FAULTS = (b"ritical write error", b"no space left on device", b"read-only file system", b"input/output error")
+"""Words of NATS after which a stream takes no more messages until the server is restarted."""
 
 _ESCAPE = re.compile(r"\\(?:u00..|.)")
 _NATS_ESCAPES = {r"\b": r"\x08", r"\f": r"\x0c"}
@@ -78,23 +91,33 @@ class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
     Its files are encrypted with a key of the home; without that they cannot be read. See `disk_key`.
-    Users' passwords follow from `nats.key` in the home.
-    Its files are encrypted with a key derived from `secret.key` in the home; without that file they cannot be read.
     Users' passwords follow from `nats.key` in the home. `program` is a server that the operator names, and is not
     checked.
     """
 
     def __init__(
-        self, home: Path, ready_within: float = 60.0, sync: str = "always", program: Path | None = None
+        self,
+        home: Path,
+        ready_within: float = 60.0,
+        sync: str = "always",
+        program: Path | None = None,
+        *,
+        log_bytes: int = LOG_LIMIT,
+        log_files: int = LOGS_KEPT,
     ) -> None:
         self.home = home.resolve()
         self.program = program
+        self.log_bytes, self.log_files = log_bytes, log_files
         self.ready_within = ready_within
         self.sync = sync
-        self.daemon = Daemon(self.home, "nats", signal.SIGINT)
+        self.daemon = Daemon(self.home, NATS, signal.SIGINT)
         self.port = 0
         self.store = self.home / "nats"
         self._most = 0
+        """Storage limit of JetStream, in bytes."""
+        self._free = 0
+        """Free bytes of the disk when the limit was last compared with it."""
+        self._starting = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -121,9 +144,17 @@ class EmbeddedNats:
 
     async def start(self) -> None:
         """Start the server, or adopt the one already running on this home. Raises: StartFailed."""
+        async with self._starting:
+            await self._start()
+
+    async def _start(self) -> None:
         create_home(self.home)
         self.port = remembered_port(self.home, "nats")
-        if self.daemon.process() and await self._greeting() == self.server_name:
+        stored = await asyncio.to_thread(held, self.store)
+        self._limit(room(self.store, stored))
+        if (process := self.daemon.process()) and await self._greeting() == self.server_name:
+            self._configure()  # an earlier version may have started it
+            process.send_signal(signal.SIGHUP)
             return
         await self.daemon.stop()
         if (self.store / "jetstream" / "$G" / "streams").is_dir():
@@ -132,8 +163,6 @@ class EmbeddedNats:
                 "restore the archive to a new home, as docs/archive.md describes."
             )
         program = str(self.program) if self.program else await asyncio.to_thread(nats_server)
-        stored = await asyncio.to_thread(held, self.store)
-        self._most = room(self.store, stored)
         memory = MEMORY + stored // INDEX
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "nats")
@@ -147,34 +176,57 @@ class EmbeddedNats:
                 if attempt == TRIES or not taken(self.port):
                     raise
 
-    async def stop(self) -> None:
+    async def stop(self) -> bool:
+        """Stop the server. Return False when it was not running.
+
+        One that failed to write is killed: at its end, it could note a state that no later server accepts. What it has
+        acknowledged is synced.
+        """
+        process = self.daemon.process()
+        if process is None or not await asyncio.to_thread(self._silenced):
+            return await self.daemon.stop()
+        process.kill()
         await self.daemon.stop()
+        return True
 
-    async def tend(self) -> None:
-        """Adjust the storage limit of JetStream to its disk, less the reserve; beyond it, writes are refused.
+    async def tend(self) -> bool:
+        """Keep the storage limit of JetStream at what its disk holds, less the reserve; beyond it, writes are refused.
 
-        A stream that failed to write to a full disk stays silent until its server restarts, so restart it then.
+        A stream that failed to write stays silent until its server restarts, so restart it once the disk takes files.
+        Return whether it was restarted: NATS may have dropped a stream that was empty then.
         """
         disk = shutil.disk_usage(self.store)
         spare = reserve(disk.total)
-        if disk.free > spare / 2 and await asyncio.to_thread(self._silenced):
-            log.warning("restarted", server="nats", reason="its disk was full and has space again")
-            await self.stop()
-            await self.start()
-        if (stored := await self._stored()) is not None:
+        if disk.free > spare / 2 and await asyncio.to_thread(self._silenced) and not machine.unwritable(self.store):
+            log.warning("restarted", server="nats", reason="its disk could not be written, and can be again")
+            async with self._starting:  # the supervisor, which finds it gone meanwhile, waits and adopts it
+                await self.stop()
+                await self._start()
+            return True
+        if abs(disk.free - self._free) > spare / 16 and (stored := await self._stored()) is not None:
+            self._free = disk.free
             most = room(self.store, stored)
             process = self.daemon.process()
-            if process and abs(most - self._most) > spare / 4:
-                self._most = most
-                self._configure()
+            if process and abs(most - self._most) > spare / 8:
+                self._limit(most)
                 process.send_signal(signal.SIGHUP)
+        return False
+
+    def _limit(self, most: int) -> None:
+        """Write the limit, over the earlier one: on a full disk, another file could not be written.
+
+        It is the account's, not the server's, which a reload cannot lower.
+        """
+        with open(self.home / _ROOM, "ab", opener=_owners), open(self.home / _ROOM, "r+b") as file:
+            file.write(b"max_file: %-20d\n" % most)
+        self._most = most
 
     def _silenced(self) -> bool:
-        """True when the server has met a full disk since its start."""
+        """True when the server has failed to write since its start."""
         with self.daemon.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
             said = file.read().rpartition(b"Starting nats-server")[2]
-        return b"no space left on device" in said
+        return any(fault in said for fault in _FAULTS)
 
     async def _stored(self) -> int | None:
         """Bytes stored by JetStream; None when it does not answer."""
@@ -196,7 +248,8 @@ class EmbeddedNats:
 
     def _write_accounts(self) -> None:
         configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
-        replace(self.home / "accounts.conf", accounts.written(configured))
+        limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {_ROOM} }}')
+        replace(self.home / "accounts.conf", limited)
 
     def tenants(self) -> dict[str, list[str]]:
         """The users of each tenant with an account; the default tenant has one that is not from the log."""
@@ -258,11 +311,11 @@ class EmbeddedNats:
             "listen": f"{HOST}:{self.port}",
             "max_payload": 8 * 2**20,
             "log_file": str(self.daemon.log),
-            "logfile_size_limit": LOG_LIMIT,
-            "logfile_max_num": 4,
+            "logfile_size_limit": self.log_bytes,
+            "logfile_max_num": self.log_files + 1,
             "jetstream": {
                 "store_dir": str(self.store),
-                "max_file_store": self._most,
+                "max_file_store": NO_LIMIT,
                 "sync_interval": self.sync,
                 "cipher": "chacha",
                 "key": "$JETSTREAM_KEY",
@@ -422,7 +475,9 @@ class EmbeddedPostgres:
                 os.fchown(password.fileno(), *user)
             result = run_as(user, [*command, f"--pwfile={password.name}"])
         if result.returncode != 0:
-            raise StartFailed(f"PostgreSQL's data directory {self.data} could not be created:\n{result.stderr[-2000:]}")
+            fault = machine.cause(result.stderr)
+            what = f"PostgreSQL's data directory {self.data} could not be created{fault and f': {fault}'}."
+            raise StartFailed(f"{what} It said:\n{result.stderr.strip()[-2000:]}")
 
     async def _bury(self) -> None:
         """Wait for the remains of a killed server: processes that hold its shared memory, and its pid file."""
@@ -482,9 +537,9 @@ def reserve(total: int) -> int:
 
 
 def room(store: Path, stored: int) -> int:
-    """Storage limit in bytes, given the bytes already stored; never 0, which means no limit to the server."""
+    """Storage limit in bytes, given the bytes already stored; never 0, which means no limit."""
     disk = shutil.disk_usage(store if store.is_dir() else store.parent)
-    return max(2**20, stored + disk.free - reserve(disk.total))
+    return max(1, stored + disk.free - reserve(disk.total))
 
 
 def held(folder: Path) -> int:
@@ -498,6 +553,11 @@ def held(folder: Path) -> int:
 
 async def _ignore(error: Exception) -> None:
     """Ignore errors of the connection: the failing call reports them."""
+
+
+def _owners(path: str, flags: int) -> int:
+    """Open a file for its owner alone."""
+    return os.open(path, flags, 0o600)
 
 
 def create_home(home: Path) -> None:

@@ -34,6 +34,7 @@ from adapters.telemetry.otlp.ended import COUNTED, behind
 from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
+from ops import machine
 from ops.blob_choice import open_blobs
 from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
@@ -194,6 +195,8 @@ def _stream(name: str, info: StreamInfo) -> Finding:
 def _disk(home: Path) -> Finding:
     """Check the disk of the embedded NATS."""
     disk = shutil.disk_usage(home)
+    if fault := machine.unwritable(home):
+        return Finding("disk", False, f"{home} is not writable", fault)
     good = disk.free > reserve(disk.total)
     advice = "" if good else "free some disk space: NATS keeps a reserve and refuses writes until then"
     return Finding("disk", good, f"{disk.free / 2**30:.1f} GB free of {disk.total / 2**30:.1f} GB", advice)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,37 +18,18 @@ from domain.aggregate import new_id
 from ops import supervisor
 from ops.servers.embedded import reserve
 from ops.settings import Settings
+from tests.disk import ballast, mount, small_disk
 from tests.journeys.stack import Stack
 
 pytestmark = pytest.mark.long
 
-NATS_MB, POSTGRES_MB = 96, 192
+NATS_MB, POSTGRES_MB, SHARED_MB = 96, 192, 400
 WIDE = {"name": "wide", "description": "w" * 2000}
-
-
-def mount(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """A disk of its own for a folder."""
-    folder.mkdir(mode=0o700)
-    options = f"size={megabytes}m,mode=0700"
-    mounted = mount("-t", "tmpfs", "-o", options, "tmpfs", str(folder))
-    if mounted.returncode:
-        pytest.skip(f"a small disk needs the right to mount a tmpfs, which is missing here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
 async def small() -> AsyncIterator[Stack]:
     """Everything as `headrace up` runs it, with a small disk for NATS and one for PostgreSQL."""
-    if os.geteuid() != 0:
-        pytest.skip("a small disk is a tmpfs, which only root may mount")
     home = Path(mkdtemp(prefix="headrace-full-"))
     settings = Settings.load(home=home, max_waiting_mb=16)
     try:
@@ -68,21 +49,6 @@ async def headrace(settings: Settings, *arguments: str) -> None:
     command, environment = supervisor.command_line(*arguments), supervisor.environment(settings)
     process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0
-
-
-@contextmanager
-def ballast(disk: Path) -> Iterator[None]:
-    """Not a byte is left of the disk."""
-    file = disk / "ballast"
-    with file.open("wb", buffering=0) as heavy, suppress(OSError):
-        for size in (2**16, 2**10, 1):
-            with suppress(OSError):
-                while heavy.write(bytes(size)) == size:
-                    pass
-    try:
-        yield
-    finally:
-        file.unlink()
 
 
 async def refusal(attempt: Callable[[], Awaitable[object]]) -> Exception:
@@ -130,9 +96,10 @@ async def test_the_disk_of_nats(small: Stack) -> None:
     """JetStream refuses before its disk is full, with a reserve; there is more room when the disk has grown."""
     disk = small.settings.home / "nats"
     outcomes = {id: await make(small, id) for id in (new_id() for _ in range(20))}
-    full = await refusal(lambda: small.client.upload_blob(os.urandom(2**20)))
-    assert isinstance(full, NotSent)
-    assert full.code == "disk_full"
+    for size in (2**20, 2**10):
+        full = await refusal(lambda size=size: small.client.upload_blob(os.urandom(size)))
+        assert isinstance(full, NotSent)
+        assert full.code == "disk_full"
     with pytest.raises(NotSent, match="free some space") as refused:
         await small.client.send("app.create", WIDE, wait=1)
     assert refused.value.code == "disk_full"
@@ -166,3 +133,64 @@ async def test_the_disk_of_postgres(small: Stack) -> None:
         assert (await make(small, new_id()))["status"] == "accepted"
     await assert_all_is_there(small, outcomes)
     assert (await small.ended([document]))[document]["indexing_status"] == "completed"
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A home on a small disk that others write to."""
+    disk = Path(mkdtemp(prefix="headrace-shared-"))
+    try:
+        with small_disk(disk, SHARED_MB, mode="0711"):
+            yield disk / "home"
+    finally:
+        shutil.rmtree(disk)
+
+
+async def test_a_disk_that_others_fill(shared: Path) -> None:
+    """NATS refuses at its reserve, before a write fails; what was acknowledged stays; space that returns is used."""
+    settings, disk = Settings.load(home=shared, view_address="127.0.0.1:0"), shared.parent
+    spare = reserve(SHARED_MB * 2**20)
+    await headrace(settings, "up", "--detach")
+    try:
+        located = settings.located()
+        async with await Client.connect(located.nats_url, located.tenant) as client:
+            stack = Stack(located, client, shared / "log" / "worker-project.log")
+            outcomes = {id: await make(stack, id) for id in (new_id() for _ in range(20))}
+            with ballast(disk, leaving=3 * spare):
+                await asyncio.sleep(3)
+                refused = await refusal(lambda: client.upload_blob(os.urandom(2**20)))
+                assert isinstance(refused, NotSent)
+                assert refused.code == "disk_full"
+                assert shutil.disk_usage(disk).free > spare / 2
+            outcomes |= {id: await make(stack, id) for id in [await taken(stack)]}
+            await assert_all_is_there(stack, outcomes)
+        assert "no space left" not in (shared / "log" / "nats.log").read_text()
+    finally:
+        await headrace(settings, "down")
+
+
+async def test_a_start_without_space_says_so_and_the_next_one_works(shared: Path) -> None:
+    settings, disk = Settings.load(home=shared, view_address="127.0.0.1:0"), shared.parent
+    with ballast(disk, leaving=20 * 2**20):
+        await assert_refused(settings, "No space left on device: free some space on its disk, then try again")
+    with ballast(disk):
+        await assert_refused(settings, "No space left on device: free some space on its disk, then try again")
+    mount("-o", "remount,ro", str(disk))
+    await assert_refused(settings, "Read-only file system: make its disk writable, or choose another home with --home")
+    mount("-o", "remount,rw", str(disk))
+    await headrace(settings, "up", "--detach")
+    await headrace(settings, "down")
+
+
+async def assert_refused(settings: Settings, said: str) -> None:
+    """Each way to start ends with 1 and the reason, and leaves no process."""
+    environment = supervisor.environment(settings)
+    for arguments in (("up", "--detach"), ("up",)):
+        process = await asyncio.create_subprocess_exec(
+            *supervisor.command_line(*arguments), env=environment, stdout=PIPE, stderr=PIPE
+        )
+        _, error = await process.communicate()
+        assert process.returncode == 1
+        assert said in error.decode(), error.decode()
+        assert "Traceback" not in error.decode()
+    assert await supervisor.down(settings) == []

@@ -98,6 +98,26 @@ async def test_what_does_not_start_is_tried_again(watched: Watched) -> None:
     assert tries == 2
 
 
+async def test_logs_are_trimmed_while_their_processes_run(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of NATS is left to NATS, whose name for it would change."""
+    monkeypatch.setattr(supervisor, "TRIM_EVERY", 0.01)
+    home = watched.daemon.home
+    nats = Daemon(home, "nats")
+    running = Supervisor(Settings.load(home=home, log_file_mb=1, log_files=1), print)
+    running.watched = [watched, Watched(nats, watched.start)]
+    logs = [daemon.log for daemon in (watched.daemon, nats, Daemon(home, "up"))]
+    for log in logs:
+        log.write_bytes(b"x" * (2**20 + 1))
+    task = asyncio.create_task(running._trim_logs())
+    async with asyncio.timeout(10):
+        while any(log.stat().st_size for log in (logs[0], logs[2])):
+            await asyncio.sleep(0.01)
+    task.cancel()
+    sizes = {file.name: file.stat().st_size for file in (home / "log").iterdir()}
+    whole = 2**20 + 1
+    assert sizes == {"one.log": 0, "one.log.1": whole, "nats.log": whole, "up.log": 0, "up.log.1": whole}
+
+
 def test_one_supervisor_a_home(tmp_path: Path) -> None:
     with claimed(tmp_path):
         assert Daemon(tmp_path, "up").process() == psutil.Process()

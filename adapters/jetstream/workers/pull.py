@@ -14,9 +14,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from adapters.jetstream import nats_py
+from adapters.jetstream.bulk import request_bytes
 
-BATCH, BATCH_BYTES = 256, 32 * 2**20
-"""Messages and bytes that are asked for at a time; no message is larger."""
+BATCH = 256
+"""Messages that are asked for at a time, at most."""
 
 EXPIRES_S = 30.0
 """Time after which the server ends a request that it could not fill, in seconds."""
@@ -99,7 +100,7 @@ class Pull:
         self._over.clear()
         request = {
             "batch": BATCH,
-            "max_bytes": BATCH_BYTES,
+            "max_bytes": request_bytes(self._nc),
             "expires": int(EXPIRES_S * 1e9),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }

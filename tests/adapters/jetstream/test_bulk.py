@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
@@ -34,6 +36,24 @@ async def test_messages_come_whole_and_in_order(nc: Client, stream: str, monkeyp
     assert "Number" in found[0].headers
     assert found[0].headers.get("Other") is None
     assert [chunk async for chunk in bulk(nc, stream, COUNT, COUNT)] == []
+
+
+async def test_requests_that_end_at_their_bytes_are_made_again(
+    nc: Client, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a pause, although each brings fewer messages than it asked for."""
+    js = nc.jetstream()
+    await js.add_stream(StreamConfig(name=tenant, subjects=[f"{tenant}.>"]))
+    size = nc.max_payload // 8
+    for number in range(1, COUNT + 1):
+        await js.publish(f"{tenant}.{number}", str(number).encode().ljust(size))
+    monkeypatch.setattr(module, "request_bytes", lambda nc: 3 * size)
+    monkeypatch.setattr(module, "_CHUNK", 2 * size)
+    began = time.monotonic()
+    chunks = [chunk async for chunk in bulk(nc, tenant, 0, COUNT)]
+    assert time.monotonic() - began < module._SILENCE_S
+    assert [int(message.data) for chunk in chunks for message in chunk] == list(range(1, COUNT + 1))
+    assert max(map(len, chunks)) <= 2
 
 
 async def test_it_goes_on_when_its_consumer_has_gone(nc: Client, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,7 +287,10 @@ async def test_a_home_that_cannot_be_used_is_named(headrace: Cli, tmp_path: Path
         result = await headrace(*arguments, "--home", str(tmp_path / "file" / "home"), "--json")
         error = result.lines[-1]["error"]
         assert (result.code, error["code"]) == (1, "unusable_file")
-        assert error["message"] == f"{tmp_path / 'file' / 'home'} cannot be used: Not a directory."
+        assert (
+            error["message"]
+            == f"{tmp_path / 'file' / 'home'} cannot be used: Not a directory: choose a folder with --home."
+        )
 
 
 def test_what_the_machine_lacks_is_not_unforeseen(
@@ -306,7 +309,8 @@ def test_what_the_machine_lacks_is_not_unforeseen(
     assert "No module named 'headrace_has_no_such_package'" in sentence
     with pytest.raises(OSError, match="No space left") as full, open("/dev/full", "w", buffering=1) as device:
         device.write("x" * 10_000 + "\n")
-    assert printed(full.value) == ("unusable_file", f"{tmp_path / 'home'} cannot be used: No space left on device.")
+    said = f"{tmp_path / 'home'} cannot be used: No space left on device: free some space on its disk, then try again."
+    assert printed(full.value) == ("unusable_file", said)
     assert printed(ConnectionRefusedError(111, "Connection refused"))[0] == "unforeseen"
     (tmp_path / "home" / "log" / "cli.log").unlink()
     shutil.rmtree(tmp_path / "home")

@@ -5,13 +5,14 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from ops.servers import daemon as module
-from ops.servers.daemon import Daemon, StartFailed
+from ops.servers.daemon import Daemon, StartFailed, rotate
 
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
 DEAF = [
@@ -126,14 +127,46 @@ async def start_and_lose(daemon: Daemon) -> None:
     raise daemon.failure("ended while it started")
 
 
-async def test_a_large_log_is_set_aside(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOG_LIMIT", 10)
+async def test_a_large_log_is_set_aside_at_the_start(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "rotate", partial(rotate, limit=10))
     daemon.log.parent.mkdir()
     daemon.log.write_text("old " * 10)
     daemon.start(SLEEP)
     await written(daemon)
     assert daemon.log.with_suffix(".log.1").read_text() == "old " * 10
     assert daemon.tail() == "here"
+
+
+async def test_logs_stay_within_their_limits_while_the_process_runs(daemon: Daemon) -> None:
+    chatty = "import time\nfor n in range(20000):\n print('line', n, flush=True)\n n % 20 or time.sleep(0.001)"
+    daemon.start([sys.executable, "-c", f"{chatty}\nprint('end', flush=True); time.sleep(60)"])
+    limit, rotated, most = 20_000, 0, 0
+    async with asyncio.timeout(60):
+        while "end" not in daemon.tail(1):
+            rotated += rotate(daemon.log, limit, 2)
+            most = max(most, daemon.log.stat().st_size)
+            await asyncio.sleep(0.002)
+    assert rotated > 3
+    assert most < 3 * limit
+    files = sorted(daemon.log.parent.glob("one.log*"))
+    assert [file.name for file in files] == ["one.log", "one.log.1", "one.log.2"]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    earlier, later = (int(file.read_text().splitlines()[-1].split()[1]) for file in reversed(files[1:]))
+    assert earlier < later
+    assert daemon.last_line() == "end"
+
+
+def test_a_log_that_cannot_be_rotated_stays(tmp_path: Path) -> None:
+    assert not rotate(tmp_path / "missing.log", 1)
+    log = tmp_path / "one.log"
+    log.write_text("kept")
+    assert not rotate(log, 4)
+    (tmp_path / "one.log.1").mkdir()
+    (tmp_path / "one.log.1" / "inside").touch()
+    assert not rotate(log, 1, 1)
+    assert log.read_text() == "kept"
+    assert rotate(log, 1, 0)
+    assert log.read_text() == ""
 
 
 async def test_the_last_line_is_the_sentence_that_it_ended_with(daemon: Daemon) -> None:
@@ -147,6 +180,26 @@ async def test_the_last_line_is_the_sentence_that_it_ended_with(daemon: Daemon) 
     assert await last("begun", "✗ It cannot listen.", "leaked!", "") == "It cannot listen."
     assert await last("begun", "Killed") == "Killed"
     assert await last('{"event": "waiting", "reason": "no leader"}') == "its log ends with: waiting no leader"
+
+
+async def test_a_failure_names_the_fault_of_the_machine(daemon: Daemon) -> None:
+    daemon.log.parent.mkdir()
+    daemon.log.write_text("[ERR] write 1.blk: no space left on device\n")
+    said = str(daemon.failure("ended"))
+    assert said.startswith(
+        "one ended: No space left on device: free some space on its disk, then try again. The end of"
+    )
+
+
+async def test_a_complaint_is_the_last_sentence_with_what_follows(daemon: Daemon) -> None:
+    assert daemon.complaint() == ""
+    daemon.log.parent.mkdir()
+    daemon.log.write_text("✗ earlier\nready\n")
+    assert daemon.complaint() == "earlier\nready"
+    daemon.start([sys.executable, "-c", "print('begun\\n✗ PostgreSQL ended. Its log:\\nFATAL')"])
+    while daemon.process() is not None:
+        await asyncio.sleep(0.01)
+    assert daemon.complaint() == "PostgreSQL ended. Its log:\nFATAL"
 
 
 async def test_the_tail_is_the_end(daemon: Daemon) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import nats
 import nats.js.errors
@@ -20,10 +21,14 @@ import pytest
 import yaml
 
 from adapters import pinned
+from adapters.jetstream import streams
+from adapters.jetstream.streams import COMMANDS
+from ops import machine
 from ops.servers import embedded
 from ops.servers.daemon import StartFailed
-from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path, reserve
 from ops.servers.opensearch.server import EmbeddedOpenSearch
+from tests.disk import ballast, small_disk
 
 
 @pytest.fixture
@@ -283,43 +288,128 @@ async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: 
     assert not process.is_running()
 
 
-async def test_nats_leaves_a_reserve_and_takes_what_becomes_free(
+async def test_nats_keeps_the_reserve_when_others_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "reserve", lambda total: total)
+    """The limit falls as well as it rises, without a restart, and below what is stored already."""
     async with EmbeddedNats(tmp_path) as server:
-        while await taken(server.url, "x" * 100_000):
-            pass
-        monkeypatch.undo()
-        await server.tend()
         process = server.daemon.process()
-        async with asyncio.timeout(10):
-            while not await taken(server.url, "x"):
-                await asyncio.sleep(0.05)
-        assert server.daemon.process() == process, "without a restart"
+        for _ in range(15):
+            assert await taken(server.url, "x" * 100_000)
+        for free, takes in ((10**9 - 10**7, False), (2 * 10**9, True), (0, False)):
+            monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Usage(10**10, 10**10 - free, free))
+            await server.tend()
+            async with asyncio.timeout(10):
+                while await taken(server.url, "x") is not takes:
+                    await asyncio.sleep(0.05)
+        assert server.daemon.process() == process
+        assert "decreasing" not in server.daemon.log.read_text()
 
 
-async def taken(url: str, text: str) -> bool:
-    """Return whether it was stored; else it was refused for want of room."""
-    try:
-        return await publish(url, text) > 0
-    except nats.js.errors.ServiceUnavailableError as refusal:
-        if refusal.err_code != 10023:
-            raise
-        return False
+async def test_nats_refuses_at_the_reserve_of_a_disk_that_others_fill(tmp_path: Path) -> None:
+    """It never writes to a full disk, which would silence a stream, and takes messages again once there is room."""
+    disk = tmp_path / "home"
+    with small_disk(disk, 200):
+        async with EmbeddedNats(disk) as server:
+            process, spare = server.daemon.process(), reserve(200 * 2**20)
+            assert await taken(server.url, "x" * 100_000)
+            with ballast(disk, leaving=2 * spare):
+                await server.tend()
+                while await taken(server.url, "x" * 100_000):
+                    await server.tend()
+                assert spare / 2 < shutil.disk_usage(disk).free < 1.5 * spare
+            await server.tend()
+            async with asyncio.timeout(10):
+                while not await taken(server.url, "x" * 100_000):
+                    await asyncio.sleep(0.05)
+            assert server.daemon.process() == process
+            assert "no space left" not in server.daemon.log.read_text()
 
 
-async def test_nats_is_restarted_when_a_full_disk_has_room_again(nats_server: EmbeddedNats) -> None:
+async def test_a_disk_too_small_for_the_queue_limits_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetStream reserves the maximum size of a stream; what the disk has no room for is limited by the disk."""
+    async with EmbeddedNats(tmp_path) as server:
+        client = await nats.connect(server.url)
+        try:
+            for free, size in ((10**8, -1), (10**11, 2**30)):
+                monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Usage(10**11, 10**11 - free, free))
+                monkeypatch.setattr(embedded, "reserve", lambda total: 10**7)
+                await server.tend()
+                async with asyncio.timeout(10):
+                    while await limit(server) != server._most:
+                        await asyncio.sleep(0.05)
+                await streams.set_up(client.jetstream())
+                found = (await client.jetstream().stream_info(COMMANDS)).config
+                assert (found.max_bytes, found.max_msgs, found.max_msgs_per_subject) == (size, 100_000, 2000)
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "Filestore [T] Critical write error: write 1.blk: no space left on device",
+        "Filestore [T] Critical write error: lmb missing",
+        "consumer state: read-only file system",
+        "write 1.blk: input/output error",
+    ],
+)
+async def test_nats_is_restarted_once_its_disk_takes_files_again(
+    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     kept = await publish(nats_server.url, "kept")
     before = nats_server.daemon.process()
     with nats_server.daemon.log.open("a") as log:
-        log.write("[ERR] Filestore [T] Critical write error: write 1.blk: no space left on device\n")
+        log.write(f"[ERR] {fault}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "unwritable", lambda folder: "Read-only file system")
+        await nats_server.tend()
+        assert nats_server.daemon.process() == before
     await nats_server.tend()
     assert nats_server.daemon.process() != before
     after = nats_server.daemon.process()
     await nats_server.tend()
     assert nats_server.daemon.process() == after
     assert await publish(nats_server.url, "more") == kept + 1
+
+
+class Usage(NamedTuple):
+    """Bytes of a disk."""
+
+    total: int
+    used: int
+    free: int
+
+
+async def test_a_login_is_admitted_without_changing_the_limit(nats_server: EmbeddedNats) -> None:
+    worker = EmbeddedNats(nats_server.home)
+    assert await limit(nats_server) == nats_server._most
+    await worker.admit("acme", "billing", "1")
+    assert await limit(nats_server) == nats_server._most
+    client = await nats.connect(worker.last_url_of("tenant-acme.billing"), allow_reconnect=False)
+    await client.close()
+
+
+async def limit(server: EmbeddedNats) -> int:
+    client = await nats.connect(server.url)
+    try:
+        return int((await client.jetstream().account_info()).limits.max_storage)
+    except nats.js.errors.ServiceUnavailableError:  # while it reloads
+        return 0
+    finally:
+        await client.close()
+
+
+async def taken(url: str, text: str) -> bool:
+    """Return whether it was stored; else it was refused for want of room."""
+    try:
+        return await publish(url, text) > 0
+    except nats.js.errors.APIError as refusal:
+        if refusal.err_code != 10002:
+            raise
+        return False
 
 
 async def test_a_nats_server_that_is_not_the_pinned_one_starts_only_when_it_is_named(
