@@ -43,7 +43,7 @@ def unpacked(folder: Path, code: Mapping[str, str] = CODE, **about: Any) -> Path
     contents |= {"wheels/parcel-1.0-py3-none-any.whl": b"wheel"}
     folder.mkdir()
     archive.write(folder / "made.tar", contents, lambda *_: None)
-    shutil.unpack_archive(folder / "made.tar", folder)
+    shutil.unpack_archive(folder / "made.tar", folder, filter="data")
     return folder / "made" / "install.py"
 
 
