@@ -75,6 +75,7 @@ def made(target: Target, extra: str, into: Path, as_json: bool) -> None:
             "headrace": version,
             "python": target.python,
             "platform": target.platform,
+            "extra": extra,
             "torch": "cuda" if install.wants_cuda() else "cpu",
             "unpacked": sum(part.unpacked for part in parts),
         }

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         check_space(folder, about["unpacked"])
         check_files()
         copy_code(folder, about)
-        install_packages(folder, about["torch"])
+        install_packages(folder, about)
     except (Refused, OSError) as error:
         sys.stderr.write(f"Not installed: {error}\n")
         return FAILED
@@ -119,12 +119,12 @@ def copy_code(folder: Path, about: dict[str, Any]) -> None:
         shutil.copy(HERE / name, folder / name)
 
 
-def install_packages(folder: Path, torch: str) -> None:
+def install_packages(folder: Path, about: dict[str, Any]) -> None:
     """Make the environment with the packages of the bundle, and no other. Raises: Refused."""
     cache = folder / ".cache"  # on the same file system, from which uv links files instead of copying them
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_OF_OTHERS)}
     environment.update(
-        TORCH=torch,
+        TORCH=about["torch"],
         PIP_CONFIG_FILE=os.devnull,
         PIP_NO_INDEX="1",
         PIP_FIND_LINKS=(HERE / "wheels").as_uri(),
@@ -133,7 +133,7 @@ def install_packages(folder: Path, torch: str) -> None:
         UV_PYTHON_DOWNLOADS="never",
     )
     try:
-        if subprocess.call([sys.executable, str(folder / "ops" / "install.py")], env=environment):
+        if subprocess.call([sys.executable, str(folder / "ops" / "install.py"), about["extra"]], env=environment):
             raise Refused("the lines above have the reason.")
     finally:
         shutil.rmtree(cache, ignore_errors=True)

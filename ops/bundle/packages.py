@@ -49,14 +49,14 @@ class Target:
 
     def for_pip(self) -> list[str]:
         """Options of pip: the version of Python, and the tags of all wheels that the platform runs."""
-        glibc, machine = _PLATFORM.fullmatch(self.platform).groups()  # type: ignore[union-attr]
+        _, _, glibc, machine = self.platform.split("_", 3)
         tags = [f"manylinux_2_{minor}_{machine}" for minor in range(int(glibc), OLDEST_GLIBC - 1, -1)]
         tags += [f"{tag}_{machine}" for tag in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
         only = ["--implementation=cp", f"--python-version={self.python}", "--only-binary=:all:"]
         return [*(f"--platform={tag}" for tag in tags), *only]
 
     def for_uv(self) -> list[str]:
-        machine = self.platform.partition("_")[2].split("_", 2)[2]
+        *_, machine = self.platform.split("_", 3)
         return [f"--python-platform={machine}-manylinux_2_28", f"--python-version={self.python}"]
 
 
@@ -69,7 +69,7 @@ def download(target: Target, extra: str, folder: Path, advance: Callable[[str, i
 
     def count(line: str) -> None:
         nonlocal done
-        if line.startswith("Collecting "):
+        if line.startswith(("Collecting ", "Processing ")):
             done += 1
             advance("download  packages", done, len(entries) + (index is not None))
 

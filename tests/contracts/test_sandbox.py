@@ -90,7 +90,7 @@ attempt(lambda: len(bytearray(10**10)))
 def fill():
     pieces = []
     for _ in range(64):
-        pieces.append(bytearray(b"x") * 2**24)
+        pieces.append(b"x" * 2**24)
 attempt(fill)
 """,
     "hides memory in files of the kernel": """

@@ -19,6 +19,7 @@ ABOUT = {
     "headrace": "1.0",
     "python": HERE,
     "platform": f"manylinux_2_17_{platform.machine()}",
+    "extra": "dev",
     "torch": "cpu",
     "unpacked": 1000,
 }
@@ -27,7 +28,7 @@ INSTALL = """
 import json, os, pathlib, sys
 made = pathlib.Path(__file__).parent.parent / ".venv"
 made.mkdir(exist_ok=True)
-(made / "environment").write_text(json.dumps({**os.environ, "python": sys.executable}))
+(made / "environment").write_text(json.dumps({**os.environ, "extra": sys.argv[1]}))
 pathlib.Path(os.environ["PIP_CACHE_DIR"]).mkdir()
 sys.exit(int(pathlib.Path(__file__).with_name("status").read_text()))
 """
@@ -43,7 +44,7 @@ def unpacked(folder: Path, code: Mapping[str, str] = CODE, **about: Any) -> Path
     contents |= {"wheels/parcel-1.0-py3-none-any.whl": b"wheel"}
     folder.mkdir()
     archive.write(folder / "made.tar", contents, lambda *_: None)
-    shutil.unpack_archive(folder / "made.tar", folder)
+    shutil.unpack_archive(folder / "made.tar", folder, filter="data")
     return folder / "made" / "install.py"
 
 
@@ -75,6 +76,7 @@ def test_the_code_is_copied_and_installed_from_the_wheels_alone(tmp_path: Path) 
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_FIND_LINKS": (script.parent / "wheels").as_uri(),
             "TORCH": "cpu",
+            "extra": "dev",
         }.items()
     )
     assert environment.keys().isdisjoint(others)

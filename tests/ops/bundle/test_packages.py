@@ -106,7 +106,9 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def downloaded(target: Target, folder: Path) -> set[str]:
     folder.mkdir()
-    packages.download(target, "", folder, lambda *_: None)
+    seen: list[tuple[str, int, int]] = []
+    packages.download(target, "", folder, lambda *shown: seen.append(shown))
+    assert seen[-1] == ("download  packages", len(seen), len(list(folder.iterdir())))
     return {file.name.partition("-1.0")[0] + file.name.partition("-1.0")[2][:4] for file in folder.iterdir()}
 
 
