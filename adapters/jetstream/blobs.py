@@ -118,11 +118,16 @@ class JetStreamBlobs:
             await self._js.purge_stream(_STREAM, subject=subject, seq=mark + 1)
 
     async def _listed(self, after: int) -> AsyncGenerator[list[tuple[dict[str, Any], int, datetime]]]:
-        """The entries of the object store with their sequences and times."""
+        """The entries of the object store with their sequences and times.
+
+        An entry that is renewed meanwhile comes again at the end: none is left out.
+        """
         entries = RawStream(self._nc, _STREAM, f"$O.{BLOBS}.M.>")
-        async with aclosing(entries.read(after, await entries.last())) as chunks:
-            async for messages in chunks:
-                yield [(orjson.loads(it.body), it.sequence, datetime.fromisoformat(it.time)) for it in messages]
+        while after < (last := await entries.last()):
+            async with aclosing(entries.read(after, last)) as chunks:
+                async for messages in chunks:
+                    yield [(orjson.loads(it.body), it.sequence, datetime.fromisoformat(it.time)) for it in messages]
+            after = last
 
     async def _last(self, subject: str) -> Msg | None:
         """The last message of a subject; a server that lags behind does not hide it."""

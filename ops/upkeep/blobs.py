@@ -78,25 +78,29 @@ async def move(settings: Settings, progress: Progress, *, drop: bool = False) ->
             raise NoOldPlace
         [old] = others
         moved = {(blob.tenant, blob.digest) for blob in await _all(new)}
-        done.there = len(moved)
+        done.there, tried, total = len(moved), set(moved), 0
 
         async def copy(blob: StoredBlob) -> None:
+            name = blob.tenant, blob.digest
+            tried.add(name)
             try:
-                data = await old.get(blob.tenant, blob.digest)
+                data = await old.get(*name)
             except KeyError:  # swept since it was listed
                 return
             except ValueError:
-                done.lost[f"{blob.tenant}/{blob.digest}"] = "is not what was stored"
+                done.lost["/".join(name)] = "is not what was stored"
                 return
-            await new.write(blob.tenant, blob.digest, data)
-            await new.get(blob.tenant, blob.digest)
-            moved.add((blob.tenant, blob.digest))
+            await new.write(*name, data)
+            await new.get(*name)
+            moved.add(name)
             done.copied += 1
             done.bytes += len(data)
-            progress("blobs", done.copied + len(done.lost), len(left))
+            progress("blobs", len(tried) - done.there, total)
 
-        left = [blob for blob in await _all(old) if (blob.tenant, blob.digest) not in moved]
-        await each(left, copy, AT_ONCE)
+        # Workers with earlier settings may still write to the old place.
+        while left := [blob for blob in await _all(old) if (blob.tenant, blob.digest) not in tried]:
+            total += len(left)
+            await each(left, copy, AT_ONCE)
         if drop and not done.lost:
             done.removed = await _drop(new, old, moved, progress)
             await old.tidy()

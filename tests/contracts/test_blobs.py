@@ -17,6 +17,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream import blobs as jetstream_blobs
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import BLOBS
 from adapters.moved_blobs import MovedBlobs
 from adapters.objects import blobs as object_blobs
@@ -403,6 +404,25 @@ async def test_a_removal_leaves_nothing_behind(nc: Client, place: BlobPlace, ten
     await (await nc.jetstream().object_store(BLOBS)).delete(f"{tenant}/{digests[1]}")
     await place.tidy()
     assert (await nc.jetstream().stream_info(f"OBJ_{BLOBS}")).state.messages == before
+
+
+@on_nats
+async def test_a_blob_that_is_renewed_while_all_are_listed_is_not_left_out(
+    place: BlobPlace, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [await place.put(tenant, b"%d" % number) for number in range(3)]
+    monkeypatch.setattr(jetstream_blobs, "RENEWED", NOW)
+    last, calls = RawStream.last, 0
+
+    async def then_renewed(stream: RawStream) -> int:
+        nonlocal calls
+        found = await last(stream)
+        if (calls := calls + 1) == 1:
+            await place.keep(tenant, names[0])
+        return found
+
+    monkeypatch.setattr(RawStream, "last", then_renewed)
+    assert {*await listed(place, tenant)} == {*names}
 
 
 async def away(blobs: Blobs, tenant: str, digest: str) -> None:

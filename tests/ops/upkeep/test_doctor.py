@@ -55,6 +55,20 @@ async def test_a_provider_that_does_not_answer(tmp_path: Path) -> None:
         assert (await found(settings, "providers")).good
 
 
+async def test_the_places_of_blobs(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
+        await set_up(client.stream)
+        folder, nats = tmp_path / "blobs", {"home": tmp_path, "nats_url": server.url}
+        assert (await found(Settings.load(**nats), "blobs")).found == "in JetStream"
+        settings = Settings.load(**nats, blobs_url=str(folder), blobs_old_url="jetstream")
+        missing = await found(settings, "blobs")
+        assert (missing.good, "there is no folder" in missing.found) == (False, True)
+        folder.mkdir()
+        finding = await found(settings, "blobs")
+        assert (finding.good, "in jetstream until they are moved" in finding.found) == (True, True)
+        assert "headrace blobs move" in finding.advice
+
+
 async def test_a_disk_with_no_more_than_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nats").mkdir()
     settings = Settings.load(home=tmp_path)
