@@ -93,14 +93,15 @@ async def test_everything_is_kept_three_times(cluster: NatsCluster) -> None:
 # --- reads that lag -------------------------------------------------------------------------------------------
 
 
-async def test_what_is_acknowledged_is_seen_at_once_by_everyone(cluster: NatsCluster, tenant: str) -> None:
+@pytest.mark.parametrize("turns", [12, pytest.param(200, marks=pytest.mark.long)])
+async def test_what_is_acknowledged_is_seen_at_once_by_everyone(cluster: NatsCluster, tenant: str, turns: int) -> None:
     """By way of another server each time, which may not have heard of it."""
     async with AsyncExitStack() as stack:
         ncs = [await stack.enter_async_context(connected(node)) for node in cluster.nodes]
         desks = [Desk(nc, tenant) for nc in ncs]
 
         async def live(number: int) -> None:
-            for turn in range(50):
+            for turn in range(turns):
                 makes, names, takes = (desks[(number + turn + step) % 3] for step in range(3))
                 dataset = await makes.done("dataset.create", name="Rules")
                 digest = await names.blobs.put(tenant, f"{number} {turn}".encode())

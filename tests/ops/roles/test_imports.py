@@ -51,9 +51,3 @@ def test_a_role_loads_what_it_needs(role: str) -> None:
 def test_a_command_loads_its_own_file_alone() -> None:
     found = loaded("from ops.cli.frame import register; register(['send'])")
     assert not found & PACKAGES
-
-
-def test_the_embedding_model_loads_nothing_that_training_uses() -> None:
-    found = loaded("from adapters.embedding.engine import Engine; Engine(device='cpu').encode([[101, 2000, 102]])")
-    assert "sentence_transformers" in found
-    assert not found & {"scipy", "sklearn", "triton"}
