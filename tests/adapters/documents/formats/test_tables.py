@@ -148,6 +148,34 @@ def test_the_separator_is_found(data: bytes) -> None:
     assert texts(csv.read(data)) == ["Unit: Agnes; Turns: 7"]
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ("'name';'note'\n'Ann';'a;b'\n'Bob';'it''s'\n", ["name: Ann; note: a;b", "name: Bob; note: it's"]),
+        (
+            'name,note\n"Ann","she said \\"hi, you\\" ok"\n"Bob","x"\n',
+            ['name: Ann; note: she said "hi, you" ok', "name: Bob; note: x"],
+        ),
+        ('name,note\n"Ann","C:\\"\n"Bob","say ""x"""\n', ["name: Ann; note: C:\\", 'name: Bob; note: say "x"']),
+        ("name,note\nAnn,it's\nBob,'x'\n", ["name: Ann; note: it's", "name: Bob; note: 'x'"]),
+        (
+            'id,note\n1,"a\nb"\n2,"open\n3,fine\n4,good\n',
+            ["id: 1; note: a b", 'id: 2; note: "open', "id: 3; note: fine", "id: 4; note: good"],
+        ),
+        ("a,b\r\r\n1,2\r\r\n3,4\r\r\n", ["a: 1; b: 2", "a: 3; b: 4"]),
+    ],
+)
+def test_quotes_of_other_programs(data: str, found: list[str]) -> None:
+    assert texts(csv.read(data.encode())) == found
+
+
+def test_a_long_question_is_the_label_of_its_column() -> None:
+    question = f"How do you like {'the harbour and ' * 20}the weir?"
+    assert texts(csv.read(f'Id,"{question}"\n1,good\n2,fine\n'.encode())) == [
+        f"Id: 1; {question}: good", f"Id: 2; {question}: fine",
+    ]  # fmt: skip
+
+
 def test_a_comma_in_a_number_separates_nothing() -> None:
     data = "Unit;Power\n" + "".join(f"Turbine {number};{number},5\n" for number in range(9))
     assert texts(csv.read(data.encode()))[3] == "Unit: Turbine 3; Power: 3,5"
