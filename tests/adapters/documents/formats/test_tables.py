@@ -223,3 +223,21 @@ def test_json_that_breaks_off_names_the_line(data: bytes) -> None:
     with pytest.raises(Refused, match=rf"not JSON: .* in line {data.count(10) + 1}\.") as caught:
         json.read(data)
     assert caught.value.code == "broken_file"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '[["name", "qty"], ["Oil", 1], ["Gas", null]]',
+        '["name", "qty"]\n["Oil", 1]\n["Gas", null]\n',
+        '{"columns": ["name", "qty"], "index": [], "data": [["Oil", 1], ["Gas", null]]}',
+        '{"fields": [{"name": "name"}, {"name": "qty"}], "rows": [["Oil", 1], ["Gas", null]]}',
+        '// tables\n[["name", "qty"], /* rows */ ["Oil", 1], ["Gas", null,],]',
+    ],
+)
+def test_rows_of_json_have_the_names_of_their_columns(data: str) -> None:
+    assert texts(json.read(data.encode())) == ["name: Oil; qty: 1", "name: Gas"]
+
+
+def test_what_looks_like_a_comment_in_a_string_of_json_is_text() -> None:
+    assert texts(json.read(b'{"a": "http://x /* y */ ,]", }')) == ["a: http://x /* y */ ,]"]
