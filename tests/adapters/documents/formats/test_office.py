@@ -209,7 +209,8 @@ def raised(text: str, place: str = "superscript") -> str:
         (run("10") + '<w:r><w:rPr><w:position w:val="6"/></w:rPr><w:t>6</w:t></w:r>', "10^6"),
         (
             '<m:oMath xmlns:m="m"><m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub><m:r>'
-            "<m:t>i=1</m:t></m:r></m:sub><m:sup><m:r><m:t>n</m:t></m:r></m:sup><m:e><m:d><m:dPr><m:begChr m:val='['/><m:endChr m:val=']'/></m:dPr>"
+            "<m:t>i=1</m:t></m:r></m:sub><m:sup><m:r><m:t>n</m:t></m:r></m:sup><m:e><m:d><m:dPr>"
+            "<m:begChr m:val='['/><m:endChr m:val=']'/></m:dPr>"
             "<m:e><m:r><m:t>a</m:t></m:r></m:e><m:e><m:r><m:t>b</m:t></m:r></m:e></m:d></m:e></m:nary><m:acc>"
             "<m:e><m:r><m:t>c</m:t></m:r></m:e></m:acc><m:limLow><m:e><m:r><m:t>lim</m:t></m:r></m:e><m:lim><m:r>"
             "<m:t>x→0</m:t></m:r></m:lim></m:limLow></m:oMath>",
