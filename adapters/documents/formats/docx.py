@@ -7,7 +7,7 @@ Formulas are written on one line; a part that cannot be read is left out with a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -70,6 +70,13 @@ class _Style(NamedTuple):
     is_contents: bool = False
 
 
+class _Look(NamedTuple):
+    """How a character style shows text."""
+
+    script: str = ""
+    hidden: bool = False
+
+
 @dataclass(slots=True)
 class _Line:
     """The text of a paragraph, and what is anchored to it."""
@@ -109,7 +116,9 @@ class Document:
         self._hidden = self._comments = 0
         self._addresses = package.addresses(main)
         self._relations: dict[str, Relation] = package.relations(main)
-        self._styles = _styles(self._trees("styles"))
+        styles = list(self._trees("styles"))
+        self._styles = _styles(styles)
+        self._looks = _looks(styles)
         self._numbering = Numbering(next(self._trees("numbering"), None))
         self._notes = {
             (xml.name(note), xml.attribute(note, "id") or ""): (note, package.addresses(part))
@@ -118,6 +127,8 @@ class Document:
             for note in root
         }
         self._outline = Outline()
+        self._carried = ""
+        """The begin of a paragraph that stands in one of its own: a large initial, or text before a deleted end."""
         self.title: str | None = None
 
     @property
@@ -130,6 +141,7 @@ class Document:
         with self._package.open(self._main) as file:
             for element in xml.below(file, "document", "body"):
                 yield from self._block(element)
+        yield from self._rest()
         self._outline = Outline()
         seen = set()
         for kind in ("header", "footer"):
@@ -153,11 +165,19 @@ class Document:
             case "p":
                 yield from self._paragraph(element, within)
             case "tbl":
+                if not within:
+                    yield from self._rest()
                 yield from self._table(element)
             case "altChunk":
                 yield from self._chunk(xml.attribute(element, "id") or "")
             case other if other in _TRANSPARENT:
                 yield from self._blocks(element, within=within)
+
+    def _rest(self) -> Iterator[Piece]:
+        """The text of a paragraph that no other continues."""
+        if text := one_line(clean(self._carried)):
+            yield Piece(text, None, self._outline.path)
+        self._carried = ""
 
     def _chunk(self, id: str) -> Iterator[Piece]:
         """The blocks of a document of any kind that is part of this one."""
@@ -185,7 +205,13 @@ class Document:
         if style.is_contents:
             return
         line = _Line()
+        if self._carried and not within:
+            line.parts.append(self._carried)
+            self._carried = ""
         self._gather(element, line)
+        if not within and _continues(properties):
+            self._carried = "".join(line.parts)
+            line.parts.clear()
         if text := line.text:
             level = _outline_level(properties, style.level)
             listed = _list(properties, style.list)
@@ -209,18 +235,41 @@ class Document:
     def _formula(self, element: Element, kind: str) -> str:
         """A fraction, power, index or root on one line."""
 
-        def part(name: str) -> str:
+        def written(part: Element | None) -> str:
             line = _Line()
-            self._gather(xml.child(element, name), line)
-            text = "".join(line.parts).strip()
-            return text if name == "e" else grouped(text)
+            self._gather(part, line)
+            return "".join(line.parts).strip()
+
+        def part(name: str) -> str:
+            text = written(xml.child(element, name))
+            return text if name == "e" or not text else grouped(text)
+
+        def sign(properties: str, name: str, otherwise: str) -> str:
+            found = xml.attribute(xml.child(element, properties, name), "val")
+            return otherwise if found is None else found
 
         match kind:
             case "f":
                 return f"{part('num')}/{part('den')}"
             case "rad":
                 return f"√({part('e')})"
+            case "nary":
+                low, high = part("sub"), part("sup")
+                bounds = (f"_{low}" if low else "") + (f"^{high}" if high else "")
+                return f"{sign('naryPr', 'chr', '∫')}{bounds} {part('e')} "
+            case "d":
+                inner = sign("dPr", "sepChr", "|").join(written(each) for each in element if xml.name(each) == "e")
+                return f"{sign('dPr', 'begChr', '(')}{inner}{sign('dPr', 'endChr', ')')}"
+            case "acc":
+                return f"{part('e')}{sign('accPr', 'chr', chr(0x302))}"
+            case "limLow" | "limUpp":
+                return f"{part('e')}{'_' if kind == 'limLow' else '^'}{part('lim')} "
         return part("e") + (f"_{part('sub')}" if "Sub" in kind else "") + (f"^{part('sup')}" if "Sup" in kind else "")
+
+    def _look(self, properties: Element | None) -> _Look:
+        """How a run is shown: by its own properties, else by its style."""
+        look = self._looks.get(xml.attribute(xml.child(properties, "rStyle"), "val") or "", _Look())
+        return look if properties is None else _look(properties, look)
 
     def _gather(self, element: Element | None, line: _Line) -> None:
         for each in element if element is not None else ():
@@ -235,13 +284,13 @@ class Document:
                     line.parts.append("-")
                 case "sym":
                     line.parts.append(_symbol(each))
-                case "r" if _is_on(xml.child(each, "rPr", "vanish")):
+                case "r" if (look := self._look(xml.child(each, "rPr"))).hidden:
                     self._hidden += any(True for text in xml.every(each, "t") if text.text)
-                case "r" if (place := xml.attribute(xml.child(each, "rPr", "vertAlign"), "val")) in _SCRIPTS:
+                case "r" if look.script:
                     start, before = len(line.parts), line.end
                     self._gather(each, line)
                     if text := line.take(start):
-                        line.parts.append(_SCRIPTS[place or ""](before, text))
+                        line.parts.append(_SCRIPTS[look.script](before, text))
                 case "hyperlink":
                     start = len(line.parts)
                     self._gather(each, line)
@@ -264,7 +313,7 @@ class Document:
                         self._gather(xml.child(each, part), line)
                         text = line.take(start)
                         line.parts.append(f"({text})" if part == "rt" and text else text)
-                case "f" | "sSup" | "sSub" | "sSubSup" | "rad" as kind:
+                case "f" | "sSup" | "sSub" | "sSubSup" | "rad" | "nary" | "d" | "acc" | "limLow" | "limUpp" as kind:
                     line.parts.append(self._formula(each, kind))
                 case "txbxContent":
                     line.boxes.append(each)
@@ -348,7 +397,7 @@ def _inside(element: Element, wanted: str) -> Iterator[Element]:
             yield from _inside(each, wanted)
 
 
-def _styles(roots: Iterator[Element]) -> dict[str, _Style]:
+def _styles(roots: Iterable[Element]) -> dict[str, _Style]:
     """Paragraph styles by id, with the properties inherited from their bases."""
     elements = {
         xml.attribute(each, "styleId") or "": each
@@ -358,16 +407,53 @@ def _styles(roots: Iterator[Element]) -> dict[str, _Style]:
     }
     found = {}
     for id in elements:
-        chain: list[str] = []
-        parent = id
-        while parent in elements and parent not in chain:
-            chain.append(parent)
-            parent = xml.attribute(xml.child(elements[parent], "basedOn"), "val") or ""
         style = _Style()
-        for each in reversed(chain):
+        for each in reversed(_bases(id, elements)):
             style = _style(elements[each], style)
         found[id] = style
     return found
+
+
+def _looks(roots: Iterable[Element]) -> dict[str, _Look]:
+    """Character styles by id, with the properties inherited from their bases."""
+    elements = {
+        xml.attribute(each, "styleId") or "": each
+        for root in roots
+        for each in root
+        if xml.name(each) == "style" and xml.attribute(each, "type") == "character"
+    }
+    found = {}
+    for id in elements:
+        look = _Look()
+        for each in reversed(_bases(id, elements)):
+            if (properties := xml.child(elements[each], "rPr")) is not None:
+                look = _look(properties, look)
+        found[id] = look
+    return found
+
+
+def _look(properties: Element, base: _Look) -> _Look:
+    align = xml.attribute(xml.child(properties, "vertAlign"), "val")
+    script = base.script if align is None else align if align in _SCRIPTS else ""
+    if not script and (raised_by := xml.attribute(xml.child(properties, "position"), "val") or "").strip("-0"):
+        script = "subscript" if raised_by.startswith("-") else "superscript"
+    vanish = xml.child(properties, "vanish")
+    return _Look(script, base.hidden if vanish is None else _is_on(vanish))
+
+
+def _bases(id: str, elements: Mapping[str, Element]) -> list[str]:
+    """The style and those that it is based on, nearest first."""
+    chain: list[str] = []
+    while id in elements and id not in chain:
+        chain.append(id)
+        id = xml.attribute(xml.child(elements[id], "basedOn"), "val") or ""
+    return chain
+
+
+def _continues(properties: Element | None) -> bool:
+    """True for a paragraph that goes on in the next one: a large initial, or one whose end was deleted."""
+    initial = xml.attribute(xml.child(properties, "framePr"), "dropCap") or "none"
+    return initial != "none" or xml.child(properties, "rPr", "del") is not None
 
 
 def _style(element: Element, base: _Style) -> _Style:

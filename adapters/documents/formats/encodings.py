@@ -78,7 +78,7 @@ _COMMON = {
     "cp1254": "ğüşıöçİâîŞÇÖÜ" + _MARKS_OF_TEXT,
     "cp1257": "āčēģīķļņšūžąęėįųõäöüŠŽ" + _MARKS_OF_TEXT,
     "cp1251": _RUSSIAN + _MARKS_OF_TEXT,
-    "koi8-r": _RUSSIAN,
+    "koi8-u": _RUSSIAN,
     "iso8859-5": _RUSSIAN + "№§",
     "cp866": _RUSSIAN + "№",
     "cp1253": "αβγδεζηθικλμνξοπρστυφχψωςάέήίόύώ" + _MARKS_OF_TEXT,
@@ -88,9 +88,10 @@ _COMMON = {
 }
 """The most common characters of the languages of a codec."""
 
-_LATIN = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257", "cp850")
-_OTHER = ("cp1251", "koi8-r", "iso8859-5", "cp866", "cp1253", "cp1255", "cp1256", "cp874")
-_COMMON["cp850"] = _WESTERN
+_LATIN = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257", "cp850", "cp852", "mac-roman")
+_OTHER = ("cp1251", "koi8-u", "iso8859-5", "cp866", "cp1253", "cp1255", "cp1256", "cp874")
+_COMMON["cp850"] = _COMMON["mac-roman"] = _WESTERN
+_COMMON["cp852"] = _COMMON["cp1250"]
 
 _NAMES = {
     "utf-8": "UTF-8",
@@ -103,8 +104,11 @@ _NAMES = {
     "iso2022_kr": "ISO-2022-KR",
     "iso8859-2": "ISO 8859-2",
     "iso8859-5": "ISO 8859-5",
-    "koi8-r": "KOI8-R",
+    "iso8859-15": "ISO 8859-15",
+    "koi8-u": "KOI8",
+    "mac-roman": "Mac Roman",
     "cp850": "CP850",
+    "cp852": "CP852",
     "cp866": "CP866",
     "cp874": "TIS-620",
     "latin-1": "ISO 8859-1",
@@ -120,11 +124,13 @@ _SUPERSETS = {
     "gbk": "gb18030",
     "euc_kr": "cp949",
     "big5": "big5hkscs",
+    "koi8-r": "koi8-u",
 }
 """The codecs that files mean by the names of smaller ones, as browsers read them."""
 
-_DECLARED = frozenset({*_NAMES, *_COMMON, *_SUPERSETS, "utf-8-sig", "utf-16", "utf-32", "hz", "koi8-u", "euc_jp"})
+_DECLARED = frozenset({*_NAMES, *_COMMON, *_SUPERSETS, "utf-8-sig", "utf-16", "utf-32", "hz", "euc_jp"})
 
+_C1 = re.compile(rb"[\x80-\x9f]")
 _RUN = re.compile(rb"[\x80-\xff]{3,}")
 """A run of non-ASCII letters, such as words of other scripts; Latin words mix them with ASCII letters."""
 
@@ -139,6 +145,14 @@ _HANGUL = re.compile("[\uac00-\ud7a3]")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _RARE = re.compile("[\x80-\x9f\ue000-\uf8ff\uff61-\uff9f]")
 _BROKEN = "\ufffd"
+_GREEK_VOWELS = re.compile("[ΰΐάέήίόύώΑ-ΫΆΈ-Ώ]")
+"""An accented vowel or a capital of Greek: no text of some words is without."""
+
+_WITHIN_WORD = re.compile("(?<=[^\\W\\d_])[„…«»°•§©®€№×½](?=[^\\W\\d_])")
+"""A sign that stands between words only."""
+
+_LATIN_9 = re.compile("¤|(?<=[a-zà-ÿ])[¦¨´¸¼½¾]|[¦¨´¸¼½](?=[a-zà-ÿ])")
+"""Signs of Windows-1252 in places where ISO 8859-15 has a euro sign or a letter."""
 
 
 class Decoded(NamedTuple):
@@ -235,8 +249,12 @@ def _likely(sample: bytes) -> str:
         return max(likelihood, key=lambda codec: likelihood[codec])
     if high > 3:  # fewer are no evidence
         likely = _OTHER if sum(map(len, _RUN.findall(sample))) > high / 2 else _LATIN
-        return max(likely, key=lambda codec: _single(codec, sample))
-    return "cp1252"
+        found = max(likely, key=lambda codec: _single(codec, sample))
+    else:
+        found = "cp1252"
+    if found == "cp1252" and not _C1.search(sample) and _LATIN_9.search(sample.decode("latin-1")):
+        return "iso8859-15"
+    return found
 
 
 def _east_asian(codec: str, sample: bytes, high: int) -> float:
@@ -269,6 +287,10 @@ def _east_asian(codec: str, sample: bytes, high: int) -> float:
 
 def _single(codec: str, sample: bytes) -> float:
     """Share of the characters above ASCII that are common in a language of this codec, from 0 to 1."""
-    counted = Counter(sample.decode(codec, "replace"))
+    text = sample.decode(codec, "replace")
+    if codec == "cp1253" and not _GREEK_VOWELS.search(text):
+        return 0.0
+    counted = Counter(text)
     signs = sum(count for sign, count in counted.items() if sign > "\x7f")
-    return sum(counted[sign] for sign in _COMMON[codec]) / max(signs, 1)
+    known = sum(counted[sign] for sign in _COMMON[codec]) - len(_WITHIN_WORD.findall(text))
+    return known / max(signs, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
@@ -11,6 +10,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.links import linked
+from adapters.documents.formats.numbering import counted_as
 from adapters.documents.formats.parsed import (
     BREAK,
     Outline,
@@ -52,6 +52,10 @@ _FIELDS = frozenset(["checkbox", "radio", "submit", "reset", "button", "image", 
 """Input fields whose value is not text that a reader sees as such."""
 
 _HIDDEN = re.compile(r"(?:^|;)\s*+(?:display\s*+:\s*+none|visibility\s*+:\s*+hidden)", re.IGNORECASE)
+_LISTS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}
+_APART = frozenset(("textarea", "button", "select", "label", "output"))
+"""Elements within a line that are shown apart from it."""
+
 _DEEPEST_FORMULA = 100
 _SCRIPT = re.compile(r"\bvertical-align\s*+:\s*+(super|sub)\b", re.IGNORECASE)
 _HEADING = re.compile("h[1-6]")
@@ -111,14 +115,21 @@ class _Writer:
         self._parts: list[str] = []
         self._begun: list[int] = []
         self._readings: list[str] = []
-        self._items: Counter[int] = Counter()
+        self._items: dict[int, int] = {}
 
-    def marker(self, parent: LexborNode | None) -> str:
-        """The prefix of the next list item: its number, or a dash."""
+    def marker(self, item: LexborNode) -> str:
+        """The prefix of a list item: its number or letter, or a dash."""
+        parent = item.parent
         if parent is None or parent.tag != "ol":
             return "- "
-        self._items[parent.mem_id] += 1
-        return f"{self._items[parent.mem_id]}. "
+        step = -1 if "reversed" in parent.attributes else 1
+        given = _integer(item.attributes.get("value"))
+        if given is None and (before := self._items.get(parent.mem_id)) is not None:
+            given = before + step
+        if given is None and (given := _integer(parent.attributes.get("start"))) is None:
+            given = 1 if step > 0 else sum(child.tag == "li" for child in parent.iter())
+        self._items[parent.mem_id] = given
+        return f"{counted_as(given, _LISTS.get(parent.attributes.get('type') or '', 'decimal'))}. "
 
     def write(self, text: str) -> None:
         self._parts.append(text.replace("\n", BREAK) if self.verbatim else text)
@@ -197,6 +208,10 @@ def _is_skipped(node: LexborNode, writer: _Writer) -> bool:
     if tag.startswith("-"):
         return tag != "-text"
     if tag in _SKIPPED:
+        if tag == "script" and (node.attributes.get("type") or "").startswith("math/tex"):
+            writer.write(f" {one_line(node.text())} ")
+        return True
+    if _repeats_formula(node):
         return True
     hidden = node.attributes.get("hidden", "") if "hidden" in node.attributes else "until-found"
     if hidden != "until-found" or _HIDDEN.search(node.attributes.get("style") or ""):
@@ -206,6 +221,23 @@ def _is_skipped(node: LexborNode, writer: _Writer) -> bool:
         writer.navigation += bool(node.text().strip())
         return True
     return False
+
+
+def _integer(value: str | None) -> int | None:
+    return int(value) if value and re.fullmatch(r"-?[0-9]{1,6}", value.strip()) else None
+
+
+def _is_note(link: LexborNode) -> bool:
+    """True for a link to a note, which is shown raised."""
+    kind = link.attributes.get("epub:type") or link.attributes.get("role") or ""
+    return kind in ("noteref", "doc-noteref")
+
+
+def _repeats_formula(node: LexborNode) -> bool:
+    """True for the picture of a formula that is there as MathML, too, for programs that read aloud."""
+    if node.attributes.get("aria-hidden") != "true" or node.parent is None:
+        return False
+    return node.tag != "math" and node.css_first("math") is None and node.parent.css_first("math") is not None
 
 
 def _tag(node: LexborNode) -> str:
@@ -230,10 +262,12 @@ def _enter(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
         writer.write(f" {formula(node)} ")
     elif tag in ("sup", "sub", "a", "rt", "text"):
         writer.begin()
+    elif tag in _APART:
+        writer.write(" ")
     elif tag in _BLOCKS:
         yield from writer.end()
         if tag == "li":
-            writer.mark = writer.marker(node.parent)
+            writer.mark = writer.marker(node)
         elif tag == "pre":
             writer.verbatim += 1
         elif _HEADING.fullmatch(tag):
@@ -248,11 +282,16 @@ def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
     elif tag == "a":
         before, text = writer.take()
         address = node.attributes.get("href")
-        writer.write(linked(text, address) if text.strip() else text)
+        if _is_note(node) and text.strip():
+            writer.write(raised(before, text))
+        else:
+            writer.write(linked(text, address) if text.strip() else text)
     elif tag == "rt":
         writer.read_as(writer.take()[1])
     elif tag == "ruby":
         writer.end_ruby()
+    elif tag in _APART:
+        writer.write(" ")
     elif tag == "text":  # of SVG
         writer.write(f" {writer.take()[1]} ")
     elif tag in _BLOCKS:
@@ -311,9 +350,9 @@ def _table(table: LexborNode, writer: _Writer) -> Iterator[Piece]:
     """The rows of a table with the names of their columns; one that only arranges blocks, as these blocks."""
     yield from writer.end()
     rows = [row for child in _children(table) for row in _rows(child)]
-    if any(cell.css_first("table, h1, h2, h3, h4, h5, h6, ul, ol") for row in rows for cell in row) or all(
-        len(row) < 2 for row in rows
-    ):
+    has_names = any(cell.tag == "th" for row in rows for cell in row)
+    blocks = "table, h1, h2, h3, h4, h5, h6" if has_names else "table, h1, h2, h3, h4, h5, h6, ul, ol"
+    if any(cell.css_first(blocks) for row in rows for cell in row) or all(len(row) < 2 for row in rows):
         for child in _children(table):
             for cell in [child] if child.tag == "caption" else chain.from_iterable(_rows(child)):
                 yield from _below(cell, writer)
@@ -325,11 +364,19 @@ def _table(table: LexborNode, writer: _Writer) -> Iterator[Piece]:
             yield from writer.end()
     spans, labelled = [], []
     for row in rows:
-        marks = [cell.tag == "th" for cell in row]
+        cells = [_span(cell, writer) for cell in row]
+        if len(cells) == 1 and not spans:  # a title
+            if cells[0].text:
+                yield Piece(cells[0].text, None, writer.outline.path)
+            continue
+        marks = [cell.tag == "th" or not span.text for cell, span in zip(row, cells, strict=True)]
         labelled.append(all(marks) or bool(row[0].parent and _is_head(row[0].parent)))
-        spans.append([_span(cell, writer) for cell in row])
-    headers = next((number for number, is_label in enumerate(labelled) if not is_label), len(rows))
-    yield from table_pieces(grid(spans), writer.outline.path, several=False, headers=headers or None)
+        spans.append(cells)
+    headers = next((number for number, is_label in enumerate(labelled) if not is_label), len(labelled))
+    names = [row[0].tag == "th" and not any(cell.tag == "th" for cell in row[1:]) for row in rows if len(row) > 1]
+    # Without a row of names, the names are those of the rows.
+    known = headers or (0 if all(names) else None)
+    yield from table_pieces(grid(spans), writer.outline.path, several=False, headers=known)
 
 
 def _rows(part: LexborNode) -> Iterator[list[LexborNode]]:

@@ -9,10 +9,17 @@ from typing import Any
 
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, Refused, clean, one_line
-from adapters.documents.formats.tables import blocks, record
+from adapters.documents.formats.tables import blocks, pieces, record
 
 _DEEPEST = 6
 """Maximum number of headings above a record; deeper values have their path."""
+
+_COLUMNS = ("columns", "fields", "header", "headers")
+_ROWS = ("data", "rows", "values", "records", "results")
+"""Names for the columns and the rows of a table."""
+
+_SURPLUS = re.compile(r'("(?:[^"\\\\\n]|\\\\.)*+")|//[^\n]*+|/\*.*?\*/|,(?=\s*+[\]}])', re.DOTALL)
+"""A string, or what only other programs allow in JSON: a comment, a comma after the last value."""
 
 _LONG = 300
 _NAMED = 10
@@ -29,11 +36,13 @@ def read(data: bytes) -> Parsed:
         values = list(_values(text))
     except Refused:
         values, broken = _by_lines(text)
-        if not values:
+        if not values and not (values := _with_surplus(text)):
             raise
         warnings = [*warnings, *broken]
     if len(values) == 1:
         return Parsed(list(_section(values[0], ())), warnings=warnings)
+    if _is_table(values):
+        return Parsed(list(pieces(map(_cells, values), several=False)), warnings=warnings)
     return Parsed(list(blocks((line for value in values for line in record_of(value)), None)), warnings=warnings)
 
 
@@ -68,12 +77,53 @@ def _by_lines(text: str) -> tuple[list[Any], list[str]]:
     return values, [f"{lines} not JSON and kept as text"]
 
 
+def _with_surplus(text: str) -> list[Any]:
+    """The values of a file with comments, or with commas after last values; none if it is no such file."""
+    try:
+        return list(_values(_SURPLUS.sub(lambda found: found[1] or " ", text)))
+    except Refused:
+        return []
+
+
+def _is_table(rows: list[Any]) -> bool:
+    """True for rows of scalar values, more than one of them and of their columns."""
+    return (
+        len(rows) > 1
+        and all(isinstance(row, list) and row for row in rows)
+        and not any(isinstance(cell, dict | list) for row in rows for cell in row)
+        and max(map(len, rows)) > 1
+        and any(isinstance(cell, str) and not cell.isdecimal() for cell in rows[0])
+    )
+
+
+def _cells(row: list[Any]) -> list[str]:
+    return list(map(_written, row))
+
+
+def _table(value: dict[str, Any]) -> tuple[list[str], list[Any]] | None:
+    """The names of the columns and the rows of an object that is a table, as databases and data frames export it."""
+    names = next((value[name] for name in _COLUMNS if isinstance(value.get(name), list)), None)
+    rows = next((value[name] for name in _ROWS if isinstance(value.get(name), list)), None)
+    if not names or not rows or not all(isinstance(row, list) and len(row) <= len(names) for row in rows):
+        return None
+    labels = [each.get("name") if isinstance(each, dict) else each for each in names]
+    return (list(map(str, labels)), rows) if all(isinstance(label, str) and label for label in labels) else None
+
+
 def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
     """The blocks of a value below a path of names: its fields as one record, nested objects as sections."""
     heading = SEPARATOR.join(path) or None
-    if isinstance(value, list):
+    if isinstance(value, list) and _is_table(value):
+        yield from pieces(map(_cells, value), heading, several=False)
+    elif isinstance(value, list):
         yield from blocks((line for each in value for line in record_of(each)), heading)
     elif isinstance(value, dict) and len(path) < _DEEPEST:
+        if table := _table(value):
+            labels, rows = table
+            yield from blocks(
+                (line for row in rows for line in record_of(dict(zip(labels, row, strict=False)))), heading
+            )
+            value = {name: each for name, each in value.items() if name not in (*_COLUMNS, *_ROWS)}
         inner = {name: each for name, each in value.items() if _holds_more(each)}
         own = {name: each for name, each in value.items() if name not in inner}
         yield from blocks(record_of(own), heading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -176,8 +177,9 @@ def readable(data: bytes, media_type: str = "") -> bool:
 
 def _is_text(sample: bytes) -> bool:
     """True if bytes of an unknown kind are text: without control characters, and mostly ASCII or UTF-8."""
-    if wide(sample):
-        return True
+    if codec := wide(sample):
+        text = sample[: len(sample) // 4 * 4].decode(codec, "replace")
+        return not any(unicodedata.category(sign) in ("Cc", "Cn", "Co") and not sign.isspace() for sign in text)
     if not sample.strip() or len(sample.translate(None, _CONTROLS)) < len(sample):
         return False
     high = len(sample.translate(None, bytes(range(128))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs
 
 from adapters.documents.formats.parsed import one_line
 
@@ -10,11 +11,12 @@ _ADDRESS = re.compile(r"(?:https?|ftps?|sftp|mailto|tel|sms|geo|magnet|doi):", r
 _SCHEME = re.compile(r"[a-z][a-z\d+.-]{0,30}:", re.IGNORECASE)
 _FILE = re.compile(r"\.\w{1,8}(?:[?#]|$)")
 _LONGEST_ADDRESS = 500
+_WRAPPED = re.compile(r"https?://(?:www\.google\.[a-z.]{2,6}/url|[\w.-]{1,60}\.safelinks\.protection\.outlook\.com/)\?")
 
 
 def target(address: str | None) -> str:
     """The address of a link as it is kept: "" for places in the same document and pages of the same site."""
-    address = one_line(address or "")
+    address = _unwrapped(one_line(address or ""))
     if not address or address.startswith("#") or len(address) > _LONGEST_ADDRESS:
         return ""
     if address.lower().startswith(("mailto:", "tel:")):
@@ -22,6 +24,14 @@ def target(address: str | None) -> str:
     if _ADDRESS.match(address):
         return address
     return address if not _SCHEME.match(address) and _FILE.search(address) else ""
+
+
+def _unwrapped(address: str) -> str:
+    """The address behind one of a service that checks or counts clicks, as office programs and mails have it."""
+    if found := _WRAPPED.match(address):
+        query = parse_qs(address.partition("?")[2])
+        return next((query[name][0] for name in ("url", "q") if name in query), address) if found else address
+    return address
 
 
 def linked(words: str, address: str | None) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from adapters.documents.formats import html, tables
@@ -30,6 +31,23 @@ _TITLE = re.compile(r"^title[^\S\n]*+[:=](.*)\n?", re.MULTILINE)
 _FIELD = re.compile(r"\A(?:\s*+#.*\n)*+\s*+\w[\w -]*+[:=]")
 _NOTE = re.compile(r"^( {0,3})\[\^([^\]\n]{1,100})\]:", re.MULTILINE)
 """A footnote, which CommonMark would take for the address of a link."""
+
+_ATTRIBUTES = re.compile(r"\s*+\{[#.:][^{}\n]{0,200}\}\s*+$")
+"""The name and the classes of a heading."""
+
+_FORMULA = re.compile(
+    r"\\\((?!\s).{1,500}?\\\)|\\\[\s.{1,2000}?\s\\\]"
+    r"|\$\$.{1,2000}?\$\$|\$(?![\s\d])[^$\n]{1,300}?(?<!\s)\$(?!\d)",
+    re.DOTALL,
+)
+"""TeX, whose signs are no markup."""
+
+_LINE = re.compile(r"\n(?=[ ]{0,3}(?:[+|]|:[ ]|:::|!!!))|(?<=[|+])\n")
+"""The end of a line next to one of a table, a definition or a box of other dialects."""
+
+_STAR = "\1"
+_TIMES = re.compile(f"(?<=[0-9]){_STAR}+(?=[0-9])")
+"""Stars between digits, which are a sign of arithmetic rather than of emphasis."""
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*+)(/?>)?")
 _ELEMENTS = frozenset(
@@ -57,12 +75,24 @@ def read(data: bytes) -> Parsed:
             pieces.append(Piece(others))
     text = _NOTE.sub(r"\1\[^\2\]:", text)
     parser = MarkdownIt("commonmark", {"maxNesting": 200}).enable("table")
+    parser.inline.ruler.before("escape", "formula", _formula)
     for block, level in _blocks(parser.parse(text), text.split("\n"), warnings):
         if level:
+            block = _ATTRIBUTES.sub("", block)
             outline.enter(level, one_line(block))
             title = title or one_line(block)
         pieces.append(Piece(one_line(block) if level else block, None, outline.path))
     return Parsed(pieces, None, title, warnings)
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    """A rule of the parser: a formula is text as it stands."""
+    if state.src[state.pos] not in "\\$" or not (found := _FORMULA.match(state.src, state.pos)):
+        return False
+    if not silent:
+        state.pending += found[0]
+    state.pos = found.end()
+    return True
 
 
 def _blocks(tokens: Sequence[Token], lines: Sequence[str], warnings: list[str]) -> Iterator[tuple[str, int]]:
@@ -117,9 +147,12 @@ def _inline(token: Token) -> str:
             case "link_close" if links:
                 start, address = links.pop()
                 parts[start:] = [linked("".join(parts[start:]), address)]
+            case "em_open" | "em_close" | "strong_open" | "strong_close" if child.markup[0] == "*":
+                parts.append(_STAR * len(child.markup))
             case "html_inline":
                 _tag(child.content, parts, begun, readings)
-    return unbroken("".join(parts)).replace(BREAK, "\n")
+    text = _TIMES.sub(lambda found: "*" * len(found[0]), "".join(parts)).replace(_STAR, "")
+    return unbroken(_LINE.sub(BREAK, text)).replace(BREAK, "\n")
 
 
 def _tag(tag: str, parts: list[str], begun: list[int], readings: list[str]) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
+from xml.sax.saxutils import escape, unescape
 
 from adapters.documents.formats.office import Package
-from adapters.documents.formats.parsed import Refused, counted
+from adapters.documents.formats.parsed import Refused, counted, lowered, raised
 
 _FEW = 5_000_000
 """Number of cells, full or empty, that a sheet may have at any rate."""
@@ -46,10 +47,24 @@ _RANGE = re.compile(
 )
 
 
+_SCRIPT = b"vertAlign"
+_RICH = re.compile(
+    rb"<(?:\w{1,20}:)?si\b[^<>]*>(?:(?!</(?:\w{1,20}:)?si>).)*?vertAlign.*?</(?:\w{1,20}:)?si>", re.DOTALL
+)
+_RUN = re.compile(
+    rb"(<(?:\w{1,20}:)?r>(?:(?!</?(?:\w{1,20}:)?[rt]\b).)*+)<((?:\w{1,20}:)?)t\b[^<>]*>([^<>]*)</\2t>", re.DOTALL
+)
+_RAISED = re.compile(rb"vertAlign val=\"(super|sub)script\"")
+"""A text of a sheet with raised or lowered parts, and each of its runs: properties and text."""
+
 _EMPTY_ROWS = re.compile(
     rb"(<table:table-row\b[^<>]*\bnumber-rows-repeated=\")\d{4,9}(\"[^<>]*>(?:\s*+<table:table-cell\b[^<>]*/>)*+\s*+</table:table-row>)"
 )
 _EMPTY_CELLS = re.compile(rb"(<table:table-cell\b[^<>]*\bnumber-columns-repeated=\")\d{3,9}(\"[^<>]*/>)")
+
+
+_UNTYPED = re.compile(rb"(<table:table-cell\b(?![^<>]*\bvalue-type=)[^<>]*)(?<!/)>(?=\s*+<text:p\b)")
+"""A cell of OpenDocument with text, whose type is left out."""
 
 
 def mended(package: Package, parts: Iterable[str], warnings: list[str]) -> dict[str, bytes]:
@@ -79,6 +94,12 @@ def mended(package: Package, parts: Iterable[str], warnings: list[str]) -> dict[
             name, attributes, name, name, text, name, name, name,
         )  # fmt: skip
 
+    for part in package.related(main, "sharedStrings"):
+        try:
+            if _SCRIPT in (data := package.read(part)):
+                found[part] = _RICH.sub(_with_scripts, data)
+        except Refused:
+            package.warn(part)
     for part, data in sheets.items():
         changed = _FORMULA.sub(write, data) if formulas else data
         if _is_sparse(changed):
@@ -92,8 +113,24 @@ def mended(package: Package, parts: Iterable[str], warnings: list[str]) -> dict[
 
 
 def mended_content(data: bytes) -> bytes:
-    """The content of an OpenDocument spreadsheet, with shorter gaps between its rows and columns."""
+    """The content of an OpenDocument spreadsheet, with shorter gaps between rows and columns, and types of cells."""
+    data = _UNTYPED.sub(rb'\1 office:value-type="string">', data)
     return _EMPTY_CELLS.sub(rb"\g<1>3\g<2>", _EMPTY_ROWS.sub(rb"\g<1>3\g<2>", data))
+
+
+def _with_scripts(text: re.Match[bytes]) -> bytes:
+    """A text of several runs, with the raised and lowered ones marked as such."""
+    before = ""
+
+    def run(found: re.Match[bytes]) -> bytes:
+        nonlocal before
+        words = unescape(found[3].decode("utf-8", "replace"))
+        if (script := _RAISED.search(found[1])) and words.strip():
+            words = (raised if script[1] == b"super" else lowered)(before, words)
+        before = (before + words)[-5:]
+        return b'%b<%bt xml:space="preserve">%b</%bt>' % (found[1], found[2], escape(words).encode(), found[2])
+
+    return _RUN.sub(run, text[0])
 
 
 def column_of(letters: bytes) -> int:

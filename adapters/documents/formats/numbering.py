@@ -57,7 +57,7 @@ class Numbering:
         def number(found: re.Match[str]) -> str:
             place = int(found[1]) - 1
             wanted = levels.get(place, _Level())
-            return _written(counts.get(place, wanted.start), "decimal" if here.legal else wanted.format)
+            return counted_as(counts.get(place, wanted.start), "decimal" if here.legal else wanted.format)
 
         text = _PLACE.sub(number, here.text).strip()
         return f"{text} " if text else ""
@@ -95,7 +95,8 @@ def _number(element: Element, name: str) -> int:
     return int(value[:9]) if value.isdecimal() else 0
 
 
-def _written(count: int, format: str) -> str:
+def counted_as(count: int, format: str) -> str:
+    """A number in a format of Word, such as `lowerRoman`; in digits if it has none."""
     match format:
         case "lowerLetter" | "upperLetter" if count > 0:
             letter = chr(ord("a") + (count - 1) % 26) * min((count - 1) // 26 + 1, 9)

@@ -13,6 +13,12 @@ _UNWANTED = re.compile("[\0-\x08\x0e-\x1f\x7f\xad\u200b\u2060\ufeff\ufffe\uffff\
 """Control characters (PostgreSQL cannot store a NUL), soft hyphens, places where a line may break, byte order marks and
 lone surrogates."""
 
+_LINE_END = re.compile("\r{0,2}\n|[\r\v\u2028\u2029]")
+"""A line end. Text that was converted twice has two carriage returns."""
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""An escape sequence for terminals, such as that of a colour."""
+
 _SOFT_HYPHEN = re.compile("\xad[^\\S\n]*+\n[^\\S\n]*+")
 """A soft hyphen at the end of a line."""
 
@@ -83,7 +89,10 @@ class Outline:
 
 def clean(text: str) -> str:
     """The text with line ends `\\n`, without characters that do not belong in texts."""
-    return _UNWANTED.sub("", _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    if "\x1b" in text:
+        text = _ESCAPE.sub("", text)
+    text = _LINE_END.sub("\n", text)
+    return _UNWANTED.sub("", _SOFT_HYPHEN.sub("", text))
 
 
 def one_line(text: str) -> str:

@@ -12,9 +12,9 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, pairwise, zip_longest
+from itertools import groupby, islice, pairwise, zip_longest
 from typing import Any
 
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
@@ -54,14 +54,23 @@ _DEGREES = 90
 _LINE = re.compile("[^\r\n\x02]+\x02?|\x02")
 """PDFium returns \\x02 for a hyphen at the end of a line."""
 
-_RAISED = re.compile(r"(?<=[^\W_])\d|(?<=[.,;:!?)\]’”])\d")
-"""Digits that may be raised or lowered."""
+_RAISED = re.compile(r"(?<=[^\W_])[-−–+]?\d|(?<=[.,;:!?)\]’”])\d")
+"""Digits that may be raised or lowered, with their sign."""
 
 _FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdfd\ufe70-\ufefc]")
 """Ligatures and shapes of letters."""
 
 _RIGHT_TO_LEFT = re.compile("[\u05d0-\u05ea\u0620-\u064a\u066e-\u06d3]")
 """A letter of Hebrew or Arabic."""
+
+_LEFT_TO_RIGHT = re.compile(r"[0-9A-Za-z](?:[\w.,:/@%+-]*[0-9A-Za-z%])?")
+"""A number or a word that is read from left to right within text that is not."""
+
+_LEADER = re.compile(r"(?:\.{4,}|(?:\. ){3,}|…{2,})\s*[\divxlc]+\s*$")
+"""The end of a line of a table of contents."""
+
+_WIDE_GAP = 2.0
+"""Distance of two cells of a row, as a multiple of the size."""
 
 _LAM_ALEF = re.compile("\u0644[\u0622\u0623\u0625\u0627]")
 """The most common ligature; PDFium keeps its order where the font names it by its own character."""
@@ -78,6 +87,7 @@ _DIVIDED = re.compile(r"#\s?[|·•–—/]|[|·•–—/]\s?#")
 
 _ROMAN = {"i": 1, "v": 5, "x": 10}
 
+_BLANK = re.compile(r"\s+")
 _HYPHENS = "-\u2010\u2011"
 _ITEM = re.compile(r"(?:[-–•‣▪●○◦*]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
 _ENDED = re.compile(r"[.!?:;…。！？؟।۔]['\"”’»)\]]*$")
@@ -106,6 +116,10 @@ class _Line:
     aside: bool = False
     spread: bool = False
     """A number at its start or end is far from the words."""
+    is_row: bool = False
+    """Some of its words are far from each other, as cells of a row are."""
+    filled: list[tuple[int, str]] = field(default_factory=list)
+    """Values of fields within the line, each with the number of characters before it, without spaces."""
 
     @property
     def rounded(self) -> float:
@@ -140,7 +154,8 @@ def read(data: bytes) -> Parsed:
     _set_aside(lines)
     titles, left_out = _running(lines)
     dropped = set(map(id, (*titles, *left_out)))
-    pieces = _with_titles(list(_pieces([line for line in lines if id(line) not in dropped])), titles)
+    body = list(_with_whole_rows(line for line in lines if id(line) not in dropped))
+    pieces = _with_titles(list(_pieces(body)), titles)
     warnings = [f"page {number} cannot be read" for number in reader.broken]
     warnings += counted(len(left_out), "line taken for a running title", "lines taken for running titles")
     warnings += counted(reader.hidden, "hidden field left out", "hidden fields left out")
@@ -171,13 +186,15 @@ class _Reader:
             return []
         try:
             found = _lines(self._document, page, text, number + 1)
-            self._annotations(page, number + 1, found)
+            self._annotations(page, text, number + 1, found)
+            for line in found:
+                _write_filled(line)
             return found
         finally:
             text.close()
             page.close()
 
-    def _annotations(self, page: pdfium.PdfPage, number: int, lines: list[_Line]) -> None:
+    def _annotations(self, page: pdfium.PdfPage, text: pdfium.PdfTextPage, number: int, lines: list[_Line]) -> None:
         """Add what was filled into fields, and free texts."""
         for index in range(raw.FPDFPage_GetAnnotCount(page)):
             annotation = raw.FPDFPage_GetAnnot(page, index)
@@ -190,11 +207,11 @@ class _Reader:
                     if is_hidden:
                         self.hidden += 1
                     else:
-                        _fill_in(page, number, lines, annotation, self._document.formenv, value)
+                        _fill_in(page, text, number, lines, annotation, self._document.formenv, value)
             elif kind not in (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP, raw.FPDF_ANNOT_WIDGET):
                 words = _string(partial(raw.FPDFAnnot_GetStringValue, annotation, b"Contents"))
                 if kind == raw.FPDF_ANNOT_FREETEXT and words.strip() and not is_hidden:
-                    _fill_in(page, number, lines, annotation, None, words)
+                    _fill_in(page, text, number, lines, annotation, None, words)
                 else:
                     self.comments += bool(words.strip())
             raw.FPDFPage_CloseAnnot(annotation)
@@ -221,6 +238,8 @@ def _lines(document: pdfium.PdfDocument, page: pdfium.PdfPage, text: pdfium.PdfT
             _turn_ligatures(text, whole, start)
         for place, suffix in suffixes.get(start, ()):
             whole[place] += suffix
+        if angle == 0 and _RIGHT_TO_LEFT.search(line):
+            whole = _in_reading_order(text, whole, start)
         if written := _tidy("".join(whole)):
             turned = (angle - base) % 360
             lines.append(_line(text, written, line, start, angle, number, low, high - low, turned))
@@ -302,7 +321,20 @@ def _line(
     level = _turned(x.value, y.value, angle)[1] - (bottom if turned == 0 else 0)
     found = _Line(written, page, left, right, level, size, height, turned, turned != 0)
     found.spread = found.in_margin and _is_spread(text, line, start, angle, size)
+    found.is_row = bool(_LEADER.search(line)) or _has_wide_gap(text, line, start, angle, size, right - left)
     return found
+
+
+def _has_wide_gap(text: pdfium.PdfTextPage, line: str, start: int, angle: int, size: float, width: float) -> bool:
+    """True if two words are far from each other; `width` is that of the line, by which most have no such words."""
+    line = line.rstrip()
+    if width < 0.5 * size * len(line):
+        return False
+    return any(
+        _gap(text, start + blank.start() - 1, start + blank.end(), angle) > _WIDE_GAP * size
+        for blank in _BLANK.finditer(line)
+        if blank.start()
+    )
 
 
 def _is_spread(text: pdfium.PdfTextPage, line: str, start: int, angle: int, size: float) -> bool:
@@ -381,6 +413,46 @@ def _turn_ligatures(text: pdfium.PdfTextPage, signs: list[str], start: int) -> N
         if origin and end - place > 1 and not _LAM_ALEF.fullmatch("".join(signs[place:end])):
             signs[place:end] = signs[place:end][::-1]
         place = end
+
+
+def _in_reading_order(text: pdfium.PdfTextPage, signs: list[str], start: int) -> list[str]:
+    """The characters of a line of Hebrew or Arabic from right to left, as they are read.
+
+    PDFium turns what programs draw from left to right. Others draw from right to left, and theirs is turned wrong:
+    letters, or words, whose places rise from left to right are turned back.
+    """
+    places = []
+    for at, sign in enumerate(signs):
+        box = text.get_charbox(start + at) if _RIGHT_TO_LEFT.match(sign) else None
+        places.append((box[0] + box[2]) / 2 if box else None)
+    words: list[tuple[str, float | None]] = []
+    for is_blank, part in groupby(range(len(signs)), lambda at: signs[at].isspace()):
+        word = list(part)
+        if is_blank:
+            continue
+        known = [place for at in word if (place := places[at]) is not None]
+        written = "".join(signs[at] for at in word)
+        if _rises(known):
+            written = _reversed(list(written))
+        words.append((written, known[0] if known else None))
+    if not _rises([place for _, place in words if place is not None]):
+        return list(" ".join(word for word, _ in words))
+    turned: list[str] = []
+    for is_left_to_right, same in groupby(reversed(words), lambda each: bool(_LEFT_TO_RIGHT.fullmatch(each[0]))):
+        part_of = [word for word, _ in same]
+        turned += reversed(part_of) if is_left_to_right else part_of
+    return list(" ".join(turned))
+
+
+def _rises(places: list[float]) -> bool:
+    steps = [after - before for before, after in pairwise(places) if after != before]
+    return sum(step > 0 for step in steps) * 2 > len(steps)
+
+
+def _reversed(word: list[str]) -> str:
+    """A word from its end, with numbers and words of other scripts in it as they are."""
+    backwards = "".join(reversed(word))
+    return _LEFT_TO_RIGHT.sub(lambda found: found[0][::-1], backwards)
 
 
 def _tidy(line: str) -> str:
@@ -467,17 +539,30 @@ def _value(forms: Any, annotation: Any) -> str:
     return _string(partial(raw.FPDFAnnot_GetFormFieldValue, forms, annotation)).strip()
 
 
-def _fill_in(page: pdfium.PdfPage, number: int, lines: list[_Line], annotation: Any, forms: Any, value: str) -> None:
-    """Write a value next to the words on its row, else with the name of its field on a line of its own."""
+def _fill_in(
+    page: pdfium.PdfPage,
+    text: pdfium.PdfTextPage,
+    number: int,
+    lines: list[_Line],
+    annotation: Any,
+    forms: Any,
+    value: str,
+) -> None:
+    """Write a value between or next to the words on its row, else with the name of its field on a line of its own."""
     area = raw.FS_RECTF()
     raw.FPDFAnnot_GetRect(annotation, area)
     low, high = sorted((area.bottom, area.top))
     bottom, top = _extent(page, 0)
+    middle = (area.left + area.right) / 2
     low, high = low - bottom, high - bottom
     row = [line for line in lines if line.angle == 0 and low - line.size / 3 <= line.y < high and not line.aside]
     before = [line for line in row if line.right <= area.left + line.size]
     after = [line for line in row if line.left >= area.right - line.size]
-    if value in ("[x]", "[ ]") and after:
+    around = [line for line in row if line.left < area.left and line.right > area.right and "\n" not in value]
+    if around and forms:
+        left = text.get_text_bounded(right=middle, bottom=around[0].y + bottom - 1, top=around[0].y + bottom + 1)
+        around[0].filled.append((len("".join(left.split())), one_line(value)))
+    elif value in ("[x]", "[ ]") and after:
         label = min(after, key=lambda line: line.left)
         label.text = f"{value} {label.text}"
     elif before and forms and "\n" not in value:
@@ -493,6 +578,13 @@ def _fill_in(page: pdfium.PdfPage, number: int, lines: list[_Line], annotation: 
         place = next((at for at, line in enumerate(lines) if line.angle == 0 and line.y < low), len(lines))
         size = lines[place - 1].size if place else max(min(high - low, 12.0), 1.0)
         lines.insert(place, _Line(words, number, area.left, area.right, low, size, top - bottom))
+
+
+def _write_filled(line: _Line) -> None:
+    """Write the values of fields into the line between its words."""
+    for place, value in sorted(line.filled, reverse=True):
+        at = next((found.end() for found in islice(re.finditer(r"\S", line.text), max(place - 1, 0), None)), 0)
+        line.text = one_line(f"{line.text[:at]} {value} {line.text[at:]}")
 
 
 def _set_aside(lines: list[_Line]) -> None:
@@ -601,6 +693,27 @@ def _apart(lines: list[_Line], repeated: set[int], spacing: float) -> set[int]:
     return found & repeated
 
 
+def _with_whole_rows(lines: Iterable[_Line]) -> Iterator[_Line]:
+    """The lines; cells of a row that PDFium separates are one line."""
+    before: _Line | None = None
+    for line in lines:
+        if before and _is_next_cell(before, line):
+            is_row = before.is_row or line.is_row or line.left - before.right > _WIDE_GAP * line.size
+            before = replace(before, text=f"{before.text} {line.text}", right=line.right, is_row=is_row)
+            continue
+        if before:
+            yield before
+        before = line
+    if before:
+        yield before
+
+
+def _is_next_cell(before: _Line, line: _Line) -> bool:
+    if before.page != line.page or before.angle != line.angle or before.aside or line.aside:
+        return False
+    return abs(before.y - line.y) < 0.2 * line.size and line.left > before.right and before.rounded == line.rounded
+
+
 def _with_titles(pieces: list[Piece], titles: Iterable[_Line]) -> list[Piece]:
     """The pieces, with running titles before or after those of the page where they are first."""
     pages = [piece.page or 0 for piece in pieces]
@@ -634,8 +747,8 @@ def _pieces(lines: list[_Line]) -> Iterator[Piece]:
             sentence = _SENTENCE.match(rest)
             carried = sentence[0] if sentence else rest
             text = _whole([text, carried.rstrip()], vocabulary)
-        elif begins and len(paragraph) > 2 and are_records(texts := [line.text for line in paragraph]):
-            text = "\n".join(texts)
+        elif begins and _are_rows(paragraph):
+            text = "\n".join(line.text for line in paragraph)
         if text:
             yield Piece(text, first.page, outline.path)
 
@@ -670,6 +783,13 @@ def _begins(line: _Line, paragraph: list[_Line], spacing: float) -> bool:
     short = before.right < widest - 0.15 * (widest - before.left)
     indented = line.left > before.left + line.size * 0.8 and not _ITEM.match(paragraph[0].text)
     return short or indented
+
+
+def _are_rows(lines: list[_Line]) -> bool:
+    """True for the rows of a table or a log, whose lines are no sentences together."""
+    if len(lines) > 1 and sum(line.is_row for line in lines) * 2 > len(lines):
+        return True
+    return len(lines) > 2 and are_records([line.text for line in lines])
 
 
 def _goes_on(before: _Line, line: _Line) -> bool:

@@ -29,6 +29,13 @@ _CONTENT = "content.xml"
 _MANIFEST = "META-INF/manifest.xml"
 _LINK = re.compile(rb"<(?:\w{1,20}:)?hyperlink\b[^<>]*>")
 _PLACE = re.compile(rb"\bref=\"([A-Z]{1,3})(\d{1,7})")
+_CELL = re.compile(rb"\br=\"([A-Z]{1,3})(\d{1,7})\"")
+_STYLE = re.compile(rb"\bs=\"(\d+)\"")
+_ZEROS = re.compile("0{2,20}")
+_CURRENCY = re.compile("[$€£¥]")
+_SHOWN = re.compile(r"\A(?:0{2,20}(?:;|\Z)|[^;]*[%€£¥]|[^;]*\$(?!-))")
+"""A format of numbers that shows a share, zeros or a currency; `[$-407]` names a language only."""
+
 _ID = re.compile(rb":id=\"([^\"<>]+)\"")
 _WORKBOOK = "Workbook".encode("utf-16-le")
 _STREAM = re.compile(re.escape(_WORKBOOK), re.IGNORECASE)
@@ -70,6 +77,7 @@ def _sheets(
     workbook: CalamineWorkbook, package: Package | None, parts: dict[str, str], warnings: list[str]
 ) -> Iterator[Piece]:
     hidden = 0
+    formats = _formats(package) if package and parts else {}
     for place, sheet in enumerate(workbook.sheets_metadata):
         if sheet.typ != SheetTypeEnum.WorkSheet:
             continue
@@ -83,19 +91,24 @@ def _sheets(
         except CalamineError:
             warnings.append(f"sheet {heading} cannot be read")
             continue
-        yield from pieces(_rows(cells, _links(package, part) if package and part else {}), heading)
+        links = _links(package, part) if package and part else {}
+        shapes = _formatted(package, part, formats) if package and part else {}
+        yield from pieces(_rows(cells, links, shapes), heading)
         if package and part:
             yield from (Piece(line, None, heading) for line in _around(package, part))
     warnings += counted(hidden, "hidden sheet left out", "hidden sheets left out")
 
 
-def _rows(sheet: CalamineSheet, links: dict[tuple[int, int], str]) -> Iterator[Row]:
-    """The rows, with values of merged cells filled in, and the addresses of links."""
+def _rows(
+    sheet: CalamineSheet, links: dict[tuple[int, int], str], formats: dict[tuple[int, int], str]
+) -> Iterator[Row]:
+    """The rows, with values of merged cells filled in, numbers in their formats, and the addresses of links."""
     offset = sheet.start[1] if sheet.start else 0
     down: dict[int, list[tuple[int, int, int]]] = {}
     for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
         down.setdefault(top, []).append((left - offset, right - offset, bottom))
     linked_rows = {row for row, _ in links}
+    shaped_rows = {row for row, _ in formats}
     open_: dict[int, tuple[int, Cell]] = {}
     for number, row in enumerate(sheet.iter_rows()):
         values: list[Cell] = list(row)
@@ -103,6 +116,10 @@ def _rows(sheet: CalamineSheet, links: dict[tuple[int, int], str]) -> Iterator[R
             for column, value in enumerate(values):
                 if (address := links.get((number, column + offset))) and value != "":
                     values[column] = linked(written(value), address)
+        if number in shaped_rows:
+            for column, value in enumerate(values):
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    values[column] = shown(value, formats.get((number, column + offset), ""))
         if open_ and any(value != "" for value in values):
             for column, (bottom, value) in open_.items():
                 if number <= bottom and values[column] == "":
@@ -131,6 +148,46 @@ def _parts(package: Package) -> dict[str, str]:
             if relation and relation.target in package and relation.kind == "worksheet":
                 found[sheet.get("name", "")] = relation.target
     return found
+
+
+def _formats(package: Package) -> dict[str, str]:
+    """The formats of numbers that change what is shown, by the number of the cells' style."""
+    codes, found = {"9": "0%", "10": "0.00%"}, {}
+    for part in package.related(package.main("xl/workbook.xml"), "styles"):
+        for root in package.sound(part):
+            codes |= {each.get("numFmtId", ""): each.get("formatCode", "") for each in xml.every(root, "numFmt")}
+            for place, style in enumerate(xml.child(root, "cellXfs") or ()):
+                if _SHOWN.search(code := codes.get(style.get("numFmtId", ""), "")):
+                    found[str(place)] = code
+    return found
+
+
+def _formatted(package: Package, part: str, formats: dict[str, str]) -> dict[tuple[int, int], str]:
+    """The formats of the cells of a sheet, by row and column from 0."""
+    try:
+        data = package.read(part) if formats else b""
+    except Refused:
+        return {}
+    styles = "|".join(formats).encode()
+    found = {}
+    for tag in re.findall(rb"<(?:\w{1,20}:)?c\b[^<>]*?\bs=\"(?:%b)\"[^<>]*>" % styles, data) if data else ():
+        place, style = _CELL.search(tag), _STYLE.search(tag)
+        if place and style:
+            found[int(place[2]) - 1, column_of(place[1])] = formats[style[1].decode()]
+    return found
+
+
+def shown(value: float, code: str) -> Cell:
+    """A number as its format shows it: a share in percent, with zeros before it, or with its currency."""
+    positive = code.partition(";")[0]
+    if "%" in positive:
+        return f"{float(f'{value * 100:.12g}'):.15g}%"
+    if (zeros := _ZEROS.fullmatch(positive)) and value == int(value) >= 0:
+        return str(int(value)).zfill(len(zeros[0]))
+    if sign := _CURRENCY.search(positive):
+        words = written(float(value))
+        return f"{words} {sign[0]}" if positive.find("0") < sign.start() else f"{sign[0]}{words}"
+    return value
 
 
 def _links(package: Package, part: str) -> dict[tuple[int, int], str]:

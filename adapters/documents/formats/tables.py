@@ -27,6 +27,10 @@ _LONG = 300
 """Length of a cell, in characters, from which it counts as a text rather than a value."""
 
 _LONGEST_LABEL = 120
+_LONGEST_QUESTION = 400
+_QUESTION = re.compile(r"[?:？：][)\]]?$")
+"""The end of a label that may be long, such as that of a survey."""
+
 _MOST_HEADERS = 4
 _MOST_FIELDS = 60
 """Maximum rows of a sheet of names and values."""
@@ -154,7 +158,10 @@ def written(cell: Cell) -> str:
             return f"{cell:.15g}"
         case datetime():
             return (cell.date() if cell.time() == time() else cell).isoformat()[:19].replace("T", " ")
-        case date() | time() | timedelta() | int():
+        case timedelta():
+            minutes, seconds = divmod(round(cell.total_seconds()), 60)
+            return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        case date() | time() | int():
             return str(cell)
     text = clean(cell).strip()
     return text if len(text) > _LONG else one_line(unbroken(text))
@@ -370,7 +377,8 @@ def _are_labels(cells: dict[int, Cell]) -> bool:
 
 def _is_label(cell: Cell) -> bool:
     if isinstance(cell, str):
-        return len(cell) <= _LONGEST_LABEL and (_is_year(cell) or not _NUMBER.fullmatch(cell.strip()))
+        longest = _LONGEST_QUESTION if _QUESTION.search(cell) else _LONGEST_LABEL
+        return len(cell) <= longest and (_is_year(cell) or not _NUMBER.fullmatch(cell.strip()))
     return (isinstance(cell, date) or _is_year(cell)) and not isinstance(cell, bool)
 
 

@@ -51,6 +51,13 @@ def test_zeros_here_and_there_make_no_wide_text(sample: bytes) -> None:
         ("김철수,이영희,박민수\n", "cp949", "EUC-KR"),
         ("Größe der Kühlanlage in Zürich für März", "cp850", "CP850"),
         ("Müller;Köln", "cp1252", "Windows-1252"),
+        ("Name;Ort\nJürgen Größe;Köln\nÄnne;Würzburg\n", "mac-roman", "Mac Roman"),
+        ("L’écluse ouvre à six heures. « Où est le gardien ? »", "mac-roman", "Mac Roman"),
+        ("Brána se otevírá v šest hodin, příliš žluťoučký kůň.", "cp852", "CP852"),
+        ("Шлюз відкривається о шостій, їжак і ґанок.", "koi8-u", "KOI8"),
+        ("Preis: 5 €, œuvre, naïve café.", "iso8859-15", "ISO 8859-15"),
+        ("שם,עיר\nדנה,חיפה\n", "cp1255", "Windows-1255"),
+        ("Η πύλη ανοίγει στις έξι.", "cp1253", "Windows-1253"),
     ],
 )
 def test_names_without_sentences_are_enough_and_the_guess_is_recorded(text: str, encoding: str, guess: str) -> None:

@@ -38,6 +38,7 @@ def test_text_by_another_name_is_text(name: str) -> None:
         b"{\\rtf1 text}",
         b"\x1f\x8b\x08text",
         b"MZ\x90\0 text",
+        b"\0\1\2\3" * 50,
         b"",
     ],
 )

@@ -186,3 +186,80 @@ def test_styles_raise_and_lower_as_elements_do() -> None:
 
 def test_footnotes_of_markdown_are_text() -> None:
     assert of_markdown("It opens[^1] at six.\n\n[^1]: In summer.") == ["It opens[^1] at six.", "[^1]: In summer."]
+
+
+def test_items_have_the_numbers_that_a_page_shows() -> None:
+    source = (
+        "<ol start=5><li>a<li>b<li value=9>c<li>d</ol><ol type=a start=3><li>e<li>f</ol><ol type=I><li>g<li>h</ol>"
+        "<ol reversed><li>i<li>j</ol><ol start=x><li>k</ol>"
+    )
+    assert of_html(source) == [
+        "5. a", "6. b", "9. c", "10. d", "c. e", "d. f", "I. g", "II. h", "2. i", "1. j", "1. k",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("<tr><th>Opens<td>six</tr><tr><th>Closes<td>nine</tr>", ["Opens | six\nCloses | nine"]),
+        ("<tr><td><th>A<th>B</tr><tr><th>Red<td>0<td>1</tr>", ["Red; A: 0; B: 1"]),
+        (
+            "<tr><th>Tank<th>Parts</tr><tr><td>T1<td><ul><li>valve<li>pump</ul></tr>",
+            ["Tank: T1; Parts: - valve - pump"],
+        ),
+        (
+            "<tr><th colspan=2>Tanks</tr><tr><th>Name<th>Size</tr><tr><td>T1<td>2</tr>",
+            ["Tanks", "Name: T1; Size: 2"],
+        ),
+    ],
+)
+def test_names_of_rows_titles_and_lists_in_cells(source: str, found: list[str]) -> None:
+    assert of_html(f"<table>{source}</table>") == found
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            '<span><span><math><mi>E</mi><annotation encoding="application/x-tex">E=mc^2</annotation></math></span>'
+            '<span aria-hidden="true">E=mc2</span></span> holds',
+            "E=mc^2 holds",
+        ),
+        ('Energy <script type="math/tex">E=mc^2</script> holds', "Energy E=mc^2 holds"),
+        ('The gate<a epub:type="noteref" href="#n1">1</a> opens', "The gate [1] opens"),
+        ('since 2019<a role="doc-noteref" href="#n1">3</a>', "since 2019 [3]"),
+        ('<span aria-hidden="true">seen</span>', "seen"),
+        ("<textarea>typed</textarea><button>Send</button>", "typed Send"),
+    ],
+)
+def test_formulas_and_marks_of_notes_are_there_once_and_apart(source: str, text: str) -> None:
+    assert of_html(f"<p>{source}</p>") == [text]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://www.google.com/url?q=https://example.org/a.pdf&sa=D",
+        "https://eur01.safelinks.protection.outlook.com/?url=https%3A%2F%2Fexample.org%2Fa.pdf&data=1",
+    ],
+)
+def test_links_by_a_service_lead_where_it_sends(address: str) -> None:
+    assert of_markdown(f"[form]({address})") == ["form (https://example.org/a.pdf)"]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("2*3*4 and 2**3**4 and *all* un*real*", ["2*3*4 and 2**3**4 and all unreal"]),
+        (r"\(a_1*b*c\) and $x*y*z$ for $5 or *6*$", [r"\(a_1*b*c\) and $x*y*z$ for $5 or 6$"]),
+        ("# Gate {#gate .big}\n\nx {y}", ["Gate", "x {y}"]),
+        (
+            "+---+---+\n| A | B |\n+===+===+\n| 1 | 2 |\n+---+---+",
+            ["+---+---+\n| A | B |\n+===+===+\n| 1 | 2 |\n+---+---+"],
+        ),
+        ("Gate\n: opens at six\n: by the keeper", ["Gate\n: opens at six\n: by the keeper"]),
+        ("\\[\na*b*c\n\\] and \\[1\\]", ["\\[ a*b*c \\] and [1]"]),
+    ],
+)
+def test_signs_of_other_dialects_are_text(source: str, found: list[str]) -> None:
+    assert of_markdown(source) == found

@@ -206,6 +206,16 @@ def raised(text: str, place: str = "superscript") -> str:
             "</w:fldChar></w:r>" + run("Agreed"),
             "[x] Agreed",
         ),
+        (run("10") + '<w:r><w:rPr><w:position w:val="6"/></w:rPr><w:t>6</w:t></w:r>', "10^6"),
+        (
+            '<m:oMath xmlns:m="m"><m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub><m:r>'
+            "<m:t>i=1</m:t></m:r></m:sub><m:sup><m:r><m:t>n</m:t></m:r></m:sup><m:e><m:d><m:dPr>"
+            "<m:begChr m:val='['/><m:endChr m:val=']'/></m:dPr>"
+            "<m:e><m:r><m:t>a</m:t></m:r></m:e><m:e><m:r><m:t>b</m:t></m:r></m:e></m:d></m:e></m:nary><m:acc>"
+            "<m:e><m:r><m:t>c</m:t></m:r></m:e></m:acc><m:limLow><m:e><m:r><m:t>lim</m:t></m:r></m:e><m:lim><m:r>"
+            "<m:t>x→0</m:t></m:r></m:lim></m:limLow></m:oMath>",
+            "∑_(i=1)^n [a|b] c\u0302lim_(x→0)",
+        ),
         (
             '<w:r><w:fldChar w:fldCharType="begin"><w:ffData><w:ddList><w:result w:val="1"/><w:listEntry w:val="Ulm"/>'
             '<w:listEntry w:val="Bonn"/></w:ddList></w:ffData></w:fldChar></w:r>',
@@ -215,6 +225,33 @@ def raised(text: str, place: str = "superscript") -> str:
 )
 def test_what_stands_above_below_and_behind_words_is_read(runs: str, text: str) -> None:
     assert blocks(document(f"<w:p>{runs}</w:p>")) == [(text, None)]
+
+
+def test_styles_of_characters_raise_and_hide_text() -> None:
+    styles = (
+        '<w:style w:type="character" w:styleId="Note"><w:name w:val="footnote reference"/>'
+        '<w:rPr><w:vertAlign w:val="superscript"/></w:rPr></w:style>'
+        '<w:style w:type="character" w:styleId="Mine"><w:basedOn w:val="Note"/></w:style>'
+        '<w:style w:type="character" w:styleId="Gone"><w:rPr><w:vanish/></w:rPr></w:style>'
+    )
+
+    def by(style: str, text: str, more: str = "") -> str:
+        return f'<w:r><w:rPr><w:rStyle w:val="{style}"/>{more}</w:rPr><w:t>{text}</w:t></w:r>'
+
+    body = run("10") + by("Mine", "6") + by("Gone", "secret") + by("Gone", " l", '<w:vanish w:val="0"/>')
+    parsed = document(f"<w:p>{body}</w:p>", styles=styles)
+    assert blocks(parsed) == [("10^6 l", None)]
+    assert parsed.warnings == ["1 hidden text left out"]
+
+
+@pytest.mark.parametrize(
+    "properties", ['<w:framePr w:dropCap="drop"/>', '<w:rPr><w:del w:id="1"/></w:rPr>']
+)  # fmt: skip
+def test_a_large_initial_and_a_paragraph_without_an_end_go_on_in_the_next(properties: str) -> None:
+    begin = f"<w:p><w:pPr>{properties}</w:pPr>{run('T')}</w:p>"
+    assert blocks(document(begin + paragraph("he gate"))) == [("The gate", None)]
+    table = f"<w:tbl><w:tr><w:tc>{paragraph('cell')}</w:tc></w:tr></w:tbl>"
+    assert blocks(document(begin + table + begin)) == [("T", None), ("cell", None), ("T", None)]
 
 
 def test_links_and_embedded_documents_are_read_and_hidden_parts_are_counted() -> None:

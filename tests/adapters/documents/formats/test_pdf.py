@@ -183,6 +183,42 @@ def test_what_was_filled_in_is_read_next_to_its_words() -> None:
     assert found.warnings == ["1 hidden field left out"]
 
 
+def test_values_of_fields_between_words_are_read_there() -> None:
+    def draw(canvas: Canvas) -> None:
+        form = canvas.acroForm
+        written(canvas, ["Size:"], top=700)
+        form.radio(name="size", value="S", x=110, y=697, size=12)
+        canvas.drawString(125, 700, "small")
+        form.radio(name="size", value="L", selected=True, x=160, y=697, size=12)
+        canvas.drawString(175, 700, "large")
+        canvas.drawString(72, 650, "Name:")
+        form.textfield(name="name", value="Ann", x=110, y=645, width=60, height=18)
+        canvas.drawString(180, 650, "Town:")
+        form.textfield(name="town", value="Ulm", x=220, y=645, width=60, height=18)
+        canvas.drawString(290, 650, "(capital letters)")
+
+    assert " ".join(texts(parsed(draw))) == "Size: [ ] small [x] large Name: Ann Town: Ulm (capital letters)"
+
+
+def test_rows_stay_lines() -> None:
+    table = [("Item", "Amount", "Price"), ("Oil", "1", "2.50"), ("Gas", "2", "3.50"), ("Rope", "12", "7.00")]
+
+    def draw(canvas: Canvas) -> None:
+        for row, cells in enumerate(table):
+            for column, cell in enumerate(cells):
+                canvas.drawString(72 + 120 * column, 770 - 16 * row, cell)
+        canvas.showPage()
+        written(canvas, [f"{n} {name} {'.' * 40} {n * 7}" for n, name in enumerate(["Gates", "Boats", "Locks"], 1)])
+        canvas.showPage()
+        written(canvas, ["The gate at the upper weir", "is opened at six by the keeper", "on duty."])
+
+    assert texts(parsed(draw)) == [
+        "\n".join(" ".join(row) for row in table),
+        "\n".join(f"{n} {name} {'.' * 40} {n * 7}" for n, name in enumerate(["Gates", "Boats", "Locks"], 1)),
+        "The gate at the upper weir is opened at six by the keeper on duty.",
+    ]
+
+
 def test_a_form_that_is_only_filled_in_is_text() -> None:
     def draw(canvas: Canvas) -> None:
         canvas.rect(72, 500, 90, 20)
@@ -211,6 +247,8 @@ def test_raised_and_lowered_digits_are_not_glued_to_others() -> None:
             ("6", 4, 7),
             (" litres since 2019", 0, 12),
             ("3", 4, 7),
+            (" and 10", 0, 12),
+            ("-6", 4, 7),
             (" of H", 0, 12),
             ("2", -2, 7),
             ("O in 1234.", 0, 12),
@@ -220,7 +258,7 @@ def test_raised_and_lowered_digits_are_not_glued_to_others() -> None:
             text.textOut(words)
         canvas.drawText(text)
 
-    assert texts(parsed(draw)) == ["It holds 10^6 litres since 2019 [3] of H2O in 1234."]
+    assert texts(parsed(draw)) == ["It holds 10^6 litres since 2019 [3] and 10^-6 of H2O in 1234."]
 
 
 # --- broken files --------------------------------------------------------------------------------------------
@@ -283,6 +321,11 @@ def test_a_large_initial_makes_no_heading() -> None:
 
 def lettered(shown: bytes, letters: dict[int, str]) -> bytes:
     """A PDF that shows these codes from left to right in a font with these letters."""
+    return drawn(b"1 0 0 1 60 700 Tm <%b> Tj" % shown.hex().encode(), letters)
+
+
+def drawn(operators: bytes, letters: dict[int, str]) -> bytes:
+    """A PDF with these operators of text in a font with these letters, each 7.2 points wide."""
 
     def stream(body: bytes) -> bytes:
         return b"<< /Length %d >>\nstream\n%b\nendstream" % (len(body), body)
@@ -299,9 +342,9 @@ def lettered(shown: bytes, letters: dict[int, str]) -> bytes:
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R"
         b" /Resources << /Font << /F1 5 0 R >> >> >>",
-        stream(b"BT /F1 12 Tf 60 700 Td <%b> Tj ET" % shown.hex().encode()),
-        b"<< /Type /Font /Subtype /TrueType /BaseFont /F /FirstChar 65 /LastChar 70 /Widths [600 600 600 600 600 600]"
-        b" /ToUnicode 6 0 R >>",
+        stream(b"BT /F1 12 Tf %b ET" % operators),
+        b"<< /Type /Font /Subtype /TrueType /BaseFont /F /FirstChar 65 /LastChar 90 /Widths [%b] /ToUnicode 6 0 R >>"
+        % (b"600 " * 26),
         stream(names),
     ]
     data = b"%PDF-1.7\n" + b"".join(b"%d 0 obj\n%b\nendobj\n" % each for each in enumerate(objects, 1))
@@ -311,3 +354,22 @@ def lettered(shown: bytes, letters: dict[int, str]) -> bytes:
 @pytest.mark.parametrize("ligature", ["لا", "\ufefb"])
 def test_letters_of_arabic_ligatures_are_in_order(ligature: str) -> None:
     assert texts(pdf.read(lettered(b"ABC", {0x41: "م", 0x42: ligature, 0x43: "س"}))) == ["سلام"]
+
+
+@pytest.mark.parametrize("by_letter", [True, False])
+def test_hebrew_is_in_order_however_it_was_drawn(by_letter: bool) -> None:
+    """Word by word, or letter by letter from right to left, which PDFium turns although it is in order."""
+    sentence = ["השער", "נפתח", "בשעה", "16", "בבוקר", "ונסגר"]
+    codes = {letter: code for code, letter in enumerate(sorted({*"".join(sentence)}), 65)}
+    operators, right = b"", 400.0
+    for word in sentence:
+        left = right - 7.2 * len(word)
+        shown = list(word if word.isdecimal() else reversed(word))  # from left to right
+        if by_letter and not word.isdecimal():
+            for place, letter in reversed(list(enumerate(shown))):
+                operators += b"1 0 0 1 %.1f 700 Tm <%02X> Tj " % (left + 7.2 * place, codes[letter])
+        else:
+            hexed = b"".join(b"%02X" % codes[letter] for letter in shown)
+            operators += b"1 0 0 1 %.1f 700 Tm <%b> Tj " % (left, hexed)
+        right = left - 4
+    assert texts(pdf.read(drawn(operators, {code: letter for letter, code in codes.items()}))) == [" ".join(sentence)]

@@ -61,10 +61,32 @@ def test_lines_of_logs_and_lists_stay_lines(lines: list[str]) -> None:
             "Die Prüfung der großen Kühlanlage ist in jedem Jahr im März, und zwar durch den Wärter.",
         ),
         ("A zero\u200b\u200bwidth and a soft\u00adhyphen.", "A zerowidth and a softhyphen."),
+        (
+            "This paragraph was wrapped by a program which also hyph-\nenated some of the words of its "
+            "lines, but not the well-\nknown ones: they are known well.",
+            "This paragraph was wrapped by a program which also hyphenated some of the words of its lines, but "
+            "not the well-known ones: they are known well.",
+        ),
+        (
+            "ประตูน้ำเปิดเวลาหกโมงเช้าทุกวันและปิดเวลาสามทุ่ม เจ้าหน้าที่ต้องตรวจสอบระดับ\nน้ำก่อนเปิดประตูทุกครั้ง",
+            "ประตูน้ำเปิดเวลาหกโมงเช้าทุกวันและปิดเวลาสามทุ่ม เจ้าหน้าที่ต้องตรวจสอบระดับน้ำก่อนเปิดประตูทุกครั้ง",
+        ),
     ],
 )
 def test_wrapped_paragraphs_and_words_are_whole(wrapped: str, whole: str) -> None:
     assert texts(wrapped) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\x1b[1;32mINFO\x1b[0m pump\r\n\x1b]0;title\x07WARN", "INFO pump\nWARN"),
+        ("N\bNA\bA  open_\bn", "NA  openn"),
+        ("one\r\r\ntwo\u2028three\vfour", "one\ntwo\nthree\nfour"),
+    ],
+)
+def test_signs_of_terminals_and_printers_are_no_text(text: str, found: str) -> None:
+    assert texts(text) == [found]
 
 
 def test_code_keeps_its_indentation() -> None:

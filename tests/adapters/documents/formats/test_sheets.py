@@ -240,6 +240,45 @@ def test_a_far_cell_of_open_document_does_not_make_a_sheet_large() -> None:
     assert found == ["Name: Ann; Tel: 1", ".", "far"]
 
 
+def test_numbers_are_read_as_they_are_shown() -> None:
+    def fill(sheet: Any, book: Any) -> None:
+        rows(sheet, [["", "Share", "Town", "Price", "Cost", "Time", "Plain"]])
+        formats = ["0.0%", "00000", '#,##0.00 "€"', '"$"#,##0', "[h]:mm", "[$-407]0.00"]
+        for column, (value, code) in enumerate(zip([0.155, 1067, 1234.5, 12, 1.5, 3.25], formats, strict=True), 1):
+            sheet.write_number(2, column, value, book.add_format({"num_format": code}))
+            sheet.write_number(1, column, 2, book.add_format({"num_format": code}))
+        sheet.write("A2", "a")
+        sheet.write("A3", "b")
+
+    assert lines(sheets.read(made(fill))) == [
+        "a; Share: 200%; Town: 00002; Price: 2 €; Cost: $2; Time: 48:00:00; Plain: 2",
+        "b; Share: 15.5%; Town: 01067; Price: 1234.5 €; Cost: $12; Time: 36:00:00; Plain: 3.25",
+    ]
+
+
+def test_raised_digits_of_a_cell_are_not_glued_to_others() -> None:
+    def fill(sheet: Any, book: Any) -> None:
+        sheet.write_rich_string("A1", "10", book.add_format({"font_script": 1}), "6", " l of H", book.add_format(), "x")
+        sheet.write_rich_string("A2", "H", book.add_format({"font_script": 2}), "2", "O & ", book.add_format(), "x")
+        sheet.write("A3", "plain")
+
+    assert lines(sheets.read(made(fill))) == ["10^6 l of Hx", "H2O & x", "plain"]
+
+
+def test_cells_of_open_document_without_a_type_are_texts() -> None:
+    rows = b"".join(
+        b"<table:table-row>%b</table:table-row>"
+        % b"".join(
+            b"<table:table-cell table:style-name='x'><text:p>%b</text:p></table:table-cell>" % cell for cell in row
+        )
+        for row in ((b"Name", b"Town"), (b"Ann", b"Ulm"))
+    )
+    data = changed(
+        good()["a.ods"].data, rb"(?s)(<table:table [^>]*>).*(</table:table>)", rb"\1" + rows + rb"\2", "content"
+    )
+    assert lines(sheets.read(data)) == ["Name: Ann; Town: Ulm"]
+
+
 # --- what is around the cells --------------------------------------------------------------------------------
 
 

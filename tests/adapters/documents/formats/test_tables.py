@@ -148,6 +148,34 @@ def test_the_separator_is_found(data: bytes) -> None:
     assert texts(csv.read(data)) == ["Unit: Agnes; Turns: 7"]
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ("'name';'note'\n'Ann';'a;b'\n'Bob';'it''s'\n", ["name: Ann; note: a;b", "name: Bob; note: it's"]),
+        (
+            'name,note\n"Ann","she said \\"hi, you\\" ok"\n"Bob","x"\n',
+            ['name: Ann; note: she said "hi, you" ok', "name: Bob; note: x"],
+        ),
+        ('name,note\n"Ann","C:\\"\n"Bob","say ""x"""\n', ["name: Ann; note: C:\\", 'name: Bob; note: say "x"']),
+        ("name,note\nAnn,it's\nBob,'x'\n", ["name: Ann; note: it's", "name: Bob; note: 'x'"]),
+        (
+            'id,note\n1,"a\nb"\n2,"open\n3,fine\n4,good\n',
+            ["id: 1; note: a b", 'id: 2; note: "open', "id: 3; note: fine", "id: 4; note: good"],
+        ),
+        ("a,b\r\r\n1,2\r\r\n3,4\r\r\n", ["a: 1; b: 2", "a: 3; b: 4"]),
+    ],
+)
+def test_quotes_of_other_programs(data: str, found: list[str]) -> None:
+    assert texts(csv.read(data.encode())) == found
+
+
+def test_a_long_question_is_the_label_of_its_column() -> None:
+    question = f"How do you like {'the harbour and ' * 20}the weir?"
+    assert texts(csv.read(f'Id,"{question}"\n1,good\n2,fine\n'.encode())) == [
+        f"Id: 1; {question}: good", f"Id: 2; {question}: fine",
+    ]  # fmt: skip
+
+
 def test_a_comma_in_a_number_separates_nothing() -> None:
     data = "Unit;Power\n" + "".join(f"Turbine {number};{number},5\n" for number in range(9))
     assert texts(csv.read(data.encode()))[3] == "Unit: Turbine 3; Power: 3,5"
@@ -195,3 +223,21 @@ def test_json_that_breaks_off_names_the_line(data: bytes) -> None:
     with pytest.raises(Refused, match=rf"not JSON: .* in line {data.count(10) + 1}\.") as caught:
         json.read(data)
     assert caught.value.code == "broken_file"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '[["name", "qty"], ["Oil", 1], ["Gas", null]]',
+        '["name", "qty"]\n["Oil", 1]\n["Gas", null]\n',
+        '{"columns": ["name", "qty"], "index": [], "data": [["Oil", 1], ["Gas", null]]}',
+        '{"fields": [{"name": "name"}, {"name": "qty"}], "rows": [["Oil", 1], ["Gas", null]]}',
+        '// tables\n[["name", "qty"], /* rows */ ["Oil", 1], ["Gas", null,],]',
+    ],
+)
+def test_rows_of_json_have_the_names_of_their_columns(data: str) -> None:
+    assert texts(json.read(data.encode())) == ["name: Oil; qty: 1", "name: Gas"]
+
+
+def test_what_looks_like_a_comment_in_a_string_of_json_is_text() -> None:
+    assert texts(json.read(b'{"a": "http://x /* y */ ,]", }')) == ["a: http://x /* y */ ,]"]
