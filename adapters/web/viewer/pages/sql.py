@@ -51,6 +51,12 @@ FROM dataset_retriever_resources
 WHERE tenant_id = '{tenant}'
 GROUP BY 1
 ORDER BY 2 DESC""",
+    "Prompts as models received them": """SELECT c.created_at, c.model, message ->> 'role' AS role,
+    message ->> 'content' AS content
+FROM model_calls c JOIN model_call_requests r ON (r.tenant_id, r.id) = (c.tenant_id, c.id)
+CROSS JOIN LATERAL jsonb_array_elements(r.request -> 'messages') WITH ORDINALITY message(message, number)
+WHERE c.tenant_id = '{tenant}' AND c.kind = 'chat' AND c.created_at > now() - interval '1 hour'
+ORDER BY c.created_at DESC, c.id, number""",
     "Calls that were never answered": """SELECT created_at, kind, provider, model, status, error_code, cause_noun,
     cause_id
 FROM model_calls
