@@ -188,8 +188,8 @@ def _parts(blobs: Sequence[StoredBlob]) -> Iterator[Sequence[StoredBlob]]:
 
 
 async def _all(place: BlobPlace) -> list[StoredBlob]:
-    async with aclosing(place.all()) as chunks:
-        return [blob async for some in chunks for blob in some]
+    async with aclosing(place.all()) as chunks:  # an entry that was replaced meanwhile may come twice
+        return [*{(blob.tenant, blob.digest): blob async for some in chunks for blob in some}.values()]
 
 
 @asynccontextmanager
