@@ -137,11 +137,11 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def _borrowed_names(tree: ast.Module) -> set[str]:
-    """The names of attributes that a file reads from another object than its own `self`."""
+    """The names of attributes that a file reads from another object than its own `self` and `super()`."""
     return {
         node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "super()")
     }
 
 
