@@ -94,9 +94,8 @@ async def show(request: Request) -> Response:
     kind, query = request.path_params["kind"], request.query_params
     if kind not in _LISTS:
         raise HTTPException(404)
-    text = (
-        query.get("tenant", "") if kind == "tenant" else next((query[name] for name in query if name != "tenant"), "")
-    )
+    field = "tenant" if kind == "tenant" else next((name for name in query if name != "tenant"), "")
+    text = query.get(field, "").replace("\0", "").strip()
     values = {"tenant": tenant(request), "text": text}
     rows: list[Row] = await backend.rows(_FOUND.format(names=_LISTS[kind], limit=OFFERED + 1), values)
     given = {"names": rows[:OFFERED], "more": len(rows) > OFFERED, "text": text}

@@ -28,6 +28,9 @@ from projections.values.prices import Call, Prices
 CHAIN = 24
 """Maximum number of commits that are read for one page."""
 
+SPANS = 50_000
+"""Maximum number of spans of a trace that are read, from the first on."""
+
 RAW = 30_000
 """Maximum length of a commit's JSON on the page, in characters; the whole has a page of its own."""
 
@@ -42,7 +45,7 @@ _SPANS = """
 SELECT id, parent_id, kind, name, status, started_at, ended_at, duration_ms, first_token_ms, attempt, noun, noun_id,
     model_call_id, retrieval_id, provider, model, prompt_tokens, completion_tokens, cost, error_code, causation_id,
     sequence, ended_sequence
-FROM headrace.spans WHERE tenant_id = %(tenant)s AND trace_id = %(id)s ORDER BY started_at, sequence, id LIMIT 50000
+FROM headrace.spans WHERE tenant_id = %(tenant)s AND trace_id = %(id)s ORDER BY started_at, sequence, id LIMIT {limit}
 """
 _SPAN = """
 SELECT error, fingerprint, attributes, traceparent FROM headrace.spans
@@ -80,7 +83,7 @@ _COMMAND = "SELECT * FROM headrace.commands WHERE tenant_id = %(tenant)s AND id 
 async def show(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     of = {"tenant": tenant(request), "id": request.path_params["id"]}
-    trace, spans = await asyncio.gather(backend.row(_TRACE, of), backend.rows(_SPANS, of))
+    trace, spans = await asyncio.gather(backend.row(_TRACE, of), backend.rows(_SPANS.format(limit=SPANS), of))
     if trace is None:
         return await _elsewhere(request, of)
     if wants_json(request):
@@ -97,6 +100,7 @@ async def show(request: Request) -> Response:
         "live": trace["status"] == "running" or bool(trace["open_calls"]),
         "now": now,
         "base": f"/traces/{trace['id']}",
+        "cut": len(spans) == SPANS,
     }
     if part != "panel":
         given["fall"] = waterfall(trace, spans, now, selected=given["selected"], unfold=_unfolded(request))

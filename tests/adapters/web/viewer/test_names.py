@@ -56,6 +56,8 @@ async def test_every_app_can_be_found_and_a_list_says_when_there_are_more(site: 
     assert await offered(site, "app", app="gate") == (["Gatehouse"], False)
     assert await offered(site, "app", app="0042") == (["App 0042"], False)
     assert await offered(site, "app", app="no such app") == ([], False)
+    assert await offered(site, "app", app=" GATE\0 ") == (["Gatehouse"], False)
+    assert await offered(site, "app", app="%_'\\\"<script>") == ([], False)
 
 
 async def test_names_of_other_kinds_are_offered(site: Site, busy: App) -> None:
