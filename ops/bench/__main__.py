@@ -37,6 +37,7 @@ _HELP = {
     "segments": "segments in the searched knowledge base",
     "searches": "searches per mode",
     "waiting": "messages of another tenant that wait for a slow provider",
+    "large": "large commits of the measure memory",
 }
 
 

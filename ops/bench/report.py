@@ -163,8 +163,8 @@ def _rows(page: str) -> list[str]:
 
 
 def _profile(page: str) -> str:
-    """The part of the page that is written by people: where the time goes."""
-    found = re.search(r"^## Where the time.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    """The part of the page that is written by people: where time and memory go."""
+    found = re.search(r"^## Where the .*?(?=^## Repeat it)", page, re.MULTILINE | re.DOTALL)
     return found[0] if found else ""
 
 

@@ -272,7 +272,7 @@ async def test_a_killed_archiver_leaves_an_archive_that_verifies(filled: Client,
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", ARCHIVER, address(filled), str(tmp_path))
         waiting = asyncio.create_task(child.wait())
         while not waiting.done() and written_segments(tmp_path) < before + 25:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         ended = waiting.done()
         if not ended:
             child.kill()
