@@ -362,7 +362,8 @@ def _table(table: LexborNode, writer: _Writer) -> Iterator[Piece]:
         if child.tag == "caption":
             yield from _below(child, writer)
             yield from writer.end()
-    spans, labelled = [], []
+    spans: list[list[Span]] = []
+    labelled: list[bool] = []
     for row in rows:
         cells = [_span(cell, writer) for cell in row]
         if len(cells) == 1 and not spans:  # a title

@@ -18,7 +18,7 @@ _COLUMNS = ("columns", "fields", "header", "headers")
 _ROWS = ("data", "rows", "values", "records", "results")
 """Names for the columns and the rows of a table."""
 
-_SURPLUS = re.compile(r'("(?:[^"\\\\\n]|\\\\.)*+")|//[^\n]*+|/\*.*?\*/|,(?=\s*+[\]}])', re.DOTALL)
+_SURPLUS = re.compile(r'("(?:[^"\\\n]|\\.)*+"?)|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?|,(?=\s*+[\]}])', re.DOTALL)
 """A string, or what only other programs allow in JSON: a comment, a comma after the last value."""
 
 _LONG = 300
