@@ -96,6 +96,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".ipynb": "json",
     ".epub": "epub",
 }
 _UNTOLD = ("", "application/octet-stream", "binary/octet-stream")
