@@ -30,7 +30,17 @@ from handlers.ports.index import Entry, Hit, Index, Mode
 from handlers.retrieval.rerank import text_of
 from ops.bench.collection import Collection, Malformed
 from ops.bench.indexes import TENANT, cluster, database, fill, in_opensearch, in_postgres
-from ops.bench.relevance import Grades, Interval, difference, interval, ndcg, recall, reciprocal_rank
+from ops.bench.plain import PlainBM25
+from ops.bench.relevance import (
+    Grades,
+    Interval,
+    difference,
+    interval,
+    ndcg,
+    ndcg_exponential,
+    recall,
+    reciprocal_rank,
+)
 from ops.bench.stack import scratch
 from ops.servers.embedded import EmbeddedPostgres
 
@@ -45,6 +55,7 @@ AT_ONCE = 512
 
 METRICS = {
     "nDCG@10": partial(ndcg, depth=10),
+    "nDCG@10 of 2^grade - 1": partial(ndcg_exponential, depth=10),
     "recall@10": partial(recall, depth=10),
     "recall@100": partial(recall, depth=100),
     "MRR@10": partial(reciprocal_rank, depth=10),
@@ -53,7 +64,10 @@ JUDGED_BY = "nDCG@10"
 """Metric that modes are compared by."""
 
 BASE = "semantic"
-"""Mode that the others are compared with."""
+"""Mode that the others are compared with, unless another is chosen."""
+
+PLAIN = "plain BM25"
+"""The baseline, searched without an index."""
 
 Rankings = Mapping[str, Sequence[str]]
 """Ranked documents by query, best first."""
@@ -61,19 +75,20 @@ Rankings = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Metrics of a mode on an index, and its difference to semantic search on the same index."""
+    """Metrics of a mode on an index, and its difference to the mode `base` on the same index."""
 
     index: str
     mode: str
     queries: int
     metrics: dict[str, Interval]
+    base: str
     better: Interval | None
 
     def line(self) -> dict[str, Any]:
         """The result as a JSON object."""
         metrics = {name: each._asdict() for name, each in self.metrics.items()}
-        better = self.better._asdict() if self.better else None
-        return {"index": self.index, "mode": self.mode, "queries": self.queries, **metrics, f"above {BASE}": better}
+        better = {f"above {self.base}": self.better._asdict() if self.better else None}
+        return {"index": self.index, "mode": self.mode, "queries": self.queries, **metrics, **better}
 
     def cells(self) -> list[str]:
         """The result as cells of a table."""
@@ -100,13 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Malformed, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    searched = Searched(collection, options.model, options.rerank, options.weight)
+    if options.base not in searched.names():
+        parser.error(f"--base is none of the modes: {', '.join(searched.names())}")
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        results = uvloop.run(measure(collection, bars, options.model, options.rerank, options.weight, options.seed))
+        results = uvloop.run(measure(searched, bars, options.seed, options.base))
     if options.json:
         for result in results:
             print(json.dumps(result.line()))
     else:
-        Console(width=None if sys.stdout.isatty() else 200).print(table(collection, results))
+        Console(width=None if sys.stdout.isatty() else 220).print(table(collection, results))
     return 0
 
 
@@ -129,21 +147,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="cross-encoder; default: HEADRACE_RERANK_MODEL",
     )
+    parser.add_argument("--base", default=BASE, help=f"mode to compare the others with ({BASE})", metavar="MODE")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap", metavar="N")
     parser.add_argument("--json", action="store_true", help="print each mode as a line of JSON")
     return parser
 
 
-async def measure(
-    collection: Collection, bars: Progress, model: str, rerank: str | None, weight: float, seed: int
-) -> list[Result]:
+async def measure(searched: Searched, bars: Progress, seed: int, base: str) -> list[Result]:
     """Measure every mode on every available index, also reranked if there is a reranking model."""
-    searched = Searched(collection, model, rerank, weight)
     await searched.embed(bars)
     results = []
     async for name, index in indexes(searched.model):
         rankings = await searched.rankings(name, index, bars)
-        results += judged(name, rankings, collection.qrels, seed)
+        results += judged(name, rankings, searched.collection.qrels, seed, base)
     return results
 
 
@@ -161,7 +177,7 @@ class Searched:
     """A collection as segments, with vectors of segments and queries."""
 
     def __init__(self, collection: Collection, model: str, rerank: str | None, weight: float) -> None:
-        self._collection = collection
+        self.collection = collection
         self._segmenter = TokenSegmenter(model)
         self._engine = Engine(model)
         self._reranker = CrossEncoderEngine(rerank) if rerank else None
@@ -175,12 +191,16 @@ class Searched:
         self._documents: dict[str, list[Entry]] = {}
         self._vectors: dict[str, Any] = {}
 
+    def names(self) -> list[str]:
+        """The names of the modes."""
+        return [PLAIN, *self._modes, *(f"{mode}, reranked" for mode in self._modes if self._reranker)]
+
     async def embed(self, bars: Progress) -> None:
-        bar = bars.add_task("embedding", total=len(self._collection.documents))
+        bar = bars.add_task("embedding", total=len(self.collection.documents))
         await asyncio.to_thread(self._embed, lambda documents: bars.advance(bar, documents))
 
     def _embed(self, advance: Callable[[int], None]) -> None:
-        names = list(self._collection.documents)
+        names = list(self.collection.documents)
         for first in range(0, len(names), AT_ONCE):
             part = names[first : first + AT_ONCE]
             cut = [(name, segment) for name in part for segment in self._segmenter.segment(self._text(name))]
@@ -189,12 +209,12 @@ class Searched:
                 entry = Entry(new_id(), segment.position, segment.content, None, None, vector)
                 self._documents.setdefault(name, []).append(entry)
             advance(len(part))
-        asked = self._collection.queries
+        asked = self.collection.queries
         vectors = self._engine.encode([self._segmenter.tokenize(query) for query in asked.values()])
         self._vectors = dict(zip(asked, vectors, strict=True))
 
     def _text(self, name: str) -> Text:
-        return Text([Block(part) for part in self._collection.documents[name].split("\n\n") if part.strip()], None)
+        return Text([Block(part) for part in self.collection.documents[name].split("\n\n") if part.strip()], None)
 
     async def rankings(self, name: str, index: Index, bars: Progress) -> dict[str, Rankings]:
         """Hits by mode, from an index filled for this run."""
@@ -202,18 +222,22 @@ class Searched:
         dataset, names = new_id(), {new_id(): document for document in self._documents}
         documents = ((id, self._documents[document]) for id, document in names.items())
         await fill(index, {dataset: documents}, self.model, self._engine.dimension, partial(bars.advance, bar))
-        bar = bars.add_task(f"{name}: searching", total=len(self._collection.queries))
+        bar = bars.add_task(f"{name}: searching", total=len(self.collection.queries))
         found: defaultdict[str, dict[str, Sequence[str]]] = defaultdict(dict)
-        for id, query in self._collection.queries.items():
+        for id, query in self.collection.queries.items():
             hits = {mode: await self._search(index, dataset, id, how) for mode, how in self._modes.items()}
             hits |= await asyncio.to_thread(self._reranked, query, hits)
             for mode, each in hits.items():
                 found[mode][id] = list(dict.fromkeys(names[hit.document] for hit in each))
             bars.advance(bar)
-        return dict(found)
+        return {PLAIN: self._plain(), **found}
+
+    def _plain(self) -> Rankings:
+        plain = PlainBM25(self.collection.documents)
+        return {id: plain.search(query, DEPTH) for id, query in self.collection.queries.items()}
 
     async def _search(self, index: Index, dataset: str, id: str, how: tuple[Mode, float | None]) -> Sequence[Hit]:
-        query, vector, (mode, weight) = self._collection.queries[id], self._vectors[id], how
+        query, vector, (mode, weight) = self.collection.queries[id], self._vectors[id], how
         return await index.search(
             TENANT, [dataset], query, vector, model=self.model, mode=mode, top_k=DEPTH, weight=weight
         )
@@ -233,8 +257,10 @@ class Searched:
         }
 
 
-def judged(index: str, rankings: Mapping[str, Rankings], qrels: Mapping[str, Grades], seed: int) -> list[Result]:
-    """Metrics of every mode, and the difference of its `JUDGED_BY` to that of `BASE`."""
+def judged(
+    index: str, rankings: Mapping[str, Rankings], qrels: Mapping[str, Grades], seed: int, base: str = BASE
+) -> list[Result]:
+    """Metrics of every mode, and the difference of its `JUDGED_BY` to that of the mode `base`."""
 
     def values(mode: str, name: str) -> list[float]:
         return [METRICS[name](rankings[mode].get(query, []), grades) for query, grades in qrels.items()]
@@ -245,7 +271,8 @@ def judged(index: str, rankings: Mapping[str, Rankings], qrels: Mapping[str, Gra
             mode,
             len(qrels),
             {name: interval(values(mode, name), seed) for name in METRICS},
-            None if mode == BASE else difference(values(mode, JUDGED_BY), values(BASE, JUDGED_BY), seed),
+            base,
+            None if mode == base else difference(values(mode, JUDGED_BY), values(base, JUDGED_BY), seed),
         )
         for mode in rankings
     ]
@@ -254,7 +281,8 @@ def judged(index: str, rankings: Mapping[str, Rankings], qrels: Mapping[str, Gra
 def table(collection: Collection, results: Sequence[Result]) -> Table:
     sizes = f"{len(collection.documents):,} documents, {len(collection.queries):,} queries; [95% of the bootstrap]"
     grid = Table(title=sizes, title_style="dim", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for name in ("index", "mode", *METRICS, f"{JUDGED_BY} above {BASE}"):
+    base = results[0].base
+    for name in ("index", "mode", *METRICS, f"{JUDGED_BY} above {base}"):
         grid.add_column(name, no_wrap=True)
     for result in results:
         better = result.better

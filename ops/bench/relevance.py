@@ -31,6 +31,11 @@ def ndcg(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
     return _gain([grades.get(document, 0) for document in ranking[:depth]]) / best if best else 0.0
 
 
+def ndcg_exponential(ranking: Sequence[str], grades: Grades, depth: int = 10) -> float:
+    """As `ndcg`, with the gain 2^grade - 1. Equal to it if all relevant documents have grade 1."""
+    return ndcg(ranking, {document: 2 ** max(grade, 0) - 1 for document, grade in grades.items()}, depth)
+
+
 def _gain(grades: Sequence[int]) -> float:
     return sum(max(grade, 0) / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
 

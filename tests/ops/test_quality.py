@@ -23,7 +23,8 @@ from ops.bench import quality
 from ops.bench.collection import Collection, Malformed
 from ops.bench.documents import HANDBOOK
 from ops.bench.indexes import in_postgres
-from ops.bench.relevance import difference, interval, ndcg, recall, reciprocal_rank
+from ops.bench.plain import PlainBM25
+from ops.bench.relevance import difference, interval, ndcg, ndcg_exponential, recall, reciprocal_rank
 from tests.handlers.chat.languages import FACTS
 
 # --- metrics -------------------------------------------------------------------------------------------------
@@ -39,6 +40,28 @@ def test_ndcg_is_the_gain_over_the_best_possible() -> None:
     assert ndcg(["x"] * 10 + ["a"], GRADES) == 0, "only ten count"
     assert ndcg(["b", "x", "a"], GRADES, 2) == pytest.approx(2 / (3 + 2 / math.log2(3)))
     assert ndcg(["a"], {"a": 0}) == ndcg([], GRADES) == ndcg(["a"], {}) == 0
+
+
+def test_exponential_gains_weigh_the_best_grades_more() -> None:
+    ideal = 7 + 3 / math.log2(3) + 1 / 2
+    assert ndcg_exponential(["b", "x", "a"], GRADES) == pytest.approx((3 + 7 / 2) / ideal)
+    assert ndcg_exponential(["e", "d", "c"], GRADES) == pytest.approx(0.5 / ideal)
+    binary = {"a": 1, "b": 1, "c": 0}
+    assert ndcg_exponential(["c", "b"], binary) == ndcg(["c", "b"], binary)
+
+
+def test_plain_bm25_is_that_of_the_literature() -> None:
+    texts = {"a": "The weir holds water.", "b": "Water, water everywhere!", "c": "Lamps burn all night long."}
+    plain = PlainBM25(texts)
+
+    def bm25(frequency: int, length: int) -> float:
+        return math.log(1 + 1.5 / 2.5) * frequency / (frequency + 1.2 * (0.25 + 0.75 * length / (11 / 3)))
+
+    assert bm25(2, 3) > bm25(1, 3)
+    assert plain.search("the waters", 10) == ["b", "a"]
+    assert plain.search("weir water", 10) == ["a", "b"]
+    assert plain.search("water " * 8 + "weir", 1) == ["b"], "a word counts as often as it is asked for"
+    assert plain.search("the of", 10) == []
 
 
 def test_recall_and_reciprocal_rank() -> None:
@@ -193,6 +216,11 @@ def test_what_is_no_text_or_not_there_is_said(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         quality.main(["--documents", "x"])
     assert "--documents, --queries and --qrels" in capsys.readouterr().err
+    files = (("documents", "a\tx\n"), ("queries", "1\tx\n"), ("qrels", "1 0 a 1\n"))
+    given = [f"--{name}={written(tmp_path, name, text)}" for name, text in files]
+    with pytest.raises(SystemExit):
+        quality.main([*given, "--base", "guess"])
+    assert "--base is none of the modes: plain BM25, semantic, full text" in capsys.readouterr().err
 
 
 # --- in earnest ----------------------------------------------------------------------------------------------
@@ -225,7 +253,8 @@ async def test_hybrid_finds_what_the_handbook_answers(sandbox: Sandbox, database
             results = quality.judged("pgvector", await searched.rankings("pgvector", index, bars), collection.qrels, 0)
     found = {result.mode: result for result in results}
     modes = ["semantic", "full text", "rank fusion", "weighted 0.7"]
-    assert list(found) == [*modes, *(f"{mode}, reranked" for mode in modes)]
+    assert list(found) == [quality.PLAIN, *modes, *(f"{mode}, reranked" for mode in modes)]
+    assert list(found) == searched.names()
     for hybrid in ("rank fusion", "weighted 0.7"):
         assert found[hybrid].metrics["nDCG@10"].mean >= found["semantic"].metrics["nDCG@10"].mean
         assert found[hybrid].metrics["recall@10"].mean >= 0.95

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from adapters.documents.formats import markdown
 from adapters.documents.formats.encodings import decode
 from adapters.documents.formats.parsed import SEPARATOR, Parsed, Piece, Refused, clean, one_line
 from adapters.documents.formats.tables import blocks, pieces, record
@@ -18,7 +19,7 @@ _COLUMNS = ("columns", "fields", "header", "headers")
 _ROWS = ("data", "rows", "values", "records", "results")
 """Names for the columns and the rows of a table."""
 
-_SURPLUS = re.compile(r'("(?:[^"\\\\\n]|\\\\.)*+")|//[^\n]*+|/\*.*?\*/|,(?=\s*+[\]}])', re.DOTALL)
+_SURPLUS = re.compile(r'("(?:[^"\\\n]|\\.)*+"?)|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?|,(?=\s*+[\]}])', re.DOTALL)
 """A string, or what only other programs allow in JSON: a comment, a comma after the last value."""
 
 _LONG = 300
@@ -39,6 +40,8 @@ def read(data: bytes) -> Parsed:
         if not values and not (values := _with_surplus(text)):
             raise
         warnings = [*warnings, *broken]
+    if len(values) == 1 and _is_notebook(values[0]):
+        return Parsed(list(_notebook(values[0])), warnings=warnings)
     if len(values) == 1:
         return Parsed(list(_section(values[0], ())), warnings=warnings)
     if _is_table(values):
@@ -75,6 +78,34 @@ def _by_lines(text: str) -> tuple[list[Any], list[str]]:
     named = ", ".join(f"{number:,}" for number in broken[:_NAMED]) + ", …" * (len(broken) > _NAMED)
     lines = f"line {named} is" if len(broken) == 1 else f"{len(broken):,} lines ({named}) are"
     return values, [f"{lines} not JSON and kept as text"]
+
+
+def _is_notebook(value: Any) -> bool:
+    return isinstance(value, dict) and "nbformat" in value and isinstance(value.get("cells"), list)
+
+
+def _notebook(value: dict[str, Any]) -> Iterator[Piece]:
+    """The cells of a notebook of Jupyter: texts as Markdown, code, and what it printed."""
+    heading: str | None = None
+    for cell in value["cells"]:
+        if not isinstance(cell, dict):
+            continue
+        if cell.get("cell_type") == "markdown":
+            for piece in markdown.read(_source(cell.get("source")).encode()).pieces:
+                heading = piece.heading or heading
+                yield piece._replace(heading=heading)
+            continue
+        outputs = [each for each in cell.get("outputs") or () if isinstance(each, dict)]
+        data = [each.get("data") for each in outputs]
+        shown = [each.get("text/plain") for each in data if isinstance(each, dict)]
+        for text in map(_source, (cell.get("source"), *(each.get("text") for each in outputs), *shown)):
+            if text.strip():
+                yield Piece(text.strip("\n"), None, heading)
+
+
+def _source(lines: Any) -> str:
+    """The text of a cell, which is one or a list of lines."""
+    return clean("".join(map(str, lines)) if isinstance(lines, list) else str(lines or ""))
 
 
 def _with_surplus(text: str) -> list[Any]:

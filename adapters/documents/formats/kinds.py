@@ -13,7 +13,7 @@ from adapters.documents.formats.office import Package
 from adapters.documents.formats.parsed import Refused
 from adapters.documents.formats.zipped import Zipped
 
-Kind = Literal["text", "markdown", "html", "pdf", "docx", "pptx", "sheets", "csv", "json", "epub"]
+Kind = Literal["text", "markdown", "html", "pdf", "docx", "pptx", "sheets", "csv", "json", "epub", "mail"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -28,6 +28,7 @@ TITLES: dict[Kind, str] = {
     "csv": "a table with separators",
     "json": "JSON",
     "epub": "an EPUB",
+    "mail": "a mail",
 }
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
@@ -63,6 +64,8 @@ _MEDIA_TYPES: dict[str, Kind] = {
     "application/x-jsonlines": "json",
     "application/x-ndjson": "json",
     "application/epub+zip": "epub",
+    "message/rfc822": "mail",
+    "multipart/related": "mail",
 }
 _SUFFIXES: dict[str, Kind] = {
     ".txt": "text",
@@ -96,7 +99,11 @@ _SUFFIXES: dict[str, Kind] = {
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".ipynb": "json",
     ".epub": "epub",
+    ".eml": "mail",
+    ".mht": "mail",
+    ".mhtml": "mail",
 }
 _UNTOLD = ("", "application/octet-stream", "binary/octet-stream")
 """Media types without information."""

@@ -32,13 +32,12 @@ _FIELD = re.compile(r"\A(?:\s*+#.*\n)*+\s*+\w[\w -]*+[:=]")
 _NOTE = re.compile(r"^( {0,3})\[\^([^\]\n]{1,100})\]:", re.MULTILINE)
 """A footnote, which CommonMark would take for the address of a link."""
 
-_ATTRIBUTES = re.compile(r"\s*+\{[#.:][^{}\n]{0,200}\}\s*+$")
+_ATTRIBUTES = re.compile(r"(?<!\s)\s*+\{[#.:][^{}\n]{0,200}\}\s*+$")
 """The name and the classes of a heading."""
 
 _FORMULA = re.compile(
-    r"\\\((?!\s).{1,500}?\\\)|\\\[\s.{1,2000}?\s\\\]"
-    r"|\$\$.{1,2000}?\$\$|\$(?![\s\d])[^$\n]{1,300}?(?<!\s)\$(?!\d)",
-    re.DOTALL,
+    r"\\\((?!\s)(?:[^\\]|\\(?![()])){1,500}+\\\)|\\\[(?=\s)(?:[^\\]|\\(?![\[\]])){1,2000}+(?<=\s)\\\]"
+    r"|\$\$[^$]{1,2000}+\$\$|\$(?![\s\d])[^$\n]{1,300}+(?<!\s)\$(?!\d)"
 )
 """TeX, whose signs are no markup."""
 

@@ -48,9 +48,7 @@ _RANGE = re.compile(
 
 
 _SCRIPT = b"vertAlign"
-_RICH = re.compile(
-    rb"<(?:\w{1,20}:)?si\b[^<>]*>(?:(?!</(?:\w{1,20}:)?si>).)*?vertAlign.*?</(?:\w{1,20}:)?si>", re.DOTALL
-)
+_RICH = re.compile(rb"<(?:\w{1,20}:)?si\b[^<>]*>(?:[^<]|<(?!/?(?:\w{1,20}:)?si\b))*+</(?:\w{1,20}:)?si>")
 _RUN = re.compile(
     rb"(<(?:\w{1,20}:)?r>(?:(?!</?(?:\w{1,20}:)?[rt]\b).)*+)<((?:\w{1,20}:)?)t\b[^<>]*>([^<>]*)</\2t>", re.DOTALL
 )
@@ -120,6 +118,8 @@ def mended_content(data: bytes) -> bytes:
 
 def _with_scripts(text: re.Match[bytes]) -> bytes:
     """A text of several runs, with the raised and lowered ones marked as such."""
+    if _SCRIPT not in text[0]:
+        return text[0]
     before = ""
 
     def run(found: re.Match[bytes]) -> bytes:

@@ -63,10 +63,10 @@ _FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdfd\ufe70-\ufefc]")
 _RIGHT_TO_LEFT = re.compile("[\u05d0-\u05ea\u0620-\u064a\u066e-\u06d3]")
 """A letter of Hebrew or Arabic."""
 
-_LEFT_TO_RIGHT = re.compile(r"[0-9A-Za-z](?:[\w.,:/@%+-]*[0-9A-Za-z%])?")
+_LEFT_TO_RIGHT = re.compile(r"[0-9A-Za-z](?:[\w.,:/@%+-]*[0-9A-Za-z%])?", re.ASCII)
 """A number or a word that is read from left to right within text that is not."""
 
-_LEADER = re.compile(r"(?:\.{4,}|(?:\. ){3,}|…{2,})\s*[\divxlc]+\s*$")
+_LEADER = re.compile(r"(?:(?<!\.)\.{4,}+|(?<!\. )(?:\. ){3,}+|(?<!…)…{2,}+)\s*+[\divxlc]++\s*+$")
 """The end of a line of a table of contents."""
 
 _WIDE_GAP = 2.0

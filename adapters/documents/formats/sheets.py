@@ -29,6 +29,7 @@ _CONTENT = "content.xml"
 _MANIFEST = "META-INF/manifest.xml"
 _LINK = re.compile(rb"<(?:\w{1,20}:)?hyperlink\b[^<>]*>")
 _PLACE = re.compile(rb"\bref=\"([A-Z]{1,3})(\d{1,7})")
+_CELLS = re.compile(rb"<(?:\w{1,20}:)?c\b[^<>]*>")
 _CELL = re.compile(rb"\br=\"([A-Z]{1,3})(\d{1,7})\"")
 _STYLE = re.compile(rb"\bs=\"(\d+)\"")
 _ZEROS = re.compile("0{2,20}")
@@ -168,12 +169,11 @@ def _formatted(package: Package, part: str, formats: dict[str, str]) -> dict[tup
         data = package.read(part) if formats else b""
     except Refused:
         return {}
-    styles = "|".join(formats).encode()
     found = {}
-    for tag in re.findall(rb"<(?:\w{1,20}:)?c\b[^<>]*?\bs=\"(?:%b)\"[^<>]*>" % styles, data) if data else ():
+    for tag in _CELLS.findall(data):
         place, style = _CELL.search(tag), _STYLE.search(tag)
-        if place and style:
-            found[int(place[2]) - 1, column_of(place[1])] = formats[style[1].decode()]
+        if place and style and (code := formats.get(style[1].decode())):
+            found[int(place[2]) - 1, column_of(place[1])] = code
     return found
 
 

@@ -78,3 +78,40 @@ def test_the_names_of_streams_of_old_spreadsheets_may_differ_in_case() -> None:
 def test_a_pdf_without_its_head_is_a_pdf() -> None:
     data = good()["a.pdf"].data
     assert texts("a.pdf", data) == texts("a.pdf", data.replace(b"%PDF-1.", b"%pdf 1.", 1))
+
+
+MAIL = (
+    "From: Ann <a@example.org>\r\nTo: b@example.org\r\nSubject: =?utf-8?B?R3LDvMOfZQ==?=\r\nMIME-Version: 1.0\r\n"
+    'Content-Type: multipart/mixed; boundary="x"\r\n\r\n--x\r\n'
+    'Content-Type: multipart/alternative; boundary="y"\r\n\r\n--y\r\n{body}\r\n--y--\r\n--x\r\n'
+    'Content-Type: application/pdf\r\nContent-Disposition: attachment; filename="a.pdf"\r\n'
+    "Content-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n--x--\r\n"
+)
+HEAD = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Grüße"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+            "Die Schleuse =C3=B6ffnet um sechs=\r\n Uhr.\r\n--y\r\nContent-Type: text/html\r\n\r\n<p>other</p>",
+            [HEAD, "Die Schleuse öffnet um sechs Uhr."],
+        ),
+        (
+            "Content-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+            "<h1>Gr=F6=DFe</h1><p>The <b>gate</b></p>",
+            [HEAD, "Größe", "The gate"],
+        ),
+        ("Content-Type: text/plain; charset=none\r\n\r\nThe gate", [HEAD, "The gate"]),
+    ],
+)
+def test_mails_are_read_as_their_readers_see_them(body: str, found: list[str]) -> None:
+    assert texts("a.eml", MAIL.format(body=body).encode()) == found
+
+
+def test_saved_pages_are_read_and_other_text_is_no_mail() -> None:
+    page = b"MIME-Version: 1.0\nContent-Type: text/html\nContent-Transfer-Encoding: base64\n\nPHA+VGhlIGdhdGU8L3A+\n"
+    assert texts("a.mht", page) == ["The gate"]
+    found = answer(b"no mail at all", kind="mail", plugin=None, media_type="", name="a.eml")
+    assert found["code"] in ("broken_file", "no_text")

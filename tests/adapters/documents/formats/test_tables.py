@@ -241,3 +241,18 @@ def test_rows_of_json_have_the_names_of_their_columns(data: str) -> None:
 
 def test_what_looks_like_a_comment_in_a_string_of_json_is_text() -> None:
     assert texts(json.read(b'{"a": "http://x /* y */ ,]", }')) == ["a: http://x /* y */ ,]"]
+
+
+def test_a_notebook_is_read_as_its_texts_code_and_results() -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Gate\n", "\n", "It opens at **six**.\n"]},
+        {
+            "cell_type": "code",
+            "source": "print(6)\n",
+            "outputs": [{"text": ["6\n"]}, {"data": {"text/plain": ["<Figure>"], "image/png": "aGk="}}],
+        },
+    ]
+    found = json.read(encoding.dumps({"cells": cells, "nbformat": 4}).encode()).pieces
+    assert [(piece.text, piece.heading) for piece in found] == [
+        ("Gate", "Gate"), ("It opens at six.", "Gate"), ("print(6)", "Gate"), ("6", "Gate"), ("<Figure>", "Gate"),
+    ]  # fmt: skip
