@@ -40,6 +40,7 @@ from ops.servers.daemon import LOG_LIMIT, LOGS_KEPT, Daemon, StartFailed
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+POSTGRES_VERSION = "18"
 NATS = "nats"
 """Name of the server's process."""
 
@@ -51,7 +52,7 @@ RESERVE = 2**30
 """Free disk space that JetStream reserves, in bytes; a tenth of the disk if that is less."""
 
 
-_ROOM = "room.conf"
+ROOM = "room.conf"
 """File with the storage limit of the account that has the streams."""
 
 NO_LIMIT = 2**50
@@ -208,7 +209,7 @@ class EmbeddedNats:
 
         It is the account's, not the server's, which a reload cannot lower.
         """
-        with open(self.home / _ROOM, "ab", opener=_owners), open(self.home / _ROOM, "r+b") as file:
+        with open(self.home / ROOM, "ab", opener=_owners), open(self.home / ROOM, "r+b") as file:
             file.write(b"max_file: %-20d\n" % most)
         self._most = most
 
@@ -239,7 +240,7 @@ class EmbeddedNats:
 
     def _write_accounts(self) -> None:
         configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
-        limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {_ROOM} }}')
+        limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {ROOM} }}')
         replace(self.home / "accounts.conf", limited)
 
     def tenants(self) -> dict[str, list[str]]:
@@ -393,6 +394,11 @@ class EmbeddedPostgres:
         user = await asyncio.to_thread(self._account)
         if not (self.data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, user)
+        elif (version := (self.data / "PG_VERSION").read_text("utf-8").strip()) != POSTGRES_VERSION:
+            raise StartFailed(
+                f"{self.data} is of PostgreSQL {version}, and this version of Headrace runs {POSTGRES_VERSION}: move "
+                "it away. The tables are made from the log again, and `headrace index rebuild` makes the index."
+            )
         await self._bury()
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "postgres")
@@ -550,9 +556,25 @@ def _owners(path: str, flags: int) -> int:
 
 
 def create_home(home: Path) -> None:
+    """Create the folders that are missing. Raises: StartFailed, when another user started this home.
+
+    Root could start it, and leave files that its owner cannot read: NATS would go on without those streams.
+    """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in ("log", "run"):
         (home / folder).mkdir(mode=0o700, exist_ok=True)
+    if (owner := (home / "run").stat().st_uid) != os.geteuid():
+        raise StartFailed(
+            f"{home} belongs to the user {user_name(owner)}: start it as that user, or choose another home."
+        )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user; the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def remembered_port(home: Path, server: str) -> int:

@@ -13,7 +13,7 @@ from adapters.postgres.compare import Comparison
 from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from ops.settings import Settings
-from ops.wiring import Wiring, values
+from ops.wiring import WITHIN_S, Wiring, values
 
 
 async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[str]:
@@ -50,7 +50,7 @@ async def drop_old(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
-    async with Wiring(settings, "rebuild") as wiring:
+    async with Wiring(settings, "rebuild", within_s=WITHIN_S) as wiring:
         with uncollected():
             yield JetStreamLog(wiring.nc, wiring.keys), wiring.blobs
 
