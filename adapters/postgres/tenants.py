@@ -13,13 +13,15 @@ WITH RECURSIVE found AS (
     SELECT (SELECT tenant_id FROM headrace.commands WHERE tenant_id > found.tenant_id ORDER BY tenant_id LIMIT 1)
     FROM found WHERE found.tenant_id IS NOT NULL
 )
-SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL LIMIT 1000
+SELECT tenant_id FROM found WHERE EXISTS (
+    SELECT FROM headrace.commands WHERE tenant_id = found.tenant_id AND status = 'accepted'
+) LIMIT 1000
 """
-"""One index step per tenant, regardless of its number of commands."""
+"""One index step per tenant, regardless of its number of commands. A mistyped subject makes no tenant."""
 
 
 async def tenants(url: str) -> list[str]:
-    """The tenants that have ever sent a command, by name. Raises: OperationalError."""
+    """The tenants that have ever had a command accepted, by name. Raises: OperationalError."""
     async with await AsyncConnection.connect(url, connect_timeout=5) as connection:
         try:
             found = await (await connection.execute(TENANTS)).fetchall()

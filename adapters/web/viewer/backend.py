@@ -113,7 +113,7 @@ class Backend:
         return next(iter(await self.rows(statement, parameters)), None)
 
     async def tenants(self) -> list[str]:
-        """The tenants that have ever sent a command, by name; the list may be `TENANTS_S` old."""
+        """The tenants that have ever had a command accepted, by name; the list may be `TENANTS_S` old."""
         until, known = self._tenants
         if monotonic() > until:
             try:
