@@ -215,9 +215,12 @@ class EmbeddedNats:
 
     def _silenced(self) -> bool:
         """True when the server has failed to write since its start."""
-        with self.daemon.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
-            said = file.read().rpartition(b"Starting nats-server")[2]
+        try:
+            with self.daemon.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
+                said = file.read().rpartition(b"Starting nats-server")[2]
+        except OSError:
+            return False
         return any(fault in said for fault in _FAULTS)
 
     async def _stored(self) -> int | None:

@@ -294,6 +294,12 @@ def test_opening_a_path_lets_others_through_only(tmp_path: Path) -> None:
     assert open_path(folder / "b") == []
 
 
+async def test_a_server_whose_log_is_gone_is_stopped(nats_server: EmbeddedNats) -> None:
+    nats_server.daemon.log.unlink()
+    assert await nats_server.stop()
+    assert not await nats_server.stop()
+
+
 async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: EmbeddedNats) -> None:
     process = nats_server.daemon.process()
     assert process is not None
