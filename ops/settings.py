@@ -29,6 +29,7 @@ from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
 from domain.access.limits import parsed
+from ops import machine
 
 if TYPE_CHECKING:
     from adapters.privacy.vault import AesVault
@@ -437,8 +438,13 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise InvalidSetting(sentence(str(first["loc"][0]), first["msg"], given, file)) from None
-        except (tomllib.TOMLDecodeError, OSError) as error:
+        except tomllib.TOMLDecodeError as error:
             raise InvalidSetting(f"{file} cannot be read: {error}.") from None
+        except OSError as error:
+            what_to_do = machine.advice(error.errno)
+            raise InvalidSetting(
+                f"{file} cannot be read: {error.strerror}{what_to_do and f': {what_to_do}'}."
+            ) from None
 
     def masters(self) -> LocalMasters:
         """The master secrets. A key management service takes its place here."""

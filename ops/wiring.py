@@ -29,9 +29,10 @@ from domain.log import Commit
 from handlers.access.quota import Quota
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
+from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from ops.blob_choice import open_blobs
-from ops.settings import Settings
+from ops.settings import Settings, without_secrets
 
 if TYPE_CHECKING:
     from adapters.embedding.models import NatsEmbeddingModels
@@ -47,6 +48,9 @@ _PATIENT: dict[str, Any] = {
 }
 """Reconnect without limit to an unreachable server; detect a silent one within 15 s."""
 
+WITHIN_S = 10.0
+"""Maximum wait of the command line for NATS, in seconds."""
+
 
 class Wiring:
     """The adapters that roles share, open within the context; entering it creates missing streams."""
@@ -56,20 +60,30 @@ class Wiring:
     contained: Choice | None = None
     """The sandbox of the role's processes, if it has any."""
 
-    def __init__(self, settings: Settings, name: str, *, guest: bool = False) -> None:
-        """For a guest, which may have no streams in its account, the connection alone is there, and nothing is made."""
+    def __init__(self, settings: Settings, name: str, *, guest: bool = False, within_s: float | None = None) -> None:
+        """For a guest, which may have no streams in its account, the connection alone is there, and nothing is made.
+
+        NATS must answer within `within_s` seconds; None waits for it.
+        """
+        self._within_s = within_s
         self.settings = settings
         self.name = f"headrace {name}"
         self.guest = guest
         self.open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        """Raises: Unavailable, when NATS does not answer in time."""
         options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
         if self.settings.nats_credentials:
             options["user_credentials"] = str(self.settings.nats_credentials)
         if self.settings.nats_ca:
             options["tls"] = ssl.create_default_context(cafile=self.settings.nats_ca)
-        self.nc = await nats_py.connect(**options)
+        try:
+            async with asyncio.timeout(self._within_s):
+                self.nc = await nats_py.connect(**options)
+        except TimeoutError as error:
+            where = without_secrets(self.settings.nats_url)
+            raise Unavailable(f"NATS does not answer at {where} within {self._within_s:.0f} s.") from error
         self.open.push_async_callback(self.nc.close)
         if self.guest:
             await nats_py.find_streams(self.nc)

@@ -128,6 +128,8 @@ class Client:
                 )
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = str(error) or f"no answer within {within:.0f} s"
+            if "authorization" in reason.lower():
+                reason += ": check the user and the password"
             raise Unreachable(f"NATS does not answer at {_without_secrets(url)} ({reason}).") from error
         return cls(connection, tenant, actor)
 

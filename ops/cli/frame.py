@@ -17,10 +17,12 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, LiteralString, NoReturn, TypeVar
 
+import nats.errors
 import typer
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Rejected, Unreachable
 from adapters.pinned import Altered
+from handlers.ports.log import Unavailable
 from ops import machine, terminal
 from ops.bus import connect
 from ops.logs import Redaction, secrets_of
@@ -122,7 +124,7 @@ async def rows(settings: Settings, query: LiteralString, **parameters: object) -
             await cursor.execute(query, parameters)
             return await cursor.fetchall()
     except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {terminal.one_line(error)}") from error
+        raise Failed(f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}") from error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -183,14 +185,43 @@ def fail(code: str, message: str, as_json: bool) -> NoReturn:
 
 def explain(error: Exception, as_json: bool) -> NoReturn:
     """Exit with the fault of the machine, or with the file that has the traceback of an unexpected error."""
+    import psycopg
+
     if isinstance(error, ImportError):
         fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
     if isinstance(error, OSError) and (error.filename or error.errno in machine.ADVICE):
         place = os.fsdecode(error.filename or home())
         what_to_do = machine.advice(error.errno)
         fail("unusable_file", f"{place} cannot be used: {error.strerror}{what_to_do and f': {what_to_do}'}.", as_json)
+    if isinstance(error, psycopg.Error):
+        fail("postgres", f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}", as_json)
+    if isinstance(error, Unavailable | nats.errors.Error):
+        fail("unreachable", terminal.one_line(error) or f"NATS does not answer ({error!r}).", as_json)
+    if isinstance(error, MemoryError):
+        fail("no_memory", f"The machine has not enough memory (details in {keep(error)})", as_json)
     note = f"Unexpected error ({type(error).__name__}); details in {keep(error)}"
     fail("unforeseen", note, as_json)
+
+
+def advice_of_postgres(error: Exception) -> str:
+    """What to do about an error of PostgreSQL, after its own words."""
+    said = str(error)
+    advice = next((advice for sign, advice in _POSTGRES.items() if sign in said), "")
+    return advice and f" → {advice}."
+
+
+_POSTGRES = {
+    "password authentication failed": "check the user of HEADRACE_POSTGRES_URL and HEADRACE_POSTGRES_PASSWORD",
+    "no pg_hba.conf entry": "have PostgreSQL accept this user from this machine, or correct HEADRACE_POSTGRES_URL",
+    "failed to resolve": "correct the host of HEADRACE_POSTGRES_URL",
+    "Connection refused": "start it, or correct HEADRACE_POSTGRES_URL",
+    "does not exist": "run `headrace setup`, or start a worker of the role project",
+    "extension": "install pgvector on its machine",
+    "No space left on device": "free some space on its disk",
+    "permission denied": "give its user this right, or use another one",
+    "too many clients": "raise max_connections, or stop some workers",
+}
+"""What to do, by words of an error of PostgreSQL or of its driver."""
 
 
 def keep(error: Exception) -> Path:

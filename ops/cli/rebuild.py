@@ -11,7 +11,7 @@ import psycopg
 import typer
 
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, app, run
+from ops.cli.frame import Failed, Home, Json, advice_of_postgres, app, run
 from ops.settings import Settings
 from ops.terminal import emit, one_line, say
 
@@ -76,7 +76,8 @@ def failing() -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as error:
         raise Failed("The tables are locked by readers; run it again to resume.") from error
     except psycopg.OperationalError as error:
-        raise Failed(f"PostgreSQL: {one_line(error)}. Run it again to resume.") from error
+        said = f"PostgreSQL: {one_line(error)}{advice_of_postgres(error)}"
+        raise Failed(f"{said.rstrip('.')}. Run it again to resume.") from error
 
 
 def report(what: str, names: list[str], as_json: bool) -> None:

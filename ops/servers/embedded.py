@@ -40,6 +40,7 @@ from ops.servers.daemon import LOG_LIMIT, LOGS_KEPT, Daemon, StartFailed
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+POSTGRES_VERSION = "18"
 NATS = "nats"
 """Name of the server's process."""
 
@@ -58,7 +59,7 @@ INDEX = 4
 """Stored bytes for which the limit grows by one: the server's index of the log is in memory."""
 
 
-_ROOM = "room.conf"
+ROOM = "room.conf"
 """File with the storage limit of the account that has the streams."""
 
 NO_LIMIT = 2**50
@@ -217,15 +218,18 @@ class EmbeddedNats:
 
         It is the account's, not the server's, which a reload cannot lower.
         """
-        with open(self.home / _ROOM, "ab", opener=_owners), open(self.home / _ROOM, "r+b") as file:
+        with open(self.home / ROOM, "ab", opener=_owners), open(self.home / ROOM, "r+b") as file:
             file.write(b"max_file: %-20d\n" % most)
         self._most = most
 
     def _silenced(self) -> bool:
         """True when the server has failed to write since its start."""
-        with self.daemon.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
-            said = file.read().rpartition(b"Starting nats-server")[2]
+        try:
+            with self.daemon.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 2**18))
+                said = file.read().rpartition(b"Starting nats-server")[2]
+        except OSError:
+            return False
         return any(fault in said for fault in _FAULTS)
 
     async def _stored(self) -> int | None:
@@ -248,7 +252,7 @@ class EmbeddedNats:
 
     def _write_accounts(self) -> None:
         configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
-        limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {_ROOM} }}')
+        limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {ROOM} }}')
         replace(self.home / "accounts.conf", limited)
 
     def tenants(self) -> dict[str, list[str]]:
@@ -403,6 +407,11 @@ class EmbeddedPostgres:
         user = await asyncio.to_thread(self._account)
         if not (self.data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, user)
+        elif (version := (self.data / "PG_VERSION").read_text("utf-8").strip()) != POSTGRES_VERSION:
+            raise StartFailed(
+                f"{self.data} is of PostgreSQL {version}, and this version of Headrace runs {POSTGRES_VERSION}: move "
+                "it away. The tables are made from the log again, and `headrace index rebuild` makes the index."
+            )
         await self._bury()
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, "postgres")
@@ -561,9 +570,25 @@ def _owners(path: str, flags: int) -> int:
 
 
 def create_home(home: Path) -> None:
+    """Create the folders that are missing. Raises: StartFailed, when another user started this home.
+
+    Root could start it, and leave files that its owner cannot read: NATS would go on without those streams.
+    """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in ("log", "run"):
         (home / folder).mkdir(mode=0o700, exist_ok=True)
+    if (owner := (home / "run").stat().st_uid) != os.geteuid():
+        raise StartFailed(
+            f"{home} belongs to the user {user_name(owner)}: start it as that user, or choose another home."
+        )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user; the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def remembered_port(home: Path, server: str) -> int:

@@ -8,7 +8,7 @@ from handlers.knowledge.reindex import Built, Reindex
 from handlers.work.progress import Progress, no_progress
 from ops import index_choice
 from ops.settings import Settings
-from ops.wiring import Wiring
+from ops.wiring import WITHIN_S, Wiring
 
 
 class NotDropped(Exception):
@@ -22,7 +22,7 @@ async def rebuild(
 
     Raises: KeyError when there is no such dataset; Unavailable.
     """
-    async with Wiring(settings, "index") as wiring:
+    async with Wiring(settings, "index", within_s=WITHIN_S) as wiring:
         log, index = JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), await wiring.index()
         models, embed = await wiring.embedding_models(), await wiring.embed()
         reindex = Reindex(wiring.repository, log, wiring.blobs, models, embed, index)

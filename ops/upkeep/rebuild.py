@@ -14,7 +14,7 @@ from handlers.ports.log import Blobs, Log
 from handlers.work.progress import Progress, no_progress
 from ops.settings import Settings
 from ops.values import values
-from ops.wiring import Wiring
+from ops.wiring import WITHIN_S, Wiring
 
 
 async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[str]:
@@ -51,7 +51,7 @@ async def drop_old(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
-    async with Wiring(settings, "rebuild") as wiring:
+    async with Wiring(settings, "rebuild", within_s=WITHIN_S) as wiring:
         with uncollected():
             yield JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), wiring.blobs
 

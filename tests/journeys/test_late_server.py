@@ -45,7 +45,7 @@ async def test_workers_wait_for_a_server_and_can_be_stopped_meanwhile(
         stack = Stack(settings, client, log)
         try:
             await stack.spawn("answer")
-            await said(log, "The tables of the index do not answer")
+            await said(log, "PostgreSQL, which has the versions of the index, does not answer")
             await stack.stop("answer")
             await stack.spawn("project")
             await said(log, "PostgreSQL does not answer")

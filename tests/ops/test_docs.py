@@ -18,6 +18,7 @@ from typer.main import get_command
 from adapters.jetstream import accounts, streams
 from adapters.jetstream.streams import CONSUMERS
 from adapters.postgres import requests
+from adapters.web.viewer.pages.traces import KINDS
 from domain.aggregate import new_id
 from domain.knowledge.document import Document
 from domain.log import Metadata, Subject
@@ -27,6 +28,8 @@ from handlers.dispatch import Delivery, Dispatch
 from handlers.routes import ROUTES
 from ops import cli, docs
 from ops.asyncapi import event_model, events, write_schemas
+from ops.roles import EVERY
+from ops.servers import embedded
 from ops.settings import CONFIG, PREFIX, Settings
 from projections.catalog import READ_MODELS
 from tests.handlers.desk import Desk
@@ -189,6 +192,38 @@ def codes() -> Iterator[str]:
 def test_every_code_is_documented_and_no_other() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", page("codes"), re.MULTILINE))
     assert documented == set(codes())
+
+
+def test_every_role_is_in_the_table_of_roles() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section(page("operations"), "Scale"), re.MULTILINE)
+    assert sorted(listed) == sorted([*EVERY, "all"])
+
+
+def test_every_file_of_a_home_is_documented() -> None:
+    """Those that the code makes or reads by a path below the home, but not what is in its folders."""
+    code = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = {name for path in code for name in re.findall(r'\bhome / "([\w.]+)"', path.read_text())}
+    named |= {embedded.ROOM, "jetstream.key"}
+    assert {"nats.conf", "run.json", "log", "postgres"} < named
+    rows = re.search(r"\| In the home \|.*?\n\n", page("operations"), re.DOTALL)
+    assert rows
+    listed = {name.rstrip("/") for name in re.findall(r"`([\w./]+)`", rows[0])}
+    assert named - listed - {"opensearch"} == set()
+
+
+def test_every_stream_and_bucket_is_in_the_architecture() -> None:
+    text = section(page("architecture"), "What lives where")
+    constants = [value for name, value in vars(streams).items() if name.isupper() and isinstance(value, str)]
+    buckets = {value for value in constants if value.isidentifier() and value.islower()} - {streams.ACTORS_AFTER}
+    named = {str(stream.name) for stream in streams.STREAMS} | buckets
+    assert {"EVENTS", "COUNTS_DAY", "blobs", "keys", "outages"} < named
+    assert [name for name in named if f"`{name}`" not in text] == []
+
+
+def test_every_kind_of_trace_is_documented() -> None:
+    line = re.search(r"^\| `kind` \|(.*)\|$", page("viewer"), re.MULTILINE)
+    assert line
+    assert set(KINDS) <= set(re.findall(r"`(\w+)`", line[1]))
 
 
 def test_the_share_of_a_login_in_the_queue_is_that_of_the_table() -> None:

@@ -27,7 +27,7 @@ def answering() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise Unavailable(f"The tables of the index do not answer: {error}") from error
+        raise Unavailable(f"PostgreSQL, which has the versions of the index, does not answer: {error}") from error
 
 
 @asynccontextmanager

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +15,19 @@ from typing import Any, NamedTuple
 import nats
 import orjson
 import pytest
+import structlog
 import typer
 from nats.aio.msg import Msg
 from typer.main import get_command
 
 from adapters.jetstream import streams
+from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from domain.aggregate import new_id
 from ops import cli, docs, terminal
 from ops.cli import bus
 from ops.cli.frame import explain
-from ops.servers.embedded import EmbeddedNats
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.ops.answering import worker
 
 
@@ -60,11 +63,17 @@ class Cli:
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings but a home, and logs as they were: `up` sends them to a stream that is closed after its test."""
     for name in list(os.environ):
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -291,6 +300,118 @@ async def test_a_home_that_cannot_be_used_is_named(headrace: Cli, tmp_path: Path
             error["message"]
             == f"{tmp_path / 'file' / 'home'} cannot be used: Not a directory: choose a folder with --home."
         )
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").write_text("no folder")
+    return folder / "file"
+
+
+def below_a_file(folder: Path) -> Path:
+    return a_file(folder) / "home"
+
+
+def too_long(folder: Path) -> Path:
+    return folder / ("x" * 300)
+
+
+def a_loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop" / "home"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (a_file, "file cannot be used: File exists: choose a folder with --home."),
+        (below_a_file, "home cannot be used: Not a directory: choose a folder with --home."),
+        (too_long, "headrace.toml cannot be read: File name too long: choose a shorter path with --home."),
+        (a_loop, "home cannot be used: Too many levels of symbolic links: correct this link, which leads to itself."),
+    ],
+)
+async def test_a_home_that_cannot_be_one_is_refused(
+    headrace: Cli, tmp_path: Path, make: Callable[[Path], Path], said: str
+) -> None:
+    home = make(tmp_path)
+    for arguments in (["up", "--detach"], ["up"]):
+        result = await headrace(*arguments, "--home", str(home), "--json")
+        error = result.lines[-1]["error"]
+        assert result.code == 1
+        assert error["code"] in ("unusable_file", "invalid_setting")
+        assert error["message"].endswith(said)
+
+
+AWAY = [
+    "send app.create name=a --wait 0.2",
+    "tail",
+    "sql select+1",
+    "upload FILE --dataset x",
+    "preview FILE",
+    "ask x y",
+    "search x y",
+    "rebuild",
+    "rebuild --check",
+    "rebuild --undo",
+    "rebuild --drop-old",
+    "verify",
+    "index show",
+    "index rebuild",
+    "index drop 1",
+    "dead list",
+    "dead show x",
+    "dead retry x",
+    "dead discard x",
+    "quarantine list",
+    "quarantine show EVENTS:1",
+    "limits list",
+    "ping --role view",
+    "archive",
+    "viewer sessions",
+    "rotate-key --check",
+    "nats accounts --log",
+]
+"""Commands that need a server."""
+
+
+@pytest.mark.parametrize("line", AWAY)
+@pytest.mark.parametrize("how", ["nothing_listens", "wrong_password"])
+async def test_a_server_that_is_away_or_refuses_is_one_sentence(
+    headrace: Cli,
+    line: str,
+    how: str,
+    server_url: str,
+    postgres: EmbeddedPostgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    urls = {
+        "nothing_listens": ("nats://127.0.0.1:1", "postgresql://u:p@127.0.0.1:1/d"),
+        "wrong_password": (server_url.replace("admin:", "admin:x"), postgres.url.replace("postgres:", "postgres:x")),
+    }
+    for name, url in zip(("NATS", "POSTGRES"), urls[how], strict=True):
+        monkeypatch.setenv(f"HEADRACE_{name}_URL", url)
+    monkeypatch.setenv("HEADRACE_ARCHIVE_URL", str(tmp_path / "archive"))
+    monkeypatch.setitem(Client.connect.__func__.__kwdefaults__, "within", 0.3)  # type: ignore[attr-defined]
+    for module in ("rebuild", "index"):
+        monkeypatch.setattr(f"ops.upkeep.{module}.WITHIN_S", 0.3)
+    (tmp_path / "file.txt").write_text("text")
+    arguments = [part.replace("+", " ").replace("FILE", str(tmp_path / "file.txt")) for part in line.split()]
+    result = await headrace(*arguments)
+    said = result.out + result.err
+    assert result.code == 1, said
+    assert "✗" in said
+    assert "NATS" in said or "PostgreSQL" in said
+    assert "nexpected" not in said
+    assert not (tmp_path / "home" / "log" / "cli.log").exists()
+
+
+async def test_the_doctor_names_each_server_that_is_away(headrace: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("HEADRACE_POSTGRES_URL", "postgresql://u:p@127.0.0.1:1/d")
+    monkeypatch.setitem(Client.connect.__func__.__kwdefaults__, "within", 0.3)  # type: ignore[attr-defined]
+    result = await headrace("doctor", "--json")
+    assert {found["what"] for found in result.lines if not found["good"]} >= {"NATS", "PostgreSQL"}
+    assert all(found["advice"] for found in result.lines if not found["good"])
 
 
 def test_what_the_machine_lacks_is_not_unforeseen(

@@ -26,7 +26,7 @@ from adapters.jetstream.streams import COMMANDS
 from ops import machine
 from ops.servers import embedded
 from ops.servers.daemon import StartFailed
-from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, open_path, reserve
+from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres, create_home, open_path, reserve, user_name
 from ops.servers.opensearch.server import EmbeddedOpenSearch
 from tests.disk import ballast, small_disk
 
@@ -105,6 +105,31 @@ async def test_nats_starts_in_a_home_with_any_name(tmp_path: Path, name: str) ->
             assert await publish(server.url, "kept") == number
     assert (tmp_path / name / "nats" / "jetstream").is_dir()
     assert b"Server is ready" in server.daemon.log.read_bytes()
+
+
+async def test_a_home_that_another_user_started_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by root, whose files that user could not read later."""
+    create_home(tmp_path)
+    create_home(tmp_path)
+    owner = user_name(os.geteuid())
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    for server in (EmbeddedNats(tmp_path), EmbeddedPostgres(tmp_path)):
+        with pytest.raises(StartFailed, match=f"belongs to the user {owner}: start it as that user"):
+            await server.start()
+    assert user_name(54321) == "54321"
+
+
+async def test_a_home_is_the_same_by_any_of_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, over a link, and with a slash at its end."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    async with EmbeddedNats(Path("real")) as server:
+        for other in ("link/", "./link/../link", str(tmp_path / "real")):
+            again = EmbeddedNats(Path(other))
+            await again.start()
+            assert again.daemon.process() == server.daemon.process()
+            assert again.url == server.url
 
 
 async def test_postgres_starts_in_a_home_with_any_name(folder: Path) -> None:
@@ -245,10 +270,18 @@ async def test_a_pid_file_of_postgres_that_names_a_stranger_does_not_stop_it(pos
 async def test_a_postgres_that_cannot_start_says_why(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.data.mkdir()
-    (server.data / "PG_VERSION").write_text("12\n")
+    (server.data / "PG_VERSION").write_text("18\n")
     with pytest.raises(StartFailed, match=r"(?s)postgres ended while it started.*postgres\.log"):
         await server.start()
     assert server.daemon.process() is None
+
+
+async def test_a_start_names_tables_of_another_postgres(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.data.mkdir()
+    (server.data / "PG_VERSION").write_text("17\n")
+    with pytest.raises(StartFailed, match=r"is of PostgreSQL 17, and this version of Headrace runs 18: move it away\."):
+        await server.start()
 
 
 async def test_an_initialisation_that_was_cut_short_is_begun_again(folder: Path) -> None:
@@ -278,6 +311,12 @@ def test_opening_a_path_lets_others_through_only(tmp_path: Path) -> None:
     assert folder in open_path(folder / "b")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o701
     assert open_path(folder / "b") == []
+
+
+async def test_a_server_whose_log_is_gone_is_stopped(nats_server: EmbeddedNats) -> None:
+    nats_server.daemon.log.unlink()
+    assert await nats_server.stop()
+    assert not await nats_server.stop()
 
 
 async def test_a_server_that_ignores_the_request_to_stop_is_killed(nats_server: EmbeddedNats) -> None:
