@@ -71,7 +71,7 @@ class _Style(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """How a character style shows text."""
+    """Appearance of text: raised, lowered or hidden."""
 
     script: str = ""
     hidden: bool = False
@@ -267,7 +267,7 @@ class Document:
         return part("e") + (f"_{part('sub')}" if "Sub" in kind else "") + (f"^{part('sup')}" if "Sup" in kind else "")
 
     def _look(self, properties: Element | None) -> _Look:
-        """How a run is shown: by its own properties, else by its style."""
+        """Return the appearance of a run: by its own properties, else by its style."""
         look = self._looks.get(xml.attribute(xml.child(properties, "rStyle"), "val") or "", _Look())
         return look if properties is None else _look(properties, look)
 
