@@ -19,7 +19,6 @@ from nats.js.api import (
     PersistMode,
     RetentionPolicy,
     StorageType,
-    StoreCompression,
     StreamConfig,
 )
 from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
@@ -90,7 +89,7 @@ class Waiting(NamedTuple):
 
 
 _stored = partial(StreamConfig, retention=RetentionPolicy.LIMITS, storage=StorageType.FILE, allow_direct=True)
-_kept_for_ever = partial(_stored, deny_delete=True, deny_purge=True, compression=StoreCompression.S2)
+_kept_for_ever = partial(_stored, deny_delete=True, deny_purge=True)
 
 STREAMS = [
     _kept_for_ever(name=EVENTS, description="The system of record: one message is one commit", subjects=["evt.>"]),

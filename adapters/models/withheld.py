@@ -29,7 +29,7 @@ class Withheld:
         return text[: len(text) - kept]
 
     def rest(self) -> str:
-        """What was kept back, which turned out to be no key."""
+        """The text that was kept back, which is no key."""
         kept, self._kept = self._kept, ""
         return kept
 

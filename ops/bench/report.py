@@ -127,6 +127,10 @@ rounds; the ratio is the figure as a multiple of the limit.
   the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
   last byte, rendering included: the list (`size` in bytes, and as `sent` with gzip), a search for a word
   that is in every prompt and for some that are together in few, a trace of 1,000 and one of 10,000 spans.
+- **storage**: bytes that a question with retrieval takes, by stream and by table with its indexes, over
+  {5 * sizes.questions:,} questions. `conversation`: bytes of a message in NATS in the last quarter of one with
+  {2 * sizes.questions:,} questions; limit: in the second quarter. Prompts quote what is recorded already: see
+  [prompts](prompts.md).
 - **memory**: resident memory when idle, after a document and a question, by process with its children; shared pages are
   divided among the processes. `summed`: shared pages count in each process. `large_commits`: a NATS server after
   {sizes.large} messages of {SMALLEST / 1e6:g} to {LARGEST / 1e6:g} MB, read by {READERS} consumers; limit: its memory

@@ -1,13 +1,11 @@
-"""Bytes on disk that questions take, by stream and by table, and those of a message in a long conversation."""
+"""Bytes that questions take, by stream and by table, and those of a message in a long conversation."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 
 import psycopg
 from rich.progress import Progress, TaskID
@@ -26,9 +24,6 @@ PARAGRAPHS = 60
 MOST_IN_NATS, MOST_IN_POSTGRES = 12.0, 15.0
 """Kilobytes that a question with retrieval may take."""
 
-TURNS = 400
-"""Messages of the conversation; the first quarter fills its history."""
-
 GROWTH = 1.2
 """Maximum of the bytes of a message in the last quarter, as a multiple of those in the second."""
 
@@ -39,8 +34,8 @@ WHERE relnamespace = 'headrace'::regnamespace AND relkind = 'r'
 
 
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
-    number = 5 * sizes.questions
-    bar = bars.add_task("questions", total=number + TURNS)
+    number, quarter = 5 * sizes.questions, max(sizes.questions // 2, 1)
+    bar = bars.add_task("questions", total=number + 4 * quarter)
     dataset = await stack.make("dataset.create", {"name": "Handbook"})
     files = {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())}
     await upload(stack, dataset, files | {"more.txt": written(1, PARAGRAPHS).encode()})
@@ -58,7 +53,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
 
     await asyncio.gather(*(one(queries[each % len(queries)]) for each in range(number)))
     taken = {where: size / 1000 / number for where, size in ((await _bytes(stack)) - before).items()}
-    return [*_totals(taken), *(await _conversation(stack, bars, bar))]
+    return [*_totals(taken), *(await _conversation(stack, quarter, bars, bar))]
 
 
 def _totals(taken: dict[str, float]) -> list[Measure]:
@@ -71,32 +66,26 @@ def _totals(taken: dict[str, float]) -> list[Measure]:
     return measures
 
 
-async def _conversation(stack: Stack, bars: Progress, bar: TaskID) -> list[Measure]:
+async def _conversation(stack: Stack, quarter: int, bars: Progress, bar: TaskID) -> list[Measure]:
     """Bytes of a message in the last quarter of a conversation; limit: in the second, when the history is full."""
     app = await stack.make("app.create", {"name": "Companion"})
     await stack.make("app.configure", {"app": app})
     conversation = None
     marks = []
-    for number in range(TURNS):
-        if number % (TURNS // 4) == 0:
+    for number in range(4 * quarter):
+        if number % quarter == 0:
             marks.append(_of(await _bytes(stack), "nats"))
         frames = [frame async for frame in stack.client.ask(app, f"And what is {number}?", conversation=conversation)]
         conversation = frames[0]["conversation"]
         bars.advance(bar)
     marks.append(_of(await _bytes(stack), "nats"))
-    quarters = [(end - start) / 1000 / (TURNS // 4) for start, end in pairwise(marks)]
+    quarters = [(end - start) / 1000 / quarter for start, end in pairwise(marks)]
     aim = Aim(ratio_at_most=GROWTH)
     return [Measure("storage.conversation", quarters[-1], "kB/message", quarters[1], aim)]
 
 
 def _of(sizes: Counter[str], server: str) -> int:
     return sum(size for where, size in sizes.items() if where.startswith(server))
-
-
-def _size(file: Path) -> int:
-    with suppress(FileNotFoundError):  # it was replaced by a smaller one
-        return file.stat().st_size
-    return 0
 
 
 async def _asked(stack: Stack, app: str, query: str) -> None:
@@ -112,7 +101,7 @@ async def _bytes(stack: Stack) -> Counter[str]:
         stream = str(info.config.name)
         if stream in STREAMS:
             await wait_for(stack.settings.postgres_url, Position(stream, info.state.last_seq))
-        found[f"nats.{stream}"] = sum(_size(file) for file in stack.settings.home.rglob(f"streams/{stream}/msgs/*"))
+        found[f"nats.{stream}"] = int(info.state.bytes)
     async with await psycopg.AsyncConnection.connect(stack.settings.postgres_url) as connection:
         for table, size in await (await connection.execute(_TABLES)).fetchall():
             found[f"postgres.{table}"] = size

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, LiteralString, NoReturn, TypeVar
 
-import nats.errors
 import typer
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent, Outcome, Rejected, Unreachable
@@ -186,6 +185,7 @@ def fail(code: str, message: str, as_json: bool) -> NoReturn:
 def explain(error: Exception, as_json: bool) -> NoReturn:
     """Exit with the fault of the machine, or with the file that has the traceback of an unexpected error."""
     import psycopg
+    from nats import errors
 
     if isinstance(error, ImportError):
         fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
@@ -195,7 +195,7 @@ def explain(error: Exception, as_json: bool) -> NoReturn:
         fail("unusable_file", f"{place} cannot be used: {error.strerror}{what_to_do and f': {what_to_do}'}.", as_json)
     if isinstance(error, psycopg.Error):
         fail("postgres", f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}", as_json)
-    if isinstance(error, Unavailable | nats.errors.Error):
+    if isinstance(error, Unavailable | errors.Error):
         fail("unreachable", terminal.one_line(error) or f"NATS does not answer ({error!r}).", as_json)
     if isinstance(error, MemoryError):
         fail("no_memory", f"The machine has not enough memory (details in {keep(error)})", as_json)

@@ -153,7 +153,8 @@ async def test_every_request_that_the_provider_got_is_a_recorded_call(
     got = Counter(exchange.body["messages"][-1]["content"] for exchange in provider[0].requests)
     assert got == Counter([*ASKED, *KILLED])
     rows = await asked.sql(
-        "SELECT status, error_code, request #>> '{messages,-1,content}' AS question FROM headrace.model_calls"
+        "SELECT status, error_code, sent.request #>> '{messages,-1,content}' AS question "
+        "FROM headrace.model_calls JOIN headrace.model_call_requests sent USING (tenant_id, id)"
     )
     assert Counter(row["question"] for row in rows) == got
     lost = [row["question"] for row in rows if row["error_code"] == "lost"]

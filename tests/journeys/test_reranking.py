@@ -63,12 +63,12 @@ async def test_the_built_in_reranker_is_part_of_the_search(headrace: Stack, data
     best = next(hit for hit in found["hits"] if hit["rank"] == 1)
     assert (best["rerank_rank"], best["rerank_score"]) == (1, scores[best["segment"]])
     statement = """
-        SELECT span.kind, span.status, above.kind AS above, span.attributes->>'openinference.span.kind' AS sort
+        SELECT span.kind, span.status, above.kind AS above, span.attributes->>'gen_ai.operation.name' AS sort
         FROM headrace.spans span JOIN headrace.spans above ON above.id = span.parent_id
         WHERE span.id = %(id)s AND span.status = 'ok'
     """
     [span] = await headrace.until(statement, id=call["id"])
-    assert span == {"kind": "rerank", "status": "ok", "above": "retrieval", "sort": "RERANKER"}
+    assert span == {"kind": "rerank", "status": "ok", "above": "retrieval", "sort": "rerank"}
 
 
 async def prefers_the_long(exchange: Exchange) -> None:

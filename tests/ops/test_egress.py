@@ -33,7 +33,7 @@ GUARDED = {
 """Files that call what a tenant chooses, and the packages that they import."""
 
 OPERATORS = {
-    "adapters/archive/store.py": {"obstore"},
+    "adapters/objects/bucket.py": {"obstore"},
     "adapters/index/opensearch/client.py": {"opensearchpy"},
     "adapters/index/opensearch/segments.py": {"opensearchpy"},
     "adapters/telemetry/otlp/collector.py": {"httpx2"},

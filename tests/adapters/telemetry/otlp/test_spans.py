@@ -127,7 +127,7 @@ def test_no_span_begins_before_its_parent(random: Random, steps: int, skew_s: fl
         ended = {"ended_at": row["ended_at"] or row["started_at"]}  # all of them are sent, though some still run
         for is_trace in (0, 1):
             found = {"is_trace": is_trace, "span": blank(rows.spans, row | ended), "trace": trace}
-            _, span = span_of({**found, "call": None, "retrieval": None}, NONE)
+            _, span = span_of({**found, **NOTHING}, NONE)
             sent[span.span_id] = span
     for span in sent.values():
         if parent := sent.get(span.parent_span_id):
