@@ -23,19 +23,20 @@ texts = ReadModel(
 
 turns = ReadModel(
     "turns",
-    "Questions and answers of conversations, as prompts quote them. They outlive their conversations.",
+    "Questions and answers of conversations, as prompts quote them. They outlive their conversations, and go when the "
+    "person is erased.",
     key("id", "Message; of one that a fork copied, an id of its own."),
     required("conversation_id", Id, "Conversation."),
     required("position", BigInteger, "Place in the conversation: a later turn has a higher one."),
     required("message_id", Id, "Message; of one that a fork copied, that of the forked conversation."),
-    required("query", Text, "Question; empty when the person was erased, as is the answer."),
+    required("query", Text, "Question."),
     optional("answer", Text, "Answer; null before, and where the model call has it."),
     optional("model_call_id", Id, "Call that gave the answer, in model_calls; null before, and where there is none."),
     person(),
     required("created_at", Time, "Time of the record."),
 )
 turns.sorted_by("position", "conversation_id", "position")
-turns.sets(EndUser.Erased, {"query": "", "answer": None}, column="person_id")
+turns.clears(EndUser.Erased, column="person_id")
 
 COPIES = 2**20
 """Places that an event has for the turns that it brings into a conversation."""
