@@ -102,7 +102,7 @@ def put_together(
     whole: list[InPieces] = []
     for message in messages:
         if "first" in message:
-            span = (message["conversation"], message["first"], message["last"])
+            [span] = spans([message])
             if not (found := turns.get(span)):
                 raise Missing(f"conversation/{span[0]} {span[1]}..{span[2]}")
             for turn in found:

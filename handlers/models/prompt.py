@@ -247,7 +247,7 @@ def _turn(id: str, turn: Message) -> list[Draft]:
 
 
 def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[InPieces | Turns]:
-    """The turns as they are recorded: those that cannot change any more by the first and last of a row."""
+    """The turns as they are recorded: consecutive ones that are final by the first and the last, others in full."""
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):

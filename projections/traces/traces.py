@@ -324,8 +324,8 @@ def given(row: Row, event: Passage.Recorded, message: Recorded, values: Values) 
 
 
 def _question(event: ModelCall.Requested) -> Piece | None:
-    """The question that a prompt ends with."""
-    said = pieces(event.request.get("messages") or ())
+    """The question in the prompt of a replay."""
+    said = pieces(event.request.get("messages") or ()) if event.cause_noun == "replay" else ()
     return next((piece for piece in said if piece.get("from") == "query"), None)
 
 
@@ -339,7 +339,7 @@ def replayed(
 ) -> Row | None:
     """Only the call of a replay has its question, if that is of the trace's person."""
     question = _question(event)
-    if row["kind"] != "replay" or question is None or message.metadata.person != row["person_id"]:
+    if question is None or message.metadata.person != row["person_id"]:
         return None
     if "text" in question:
         return {"question": preview(question["text"], values.masking)}

@@ -19,7 +19,7 @@ from domain.models.model_call import ModelCall
 from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turn, Turns, content, in_pieces, origin, pieces, put_together
 from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following
-from tests.projections.history import History
+from tests.projections.history import TOKENS, History
 
 LONG = "Das Wehr 🛶 bei 水门 öffnet um sechs. " * 9
 
@@ -30,63 +30,29 @@ async def requests(url: str) -> dict[str, Any]:
     return {row["id"]: row for row in rows}
 
 
-def called(history: History, messages: list[InPieces | Turns], cause: str = "the-message") -> str:
-    id = new_id()
-    request = {"messages": messages, "max_tokens": 64, "parameters": {"seed": 7}}
-    history.record(
-        ModelCall.begin(
-            ModelCall.Requested,
-            id,
-            history.now,
-            kind="chat",
-            provider="lab",
-            model="small",
-            cause_noun="message",
-            cause_id=cause,
-            request=request,
-        )
+def called(history: History, messages: list[InPieces | Turns], cause: str = "the-message") -> ModelCall:
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        history.now,
+        kind="chat",
+        provider="lab",
+        model="small",
+        cause_noun="message",
+        cause_id=cause,
+        request={"messages": messages, "max_tokens": 64, "parameters": {"seed": 7}},
     )
-    return id
+    history.record(call)
+    return call
 
 
 def answered(history: History, conversation: Conversation, query: str, answer: str) -> str:
     """A question, and its answer by a call of a model."""
     message = history.ask(conversation, query)
     call = called(history, [{"role": "user", "pieces": [{"quotes": f"question/{message}"}]}], message)
-    usage: Any = {"prompt_tokens": 1, "completion_tokens": 1, "estimated": True}
-    made = ModelCall.begin(
-        ModelCall.Requested,
-        call,
-        history.now,
-        kind="chat",
-        provider="lab",
-        model="small",
-        cause_noun="message",
-        cause_id=message,
-        request={},
-    )
-    made.pending()
-    made.complete(
-        history.now,
-        response=answer,
-        finish_reason="stop",
-        usage={**usage, "cached_tokens": None, "cache_write_tokens": None, "reasoning_tokens": None, "raw": {}},
-        first_token_ms=1.0,
-        duration_ms=2.0,
-    )
-    history.record(made)
-    conversation.answering(history.now, message=message)
-    conversation.answer(
-        history.now,
-        message=message,
-        answer=answer,
-        citations=[],
-        usage=usage,
-        cut={"segments": 0, "messages": 0},
-        model_call=call,
-        duration_ms=2.0,
-    )
-    history.record(conversation)
+    call.complete(history.now, response=answer, finish_reason="stop", usage=TOKENS, first_token_ms=1.0, duration_ms=2.0)
+    history.record(call)
+    history.answer(conversation, message, answer=answer, model_call=call.id)
     return message
 
 
@@ -120,7 +86,7 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
         {"role": "assistant", "pieces": []},
         {"role": "user", "pieces": [asked]},
     ]
-    call = called(history, messages)
+    call = called(history, messages).id
     async with following(database_url, history):
         await caught_up(database_url, history)
     texts = {
@@ -160,9 +126,9 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
 async def test_what_is_missing_is_null_and_the_erased_is_empty(database_url: str) -> None:
     history = History()
     history.person = "bo"
-    erased = called(history, [{"role": "user", "pieces": [{"text": "Wer?"}]}])
+    erased = called(history, [{"role": "user", "pieces": [{"text": "Wer?"}]}]).id
     history.person = None
-    missing = called(history, [{"role": "user", "pieces": [{"text": "Wer?"}, {"quotes": "passage/gone"}]}])
+    missing = called(history, [{"role": "user", "pieces": [{"text": "Wer?"}, {"quotes": "passage/gone"}]}]).id
     history.record(EndUser.begin(EndUser.Erased, "bo", datetime.now(UTC), known=True))
     async with following(database_url, history):
         await caught_up(database_url, history)

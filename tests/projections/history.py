@@ -165,16 +165,24 @@ class History:
         self.record(conversation)
         return message
 
-    def answer(self, conversation: Conversation, message: str, citations: Iterable[Citation] = ()) -> None:
+    def answer(
+        self,
+        conversation: Conversation,
+        message: str,
+        citations: Iterable[Citation] = (),
+        *,
+        answer: str = "Four metres.",
+        model_call: str = "the-call",
+    ) -> None:
         conversation.answering(self.now, message=message)
         conversation.answer(
             self.now,
             message=message,
-            answer="Four metres.",
+            answer=answer,
             citations=list(citations),
             usage=USAGE,
             cut=Truncation(segments=1, messages=2),
-            model_call="the-call",
+            model_call=model_call,
             duration_ms=1500.0,
         )
         self.record(conversation)
