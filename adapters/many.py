@@ -11,13 +11,14 @@ T = TypeVar("T")
 
 async def each(things: Iterable[T], act: Callable[[T], Awaitable[object]], at_once: int) -> None:
     """Run `act` for every item, at most `at_once` concurrently; the first failure ends it. Raises: errors of `act`."""
-    left = iter(things)
+    items = list(things)
+    left = iter(items)
 
     async def work() -> None:
         for thing in left:
             await act(thing)
 
-    await together(work() for _ in range(at_once))
+    await together(work() for _ in range(min(at_once, len(items))))
 
 
 async def together(acts: Iterable[Coroutine[Any, Any, None]]) -> None:
