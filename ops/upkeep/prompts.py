@@ -20,6 +20,8 @@ from ops.terminal import one_line
 READS = 16
 """Prompts that are put together at a time."""
 
+_COUNT: LiteralString = "SELECT count(*) FROM headrace.model_calls WHERE kind = 'chat' AND request <> '{}'"
+
 _CALLS: LiteralString = """
 SELECT request.tenant_id, request.id, request.request -> 'messages'
 FROM headrace.model_calls call JOIN headrace.model_call_requests request USING (tenant_id, id)
@@ -49,7 +51,7 @@ async def prompts(url: str, repository: Repository, progress: Progress) -> Check
 
     try:
         async with await psycopg.AsyncConnection.connect(url) as connection:
-            [[total]] = await (await connection.execute(f"SELECT count(*) FROM ({_CALLS}) calls")).fetchall()
+            [[total]] = await (await connection.execute(_COUNT)).fetchall()
             async with connection.cursor("prompts") as cursor:
                 await cursor.execute(_CALLS)
                 while calls := await cursor.fetchmany(20 * READS):
