@@ -184,15 +184,15 @@ def fail(code: str, message: str, as_json: bool) -> NoReturn:
 
 def explain(error: Exception, as_json: bool) -> NoReturn:
     """Exit with the fault of the machine, or with the file that has the traceback of an unexpected error."""
-    import psycopg
-    from nats import errors
-
     if isinstance(error, ImportError):
         fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
     if isinstance(error, OSError) and (error.filename or error.errno in machine.ADVICE):
         place = os.fsdecode(error.filename or home())
         what_to_do = machine.advice(error.errno)
         fail("unusable_file", f"{place} cannot be used: {error.strerror}{what_to_do and f': {what_to_do}'}.", as_json)
+    import psycopg
+    from nats import errors
+
     if isinstance(error, psycopg.Error):
         fail("postgres", f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}", as_json)
     if isinstance(error, Unavailable | errors.Error):
