@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -52,15 +53,14 @@ class JetStreamBlobs:
 
     async def get(self, tenant: str, digest: str) -> bytes:
         subject = _meta(f"{tenant}/{digest}")
-        data = await self._bytes(await self._last(subject))
-        if data is not None and hashlib.sha256(data).hexdigest() != digest:
-            # Another writer may have replaced the bytes, and the server that answered has not heard of it.
-            data = await self._bytes(await self._reader.last(_STREAM, subject))
-        if data is None:
-            raise KeyError(digest)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError(f"The bytes of blob {digest} have changed.")
-        return data
+        # Another writer may have replaced the bytes, and the server that answered has not heard of it: ask the leader.
+        for last in (self._last, partial(self._reader.last, _STREAM)):
+            data = await self._bytes(await last(subject))
+            if data is None:
+                raise KeyError(digest)
+            if hashlib.sha256(data).hexdigest() == digest:
+                return data
+        raise ValueError(f"The bytes of blob {digest} have changed.")
 
     async def size(self, tenant: str, digest: str) -> int | None:
         info = _info(await self._last(_meta(f"{tenant}/{digest}")))

@@ -284,7 +284,8 @@ def decode_commit(
             if (opened := _opened(event, tenant, about, ciphers.get(tenant, person), blobs)) is not None:
                 event["state"] |= orjson.loads(opened)
     events = [_decode_event(id, event) for event in stored]
-    size = len(body) + sum(references(body).values())
+    large = references(body) if header.get("Headrace-Schema") == WITH_BLOBS else {}
+    size = len(body) + sum(large.values())
     return Commit(Subject(tenant, noun, id), events, metadata(header, tenant), position, _stored(header, at), size)
 
 

@@ -119,6 +119,8 @@ class _Window:
         self._inbox = nc.new_inbox()
         self._open: dict[int, int] = {}
         """Sizes by sequence, in bytes."""
+        self._unconfirmed = 0
+        """Sum of these."""
         self._freed = asyncio.Event()
         self._refused: Occupied | None = None
 
@@ -144,6 +146,7 @@ class _Window:
             reason = f"it has {size:,} bytes, and the server takes {self._nc.max_payload:,} (max_payload)"
             raise Occupied(f"{self._stream} does not take message {message.sequence}: {reason}.")
         self._open[message.sequence] = size
+        self._unconfirmed += size
         try:
             reply = f"{self._inbox}.{message.sequence}"
             await self._nc.publish(message.subject, message.body, reply=reply, headers=headers)
@@ -152,7 +155,7 @@ class _Window:
 
     async def _until(self, few: int, size: int) -> None:
         """Wait until at most `few` messages, and `size` bytes, are unconfirmed."""
-        while (len(self._open) > few or sum(self._open.values()) > size) and not self._refused:
+        while (len(self._open) > few or self._unconfirmed > size) and not self._refused:
             self._freed.clear()
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -166,7 +169,7 @@ class _Window:
         sequence = int(message.subject.rpartition(".")[2])
         answer = orjson.loads(message.data or b"{}")
         if answer.get("seq") == sequence and not answer.get("duplicate"):
-            self._open.pop(sequence, None)
+            self._unconfirmed -= self._open.pop(sequence, 0)
         elif not self._refused:
             reason = answer.get("error", {}).get("description") or f"it is at {answer.get('seq')}"
             self._refused = Occupied(f"{self._stream} does not take message {sequence}: {reason}.")

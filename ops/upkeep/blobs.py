@@ -142,7 +142,7 @@ async def sweep(settings: Settings, age: timedelta, progress: Progress, *, dry_r
             if not dry_run:
                 for some in _parts(swept):
                     found.removed += await place.remove(some)
-                    progress("removed", found.removed, len(swept))
+                    progress("removed", found.removed, found.unnamed)
                 await place.tidy()
     return found
 
