@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from handlers.ports.log import ListedBlobs, StoredBlob
 
@@ -21,10 +21,8 @@ class MovedBlobs:
 
     async def get(self, tenant: str, digest: str) -> bytes:
         for place in (self._new, self._old):
-            try:
+            with suppress(KeyError):
                 return await place.get(tenant, digest)
-            except KeyError:
-                pass
         return await self._new.get(tenant, digest)  # it may have moved since the first look
 
     async def size(self, tenant: str, digest: str) -> int | None:

@@ -10,7 +10,6 @@ from nats.aio.msg import Msg
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import Fetched, references
 from adapters.jetstream.keys import MissingKey
-from adapters.jetstream.large_values import parts
 from adapters.jetstream.log import JetStreamLog, position
 from domain.log import EVENTS, OUTCOMES, Commit, Quarantined, Recorded, Verdict
 from handlers.work.audit import Audit
@@ -33,8 +32,7 @@ class AuditedLog:
         async with aclosing(self._log.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self._load_keys(stream, messages)
-                for part in parts(messages):
-                    blobs = await self._log.fetch(stream, part)
+                async for part, blobs in self._log.whole(stream, messages):
                     found: list[Recorded] = []
                     for message in part:
                         if (recorded := self._take(stream, message, blobs)) is None:
@@ -51,8 +49,7 @@ class AuditedLog:
             async with aclosing(self._log.messages(stream, self._audit.last[stream], follow=False)) as chunks:
                 async for messages in chunks:
                     await self._load_keys(stream, messages)
-                    for part in parts(messages):
-                        blobs = await self._log.fetch(stream, part)
+                    async for part, blobs in self._log.whole(stream, messages):
                         for message in part:
                             self._take(stream, message, blobs)
                     progress(stream, self._audit.last[stream], last[stream])

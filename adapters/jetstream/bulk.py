@@ -45,6 +45,11 @@ class Stored(NamedTuple):
     data: bytes
 
 
+def tenant_of(message: Msg | Stored) -> str:
+    """The tenant of a message of EVENTS, also of one that was read directly."""
+    return ((message.headers or {}).get("Nats-Subject") or message.subject).split(".", 2)[1]
+
+
 class Place(NamedTuple):
     """Sequence of a message in its stream, arrival in nanoseconds since 1970, and number of messages after it."""
 

@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from adapters.jetstream.bulk import Stored
+from adapters.jetstream.bulk import Stored, tenant_of
 from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
@@ -52,9 +52,8 @@ def people(messages: Iterable[Msg | Stored]) -> set[Person]:
     """The people whose words the messages of EVENTS hold."""
     found = set()
     for message in messages:
-        headers = message.headers or {}
-        if person := headers.get("Headrace-Person"):
-            found.add(((headers.get("Nats-Subject") or message.subject).split(".", 2)[1], person))
+        if person := (message.headers or {}).get("Headrace-Person"):
+            found.add((tenant_of(message), person))
     return found
 
 

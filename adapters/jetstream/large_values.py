@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from nats.aio.msg import Msg
 
-from adapters.jetstream.bulk import Stored
+from adapters.jetstream.bulk import Stored, tenant_of
 from adapters.jetstream.codec import Fetched, Name, references
 from adapters.many import each
 from handlers.ports.log import Blobs
@@ -34,7 +34,7 @@ async def fetch(blobs: Blobs, messages: Iterable[Msg | Stored]) -> Fetched:
             found[name] = await blobs.get(*name)
 
     await each(
-        {(_tenant(message), digest) for message in messages for digest in references(message.data)}, get, FETCHES
+        {(tenant_of(message), digest) for message in messages for digest in references(message.data)}, get, FETCHES
     )
     return found
 
@@ -49,7 +49,3 @@ def parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
             start, size = end, 0
     if start < len(messages):
         yield messages[start:]
-
-
-def _tenant(message: Msg | Stored) -> str:
-    return ((message.headers or {}).get("Nats-Subject") or message.subject).split(".", 2)[1]

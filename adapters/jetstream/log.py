@@ -18,7 +18,7 @@ from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.bulk import Place, Stored, bulk
 from adapters.jetstream.keys import JetStreamKeys, people
-from adapters.jetstream.large_values import fetch, parts
+from adapters.jetstream.large_values import Message, fetch, parts
 from domain.access.end_user import EndUser
 from domain.log import EVENTS, Commit, Position, Recorded
 from handlers.ports.log import Blobs, Unavailable
@@ -55,8 +55,7 @@ class JetStreamLog:
         async with aclosing(self.messages(stream, after, follow=follow)) as chunks:
             async for messages in chunks:
                 await self.load_keys(stream, messages)
-                for part in parts(messages):
-                    blobs = await self.fetch(stream, part)
+                async for part, blobs in self.whole(stream, messages):
                     yield [self.recorded(stream, message, blobs) for message in part]
 
     async def load_keys(self, stream: str, messages: Sequence[Msg | Stored]) -> None:
@@ -64,9 +63,12 @@ class JetStreamLog:
         if self._keys:
             await self._keys.load(people(messages) if stream == EVENTS else [])
 
-    async def fetch(self, stream: str, messages: Sequence[Msg | Stored]) -> codec.Fetched:
-        """The large values of these messages. Raises: Unavailable."""
-        return await fetch(self._blobs, messages if stream == EVENTS else [])
+    async def whole(
+        self, stream: str, messages: Sequence[Message]
+    ) -> AsyncGenerator[tuple[Sequence[Message], codec.Fetched]]:
+        """The messages in parts, each with its large values. Raises: Unavailable."""
+        for part in parts(messages):
+            yield part, await fetch(self._blobs, part if stream == EVENTS else [])
 
     def recorded(self, stream: str, message: Msg | Stored, blobs: codec.Fetched) -> Recorded:
         """Decode a message of the stream; the keys of people must have been loaded, and large values fetched.

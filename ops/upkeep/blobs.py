@@ -13,7 +13,6 @@ from nats.aio.client import Client as Connection
 
 from adapters.jetstream.accounts import ADMIN
 from adapters.jetstream.keys import JetStreamKeys
-from adapters.jetstream.large_values import parts
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import COMMANDS, DEAD
@@ -154,8 +153,7 @@ async def _without_named(settings: Settings, nc: Connection, unnamed: set[Name],
     async with aclosing(log.messages(EVENTS, 0, follow=False)) as chunks:
         async for messages in chunks:
             await log.load_keys(EVENTS, messages)
-            for part in parts(messages):
-                blobs = await log.fetch(EVENTS, part)
+            async for part, blobs in log.whole(EVENTS, messages):
                 for message in part:
                     recorded = log.recorded(EVENTS, message, blobs)
                     if isinstance(recorded, Quarantined) and recorded.newer:

@@ -12,11 +12,10 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import NO_CIPHERS, decode, metadata
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.large_values import fetch
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import connection_of
@@ -40,23 +39,18 @@ def subscribe_work(
     handler: Callable[[Commit], Awaitable[None]],
     *,
     repository: Repository,
+    blobs: Blobs,
     keys: JetStreamKeys | None = None,
-    blobs: Blobs | None = None,
 ) -> None:
     """Have `handler` do the work of this name in the table of works, which its commits begin.
-
-    `blobs` hold large values; those of JetStream by default.
 
     When a dead letter of this consumer is retried, its commit is handled again.
     """
     work = WORKS[name]
 
-    def stored(message: Msg) -> Blobs:
-        return blobs or JetStreamBlobs(connection_of(message))
-
     async def handle(message: Msg) -> None:
         arrived = _Arrived.by(message)
-        commit = await arrived.commit(keys, stored(message))
+        commit = await arrived.commit(keys, blobs)
         if commit is None:
             return
         with structlog.contextvars.bound_contextvars(
@@ -65,7 +59,7 @@ def subscribe_work(
             causation=commit.metadata.id,
         ):
             original = await _retried(connection_of(message), name, arrived)
-            again = original and await original.commit(keys, stored(message))
+            again = original and await original.commit(keys, blobs)
             if again and not await reopen(repository, name, again, commit.metadata) and work.is_begun_by(again):
                 await handler(again)
             if work.is_begun_by(commit):
@@ -79,7 +73,7 @@ def subscribe_work(
         await JetStreamDeadLetters(nc).keep(letter, metadata.id, arrived.headers, arrived.data, failure)
         commit = None
         with suppress(Exception):  # no work waits for a commit that cannot be read
-            commit = await arrived.commit(keys, stored(message))
+            commit = await arrived.commit(keys, blobs)
         await GiveUp(repository, NatsLive(nc))(metadata, failure, commit)
 
     subscribe(
@@ -132,10 +126,10 @@ class _Arrived:
     async def commit(self, keys: JetStreamKeys | None, blobs: Blobs) -> Commit | None:
         """Its content, or None when it is in quarantine. Raises: Unavailable."""
         position = Position(EVENTS, self.sequence)
+        messages = [Stored(self.subject, "", self.headers, self.data)]
         if keys:
-            person = self.headers.get("Headrace-Person")
-            await keys.load([(self.subject.split(".")[1], person)] if person else [])
-        large = await fetch(blobs, [Stored(self.subject, "", self.headers, self.data)])
+            await keys.load(people(messages))
+        large = await fetch(blobs, messages)
         found = decode(self.subject, self.data, self.headers, position, self.at, keys or NO_CIPHERS, large)
         match found:
             case Commit():

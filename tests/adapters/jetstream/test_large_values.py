@@ -227,7 +227,11 @@ async def test_a_work_gets_them_and_waits_for_a_missing_one(fresh: Client, runni
     [blob] = [it async for some in blobs.all() for it in some]
     data = await blobs.get("acme", blob.digest)
     await blobs.remove([blob])
-    await running(partial(subscribe_work, name="answer", handler=react, repository=desk.repository, keys=desk.keys))
+    await running(
+        partial(
+            subscribe_work, name="answer", handler=react, repository=desk.repository, keys=desk.keys, blobs=desk.blobs
+        )
+    )
     await asyncio.sleep(0.5)
     assert seen == []
     await blobs.write("acme", blob.digest, data)

@@ -371,7 +371,7 @@ class Sick:
     def subscribe(self, consumers: Consumers) -> None:
         subscribe_commands(consumers, self.dispatch, self.desk.repository)
         revive = RetryDeadLetters(JetStreamDeadLetters(self.desk.nc))
-        subscribe_work(consumers, "retry_dead_letters", revive, repository=self.desk.repository)
+        subscribe_work(consumers, "retry_dead_letters", revive, repository=self.desk.repository, blobs=self.desk.blobs)
 
     async def status(self) -> str:
         letter = await self.desk.repository.get(DeadLetter, "acme", self.letter)

@@ -199,4 +199,6 @@ async def test_a_tenant_that_is_none_has_no_letter(fresh: Client) -> None:
 
 def reaction(name: str, react: Callable[[Commit], Awaitable[None]], nc: Client) -> Callable[[Consumers], None]:
     desk = Desk(nc, "acme")
-    return partial(subscribe_work, name=name, handler=react, repository=desk.repository, keys=desk.keys)
+    return partial(
+        subscribe_work, name=name, handler=react, repository=desk.repository, keys=desk.keys, blobs=desk.blobs
+    )
