@@ -7,9 +7,9 @@ Formulas are written on one line; a part that cannot be read is left out with a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from xml.etree.ElementTree import Element
 
 from adapters.documents.formats import html, plain, tables, xml
@@ -77,6 +77,9 @@ class _Look(NamedTuple):
     hidden: bool = False
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(slots=True)
 class _Line:
     """The text of a paragraph, and what is anchored to it."""
@@ -117,8 +120,8 @@ class Document:
         self._addresses = package.addresses(main)
         self._relations: dict[str, Relation] = package.relations(main)
         styles = list(self._trees("styles"))
-        self._styles = _styles(styles)
-        self._looks = _looks(styles)
+        self._styles = _styles(styles, "paragraph", _Style(), _style)
+        self._looks = _styles(styles, "character", _Look(), _character_style)
         self._numbering = Numbering(next(self._trees("numbering"), None))
         self._notes = {
             (xml.name(note), xml.attribute(note, "id") or ""): (note, package.addresses(part))
@@ -268,8 +271,8 @@ class Document:
 
     def _look(self, properties: Element | None) -> _Look:
         """Return the appearance of a run: by its own properties, else by its style."""
-        look = self._looks.get(xml.attribute(xml.child(properties, "rStyle"), "val") or "", _Look())
-        return look if properties is None else _look(properties, look)
+        style = xml.attribute(xml.child(properties, "rStyle"), "val") or ""
+        return _look(properties, self._looks.get(style, _Look()))
 
     def _gather(self, element: Element | None, line: _Line) -> None:
         for each in element if element is not None else ():
@@ -397,42 +400,27 @@ def _inside(element: Element, wanted: str) -> Iterator[Element]:
             yield from _inside(each, wanted)
 
 
-def _styles(roots: Iterable[Element]) -> dict[str, _Style]:
-    """Paragraph styles by id, with the properties inherited from their bases."""
+def _styles(roots: Iterable[Element], kind: str, plain: _T, inherit: Callable[[Element, _T], _T]) -> dict[str, _T]:
+    """Styles of a kind by id, with the properties inherited from their bases."""
     elements = {
         xml.attribute(each, "styleId") or "": each
         for root in roots
         for each in root
-        if xml.name(each) == "style" and xml.attribute(each, "type") == "paragraph"
+        if xml.name(each) == "style" and xml.attribute(each, "type") == kind
     }
     found = {}
     for id in elements:
-        style = _Style()
+        found[id] = plain
         for each in reversed(_bases(id, elements)):
-            style = _style(elements[each], style)
-        found[id] = style
+            found[id] = inherit(elements[each], found[id])
     return found
 
 
-def _looks(roots: Iterable[Element]) -> dict[str, _Look]:
-    """Character styles by id, with the properties inherited from their bases."""
-    elements = {
-        xml.attribute(each, "styleId") or "": each
-        for root in roots
-        for each in root
-        if xml.name(each) == "style" and xml.attribute(each, "type") == "character"
-    }
-    found = {}
-    for id in elements:
-        look = _Look()
-        for each in reversed(_bases(id, elements)):
-            if (properties := xml.child(elements[each], "rPr")) is not None:
-                look = _look(properties, look)
-        found[id] = look
-    return found
+def _character_style(element: Element, base: _Look) -> _Look:
+    return _look(xml.child(element, "rPr"), base)
 
 
-def _look(properties: Element, base: _Look) -> _Look:
+def _look(properties: Element | None, base: _Look) -> _Look:
     align = xml.attribute(xml.child(properties, "vertAlign"), "val")
     script = base.script if align is None else align if align in _SCRIPTS else ""
     if not script and (raised_by := xml.attribute(xml.child(properties, "position"), "val") or "").strip("-0"):

@@ -105,8 +105,9 @@ def pieces(fragment: str, warnings: list[str]) -> Iterator[Piece]:
 class _Writer:
     """Collects text into blocks; `mark` is the prefix of the next one."""
 
-    def __init__(self, outline: Outline) -> None:
+    def __init__(self, outline: Outline, around_formulas: frozenset[int]) -> None:
         self.outline = outline
+        self.around_formulas = around_formulas
         self.mark = ""
         self.level = 0
         self.verbatim = 0
@@ -176,7 +177,7 @@ class _Writer:
 def _walk(tree: LexborHTMLParser, outline: Outline, warnings: list[str]) -> Iterator[Piece]:
     root = tree.body or tree.root
     if root is not None:
-        writer = _Writer(outline)
+        writer = _Writer(outline, _around_formulas(tree))
         yield from _below(root, writer)
         yield from writer.end()
         warnings += counted(writer.hidden, "hidden part left out", "hidden parts left out")
@@ -211,7 +212,7 @@ def _is_skipped(node: LexborNode, writer: _Writer) -> bool:
         if tag == "script" and (node.attributes.get("type") or "").startswith("math/tex"):
             writer.write(f" {one_line(node.text())} ")
         return True
-    if _repeats_formula(node):
+    if _repeats_formula(node, writer.around_formulas):
         return True
     hidden = node.attributes.get("hidden", "") if "hidden" in node.attributes else "until-found"
     if hidden != "until-found" or _HIDDEN.search(node.attributes.get("style") or ""):
@@ -233,11 +234,22 @@ def _is_note(link: LexborNode) -> bool:
     return kind in ("noteref", "doc-noteref")
 
 
-def _repeats_formula(node: LexborNode) -> bool:
+def _around_formulas(tree: LexborHTMLParser) -> frozenset[int]:
+    """The ids of the elements with MathML in them."""
+    found: set[int] = set()
+    for formula in tree.css("math"):
+        node = formula.parent
+        while node is not None and node.mem_id not in found:
+            found.add(node.mem_id)
+            node = node.parent
+    return frozenset(found)
+
+
+def _repeats_formula(node: LexborNode, around_formulas: frozenset[int]) -> bool:
     """True for the picture of a formula that is there as MathML, too, for programs that read aloud."""
-    if node.attributes.get("aria-hidden") != "true" or node.parent is None:
+    if node.attributes.get("aria-hidden") != "true" or node.parent is None or node.tag == "math":
         return False
-    return node.tag != "math" and node.css_first("math") is None and node.parent.css_first("math") is not None
+    return node.parent.mem_id in around_formulas and node.mem_id not in around_formulas
 
 
 def _tag(node: LexborNode) -> str:
@@ -282,10 +294,9 @@ def _leave(node: LexborNode, writer: _Writer) -> Iterator[Piece]:
     elif tag == "a":
         before, text = writer.take()
         address = node.attributes.get("href")
-        if _is_note(node) and text.strip():
-            writer.write(raised(before, text))
-        else:
-            writer.write(linked(text, address) if text.strip() else text)
+        if text.strip():
+            text = raised(before, text) if _is_note(node) else linked(text, address)
+        writer.write(text)
     elif tag == "rt":
         writer.read_as(writer.take()[1])
     elif tag == "ruby":
@@ -399,7 +410,7 @@ def _is_head(row: LexborNode) -> bool:
 
 
 def _span(cell: LexborNode, writer: _Writer) -> Span:
-    inner = _Writer(Outline())
+    inner = _Writer(Outline(), writer.around_formulas)
     text = one_line(" ".join(piece.text for piece in chain(_below(cell, inner), inner.end())))
     writer.hidden += inner.hidden
     return Span(text, spanned(cell.attributes.get("colspan")), spanned(cell.attributes.get("rowspan")))

@@ -40,13 +40,9 @@ def read(data: bytes) -> Parsed:
         if not values and not (values := _with_surplus(text)):
             raise
         warnings = [*warnings, *broken]
-    if len(values) == 1 and _is_notebook(values[0]):
-        return Parsed(list(_notebook(values[0])), warnings=warnings)
-    if len(values) == 1:
-        return Parsed(list(_section(values[0], ())), warnings=warnings)
-    if _is_table(values):
-        return Parsed(list(pieces(map(_cells, values), several=False)), warnings=warnings)
-    return Parsed(list(blocks((line for value in values for line in record_of(value)), None)), warnings=warnings)
+    value: Any = values[0] if len(values) == 1 else values
+    found = _notebook(value) if _is_notebook(value) else _section(value, ())
+    return Parsed(list(found), warnings=warnings)
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -131,14 +127,20 @@ def _cells(row: list[Any]) -> list[str]:
     return list(map(_written, row))
 
 
-def _table(value: dict[str, Any]) -> tuple[list[str], list[Any]] | None:
-    """The names of the columns and the rows of an object that is a table, as databases and data frames export it."""
-    names = next((value[name] for name in _COLUMNS if isinstance(value.get(name), list)), None)
-    rows = next((value[name] for name in _ROWS if isinstance(value.get(name), list)), None)
-    if not names or not rows or not all(isinstance(row, list) and len(row) <= len(names) for row in rows):
+def _table(value: dict[str, Any]) -> tuple[list[str], list[Any], dict[str, Any]] | None:
+    """The names of the columns, the rows and the other fields of an object that is a table, as databases and data
+    frames export it."""
+    columns, rows = (
+        next((name for name in names if isinstance(value.get(name), list)), None) for names in (_COLUMNS, _ROWS)
+    )
+    if not columns or not rows:
         return None
-    labels = [each.get("name") if isinstance(each, dict) else each for each in names]
-    return (list(map(str, labels)), rows) if all(isinstance(label, str) and label for label in labels) else None
+    labels: list[Any] = [each.get("name") if isinstance(each, dict) else each for each in value[columns]]
+    if not labels or not all(isinstance(label, str) and label for label in labels):
+        return None
+    if not value[rows] or not all(isinstance(row, list) and len(row) <= len(labels) for row in value[rows]):
+        return None
+    return labels, value[rows], {name: each for name, each in value.items() if name not in (columns, rows)}
 
 
 def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
@@ -150,11 +152,10 @@ def _section(value: Any, path: tuple[str, ...]) -> Iterator[Piece]:
         yield from blocks((line for each in value for line in record_of(each)), heading)
     elif isinstance(value, dict) and len(path) < _DEEPEST:
         if table := _table(value):
-            labels, rows = table
+            labels, rows, value = table
             yield from blocks(
                 (line for row in rows for line in record_of(dict(zip(labels, row, strict=False)))), heading
             )
-            value = {name: each for name, each in value.items() if name not in (*_COLUMNS, *_ROWS)}
         inner = {name: each for name, each in value.items() if _holds_more(each)}
         own = {name: each for name, each in value.items() if name not in inner}
         yield from blocks(record_of(own), heading)

@@ -28,10 +28,8 @@ def target(address: str | None) -> str:
 
 def _unwrapped(address: str) -> str:
     """The address behind one of a service that checks or counts clicks, as office programs and mails have it."""
-    if found := _WRAPPED.match(address):
-        query = parse_qs(address.partition("?")[2])
-        return next((query[name][0] for name in ("url", "q") if name in query), address) if found else address
-    return address
+    query = parse_qs(address.partition("?")[2]) if _WRAPPED.match(address) else {}
+    return next((query[name][0] for name in ("url", "q") if name in query), address)
 
 
 def linked(words: str, address: str | None) -> str:

@@ -13,7 +13,7 @@ _UNWANTED = re.compile("[\0-\x08\x0e-\x1f\x7f\xad\u200b\u2060\ufeff\ufffe\uffff\
 """Control characters (PostgreSQL cannot store a NUL), soft hyphens, places where a line may break, byte order marks and
 lone surrogates."""
 
-_LINE_END = re.compile("\r{0,2}\n|[\r\v\u2028\u2029]")
+_LINE_END = re.compile("\r(?:\r?\n)?|\v|\u2028|\u2029")
 """A line end. Text that was converted twice has two carriage returns."""
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)|[@-Z\\^_])")

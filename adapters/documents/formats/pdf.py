@@ -560,8 +560,10 @@ def _fill_in(
     after = [line for line in row if line.left >= area.right - line.size]
     around = [line for line in row if line.left < area.left and line.right > area.right and "\n" not in value]
     if around and forms:
-        left = text.get_text_bounded(right=middle, bottom=around[0].y + bottom - 1, top=around[0].y + bottom + 1)
-        around[0].filled.append((len("".join(left.split())), one_line(value)))
+        line = around[0]
+        base = line.y + bottom
+        left = text.get_text_bounded(line.left, base - 1, middle, base + 0.6 * line.size)
+        line.filled.append((len("".join(left.split())), one_line(value)))
     elif value in ("[x]", "[ ]") and after:
         label = min(after, key=lambda line: line.left)
         label.text = f"{value} {label.text}"

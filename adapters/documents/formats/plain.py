@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import pairwise
 
 from adapters.documents.formats.encodings import decode
-from adapters.documents.formats.parsed import WIDE, Parsed, Piece, are_records, clean, joined
+from adapters.documents.formats.parsed import WIDE, Parsed, Piece, are_records, clean, unbroken
 
 _BLANK = re.compile(r"\n(?:[^\S\n]*+\n)++|\f\s*+")
 _STRUCK = re.compile("[^\n]\x08")
@@ -49,7 +49,7 @@ def unwrapped(paragraph: str, known: Counter[str]) -> str:
         is_one_word = known[head + tail] > 0 or max(known[head], known[tail]) < 2
         return found[1] + ("" if is_one_word else "-") + found[2]
 
-    return joined(_DIVIDED.sub(rejoined, "\n".join(map(str.strip, lines))).split("\n"))
+    return unbroken(_DIVIDED.sub(rejoined, "\n".join(filter(None, map(str.strip, lines)))))
 
 
 def _is_wrapped(lines: list[str]) -> bool:

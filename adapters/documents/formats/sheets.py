@@ -33,9 +33,8 @@ _CELLS = re.compile(rb"<(?:\w{1,20}:)?c\b[^<>]*>")
 _CELL = re.compile(rb"\br=\"([A-Z]{1,3})(\d{1,7})\"")
 _STYLE = re.compile(rb"\bs=\"(\d+)\"")
 _ZEROS = re.compile("0{2,20}")
-_CURRENCY = re.compile("[$€£¥]")
-_SHOWN = re.compile(r"\A(?:0{2,20}(?:;|\Z)|[^;]*[%€£¥]|[^;]*\$(?!-))")
-"""A format of numbers that shows a share, zeros or a currency; `[$-407]` names a language only."""
+_CURRENCY = re.compile(r"\[\$([^-\]]+)[^\]]*\]|(?<!\[)([$€£¥])")
+"""A currency in a format of numbers: `[$CHF-807]` names a language, too, and `[$-407]` only that."""
 
 _ID = re.compile(rb":id=\"([^\"<>]+)\"")
 _WORKBOOK = "Workbook".encode("utf-16-le")
@@ -92,8 +91,7 @@ def _sheets(
         except CalamineError:
             warnings.append(f"sheet {heading} cannot be read")
             continue
-        links = _links(package, part) if package and part else {}
-        shapes = _formatted(package, part, formats) if package and part else {}
+        links, shapes = _of_cells(package, part, formats) if package and part else ({}, {})
         yield from pieces(_rows(cells, links, shapes), heading)
         if package and part:
             yield from (Piece(line, None, heading) for line in _around(package, part))
@@ -158,21 +156,28 @@ def _formats(package: Package) -> dict[str, str]:
         for root in package.sound(part):
             codes |= {each.get("numFmtId", ""): each.get("formatCode", "") for each in xml.every(root, "numFmt")}
             for place, style in enumerate(xml.child(root, "cellXfs") or ()):
-                if _SHOWN.search(code := codes.get(style.get("numFmtId", ""), "")):
+                if shown(1, code := codes.get(style.get("numFmtId", ""), "")) != 1:
                     found[str(place)] = code
     return found
 
 
-def _formatted(package: Package, part: str, formats: dict[str, str]) -> dict[tuple[int, int], str]:
-    """The formats of the cells of a sheet, by row and column from 0."""
+def _of_cells(
+    package: Package, part: str, formats: dict[str, str]
+) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
+    """The addresses that the cells of a sheet lead to, and their formats, by row and column from 0."""
     try:
-        data = package.read(part) if formats else b""
+        data = package.read(part)
     except Refused:
-        return {}
+        return {}, {}
+    return _links(package, part, data), _formatted(data, formats)
+
+
+def _formatted(data: bytes, formats: dict[str, str]) -> dict[tuple[int, int], str]:
+    """The formats of the cells of a sheet, by row and column from 0."""
     found = {}
-    for tag in _CELLS.findall(data):
-        place, style = _CELL.search(tag), _STYLE.search(tag)
-        if place and style and (code := formats.get(style[1].decode())):
+    for tag in _CELLS.finditer(data) if formats else ():
+        style = _STYLE.search(tag[0])
+        if style and (code := formats.get(style[1].decode())) and (place := _CELL.search(tag[0])):
             found[int(place[2]) - 1, column_of(place[1])] = code
     return found
 
@@ -186,17 +191,14 @@ def shown(value: float, code: str) -> Cell:
         return str(int(value)).zfill(len(zeros[0]))
     if sign := _CURRENCY.search(positive):
         words = written(float(value))
-        return f"{words} {sign[0]}" if positive.find("0") < sign.start() else f"{sign[0]}{words}"
+        name = sign[1] or sign[2]
+        return f"{words} {name}" if positive.find("0") < sign.start() else f"{name}{words}"
     return value
 
 
-def _links(package: Package, part: str) -> dict[tuple[int, int], str]:
+def _links(package: Package, part: str, data: bytes) -> dict[tuple[int, int], str]:
     """The addresses that cells lead to, by row and column from 0."""
     found: dict[tuple[int, int], str] = {}
-    try:
-        data = package.read(part)
-    except Refused:
-        return found
     for column, row, address in HYPERLINK.findall(data):
         found[int(row) - 1, column_of(column)] = clean(address.decode("utf-8", "replace")).replace("&amp;", "&")
     addresses = package.addresses(part) if b"hyperlink" in data else {}

@@ -200,6 +200,16 @@ def test_values_of_fields_between_words_are_read_there() -> None:
     assert " ".join(texts(parsed(draw))) == "Size: [ ] small [x] large Name: Ann Town: Ulm (capital letters)"
 
 
+@pytest.mark.parametrize(("before", "expected"), [("E-mail:", "E-mail: Ann Town"), ('"Keeper":', '"Keeper": Ann Town')])
+def test_the_place_of_a_value_counts_signs_that_do_not_touch_the_base_line(before: str, expected: str) -> None:
+    def draw(canvas: Canvas) -> None:
+        canvas.drawString(72, 650, before)
+        canvas.acroForm.textfield(name="name", value="Ann", x=130, y=645, width=40, height=18)
+        canvas.drawString(180, 650, "Town")
+
+    assert " ".join(texts(parsed(draw))) == expected
+
+
 def test_rows_stay_lines() -> None:
     table = [("Item", "Amount", "Price"), ("Oil", "1", "2.50"), ("Gas", "2", "3.50"), ("Rope", "12", "7.00")]
 

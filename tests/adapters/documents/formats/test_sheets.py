@@ -256,6 +256,22 @@ def test_numbers_are_read_as_they_are_shown() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("#,##0.00\\ [$€-407]", "12.5 €"),
+        ("[$CHF-807]\\ 0.00", "CHF12.5"),
+        ("[$-407]0.00 €", "12.5 €"),
+        ("[$-407]0.00", "12.5"),
+    ],
+)
+def test_the_currency_of_a_format_is_not_its_language(code: str, shown: str) -> None:
+    def fill(sheet: Any, book: Any) -> None:
+        sheet.write_number("A1", 12.5, book.add_format({"num_format": code}))
+
+    assert lines(sheets.read(made(fill))) == [shown]
+
+
 def test_raised_digits_of_a_cell_are_not_glued_to_others() -> None:
     def fill(sheet: Any, book: Any) -> None:
         sheet.write_rich_string("A1", "10", book.add_format({"font_script": 1}), "6", " l of H", book.add_format(), "x")

@@ -239,6 +239,15 @@ def test_rows_of_json_have_the_names_of_their_columns(data: str) -> None:
     assert texts(json.read(data.encode())) == ["name: Oil; qty: 1", "name: Gas"]
 
 
+def test_fields_next_to_a_table_of_json_are_kept() -> None:
+    data = b'{"columns": ["x"], "data": [[1]], "results": {"y": "kept"}, "values": ["z"]}'
+    assert [(piece.text, piece.heading) for piece in json.read(data).pieces] == [
+        ("x: 1", None),
+        ("values: z", None),
+        ("y: kept", "results"),
+    ]
+
+
 def test_what_looks_like_a_comment_in_a_string_of_json_is_text() -> None:
     assert texts(json.read(b'{"a": "http://x /* y */ ,]", }')) == ["a: http://x /* y */ ,]"]
 
