@@ -1,4 +1,4 @@
-"""Imports of libraries without packages that they load in case of need, and that are not needed."""
+"""Imports of libraries without optional packages that Headrace does not use."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ADVICE = {
     errno.ELOOP: "correct this link, which leads to itself",
     errno.ENAMETOOLONG: "choose a shorter path with --home",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "the machine has no more open files to give: close some programs",
+    errno.ENFILE: "too many files are open on the machine: close some programs",
     errno.ENOMEM: "the machine has not enough memory: close some programs",
     errno.EAGAIN: "raise the limit of processes (ulimit -u)",
 }
@@ -34,13 +34,18 @@ def advice(number: int | None) -> str:
     return ADVICE.get(number or 0, "")
 
 
+def fault(number: int | None) -> str:
+    """An error of this number in words, with what to do about it if that is known."""
+    return ": ".join(filter(None, (os.strerror(number or 0), advice(number))))
+
+
 def cause(text: str) -> str:
     """The fault of the machine that the log of a server names, with what to do; empty when it names none."""
     said = text.casefold()
     for number in _OF_SERVERS:
-        fault = os.strerror(number)
-        if fault.casefold() in said or (number == errno.ENOSPC and "check free disk space" in said):
-            return f"{fault}: {advice(number)}"
+        words = os.strerror(number).casefold()
+        if words in said or (number == errno.ENOSPC and "check free disk space" in said):
+            return fault(number)
     return ""
 
 
@@ -50,4 +55,4 @@ def unwritable(folder: Path) -> str:
         with TemporaryFile(dir=folder):
             return ""
     except OSError as error:
-        return f"{os.strerror(error.errno or 0)}: {advice(error.errno)}"
+        return fault(error.errno)

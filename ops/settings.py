@@ -441,10 +441,7 @@ class Settings(BaseSettings):
         except tomllib.TOMLDecodeError as error:
             raise InvalidSetting(f"{file} cannot be read: {error}.") from None
         except OSError as error:
-            what_to_do = machine.advice(error.errno)
-            raise InvalidSetting(
-                f"{file} cannot be read: {error.strerror}{what_to_do and f': {what_to_do}'}."
-            ) from None
+            raise InvalidSetting(f"{file} cannot be read: {machine.fault(error.errno)}.") from None
 
     def masters(self) -> LocalMasters:
         """The master secrets. A key management service takes its place here."""

@@ -378,7 +378,8 @@ async def detach(settings: Settings) -> bool:
     while not settings.running().get("started"):
         if daemon.process() is None:
             await daemon.stop()  # it removes its pid file before it prints the reason
-            raise StartFailed(daemon.complaint()) if daemon.complaint() else daemon.failure("ended while it started")
+            said = daemon.complaint()
+            raise StartFailed(said) if said else daemon.failure("ended while it started")
         if asyncio.get_running_loop().time() > deadline:
             raise daemon.failure("was not ready in time")
         await asyncio.sleep(0.05)

@@ -17,6 +17,7 @@ from nats.js.errors import ServiceUnavailableError
 from adapters.jetstream import nats_py, streams
 from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
@@ -98,6 +99,7 @@ class Wiring:
         self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)
         self.blobs = open_blobs(self.settings, self.nc)
+        self.log = JetStreamLog(self.nc, self.keys, self.blobs)
         store = JetStreamEventStore(self.nc, self.keys, self.blobs)
         self.repository = Repository(store, JetStreamSnapshots(self.nc, self.keys))
         self.keys.on_erased = self.repository.forget

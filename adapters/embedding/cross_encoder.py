@@ -40,9 +40,7 @@ class CrossEncoderEngine:
         self._device = torch.device(device)
         with lean_imports():
             from sentence_transformers import CrossEncoder
-            from transformers.utils import logging
 
-            logging.disable_progress_bar()
             model_kwargs = {"dtype": getattr(torch, dtype)}
             loaded = CrossEncoder(str(folder), device=device, local_files_only=True, model_kwargs=model_kwargs)
         self._model: Any = loaded.eval()

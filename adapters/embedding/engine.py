@@ -87,9 +87,7 @@ class Engine:
         self._lane = threading.local()
         with lean_imports():
             from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging
 
-            logging.disable_progress_bar()
             modules: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self._modules = modules.eval()
         transformer: Any = self._modules[0].model

@@ -27,7 +27,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.codec import references, whole
 from domain.access.actor import ACTOR, ANON, OPERATOR
 from domain.aggregate import new_id, sentence
-from handlers.ports.log import Blobs, Unavailable
+from handlers.ports.log import ListedBlobs, Unavailable
 
 Outcome = dict[str, Any]
 """The outcome of a command, as published on `out.<tenant>.<command id>`."""
@@ -95,7 +95,7 @@ class Client:
         self.actor = actor
         self.door = door
         self.stream: JetStreamContext = connection.jetstream()
-        self.blobs: Blobs = JetStreamBlobs(connection)
+        self.blobs: ListedBlobs = JetStreamBlobs(connection)
 
     @classmethod
     async def connect(

@@ -60,12 +60,17 @@ def replace(path: Path, text: str) -> None:
         os.close(folder)
 
 
+def owners(path: str, flags: int) -> int:
+    """Open a file for its owner alone."""
+    return os.open(path, flags, 0o600)
+
+
 def _written(path: Path, text: str) -> Path:
     """A complete file with this text next to `path`, for its owner only."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     try:
-        with open(partial, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(partial, "x", encoding="utf-8", opener=owners) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

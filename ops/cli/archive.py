@@ -12,7 +12,6 @@ import typer
 
 from adapters.jetstream.nats_py import find_streams
 from ops import terminal
-from ops.blob_choice import open_blobs
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
 from ops.terminal import emit, say
@@ -63,7 +62,7 @@ async def look(settings: Settings) -> list[Behind]:
     async with connected(settings) as client:
         await find_streams(client.connection)
         archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
-        return await status(client.connection, archive, open_blobs(settings, client.connection))
+        return await status(client.connection, archive, client.blobs)
 
 
 async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dict[str, str]]:
@@ -80,7 +79,7 @@ async def update(settings: Settings, as_json: bool) -> tuple[dict[str, int], dic
                 segment_bytes=settings.archive_segment_bytes,
                 key=settings.archive_signature(make=not settings.nats_url),
                 progress=progress,
-                blobs=open_blobs(settings, client.connection),
+                blobs=client.blobs,
             )
             return await archiver.update(), archiver.lost
 

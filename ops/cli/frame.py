@@ -123,7 +123,7 @@ async def rows(settings: Settings, query: LiteralString, **parameters: object) -
             await cursor.execute(query, parameters)
             return await cursor.fetchall()
     except psycopg.Error as error:
-        raise Failed(f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}") from error
+        raise Failed(of_postgres(error)) from error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -188,13 +188,12 @@ def explain(error: Exception, as_json: bool) -> NoReturn:
         fail("missing_package", f"A package cannot be imported: {error} (details in {keep(error)})", as_json)
     if isinstance(error, OSError) and (error.filename or error.errno in machine.ADVICE):
         place = os.fsdecode(error.filename or home())
-        what_to_do = machine.advice(error.errno)
-        fail("unusable_file", f"{place} cannot be used: {error.strerror}{what_to_do and f': {what_to_do}'}.", as_json)
+        fail("unusable_file", f"{place} cannot be used: {machine.fault(error.errno)}.", as_json)
     import psycopg
     from nats import errors
 
     if isinstance(error, psycopg.Error):
-        fail("postgres", f"PostgreSQL: {terminal.one_line(error)}{advice_of_postgres(error)}", as_json)
+        fail("postgres", of_postgres(error), as_json)
     if isinstance(error, Unavailable | errors.Error):
         fail("unreachable", terminal.one_line(error) or f"NATS does not answer ({error!r}).", as_json)
     if isinstance(error, MemoryError):
@@ -203,11 +202,11 @@ def explain(error: Exception, as_json: bool) -> NoReturn:
     fail("unforeseen", note, as_json)
 
 
-def advice_of_postgres(error: Exception) -> str:
-    """What to do about an error of PostgreSQL, after its own words."""
+def of_postgres(error: Exception) -> str:
+    """An error of PostgreSQL in its own words, and what to do about it if that is known."""
     said = str(error)
     advice = next((advice for sign, advice in _POSTGRES.items() if sign in said), "")
-    return advice and f" → {advice}."
+    return f"PostgreSQL: {terminal.one_line(error)}{advice and f' → {advice}.'}"
 
 
 _POSTGRES = {
@@ -216,9 +215,9 @@ _POSTGRES = {
     "failed to resolve": "correct the host of HEADRACE_POSTGRES_URL",
     "Connection refused": "start it, or correct HEADRACE_POSTGRES_URL",
     "does not exist": "run `headrace setup`, or start a worker of the role project",
+    "permission denied": "give its user this right, or use another one",
     "extension": "install pgvector on its machine",
     "No space left on device": "free some space on its disk",
-    "permission denied": "give its user this right, or use another one",
     "too many clients": "raise max_connections, or stop some workers",
 }
 """What to do, by words of an error of PostgreSQL or of its driver."""

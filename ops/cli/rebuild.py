@@ -11,9 +11,9 @@ import psycopg
 import typer
 
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, advice_of_postgres, app, run
+from ops.cli.frame import Failed, Home, Json, app, of_postgres, run
 from ops.settings import Settings
-from ops.terminal import emit, one_line, say
+from ops.terminal import emit, say
 
 if TYPE_CHECKING:
     from adapters.postgres.compare import Comparison
@@ -76,8 +76,7 @@ def failing() -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as error:
         raise Failed("The tables are locked by readers; run it again to resume.") from error
     except psycopg.OperationalError as error:
-        said = f"PostgreSQL: {one_line(error)}{advice_of_postgres(error)}"
-        raise Failed(f"{said.rstrip('.')}. Run it again to resume.") from error
+        raise Failed(f"{of_postgres(error).rstrip('.')}. Run it again to resume.") from error
 
 
 def report(what: str, names: list[str], as_json: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from adapters.documents.extract import FileExtractor
-from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.previews import serve
 from adapters.postgres.documents import PostgresDocuments
 from handlers.knowledge.forget import Forget
@@ -25,9 +24,7 @@ async def begin(wiring: Wiring) -> Awaitable[None]:
     sandbox = await wiring.sandbox()
     extractor = await wiring.open.enter_async_context(FileExtractor(sandbox))
     ingest = Ingest(wiring.repository, wiring.calls, wiring.blobs, extractor, models, embed, index)
-    reindex = Reindex(
-        wiring.repository, JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), wiring.blobs, models, embed, index
-    )
+    reindex = Reindex(wiring.repository, wiring.log, wiring.blobs, models, embed, index)
     forget = Forget(index)
     documents = await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url))
     wiring.work("ingest", ingest)

@@ -10,7 +10,6 @@ import psycopg
 import structlog
 
 from adapters.jetstream.live import NatsLive
-from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
 from adapters.jetstream.waiting import INTERVAL_S as COUNTING_S
@@ -39,7 +38,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         raise Unavailable(f"PostgreSQL does not answer: {error}") from error
     projector = Projector(
         url,
-        JetStreamLog(wiring.nc, wiring.keys, wiring.blobs),
+        wiring.log,
         wiring.blobs,
         values(wiring.settings),
         wiring.settings.projector_processes,

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from adapters.privacy.masters import replace
+from adapters.privacy.masters import owners, replace
 from ops import machine
 
 CLOCK_SLACK = 5.0
@@ -45,7 +45,7 @@ def rotate(log: Path, limit: int = LOG_LIMIT, kept: int = LOGS_KEPT) -> bool:
             if earlier.exists():
                 earlier.replace(later)
         if files:
-            with log.open("rb") as source, open(files[0], "wb", opener=_owners) as target:
+            with log.open("rb") as source, open(files[0], "wb", opener=owners) as target:
                 shutil.copyfileobj(source, target, 2**20)
         os.truncate(log, 0)
     except FileNotFoundError:
@@ -55,11 +55,6 @@ def rotate(log: Path, limit: int = LOG_LIMIT, kept: int = LOGS_KEPT) -> bool:
             files[0].unlink()
         return False
     return True
-
-
-def _owners(path: str, flags: int) -> int:
-    """Open a file for its owner alone."""
-    return os.open(path, flags, 0o600)
 
 
 @dataclass
@@ -111,7 +106,7 @@ class Daemon:
         if self._child is not None:
             self._child.wait()
         identity: dict[str, Any] = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-        with open(self.log, "ab", opener=_owners) as log:
+        with open(self.log, "ab", opener=owners) as log:
             os.fchmod(log.fileno(), 0o600)  # of an earlier version, it may be readable by others
             self._begun = log.seek(0, os.SEEK_END)
             child = subprocess.Popen(
@@ -185,19 +180,21 @@ class Daemon:
 
     def complaint(self) -> str:
         """The sentence that a command of ours ended with since it was started, and what follows it; empty if none."""
-        lines = self.tail(100, self._begun).splitlines()
+        lines = self.tail(1000, self._begun).splitlines()
         begins = [number for number, line in enumerate(lines) if line.startswith("✗ ")]
         return "\n".join(lines[begins[-1] :]).removeprefix("✗ ") if begins else ""
 
     def last_line(self) -> str:
         """The last line of its log since it was started: the sentence that it ended with, if there is one."""
+        if said := self.complaint():
+            return said.partition("\n")[0].strip()
         lines = [line.strip() for line in self.tail(1000, self._begun).splitlines() if line.strip()]
-        line = next((line for line in reversed(lines) if line.startswith("✗")), lines[-1] if lines else "")
+        line = lines[-1] if lines else ""
         try:
-            said = json.loads(line)
-            return f"its log ends with: {said['event']} {said.get('reason', '')}".strip()
+            noted = json.loads(line)
+            return f"its log ends with: {noted['event']} {noted.get('reason', '')}".strip()
         except (ValueError, TypeError, KeyError):
-            return line.removeprefix("✗ ")
+            return line
 
     def tail(self, lines: int = 12, begun: int = 0) -> str:
         """The last lines of its log, of those after the first `begun` bytes."""

@@ -32,7 +32,7 @@ from psycopg import sql
 
 from adapters import pinned
 from adapters.jetstream import accounts
-from adapters.privacy.masters import LocalMasters, replace, secret
+from adapters.privacy.masters import LocalMasters, owners, replace, secret
 from handlers.ports.log import Unavailable
 from ops import machine
 from ops.servers.daemon import LOG_LIMIT, LOGS_KEPT, Daemon, StartFailed
@@ -218,7 +218,7 @@ class EmbeddedNats:
 
         It is the account's, not the server's, which a reload cannot lower.
         """
-        with open(self.home / ROOM, "ab", opener=_owners), open(self.home / ROOM, "r+b") as file:
+        with open(self.home / ROOM, "ab", opener=owners), open(self.home / ROOM, "r+b") as file:
             file.write(b"max_file: %-20d\n" % most)
         self._most = most
 
@@ -562,11 +562,6 @@ def held(folder: Path) -> int:
 
 async def _ignore(error: Exception) -> None:
     """Ignore errors of the connection: the failing call reports them."""
-
-
-def _owners(path: str, flags: int) -> int:
-    """Open a file for its owner alone."""
-    return os.open(path, flags, 0o600)
 
 
 def create_home(home: Path) -> None:

@@ -35,7 +35,6 @@ from adapters.telemetry.otlp.endpoint import target
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 from ops import machine
-from ops.blob_choice import open_blobs
 from ops.bus import connect
 from ops.index_choice import REBUILD, access, outdated
 from ops.install import FOR_A_GPU, FOR_CUDA, has_nvidia_gpu
@@ -264,7 +263,7 @@ async def _archive(settings: Settings, client: Client) -> Finding:
         return Finding("archive", True, "not configured", "set HEADRACE_ARCHIVE_URL: docs/archive.md")
     try:
         archive = Archive.at(settings.archive_url, settings.archive_segment_bytes)
-        behind = await status(client.connection, archive, open_blobs(settings, client.connection))
+        behind = await status(client.connection, archive, client.blobs)
     except (Unavailable, Broken) as error:
         return Finding("archive", False, str(error), "to repair it, see docs/archive.md")
     if reset := [stream.stream for stream in behind if stream.reset]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adapters.index.versions.state import State
-from adapters.jetstream.log import JetStreamLog
 from handlers.knowledge.reindex import Built, Reindex
 from handlers.work.progress import Progress, no_progress
 from ops import index_choice
@@ -23,7 +22,7 @@ async def rebuild(
     Raises: KeyError when there is no such dataset; Unavailable.
     """
     async with Wiring(settings, "index", within_s=WITHIN_S) as wiring:
-        log, index = JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), await wiring.index()
+        log, index = wiring.log, await wiring.index()
         models, embed = await wiring.embedding_models(), await wiring.embed()
         reindex = Reindex(wiring.repository, log, wiring.blobs, models, embed, index)
         if dataset is None:

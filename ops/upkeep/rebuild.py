@@ -6,7 +6,6 @@ import gc
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from adapters.jetstream.log import JetStreamLog
 from adapters.postgres import compare as comparing
 from adapters.postgres import rebuild as rebuilding
 from adapters.postgres.compare import Comparison
@@ -53,7 +52,7 @@ async def drop_old(settings: Settings) -> list[str]:
 async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
     async with Wiring(settings, "rebuild", within_s=WITHIN_S) as wiring:
         with uncollected():
-            yield JetStreamLog(wiring.nc, wiring.keys, wiring.blobs), wiring.blobs
+            yield wiring.log, wiring.blobs
 
 
 @contextmanager
