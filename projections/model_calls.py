@@ -29,8 +29,8 @@ model_calls = ReadModel(
     required(
         "request",
         JSONB,
-        "Content sent: messages in pieces, put together by model_call_requests, and parameters; texts, tokens of an "
-        "embedding; query, segments of a rerank.",
+        "Content sent. Of a chat: parameters, and messages in pieces, which the view model_call_requests puts "
+        "together. Of an embedding: texts, tokens. Of a rerank: query, segments.",
     ),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
     required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),

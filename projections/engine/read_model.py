@@ -111,7 +111,7 @@ class Link(Protocol):
 
 
 _VACUUM = {"autovacuum_vacuum_scale_factor": 0.05}
-"""Storage parameters: the space of replaced rows is used again soon, by default only once they are a fifth."""
+"""Storage parameters: a table is vacuumed once a twentieth of its rows were replaced; by default, a fifth."""
 
 
 class ReadModel:

@@ -324,9 +324,14 @@ def retrieval_span(event: Any, message: Recorded) -> str | None:
     return span_id(message.metadata.correlation, event.cause_id, "retrieval")
 
 
+def causing_span(event: ModelCall.Requested | Retrieval.Made, message: Recorded) -> str:
+    """The handler that a call or a retrieval was made for."""
+    return span_id(message.metadata.correlation, event.cause_id)
+
+
 def _handler(event: Any, message: Recorded) -> str | None:
     """The handler that searches."""
-    return span_id(message.metadata.correlation, event.cause_id) if retrieval_span(event, message) else None
+    return causing_span(event, message) if retrieval_span(event, message) else None
 
 
 def _searches(event: Any, message: Recorded, handler: Row) -> list[Row]:
@@ -387,11 +392,6 @@ def calling_span(event: Any, message: Recorded) -> str:
     if _for_search(event):
         part = {"message": "retrieval", "document": "index"}.get(event.cause_noun, "")
     return span_id(message.metadata.correlation, event.cause_id, part)
-
-
-def causing_span(event: ModelCall.Requested | Retrieval.Made, message: Recorded) -> str:
-    """The handler that a call or a retrieval was made for."""
-    return span_id(message.metadata.correlation, event.cause_id)
 
 
 @spans.makes(ModelCall.Requested, related=(spans, calling_span), new=originator)

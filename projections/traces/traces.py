@@ -51,7 +51,9 @@ traces = ReadModel(
     person(),
     required("question", Text, "Beginning of the question, or name of the document, masked."),
     required("answer", Text, "Beginning of the answer, masked."),
-    required("words", ARRAY(Text), "Words of masked questions, answers and passages, each where it was first said."),
+    required(
+        "words", ARRAY(Text), "Words of masked questions, inputs, answers and passages, each where it was first said."
+    ),
     required("spans", Integer, "Spans."),
     required("model_calls", Integer, "Calls of models."),
     required("open_calls", Integer, "Calls of models that have not ended."),
@@ -288,7 +290,7 @@ def texts(event: object) -> list[str]:
 
 
 def asked_for(request: Mapping[str, Any]) -> list[str]:
-    """The texts in a prompt that are not in the search already, where they were said first."""
+    """The literal questions and inputs of a prompt; quoted texts are searched where they were said first."""
     said = pieces(request.get("messages") or ())
     return [piece["text"] for piece in said if "text" in piece and piece.get("from") in ("query", "input")]
 

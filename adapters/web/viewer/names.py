@@ -23,16 +23,17 @@ MATCHING = 1000
 _LATEST = """
 SELECT provider, model, models FROM headrace.traces WHERE tenant_id = %(tenant)s ORDER BY started_at DESC LIMIT 5000
 """
-_MODELS = f"""
+_CONFIGURED = """
 SELECT provider, model_id AS model FROM headrace.app_model_configs WHERE tenant_id = %(tenant)s
-UNION SELECT provider, model FROM ({_LATEST}) AS latest WHERE model IS NOT NULL
 UNION SELECT 'builtin', 'extractive'
 """
+_MODELS = f"{_CONFIGURED} UNION SELECT provider, model FROM ({_LATEST}) AS latest WHERE model IS NOT NULL"
 """Chat models of configurations, and those that the latest traces used."""
 
 _APP_NAMES = "SELECT DISTINCT name AS value, '' AS label FROM headrace.apps WHERE tenant_id = %(tenant)s"
 _MODEL_NAMES = f"""
-SELECT model AS value, '' AS label FROM ({_MODELS}) AS known UNION SELECT unnest(models), '' FROM ({_LATEST}) AS latest
+SELECT model AS value, '' AS label FROM ({_CONFIGURED}) AS known
+UNION SELECT unnest(models), '' FROM ({_LATEST}) AS latest
 """
 _USER_NAMES = "SELECT DISTINCT session_id AS value, '' AS label FROM headrace.end_users WHERE tenant_id = %(tenant)s"
 

@@ -69,7 +69,7 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
 
 
 class Prepared:
-    """Prepares requests: if there are other tenants, and the format, since a path may end in `.json`."""
+    """Notes in a request whether there are other tenants, and whether its path ended in `.json`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -37,7 +37,7 @@ SERIES = 6
 """Number of colours of bars; the last is for all other groups."""
 
 FEW, GROUPS = 10, 200
-"""Number of shown groups and models without a price, at first and on request; and of budgets."""
+"""Groups, and models without a price, that are shown: at first, and on request. `GROUPS` limits budgets, too."""
 
 LEAST_DAYS = 7
 """Minimum length of the chart, in days."""

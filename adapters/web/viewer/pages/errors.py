@@ -100,7 +100,7 @@ class Errors:
 
 async def errors(backend: Backend, of: str, period: str, now: datetime) -> Errors:
     since = now - PERIODS[period]
-    values = {"tenant": of, "since": since, "low": since.timestamp(), "high": now.timestamp()}
+    values = {"tenant": of, "since": since}
     total, groups, rejected, letters = await asyncio.gather(
         backend.row(_TOTAL, values),
         backend.rows(_GROUPS, values),
@@ -108,7 +108,7 @@ async def errors(backend: Backend, of: str, period: str, now: datetime) -> Error
         backend.rows(_LETTERS, values),
     )
     first = min((group["first_seen"] for group in groups), default=since)
-    times = await backend.rows(_TIMES, values | {"low": first.timestamp()})
+    times = await backend.rows(_TIMES, values | {"low": first.timestamp(), "high": now.timestamp()})
     counts: dict[str, list[int]] = defaultdict(lambda: [0] * BUCKETS)
     for row in times:
         counts[row["fingerprint"]][min(max(row["bucket"], 1), BUCKETS) - 1] += row["count"]

@@ -65,7 +65,7 @@ ORDER BY created_at""",
 }
 
 _SCHEMA = """
-SELECT c.relname AS name, obj_description(c.oid) AS comment, c.reltuples::bigint AS estimate,
+SELECT c.relname AS name, obj_description(c.oid) AS comment, c.reltuples::bigint AS estimate, false AS counted,
     array_agg(jsonb_build_array(a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum))
               ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -81,17 +81,17 @@ COUNTED = 10_000
 async def schema(backend: Backend) -> list[Row]:
     """Every table with its comment, its columns (name, type, comment) and its rows, `counted` or estimated."""
     tables = await backend.rows(_SCHEMA)
-    unknown = [table for table in tables if table["estimate"] <= 0]
-    counts = [
-        SQL("(SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS rows)").format(
-            Identifier("headrace", table["name"]), COUNTED + 1
-        )
-        for table in unknown
-    ]
-    found = await backend.row(SQL("SELECT ARRAY[{}]::bigint[] AS counts").format(SQL(", ").join(counts)))
-    for table, count in zip(unknown, found["counts"] if found else (), strict=False):
-        table["estimate"] = count
-    return [{**table, "counted": table in unknown and table["estimate"] <= COUNTED} for table in tables]
+    if unknown := [table for table in tables if table["estimate"] <= 0]:
+        counts = [
+            SQL("(SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS rows)").format(
+                Identifier("headrace", table["name"]), COUNTED + 1
+            )
+            for table in unknown
+        ]
+        [found] = await backend.rows(SQL("SELECT ARRAY[{}]::bigint[] AS counts").format(SQL(", ").join(counts)))
+        for table, count in zip(unknown, found["counts"], strict=True):
+            table |= {"estimate": count, "counted": count <= COUNTED}
+    return tables
 
 
 async def show(request: Request) -> Response:

@@ -173,8 +173,8 @@ async def _call(backend: Backend, trace: Row, span: Row) -> Row | None:
     sources = await _named(backend, call)
     call["messages"] = [
         {
-            "role": _field(message, "role", 0),
-            "text": shown(text := str(_field(message, "content", 1) or MISSING), mine),
+            "role": message["role"],
+            "text": shown(text := MISSING if message["content"] is None else message["content"], mine),
             "full": len(text),
             "sources": mine,
         }
@@ -204,11 +204,6 @@ async def _scored(backend: Backend, call: Row) -> list[Row]:
         for number, (id, score) in enumerate(zip_longest(ids, scores[: len(ids)]), 1)
     ]
     return sorted(found, key=lambda segment: (segment["score"] is None, -(segment["score"] or 0.0)))
-
-
-def _field(message: Any, name: str, place: int) -> Any:
-    """A message is an object, or a list, as the library encodes named tuples."""
-    return message.get(name) if isinstance(message, dict) else message[place]
 
 
 _UNSAID = {"score": None, "rank": None, "configuration": None, "name": ""}
@@ -275,14 +270,10 @@ def arithmetic(call: Row, prices: Prices) -> dict[str, Any] | None:
 def curl(call: Row) -> str:
     """The request of a call as a shell command, without the key."""
     request = call["request"]
-    messages = [
-        {"role": _field(message, "role", 0), "content": _field(message, "content", 1)}
-        for message in request["messages"]
-    ]
     body = {
         **(request.get("parameters") or {}),
         "model": call["model"],
-        "messages": messages,
+        "messages": request["messages"],
         "max_tokens": request.get("max_tokens"),
     }
     data = orjson.dumps({name: value for name, value in body.items() if value is not None}, option=orjson.OPT_INDENT_2)
@@ -388,7 +379,7 @@ async def text(request: Request) -> Response:
         found = call["response" if which == "answer" else which]
     elif call is not None and which.isascii() and which.isdigit() and len(which) < 7:
         messages = (call["request"] or {}).get("messages") or []
-        found = str(_field(messages[int(which)], "content", 1) or "") if int(which) < len(messages) else None
+        found = messages[int(which)]["content"] or "" if int(which) < len(messages) else None
     if found is None:
         raise HTTPException(404, "There is no such text")
     return PlainTextResponse(found.encode("utf-8", "replace"), headers={"Content-Disposition": "inline"})

@@ -135,7 +135,7 @@ async def filtered(request: Request, now: datetime) -> Filters:
         return filters
     found = await apps_called(request.app.state.backend, tenant(request), filters.said["app"])
     if found.wrong:
-        return replace(filters, wrong={**filters.wrong, "app": found.wrong})
+        return replace(filters, app=found.text, wrong={**filters.wrong, "app": found.wrong})
     test = sql.SQL("t.app_id = %(app)s" if len(found.ids) == 1 else "t.app_id = ANY(%(app)s)")
     values = {**filters.values, "app": found.ids[0] if len(found.ids) == 1 else found.ids}
     return replace(filters, tests=[*filters.tests, test], values=values, app=found.text)
@@ -326,8 +326,8 @@ async def _extent(
     last = filters.until or now
     if filters.since:
         return min(filters.since, last - timedelta(minutes=1)), last
-    period = next((name for name in ("24h", "7d", "30d") if newest and newest > last - RANGES[name]), "1y")
-    first = last - RANGES[period if newest else "24h"]
+    lengths = (RANGES[name] for name in ("24h", "7d", "30d"))
+    first = last - next((each for each in lengths if newest is None or newest > last - each), RANGES["1y"])
     statement = sql.SQL(_EXTENT).format(where=filters.where)
     found = await backend.row(statement, filters.values | {"first": first, "last": last})
     if found is None or found["oldest"] is None:
@@ -426,7 +426,7 @@ def _given(filters: Filters) -> dict[str, Any]:
     return {
         "said": filters.said,
         "wrong": filters.wrong,
-        "app": filters.app or filters.said.get("app", ""),
+        "app": filters.app,
         "more": bool((filters.wrong.keys() | filters.said.keys()) - {"q", "range", "state", "app"}),
         "states": STATES,
         "kinds": KINDS,

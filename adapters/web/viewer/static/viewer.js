@@ -73,11 +73,11 @@
   document.addEventListener("change", (event) => { if (event.target.matches("[data-submit]")) event.target.form.requestSubmit(); });
   document.addEventListener("input", (event) => { if (event.inputType === "insertReplacementText" && event.target.matches("[data-pick]")) event.target.form.requestSubmit(); });
   document.addEventListener("submit", (event) => {
-    // Empty fields of a filter would only make its address long.
     for (const field of all("[data-time]", event.target)) {
       const at = new Date(field.value);
       if (field.value && !Number.isNaN(+at)) field.value = at.toISOString().slice(0, 19);
     }
+    // Empty fields of a filter would only make its address long.
     if (event.target.method === "get") for (const field of event.target.elements) if (field.name && field.value === "") field.disabled = true;
   });
   addEventListener("pageshow", () => { for (const field of all("form[method=get] :disabled")) field.disabled = false; });

@@ -66,9 +66,7 @@ def test_two_tenants_with_the_same_ids_share_no_trace_and_no_span() -> None:
         trace, theirs = of_trace(traceparent=parent), of_trace(traceparent=parent, tenant_id="other")
         ours = [sent(None, trace), sent(of_span(traceparent=parent), trace)]
         foreign = [
-            span_of(
-                {"is_trace": kind, "span": span, "trace": theirs, "call": None, "retrieval": None, "hits": None}, NONE
-            )[1]
+            span_of({"is_trace": kind, "span": span, "trace": theirs, **NOTHING}, NONE)[1]
             for kind, span in ((1, of_span(traceparent=parent, tenant_id="other")), (0, of_span(tenant_id="other")))
         ]
         assert not {it.span_id for it in ours} & {it.span_id for it in foreign}
