@@ -10,11 +10,11 @@ from datetime import date, datetime, time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapters.documents.formats import csv, json, tables
-from adapters.documents.formats.parsed import Parsed, Refused, one_line
+from adapters.documents.formats.parsed import Parsed, Refused, one_line, unbroken
 from adapters.documents.formats.tables import Row, pieces
 
 WORDS = st.text(string.ascii_letters + "äß水 \n", min_size=1, max_size=12).filter(str.strip)
@@ -126,11 +126,12 @@ def texts(parsed: Parsed) -> list[str]:
 
 
 @given(st.lists(st.lists(WORDS, min_size=2, max_size=5), min_size=1, max_size=20), st.sampled_from(",;\t|"))
+@example([["A", "水\n水"]], ",")
 def test_separated_values_are_read_as_they_were_written(rows: list[list[str]], separator: str) -> None:
     file = io.StringIO()
     writing.writer(file, delimiter=separator, quoting=writing.QUOTE_ALL).writerows(rows)
     found = one_line(" ".join(texts(csv.read(file.getvalue().encode()))))
-    assert all(one_line(cell) in found for row in rows for cell in row)
+    assert all(one_line(unbroken(cell)) in found for row in rows for cell in row)
 
 
 @pytest.mark.parametrize(
