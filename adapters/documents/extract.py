@@ -19,7 +19,7 @@ from handlers.work.turns import Turns
 SCRATCH = 2**28
 """Size of the temporary folder of a plug-in, in bytes."""
 
-SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown, a mail or any text"
+SUPPORTED = "PDF, Word, PowerPoint, a spreadsheet, CSV, JSON, EPUB, HTML, Markdown, an email or any text"
 
 
 class _Found(BaseModel):
@@ -38,7 +38,7 @@ _REPLY = TypeAdapter[_Found | _Refusal](_Found | _Refusal)
 
 
 class FileExtractor:
-    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown, mails and text, and of
+    """An Extractor of PDF, Office documents, spreadsheets, CSV, JSON, EPUB, HTML, Markdown, emails and text, and of
     formats of installed plug-ins.
 
     At most `children` processes for one tenant at a time, and one more for others, who take turns. Each may use

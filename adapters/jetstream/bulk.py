@@ -21,7 +21,7 @@ _AHEAD = 5
 """Requests of `_ASKED` messages that are open at a time, at most."""
 
 _BYTES = 32 * 2**20
-"""Bytes that all open requests bring at most: the server cuts a connection off that lets 64 MiB wait."""
+"""Bytes that all open requests bring at most: the server cuts off a connection with 64 MiB unread."""
 
 _CHUNK = 8 * 2**20
 """Bytes at which a chunk is complete."""

@@ -35,7 +35,7 @@ PLACE = (
 
 _BATCH = 1000
 _BYTES = 8 * 2**20
-"""Bytes of the answer to one request; the server's default is what it cuts a slow connection off for."""
+"""Maximum bytes of the answer to one request: without it, the server sends enough to cut off a slow connection."""
 
 _NO_MESSAGE = 10037
 

@@ -41,7 +41,7 @@ class ObjectBlobs:
     """A write waits while there is the mark of a sweep, and then writes again what the sweep has removed.
 
     A sweep looks at the age of a blob after it has made its mark. So either it finds the new age, or the write finds
-    the mark, or that the blob is gone: the store need not know conditional removals.
+    the mark, or that the blob is gone: the store need not support conditional removals.
     """
 
     def __init__(self, objects: Objects) -> None:

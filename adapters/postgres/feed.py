@@ -12,7 +12,7 @@ from domain.log import Recorded
 from handlers.ports.log import Log
 
 BATCH, BYTES = 5000, 16 * 2**20
-"""Messages, and bytes of them, at which a batch is complete."""
+"""A batch is complete at this number of messages, or of their bytes."""
 
 BLOBS = 256
 """Blobs that the messages of a batch need; they are all in memory at once."""

@@ -34,7 +34,7 @@ FETCHES = 16
 """Blobs that are fetched at a time."""
 
 SLICE, SLICE_BYTES = 1000, 16 * 2**20
-"""Rows, and bytes of them, that one statement writes, at most, and a row at least."""
+"""Maximum of rows, and of their bytes, that one statement writes; a larger row is written alone."""
 
 MANY = 200
 """Minimum number of new rows of a table that are quicker written by COPY."""

@@ -143,7 +143,7 @@ class ListedBlobs(Blobs, Protocol):
     """Blobs for those who copy all of them."""
 
     def all(self, after: int = 0) -> AsyncGenerator[Sequence[StoredBlob]]:
-        """Every blob, some hundreds at a time; without those whose sequence is 1 to `after`."""
+        """Every blob, some hundreds at a time; of those with a sequence, only the ones after `after`."""
         ...
 
     async def write(self, tenant: str, digest: str, data: bytes) -> None:

@@ -111,7 +111,7 @@ def copy_code(folder: Path, about: dict[str, Any]) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in sorted(code):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / CODE / name, folder / name)  # not its time: Python would keep what it compiled of another
+        shutil.copy(HERE / CODE / name, folder / name)  # without its time, by which Python tells what it compiled
     kept = json.loads((folder / ABOUT).read_text("utf-8")) if (folder / ABOUT).exists() else {}
     if any(kept.get(key) != about[key] for key in ("python", "torch")):
         shutil.rmtree(folder / ".venv", ignore_errors=True)

@@ -28,7 +28,10 @@ def verify(
         typer.Option(min=1, help="Maximum time without progress, in seconds, before pending work counts as stuck."),
     ] = 900.0,
     prompts: Annotated[
-        bool, typer.Option("--prompts", help="Also put every recorded prompt together, from the log and in the tables.")
+        bool,
+        typer.Option(
+            "--prompts", help="Also assemble every recorded prompt from the log and from the tables, and compare them."
+        ),
     ] = False,
     archive: Annotated[bool, typer.Option("--archive", help="Also compare the log with its archive.")] = False,
     archive_url: Address = None,

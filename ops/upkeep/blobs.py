@@ -57,7 +57,7 @@ class Moved:
 
 @dataclass
 class Swept:
-    """Result: all blobs, those of them that no commit names and that are old, their size, and removed ones."""
+    """Result: all blobs; of them, old ones that nothing names, their size, and removed ones."""
 
     blobs: int = 0
     unnamed: int = 0
@@ -121,7 +121,7 @@ async def _drop(new: BlobPlace, old: BlobPlace, moved: set[Name], progress: Prog
 
 
 async def sweep(settings: Settings, age: timedelta, progress: Progress, *, dry_run: bool = False) -> Swept:
-    """Remove the blobs that no commit, waiting command or dead letter names, and that were not put for this time.
+    """Remove the blobs that no commit, waiting command or dead letter names, last put longer ago than `age`.
 
     Workers may run. Raises: Unavailable, also when a message cannot be read that may name blobs.
     """

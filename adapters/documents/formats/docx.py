@@ -131,7 +131,7 @@ class Document:
         }
         self._outline = Outline()
         self._carried = ""
-        """The begin of a paragraph that stands in one of its own: a large initial, or text before a deleted end."""
+        """The start of a paragraph that is stored as one of its own: a large initial, or text before a deleted end."""
         self.title: str | None = None
 
     @property

@@ -28,7 +28,7 @@ TITLES: dict[Kind, str] = {
     "csv": "a table with separators",
     "json": "JSON",
     "epub": "an EPUB",
-    "mail": "a mail",
+    "mail": "an email",
 }
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."

@@ -17,7 +17,7 @@ _NAMED = ("From", "To", "Cc", "Date", "Subject")
 def read(data: bytes) -> Parsed:
     message = BytesParser(EmailMessage, policy=policy.default).parsebytes(data.lstrip())
     if not message.keys():
-        raise Refused("broken_file", "The file is not a mail: it has no header.")
+        raise Refused("broken_file", "The file is not an email: it has no header.")
     warnings: list[str] = []
     head = "\n".join(f"{name}: {value}" for name in _NAMED if (value := _header(message, name)))
     body = message.get_body(("plain", "html"))

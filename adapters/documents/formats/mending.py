@@ -1,4 +1,4 @@
-"""Sheets of XLSX before they are read: formulas without a value get their text, and far cells come near.
+"""Sheets before they are read: formulas without a value get their text, raised digits a sign, far cells come near.
 
 The reader of spreadsheets knows values only, and takes memory for every cell between the first and the last.
 """
@@ -48,11 +48,11 @@ _RANGE = re.compile(
 
 
 _SCRIPT = b"vertAlign"
+_RAISED = re.compile(rb"vertAlign val=\"(super|sub)script\"")
 _RICH = re.compile(rb"<(?:\w{1,20}:)?si\b[^<>]*>(?:[^<]|<(?!/?(?:\w{1,20}:)?si\b))*+</(?:\w{1,20}:)?si>")
 _RUN = re.compile(
     rb"(<(?:\w{1,20}:)?r>(?:(?!</?(?:\w{1,20}:)?[rt]\b).)*+)<((?:\w{1,20}:)?)t\b[^<>]*>([^<>]*)</\2t>", re.DOTALL
 )
-_RAISED = re.compile(rb"vertAlign val=\"(super|sub)script\"")
 """A text of a sheet with raised or lowered parts, and each of its runs: properties and text."""
 
 _EMPTY_ROWS = re.compile(
@@ -66,7 +66,7 @@ _UNTYPED = re.compile(rb"(<table:table-cell\b(?![^<>]*\bvalue-type=)[^<>]*)(?<!/
 
 
 def mended(package: Package, parts: Iterable[str], warnings: list[str]) -> dict[str, bytes]:
-    """The sheets among these parts that had to be changed."""
+    """The sheets among these parts, and the shared texts, that had to be changed."""
     sheets = {}
     for part in parts:
         try:
