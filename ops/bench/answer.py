@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from adapters.jetstream.client import Client
 from domain.aggregate import new_id
-from ops.bench.documents import HANDBOOK, upload
+from ops.bench.documents import handbook, upload
 from ops.bench.measure import Aim, Measure, percentile
 from ops.bench.stack import Sizes, Stack
 
@@ -62,11 +62,11 @@ class Answers:
 async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     bar = bars.add_task("answers", total=2 * sizes.questions)
     dataset = await stack.make("dataset.create", {"name": "Handbook"})
-    await upload(stack, dataset, {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())})
+    await upload(stack, dataset, handbook())
     plain, cited = [await _app(stack, datasets) for datasets in ([], [dataset])]
     answers = Answers(stack.client)
     await answers.subscribe()
-    queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
+    queries = questions()
     for number in range(min(WARM, sizes.questions)):
         for app in (plain, cited):
             await answers.milliseconds(app, queries[number % len(queries)])
@@ -87,6 +87,11 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
         for name, app in (("answer", plain), ("answer.retrieved", cited))
         for percent, aim in aims.items()
     ]
+
+
+def questions() -> list[str]:
+    """Questions that the handbook answers."""
+    return [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
 
 
 async def _app(stack: Stack, datasets: list[str]) -> str:

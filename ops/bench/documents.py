@@ -23,6 +23,11 @@ PATIENCE_S = 600.0
 """Maximum time without a document becoming searchable, in seconds."""
 
 
+def handbook() -> dict[str, bytes]:
+    """The files of the example handbook, by name."""
+    return {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())}
+
+
 def sentences() -> list[str]:
     """Sentences of the handbook's plain texts."""
     text = "\n\n".join(file.read_text("utf-8") for file in sorted(HANDBOOK.glob("*.txt")))

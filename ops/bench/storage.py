@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from itertools import pairwise
 
@@ -12,8 +11,8 @@ from rich.progress import Progress, TaskID
 
 from adapters.postgres.tables import STREAMS, wait_for
 from domain.log import Position
-from ops.bench.answer import QUESTIONS
-from ops.bench.documents import HANDBOOK, upload, written
+from ops.bench.answer import questions
+from ops.bench.documents import handbook, upload, written
 from ops.bench.measure import Aim, Measure
 from ops.bench.stack import Sizes, Stack
 
@@ -37,11 +36,10 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     number, quarter = 5 * sizes.questions, max(sizes.questions // 2, 1)
     bar = bars.add_task("questions", total=number + 4 * quarter)
     dataset = await stack.make("dataset.create", {"name": "Handbook"})
-    files = {file.name: file.read_bytes() for file in sorted(HANDBOOK.iterdir())}
-    await upload(stack, dataset, files | {"more.txt": written(1, PARAGRAPHS).encode()})
+    await upload(stack, dataset, handbook() | {"more.txt": written(1, PARAGRAPHS).encode()})
     app = await stack.make("app.create", {"name": "Handbook assistant"})
     await stack.make("app.configure", {"app": app, "datasets": [dataset]})
-    queries = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
+    queries = questions()
     await _asked(stack, app, queries[0])
     before = await _bytes(stack)
     turn = asyncio.Semaphore(AT_ONCE)
@@ -75,8 +73,7 @@ async def _conversation(stack: Stack, quarter: int, bars: Progress, bar: TaskID)
     for number in range(4 * quarter):
         if number % quarter == 0:
             marks.append(_of(await _bytes(stack), "nats"))
-        frames = [frame async for frame in stack.client.ask(app, f"And what is {number}?", conversation=conversation)]
-        conversation = frames[0]["conversation"]
+        conversation = await _asked(stack, app, f"And what is {number}?", conversation)
         bars.advance(bar)
     marks.append(_of(await _bytes(stack), "nats"))
     quarters = [(end - start) / 1000 / quarter for start, end in pairwise(marks)]
@@ -88,10 +85,12 @@ def _of(sizes: Counter[str], server: str) -> int:
     return sum(size for where, size in sizes.items() if where.startswith(server))
 
 
-async def _asked(stack: Stack, app: str, query: str) -> None:
-    frames = [frame async for frame in stack.client.ask(app, query)]
+async def _asked(stack: Stack, app: str, query: str, conversation: str | None = None) -> str:
+    """Ask, and return the id of the conversation. Raises: RuntimeError when there is no answer."""
+    frames = [frame async for frame in stack.client.ask(app, query, conversation=conversation)]
     if frames[-1]["type"] != "answered":
         raise RuntimeError(f"no answer: {frames[-1]}")
+    return str(frames[0]["conversation"])
 
 
 async def _bytes(stack: Stack) -> Counter[str]:
