@@ -33,7 +33,7 @@ _CELLS = re.compile(rb"<(?:\w{1,20}:)?c\b[^<>]*>")
 _CELL = re.compile(rb"\br=\"([A-Z]{1,3})(\d{1,7})\"")
 _STYLE = re.compile(rb"\bs=\"(\d+)\"")
 _ZEROS = re.compile("0{2,20}")
-_CURRENCY = re.compile(r"\[\$([^-\]]+)[^\]]*\]|(?<!\[)([$€£¥])")
+_CURRENCY = re.compile(r"\[\$([^-\[\]]++)(?:-[^\[\]]*+)?\]|(?<!\[)([$€£¥])")
 """A currency in a format of numbers: `[$CHF-807]` names a language, too, and `[$-407]` only that."""
 
 _ID = re.compile(rb":id=\"([^\"<>]+)\"")
