@@ -9,7 +9,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-import nats
 import orjson
 from nats.aio import transport
 from nats.aio.client import Client
@@ -40,13 +39,20 @@ _request = Client.request
 async def connect(servers: str | list[str], **options: Any) -> Client:
     """Connect to NATS. All connections of this process read messages under any subject, and hear cancellations.
 
-    Options and errors are those of `nats.connect`. An address of a WebSocket loads what they need.
+    Options and errors are those of `nats.connect`, which leaves its socket open when the server refuses it.
+    An address of a WebSocket loads what they need.
     """
     if any(server.strip().startswith("ws") for server in ([servers] if isinstance(servers, str) else servers)):
         vars(transport).update({name: import_module(name) for name in ("aiohttp", "multidict")})
     Client._build_message = _build_from_any_subject  # type: ignore[method-assign, assignment]
     Client.request = _request_unless_cancelled  # type: ignore[method-assign]
-    return await nats.connect(servers, **options)
+    client = Client()
+    try:
+        await client.connect(servers, **options)
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
 async def find_streams(nc: Client, within: float = 5.0) -> None:

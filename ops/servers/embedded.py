@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import nats
 import nats.errors
 import psutil
 import psycopg
@@ -32,6 +31,7 @@ from psycopg import sql
 
 from adapters import pinned
 from adapters.jetstream import accounts
+from adapters.jetstream.nats_py import connect
 from adapters.privacy.masters import LocalMasters, owners, replace, secret
 from handlers.ports.log import Unavailable
 from ops import machine
@@ -236,7 +236,7 @@ class EmbeddedNats:
         """Bytes stored by JetStream; None when it does not answer."""
         try:
             async with asyncio.timeout(2):
-                client = await nats.connect(self.url, allow_reconnect=False, error_cb=_ignore)
+                client = await connect(self.url, allow_reconnect=False, error_cb=_ignore)
                 try:
                     return int((await client.jetstream().account_info()).storage)
                 finally:

@@ -26,7 +26,7 @@ from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.keys import JetStreamKeys
-from adapters.jetstream.nats_py import API, IMPORTED_API, api, find_streams
+from adapters.jetstream.nats_py import API, IMPORTED_API, api, connect, find_streams
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.reply import respond
 from adapters.jetstream.store import JetStreamEventStore
@@ -102,7 +102,7 @@ async def test_no_client_comes_in_without_a_password(guarded: tuple[EmbeddedNats
     server, _ = guarded
     for login in ("", "worker:wrong@", f"{TENANT}:{server.password(OTHER)}@"):
         with pytest.raises(nats.errors.Error, match="Authorization"):
-            await nats.connect(f"nats://{login}{HOST}:{server.port}", allow_reconnect=False, error_cb=quiet)
+            await connect(f"nats://{login}{HOST}:{server.port}", allow_reconnect=False, error_cb=quiet)
 
 
 def test_passwords_are_in_files_that_only_their_owner_reads(guarded: tuple[EmbeddedNats, str]) -> None:
