@@ -1,7 +1,7 @@
 """An actor: the sender of a command, as a token of its subject `cmd.<tenant>.<actor>.<noun>.<verb>`.
 
-The subject proves the actor. A service on the bus may publish under its own actor only. Every other actor is published
-by a door of ours, which has checked who it is, or by the operator.
+The subject proves the actor. On the bus, a service and an API key may publish under their own actor only. Every other
+actor is published by a door of ours, which has checked who it is, or by the operator.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def service(name: str) -> str:
 
 
 def door(actor: str, named: str | None) -> str:
-    """The door of a command. The sender may name it, unless the actor is a service.
+    """The door of a command. The sender may name it, unless the actor is a service or an API key.
 
-    A service can publish any header, but no actor of another kind.
+    These can publish any header, but no actor of another kind.
     """
-    if actor.startswith("s_"):
+    if actor.startswith(("s_", "k_")):
         return BUS
     return VIEWER if named == VIEWER else OPERATOR
 

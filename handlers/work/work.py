@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate, Event, Rejection
@@ -217,6 +218,7 @@ WORKS: dict[str, Work] = {
         calls="replay",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
+    "admit_key": Work(ApiKey, (ApiKey.Created,), role="commands"),
     "erase_account": Work(Account, (Account.Erased,), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
