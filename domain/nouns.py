@@ -5,6 +5,7 @@ from __future__ import annotations
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
+from domain.access.sql_login import SqlLogin
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -39,5 +40,6 @@ NOUNS: dict[str, type[Aggregate]] = {
         Quarantine,
         Replay,
         Retrieval,
+        SqlLogin,
     )
 }

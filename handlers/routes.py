@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
+from domain.access.sql_login import SqlLogin
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -43,6 +44,7 @@ Permission = Literal[
     "provider.manage",
     "end_user.erase",
     "bus.manage",
+    "sql.manage",
     "operate",
 ]
 PERMISSIONS: dict[Permission, str] = {
@@ -58,10 +60,13 @@ PERMISSIONS: dict[Permission, str] = {
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
+    "sql.manage": "Create and revoke logins of the tenant for SQL",
     "operate": "Retry and discard dead letters, and discard messages in quarantine",
 }
 
-UNLIMITED: frozenset[Permission] = frozenset({"operate", "limits.manage", "limits.impose", "end_user.erase"})
+UNLIMITED: frozenset[Permission] = frozenset(
+    {"operate", "limits.manage", "limits.impose", "end_user.erase", "sql.manage"}
+)
 """Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 
@@ -275,6 +280,8 @@ ROUTES: dict[str, Route] = {
     ),
     "bus_login.open": makes_or_changes(BusLogin, access.OpenBusLogin, "bus.manage", access.open_login, target="name"),
     "bus_login.close": changes(BusLogin, access.CloseBusLogin, "bus.manage", lambda login, at, _: login.close(at)),
+    "sql_login.create": creates(SqlLogin, access.CreateSqlLogin, "sql.manage", access.create_sql_login, private=True),
+    "sql_login.revoke": changes(SqlLogin, access.RevokeSqlLogin, "sql.manage", lambda login, at, _: login.revoke(at)),
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),

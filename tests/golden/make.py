@@ -17,6 +17,7 @@ from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser, person_id
 from domain.access.limits import Counted, Limits
+from domain.access.sql_login import SqlLogin, role_of
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
@@ -81,6 +82,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_budgets(),
         _limits(),
         *_bus_logins(),
+        _sql_login(),
         *_people(),
         *_queries(),
     ):
@@ -451,6 +453,13 @@ def _bus_logins() -> Iterator[Aggregate]:
     login.issue_again(_at(51), issue=_id(51))
     login.close(_at(52))
     yield login
+
+
+def _sql_login() -> Aggregate:
+    sealed, role = "v2:0f1e2d3c:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=", role_of("default", _id(60))
+    login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
+    login.revoke(_at(61))
+    return login
 
 
 def _budgets() -> Iterator[Aggregate]:

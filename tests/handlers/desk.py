@@ -16,6 +16,7 @@ from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
+from adapters.privacy.scram import verifier
 from adapters.privacy.vault import AesVault
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
@@ -43,6 +44,8 @@ from tests.memory import (
 )
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
+
+VERIFIER = verifier("password-of-a-sql-login")
 
 
 class Desk:

@@ -1,0 +1,93 @@
+"""Admits tenants' people to SQL: their logins are roles in the database as long as the log has them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+
+import structlog
+
+from domain.access.sql_login import SqlLogin
+from domain.log import Commit, Metadata, commit_id
+from handlers.ports.log import Unavailable
+from handlers.ports.people import Vault
+from handlers.ports.sql_roles import NotAllowed, Role, SqlRoles
+from handlers.repository import Repository
+
+log = structlog.get_logger(__name__)
+
+Logins = Callable[[], AsyncIterator[tuple[str, SqlLogin]]]
+"""Yields every login of the log with its tenant, revoked ones as well. Raises: Unavailable."""
+
+
+class _Unreadable(Exception):
+    """The verifier of a login cannot be read."""
+
+
+class AdmitSql:
+    def __init__(self, repository: Repository, vault: Vault, roles: SqlRoles) -> None:
+        self._repository = repository
+        self._vault = vault
+        self._roles = roles
+
+    async def __call__(self, commit: Commit) -> None:
+        """React to a change of a login by writing its state now, whichever commit that is.
+
+        Raises: Unavailable; NotAllowed, ValueError when its role cannot be made.
+        """
+        await self._write(commit.subject.tenant, commit.subject.id)
+
+    async def all(self, logins: Logins) -> None:
+        """Bring the roles up to date with the log: a database that lost them has them again, and no others.
+
+        A login whose role cannot be made is skipped with a warning. Raises: Unavailable.
+        """
+        held = await self._roles.held()  # first: what is there by now is in the log that is read afterwards
+        left = {role for role, found in held.items() if found.ours}
+        async for tenant, login in logins():
+            left.discard(login.role)
+            try:
+                if self._differs(tenant, login, held):
+                    await self._write(tenant, login.id)
+            except (NotAllowed, _Unreadable) as error:
+                log.warning("not admitted", tenant=tenant, login=login.id, reason=str(error))
+        for role in left:
+            try:
+                await self._roles.end(role)
+            except NotAllowed as error:
+                log.warning("not ended", role=role, reason=str(error))
+
+    def _differs(self, tenant: str, login: SqlLogin, held: Mapping[str, Role]) -> bool:
+        there = held.get(login.role)
+        if login.deleted:
+            return there is not None
+        try:
+            expected = self._vault.open(tenant, login.sealed_verifier)
+        except (Unavailable, ValueError) as error:  # another secret has sealed it, such as before a restore
+            raise _Unreadable(str(error)) from error
+        return there is None or not there.ours or there.verifier not in (None, expected)
+
+    async def _write(self, tenant: str, id: str) -> None:
+        login = await self._repository.get(SqlLogin, tenant, id)
+        if login and not login.deleted:
+            verifier = self._vault.open(tenant, login.sealed_verifier)
+            await self._roles.make(tenant, login.role, verifier)
+            login = await self._repository.get(SqlLogin, tenant, id)  # another worker may have ended it meanwhile
+        if login and login.deleted:
+            await self._roles.end(login.role)
+
+
+async def revoke_all(repository: Repository, cause: Metadata, logins: Logins, at: datetime) -> None:
+    """Revoke every login of the tenant of `cause`, as when it is archived. Raises: Unavailable."""
+    async for tenant, login in logins():
+        if tenant == cause.tenant and not login.deleted:
+            await repository.change(SqlLogin, login.id, cause.caused(commit_id(cause.id, login.id)), _revoke(at))
+
+
+def _revoke(at: datetime) -> Callable[[SqlLogin | None], SqlLogin]:
+    def decide(login: SqlLogin | None) -> SqlLogin:
+        assert login is not None
+        login.revoke(at)
+        return login
+
+    return decide
