@@ -8,7 +8,8 @@ from __future__ import annotations
 from psycopg.conninfo import make_conninfo
 
 from adapters.postgres import rights
-from adapters.postgres.tables import READER, connect
+from adapters.postgres.policies import READER, ROLES, TENANTS
+from adapters.postgres.tables import connect
 
 OWNER, INDEXER = "headrace_owner", "headrace_indexer"
 """Owner of the tables (setup, `project`), owner of the search index (`ingest`, `answer`)."""
@@ -33,7 +34,7 @@ _HEAD = """\
 
 def script() -> str:
     """The script for psql; it can be run again."""
-    names = [READER, *PASSWORDS]
+    names = [*ROLES, *PASSWORDS]
     passwords = [
         f'\\set {login}_password `cat "${{SECRETS:-/run/secrets}}/{file}"`\n' for login, file in PASSWORDS.items()
     ]
@@ -47,6 +48,8 @@ def script() -> str:
     )
     granted = (
         f"GRANT {READER} TO {INDEXER}, {VIEWER}, {EXPORTER};\n"
+        "-- SQL logins of tenants.\n"
+        f"GRANT {TENANTS} TO {OWNER} WITH ADMIN OPTION;\n"
         "-- `headrace setup` makes the index on behalf of its owner.\n"
         f"GRANT {INDEXER} TO {OWNER};\n"
         f"SELECT format('GRANT CREATE ON DATABASE %I TO {OWNER}, {INDEXER}', current_database()) \\gexec\n"

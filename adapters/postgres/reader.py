@@ -11,8 +11,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
+from adapters.postgres.policies import READER
 from adapters.postgres.rights import grant_locks
-from adapters.postgres.tables import READER, connect, make_reader
+from adapters.postgres.tables import connect, make_roles
 
 _LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
@@ -43,7 +44,7 @@ async def login(url: str, key: bytes, kind: Kind = "view") -> str:
             return url
         role, password = credentials(kind, connection.info.dbname, key)
         try:
-            await make_reader(connection)
+            await make_roles(connection)
             async with connection.transaction():
                 await make_login(connection, role, password)
                 await _limit(connection, role, SHARES[kind])

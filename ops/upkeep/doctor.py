@@ -28,6 +28,7 @@ from adapters.jetstream.outages import outages
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.model_files import find_model
 from adapters.postgres import tables
+from adapters.postgres.policies import READER
 from adapters.postgres.rights import excess
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import COUNTED, behind
@@ -366,7 +367,7 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
 
 async def _readers(connection: AsyncConnection[TupleRow]) -> Finding:
     """Check that logins which read can do nothing else. Only a superuser can revoke functions of PostgreSQL."""
-    if not (found := await excess(connection, tables.READER)):
+    if not (found := await excess(connection, READER)):
         return Finding("readers", True, "can read, and run no function that does more")
     advice = "run `headrace setup` once with a superuser's HEADRACE_POSTGRES_URL: docs/security.md"
     return Finding(

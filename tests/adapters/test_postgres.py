@@ -701,7 +701,7 @@ async def test_waiting_for_a_position_that_never_comes_ends(database_url: str) -
 async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
     database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "SWAP_LOCK_S", 1)
+    monkeypatch.setattr(rebuild, "LOCK_S", 1)
     history = wander(Random(23), 100)
     async with following(database_url, history):
         await caught_up(database_url, history)

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, AsyncServerCursor, IsolationLevel
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Composed, Identifier
 
-from adapters.postgres.tables import READER
+from adapters.postgres.policies import READER
 from adapters.web.viewer.sheet import line
 
 Form = Literal["csv", "jsonl"]
