@@ -362,6 +362,8 @@ class MemorySqlRoles:
 
     async def make(self, tenant: str, role: str, verifier: str) -> None:
         self._allowed()
+        if self.roles.get(role, (tenant,))[0] != tenant:
+            raise NotAllowed(f"The role {role} belongs to another tenant.")
         self.changed.append(role)
         self.roles[role] = tenant, verifier
 

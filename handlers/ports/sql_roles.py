@@ -29,7 +29,7 @@ class SqlRoles(Protocol):
         ...
 
     async def make(self, tenant: str, role: str, verifier: str) -> None:
-        """Let a role log in that reads the rows of this tenant; may be repeated."""
+        """Let a role log in that reads the rows of this tenant; may be repeated. A role keeps its tenant."""
         ...
 
     async def end(self, role: str) -> None:

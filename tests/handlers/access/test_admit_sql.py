@@ -85,7 +85,10 @@ async def test_a_login_that_is_revoked_while_its_role_is_made_has_none_afterward
 async def test_a_database_that_lost_its_roles_has_those_of_the_log_again_and_no_others(bench: Bench) -> None:
     kept, gone, tampered = await bench.create(), await bench.create(), await bench.create()
     await bench.revoke(gone)
-    bench.roles.roles = {bench.role(tampered): ("x", verifier("another-password")), "t_unknown": ("x", VERIFIER)}
+    bench.roles.roles = {
+        bench.role(tampered): (bench.desk.tenant, verifier("another-password")),
+        "t_unknown": ("x", VERIFIER),
+    }
     await bench.admit.all(bench.logins)
     expected = {bench.role(id): (bench.desk.tenant, VERIFIER) for id in (kept, tampered)}
     assert bench.roles.roles == expected

@@ -1,0 +1,31 @@
+"""All aggregates of a kind, read from the log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from domain.aggregate import Aggregate
+from domain.log import EVENTS
+from handlers.ports.log import Unavailable
+from handlers.repository import Repository
+
+A = TypeVar("A", bound=Aggregate)
+
+
+async def every(nc: Client, repository: Repository, kind: type[A]) -> AsyncIterator[tuple[str, A]]:
+    """Yield each aggregate of this kind with its tenant, deleted ones as well. Raises: Unavailable."""
+    try:
+        info = await nc.jetstream().stream_info(EVENTS, subjects_filter=f"evt.*.{kind.TOPIC}.*")
+    except NotFoundError:
+        return
+    except nats.errors.Error as error:
+        raise Unavailable(f"Stream {EVENTS} cannot be read: {error!r}") from error
+    for subject in sorted(info.state.subjects or {}):
+        _, tenant, _, id = subject.split(".")
+        if found := await repository.get(kind, tenant, id):
+            yield tenant, found
