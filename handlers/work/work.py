@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from domain.access.account import Account
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.sql_login import SqlLogin
@@ -218,6 +219,7 @@ WORKS: dict[str, Work] = {
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
     "admit_sql": Work(SqlLogin, (SqlLogin.Created, SqlLogin.Revoked), role="project"),
+    "erase_account": Work(Account, (Account.Erased,), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
 }
