@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -72,6 +75,18 @@ class Tenant:
         assert code == 0, lines
         return lines
 
+    async def written(self, *arguments: str) -> tuple[int, dict[str, str]]:
+        """The exit code of `headrace sql-login`, and the variables that it exports into a pipe."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ops.cli", "sql-login", *arguments, "--tenant", self.name),
+            env=os.environ | self.stack.settings.variables(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        lines = [shlex.split(line) for line in out.decode().splitlines()]
+        assert all(export == "export" for export, _ in lines)
+        return process.returncode or 0, dict(variable.split("=", 1) for _, variable in lines)
+
     async def login(self) -> tuple[str, str]:
         """The id of a new login, and its address as soon as PostgreSQL accepts it."""
         password = new_password()
@@ -136,9 +151,16 @@ async def test_a_login_reads_the_rows_of_its_tenant_and_is_in_no_message_table_f
         assert [line for line in seen if secret in line] == []
         assert [file for file in logs if secret.encode() in file.read_bytes()] == []
 
+    code, exports = await other.written("create", "bi")
+    assert (code, set(exports)) == (0, {"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"})
+    names = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": "user", "PGPASSWORD": "password"}
+    async with session(make_conninfo(**{names[name]: value for name, value in exports.items()})) as theirs:
+        cursor = await theirs.execute("SELECT DISTINCT tenant_id FROM headrace.commands")
+        assert await cursor.fetchall() == [(other.name,)]
+
     [listed] = await tenant.command("list")
     assert (listed["id"], listed["name"], listed["status"]) == (made["id"], "bi", "active")
-    assert await other.command("list") == []
+    assert [each["role"] for each in await other.command("list")] == [exports["PGUSER"]]
     await tenant.command("revoke", "bi")
     await accepted(make_conninfo(**parts), False)
     code, [error] = await stack.command("sql-login", "revoke", "bi", "--tenant", tenant.name)
