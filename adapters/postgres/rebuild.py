@@ -13,6 +13,7 @@ from adapters.postgres import attachments, policies
 from adapters.postgres.copy import Copy, parts, with_parents
 from adapters.postgres.policies import READER
 from adapters.postgres.requests import make_view
+from adapters.postgres.sql_roles import end_transactions
 from adapters.postgres.tables import (
     LOCK_S,
     LOCK_TRIES,
@@ -142,6 +143,7 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
         except (errors.LockNotAvailable, errors.DeadlockDetected):
             if attempt == LOCK_TRIES:
                 raise
+            await end_transactions(connection)  # tenants may not keep an operator from a rebuild
             await copy.resume()
             await asyncio.sleep(LOCK_S)
     await attachments.measure(connection, attached)

@@ -151,6 +151,12 @@ class PostgresSqlRoles:
             raise Unavailable(f"The roles of SQL logins cannot be changed yet: {error!r}") from error
 
 
+async def end_transactions(connection: AsyncConnection[TupleRow]) -> None:
+    """End the sessions of SQL logins that are in a transaction, as far as the user may: they hold locks of tables."""
+    with suppress(errors.InsufficientPrivilege):
+        await connection.execute(_END_TRANSACTIONS)
+
+
 async def _take_turn(connection: AsyncConnection[TupleRow]) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (ROLES_LOCK,))
 
@@ -171,6 +177,11 @@ async def _end_sessions(connection: AsyncConnection[TupleRow], role: str) -> Non
 
 
 _END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'client backend'"
+
+_END_TRANSACTIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN headrace_access.logins ON role = usename
+WHERE backend_type = 'client backend' AND datname = current_database() AND xact_start IS NOT NULL
+"""
 
 _SWEEP = """
 SELECT pid, role::text, extract(epoch FROM clock_timestamp() - xact_start)::float

@@ -68,7 +68,7 @@ async def test_what_was_taken_from_a_role_is_missed(
     url: str, role: str, owner: AsyncConnection[TupleRow], change: str
 ) -> None:
     await roles(url).make("acme", role, VERIFIER)
-    await owner.execute(sql.SQL(change).format(sql.Identifier(role)))  # type: ignore[arg-type]
+    await owner.execute(sql.SQL(change).format(sql.Identifier(role)))
     assert (await roles(url).held())[role] == Role(True, "")
 
 
