@@ -88,9 +88,11 @@ async def make_roles(connection: AsyncConnection[TupleRow]) -> None:
             await connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))
         except (errors.DuplicateObject, errors.UniqueViolation):  # another database's set-up was faster
             pass
-        except errors.InsufficientPrivilege:
+        except errors.InsufficientPrivilege as error:
             if role == READER:
-                raise
+                raise errors.InsufficientPrivilege(
+                    f"{error}. A superuser makes the roles: see `headrace postgres roles`."
+                ) from error
 
 
 async def set_up(connection: AsyncConnection[TupleRow]) -> None:
@@ -144,6 +146,70 @@ SELECT relname::text, relrowsecurity, ARRAY(
         pg_get_expr(polqual, polrelid))
     FROM pg_policy WHERE polrelid = pg_class.oid
 ) FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND relname = ANY(%s) ORDER BY 1
+"""
+
+
+async def crossings(connection: AsyncConnection[TupleRow], tables: Iterable[str]) -> list[str]:
+    """Find ways to rows of other tenants: sentences on these live tables, on what else can be read, and on logins."""
+    made = await missing(connection, "headrace", tables)
+    cursor = await connection.execute(_CROSSINGS.encode(), {"bound": [TENANTS, GATEWAY], "tenants": TENANTS})
+    return [
+        *(f"the policies of the table {table} are missing or altered" for table in made),
+        *(sentence for (sentence,) in await cursor.fetchall()),
+    ]
+
+
+async def blind(connection: AsyncConnection[TupleRow]) -> list[str]:
+    """The roles that were granted SELECT on a table, and see no rows of it, since no policy lets them."""
+    return [role for (role,) in await (await connection.execute(_BLIND)).fetchall()]
+
+
+_CROSSINGS = """
+WITH bound AS (
+    SELECT oid, rolname FROM pg_roles WHERE rolname = ANY(%(bound)s)
+), relations AS (
+    SELECT c.oid, relkind, format('%%I.%%I', nspname, relname) AS name, relrowsecurity,
+        EXISTS (SELECT FROM unnest(reloptions) AS option(it) WHERE it ~ '^security_invoker=(true|on|yes|1)$') AS invokes
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND (nspname = 'headrace' OR relkind IN ('v', 'm') AND EXISTS (
+        SELECT FROM pg_rewrite r JOIN pg_depend d ON (classid, objid) = ('pg_rewrite'::regclass, r.oid)
+            JOIN pg_class t ON (refclassid, t.oid) = ('pg_class'::regclass, refobjid)
+        WHERE ev_class = c.oid AND t.oid <> c.oid AND t.relnamespace::regnamespace::text ^@ 'headrace'))
+        AND EXISTS (SELECT FROM bound WHERE has_schema_privilege(bound.oid, n.oid, 'USAGE')
+            AND has_any_column_privilege(bound.oid, c.oid, 'SELECT'))
+)
+SELECT CASE relkind WHEN 'v' THEN format('the view %%s shows rows with the rights of its owner', name)
+    WHEN 'm' THEN format('the materialized view %%s shows rows of all tenants', name)
+    ELSE format('the table %%s has no row-level security', name) END
+FROM relations WHERE NOT CASE relkind WHEN 'v' THEN invokes WHEN 'm' THEN false ELSE relrowsecurity END
+UNION ALL
+SELECT format('the role %%s may use the schema %%I', rolname, nspname) FROM bound, pg_namespace
+WHERE nspname ^@ 'headrace' AND nspname <> 'headrace' AND has_schema_privilege(bound.oid, pg_namespace.oid, 'USAGE')
+UNION ALL
+SELECT format('the function %%s runs with the rights of its owner', p.oid::regprocedure) FROM pg_proc p
+WHERE prosecdef AND pronamespace = 'headrace'::regnamespace
+    AND EXISTS (SELECT FROM bound WHERE has_function_privilege(bound.oid, p.oid, 'EXECUTE'))
+UNION ALL
+SELECT format('the login %%s is %%s', rolname, concat_ws(', ',
+    CASE WHEN rolsuper THEN 'a superuser' END, CASE WHEN rolbypassrls THEN 'free from policies' END,
+    CASE WHEN rolcreaterole THEN 'able to make roles' END, CASE WHEN rolreplication THEN 'able to replicate' END,
+    'in ' || others))
+FROM pg_auth_members m JOIN pg_roles r ON r.oid = member, LATERAL (
+    SELECT string_agg(other.rolname, ', ' ORDER BY other.rolname) FROM pg_roles other
+    WHERE pg_has_role(r.oid, other.oid, 'MEMBER') AND other.oid NOT IN (r.oid, m.roleid)
+) AS memberships(others)
+WHERE roleid = to_regrole(%(tenants)s) AND NOT admin_option
+    AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolreplication OR others IS NOT NULL)
+ORDER BY 1
+"""
+
+_BLIND = """
+SELECT DISTINCT rolname::text FROM pg_class c, aclexplode(relacl) JOIN pg_roles r ON r.oid = grantee
+WHERE relnamespace = 'headrace'::regnamespace AND relkind = 'r' AND relrowsecurity AND privilege_type = 'SELECT'
+    AND NOT rolsuper AND NOT rolbypassrls AND NOT pg_has_role(r.oid, relowner, 'USAGE') AND NOT EXISTS (
+        SELECT FROM pg_policy, unnest(polroles) AS bound(role)
+        WHERE polrelid = c.oid AND polpermissive AND (role = 0 OR pg_has_role(r.oid, role, 'USAGE')))
+ORDER BY 1
 """
 
 

@@ -27,7 +27,7 @@ from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.outages import outages
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.model_files import find_model
-from adapters.postgres import tables
+from adapters.postgres import policies, tables
 from adapters.postgres.policies import READER
 from adapters.postgres.rights import excess
 from adapters.telemetry.otlp.checkpoint import Checkpoints
@@ -45,6 +45,7 @@ from ops.servers.embedded import check_postgres, nats_server, reserve
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
 from ops.terminal import one_line
+from projections.catalog import READ_MODELS
 
 POSTGRES_TESTED = 18
 LAG = 5000
@@ -344,6 +345,8 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
             return
         yield await _readers(connection)
+        async for finding in _rows(connection):
+            yield finding
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
             advice = "their groups are not updated until then; a worker with role project continues by itself"
@@ -373,6 +376,21 @@ async def _readers(connection: AsyncConnection[TupleRow]) -> Finding:
     return Finding(
         "readers", True, f"can run {len(found)} functions that do more than read: {', '.join(found)}", advice
     )
+
+
+async def _rows(connection: AsyncConnection[TupleRow]) -> AsyncIterator[Finding]:
+    """Check that each login of a tenant sees the rows of that tenant alone."""
+    if absent := set(policies.ROLES).difference(await policies.existing(connection)):
+        advice = "SQL logins of tenants need them: run the script of `headrace postgres roles` as a superuser"
+        yield Finding("rows", True, f"the roles {', '.join(sorted(absent))} are missing", advice)
+    if found := await policies.crossings(connection, [model.name for model in READ_MODELS]):
+        advice = "run `headrace setup` for policies of tables; take other rights back: docs/access.md"
+        yield Finding("rows", False, "; ".join(found), advice)
+    else:
+        yield Finding("rows", True, "each tenant sees its own, in every table")
+    if roles := await policies.blind(connection):
+        advice = "GRANT headrace_reader TO them, or make policies for them: docs/access.md"
+        yield Finding("rows", True, f"{', '.join(roles)} may read tables, and see no rows", advice)
 
 
 def _lag(stream: str, group: str, behind: int) -> Finding:
