@@ -150,7 +150,7 @@ SELECT relname::text, relrowsecurity, ARRAY(
 
 
 async def crossings(connection: AsyncConnection[TupleRow], tables: Iterable[str]) -> list[str]:
-    """What may let a tenant see rows of another, in words: of these live tables, and of all else in the database."""
+    """Find ways to rows of other tenants: sentences on these live tables, on what else can be read, and on logins."""
     made = await missing(connection, "headrace", tables)
     cursor = await connection.execute(_CROSSINGS.encode(), {"bound": [TENANTS, GATEWAY], "tenants": TENANTS})
     return [
