@@ -254,6 +254,58 @@ async def test_what_is_lost_or_changed_in_postgresql_comes_back_from_the_log(sta
     await stack.until("SELECT FROM pg_roles WHERE rolname = 't_0123456789abcdef'", lambda rows: not rows)
 
 
+async def test_the_example_runs_with_a_login(stack: Stack) -> None:
+    tenant = Tenant(stack)
+    app = await tenant.send("app.create", name="Guide")
+    await tenant.send("app.configure", app=app)
+    await tenant.send("message.send", app=app, query="When?")
+    _, url = await tenant.login()
+    query = (Path(__file__).parents[2] / "examples" / "sql" / "usage.sql").read_text()
+    async with session(url) as reader, asyncio.timeout(30):
+        rows: list[TupleRow] = []
+        while not rows:
+            rows = await (await reader.execute(query.encode())).fetchall()
+    assert [row[1] for row in rows] == [1]
+
+
+async def test_where_the_user_may_make_no_roles_nothing_halts_and_the_reason_is_said(
+    postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """As with a managed PostgreSQL; once it may, the roles are made."""
+    async with EmbeddedNats(tmp_path) as nats, fresh_database(postgres) as url:
+        database = str(conninfo_to_dict(url)["dbname"])
+        owner, password = sql.Identifier(f"owner_of_{database}"), new_password()
+        statements = (
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(owner, sql.Literal(password)),
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database), owner),
+        )
+        async with session(url) as superuser:
+            for statement in statements:
+                await superuser.execute(statement)
+        managed = f"postgresql://owner_of_{database}:{password}@{url.rpartition('@')[2]}"
+        settings = Settings.load(home=tmp_path, nats_url=nats.url, postgres_url=managed)
+        async with Stack.running(settings, ROLES) as stack:
+            tenant, password = Tenant(stack), new_password()
+            id = await tenant.send("sql_login.create", name="bi", verifier=verifier(password))
+            tables = "SELECT * FROM headrace.{} WHERE tenant_id = %(t)s"
+            [letter] = await stack.until(tables.format("dead_letters"), t=tenant.name)
+            assert f"NotAllowed: The user 'owner_of_{database}' may not change the roles of SQL" in letter["reason"]
+            assert "CREATEROLE" in letter["reason"]
+            await tenant.send("app.create", name="Guide")
+            await stack.until(tables.format("apps"), t=tenant.name)
+            async with session(url) as superuser:
+                for grant in ("ALTER ROLE {} CREATEROLE", "GRANT headrace_tenants TO {} WITH ADMIN OPTION"):
+                    await superuser.execute(sql.SQL(grant).format(owner))
+                login = make_conninfo(managed, user=role_of(tenant.name, id), password=password)
+                await tenant.send("dead_letter.retry", dead_letter=letter["id"])
+                await accepted(login)
+                await tenant.send("sql_login.revoke", sql_login=id)
+                await accepted(login, False)
+        async with session(url) as superuser:
+            await superuser.execute(sql.SQL("REASSIGN OWNED BY {} TO postgres").format(owner))
+            await superuser.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(owner))
+
+
 async def test_nothing_passes_one_second_after_a_revocation_under_load(stack: Stack) -> None:
     tenant = Tenant(stack)
     (id, url), (_, other) = await tenant.login(), await tenant.login()
