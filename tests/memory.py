@@ -378,7 +378,7 @@ class MemorySqlRoles:
         self.changed: list[str] = []
 
     async def held(self) -> Mapping[str, Role]:
-        return {role: Role(True, verifier) for role, (_, verifier) in self.roles.items()}
+        return {role: Role(*found) for role, found in self.roles.items()}
 
     async def make(self, tenant: str, role: str, verifier: str) -> None:
         self._allowed()

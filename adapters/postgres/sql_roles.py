@@ -64,7 +64,7 @@ class PostgresSqlRoles:
             [[shown]] = await cursor.fetchall()
             password = "(SELECT coalesce(rolpassword, '') FROM pg_authid WHERE pg_authid.oid = r.oid)"
             query = f"""
-                SELECT coalesce(l.role, rolname)::text, l.role IS NOT NULL,
+                SELECT coalesce(l.role, rolname)::text, l.tenant_id,
                     CASE WHEN coalesce(rolcanlogin AND rolconnlimit = %(connections)s AND rolconfig @> %(limits)s
                         AND pg_has_role(r.oid, to_regrole('{TENANTS}'), 'USAGE'), false)
                     THEN {password if shown else "NULL"} ELSE '' END

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import structlog
@@ -43,11 +43,14 @@ class AdmitSql:
         A login whose role cannot be made is skipped with a warning. Raises: Unavailable.
         """
         held = await self._roles.held()  # first: what is there by now is in the log that is read afterwards
-        left = {role for role, found in held.items() if found.ours}
+        left = {role for role, found in held.items() if found.tenant}
         async for tenant, login in logins():
             left.discard(login.role)
             try:
-                if self._differs(tenant, login, held):
+                there = held.get(login.role)
+                if self._differs(tenant, login, there):
+                    if there and there.tenant not in (None, tenant):
+                        await self._roles.end(login.role)  # a role never changes its tenant
                     await self._write(tenant, login.id)
             except (NotAllowed, _Unreadable) as error:
                 log.warning("not admitted", tenant=tenant, login=login.id, reason=str(error))
@@ -57,15 +60,14 @@ class AdmitSql:
             except NotAllowed as error:
                 log.warning("not ended", role=role, reason=str(error))
 
-    def _differs(self, tenant: str, login: SqlLogin, held: Mapping[str, Role]) -> bool:
-        there = held.get(login.role)
+    def _differs(self, tenant: str, login: SqlLogin, there: Role | None) -> bool:
         if login.deleted:
             return there is not None
         try:
             expected = self._vault.open(tenant, login.sealed_verifier)
         except (Unavailable, ValueError) as error:  # another secret has sealed it, such as before a restore
             raise _Unreadable(str(error)) from error
-        return there is None or not there.ours or there.verifier not in (None, expected)
+        return there is None or there.tenant != tenant or there.verifier not in (None, expected)
 
     async def _write(self, tenant: str, id: str) -> None:
         login = await self._repository.get(SqlLogin, tenant, id)

@@ -13,11 +13,11 @@ class NotAllowed(Exception):
 class Role(NamedTuple):
     """A role that is there.
 
-    `ours` is false for one that reads nothing in this database, such as that of another one on the same server.
+    `tenant` is None for one that reads no rows in this database, such as that of another one on the same server.
     `verifier` is empty where the role is incomplete; None where the database does not show verifiers.
     """
 
-    ours: bool
+    tenant: str | None
     verifier: str | None
 
 

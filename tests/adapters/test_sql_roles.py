@@ -55,9 +55,9 @@ async def test_a_role_with_the_limits_of_earlier_settings_is_made_again(
 ) -> None:
     await roles(url).make("acme", role, VERIFIER)
     changed = roles(url, connections, seconds)
-    assert (await changed.held())[role] == Role(True, "")
+    assert (await changed.held())[role] == Role("acme", "")
     await changed.make("acme", role, VERIFIER)
-    assert (await changed.held())[role] == Role(True, VERIFIER)
+    assert (await changed.held())[role] == Role("acme", VERIFIER)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_what_was_taken_from_a_role_is_missed(
 ) -> None:
     await roles(url).make("acme", role, VERIFIER)
     await owner.execute(sql.SQL(change).format(sql.Identifier(role)))
-    assert (await roles(url).held())[role] == Role(True, "")
+    assert (await roles(url).held())[role] == Role("acme", "")
 
 
 async def test_a_role_without_a_row_is_not_ours_and_reads_nothing(
@@ -77,7 +77,7 @@ async def test_a_role_without_a_row_is_not_ours_and_reads_nothing(
 ) -> None:
     await roles(url).make("acme", role, VERIFIER)
     await owner.execute("DELETE FROM headrace_access.logins WHERE role = %s", (role,))
-    assert not (await roles(url).held())[role].ours
+    assert (await roles(url).held())[role].tenant is None
     await roles(url).end(role)
     assert role not in await roles(url).held()
 

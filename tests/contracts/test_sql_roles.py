@@ -48,12 +48,12 @@ def role() -> str:
 
 
 async def ours(roles: SqlRoles) -> Mapping[str, Role]:
-    return {role: found for role, found in (await roles.held()).items() if found.ours}
+    return {role: found for role, found in (await roles.held()).items() if found.tenant}
 
 
 async def test_a_role_is_made_and_ended(roles: SqlRoles, role: str) -> None:
     await roles.make("acme", role, FIRST)
-    assert await ours(roles) == {role: Role(True, FIRST)}
+    assert await ours(roles) == {role: Role("acme", FIRST)}
     await roles.end(role)
     assert role not in await roles.held()
 
@@ -61,25 +61,25 @@ async def test_a_role_is_made_and_ended(roles: SqlRoles, role: str) -> None:
 async def test_both_may_be_repeated(roles: SqlRoles, role: str) -> None:
     for _ in range(2):
         await roles.make("acme", role, FIRST)
-    assert await ours(roles) == {role: Role(True, FIRST)}
+    assert await ours(roles) == {role: Role("acme", FIRST)}
     for _ in range(2):
         await roles.end(role)
     assert await ours(roles) == {}
     await roles.make("acme", role, SECOND)
-    assert await ours(roles) == {role: Role(True, SECOND)}
+    assert await ours(roles) == {role: Role("acme", SECOND)}
 
 
 async def test_the_last_verifier_counts(roles: SqlRoles, role: str) -> None:
     for each in (FIRST, SECOND):
         await roles.make("acme", role, each)
-    assert await ours(roles) == {role: Role(True, SECOND)}
+    assert await ours(roles) == {role: Role("acme", SECOND)}
 
 
 async def test_a_role_is_never_given_to_another_tenant(roles: SqlRoles, role: str) -> None:
     await roles.make("acme", role, FIRST)
     with pytest.raises(NotAllowed, match="another"):
         await roles.make("other", role, SECOND)
-    assert await ours(roles) == {role: Role(True, FIRST)}
+    assert await ours(roles) == {role: Role("acme", FIRST)}
 
 
 async def test_roles_are_independent(roles: SqlRoles, role: str) -> None:
@@ -87,4 +87,4 @@ async def test_roles_are_independent(roles: SqlRoles, role: str) -> None:
     await roles.make("acme", role, FIRST)
     await roles.make("other", other, SECOND)
     await roles.end(role)
-    assert await ours(roles) == {other: Role(True, SECOND)}
+    assert await ours(roles) == {other: Role("other", SECOND)}

@@ -120,7 +120,7 @@ async def test_the_owner_of_the_tables_makes_and_ends_sql_logins_and_changes_no_
     role, password = role_of("acme", new_id()), new_password()
     roles = PostgresSqlRoles(url(server, OWNER), connections=2, seconds=1)
     await roles.make("acme", role, verifier(password))
-    assert (await roles.held())[role] == Role(True, None)
+    assert (await roles.held())[role] == Role("acme", None)
     watching = asyncio.create_task(roles.watch())
     tenant = server.url_of(server.database, role, password)
     async with await psycopg.AsyncConnection.connect(tenant) as long:
@@ -151,7 +151,7 @@ async def test_a_user_that_may_make_no_roles_learns_what_is_missing(server: Embe
         await managed.make("acme", role, verifier(new_password()))
     with pytest.raises(NotAllowed):
         await managed.end(role)
-    assert (await ours.held())[role].ours is False
+    assert (await ours.held())[role].tenant is None
     await ours.end(role)
 
 

@@ -83,20 +83,21 @@ async def test_a_login_that_is_revoked_while_its_role_is_made_has_none_afterward
 
 
 async def test_a_database_that_lost_its_roles_has_those_of_the_log_again_and_no_others(bench: Bench) -> None:
-    kept, gone, tampered = await bench.create(), await bench.create(), await bench.create()
+    kept, gone, tampered, moved = [await bench.create() for _ in range(4)]
     await bench.revoke(gone)
     bench.roles.roles = {
         bench.role(tampered): (bench.desk.tenant, verifier("another-password")),
+        bench.role(moved): ("another-tenant", VERIFIER),
         "t_unknown": ("x", VERIFIER),
     }
     await bench.admit.all(bench.logins)
-    expected = {bench.role(id): (bench.desk.tenant, VERIFIER) for id in (kept, tampered)}
+    expected = {bench.role(id): (bench.desk.tenant, VERIFIER) for id in (kept, tampered, moved)}
     assert bench.roles.roles == expected
 
     bench.roles.changed.clear()
     await bench.admit.all(bench.logins)
     assert bench.roles.changed == []
-    bench.roles.roles[bench.role(gone)] = ("x", "")
+    bench.roles.roles[bench.role(gone)] = (bench.desk.tenant, "")
     await bench.admit.all(bench.logins)
     assert (bench.roles.roles, bench.roles.changed) == (expected, [bench.role(gone)])
 
