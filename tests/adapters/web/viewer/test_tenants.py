@@ -6,6 +6,7 @@ tenant has the same ids here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import httpx2
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL
 from sqlalchemy import DateTime
 from starlette.routing import Route
 
@@ -100,25 +102,33 @@ async def make_recent(owner: Connection) -> None:
     [moved] = await query(owner, "SELECT now() - interval '3 hours' - max(started_at) FROM headrace.traces")
     for model in READ_MODELS:
         columns = [sql.Identifier(column.name) for column in model.table.columns if isinstance(column.type, DateTime)]
-        later = [sql.SQL("{0} = {0} + {1}").format(column, sql.Literal(moved)) for column in columns]
-        await owner.execute(sql.SQL("UPDATE {} SET {}").format(tables.name(model), sql.SQL(", ").join(later)))
+        later = [SQL("{0} = {0} + {1}").format(column, sql.Literal(moved)) for column in columns]
+        await owner.execute(SQL("UPDATE {} SET {}").format(tables.name(model), SQL(", ").join(later)))
 
+
+ONLY_THEIRS = "00000000-0000-7000-8000-0000000000ff"
+"""Id of a row of the other tenant in every table."""
 
 WORDS = ("name", "provider", "model", "session_id", "question", "answer", "query", "error", "response", "content")
 FIGURES = ("cost", "prompt_tokens", "completion_tokens", "duration_ms", "model_calls", "errors", "spans")
 
 
 async def tell_apart(owner: Connection) -> None:
-    """Give the rows of the other tenant words and figures that ours do not have."""
+    """Give the other tenant rows of the same ids as ours, and one of its own, with other words and figures."""
     for model in READ_MODELS:
+        copied = SQL(
+            "INSERT INTO {0} SELECT (jsonb_populate_record(t, {1})).* FROM {0} t WHERE tenant_id = {2} LIMIT {3} "
+            "ON CONFLICT DO NOTHING"
+        )
+        for tenant, changed, most in ((OURS, {}, None), (THEIRS, {model.key: ONLY_THEIRS}, 1)):
+            values = sql.Literal(json.dumps({"tenant_id": THEIRS, **changed}))
+            await owner.execute(copied.format(tables.name(model), values, sql.Literal(tenant), sql.Literal(most)))
         columns = [column.name for column in model.table.columns if not column.primary_key]
-        changes = [
-            sql.SQL("{0} = {0} || ' of others'").format(sql.Identifier(each)) for each in WORDS if each in columns
-        ]
-        changes += [sql.SQL("{0} = {0} + 1000").format(sql.Identifier(each)) for each in FIGURES if each in columns]
+        changes = [SQL("{0} = {0} || ' of others'").format(sql.Identifier(each)) for each in WORDS if each in columns]
+        changes += [SQL("{0} = {0} + 1000").format(sql.Identifier(each)) for each in FIGURES if each in columns]
         if changes:
-            statement = sql.SQL("UPDATE {} SET {} WHERE tenant_id = {}")
-            both = sql.SQL(", ").join(changes)
+            statement = SQL("UPDATE {} SET {} WHERE tenant_id = {}")
+            both = SQL(", ").join(changes)
             await owner.execute(statement.format(tables.name(model), both, sql.Literal(THEIRS)))
 
 
@@ -127,11 +137,13 @@ async def addresses(url: str) -> list[str]:
     async with tables.connect(url) as owner:
         traces = await query(owner, "SELECT DISTINCT id FROM headrace.traces ORDER BY 1")
         talks = await query(owner, "SELECT DISTINCT id FROM headrace.conversations ORDER BY 1")
+        assert {*traces} & {*talks} == {ONLY_THEIRS}
         calls = await query(
             owner,
             "SELECT DISTINCT trace_id, model_call_id FROM headrace.spans WHERE model_call_id IS NOT NULL ORDER BY 1, 2",
         )
         texts = await query(owner, "SELECT question FROM headrace.traces WHERE question <> '' ORDER BY id LIMIT 5")
+        replays = await query(owner, "SELECT DISTINCT id FROM headrace.replays ORDER BY 1 LIMIT 10")
         users = await query(owner, "SELECT DISTINCT session_id FROM headrace.end_users ORDER BY 1 LIMIT 3")
     found = {
         "/traces": [
@@ -139,7 +151,8 @@ async def addresses(url: str) -> list[str]:
             *(f"/traces?q={word}" for text in texts for word in words(text)),
             *(f"/traces?q={id}" for id in [*traces[:20], *talks]),
             *(f"/traces?user={user}" for user in users),
-            *("/traces?state=error", "/traces?kind=document", "/traces?range=1y", "/traces?app=Help", "/traces?cost=0"),
+            *(f"/traces?app={app}" for app in ("Help", "e", ONLY_THEIRS)),
+            *("/traces?state=error", "/traces?kind=document", "/traces?range=1y", "/traces?cost=0"),
         ],
         "/traces/{id}": [f"/traces/{id}" for id in traces],
         "/traces/{id}/calls/{call}/{which}": [
@@ -148,13 +161,17 @@ async def addresses(url: str) -> list[str]:
             for which in ("0", "answer", "response")
         ],
         "/compare": [f"/compare?a={a}&b={b}" for a, b in pairwise(traces[:30])],
-        "/conversations": ["/conversations", *(f"/conversations?user={user}" for user in users)],
+        "/conversations": [
+            "/conversations",
+            *(f"/conversations?user={user}" for user in users),
+            f"/conversations?app={ONLY_THEIRS}",
+        ],
         "/conversations/{id}": [f"/conversations/{id}" for id in talks],
         "/costs": ["/costs", *(f"/costs?by={by}" for by in ("model", "app", "user", "provider"))],
         "/errors": [f"/errors?period={period}" for period in ("1h", "7d", "1y")],
         "/proof": ["/proof", *(f"/proof?trace={id}" for id in traces[:5])],
-        "/replays": ["/replays", *(f"/replays?call={call}" for _, call in calls[:10])],
-        "/replays/new": [f"/replays/new?call={call}" for _, call in calls[:10]],
+        "/replays": ["/replays", *(f"/replays?id={id}" for id in [*replays, ONLY_THEIRS])],
+        "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
     assert {*found} == {*_routes()}.difference(LEFT_OUT)
