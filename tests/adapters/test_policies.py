@@ -293,8 +293,7 @@ async def test_what_a_tenant_asks_finds_nothing_of_another(installation: Install
 
 
 async def test_a_description_of_a_table_shows_nothing_of_its_rows(installation: Installation) -> None:
-    address = conninfo_to_dict(installation.logins["ours"])
-    command = [str(postgres_binary("psql")), "-X", make_conninfo(**address), "-c", r"\d+ headrace.*"]
+    command = [str(postgres_binary("psql")), "-X", installation.logins["ours"], "-c", r"\d+ headrace.*"]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"POLICY {TENANTS!r}".replace("'", '"') in done.stdout

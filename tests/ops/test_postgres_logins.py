@@ -77,13 +77,14 @@ POSITION = "UPDATE headrace_projection.groups SET sequence = 0"
 ROLE = "CREATE ROLE another"
 FILE = "SELECT pg_read_file('/etc/hostname')"
 LOCK = "SELECT pg_try_advisory_lock(1)"
+TENANT = f"GRANT headrace_tenants TO {VIEWER}"
 WAL = "SELECT pg_logical_emit_message(false, 'x', 'x')"
 
 
 @pytest.mark.parametrize(
     ("login", "allowed"),
     [
-        (OWNER, {READ, WRITE, MAKE, POSITION, INDEX, LOCK, ROLE}),
+        (OWNER, {READ, WRITE, MAKE, POSITION, INDEX, LOCK, ROLE, TENANT}),
         (INDEXER, {READ, INDEX, LOCK}),
         (VIEWER, {READ}),
         (EXPORTER, {READ, LOCK}),
@@ -92,7 +93,7 @@ WAL = "SELECT pg_logical_emit_message(false, 'x', 'x')"
 async def test_a_login_has_no_more_rights_than_it_needs(
     server: EmbeddedPostgres, login: str, allowed: set[str]
 ) -> None:
-    statements = (READ, WRITE, INDEX, MAKE, POSITION, ROLE, FILE, LOCK, WAL)
+    statements = (READ, WRITE, INDEX, MAKE, POSITION, ROLE, TENANT, FILE, LOCK, WAL)
     assert {statement for statement in statements if await may(server, login, statement)} == allowed
 
 
