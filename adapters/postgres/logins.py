@@ -9,7 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from adapters.postgres import rights
 from adapters.postgres.policies import READER, ROLES, TENANTS
-from adapters.postgres.reader import RESERVED
+from adapters.postgres.reader import FIXED, RESERVED
 from adapters.postgres.tables import connect
 
 OWNER, INDEXER = "headrace_owner", "headrace_indexer"
@@ -53,7 +53,7 @@ def script() -> str:
         "-- `project` makes the SQL logins of tenants, and ends their sessions.\n"
         f"GRANT {TENANTS} TO {OWNER} WITH ADMIN OPTION;\n"
         f"GRANT EXECUTE ON FUNCTION pg_terminate_backend TO {OWNER};\n"
-        f"GRANT SET ON PARAMETER temp_file_limit TO {OWNER};\n"
+        f"GRANT SET ON PARAMETER {', '.join(FIXED)} TO {OWNER};\n"
         "-- `headrace setup` makes the index on behalf of its owner.\n"
         f"GRANT {INDEXER} TO {OWNER};\n"
         f"SELECT format('GRANT CREATE ON DATABASE %I TO {OWNER}, {INDEXER}', current_database()) \\gexec\n"

@@ -30,8 +30,9 @@ Kind = Literal["view", "people", "export"]
 SHARES: dict[Kind, float] = {"view": 0.5, "people": 0.25, "export": 0.1}
 """Shares of the server's connections that the sessions of each login may have: together they leave some to workers."""
 
-TEMPORARY = "1GB"
-"""Maximum size of the temporary files of a session that reads."""
+FIXED = {"temp_file_limit": "1GB", "log_min_messages": "fatal"}
+"""Settings of the sessions of a role that reads, which it cannot change: maximum size of the temporary files, and which
+of its messages the server logs. An error quotes a value of any length: a thousand of them would fill the disk."""
 
 
 async def login(url: str, key: bytes, kind: Kind = "view") -> str:
@@ -85,7 +86,7 @@ async def make_login(connection: AsyncConnection[TupleRow], role: str, password:
 
 
 async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float) -> None:
-    """Set limits that a session of this role cannot raise: sessions at once, and temporary files as a superuser."""
+    """Set limits that a session of this role cannot raise: sessions at once, and as a superuser what is fixed."""
     cursor = await connection.execute(
         "SELECT ceil(current_setting('max_connections')::int * %s)::int, rolsuper FROM pg_roles WHERE rolname = user",
         (share,),
@@ -93,8 +94,8 @@ async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float)
     [(sessions, mighty)] = await cursor.fetchall()
     statement = SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(Identifier(role), sql.Literal(sessions))
     await connection.execute(statement)
-    if mighty:
-        statement = SQL("ALTER ROLE {} SET temp_file_limit = {}").format(Identifier(role), sql.Literal(TEMPORARY))
+    for name, value in FIXED.items() if mighty else ():
+        statement = SQL("ALTER ROLE {} SET {} = {}").format(Identifier(role), Identifier(name), sql.Literal(value))
         await connection.execute(statement)
 
 

@@ -14,10 +14,10 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from adapters.postgres.policies import TENANTS
-from adapters.postgres.reader import ROLES_LOCK, TEMPORARY
+from adapters.postgres.reader import FIXED, ROLES_LOCK
 from adapters.postgres.tables import connect
 from handlers.ports.log import Unavailable
 from handlers.ports.sql_roles import NotAllowed, Role
@@ -87,12 +87,11 @@ class PostgresSqlRoles:
             make = SQL("ALTER ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
             await connection.execute(make.format(name, Literal(self._connections), Literal(verifier)))
             for limit, value in self._limits.items():
-                statement = SQL("ALTER ROLE {} SET {} = {}").format(name, Identifier(limit), Literal(value))
-                await connection.execute(statement)
-            with suppress(errors.InsufficientPrivilege):  # only a superuser can
+                await connection.execute(_set(role, limit, value))
+            with suppress(errors.InsufficientPrivilege):  # a superuser can, and those that it lets
                 async with connection.transaction():
-                    statement = SQL("ALTER ROLE {} SET temp_file_limit = {}").format(name, Literal(TEMPORARY))
-                    await connection.execute(statement)
+                    for fixed, value in FIXED.items():
+                        await connection.execute(_set(role, fixed, value))
             await connection.execute(SQL("GRANT {} TO {}").format(Identifier(TENANTS), name))
             await connection.execute(
                 "INSERT INTO headrace_access.logins VALUES (%s, %s) ON CONFLICT DO NOTHING", (role, tenant)
@@ -155,6 +154,10 @@ async def end_transactions(connection: AsyncConnection[TupleRow]) -> None:
     """End the sessions of SQL logins that are in a transaction, as far as the user may: they hold locks of tables."""
     with suppress(errors.InsufficientPrivilege):
         await connection.execute(_END_TRANSACTIONS)
+
+
+def _set(role: str, name: str, value: str) -> Composed:
+    return SQL("ALTER ROLE {} SET {} = {}").format(Identifier(role), Identifier(name), Literal(value))
 
 
 async def _take_turn(connection: AsyncConnection[TupleRow]) -> None:

@@ -16,7 +16,7 @@ GRANT pg_use_reserved_connections TO headrace_owner, headrace_indexer, headrace_
 -- `project` makes the SQL logins of tenants, and ends their sessions.
 GRANT headrace_tenants TO headrace_owner WITH ADMIN OPTION;
 GRANT EXECUTE ON FUNCTION pg_terminate_backend TO headrace_owner;
-GRANT SET ON PARAMETER temp_file_limit TO headrace_owner;
+GRANT SET ON PARAMETER temp_file_limit, log_min_messages TO headrace_owner;
 -- `headrace setup` makes the index on behalf of its owner.
 GRANT headrace_indexer TO headrace_owner;
 SELECT format('GRANT CREATE ON DATABASE %I TO headrace_owner, headrace_indexer', current_database()) \gexec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import psycopg
@@ -19,8 +19,10 @@ from adapters.privacy.scram import new_password, verifier
 from domain.access.sql_login import role_of
 from domain.aggregate import new_id
 from handlers.ports.sql_roles import Role
+from ops.servers.embedded import EmbeddedPostgres
 from ops.settings import Settings
 from ops.upkeep.doctor import Finding, examine
+from tests.adapters.test_rights import ATTACKS
 from tests.contracts.test_sql_roles import drop_all
 
 PASSWORD = new_password()
@@ -111,6 +113,37 @@ async def test_tenants_cannot_take_the_connections_of_headrace(url: str, role: s
             await take_all()
         async with await AsyncConnection.connect(ours) as reader:
             await reader.execute("SELECT count(*) FROM headrace.apps")
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "SELECT repeat('x', 1000000)::int",
+        "DO $$ BEGIN FOR i IN 1..10 LOOP RAISE LOG '%', repeat('x', 100000); END LOOP; END $$",
+        "DO $$ BEGIN RAISE WARNING '%', repeat('x', 1000000); END $$",
+    ],
+)
+async def test_neither_tenants_nor_readers_fill_the_disk_with_the_servers_log(
+    url: str, role: str, postgres: EmbeddedPostgres, flood: str
+) -> None:
+    await roles(url).make("acme", role, VERIFIER)
+    for who in (make_conninfo(url, user=role, password=PASSWORD), await login(url, bytes(32))):
+        async with await AsyncConnection.connect(who, autocommit=True) as session:
+            before = sum(file.stat().st_size for file in (postgres.home / "log").iterdir())
+            with suppress(psycopg.Error):
+                await session.execute(flood.encode())
+            assert sum(file.stat().st_size for file in (postgres.home / "log").iterdir()) - before < 10_000
+            for statement in ("SET log_min_messages = 'debug5'", "ALTER ROLE session_user RESET log_min_messages"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await session.execute(statement.encode())
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_attacks_of_a_tenant_are_refused(url: str, role: str, attack: str) -> None:
+    await roles(url).make("acme", role, VERIFIER)
+    async with await AsyncConnection.connect(make_conninfo(url, user=role, password=PASSWORD)) as session:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await session.execute(ATTACKS[attack].encode())
 
 
 async def test_the_doctor_counts_logins_without_a_role(
