@@ -19,13 +19,18 @@ A = TypeVar("A", bound=Aggregate)
 
 async def every(nc: Client, repository: Repository, kind: type[A]) -> AsyncIterator[tuple[str, A]]:
     """Yield each aggregate of this kind with its tenant, deleted ones as well. Raises: Unavailable."""
+    for tenant, id in await ids(nc, kind):
+        if found := await repository.get(kind, tenant, id):
+            yield tenant, found
+
+
+async def ids(nc: Client, kind: type[Aggregate]) -> list[tuple[str, str]]:
+    """Return tenant and id of each aggregate of this kind, deleted ones as well. Raises: Unavailable."""
     try:
         info = await nc.jetstream().stream_info(EVENTS, subjects_filter=f"evt.*.{kind.TOPIC}.*")
     except NotFoundError:
-        return
+        return []
     except nats.errors.Error as error:
         raise Unavailable(f"Stream {EVENTS} cannot be read: {error!r}") from error
-    for subject in sorted(info.state.subjects or {}):
-        _, tenant, _, id = subject.split(".")
-        if found := await repository.get(kind, tenant, id):
-            yield tenant, found
+    subjects = (subject.split(".") for subject in sorted(info.state.subjects or {}))
+    return [(tenant, id) for _, tenant, _, id in subjects]

@@ -1,6 +1,6 @@
 """Roles of SQL logins: made, ended, and watched.
 
-A session can raise all limits of its role but those on connections and temporary files, and can change its password.
+A session can raise all limits of its role but those that only a superuser sets, and can change its password.
 So a watcher ends transactions that last too long, and the passwords are compared with those of the log.
 """
 

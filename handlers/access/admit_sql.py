@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 import structlog
 
-from domain.access.sql_login import SqlLogin
+from domain.access.sql_login import SqlLogin, role_of
 from domain.log import Commit, Metadata, commit_id
-from handlers.ports.log import Unavailable
+from handlers.ports.log import Frozen, Unavailable
 from handlers.ports.people import Vault
 from handlers.ports.sql_roles import NotAllowed, Role, SqlRoles
 from handlers.repository import Repository
 
 log = structlog.get_logger(__name__)
 
-Logins = Callable[[], AsyncIterator[tuple[str, SqlLogin]]]
-"""Yields every login of the log with its tenant, revoked ones as well. Raises: Unavailable."""
+Logins = Callable[[], Awaitable[Iterable[tuple[str, str]]]]
+"""Returns tenant and id of every login of the log, revoked ones as well. Raises: Unavailable."""
 
 
 class _Unreadable(Exception):
@@ -40,25 +40,31 @@ class AdmitSql:
     async def all(self, logins: Logins) -> None:
         """Bring the roles up to date with the log: a database that lost them has them again, and no others.
 
-        A login whose role cannot be made is skipped with a warning. Raises: Unavailable.
+        A login that cannot be read, or whose role cannot be made, stays as it is, with a warning. Raises: Unavailable.
         """
         held = await self._roles.held()  # first: what is there by now is in the log that is read afterwards
         left = {role for role, found in held.items() if found.tenant}
-        async for tenant, login in logins():
-            left.discard(login.role)
+        for tenant, id in await logins():
+            left.discard(role_of(tenant, id))
             try:
-                there = held.get(login.role)
-                if self._differs(tenant, login, there):
-                    if there and there.tenant not in (None, tenant):
-                        await self._roles.end(login.role)  # a role never changes its tenant
-                    await self._write(tenant, login.id)
-            except (NotAllowed, _Unreadable) as error:
-                log.warning("not admitted", tenant=tenant, login=login.id, reason=str(error))
+                await self._compare(tenant, id, held)
+            except (NotAllowed, Frozen, _Unreadable) as error:
+                log.warning("not admitted", tenant=tenant, login=id, reason=str(error))
         for role in left:
             try:
                 await self._roles.end(role)
             except NotAllowed as error:
                 log.warning("not ended", role=role, reason=str(error))
+
+    async def _compare(self, tenant: str, id: str, held: Mapping[str, Role]) -> None:
+        """Write the state of a login whose role differs from it. Raises: Unavailable, NotAllowed, _Unreadable."""
+        login = await self._repository.get(SqlLogin, tenant, id)
+        there = held.get(role_of(tenant, id))
+        if login is None or not self._differs(tenant, login, there):
+            return
+        if there and there.tenant not in (None, tenant):
+            await self._roles.end(login.role)  # a role never changes its tenant
+        await self._write(tenant, id)
 
     def _differs(self, tenant: str, login: SqlLogin, there: Role | None) -> bool:
         if login.deleted:
@@ -81,9 +87,9 @@ class AdmitSql:
 
 async def revoke_all(repository: Repository, cause: Metadata, logins: Logins, at: datetime) -> None:
     """Revoke every login of the tenant of `cause`, as when it is archived. Raises: Unavailable."""
-    async for tenant, login in logins():
-        if tenant == cause.tenant and not login.deleted:
-            await repository.change(SqlLogin, login.id, cause.caused(commit_id(cause.id, login.id)), _revoke(at))
+    for tenant, id in await logins():
+        if tenant == cause.tenant:
+            await repository.change(SqlLogin, id, cause.caused(commit_id(cause.id, id)), _revoke(at))
 
 
 def _revoke(at: datetime) -> Callable[[SqlLogin | None], SqlLogin]:

@@ -10,7 +10,7 @@ from functools import partial
 import psycopg
 import structlog
 
-from adapters.jetstream.aggregates import every
+from adapters.jetstream.aggregates import ids
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
@@ -38,8 +38,8 @@ log = structlog.get_logger(__name__)
 COMPARED_S = 60.0
 """Interval at which the roles of SQL logins are compared with the log, in seconds."""
 
-PAUSE_S = 1.0
-"""Pause after an error of these roles, in seconds."""
+RETRIED_S = 2.0
+"""Interval at which that is tried again after an error, in seconds."""
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -70,7 +70,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         _project(projector),
         _keep_recovering(url, recover),
         _keep_counting(url, announcer),
-        _keep_admitting(admit, partial(every, wiring.nc, wiring.repository, SqlLogin), roles),
+        _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
     )
 
 
@@ -85,14 +85,19 @@ async def _project(projector: Projector) -> None:
 async def _keep_admitting(admit: AdmitSql, logins: Logins, roles: PostgresSqlRoles) -> None:
     """Keep the roles of SQL logins as the log has them, whatever becomes of the server, and watch their sessions."""
     while True:
+        seconds = COMPARED_S
         try:
             await admit.all(logins)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(COMPARED_S):
-                    await roles.watch()
-        except (NotAllowed, Unavailable) as error:
+        except (NotAllowed, Unavailable, psycopg.Error) as error:
             log.warning("sql_logins.waiting", reason=str(error))
-            await asyncio.sleep(PAUSE_S if isinstance(error, Unavailable) else COMPARED_S)
+            seconds = RETRIED_S
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await roles.watch()
+        except (NotAllowed, Unavailable, psycopg.Error) as error:
+            log.warning("sql_logins.not_watched", reason=str(error))
+            await asyncio.sleep(RETRIED_S)
 
 
 async def _keep_counting(url: str, announcer: Announcer) -> None:
