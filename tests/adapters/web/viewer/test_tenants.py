@@ -33,10 +33,13 @@ from adapters.web.viewer.pages import proof
 from adapters.web.viewer.server import PAGES, create_app
 from projections.catalog import READ_MODELS
 from projections.values.words import words
-from tests.adapters.test_policies import OURS, THEIRS, Connection, fill
+from tests.adapters.test_policies import Connection, fill
 from tests.adapters.test_postgres import caught_up, following, query
 from tests.adapters.web.viewer.site import TOKEN
 from tests.projections.wandering import wander
+
+OURS, THEIRS = "two", "one"
+"""The tenants of the history. The other one comes first in indexes."""
 
 LEFT_OUT = {
     "/log/{sequence:int}": "reads the log, and checks the tenant in the subject",
@@ -85,7 +88,9 @@ async def urls(module_database_url: str) -> AsyncIterator[tuple[str, str]]:
         await fill(owner)
         await make_recent(owner)
         await owner.execute("UPDATE headrace.budgets SET scope = 'tenant', subject = '', amount_usd = 10")
+        await owner.execute("UPDATE headrace.commands SET status = 'rejected', code = 'invalid'")
         await tell_apart(owner)
+        await put_first(owner)
         for login, group in zip(logins, (READER, GATEWAY), strict=True):
             for statement in (
                 f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE {group}",
@@ -132,6 +137,14 @@ async def tell_apart(owner: Connection) -> None:
             statement = SQL("UPDATE {} SET {} WHERE tenant_id = {}")
             both = SQL(", ").join(changes)
             await owner.execute(statement.format(tables.name(model), both, sql.Literal(THEIRS)))
+
+
+async def put_first(owner: Connection) -> None:
+    """Put the rows of the other tenant first in the tables, as they are in indexes."""
+    for model in READ_MODELS:
+        statement = SQL("CREATE TABLE again AS TABLE {0}; TRUNCATE {0}; INSERT INTO {0} TABLE again ORDER BY tenant_id")
+        await owner.execute(statement.format(tables.name(model)))
+        await owner.execute("DROP TABLE again")
 
 
 async def addresses(url: str) -> list[str]:
