@@ -29,13 +29,17 @@ from adapters.postgres.policies import GATEWAY, READER
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.names import _LISTS
+from adapters.web.viewer.pages import proof
 from adapters.web.viewer.server import PAGES, create_app
 from projections.catalog import READ_MODELS
 from projections.values.words import words
-from tests.adapters.test_policies import OURS, THEIRS, Connection, fill
+from tests.adapters.test_policies import Connection, fill
 from tests.adapters.test_postgres import caught_up, following, query
 from tests.adapters.web.viewer.site import TOKEN
 from tests.projections.wandering import wander
+
+OURS, THEIRS = "two", "one"
+"""The tenants of the history. The other one comes first in indexes."""
 
 LEFT_OUT = {
     "/log/{sequence:int}": "reads the log, and checks the tenant in the subject",
@@ -83,7 +87,10 @@ async def urls(module_database_url: str) -> AsyncIterator[tuple[str, str]]:
     async with tables.connect(url) as owner:
         await fill(owner)
         await make_recent(owner)
+        await owner.execute("UPDATE headrace.budgets SET scope = 'tenant', subject = '', amount_usd = 10")
+        await owner.execute("UPDATE headrace.commands SET status = 'rejected', code = 'invalid'")
         await tell_apart(owner)
+        await put_first(owner)
         for login, group in zip(logins, (READER, GATEWAY), strict=True):
             for statement in (
                 f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE {group}",
@@ -132,44 +139,52 @@ async def tell_apart(owner: Connection) -> None:
             await owner.execute(statement.format(tables.name(model), both, sql.Literal(THEIRS)))
 
 
+async def put_first(owner: Connection) -> None:
+    """Put the rows of the other tenant first in the tables, as they are in indexes."""
+    for model in READ_MODELS:
+        statement = SQL("CREATE TABLE again AS TABLE {0}; TRUNCATE {0}; INSERT INTO {0} TABLE again ORDER BY tenant_id")
+        await owner.execute(statement.format(tables.name(model)))
+        await owner.execute("DROP TABLE again")
+
+
 async def addresses(url: str) -> list[str]:
-    """An address of every page, for every trace, conversation and call of either tenant."""
+    """Addresses of every page, for traces, conversations and calls of ours, and for what only the other tenant has."""
     async with tables.connect(url) as owner:
-        traces = await query(owner, "SELECT DISTINCT id FROM headrace.traces ORDER BY 1")
-        talks = await query(owner, "SELECT DISTINCT id FROM headrace.conversations ORDER BY 1")
-        assert {*traces} & {*talks} == {ONLY_THEIRS}
+        ours = f"WHERE tenant_id = '{OURS}'"
+        traces = await query(owner, f"SELECT id FROM headrace.traces {ours} ORDER BY started_at LIMIT 60")
+        talks = await query(owner, f"SELECT id FROM headrace.conversations {ours} ORDER BY 1")
         calls = await query(
             owner,
-            "SELECT DISTINCT trace_id, model_call_id FROM headrace.spans WHERE model_call_id IS NOT NULL ORDER BY 1, 2",
+            f"SELECT trace_id, model_call_id FROM headrace.spans {ours} AND model_call_id IS NOT NULL ORDER BY 1, 2",
         )
-        texts = await query(owner, "SELECT question FROM headrace.traces WHERE question <> '' ORDER BY id LIMIT 5")
-        replays = await query(owner, "SELECT DISTINCT id FROM headrace.replays ORDER BY 1 LIMIT 10")
-        users = await query(owner, "SELECT DISTINCT session_id FROM headrace.end_users ORDER BY 1 LIMIT 3")
+        texts = await query(
+            owner, f"SELECT question FROM headrace.traces {ours} AND question <> '' ORDER BY id LIMIT 3"
+        )
+        replays = await query(owner, f"SELECT id FROM headrace.replays {ours} ORDER BY 1 LIMIT 10")
+        users = await query(owner, f"SELECT DISTINCT session_id FROM headrace.end_users {ours} ORDER BY 1 LIMIT 3")
     found = {
         "/traces": [
             "/traces",
             *(f"/traces?q={word}" for text in texts for word in words(text)),
-            *(f"/traces?q={id}" for id in [*traces[:20], *talks]),
+            *(f"/traces?q={id}" for id in [*traces[:10], *talks, ONLY_THEIRS]),
             *(f"/traces?user={user}" for user in users),
             *(f"/traces?app={app}" for app in ("Help", "e", ONLY_THEIRS)),
             *("/traces?state=error", "/traces?kind=document", "/traces?range=1y", "/traces?cost=0"),
         ],
-        "/traces/{id}": [f"/traces/{id}" for id in traces],
+        "/traces/{id}": [f"/traces/{id}" for id in [*traces, ONLY_THEIRS]],
         "/traces/{id}/calls/{call}/{which}": [
-            f"/traces/{trace}/calls/{call}/{which}"
-            for trace, call in calls[:40]
-            for which in ("0", "answer", "response")
+            f"/traces/{trace}/calls/{call}/{which}" for trace, call in calls[:40] for which in ("0", "answer")
         ],
-        "/compare": [f"/compare?a={a}&b={b}" for a, b in pairwise(traces[:30])],
+        "/compare": [f"/compare?a={a}&b={b}" for a, b in [*pairwise(traces), (traces[0], ONLY_THEIRS)]],
         "/conversations": [
             "/conversations",
             *(f"/conversations?user={user}" for user in users),
             f"/conversations?app={ONLY_THEIRS}",
         ],
-        "/conversations/{id}": [f"/conversations/{id}" for id in talks],
+        "/conversations/{id}": [f"/conversations/{id}" for id in [*talks, ONLY_THEIRS]],
         "/costs": ["/costs", *(f"/costs?by={by}" for by in ("model", "app", "user", "provider"))],
         "/errors": [f"/errors?period={period}" for period in ("1h", "7d", "1y")],
-        "/proof": ["/proof", *(f"/proof?trace={id}" for id in traces[:5])],
+        "/proof": ["/proof"],
         "/replays": ["/replays", *(f"/replays?id={id}" for id in [*replays, ONLY_THEIRS])],
         "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
@@ -190,7 +205,12 @@ def _routes() -> list[str]:
     return [route.path for route in routes if route.methods and "GET" in route.methods]
 
 
-async def test_pages_use_no_row_of_another_tenant(module_database_url: str, urls: tuple[str, str]) -> None:
+async def test_pages_use_no_row_of_another_tenant(
+    module_database_url: str, urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("_streams", "_exports"):  # they ask the bus, about all tenants
+        monkeypatch.setattr(proof, part, Nowhere().load)
+    monkeypatch.setattr(proof, "COUNTED", -1)
     pages = await addresses(module_database_url)
     answered = 0
     async with site(urls[0]) as all_rows, site(urls[1]) as own_rows:
@@ -201,12 +221,13 @@ async def test_pages_use_no_row_of_another_tenant(module_database_url: str, urls
                     break
             assert not differing, "\n".join([address, *differing])
             answered += mine[0] == "200"
-    assert answered > len(pages) / 3
+    assert answered > 0.7 * len(pages)
 
 
 def _steady(answer: httpx2.Response) -> list[str]:
     """Status and lines, without what each request has of its own."""
-    return [str(answer.status_code), *re.sub(r'name="token" value="[^"]+"', "", answer.text).splitlines()]
+    text = re.sub(r'name="token" value="[^"]+"|to=[-\dT]+%3A\d\d%3A\d\d\.\d+', "", answer.text)
+    return [str(answer.status_code), *text.splitlines()]
 
 
 def difference(mine: list[str], bound: list[str]) -> list[str]:
