@@ -82,6 +82,7 @@ class Memory:
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     snapshots: dict[Subject, tuple[bytes, str | None]] = field(default_factory=dict)
     keys: dict[tuple[str, str], Held] = field(default_factory=dict)
+    names: bytes = field(default_factory=lambda: os.urandom(32))
     frames: list[dict[str, Any]] = field(default_factory=list)
     counters: defaultdict[Counter, int] = field(default_factory=lambda: defaultdict(int))
     waiting: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -259,27 +260,34 @@ class MemoryKeys:
         await self._memory.answers()
         self._memory.keys.setdefault((tenant, person), Key(os.urandom(32)))
 
+    async def key_of_names(self) -> bytes:
+        return self._memory.names
+
     async def person(self, tenant: str, user: str) -> str:
-        person = person_id(user, self._erasures(tenant, user))
+        person = self._id(tenant, user, self._erasures(tenant, user))
         await self.make(tenant, person)
         return person
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
         await self._memory.answers()
         erasures = self._erasures(tenant, user)
-        if (tenant, person_id(user, erasures)) in self._memory.keys:
-            return person_id(user, erasures), True
-        return person_id(user, max(0, erasures - 1)), erasures > 0
+        person = self._id(tenant, user, erasures)
+        if (tenant, person) in self._memory.keys:
+            return person, True
+        return self._id(tenant, user, max(0, erasures - 1)), erasures > 0
 
     async def erase(self, tenant: str, person: str) -> None:
         await self._memory.answers()
         self._memory.keys[tenant, person] = ERASED
         self.get(tenant, person)
 
+    def _id(self, tenant: str, user: str, erasures: int) -> str:
+        return person_id(self._memory.names, tenant, user, erasures)
+
     def _erasures(self, tenant: str, user: str) -> int:
         """Number of erased people of this name."""
         erasures = 0
-        while self._memory.keys.get((tenant, person_id(user, erasures))) is ERASED:
+        while self._memory.keys.get((tenant, self._id(tenant, user, erasures))) is ERASED:
             erasures += 1
         return erasures
 

@@ -46,7 +46,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     live = NatsLive(wiring.nc)
     recover = Recover(wiring.repository, live, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
-    nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
+    nats = JetStreamScrub(wiring.nc, wiring.repository, wiring.keys, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)

@@ -15,7 +15,7 @@ import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.bus_login import BusLogin
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser, earlier_person_id
 from domain.access.limits import Counted, Limits
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
@@ -436,13 +436,13 @@ def _replays() -> Iterator[Aggregate]:
 
 
 def _people() -> Iterator[Aggregate]:
-    yield EndUser.begin(EndUser.Erased, person_id("skipper-7"), _at(40), known=True)
+    yield EndUser.begin(EndUser.Erased, earlier_person_id("skipper-7"), _at(40), known=True)
 
 
 def _limits() -> Aggregate:
     limits = Limits.begin(Limits.Begun, "operator", _at(40))
-    limits.limit(_at(41), Counted("messages", "minute", "user"), person_id("ada"), most=60)
-    limits.remove(_at(42), Counted("messages", "minute", "user"), person_id("ada"))
+    limits.limit(_at(41), Counted("messages", "minute", "user"), earlier_person_id("ada"), most=60)
+    limits.remove(_at(42), Counted("messages", "minute", "user"), earlier_person_id("ada"))
     return limits
 
 

@@ -17,6 +17,7 @@ from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
 from adapters.privacy.vault import AesVault
+from domain.access.end_user import person_id
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.nouns import NOUNS
@@ -84,6 +85,10 @@ class Desk:
         self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
         self.dispatch = Dispatch(self.ports, self.outcomes, self.quota)
         self.calls = ModelCalls(self.repository, self.quota)
+
+    async def person(self, user: str, erasures: int = 0) -> str:
+        """The id of the person of this name after this number of erasures of it."""
+        return person_id(await self.keys.key_of_names(), self.tenant, user, erasures)
 
     @property
     def nc(self) -> Client:

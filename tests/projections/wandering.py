@@ -7,7 +7,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any, TypeVar
 
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser, earlier_person_id
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -109,11 +109,12 @@ class _Walk:
         id, app = id_of(4, self.random.randrange(2 * self.few)), self.some(App)
         if app and (self.history.tenant, id) not in self.known:
             user = self.random.choice(["bo", "cy"])
+            self.history.door = self.random.choice([None, "bus", "viewer"])
             self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.conversation(app.id, user, id)
 
     def person(self, user: str) -> str:
-        return person_id(user, self.erased.get((self.history.tenant, user), 0))
+        return earlier_person_id(user, self.erased.get((self.history.tenant, user), 0))
 
     def erase(self, number: int) -> None:
         user = self.random.choice(["bo", "cy"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from domain.access.end_user import person_id
 from domain.log import EVENTS, Commit
 from handlers.models.model_calls import ModelCalls
 from handlers.models.replay import ReplayCall
@@ -51,7 +50,7 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
 
     words = [commit for noun in PERSONAL for commit in await commits(counter, noun)]
     assert {commit.subject.noun for commit in words} == PERSONAL
-    assert {commit.metadata.person for commit in words} == {person_id("ada")}
+    assert {commit.metadata.person for commit in words} == {await counter.desk.person("ada")}
 
 
 async def commits(counter: Counter, noun: str) -> list[Commit]:
