@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from weakref import WeakValueDictionary
 
 from domain.aggregate import Aggregate, Rejection
@@ -19,6 +20,8 @@ from handlers.routes import ROUTES, Route, is_private
 
 EXCERPT = 1000
 """Maximum characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -81,7 +84,10 @@ class Dispatch:
         if route is None:
             known = ", ".join(ROUTES)
             raise Rejection("unknown_command", f"There is no command {delivery.name!r}; the commands are: {known}.")
-        command = parse(route.command, delivery.payload)
+        try:
+            command = parse(route.command, delivery.payload)
+        except Rejection as fault:
+            raise without_words(fault) if route.private else fault from None
         target = str((route.target and getattr(command, route.target)) or metadata.id)
         if route.target == "user":
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
@@ -121,16 +127,18 @@ class Dispatch:
         cause = replace(cause, person=await self._person(tenant, route, command))
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, dict(found)))
+        decide = await route.prepare(command, Preparation(self._ports, tenant, id, dict(found), cause.person))
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
 
     async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
-        """The data subject of the command's words; None where the aggregate that it changes has one already."""
+        """The data subject of the command's words; None where there is none, or the aggregate has one."""
         if route.person is None:
             return None
         given = getattr(command, route.person)
+        if given is None:
+            return None
         if route.person == "user":
             return await self._ports.people.person(tenant, given)
         first = await self._ports.repository.first(route.references[route.person], tenant, given)
@@ -141,6 +149,12 @@ class Dispatch:
         if aggregate is None or aggregate.deleted:
             raise not_found(kind, id, place)
         return place, aggregate
+
+
+def without_words(fault: Rejection) -> Rejection:
+    """The rejection with its field up to the first part that may be words: no name such as a program gives."""
+    path = ".".join(takewhile(_NAME.fullmatch, (fault.field or "").split(".")))
+    return Rejection(fault.code, str(fault), path or None, fault.details)
 
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:

@@ -20,12 +20,14 @@ import orjson
 from adapters.jetstream import codec
 from adapters.jetstream.keys import ERASED, Held, Key, MissingKey
 from adapters.jetstream.size import HEADROOM, size_of
+from adapters.privacy.packed import unpack
 from domain.access.end_user import EndUser, person_id
 from domain.aggregate import Event
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
+from handlers.ports.people import Erased
 
 LARGEST = 8 * 2**20 - HEADROOM
 """Bytes of the largest commit, as on the embedded server."""
@@ -82,7 +84,7 @@ class Memory:
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     snapshots: dict[Subject, tuple[bytes, str | None]] = field(default_factory=dict)
     keys: dict[tuple[str, str], Held] = field(default_factory=dict)
-    names: bytes = field(default_factory=lambda: os.urandom(32))
+    names: bytes = bytes(32)
     frames: list[dict[str, Any]] = field(default_factory=list)
     counters: defaultdict[Counter, int] = field(default_factory=lambda: defaultdict(int))
     waiting: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -280,6 +282,20 @@ class MemoryKeys:
         await self._memory.answers()
         self._memory.keys[tenant, person] = ERASED
         self.get(tenant, person)
+
+    async def seal(self, tenant: str, person: str, kind: str, plain: bytes) -> bytes:
+        return self._living(await self.of(tenant, person)).seal_blob(tenant, kind, plain)
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        return self._living(await self.of(tenant, person)).open_blob(tenant, kind, sealed)
+
+    def unpack(self, key: str, packed: bytes) -> bytes:
+        return unpack(key, packed)
+
+    def _living(self, held: Held) -> Key:
+        if not isinstance(held, Key):
+            raise Erased
+        return held
 
     def _id(self, tenant: str, user: str, erasures: int) -> str:
         return person_id(self._memory.names, tenant, user, erasures)

@@ -7,6 +7,7 @@ installation, makes the ids of people from their names.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from base64 import b64decode, b64encode
@@ -33,10 +34,12 @@ from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
 from adapters.jetstream.streams import KEYS, NOT_LAST
+from adapters.privacy.packed import unpack
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.end_user import earlier_person_id, person_id
 from domain.log import Position
 from handlers.ports.log import Unavailable
+from handlers.ports.people import Erased
 
 HELD_S = 5.0
 """Time after which a cached key is read again, in seconds: the notice of an erasure may have been lost."""
@@ -106,7 +109,7 @@ class Key:
         """Equal bytes of a tenant and kind give equal sealed ones, and so one name; `plain` must not be empty."""
         return self._of_blobs().encrypt(plain, [tenant.encode(), kind.encode()])
 
-    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes | None:
+    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes:
         """Raises: ValueError when it was sealed with another key, tenant or kind, or was changed since."""
         try:
             return self._of_blobs().decrypt(sealed, [tenant.encode(), kind.encode()])
@@ -226,6 +229,20 @@ class JetStreamKeys:
         """The id of the last person with this name, and True if there ever was one."""
         person, _, following = await self._last(tenant, user)
         return person or following, bool(person)
+
+    async def seal(self, tenant: str, person: str, kind: str, plain: bytes) -> bytes:
+        """As the port."""
+        held = _living(await self.of(tenant, person), person)
+        return await asyncio.to_thread(held.seal_blob, tenant, kind, plain)
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        """As the port."""
+        held = _living(await self.of(tenant, person), person)
+        return await asyncio.to_thread(held.open_blob, tenant, kind, sealed)
+
+    def unpack(self, key: str, packed: bytes) -> bytes:
+        """As the port."""
+        return unpack(key, packed)
 
     async def is_person(self, tenant: str, user: str, person: str) -> bool:
         """True if the person with this id goes by this name, or went by it."""
@@ -393,6 +410,13 @@ def entry(data: bytes) -> dict[str, str]:
             case {"erased": str(at)}:
                 return {"erased": at}
     return {}
+
+
+def _living(held: Held, person: str) -> Key:
+    """Raises: Erased."""
+    if isinstance(held, ErasedKey):
+        raise Erased(person)
+    return held
 
 
 def _marked(at: str) -> bytes:

@@ -91,7 +91,8 @@ class JetStreamScrub:
         if isinstance(user, str):
             return await self._keys.is_person(tenant, user, person)
         for noun in (Conversation, Document):
-            if is_uuid(str(id := fields.get(noun.TOPIC))):
+            id = str(fields.get(noun.TOPIC))
+            if is_uuid(id):
                 first = await self._repository.first(noun, tenant, id)
                 if first and first.metadata.person == person:
                     return True

@@ -38,12 +38,13 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """A command's tenant and id, and the aggregates that it names, by field."""
+    """A command's tenant and id, the aggregates that it names, by field, and the data subject of its words."""
 
     ports: Ports
     tenant: str
     id: str
     named: Mapping[str, Aggregate]
+    person: str | None = None
 
     def the(self, kind: type[A], field: str) -> A:
         """The aggregate that the field names."""

@@ -15,13 +15,14 @@ import structlog
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.log import EVENTS, Commit, Metadata, commit_id
+from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
 from handlers.knowledge.scan import Key, Scan
 from handlers.knowledge.sync import differs, follow
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Build, Entry, Index
-from handlers.ports.log import Blobs, Log
+from handlers.ports.log import Log
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 from handlers.work.progress import Progress, no_progress
@@ -52,6 +53,7 @@ class Slice:
     first: int
     count: int
     version: int
+    person: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Built:
 class Reindex:
     repository: Repository
     log: Log
-    blobs: Blobs
+    files: Files
     models: EmbeddingModels
     embed: Embed
     index: Index
@@ -226,8 +228,9 @@ class _Work:
 
     def _slices(self, commit: Commit) -> list[Slice]:
         tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
+        person = commit.metadata.person
         found = [
-            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version)
+            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version, person)
             for event in commit.events
             if isinstance(event, Document.Indexed)
         ]
@@ -253,7 +256,16 @@ class _Work:
                 done = max(document.done, noted)
                 first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
                 slices.append(
-                    Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
+                    Slice(
+                        tenant,
+                        id,
+                        document.dataset,
+                        document.segments,
+                        first,
+                        end - first,
+                        version=sequence,
+                        person=document.person,
+                    )
                 )
         await self._write([each for each in slices if self._wanted(each)])
 
@@ -276,7 +288,7 @@ class _Work:
                         await self._follow(part)
                         continue
                     if revision is None or revision.digest != part.digest:
-                        revision = await LoadedRevision.read(self.handler.blobs, part.tenant, part.digest)
+                        revision = await LoadedRevision.read(self.handler.files, part.tenant, part.person, part.digest)
                 except KeyError:
                     log.error("blob missing", tenant=part.tenant, document=part.document)
                     self.built.lost.add((part.tenant, part.document))
@@ -297,7 +309,7 @@ class _Work:
         async def remove(ids: Sequence[str]) -> None:
             await self.build.remove(tenant, document.dataset, document.id, ids, version=sequence)
 
-        difference = await differs(self.handler.blobs, tenant, document, embedding, since=0)
+        difference = await differs(self.handler.files, tenant, document, embedding, since=0)
         of = f"{self.build.id}:by hand:{sequence}"
         self.built.segments += await follow(self.handler.embed, cause, of, embedding, difference, put, remove)
 

@@ -39,7 +39,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     projector = Projector(
         url,
         wiring.log,
-        wiring.blobs,
+        wiring.files,
         values(wiring.settings),
         wiring.settings.projector_processes,
     )
@@ -48,7 +48,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
     nats = JetStreamScrub(wiring.nc, wiring.repository, wiring.keys, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
-    erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
+    erase = Erase(wiring.keys, wiring.repository, postgres.uploads, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
     announcer = Announcer(wiring.nc)
     return asyncio.gather(_project(projector), _keep_recovering(url, recover), _keep_counting(url, announcer))

@@ -33,7 +33,7 @@ class Desk:
 
     def __init__(self, mill: Mill, document: Document, cut: LoadedRevision) -> None:
         self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
-        self.sync = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
+        self.sync = Sync(mill.repository, mill.files, mill.models, mill.embed, mill.index)
 
     def at(self, position: int) -> str:
         return segment_id(self.id, self.cut.digest, position)

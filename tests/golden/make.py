@@ -155,6 +155,7 @@ def _processed_anew() -> Document:
         digest=hashlib.sha256(b"text").hexdigest(),
         size=84,
         metadata={},
+        person=earlier_person_id("skipper-7"),
         segmentation=Segmentation().plain(),
     )
     document.start(_at(10.2), stage="parsing")

@@ -25,6 +25,7 @@ from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
+from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.counters import Counters, Waiting
 from handlers.ports.log import Blobs, EventStore, Live, Outcomes, Snapshots
@@ -79,6 +80,7 @@ class Desk:
             self.counters, self.waiting = JetStreamCounters(server), NatsWaiting(server)
             self.outcomes = outcomes or JetStreamOutcomes(server, real_keys)
             self.blobs = blobs or JetStreamBlobs(server)
+        self.files = Files(self.blobs, self.keys)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
         self.ports = Ports(self.repository, self.blobs, self.vault, self.keys, EMBEDDING_MODELS, rerank_model)
@@ -184,6 +186,11 @@ class Desk:
                 duration_ms=1.0,
             ),
         )
+
+
+def files_of(nc: Client) -> Files:
+    """The files of documents, as a process of its own has them."""
+    return Files(JetStreamBlobs(nc), JetStreamKeys(nc, AesVault(bytes(32))))
 
 
 class ForgetfulOutcomes:

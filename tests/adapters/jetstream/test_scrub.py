@@ -33,6 +33,10 @@ async def app(desk: Desk) -> str:
     return app
 
 
+async def none(tenant: str, person: str, erased: Position) -> list[str]:
+    return []
+
+
 async def buried(desk: Desk, name: str, /, **fields: object) -> str:
     letter = new_id()
     death = Failure("commands", Position(COMMANDS, 7), f"cmd.{desk.tenant}.anon.{name}", "KeyError", "", "", 5, 0)
@@ -56,7 +60,7 @@ async def test_dead_letters_with_words_of_the_person_go(desk: Desk, app: str) ->
     commits = await desk.commits("end_user", await desk.person("ada"))
     places = JetStreamScrub(desk.nc, desk.repository, desk.keys, ours=True)
     for _ in range(2):
-        await Erase(desk.keys, places.dead_letters)(commits[0])
+        await Erase(desk.keys, desk.repository, none, places.dead_letters)(commits[0])
     kept = JetStreamDeadLetters(desk.nc)
     assert [await kept.get("commands", letter) for letter in hers] == [None, None]
     assert None not in [await kept.get("commands", letter) for letter in others]
