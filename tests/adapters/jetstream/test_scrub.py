@@ -46,7 +46,12 @@ async def buried(desk: Desk, name: str, /, **fields: object) -> str:
 
 async def test_dead_letters_with_words_of_the_person_go(desk: Desk, app: str) -> None:
     conversation, message = await asked(desk, app, "ada")
+    dataset = await desk.done("dataset.create", name="Rules")
+    document = await desk.done("document.upload", dataset=dataset, name="a.txt", text="Six.", user="ada")
+    shared = await desk.done("document.upload", dataset=dataset, name="a.txt", text="Six.")
     hers = [
+        await buried(desk, "document.upload", dataset=dataset, name="b.txt", text="Seven.", user="ada"),
+        await buried(desk, "document.rename", document=document, name="ada's"),
         await buried(desk, "message.send", app=app, query="Why?", user="ada"),
         await buried(desk, "message.rate", conversation=conversation, message=message, rating="like", content="Good"),
     ]
@@ -54,6 +59,7 @@ async def test_dead_letters_with_words_of_the_person_go(desk: Desk, app: str) ->
         await buried(desk, "message.send", app=app, query="Why?", user="eve"),
         await buried(desk, "message.send", app=app, query="Why?"),
         await buried(desk, "app.create", name="ada"),
+        await buried(desk, "document.rename", document=shared, name="ours"),
         await buried(desk, "message.rate", conversation="?", content="Good"),
     ]
     await desk.done("end_user.erase", user="ada")
