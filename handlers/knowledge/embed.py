@@ -110,7 +110,8 @@ class Embed:
         async def keep() -> None:
             # In this order: cached texts are not embedded again, so that an open call would stay open.
             await recorded
-            await self._cache.put(tenant, identity, made)
+            if not cause.metadata.person:  # an erasure could not find what it must take out
+                await self._cache.put(tenant, identity, made)
 
         known |= made
         return [known[digest] for digest in digests], keep()

@@ -301,7 +301,7 @@ class _Work:
         document, sequence = await self.handler.repository.get_at(Document, tenant, edits.document)
         if document is None or document.deleted or self.only not in (None, (tenant, document.dataset)):
             return
-        name, embedding, cause = await self._making(tenant, document.dataset, document.id)
+        name, embedding, cause = await self._making(tenant, document.dataset, document.id, document.person)
 
         async def put(entries: Sequence[Entry]) -> None:
             await self.build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
@@ -313,17 +313,19 @@ class _Work:
         of = f"{self.build.id}:by hand:{sequence}"
         self.built.segments += await follow(self.handler.embed, cause, of, embedding, difference, put, remove)
 
-    async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
+    async def _making(
+        self, tenant: str, dataset: str, document: str, person: str | None
+    ) -> tuple[str, Embedding, Cause]:
         """The embedding for the entries of a document, in an open version, and their cause."""
         name = self.model or self.scan.model(tenant, dataset)
         embedding = await self.handler.models.get(name)
         await self.build.open(name, embedding.embedder.dimension)
         known = self.metadata
-        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
+        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor, person=person)
         return name, embedding, Cause(metadata, "document", document, self.build.attempt)
 
     async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
-        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document)
+        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document, part.person)
         entries, recorded = await self.handler.embed(
             cause, f"{self.build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
         )

@@ -62,6 +62,7 @@ async def test_what_a_user_uploads_is_nowhere_in_plain_and_is_indexed(mill: Mill
     revision = await LoadedRevision.read(mill.desk.files, mill.desk.tenant, document.person, str(document.segments))
     assert [segment.content for segment in revision.segments] == WORDS.splitlines()
     assert [entry.content for write in mill.shelf.writes for entry in write.entries] == WORDS.splitlines()
+    assert mill.cache.vectors == {}
 
 
 async def test_shared_knowledge_has_no_person(mill: Mill) -> None:
