@@ -184,7 +184,7 @@ async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:
         late.append((place[-1], version))
 
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is dry.")
-    slow = Sync(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
+    slow = Sync(desk.mill.repository, desk.mill.files, desk.mill.models, desk.mill.embed, desk.mill.index)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk.mill.index, "write", held_up)
         patch.setattr(Attempt, "step", _nothing)
