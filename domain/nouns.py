@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
+from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -23,6 +26,8 @@ from domain.work.quarantine import Quarantine
 NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
     for noun in (
+        Account,
+        ApiKey,
         App,
         Budget,
         BusLogin,
@@ -39,5 +44,6 @@ NOUNS: dict[str, type[Aggregate]] = {
         Quarantine,
         Replay,
         Retrieval,
+        Tenant,
     )
 }

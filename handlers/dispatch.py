@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import takewhile
 from weakref import WeakValueDictionary
 
+from domain.access.account import Account
+from domain.access.register import Key
+from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
+from handlers.access.may import judge, scope, within
 from handlers.access.quota import Quota
 from handlers.commands.fields import Command, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
@@ -82,8 +86,10 @@ class Dispatch:
         metadata, at = delivery.metadata, delivery.at
         route = ROUTES.get(delivery.name)
         if route is None:
-            known = ", ".join(ROUTES)
-            raise Rejection("unknown_command", f"There is no command {delivery.name!r}; the commands are: {known}.")
+            raise Rejection("unknown_command", f"There is no command {delivery.name!r}; {_known(delivery.name)}.")
+        if route.house != (metadata.tenant == HOUSE):
+            where = f"the tenant {HOUSE}" if route.house else "a tenant of their own, not the house"
+            raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
         try:
             command = parse(route.command, delivery.payload)
         except Rejection as fault:
@@ -91,6 +97,8 @@ class Dispatch:
         target = str((route.target and getattr(command, route.target)) or metadata.id)
         if route.target == "user":
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
+        elif route.target == "email":
+            target = await self._ports.people.person(metadata.tenant, target)
         cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
         change: Change[Aggregate] | None
         try:
@@ -117,6 +125,7 @@ class Dispatch:
         self, route: Route, command: Command, target: str, cause: Metadata, delivery: Delivery
     ) -> Change[Aggregate]:
         tenant, id = cause.tenant, delivery.metadata.id
+        key = await self._judge(route, target, cause)
         found = await asyncio.gather(
             *(
                 self._named(tenant, place, kind, known)
@@ -124,13 +133,25 @@ class Dispatch:
                 for place, known in named(command, path, kind)
             )
         )
+        if key:
+            known = target != id and await self._ports.repository.get(route.noun, tenant, target)
+            within(key, (*dict(found).values(), *([known] if known else [])))
         cause = replace(cause, person=await self._person(tenant, route, command))
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, dict(found), cause.person))
+        given = Preparation(self._ports, tenant, id, cause.actor, dict(found), cause.person)
+        decide = await route.prepare(command, given)
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
+
+    async def _judge(self, route: Route, target: str, cause: Metadata) -> Key | None:
+        """The API key that sent the command, if one did. Raises: Rejection, unless the actor may; Unavailable."""
+        register = await self._ports.registry.now()
+        whose = target if route.noun is Tenant else cause.tenant
+        about = target if route.noun is Account else ""
+        judge(register, whose, cause.actor, route.permission, about, datetime.now(UTC))
+        return scope(register, cause.tenant, cause.actor)
 
     async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
         """The data subject of the command's words; None where there is none, or the aggregate has one."""
@@ -139,7 +160,7 @@ class Dispatch:
         given = getattr(command, route.person)
         if given is None:
             return None
-        if route.person == "user":
+        if route.person in ("user", "email"):
             return await self._ports.people.person(tenant, given)
         first = await self._ports.repository.first(route.references[route.person], tenant, given)
         return first.metadata.person if first else None
@@ -149,6 +170,14 @@ class Dispatch:
         if aggregate is None or aggregate.deleted:
             raise not_found(kind, id, place)
         return place, aggregate
+
+
+def _known(name: str) -> str:
+    """The commands of the noun in a name, or the nouns."""
+    noun = name.partition(".")[0]
+    if commands := [known for known in ROUTES if known.partition(".")[0] == noun]:
+        return f"the commands of {noun} are: {', '.join(commands)}"
+    return f"there are commands of: {', '.join(dict.fromkeys(known.partition('.')[0] for known in ROUTES))}"
 
 
 def without_words(fault: Rejection) -> Rejection:

@@ -32,11 +32,13 @@ from nats.js.errors import APIError
 from adapters.jetstream.bulk import Stored, tenant_of
 from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
+from adapters.jetstream.macs import MAC, STREAM, Macs
+from adapters.jetstream.macs import SUBJECT as STATEMENT_SUBJECT
 from adapters.jetstream.streams import KEYS, NOT_LAST
 from adapters.privacy.packed import unpack
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.end_user import earlier_person_id, person_id
+from domain.access.tenant import HOUSE
 from domain.log import Position
 from handlers.ports.log import Unavailable
 from handlers.ports.people import Erased
@@ -381,7 +383,7 @@ class JetStreamKeys:
     async def _hear(self, message: Msg) -> None:
         with suppress(ValueError):
             _, _, tenant, person = message.subject.split(".")
-            if tenant == HOUSE:
+            if message.subject == STATEMENT_SUBJECT:
                 self.macs.forget()
             elif self._is_mark(message.subject, _NEWEST, message.data):
                 self.forget(tenant, person)

@@ -25,10 +25,11 @@ from adapters.archive.heads import Proof, prove
 from adapters.archive.store import BLOBS, Archive, Broken
 from adapters.jetstream.client import Client
 from adapters.jetstream.keys import NAMES, entry
-from adapters.jetstream.macs import HOUSE, STATEMENT
+from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.message import Message
 from adapters.many import each
 from adapters.privacy.vault import PEOPLE, UnknownKey
+from domain.access.tenant import HOUSE
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import ListedBlobs
 from handlers.work.progress import Progress, no_progress
