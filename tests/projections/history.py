@@ -114,6 +114,7 @@ class History:
             digest="d" * 64,
             size=1200,
             metadata={"author": "Ada"},
+            person=self.person,
         )
         self.record(document)
         return document

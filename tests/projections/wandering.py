@@ -102,6 +102,8 @@ class _Walk:
         if (self.history.tenant, dataset) not in self.known:
             self.known[self.history.tenant, dataset] = self.history.dataset(dataset)
         if (self.history.tenant, id) not in self.known:
+            if user := self.random.choice([None, "bo", "cy"]):
+                self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.document(dataset, id)
             self.traces[self.history.tenant, id] = self.history.correlation
 
@@ -117,8 +119,16 @@ class _Walk:
         return earlier_person_id(user, self.erased.get((self.history.tenant, user), 0))
 
     def erase(self, number: int) -> None:
+        """Erase a person, and delete what the person uploaded."""
         user = self.random.choice(["bo", "cy"])
-        self.history.record(EndUser.begin(EndUser.Erased, self.person(user), self.history.now, known=True))
+        person, mine = self.person(user), self.history.tenant
+        self.history.record(EndUser.begin(EndUser.Erased, person, self.history.now, known=True))
+        self.history.person = person
+        for (tenant, id), noun in self.known.items():
+            if isinstance(noun, Document) and tenant == mine and self.persons.get((tenant, id)) == person:
+                noun.delete(self.history.now)
+                if noun.pending_events:
+                    self.history.record(noun)
         self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
 
     def follow(self, noun: str) -> None:
@@ -247,6 +257,7 @@ class _Walk:
         if not document:
             return
         mine, command = self.history.tenant, self.history.correlation
+        self.history.person = self.persons.get((mine, document.id))
         self.follow(document.id)
         match self.random.choice(["split", "index", "index", "index", "fail", "retry", "reprocess"]):
             case "split" if not document.ended:
@@ -294,6 +305,7 @@ class _Walk:
         document = self.some(Document)
         if not document:
             return
+        self.history.person = self.persons.get((self.history.tenant, document.id))
         segments = [segment_id(document.id, cut["segments"], place) for cut in document.revisions for place in range(3)]
         segments += [id for id, overlay in document.edits.items() if overlay["segments"] is None]
         fields: dict[str, Any] = {}
