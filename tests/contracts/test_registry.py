@@ -93,7 +93,7 @@ async def test_it_starts_with_what_the_log_has(desk: Desk, place: Memory | Clien
 
 
 async def test_a_forged_key_is_none(desk: Desk, nc: Client, registry: Registry) -> None:
-    """Messages of other programs in the log open no door."""
+    """A message that another program wrote into the log opens no door."""
     forged = ApiKey.begin(
         ApiKey.Created,
         new_id(),
