@@ -263,13 +263,15 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path, m
             assert back[-1]["type"] == "answered"
             [row] = await stack.until("SELECT person_id FROM headrace.messages WHERE query ~ 'new Wumpelfisch'")
             assert row["person_id"] != person
+            back_id = str(row["person_id"])
         asked = await questions(server, settings)
         assert asked.count("What of a new Wumpelfisch?") == 1
         assert asked.count("") == 5
 
     assert found(home) != {}  # of the one who came back
-    await restored(home, archive, 6, 5)
-    await restored(home, backup, 5, 0)
+    await restored(home, archive, 6, 5, {person, back_id})
+    await restored(home, backup, 5, 0, {person})
+    await restored_with_another_secret(archive, {person, back_id})
     shutil.rmtree(backup)
 
 
@@ -285,8 +287,19 @@ async def kept_of(stack: Stack, person: str) -> AsyncIterator[bytes]:
             yield found.data or b""
 
 
-async def restored(home: Path, archive: Path, count: int, blank: int) -> None:
-    """Restore an archive on an empty machine: of `count` questions `blank` are blank, all others as they were."""
+async def person_of_user(server: EmbeddedNats, settings: Settings) -> tuple[str, bool]:
+    nc = await nats.connect(server.url)
+    try:
+        return await JetStreamKeys(nc, settings.vault()).last_person("default", USER)
+    finally:
+        await nc.close()
+
+
+async def restored(home: Path, archive: Path, count: int, blank: int, people: set[str]) -> None:
+    """Restore an archive on an empty machine: of `count` questions `blank` are blank, all others as they were.
+
+    The user is one of the same people.
+    """
     folder = Path(mkdtemp(prefix="headrace-restored-"))
     try:
         shutil.copy(home / "secret.key", folder / "secret.key")
@@ -297,5 +310,22 @@ async def restored(home: Path, archive: Path, count: int, blank: int) -> None:
             assert len(asked) == count
             assert asked.count("") == blank
             assert ("What of the others?" in asked, QUESTION in asked) == (True, not blank)
+            found, known = await person_of_user(server, settings)
+            assert known
+            assert found in people
+    finally:
+        shutil.rmtree(folder)
+
+
+async def restored_with_another_secret(archive: Path, people: set[str]) -> None:
+    """Restore an archive whose secret is lost: a name can be used, and is a new person's."""
+    folder = Path(mkdtemp(prefix="headrace-restored-"))
+    try:
+        async with EmbeddedNats(folder) as server:
+            settings = Settings.load(home=folder, nats_url=server.url)
+            await restore(settings, Archive.at(str(archive)), other_secret=True)
+            found, known = await person_of_user(server, settings)
+            assert not known
+            assert found not in people
     finally:
         shutil.rmtree(folder)
