@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from weakref import WeakValueDictionary
 
 from domain.access.account import Account
@@ -23,6 +24,8 @@ from handlers.routes import ROUTES, Route, is_private
 
 EXCERPT = 1000
 """Maximum characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -87,19 +90,19 @@ class Dispatch:
         if route.house != (metadata.tenant == HOUSE):
             where = f"the tenant {HOUSE}" if route.house else "a tenant of their own, not the house"
             raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
-        command = parse(route.command, delivery.payload)
+        try:
+            command = parse(route.command, delivery.payload)
+        except Rejection as fault:
+            raise without_words(fault) if route.private else fault from None
         target = str((route.target and getattr(command, route.target)) or metadata.id)
-        if route.target == "user":
+        if route.target in ("user", "email"):
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
-        elif route.target == "email":
-            target = await self._ports.people.person(metadata.tenant, target)
-        cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
         change: Change[Aggregate] | None
         try:
-            change = await self._change(route, command, target, cause, delivery)
+            change = await self._change(route, command, target, delivery)
         except Rejection:
             # It may have been accepted before, with its outcome lost, and be against a rule by now.
-            change = await self._ports.repository.done(route.noun, target, cause)
+            change = await self._ports.repository.done(route.noun, target, _cause(metadata, route, target))
             if change is None:
                 raise
         noun = route.gives or delivery.name.partition(".")[0]
@@ -112,14 +115,12 @@ class Dispatch:
             at=at,
             position=change.position,
             version=change.version,
-            ids={noun: subject, route.noun.TOPIC: target},
+            ids={noun: subject, route.noun.TOPIC: change.aggregate.id},
         )
 
-    async def _change(
-        self, route: Route, command: Command, target: str, cause: Metadata, delivery: Delivery
-    ) -> Change[Aggregate]:
-        tenant, id = cause.tenant, delivery.metadata.id
-        key = await self._judge(route, target, cause)
+    async def _change(self, route: Route, command: Command, target: str, delivery: Delivery) -> Change[Aggregate]:
+        tenant, id, actor = delivery.metadata.tenant, delivery.metadata.id, delivery.metadata.actor
+        key = await self._judge(route, target, delivery.metadata)
         found = await asyncio.gather(
             *(
                 self._named(tenant, place, kind, known)
@@ -130,27 +131,33 @@ class Dispatch:
         if key:
             known = target != id and await self._ports.repository.get(route.noun, tenant, target)
             within(key, (*dict(found).values(), *([known] if known else [])))
-        cause = replace(cause, person=await self._person(tenant, route, command))
+        person = await self._person(tenant, route, command)
+        if route.target == "email" and person:
+            target = person  # a new one, where the last one was erased
+        cause = replace(_cause(delivery.metadata, route, target), person=person)
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, cause.actor, dict(found)))
+        given = Preparation(self._ports, tenant, id, actor, dict(found), person)
+        decide = await route.prepare(command, given)
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
 
-    async def _judge(self, route: Route, target: str, cause: Metadata) -> Key | None:
+    async def _judge(self, route: Route, target: str, sender: Metadata) -> Key | None:
         """The API key that sent the command, if one did. Raises: Rejection, unless the actor may; Unavailable."""
         register = await self._ports.registry.now()
-        whose = target if route.noun is Tenant else cause.tenant
+        whose = target if route.noun is Tenant else sender.tenant
         about = target if route.noun is Account else ""
-        judge(register, whose, cause.actor, route.permission, about, datetime.now(UTC))
-        return scope(register, cause.tenant, cause.actor)
+        judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
+        return scope(register, sender.tenant, sender.actor)
 
     async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
-        """The data subject of the command's words; None where the aggregate that it changes has one already."""
+        """The data subject of the command's words; None where there is none, or the aggregate has one."""
         if route.person is None:
             return None
         given = getattr(command, route.person)
+        if given is None:
+            return None
         if route.person in ("user", "email"):
             return await self._ports.people.person(tenant, given)
         first = await self._ports.repository.first(route.references[route.person], tenant, given)
@@ -163,12 +170,23 @@ class Dispatch:
         return place, aggregate
 
 
+def _cause(sender: Metadata, route: Route, target: str) -> Metadata:
+    """The metadata of the commit that a command has on an aggregate."""
+    return sender.caused(commit_id(sender.id, str(Subject(sender.tenant, route.noun.TOPIC, target))))
+
+
 def _known(name: str) -> str:
     """The commands of the noun in a name, or the nouns."""
     noun = name.partition(".")[0]
     if commands := [known for known in ROUTES if known.partition(".")[0] == noun]:
         return f"the commands of {noun} are: {', '.join(commands)}"
     return f"there are commands of: {', '.join(dict.fromkeys(known.partition('.')[0] for known in ROUTES))}"
+
+
+def without_words(fault: Rejection) -> Rejection:
+    """The rejection with its field up to the first part that may be words: no name such as a program gives."""
+    path = ".".join(takewhile(_NAME.fullmatch, (fault.field or "").split(".")))
+    return Rejection(fault.code, str(fault), path or None, fault.details)
 
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
