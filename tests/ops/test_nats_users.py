@@ -60,6 +60,8 @@ TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER])
 KEY, KEY_ACTOR = "app-abcdefghijklmnopqrstuvwx", "k_machine"
 """An API key for everything that one can be for, as a client's token."""
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "send_by_key.py"
+
 GUESTS = {user.name: user for guest in (*accounts.GUESTS, *TENANTS) for user in guest.members()}
 _ALIKE = TENANTS[0].user(KEY, KEY_ACTOR, accounts.COMMANDS_OF_A_LOGIN)
 GUESTS[KEY] = replace(_ALIKE, publish=(*(_ALIKE.publish or ()), WHO))
@@ -253,6 +255,8 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
                 [*_, message] = [it async for batch in source.read(0, last) for it in batch]
                 assert (message.sequence, outcome["command"] in message.subject) == (last, True)
             assert not refused
+        assert await by_example(server, "app.create", '{"name": "By key"}') == ("accepted", KEY_ACTOR, "bus")
+        assert await by_example(server, "app.create", "{}") == ("rejected", KEY_ACTOR, "bus")
     finally:
         worker.terminate()
         await worker.communicate()
@@ -260,6 +264,15 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
     probe = await headrace(server.url_of("worker"), database, tmp_path, "ping", "--role", "commands", "--wait", "0.1")
     await probe.communicate()
     assert probe.returncode == 1
+
+
+async def by_example(server: EmbeddedNats, *arguments: str) -> tuple[str, str, str]:
+    """Status, actor and door of the outcome that the example with a key prints."""
+    variables = os.environ | {"NATS_URL": f"nats://{HOST}:{server.port}", "NATS_TOKEN": KEY}
+    command = (sys.executable, str(EXAMPLE), *arguments)
+    sending = await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
+    outcome = json.loads((await sending.communicate())[0])
+    return outcome["status"], outcome["actor"], outcome["door"]
 
 
 async def test_the_viewer_serves_from_an_account_without_streams(
