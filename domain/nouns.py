@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
 from domain.aggregate import Aggregate
@@ -31,6 +32,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         DatasetQuery,
         DeadLetter,
         Document,
+        Door,
         EndUser,
         Limits,
         ModelCall,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from weakref import WeakValueDictionary
 
+import orjson
+
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
 from handlers.access.quota import Quota
-from handlers.commands.fields import Command, named, parse
+from handlers.commands.fields import MAX_PAYLOAD, Command, is_uuid, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
 from handlers.ports.log import Frozen, Outcomes, TooLarge
 from handlers.repository import Change
@@ -157,6 +160,20 @@ def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
         code=rejection.code,
         message=rejection.message[:EXCERPT],
         field=rejection.field and rejection.field[:EXCERPT],
+        ids=_target(delivery),
         excerpt=excerpt,
         details=rejection.details,
     )
+
+
+def _target(delivery: Delivery) -> dict[str, str]:
+    """The aggregate that a rejected command names as its target, for the audit. Where it may hold secrets, any other
+    than a UUID is left out."""
+    route = ROUTES.get(delivery.name)
+    if route is None or not route.target or len(delivery.payload) > MAX_PAYLOAD:
+        return {}
+    with suppress(ValueError):
+        match orjson.loads(delivery.payload):
+            case {route.target: str(id)} if is_uuid(id) or (TENANT.fullmatch(id) and not route.private):
+                return {route.noun.TOPIC: id}
+    return {}

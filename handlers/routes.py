@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
 from domain.aggregate import Aggregate
@@ -23,7 +24,7 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, chat, knowledge, models, retrieval, work
+from handlers.commands import access, audit, chat, knowledge, models, retrieval, work
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -43,6 +44,7 @@ Permission = Literal[
     "provider.manage",
     "end_user.erase",
     "bus.manage",
+    "door.report",
     "operate",
 ]
 PERMISSIONS: dict[Permission, str] = {
@@ -58,10 +60,13 @@ PERMISSIONS: dict[Permission, str] = {
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
+    "door.report": "Report sign-ins, refusals, first uses and readings, as a door of ours",
     "operate": "Retry and discard dead letters, and discard messages in quarantine",
 }
 
-UNLIMITED: frozenset[Permission] = frozenset({"operate", "limits.manage", "limits.impose", "end_user.erase"})
+UNLIMITED: frozenset[Permission] = frozenset(
+    {"operate", "limits.manage", "limits.impose", "end_user.erase", "door.report"}
+)
 """Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 
@@ -280,6 +285,17 @@ ROUTES: dict[str, Route] = {
     ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
+    ),
+    "door.report_sign_in": creates(
+        Door, audit.ReportSignIn, "door.report", audit.reported(Door.SignedIn), person="user"
+    ),
+    "door.report_refusals": creates(
+        Door, audit.ReportRefusals, "door.report", audit.reported(Door.Refused), person="user"
+    ),
+    "door.report_use": creates(Door, audit.ReportUse, "door.report", audit.reported(Door.Used), person="user"),
+    "trace.open": creates(Door, audit.OpenTrace, "door.report", audit.reported(Door.TraceOpened)),
+    "trace.search": creates(
+        Door, audit.SearchTraces, "door.report", audit.reported(Door.TracesSearched), person="user", gives=Door.TOPIC
     ),
     "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, "operate", lambda letter, at, _: letter.retry(at)),
     "dead_letter.discard": changes(

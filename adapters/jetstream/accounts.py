@@ -184,7 +184,7 @@ def actor_of(user: str) -> str:
     return service(name or tenant)
 
 
-OPERATORS = ("bus.manage", "limits.impose")
+OPERATORS = ("bus.manage", "limits.impose", "door.report")
 """Permissions that no login of a tenant has."""
 
 COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission not in OPERATORS)

@@ -11,7 +11,6 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import attachments
 from adapters.postgres.copy import Copy, parts, with_parents
-from adapters.postgres.requests import make_view
 from adapters.postgres.tables import (
     NEXT,
     OLD,
@@ -21,6 +20,7 @@ from adapters.postgres.tables import (
     connect,
     copied,
     drop,
+    make_views,
     name,
     note_copied,
     set_up,
@@ -146,7 +146,7 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
             await copy.resume()
             await asyncio.sleep(SWAP_LOCK_S)
     await attachments.measure(connection, attached)
-    await make_view(connection, READER)
+    await make_views(connection)
 
 
 async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachments.Attachments:

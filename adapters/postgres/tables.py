@@ -13,9 +13,11 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
-from adapters.postgres.requests import make_view
+from adapters.postgres.operation_logs import OPERATION_LOGS
+from adapters.postgres.requests import REQUESTS
 from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
+from adapters.postgres.views import make_view
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -145,7 +147,13 @@ async def set_up(url: str) -> None:
             for model in READ_MODELS:
                 if model not in outdated:
                     await finish_table(connection, model, SCHEMA)
-            await make_view(connection, READER)
+            await make_views(connection)
+
+
+async def make_views(connection: AsyncConnection[TupleRow]) -> None:
+    """Make the views whose tables are there."""
+    for view in (REQUESTS, OPERATION_LOGS):
+        await make_view(connection, view, READER)
 
 
 async def make_reader(connection: AsyncConnection[TupleRow]) -> None:

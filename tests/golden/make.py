@@ -15,6 +15,7 @@ import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser, person_id
 from domain.access.limits import Counted, Limits
 from domain.aggregate import Aggregate, uuid7
@@ -83,6 +84,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_bus_logins(),
         *_people(),
         *_queries(),
+        *_doors(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -451,6 +453,16 @@ def _bus_logins() -> Iterator[Aggregate]:
     login.issue_again(_at(51), issue=_id(51))
     login.close(_at(52))
     yield login
+
+
+def _doors() -> Iterator[Aggregate]:
+    address, browser = "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64)"
+    fields = {"address": address, "browser": browser}
+    yield Door.begin(Door.SignedIn, _id(60), _at(60), account=_id(59), credential="password", **fields)
+    yield Door.begin(Door.Refused, _id(61), _at(61), credential="key", address="2001:db8:1:2::/64", count=41)
+    yield Door.begin(Door.Used, _id(62), _at(62), actor="k_gate", **fields)
+    yield Door.begin(Door.TraceOpened, _id(63), _at(63), trace=_id(20))
+    yield Door.begin(Door.TracesSearched, _id(64), _at(64), search="/traces?q=tide&state=error")
 
 
 def _budgets() -> Iterator[Aggregate]:

@@ -231,6 +231,26 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("limits.impose", {"quantity": "replays", "period": "day", "most": 0}, "limits", ["limits.set.v1"]),
     ("limits.lift", {"quantity": "replays", "period": "day"}, "limits", ["limits.removed.v1"]),
     ("end_user.erase", {"user": "ada"}, "end_user", ["end_user.erased.v1"]),
+    (
+        "door.report_sign_in",
+        {"user": "door/2026-05", "credential": "token", "address": "192.0.2.7", "browser": "Firefox"},
+        "door",
+        ["door.signed_in.v1"],
+    ),
+    (
+        "door.report_refusals",
+        {"user": "door/2026-05", "credential": "key", "address": "192.0.2.7", "count": 41},
+        "door",
+        ["door.refused.v1"],
+    ),
+    (
+        "door.report_use",
+        {"user": "door/2026-05", "actor": "k_gate", "address": "192.0.2.7", "browser": "curl/8"},
+        "door",
+        ["door.used.v1"],
+    ),
+    ("trace.open", {"trace": "the-trace"}, "door", ["door.trace_opened.v1"]),
+    ("trace.search", {"user": "door/2026-05", "search": "/traces?q=tide"}, "door", ["door.traces_searched.v1"]),
 ]
 
 
@@ -257,8 +277,9 @@ def test_every_permission_is_one_that_commands_need() -> None:
 
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
-    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.")
-    assert private == {name for name in ROUTES if name.startswith(wards)} | {"dataset.test", "replay.request"}
+    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "door.")
+    others = {"dataset.test", "replay.request", "trace.search"}
+    assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
 
@@ -269,6 +290,7 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "message.send": "user",
         "conversation.fork": "conversation",
         "replay.request": "call",
+        **dict.fromkeys(("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.search"), "user"),
     }
     for name, field in persons.items():
         assert field in ROUTES[name].command.model_fields
@@ -315,6 +337,7 @@ async def test_a_command_is_accepted_once(
         "provider",
         "dead_letter",
         "quarantine",
+        "trace",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "budget", "bus_login"):
@@ -325,7 +348,7 @@ async def test_a_command_is_accepted_once(
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
     elif noun == "end_user":
         expected = {noun: target}
-    given = "retrieval" if name == "dataset.test" else name.partition(".")[0]
+    given = ROUTES[name].gives or name.partition(".")[0]
     assert outcome.ids == {given: id, noun: id} | expected
 
     caused = commits[-1].metadata
