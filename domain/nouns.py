@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
+from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -24,6 +27,8 @@ from domain.work.quarantine import Quarantine
 NOUNS: dict[str, type[Aggregate]] = {
     noun.TOPIC: noun
     for noun in (
+        Account,
+        ApiKey,
         App,
         Budget,
         BusLogin,
@@ -41,5 +46,6 @@ NOUNS: dict[str, type[Aggregate]] = {
         Quarantine,
         Replay,
         Retrieval,
+        Tenant,
     )
 }

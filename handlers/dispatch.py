@@ -6,13 +6,18 @@ import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 import orjson
 
+from domain.access.account import Account
+from domain.access.door import month
+from domain.access.register import Key
+from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
+from handlers.access.may import judge, scope, within
 from handlers.access.quota import Quota
 from handlers.commands.fields import MAX_PAYLOAD, Command, is_uuid, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
@@ -82,12 +87,16 @@ class Dispatch:
         metadata, at = delivery.metadata, delivery.at
         route = ROUTES.get(delivery.name)
         if route is None:
-            known = ", ".join(ROUTES)
-            raise Rejection("unknown_command", f"There is no command {delivery.name!r}; the commands are: {known}.")
+            raise Rejection("unknown_command", f"There is no command {delivery.name!r}; {_known(delivery.name)}.")
+        if route.house is not None and route.house != (metadata.tenant == HOUSE):
+            where = f"the tenant {HOUSE}" if route.house else "a tenant of their own, not the house"
+            raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
         command = parse(route.command, delivery.payload)
         target = str((route.target and getattr(command, route.target)) or metadata.id)
         if route.target == "user":
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
+        elif route.target == "email":
+            target = await self._ports.people.person(metadata.tenant, target)
         cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
         change: Change[Aggregate] | None
         try:
@@ -114,6 +123,7 @@ class Dispatch:
         self, route: Route, command: Command, target: str, cause: Metadata, delivery: Delivery
     ) -> Change[Aggregate]:
         tenant, id = cause.tenant, delivery.metadata.id
+        key = await self._judge(route, target, cause)
         found = await asyncio.gather(
             *(
                 self._named(tenant, place, kind, known)
@@ -121,21 +131,37 @@ class Dispatch:
                 for place, known in named(command, path, kind)
             )
         )
-        cause = replace(cause, person=await self._person(tenant, route, command))
+        if key:
+            known = target != id and await self._ports.repository.get(route.noun, tenant, target)
+            within(key, (*dict(found).values(), *([known] if known else [])))
+        cause = replace(cause, person=await self._person(tenant, route, command, delivery.at))
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, dict(found)))
+        decide = await route.prepare(command, Preparation(self._ports, tenant, id, cause.actor, dict(found)))
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
 
-    async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
+    async def _judge(self, route: Route, target: str, cause: Metadata) -> Key | None:
+        """The API key that sent the command, if one did. Raises: Rejection, unless the actor may; Unavailable."""
+        register = await self._ports.registry.now()
+        whose = target if route.noun is Tenant else cause.tenant
+        about = target if route.noun is Account else ""
+        judge(register, whose, cause.actor, route.permission, about, datetime.now(UTC))
+        return scope(register, cause.tenant, cause.actor)
+
+    async def _person(self, tenant: str, route: Route, command: Command, at: datetime) -> str | None:
         """The data subject of the command's words; None where the aggregate that it changes has one already."""
         if route.person is None:
             return None
         given = getattr(command, route.person)
-        if route.person == "user":
+        if route.person in ("user", "email"):
             return await self._ports.people.person(tenant, given)
+        if route.person == "account":
+            account = (await self._ports.registry.now()).accounts.get(given or "")
+            # A service is no person. Persons of accounts are in the house.
+            known = account is not None and account.kind == "person" and tenant == HOUSE
+            return str(given) if known else await self._ports.people.person(tenant, month(at))
         first = await self._ports.repository.first(route.references[route.person], tenant, given)
         return first.metadata.person if first else None
 
@@ -144,6 +170,14 @@ class Dispatch:
         if aggregate is None or aggregate.deleted:
             raise not_found(kind, id, place)
         return place, aggregate
+
+
+def _known(name: str) -> str:
+    """The commands of the noun in a name, or the nouns."""
+    noun = name.partition(".")[0]
+    if commands := [known for known in ROUTES if known.partition(".")[0] == noun]:
+        return f"the commands of {noun} are: {', '.join(commands)}"
+    return f"there are commands of: {', '.join(dict.fromkeys(known.partition('.')[0] for known in ROUTES))}"
 
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:

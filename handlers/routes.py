@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
+from domain.access.permissions import UNLIMITED, Permission
+from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -24,50 +28,12 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, audit, chat, knowledge, models, retrieval, work
+from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
 A = TypeVar("A", bound=Aggregate)
 C = TypeVar("C", bound=Command)
-
-Permission = Literal[
-    "app.manage",
-    "dataset.manage",
-    "dataset.edit",
-    "dataset.query",
-    "chat",
-    "replay",
-    "budget.manage",
-    "limits.manage",
-    "limits.impose",
-    "provider.manage",
-    "end_user.erase",
-    "bus.manage",
-    "door.report",
-    "operate",
-]
-PERMISSIONS: dict[Permission, str] = {
-    "app.manage": "Create, configure and delete apps",
-    "dataset.manage": "Create, configure, reprocess and delete knowledge bases, and define their metadata fields",
-    "dataset.edit": "Upload, change and delete documents and segments",
-    "dataset.query": "Test the retrieval from knowledge bases",
-    "chat": "Send and rate messages, and manage conversations",
-    "replay": "Repeat recorded model calls",
-    "budget.manage": "Set and remove budgets",
-    "limits.manage": "Set and remove the tenant's own limits",
-    "limits.impose": "Impose and lift limits of a tenant, as its operator",
-    "provider.manage": "Register and remove providers, with their keys",
-    "end_user.erase": "Erase end users",
-    "bus.manage": "Open and close logins of the tenant on the bus",
-    "door.report": "Report sign-ins, refusals, first uses and readings, as a door of ours",
-    "operate": "Retry and discard dead letters, and discard messages in quarantine",
-}
-
-UNLIMITED: frozenset[Permission] = frozenset(
-    {"operate", "limits.manage", "limits.impose", "end_user.erase", "door.report"}
-)
-"""Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 
 class Handling(TypedDict, total=False):
@@ -87,18 +53,25 @@ class Route:
     prepare: Callable[[Any, Preparation], Awaitable[MakeOrChange[Any]]]
     """Load what the decision needs, and return the decision."""
     target: str | None
-    """The field with the aggregate's id, `user` for the last person of that name; None: the id is the command's."""
+    """The field with the aggregate's id, `user` for the last person of that name, `email` for the one of that address;
+    None: the id is the command's."""
     private: bool = False
     """The payload, or an error about it, may hold secrets or words of a person, as always where there is a `person`: no
     part of it is kept when the command is rejected."""
     person: str | None = None
-    """The field that names the data subject: `user`, or an aggregate that holds this person's words already."""
+    """The field that names the data subject: `user`, `email`, `account` (without one, the month of the report), or an
+    aggregate that holds their words already."""
     gives: str | None = None
     """The name of the command's id in the outcome, where the result is another noun than the command's."""
     counts: tuple[Quantity, ...] = ()
     """Quantities that limits count it in, next to `commands`; with `tokens`, it is refused when those are spent."""
     references: Mapping[str, type[Aggregate]] = field(init=False)
     """The fields that name other aggregates, which must exist, and their kinds."""
+
+    @property
+    def house(self) -> bool | None:
+        """True if the aggregate is in the house, False if it is in a tenant, None if it can be in both."""
+        return None if self.noun in (Door, EndUser) else self.noun in (Account, Tenant)
 
     def __post_init__(self) -> None:
         others = {path: kind for path, kind in references(self.command) if path != self.target}
@@ -280,22 +253,77 @@ ROUTES: dict[str, Route] = {
     ),
     "bus_login.open": makes_or_changes(BusLogin, access.OpenBusLogin, "bus.manage", access.open_login, target="name"),
     "bus_login.close": changes(BusLogin, access.CloseBusLogin, "bus.manage", lambda login, at, _: login.close(at)),
+    "account.create": makes_or_changes(
+        Account, accounts.CreateAccount, "account.manage", accounts.create, target="email", person="email"
+    ),
+    "account.create_service": creates(Account, accounts.CreateService, "account.manage", accounts.create_service),
+    "account.rename": changes(
+        Account,
+        accounts.RenameAccount,
+        "account.own",
+        lambda account, at, command: account.rename(at, name=command.name),
+        private=True,
+    ),
+    "account.change_password": changes(
+        Account,
+        accounts.ChangePassword,
+        "account.own",
+        lambda account, at, command: account.change_password(at, password=command.password),
+        private=True,
+    ),
+    "account.sign_out": changes(
+        Account, accounts.SignOutEverywhere, "account.own", lambda account, at, _: account.sign_out(at)
+    ),
+    "account.disable": changes(
+        Account, accounts.DisableAccount, "account.manage", lambda account, at, _: account.disable(at)
+    ),
+    "account.enable": changes(
+        Account, accounts.EnableAccount, "account.manage", lambda account, at, _: account.enable(at)
+    ),
+    "account.erase": changes_prepared(Account, accounts.EraseAccount, "account.own", accounts.erase),
+    "tenant.create": makes_or_changes(Tenant, tenants.CreateTenant, "tenant.create", tenants.create, target="tenant"),
+    "tenant.rename": changes(
+        Tenant,
+        tenants.RenameTenant,
+        "tenant.manage",
+        lambda tenant, at, command: tenant.rename(at, name=command.name),
+    ),
+    "tenant.add_member": changes_prepared(Tenant, tenants.AddMember, "member.manage", tenants.add),
+    "tenant.set_role": changes_prepared(Tenant, tenants.SetRole, "member.manage", tenants.set_role),
+    "tenant.remove_member": changes_prepared(Tenant, tenants.RemoveMember, "member.manage", tenants.remove),
+    "tenant.transfer": changes_prepared(Tenant, tenants.TransferTenant, "tenant.transfer", tenants.transfer),
+    "tenant.invite": changes(Tenant, tenants.Invite, "member.manage", tenants.invite),
+    "tenant.accept": changes_prepared(Tenant, tenants.AcceptInvitation, "door", tenants.accept),
+    "tenant.withdraw": changes(
+        Tenant,
+        tenants.WithdrawInvitation,
+        "member.manage",
+        lambda tenant, at, command: tenant.withdraw(at, digest=command.digest),
+    ),
+    "tenant.archive": changes(
+        Tenant, tenants.ArchiveTenant, "tenant.transfer", lambda tenant, at, _: tenant.archive(at)
+    ),
+    "tenant.unarchive": changes(
+        Tenant, tenants.UnarchiveTenant, "tenant.transfer", lambda tenant, at, _: tenant.unarchive(at)
+    ),
+    "api_key.create": creates(ApiKey, api_keys.CreateKey, "key.manage", api_keys.create),
+    "api_key.rename": changes(
+        ApiKey, api_keys.RenameKey, "key.manage", lambda key, at, command: key.rename(at, name=command.name)
+    ),
+    "api_key.replace": changes(ApiKey, api_keys.ReplaceKey, "key.manage", api_keys.replace),
+    "api_key.revoke": changes(ApiKey, api_keys.RevokeKey, "key.manage", lambda key, at, _: key.revoke(at)),
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
     ),
-    "door.report_sign_in": creates(
-        Door, audit.ReportSignIn, "door.report", audit.reported(Door.SignedIn), person="user"
-    ),
-    "door.report_refusals": creates(
-        Door, audit.ReportRefusals, "door.report", audit.reported(Door.Refused), person="user"
-    ),
-    "door.report_use": creates(Door, audit.ReportUse, "door.report", audit.reported(Door.Used), person="user"),
-    "trace.open": creates(Door, audit.OpenTrace, "door.report", audit.reported(Door.TraceOpened)),
+    "door.report_sign_in": creates(Door, audit.ReportSignIn, "door", audit.reported(Door.SignedIn), person="account"),
+    "door.report_refusals": creates(Door, audit.ReportRefusals, "door", audit.reported(Door.Refused), person="account"),
+    "door.report_use": creates(Door, audit.ReportUse, "door", audit.reported(Door.Used), person="account"),
+    "trace.open": creates(Door, audit.OpenTrace, "read", audit.reported(Door.TraceOpened), person="account"),
     "trace.search": creates(
-        Door, audit.SearchTraces, "door.report", audit.reported(Door.TracesSearched), person="user", gives=Door.TOPIC
+        Door, audit.SearchTraces, "read", audit.reported(Door.TracesSearched), person="account", gives=Door.TOPIC
     ),
     "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, "operate", lambda letter, at, _: letter.retry(at)),
     "dead_letter.discard": changes(

@@ -24,9 +24,10 @@ from typer.main import get_command
 from adapters import pinned
 from adapters.jetstream import accounts
 from domain.access.actor import ANON
+from domain.access.permissions import PERMISSIONS
 from handlers import ports
 from handlers.commands.fields import references
-from handlers.routes import PERMISSIONS, ROUTES, Route
+from handlers.routes import ROUTES, Route
 from handlers.work.work import WORKS
 from ops.asyncapi import document, event_model, events, write_schemas
 from ops.cli import all_commands

@@ -20,7 +20,11 @@ import orjson
 from adapters.jetstream import codec
 from adapters.jetstream.keys import ERASED, Held, Key, MissingKey
 from adapters.jetstream.size import HEADROOM, size_of
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.end_user import EndUser, person_id
+from domain.access.register import Register
+from domain.access.tenant import Tenant
 from domain.aggregate import Event
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
@@ -282,6 +286,22 @@ class MemoryKeys:
         while self._memory.keys.get((tenant, person_id(user, erasures))) is ERASED:
             erasures += 1
         return erasures
+
+
+class MemoryRegistry:
+    """The register, folded from the memory at each look."""
+
+    def __init__(self, memory: Memory, keys: MemoryKeys) -> None:
+        self._memory = memory
+        self._keys = keys
+
+    async def now(self) -> Register:
+        await self._memory.answers()
+        register = Register()
+        for sequence, message in enumerate(self._memory.streams[EVENTS].messages, 1):
+            if message.subject.split(".")[2] in (Tenant.TOPIC, Account.TOPIC, ApiKey.TOPIC):
+                register.take(_commit(sequence, message, self._keys, self._memory.blobs))
+        return register
 
 
 class MemoryLive:

@@ -30,6 +30,7 @@ from adapters.jetstream.streams import (
     SNAPSHOTS,
 )
 from domain.access.actor import ANON, service
+from domain.access.permissions import OF_SERVICES
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
 from handlers.routes import ROUTES
@@ -184,11 +185,8 @@ def actor_of(user: str) -> str:
     return service(name or tenant)
 
 
-OPERATORS = ("bus.manage", "limits.impose", "door.report")
-"""Permissions that no login of a tenant has."""
-
-COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission not in OPERATORS)
-"""The commands that a login of the bus may send: all but those of the operator."""
+COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission in OF_SERVICES)
+"""The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in."""
 
 
 def tenant(name: str, users: Sequence[str] = ()) -> Guest:

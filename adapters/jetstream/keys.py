@@ -28,7 +28,8 @@ from nats.js.errors import APIError
 from adapters.jetstream.bulk import Stored, tenant_of
 from adapters.jetstream.codec import NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.macs import HOUSE, MAC, STREAM, Macs
+from adapters.jetstream.macs import MAC, STREAM, Macs
+from adapters.jetstream.macs import SUBJECT as STATEMENT_SUBJECT
 from adapters.jetstream.streams import KEYS, NOT_LAST
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
 from domain.access.end_user import person_id
@@ -315,7 +316,7 @@ class JetStreamKeys:
     async def _hear(self, message: Msg) -> None:
         with suppress(ValueError):
             _, _, tenant, person = message.subject.split(".")
-            if tenant == HOUSE:
+            if message.subject == STATEMENT_SUBJECT:
                 self.macs.forget()
             elif self._is_mark(message.subject, _NEWEST, message.data):
                 self.forget(tenant, person)

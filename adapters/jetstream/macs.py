@@ -20,6 +20,7 @@ from adapters.jetstream.codec import TIME, NotAuthentic
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.streams import KEYS, NOT_LAST
 from adapters.privacy.vault import AesVault, UnknownKey
+from domain.access.tenant import HOUSE
 from domain.log import EVENTS, OUTCOMES, Position
 from handlers.ports.log import Unavailable
 
@@ -27,13 +28,11 @@ MAC = "Headrace-MAC"
 """Header of a code: `<key id>:<value>`."""
 
 STREAM = f"KV_{KEYS}"
-HOUSE = "_house"
-"""A name that no tenant can have."""
-
 STATEMENT = f"{HOUSE}/installation"
 """Name of the statement in an archive."""
 
-_SUBJECT = f"$KV.{KEYS}.{HOUSE}.installation"
+SUBJECT = f"$KV.{KEYS}.{HOUSE}.installation"
+"""Subject of the statement."""
 _SEALED = re.compile(rb'"v2:([0-9a-f]{8}):')
 _NOT_COVERED = {MAC, TIME}
 _COVERED = {"Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence"}
@@ -120,7 +119,7 @@ class Macs:
         body = orjson.dumps({"installation": self._vault.seal(HOUSE, orjson.dumps(fields).decode())})
         headers = {"Nats-Expected-Last-Subject-Sequence": str(last)}
         try:
-            await self._js.publish(_SUBJECT, body, stream=STREAM, headers=headers)
+            await self._js.publish(SUBJECT, body, stream=STREAM, headers=headers)
         except APIError as error:
             if error.err_code not in NOT_LAST:
                 raise Unavailable(f"The bucket of keys takes nothing: {error.description}") from error
@@ -132,11 +131,11 @@ class Macs:
 
     async def _find(self) -> int:
         """Read the last statement that is authentic; return the sequence of the last message, 0 for none."""
-        last = await self._reader.last(STREAM, _SUBJECT)
+        last = await self._reader.last(STREAM, SUBJECT)
         if last is None:
             return 0
         self._sealed_by = _sealed_by(last.data)
-        earlier = [] if self._take(last.data) else await self._reader.messages(STREAM, _SUBJECT)
+        earlier = [] if self._take(last.data) else await self._reader.messages(STREAM, SUBJECT)
         if earlier and not any(self._take(message.data) for message in reversed(earlier)) and self._sealed_by:
             raise UnknownKey(self._sealed_by)
         return sequence(last)

@@ -16,6 +16,9 @@ from domain.aggregate import Aggregate
 ORIGIN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """The origin of a command: the id of the report that names the address and the browser of its sender."""
 
+MONTH = re.compile(r"door/\d{4}-\d{2}")
+"""The name of a month, see `month`."""
+
 BROWSER = 200
 """Maximum length of the name of a browser, in characters."""
 

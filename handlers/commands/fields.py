@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -60,6 +61,24 @@ def not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("Must not be blank")
     return value
+
+
+def instant(text: str) -> datetime:
+    """The time of an `Instant`."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _instant(text: str) -> str:
+    try:
+        aware = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        aware = False
+    if not aware:
+        raise ValueError("Must be a time like 2027-01-31T12:00:00Z, with a time zone")
+    return text
+
+
+Instant = Annotated[str, AfterValidator(_instant), Field(max_length=40, json_schema_extra={"format": "date-time"})]
 
 
 def at_most(kib: int) -> AfterValidator:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from domain.aggregate import Aggregate, Rejection
+from handlers.ports.access import Registry
 from handlers.ports.log import Blobs
 from handlers.ports.people import People, Vault
 from handlers.repository import Repository
@@ -32,17 +33,27 @@ class Ports:
     blobs: Blobs
     vault: Vault
     people: People
+    registry: Registry
     embedding_models: Collection[str] = ()
     rerank_model: str = ""
+
+    async def owned(self, account: str) -> Sequence[str]:
+        """The tenants that an account owns."""
+        return (await self.registry.now()).owned(account)
+
+    async def is_member(self, tenant: str, account: str) -> bool:
+        """True for an active account with a role in the tenant."""
+        return (await self.registry.now()).role(tenant, account) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """A command's tenant and id, and the aggregates that it names, by field."""
+    """A command's tenant, id and actor, and the aggregates that it names, by field."""
 
     ports: Ports
     tenant: str
     id: str
+    actor: str
     named: Mapping[str, Aggregate]
 
     def the(self, kind: type[A], field: str) -> A:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from domain.access.account import Account
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.aggregate import Aggregate, Event, Rejection
@@ -216,6 +217,7 @@ WORKS: dict[str, Work] = {
         calls="replay",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
+    "erase_account": Work(Account, (Account.Erased,), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
 }

@@ -1,4 +1,4 @@
-"""The role `commands`: dispatches commands, retries dead letters, and admits tenants to the bus."""
+"""The role `commands`: dispatches commands, retries dead letters, erases accounts, and admits tenants to the bus."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import structlog
 
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.model_files import model_name
 from handlers.access.admit import Admit
+from handlers.access.erase_account import EraseAccount
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Dispatch
 from handlers.work.dead_letters import RetryDeadLetters
@@ -22,11 +24,14 @@ log = structlog.get_logger(__name__)
 async def begin(wiring: Wiring) -> None:
     models = [model_name(model) for model in wiring.settings.all_embedding_models]
     reranker = model_name(wiring.settings.rerank_model) if wiring.settings.rerank_model else ""
-    ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, models, reranker)
+    registry = JetStreamRegistry(wiring.nc, wiring.keys)
+    await registry.start()
+    ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, registry, models, reranker)
     dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota)
     await wiring.waiting.start()
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
+    wiring.work("erase_account", EraseAccount(wiring.repository, wiring.keys))
     server = EmbeddedNats(wiring.settings.home)
     ours = server.server_name == server_info(wiring.nc).get("server_name")
     wiring.work("admit", Admit(wiring.repository, server.admit if ours else _leave))

@@ -14,10 +14,13 @@ from typing import Any
 import orjson
 
 from adapters.jetstream.codec import encode_commit, event_types
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.end_user import EndUser, person_id
 from domain.access.limits import Counted, Limits
+from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
@@ -82,6 +85,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_budgets(),
         _limits(),
         *_bus_logins(),
+        *_access(),
         *_people(),
         *_queries(),
         *_doors(),
@@ -463,6 +467,56 @@ def _doors() -> Iterator[Aggregate]:
     yield Door.begin(Door.Used, _id(62), _at(62), actor="k_gate", **fields)
     yield Door.begin(Door.TraceOpened, _id(63), _at(63), trace=_id(20))
     yield Door.begin(Door.TracesSearched, _id(64), _at(64), search="/traces?q=tide&state=error")
+
+
+def _access() -> Iterator[Aggregate]:
+    account = Account.begin(
+        Account.Created,
+        person_id("lisa@example.com"),
+        _at(60),
+        kind="person",
+        name="Lisa Müller",
+        email="lisa@example.com",
+        password="$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2g",
+    )
+    account.rename(_at(61), name="Lisa Schmidt")
+    other = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx1$aGFzaGhhc2hoYXNoaGFzaGhhc2k"
+    account.change_password(_at(62), password=other)
+    account.sign_out(_at(63))
+    account.disable(_at(64))
+    account.enable(_at(65))
+    account.erase(_at(66))
+    yield account
+    tenant = Tenant.begin(Tenant.Created, "acme", _at(67), name="Acme Locks", owner=account.id)
+    invitation = hashlib.sha256(b"invitation").hexdigest()
+    tenant.rename(_at(68), name="Acme Locks and Weirs")
+    tenant.invite(_at(69), digest=invitation, role="editor", ends_at=_at(70_000))
+    tenant.accept(_at(70), digest=invitation, account=_id(60))
+    tenant.set_role(_at(71), _id(60), "admin", by=f"a_{account.id}")
+    tenant.transfer(_at(72), _id(60))
+    tenant.remove(_at(73), account.id, by=f"a_{_id(60)}")
+    tenant.invite(_at(74), digest=invitation, role="viewer", ends_at=_at(70_000))
+    tenant.withdraw(_at(75), digest=invitation)
+    tenant.archive(_at(76))
+    tenant.unarchive(_at(77))
+    yield tenant
+    key = ApiKey.begin(
+        ApiKey.Created,
+        _id(61),
+        _at(78),
+        name="Web site",
+        digest=hashlib.sha256(b"app-1").hexdigest(),
+        hint="x7Qz",
+        permissions=["chat", "read"],
+        apps=[_id(10)],
+        datasets=[],
+        expires_at=_at(70_000).isoformat(),
+        account=None,
+    )
+    key.rename(_at(79), name="Web site of Acme")
+    key.replace(_at(80), digest=hashlib.sha256(b"app-2").hexdigest(), hint="Kk3f", former_ends_at=_at(81_000))
+    key.revoke(_at(81))
+    yield key
 
 
 def _budgets() -> Iterator[Aggregate]:

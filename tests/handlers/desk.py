@@ -13,10 +13,14 @@ from adapters.jetstream.counters import JetStreamCounters
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outcomes import JetStreamOutcomes
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
 from adapters.privacy.vault import AesVault
+from domain.access.account import Account
+from domain.access.actor import ANON
+from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
 from domain.nouns import NOUNS
@@ -25,9 +29,11 @@ from handlers.access.quota import Quota
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.models.model_calls import ModelCalls
+from handlers.ports.access import Registry
 from handlers.ports.counters import Counters, Waiting
 from handlers.ports.log import Blobs, EventStore, Live, Outcomes, Snapshots
 from handlers.repository import Repository
+from handlers.routes import ROUTES
 from handlers.work.cause import Cause
 from handlers.work.dead_letters import Failure, GiveUp
 from tests.memory import (
@@ -38,6 +44,7 @@ from tests.memory import (
     MemoryKeys,
     MemoryLive,
     MemoryOutcomes,
+    MemoryRegistry,
     MemorySnapshots,
     MemoryWaiting,
 )
@@ -61,6 +68,7 @@ class Desk:
         self.keys: MemoryKeys | JetStreamKeys
         self.store: EventStore
         self.live: Live
+        self.registry: Registry
         self.counters: Counters
         self.waiting: Waiting
         snapshots: Snapshots
@@ -71,6 +79,7 @@ class Desk:
             self.counters, self.waiting = MemoryCounters(server), MemoryWaiting(server)
             self.outcomes = outcomes or MemoryOutcomes(server)
             self.blobs = blobs or MemoryBlobs(server)
+            self.registry = MemoryRegistry(server, keys)
         else:
             self.keys = real_keys = JetStreamKeys(server, self.vault)
             self.store, snapshots = JetStreamEventStore(server, real_keys), JetStreamSnapshots(server, real_keys)
@@ -78,9 +87,12 @@ class Desk:
             self.counters, self.waiting = JetStreamCounters(server), NatsWaiting(server)
             self.outcomes = outcomes or JetStreamOutcomes(server, real_keys)
             self.blobs = blobs or JetStreamBlobs(server)
+            self.registry = JetStreamRegistry(server, real_keys)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
-        self.ports = Ports(self.repository, self.blobs, self.vault, self.keys, EMBEDDING_MODELS, rerank_model)
+        self.ports = Ports(
+            self.repository, self.blobs, self.vault, self.keys, self.registry, EMBEDDING_MODELS, rerank_model
+        )
         self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
         self.dispatch = Dispatch(self.ports, self.outcomes, self.quota)
         self.calls = ModelCalls(self.repository, self.quota)
@@ -91,11 +103,14 @@ class Desk:
         assert isinstance(self.server, Client)
         return self.server
 
-    async def send(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Outcome:
-        """Dispatch a command: its fields, or a payload as it stands."""
+    async def send(
+        self, name: str, payload: Any = None, /, *, id: str | None = None, actor: str = ANON, **fields: Any
+    ) -> Outcome:
+        """Dispatch a command: its fields, or a payload as it stands. Those of the house go to it."""
         data = payload if isinstance(payload, bytes) else orjson.dumps(fields if payload is None else payload)
         id = id or new_id()
-        return await self.dispatch(Delivery(name, data, Metadata(id, self.tenant, id, actor="ada"), datetime.now(UTC)))
+        tenant = HOUSE if name in ROUTES and ROUTES[name].house else self.tenant
+        return await self.dispatch(Delivery(name, data, Metadata(id, tenant, id, actor=actor), datetime.now(UTC)))
 
     async def done(self, name: str, /, **fields: Any) -> str:
         """The id of what an accepted command is about."""
@@ -109,11 +124,12 @@ class Desk:
         assert outcome.status == "rejected", outcome
         assert outcome.message
         assert (outcome.position, outcome.version) == (None, None)
-        assert await self.outcomes.get(self.tenant, outcome.command) == outcome
+        assert await self.outcomes.get(outcome.metadata.tenant, outcome.command) == outcome
         return outcome.code, outcome.field
 
     async def commits(self, noun: str, id: str) -> list[Commit]:
-        return await self.store.load(Subject(self.tenant, noun, id))
+        tenant = HOUSE if noun in (Account.TOPIC, Tenant.TOPIC) else self.tenant
+        return await self.store.load(Subject(tenant, noun, id))
 
     async def events(self, noun: str, id: str) -> list[Event]:
         return [event for commit in await self.commits(noun, id) for event in commit.events]

@@ -24,6 +24,7 @@ from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
 from tests.handlers.desk import EMBEDDING_MODELS, Desk, ForgetfulOutcomes
+from tests.handlers.test_routes import PASSWORD
 from tests.memory import Memory
 
 KEY = "sk-live-4fJ2kQ9vXw7Zr1Ts"
@@ -40,7 +41,9 @@ def desk(memory: Memory, tenant: str) -> Desk:
 async def test_a_rejected_unknown_command_names_the_known_ones(desk: Desk) -> None:
     outcome = await desk.send("app.paint", name="x")
     assert (outcome.status, outcome.code, outcome.field) == ("rejected", "unknown_command", None)
-    assert all(name in str(outcome.message) for name in ROUTES)
+    assert all(name in str(outcome.message) for name in ROUTES if name.startswith("app."))
+    outcome = await desk.send("painting.make", name="x")
+    assert all(name.partition(".")[0] in str(outcome.message) for name in ROUTES)
 
 
 @pytest.mark.parametrize("name", ["", "app", "app.create.now", "App.create", "app.create ", "app\n.create", "x" * 4000])
@@ -338,6 +341,14 @@ class Anything:
         for verb in ("set", "impose"):
             await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
         await desk.done("bus_login.open", name="services")
+        for who in ("owner", "member", "other"):
+            ids[who] = await desk.done("account.create", email=f"{who}-{new_id()}@example.com", name=who)
+        company = ids["tenant"] = f"t{new_id()}"
+        await desk.done("tenant.create", tenant=company, owner=ids["owner"], name="Mill")
+        await desk.done("tenant.add_member", tenant=company, account=ids["member"], role="member")
+        invitation = {"role": "member", "ends_at": "2999-01-01T00:00:00Z"}
+        await desk.done("tenant.invite", tenant=company, digest="0" * 64, **invitation)
+        ids["key"] = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
 
     async def _index(self, document: str) -> None:
         """No worker has a document whose segments can be found."""
@@ -445,18 +456,57 @@ class Anything:
             "bus_login.open": {"name": st.just("services")},
             "bus_login.close": {"bus_login": st.just("services")},
             "end_user.erase": {"user": text},
-            "door.report_sign_in": {"user": text, "account": text | st.none(), **came, "credential": credential},
+            "door.report_sign_in": {"account": text | st.none(), **came, "credential": credential},
             "door.report_refusals": {
-                "user": text,
                 "address": text,
                 "credential": credential,
                 "count": st.integers(1, 99),
             },
-            "door.report_use": {"user": text, "actor": st.just("anon"), **came},
+            "door.report_use": {"actor": st.just("anon"), **came},
             "trace.open": {"trace": text},
-            "trace.search": {"user": text, "search": text},
+            "trace.search": {"search": text},
+            **self._of_access(text),
         }
         return st.fixed_dictionaries(fields[name])
+
+    def _of_access(self, text: st.SearchStrategy[str]) -> dict[str, dict[str, Any]]:
+        ids = self.ids
+        account, tenant = {"account": st.just(ids["other"])}, {"tenant": st.just(ids["tenant"])}
+        member, digest = {"account": st.just(ids["member"])}, {"digest": st.just("0" * 64)}
+        key = {"api_key": st.just(ids["key"])}
+        of_key = {"digest": st.text("0123456789abcdef", min_size=64, max_size=64), "hint": st.just("a1B2")}
+        role = {"role": st.sampled_from(["admin", "editor", "viewer"])}
+        return {
+            "account.create": {"email": st.emails().filter(lambda it: len(it) < 255), "name": text},
+            "account.create_service": {"name": text},
+            "account.rename": {**account, "name": text},
+            "account.change_password": {**account, "password": st.just(PASSWORD)},
+            **{f"account.{verb}": account for verb in ("sign_out", "disable", "enable", "erase")},
+            "tenant.create": {
+                "tenant": st.from_regex(r"[a-z0-9][a-z0-9_-]{8,20}", fullmatch=True),
+                "owner": st.just(ids["owner"]),
+                "name": text,
+            },
+            "tenant.rename": {**tenant, "name": text},
+            "tenant.add_member": {**tenant, **account, **role},
+            "tenant.set_role": {**tenant, **member, **role},
+            "tenant.remove_member": {**tenant, **member},
+            "tenant.transfer": {**tenant, **member},
+            "tenant.invite": {
+                **tenant,
+                **role,
+                "digest": of_key["digest"],
+                "ends_at": st.just("2999-01-01T00:00:00Z"),
+            },
+            "tenant.accept": {**tenant, **digest, **account},
+            "tenant.withdraw": {**tenant, **digest},
+            "tenant.archive": tenant,
+            "tenant.unarchive": tenant,
+            "api_key.create": {**of_key, "name": text, "permissions": st.just(["chat"])},
+            "api_key.rename": {**key, "name": text},
+            "api_key.replace": {**key, **of_key},
+            "api_key.revoke": key,
+        }
 
     def payloads(self, name: str) -> st.SearchStrategy[bytes]:
         """Right, right but for one field, arbitrary objects, arbitrary JSON, cut off, and arbitrary bytes."""
@@ -475,7 +525,9 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 
 DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
-    *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift"),
+    *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift", "account.erase"),
+    *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
+    *("api_key.revoke",),
 }
 
 
@@ -496,7 +548,7 @@ async def test_whatever_comes_has_an_outcome(desk: Desk, name: str) -> None:
     assert len(payloads) >= 60
     for payload in payloads:
         outcome = await desk.send(name, payload)
-        assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
+        assert await desk.outcomes.get(outcome.metadata.tenant, outcome.command) == outcome
         if outcome.status == "rejected":
             assert outcome.code
             assert outcome.message

@@ -9,6 +9,9 @@ from typing import Any, get_args
 
 import pytest
 
+from domain.access.actor import ANON
+from domain.access.permissions import PERMISSIONS, Permission
+from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -18,12 +21,13 @@ from domain.knowledge.segmentation import Segmentation
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
-from handlers.routes import PERMISSIONS, ROUTES, Permission, is_private
+from handlers.routes import ROUTES, is_private
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
 ADDRESS = "https://models.example.com/v1"
 LAB = {"provider": "lab", "name": "small"}
+PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
 
 
 @pytest.fixture
@@ -49,6 +53,11 @@ class World:
     call: str
     ready: str
     segment: str
+    company: str
+    owner: str
+    member: str
+    other: str
+    key: str
 
 
 @pytest.fixture
@@ -76,7 +85,22 @@ async def world(desk: Desk) -> World:
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
     await desk.change("document", ready, cut_into_three)
     segment = segment_id(ready, "d" * 64, 0)
-    return World(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment)
+    owner, member, other = [
+        await desk.done("account.create", email=f"{name}@example.com", name=name) for name in ("ada", "bob", "cy")
+    ]
+    company = await desk.done("tenant.create", tenant="mill", owner=owner, name="Mill")
+    await desk.done("tenant.add_member", tenant=company, account=member, role="member")
+    invitation = {"digest": "0" * 64, "role": "member", "ends_at": "2999-01-01T00:00:00Z"}
+    await desk.done("tenant.invite", tenant=company, **invitation)
+    key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
+    return World(
+        *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment),
+        *(company, owner, member, other, key),
+    )
+
+
+def tenant_of(noun: str, desk: Desk) -> str:
+    return HOUSE if noun in ("account", "tenant") else desk.tenant
 
 
 def cut_into_three(document: Document) -> None:
@@ -233,24 +257,80 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("end_user.erase", {"user": "ada"}, "end_user", ["end_user.erased.v1"]),
     (
         "door.report_sign_in",
-        {"user": "door/2026-05", "credential": "token", "address": "192.0.2.7", "browser": "Firefox"},
+        {"credential": "token", "address": "192.0.2.7", "browser": "Firefox"},
         "door",
         ["door.signed_in.v1"],
     ),
     (
         "door.report_refusals",
-        {"user": "door/2026-05", "credential": "key", "address": "192.0.2.7", "count": 41},
+        {"credential": "key", "address": "192.0.2.7", "count": 41},
         "door",
         ["door.refused.v1"],
     ),
     (
         "door.report_use",
-        {"user": "door/2026-05", "actor": "k_gate", "address": "192.0.2.7", "browser": "curl/8"},
+        {"actor": "k_gate", "address": "192.0.2.7", "browser": "curl/8"},
         "door",
         ["door.used.v1"],
     ),
     ("trace.open", {"trace": "the-trace"}, "door", ["door.trace_opened.v1"]),
-    ("trace.search", {"user": "door/2026-05", "search": "/traces?q=tide"}, "door", ["door.traces_searched.v1"]),
+    ("trace.search", {"search": "/traces?q=tide"}, "door", ["door.traces_searched.v1"]),
+    ("account.create", {"email": "Grace@example.com", "name": "Grace"}, "account", ["account.created.v1"]),
+    ("account.create_service", {"name": "Billing"}, "account", ["account.created.v1"]),
+    ("account.rename", {"account": "{owner}", "name": "Ada L."}, "account", ["account.renamed.v1"]),
+    (
+        "account.change_password",
+        {"account": "{owner}", "password": PASSWORD},
+        "account",
+        ["account.password_changed.v1"],
+    ),
+    ("account.sign_out", {"account": "{owner}"}, "account", ["account.signed_out.v1"]),
+    ("account.disable", {"account": "{other}"}, "account", ["account.disabled.v1"]),
+    ("account.erase", {"account": "{other}"}, "account", ["account.erased.v1"]),
+    ("tenant.create", {"tenant": "acme", "owner": "{other}", "name": "Acme"}, "tenant", ["tenant.created.v1"]),
+    ("tenant.rename", {"tenant": "{company}", "name": "Other"}, "tenant", ["tenant.renamed.v1"]),
+    (
+        "tenant.add_member",
+        {"tenant": "{company}", "account": "{other}", "role": "editor"},
+        "tenant",
+        ["tenant.member_added.v1"],
+    ),
+    (
+        "tenant.set_role",
+        {"tenant": "{company}", "account": "{member}", "role": "viewer"},
+        "tenant",
+        ["tenant.role_set.v1"],
+    ),
+    ("tenant.remove_member", {"tenant": "{company}", "account": "{member}"}, "tenant", ["tenant.member_removed.v1"]),
+    ("tenant.transfer", {"tenant": "{company}", "account": "{member}"}, "tenant", ["tenant.transferred.v1"]),
+    (
+        "tenant.invite",
+        {"tenant": "{company}", "digest": "1" * 64, "role": "member", "ends_at": "2999-01-01T00:00:00Z"},
+        "tenant",
+        ["tenant.invited.v1"],
+    ),
+    (
+        "tenant.accept",
+        {"tenant": "{company}", "digest": "0" * 64, "account": "{other}"},
+        "tenant",
+        ["tenant.member_added.v1"],
+    ),
+    ("tenant.withdraw", {"tenant": "{company}", "digest": "0" * 64}, "tenant", ["tenant.invitation_withdrawn.v1"]),
+    ("tenant.archive", {"tenant": "{company}"}, "tenant", ["tenant.archived.v1"]),
+    (
+        "api_key.create",
+        {"name": "Site", "digest": "2" * 64, "hint": "a1B2", "permissions": ["chat"], "apps": ["{app}"]},
+        "api_key",
+        ["api_key.created.v1"],
+    ),
+    ("api_key.rename", {"api_key": "{key}", "name": "Other"}, "api_key", ["api_key.renamed.v1"]),
+    (
+        "api_key.replace",
+        {"api_key": "{key}", "digest": "2" * 64, "hint": "a1B2"},
+        "api_key",
+        ["api_key.replaced.v1"],
+    ),
+    ("api_key.revoke", {"api_key": "{key}"}, "api_key", ["api_key.revoked.v1"]),
 ]
 
 
@@ -263,7 +343,7 @@ def filled(value: Any, world: World) -> Any:
     return value.format(**vars(world)) if isinstance(value, str) else value
 
 
-TAKES_BACK = {"document.enable", "document.unarchive", "segment.enable"}
+TAKES_BACK = {"document.enable", "document.unarchive", "segment.enable", "account.enable", "tenant.unarchive"}
 """Commands that there is something to do for only after another."""
 
 
@@ -272,13 +352,15 @@ def test_every_command_is_tried() -> None:
 
 
 def test_every_permission_is_one_that_commands_need() -> None:
-    assert {route.permission for route in ROUTES.values()} == set(PERMISSIONS) == set(get_args(Permission))
+    assert {route.permission for route in ROUTES.values()} == set(PERMISSIONS)
+    assert set(PERMISSIONS) == set(get_args(Permission))
 
 
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
-    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "door.")
-    others = {"dataset.test", "replay.request", "trace.search"}
+    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "door.", "trace.")
+    of_accounts = {"account.create", "account.rename", "account.change_password"}
+    others = {"dataset.test", "replay.request"} | of_accounts
     assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -290,11 +372,12 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "message.send": "user",
         "conversation.fork": "conversation",
         "replay.request": "call",
-        **dict.fromkeys(("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.search"), "user"),
+        **dict.fromkeys(("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.open", "trace.search"), "account"),
+        "account.create": "email",
     }
     for name, field in persons.items():
-        assert field in ROUTES[name].command.model_fields
-        assert field == "user" or field in ROUTES[name].references
+        assert hasattr(ROUTES[name].command, field) or field in ROUTES[name].command.model_fields
+        assert field in ("user", "email", "account") or field in ROUTES[name].references
 
 
 async def test_what_was_taken_away_comes_back(desk: Desk, world: World) -> None:
@@ -303,6 +386,8 @@ async def test_what_was_taken_away_comes_back(desk: Desk, world: World) -> None:
         ("document.disable", "document.enable", document),
         ("document.archive", "document.unarchive", document),
         ("segment.disable", "segment.enable", segment),
+        ("account.disable", "account.enable", {"account": world.other}),
+        ("tenant.archive", "tenant.unarchive", {"tenant": world.company}),
     ]
     before = len(await desk.types("document", world.ready))
     for there, back, fields in pairs:
@@ -338,6 +423,8 @@ async def test_a_command_is_accepted_once(
         "dead_letter",
         "quarantine",
         "trace",
+        "tenant",
+        "api_key",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "budget", "bus_login"):
@@ -346,17 +433,17 @@ async def test_a_command_is_accepted_once(
         expected = {}
     elif noun == "limits":
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
-    elif noun == "end_user":
+    elif noun in ("end_user", "account"):
         expected = {noun: target}
     given = ROUTES[name].gives or name.partition(".")[0]
     assert outcome.ids == {given: id, noun: id} | expected
 
     caused = commits[-1].metadata
-    assert (caused.causation, caused.correlation, caused.actor, caused.tenant) == (id, id, "ada", desk.tenant)
+    assert (caused.causation, caused.correlation, caused.actor, caused.tenant) == (id, id, ANON, tenant_of(noun, desk))
 
     assert await desk.send(name, fields, id=id) == outcome
     assert await Desk(desk.server, desk.tenant).send(name, {}, id=id) == outcome
-    assert await desk.outcomes.get(desk.tenant, id) == outcome
+    assert await desk.outcomes.get(outcome.metadata.tenant, id) == outcome
     assert len(await desk.commits(noun, target)) == len(commits)
 
 

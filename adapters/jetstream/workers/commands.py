@@ -18,6 +18,7 @@ from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.access.actor import ANON, BUS, CommandSubject, door
 from domain.access.door import ORIGIN
+from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
 from domain.work.dead_letter import dead_letter_id
@@ -115,7 +116,7 @@ def read(message: Msg, old: bool = False) -> Delivery:
     if not actor and not old:
         fault = Rejection("invalid", _NO_ACTOR.format(name.partition(".")[0][:100]), "subject")
     actor = actor or ANON
-    if not TENANT.fullmatch(tenant):
+    if tenant != HOUSE and not TENANT.fullmatch(tenant):
         fault = Rejection("invalid", f"{tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
         tenant = NO_TENANT
     correlation = headers.get("Headrace-Correlation", "")

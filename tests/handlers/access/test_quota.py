@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
+from domain.access.permissions import UNLIMITED
 from domain.aggregate import Aggregate, Rejection, new_id
 from domain.log import EVENTS, NOT_FINAL, Metadata, Outcome, Position, Quarantined, Subject
 from handlers.access.quota import Quota
@@ -16,7 +17,7 @@ from handlers.commands.access import EraseEndUser
 from handlers.dispatch import Delivery, Dispatch
 from handlers.ports.log import Frozen, Unavailable
 from handlers.repository import Repository
-from handlers.routes import ROUTES, UNLIMITED
+from handlers.routes import ROUTES
 from tests.handlers.desk import Desk, ForgetfulOutcomes
 from tests.memory import Memory, MemorySnapshots
 
@@ -47,7 +48,7 @@ async def limit(desk: Desk, name: str, most: int, *, subject: str = "", verb: st
 
 
 async def send(
-    desk: Desk, name: str, /, *, at: datetime = NOON, actor: str = "ada", id: str | None = None, **fields: Any
+    desk: Desk, name: str, /, *, at: datetime = NOON, actor: str = "s_ada", id: str | None = None, **fields: Any
 ) -> Outcome:
     id = id or new_id()
     return await desk.dispatch(Delivery(name, orjson.dumps(fields), Metadata(id, desk.tenant, id, actor=actor), at))
@@ -105,13 +106,13 @@ async def test_an_app_a_user_and_a_key_are_counted_each_by_itself(desk: Desk, ap
     for scope in ("app", "user", "key"):
         await limit(desk, f"messages/minute/{scope}", 1)
     assert await ask(desk, app, user="eve") is None
-    refused = await send(desk, "message.send", app=app, query="?", user="bob", actor="bob")
+    refused = await send(desk, "message.send", app=app, query="?", user="bob", actor="s_bob")
     assert (refused.field, refused.details["limit"]) == ("app", "messages/minute/app")
-    refused = await send(desk, "message.send", app=other, query="?", user="eve", actor="bob")
+    refused = await send(desk, "message.send", app=other, query="?", user="eve", actor="s_bob")
     assert (refused.field, refused.details["limit"]) == ("user", "messages/minute/user")
     refused = await send(desk, "message.send", app=other, query="?", user="bob")
     assert (refused.field, refused.details["limit"]) == (None, "messages/minute/key")
-    assert await ask(desk, other, user="bob", actor="bob") is None
+    assert await ask(desk, other, user="bob", actor="s_bob") is None
 
 
 async def test_one_user_may_have_another_limit(desk: Desk, app: str) -> None:
@@ -172,7 +173,7 @@ async def test_uploads_are_counted_in_bytes(desk: Desk) -> None:
 async def test_when_the_tokens_are_spent_the_next_message_is_refused(desk: Desk, app: str) -> None:
     await limit(desk, "tokens/day/app", 100)
     now = datetime.now(UTC)
-    cause = Metadata(new_id(), desk.tenant, new_id(), actor="ada")
+    cause = Metadata(new_id(), desk.tenant, new_id(), actor="s_ada")
     await desk.quota.spend(cause, app, 99)
     assert await ask(desk, app, at=now) is None
     await desk.quota.spend(cause, app, 50)
