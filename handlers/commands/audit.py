@@ -75,7 +75,7 @@ class OpenTrace(Reading):
 class SearchTraces(Reading):
     """Search, list or query what is recorded, to read it."""
 
-    search: Annotated[str, Field(min_length=1, max_length=40_000, description="Path of the page, and its query")]
+    search: Annotated[str, Field(min_length=1, max_length=100_000, description="Path of the page, and its query")]
 
 
 def reported(event: Callable[..., Created]) -> Callable[[Command, Preparation], Awaitable[Make[Door]]]:

@@ -372,7 +372,9 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "message.send": "user",
         "conversation.fork": "conversation",
         "replay.request": "call",
-        **dict.fromkeys(("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.open", "trace.search"), "account"),
+        **dict.fromkeys(
+            ("door.report_sign_in", "door.report_refusals", "door.report_use", "trace.open", "trace.search"), "account"
+        ),
         "account.create": "email",
     }
     for name, field in persons.items():

@@ -298,7 +298,7 @@ def text_of(page: str) -> str:
 
 
 @asynccontextmanager
-async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator[Site]:
+async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: bool = False) -> AsyncIterator[Site]:
     """A viewer with a projector and a worker that takes commands, in this process."""
     settings = Settings.load(home=home, nats_url=nats_url, postgres_url=postgres_url)
     await tables.set_up(postgres_url)
@@ -312,7 +312,12 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
-            uvicorn.Config(create_app(backend, access), http=BoundedProtocol, log_config=None, lifespan="on")
+            uvicorn.Config(
+                create_app(backend, access, audit_reads=audit_reads),
+                http=BoundedProtocol,
+                log_config=None,
+                lifespan="on",
+            )
         )
         site = Site(wiring, f"http://127.0.0.1:{listening.getsockname()[1]}")
         work = [
