@@ -24,7 +24,8 @@ from typer.main import get_command
 from adapters import pinned
 from adapters.jetstream import accounts
 from domain.access.actor import ANON
-from domain.access.permissions import PERMISSIONS
+from domain.access.permissions import OF_SERVICES, PERMISSIONS, ROLES
+from domain.access.tenant import HOUSE
 from handlers import ports
 from handlers.commands.fields import references
 from handlers.routes import ROUTES, Route
@@ -153,6 +154,7 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
             default = {None: "**required**", BELOW: BELOW}.get(field.default, f"`{field.default}`")
             yield f"`{field.path}`", field.type, default, rules, field.description
 
+    tenant = HOUSE if route.house else "default"
     login = accounts.actor_of(accounts.login("default"))
     sender = login if name in accounts.COMMANDS_OF_A_LOGIN else ANON
     return f"""### {name}
@@ -162,7 +164,7 @@ def _command(name: str, route: Route, example: dict[str, Any]) -> str:
 {table("Field", "Type", "Default", "Rules", "Meaning", rows=rows())}
 
 ```
-cmd.default.{sender}.{name}   Headrace-Id: {example["id"]}
+cmd.{tenant}.{sender}.{name}   Headrace-Id: {example["id"]}
 {_short(example["payload"])}
 ```
 
@@ -351,11 +353,19 @@ def _subjects(subjects: tuple[str, ...] | None) -> str:
     return ", ".join([*([f"`{sent[0]}` … `{sent[-1]}`, {len(sent)} commands"] if sent else []), *named])
 
 
+def roles() -> str:
+    """The permissions of each role, of a service on the bus, and of the operators."""
+    sets = {**{f"`{role}`": found for role, found in ROLES.items()}, "service, API key": OF_SERVICES}
+    rows = ((f"`{name}`", *("✓" if name in found else "" for found in sets.values())) for name in PERMISSIONS)
+    return table("Permission", *sets, rows=rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "nats": nats_users,
     "pins": pins,
     "commands": commands,
     "permissions": permissions,
+    "roles": roles,
     "events": event_reference,
     "tables": tables,
     "settings": settings,

@@ -58,10 +58,10 @@ PERMISSIONS: Mapping[Permission, str] = {
 OPERATORS: frozenset[Permission] = frozenset(
     {"bus.manage", "limits.impose", "tenant.create", "account.own", "account.manage", "door"}
 )
-"""What no role of a tenant gives: only operators may, and each account with its own (`account.own`)."""
+"""Permissions that no role of a tenant gives: only operators have them, and each account its own (`account.own`)."""
 
 _OF_DOORS: frozenset[Permission] = frozenset({"key.manage", "member.manage", "tenant.manage", "tenant.transfer"})
-"""What asks for a password or a session: doors send it for an account, no program for itself."""
+"""Permissions that ask for a password or a session: doors send such commands for an account, no program may."""
 
 _OWNER = frozenset(PERMISSIONS) - OPERATORS
 _EDITOR: frozenset[Permission] = frozenset(

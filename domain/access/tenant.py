@@ -93,7 +93,7 @@ class Tenant(Aggregate):
             tenant.owner = self.account
 
     class Invited(Event):
-        """An invitation was made. Whoever has its secret may accept it, once."""
+        """An invitation was made. An account that shows its secret becomes a member, once."""
 
         TOPIC = "tenant.invited.v1"
         digest: DigestField

@@ -69,7 +69,7 @@ class TransferTenant(OfTenant):
 
 
 class Invite(OfTenant):
-    """Make an invitation; whoever has its secret may accept it, once."""
+    """Make an invitation; an account that shows its secret becomes a member, once."""
 
     digest: Digest
     role: RoleField

@@ -37,6 +37,7 @@ class Worker:
 async def worker(url: str, **says: Any) -> AsyncIterator[Worker]:
     connection = await nats.connect(url)
     running = Worker(connection, says)
+    await running.stream.purge_stream("COMMANDS")  # what an earlier test left unanswered
     subscription = await running.stream.pull_subscribe_bind("commands", "COMMANDS")
 
     async def work() -> None:

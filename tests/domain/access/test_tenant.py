@@ -42,7 +42,7 @@ def test_has_one_owner() -> None:
         lambda tenant: tenant.invite(NOW, digest=DIGEST, role="owner", ends_at=NOW),
     ],
 )
-def test_nobody_becomes_the_owner_but_by_a_transfer(decision: Callable[[Tenant], None]) -> None:
+def test_only_a_transfer_makes_another_owner(decision: Callable[[Tenant], None]) -> None:
     given(tenant(), with_admin).when(decision).rejects("one_owner", "role")
 
 

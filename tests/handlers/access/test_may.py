@@ -1,4 +1,4 @@
-"""Who may send what: roles, services, keys, operators, and what is taken away while commands wait."""
+"""The commands of roles, services, keys and operators, and rights that are taken away while commands wait."""
 
 from __future__ import annotations
 

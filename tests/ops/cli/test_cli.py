@@ -20,7 +20,7 @@ import typer
 from nats.aio.msg import Msg
 from typer.main import get_command
 
-from adapters.jetstream import streams
+from adapters.jetstream import nats_py, streams
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from domain.aggregate import new_id
@@ -197,7 +197,7 @@ async def test_an_unforeseen_error_is_one_sentence_and_a_log(
         raise ZeroDivisionError("the cause")
 
     monkeypatch.setenv("HEADRACE_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setattr(nats, "connect", broken)
+    monkeypatch.setattr(nats_py, "connect", broken)
     result = await headrace("tail")
     assert result.code == 1
     assert result.err.count("\n") == 1
