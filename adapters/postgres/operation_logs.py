@@ -74,6 +74,12 @@ OPERATION_LOGS = View(
     table="door_events",
 )
 
+HALVES = tuple(
+    f"SELECT * FROM headrace.{half}() WHERE {{where}} ORDER BY created_at, id"
+    for half in ("audited_commands", "audited_doors")
+)
+"""The rows of the view that fulfil a condition, in two lists in order of time, each read as far as its reader goes."""
+
 PAGE = """
 SELECT * FROM (
     (SELECT * FROM headrace.audited_commands() WHERE {where} ORDER BY created_at DESC, id DESC LIMIT {limit})

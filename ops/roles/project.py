@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import timedelta
 from functools import partial
 
 import psycopg
 import structlog
 
+from adapters.jetstream.client import Client, NotSent
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
@@ -16,9 +18,11 @@ from adapters.jetstream.waiting import INTERVAL_S as COUNTING_S
 from adapters.jetstream.waiting import Announcer
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
+from adapters.postgres.months import over
 from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
+from domain.log import commit_id
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
@@ -28,6 +32,12 @@ from ops.values import values
 from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
+
+FORGETTING_S = 3600.0
+"""Interval of looking for months of the audit that are over, in seconds."""
+
+NAMESPACE = "audit months"
+"""Namespace of the ids of the commands that erase them."""
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -51,7 +61,12 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
     announcer = Announcer(wiring.nc)
-    return asyncio.gather(_project(projector), _keep_recovering(url, recover), _keep_counting(url, announcer))
+    return asyncio.gather(
+        _project(projector),
+        _keep_recovering(url, recover),
+        _keep_counting(url, announcer),
+        _keep_forgetting(wiring),
+    )
 
 
 async def _project(projector: Projector) -> None:
@@ -69,6 +84,20 @@ async def _keep_counting(url: str, announcer: Announcer) -> None:
             await announcer.announce(await waiting(url))
         except (psycopg.Error, Unavailable) as error:
             log.warning("count.waiting", reason=str(error))
+
+
+async def _keep_forgetting(wiring: Wiring) -> None:
+    """Erase the months of the audit that are over for long enough. Workers may do so at the same time."""
+    days = wiring.settings.audit_address_days
+    while days:
+        try:
+            for tenant, month in await over(wiring.settings.postgres_url, timedelta(days=days)):
+                id = commit_id(NAMESPACE, f"{tenant}/{month}")
+                await Client(wiring.nc, tenant).post("end_user.erase", {"user": month}, id)
+                log.info("audit.forgets", tenant=tenant, month=month)
+        except (psycopg.Error, NotSent, Unavailable) as error:
+            log.warning("forget.waiting", reason=str(error))
+        await asyncio.sleep(FORGETTING_S)
 
 
 async def _keep_recovering(url: str, recover: Recover) -> None:

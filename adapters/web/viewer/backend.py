@@ -17,10 +17,11 @@ from psycopg.sql import Composed
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from adapters.jetstream.direct import DirectReader, sequence
-from adapters.jetstream.doors import Use
+from adapters.jetstream.doors import DoorReports, Use
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres.tenants import TENANTS
+from domain.access.actor import VIEWER
 from domain.log import EVENTS
 from handlers.ports.log import Blobs
 from projections.values.prices import Prices
@@ -48,8 +49,8 @@ class Stored:
 class Backend:
     """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
-    `keys` decrypt the words of people in commits of the log; `prices` are those of the tables, and
-    `blobs` hold large values: those of JetStream by default.
+    `reports` are those of the viewer's door, sent while they `run`. `keys` decrypt the words of people in commits of
+    the log; `prices` are those of the tables, and `blobs` hold large values: those of JetStream by default.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Backend:
         self.prices = prices or Prices()
         self.reader_url = reader_url
         self.nc = nc
+        self.reports = DoorReports(nc, VIEWER, self._known)
         self._reader = DirectReader(nc, timeout_s=5.0)
         self.store = JetStreamEventStore(nc, keys, blobs)
         self._shared = (0.0, False)
@@ -141,7 +143,7 @@ class Backend:
                 stored.append(Stored(place, message.subject, at, headers, events))
         return stored
 
-    async def known(self, use: Use) -> str | None:
+    async def _known(self, use: Use) -> str | None:
         """The origin of this use, if the tables have it."""
         try:
             row = await self.row(_USE, use._asdict())

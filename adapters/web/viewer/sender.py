@@ -6,7 +6,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from adapters.jetstream.client import Client, NoOutcome, NotSent
-from adapters.jetstream.doors import DoorReports
+from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.render import problem, tenant
 from domain.access.actor import ANON, VIEWER
 from handlers.ports.log import Unavailable
@@ -27,10 +27,10 @@ def browser(request: HTTPConnection) -> str:
 
 async def client(request: Request) -> Client:
     """The client that sends the commands of a page, with their origin. Raises: NotSent, Unavailable."""
-    state, of = request.app.state, tenant(request)
-    reports: DoorReports = state.reports
-    origin = await reports.origin(of, ANON, address(request), browser(request))
-    return Client(state.backend.nc, of, door=VIEWER, origin=origin)
+    backend: Backend = request.app.state.backend
+    of = tenant(request)
+    origin = await backend.reports.origin(of, ANON, address(request), browser(request))
+    return Client(backend.nc, of, door=VIEWER, origin=origin)
 
 
 def not_sent(request: Request, error: Exception) -> Response:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import import_module
 
 import psycopg
@@ -20,7 +19,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer import access, assets, names
 from adapters.web.viewer.access import Access, Entries, Gate, Headed
@@ -29,7 +27,6 @@ from adapters.web.viewer.guesses import Guesses
 from adapters.web.viewer.reads import Audited
 from adapters.web.viewer.render import link, problem
 from adapters.web.viewer.sender import NOT_SENT, not_sent
-from domain.access.actor import VIEWER
 
 log = structlog.get_logger(__name__)
 
@@ -48,16 +45,9 @@ def create_app(
     @asynccontextmanager
     async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
-            reporting = asyncio.create_task(reports.run())
-            try:
-                yield
-            finally:
-                reporting.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reporting
+            yield
 
-    sessions, reports = Sessions(backend.nc), DoorReports(backend.nc, VIEWER, backend.known)
-    entries = Entries(Guesses(), reports)
+    sessions, entries = Sessions(backend.nc), Entries(Guesses(), backend.reports)
     routes: list[BaseRoute] = [
         Route("/", _home),
         Route("/healthz", _healthz),
@@ -80,7 +70,7 @@ def create_app(
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.backend, app.state.reports = backend, reports
+    app.state.backend = backend
     return Headed(app)  # outermost, so that every answer has its headers
 
 

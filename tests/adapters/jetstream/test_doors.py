@@ -1,4 +1,4 @@
-"""What doors report: each sign-in, refusals summed up, and the first use of an actor from an address."""
+"""Reports of doors: each sign-in, refusals summed up, and the first use of an actor from an address."""
 
 from __future__ import annotations
 

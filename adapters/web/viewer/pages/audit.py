@@ -68,7 +68,7 @@ def read(request: Request, now: datetime) -> Filters:
 
 async def found(backend: Backend, filters: Filters) -> tuple[list[Row], str | None]:
     """A page of rows, and the cursor of the older ones."""
-    statement = sql.SQL(PAGE).format(where=sql.SQL(filters.where), limit=sql.Literal(ROWS + 1))  # type: ignore[arg-type]
+    statement = sql.SQL(PAGE).format(where=sql.SQL(filters.where), limit=sql.Literal(ROWS + 1))
     rows = await backend.rows(statement, filters.values)
     more, rows = len(rows) > ROWS, rows[:ROWS]
     return rows, f"{rows[-1]['created_at'].astimezone(UTC).isoformat()}~{rows[-1]['id']}" if more else None

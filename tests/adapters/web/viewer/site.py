@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from itertools import count
@@ -323,6 +323,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: 
         work = [
             asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs).run()),
             asyncio.create_task(server.serve(sockets=[listening])),
+            asyncio.create_task(backend.reports.run()),
         ]
         try:
             async with asyncio.timeout(20):
@@ -333,7 +334,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: 
             await site.client.aclose()
             server.should_exit = True
             await work[1]
-            work[0].cancel()
-            with suppress(asyncio.CancelledError):
-                await work[0]
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             listening.close()
