@@ -34,7 +34,7 @@ async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
 
 
 async def audit(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
-    """What `headrace audit` prints, once the tables have all outcomes."""
+    """The lines that `headrace audit` prints."""
     code, lines = await stack.command("audit", *arguments)
     assert code == 0
     return lines
