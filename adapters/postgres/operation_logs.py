@@ -21,7 +21,7 @@ COLUMNS = {
     "target_id": "Id of that; null where a rejected command names none.",
     "outcome": "accepted or rejected; for events of a door signed_in, refused or used.",
     "code": "Rule that a rejected command broke; credential that signed in, or was refused.",
-    "detail": "Sentence of a rejection; path and query of a search; number of refusals.",
+    "detail": "Field at fault and sentence of a rejection; path and query of a search; number of refusals.",
     "address": "Address of the sender; null: unknown, erased, or not visible to this login.",
     "browser": "Browser or program of the sender, as it names itself; null as for the address.",
     "correlation_id": "Command that began the chain of causes.",
@@ -48,7 +48,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         c.status, c.code,
         CASE WHEN c.name = 'trace.search' AND c.status = 'accepted' THEN (
             SELECT s.search FROM headrace.door_events s WHERE (s.tenant_id, s.id) = (c.tenant_id, c.id)
-        ) ELSE c.message END,
+        ) ELSE nullif(concat_ws(': ', c.field, c.message), '') END,
         (SELECT o.address FROM headrace.door_events o
             WHERE o.tenant_id IN (c.tenant_id, '{HOUSE}') AND o.id = c.origin AND o.event = 'used' LIMIT 1),
         (SELECT o.browser FROM headrace.door_events o

@@ -51,7 +51,9 @@ async def test_every_command_and_report_has_a_row_that_names_sender_target_and_o
         message="No.",
         ids={"app": "x"},
     )
-    unknown = sent(history, "s_own", name="app.create", status="rejected", code="invalid", message="Name it.")
+    unknown = sent(
+        history, "s_own", name="app.create", status="rejected", code="invalid", message="Name it.", field="name"
+    )
     opened = sent(history, "a_ada", house.id, name="trace.open", position=at, ids={"trace": "the-trace", "door": "d"})
     searched = sent(history, "a_ada", name="trace.search", position=at, ids={"door": "d"})
     history.record(Door.begin(Door.TracesSearched, searched.command, history.now, search="/traces?q=tide"))
@@ -70,7 +72,7 @@ async def test_every_command_and_report_has_a_row_that_names_sender_target_and_o
         asked.command: ("default", "a_ada", "ada", "message.send", "message", "m", "accepted", None, None, *came),
         denied.command: ("default", "k_gate", None, "app.delete", "app", "x", "rejected", "forbidden", "No.", *came),
         unknown.command: (
-            *("default", "s_own", None, "app.create", "app", None, "rejected", "invalid", "Name it."),
+            *("default", "s_own", None, "app.create", "app", None, "rejected", "invalid", "name: Name it."),
             *(None, None),
         ),
         opened.command: ("default", "a_ada", "ada", "trace.open", "trace", "the-trace", "accepted", None, None, *came),

@@ -147,6 +147,7 @@ HANDLERS: dict[type[Exception] | int, Callable[[Request, Exception], Response]] 
     PoolTimeout: _away,
     errors.UndefinedTable: _not_set_up,
     errors.UndefinedColumn: _not_set_up,
+    errors.UndefinedFunction: _not_set_up,
     errors.InvalidSchemaName: _not_set_up,
     errors.InsufficientPrivilege: _not_set_up,
     errors.QueryCanceled: _too_long,
