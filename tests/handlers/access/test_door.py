@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from domain.access.actor import ANON
@@ -14,7 +15,7 @@ from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
 from domain.log import Commit, Metadata, Outcome, Subject
 from handlers.dispatch import Delivery
-from tests.handlers.desk import Desk, orjson
+from tests.handlers.desk import Desk
 from tests.memory import Memory
 
 CAME = {"address": "192.0.2.7", "browser": "Firefox"}
