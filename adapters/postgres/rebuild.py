@@ -13,6 +13,7 @@ from adapters.postgres import attachments, policies
 from adapters.postgres.copy import Copy, parts, with_parents
 from adapters.postgres.policies import READER
 from adapters.postgres.requests import make_view
+from adapters.postgres.sql_roles import end_transactions
 from adapters.postgres.tables import (
     LOCK_S,
     LOCK_TRIES,
@@ -30,7 +31,8 @@ from adapters.postgres.tables import (
     stale,
     turn,
 )
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
 from projections.catalog import GROUP_OF, READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -47,7 +49,7 @@ class NothingKept(Exception):
 async def rebuild(
     url: str,
     log: Log,
-    blobs: Blobs,
+    files: Files,
     names: Iterable[str] = (),
     progress: Progress = no_progress,
     values: Values = BUILT_IN,
@@ -68,7 +70,7 @@ async def rebuild(
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
         for part in await parts(connection, models):
-            copy = Copy(url, connection, NEXT, part, log, blobs, progress, values, processes)
+            copy = Copy(url, connection, NEXT, part, log, files, progress, values, processes)
             if not await copy.resume():
                 await copy.begin()
             await _take_over(connection, copy)
@@ -76,7 +78,7 @@ async def rebuild(
 
 
 async def undo(
-    url: str, log: Log, blobs: Blobs, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
+    url: str, log: Log, files: Files, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
 ) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
@@ -89,7 +91,7 @@ async def undo(
             await _take_back(connection)
         models = await _present(connection, NEXT)
         await attachments.check(connection, models)
-        copy = Copy(url, connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
+        copy = Copy(url, connection, NEXT, models, log, files, progress, values, processes, RETURNING)
         await copy.resume()
         await _take_over(connection, copy)
     return [model.name for model in models]
@@ -142,6 +144,7 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
         except (errors.LockNotAvailable, errors.DeadlockDetected):
             if attempt == LOCK_TRIES:
                 raise
+            await end_transactions(connection)  # tenants may not keep an operator from a rebuild
             await copy.resume()
             await asyncio.sleep(LOCK_S)
     await attachments.measure(connection, attached)

@@ -347,6 +347,7 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
         yield await _readers(connection)
         async for finding in _rows(connection):
             yield finding
+        yield await _sql_logins(connection)
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
             advice = "their groups are not updated until then; a worker with role project continues by itself"
@@ -376,6 +377,29 @@ async def _readers(connection: AsyncConnection[TupleRow]) -> Finding:
     return Finding(
         "readers", True, f"can run {len(found)} functions that do more than read: {', '.join(found)}", advice
     )
+
+
+async def _sql_logins(connection: AsyncConnection[TupleRow]) -> Finding:
+    """Check that PostgreSQL has the SQL logins of the log."""
+    try:
+        cursor = await connection.execute(_SQL_LOGINS)
+    except psycopg.errors.UndefinedTable:
+        return Finding("SQL logins", True, "none")
+    except psycopg.errors.InsufficientPrivilege:
+        return Finding("SQL logins", True, "not checked: the user of this check may not read which there are")
+    [(active, lacking)] = await cursor.fetchall()
+    if not lacking:
+        return Finding("SQL logins", True, f"{active} active")
+    advice = "a worker with role project makes them; if it may not, its log says what it needs: docs/access.md"
+    return Finding("SQL logins", False, f"{lacking} of {active} have no role in PostgreSQL", advice)
+
+
+_SQL_LOGINS = """
+SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (
+    SELECT FROM headrace_access.logins JOIN pg_roles ON rolname = logins.role
+    WHERE logins.role = sql_logins.role AND rolcanlogin))
+FROM headrace.sql_logins WHERE status = 'active'
+"""
 
 
 async def _rows(connection: AsyncConnection[TupleRow]) -> AsyncIterator[Finding]:
