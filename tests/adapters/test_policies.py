@@ -66,7 +66,7 @@ GROUP_OF_LOGIN = {
 @pytest.fixture(scope="module")
 async def installation(module_database_url: str) -> AsyncIterator[Installation]:
     url = module_database_url
-    history = wander(Random(14), 500, few=3)
+    history = wander(Random(16), 1200, few=3)
     async with following(url, history):
         await caught_up(url, history)
     logins = {kind: f"t_{uuid4().hex[:16]}" for kind in GROUP_OF_LOGIN}
@@ -201,6 +201,8 @@ async def test_a_swap_that_is_cut_off_leaves_the_policies(
 
 async def test_no_login_of_a_tenant_reads_tables_that_are_not_live(installation: Installation) -> None:
     await rebuilt(installation.url, installation.history, "messages")
+    async with tables.connect(installation.url) as owner:
+        await fill(owner)
     async with installation.connected("ours") as connection:
         for source in ("headrace_old.messages", "headrace_projection.groups", "headrace_access.logins"):
             with pytest.raises(errors.InsufficientPrivilege):
