@@ -8,6 +8,7 @@ from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
+from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -46,6 +47,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         Quarantine,
         Replay,
         Retrieval,
+        SqlLogin,
         Tenant,
     )
 }

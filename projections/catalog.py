@@ -33,6 +33,7 @@ from projections.model_calls import model_calls
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.sql_logins import sql_logins
 from projections.texts import texts, turns
 from projections.traces.spans import spans
 from projections.traces.subjects import subjects
@@ -51,7 +52,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         providers,
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, door_events, budgets, limits, dead_letters),
+    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""

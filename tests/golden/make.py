@@ -20,6 +20,7 @@ from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.end_user import EndUser, person_id
 from domain.access.limits import Counted, Limits
+from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
@@ -85,6 +86,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_budgets(),
         _limits(),
         *_bus_logins(),
+        _sql_login(),
         *_access(),
         *_people(),
         *_queries(),
@@ -467,6 +469,13 @@ def _doors() -> Iterator[Aggregate]:
     yield Door.begin(Door.Used, _id(62), _at(62), actor="k_gate", **fields)
     yield Door.begin(Door.TraceOpened, _id(63), _at(63), trace=_id(20))
     yield Door.begin(Door.TracesSearched, _id(64), _at(64), search="/traces?q=tide&state=error")
+
+
+def _sql_login() -> Aggregate:
+    sealed, role = "v2:0f1e2d3c:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=", role_of("default", _id(60))
+    login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
+    login.revoke(_at(61))
+    return login
 
 
 def _access() -> Iterator[Aggregate]:
