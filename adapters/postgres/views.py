@@ -33,7 +33,6 @@ async def make_view(connection: AsyncConnection[TupleRow], view: View, readers: 
 
     One that is there is left alone: to replace it locks out its readers.
     """
-    name = Identifier("headrace", view.name)
     cursor = await connection.execute(
         "SELECT to_regclass(%s) IS NOT NULL AND obj_description(to_regclass(%s), 'pg_class') IS DISTINCT FROM %s",
         (f"headrace.{view.table}", f"headrace.{view.name}", view.comment),
@@ -42,13 +41,15 @@ async def make_view(connection: AsyncConnection[TupleRow], view: View, readers: 
         async with connection.transaction():
             await connection.execute("SET LOCAL check_function_bodies = off")
             await connection.execute(view.made.encode())
+            name = Identifier("headrace", view.name)
             await connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(view.comment)))
             for column, comment in view.columns.items():
                 named = Identifier("headrace", view.name, column)
                 await connection.execute(SQL("COMMENT ON COLUMN {} IS {}").format(named, Literal(comment)))
-    cursor = await connection.execute(
+    granted = await connection.execute(
         "SELECT reader FROM unnest(%s::text[]) reader WHERE NOT has_table_privilege(reader, to_regclass(%s), 'SELECT')",
         (list(readers), f"headrace.{view.name}"),
     )
-    for (reader,) in await cursor.fetchall():
-        await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(name, Identifier(reader)))
+    for (reader,) in await granted.fetchall():
+        statement = SQL("GRANT SELECT ON {} TO {}")
+        await connection.execute(statement.format(Identifier("headrace", view.name), Identifier(reader)))

@@ -39,17 +39,17 @@ from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
 
-FORGETTING_S = 3600.0
-"""Interval of looking for months of the audit that are over, in seconds."""
-
-NAMESPACE = "audit months"
-"""Namespace of the ids of the commands that erase them."""
-
 COMPARED_S = 60.0
 """Interval at which the roles of SQL logins are compared with the log, in seconds."""
 
 RETRIED_S = 2.0
 """Interval at which that is tried again after an error, in seconds."""
+
+FORGETTING_S = 3600.0
+"""Interval of looking for months of the audit that are over, in seconds."""
+
+NAMESPACE = "audit months"
+"""Namespace of the ids of the commands that erase them."""
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -80,8 +80,8 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         _project(projector),
         _keep_recovering(url, recover),
         _keep_counting(url, announcer),
-        _keep_forgetting(wiring),
         _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
+        _keep_forgetting(wiring),
     )
 
 

@@ -14,7 +14,7 @@ from domain.access.door import Door
 from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
 from domain.log import EVENTS, Outcome, Position
-from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following
+from tests.adapters.test_postgres import RecordedLog, caught_up, following, recorded_files
 from tests.projections.history import History, outcome
 
 CAME = {"address": "192.0.2.7", "browser": "Firefox"}
@@ -89,7 +89,7 @@ async def test_every_command_and_report_has_a_row_that_names_sender_target_and_o
         ),
     }
     assert hidden.command not in rows
-    await rebuild.rebuild(database_url, RecordedLog(history), RecordedBlobs(history), ["commands", "door_events"])
+    await rebuild.rebuild(database_url, RecordedLog(history), recorded_files(history), ["commands", "door_events"])
     assert await audit(database_url) == rows
     assert set(await audit(database_url, "tenant_id = 'default' AND actor = 'k_gate'")) == {denied.command}
 

@@ -21,7 +21,7 @@ from adapters.postgres import attachments, policies, rebuild, tables
 from adapters.postgres.policies import GATEWAY, READER, ROLES, TENANTS
 from ops.servers.embedded import EmbeddedPostgres, postgres_binary
 from projections.catalog import READ_MODELS
-from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following, query, rebuilt
+from tests.adapters.test_postgres import RecordedLog, caught_up, following, query, rebuilt, recorded_files
 from tests.projections.history import History
 from tests.projections.wandering import wander
 
@@ -171,7 +171,7 @@ async def test_no_login_sees_rows_of_another_tenant_before_and_after_a_rebuild_a
         await rebuilt(installation.url, installation.history)
         await fill(owner)
         await check(installation)
-        log, blobs = RecordedLog(installation.history), RecordedBlobs(installation.history)
+        log, blobs = RecordedLog(installation.history), recorded_files(installation.history)
         await rebuild.undo(installation.url, log, blobs)
         await fill(owner)
         await check(installation)
@@ -408,7 +408,7 @@ async def test_tables_of_an_earlier_version_get_their_policies(
         assert await query(owner, granted) == [False]
         await owner.execute(f"GRANT SELECT ON headrace.datasets TO {login}".encode())
         assert await policies.blind(owner) == [login]
-        await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+        await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
         assert await policies.crossings(owner, names) == []
         await owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(login)))
 

@@ -462,6 +462,13 @@ def _bus_logins() -> Iterator[Aggregate]:
     yield login
 
 
+def _sql_login() -> Aggregate:
+    sealed, role = "v2:0f1e2d3c:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=", role_of("default", _id(60))
+    login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
+    login.revoke(_at(61))
+    return login
+
+
 def _doors() -> Iterator[Aggregate]:
     address, browser = "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64)"
     fields = {"address": address, "browser": browser}
@@ -470,13 +477,6 @@ def _doors() -> Iterator[Aggregate]:
     yield Door.begin(Door.Used, _id(62), _at(62), actor="k_gate", **fields)
     yield Door.begin(Door.TraceOpened, _id(63), _at(63), trace=_id(20))
     yield Door.begin(Door.TracesSearched, _id(64), _at(64), search="/traces?q=tide&state=error")
-
-
-def _sql_login() -> Aggregate:
-    sealed, role = "v2:0f1e2d3c:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=", role_of("default", _id(60))
-    login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
-    login.revoke(_at(61))
-    return login
 
 
 def _access() -> Iterator[Aggregate]:

@@ -430,8 +430,8 @@ async def test_a_command_is_accepted_once(
         "provider",
         "dead_letter",
         "quarantine",
-        "trace",
         "sql_login",
+        "trace",
         "tenant",
         "api_key",
     } & set(fields)

@@ -39,6 +39,7 @@ NO_WORDS = {
     "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
     " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.person *.segment *.segments *.stage *.stream"
     " *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes and places in code",
+    "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
@@ -48,7 +49,6 @@ NO_WORDS = {
     " api_key.*.hint": "ids, times and roles; the end of a key",
     "api_key.*.name sql_login.*.name tenant.*.name": "names that the tenant gives its keys and logins, and itself",
     "*.sealed_verifier": "a sealed verifier",
-    "door.*.credential door.used.actor door.trace_opened.trace": "kinds of credentials, actors and ids",
     "*.embedding_model *.model *.provider *.server *.route *.plugins provider.* *.segmentation *.retrieval"
     " replay.requested.parameters": "settings of tenants and operators",
     "document.uploaded.media_type": "a media type",
