@@ -34,8 +34,8 @@ from adapters.jetstream.streams import (
 from domain.access.actor import ANON, service
 from domain.access.permissions import OF_SERVICES
 from domain.log import EVENTS, OUTCOMES
+from handlers.access.connect import commands
 from handlers.dispatch import TENANT
-from handlers.routes import ROUTES
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
 """The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""
@@ -185,7 +185,7 @@ def actor_of(user: str) -> str:
     return service(name or tenant)
 
 
-COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission in OF_SERVICES)
+COMMANDS_OF_A_LOGIN = commands(OF_SERVICES)
 """The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in."""
 
 

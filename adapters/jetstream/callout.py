@@ -23,6 +23,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from adapters.jetstream import accounts
+from adapters.jetstream.client import NotSent
+from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.nkeys import Exchange, Issuer, claims, derived
 from adapters.jetstream.registry import JetStreamRegistry
 from domain.access.register import Register
@@ -51,7 +53,7 @@ AGAIN_S = (0.05, 0.25, 0.3)
 just before the change, or the change was noticed before it was stored."""
 
 MOST_WRONG = 20
-"""Wrong keys and passwords of an address in a minute; further ones have no answer."""
+"""Wrong keys and passwords of an address in a minute; further ones in it have no answer."""
 
 MOST_ADDRESSES = 10_000
 """Addresses that are counted apart; all further ones are counted as one."""
@@ -74,13 +76,15 @@ class Keys(NamedTuple):
 
 
 class Callout:
-    def __init__(self, nc: Client, registry: JetStreamRegistry, keys: Keys) -> None:
-        """`nc` is the connection of the user for this, `registry` one that was started on another connection."""
+    def __init__(self, nc: Client, registry: JetStreamRegistry, keys: Keys, reports: DoorReports) -> None:
+        """`nc` is the connection of the user for this, the others use one of a worker; `registry` was started."""
         self._nc = nc
         self._registry = registry
         self._keys = keys
+        self._reports = reports
         self._inbox = nc.new_inbox()
-        self._wrong = Wrong()
+        self._guesses = Guesses()
+        self._reporting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Answer the servers, and disconnect who may not stay, until cancelled."""
@@ -89,7 +93,6 @@ class Callout:
         changed = self._registry.changed
         while True:
             await self._ask()
-            self._wrong.report()
             for pause in AGAIN_S if changed.is_set() else ():
                 changed.clear()
                 await asyncio.sleep(pause)
@@ -114,8 +117,10 @@ class Callout:
             log.warning("not answered", reason=str(error))
             return
         grant = self._judge(register, shown)
-        if grant is None and self._wrong.count(address) > MOST_WRONG:
-            return
+        if grant is None:
+            self._reports.refused("key" if shown.get("auth_token") else "password", address)
+            if self._guesses.count(address) > MOST_WRONG:
+                return
         answer: dict[str, Any] = {"jwt": self._jwt(grant, user)} if grant else {"error": "not allowed"}
         signed = self._keys.issuer.signed(
             {
@@ -126,6 +131,10 @@ class Callout:
             }
         )
         await message.respond(self._keys.exchange.seal(signed.encode(), server))
+        if grant and grant.actor.startswith("k_"):
+            report = asyncio.create_task(self._report(grant, address, shown))  # others must not wait for it
+            self._reporting.add(report)
+            report.add_done_callback(self._reporting.discard)
 
     def _judge(self, register: Register, shown: dict[str, Any]) -> Grant | None:
         """The connection that a client has by what it shows, None for none."""
@@ -139,6 +148,14 @@ class Callout:
             return None
         expected = accounts.password(self._keys.passwords, user, grant.proof)
         return grant if hmac.compare_digest(expected.encode(), password.encode()) else None
+
+    async def _report(self, grant: Grant, address: str, shown: dict[str, Any]) -> None:
+        """Report the first use of a key from an address; without a report it is let in all the same."""
+        program = " ".join(str(shown[each]) for each in ("name", "lang", "version") if shown.get(each))
+        try:
+            await self._reports.origin(grant.tenant, grant.actor, address, program)
+        except (NotSent, Unavailable) as error:
+            log.warning("not reported", tenant=grant.tenant, actor=grant.actor, reason=str(error))
 
     def _jwt(self, grant: Grant, user: str) -> str:
         """A user of the tenant's account. It has no end: clients would not connect again after it."""
@@ -209,8 +226,8 @@ def stays(register: Register, account: str, name: str) -> bool:
     return grant is not None and (grant.tenant, name_of(grant)) == (account, name)
 
 
-class Wrong:
-    """Counts wrong keys and passwords by address, and logs them once a minute."""
+class Guesses:
+    """Counts wrong keys and passwords of each address, minute by minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -219,17 +236,10 @@ class Wrong:
 
     def count(self, address: str) -> int:
         """Count one, and return how many the address has had in this minute."""
-        self.report()
+        if self._clock() - self._since >= MINUTE_S:
+            self._counts.clear()
+            self._since = self._clock()
         if address not in self._counts and len(self._counts) >= MOST_ADDRESSES:
-            address = "others"
+            address = ""
         self._counts[address] += 1
         return self._counts[address]
-
-    def report(self) -> None:
-        """Log what was counted when the minute is over, and begin the next one."""
-        if self._clock() - self._since < MINUTE_S:
-            return
-        for address, count in self._counts.items():
-            log.warning("refused", address=address, count=count, unanswered=max(0, count - MOST_WRONG))
-        self._counts.clear()
-        self._since = self._clock()

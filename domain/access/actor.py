@@ -31,7 +31,7 @@ def door(actor: str, named: str | None) -> str:
     """
     if actor.startswith(("s_", "k_")):
         return BUS
-    return VIEWER if named == VIEWER else OPERATOR
+    return named if named in (VIEWER, BUS) else OPERATOR
 
 
 class CommandSubject(NamedTuple):

@@ -5,6 +5,7 @@ A connection reads all outcomes and answers of its tenant, so that only what cov
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,4 +48,9 @@ def _grant(register: Register, tenant: str, actor: str, proof: str, now: datetim
         return None
     if (found := register.tenants.get(tenant)) and found.archived:
         may &= IN_ARCHIVES
-    return Grant(tenant, actor, proof, tuple(name for name, route in ROUTES.items() if route.permission in may))
+    return Grant(tenant, actor, proof, commands(may))
+
+
+def commands(may: Set[str]) -> tuple[str, ...]:
+    """The commands that programs with these permissions may send, without those of people who read."""
+    return tuple(name for name, route in ROUTES.items() if route.permission in may and route.permission != "read")

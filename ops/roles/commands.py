@@ -5,6 +5,7 @@ It also answers NATS servers that ask who may connect.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,12 +13,14 @@ import structlog
 
 from adapters.jetstream import accounts
 from adapters.jetstream.callout import Callout, Keys
+from adapters.jetstream.doors import DoorReports, Use
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.model_files import model_name
+from domain.access.actor import BUS
 from handlers.access.admit import Admit
 from handlers.access.erase_account import EraseAccount
 from handlers.commands.preparation import Ports
@@ -55,7 +58,15 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
 
 async def _answer(wiring: Wiring, registry: JetStreamRegistry, url: str, keys: Keys) -> None:
     """Answer the servers on a connection of the user for this."""
-    await Callout(await wiring.connect(url), registry, keys).run()
+    reports = DoorReports(wiring.nc, BUS, _unknown)
+    callout = Callout(await wiring.connect(url), registry, keys, reports)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(callout.run())
+        group.create_task(reports.run())
+
+
+async def _unknown(use: Use) -> None:
+    """This role has no tables with earlier reports: after its start, a use is reported again."""
 
 
 def _of_the_settings(settings: Settings) -> tuple[str, Keys]:

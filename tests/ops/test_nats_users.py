@@ -28,6 +28,7 @@ from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.callout import WHO, Callout
 from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, connect, find_streams
 from adapters.jetstream.raw import RawStream
@@ -57,6 +58,8 @@ ATTACKER, VICTIM = "acme", "victim"
 TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
 ACTOR = "s_services"
 TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
+
+
 KEY, KEY_ACTOR = "app-abcdefghijklmnopqrstuvwx", "k_machine"
 """An API key for everything that one can be for, as a client's token."""
 
@@ -94,11 +97,17 @@ async def answering(server: EmbeddedNats) -> AsyncIterator[None]:
     async with connected(server, "worker") as (nc, _), connected(server, "callout") as (own, refused):
         registry = JetStreamRegistry(nc, JetStreamKeys(nc, AesVault(SECRET.encode())))
         await registry.start()
-        callout = asyncio.create_task(Callout(own, registry, server.callout_keys()).run())
+        callout = asyncio.create_task(
+            Callout(own, registry, server.callout_keys(), DoorReports(nc, "bus", no_use)).run()
+        )
         yield
         callout.cancel()
         await asyncio.wait([callout])
         assert not refused
+
+
+async def no_use(use: object) -> None:
+    """No use of a key was reported before."""
 
 
 async def admitted(server: EmbeddedNats, tenant: str, name: str, issue: str) -> None:

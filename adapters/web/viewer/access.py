@@ -15,10 +15,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters.jetstream.doors import Credential, DoorReports
 from adapters.jetstream.sessions import Sessions
 from adapters.jetstream.streams import SESSION_S
-from adapters.web.viewer.guesses import Guesses
+from adapters.web.viewer.guesses import Guesses, network
 from adapters.web.viewer.render import problem, render
+from adapters.web.viewer.sender import address, browser
 from handlers.ports.log import Unavailable
 
 OPEN = ("/login", "/healthz", "/static/")
@@ -85,14 +87,35 @@ class Access:
         return bool(name) and (self.hosts is None or name in self.hosts)
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Attempts to enter: failed ones make their address wait, and are reported."""
+
+    guesses: Guesses
+    reports: DoorReports
+
+    def wait(self, request: HTTPConnection, credential: Credential) -> float:
+        """Seconds until the sender may try again; 0: now. An attempt that comes too early is refused."""
+        if wait := self.guesses.wait(address(request)):
+            self.reports.refused(credential, network(address(request)))
+        return wait
+
+    def failed(self, request: HTTPConnection, credential: Credential) -> None:
+        self.guesses.failed(address(request))
+        self.reports.refused(credential, network(address(request)))
+
+    def succeeded(self, request: HTTPConnection) -> None:
+        self.guesses.succeeded(address(request))
+
+
 class Gate:
     """Rejects requests without access, before all other code."""
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, guesses: Guesses) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, entries: Entries) -> None:
         self.app = app
         self.access = access
         self.sessions = sessions
-        self.guesses = guesses
+        self.entries = entries
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,13 +158,12 @@ class Gate:
         return RedirectResponse(f"/login?next={quote(here, safe='')}", 303)
 
     def _bearer(self, request: Request, given: str) -> Response | None:
-        address = _address(request)
-        if wait := self.guesses.wait(address):
+        if wait := self.entries.wait(request, "token"):
             return PlainTextResponse(_TOO_MANY.format(ceil(wait)) + "\n", 429, _retry(wait))
         if self.access.is_token(given):
-            self.guesses.succeeded(address)
+            self.entries.succeeded(request)
             return None
-        self.guesses.failed(address)
+        self.entries.failed(request, "token")
         return _unauthorized()
 
 
@@ -155,10 +177,6 @@ def _retry(wait: float) -> dict[str, str]:
 def _unauthorized() -> Response:
     said = "Log in first, or send the token in the header `Authorization: Bearer …`.\n"
     return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})
-
-
-def _address(request: HTTPConnection) -> str:
-    return request.client.host if request.client else ""
 
 
 def is_encrypted(request: HTTPConnection) -> bool:
@@ -184,9 +202,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def routes(access: Access, sessions: Sessions, guesses: Guesses) -> list[Route]:
+def routes(access: Access, sessions: Sessions, entries: Entries) -> list[Route]:
     async def login(request: Request) -> Response:
-        address, wait = _address(request), guesses.wait(_address(request))
+        credential: Credential = "token" if request.method == "POST" else "link"
         if request.method == "POST":
             form = await request.form(max_files=0, max_fields=8, max_part_size=4096)
             given, goal = str(form.get("token", "")), str(form.get("next", ""))
@@ -196,16 +214,17 @@ def routes(access: Access, sessions: Sessions, guesses: Guesses) -> list[Route]:
         goal = goal if _is_ours(goal) else "/traces"
         if not given:
             return _form(request, goal)
-        if wait:
+        if wait := entries.wait(request, credential):
             return _form(request, goal, 429, _TOO_MANY.format(ceil(wait)), _retry(wait))
         if not (access.is_token(given) if request.method == "POST" else await sessions.redeem(given)):
-            guesses.failed(address)
+            entries.failed(request, credential)
             return _form(request, goal, 403, _WRONG_TOKEN if request.method == "POST" else _WRONG_CODE)
-        guesses.succeeded(address)
+        entries.succeeded(request)
+        await entries.reports.signed_in(credential, address(request), browser(request))
         answer = RedirectResponse(goal, 303)
         answer.set_cookie(
             access.cookie(request),
-            await sessions.begin(access.fingerprint, address, request.headers.get("user-agent", "")),
+            await sessions.begin(access.fingerprint, address(request), browser(request)),
             max_age=int(SESSION_S),
             httponly=True,
             samesite="strict",

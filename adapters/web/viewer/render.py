@@ -22,6 +22,7 @@ NAVIGATION = (
     ("Costs", "/costs"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
+    ("Audit", "/audit"),
 )
 
 

@@ -17,12 +17,12 @@ import orjson
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from structlog.testing import capture_logs
 
 from adapters.jetstream import accounts, callout, nats_py
-from adapters.jetstream.callout import MOST_WRONG, WHO, Callout, Keys, Wrong
+from adapters.jetstream.callout import MOST_WRONG, WHO, Callout, Guesses, Keys
+from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.registry import JetStreamRegistry
-from adapters.jetstream.streams import set_up
+from adapters.jetstream.streams import COMMANDS, set_up
 from domain.aggregate import new_id
 from domain.log import OUTCOMES
 from handlers.routes import ROUTES
@@ -46,7 +46,7 @@ class Bus:
         async with self.connected("worker") as nc, self.connected("callout") as own:
             registry = JetStreamRegistry(nc, self.desk.keys)  # type: ignore[arg-type]
             await registry.start()
-            running = Callout(own, registry, self.server.callout_keys())
+            running = Callout(own, registry, self.server.callout_keys(), reports(nc))
             task = asyncio.create_task(running.run())
             await own.flush()
             yield running
@@ -72,6 +72,13 @@ class Bus:
 
 
 async def quiet(error: Exception) -> None: ...
+
+
+def reports(nc: Client) -> DoorReports:
+    async def known(use: object) -> None:
+        """No use was reported before."""
+
+    return DoorReports(nc, "bus", known)
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +349,7 @@ async def test_no_other_program_answers_for_the_callout(bus: Bus) -> None:
         registry = JetStreamRegistry(nc, bus.desk.keys)  # type: ignore[arg-type]
         await registry.start()
         ours, theirs = bus.server.callout_keys(), Keys.of(b"another key of an operator")
-        forger = Callout(own, registry, Keys(theirs.issuer, ours.exchange, theirs.passwords))
+        forger = Callout(own, registry, Keys(theirs.issuer, ours.exchange, theirs.passwords), reports(nc))
         task = asyncio.create_task(forger.run())
         await asyncio.sleep(0.1)
         assert await bus.refuses(shown)
@@ -356,44 +363,52 @@ async def test_no_other_program_answers_for_the_callout(bus: Bus) -> None:
 
 
 async def test_an_address_that_guesses_is_not_answered_and_others_are(bus: Bus, answered: Callout) -> None:
+    """And the guesses are one report."""
     good = text()
     await key(bus.desk, good, permissions=EVERYTHING)
-    with capture_logs() as logs:
-        for number in range(MOST_WRONG):
-            assert await bus.refuses(f"app-guess-{number}")
-        with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
-            await bus.by_key("app-guess-more", connect_timeout=0.2)
-        since = time.monotonic()
-        await (await bus.by_key(good)).close()
-        assert time.monotonic() - since < 1
-    assert not [log for log in logs if log["event"] == "refused"]
+    for number in range(MOST_WRONG):
+        assert await bus.refuses(f"app-guess-{number}")
+    with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
+        await bus.by_key("app-guess-more", connect_timeout=0.2)
+    since = time.monotonic()
+    await (await bus.by_key(good)).close()
+    assert time.monotonic() - since < 1
+    await answered._reports.flush()
+    found = await bus.nc.jetstream().get_last_msg(COMMANDS, "cmd._house.anon.door.report_refusals")
+    assert orjson.loads(found.data or b"") == {"credential": "key", "address": HOST, "count": MOST_WRONG + 1}
+    assert (found.headers or {})["Headrace-Door"] == "bus"
 
 
-def test_guesses_are_logged_once_a_minute_by_address() -> None:
+async def test_the_first_use_of_a_key_from_an_address_is_reported(bus: Bus, answered: Callout) -> None:
+    shown = text()
+    actor = await key(bus.desk, shown, permissions=EVERYTHING)
+    before = (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq
+    for _ in range(3):
+        await (await bus.by_key(shown, name="till 7")).close()
+    async with asyncio.timeout(5):
+        while (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq == before:
+            await asyncio.sleep(0.01)
+    found = await bus.nc.jetstream().get_last_msg(COMMANDS, "cmd.acme.anon.door.report_use")
+    used = orjson.loads(found.data or b"")
+    assert (used["actor"], used["address"], used["browser"].partition(" python")[0]) == (actor, HOST, "till 7")
+    assert (await bus.nc.jetstream().stream_info(COMMANDS)).state.last_seq == before + 1
+
+
+def test_guesses_are_counted_by_address_and_minute() -> None:
     now = 0.0
-    wrong = Wrong(lambda: now)
-    with capture_logs() as logs:
-        for _ in range(10_000):
-            wrong.count("10.0.0.1")
-        assert wrong.count("10.0.0.2") == 1
-        wrong.report()
-        assert logs == []
-        now = 61.0
-        wrong.report()
-        wrong.report()
-    assert [(log["address"], log["count"], log["unanswered"]) for log in logs] == [
-        ("10.0.0.1", 10_000, 10_000 - MOST_WRONG),
-        ("10.0.0.2", 1, 0),
-    ]
-    assert wrong.count("10.0.0.1") == 1
+    guesses = Guesses(lambda: now)
+    assert [guesses.count("10.0.0.1") for _ in range(3)] == [1, 2, 3]
+    assert guesses.count("10.0.0.2") == 1
+    now = 61.0
+    assert guesses.count("10.0.0.1") == 1
 
 
 def test_addresses_are_counted_in_bounded_memory() -> None:
-    wrong = Wrong(lambda: 0.0)
+    guesses = Guesses(lambda: 0.0)
     for number in range(callout.MOST_ADDRESSES + 100):
-        wrong.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert wrong.count("203.0.113.9") > 100
-    assert wrong.count("10.0.0.1") == 2
+        guesses.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert guesses.count("203.0.113.9") > 100
+    assert guesses.count("10.0.0.1") == 2
 
 
 async def test_a_server_that_asks_otherwise_is_started_again(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_a_service_is_an_actor_whatever_its_login_is_called() -> None:
         ("k_1", VIEWER, BUS),
         ("anon", None, OPERATOR),
         ("anon", VIEWER, VIEWER),
-        ("a_1", BUS, OPERATOR),
+        ("anon", BUS, BUS),
+        ("a_1", "back", OPERATOR),
     ],
 )
 def test_a_service_and_a_key_name_no_door(actor: str, named: str | None, found: str) -> None:

@@ -82,7 +82,8 @@ async def test_a_command_has_its_outcome_where_it_was_promised(desk: Desk) -> No
         ("s_crm", "viewer", "bus"),
         ("anon", None, "operator"),
         ("anon", "viewer", "viewer"),
-        ("anon", "bus", "operator"),
+        ("anon", "bus", "bus"),
+        ("anon", "back", "operator"),
         ("a_0193aaaa-0000-7000-8000-000000000001", "viewer", "viewer"),
         ("k_0193aaaa-0000-7000-8000-000000000001", "operator", "bus"),
     ],
@@ -99,6 +100,32 @@ async def test_the_subject_proves_the_actor_and_headers_say_nothing(
     unknown = actor.startswith(("a_", "k_"))
     assert (outcome["code"], len(commits)) == (("forbidden", 0) if unknown else (None, 1))
     assert {(commit.metadata.actor, commit.metadata.door) for commit in commits} <= {(actor, door)}
+
+
+@pytest.mark.parametrize(
+    ("actor", "named", "kept"),
+    [
+        ("anon", "0193aaaa-0000-7000-8000-00000000000b", True),
+        ("s_crm", "0193aaaa-0000-7000-8000-00000000000b", False),
+        ("anon", "192.0.2.7", False),
+    ],
+)
+async def test_the_origin_of_a_command_reaches_its_outcome_alone(
+    desk: Desk, actor: str, named: str, kept: bool
+) -> None:
+    """A service names no origin; and the outcome has it in a header, which is authenticated."""
+    id = new_id()
+    headers = {"Headrace-Id": id, "Headrace-Origin": named}
+    await desk.nc.jetstream().publish(f"cmd.acme.{actor}.app.create", CREATE, headers=headers)
+    await outcomes(desk.nc)
+    stored = await desk.nc.jetstream().get_msg(OUTCOMES, 1)
+    assert (stored.headers or {}).get("Headrace-Origin") == (named if kept else None)
+    assert named not in (stored.data or b"").decode()
+    outcome = await desk.outcomes.get("acme", id)
+    assert outcome is not None
+    assert outcome.metadata.origin == (named if kept else None)
+    [commit] = await desk.commits("app", id)
+    assert commit.metadata.origin is None
 
 
 async def test_a_subject_without_an_actor_is_rejected_with_the_rule(desk: Desk) -> None:
