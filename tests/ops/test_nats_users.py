@@ -26,7 +26,7 @@ from nats.errors import NoRespondersError
 
 from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.callout import WHO, Callout
+from adapters.jetstream.callout import WHO, Callout, Keys
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.keys import JetStreamKeys
@@ -788,3 +788,19 @@ async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
     assert found["one"]["users"][0]["password"] == accounts.password(key.encode(), "tenant-one.crm", "first")
     assert found["default"]["users"][0]["password"] == "$NATS_TENANT_DEFAULT_PASSWORD"
     assert "two" not in found
+    printed = await headrace(
+        server.url_of("worker"),
+        database,
+        tmp_path,
+        *("nats", "accounts", "--log", "--callout", "--tenant", "default", "--json"),
+        HEADRACE_NATS_KEY=key,
+    )
+    out, _ = await printed.communicate()
+    asking = json.loads(out)
+    assert asking["accounts"]["one"]["users"] == asking["accounts"][ATTACKER]["users"] == []
+    assert asking["accounts"]["one"]["imports"] == found["one"]["imports"]
+    asked = asking["authorization"]["auth_callout"]
+    assert (asked["issuer"], asked["xkey"]) == Keys.of(key.encode()).public
+    listed = ["setup", "worker", "admin", "view", "archive", "export", "tenant-default", "sys", "callout"]
+    assert asked["auth_users"] == listed
+    assert asked["account"] == "SYS"

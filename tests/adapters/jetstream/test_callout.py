@@ -422,6 +422,7 @@ async def test_a_server_that_asks_otherwise_is_started_again(tmp_path: Path) -> 
         await again.start()
         assert again.daemon.process() != before
         assert file.read_text() == configured
+        await again.stop()
 
 
 def test_the_listed_users_do_not_depend_on_tenants() -> None:
