@@ -46,10 +46,11 @@ def sessions(home: Home = None, as_json: Json = False) -> None:
     found = run(_list(Settings.load(home=home)))
     if as_json:
         for session in found:
-            emit({name: value for name, value in asdict(session).items() if name != "token"})
+            known = {name: value for name, value in asdict(session).items() if name not in ("token", "since")}
+            emit(known | {"account": session.account})
         return
-    columns = ["id", "began_at", "ends_at", "address", "browser"]
-    shown = [(each.id[:SHOWN], each.began_at, each.ends_at, each.address, each.browser) for each in found]
+    columns = ["id", "account", "began_at", "used_at", "ends_at", "address", "browser"]
+    shown = [(each.id[:SHOWN], each.account, *(getattr(each, name) for name in columns[2:])) for each in found]
     terminal.show_rows(columns, shown)
 
 

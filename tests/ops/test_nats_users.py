@@ -330,10 +330,11 @@ def foreign_commands() -> list[str]:
     origins = [
         (ATTACKER, it) for it in ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "S_services")
     ]
-    origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim")]
+    origins += [(ATTACKER, it) for it in ("a.services", "s.services")]
+    origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim", "a.owner")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
-        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name, route in ROUTES.items() if route.permission in accounts.OPERATORS),
+        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name in ROUTES if name not in accounts.COMMANDS_OF_A_LOGIN),
         *(f"cmd.{ATTACKER}.{name}" for name in ROUTES),
         f"cmd.{ATTACKER}.{ACTOR}.app.explode",
         f"cmd.{ATTACKER}.{ACTOR}.app.create.now",
@@ -347,7 +348,7 @@ NOT_FOR = {
         *RUIN,
         *(it for it in OUTSIDE if not it.startswith(f"$KV.{SESSIONS}")),
         "$JS.API.CONSUMER.CREATE.EVENTS",
-        *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key")),
+        *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key", "s.services", "k.key")),
     ],
     "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
     "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
@@ -368,7 +369,7 @@ NOT_FOR = {
 NOT_HEARD = {
     "setup": ["evt.>", "cmd.>", "out.>", ">"],
     "worker": [">", "$JS.>", "$SYS.>"],
-    "view": [">", "evt.>", "cmd.>", "live.>"],
+    "view": [">", "evt.>", "cmd.>", "live.>", f"evt.{VICTIM}.app.*"],
     "archive": [">", "evt.>", "cmd.>", "out.>", f"$KV.{KEYS}.>"],
     "export": [">", "evt.>", "out.>"],
     TENANT: [">", f"evt.{ATTACKER}.>", f"cmd.{ATTACKER}.>", f"out.{VICTIM}.>", "out.*.x", "live.>"],

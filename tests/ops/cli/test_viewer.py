@@ -46,11 +46,15 @@ async def test_without_a_viewer_the_address_is_asked_for(headrace: Cli, tmp_path
 
 async def test_sessions_are_listed_and_ended(headrace: Cli, nc: Client) -> None:
     sessions = Sessions(nc)
-    secrets = [await sessions.begin("x", "192.0.2.1", f"browser {number}") for number in range(3)]
-    listed = (await headrace("viewer", "sessions", "--json")).lines
-    assert [(each["browser"], each["address"], set(each)) for each in listed] == [
-        (f"browser {number}", "192.0.2.1", {"id", "began_at", "ends_at", "address", "browser"}) for number in range(3)
+    actors = ("anon", "a_someone", "anon")
+    secrets = [
+        await sessions.begin("x", "192.0.2.1", f"browser {number}", actor=actor) for number, actor in enumerate(actors)
     ]
+    listed = (await headrace("viewer", "sessions", "--json")).lines
+    assert [(each["browser"], each["address"], each["account"]) for each in listed] == [
+        (f"browser {number}", "192.0.2.1", account) for number, account in enumerate(("", "someone", ""))
+    ]
+    assert set(listed[0]) == {"id", "account", "began_at", "used_at", "ends_at", "address", "browser"}
     assert listed[1]["id"][:12] in (await headrace("viewer", "sessions")).out
     wrong = await headrace("viewer", "end", listed[0]["id"], "nothing")
     assert (wrong.code, "There is no session nothing" in wrong.err) == (1, True)
