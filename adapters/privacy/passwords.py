@@ -47,6 +47,11 @@ async def hash(password: str, email: str = "") -> str:
     """The Argon2id hash of a new password. Raises: Weak, Busy."""
     if wrong := fault(password, email):
         raise Weak(wrong)
+    return await rehash(password)
+
+
+async def rehash(password: str) -> str:
+    """The hash of a password that is in use, which newer rules would perhaps refuse. Raises: Busy."""
     return await _threaded(lambda: HASHER.hash(password))
 
 

@@ -91,7 +91,7 @@ def test_a_good_password_is_taken(password: str) -> None:
 
 
 async def test_at_most_two_are_hashed_at_once_and_few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused does not count, also where those who wait have left."""
+    """A refused one takes no place, and one whose sender has left keeps its own."""
     going, ended = threading.Semaphore(0), threading.Event()
 
     class Slow:

@@ -46,7 +46,7 @@ def test_is_disabled_and_enabled_again() -> None:
 
 
 def test_a_sign_out_ends_the_sessions_that_began_before() -> None:
-    """Whatever the clocks of those say who began them: the last sign-out that was known then is compared."""
+    """The last sign-out that was known at its beginning is compared, so that no clock of a viewer matters."""
     before, later = "", (NOW + timedelta(seconds=1)).isoformat()
     known = account()
     assert known.is_signed_in(before)
