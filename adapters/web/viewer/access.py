@@ -128,6 +128,9 @@ class Gate:
     async def _admit(self, request: Request) -> Response | None:
         """Note the visitor, at one tenant; the answer to a request that has no access, or not to this page."""
         path = request.scope["path"]
+        if path == "/login" and request.method == "POST" and (wait := self.guesses.wait(address_of(request))):
+            # Before the form is read: thousands of guesses must cost little.
+            return await login_form(request, "/traces", 429, TOO_MANY.format(ceil(wait)), headers=retry_after(wait))
         if path.startswith(OPEN) and path != "/invitation":
             return None
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -240,12 +243,12 @@ def routes(backend: Backend, access: Access, sessions: Sessions, guesses: Guesse
         """By the token in a form, or the code in a link."""
         address, wait = address_of(request), guesses.wait(address_of(request))
         if not given:
-            return await shown(request, goal)
+            return await login_form(request, goal)
         if wait:
-            return await shown(request, goal, 429, TOO_MANY.format(ceil(wait)), headers=retry_after(wait))
+            return await login_form(request, goal, 429, TOO_MANY.format(ceil(wait)), headers=retry_after(wait))
         if not (access.is_token(given) if request.method == "POST" else await sessions.redeem(given)):
             guesses.failed(address)
-            return await shown(request, goal, 403, _WRONG_TOKEN if request.method == "POST" else _WRONG_CODE)
+            return await login_form(request, goal, 403, _WRONG_TOKEN if request.method == "POST" else _WRONG_CODE)
         guesses.succeeded(address)
         return await begin(request, sessions, access, goal)
 
@@ -253,30 +256,17 @@ def routes(backend: Backend, access: Access, sessions: Sessions, guesses: Guesse
         address, typed = address_of(request), people.address(email)
         if wait := guesses.wait(address, typed):
             said = TOO_MANY.format(ceil(wait))
-            return await shown(request, goal, 429, said, email, headers=retry_after(wait))
+            return await login_form(request, goal, 429, said, email, headers=retry_after(wait))
         with guesses.trying(address, typed):
             try:
                 account = await people.signed_in(backend, typed, password)
             except Busy as error:
-                return await shown(request, goal, 503, str(error), email, headers=retry_after(5))
+                return await login_form(request, goal, 503, str(error), email, headers=retry_after(5))
             if account is None:
                 guesses.failed(address, typed)
-                return await shown(request, goal, 403, _WRONG_PASSWORD, email)
+                return await login_form(request, goal, 403, _WRONG_PASSWORD, email)
         guesses.succeeded(address, typed)
         return await begin(request, sessions, access, goal, account)
-
-    async def shown(
-        request: Request,
-        goal: str,
-        status: int = 200,
-        wrong: str = "",
-        email: str = "",
-        *,
-        headers: dict[str, str] | None = None,
-    ) -> Response:
-        accounts = any(not account.deleted for account in (await backend.register()).accounts.values())
-        given = {"next": goal, "wrong": wrong, "accounts": accounts, "email": email}
-        return render(request, "login.html", given, status, headers=headers)
 
     async def logout(request: Request) -> Response:
         cookie = access.cookie(request)
@@ -287,6 +277,22 @@ def routes(backend: Backend, access: Access, sessions: Sessions, guesses: Guesse
         return answer
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+async def login_form(
+    request: Request,
+    goal: str,
+    status: int = 200,
+    wrong: str = "",
+    email: str = "",
+    *,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The page to log in, which asks for an address and a password where there are accounts."""
+    register = await request.app.state.backend.register()
+    accounts = any(not account.deleted for account in register.accounts.values())
+    given = {"next": goal, "wrong": wrong, "accounts": accounts, "email": email}
+    return render(request, "login.html", given, status, headers=headers)
 
 
 async def begin(

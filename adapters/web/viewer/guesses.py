@@ -67,7 +67,9 @@ class Guesses:
     def wait(self, address: str, account: str = "") -> float:
         """Seconds until this address may try again, with this account; 0: now."""
         now, address = self._clock(), network(address)
-        ends = [self._by_address.get(address, _Failures()).until(now, FREE, LONGEST_S)]
+        own = self._by_address.get(address, _Failures())
+        # One password of an address is checked at a time, so that it takes no more than one of the threads for that.
+        ends = [own.until(now, FREE, LONGEST_S), now + 1.0 if own.open else 0.0]
         if address not in self._known:
             ends.append(self._all.until(now, FREE_IN_ALL, LONGEST_IN_ALL_S))
         if account and _both(address, account) not in self._known:

@@ -89,16 +89,23 @@ def test_an_account_is_slowed_for_strangers_and_not_where_it_has_logged_in() -> 
     assert not found.wait("192.0.2.1", "ada@example.com")
 
 
-def test_many_guesses_at_once_gain_nothing() -> None:
+def test_one_password_of_an_address_is_checked_at_a_time() -> None:
     found = Guesses(Clock())
-    with ExitStack() as going:
-        for _ in range(FREE):
-            assert not found.wait("192.0.2.1", "ada@example.com")
-            going.enter_context(found.trying("192.0.2.1", "ada@example.com"))
-        going.enter_context(found.trying("192.0.2.1", "ada@example.com"))
-        assert found.wait("192.0.2.1", "ada@example.com")
+    with found.trying("192.0.2.1", "ada@example.com"):
+        assert found.wait("192.0.2.1") == 1
         assert not found.wait("192.0.2.2", "ada@example.com")
     assert not found.wait("192.0.2.1", "ada@example.com")
+
+
+def test_many_guesses_at_once_with_an_account_gain_nothing() -> None:
+    found = Guesses(Clock())
+    with ExitStack() as going:
+        for number in range(FREE_OF_ACCOUNT + 1):
+            assert not found.wait(f"192.0.2.{number}", "ada@example.com")
+            going.enter_context(found.trying(f"192.0.2.{number}", "ada@example.com"))
+        assert found.wait("203.0.113.1", "ada@example.com")
+        assert not found.wait("203.0.113.1", "bo@example.com")
+    assert not found.wait("203.0.113.1", "ada@example.com")
 
 
 def test_failures_are_logged_once_a_minute() -> None:
