@@ -13,6 +13,7 @@ from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
 from domain.access.permissions import UNLIMITED, Permission
+from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -167,7 +168,12 @@ ROUTES: dict[str, Route] = {
         Dataset, knowledge.DeleteDataset, "dataset.manage", lambda dataset, at, _: dataset.delete(at)
     ),
     "document.upload": creates(
-        Document, knowledge.UploadDocument, "dataset.edit", knowledge.upload, counts=("documents", "bytes")
+        Document,
+        knowledge.UploadDocument,
+        "dataset.edit",
+        knowledge.upload,
+        person="user",
+        counts=("documents", "bytes"),
     ),
     "document.delete": changes(
         Document, knowledge.DeleteDocument, "dataset.edit", lambda document, at, _: document.delete(at)
@@ -193,10 +199,14 @@ ROUTES: dict[str, Route] = {
     "document.unarchive": changes(
         Document, knowledge.UnarchiveDocument, "dataset.edit", lambda document, at, _: curation.unarchive(document, at)
     ),
-    "document.rename": changes(Document, knowledge.RenameDocument, "dataset.edit", knowledge.rename),
-    "document.set_metadata": changes_prepared(Document, knowledge.SetMetadata, "dataset.edit", knowledge.set_metadata),
-    "segment.add": changes_prepared(Document, knowledge.AddSegment, "dataset.edit", knowledge.add_segment),
-    "segment.edit": changes(Document, knowledge.EditSegment, "dataset.edit", knowledge.edit_segment),
+    "document.rename": changes(Document, knowledge.RenameDocument, "dataset.edit", knowledge.rename, private=True),
+    "document.set_metadata": changes_prepared(
+        Document, knowledge.SetMetadata, "dataset.edit", knowledge.set_metadata, private=True
+    ),
+    "segment.add": changes_prepared(
+        Document, knowledge.AddSegment, "dataset.edit", knowledge.add_segment, private=True
+    ),
+    "segment.edit": changes(Document, knowledge.EditSegment, "dataset.edit", knowledge.edit_segment, private=True),
     "segment.disable": changes(Document, knowledge.DisableSegment, "dataset.edit", knowledge.disable_segment),
     "segment.enable": changes(Document, knowledge.EnableSegment, "dataset.edit", knowledge.enable_segment),
     "segment.delete": changes(Document, knowledge.DeleteSegment, "dataset.edit", knowledge.delete_segment),
@@ -251,6 +261,8 @@ ROUTES: dict[str, Route] = {
     ),
     "bus_login.open": makes_or_changes(BusLogin, access.OpenBusLogin, "bus.manage", access.open_login, target="name"),
     "bus_login.close": changes(BusLogin, access.CloseBusLogin, "bus.manage", lambda login, at, _: login.close(at)),
+    "sql_login.create": creates(SqlLogin, access.CreateSqlLogin, "sql.manage", access.create_sql_login, private=True),
+    "sql_login.revoke": changes(SqlLogin, access.RevokeSqlLogin, "sql.manage", lambda login, at, _: login.revoke(at)),
     "account.create": makes_or_changes(
         Account, accounts.CreateAccount, "account.manage", accounts.create, target="email", person="email"
     ),

@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from adapters.many import together
+from adapters.postgres import policies
 from adapters.postgres.feed import batches
 from adapters.postgres.quarantine import frozen, note_quarantine
 from adapters.postgres.rules import digest
@@ -30,7 +31,8 @@ from adapters.postgres.tables import (
 from adapters.postgres.words import WordsAhead
 from adapters.postgres.writer import Fetched, Writer, with_blobs
 from domain.log import EVENTS, Recorded
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress
 from handlers.work.quarantine import HoldingLog
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
@@ -110,7 +112,7 @@ class Copy:
         schema: str,
         models: Sequence[ReadModel],
         log: Log,
-        blobs: Blobs,
+        files: Files,
         progress: Progress,
         values: Values,
         processes: int,
@@ -125,7 +127,7 @@ class Copy:
         self._schema = schema
         self._log = log
         self._held = HoldingLog(log)
-        self._blobs = blobs
+        self._files = files
         self._values = values
         self._processes = processes - 1
         self._passing = passing
@@ -178,7 +180,10 @@ class Copy:
             await self._to(goal)
 
     async def finish(self) -> None:
-        """Add what is quicker to make when the rows are in: indexes for readers, comments, and statistics."""
+        """Add what is quicker to make when the rows are in, and the policies that tables of earlier versions lack."""
+        async with self._connection.transaction():
+            for model in self.models:
+                await policies.protect(self._connection, self._schema, model.name)
         await self._for_each_table(lambda connection, model: finish_table(connection, model, self._schema))
         await self.analyze()
 
@@ -253,7 +258,7 @@ class Copy:
         async with (
             WordsAhead(self._values, self._processes) as words,
             aclosing(source),
-            aclosing(with_blobs(source, self._blobs, blobs, words)) as feed,
+            aclosing(with_blobs(source, self._files, blobs, words)) as feed,
         ):
             yield feed
 

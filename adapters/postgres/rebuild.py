@@ -9,13 +9,16 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres import attachments
+from adapters.postgres import attachments, policies
 from adapters.postgres.copy import Copy, parts, with_parents
+from adapters.postgres.policies import READER
 from adapters.postgres.requests import make_view
+from adapters.postgres.sql_roles import end_transactions
 from adapters.postgres.tables import (
+    LOCK_S,
+    LOCK_TRIES,
     NEXT,
     OLD,
-    READER,
     REBUILD_LOCK,
     SCHEMA,
     connect,
@@ -23,19 +26,17 @@ from adapters.postgres.tables import (
     drop,
     name,
     note_copied,
+    protect,
     set_up,
     stale,
     turn,
 )
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
 from projections.catalog import GROUP_OF, READ_MODELS
 from projections.engine.read_model import ReadModel
 from projections.engine.values import BUILT_IN, Values
-
-SWAP_TRIES = 10
-SWAP_LOCK_S = 3
-"""Readers of a table are waited for so long, and then let by, so that new ones never queue for longer behind them."""
 
 KEPT, RETURNING = "kept", "returning"
 """Versions of tables that were swapped out, and of those that are on their way back."""
@@ -48,7 +49,7 @@ class NothingKept(Exception):
 async def rebuild(
     url: str,
     log: Log,
-    blobs: Blobs,
+    files: Files,
     names: Iterable[str] = (),
     progress: Progress = no_progress,
     values: Values = BUILT_IN,
@@ -69,7 +70,7 @@ async def rebuild(
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
         for part in await parts(connection, models):
-            copy = Copy(url, connection, NEXT, part, log, blobs, progress, values, processes)
+            copy = Copy(url, connection, NEXT, part, log, files, progress, values, processes)
             if not await copy.resume():
                 await copy.begin()
             await _take_over(connection, copy)
@@ -77,7 +78,7 @@ async def rebuild(
 
 
 async def undo(
-    url: str, log: Log, blobs: Blobs, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
+    url: str, log: Log, files: Files, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
 ) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
@@ -90,7 +91,7 @@ async def undo(
             await _take_back(connection)
         models = await _present(connection, NEXT)
         await attachments.check(connection, models)
-        copy = Copy(url, connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
+        copy = Copy(url, connection, NEXT, models, log, files, progress, values, processes, RETURNING)
         await copy.resume()
         await _take_over(connection, copy)
     return [model.name for model in models]
@@ -136,22 +137,24 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
     await copy.finish()
     await copy.near()  # what the projector did meanwhile
     await attachments.prepare(connection, copy.models)
-    for attempt in range(1, SWAP_TRIES + 1):
+    for attempt in range(1, LOCK_TRIES + 1):
         try:
             attached = await _swap(connection, copy)
             break
         except (errors.LockNotAvailable, errors.DeadlockDetected):
-            if attempt == SWAP_TRIES:
+            if attempt == LOCK_TRIES:
                 raise
+            await end_transactions(connection)  # tenants may not keep an operator from a rebuild
             await copy.resume()
-            await asyncio.sleep(SWAP_LOCK_S)
+            await asyncio.sleep(LOCK_S)
     await attachments.measure(connection, attached)
-    await make_view(connection, READER)
+    await make_view(connection, await policies.existing(connection))
+    await protect(connection)
 
 
 async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachments.Attachments:
     async with connection.transaction():
-        await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(SWAP_LOCK_S))
+        await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(LOCK_S))
         reached = await copy.goal(lock=True)
         await copy.to(reached)
         await drop(connection, OLD)

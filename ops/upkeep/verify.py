@@ -22,10 +22,11 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import COMMANDS
 from adapters.jetstream.workers.consumer import done
 from adapters.many import each
-from adapters.postgres import tables
+from adapters.postgres import policies, tables
 from adapters.postgres.compare import compare
 from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
+from handlers.files import Files
 from handlers.ports.log import Blobs, Unavailable
 from handlers.repository import Repository
 from handlers.work.audit import Audit, Check
@@ -38,6 +39,7 @@ from ops.terminal import one_line
 from ops.upkeep.prompts import prompts as whole_prompts
 from ops.upkeep.rebuild import uncollected
 from ops.values import values
+from projections.catalog import READ_MODELS
 from projections.document_segments import FINDABLE
 
 QUIET_S = 15.0
@@ -69,7 +71,7 @@ async def verify(
         log, blobs, audit = JetStreamLog(nc, keys, client.blobs), client.blobs, Audit()
         audited = AuditedLog(log, audit)
         with uncollected():
-            compared = await _tables(settings, log, audited, blobs, progress)
+            compared = await _tables(settings, log, audited, Files(blobs, keys), progress)
             await audited.finish(progress)
         await _look_again(nc, keys, audit, settings)
         for check in audit.checks:
@@ -78,6 +80,7 @@ async def verify(
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
         yield compared
+        yield await _rows(settings)
         yield await _index(settings, log, progress)
         if prompts:
             repository = Repository(JetStreamEventStore(nc, keys, blobs), JetStreamSnapshots(nc, keys))
@@ -181,7 +184,7 @@ async def _blobs(blobs: Blobs, audit: Audit, progress: Progress) -> Check:
 
 
 async def _tables(
-    settings: Settings, log: JetStreamLog, audited: AuditedLog, blobs: Blobs, progress: Progress
+    settings: Settings, log: JetStreamLog, audited: AuditedLog, files: Files, progress: Progress
 ) -> Check:
     """Compare the tables with a replay. Halted tables are not compared: they may equal a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
@@ -192,7 +195,7 @@ async def _tables(
                 check.fault(sentence)
             return check
         compared = await compare(
-            settings.postgres_url, audited, blobs, (), progress, values(settings), settings.projector_processes
+            settings.postgres_url, audited, files, (), progress, values(settings), settings.projector_processes
         )
     except Exception as error:  # of a broken log too, which other checks name
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")
@@ -204,6 +207,20 @@ async def _tables(
             check.faults += table.different - 1
     wrong = [table.table for table in compared if table.first]
     check.repair = f"headrace rebuild {' '.join(wrong)}"
+    return check
+
+
+async def _rows(settings: Settings) -> Check:
+    """Check that the live tables have the policies that a rebuild gives them, and that nothing leads around those."""
+    check = Check("rows", "each tenant sees its own rows alone", "headrace setup")
+    try:
+        async with tables.connect(settings.postgres_url) as connection:
+            names = [model.name for model in READ_MODELS]
+            check.checked = len(names)
+            for sentence in await policies.crossings(connection, names):
+                check.fault(sentence)
+    except psycopg.Error as error:
+        check.fault(f"PostgreSQL: {one_line(error)}")
     return check
 
 
