@@ -71,6 +71,17 @@ class Decision(NamedTuple):
     ids: tuple[str, ...]
 
 
+def named_blobs(event: Event) -> Sequence[str]:
+    """The blobs that an event names, without those that hold its large values."""
+    match event:
+        case Document.Uploaded():
+            return [event.digest]
+        case Document.Split():
+            return [event.segments]
+        case _:
+            return []
+
+
 class Audit:
     """Takes the messages of both streams, each in order; after `finish`, `checks` say what was found."""
 
@@ -218,10 +229,7 @@ class Audit:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
-            case Document.Uploaded(), _:
-                self.name_blobs(subject.tenant, [event.digest], sequence)
-            case Document.Split(), _:
-                self.name_blobs(subject.tenant, [event.segments], sequence)
+        self.name_blobs(subject.tenant, named_blobs(event), sequence)
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)
