@@ -89,17 +89,14 @@ class Dispatch:
             raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
         command = parse(route.command, delivery.payload)
         target = str((route.target and getattr(command, route.target)) or metadata.id)
-        if route.target == "user":
+        if route.target in ("user", "email"):
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
-        elif route.target == "email":
-            target = await self._ports.people.person(metadata.tenant, target)
-        cause = metadata.caused(commit_id(metadata.id, str(Subject(metadata.tenant, route.noun.TOPIC, target))))
         change: Change[Aggregate] | None
         try:
-            change = await self._change(route, command, target, cause, delivery)
+            change = await self._change(route, command, target, delivery)
         except Rejection:
             # It may have been accepted before, with its outcome lost, and be against a rule by now.
-            change = await self._ports.repository.done(route.noun, target, cause)
+            change = await self._ports.repository.done(route.noun, target, _cause(metadata, route, target))
             if change is None:
                 raise
         noun = route.gives or delivery.name.partition(".")[0]
@@ -112,14 +109,12 @@ class Dispatch:
             at=at,
             position=change.position,
             version=change.version,
-            ids={noun: subject, route.noun.TOPIC: target},
+            ids={noun: subject, route.noun.TOPIC: change.aggregate.id},
         )
 
-    async def _change(
-        self, route: Route, command: Command, target: str, cause: Metadata, delivery: Delivery
-    ) -> Change[Aggregate]:
-        tenant, id = cause.tenant, delivery.metadata.id
-        key = await self._judge(route, target, cause)
+    async def _change(self, route: Route, command: Command, target: str, delivery: Delivery) -> Change[Aggregate]:
+        tenant, id, actor = delivery.metadata.tenant, delivery.metadata.id, delivery.metadata.actor
+        key = await self._judge(route, target, delivery.metadata)
         found = await asyncio.gather(
             *(
                 self._named(tenant, place, kind, known)
@@ -130,21 +125,24 @@ class Dispatch:
         if key:
             known = target != id and await self._ports.repository.get(route.noun, tenant, target)
             within(key, (*dict(found).values(), *([known] if known else [])))
-        cause = replace(cause, person=await self._person(tenant, route, command))
+        person = await self._person(tenant, route, command)
+        if route.target == "email" and person:
+            target = person  # a new one, where the last one was erased
+        cause = replace(_cause(delivery.metadata, route, target), person=person)
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, cause.actor, dict(found)))
+        decide = await route.prepare(command, Preparation(self._ports, tenant, id, actor, dict(found)))
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
 
-    async def _judge(self, route: Route, target: str, cause: Metadata) -> Key | None:
+    async def _judge(self, route: Route, target: str, sender: Metadata) -> Key | None:
         """The API key that sent the command, if one did. Raises: Rejection, unless the actor may; Unavailable."""
         register = await self._ports.registry.now()
-        whose = target if route.noun is Tenant else cause.tenant
+        whose = target if route.noun is Tenant else sender.tenant
         about = target if route.noun is Account else ""
-        judge(register, whose, cause.actor, route.permission, about, datetime.now(UTC))
-        return scope(register, cause.tenant, cause.actor)
+        judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
+        return scope(register, sender.tenant, sender.actor)
 
     async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
         """The data subject of the command's words; None where the aggregate that it changes has one already."""
@@ -161,6 +159,11 @@ class Dispatch:
         if aggregate is None or aggregate.deleted:
             raise not_found(kind, id, place)
         return place, aggregate
+
+
+def _cause(sender: Metadata, route: Route, target: str) -> Metadata:
+    """The metadata of the commit that a command has on an aggregate."""
+    return sender.caused(commit_id(sender.id, str(Subject(sender.tenant, route.noun.TOPIC, target))))
 
 
 def _known(name: str) -> str:

@@ -88,6 +88,7 @@ STACK = (
     "journeys/test_replay.py",
     "journeys/test_reranking.py",
     "journeys/test_retry.py",
+    "journeys/test_revocation.py",
     "journeys/test_search.py",
     "journeys/test_secrets.py",
     "journeys/test_segmenting.py",

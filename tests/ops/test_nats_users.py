@@ -33,6 +33,8 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SESSIONS, SNAPSHOTS, STREAMS
 from domain.access.actor import ACTOR as ACTORS
 from domain.access.bus_login import BusLogin
+from domain.access.permissions import OF_SERVICES
+from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
@@ -333,7 +335,8 @@ def foreign_commands() -> list[str]:
     origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
-        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name, route in ROUTES.items() if route.permission in accounts.OPERATORS),
+        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name, route in ROUTES.items() if route.permission not in OF_SERVICES),
+        *(f"cmd.{HOUSE}.{actor}.{name}" for actor in ("anon", ACTOR) for name in ROUTES),
         *(f"cmd.{ATTACKER}.{name}" for name in ROUTES),
         f"cmd.{ATTACKER}.{ACTOR}.app.explode",
         f"cmd.{ATTACKER}.{ACTOR}.app.create.now",

@@ -240,6 +240,24 @@ async def test_an_archived_tenant_changes_no_more(desk: Desk) -> None:
     assert (await desk.send("message.send", app=app, query="?")).status == "accepted"
 
 
+async def test_an_address_gets_another_account_once_the_first_is_erased(desk: Desk) -> None:
+    first = await account(desk, "grace")
+    assert code(await desk.send("account.create", email="Grace@Example.com", name="Grace")) == "exists"
+    await desk.done("account.erase", account=first)
+    second = await account(desk, "grace")
+    assert second != first
+    [created] = await desk.events("account", second)
+    assert vars(created)["email"] == "grace@example.com"
+    [created, *_] = await desk.events("account", first)
+    assert (vars(created)["email"], vars(created)["password"]) == ("", "")
+
+
+async def test_a_refused_account_leaves_no_key(desk: Desk, memory: Memory) -> None:
+    before = set(memory.keys)
+    assert code(await desk.send("account.create", email="x@example.com", name="X", actor="s_crm")) == "forbidden"
+    assert set(memory.keys) == before
+
+
 async def test_houses_and_tenants_have_commands_of_their_own(desk: Desk) -> None:
     house = Desk(desk.server, HOUSE)
     assert await house.fails("app.create", name="A") == ("invalid", "subject")
