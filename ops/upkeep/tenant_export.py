@@ -113,6 +113,8 @@ def _fresh(folder: Path) -> Iterator[None]:
     _empty(folder)
     folder.chmod(0o700)
     mark.touch()
+    for part in ("blobs", "rows"):
+        (folder / part).mkdir(mode=0o700)
     try:
         yield
     except BaseException:
@@ -180,7 +182,7 @@ class Events:
     def _write_blob(self, digest: str, data: bytes) -> None:
         place = self._place(digest)
         if not place.exists():
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.parent.mkdir(mode=0o700, exist_ok=True)
             with _appending(place) as file:
                 file.write(data)
             self._manifest.blobs += 1
@@ -223,7 +225,6 @@ async def _rows(url: str, tenant: str, folder: Path, manifest: Manifest, progres
         raise NoExport(
             f"The tables do not reach the end of the log within {PATIENCE_S:.0f} s: start a worker of the role project."
         ) from error
-    (folder / "rows").mkdir(mode=0o700)
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
