@@ -7,6 +7,7 @@ from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
+from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -44,6 +45,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         Quarantine,
         Replay,
         Retrieval,
+        SqlLogin,
         Tenant,
     )
 }

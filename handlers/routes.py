@@ -13,6 +13,7 @@ from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
 from domain.access.permissions import UNLIMITED, Permission
+from domain.access.sql_login import SqlLogin
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
@@ -251,6 +252,8 @@ ROUTES: dict[str, Route] = {
     ),
     "bus_login.open": makes_or_changes(BusLogin, access.OpenBusLogin, "bus.manage", access.open_login, target="name"),
     "bus_login.close": changes(BusLogin, access.CloseBusLogin, "bus.manage", lambda login, at, _: login.close(at)),
+    "sql_login.create": creates(SqlLogin, access.CreateSqlLogin, "sql.manage", access.create_sql_login, private=True),
+    "sql_login.revoke": changes(SqlLogin, access.RevokeSqlLogin, "sql.manage", lambda login, at, _: login.revoke(at)),
     "account.create": makes_or_changes(
         Account, accounts.CreateAccount, "account.manage", accounts.create, target="email", person="email"
     ),

@@ -20,7 +20,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from ops.settings import Settings
 
 REDACTED = "[redacted]"
-SECRET_NAME = re.compile(r"(^|[_-])(key|api_?key|secret|password|authorization)$", re.IGNORECASE)
+SECRET_NAME = re.compile(r"(^|[_-])(key|api_?key|secret|password|verifier|authorization)$", re.IGNORECASE)
 SECRET_TEXT = re.compile(
     r"(?<=://)([^:/@\s]*):[^@/\s]+@|\b(Bearer) [\w.~+/=-]+|\b(password)=(?:'[^']*+'|[^\s']++)", re.IGNORECASE
 )

@@ -100,6 +100,19 @@ class Settings(BaseSettings):
     postgres_password: SecretStr | None = Field(
         None, description="Password of the user that HEADRACE_POSTGRES_URL names."
     )
+    sql_connections: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Maximum number of sessions of each SQL login at a time. See [SQL](access.md#sql-logins).",
+    )
+    sql_timeout_s: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Maximum length of a transaction of a SQL login, in seconds, also of one in which it does nothing; "
+        "then its session is ended.",
+    )
     opensearch_url: str = Field(
         "",
         description="Address of your OpenSearch (https://host:9200; separate several by commas), which then holds the "

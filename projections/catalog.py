@@ -33,6 +33,7 @@ from projections.model_calls import model_calls
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.sql_logins import sql_logins
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_invitations import tenant_invitations
 from projections.tenants import tenants
@@ -55,7 +56,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, budgets, limits, dead_letters),
-    "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
+    "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens, sql_logins),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""

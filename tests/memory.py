@@ -30,6 +30,7 @@ from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
+from handlers.ports.sql_roles import NotAllowed, Role
 
 LARGEST = 8 * 2**20 - HEADROOM
 """Bytes of the largest commit, as on the embedded server."""
@@ -366,3 +367,31 @@ class MemoryWaiting:
 
     def begin(self, tenant: str, quantity: str) -> None:
         self._memory.waiting[tenant, quantity] += 1
+
+
+class MemorySqlRoles:
+    """Roles of SQL logins, with their tenants and verifiers; as a managed database, it may refuse to change them."""
+
+    def __init__(self) -> None:
+        self.roles: dict[str, tuple[str, str]] = {}
+        self.refusing = False
+        self.changed: list[str] = []
+
+    async def held(self) -> Mapping[str, Role]:
+        return {role: Role(*found) for role, found in self.roles.items()}
+
+    async def make(self, tenant: str, role: str, verifier: str) -> None:
+        self._allowed()
+        if self.roles.get(role, (tenant,))[0] != tenant:
+            raise NotAllowed(f"The role {role} belongs to another tenant.")
+        self.changed.append(role)
+        self.roles[role] = tenant, verifier
+
+    async def end(self, role: str) -> None:
+        self._allowed()
+        self.changed.append(role)
+        self.roles.pop(role, None)
+
+    def _allowed(self) -> None:
+        if self.refusing:
+            raise NotAllowed("The user may not make roles.")

@@ -4,7 +4,7 @@ A swap gives a name to another table. To fill the live one instead would keep al
 wait for as long as millions of rows take, subscribers would be sent every row, and other columns would need migrations.
 So the swap reads from the catalog what the old table has, and gives it to the new one:
 
-- Parts of the table are copied: owner, grants, row level security, policies, settings, indexes, constraints. The old
+- Parts of the table are copied: owner, grants, policies of others, settings, indexes, constraints. The old
   table keeps its own, so that no user can read there what they could not read before.
 - What exists once moves: triggers, places in publications, extended statistics, foreign keys from and to the table.
 - What names the table is made again in its place. `CREATE OR REPLACE` with the text of a view or function finds the new
@@ -27,6 +27,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier, Literal
 
+from adapters.postgres.policies import NAMES
 from adapters.postgres.tables import MARK, NEXT, OLD, SCHEMA, name
 from projections.engine.read_model import ReadModel
 
@@ -198,7 +199,9 @@ def _ids(tables: Iterable[int]) -> Literal:
 
 
 async def _parts(connection: AsyncConnection[TupleRow], tables: Iterable[int]) -> Mapping[int, list[Part]]:
-    query = SQL(_PARTS).format(tables=_ids(tables), place=Literal(_PLACE), mark=Literal(MARK))
+    query = SQL(_PARTS).format(
+        tables=_ids(tables), place=Literal(_PLACE), mark=Literal(MARK), ours=Literal(list(NAMES))
+    )
     parts: dict[int, list[Part]] = defaultdict(list)
     for oid, *part in await (await connection.execute(query)).fetchall():
         parts[oid].append(Part(*part))
@@ -367,6 +370,7 @@ WITH tables AS (
     WHERE contype IN ('c', 'u', 'x')
 ), policies AS (
     SELECT tables.oid AS tid, name, p.* FROM tables JOIN pg_policy p(id, polname, polrelid) ON polrelid = tables.oid
+    WHERE polname <> ALL({ours})
 ), parts(oid, place, part_column, early, again, make, drop) AS (
     SELECT oid, 0, NULL::name, false, false, format('ALTER TABLE %s OWNER TO %I', name, pg_get_userbyid(relowner)), NULL
     FROM tables
@@ -458,8 +462,7 @@ WITH tables AS (
         format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', name)
     FROM tables WHERE relreplident IN ('f', 'n') AND relkind = 'r'
     UNION ALL
-    SELECT oid, 10, NULL, false, false, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name),
-        format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', name)
+    SELECT oid, 10, NULL, false, false, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name), NULL
     FROM tables WHERE relrowsecurity
     UNION ALL
     SELECT oid, 10, NULL, false, false, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', name),

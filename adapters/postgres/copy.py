@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from adapters.many import together
+from adapters.postgres import policies
 from adapters.postgres.feed import batches
 from adapters.postgres.quarantine import frozen, note_quarantine
 from adapters.postgres.rules import digest
@@ -178,7 +179,10 @@ class Copy:
             await self._to(goal)
 
     async def finish(self) -> None:
-        """Add what is quicker to make when the rows are in: indexes for readers, comments, and statistics."""
+        """Add what is quicker to make when the rows are in, and the policies that tables of earlier versions lack."""
+        async with self._connection.transaction():
+            for model in self.models:
+                await policies.protect(self._connection, self._schema, model.name)
         await self._for_each_table(lambda connection, model: finish_table(connection, model, self._schema))
         await self.analyze()
 

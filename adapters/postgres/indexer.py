@@ -7,7 +7,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.postgres.reader import credentials, make_login
 from adapters.postgres.rights import grant_locks
-from adapters.postgres.tables import connect, make_reader
+from adapters.postgres.tables import connect, make_roles
 
 SCHEMAS = ["headrace_index", "headrace_opensearch", "headrace_cache"]
 """The schemas that it owns, and makes where they are missing."""
@@ -21,7 +21,7 @@ async def login(url: str, key: bytes) -> str:
     async with connect(url) as connection:
         database = connection.info.dbname
         role, password = credentials("index", database, key)
-        await make_reader(connection)
+        await make_roles(connection)
         async with connection.transaction():
             await make_login(connection, role, password)
             await grant_locks(connection, role)

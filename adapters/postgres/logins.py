@@ -8,7 +8,9 @@ from __future__ import annotations
 from psycopg.conninfo import make_conninfo
 
 from adapters.postgres import rights
-from adapters.postgres.tables import READER, connect
+from adapters.postgres.policies import READER, ROLES, TENANTS
+from adapters.postgres.reader import FIXED, RESERVED
+from adapters.postgres.tables import connect
 
 OWNER, INDEXER = "headrace_owner", "headrace_indexer"
 """Owner of the tables (setup, `project`), owner of the search index (`ingest`, `answer`)."""
@@ -33,12 +35,12 @@ _HEAD = """\
 
 def script() -> str:
     """The script for psql; it can be run again."""
-    names = [READER, *PASSWORDS]
+    names = [*ROLES, *PASSWORDS]
     passwords = [
         f'\\set {login}_password `cat "${{SECRETS:-/run/secrets}}/{file}"`\n' for login, file in PASSWORDS.items()
     ]
     logins = [
-        f"ALTER ROLE {login} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'{login}_password';\n"
+        f"ALTER ROLE {login} LOGIN NOSUPERUSER NOCREATEDB {_roles(login)} PASSWORD :'{login}_password';\n"
         for login in PASSWORDS
     ]
     missing = (
@@ -47,6 +49,11 @@ def script() -> str:
     )
     granted = (
         f"GRANT {READER} TO {INDEXER}, {VIEWER}, {EXPORTER};\n"
+        f"GRANT {RESERVED} TO {', '.join(PASSWORDS)};\n"
+        "-- `project` makes the SQL logins of tenants, and ends their sessions.\n"
+        f"GRANT {TENANTS} TO {OWNER} WITH ADMIN OPTION;\n"
+        f"GRANT EXECUTE ON FUNCTION pg_terminate_backend TO {OWNER};\n"
+        f"GRANT SET ON PARAMETER {', '.join(FIXED)} TO {OWNER};\n"
         "-- `headrace setup` makes the index on behalf of its owner.\n"
         f"GRANT {INDEXER} TO {OWNER};\n"
         f"SELECT format('GRANT CREATE ON DATABASE %I TO {OWNER}, {INDEXER}', current_database()) \\gexec\n"
@@ -55,6 +62,11 @@ def script() -> str:
         f"{rights.for_psql(OWNER, INDEXER, EXPORTER)}"
     )
     return "".join([_HEAD, *passwords, missing, *logins, granted])
+
+
+def _roles(login: str) -> str:
+    """The attribute for making roles. With it, a role can change those that it has made, and no others."""
+    return "CREATEROLE" if login == OWNER else "NOCREATEROLE"
 
 
 async def as_indexer(url: str) -> str:

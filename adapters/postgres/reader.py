@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from hashlib import sha256
 from typing import Literal
 
@@ -11,11 +12,15 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
+from adapters.postgres.policies import READER
 from adapters.postgres.rights import grant_locks
-from adapters.postgres.tables import READER, connect, make_reader
+from adapters.postgres.tables import connect, make_roles
 
-_LOCK = 0x6865616472616365 + 101
+ROLES_LOCK = 0x6865616472616365 + 101
 """Advisory lock of the database: roles that two sessions change at once are an error."""
+
+RESERVED = "pg_use_reserved_connections"
+"""The role of PostgreSQL whose members have the connections that are kept from others, such as tenants."""
 
 POSTGRES = "postgres logins"
 """Purpose of the key that the passwords of logins follow from."""
@@ -25,8 +30,9 @@ Kind = Literal["view", "people", "export"]
 SHARES: dict[Kind, float] = {"view": 0.5, "people": 0.25, "export": 0.1}
 """Shares of the server's connections that the sessions of each login may have: together they leave some to workers."""
 
-TEMPORARY = "1GB"
-"""Maximum size of the temporary files of a session that reads."""
+FIXED = {"temp_file_limit": "1GB", "log_min_messages": "fatal"}
+"""Settings of the sessions of a role that reads, which it cannot change: maximum size of the temporary files, and which
+of its messages the server logs. An error quotes a value of any length: a thousand of them would fill the disk."""
 
 
 async def login(url: str, key: bytes, kind: Kind = "view") -> str:
@@ -43,7 +49,7 @@ async def login(url: str, key: bytes, kind: Kind = "view") -> str:
             return url
         role, password = credentials(kind, connection.info.dbname, key)
         try:
-            await make_reader(connection)
+            await make_roles(connection)
             async with connection.transaction():
                 await make_login(connection, role, password)
                 await _limit(connection, role, SHARES[kind])
@@ -66,7 +72,7 @@ def credentials(kind: str, database: str, key: bytes) -> tuple[str, str]:
 
 async def make_login(connection: AsyncConnection[TupleRow], role: str, password: str) -> None:
     """Make a role that logs in and reads the tables, within the transaction; give it this password if there is one."""
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (ROLES_LOCK,))
     found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
     # Servers may log their statements.
     sealed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
@@ -74,10 +80,13 @@ async def make_login(connection: AsyncConnection[TupleRow], role: str, password:
     statement = SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
     await connection.execute(statement.format(verb, Identifier(role), sql.Literal(sealed)))
     await connection.execute(SQL("GRANT {} TO {}").format(Identifier(READER), Identifier(role)))
+    with suppress(errors.InsufficientPrivilege, errors.UndefinedObject):  # of a superuser, since PostgreSQL 16
+        async with connection.transaction():
+            await connection.execute(SQL("GRANT {} TO {}").format(Identifier(RESERVED), Identifier(role)))
 
 
 async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float) -> None:
-    """Set limits that a session of this role cannot raise: sessions at once, and temporary files as a superuser."""
+    """Set limits that a session of this role cannot raise: sessions at once, and as a superuser what is fixed."""
     cursor = await connection.execute(
         "SELECT ceil(current_setting('max_connections')::int * %s)::int, rolsuper FROM pg_roles WHERE rolname = user",
         (share,),
@@ -85,8 +94,8 @@ async def _limit(connection: AsyncConnection[TupleRow], role: str, share: float)
     [(sessions, mighty)] = await cursor.fetchall()
     statement = SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(Identifier(role), sql.Literal(sessions))
     await connection.execute(statement)
-    if mighty:
-        statement = SQL("ALTER ROLE {} SET temp_file_limit = {}").format(Identifier(role), sql.Literal(TEMPORARY))
+    for name, value in FIXED.items() if mighty else ():
+        statement = SQL("ALTER ROLE {} SET {} = {}").format(Identifier(role), Identifier(name), sql.Literal(value))
         await connection.execute(statement)
 
 

@@ -9,13 +9,16 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres import attachments
+from adapters.postgres import attachments, policies
 from adapters.postgres.copy import Copy, parts, with_parents
+from adapters.postgres.policies import READER
 from adapters.postgres.requests import make_view
+from adapters.postgres.sql_roles import end_transactions
 from adapters.postgres.tables import (
+    LOCK_S,
+    LOCK_TRIES,
     NEXT,
     OLD,
-    READER,
     REBUILD_LOCK,
     SCHEMA,
     connect,
@@ -23,6 +26,7 @@ from adapters.postgres.tables import (
     drop,
     name,
     note_copied,
+    protect,
     set_up,
     stale,
     turn,
@@ -32,10 +36,6 @@ from handlers.work.progress import Progress, no_progress
 from projections.catalog import GROUP_OF, READ_MODELS
 from projections.engine.read_model import ReadModel
 from projections.engine.values import BUILT_IN, Values
-
-SWAP_TRIES = 10
-SWAP_LOCK_S = 3
-"""Readers of a table are waited for so long, and then let by, so that new ones never queue for longer behind them."""
 
 KEPT, RETURNING = "kept", "returning"
 """Versions of tables that were swapped out, and of those that are on their way back."""
@@ -136,22 +136,24 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
     await copy.finish()
     await copy.near()  # what the projector did meanwhile
     await attachments.prepare(connection, copy.models)
-    for attempt in range(1, SWAP_TRIES + 1):
+    for attempt in range(1, LOCK_TRIES + 1):
         try:
             attached = await _swap(connection, copy)
             break
         except (errors.LockNotAvailable, errors.DeadlockDetected):
-            if attempt == SWAP_TRIES:
+            if attempt == LOCK_TRIES:
                 raise
+            await end_transactions(connection)  # tenants may not keep an operator from a rebuild
             await copy.resume()
-            await asyncio.sleep(SWAP_LOCK_S)
+            await asyncio.sleep(LOCK_S)
     await attachments.measure(connection, attached)
-    await make_view(connection, READER)
+    await make_view(connection, await policies.existing(connection))
+    await protect(connection)
 
 
 async def _swap(connection: AsyncConnection[TupleRow], copy: Copy) -> attachments.Attachments:
     async with connection.transaction():
-        await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(SWAP_LOCK_S))
+        await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(LOCK_S))
         reached = await copy.goal(lock=True)
         await copy.to(reached)
         await drop(connection, OLD)

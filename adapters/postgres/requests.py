@@ -5,6 +5,7 @@ It depends on the columns of `model_calls` alone: the function in it is text, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from psycopg import AsyncConnection
@@ -81,8 +82,8 @@ _VERSION = sha256(f"{_MADE}{COLUMNS}".encode()).hexdigest()[:8]
 _ABOUT = f"Requests of model calls, put together from the texts that they quote. Version {_VERSION}."
 
 
-async def make_view(connection: AsyncConnection[TupleRow], reader: str) -> None:
-    """Make the view as this version has it, where the table is that it reads; that role may read it.
+async def make_view(connection: AsyncConnection[TupleRow], readers: Iterable[str]) -> None:
+    """Make the view as this version has it, where the table is that it reads; these roles may read it.
 
     One that is there is left alone: to replace it locks out its readers.
     """
@@ -96,8 +97,14 @@ async def make_view(connection: AsyncConnection[TupleRow], reader: str) -> None:
             await connection.execute("SET LOCAL check_function_bodies = off")
             await connection.execute(_MADE.encode())
             view = Identifier("headrace", VIEW)
-            await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(view, Identifier(reader)))
             await connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(_ABOUT)))
             for name, comment in COLUMNS.items():
                 column = Identifier("headrace", VIEW, name)
                 await connection.execute(SQL("COMMENT ON COLUMN {} IS {}").format(column, Literal(comment)))
+    cursor = await connection.execute(
+        "SELECT reader FROM unnest(%s::text[]) reader "
+        "WHERE NOT has_table_privilege(reader, to_regclass('headrace.model_call_requests'), 'SELECT')",
+        (list(readers),),
+    )
+    for (reader,) in await cursor.fetchall():
+        await connection.execute(SQL("GRANT SELECT ON headrace.model_call_requests TO {}").format(Identifier(reader)))

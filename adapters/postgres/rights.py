@@ -85,13 +85,16 @@ def for_psql(*lockers: str) -> str:
 async def restrict(connection: AsyncConnection[TupleRow]) -> None:
     """Revoke from PUBLIC what does more than read, as far as the user of the connection may, within the transaction.
 
-    The owners of Headrace's schemas keep the functions of advisory locks, which Headrace uses.
+    The owners of Headrace's schemas keep what Headrace uses: the functions of advisory locks, and the one that ends
+    sessions of roles whose rights they have.
     """
     cursor = await connection.execute(_REVOCABLE.encode())
     if not (found := [right for (right,) in await cursor.fetchall()]):
         return
     for (owner,) in await (await connection.execute(_OWNERS)).fetchall():
         await grant_locks(connection, owner)
+        grant = SQL("GRANT EXECUTE ON FUNCTION pg_terminate_backend TO {}")
+        await connection.execute(grant.format(Identifier(owner)))
     for right in found:
         await connection.execute(f"REVOKE {right} FROM PUBLIC".encode())
 

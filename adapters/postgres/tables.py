@@ -13,6 +13,8 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
+from adapters.postgres import policies
+from adapters.postgres.policies import READER
 from adapters.postgres.requests import make_view
 from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
@@ -27,10 +29,11 @@ NEXT = "headrace_next"
 OLD = "headrace_old"
 """Where the tables are kept that were swapped out; they stay as they are."""
 
-READER = "headrace_reader"
-"""The role that can read the tables, and how far they are, and nothing else."""
-
 STREAMS = (EVENTS, OUTCOMES)
+
+LOCK_TRIES = 10
+LOCK_S = 3
+"""Readers of a table are waited for so long, and then let by, so that new ones never queue for longer behind them."""
 
 MARK = "Made by Headrace."
 """The comment on our indexes, which tells them from those of others."""
@@ -105,7 +108,7 @@ COMMENT ON COLUMN headrace_projection.quarantine.discarded_at IS 'Time at which 
 COMMENT ON COLUMN headrace_projection.quarantine.discarded_by IS
     'Sequence in EVENTS of the decision to discard it; null before.';
 INSERT INTO headrace_projection.checkpoints VALUES ('EVENTS', 0), ('OUTCOMES', 0) ON CONFLICT DO NOTHING;
-GRANT USAGE ON SCHEMA headrace, headrace_projection TO headrace_reader;
+GRANT USAGE ON SCHEMA headrace_projection TO headrace_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA headrace_projection TO headrace_reader;
 """
 
@@ -121,15 +124,16 @@ async def connect(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
 
 
 async def set_up(url: str) -> None:
-    """Make what is missing: schemas, the reader's role, and the tables as long as nothing of the log is in them.
+    """Make what is missing: schemas, roles, policies, and the tables as long as nothing of the log is in them.
 
     Safe to call from several processes at once. Tables that must be rebuilt are left to `rebuild`.
     """
     async with connect(url) as connection:
-        await make_reader(connection)
+        await make_roles(connection)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
             await connection.execute(_SET_UP)
+            await policies.set_up(connection)
             await connection.execute(
                 "INSERT INTO headrace_projection.groups SELECT name, stream, sequence "
                 "FROM headrace_projection.checkpoints, unnest(%s::text[]) name "
@@ -145,27 +149,45 @@ async def set_up(url: str) -> None:
             for model in READ_MODELS:
                 if model not in outdated:
                     await finish_table(connection, model, SCHEMA)
-            await make_view(connection, READER)
+            await make_view(connection, await policies.existing(connection))
+        await protect(connection)
 
 
-async def make_reader(connection: AsyncConnection[TupleRow]) -> None:
-    """Make the role `headrace_reader`, and restrict what every role can do in this database."""
-    found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,))
-    if not found.rowcount:
-        with suppress(errors.DuplicateObject, errors.UniqueViolation):  # another database's set-up was faster
-            await connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(READER)))
+async def protect(connection: AsyncConnection[TupleRow]) -> None:
+    """Make the policies that live tables lack: those of an earlier version, or that were made before the roles.
+
+    Raises: LockNotAvailable when readers never let go of a table.
+    """
+    for table in await policies.missing(connection, SCHEMA, [model.name for model in READ_MODELS]):
+        for attempt in range(1, LOCK_TRIES + 1):
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SET_UP_LOCK,))
+                    await connection.execute(SQL("SET LOCAL lock_timeout = '{}s'").format(LOCK_S))
+                    await policies.protect(connection, SCHEMA, table)
+                break
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
+                if attempt == LOCK_TRIES:
+                    raise
+                await asyncio.sleep(LOCK_S)
+
+
+async def make_roles(connection: AsyncConnection[TupleRow]) -> None:
+    """Make the roles that read, and restrict what every role can do in this database."""
+    await policies.make_roles(connection)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (RIGHTS_LOCK,))
         await restrict(connection)
 
 
 async def make_table(connection: AsyncConnection[TupleRow], model: ReadModel, schema: str) -> None:
-    """The empty table, with the indexes that its rules need; `finish_table` adds the others when the rows are in."""
+    """The empty table, with its policies, and the indexes that its rules need; `finish_table` adds the others."""
     table = model.table.to_metadata(MetaData(), schema=schema)
     await connection.execute(_sql(CreateTable(table)))
     for index in table.indexes:
         if index.name in model.lookups:
             await connection.execute(_sql(CreateIndex(index)))
+    await policies.protect(connection, schema, model.name)
     grant = SQL("GRANT SELECT ON {} TO {}").format(name(model, schema), Identifier(READER))
     await connection.execute(grant)
     await connection.execute(

@@ -18,6 +18,7 @@ Permission = Literal[
     "provider.manage",
     "end_user.erase",
     "bus.manage",
+    "sql.manage",
     "operate",
     "key.manage",
     "member.manage",
@@ -43,6 +44,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     "provider.manage": "Register and remove providers, with their keys",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
+    "sql.manage": "Create and revoke logins of the tenant for SQL",
     "operate": "Retry and discard dead letters, and discard messages in quarantine",
     "key.manage": "Create, replace and revoke API keys",
     "member.manage": "Invite, add and remove members, and set their roles",
@@ -60,7 +62,9 @@ OPERATORS: frozenset[Permission] = frozenset(
 )
 """Permissions that no role of a tenant gives: only operators have them, and each account its own (`account.own`)."""
 
-_OF_DOORS: frozenset[Permission] = frozenset({"key.manage", "member.manage", "tenant.manage", "tenant.transfer"})
+_OF_DOORS: frozenset[Permission] = frozenset(
+    {"key.manage", "member.manage", "sql.manage", "tenant.manage", "tenant.transfer"}
+)
 """Permissions that ask for a password or a session: doors send such commands for an account, no program may."""
 
 _OWNER = frozenset(PERMISSIONS) - OPERATORS
@@ -89,7 +93,7 @@ _ALWAYS: frozenset[Permission] = frozenset({"operate", "limits.manage", "end_use
 UNLIMITED = _ALWAYS | _OF_DOORS | OPERATORS - {"bus.manage"}
 """Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
-_ENDING: frozenset[Permission] = frozenset({"end_user.erase", "key.manage", "tenant.transfer", "operate"})
+_ENDING: frozenset[Permission] = frozenset({"end_user.erase", "key.manage", "sql.manage", "tenant.transfer", "operate"})
 
 IN_ARCHIVES = _ENDING | OPERATORS
 """Permissions of commands that an archived tenant still takes."""

@@ -1,4 +1,4 @@
-"""Commands of end users, bus logins and limits."""
+"""Commands of end users, logins and limits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.limits import OPERATOR, TENANT, Counted, Limits, Period, Quantity, Scope
+from domain.access.sql_login import SqlLogin, role_of
 from domain.aggregate import Rejection
 from domain.chat.app import App
-from handlers.commands.fields import Command, Handle, Name, is_uuid
-from handlers.commands.preparation import MakeOrChange, Preparation, not_found
+from handlers.commands.fields import Command, Handle, Id, Name, Ref, is_uuid
+from handlers.commands.preparation import Make, MakeOrChange, Preparation, not_found
 
 
 class EraseEndUser(Command):
@@ -32,6 +33,27 @@ class CloseBusLogin(Command):
     """Close a login: its connections are ended, and its password is no longer accepted."""
 
     bus_login: Handle = Field(description="Name of the login")
+
+
+_BASE64 = "[A-Za-z0-9+/]"
+VERIFIER = rf"^SCRAM-SHA-256\$\d{{4,6}}:{_BASE64}{{22}}==\${_BASE64}{{43}}=:{_BASE64}{{43}}=$"
+"""PostgreSQL takes what does not have this form for a password in clear."""
+
+
+class CreateSqlLogin(Command):
+    """Create a login for PostgreSQL that reads the tenant's rows."""
+
+    name: Handle = Field(description="Name, for people")
+    verifier: Annotated[str, Field(pattern=VERIFIER, json_schema_extra={"writeOnly": True})] = Field(
+        description="SCRAM-SHA-256 verifier of the password, as PostgreSQL has it, with a salt of 16 bytes. Only its "
+        "encrypted form is kept"
+    )
+
+
+class RevokeSqlLogin(Command):
+    """Revoke a login for PostgreSQL: its sessions are ended."""
+
+    sql_login: Annotated[Id, Ref(SqlLogin), Field(description="SQL login")]
 
 
 class LimitFields(Command):
@@ -130,6 +152,11 @@ async def open_login(command: OpenBusLogin, given: Preparation) -> MakeOrChange[
         return login
 
     return decide
+
+
+async def create_sql_login(command: CreateSqlLogin, given: Preparation) -> Make[SqlLogin]:
+    role, sealed = role_of(given.tenant, given.id), given.ports.vault.seal(given.tenant, command.verifier)
+    return lambda id, at: SqlLogin.begin(SqlLogin.Created, id, at, name=command.name, role=role, sealed_verifier=sealed)
 
 
 async def erase(command: EraseEndUser, given: Preparation) -> MakeOrChange[EndUser]:

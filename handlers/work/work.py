@@ -15,6 +15,7 @@ from typing import Any
 from domain.access.account import Account
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
+from domain.access.sql_login import SqlLogin
 from domain.aggregate import Aggregate, Event, Rejection
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
@@ -217,6 +218,7 @@ WORKS: dict[str, Work] = {
         calls="replay",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
+    "admit_sql": Work(SqlLogin, (SqlLogin.Created, SqlLogin.Revoked), role="project"),
     "erase_account": Work(Account, (Account.Erased,), role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),

@@ -19,7 +19,7 @@ from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
-MEASURES = ("commands", "answer", "fairness", "search", "rebuild", "traces", "storage", "ingest", "memory")
+MEASURES = ("commands", "answer", "fairness", "search", "rebuild", "traces", "policies", "storage", "ingest", "memory")
 """In this order: ingest loads torch into this process, in which a rebuild runs too."""
 
 ALONE = ("scale",)

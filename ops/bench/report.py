@@ -58,6 +58,7 @@ GROUPS = (
     "rebuild",
     "verify",
     "traces",
+    "policies",
     "storage",
     "ingest",
     "memory",
@@ -127,6 +128,10 @@ rounds; the ratio is the figure as a multiple of the limit.
   the tables in a second, all tables together. The others are pages of the viewer over HTTP, from the request to the
   last byte, rendering included: the list (`size` in bytes, and as `sent` with gzip), a search for a word
   that is in every prompt and for some that are together in few, a trace of 1,000 and one of 10,000 spans.
+- **policies**: row-level security, with the traces of {sizes.calls:,} model calls of two tenants: the newest 50 of one
+  (`list`), those of them with a word that most traces have (`common`), and with four words that few have (`rare`), each
+  {sizes.searches:,} times. `reader`: our own readers; `tenant`: an SQL login of the tenant; `gateway`: a door. Limit:
+  the owner, to whom no policy applies. For tenants and doors, PostgreSQL does not use the index of words.
 - **storage**: bytes that a question with retrieval takes, by stream and by table with its indexes, over
   {5 * sizes.questions:,} questions. `conversation`: bytes of a message in NATS in the last quarter of one with
   {2 * sizes.questions:,} questions; limit: in the second quarter. Prompts quote what is recorded already: see

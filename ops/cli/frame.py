@@ -62,6 +62,7 @@ FILES = {
     "nats": ("nats",),
     "postgres": ("postgres",),
     "quarantine": ("quarantine",),
+    "sql_login": ("sql-login",),
     "viewer": ("viewer",),
 }
 """Commands and groups of commands by file of this folder, in the order of the help."""

@@ -145,6 +145,7 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
             "people": remaining.people[id],
             "archived": remaining.archived[id],
             "providers": remaining.providers.get(id, []),
+            "sql_logins": remaining.sql_logins.get(id, []),
         }
         for id in ids
     ]
@@ -157,9 +158,14 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
     for each in found:
         state = "current" if each["current"] else "earlier"
         archived = f", {each['archived']} archived ones" if settings.archive_url else ""
-        say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {len(each['providers'])} providers")
+        logins = f", {len(each['sql_logins'])} SQL logins" if each["sql_logins"] else ""
+        providers = f"{len(each['providers'])} providers"
+        say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}")
         for name in [] if each["current"] else each["providers"]:
             tenant, _, provider = name.partition("/")
             say(f"         headrace send provider.register --tenant {tenant} name={provider} base_url=… key@=-")
+        for name in [] if each["current"] else each["sql_logins"]:
+            tenant, _, login = name.partition("/")
+            say(f"         headrace sql-login create NAME --tenant {tenant}, then revoke {login}")
     if any(each["archived"] for each in found if not each["current"]):
         say("The archive follows: run `headrace archive`, or its worker.")

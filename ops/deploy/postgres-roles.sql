@@ -5,13 +5,18 @@
 \set headrace_indexer_password `cat "${SECRETS:-/run/secrets}/POSTGRES_INDEX_PASSWORD"`
 \set headrace_viewer_password `cat "${SECRETS:-/run/secrets}/POSTGRES_VIEW_PASSWORD"`
 \set headrace_exporter_password `cat "${SECRETS:-/run/secrets}/POSTGRES_EXPORT_PASSWORD"`
-SELECT format('CREATE ROLE %I', role) FROM unnest('{headrace_reader,headrace_owner,headrace_indexer,headrace_viewer,headrace_exporter}'::text[]) role
+SELECT format('CREATE ROLE %I', role) FROM unnest('{headrace_reader,headrace_tenants,headrace_gateway,headrace_owner,headrace_indexer,headrace_viewer,headrace_exporter}'::text[]) role
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
-ALTER ROLE headrace_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'headrace_owner_password';
+ALTER ROLE headrace_owner LOGIN NOSUPERUSER NOCREATEDB CREATEROLE PASSWORD :'headrace_owner_password';
 ALTER ROLE headrace_indexer LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'headrace_indexer_password';
 ALTER ROLE headrace_viewer LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'headrace_viewer_password';
 ALTER ROLE headrace_exporter LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'headrace_exporter_password';
 GRANT headrace_reader TO headrace_indexer, headrace_viewer, headrace_exporter;
+GRANT pg_use_reserved_connections TO headrace_owner, headrace_indexer, headrace_viewer, headrace_exporter;
+-- `project` makes the SQL logins of tenants, and ends their sessions.
+GRANT headrace_tenants TO headrace_owner WITH ADMIN OPTION;
+GRANT EXECUTE ON FUNCTION pg_terminate_backend TO headrace_owner;
+GRANT SET ON PARAMETER temp_file_limit, log_min_messages TO headrace_owner;
 -- `headrace setup` makes the index on behalf of its owner.
 GRANT headrace_indexer TO headrace_owner;
 SELECT format('GRANT CREATE ON DATABASE %I TO headrace_owner, headrace_indexer', current_database()) \gexec

@@ -1,14 +1,16 @@
-"""The role `project`: keeps the read tables, recovers orphaned work, and erases people."""
+"""The role `project`: keeps the read tables and the SQL logins, recovers orphaned work, and erases people."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import partial
 
 import psycopg
 import structlog
 
+from adapters.jetstream.aggregates import ids
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
@@ -19,8 +21,12 @@ from adapters.postgres import tables
 from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
+from adapters.postgres.sql_roles import PostgresSqlRoles
+from domain.access.sql_login import SqlLogin
+from handlers.access.admit_sql import AdmitSql, Logins
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
+from handlers.ports.sql_roles import NotAllowed
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
 from ops.roles import RoleFailed
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
@@ -28,6 +34,12 @@ from ops.values import values
 from ops.wiring import Wiring
 
 log = structlog.get_logger(__name__)
+
+COMPARED_S = 60.0
+"""Interval at which the roles of SQL logins are compared with the log, in seconds."""
+
+RETRIED_S = 2.0
+"""Interval at which that is tried again after an error, in seconds."""
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -50,8 +62,16 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
     erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
+    roles = PostgresSqlRoles(url, connections=wiring.settings.sql_connections, seconds=wiring.settings.sql_timeout_s)
+    admit = AdmitSql(wiring.repository, wiring.vault, roles)
+    wiring.work("admit_sql", admit)
     announcer = Announcer(wiring.nc)
-    return asyncio.gather(_project(projector), _keep_recovering(url, recover), _keep_counting(url, announcer))
+    return asyncio.gather(
+        _project(projector),
+        _keep_recovering(url, recover),
+        _keep_counting(url, announcer),
+        _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
+    )
 
 
 async def _project(projector: Projector) -> None:
@@ -60,6 +80,24 @@ async def _project(projector: Projector) -> None:
         await projector.run()
     except Halted as error:
         raise RoleFailed(f"The projector halted: {error}") from error
+
+
+async def _keep_admitting(admit: AdmitSql, logins: Logins, roles: PostgresSqlRoles) -> None:
+    """Keep the roles of SQL logins as the log has them, whatever becomes of the server, and watch their sessions."""
+    while True:
+        seconds = COMPARED_S
+        try:
+            await admit.all(logins)
+        except (NotAllowed, Unavailable, psycopg.Error) as error:
+            log.warning("sql_logins.waiting", reason=str(error))
+            seconds = RETRIED_S
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await roles.watch()
+        except (NotAllowed, Unavailable, psycopg.Error) as error:
+            log.warning("sql_logins.not_watched", reason=str(error))
+            await asyncio.sleep(RETRIED_S)
 
 
 async def _keep_counting(url: str, announcer: Announcer) -> None:

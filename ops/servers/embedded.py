@@ -432,6 +432,7 @@ class EmbeddedPostgres:
             "shared_buffers": "128MB",
             "maintenance_work_mem": "256MB",
             "max_connections": "100",
+            "reserved_connections": "40",  # for Headrace's own logins: tenants cannot take them
             "jit": "off",
             "autovacuum_naptime": "10s",  # most rows are updated within seconds, by the end of what they began with
             "max_notify_queue_pages": "1024",  # every login can notify; nothing here listens
@@ -519,6 +520,8 @@ class EmbeddedPostgres:
                     found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
                     if await found.fetchone() is None:
                         await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+                    # There, functions that do more than read are not revoked: no business of SQL logins.
+                    await connection.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
                     return
             except psycopg.OperationalError as error:
                 reason = str(error).strip()

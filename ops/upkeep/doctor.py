@@ -27,7 +27,8 @@ from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.outages import outages
 from adapters.jetstream.streams import BLOBS, COMMANDS, CONSUMERS, DEAD, STREAMS
 from adapters.model_files import find_model
-from adapters.postgres import tables
+from adapters.postgres import policies, tables
+from adapters.postgres.policies import READER
 from adapters.postgres.rights import excess
 from adapters.telemetry.otlp.checkpoint import Checkpoints
 from adapters.telemetry.otlp.ended import COUNTED, behind
@@ -44,6 +45,7 @@ from ops.servers.embedded import check_postgres, nats_server, reserve
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
 from ops.terminal import one_line
+from projections.catalog import READ_MODELS
 
 POSTGRES_TESTED = 18
 LAG = 5000
@@ -343,6 +345,9 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
             yield Finding("tables", False, "are missing", f"{START}: it makes what is missing")
             return
         yield await _readers(connection)
+        async for finding in _rows(connection):
+            yield finding
+        yield await _sql_logins(connection)
         if waiting := await tables.waiting(connection):
             reason = " ".join(dict.fromkeys(waiting.values()))
             advice = "their groups are not updated until then; a worker with role project continues by itself"
@@ -366,12 +371,50 @@ async def _postgres(url: str, last: dict[str, int]) -> AsyncIterator[Finding]:
 
 async def _readers(connection: AsyncConnection[TupleRow]) -> Finding:
     """Check that logins which read can do nothing else. Only a superuser can revoke functions of PostgreSQL."""
-    if not (found := await excess(connection, tables.READER)):
+    if not (found := await excess(connection, READER)):
         return Finding("readers", True, "can read, and run no function that does more")
     advice = "run `headrace setup` once with a superuser's HEADRACE_POSTGRES_URL: docs/security.md"
     return Finding(
         "readers", True, f"can run {len(found)} functions that do more than read: {', '.join(found)}", advice
     )
+
+
+async def _sql_logins(connection: AsyncConnection[TupleRow]) -> Finding:
+    """Check that PostgreSQL has the SQL logins of the log."""
+    try:
+        cursor = await connection.execute(_SQL_LOGINS)
+    except psycopg.errors.UndefinedTable:
+        return Finding("SQL logins", True, "none")
+    except psycopg.errors.InsufficientPrivilege:
+        return Finding("SQL logins", True, "not checked: the user of this check may not read which there are")
+    [(active, lacking)] = await cursor.fetchall()
+    if not lacking:
+        return Finding("SQL logins", True, f"{active} active")
+    advice = "a worker with role project makes them; if it may not, its log says what it needs: docs/access.md"
+    return Finding("SQL logins", False, f"{lacking} of {active} have no role in PostgreSQL", advice)
+
+
+_SQL_LOGINS = """
+SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (
+    SELECT FROM headrace_access.logins JOIN pg_roles ON rolname = logins.role
+    WHERE logins.role = sql_logins.role AND rolcanlogin))
+FROM headrace.sql_logins WHERE status = 'active'
+"""
+
+
+async def _rows(connection: AsyncConnection[TupleRow]) -> AsyncIterator[Finding]:
+    """Check that each login of a tenant sees the rows of that tenant alone."""
+    if absent := set(policies.ROLES).difference(await policies.existing(connection)):
+        advice = "SQL logins of tenants need them: run the script of `headrace postgres roles` as a superuser"
+        yield Finding("rows", True, f"the roles {', '.join(sorted(absent))} are missing", advice)
+    if found := await policies.crossings(connection, [model.name for model in READ_MODELS]):
+        advice = "run `headrace setup` for policies of tables; take other rights back: docs/access.md"
+        yield Finding("rows", False, "; ".join(found), advice)
+    else:
+        yield Finding("rows", True, "each tenant sees its own, in every table")
+    if roles := await policies.blind(connection):
+        advice = "GRANT headrace_reader TO them, or make policies for them: docs/access.md"
+        yield Finding("rows", True, f"{', '.join(roles)} may read tables, and see no rows", advice)
 
 
 def _lag(stream: str, group: str, behind: int) -> Finding:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import nats.errors
 import orjson
 from nats.aio.client import Client
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from adapters.archive.archiver import keys_of_people
 from adapters.archive.store import Archive
+from adapters.jetstream.aggregates import every
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.keys import delete, entry
 from adapters.jetstream.macs import STREAM, Macs
@@ -23,7 +24,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import NOT_LAST
 from adapters.many import each
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
-from domain.log import EVENTS
+from domain.access.sql_login import SqlLogin
 from domain.models.provider import Provider
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
@@ -46,15 +47,17 @@ class Rewrapped:
 
 @dataclass
 class Needed:
-    """The values under each master secret: people's keys and archived ones by number, providers by tenant and name."""
+    """The values under each master secret: people's keys and archived ones by number, providers by tenant and name,
+    SQL logins by tenant and id."""
 
     people: Counter[str] = field(default_factory=Counter)
     archived: Counter[str] = field(default_factory=Counter)
     providers: dict[str, list[str]] = field(default_factory=dict)
+    sql_logins: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def ids(self) -> set[str]:
-        return {*self.people, *self.archived, *self.providers}
+        return {*self.people, *self.archived, *self.providers, *self.sql_logins}
 
 
 async def rewrap(nc: Client, vault: AesVault, progress: Progress = no_progress) -> Rewrapped:
@@ -130,19 +133,13 @@ async def needed(nc: Client, vault: AesVault, archive: Archive | None = None) ->
             for message in messages:
                 if key := entry(message.body).get("key"):
                     found.people[_id(vault, message.subject.split(".")[2], key)] += 1
-    try:
-        info = await nc.jetstream().stream_info(EVENTS, subjects_filter=f"evt.*.{Provider.TOPIC}.*")
-        subjects = sorted(info.state.subjects or {})
-    except NotFoundError:
-        subjects = []
-    except nats.errors.Error as error:
-        raise Unavailable(f"Stream {EVENTS} cannot be read: {error!r}") from error
     repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
-    for subject in subjects:
-        _, tenant, _, name = subject.split(".")
-        provider = await repository.get(Provider, tenant, name)
-        if provider is not None and provider.sealed_key:
-            found.providers.setdefault(_id(vault, tenant, provider.sealed_key), []).append(f"{tenant}/{name}")
+    async for tenant, provider in every(nc, repository, Provider):
+        if provider.sealed_key:
+            found.providers.setdefault(_id(vault, tenant, provider.sealed_key), []).append(f"{tenant}/{provider.id}")
+    async for tenant, login in every(nc, repository, SqlLogin):
+        if login.sealed_verifier:
+            found.sql_logins.setdefault(_id(vault, tenant, login.sealed_verifier), []).append(f"{tenant}/{login.id}")
     if archive:
         await _archived(archive, vault, found)
     return found

@@ -22,7 +22,7 @@ from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import COMMANDS
 from adapters.jetstream.workers.consumer import done
 from adapters.many import each
-from adapters.postgres import tables
+from adapters.postgres import policies, tables
 from adapters.postgres.compare import compare
 from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
@@ -38,6 +38,7 @@ from ops.terminal import one_line
 from ops.upkeep.prompts import prompts as whole_prompts
 from ops.upkeep.rebuild import uncollected
 from ops.values import values
+from projections.catalog import READ_MODELS
 from projections.document_segments import FINDABLE
 
 QUIET_S = 15.0
@@ -78,6 +79,7 @@ async def verify(
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
         yield compared
+        yield await _rows(settings)
         yield await _index(settings, log, progress)
         if prompts:
             repository = Repository(JetStreamEventStore(nc, keys, blobs), JetStreamSnapshots(nc, keys))
@@ -204,6 +206,20 @@ async def _tables(
             check.faults += table.different - 1
     wrong = [table.table for table in compared if table.first]
     check.repair = f"headrace rebuild {' '.join(wrong)}"
+    return check
+
+
+async def _rows(settings: Settings) -> Check:
+    """Check that the live tables have the policies that a rebuild gives them, and that nothing leads around those."""
+    check = Check("rows", "each tenant sees its own rows alone", "headrace setup")
+    try:
+        async with tables.connect(settings.postgres_url) as connection:
+            names = [model.name for model in READ_MODELS]
+            check.checked = len(names)
+            for sentence in await policies.crossings(connection, names):
+                check.fault(sentence)
+    except psycopg.Error as error:
+        check.fault(f"PostgreSQL: {one_line(error)}")
     return check
 
 

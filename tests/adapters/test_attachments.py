@@ -31,10 +31,11 @@ async def connection(database_url: str) -> AsyncIterator[AsyncConnection[TupleRo
 
 
 @pytest.fixture
-async def role(connection: AsyncConnection[TupleRow]) -> AsyncIterator[str]:
-    """A login that the test may give rights to."""
+async def role(database_url: str, connection: AsyncConnection[TupleRow]) -> AsyncIterator[str]:
+    """A login that the test may give rights to; it sees all rows."""
+    await tables.set_up(database_url)
     name = f"b_{uuid4().hex[:12]}"
-    await connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    await connection.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE headrace_reader").format(sql.Identifier(name)))
     yield name
     await connection.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.Identifier(name)))
 

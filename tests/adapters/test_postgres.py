@@ -14,12 +14,16 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import AsyncConnection, errors
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from adapters.postgres import compare, copy, feed, rebuild, rules, tables, writer
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
+from adapters.postgres.sql_roles import PostgresSqlRoles
+from adapters.privacy.scram import new_password, verifier
 from domain.access.end_user import EndUser
+from domain.access.sql_login import role_of
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from domain.models.model_call import ModelCall
@@ -701,7 +705,7 @@ async def test_waiting_for_a_position_that_never_comes_ends(database_url: str) -
 async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
     database_url: str, connection: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "SWAP_LOCK_S", 1)
+    monkeypatch.setattr(rebuild, "LOCK_S", 1)
     history = wander(Random(23), 100)
     async with following(database_url, history):
         await caught_up(database_url, history)
@@ -716,6 +720,27 @@ async def test_a_long_reader_delays_a_rebuild_and_is_not_disturbed(
     live = await tables.table_digests(database_url)
     await rebuilt(database_url, history)
     assert await tables.table_digests(database_url) == live
+
+
+async def test_a_tenant_with_a_long_transaction_does_not_delay_a_rebuild(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "LOCK_S", 1)
+    history, role, password = wander(Random(24), 100), role_of("acme", new_id()), new_password()
+    async with following(database_url, history):
+        await caught_up(database_url, history)
+        roles = PostgresSqlRoles(database_url, connections=5, seconds=3600)
+        await roles.make("acme", role, verifier(password))
+        tenant = make_conninfo(database_url, user=role, password=password)
+        busy, idle = [await AsyncConnection.connect(tenant, autocommit=True) for _ in range(2)]
+        await busy.execute("BEGIN; SELECT * FROM headrace.apps")
+        await asyncio.wait_for(rebuilt(database_url, history), 30)
+        with pytest.raises(psycopg.OperationalError):
+            await busy.execute("SELECT 1")
+        await idle.execute("SELECT 1")
+        for session in (busy, idle):
+            await session.close()
+        await roles.end(role)
 
 
 async def test_a_rebuild_prices_history_again_and_a_comparison_does_not_call_that_a_difference(

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from adapters.postgres import indexer, tables
+from adapters.postgres.policies import READER
 from adapters.postgres.reader import login
 from adapters.postgres.rights import HARMLESS, excess, restrict
 from adapters.web.viewer.query import Refused, run
@@ -63,7 +64,7 @@ async def test_a_reader_runs_no_function_that_is_not_known_to_be_harmless(reader
         found = {name for (name,) in await cursor.fetchall()}
         assert {name for name in found if not name.startswith("pg_stat_get_")} <= {*HARMLESS}
         assert "random" in found
-        assert await excess(reader, tables.READER) == []
+        assert await excess(reader, READER) == []
 
 
 async def test_a_function_of_an_extension_is_revoked_as_well(database_url: str) -> None:
@@ -74,7 +75,7 @@ async def test_a_function_of_an_extension_is_revoked_as_well(database_url: str) 
         await owner.execute("CREATE FUNCTION public.reach_out() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'")
         await owner.execute("ALTER EXTENSION vector ADD FUNCTION public.reach_out()")
         await reader.execute("SELECT public.reach_out()")
-        assert await excess(reader, tables.READER) == ["reach_out"]
+        assert await excess(reader, READER) == ["reach_out"]
         await login(database_url, SECRET)
         with pytest.raises(errors.InsufficientPrivilege):
             await reader.execute("SELECT public.reach_out()")

@@ -19,6 +19,7 @@ from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser, person_id
 from domain.access.limits import Counted, Limits
+from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
@@ -84,6 +85,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_budgets(),
         _limits(),
         *_bus_logins(),
+        _sql_login(),
         *_access(),
         *_people(),
         *_queries(),
@@ -455,6 +457,13 @@ def _bus_logins() -> Iterator[Aggregate]:
     login.issue_again(_at(51), issue=_id(51))
     login.close(_at(52))
     yield login
+
+
+def _sql_login() -> Aggregate:
+    sealed, role = "v2:0f1e2d3c:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=", role_of("default", _id(60))
+    login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
+    login.revoke(_at(61))
+    return login
 
 
 def _access() -> Iterator[Aggregate]:

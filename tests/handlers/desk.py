@@ -17,6 +17,7 @@ from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.waiting import NatsWaiting
+from adapters.privacy.scram import verifier
 from adapters.privacy.vault import AesVault
 from domain.access.account import Account
 from domain.access.actor import ANON
@@ -50,6 +51,8 @@ from tests.memory import (
 )
 
 EMBEDDING_MODELS = ["a-model", "another-model"]
+
+VERIFIER = verifier("password-of-a-sql-login")
 
 
 class Desk:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain.access.sql_login import SqlLogin
 from domain.aggregate import Rejection, new_id, uuid7
 from domain.chat.conversation import COPIED, Conversation
 from domain.knowledge.document import Document, segment_id
@@ -23,7 +24,7 @@ from handlers.dispatch import EXCERPT, Delivery
 from handlers.ports.log import Unavailable
 from handlers.repository import SNAPSHOT_EVERY
 from handlers.routes import ROUTES
-from tests.handlers.desk import EMBEDDING_MODELS, Desk, ForgetfulOutcomes
+from tests.handlers.desk import EMBEDDING_MODELS, VERIFIER, Desk, ForgetfulOutcomes
 from tests.handlers.test_routes import PASSWORD
 from tests.memory import Memory
 
@@ -299,6 +300,43 @@ async def test_a_key_is_on_no_record(desk: Desk) -> None:
     assert desk.vault.open(desk.tenant, provider.sealed_key) == KEY
 
 
+async def test_a_verifier_is_in_no_message(desk: Desk) -> None:
+    memory = desk.server
+    assert isinstance(memory, Memory)
+    id = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
+    create = {"name": "bi", "verifier": VERIFIER}
+    for payload in (
+        {**create, "extra": 1},
+        {**create, "name": "B I"},
+        {"name": VERIFIER},
+        {**create, "name": [VERIFIER]},
+    ):
+        outcome = await desk.send("sql_login.create", payload)
+        assert (outcome.status, outcome.excerpt) == ("rejected", None)
+    messages = [message for stream in memory.streams.values() for message in stream.messages]
+    assert [message for message in messages if VERIFIER in repr(message) or VERIFIER[-44:] in repr(message)] == []
+    login = await desk.fold("sql_login", id)
+    assert isinstance(login, SqlLogin)
+    assert desk.vault.open(desk.tenant, login.sealed_verifier) == VERIFIER
+
+
+@pytest.mark.parametrize(
+    "verifier",
+    [
+        "a password in clear",
+        "",
+        VERIFIER + "\n",
+        VERIFIER.replace("SHA-256", "SHA-1"),
+        VERIFIER.replace("4096", "1"),
+        VERIFIER[:-1],
+        "md5" + "0" * 32,
+        VERIFIER + "' SUPERUSER",
+    ],
+)
+async def test_a_verifier_is_nothing_that_postgresql_takes_for_a_password(desk: Desk, verifier: str) -> None:
+    assert await desk.fails("sql_login.create", name="bi", verifier=verifier) == ("invalid", "verifier")
+
+
 # --- whatever comes ------------------------------------------------------------------------------------------
 
 json_values = st.recursive(
@@ -341,6 +379,7 @@ class Anything:
         for verb in ("set", "impose"):
             await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
         await desk.done("bus_login.open", name="services")
+        ids["sql_login"] = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
         for who in ("owner", "member", "other"):
             ids[who] = await desk.done("account.create", email=f"{who}-{new_id()}@example.com", name=who)
         company = ids["tenant"] = f"t{new_id()}"
@@ -454,6 +493,8 @@ class Anything:
             **{f"limits.{verb}": limit for verb in ("remove", "lift")},
             "bus_login.open": {"name": st.just("services")},
             "bus_login.close": {"bus_login": st.just("services")},
+            "sql_login.create": {"name": st.just("bi"), "verifier": st.just(VERIFIER)},
+            "sql_login.revoke": {"sql_login": st.just(ids["sql_login"])},
             "end_user.erase": {"user": text},
             **self._of_access(text),
         }
@@ -517,7 +558,7 @@ DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
     *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift", "account.erase"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
-    *("api_key.revoke",),
+    *("api_key.revoke", "sql_login.revoke"),
 }
 
 

@@ -22,7 +22,7 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
 from handlers.routes import ROUTES, is_private
-from tests.handlers.desk import Desk
+from tests.handlers.desk import VERIFIER, Desk
 from tests.memory import Memory
 
 ADDRESS = "https://models.example.com/v1"
@@ -39,7 +39,7 @@ def desk(memory: Memory, tenant: str) -> Desk:
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter, `call` a model call,
-    `ready` a completed document, `segment` the first of its three."""
+    `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
     dataset: str
@@ -53,6 +53,7 @@ class World:
     call: str
     ready: str
     segment: str
+    login: str
     company: str
     owner: str
     member: str
@@ -81,6 +82,7 @@ async def world(desk: Desk) -> World:
     await desk.done("limits.set", quantity="replays", period="day", most=100)
     await desk.done("limits.impose", quantity="replays", period="day", most=100)
     await desk.done("bus_login.open", name="services")
+    login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
     ready = await desk.done("document.upload", dataset=dataset, name="b.txt", text="x")
     await desk.change("document", ready, cut_into_three)
@@ -94,7 +96,7 @@ async def world(desk: Desk) -> World:
     await desk.done("tenant.invite", tenant=company, **invitation)
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
-        *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment),
+        *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
         *(company, owner, member, other, key),
     )
 
@@ -250,6 +252,8 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("bus_login.open", {"name": "crm"}, "bus_login", ["bus_login.opened.v1"]),
     ("bus_login.open", {"name": "services"}, "bus_login", ["bus_login.issued.v1"]),
     ("bus_login.close", {"bus_login": "services"}, "bus_login", ["bus_login.closed.v1"]),
+    ("sql_login.create", {"name": "bi", "verifier": VERIFIER}, "sql_login", ["sql_login.created.v1"]),
+    ("sql_login.revoke", {"sql_login": "{login}"}, "sql_login", ["sql_login.revoked.v1"]),
     ("limits.set", {"quantity": "bytes", "period": "day", "most": 9}, "limits", ["limits.set.v1"]),
     ("limits.remove", {"quantity": "replays", "period": "day"}, "limits", ["limits.removed.v1"]),
     ("limits.impose", {"quantity": "replays", "period": "day", "most": 0}, "limits", ["limits.set.v1"]),
@@ -340,7 +344,7 @@ def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
     wards = ("provider.", "message.", "conversation.", "end_user.", "limits.")
     of_accounts = {"account.create", "account.rename", "account.change_password"}
-    others = {"dataset.test", "replay.request"} | of_accounts
+    others = {"dataset.test", "replay.request", "sql_login.create"} | of_accounts
     assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -401,6 +405,7 @@ async def test_a_command_is_accepted_once(
         "provider",
         "dead_letter",
         "quarantine",
+        "sql_login",
         "tenant",
         "api_key",
     } & set(fields)
@@ -453,6 +458,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
     ("budget.remove", {"budget": "month"}, "budget"),
     ("bus_login.close", {"bus_login": "services"}, "bus_login"),
+    ("sql_login.revoke", {"sql_login": "{login}"}, "sql_login"),
 ]
 
 
@@ -487,6 +493,8 @@ async def test_what_was_deleted_cannot_be_named(
         await desk.done(f"{last}.{verb}", **{last: handle})
     elif last == "document":
         await desk.done("document.delete", document=filled(fields["document"], world))
+    elif last == "sql_login":
+        await desk.done("sql_login.revoke", sql_login=world.login)
     else:
         noun = "dataset" if last == "0" else last
         deleted = world.talk if noun == "conversation" else getattr(world, noun)
@@ -501,7 +509,7 @@ async def test_what_another_tenant_has_cannot_be_named(
     other = Desk(desk.server, f"{desk.tenant}x")
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
-    nouns = {"app", "budget", "bus_login", "call", "conversation", "dataset", "document", "provider"}
+    nouns = {"app", "budget", "bus_login", "call", "conversation", "dataset", "document", "provider", "sql_login"}
     assert named in {*nouns, "datasets.0", "model.provider"}
 
 

@@ -1,4 +1,4 @@
-"""What is revoked while many send: nothing of it is accepted one second later."""
+"""Keys, roles and accounts that are revoked while many send: nothing of theirs is accepted one second later."""
 
 from __future__ import annotations
 

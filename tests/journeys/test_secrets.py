@@ -50,16 +50,16 @@ async def test_a_marked_key_is_in_no_stream_table_file_frame_or_log(headrace: St
     assert (call["reasoning"], call["response_id"], call["response_model"]) == ("The key is ***.", "***", "small-***")
     assert (call["finish_reason"], call["usage"]["billed_to"]) == ("stop:***", "***")
     assert KEY not in str([failed, frames])
-    assert await in_streams(headrace) == []
-    assert await in_tables(headrace) == []
+    assert await in_streams(headrace, KEY) == []
+    assert await in_tables(headrace, KEY) == []
     home = headrace.settings.home
     files = [file for file in home.rglob("*") if file.is_file() and "secret" not in file.name]
     assert len(files) > 10
     assert [file for file in files if KEY.encode() in file.read_bytes()] == []
 
 
-async def in_streams(stack: Stack) -> list[str]:
-    """Messages with the key, of all streams; a command is gone once it has its outcome."""
+async def in_streams(stack: Stack, secret: str) -> list[str]:
+    """Messages with the secret, of all streams; a command is gone once it has its outcome."""
     js, found, read = stack.client.connection.jetstream(), [], 0
     for info in await js.streams_info():
         sequence = info.state.first_seq
@@ -69,15 +69,15 @@ async def in_streams(stack: Stack) -> list[str]:
             except NotFoundError:
                 break
             read += 1
-            if KEY.encode() in (message.data or b"") or KEY in str(message.headers):
+            if secret.encode() in (message.data or b"") or secret in str(message.headers):
                 found.append(f"{info.config.name} {message.seq} {message.subject}")
             sequence = int(message.seq or sequence) + 1
     assert read > 20
     return found
 
 
-async def in_tables(stack: Stack) -> list[str]:
-    """Tables with the key, of all schemas."""
+async def in_tables(stack: Stack, secret: str) -> list[str]:
+    """Tables with the secret, of all schemas."""
     await asyncio.sleep(0)
     async with await psycopg.AsyncConnection.connect(stack.postgres_url) as connection:
         tables = await (
@@ -88,7 +88,7 @@ async def in_tables(stack: Stack) -> list[str]:
         assert len(tables) > 20
         found = []
         for (table,) in tables:
-            query = f"SELECT count(*) FROM {table} row WHERE strpos(row::text, '{KEY}') > 0"
+            query = f"SELECT count(*) FROM {table} row WHERE strpos(row::text, '{secret}') > 0"
             [[count]] = await (await connection.execute(query.encode())).fetchall()
             if count:
                 found.append(table)

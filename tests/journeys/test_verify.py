@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from adapters.postgres import tables
 from handlers.work.audit import Check
 from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
@@ -17,6 +18,7 @@ from ops.settings import Settings
 from ops.upkeep import index
 from ops.upkeep.rebuild import check, rebuild
 from ops.upkeep.verify import verify
+from projections.catalog import READ_MODELS
 from tests.conftest import fresh_database
 from tests.journeys.stack import Row, Stack
 
@@ -49,7 +51,7 @@ async def proved(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
 async def faults(stack: Stack) -> dict[str, Check]:
     """The broken promises, by name."""
     checks = [check async for check in verify(stack.settings, timedelta(minutes=5), no_progress)]
-    assert len(checks) == 10
+    assert len(checks) == 11
     return {check.name: check for check in checks if check.faults}
 
 
@@ -64,6 +66,7 @@ async def test_a_healthy_system_keeps_every_promise(proved: Stack) -> None:
         for name in ("sequence", "events", "aggregates", "commands", "prompts", "whole prompts", "model calls", "blobs")
     )
     assert checks["tables"]["checked"] > 10
+    assert checks["rows"]["checked"] == len(READ_MODELS)
     assert checks["index"]["checked"] >= 1
 
 
@@ -169,6 +172,16 @@ async def test_tables_that_stand_still_are_named(proved: Stack, monkeypatch: pyt
     assert check.repair == "headrace worker --role project"
     await proved.start("project")
     await proved.until("SELECT FROM headrace.apps WHERE name = 'later'")
+    assert await faults(proved) == {}
+
+
+async def test_a_policy_that_was_dropped_is_named_and_made_again(proved: Stack) -> None:
+    async with tables.connect(proved.settings.postgres_url) as connection:
+        await connection.execute("DROP POLICY headrace_tenants_only ON headrace.messages")
+    check = (await faults(proved))["rows"]
+    assert check.first == ["the policies of the table messages are missing or altered"]
+    assert check.repair == "headrace setup"
+    await tables.set_up(proved.settings.postgres_url)
     assert await faults(proved) == {}
 
 

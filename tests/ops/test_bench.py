@@ -49,6 +49,9 @@ NAMES = {
         "search.pgvector.tenth.p50",
         "search.pgvector.recall",
     ],
+    "policies": [
+        f"policies.{query}.{role}" for query in ("list", "common", "rare") for role in ("reader", "tenant", "gateway")
+    ],
     "ingest": [
         "ingest",
         "ingest.tokeniser",
@@ -90,7 +93,7 @@ def has_gpu() -> bool:
 
 LIMITED = (
     *("commands", "answer", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten", "large_commits"),
-    "conversation",
+    *("conversation", "policies"),
 )
 """Measures, and parts of one, that have a limit."""
 

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, AsyncServerCursor, IsolationLevel
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Composed, Identifier
 
-from adapters.postgres.tables import READER
+from adapters.postgres.policies import READER
 from adapters.web.viewer.sheet import line
 
 Form = Literal["csv", "jsonl"]
@@ -156,7 +156,7 @@ _RIGHTS = """
 SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls
     OR EXISTS (SELECT FROM pg_namespace WHERE nspname ^@ 'headrace' AND has_schema_privilege(oid, 'CREATE')),
     ARRAY(SELECT rolname FROM pg_roles AS other WHERE pg_has_role(session_user, oid, 'MEMBER')
-          AND rolname NOT IN (session_user, %s) ORDER BY 1)
+          AND rolname NOT IN (session_user, %s, 'pg_use_reserved_connections') ORDER BY 1)
 FROM pg_roles WHERE rolname = session_user
 """
 

@@ -18,8 +18,8 @@ def test_each_role_has_its_permissions() -> None:
 def test_no_program_manages_keys_members_or_accounts() -> None:
     for of_programs in (OF_SERVICES, OF_KEYS):
         assert not of_programs & OPERATORS
-        assert not of_programs & {"key.manage", "member.manage", "tenant.manage", "tenant.transfer"}
+        assert not of_programs & {"key.manage", "member.manage", "sql.manage", "tenant.manage", "tenant.transfer"}
 
 
 def test_what_ends_a_danger_is_never_refused_for_a_limit_or_an_archive() -> None:
-    assert {"key.manage", "end_user.erase", "account.manage"} <= UNLIMITED & IN_ARCHIVES
+    assert {"key.manage", "sql.manage", "end_user.erase", "account.manage"} <= UNLIMITED & IN_ARCHIVES

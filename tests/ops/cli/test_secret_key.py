@@ -23,6 +23,7 @@ from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import set_up
 from adapters.privacy.vault import AesVault, UnknownKey, key_id
+from domain.access.sql_login import SqlLogin
 from domain.aggregate import new_id
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Metadata, Subject
@@ -62,8 +63,15 @@ async def server(home: Path) -> AsyncIterator[tuple[str, Client]]:
         await client.close()
 
 
+LOGIN = Subject("acme", "sql_login", "l")
+
+
+def sql_login(sealed: str) -> SqlLogin:
+    return SqlLogin.begin(SqlLogin.Created, "l", NOW, name="bi", role="t_1", sealed_verifier=sealed)
+
+
 async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
-    """People with a key, one with words in the log, and a provider; the ids of the people."""
+    """People with a key, one with words in the log, a SQL login, and a provider; the ids of the people."""
     keys = JetStreamKeys(nc, vault)
     people = [await keys.person("acme", f"user {number}") for number in range(count)]
     store = JetStreamEventStore(nc, keys)
@@ -71,6 +79,8 @@ async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
     await store.append(
         Subject("acme", "dataset", "d"), dataset.pending(), Metadata(new_id(), "acme", new_id(), person=people[0]), 0
     )
+    login = sql_login(vault.seal("acme", "verifier"))
+    await store.append(LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), 0)
     provider = Provider.begin(
         Provider.Registered, "lab", NOW, base_url="http://lab", sealed_key=vault.seal("acme", "sk-lab")
     )
@@ -84,7 +94,7 @@ async def all_open(nc: Client, vault: AesVault, people: list[str]) -> None:
     for person in people:
         assert isinstance(await keys.of("acme", person), Key)
     messages = [each async for some in JetStreamLog(nc, keys).read(EVENTS, 0, follow=False) for each in some]
-    assert len(messages) == 2
+    assert len(messages) == 3
     assert "words" in str(messages[0])
 
 
@@ -110,8 +120,15 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
     assert vault.ids == [vault.current, before.current]
     assert (done["made"], done["keys"], done["faults"]) == (True, 20, {})
     assert done["secrets"] == [
-        {"id": vault.current, "current": True, "people": 20, "archived": 0, "providers": []},
-        {"id": before.current, "current": False, "people": 0, "archived": 0, "providers": ["acme/lab"]},
+        {"id": vault.current, "current": True, "people": 20, "archived": 0, "providers": [], "sql_logins": []},
+        {
+            "id": before.current,
+            "current": False,
+            "people": 0,
+            "archived": 0,
+            "providers": ["acme/lab"],
+            "sql_logins": ["acme/l"],
+        },
     ]
     assert disk_key(home) == disk
     for name in ("secret.key", "jetstream.key"):
@@ -119,8 +136,9 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
 
     listed = await headrace("rotate-key", "--check")
     assert listed.code == 1
-    assert f"{before.current} earlier: 0 keys of people, 1 providers" in listed.out
+    assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins" in listed.out
     assert "headrace send provider.register --tenant acme name=lab" in listed.out
+    assert "headrace sql-login create NAME --tenant acme, then revoke l" in listed.out
     async with server(home) as (_, client):
         await all_open(client, vault, people)
         assert all(vault.is_current(key) for key in await forms(client))
@@ -134,6 +152,13 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
         last = (await client.jetstream().stream_info(EVENTS)).state.last_seq
         await JetStreamEventStore(client).append(
             Subject("acme", "provider", "lab"), changed.pending(), Metadata(new_id(), "acme", new_id()), last
+        )
+        login = sql_login("")
+        login.pending()
+        login.revoke(NOW)
+        first = await JetStreamEventStore(client).load(LOGIN)
+        await JetStreamEventStore(client).append(
+            LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), first[-1].position.sequence
         )
     assert (await headrace("rotate-key", "--check")).code == 0
 
