@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from weakref import WeakValueDictionary
 
 from domain.access.account import Account
@@ -23,6 +24,8 @@ from handlers.routes import ROUTES, Route, is_private
 
 EXCERPT = 1000
 """Maximum characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -87,7 +90,10 @@ class Dispatch:
         if route.house != (metadata.tenant == HOUSE):
             where = f"the tenant {HOUSE}" if route.house else "a tenant of their own, not the house"
             raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
-        command = parse(route.command, delivery.payload)
+        try:
+            command = parse(route.command, delivery.payload)
+        except Rejection as fault:
+            raise without_words(fault) if route.private else fault from None
         target = str((route.target and getattr(command, route.target)) or metadata.id)
         if route.target in ("user", "email"):
             target, _ = await self._ports.people.last_person(metadata.tenant, target)
@@ -131,7 +137,8 @@ class Dispatch:
         cause = replace(_cause(delivery.metadata, route, target), person=person)
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
-        decide = await route.prepare(command, Preparation(self._ports, tenant, id, actor, dict(found)))
+        given = Preparation(self._ports, tenant, id, actor, dict(found), person)
+        decide = await route.prepare(command, given)
         return await self._ports.repository.change(
             route.noun, target, cause, lambda aggregate: decide(aggregate, target, delivery.at), new=target == id
         )
@@ -145,10 +152,12 @@ class Dispatch:
         return scope(register, sender.tenant, sender.actor)
 
     async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
-        """The data subject of the command's words; None where the aggregate that it changes has one already."""
+        """The data subject of the command's words; None where there is none, or the aggregate has one."""
         if route.person is None:
             return None
         given = getattr(command, route.person)
+        if given is None:
+            return None
         if route.person in ("user", "email"):
             return await self._ports.people.person(tenant, given)
         first = await self._ports.repository.first(route.references[route.person], tenant, given)
@@ -172,6 +181,12 @@ def _known(name: str) -> str:
     if commands := [known for known in ROUTES if known.partition(".")[0] == noun]:
         return f"the commands of {noun} are: {', '.join(commands)}"
     return f"there are commands of: {', '.join(dict.fromkeys(known.partition('.')[0] for known in ROUTES))}"
+
+
+def without_words(fault: Rejection) -> Rejection:
+    """The rejection with its field up to the first part that may be words: no name such as a program gives."""
+    path = ".".join(takewhile(_NAME.fullmatch, (fault.field or "").split(".")))
+    return Rejection(fault.code, str(fault), path or None, fault.details)
 
 
 def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:

@@ -168,7 +168,12 @@ ROUTES: dict[str, Route] = {
         Dataset, knowledge.DeleteDataset, "dataset.manage", lambda dataset, at, _: dataset.delete(at)
     ),
     "document.upload": creates(
-        Document, knowledge.UploadDocument, "dataset.edit", knowledge.upload, counts=("documents", "bytes")
+        Document,
+        knowledge.UploadDocument,
+        "dataset.edit",
+        knowledge.upload,
+        person="user",
+        counts=("documents", "bytes"),
     ),
     "document.delete": changes(
         Document, knowledge.DeleteDocument, "dataset.edit", lambda document, at, _: document.delete(at)
@@ -194,10 +199,14 @@ ROUTES: dict[str, Route] = {
     "document.unarchive": changes(
         Document, knowledge.UnarchiveDocument, "dataset.edit", lambda document, at, _: curation.unarchive(document, at)
     ),
-    "document.rename": changes(Document, knowledge.RenameDocument, "dataset.edit", knowledge.rename),
-    "document.set_metadata": changes_prepared(Document, knowledge.SetMetadata, "dataset.edit", knowledge.set_metadata),
-    "segment.add": changes_prepared(Document, knowledge.AddSegment, "dataset.edit", knowledge.add_segment),
-    "segment.edit": changes(Document, knowledge.EditSegment, "dataset.edit", knowledge.edit_segment),
+    "document.rename": changes(Document, knowledge.RenameDocument, "dataset.edit", knowledge.rename, private=True),
+    "document.set_metadata": changes_prepared(
+        Document, knowledge.SetMetadata, "dataset.edit", knowledge.set_metadata, private=True
+    ),
+    "segment.add": changes_prepared(
+        Document, knowledge.AddSegment, "dataset.edit", knowledge.add_segment, private=True
+    ),
+    "segment.edit": changes(Document, knowledge.EditSegment, "dataset.edit", knowledge.edit_segment, private=True),
     "segment.disable": changes(Document, knowledge.DisableSegment, "dataset.edit", knowledge.disable_segment),
     "segment.enable": changes(Document, knowledge.EnableSegment, "dataset.edit", knowledge.enable_segment),
     "segment.delete": changes(Document, knowledge.DeleteSegment, "dataset.edit", knowledge.delete_segment),

@@ -28,6 +28,7 @@ from adapters.sandbox.choice import Choice, choose
 from domain.access.limits import parsed
 from domain.log import Commit
 from handlers.access.quota import Quota
+from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
@@ -99,6 +100,7 @@ class Wiring:
         self.vault = self.settings.vault()
         self.keys = JetStreamKeys(self.nc, self.vault)
         self.blobs = open_blobs(self.settings, self.nc)
+        self.files = Files(self.blobs, self.keys)
         self.log = JetStreamLog(self.nc, self.keys, self.blobs)
         store = JetStreamEventStore(self.nc, self.keys, self.blobs)
         self.repository = Repository(store, JetStreamSnapshots(self.nc, self.keys))

@@ -9,7 +9,7 @@ from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.apps import apps
-from projections.end_users import end_user_id
+from projections.end_users import end_user_of
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 
@@ -19,7 +19,7 @@ conversations = ReadModel(
     key("id", "Conversation."),
     required("app_id", Id, "App that answers, in apps."),
     required("name", Text, "Name: as given, or made from the first question; empty when the person was erased."),
-    required("from_end_user_id", Id, "End user who asks, in end_users; empty when the person was erased."),
+    required("from_end_user_id", Id, "End user who began it, in end_users; empty when the person was erased."),
     optional("forked_from_conversation_id", Id, "Conversation that this one goes on from; null when it is not a fork."),
     optional("forked_from_message_id", Id, "Message of that conversation after which this one goes on."),
     person(),
@@ -38,7 +38,7 @@ def started(event: Conversation.Started, message: Recorded, app: Row) -> Row:
         "id": event.originator_id,
         "app_id": event.app,
         "name": event.name,
-        "from_end_user_id": end_user_id(event.app, event.user),
+        "from_end_user_id": end_user_of(event, message) or "",
         "dialogue_count": 0,
         "person_id": message.metadata.person,
     }

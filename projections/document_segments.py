@@ -87,8 +87,11 @@ for _segments in (document_segments, child_chunks):
 
 @lru_cache(maxsize=4)
 def segments_of(blob: bytes) -> list[dict[str, Any]]:
-    """A document is indexed in parts that follow each other closely, and all of them need the same blob."""
-    return unpack_segments(blob)[1]
+    """The segments of a blob, none of an empty one, which is that of an erased person.
+
+    A document is indexed in parts that follow each other closely, and all of them need the same blob.
+    """
+    return unpack_segments(blob)[1] if blob else []
 
 
 def blob_of(event: Document.Indexed, message: Recorded) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from domain.access.end_user import EndUser
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, merged
 from domain.knowledge.segmentation import FORMS
 from domain.log import Recorded
 from projections.datasets import datasets
-from projections.engine.columns import Id, Time, key, optional, required
+from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 
 documents = ReadModel(
@@ -67,6 +68,7 @@ documents = ReadModel(
     optional("error", Text, "Error message of the newest attempt; null on success."),
     required("trace_id", Id, "Command that had it uploaded, or tried again last: its trace, in traces."),
     required("created_by", Text, "Actor who uploaded it."),
+    person(),
     required("created_at", Time, "When it was uploaded."),
     required("updated_at", Time, "Time of the last change."),
 )
@@ -77,6 +79,9 @@ documents.sorted_by(
 )
 documents.clears(Document.Deleted)
 documents.clears(Dataset.Deleted, column="dataset_id")
+documents.sets(
+    EndUser.Erased, {"name": "", "doc_metadata": {}, "title": None, "warnings": [], "error": None}, column="person_id"
+)
 
 FAILURE = dict.fromkeys(("stopped_at", "error_stage", "error_code", "error"))
 
@@ -101,6 +106,7 @@ def uploaded(event: Document.Uploaded, message: Recorded, dataset: Row) -> Row:
         "doc_form": "text_model",
         "trace_id": message.metadata.correlation,
         "created_by": message.metadata.actor,
+        "person_id": message.metadata.person,
     }
 
 

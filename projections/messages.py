@@ -13,7 +13,7 @@ from domain.chat.conversation import Conversation
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
 from projections.conversations import conversations
-from projections.end_users import end_user_id
+from projections.end_users import end_user_of
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 
@@ -72,7 +72,7 @@ def asked(event: Conversation.Asked, message: Recorded, conversation: Row) -> Ro
         "parent_message_id": event.parent,
         "app_model_config_id": configuration_id(event.app, event.configuration),
         "app_model_config_number": event.configuration,
-        "from_end_user_id": end_user_id(event.app, event.user),
+        "from_end_user_id": end_user_of(event, message) or "",
         "end_user": event.user,
         "query": event.query,
         "inputs": event.inputs,

@@ -20,6 +20,7 @@ import orjson
 from adapters.jetstream import codec
 from adapters.jetstream.keys import ERASED, Held, Key, MissingKey
 from adapters.jetstream.size import HEADROOM, size_of
+from adapters.privacy.packed import unpack
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
 from domain.access.end_user import EndUser, person_id
@@ -30,6 +31,7 @@ from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
 from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
+from handlers.ports.people import Erased
 from handlers.ports.sql_roles import NotAllowed, Role
 
 LARGEST = 8 * 2**20 - HEADROOM
@@ -87,6 +89,7 @@ class Memory:
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     snapshots: dict[Subject, tuple[bytes, str | None]] = field(default_factory=dict)
     keys: dict[tuple[str, str], Held] = field(default_factory=dict)
+    names: bytes = bytes(32)
     frames: list[dict[str, Any]] = field(default_factory=list)
     counters: defaultdict[Counter, int] = field(default_factory=lambda: defaultdict(int))
     waiting: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -264,27 +267,48 @@ class MemoryKeys:
         await self._memory.answers()
         self._memory.keys.setdefault((tenant, person), Key(os.urandom(32)))
 
+    async def key_of_names(self) -> bytes:
+        return self._memory.names
+
     async def person(self, tenant: str, user: str) -> str:
-        person = person_id(user, self._erasures(tenant, user))
+        person = self._id(tenant, user, self._erasures(tenant, user))
         await self.make(tenant, person)
         return person
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
         await self._memory.answers()
         erasures = self._erasures(tenant, user)
-        if (tenant, person_id(user, erasures)) in self._memory.keys:
-            return person_id(user, erasures), True
-        return person_id(user, max(0, erasures - 1)), erasures > 0
+        person = self._id(tenant, user, erasures)
+        if (tenant, person) in self._memory.keys:
+            return person, True
+        return self._id(tenant, user, max(0, erasures - 1)), erasures > 0
 
     async def erase(self, tenant: str, person: str) -> None:
         await self._memory.answers()
         self._memory.keys[tenant, person] = ERASED
         self.get(tenant, person)
 
+    async def seal(self, tenant: str, person: str, kind: str, plain: bytes) -> bytes:
+        return self._living(await self.of(tenant, person)).seal_blob(tenant, kind, plain)
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        return self._living(await self.of(tenant, person)).open_blob(tenant, kind, sealed)
+
+    def unpack(self, key: str, packed: bytes) -> bytes:
+        return unpack(key, packed)
+
+    def _living(self, held: Held) -> Key:
+        if not isinstance(held, Key):
+            raise Erased
+        return held
+
+    def _id(self, tenant: str, user: str, erasures: int) -> str:
+        return person_id(self._memory.names, tenant, user, erasures)
+
     def _erasures(self, tenant: str, user: str) -> int:
         """Number of erased people of this name."""
         erasures = 0
-        while self._memory.keys.get((tenant, person_id(user, erasures))) is ERASED:
+        while self._memory.keys.get((tenant, self._id(tenant, user, erasures))) is ERASED:
             erasures += 1
         return erasures
 

@@ -58,8 +58,8 @@ _NAME = {
 }
 """The subjects of the messages in a stream."""
 
-_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[A-Za-z0-9_-]{1,64}")
-"""Tenant and person."""
+_KEY = re.compile(r"(_house|[a-z0-9][a-z0-9_-]{0,62})/[A-Za-z0-9_-]{1,64}")
+"""Tenant, or the house, and person."""
 
 
 class Broken(Exception):

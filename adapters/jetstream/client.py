@@ -25,6 +25,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.codec import references, whole
+from adapters.privacy.packed import pack
 from domain.access.actor import ACTOR, ANON, OPERATOR
 from domain.aggregate import new_id, sentence
 from handlers.ports.log import ListedBlobs, Unavailable
@@ -220,6 +221,11 @@ class Client:
             if isinstance(error.__cause__, APIError):
                 raise _refusal(error.__cause__) from error
             raise Unreachable(str(error)) from error
+
+    async def upload_packed(self, data: bytes) -> tuple[str, str]:
+        """As `upload_blob`, for a file of an end user: encrypted with a new key. Return the digest and the key."""
+        key, packed = pack(data)
+        return await self.upload_blob(packed), key
 
     async def preview(self, request: dict[str, Any], within: float = 120.0) -> dict[str, Any]:
         """Preview the segments of a text: a request on `preview.<tenant>`, which changes nothing.

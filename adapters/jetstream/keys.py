@@ -1,17 +1,21 @@
 """The keys that encrypt the words of people, one per person, in the bucket `keys`: made once, and erased for good.
 
 A key is wrapped by the vault. For a person, the bucket holds the key, the mark that it was erased, which stays, or
-nothing; nothing where a message of the log needs a key means that the bucket has lost it.
+nothing; nothing where a message of the log needs a key means that the bucket has lost it. One more key, of the
+installation, makes the ids of people from their names.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from typing import ClassVar
 
 import nats.errors
@@ -31,16 +35,25 @@ from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.macs import MAC, STREAM, Macs
 from adapters.jetstream.macs import SUBJECT as STATEMENT_SUBJECT
 from adapters.jetstream.streams import KEYS, NOT_LAST
+from adapters.privacy.packed import unpack
 from adapters.privacy.vault import PEOPLE, AesVault, UnknownKey
-from domain.access.end_user import person_id
+from domain.access.end_user import earlier_person_id, person_id
+from domain.access.tenant import HOUSE
 from domain.log import Position
 from handlers.ports.log import Unavailable
+from handlers.ports.people import Erased
 
 HELD_S = 5.0
 """Time after which a cached key is read again, in seconds: the notice of an erasure may have been lost."""
 
 HELD = 50_000
 """Maximum number of cached keys."""
+
+NAMES = "names"
+"""The entry of the house with the key that makes ids from names."""
+
+ERASURES = 100
+"""Maximum number of people of one name that are compared with an id."""
 
 _ASKED = 1000
 _NONCE = 12
@@ -98,12 +111,16 @@ class Key:
         """Equal bytes of a tenant and kind give equal sealed ones, and so one name; `plain` must not be empty."""
         return self._of_blobs().encrypt(plain, [tenant.encode(), kind.encode()])
 
-    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes | None:
+    def open_blob(self, tenant: str, kind: str, sealed: bytes) -> bytes:
         """Raises: ValueError when it was sealed with another key, tenant or kind, or was changed since."""
         try:
             return self._of_blobs().decrypt(sealed, [tenant.encode(), kind.encode()])
         except InvalidTag:
             raise ValueError(f"A sealed blob of {tenant} ({kind}) was changed, or belongs to another.") from None
+
+    def of_names(self) -> bytes:
+        """The key that makes ids from names, which is derived from this one."""
+        return HKDF(SHA256(), 32, salt=None, info=b"headrace names").derive(self._key)
 
     def _of_blobs(self) -> AESSIV:
         if self._siv is None:
@@ -147,6 +164,8 @@ class JetStreamKeys:
         self._reader = DirectReader(nc, timeout_s=timeout_s)
         self._held: dict[Person, tuple[Held, float]] = {}
         self._erased: set[Person] = set()
+        self._named: dict[tuple[str, str], str] = {}
+        self._names: bytes | None = None
         self.on_erased: Callable[[], None] = _nothing
         """Callback for the first notice that a key was erased."""
 
@@ -195,26 +214,74 @@ class JetStreamKeys:
 
     async def person(self, tenant: str, user: str) -> str:
         """The id of the person with this name now; their key is made when there is none."""
-        erasures = 0
-        while True:
-            person = person_id(user, erasures)
+        if known := self._named.get((tenant, user)):
             with suppress(MissingKey):
-                if isinstance(await self.of(tenant, person), Key):
-                    return person
-                erasures += 1
-                continue
-            await self.make(tenant, person)
+                if isinstance(await self.of(tenant, known), Key):
+                    return known
+        while True:
+            person, alive, following = await self._last(tenant, user)
+            if alive:
+                if len(self._named) >= HELD:
+                    del self._named[next(iter(self._named))]
+                self._named[tenant, user] = person
+                return person
+            await self.make(tenant, following)
 
     async def last_person(self, tenant: str, user: str) -> tuple[str, bool]:
         """The id of the last person with this name, and True if there ever was one."""
-        erasures = 0
-        while True:
+        person, _, following = await self._last(tenant, user)
+        return person or following, bool(person)
+
+    async def seal(self, tenant: str, person: str, kind: str, plain: bytes) -> bytes:
+        """As the port."""
+        held = _living(await self.of(tenant, person), person)
+        return await asyncio.to_thread(held.seal_blob, tenant, kind, plain)
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        """As the port."""
+        held = _living(await self.of(tenant, person), person)
+        return await asyncio.to_thread(held.open_blob, tenant, kind, sealed)
+
+    def unpack(self, key: str, packed: bytes) -> bytes:
+        """As the port."""
+        return unpack(key, packed)
+
+    async def is_person(self, tenant: str, user: str, person: str) -> bool:
+        """True if the person with this id goes by this name, or went by it."""
+        key = await self.key_of_names()
+        numbers = range(ERASURES)
+        return any(person in (earlier_person_id(user, n), person_id(key, tenant, user, n)) for n in numbers)
+
+    async def _last(self, tenant: str, user: str) -> tuple[str, bool, str]:
+        """The last person with this name, empty for none; True unless erased; and the id of the one who follows.
+
+        A person with an id of an earlier version comes before all others.
+        """
+        key = await self.key_of_names()
+        last = ""
+        for id_of in (partial(earlier_person_id, user), partial(person_id, key, tenant, user)):
+            for erasures in count():
+                person = id_of(erasures)
+                try:
+                    held = await self.of(tenant, person)
+                except MissingKey:
+                    break
+                last = person
+                if isinstance(held, Key):
+                    return last, True, ""
+        return last, False, person
+
+    async def key_of_names(self) -> bytes:
+        """The installation's key that makes ids from names; it is made when there is none."""
+        if self._names is None:
             try:
-                if isinstance(await self.of(tenant, person_id(user, erasures)), Key):
-                    return person_id(user, erasures), True
+                held = await self.of(HOUSE, NAMES)
             except MissingKey:
-                return person_id(user, max(0, erasures - 1)), erasures > 0
-            erasures += 1
+                await self.make(HOUSE, NAMES)
+                held = await self.of(HOUSE, NAMES)
+            assert isinstance(held, Key)
+            self._names = held.of_names()
+        return self._names
 
     async def erase(self, tenant: str, person: str) -> None:
         """Erase the key: write the mark first, then delete the key, overwriting it on the disk."""
@@ -345,6 +412,13 @@ def entry(data: bytes) -> dict[str, str]:
             case {"erased": str(at)}:
                 return {"erased": at}
     return {}
+
+
+def _living(held: Held, person: str) -> Key:
+    """Raises: Erased."""
+    if isinstance(held, ErasedKey):
+        raise Erased(person)
+    return held
 
 
 def _marked(at: str) -> bytes:

@@ -12,12 +12,14 @@ import structlog
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
+from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import COMMANDS, DEAD
-from domain.access.end_user import person_id
 from domain.chat.conversation import Conversation
+from domain.knowledge.document import Document
 from domain.log import Position
+from handlers.commands.fields import is_uuid
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 
@@ -28,15 +30,13 @@ PATIENCE_S = 5.0
 
 LOOKS_S = 0.02
 
-ERASURES = 100
-"""Maximum number of people of one name that are distinguished in messages that could not be parsed."""
-
 
 class JetStreamScrub:
     """`ours`: the server is the embedded one; on another, only its administrator may purge a stream."""
 
-    def __init__(self, nc: Client, repository: Repository, *, ours: bool) -> None:
+    def __init__(self, nc: Client, repository: Repository, keys: JetStreamKeys, *, ours: bool) -> None:
         self._nc = nc
+        self._keys = keys
         self._ours = ours
         self._js = nc.jetstream()
         self._repository = repository
@@ -87,11 +87,15 @@ class JetStreamScrub:
         if headers.get("Headrace-Person") == person:
             return True
         fields = _fields(message.body)
-        if isinstance(user := fields.get("user", "anonymous"), str) and "query" in fields:
-            return person in (person_id(user, erasures) for erasures in range(ERASURES))
-        if isinstance(conversation := fields.get("conversation"), str):
-            first = await self._repository.first(Conversation, tenant, conversation)
-            return first is not None and first.metadata.person == person
+        user = fields.get("user", "anonymous" if "query" in fields else None)
+        if isinstance(user, str):
+            return await self._keys.is_person(tenant, user, person)
+        for noun in (Conversation, Document):
+            id = str(fields.get(noun.TOPIC))
+            if is_uuid(id):
+                first = await self._repository.first(noun, tenant, id)
+                if first and first.metadata.person == person:
+                    return True
         return False
 
 

@@ -12,7 +12,8 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from adapters.postgres.copy import Copy, parts, with_parents
 from adapters.postgres.tables import REBUILD_LOCK, connect, drop, name, reshaped, set_up, turn
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
 from projections.engine.read_model import ReadModel
 from projections.engine.values import BUILT_IN, Values
@@ -36,7 +37,7 @@ class Comparison:
 async def compare(
     url: str,
     log: Log,
-    blobs: Blobs,
+    files: Files,
     names: Iterable[str] = (),
     progress: Progress = no_progress,
     values: Values = BUILT_IN,
@@ -54,7 +55,7 @@ async def compare(
         await turn(connection, REBUILD_LOCK)
         found: dict[str, Comparison] = {}
         for part in await parts(connection, models):
-            copy = Copy(url, connection, FRESH, part, log, blobs, progress, values, processes, passing=True)
+            copy = Copy(url, connection, FRESH, part, log, files, progress, values, processes, passing=True)
             try:
                 await copy.begin()
                 await copy.near()

@@ -31,7 +31,8 @@ from adapters.postgres.tables import (
 from adapters.postgres.words import WordsAhead
 from adapters.postgres.writer import Fetched, Writer, with_blobs
 from domain.log import EVENTS, Recorded
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress
 from handlers.work.quarantine import HoldingLog
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
@@ -111,7 +112,7 @@ class Copy:
         schema: str,
         models: Sequence[ReadModel],
         log: Log,
-        blobs: Blobs,
+        files: Files,
         progress: Progress,
         values: Values,
         processes: int,
@@ -126,7 +127,7 @@ class Copy:
         self._schema = schema
         self._log = log
         self._held = HoldingLog(log)
-        self._blobs = blobs
+        self._files = files
         self._values = values
         self._processes = processes - 1
         self._passing = passing
@@ -257,7 +258,7 @@ class Copy:
         async with (
             WordsAhead(self._values, self._processes) as words,
             aclosing(source),
-            aclosing(with_blobs(source, self._blobs, blobs, words)) as feed,
+            aclosing(with_blobs(source, self._files, blobs, words)) as feed,
         ):
             yield feed
 

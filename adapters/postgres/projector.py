@@ -35,7 +35,8 @@ from adapters.postgres.tables import (
 from adapters.postgres.words import WordsAhead
 from adapters.postgres.writer import Fetched, Writer, with_blobs
 from domain.log import EVENTS, Recorded
-from handlers.ports.log import Blobs, Log, Unavailable
+from handlers.files import Files
+from handlers.ports.log import Log, Unavailable
 from handlers.work.quarantine import HoldingLog
 from projections.catalog import GROUP_OF, GROUPS
 from projections.engine.fold import BlobId
@@ -66,10 +67,10 @@ class Halted(Exception):
 class Projector:
     """Follows the log into the tables. Of several, one works and the others wait to take over."""
 
-    def __init__(self, url: str, log: Log, blobs: Blobs, values: Values = BUILT_IN, processes: int = 1) -> None:
+    def __init__(self, url: str, log: Log, files: Files, values: Values = BUILT_IN, processes: int = 1) -> None:
         self._url = url
         self._log = log
-        self._blobs = blobs
+        self._files = files
         self._values = values
         self._processes = processes
         self._halted: dict[str, str] = {}
@@ -152,7 +153,7 @@ class Projector:
                 logger.warning("projector.rebuilding", tables=names)
                 try:
                     await rebuild(
-                        self._url, self._log, self._blobs, names, values=self._values, processes=self._processes
+                        self._url, self._log, self._files, names, values=self._values, processes=self._processes
                     )
                 except InTheWay as error:
                     logger.error("projector.in_the_way", tables=names, reason=str(error), seconds=LOOK_AGAIN_S)
@@ -186,7 +187,7 @@ class Projector:
             connect(self._url) as connection,
             WordsAhead(self._values, self._processes - 1) as words,
             aclosing(source),
-            aclosing(with_blobs(source, self._blobs, blobs, words)) as feed,
+            aclosing(with_blobs(source, self._files, blobs, words)) as feed,
         ):
             logger.info("projector.following", groups=list(groups), **after)
             async for fetched in feed:

@@ -31,7 +31,8 @@ from adapters.postgres.tables import (
     stale,
     turn,
 )
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
 from projections.catalog import GROUP_OF, READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -48,7 +49,7 @@ class NothingKept(Exception):
 async def rebuild(
     url: str,
     log: Log,
-    blobs: Blobs,
+    files: Files,
     names: Iterable[str] = (),
     progress: Progress = no_progress,
     values: Values = BUILT_IN,
@@ -69,7 +70,7 @@ async def rebuild(
         await turn(connection, REBUILD_LOCK)
         await attachments.check(connection, models)
         for part in await parts(connection, models):
-            copy = Copy(url, connection, NEXT, part, log, blobs, progress, values, processes)
+            copy = Copy(url, connection, NEXT, part, log, files, progress, values, processes)
             if not await copy.resume():
                 await copy.begin()
             await _take_over(connection, copy)
@@ -77,7 +78,7 @@ async def rebuild(
 
 
 async def undo(
-    url: str, log: Log, blobs: Blobs, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
+    url: str, log: Log, files: Files, progress: Progress = no_progress, values: Values = BUILT_IN, processes: int = 1
 ) -> list[str]:
     """Bring the old tables to where the live ones are, and swap them in; gives their names.
 
@@ -90,7 +91,7 @@ async def undo(
             await _take_back(connection)
         models = await _present(connection, NEXT)
         await attachments.check(connection, models)
-        copy = Copy(url, connection, NEXT, models, log, blobs, progress, values, processes, RETURNING)
+        copy = Copy(url, connection, NEXT, models, log, files, progress, values, processes, RETURNING)
         await copy.resume()
         await _take_over(connection, copy)
     return [model.name for model in models]

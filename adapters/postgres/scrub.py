@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +12,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import tables
 from adapters.postgres.tables import NEXT, OLD, REBUILD_LOCK, SCHEMA, connect, drop
@@ -19,11 +21,18 @@ from domain.access.end_user import EndUser
 from domain.log import Commit, Metadata, Position, Subject
 from handlers.ports.log import Unavailable
 from projections.catalog import GROUPS, READ_MODELS
+from projections.document_segments import child_chunks, document_segments
 from projections.engine.read_model import ReadModel
+from projections.traces.subjects import subjects
 
 log = structlog.get_logger(__name__)
 
 PATIENCE_S = 60.0
+
+LOOKS_S = 0.1
+
+_TEXTS = re.compile(r"(segments|postings)_[0-9]+")
+"""Tables of the index with texts or words."""
 
 SWITCHES = 2
 """Segments of the WAL are removed by the checkpoint after the one that they were needed for."""
@@ -36,8 +45,17 @@ class PostgresScrub:
         self._url = url
         self._data = str(data)
 
+    async def uploads(self, tenant: str, person: str, erased: Position) -> Sequence[str]:
+        """The documents that the person has ever uploaded. Raises: Unavailable, when the tables are not as far yet."""
+        try:
+            await tables.wait_for(self._url, erased, PATIENCE_S, tables=[subjects.name])
+            async with connect(self._url) as connection:
+                return await self._uploads(connection, tenant, person)
+        except (TimeoutError, psycopg.Error) as error:
+            raise Unavailable(f"The person's documents cannot be found yet: {error!r}") from error
+
     async def __call__(self, tenant: str, person: str, erased: Position) -> None:
-        """Raises: Unavailable, when the tables are not as far yet, or are in use."""
+        """Raises: Unavailable, when the tables are not as far yet, or are in use, or the index is not."""
         try:
             async with connect(self._url) as connection:
                 halted = await tables.halted(connection)
@@ -50,10 +68,13 @@ class PostgresScrub:
                 await self._drop_old(connection)
                 if not await self._ours(connection):
                     return
-                for model in READ_MODELS:
-                    if "person_id" in model.blank:
-                        for how in ("ANALYZE", "VACUUM FULL"):
-                            await connection.execute(SQL(f"{how} {{}}").format(tables.name(model, SCHEMA)))
+                scrubbed = [tables.name(model, SCHEMA) for model in READ_MODELS if "person_id" in model.blank]
+                if uploads := await self._uploads(connection, tenant, person):
+                    scrubbed += [tables.name(model, SCHEMA) for model in (document_segments, child_chunks)]
+                    scrubbed += await self._index_without(connection, tenant, uploads)
+                for table in scrubbed:
+                    for how in ("ANALYZE", "VACUUM FULL"):
+                        await connection.execute(SQL(f"{how} {{}}").format(table))
                 await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
                 for _ in range(SWITCHES):
                     await connection.execute("SELECT pg_switch_wal()")
@@ -71,6 +92,37 @@ class PostgresScrub:
         commit = Commit(Subject(tenant, EndUser.TOPIC, person), events, Metadata(person, tenant, person), erased, at)
         async with connect(self._url) as connection, connection.transaction():
             await Writer(models, SCHEMA).write(connection, ([commit], {}))
+
+    async def _uploads(self, connection: AsyncConnection[TupleRow], tenant: str, person: str) -> list[str]:
+        """From the table that outlives deleted documents: an erasure that was interrupted finds them again."""
+        query = SQL("SELECT id FROM {} WHERE tenant_id = %s AND person_id = %s AND noun = 'document' ORDER BY id")
+        cursor = await connection.execute(query.format(tables.name(subjects, SCHEMA)), [tenant, person])
+        return [str(id) for (id,) in await cursor.fetchall()]
+
+    async def _index_without(
+        self, connection: AsyncConnection[TupleRow], tenant: str, documents: Sequence[str]
+    ) -> list[Identifier]:
+        """The tables of the index with texts, once these documents are gone from it, and from the tables.
+
+        Raises: Unavailable.
+        """
+        cursor = await connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'headrace_index' ORDER BY tablename"
+        )
+        names = [name for (name,) in await cursor.fetchall() if _TEXTS.fullmatch(name)]
+        left = SQL("SELECT 1 FROM {} WHERE {} = %s AND {}::text = ANY(%s) LIMIT 1")
+        lefts = [
+            left.format(Identifier("headrace_index", name), Identifier("tenant"), Identifier("document"))
+            for name in names
+            if name.startswith("segments")
+        ]
+        table = tables.name(document_segments, SCHEMA)
+        lefts.append(left.format(table, Identifier("tenant_id"), Identifier("document_id")))
+        async with asyncio.timeout(PATIENCE_S):
+            for each in lefts:
+                while await (await connection.execute(each, [tenant, list(documents)])).fetchone():
+                    await asyncio.sleep(LOOKS_S)
+        return [Identifier("headrace_index", name) for name in names]
 
     async def _drop_old(self, connection: AsyncConnection[TupleRow]) -> None:
         """Tables that are not live hold what was said: those that are kept go; those that are made will be emptied."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -23,7 +22,8 @@ from sqlalchemy import ARRAY
 from adapters.postgres.tables import name
 from adapters.postgres.words import WordsAhead
 from domain.log import Recorded
-from handlers.ports.log import Blobs
+from handlers.files import Files
+from handlers.ports.people import Erased
 from projections.catalog import KNOWN
 from projections.engine.fold import BlobId, Fold
 from projections.engine.read_model import ReadModel, Row, Setting
@@ -45,26 +45,32 @@ Fetched = tuple[Sequence[Recorded], Mapping[BlobId, bytes]]
 
 async def with_blobs(
     batches: AsyncIterable[Sequence[Recorded]],
-    blobs: Blobs,
+    files: Files,
     needs: Callable[[Recorded], Iterable[BlobId]],
     words: WordsAhead,
 ) -> AsyncGenerator[Fetched]:
     """The batches with the blobs that they need, and with their words prepared; missing blobs are left out.
 
-    Raises: Unavailable, ValueError.
+    The blob of an erased person is empty. Raises: Unavailable, ValueError.
     """
     held: dict[BlobId, bytes] = {}
     turn = asyncio.Semaphore(FETCHES)
 
-    async def get(blob: BlobId) -> None:
+    async def get(blob: BlobId, person: str | None) -> None:
+        tenant, digest = blob
         async with turn:
-            with suppress(KeyError):
-                held[blob] = await blobs.get(*blob)
+            try:
+                held[blob] = await files.get(tenant, person, "segments", digest)
+            except Erased:
+                held[blob] = b""
+            except KeyError:
+                pass
 
     async for batch in batches:
-        needed = {blob for message in batch for blob in needs(message)}
+        needed = {blob: message.metadata.person for message in batch for blob in needs(message)}
         held = {blob: data for blob, data in held.items() if blob in needed}
-        await asyncio.gather(words.prepare(batch), *map(get, needed - held.keys()))
+        missing = [each for each in needed.items() if each[0] not in held]
+        await asyncio.gather(words.prepare(batch), *(get(*each) for each in missing))
         yield batch, held
 
 

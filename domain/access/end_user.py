@@ -6,6 +6,7 @@ another person.
 
 from __future__ import annotations
 
+import hmac
 from functools import lru_cache
 from typing import Annotated
 from uuid import NAMESPACE_OID, uuid5
@@ -15,11 +16,18 @@ from domain.aggregate import Aggregate
 
 
 @lru_cache(maxsize=4096)
-def person_id(user: str, erasures: int = 0) -> str:
-    """The id, within a tenant, of the person who goes by a name after this number of erasures of that name.
+def person_id(key: bytes, tenant: str, user: str, erasures: int = 0) -> str:
+    """The id of the person who goes by a name in a tenant, after this number of erasures of that name.
 
-    It does not reveal the name, except to one who tries names.
+    `key` is the installation's: without it, names cannot be tried.
     """
+    name = hmac.new(key, f"{tenant}\0{user}\0{erasures}".encode(errors="surrogatepass"), "sha256")
+    return str(uuid5(NAMESPACE_OID, name.hexdigest()))
+
+
+@lru_cache(maxsize=4096)
+def earlier_person_id(user: str, erasures: int = 0) -> str:
+    """The id that earlier versions gave: who knows it can try names. Persons of theirs keep it."""
     first = uuid5(NAMESPACE_OID, f"end_user/{user}")
     return str(uuid5(first, str(erasures)) if erasures else first)
 

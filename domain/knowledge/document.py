@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypedDict, Unpack
+from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
 from uuid import UUID, uuid5
 
 from domain import aggregate
@@ -62,6 +62,7 @@ class Upload(TypedDict):
     digest: str
     size: int
     metadata: dict[str, Any]
+    person: NotRequired[str | None]
 
 
 class Revision(TypedDict):
@@ -104,6 +105,8 @@ class Document(Aggregate):
     media_type: str
     digest: str
     metadata: dict[str, Any]
+    person: str | None = None
+    """The end user who uploaded it, with whose key its words and blobs are sealed; None for shared knowledge."""
     status: str = field(default="waiting", init=False)
     attempt: int = field(default=0, init=False)
     segments: str | None = field(default=None, init=False)
@@ -128,13 +131,22 @@ class Document(Aggregate):
     class Uploaded(Event, aggregate.Created):
         """A document was uploaded."""
 
-        TOPIC = "document.uploaded.v1"
+        TOPIC = "document.uploaded.v2"
+        PERSONAL = frozenset({"metadata", "name"})
+        class_version = 2
         dataset: Annotated[str, "Knowledge base."]
         name: Annotated[str, "Name, for people."]
         media_type: Annotated[str, "Media type."]
-        digest: Annotated[str, "SHA-256 of the file in hex: the name of its blob."]
+        digest: Annotated[str, "SHA-256 in hex of the file, or of its sealed form: the name of its blob."]
         size: Annotated[int, "Bytes of the file."]
         metadata: Annotated[dict[str, Any], "Metadata, at most 16 KiB of JSON."]
+        person: Annotated[
+            str | None, "End user who uploaded it, whose key seals its blobs: see [privacy](privacy.md); null for none."
+        ] = None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["person"] = None
 
     class SegmentationChosen(Event):
         """Another segmentation was chosen for the document."""
@@ -163,6 +175,7 @@ class Document(Aggregate):
         """The text was extracted."""
 
         TOPIC = "document.parsed.v3"
+        PERSONAL = frozenset({"title", "warnings"})
         class_version = 3
         pages: Annotated[int | None, "Pages; null where the format has none."]
         characters: Annotated[int, "Characters of the extracted text."]
@@ -242,6 +255,7 @@ class Document(Aggregate):
         """Processing failed."""
 
         TOPIC = "document.failed.v1"
+        PERSONAL = frozenset({"reason"})
         stage: Stage
         code: ErrorCode
         reason: ErrorMessage
@@ -281,6 +295,7 @@ class Document(Aggregate):
         """A segment was added by a person."""
 
         TOPIC = "segment.added.v1"
+        PERSONAL = frozenset({"answer", "content"})
         dataset: Annotated[str, "Knowledge base."]
         segment: SegmentId
         position: Annotated[int, "Position of the segment that it follows, or a new one at the end; from 0."]
@@ -302,6 +317,7 @@ class Document(Aggregate):
         """A segment was edited by a person."""
 
         TOPIC = "segment.edited.v1"
+        PERSONAL = frozenset({"answer", "content"})
         segment: SegmentId
         content: Annotated[str | None, "New text; null when unchanged."]
         answer: Annotated[str | None, "New answer; null when unchanged."]
@@ -379,6 +395,7 @@ class Document(Aggregate):
         """The document was renamed; its file and media type are unchanged."""
 
         TOPIC = "document.renamed.v1"
+        PERSONAL = frozenset({"name"})
         name: Annotated[str, "Name, for people."]
 
         def apply(self, document: Document) -> None:
@@ -388,6 +405,7 @@ class Document(Aggregate):
         """Metadata was set."""
 
         TOPIC = "document.metadata_set.v1"
+        PERSONAL = frozenset({"metadata"})
         metadata: Annotated[dict[str, Any], "Values that were set, by name; null for a removed one."]
 
         def apply(self, document: Document) -> None:
@@ -407,6 +425,7 @@ class Document(Aggregate):
         """The sync of the index failed."""
 
         TOPIC = "document.unsettled.v1"
+        PERSONAL = frozenset({"reason"})
         code: ErrorCode
         reason: ErrorMessage
 

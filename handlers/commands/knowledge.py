@@ -41,6 +41,8 @@ from handlers.commands.fields import (
 )
 from handlers.commands.media_types import media_type_of
 from handlers.commands.preparation import Change, Make, Preparation
+from handlers.files import Files
+from handlers.ports.people import Erased
 
 Separator = Annotated[str, Field(min_length=1, max_length=LONGEST_SEPARATOR)]
 
@@ -50,6 +52,9 @@ DocumentMetadata = Annotated[
 
 MediaType = Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)]
 BlobDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+LARGEST_OF_USER = 32 * 2**20
+"""Maximum bytes of a file that a user uploads: it is sealed in memory."""
 
 Written = Annotated[str, AfterValidator(not_blank), at_most(kib=64)]
 """A text that a person writes into a segment."""
@@ -152,11 +157,21 @@ class UploadDocument(Command):
     segmentation: SegmentationRules | None = Field(
         None, description="Segmentation rules of its own; null for those of the knowledge base"
     )
+    user: Name | None = Field(
+        None, description="End user who uploads it, with whose erasure it goes; null for shared knowledge"
+    )
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")] | None = Field(
+        None,
+        description="Key of the blob in base64, with `user`: the blob is a nonce of 12 bytes and the file under "
+        "AES-256-GCM",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> UploadDocument:
         if (self.digest is None) == (self.text is None):
             raise ValueError("Give exactly one of digest and text")
+        if (self.key is None) != (self.user is None or self.digest is None):
+            raise ValueError("Give a key with user and digest, and only then: a user's file must be encrypted")
         return self
 
 
@@ -327,23 +342,13 @@ def remove_field(dataset: Dataset, at: datetime, command: RemoveMetadataField) -
 
 
 async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
-    """Store the text, or find the blob; guess the media type; check the metadata."""
-    blobs = given.ports.blobs
-    if command.text is not None:
-        data = command.text.encode()
-        digest, size = await blobs.put(given.tenant, data), len(data)
-    else:
-        digest = str(command.digest)
-        found = await blobs.keep(given.tenant, digest)
-        if found is None:
-            sentence = f"There is no blob {given.tenant}/{digest}; put it into the object store first."
-            raise Rejection("not_found", sentence, "digest")
-        size = found
+    """Guess the media type, check the metadata, then store the text, or find the blob."""
     name = PurePosixPath(PureWindowsPath(command.name).as_posix()).name
     if name in ("", ".", ".."):
         raise Rejection("invalid", "Must end in a file name.", "name")
     guessed = media_type_of(name) or ("text/plain" if command.text is not None else "application/octet-stream")
     given.the(Dataset, "dataset").check_metadata(command.metadata)
+    digest, size = await _stored(command, given)
     return lambda id, at: Document.upload(
         id,
         at,
@@ -353,8 +358,34 @@ async def upload(command: UploadDocument, given: Preparation) -> Make[Document]:
         digest=digest,
         size=size,
         metadata=command.metadata,
+        person=given.person,
         segmentation=rules_of(command.segmentation),
     )
+
+
+async def _stored(command: UploadDocument, given: Preparation) -> tuple[str, int]:
+    """The digest of the file's blob, and the size of the file; a user's is sealed with the person's key."""
+    blobs, files = given.ports.blobs, Files(given.ports.blobs, given.ports.people)
+    if command.text is not None:
+        data = command.text.encode()
+    else:
+        digest = str(command.digest)
+        size = await blobs.keep(given.tenant, digest)
+        if size is None:
+            sentence = f"There is no blob {given.tenant}/{digest}; put it into the object store first."
+            raise Rejection("not_found", sentence, "digest")
+        if command.key is None:
+            return digest, size
+        if size > LARGEST_OF_USER:
+            raise Rejection("too_large", f"A user's file must not exceed {LARGEST_OF_USER // 2**20} MiB.", "digest")
+        try:
+            data = given.ports.people.unpack(command.key, await blobs.get(given.tenant, digest))
+        except ValueError:
+            raise Rejection("invalid", "Must be the key that the blob is encrypted with.", "key") from None
+    try:
+        return await files.put(given.tenant, given.person, "file", data), len(data)
+    except Erased:
+        raise Rejection("erased", "The user was erased meanwhile: send it again.", "user") from None
 
 
 def rename(document: Document, at: datetime, command: RenameDocument) -> None:

@@ -48,13 +48,14 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """A command's tenant, id and actor, and the aggregates that it names, by field."""
+    """A command's tenant, id and actor, the aggregates that it names, by field, and the data subject of its words."""
 
     ports: Ports
     tenant: str
     id: str
     actor: str
     named: Mapping[str, Aggregate]
+    person: str | None = None
 
     def the(self, kind: type[A], field: str) -> A:
         """The aggregate that the field names."""

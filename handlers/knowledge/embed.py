@@ -13,10 +13,10 @@ import numpy as np
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import segment_id
 from domain.knowledge.segments import Segment, decode_segments
+from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Digest, Embedder, Embedding, EmbeddingCache, EmbeddingModels, Vectors
 from handlers.ports.index import Entry, Index
-from handlers.ports.log import Blobs
 from handlers.work.cause import Cause
 
 TokenIds = Sequence[int]
@@ -37,9 +37,11 @@ class LoadedRevision:
     segments: list[Segment]
 
     @classmethod
-    async def read(cls, blobs: Blobs, tenant: str, digest: str) -> Self:
-        """Load the segments of a blob. Raises: errors of the blobs."""
-        return cls(digest, *await asyncio.to_thread(decode_segments, await blobs.get(tenant, digest)))
+    async def read(cls, files: Files, tenant: str, person: str | None, digest: str) -> Self:
+        """Load the segments of a blob. Raises: errors of the files."""
+        return cls(
+            digest, *await asyncio.to_thread(decode_segments, await files.get(tenant, person, "segments", digest))
+        )
 
 
 class Embed:
@@ -108,7 +110,8 @@ class Embed:
         async def keep() -> None:
             # In this order: cached texts are not embedded again, so that an open call would stay open.
             await recorded
-            await self._cache.put(tenant, identity, made)
+            if not cause.metadata.person:  # an erasure could not find what it must take out
+                await self._cache.put(tenant, identity, made)
 
         known |= made
         return [known[digest] for digest in digests], keep()

@@ -15,11 +15,12 @@ from domain.knowledge.document import Document
 from domain.knowledge.segmentation import Segmentation
 from domain.knowledge.segments import encode_segments
 from domain.log import Commit
+from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.documents import Embedding, EmbeddingModels, Extractor, Text, Unreadable
 from handlers.ports.index import Entry, Index
-from handlers.ports.log import Blobs
+from handlers.ports.people import Erased
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.work import WORKS
@@ -43,7 +44,7 @@ class Embedded(NamedTuple):
 class Ingest:
     repository: Repository
     calls: ModelCalls
-    blobs: Blobs
+    files: Files
     extractor: Extractor
     models: EmbeddingModels
     embed: Embed
@@ -57,7 +58,7 @@ class Ingest:
             return
         attempt = Attempt[Document](self.repository, WORKS["ingest"], commit, id)
         dataset = await self.repository.get(Dataset, tenant, document.dataset)
-        with suppress(Ended):
+        with suppress(Ended, Erased):  # what an erased person uploaded is about to be deleted
             if dataset is None or dataset.deleted:
                 await attempt.begin(lambda document, at: document.delete(at))
                 return
@@ -83,7 +84,7 @@ class Ingest:
     async def _known_revision(self, tenant: str, document: Document) -> LoadedRevision | None:
         """The segments that an earlier attempt made."""
         digest = document.segments
-        return await LoadedRevision.read(self.blobs, tenant, digest) if digest else None
+        return await LoadedRevision.read(self.files, tenant, document.person, digest) if digest else None
 
     async def _embedding(self, dataset: Dataset, tenant: str) -> tuple[str, Embedding]:
         """The model of the dataset, by name and ready for use."""
@@ -93,7 +94,9 @@ class Ingest:
     async def _extract(self, attempt: Attempt[Document]) -> Text:
         document = attempt.aggregate
         try:
-            data = await self.blobs.get(attempt.tenant, document.digest)
+            data = await self.files.get(attempt.tenant, document.person, "file", document.digest)
+        except Erased:
+            raise
         except KeyError:
             raise Unreadable("missing_file", f"The blob {document.digest} is not in the object store.") from None
         text = await self.extractor.extract(attempt.tenant, data, document.media_type, document.name)
@@ -110,9 +113,8 @@ class Ingest:
         segments = await segmenter.segment(attempt.tenant, text, rules)
         if not segments:
             raise Unreadable("no_text", "The file holds no text.")
-        digest = await self.blobs.put(
-            attempt.tenant, await asyncio.to_thread(encode_segments, segmenter.model, segments)
-        )
+        data = await asyncio.to_thread(encode_segments, segmenter.model, segments)
+        digest = await self.files.put(attempt.tenant, attempt.aggregate.person, "segments", data)
         tokens = sum(segment.tokens for segment in segments if not segment.is_parent)
         model = embedder.identity
         await attempt.step(

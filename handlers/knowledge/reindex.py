@@ -15,13 +15,14 @@ import structlog
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.log import EVENTS, Commit, Metadata, commit_id
+from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision
 from handlers.knowledge.ingest import SLICE
 from handlers.knowledge.scan import Key, Scan
 from handlers.knowledge.sync import differs, follow
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Build, Entry, Index
-from handlers.ports.log import Blobs, Log
+from handlers.ports.log import Log
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 from handlers.work.progress import Progress, no_progress
@@ -52,6 +53,7 @@ class Slice:
     first: int
     count: int
     version: int
+    person: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Built:
 class Reindex:
     repository: Repository
     log: Log
-    blobs: Blobs
+    files: Files
     models: EmbeddingModels
     embed: Embed
     index: Index
@@ -226,8 +228,9 @@ class _Work:
 
     def _slices(self, commit: Commit) -> list[Slice]:
         tenant, id, version = commit.subject.tenant, commit.subject.id, commit.position.sequence
+        person = commit.metadata.person
         found = [
-            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version)
+            Slice(tenant, id, event.dataset, event.segments, event.first, event.count, version, person)
             for event in commit.events
             if isinstance(event, Document.Indexed)
         ]
@@ -253,7 +256,16 @@ class _Work:
                 done = max(document.done, noted)
                 first, end = max(noted, done - SLICE, 0), done if document.ended else done + SLICE
                 slices.append(
-                    Slice(tenant, id, document.dataset, document.segments, first, end - first, version=sequence)
+                    Slice(
+                        tenant,
+                        id,
+                        document.dataset,
+                        document.segments,
+                        first,
+                        end - first,
+                        version=sequence,
+                        person=document.person,
+                    )
                 )
         await self._write([each for each in slices if self._wanted(each)])
 
@@ -276,7 +288,7 @@ class _Work:
                         await self._follow(part)
                         continue
                     if revision is None or revision.digest != part.digest:
-                        revision = await LoadedRevision.read(self.handler.blobs, part.tenant, part.digest)
+                        revision = await LoadedRevision.read(self.handler.files, part.tenant, part.person, part.digest)
                 except KeyError:
                     log.error("blob missing", tenant=part.tenant, document=part.document)
                     self.built.lost.add((part.tenant, part.document))
@@ -289,7 +301,7 @@ class _Work:
         document, sequence = await self.handler.repository.get_at(Document, tenant, edits.document)
         if document is None or document.deleted or self.only not in (None, (tenant, document.dataset)):
             return
-        name, embedding, cause = await self._making(tenant, document.dataset, document.id)
+        name, embedding, cause = await self._making(tenant, document.dataset, document.id, document.person)
 
         async def put(entries: Sequence[Entry]) -> None:
             await self.build.write(tenant, document.dataset, document.id, entries, model=name, version=sequence)
@@ -297,21 +309,23 @@ class _Work:
         async def remove(ids: Sequence[str]) -> None:
             await self.build.remove(tenant, document.dataset, document.id, ids, version=sequence)
 
-        difference = await differs(self.handler.blobs, tenant, document, embedding, since=0)
+        difference = await differs(self.handler.files, tenant, document, embedding, since=0)
         of = f"{self.build.id}:by hand:{sequence}"
         self.built.segments += await follow(self.handler.embed, cause, of, embedding, difference, put, remove)
 
-    async def _making(self, tenant: str, dataset: str, document: str) -> tuple[str, Embedding, Cause]:
+    async def _making(
+        self, tenant: str, dataset: str, document: str, person: str | None
+    ) -> tuple[str, Embedding, Cause]:
         """The embedding for the entries of a document, in an open version, and their cause."""
         name = self.model or self.scan.model(tenant, dataset)
         embedding = await self.handler.models.get(name)
         await self.build.open(name, embedding.embedder.dimension)
         known = self.metadata
-        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor)
+        metadata = Metadata(known.id, tenant, known.correlation, known.causation, known.actor, person=person)
         return name, embedding, Cause(metadata, "document", document, self.build.attempt)
 
     async def _write_slice(self, part: Slice, revision: LoadedRevision) -> None:
-        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document)
+        name, embedding, cause = await self._making(part.tenant, part.dataset, part.document, part.person)
         entries, recorded = await self.handler.embed(
             cause, f"{self.build.id}:{part.first}", embedding, part.document, revision, part.first, part.count
         )

@@ -15,11 +15,12 @@ from domain.knowledge.document import Document
 from domain.knowledge.entries import affected, entries
 from domain.knowledge.segments import Segment
 from domain.log import Commit
+from handlers.files import Files
 from handlers.knowledge.embed import Embed, LoadedRevision, model_of
 from handlers.knowledge.ingest import SLICE
 from handlers.ports.documents import Embedding, EmbeddingModels
 from handlers.ports.index import Entry, Index
-from handlers.ports.log import Blobs
+from handlers.ports.people import Erased
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.cause import Cause
@@ -49,7 +50,7 @@ class Difference(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Sync:
     repository: Repository
-    blobs: Blobs
+    files: Files
     models: EmbeddingModels
     embed: Embed
     index: Index
@@ -64,7 +65,7 @@ class Sync:
             return
         attempt = Attempt[Document](self.repository, WORKS["sync"], commit, id).go_on(document, sequence)
         dataset = await self.repository.get(Dataset, tenant, document.dataset)
-        with suppress(Ended):
+        with suppress(Ended, Erased):  # what an erased person uploaded is about to be deleted
             if dataset is None or dataset.deleted:
                 await attempt.step("delete", Document.delete)
             else:
@@ -84,15 +85,15 @@ class Sync:
 
         cause = Cause(attempt.metadata, "document", document.id, max(1, document.attempt))
         embedding = await self.models.get(name)
-        difference = await differs(self.blobs, tenant, document, embedding, document.sync["synced"])
+        difference = await differs(self.files, tenant, document, embedding, document.sync["synced"])
         await follow(self.embed, cause, f"settle:{new_id()}", embedding, difference, put, take_out)
 
 
-async def differs(blobs: Blobs, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
-    """Return the edits after a version of the document, tokenised for a model. Raises: as the blobs do."""
+async def differs(files: Files, tenant: str, document: Document, embedding: Embedding, since: int) -> Difference:
+    """Return the edits after a version of the document, tokenised for a model. Raises: as the files do."""
     tokenize, model = embedding.segmenter.tokenize, embedding.segmenter.model
     revisions = {
-        revision["segments"]: await LoadedRevision.read(blobs, tenant, revision["segments"])
+        revision["segments"]: await LoadedRevision.read(files, tenant, document.person, revision["segments"])
         for revision in document.revisions
     }
     segments = {digest: revision.segments for digest, revision in revisions.items()}

@@ -174,12 +174,11 @@ def build_prompt(
     # A tokenizer may count a joined text higher than the sum of its parts.
     while (spent := cost(drafts := _drafts(opening, [parts for _, parts in used], kept, question))) > budget:
         (kept or used).pop()
-    texts = [hit.entry.content for hit, _ in used]
     return Prompt(
         [draft.message for draft in drafts],
         Record(
             [drafts[0].recorded, *_earlier(kept, origin.conversation), drafts[-1].recorded],
-            {passage_id(text): text for text in texts if len(text) >= QUOTED},
+            {passage_id(hit.entry.content): hit.entry.content for hit, _ in used if _is_quoted(hit)},
         ),
         [hit for hit, _ in used],
         Truncation(segments=len(hits) - len(used), messages=len(turns) - len(kept)),
@@ -263,6 +262,11 @@ def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[In
     return recorded
 
 
+def _is_quoted(hit: Hit) -> bool:
+    """True if the passage is recorded once; what a person uploaded is repeated, and so sealed with each prompt."""
+    return len(hit.entry.content) >= QUOTED and not hit.personal
+
+
 def _passage(number: int, hit: Hit, rank: int, document: str) -> list[Part]:
     text = hit.entry.content
     origin = {
@@ -273,6 +277,6 @@ def _passage(number: int, hit: Hit, rank: int, document: str) -> list[Part]:
         "rank": rank,
         "score": hit.score,
     }
-    own = {"quotes": f"passage/{passage_id(text)}"} if len(text) >= QUOTED else {"text": text}
+    own = {"quotes": f"passage/{passage_id(text)}"} if _is_quoted(hit) else {"text": text}
     above = _literal("\n\n" + place(number, hit, document))
     return [above, Part(text, cast("Piece", {**origin, **own}))]

@@ -36,7 +36,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """An entry that was found; `score` is comparable within one search only; a rank (from 1) is None in a subquery that
-    did not find it."""
+    did not find it. It is `personal` where an end user uploaded the document: its words are that person's."""
 
     dataset: str
     document: str
@@ -44,6 +44,7 @@ class Hit:
     score: float
     semantic_rank: int | None = None
     full_text_rank: int | None = None
+    personal: bool = False
 
     @property
     def id(self) -> str:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Erased(KeyError):
+    """The bytes cannot be read any more: the person was erased."""
+
+
 class People(Protocol):
     """The ids of end users, and the keys that encrypt their words. Every method raises: Unavailable."""
 
@@ -18,6 +22,18 @@ class People(Protocol):
 
     async def erase(self, tenant: str, person: str) -> None:
         """Erase the person's key for good: none of their words can be read any more."""
+        ...
+
+    async def seal(self, tenant: str, person: str, kind: str, plain: bytes) -> bytes:
+        """Encrypt, bound to the tenant and the kind; equal bytes give equal ones. Raises: Erased."""
+        ...
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        """Decrypt. Raises: Erased; ValueError for what was not sealed so, or was changed since."""
+        ...
+
+    def unpack(self, key: str, packed: bytes) -> bytes:
+        """Decrypt a file that the sender of a command has encrypted. Raises: ValueError."""
         ...
 
 

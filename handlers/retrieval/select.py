@@ -50,7 +50,7 @@ class Selection:
             document=hit.document,
             position=hit.entry.position,
             page=hit.entry.page,
-            heading=hit.entry.heading,
+            heading=None if hit.personal else hit.entry.heading,
             score=hit.score,
             semantic_rank=hit.semantic_rank,
             full_text_rank=hit.full_text_rank,
@@ -68,8 +68,8 @@ def select(found: Sequence[Hit], documents: Mapping[str, Document]) -> list[Sele
     """The hits, best first; dropped are those that must not be given, and those with the text of a better one."""
     selections, texts = [], set()
     for rank, hit in enumerate(found, 1):
-        selection = Selection(hit, rank)
         document, text = documents.get(hit.document), " ".join(text_of(hit.entry).split())
+        selection = Selection(replace(hit, personal=document is not None and document.person is not None), rank)
         if document is None or document.deleted:
             selection.dropped = "deleted"
         elif not shows(document, hit.id, hit.entry.parent):

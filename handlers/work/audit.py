@@ -16,6 +16,7 @@ from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, V
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import InPieces, Turns, quoted, spans
+from handlers.files import Kind
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
 
@@ -71,13 +72,13 @@ class Decision(NamedTuple):
     ids: tuple[str, ...]
 
 
-def named_blobs(event: Event) -> Sequence[str]:
-    """The blobs that an event names, without those that hold its large values."""
+def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
+    """Kind and digest of the blobs that an event names, without those that hold its large values."""
     match event:
         case Document.Uploaded():
-            return [event.digest]
+            return [("file", event.digest)]
         case Document.Split():
-            return [event.segments]
+            return [("segments", event.segments)]
         case _:
             return []
 
@@ -229,7 +230,7 @@ class Audit:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
-        self.name_blobs(subject.tenant, named_blobs(event), sequence)
+        self.name_blobs(subject.tenant, (digest for _, digest in named_blobs(event)), sequence)
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)

@@ -92,6 +92,9 @@ def upload(
         str | None, typer.Option(help="Segmentation rules for these files, as JSON; see [bold]preview[/].")
     ] = None,
     metadata: Annotated[str | None, typer.Option(help="Metadata of the documents, as JSON.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="End user who uploads the files: they go when the user is erased.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every document is indexed.")] = False,
     tenant: Tenant = None,
     home: Home = None,
@@ -102,7 +105,11 @@ def upload(
 
     settings = Settings.load(home=home, tenant=tenant)
     files = list(files_in(paths))
-    fields = {"segmentation": from_json("--rules", rules), "metadata": from_json("--metadata", metadata)}
+    fields = {
+        "segmentation": from_json("--rules", rules),
+        "metadata": from_json("--metadata", metadata),
+        "user": user,
+    }
 
     async def work() -> list[dict[str, Any]]:
         with terminal.bars(as_json) as progress:

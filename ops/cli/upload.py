@@ -24,7 +24,7 @@ class Upload:
     """An upload; `documents` has a dict for each file: name, document id, status, reason, segments, warnings."""
 
     def __init__(self, client: Client, dataset: str, progress: Progress, **fields: Any) -> None:
-        """`fields` are further fields of the command, the same for every file: segmentation, metadata."""
+        """`fields` are further fields of the command, the same for every file: segmentation, metadata, user."""
         self.client = client
         self.common = {"dataset": dataset} | {name: value for name, value in fields.items() if value is not None}
         self.progress = progress
@@ -56,8 +56,12 @@ class Upload:
         if document["name"] != file.name:
             return document | {"reason": "its name is not valid UTF-8: rename the file"}
         try:
-            digest = await self.client.upload_blob(await asyncio.to_thread(read, file))
-            payload = self.common | {"name": file.name, "digest": digest}
+            data = await asyncio.to_thread(read, file)
+            payload = self.common | {"name": file.name}
+            if "user" in self.common:
+                payload["digest"], payload["key"] = await self.client.upload_packed(data)
+            else:
+                payload["digest"] = await self.client.upload_blob(data)
             outcome = await self.client.send("document.upload", payload, wait=60)
         except (OSError, ValueError, NotSent, NoOutcome) as error:
             return document | {"reason": str(error)}

@@ -51,16 +51,16 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     projector = Projector(
         url,
         wiring.log,
-        wiring.blobs,
+        wiring.files,
         values(wiring.settings),
         wiring.settings.projector_processes,
     )
     live = NatsLive(wiring.nc)
     recover = Recover(wiring.repository, live, partial(overdue, url, DEADLINE_S), partial(done, wiring.nc))
     embedded = EmbeddedNats(wiring.settings.home).server_name == server_info(wiring.nc).get("server_name")
-    nats = JetStreamScrub(wiring.nc, wiring.repository, ours=embedded)
+    nats = JetStreamScrub(wiring.nc, wiring.repository, wiring.keys, ours=embedded)
     postgres = PostgresScrub(url, EmbeddedPostgres(wiring.settings.home).data)
-    erase = Erase(wiring.keys, nats.dead_letters, nats.commands, postgres)
+    erase = Erase(wiring.keys, wiring.repository, postgres.uploads, nats.dead_letters, nats.commands, postgres)
     wiring.work("erase", erase)
     roles = PostgresSqlRoles(url, connections=wiring.settings.sql_connections, seconds=wiring.settings.sql_timeout_s)
     admit = AdmitSql(wiring.repository, wiring.vault, roles)

@@ -24,7 +24,7 @@ async def rebuild(
     async with Wiring(settings, "index", within_s=WITHIN_S) as wiring:
         log, index = wiring.log, await wiring.index()
         models, embed = await wiring.embedding_models(), await wiring.embed()
-        reindex = Reindex(wiring.repository, log, wiring.blobs, models, embed, index)
+        reindex = Reindex(wiring.repository, log, wiring.files, models, embed, index)
         if dataset is None:
             return await reindex.all(progress, keep_old=keep_old)
         return await reindex.dataset(settings.tenant, dataset, progress, keep_old=keep_old)

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from adapters.postgres import compare as comparing
 from adapters.postgres import rebuild as rebuilding
 from adapters.postgres.compare import Comparison
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from handlers.work.progress import Progress, no_progress
 from ops.settings import Settings
 from ops.values import values
@@ -21,25 +22,25 @@ async def rebuild(settings: Settings, names: Iterable[str] = (), progress: Progr
 
     Raises: KeyError for a name that no table has, and what the adapter's `rebuild` raises.
     """
-    async with _open(settings) as (log, blobs):
+    async with _open(settings) as (log, files):
         return await rebuilding.rebuild(
-            settings.postgres_url, log, blobs, names, progress, values(settings), settings.projector_processes
+            settings.postgres_url, log, files, names, progress, values(settings), settings.projector_processes
         )
 
 
 async def undo(settings: Settings, progress: Progress = no_progress) -> list[str]:
     """Put back the tables that the last rebuild swapped out; gives their names. Raises: as the adapter's `undo`."""
-    async with _open(settings) as (log, blobs):
+    async with _open(settings) as (log, files):
         return await rebuilding.undo(
-            settings.postgres_url, log, blobs, progress, values(settings), settings.projector_processes
+            settings.postgres_url, log, files, progress, values(settings), settings.projector_processes
         )
 
 
 async def check(settings: Settings, names: Iterable[str] = (), progress: Progress = no_progress) -> list[Comparison]:
     """Compare these tables, or all, with fresh ones. Raises: as the adapter's `compare`."""
-    async with _open(settings) as (log, blobs):
+    async with _open(settings) as (log, files):
         return await comparing.compare(
-            settings.postgres_url, log, blobs, names, progress, values(settings), settings.projector_processes
+            settings.postgres_url, log, files, names, progress, values(settings), settings.projector_processes
         )
 
 
@@ -49,10 +50,10 @@ async def drop_old(settings: Settings) -> list[str]:
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Blobs]]:
+async def _open(settings: Settings) -> AsyncIterator[tuple[Log, Files]]:
     async with Wiring(settings, "rebuild", within_s=WITHIN_S) as wiring:
         with uncollected():
-            yield wiring.log, wiring.blobs
+            yield wiring.log, wiring.files
 
 
 @contextmanager

@@ -24,10 +24,12 @@ from adapters.archive.archiver import (
 from adapters.archive.heads import Proof, prove
 from adapters.archive.store import BLOBS, Archive, Broken
 from adapters.jetstream.client import Client
-from adapters.jetstream.keys import entry
+from adapters.jetstream.keys import NAMES, entry
 from adapters.jetstream.macs import STATEMENT
 from adapters.jetstream.message import Message
 from adapters.many import each
+from adapters.privacy.vault import PEOPLE, UnknownKey
+from domain.access.tenant import HOUSE
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import ListedBlobs
 from handlers.work.progress import Progress, no_progress
@@ -84,7 +86,7 @@ async def restore(
         restored = Restored()
         last = {stream: max(ends[stream], default=0) for stream in (EVENTS, OUTCOMES)}
         unmarked = await wiring.keys.macs.restore(await archive.key(STATEMENT), last, other_secret=other_secret)
-        await _keys(wiring, archive, unmarked)
+        await _keys(wiring, archive, unmarked, other_secret=other_secret)
         await _blobs(wiring.blobs, archive, restored, progress)
         for stream in STREAMS:
             await _stream(wiring, archive, stream, until, restored, progress)
@@ -189,8 +191,11 @@ def _of(outcome: Message) -> int:
     return orjson.loads(outcome.body).get("sequence") or 0
 
 
-async def _keys(wiring: Wiring, archive: Archive, unmarked: bool) -> None:
-    """Restore people's keys and the marks of erased people; existing entries of the bucket are kept."""
+async def _keys(wiring: Wiring, archive: Archive, unmarked: bool, *, other_secret: bool) -> None:
+    """Restore people's keys and the marks of erased people; existing entries of the bucket are kept.
+
+    With `other_secret`, a key of names that cannot be read is left out: each name is a new person's.
+    """
     there = {STATEMENT}
     source = keys_of_people(wiring.nc)
     async with aclosing(source.read(0, await source.last())) as chunks:
@@ -200,9 +205,19 @@ async def _keys(wiring: Wiring, archive: Archive, unmarked: bool) -> None:
     async def put(name: str) -> None:
         if (data := await archive.key(name)) and entry(data):
             tenant, _, person = name.partition("/")
+            if other_secret and name == f"{HOUSE}/{NAMES}" and not _opens(wiring, data):
+                return
             await wiring.keys.put_back(tenant, person, data, unmarked=unmarked)
 
     await each(sorted(set(await archive.keys()) - there), put, FETCHES)
+
+
+def _opens(wiring: Wiring, kept: bytes) -> bool:
+    try:
+        wiring.vault.open(HOUSE, entry(kept).get("key", ""), PEOPLE)
+    except (UnknownKey, ValueError):
+        return False
+    return True
 
 
 async def _blobs(blobs: ListedBlobs, archive: Archive, restored: Restored, progress: Progress) -> None:

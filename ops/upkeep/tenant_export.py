@@ -31,6 +31,7 @@ from domain.access.end_user import EndUser
 from domain.access.tenant import HOUSE, Tenant
 from domain.log import EVENTS, Commit, Position
 from handlers.dispatch import TENANT
+from handlers.files import Files, Kind
 from handlers.ports.log import Blobs
 from handlers.work.audit import named_blobs
 from handlers.work.progress import Progress
@@ -136,6 +137,7 @@ class Events:
         self._folder = folder
         self._keys = keys
         self._blobs = blobs
+        self._files = Files(blobs, keys)
         self._manifest = manifest
 
     async def write(self, messages: list[Message]) -> None:
@@ -166,14 +168,14 @@ class Events:
             return
         for digest in references(message.body, sealed=False):
             self._write_blob(digest, fetched[tenant, digest])
-        for digest in (digest for event in recorded.events for digest in named_blobs(event)):
-            await self._copy_blob(tenant, digest)
+        for kind, digest in (named for event in recorded.events for named in named_blobs(event)):
+            await self._copy_blob(tenant, person, kind, digest)
 
-    async def _copy_blob(self, tenant: str, digest: str) -> None:
+    async def _copy_blob(self, tenant: str, person: str | None, kind: Kind, digest: str) -> None:
         if self._place(digest).exists():
             return
         try:
-            self._write_blob(digest, await self._blobs.get(tenant, digest))
+            self._write_blob(digest, await self._files.get(tenant, person, kind, digest))
         except KeyError:
             self._manifest.unreadable[f"Blob {digest}"] = "is missing"
         except ValueError:

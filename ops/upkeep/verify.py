@@ -26,6 +26,7 @@ from adapters.postgres import policies, tables
 from adapters.postgres.compare import compare
 from domain.access.actor import CommandSubject
 from domain.log import EVENTS, OUTCOMES, Position
+from handlers.files import Files
 from handlers.ports.log import Blobs, Unavailable
 from handlers.repository import Repository
 from handlers.work.audit import Audit, Check
@@ -70,7 +71,7 @@ async def verify(
         log, blobs, audit = JetStreamLog(nc, keys, client.blobs), client.blobs, Audit()
         audited = AuditedLog(log, audit)
         with uncollected():
-            compared = await _tables(settings, log, audited, blobs, progress)
+            compared = await _tables(settings, log, audited, Files(blobs, keys), progress)
             await audited.finish(progress)
         await _look_again(nc, keys, audit, settings)
         for check in audit.checks:
@@ -183,7 +184,7 @@ async def _blobs(blobs: Blobs, audit: Audit, progress: Progress) -> Check:
 
 
 async def _tables(
-    settings: Settings, log: JetStreamLog, audited: AuditedLog, blobs: Blobs, progress: Progress
+    settings: Settings, log: JetStreamLog, audited: AuditedLog, files: Files, progress: Progress
 ) -> Check:
     """Compare the tables with a replay. Halted tables are not compared: they may equal a replay that ends as early."""
     check = Check("tables", "the tables are what a replay of the log makes", "headrace rebuild")
@@ -194,7 +195,7 @@ async def _tables(
                 check.fault(sentence)
             return check
         compared = await compare(
-            settings.postgres_url, audited, blobs, (), progress, values(settings), settings.projector_processes
+            settings.postgres_url, audited, files, (), progress, values(settings), settings.projector_processes
         )
     except Exception as error:  # of a broken log too, which other checks name
         check.fault(f"cannot be compared ({type(error).__name__}): {one_line(error)}")

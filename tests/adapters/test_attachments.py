@@ -19,7 +19,7 @@ from adapters.postgres.attachments import InTheWay
 from ops.servers.embedded import EmbeddedPostgres
 from projections.apps import apps
 from projections.messages import messages
-from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following, query, rebuilt
+from tests.adapters.test_postgres import RecordedLog, caught_up, following, query, rebuilt, recorded_files
 from tests.projections.history import History
 from tests.projections.wandering import wander
 
@@ -179,7 +179,7 @@ async def test_all_that_is_at_a_table_follows_a_rebuild_and_an_undo(
         "ANALYZE headrace.messages",
     )
     before, live = await catalog(connection), await tables.table_digests(database_url)
-    await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+    await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
     assert await catalog(connection) == before
     assert await tables.table_digests(database_url) == live
 
@@ -278,7 +278,7 @@ async def test_views_follow_a_rebuild_and_an_undo(
     await rebuilt(database_url, history)
     await check("rebuilt again")
     await rebuilt(database_url, history)
-    await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+    await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
     await query(connection, "SELECT count(*) FROM bi.weekly")
     assert await query(connection, RELATIONS) == before
     assert await query(connection, ON_OLD) == []
@@ -317,7 +317,7 @@ async def test_what_cannot_follow_is_refused_by_name_before_anything_is_touched(
     await run(connection, statement)
     log = RecordedLog(history)
     with pytest.raises(InTheWay, match=f"(?i){named}.*Drop it, and make it again"):
-        await rebuild.rebuild(database_url, log, RecordedBlobs(history), ["messages"])
+        await rebuild.rebuild(database_url, log, recorded_files(history), ["messages"])
     assert log.reads == 0
     assert await query(connection, "SELECT to_regnamespace('headrace_next')::text") == [None]
     assert await rebuilt(database_url, history, "datasets") == ["datasets"]
@@ -389,7 +389,7 @@ async def test_a_table_that_other_rules_made_is_rebuilt_at_the_start(
     monkeypatch.undo()
     await run(connection, "UPDATE headrace_projection.tables SET rules = 'even others' WHERE schema = 'headrace_old'")
     with pytest.raises(rebuild.NothingKept, match="Another version of Headrace made these old tables: apps"):
-        await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+        await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
 
 
 async def test_the_projector_waits_for_what_is_in_the_way(

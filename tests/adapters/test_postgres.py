@@ -27,11 +27,13 @@ from domain.access.sql_login import role_of
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Position, Recorded
 from domain.models.model_call import ModelCall
-from handlers.ports.log import Blobs, Log
+from handlers.files import Files
+from handlers.ports.log import Log
 from projections.apps import apps
 from projections.catalog import READ_MODELS
 from projections.engine.values import BUILT_IN, Values
 from projections.values.prices import Prices
+from tests.memory import Memory, MemoryKeys
 from tests.projections.history import History, Tables
 from tests.projections.wandering import wander
 
@@ -67,7 +69,7 @@ async def grow(history: History, later: History) -> None:
             await asyncio.sleep(0.05)
 
 
-class RecordedBlobs:
+class _RecordedBlobs:
     def __init__(self, history: History) -> None:
         self.history = history
 
@@ -84,10 +86,21 @@ class RecordedBlobs:
         raise NotImplementedError
 
 
+class _Unsealed(MemoryKeys):
+    """The blobs of a history are in plain."""
+
+    async def open(self, tenant: str, person: str, kind: str, sealed: bytes) -> bytes:
+        return sealed
+
+
+def recorded_files(history: History) -> Files:
+    return Files(_RecordedBlobs(history), _Unsealed(Memory()))
+
+
 @asynccontextmanager
-async def projecting(url: str, log: Log, blobs: Blobs) -> AsyncIterator[asyncio.Task[None]]:
+async def projecting(url: str, log: Log, files: Files) -> AsyncIterator[asyncio.Task[None]]:
     """A projector at work."""
-    task = asyncio.create_task(Projector(url, log, blobs).run())
+    task = asyncio.create_task(Projector(url, log, files).run())
     try:
         yield task
     finally:
@@ -97,7 +110,7 @@ async def projecting(url: str, log: Log, blobs: Blobs) -> AsyncIterator[asyncio.
 
 
 def following(url: str, history: History) -> AbstractAsyncContextManager[asyncio.Task[None]]:
-    return projecting(url, RecordedLog(history), RecordedBlobs(history))
+    return projecting(url, RecordedLog(history), recorded_files(history))
 
 
 async def caught_up(url: str, history: History) -> None:
@@ -114,7 +127,7 @@ async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:
 
 
 async def rebuilt(url: str, history: History, *names: str, values: Values = BUILT_IN) -> list[str]:
-    return await rebuild.rebuild(url, RecordedLog(history), RecordedBlobs(history), names, values=values)
+    return await rebuild.rebuild(url, RecordedLog(history), recorded_files(history), names, values=values)
 
 
 @pytest.fixture
@@ -205,8 +218,8 @@ async def test_a_rebuild_reports_its_progress(database_url: str) -> None:
     async with following(database_url, history):
         await caught_up(database_url, history)
     steps: list[tuple[str, int, int]] = []
-    log, blobs = RecordedLog(history), RecordedBlobs(history)
-    await rebuild.rebuild(database_url, log, blobs, progress=lambda *step: steps.append(step))
+    log, files = RecordedLog(history), recorded_files(history)
+    await rebuild.rebuild(database_url, log, files, progress=lambda *step: steps.append(step))
     totals = {stream: len(messages) for stream, messages in history.streams.items()}
     assert {stream: total for stream, _, total in steps} == totals
     assert {stream: max(done for name, done, _ in steps if name == stream) for stream in totals} == totals
@@ -215,7 +228,7 @@ async def test_a_rebuild_reports_its_progress(database_url: str) -> None:
 async def cut_off(url: str, history: History) -> dict[str, int]:
     """Begin a rebuild, and end it in the middle; gives how far it came."""
     log = RecordedLog(history)
-    task = asyncio.create_task(rebuild.rebuild(url, log, RecordedBlobs(history), (), lambda *_: task.cancel()))
+    task = asyncio.create_task(rebuild.rebuild(url, log, recorded_files(history), (), lambda *_: task.cancel()))
     with pytest.raises(asyncio.CancelledError):
         await task
     async with tables.connect(url) as connection:
@@ -244,7 +257,7 @@ async def test_a_rebuild_that_was_cut_off_goes_on_unless_the_rules_have_changed(
     if changed:
         monkeypatch.setattr(rules, "digests", lambda: defaultdict(lambda: "others"))
     log = RecordedLog(history)
-    await rebuild.rebuild(database_url, log, RecordedBlobs(history))
+    await rebuild.rebuild(database_url, log, recorded_files(history))
     begun = {stream: after for stream, after in reversed(log.begun)}
     assert begun == ({stream: 0 for stream in begun} if changed else {stream: reached[stream] for stream in begun})
     assert await tables.table_digests(database_url) == live
@@ -279,10 +292,10 @@ async def test_old_tables_are_kept_and_put_back(database_url: str, connection: A
     assert dict(await query(connection, kept)) == at
 
     history.app(name="later")
-    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    log, files = RecordedLog(history), recorded_files(history)
     async with following(database_url, history) as projector:
         await caught_up(database_url, history)
-        assert await rebuild.undo(database_url, log, blobs) == [model.name for model in READ_MODELS]
+        assert await rebuild.undo(database_url, log, files) == [model.name for model in READ_MODELS]
         history.app(name="last")
         await caught_up(database_url, history)
         assert not projector.done()
@@ -297,7 +310,7 @@ async def test_old_tables_are_kept_and_put_back(database_url: str, connection: A
     assert await rebuild.drop_old(database_url) == [model.name for model in READ_MODELS]
     assert await query(connection, "SELECT to_regnamespace('headrace_old')::text") == [None]
     with pytest.raises(rebuild.NothingKept):
-        await rebuild.undo(database_url, log, blobs)
+        await rebuild.undo(database_url, log, files)
 
 
 async def test_an_undo_that_was_cut_off_goes_on(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,12 +319,12 @@ async def test_an_undo_that_was_cut_off_goes_on(database_url: str, monkeypatch: 
         await caught_up(database_url, history)
     before = await tables.table_digests(database_url)
     await rebuilt(database_url, history)
-    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    log, files = RecordedLog(history), recorded_files(history)
     with monkeypatch.context() as patch:
         patch.setattr(copy.Copy, "near", None)
         with pytest.raises(TypeError):
-            await rebuild.undo(database_url, log, blobs)
-    await rebuild.undo(database_url, log, blobs)
+            await rebuild.undo(database_url, log, files)
+    await rebuild.undo(database_url, log, files)
     assert await tables.table_digests(database_url) == before
 
 
@@ -325,7 +338,7 @@ async def test_old_tables_with_other_columns_are_not_put_back(
     live = await tables.table_digests(database_url)
     await connection.execute("ALTER TABLE headrace_old.apps DROP COLUMN description")
     with pytest.raises(rebuild.NothingKept, match="apps"):
-        await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+        await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
     assert await tables.table_digests(database_url) == live
     assert await query(connection, "SELECT to_regclass('headrace_old.apps')::text") == ["headrace_old.apps"]
 
@@ -334,10 +347,10 @@ async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
     database_url: str, connection: AsyncConnection[TupleRow]
 ) -> None:
     history = wander(Random(21), 300, few=6)
-    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    log, files = RecordedLog(history), recorded_files(history)
     async with following(database_url, history):
         await caught_up(database_url, history)
-    compared = await compare.compare(database_url, log, blobs)
+    compared = await compare.compare(database_url, log, files)
     assert [table.table for table in compared] == [model.name for model in READ_MODELS]
     assert {(table.different, table.first, table.live - table.fresh) for table in compared} == {(0, None, 0)}
     live = {table.table: table.live for table in compared}
@@ -352,7 +365,7 @@ async def test_a_comparison_finds_what_is_not_as_a_replay_makes_it(
         "INSERT INTO headrace.providers SELECT 'two', 'p', 'u', true, 'active', 'me', now(), now(), 1"
     )
     await connection.execute("ALTER TABLE headrace.commands DROP COLUMN name")
-    found = {table.table: table for table in await compare.compare(database_url, log, blobs)}
+    found = {table.table: table for table in await compare.compare(database_url, log, files)}
     assert found["apps"].different == 2
     assert found["apps"].first == f"Row {first[1]} of tenant {first[0]} differs in name, created_by."
     assert found["apps"].live == found["apps"].fresh - 1
@@ -370,13 +383,13 @@ async def test_a_comparison_under_load_finds_nothing_and_blocks_no_one(
     later = wander(Random(25), 1000, few=12)
     history = History()
     history.blobs = later.blobs
-    log, blobs = RecordedLog(history), RecordedBlobs(history)
+    log, files = RecordedLog(history), recorded_files(history)
     monkeypatch.setattr(copy, "NEAR", 20)
 
     async with following(database_url, history) as projector:
         growing = asyncio.create_task(grow(history, later))
         while not growing.done():
-            assert not [table for table in await compare.compare(database_url, log, blobs) if table.different]
+            assert not [table for table in await compare.compare(database_url, log, files) if table.different]
         await growing
         await caught_up(database_url, history)
         assert not projector.done()
@@ -486,7 +499,7 @@ async def test_of_two_projectors_one_works_and_the_other_takes_over(
 ) -> None:
     history = History()
     logs = [RecordedLog(history) for _ in range(2)]
-    tasks = [asyncio.create_task(Projector(database_url, log, RecordedBlobs(history)).run()) for log in logs]
+    tasks = [asyncio.create_task(Projector(database_url, log, recorded_files(history)).run()) for log in logs]
     for count in range(30):
         history.app(name=f"app {count}")
     await caught_up(database_url, history)
@@ -753,7 +766,7 @@ async def test_a_rebuild_prices_history_again_and_a_comparison_does_not_call_tha
     values = Values(prices=Prices(lab))
 
     async def compared() -> dict[str, str]:
-        found = await compare.compare(database_url, RecordedLog(history), RecordedBlobs(history), values=values)
+        found = await compare.compare(database_url, RecordedLog(history), recorded_files(history), values=values)
         return {each.table: each.first for each in found if each.first}
 
     async with following(database_url, history):

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import consumer_config
@@ -35,7 +34,7 @@ from handlers.ports.log import PendingWork
 from handlers.work.cause import Cause
 from handlers.work.recover import Recover, orphaned
 from handlers.work.work import STALLS
-from tests.handlers.desk import Desk
+from tests.handlers.desk import Desk, files_of
 
 
 class Scene:
@@ -109,7 +108,7 @@ async def url(module_database_url: str, nc: Client) -> AsyncIterator[str]:
     """Tables that follow the log."""
     await set_up(module_database_url)
     log = JetStreamLog(nc, JetStreamKeys(nc, AesVault(bytes(32))))
-    projector = asyncio.create_task(Projector(module_database_url, log, JetStreamBlobs(nc)).run())
+    projector = asyncio.create_task(Projector(module_database_url, log, files_of(nc)).run())
     yield module_database_url
     projector.cancel()
     await asyncio.gather(projector, return_exceptions=True)
@@ -249,7 +248,7 @@ async def test_a_consumer_that_was_created_again_owns_everything(scene: Scene) -
     assert await scene.swept() == []
     await js.add_consumer(EVENTS, consumer_config("ingest"))
     assert await scene.swept() == []
-    assert await scene.desk.types("document", document) == ["document.uploaded.v1"]
+    assert await scene.desk.types("document", document) == ["document.uploaded.v2"]
     await scene.forgotten_by("ingest")
     assert await scene.swept() == [("ingest", document)]
 
@@ -289,7 +288,7 @@ async def test_recovering_twice_is_recovering_once(scene: Scene) -> None:
     other = Recover(desk.repository, desk.live, partial(scene.overdue, 0), partial(done, desk.nc))
     await asyncio.gather(scene.recover(), other())
     types = await scene.desk.types("document", document)
-    assert types == ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]
+    assert types == ["document.uploaded.v2", "document.failed.v1", "document.retried.v1"]
 
 
 async def ended(scene: Scene) -> str:

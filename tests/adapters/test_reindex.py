@@ -36,6 +36,7 @@ from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.work.cause import Cause
+from tests.handlers.desk import files_of
 from tests.tiny_model import make_tiny_model
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
@@ -76,11 +77,12 @@ class Mill:
     def __init__(self, nc: Client, tenant: str, index: Index, models: OneModel, embed: Embed) -> None:
         self.tenant = tenant
         self.blobs = JetStreamBlobs(nc)
+        self.files = files_of(nc)
         self.log = JetStreamLog(nc)
         self.store = JetStreamEventStore(nc)
         self.repository = Repository(self.store, JetStreamSnapshots(nc))
         self.index, self.models, self.embed = index, models, embed
-        self.reindex = Reindex(self.repository, self.log, self.blobs, models, embed, index)
+        self.reindex = Reindex(self.repository, self.log, self.files, models, embed, index)
 
     async def change(self, aggregate: Aggregate) -> None:
         """Record what is pending."""

@@ -18,7 +18,7 @@ from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turn, Turns, content, in_pieces, origin, pieces, put_together
-from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following
+from tests.adapters.test_postgres import RecordedLog, caught_up, following, recorded_files
 from tests.projections.history import TOKENS, History
 
 LONG = "Das Wehr 🛶 bei 水门 öffnet um sechs. " * 9
@@ -119,7 +119,7 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
     async with following(database_url, history):
         await caught_up(database_url, history)
     assert (await requests(database_url))[call] == found
-    await rebuild.rebuild(database_url, RecordedLog(history), RecordedBlobs(history), ["model_calls", "texts"])
+    await rebuild.rebuild(database_url, RecordedLog(history), recorded_files(history), ["model_calls", "texts"])
     assert (await requests(database_url))[call] == found
 
 

@@ -33,7 +33,7 @@ class Desk:
 
     def __init__(self, mill: Mill, document: Document, cut: LoadedRevision) -> None:
         self.mill, self.id, self.dataset, self.cut = mill, document.id, document.dataset, cut
-        self.sync = Sync(mill.repository, mill.blobs, mill.models, mill.embed, mill.index)
+        self.sync = Sync(mill.repository, mill.files, mill.models, mill.embed, mill.index)
 
     def at(self, position: int) -> str:
         return segment_id(self.id, self.cut.digest, position)
@@ -184,7 +184,7 @@ async def test_a_worker_that_was_overtaken_undoes_nothing(desk: Desk) -> None:
         late.append((place[-1], version))
 
     await desk.record("edit_segment", segment=desk.at(2), content="The towpath is dry.")
-    slow = Sync(desk.mill.repository, desk.mill.blobs, desk.mill.models, desk.mill.embed, desk.mill.index)
+    slow = Sync(desk.mill.repository, desk.mill.files, desk.mill.models, desk.mill.embed, desk.mill.index)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk.mill.index, "write", held_up)
         patch.setattr(Attempt, "step", _nothing)

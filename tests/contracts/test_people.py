@@ -7,12 +7,13 @@ from nats.aio.client import Client
 
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.store import JetStreamEventStore
+from adapters.privacy.packed import pack
 from adapters.privacy.vault import AesVault
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.log import Metadata, Subject
 from handlers.ports.log import EventStore
-from handlers.ports.people import People
+from handlers.ports.people import Erased, People
 from tests.domain.scenario import NOW
 from tests.memory import Memory, MemoryEventStore, MemoryKeys
 
@@ -67,6 +68,38 @@ async def test_an_erasure_is_of_one_tenant(people: People, tenant: str) -> None:
     await people.erase(f"{tenant}x", ada)
     assert await people.person(tenant, "ada") == ada
     assert await people.person(f"{tenant}x", "ada") != ada
+
+
+async def test_bytes_are_sealed_for_a_person_until_the_erasure(
+    place: Memory | Client, people: People, tenant: str
+) -> None:
+    ada, eve = await people.person(tenant, "ada"), await people.person(tenant, "eve")
+    sealed = await people.seal(tenant, ada, "file", b"words")
+    assert b"words" not in sealed
+    assert await keys_of(place).seal(tenant, ada, "file", b"words") == sealed
+    assert await keys_of(place).open(tenant, ada, "file", sealed) == b"words"
+    for wrong in (
+        (ada, "segments", sealed),
+        (eve, "file", sealed),
+        (ada, "file", sealed[:-1] + b"."),
+        (ada, "file", b""),
+    ):
+        with pytest.raises(ValueError, match="changed, or belongs to another"):
+            await people.open(tenant, *wrong)
+    await people.erase(tenant, ada)
+    with pytest.raises(Erased):
+        await keys_of(place).open(tenant, ada, "file", sealed)
+    with pytest.raises(Erased):
+        await people.seal(tenant, ada, "file", b"words")
+
+
+async def test_a_packed_file_needs_its_key(people: People) -> None:
+    key, packed = pack(b"words")
+    assert b"words" not in packed
+    assert people.unpack(key, packed) == b"words"
+    for wrong in ((pack(b"")[0], packed), (key, packed[:-1]), (key, b""), ("?", packed), ("AAAA", packed)):
+        with pytest.raises(ValueError, match="does not decrypt"):
+            people.unpack(*wrong)
 
 
 async def test_words_of_a_person_are_read_until_the_erasure(

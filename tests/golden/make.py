@@ -17,7 +17,7 @@ from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser, earlier_person_id
 from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
@@ -161,6 +161,7 @@ def _processed_anew() -> Document:
         digest=hashlib.sha256(b"text").hexdigest(),
         size=84,
         metadata={},
+        person=earlier_person_id("skipper-7"),
         segmentation=Segmentation().plain(),
     )
     document.start(_at(10.2), stage="parsing")
@@ -442,13 +443,13 @@ def _replays() -> Iterator[Aggregate]:
 
 
 def _people() -> Iterator[Aggregate]:
-    yield EndUser.begin(EndUser.Erased, person_id("skipper-7"), _at(40), known=True)
+    yield EndUser.begin(EndUser.Erased, earlier_person_id("skipper-7"), _at(40), known=True)
 
 
 def _limits() -> Aggregate:
     limits = Limits.begin(Limits.Begun, "operator", _at(40))
-    limits.limit(_at(41), Counted("messages", "minute", "user"), person_id("ada"), most=60)
-    limits.remove(_at(42), Counted("messages", "minute", "user"), person_id("ada"))
+    limits.limit(_at(41), Counted("messages", "minute", "user"), earlier_person_id("ada"), most=60)
+    limits.remove(_at(42), Counted("messages", "minute", "user"), earlier_person_id("ada"))
     return limits
 
 
@@ -469,7 +470,7 @@ def _sql_login() -> Aggregate:
 def _access() -> Iterator[Aggregate]:
     account = Account.begin(
         Account.Created,
-        person_id("lisa@example.com"),
+        earlier_person_id("lisa@example.com"),
         _at(60),
         kind="person",
         name="Lisa Müller",

@@ -21,6 +21,7 @@ from adapters.privacy.scram import verifier
 from adapters.privacy.vault import AesVault
 from domain.access.account import Account
 from domain.access.actor import ANON
+from domain.access.end_user import person_id
 from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Event, new_id
 from domain.log import Commit, Metadata, Outcome, Position, Subject
@@ -29,6 +30,7 @@ from domain.work.dead_letter import dead_letter_id
 from handlers.access.quota import Quota
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
+from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.access import Registry
 from handlers.ports.counters import Counters, Waiting
@@ -91,6 +93,7 @@ class Desk:
             self.outcomes = outcomes or JetStreamOutcomes(server, real_keys)
             self.blobs = blobs or JetStreamBlobs(server)
             self.registry = JetStreamRegistry(server, real_keys)
+        self.files = Files(self.blobs, self.keys)
         self.repository = Repository(self.store, snapshots)
         self.keys.on_erased = self.repository.forget
         self.ports = Ports(
@@ -99,6 +102,10 @@ class Desk:
         self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
         self.dispatch = Dispatch(self.ports, self.outcomes, self.quota)
         self.calls = ModelCalls(self.repository, self.quota)
+
+    async def person(self, user: str, erasures: int = 0) -> str:
+        """The id of the person of this name after this number of erasures of it."""
+        return person_id(await self.keys.key_of_names(), self.tenant, user, erasures)
 
     @property
     def nc(self) -> Client:
@@ -198,6 +205,11 @@ class Desk:
                 duration_ms=1.0,
             ),
         )
+
+
+def files_of(nc: Client) -> Files:
+    """The files of documents, as a process of its own has them."""
+    return Files(JetStreamBlobs(nc), JetStreamKeys(nc, AesVault(bytes(32))))
 
 
 class ForgetfulOutcomes:

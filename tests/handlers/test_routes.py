@@ -142,13 +142,13 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "document.upload",
         {"dataset": "{dataset}", "name": "b.md", "text": "# B"},
         "document",
-        ["document.uploaded.v1"],
+        ["document.uploaded.v2"],
     ),
     (
         "document.upload",
         {"dataset": "{dataset}", "name": "faq.csv", "text": "q,a", "segmentation": {"mode": "question_answer"}},
         "document",
-        ["document.uploaded.v1", "document.segmentation_chosen.v1"],
+        ["document.uploaded.v2", "document.segmentation_chosen.v1"],
     ),
     ("document.reprocess", {"document": "{ready}"}, "document", ["document.reprocessed.v1"]),
     (
@@ -343,8 +343,9 @@ def test_every_permission_is_one_that_commands_need() -> None:
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
     wards = ("provider.", "message.", "conversation.", "end_user.", "limits.")
+    texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
-    others = {"dataset.test", "replay.request", "sql_login.create"} | of_accounts
+    others = {"dataset.test", "replay.request", "sql_login.create"} | texts | of_accounts
     assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -355,6 +356,7 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "dataset.test": "user",
         "message.send": "user",
         "conversation.fork": "conversation",
+        "document.upload": "user",
         "replay.request": "call",
         "account.create": "email",
     }

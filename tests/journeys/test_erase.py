@@ -21,7 +21,6 @@ from adapters.jetstream import macs
 from adapters.jetstream.keys import ERASED, JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from adapters.postgres.tables import table_digests
-from domain.access.end_user import person_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS
 from handlers.work.progress import no_progress
@@ -39,7 +38,11 @@ pytestmark = pytest.mark.long
 
 USER = "zacharias quxbarrow"
 QUESTION = "Whither went my grünblau Wumpelfisch “Hektor”?"
-MARKS = [USER, "Wumpelfisch", "grünblau", "brindlemost", "snorklewax", "fimblethorpe", "quagswaddle"]
+UPLOAD = "The mooncalf eats nothing but moonwort.\n"
+UPLOADED = ["mooncalf", "zibbleworth", "crumhorn", "flummerfelt", "gadzookery"]
+"""Of the text of a file, its name, its metadata, a segment that was added, and a query that tests the retrieval."""
+
+MARKS = [USER, "Wumpelfisch", "grünblau", "brindlemost", "snorklewax", "fimblethorpe", "quagswaddle", *UPLOADED]
 """Of the name, the question, an input, a comment, a name and a rejected command; the model repeats the question."""
 
 
@@ -135,8 +138,30 @@ async def questions(server: EmbeddedNats, settings: Settings) -> list[str]:
     return [event.query for it in commits for event in it.events if isinstance(event, Conversation.Asked)]
 
 
-async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -> None:
+async def uploaded(stack: Stack, dataset: str, app: str) -> str:
+    """A document of the user in the dataset, which an answer quotes and a query finds."""
+    digest, key = await stack.client.upload_packed(UPLOAD.encode())
+    fields = {"name": "zibbleworth.txt", "metadata": {"player": "crumhorn"}, "user": USER}
+    document = await stack.make("document.upload", dataset=dataset, digest=digest, key=key, **fields)
+    await stack.ended([document])
+    await stack.send("segment.add", document=document, content="What is a flummerfelt?", answer="A flummerfelt.")
+    await stack.until(
+        "SELECT FROM headrace.documents WHERE id = %(id)s AND index_status = 'current'"
+        " AND EXISTS (SELECT FROM headrace.document_segments WHERE answer ~ 'flummerfelt' AND status = 'completed')",
+        id=document,
+    )
+    assert (await stack.ask(app, "What does the mooncalf eat?", user=USER))[-1]["type"] == "answered"
+    query = await stack.make("dataset.test", datasets=[dataset], query="What of gadzookery?", user=USER)
+    await stack.until("SELECT FROM headrace.retrievals WHERE cause_id = %(id)s", id=query)
+    found = await stack.sql("SELECT FROM headrace.model_calls WHERE request::text ~ 'eats nothing but moonwort'")
+    assert len(found) == 1, "the answer was not given the document"
+    return document
+
+
+async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, backup = home / "archive", home.with_name(home.name + "-backup")
+    (home / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(home / "tmp"))  # of the workers and of their contained processes
     async with PlainNats(home) as server, EmbeddedPostgres(home) as postgres, faulty_server(repeats) as model:
         settings = Settings.load(
             home=home, nats_url=server.url, postgres_url=postgres.url, archive_url=str(archive), grace_s=3
@@ -145,7 +170,10 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             app = await app_on(stack, model.url, "parrot")
             variable = {"name": "boat", "required": False, "default": None}
             named = {"provider": provider_of(model.url), "name": "parrot"}
-            await stack.send("app.configure", app=app, model=named, variables=[variable])
+            dataset = await stack.make("dataset.create", name="Beasts")
+            shared = await stack.make("document.upload", dataset=dataset, name="birds.txt", text="A heron is a bird.")
+            await stack.ended([shared])
+            await stack.send("app.configure", app=app, model=named, variables=[variable], datasets=[dataset])
             other = (await stack.ask(app, "What of the others?", user="ada"))[-1]
             assert other["type"] == "answered", other
 
@@ -165,6 +193,7 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             [call] = await stack.until(
                 "SELECT id FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat'", id=message
             )
+            document = await uploaded(stack, dataset, app)
             await stack.send("replay.request", call=call["id"])
             await stack.until("SELECT FROM headrace.replays WHERE status = 'completed'")
             await caught_up(stack)
@@ -190,8 +219,10 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
                 "SELECT FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat'", id=lingering
             )
 
+            [row] = await stack.sql("SELECT person_id FROM headrace.messages WHERE id = %(id)s", id=message)
+            person = row["person_id"]
             first = await stack.send("end_user.erase", user=USER)
-            assert first["ids"] == {"end_user": person_id(USER)}
+            assert first["ids"] == {"end_user": person}
             again = await stack.send("end_user.erase", user=USER)
             assert (again["ids"], again["sequence"]) == (first["ids"], first["sequence"])
             await stack.send("end_user.erase", user="nobody")
@@ -205,11 +236,14 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             await archived(stack, archive)
 
             assert await in_tables(stack) == []
+            left = await stack.sql("SELECT id FROM headrace.documents")
+            assert (left, len(await stack.indexed())) == ([{"id": shared}], 1)
+            assert (await stack.refused("document.rename", document=document, name="x"))["code"] == "not_found"
             assert await stack.sql(counts, lingering=lingering) == before
             assert await stack.sql("SELECT FROM headrace.messages WHERE query ~ 'others'") != []
             held = JetStreamKeys(stack.client.connection, settings.vault())
-            assert await held.of("default", person_id(USER)) is ERASED
-            kept = [it async for it in kept_of(stack, person_id(USER))]
+            assert await held.of("default", person) is ERASED
+            kept = [it async for it in kept_of(stack, person)]
             assert [set(json.loads(each)) for each in kept] == [{"erased", "mac"}]
 
             gone = await stack.refused("message.send", app=app, query="Still?", user=USER, conversation=conversation)
@@ -228,14 +262,16 @@ async def test_nothing_readable_is_left_of_a_person_who_was_erased(home: Path) -
             back = await stack.ask(app, "What of a new Wumpelfisch?", user=USER)
             assert back[-1]["type"] == "answered"
             [row] = await stack.until("SELECT person_id FROM headrace.messages WHERE query ~ 'new Wumpelfisch'")
-            assert row["person_id"] == person_id(USER, 1)
+            assert row["person_id"] != person
+            back_id = str(row["person_id"])
         asked = await questions(server, settings)
         assert asked.count("What of a new Wumpelfisch?") == 1
-        assert asked.count("") == 4
+        assert asked.count("") == 5
 
     assert found(home) != {}  # of the one who came back
-    await restored(home, archive, 5, 4)
-    await restored(home, backup, 4, 0)
+    await restored(home, archive, 6, 5, {person, back_id})
+    await restored(home, backup, 5, 0, {person})
+    await restored_with_another_secret(archive, {person, back_id})
     shutil.rmtree(backup)
 
 
@@ -251,8 +287,19 @@ async def kept_of(stack: Stack, person: str) -> AsyncIterator[bytes]:
             yield found.data or b""
 
 
-async def restored(home: Path, archive: Path, count: int, blank: int) -> None:
-    """Restore an archive on an empty machine: of `count` questions `blank` are blank, all others as they were."""
+async def person_of_user(server: EmbeddedNats, settings: Settings) -> tuple[str, bool]:
+    nc = await nats.connect(server.url)
+    try:
+        return await JetStreamKeys(nc, settings.vault()).last_person("default", USER)
+    finally:
+        await nc.close()
+
+
+async def restored(home: Path, archive: Path, count: int, blank: int, people: set[str]) -> None:
+    """Restore an archive on an empty machine: of `count` questions `blank` are blank, all others as they were.
+
+    The user is one of the same people.
+    """
     folder = Path(mkdtemp(prefix="headrace-restored-"))
     try:
         shutil.copy(home / "secret.key", folder / "secret.key")
@@ -263,5 +310,22 @@ async def restored(home: Path, archive: Path, count: int, blank: int) -> None:
             assert len(asked) == count
             assert asked.count("") == blank
             assert ("What of the others?" in asked, QUESTION in asked) == (True, not blank)
+            found, known = await person_of_user(server, settings)
+            assert known
+            assert found in people
+    finally:
+        shutil.rmtree(folder)
+
+
+async def restored_with_another_secret(archive: Path, people: set[str]) -> None:
+    """Restore an archive whose secret is lost: a name can be used, and is a new person's."""
+    folder = Path(mkdtemp(prefix="headrace-restored-"))
+    try:
+        async with EmbeddedNats(folder) as server:
+            settings = Settings.load(home=folder, nats_url=server.url)
+            await restore(settings, Archive.at(str(archive)), other_secret=True)
+            found, known = await person_of_user(server, settings)
+            assert not known
+            assert found not in people
     finally:
         shutil.rmtree(folder)

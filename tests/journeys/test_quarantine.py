@@ -11,7 +11,6 @@ import pytest
 
 from adapters.jetstream.macs import Macs
 from adapters.postgres.quarantine import VERSION
-from domain.access.end_user import person_id
 from domain.aggregate import new_id
 from handlers.work.progress import no_progress
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
@@ -107,7 +106,8 @@ async def test_what_is_no_entry_of_the_keys_erases_no_person(stack: Stack) -> No
     await stack.send("app.configure", app=app)
     await stack.send("message.send", app=app, query="Who?", user="eve")
     await stack.until("SELECT FROM headrace.messages WHERE query = 'Who?'")
-    entry = f"$KV.keys.{stack.tenant}.{person_id('eve')}"
+    [asked] = await stack.sql("SELECT person_id FROM headrace.messages WHERE query = 'Who?'")
+    entry = f"$KV.keys.{stack.tenant}.{asked['person_id']}"
     for junk in (b'{"stream":"COMMANDS","seq":2}', b'["erased"]', b'{"erased":"2026-05-04T08:00:00+00:00"}'):
         await stack.client.stream.publish(entry, junk)
     await stack.send("message.send", app=app, query="And who?", user="ada")

@@ -19,7 +19,6 @@ from nats.aio.client import Client
 
 from adapters.archive.archiver import Archiver, Differs, check, live
 from adapters.archive.store import Archive
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.message import Message
 from adapters.jetstream.store import JetStreamEventStore
@@ -39,6 +38,7 @@ from ops.upkeep.restore import restore
 from ops.upkeep.verify import verify
 from tests.adapters.archive.test_archive import NOW, flip
 from tests.conftest import fresh_database
+from tests.handlers.desk import files_of
 from tests.journeys.stack import Stack
 from tests.journeys.test_handbook import HANDBOOK, QUESTIONS
 
@@ -173,14 +173,18 @@ async def halted(nc: Client, url: str) -> str:
     """Why a projector ends."""
     async with asyncio.timeout(60):
         with pytest.raises(Halted) as raised:
-            await Projector(url, JetStreamLog(nc), JetStreamBlobs(nc)).run()
+            await Projector(url, JetStreamLog(nc), files_of(nc)).run()
     return str(raised.value)
 
 
 async def projected(settings: Settings) -> None:
     """Take the tables as far as the log is."""
     async with await nats.connect(settings.nats_url) as client:
-        projector = Projector(settings.postgres_url, JetStreamLog(client), JetStreamBlobs(client))
+        projector = Projector(
+            settings.postgres_url,
+            JetStreamLog(client),
+            files_of(client),
+        )
         working = asyncio.create_task(projector.run())
         for stream in (EVENTS, OUTCOMES):
             await wait_for(settings.postgres_url, Position(stream, await JetStreamLog(client).last(stream)))

@@ -57,6 +57,7 @@ class History:
     def __init__(self, tenant: str = "default", skew: Callable[[], timedelta] = timedelta) -> None:
         self.tenant = tenant
         self.person: str | None = None
+        self.door: str | None = None
         self.correlation = "the-correlation"
         self.streams: dict[str, list[Recorded]] = {EVENTS: [], OUTCOMES: []}
         self.blobs: dict[tuple[str, str], bytes] = {}
@@ -76,7 +77,7 @@ class History:
         tenant, stream = tenant or self.tenant, self.streams[EVENTS]
         events = [cast(Event, event) for event in aggregate.collect_events()]
         metadata = Metadata(
-            new_id(), tenant, self.correlation, actor="ada", traceparent="the-trace", person=self.person
+            new_id(), tenant, self.correlation, actor="ada", traceparent="the-trace", person=self.person, door=self.door
         )
         at = events[-1].timestamp
         position = Position(EVENTS, len(stream) + 1)
@@ -113,6 +114,7 @@ class History:
             digest="d" * 64,
             size=1200,
             metadata={"author": "Ada"},
+            person=self.person,
         )
         self.record(document)
         return document

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from domain.access.end_user import EndUser
 from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.end_users import end_user_id, end_users
@@ -21,7 +22,7 @@ def test_given_an_app_when_a_user_asks_twice_then_the_conversation_counts_and_th
         "id": conversation.id,
         "app_id": app.id,
         "name": "A talk",
-        "from_end_user_id": end_user_id(app.id, "bo"),
+        "from_end_user_id": end_user_id(app.id, "bo", None),
         "dialogue_count": 2,
         "forked_from_conversation_id": None,
         "forked_from_message_id": None,
@@ -40,7 +41,7 @@ def test_given_an_app_when_a_user_asks_twice_then_the_conversation_counts_and_th
         "conversation_id": conversation.id,
         "app_model_config_id": rows[second]["app_model_config_id"],
         "app_model_config_number": 1,
-        "from_end_user_id": end_user_id(app.id, "bo"),
+        "from_end_user_id": end_user_id(app.id, "bo", None),
         "end_user": "bo",
         "query": "How high?",
         "inputs": {"tone": "dry"},
@@ -64,13 +65,36 @@ def test_given_a_user_when_another_conversation_starts_then_the_user_has_one_row
     assert rows.keys() == {"bo", "cy"}
     assert rows["bo"] == {
         "tenant_id": "default",
-        "id": end_user_id(app.id, "bo"),
+        "id": end_user_id(app.id, "bo", None),
         "app_id": app.id,
+        "type": "service-api",
+        "door": None,
         "session_id": "bo",
         "person_id": None,
         "created_at": first.created_on,
         "log_position": 2,
     }
+
+
+def test_given_a_user_when_doors_differ_then_each_has_a_row_and_all_are_of_one_person() -> None:
+    history = History()
+    app, history.person = history.app(), "the-person"
+    history.door = "bus"
+    conversation = history.conversation(app.id)
+    first = history.ask(conversation)
+    history.door = "viewer"
+    second = history.ask(conversation, "How wide?")
+    rows = {row["door"]: row for row in history.rows(end_users)}
+    assert {door: (row["type"], row["session_id"], row["person_id"]) for door, row in rows.items()} == {
+        "bus": ("service-api", "bo", "the-person"),
+        "viewer": ("debugger", "bo", "the-person"),
+    }
+    asked = {row["id"]: row["from_end_user_id"] for row in history.rows(messages)}
+    assert asked == {first: rows["bus"]["id"], second: rows["viewer"]["id"]}
+    (talk,) = history.rows(conversations)
+    assert talk["from_end_user_id"] == rows["bus"]["id"]
+    history.record(EndUser.begin(EndUser.Erased, "the-person", history.now, known=True))
+    assert history.rows(end_users) == []
 
 
 def test_given_a_question_when_it_is_answered_then_answer_usage_and_citations_are_there() -> None:

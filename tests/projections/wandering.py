@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser, earlier_person_id
 from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Rejection
 from domain.chat.app import App
@@ -109,6 +109,8 @@ class _Walk:
         if (self.history.tenant, dataset) not in self.known:
             self.known[self.history.tenant, dataset] = self.history.dataset(dataset)
         if (self.history.tenant, id) not in self.known:
+            if user := self.random.choice([None, "bo", "cy"]):
+                self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.document(dataset, id)
             self.traces[self.history.tenant, id] = self.history.correlation
 
@@ -116,15 +118,24 @@ class _Walk:
         id, app = id_of(4, self.random.randrange(2 * self.few)), self.some(App)
         if app and (self.history.tenant, id) not in self.known:
             user = self.random.choice(["bo", "cy"])
+            self.history.door = self.random.choice([None, "bus", "viewer"])
             self.history.person = self.persons[self.history.tenant, id] = self.person(user)
             self.known[self.history.tenant, id] = self.history.conversation(app.id, user, id)
 
     def person(self, user: str) -> str:
-        return person_id(user, self.erased.get((self.history.tenant, user), 0))
+        return earlier_person_id(user, self.erased.get((self.history.tenant, user), 0))
 
     def erase(self, number: int) -> None:
+        """Erase a person, and delete what the person uploaded."""
         user = self.random.choice(["bo", "cy"])
-        self.history.record(EndUser.begin(EndUser.Erased, self.person(user), self.history.now, known=True))
+        person, mine = self.person(user), self.history.tenant
+        self.history.record(EndUser.begin(EndUser.Erased, person, self.history.now, known=True))
+        self.history.person = person
+        for (tenant, id), noun in self.known.items():
+            if isinstance(noun, Document) and tenant == mine and self.persons.get((tenant, id)) == person:
+                noun.delete(self.history.now)
+                if noun.pending_events:
+                    self.history.record(noun)
         self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
 
     def account(self, number: int) -> None:
@@ -321,6 +332,7 @@ class _Walk:
         if not document:
             return
         mine, command = self.history.tenant, self.history.correlation
+        self.history.person = self.persons.get((mine, document.id))
         self.follow(document.id)
         match self.random.choice(["split", "index", "index", "index", "fail", "retry", "reprocess"]):
             case "split" if not document.ended:
@@ -368,6 +380,7 @@ class _Walk:
         document = self.some(Document)
         if not document:
             return
+        self.history.person = self.persons.get((self.history.tenant, document.id))
         segments = [segment_id(document.id, cut["segments"], place) for cut in document.revisions for place in range(3)]
         segments += [id for id, overlay in document.edits.items() if overlay["segments"] is None]
         fields: dict[str, Any] = {}

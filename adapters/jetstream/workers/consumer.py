@@ -27,8 +27,10 @@ from adapters.jetstream.streams import CONSUMERS, FAILURES
 from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.overflow import Overflow
 from adapters.tracing import handling
+from domain.access.actor import CommandSubject
 from domain.log import Position
 from handlers.ports.log import Unavailable
+from handlers.routes import is_private
 from handlers.work.dead_letters import Failure
 from handlers.work.turns import Turns
 from handlers.work.work import TRIES
@@ -221,7 +223,11 @@ class _Lease:
 
     async def _fail(self, message: Msg, error: Exception) -> None:
         past = await self._counts.of(message)
-        log.exception("failed", consumer=self.name, subject=message.subject, tries=past.failures + 1)
+        about = {"consumer": self.name, "subject": message.subject, "tries": past.failures + 1}
+        if _may_hold_words(message):  # so may the error
+            log.error("failed", **about, error=type(error).__name__, stack=_lines(error))
+        else:
+            log.exception("failed", **about)
         if past.failures + 1 < self._tries:
             await self._give_back(message, failures=1)
         else:
@@ -237,7 +243,8 @@ class _Lease:
             log.warning("not given up yet", consumer=self.name, subject=message.subject, reason=repr(error))
             await self._give_back(message)
         else:
-            log.error("given up", consumer=self.name, subject=message.subject, reason=failure.reason)
+            reason = failure.reason.partition(":")[0] if _may_hold_words(message) else failure.reason
+            log.error("given up", consumer=self.name, subject=message.subject, reason=reason)
             await message.ack()
 
     async def _give_back(self, message: Msg, *, failures: int = 0) -> None:
@@ -246,8 +253,7 @@ class _Lease:
         await message.nak(delay=_delay(message))
 
     def _failure(self, message: Msg, reason: str, past: Past, error: Exception | None = None) -> Failure:
-        frames = traceback.extract_tb(error.__traceback__) if error else []
-        lines = [f"{Path(frame.filename).name}:{frame.name}:{frame.lineno}" for frame in frames]
+        lines = _lines(error) if error else []
         return Failure(
             consumer=self.name,
             position=Position(self.stream, message.metadata.sequence.stream),
@@ -322,6 +328,19 @@ class Counts:
 
     def _key(self, message: Msg) -> str:
         return f"$KV.{FAILURES}.{self._consumer}.{message.metadata.sequence.stream}"
+
+
+def _lines(error: Exception) -> list[str]:
+    """The stack of an error, as `file:function:line`, the last call last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{Path(frame.filename).name}:{frame.name}:{frame.lineno}" for frame in frames]
+
+
+def _may_hold_words(message: Msg) -> bool:
+    """True if the message may hold words of a person: such a command, or a commit that names one."""
+    if message.subject.startswith("cmd."):
+        return is_private(CommandSubject.of(message.subject).name)
+    return "Headrace-Person" in (message.headers or {})
 
 
 def _tenant(message: Msg) -> str:

@@ -25,7 +25,7 @@ from adapters.jetstream.stops import NatsStops
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import KEYS, SNAPSHOTS, set_up
 from adapters.privacy.vault import AesVault
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser, earlier_person_id, person_id
 from domain.aggregate import Snapshot, new_id
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
@@ -137,7 +137,7 @@ async def people(nc: Client) -> JetStreamKeys:
 async def test_a_person_has_one_key_in_a_race(nc: Client, tenant: str) -> None:
     racers = [JetStreamKeys(nc, VAULT) for _ in range(10)]
     ids = await asyncio.gather(*(racer.person(tenant, "ada") for racer in racers))
-    assert set(ids) == {person_id("ada")}
+    assert len(set(ids)) == 1
     sealed = (await racers[0].of(tenant, ids[0])).seal("x", b"words")
     for racer in racers:
         assert (await racer.of(tenant, ids[0])).open("x", sealed) == b"words"
@@ -151,18 +151,55 @@ async def test_tenants_have_people_of_their_own(people: JetStreamKeys, tenant: s
 
 
 async def test_who_was_erased_comes_back_as_another(people: JetStreamKeys, tenant: str) -> None:
-    assert await people.last_person(tenant, "ada") == (person_id("ada"), False)
-    first = await people.person(tenant, "ada")
+    first, known = await people.last_person(tenant, "ada")
+    assert not known
+    assert await people.person(tenant, "ada") == first
     assert await people.last_person(tenant, "ada") == (first, True)
     await people.erase(tenant, first)
     assert await people.of(tenant, first) is ERASED
     assert await people.last_person(tenant, "ada") == (first, True)
     second = await people.person(tenant, "ada")
-    assert second == person_id("ada", 1) != first
+    assert second != first
     assert await people.last_person(tenant, "ada") == (second, True)
     await people.erase(tenant, second)
     await people.erase(tenant, second)
-    assert await people.person(tenant, "ada") == person_id("ada", 2)
+    third = await people.person(tenant, "ada")
+    names = await people.key_of_names()
+    assert [first, second, third] == [person_id(names, tenant, "ada", erasures) for erasures in range(3)]
+    assert [await people.is_person(tenant, "ada", id) for id in (first, second, third)] == [True] * 3
+    assert not await people.is_person(tenant, "eve", third)
+
+
+async def test_ids_reveal_no_name(nc: Client, people: JetStreamKeys, tenant: str) -> None:
+    ids = {await people.person(tenant, "ada"), await people.person(f"{tenant}x", "ada")}
+    assert len(ids) == 2
+    assert not ids & {earlier_person_id("ada"), person_id(b"", tenant, "ada"), person_id(bytes(32), tenant, "ada")}
+    assert await JetStreamKeys(nc, VAULT).key_of_names() == await people.key_of_names()
+
+
+async def test_a_person_of_an_earlier_version_keeps_the_id(nc: Client, people: JetStreamKeys, tenant: str) -> None:
+    earlier = earlier_person_id("ada")
+    await people.make(tenant, earlier)
+    for reader in (people, JetStreamKeys(nc, VAULT)):
+        assert await reader.last_person(tenant, "ada") == (earlier, True)
+        assert await reader.person(tenant, "ada") == earlier
+        assert await reader.is_person(tenant, "ada", earlier)
+    await people.erase(tenant, earlier)
+    assert await people.last_person(tenant, "ada") == (earlier, True)
+    back = await people.person(tenant, "ada")
+    assert back == person_id(await people.key_of_names(), tenant, "ada")
+    assert await JetStreamKeys(nc, VAULT).last_person(tenant, "ada") == (back, True)
+
+
+async def test_a_known_person_is_found_by_one_look(
+    people: JetStreamKeys, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "HELD_S", 0.0)
+    known = await people.person(tenant, "ada")
+    looks: list[object] = []
+    monkeypatch.setattr(people._reader, "last", looks.append)
+    assert [await people.person(tenant, "ada") for _ in range(3)] == [known] * 3
+    assert looks == []
 
 
 async def test_everybody_forgets_at_once(nc: Client, people: JetStreamKeys, tenant: str) -> None:
@@ -188,12 +225,12 @@ async def test_who_does_not_hear_of_it_forgets_soon(
 
 async def test_a_key_that_is_lost_is_missed(nc: Client, people: JetStreamKeys, tenant: str) -> None:
     with pytest.raises(MissingKey, match="restore it from the archive"):
-        await people.of(tenant, person_id("nobody"))
+        await people.of(tenant, new_id())
     with pytest.raises(MissingKey):
-        people.get(tenant, person_id("nobody"))
+        people.get(tenant, new_id())
     known = await people.person(tenant, "ada")
     with pytest.raises(MissingKey):
-        await people.load([(tenant, person_id("nobody")), (tenant, known)])
+        await people.load([(tenant, new_id()), (tenant, known)])
     assert isinstance(people.get(tenant, known), Key)
 
 
@@ -205,10 +242,10 @@ async def test_another_master_secret_opens_no_key(nc: Client, people: JetStreamK
 
 async def test_a_key_under_another_name_is_refused(nc: Client, people: JetStreamKeys, tenant: str) -> None:
     person = await people.person(tenant, "ada")
-    kept = await nc.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{person}")
-    await nc.jetstream().publish(f"$KV.{KEYS}.{tenant}.{person_id('eve')}", kept.data or b"")
+    kept, other = await nc.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{person}"), new_id()
+    await nc.jetstream().publish(f"$KV.{KEYS}.{tenant}.{other}", kept.data or b"")
     with pytest.raises(Unavailable, match="or this person's key"):
-        await people.of(tenant, person_id("eve"))
+        await people.of(tenant, other)
 
 
 async def test_more_keys_than_are_asked_for_at_once_or_held(
@@ -287,12 +324,13 @@ async def test_verify_names_what_a_lost_key_makes_unreadable(fresh: Client, tena
     for name in ("ada", "eve"):
         metadata = Metadata(new_id(), tenant, new_id(), person=await people.person(tenant, name))
         await store.append(Subject(tenant, "conversation", name), talk(name).pending(), metadata, 0)
-    lost = await fresh.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{person_id('ada')}")
+    ada = await people.person(tenant, "ada")
+    lost = await fresh.jetstream().get_last_msg(STREAM, f"$KV.{KEYS}.{tenant}.{ada}")
     await fresh.jetstream().delete_msg(STREAM, int(lost.seq or 0))
     audit = Audit()
     await AuditedLog(JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)), audit).finish(no_progress)
     assert (audit.decoded.checked, audit.decoded.faults) == (2, 1)
-    assert person_id("ada") in audit.decoded.first[0]
+    assert ada in audit.decoded.first[0]
     assert "EVENTS 1" in audit.decoded.first[0]
     with pytest.raises(MissingKey):
         [it async for it in JetStreamLog(fresh, JetStreamKeys(fresh, VAULT)).read(EVENTS, 0, follow=False)]
@@ -318,7 +356,8 @@ async def test_what_another_program_writes_to_the_bucket_erases_no_key(fresh: Cl
 
 
 async def test_only_what_another_program_wrote_is_no_key(fresh: Client, tenant: str) -> None:
-    await fresh.jetstream().publish(f"$KV.{KEYS}.{tenant}.{person_id('ada')}", b'{"erased":"now"}')
+    ada, _ = await JetStreamKeys(fresh, VAULT).last_person(tenant, "ada")
+    await fresh.jetstream().publish(f"$KV.{KEYS}.{tenant}.{ada}", b'{"erased":"now"}')
     with pytest.raises(Unavailable, match="is a mark or this person's key"):
         await JetStreamKeys(fresh, VAULT).person(tenant, "ada")
 

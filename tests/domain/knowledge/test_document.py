@@ -68,6 +68,7 @@ def test_waits_when_it_is_uploaded() -> None:
         digest=BYTES,
         size=1000,
         metadata={"year": 2026},
+        person=None,
     )
     assert document().status == "waiting"
 

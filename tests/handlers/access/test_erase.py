@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adapters.jetstream.keys import ERASED
-from domain.access.end_user import EndUser, person_id
+from domain.access.end_user import EndUser
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.log import Metadata
@@ -50,14 +50,14 @@ async def test_all_that_is_done_to_a_conversation_is_of_its_person(desk: Desk, a
     await desk.done("conversation.rename", conversation=conversation, name="Opening times")
     fork = await desk.done("conversation.fork", **both)
     await desk.done("conversation.delete", conversation=conversation)
-    assert await people(desk, "conversation", conversation) == {person_id("ada")}
-    assert await people(desk, "conversation", fork) == {person_id("ada")}
+    assert await people(desk, "conversation", conversation) == {await desk.person("ada")}
+    assert await people(desk, "conversation", fork) == {await desk.person("ada")}
     assert await people(desk, "app", app) == {None}
 
 
 async def test_a_replay_is_of_the_person_of_the_call(desk: Desk, app: str) -> None:
     _, message = await asked(desk, app, "ada")
-    person = person_id("ada")
+    person = await desk.person("ada")
     cause = Cause(Metadata(new_id(), desk.tenant, new_id(), person=person), "message", message, 1)
     call = await desk.called(cause=cause)
     replay = await desk.done("replay.request", call=call)
@@ -67,7 +67,7 @@ async def test_a_replay_is_of_the_person_of_the_call(desk: Desk, app: str) -> No
 async def test_what_a_publisher_says_of_persons_is_not_believed(desk: Desk, app: str) -> None:
     conversation, _ = await asked(desk, app, "ada")
     await desk.fails("message.send", app=app, query="Me too?", user="eve", conversation=conversation)
-    assert await people(desk, "conversation", conversation) == {person_id("ada")}
+    assert await people(desk, "conversation", conversation) == {await desk.person("ada")}
 
 
 async def test_a_user_is_erased_once(desk: Desk, app: str) -> None:
@@ -75,9 +75,9 @@ async def test_a_user_is_erased_once(desk: Desk, app: str) -> None:
     await desk.answered(conversation, message)
     first = await desk.send("end_user.erase", user="ada")
     again = await desk.send("end_user.erase", user="ada")
-    assert (first.status, first.ids) == ("accepted", {"end_user": person_id("ada")})
+    assert (first.status, first.ids) == ("accepted", {"end_user": await desk.person("ada")})
     assert (again.position, again.version, again.ids) == (first.position, first.version, first.ids)
-    [erased] = await desk.events("end_user", person_id("ada"))
+    [erased] = await desk.events("end_user", await desk.person("ada"))
     assert isinstance(erased, EndUser.Erased)
     assert vars(erased)["known"] is True
     talk = await desk.fold("conversation", conversation)
@@ -92,12 +92,12 @@ async def test_the_same_command_again_has_the_same_outcome(desk: Desk, app: str)
     outcome = await desk.send("end_user.erase", user="ada", id=id)
     await asked(desk, app, "ada")
     assert await desk.send("end_user.erase", user="ada", id=id) == outcome
-    assert await desk.keys.person(desk.tenant, "ada") == person_id("ada", 1)
+    assert await desk.keys.person(desk.tenant, "ada") == await desk.person("ada", 1)
 
 
 async def test_an_unknown_user(desk: Desk) -> None:
     await desk.send("end_user.erase", user="nobody")
-    [erased] = await desk.events("end_user", person_id("nobody"))
+    [erased] = await desk.events("end_user", await desk.person("nobody"))
     assert vars(erased)["known"] is False
 
 
@@ -117,13 +117,13 @@ async def test_what_was_a_person_s_takes_no_more_words(desk: Desk, app: str) -> 
     await desk.done("message.rate", **both, rating="like")
     await desk.done("conversation.delete", conversation=conversation)
     again, _ = await asked(desk, app, "ada", "Hello?")
-    assert await people(desk, "conversation", again) == {person_id("ada", 1)}
+    assert await people(desk, "conversation", again) == {await desk.person("ada", 1)}
     assert open_message
 
 
 async def test_what_a_worker_still_has_in_hand_is_written_without_words(desk: Desk, app: str) -> None:
     conversation, message = await asked(desk, app, "ada")
-    cause = Cause(Metadata(new_id(), desk.tenant, new_id(), person=person_id("ada")), "message", message, 1)
+    cause = Cause(Metadata(new_id(), desk.tenant, new_id(), person=await desk.person("ada")), "message", message, 1)
     await desk.done("end_user.erase", user="ada")
     call = await desk.called(cause=cause)
     requested = (await desk.events("model_call", call))[0]
@@ -145,4 +145,4 @@ async def test_the_key_is_gone_for_every_caller(desk: Desk, app: str) -> None:
     await asked(desk, app, "ada")
     await desk.done("end_user.erase", user="ada")
     other = Desk(desk.server, desk.tenant)
-    assert await other.keys.of(desk.tenant, person_id("ada")) is ERASED
+    assert await other.keys.of(desk.tenant, await desk.person("ada")) is ERASED

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from domain.access.end_user import person_id
+from fnmatch import fnmatchcase
+from typing import Any, get_args, get_type_hints, is_typeddict
+
+import pytest
+from pydantic import BaseModel
+
+from domain.aggregate import Created, Event
 from domain.log import EVENTS, Commit
 from handlers.models.model_calls import ModelCalls
 from handlers.models.replay import ReplayCall
@@ -12,6 +18,7 @@ from handlers.routes import ROUTES, Route
 from handlers.work.dead_letters import Failure, GiveUp
 from ops.asyncapi import events
 from tests.handlers.chat.test_answer import Counter
+from tests.handlers.desk import Desk
 from tests.memory import Memory, MemoryLog
 
 PERSONAL = {noun for noun, event in events().values() if event.PERSONAL}
@@ -25,6 +32,123 @@ OF_ACCOUNTS = {"account"}
 
 BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 """The nouns that no command makes: their person is that of the commit that led to them."""
+
+
+NO_WORDS = {
+    # Ids, digests, names of our own.
+    "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
+    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.person *.segment *.segments *.stage *.stream"
+    " *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes and places in code",
+    "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
+    # The tenant's own texts and settings.
+    "app.*": "the tenant's instructions and settings",
+    "budget.*.subject": "an app, a provider or a model",
+    "dataset.*": "the tenant's names, fields and settings",
+    "*.account *.apps *.ends_at *.expires_at *.former *.former_ends_at *.invitation *.owner *.permissions *.role"
+    " api_key.*.hint": "ids, times and roles; the end of a key",
+    "api_key.*.name sql_login.*.name tenant.*.name": "names that the tenant gives its keys and logins, and itself",
+    "*.sealed_verifier": "a sealed verifier",
+    "*.embedding_model *.model *.provider *.server *.route *.plugins provider.* *.segmentation *.retrieval"
+    " replay.requested.parameters": "settings of tenants and operators",
+    "document.uploaded.media_type": "a media type",
+    # What servers of models say about a call.
+    "*.finish_reason *.usage model_call.completed.response_id model_call.completed.response_model": "figures and names "
+    "that the model's server gives",
+    "retrieval.made.faults": "steps and codes",
+    "retrieval.made.hits": "ids and scores; headings, except of documents of people: tests/handlers/retrieval",
+    "passage.recorded.text": "shared knowledge: passages of documents of people are not recorded, see prompt.py",
+}
+"""Fields of events that may be texts and need no person, by reason: `<noun>.<event>.<field>`, `*` for any."""
+
+
+def covered(field: str) -> bool:
+    patterns = [pattern for patterns in NO_WORDS for pattern in patterns.split()]
+    return any(fnmatchcase(field, pattern) for pattern in patterns)
+
+
+def may_be_text(hint: Any) -> bool:
+    if hint is str or hint is Any:
+        return True
+    if is_typeddict(hint) or (isinstance(hint, type) and issubclass(hint, BaseModel)):
+        return any(may_be_text(inner) for inner in get_type_hints(hint).values())
+    return any(may_be_text(inner) for inner in get_args(hint))
+
+
+def texts_of(event: type[Event]) -> set[str]:
+    """The fields of an event that may be texts, without those of every event."""
+    stem = event.TOPIC.rpartition(".v")[0]
+    common = get_type_hints(Created).keys()
+    return {
+        f"{stem}.{name}" for name, hint in get_type_hints(event).items() if name not in common and may_be_text(hint)
+    }
+
+
+def test_each_text_in_an_event_is_sealed_with_a_person_s_key_or_listed_with_a_reason() -> None:
+    found = {field: event for _, event in events().values() for field in texts_of(event)}
+    assert len(found) > 100
+    sealed = {f"{event.TOPIC.rpartition('.v')[0]}.{name}" for _, event in events().values() for name in event.PERSONAL}
+    assert {field for field in found if field not in sealed and not covered(field)} == set()
+    assert {field for field in sealed if covered(field)} == set()
+    unused = {p for patterns in NO_WORDS for p in patterns.split() if not any(fnmatchcase(f, p) for f in found)}
+    assert unused == set()
+
+
+PLAIN = {
+    "account": "ids, and names of services",
+    "api_key": "the tenant's names",
+    "app": "the tenant's instructions and settings",
+    "budget": "the tenant's names",
+    "bus_login": "the tenant's names",
+    "dataset": "the tenant's names, fields and settings",
+    "dead_letter": "ids",
+    "document": "ids and rules of segmentation",
+    "quarantine": "ids",
+    "segment": "ids",
+    "sql_login": "ids",
+    "tenant": "ids, roles, and the name that the tenant gives itself",
+}
+"""Nouns of commands whose rejected payloads are kept, by reason."""
+
+
+def test_each_command_with_a_text_is_private_or_listed_with_a_reason() -> None:
+    plain = {name for name, route in ROUTES.items() if not route.private}
+    assert {name.partition(".")[0] for name in plain} == set(PLAIN)
+    free = {"content", "answer", "text", "query", "inputs", "user", "metadata"}
+    assert not [name for name in plain if free & ROUTES[name].command.model_fields.keys()]
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("message.send", {"query": "Why?", "My Wumpelfisch": 1}),
+        ("message.send", {"query": "Why?", "inputs": {"My Wumpelfisch": "swims"}}),
+        ("message.send", {"query": ["Wumpelfisch"]}),
+        ("message.rate", {"rating": "Wumpelfisch"}),
+        ("dataset.test", {"query": "Why?", "retrieval": {"My Wumpelfisch": "x"}}),
+        ("document.upload", {"name": "a.txt", "text": "b", "user": "ada", "metadata": {"My Wumpelfisch": ["x"]}}),
+        ("document.upload", {"name": "a.txt", "text": "b", "user": "ada", "metadata": {"My Wumpelfisch\0": "x"}}),
+        ("document.upload", {"name": "Wumpelfisch/..", "text": "b", "user": "ada"}),
+        ("segment.add", {"content": "Wumpelfisch", "answer": ["Wumpelfisch"]}),
+    ],
+)
+async def test_no_rejection_repeats_words(memory: Memory, tenant: str, command: str, given: dict[str, Any]) -> None:
+    desk = Desk(memory, tenant)
+    app, dataset = await desk.done("app.create", name="A"), await desk.done("dataset.create", name="D")
+    await desk.done("app.configure", app=app)
+    named = {
+        "message.send": {"app": app},
+        "dataset.test": {"datasets": [dataset]},
+        "document.upload": {"dataset": dataset},
+    }
+    outcome = await desk.send(command, **named.get(command, {}), **given)
+    assert outcome.status == "rejected"
+    assert "Wumpelfisch" not in str(outcome)
+
+
+async def test_a_rejection_names_an_unknown_field(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    app = await desk.done("app.create", name="A")
+    assert await desk.fails("message.send", app=app, query="Why?", querry="Why?") == ("invalid", "querry")
 
 
 def begins(route: Route) -> bool:
@@ -55,13 +179,16 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
     [requested] = await desk.commits("replay", await desk.done("replay.request", call=call))
     await ReplayCall(desk.repository, ModelCalls(desk.repository), counter.speaker)(requested)
 
+    document = await desk.done("document.upload", dataset=dataset, name="rules.txt", text="At six.", user="ada")
+    await desk.done("document.rename", document=document, name="hours.txt")
+
     await desk.send("dataset.test", datasets=[dataset], query="When?", user="ada")
     [tested] = await commits(counter, "dataset_query")
     await QueryDatasets(desk.repository, counter.retrieve())(tested)
 
     words = [commit for noun in PERSONAL - OF_ACCOUNTS for commit in await commits(counter, noun)]
     assert {commit.subject.noun for commit in words} == PERSONAL - OF_ACCOUNTS
-    assert {commit.metadata.person for commit in words} == {person_id("ada")}
+    assert {commit.metadata.person for commit in words} == {await counter.desk.person("ada")}
 
 
 async def commits(counter: Counter, noun: str) -> list[Commit]:

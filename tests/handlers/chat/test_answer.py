@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from domain.access.end_user import person_id
 from domain.aggregate import new_id
 from domain.chat.conversation import Conversation, Message
 from domain.log import Commit
@@ -310,7 +309,7 @@ async def test_an_answer_to_who_is_erased_is_broken_off(memory: Memory, tenant: 
     answering = asyncio.create_task(counter.worker()(await counter.asked()))
     await counter.speaker.waits.wait()
     await counter.desk.done("end_user.erase", user="ada")
-    await counter.desk.keys.erase(tenant, person_id("ada"))
+    await counter.desk.keys.erase(tenant, await counter.desk.person("ada"))
     await asyncio.wait_for(answering, 5)
     state = await counter.state()
     assert (state["status"], state["answer"], state["query"]) == ("stopped", "", "")

@@ -31,7 +31,7 @@ class Mill:
         calls = ModelCalls(desk.repository)
         index, embed = cast("Index", self.shelf), Embed(calls, self.cache)
         models = OneModel(self.words)
-        self.ingest = Ingest(desk.repository, calls, desk.blobs, self.extractor, models, embed, index)
+        self.ingest = Ingest(desk.repository, calls, desk.files, self.extractor, models, embed, index)
         self.dataset = ""
 
     async def upload(self, text: str = TEXT, **fields: Any) -> str:
@@ -74,7 +74,7 @@ async def test_a_document_is_extracted_cut_embedded_and_indexed(mill: Mill) -> N
     assert (document.status, document.done, document.attempt) == ("completed", 2, 1)
     assert await mill.steps(id) == WHOLE
     assert mill.extractor.asked == [("text/plain", "rules.txt")]
-    cut = await LoadedRevision.read(mill.desk.blobs, mill.desk.tenant, str(document.segments))
+    cut = await LoadedRevision.read(mill.desk.files, mill.desk.tenant, None, str(document.segments))
     assert (cut.model, [segment.content for segment in cut.segments]) == ("words", TEXT.splitlines())
     [write] = mill.shelf.writes
     assert [entry.id for entry in write.entries] == [segment_id(id, cut.digest, position) for position in (0, 1)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -280,6 +281,16 @@ def test_what_was_recorded_before_is_quoted() -> None:
     ]
     assert history == {"conversation": "the-talk", "first": "m2", "last": "m1"}
     assert [piece.get("quotes") for piece in pieces([question])] == ["question/the-question"]
+
+
+def test_what_a_user_uploaded_is_never_quoted() -> None:
+    long = "It opens at 4.2 bar. " * 20
+    shared, personal = hit("a", long), replace(hit("b", f"{long}So it is."), personal=True)
+    record = build([shared, personal], context_window=4000).record
+    assert record.passages == {passage_id(long): long}
+    [first, *_] = record.messages
+    texts = [piece for piece in first["pieces"] if piece.get("from") == "segment"]  # type: ignore[typeddict-item]
+    assert [set(piece) & {"quotes", "text"} for piece in texts] == [{"quotes"}, {"text"}]
 
 
 def test_a_turn_that_may_still_change_is_recorded_as_it_is() -> None:

@@ -19,7 +19,7 @@ from tests.domain.scenario import NOW
 CURRENT, FORMER = "a" * 64, "b" * 64
 
 
-def document(deleted: bool = False) -> Document:
+def document(deleted: bool = False, person: str | None = None) -> Document:
     made = Document.upload(
         new_id(),
         NOW,
@@ -29,6 +29,7 @@ def document(deleted: bool = False) -> Document:
         digest="c" * 64,
         size=1,
         metadata={},
+        person=person,
     )
     if deleted:
         made.delete(NOW)
@@ -62,6 +63,15 @@ def test_every_hit_has_a_rank_or_a_reason() -> None:
     ]
     assert fates([hit("a", score=0.0)]) == [("a", 1, 0, 0)]
     assert fates([], score_threshold=0.5) == []
+
+
+def test_what_a_user_uploaded_is_personal_and_its_headings_are_not_recorded() -> None:
+    hers = document(person="the-person")
+    selections = select([hit("a"), hit("b", of=hers)], {LIVING.id: LIVING, hers.id: hers})
+    choose(selections, settings({"mode": "hybrid", "top_k": 2, "score_threshold": None}))
+    assert [each.candidate["heading"] for each in selections] == ["Rules", None]
+    given = [passage(each, DOCUMENTS.get(each.hit.document, hers), []) for each in selections]
+    assert [(each.personal, each.entry.heading) for each in given] == [(False, "Rules"), (True, "Rules")]
 
 
 def test_disabled_segments_are_not_given_before_the_index_follows() -> None:

@@ -17,7 +17,6 @@ import pytest
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
-from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.log import JetStreamLog
 from adapters.jetstream.streams import set_up
 from adapters.jetstream.workers import consumer
@@ -33,7 +32,7 @@ from ops.settings import Settings
 from ops.upkeep.doctor import examine
 from tests.adapters.jetstream.workers.test_commands import Sick
 from tests.conftest import fresh_database
-from tests.handlers.desk import Desk
+from tests.handlers.desk import Desk, files_of
 from tests.ops.cli.test_cli import Cli, Result
 
 SECRET = "sk-never-to-be-seen"
@@ -66,7 +65,7 @@ async def ward(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> A
         nc = await nats.connect(server.url)
         await set_up(nc.jetstream())
         await tables.set_up(url)
-        projector = asyncio.create_task(Projector(url, JetStreamLog(nc), JetStreamBlobs(nc)).run())
+        projector = asyncio.create_task(Projector(url, JetStreamLog(nc), files_of(nc)).run())
         async with working(Sick(Desk(nc, "acme"), new_id()), server.url) as sick:
             ward = Ward(nc, url, sick, await buried(sick))
             await ward.caught_up()

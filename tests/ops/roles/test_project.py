@@ -33,9 +33,9 @@ async def test_it_sweeps_through_outages(
             await connection.execute("DROP TABLE headrace.messages")
             await forget(wiring.nc, "ingest")
         async with asyncio.timeout(10):
-            while await desk.types("document", document) == ["document.uploaded.v1"]:
+            while await desk.types("document", document) == ["document.uploaded.v2"]:
                 await asyncio.sleep(0.02)
-        expected = ["document.uploaded.v1", "document.failed.v1", "document.retried.v1"]
+        expected = ["document.uploaded.v2", "document.failed.v1", "document.retried.v1"]
         assert await desk.types("document", document) == expected
         assert not work.done()
         work.cancel()

@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo, RawStreamMsg
+from structlog.testing import capture_logs
 
 from adapters.jetstream import streams
 from adapters.jetstream.streams import DEAD, FAILURES, set_up
@@ -90,6 +91,25 @@ async def test_every_message_is_handled_and_acknowledged(fresh: Client, running:
     info = await settled(fresh)
     assert sorted(seen, key=int) == [b"%d" % number for number in range(20)]
     assert info.num_redelivered == 0
+
+
+async def test_what_may_hold_words_fails_without_them_in_the_logs(fresh: Client, running: Running) -> None:
+    grave, handle = Grave(), Failing(2 * TRIES, ValueError("Wumpelfisch"))
+    with capture_logs() as logs:
+        for headers in (None, {"Headrace-Person": "someone"}):
+            await fresh.jetstream().publish(SUBJECT, b"", headers=headers)
+        await running(partial(subscribe, name="answer", handle=handle, slots=1, share=1, give_up=grave))
+        await settled(fresh)
+    assert [death.reason for death in grave.deaths] == ["ValueError: Wumpelfisch"] * 2
+    failed = [entry for entry in logs if entry["event"] == "failed"]
+    plain, hers = ([entry for entry in failed if ("exc_info" in entry) is plain] for plain in (True, False))
+    assert len(plain) == len(hers) == TRIES
+    assert {entry["error"] for entry in hers} == {"ValueError"}
+    assert all(entry["stack"][-1].startswith("test_consumer.py:__call__:") for entry in hers)
+    assert sorted(entry["reason"] for entry in logs if entry["event"] == "given up") == [
+        "ValueError",
+        "ValueError: Wumpelfisch",
+    ]
 
 
 async def test_only_the_subjects_of_the_consumer_come(fresh: Client, running: Running) -> None:

@@ -316,7 +316,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
         )
         site = Site(wiring, f"http://127.0.0.1:{listening.getsockname()[1]}")
         work = [
-            asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.blobs).run()),
+            asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.files).run()),
             asyncio.create_task(server.serve(sockets=[listening])),
         ]
         try:
