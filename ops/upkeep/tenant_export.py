@@ -230,7 +230,7 @@ async def _rows(url: str, tenant: str, folder: Path, manifest: Manifest, progres
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
-        await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(tables.READER)))
+        await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(READER_ROLE)))
         for number, model in enumerate(READ_MODELS):
             query = SQL("SELECT to_jsonb(found)::text FROM {} found WHERE tenant_id = %s ORDER BY {}").format(
                 tables.name(model, tables.SCHEMA), Identifier(model.key)
