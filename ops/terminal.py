@@ -42,13 +42,16 @@ def complain(text: str) -> None:
     Console(stderr=True, highlight=False).print(Text(clean(f"✗ {text}"), "red"), soft_wrap=True)
 
 
-def give_secret(name: str, secret: str, outcome: Outcome, as_json: bool) -> None:
-    """Print a secret that is shown once, alone on standard output: a program can take it from a pipe."""
+def give_secret(text: str, outcome: Outcome, as_json: bool, **named: str | None) -> None:
+    """Print a secret that is shown once, alone on standard output: a program can take it from a pipe.
+
+    As JSON, the outcome has it in the fields `named`.
+    """
     if as_json:
-        emit(outcome | {name: secret})
+        emit(outcome | named)
         return
     Console(stderr=True, highlight=False).print(_accepted(outcome), soft_wrap=True)
-    sys.stdout.write(f"{secret}\n")
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

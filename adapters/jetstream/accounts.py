@@ -32,6 +32,7 @@ from adapters.jetstream.streams import (
 )
 from domain.access.actor import ANON, service
 from domain.access.permissions import OF_SERVICES
+from domain.access.register import SUBJECTS
 from domain.log import EVENTS, OUTCOMES
 from handlers.dispatch import TENANT
 from handlers.routes import ROUTES
@@ -149,14 +150,14 @@ GUESTS = (
     Guest(
         "VIEW",
         (VIEW,),
-        requests=(f"cmd.*.{ANON}.*.*", f"$KV.{SESSIONS}.>"),
+        requests=(f"cmd.*.{ANON}.*.*", "cmd.*.a.*.*.*", f"$KV.{SESSIONS}.>"),
         api=(
             *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
             *_read(_USE_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
             *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
         ),
-        hears=("out.>", f"$KV.{KEYS}.>"),
+        hears=("out.>", f"$KV.{KEYS}.>", *SUBJECTS),
         serves=("worker.view",),
     ),
     Guest(

@@ -47,12 +47,17 @@ async def hash(password: str, email: str = "") -> str:
     """The Argon2id hash of a new password. Raises: Weak, Busy."""
     if wrong := fault(password, email):
         raise Weak(wrong)
+    return await rehash(password)
+
+
+async def rehash(password: str) -> str:
+    """The hash of a password that is in use, which newer rules would perhaps refuse. Raises: Busy."""
     return await _threaded(lambda: HASHER.hash(password))
 
 
 async def check(password: str, known: str) -> bool:
     """Return whether it is the password with this hash. Without a hash it takes as long, and is not. Raises: Busy."""
-    return await _threaded(lambda: _verified(known or _nobodys(), password[: LONGEST + 1])) and bool(known)
+    return await _threaded(lambda: _verified(known or _unmatched(), password[: LONGEST + 1])) and bool(known)
 
 
 def is_outdated(known: str) -> bool:
@@ -110,7 +115,7 @@ def _common() -> frozenset[str]:
 
 
 @cache
-def _nobodys() -> str:
+def _unmatched() -> str:
     """A hash that is checked where there is no account, so that this takes as long as where there is one."""
     return HASHER.hash("the password of no account")
 

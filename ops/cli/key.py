@@ -139,7 +139,7 @@ def _give(outcome: Outcome, made: str, as_json: bool) -> None:
     """Print a key that was accepted."""
     if outcome["status"] == "rejected":
         conclude(outcome, as_json)
-    terminal.give_secret("key", made, outcome, as_json)
+    terminal.give_secret(made, outcome, as_json, key=made)
 
 
 async def _outcome(verb: str, key: str, wait: float, settings: Settings, fields: dict[str, Any]) -> Outcome:

@@ -12,6 +12,7 @@ import typer
 from adapters.jetstream.sessions import Session, Sessions
 from handlers.ports.log import Unavailable
 from ops import terminal
+from ops.cli.account import account_id
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
 from ops.terminal import emit, say
@@ -23,16 +24,24 @@ session = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(session, name="session", help="List and end the sessions of the viewer.")
 
 
-@session.command("list", epilog="Examples: [bold]headrace session list[/] · [bold]headrace session list --json[/]")
-def list_sessions(home: Home = None, as_json: Json = False) -> None:
+@session.command(
+    "list",
+    epilog="Examples: [bold]headrace session list[/] · [bold]headrace session list --account ada@example.org --json[/]",
+)
+def list_sessions(
+    account: Annotated[str | None, typer.Option(help="Only those of this account: its id or e-mail address.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """List the sessions that have not ended, oldest first."""
-    found = run(_list(Settings.load(home=home)))
+    found = run(_list(Settings.load(home=home), account))
     if as_json:
         for each in found:
-            emit({name: value for name, value in asdict(each).items() if name != "token"})
+            known = {name: value for name, value in asdict(each).items() if name not in ("token", "since")}
+            emit(known | {"account": each.account})
         return
-    columns = ["id", "began_at", "ends_at", "address", "browser"]
-    shown = [(each.id[:SHOWN], each.began_at, each.ends_at, each.address, each.browser) for each in found]
+    columns = ["id", "account", "began_at", "used_at", "ends_at", "address", "browser"]
+    shown = [(each.id[:SHOWN], each.account, *(getattr(each, name) for name in columns[2:])) for each in found]
     terminal.show_rows(columns, shown)
 
 
@@ -56,9 +65,10 @@ def end(
         say(f"Ended: {' '.join(each.id[:SHOWN] for each in found) or 'none'}.")
 
 
-async def _list(settings: Settings) -> list[Session]:
+async def _list(settings: Settings, account: str | None) -> list[Session]:
+    wanted = await account_id(settings, account) if account else None
     async with opened(settings) as kept:
-        return await kept.open()
+        return [each for each in await kept.open() if wanted in (None, each.account)]
 
 
 async def _end(settings: Settings, ids: list[str]) -> list[Session]:

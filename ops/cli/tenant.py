@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, get_args
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import typer
 
@@ -142,18 +143,24 @@ def invite(
     tenant: TenantName,
     role: RoleOption,
     days: Annotated[int, typer.Option(min=1, max=90, help="Days after which the invitation ends.")] = 7,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of the viewer; default: the one that runs on this home.", show_default=False),
+    ] = None,
     wait: Wait = 10.0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Invite to a tenant: print a secret, once. The account that shows it becomes a member, once."""
+    """Invite to a tenant: print a link, once, or where there is no viewer its secret. It makes one account a member."""
     settings, secret = Settings.load(home=home), new_invitation()
+    viewer = (address or settings.viewer or "").rstrip("/")
+    link = f"{viewer}/invitation?{urlencode({'of': tenant, 'secret': secret})}" if viewer else None
     ends_at = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     fields = {"digest": digest(secret), "role": _one_of(role), "ends_at": ends_at}
     outcome = run(_outcome("invite", tenant, wait, settings, fields))
     if outcome["status"] == "rejected":
         conclude(outcome, as_json)
-    terminal.give_secret("secret", secret, outcome, as_json)
+    terminal.give_secret(link or secret, outcome, as_json, secret=secret, link=link)
 
 
 @tenant.command(
@@ -164,7 +171,7 @@ def accept(
     tenant: TenantName,
     account: Account,
     secret_file: Annotated[
-        str, typer.Option(help="File with the secret; - reads standard input, hidden in a terminal.")
+        str, typer.Option(help="File with the link or the secret; - reads standard input, hidden in a terminal.")
     ] = "-",
     wait: Wait = 10.0,
     home: Home = None,
@@ -172,8 +179,9 @@ def accept(
 ) -> None:
     """Make an account a member by an invitation, as the operator who knows the person."""
     settings = Settings.load(home=home)
-    fields = {"account": account, "digest": digest(read_text("Secret", secret_file).strip())}
-    _send("accept", tenant, wait, settings, as_json, **fields)
+    given = read_text("Link or secret", secret_file).strip()
+    [secret] = parse_qs(urlsplit(given).query).get("secret", [given])
+    _send("accept", tenant, wait, settings, as_json, account=account, digest=digest(secret))
 
 
 @tenant.command(

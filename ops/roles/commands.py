@@ -1,4 +1,4 @@
-"""The role `commands`: dispatches commands, retries dead letters, erases accounts, and admits tenants to the bus."""
+"""The role `commands`: dispatches commands, retries dead letters, ends sessions, erases accounts, admits to the bus."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import structlog
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.registry import JetStreamRegistry
+from adapters.jetstream.sessions import Sessions
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.model_files import model_name
 from handlers.access.admit import Admit
+from handlers.access.end_sessions import EndSessions
 from handlers.access.erase_account import EraseAccount
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Dispatch
@@ -31,6 +33,7 @@ async def begin(wiring: Wiring) -> None:
     await wiring.waiting.start()
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
+    wiring.work("end_sessions", EndSessions(Sessions(wiring.nc)))
     wiring.work("erase_account", EraseAccount(wiring.repository, wiring.keys))
     server = EmbeddedNats(wiring.settings.home)
     ours = server.server_name == server_info(wiring.nc).get("server_name")

@@ -27,6 +27,7 @@ from adapters.jetstream.large_values import fetch, parts
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.postgres import tables
+from adapters.postgres.policies import READER as EVERY_ROW
 from domain.access.end_user import EndUser
 from domain.access.tenant import HOUSE, Tenant
 from domain.log import EVENTS, Commit, Position
@@ -230,7 +231,7 @@ async def _rows(url: str, tenant: str, folder: Path, manifest: Manifest, progres
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
-        await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(READER_ROLE)))
+        await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(EVERY_ROW)))
         for number, model in enumerate(READ_MODELS):
             query = SQL("SELECT to_jsonb(found)::text FROM {} found WHERE tenant_id = %s ORDER BY {}").format(
                 tables.name(model, tables.SCHEMA), Identifier(model.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -24,13 +25,16 @@ from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer import access, assets, names
 from adapters.web.viewer.access import Access, Gate, Headed
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.guesses import Guesses
+from adapters.web.viewer.guesses import LOGGED_S, Guesses
 from adapters.web.viewer.render import link, problem
 from handlers.ports.log import Unavailable
 
 log = structlog.get_logger(__name__)
 
-PAGES = ("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql")
+PAGES = (
+    *("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql"),
+    *("account", "members", "keys", "invitation"),
+)
 """The modules in `pages`; each has `routes`."""
 
 
@@ -40,13 +44,15 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
     @asynccontextmanager
     async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
+            reporting = asyncio.create_task(_report(guesses))
             yield
+            reporting.cancel()
 
     sessions, guesses = Sessions(backend.nc), Guesses()
     routes: list[BaseRoute] = [
         Route("/", _home),
         Route("/healthz", _healthz),
-        *access.routes(allowed, sessions, guesses),
+        *access.routes(backend, allowed, sessions, guesses),
         *assets.routes,
         *names.routes,
     ]
@@ -58,14 +64,21 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         routes=routes,
         lifespan=opened,
         middleware=[
-            Middleware(Gate, access=allowed, sessions=sessions, guesses=guesses),
+            Middleware(Gate, backend=backend, access=allowed, sessions=sessions, guesses=guesses),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Prepared),
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.backend = backend
+    app.state.backend, app.state.access, app.state.guesses = backend, allowed, guesses
     return Headed(app)  # outermost, so that every answer has its headers
+
+
+async def _report(guesses: Guesses) -> None:
+    """Log failed logins, also those after which none follows."""
+    while True:
+        await asyncio.sleep(LOGGED_S)
+        guesses.report()
 
 
 class Prepared:
@@ -81,7 +94,10 @@ class Prepared:
             if state_json := path.endswith(".json"):
                 scope = {**scope, "path": path.removesuffix(".json")}
             state["json"] = state_json
-            if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
+            who = state.get("visitor")
+            if who and not who.is_operator:
+                state["shared"] = len(who.tenants) > 1
+            elif who and not path.startswith("/metrics") and not state_json:
                 try:
                     state["shared"] = await scope["app"].state.backend.shared()
                 except (psycopg.Error, PoolTimeout):  # the page itself will fail

@@ -13,12 +13,17 @@ async def test_sessions_are_listed_and_ended(
 ) -> None:
     monkeypatch.setenv("HEADRACE_NATS_URL", lone_nats.url)
     sessions = Sessions(nc)
-    secrets = [await sessions.begin("x", "192.0.2.1", f"browser {number}") for number in range(3)]
-    listed = (await headrace("session", "list", "--json")).lines
-    assert [(each["browser"], each["address"], set(each)) for each in listed] == [
-        (f"browser {number}", "192.0.2.1", {"id", "began_at", "ends_at", "address", "browser"}) for number in range(3)
+    actors = ("anon", "a_someone", "anon")
+    secrets = [
+        await sessions.begin("x", "192.0.2.1", f"browser {number}", actor=actor) for number, actor in enumerate(actors)
     ]
+    listed = (await headrace("session", "list", "--json")).lines
+    assert [(each["browser"], each["address"], each["account"]) for each in listed] == [
+        (f"browser {number}", "192.0.2.1", account) for number, account in enumerate(("", "someone", ""))
+    ]
+    assert set(listed[0]) == {"id", "account", "began_at", "used_at", "ends_at", "address", "browser"}
     assert listed[1]["id"][:12] in (await headrace("session", "list")).out
+    assert (await headrace("session", "list", "--account", "someone", "--json")).lines == [listed[1]]
     wrong = await headrace("session", "end", listed[0]["id"], "nothing")
     assert (wrong.code, "There is no session nothing" in wrong.err) == (1, True)
     assert (await headrace("session", "end", listed[1]["id"][:12], "--json")).lines == [{"ended": [listed[1]["id"]]}]

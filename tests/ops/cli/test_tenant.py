@@ -65,6 +65,20 @@ async def test_the_secret_of_an_invitation_is_shown_once_and_its_digest_is_sent(
     assert [round(each / timedelta(days=1)) for each in lasts] == [7, 2]
 
 
+async def test_where_there_is_a_viewer_an_invitation_is_a_link(headrace: Cli, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "invitation"
+    async with worker(url, name="tenant.invite") as running:
+        invite = ("tenant", "invite", "acme", "--role", "viewer", "--address", "https://host/")
+        people = await headrace(*invite)
+        [program] = (await headrace(*invite, "--json")).lines
+        file.write_text(people.out)
+        await headrace("tenant", "accept", "acme", new_id(), "--secret-file", str(file))
+    address, _, secret = people.out.strip().partition("secret=")
+    assert address == "https://host/invitation?of=acme&"
+    assert program["link"].endswith(program["secret"])
+    assert running.seen[0][1]["digest"] == running.seen[2][1]["digest"] == sha256(secret.encode()).hexdigest()
+
+
 async def test_a_rejected_invitation_shows_no_secret(headrace: Cli, url: str) -> None:
     says = {"status": "rejected", "code": "too_many", "message": "Too many.", "field": None, "name": "tenant.invite"}
     async with worker(url, **says):
