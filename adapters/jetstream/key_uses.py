@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.direct import DirectReader
 from adapters.jetstream.streams import KEY_USES
 from adapters.many import each
 from handlers.ports.log import Unavailable
@@ -24,6 +24,7 @@ INTERVAL_S = 60.0
 STREAM = f"KV_{KEY_USES}"
 
 _AT_ONCE = 100
+_ASKED = 1000
 _LAST_S = 2.0
 """Maximum time for the last writing of a process that ends, in seconds."""
 
@@ -74,18 +75,14 @@ class JetStreamKeyUses:
         finally:
             self._noted = left | self._noted
 
-    async def last(self, tenant: str) -> dict[str, datetime]:
-        """The last use of each key of a tenant that was ever used, by its id. Raises: Unavailable."""
-        found = await self._reader.messages(STREAM, _subject(tenant, "*"))
-        found += await self._reader.load_from_leader(STREAM, _subject(tenant, "*"), after=_end(found))
-        return {
-            (message.headers or {})["Nats-Subject"].rpartition(".")[2]: datetime.fromisoformat(message.data.decode())
-            for message in found
-        }
-
-
-def _end(found: list[Msg]) -> int:
-    return sequence(found[-1]) if found else 0
+    async def last(self, tenant: str, keys: Sequence[str]) -> dict[str, datetime]:
+        """The last use of each of these keys of a tenant that was ever used, by its id. Raises: Unavailable."""
+        found: dict[str, datetime] = {}
+        for begin in range(0, len(keys), _ASKED):
+            subjects = {_subject(tenant, key): key for key in keys[begin : begin + _ASKED]}
+            for subject, message in (await self._reader.latest(STREAM, list(subjects))).items():
+                found[subjects[subject]] = datetime.fromisoformat(message.data.decode())
+        return found
 
 
 def _subject(tenant: str, key: str) -> str:

@@ -83,7 +83,7 @@ def list_keys(
         found = await rows(settings, query, tenant=settings.tenant)
         async with connected(settings) as client:
             try:
-                used = await JetStreamKeyUses(client.connection).last(settings.tenant)
+                used = await JetStreamKeyUses(client.connection).last(settings.tenant, [each["id"] for each in found])
             except Unavailable as error:
                 raise Failed(str(error)) from error
         return [{**each, "last_used_at": used.get(each["id"])} for each in found]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +44,7 @@ FORMAT = 1
 """Version of the layout of the folder."""
 
 UNFINISHED, MANIFEST, SUMS = "unfinished", "manifest.json", "SHA256SUMS"
+STORED, READABLE = LINES = "stored.jsonl", "events.jsonl"
 
 PATIENCE_S = 60.0
 """Maximum wait for the tables to reach the end of the log, in seconds."""
@@ -95,10 +96,12 @@ async def export(settings: Settings, tenant: str, folder: Path, progress: Progre
                         await events.write(messages)
                         progress("events", messages[-1].sequence, last)
             progress("events", last, last)
+            if not manifest.commits:
+                raise NoExport(f"The log has nothing of the tenant {tenant}.")
             await _rows(located.postgres_url, tenant, folder, manifest, progress)
             if await RawStream(nc, EVENTS, f"evt.{tenant}.{EndUser.TOPIC}.*").last() > last:
                 raise NoExport("A person was erased meanwhile, and nothing was exported: run it again.")
-            _seal(folder, manifest)
+            _finish(folder, manifest)
     return asdict(manifest)
 
 
@@ -148,7 +151,7 @@ class Events:
             (each.subject.split(".", 2)[1], person) for each in messages if (person := each.headers.get(_PERSON))
         )
         place = 0
-        with _appending(self._folder / "stored.jsonl") as raw, _appending(self._folder / "events.jsonl") as readable:
+        with _appending(self._folder / STORED) as raw, _appending(self._folder / READABLE) as readable:
             for part in parts(stored):
                 fetched = await fetch(self._blobs, part)
                 for message in messages[place : place + len(part)]:
@@ -188,6 +191,7 @@ class Events:
             place.parent.mkdir(mode=0o700, exist_ok=True)
             with _appending(place) as file:
                 file.write(data)
+            _note_sum(self._folder, f"blobs/{digest[:2]}/{digest}", sha256(data).hexdigest())
             self._manifest.blobs += 1
 
     def _place(self, digest: str) -> Path:
@@ -247,15 +251,19 @@ async def _rows(url: str, tenant: str, folder: Path, manifest: Manifest, progres
             progress("tables", number + 1, len(READ_MODELS))
 
 
-def _seal(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, and the sums of all files, which `sha256sum --check` reads."""
+def _finish(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, and the sums of all files but the blobs, which have theirs."""
     with _appending(folder / MANIFEST) as file:
         file.write(orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2) + b"\n")
+    for name in (*LINES, *(f"rows/{table}.jsonl" for table in manifest.rows), MANIFEST):
+        with open(folder / name, "rb") as file:
+            _note_sum(folder, name, file_digest(file, "sha256").hexdigest())
+
+
+def _note_sum(folder: Path, name: str, sum: str) -> None:
+    """Note the sum of a file as `sha256sum --check` reads it."""
     with _appending(folder / SUMS) as sums:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in (UNFINISHED, SUMS):
-                with open(path, "rb") as file:
-                    sums.write(f"{file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder)}\n".encode())
+        sums.write(f"{sum}  {name}\n".encode())
 
 
 @contextmanager

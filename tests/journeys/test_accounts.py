@@ -188,6 +188,7 @@ async def test_an_export_holds_all_of_a_tenant_and_nothing_of_others(
     summed(first)
 
     assert "is not empty" in await refused(stack, "tenant", "export", "default", str(first))
+    assert "nothing of the tenant none" in await refused(stack, "tenant", "export", "none", str(second))
     busy.mkdir()
     (busy / "unfinished").touch()
     (busy / "events.jsonl").write_text("half of a line")
