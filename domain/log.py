@@ -42,7 +42,8 @@ class Metadata:
 
     `correlation` is the id of the first command of the chain, `causation` that of the message that caused this one.
     `actor` sent that command, through `door` (None for older ones). `person` is the id of the data subject: the end
-    user whose words the message holds, sealed with that person's key.
+    user whose words the message holds, sealed with that person's key. `origin` is the report of the door that names the
+    address of the sender: of a command and its outcome alone.
     """
 
     id: str
@@ -53,10 +54,11 @@ class Metadata:
     traceparent: str | None = None
     person: str | None = None
     door: str | None = None
+    origin: str | None = None
 
     def caused(self, id: str) -> Metadata:
         """The metadata of a message with this id that this one causes."""
-        return dataclasses.replace(self, id=id, causation=self.id)
+        return dataclasses.replace(self, id=id, causation=self.id, origin=None)
 
 
 NOT_FINAL = "internal_error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits
 from domain.access.sql_login import SqlLogin
@@ -37,6 +38,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         DatasetQuery,
         DeadLetter,
         Document,
+        Door,
         EndUser,
         Limits,
         ModelCall,

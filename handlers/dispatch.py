@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from weakref import WeakValueDictionary
 
+import orjson
+
 from domain.access.account import Account
+from domain.access.door import month
 from domain.access.register import Key
 from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Aggregate, Rejection
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
 from handlers.access.may import judge, scope, within
 from handlers.access.quota import Quota
-from handlers.commands.fields import Command, named, parse
+from handlers.commands.fields import MAX_PAYLOAD, Command, is_uuid, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
 from handlers.ports.log import Frozen, Outcomes, TooLarge
 from handlers.repository import Change
@@ -87,7 +91,7 @@ class Dispatch:
         route = ROUTES.get(delivery.name)
         if route is None:
             raise Rejection("unknown_command", f"There is no command {delivery.name!r}; {_known(delivery.name)}.")
-        if route.house != (metadata.tenant == HOUSE):
+        if route.house is not None and route.house != (metadata.tenant == HOUSE):
             where = f"the tenant {HOUSE}" if route.house else "a tenant of their own, not the house"
             raise Rejection("invalid", f"Commands of {route.noun.TOPIC} go to {where}.", "subject")
         try:
@@ -131,7 +135,7 @@ class Dispatch:
         if key:
             known = target != id and await self._ports.repository.get(route.noun, tenant, target)
             within(key, (*dict(found).values(), *([known] if known else [])))
-        person = await self._person(tenant, route, command)
+        person = await self._person(tenant, route, command, delivery.at)
         if route.target == "email" and person:
             target = person  # a new one, where the last one was erased
         cause = replace(_cause(delivery.metadata, route, target), person=person)
@@ -151,11 +155,16 @@ class Dispatch:
         judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
         return scope(register, sender.tenant, sender.actor)
 
-    async def _person(self, tenant: str, route: Route, command: Command) -> str | None:
+    async def _person(self, tenant: str, route: Route, command: Command, at: datetime) -> str | None:
         """The data subject of the command's words; None where there is none, or the aggregate has one."""
         if route.person is None:
             return None
         given = getattr(command, route.person)
+        if route.person == "account":
+            account = (await self._ports.registry.now()).accounts.get(given or "")
+            # A service is no person. Persons of accounts are in the house.
+            known = account is not None and account.kind == "person" and tenant == HOUSE
+            return str(given) if known else await self._ports.people.person(tenant, month(at))
         if given is None:
             return None
         if route.person in ("user", "email"):
@@ -203,6 +212,20 @@ def rejected(delivery: Delivery, rejection: Rejection) -> Outcome:
         code=rejection.code,
         message=rejection.message[:EXCERPT],
         field=rejection.field and rejection.field[:EXCERPT],
+        ids=_target(delivery),
         excerpt=excerpt,
         details=rejection.details,
     )
+
+
+def _target(delivery: Delivery) -> dict[str, str]:
+    """The aggregate that a rejected command names as its target, for the audit. Where it may hold secrets, any other
+    than a UUID is left out."""
+    route = ROUTES.get(delivery.name)
+    if route is None or not route.target or len(delivery.payload) > MAX_PAYLOAD:
+        return {}
+    with suppress(ValueError):
+        match orjson.loads(delivery.payload):
+            case {route.target: str(id)} if is_uuid(id) or (TENANT.fullmatch(id) and not route.private):
+                return {route.noun.TOPIC: id}
+    return {}

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.access.limits import Limits, Quantity
 from domain.access.permissions import UNLIMITED, Permission
@@ -28,7 +29,7 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, accounts, api_keys, chat, knowledge, models, retrieval, tenants, work
+from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -59,7 +60,8 @@ class Route:
     """The payload, or an error about it, may hold secrets or words of a person, as always where there is a `person`: no
     part of it is kept when the command is rejected."""
     person: str | None = None
-    """The field that names the data subject: `user`, `email`, or an aggregate that holds their words already."""
+    """The field that names the data subject: `user`, `email`, `account` (without one, the month of the report), or an
+    aggregate that holds their words already."""
     gives: str | None = None
     """The name of the command's id in the outcome, where the result is another noun than the command's."""
     counts: tuple[Quantity, ...] = ()
@@ -68,9 +70,9 @@ class Route:
     """The fields that name other aggregates, which must exist, and their kinds."""
 
     @property
-    def house(self) -> bool:
-        """True if the aggregate is in the house, False if it is in a tenant."""
-        return self.noun in (Account, Tenant)
+    def house(self) -> bool | None:
+        """True if the aggregate is in the house, False if it is in a tenant, None if it can be in both."""
+        return None if self.noun in (Door, EndUser) else self.noun in (Account, Tenant)
 
     def __post_init__(self) -> None:
         others = {path: kind for path, kind in references(self.command) if path != self.target}
@@ -327,6 +329,13 @@ ROUTES: dict[str, Route] = {
     ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
+    ),
+    "door.report_sign_in": creates(Door, audit.ReportSignIn, "door", audit.reported(Door.SignedIn), person="account"),
+    "door.report_refusals": creates(Door, audit.ReportRefusals, "door", audit.reported(Door.Refused), person="account"),
+    "door.report_use": creates(Door, audit.ReportUse, "door", audit.reported(Door.Used), person="account"),
+    "trace.open": creates(Door, audit.OpenTrace, "read", audit.reported(Door.TraceOpened), person="account"),
+    "trace.search": creates(
+        Door, audit.SearchTraces, "read", audit.reported(Door.TracesSearched), person="account", gives=Door.TOPIC
     ),
     "dead_letter.retry": changes(DeadLetter, work.RetryDeadLetter, "operate", lambda letter, at, _: letter.retry(at)),
     "dead_letter.discard": changes(

@@ -36,7 +36,9 @@ class OutcomeMessage(BaseModel):
     stream: str | None = Field(description="Stream of the commit, when accepted")
     sequence: int | None = Field(description="Sequence of the commit in the stream, when accepted")
     version: int | None = Field(description="Version of the aggregate after it, when accepted")
-    ids: dict[str, str] = Field(description="Ids of the aggregates that the command made or changed, by noun")
+    ids: dict[str, str] = Field(
+        description="Ids of the aggregates that the command made or changed, by noun; rejected: of its target"
+    )
     code: str | None = Field(description="Code of the broken rule")
     message: str | None = Field(description="The rule, for people, without the field")
     field: str | None = Field(description="Path of the field at fault")

@@ -255,6 +255,17 @@ class Settings(BaseSettings):
     view_hosts: str = Field(
         "", description="Further host names of the viewer, separated by commas, such as that of a reverse proxy."
     )
+    audit_reads: bool = Field(
+        False,
+        description="Have a page of the viewer that shows recorded words send a command first, `trace.open` or "
+        "`trace.search`, and show it when that is accepted. See [audit](audit.md#reads).",
+    )
+    audit_address_days: int = Field(
+        90,
+        ge=0,
+        description="Days after which addresses, browsers and searches of the audit are erased, where they belong to "
+        "no account, by whole months; 0: never. See [audit](audit.md#personal-data).",
+    )
     otlp_endpoint: str = Field(
         "",
         description="OTLP/HTTP endpoint of a collector for traces, such as http://host:4318; empty: no export. See "

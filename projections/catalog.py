@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.limits import Limits
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -24,6 +25,7 @@ from projections.datasets import datasets
 from projections.dead_letters import dead_letters
 from projections.document_segments import child_chunks, document_segments
 from projections.documents import documents
+from projections.door_events import door_events
 from projections.end_users import end_users
 from projections.engine.read_model import ReadModel
 from projections.limits import limits
@@ -55,8 +57,8 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         providers,
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, budgets, limits, dead_letters),
-    "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens, sql_logins),
+    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
+    "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""
@@ -71,6 +73,7 @@ IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
         *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun),
+        Door.TraceOpened,
     }
 )
 """Events that are in no table, on purpose."""

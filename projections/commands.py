@@ -21,13 +21,15 @@ commands = ReadModel(
     optional("stream", Text, "Stream of its commit; null when rejected."),
     optional("sequence", BigInteger, "Sequence of its commit in that stream; null when rejected."),
     optional("version", BigInteger, "Version of what it changed, after it; null when rejected."),
-    required("ids", JSONB, "Ids of what it created or changed, by noun."),
+    required("ids", JSONB, "Ids of what it created or changed, by noun; rejected: of what it named as its target."),
     required("correlation_id", Id, "Command that began the chain of causes that this one belongs to."),
     required("actor", Text, "Actor who sent it."),
     optional("door", Text, "Door that it came through: bus, operator or viewer; null for older commands."),
+    optional("origin", Id, "Report in door_events that names the address of its sender; null where none is known."),
     optional("excerpt", Text, "Beginning of what was sent, where it could not be understood."),
     required("created_at", Time, "When it was decided."),
 )
+commands.sorted_by("time", "created_at")
 commands.sorted_by("accepted", postgresql_where=text("status = 'accepted'"))
 
 
@@ -48,5 +50,6 @@ def decided(outcome: Outcome, message: Recorded) -> Row:
         "correlation_id": outcome.metadata.correlation,
         "actor": outcome.metadata.actor,
         "door": outcome.metadata.door,
+        "origin": outcome.metadata.origin,
         "excerpt": outcome.excerpt,
     }

@@ -188,8 +188,9 @@ def actor_of(user: str) -> str:
     return service(name or tenant)
 
 
-COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission in OF_SERVICES)
-"""The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in."""
+COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission in OF_SERVICES - {"read"})
+"""The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in, nor what
+people read."""
 
 
 def tenant(name: str, users: Sequence[str] = ()) -> Guest:

@@ -87,14 +87,17 @@ class Client:
     """Commands and answers of one tenant over a connection, which may be shared.
 
     `actor` sends the commands: a login of the bus may send its own only, `s_<name of the login>`. `door` is the one of
-    an actor that is no service.
+    an actor that is no service, and `origin` the report of the door that names its address.
     """
 
-    def __init__(self, connection: Connection, tenant: str, actor: str = ANON, *, door: str = OPERATOR) -> None:
+    def __init__(
+        self, connection: Connection, tenant: str, actor: str = ANON, *, door: str = OPERATOR, origin: str = ""
+    ) -> None:
         self.connection = connection
         self.tenant = tenant
         self.actor = actor
         self.door = door
+        self.origin = origin
         self.stream: JetStreamContext = connection.jetstream()
         self.blobs: ListedBlobs = JetStreamBlobs(connection)
 
@@ -176,6 +179,18 @@ class Client:
         except nats.errors.Error as error:
             raise Unreachable(f"NATS does not answer: {error!r}") from error
 
+    async def post(self, name: str, payload: Mapping[str, Any], id: str | None = None, wait: float = 5.0) -> str:
+        """Send a command without waiting for its outcome. Return its id, once it is stored.
+
+        Raises: NotSent, Unreachable.
+        """
+        id = _command_id(name, id)
+        try:
+            await self._publish(name, id, orjson.dumps(payload), asyncio.get_running_loop().time() + wait)
+        except nats.errors.Error as error:
+            raise Unreachable(f"NATS does not answer: {error!r}") from error
+        return id
+
     async def outcome(self, id: str) -> Outcome | None:
         """The outcome of a command sent at any time, or None while there is none."""
         try:
@@ -190,6 +205,8 @@ class Client:
         """Publish until the command is stored: perhaps twice, which is the same as once."""
         subject = str(CommandSubject(self.tenant, self.actor, name))
         headers = {"Headrace-Id": id, "Headrace-Door": self.door}
+        if self.origin:
+            headers["Headrace-Origin"] = self.origin
         pause = 0.1
         while True:
             try:

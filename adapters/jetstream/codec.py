@@ -422,6 +422,8 @@ def headers(metadata: Metadata) -> dict[str, str]:
         found["Headrace-Person"] = metadata.person
     if metadata.door:
         found["Headrace-Door"] = metadata.door
+    if metadata.origin:
+        found["Headrace-Origin"] = metadata.origin
     return found
 
 
@@ -437,4 +439,5 @@ def metadata(header: Mapping[str, str], tenant: str, id: str | None = None) -> M
         traceparent=header.get("traceparent"),
         person=header.get("Headrace-Person"),
         door=header.get("Headrace-Door"),
+        origin=header.get("Headrace-Origin"),
     )

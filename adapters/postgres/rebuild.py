@@ -9,10 +9,9 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from adapters.postgres import attachments, policies
+from adapters.postgres import attachments
 from adapters.postgres.copy import Copy, parts, with_parents
 from adapters.postgres.policies import READER
-from adapters.postgres.requests import make_view
 from adapters.postgres.sql_roles import end_transactions
 from adapters.postgres.tables import (
     LOCK_S,
@@ -24,6 +23,7 @@ from adapters.postgres.tables import (
     connect,
     copied,
     drop,
+    make_views,
     name,
     note_copied,
     protect,
@@ -148,7 +148,7 @@ async def _take_over(connection: AsyncConnection[TupleRow], copy: Copy) -> None:
             await copy.resume()
             await asyncio.sleep(LOCK_S)
     await attachments.measure(connection, attached)
-    await make_view(connection, await policies.existing(connection))
+    await make_views(connection)
     await protect(connection)
 
 

@@ -5,14 +5,7 @@ It depends on the columns of `model_calls` alone: the function in it is text, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import sha256
-
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier, Literal
-
-VIEW = "model_call_requests"
+from adapters.postgres.views import View
 
 COLUMNS = {
     "tenant_id": "Tenant that the row belongs to.",
@@ -76,35 +69,10 @@ SELECT call.tenant_id, call.id, put.request, put.sources
 FROM headrace.model_calls call CROSS JOIN LATERAL headrace.put_together(call.tenant_id, call.request) put;
 """
 
-
-_VERSION = sha256(f"{_MADE}{COLUMNS}".encode()).hexdigest()[:8]
-
-_ABOUT = f"Requests of model calls, put together from the texts that they quote. Version {_VERSION}."
-
-
-async def make_view(connection: AsyncConnection[TupleRow], readers: Iterable[str]) -> None:
-    """Make the view as this version has it, where the table is that it reads; these roles may read it.
-
-    One that is there is left alone: to replace it locks out its readers.
-    """
-    cursor = await connection.execute(
-        "SELECT to_regclass('headrace.model_calls') IS NOT NULL "
-        "AND obj_description(to_regclass('headrace.model_call_requests'), 'pg_class') IS DISTINCT FROM %s",
-        (_ABOUT,),
-    )
-    if await cursor.fetchone() == (True,):
-        async with connection.transaction():
-            await connection.execute("SET LOCAL check_function_bodies = off")
-            await connection.execute(_MADE.encode())
-            view = Identifier("headrace", VIEW)
-            await connection.execute(SQL("COMMENT ON VIEW {} IS {}").format(view, Literal(_ABOUT)))
-            for name, comment in COLUMNS.items():
-                column = Identifier("headrace", VIEW, name)
-                await connection.execute(SQL("COMMENT ON COLUMN {} IS {}").format(column, Literal(comment)))
-    cursor = await connection.execute(
-        "SELECT reader FROM unnest(%s::text[]) reader "
-        "WHERE NOT has_table_privilege(reader, to_regclass('headrace.model_call_requests'), 'SELECT')",
-        (list(readers),),
-    )
-    for (reader,) in await cursor.fetchall():
-        await connection.execute(SQL("GRANT SELECT ON headrace.model_call_requests TO {}").format(Identifier(reader)))
+REQUESTS = View(
+    "model_call_requests",
+    "Requests of model calls, put together from the texts that they quote.",
+    COLUMNS,
+    _MADE,
+    table="model_calls",
+)

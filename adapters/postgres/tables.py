@@ -14,10 +14,12 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
 from adapters.postgres import policies
+from adapters.postgres.operation_logs import OPERATION_LOGS
 from adapters.postgres.policies import READER
-from adapters.postgres.requests import make_view
+from adapters.postgres.requests import REQUESTS
 from adapters.postgres.rights import restrict
 from adapters.postgres.rules import digest
+from adapters.postgres.views import make_view
 from domain.log import EVENTS, OUTCOMES, Position
 from projections.catalog import GROUP_OF, GROUPS, READ_MODELS
 from projections.engine.read_model import ReadModel
@@ -149,8 +151,15 @@ async def set_up(url: str) -> None:
             for model in READ_MODELS:
                 if model not in outdated:
                     await finish_table(connection, model, SCHEMA)
-            await make_view(connection, await policies.existing(connection))
+            await make_views(connection)
         await protect(connection)
+
+
+async def make_views(connection: AsyncConnection[TupleRow]) -> None:
+    """Make the views whose tables are there."""
+    readers = await policies.existing(connection)
+    for view in (REQUESTS, OPERATION_LOGS):
+        await make_view(connection, view, readers)
 
 
 async def protect(connection: AsyncConnection[TupleRow]) -> None:

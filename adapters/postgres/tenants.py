@@ -14,9 +14,10 @@ WITH RECURSIVE found AS (
             ORDER BY tenant_id LIMIT 1)
     FROM found WHERE found.tenant_id IS NOT NULL
 )
-SELECT tenant_id FROM found WHERE tenant_id IS NOT NULL
+SELECT tenant_id FROM found WHERE tenant_id <> '_house'
 """
-"""The tenants with an accepted command, by name: a typing error in a subject makes none. One index step per tenant."""
+"""The tenants with an accepted command, by name: a typing error in a subject makes none, and
+the house is none. One index step per tenant."""
 
 
 async def tenants(url: str) -> list[str]:

@@ -68,9 +68,9 @@ class CommandSubject(NamedTuple):
     @classmethod
     def of(cls, subject: str) -> Self:
         _, tenant, actor, name = (*subject.split(".", 3), "", "", "")[:4]
-        if actor == "a":
-            id, _, name = name.partition(".")
-            actor = account(id)
+        id, _, rest = name.partition(".")
+        if actor == "a" and ACTOR.fullmatch(account(id)):
+            return cls(tenant, account(id), rest)
         if ACTOR.fullmatch(actor):
             return cls(tenant, actor, name)
         return cls(tenant, "", f"{actor}.{name}" if name else actor)

@@ -90,10 +90,12 @@ OF_KEYS = OF_SERVICES
 
 _ALWAYS: frozenset[Permission] = frozenset({"operate", "limits.manage", "end_user.erase"})
 
-UNLIMITED = _ALWAYS | _OF_DOORS | OPERATORS - {"bus.manage"}
+_READ: frozenset[Permission] = frozenset({"read"})
+
+UNLIMITED = _ALWAYS | _READ | _OF_DOORS | OPERATORS - {"bus.manage"}
 """Permissions of commands that no limit refuses: they must work when a limit is reached."""
 
 _ENDING: frozenset[Permission] = frozenset({"end_user.erase", "key.manage", "sql.manage", "tenant.transfer", "operate"})
 
-IN_ARCHIVES = _ENDING | OPERATORS
+IN_ARCHIVES = _ENDING | _READ | OPERATORS
 """Permissions of commands that an archived tenant still takes."""

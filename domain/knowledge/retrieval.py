@@ -18,7 +18,10 @@ class Candidate(TypedDict):
     document: Annotated[str, "Document of the segment."]
     position: Annotated[int, "Position of the segment in the document, from 0."]
     page: Annotated[int | None, "Page, from 1; null where the format has none."]
-    heading: Annotated[str | None, "Headings above the segment, outermost first."]
+    heading: Annotated[
+        str | None,
+        "Headings above the segment, outermost first; null for none, and in a document that a user uploaded.",
+    ]
     score: Annotated[float, "Score, comparable within one search only."]
     semantic_rank: Annotated[int | None, "Rank by meaning, from 1; null where that search did not find it."]
     full_text_rank: Annotated[int | None, "Rank by words, from 1; null where that search did not find it."]

@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from domain.access.bus_login import BusLogin
+from domain.access.door import MONTH
 from domain.access.end_user import EndUser
 from domain.access.limits import OPERATOR, TENANT, Counted, Limits, Period, Quantity, Scope
 from domain.access.sql_login import SqlLogin, role_of
+from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from handlers.commands.fields import Command, Handle, Id, Name, Ref, is_uuid
@@ -161,6 +163,10 @@ async def create_sql_login(command: CreateSqlLogin, given: Preparation) -> Make[
 
 async def erase(command: EraseEndUser, given: Preparation) -> MakeOrChange[EndUser]:
     """Destroy the key before the event is recorded: no reader of the event can still read the words."""
+    if given.tenant == HOUSE and not MONTH.fullmatch(command.user):
+        raise Rejection(
+            "invalid", "In the house, only months of doors are erased; accounts are erased as such.", "user"
+        )
     person, known = await given.ports.people.last_person(given.tenant, command.user)
     await given.ports.people.erase(given.tenant, person)
     return lambda user, id, at: user or EndUser.begin(EndUser.Erased, id, at, known=known)

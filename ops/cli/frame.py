@@ -44,6 +44,7 @@ app = typer.Typer(
 
 FILES = {
     "archive": ("archive", "restore"),
+    "audit": ("audit",),
     "bus": ("send", "upload", "preview", "ask", "search", "tail", "sql", "asyncapi"),
     "deploy": ("setup", "ping"),
     "rebuild": ("rebuild",),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 import psycopg
 import structlog
 
 from adapters.jetstream.aggregates import ids
+from adapters.jetstream.client import Client, NotSent
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.scrub import JetStreamScrub
@@ -18,11 +20,13 @@ from adapters.jetstream.waiting import INTERVAL_S as COUNTING_S
 from adapters.jetstream.waiting import Announcer
 from adapters.jetstream.workers.consumer import done
 from adapters.postgres import tables
+from adapters.postgres.months import over
 from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.scrub import PostgresScrub
 from adapters.postgres.sql_roles import PostgresSqlRoles
 from domain.access.sql_login import SqlLogin
+from domain.log import commit_id
 from handlers.access.admit_sql import AdmitSql, Logins
 from handlers.access.erase import Erase
 from handlers.ports.log import Unavailable
@@ -40,6 +44,12 @@ COMPARED_S = 60.0
 
 RETRIED_S = 2.0
 """Interval at which that is tried again after an error, in seconds."""
+
+FORGETTING_S = 3600.0
+"""Interval of looking for months of the audit that are over, in seconds."""
+
+NAMESPACE = "audit months"
+"""Namespace of the ids of the commands that erase them."""
 
 
 async def begin(wiring: Wiring) -> Awaitable[object]:
@@ -71,6 +81,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         _keep_recovering(url, recover),
         _keep_counting(url, announcer),
         _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
+        _keep_forgetting(wiring),
     )
 
 
@@ -107,6 +118,20 @@ async def _keep_counting(url: str, announcer: Announcer) -> None:
             await announcer.announce(await waiting(url))
         except (psycopg.Error, Unavailable) as error:
             log.warning("count.waiting", reason=str(error))
+
+
+async def _keep_forgetting(wiring: Wiring) -> None:
+    """Erase the months of the audit that are over for long enough. Workers may do so at the same time."""
+    days = wiring.settings.audit_address_days
+    while days:
+        try:
+            for tenant, month in await over(wiring.settings.postgres_url, timedelta(days=days)):
+                id = commit_id(NAMESPACE, f"{tenant}/{month}")
+                await Client(wiring.nc, tenant).post("end_user.erase", {"user": month}, id)
+                log.info("audit.forgets", tenant=tenant, month=month)
+        except (psycopg.Error, NotSent, Unavailable) as error:
+            log.warning("forget.waiting", reason=str(error))
+        await asyncio.sleep(FORGETTING_S)
 
 
 async def _keep_recovering(url: str, recover: Recover) -> None:

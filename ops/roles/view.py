@@ -64,7 +64,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     blobs = open_blobs(settings, wiring.nc)
     backend = Backend(wiring.nc, reader, settings.tenant, keys, values(settings).prices, blobs)
     metrics = Metrics(wiring.nc, backend.reading, target(settings.otlp_endpoint) if settings.otlp_endpoint else "")
-    app = create_app(backend, access, metrics)
+    app = create_app(backend, access, metrics, audit_reads=settings.audit_reads)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -78,7 +78,7 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    return asyncio.gather(_Server(config).serve(sockets=[taken]), metrics.follow())
+    return asyncio.gather(_Server(config).serve(sockets=[taken]), metrics.follow(), backend.reports.run())
 
 
 class _Server(uvicorn.Server):

@@ -70,6 +70,7 @@ async def verify(
         keys = JetStreamKeys(nc, settings.vault())
         log, blobs, audit = JetStreamLog(nc, keys, client.blobs), client.blobs, Audit()
         audited = AuditedLog(log, audit)
+        rows = await _rows(settings)  # the comparison makes missing policies
         with uncollected():
             compared = await _tables(settings, log, audited, Files(blobs, keys), progress)
             await audited.finish(progress)
@@ -80,7 +81,7 @@ async def verify(
         yield _calls(audit, deadline)
         yield await _blobs(blobs, audit, progress)
         yield compared
-        yield await _rows(settings)
+        yield rows
         yield await _index(settings, log, progress)
         if prompts:
             repository = Repository(JetStreamEventStore(nc, keys, blobs), JetStreamSnapshots(nc, keys))

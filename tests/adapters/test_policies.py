@@ -22,7 +22,7 @@ from adapters.postgres.policies import GATEWAY, READER, ROLES, TENANTS
 from domain.access.tenant import HOUSE
 from ops.servers.embedded import EmbeddedPostgres, postgres_binary
 from projections.catalog import READ_MODELS
-from tests.adapters.test_postgres import RecordedBlobs, RecordedLog, caught_up, following, query, rebuilt
+from tests.adapters.test_postgres import RecordedLog, caught_up, following, query, rebuilt, recorded_files
 from tests.projections.history import History
 from tests.projections.wandering import wander
 
@@ -67,7 +67,7 @@ GROUP_OF_LOGIN = {
 @pytest.fixture(scope="module")
 async def installation(module_database_url: str) -> AsyncIterator[Installation]:
     url = module_database_url
-    history = wander(Random(20), 500, few=3)
+    history = wander(Random(16), 1200, few=3)
     async with following(url, history):
         await caught_up(url, history)
     logins = {kind: f"t_{uuid4().hex[:16]}" for kind in GROUP_OF_LOGIN}
@@ -174,7 +174,7 @@ async def test_no_login_sees_rows_of_another_tenant_before_and_after_a_rebuild_a
         await rebuilt(installation.url, installation.history)
         await fill(owner)
         await check(installation)
-        log, blobs = RecordedLog(installation.history), RecordedBlobs(installation.history)
+        log, blobs = RecordedLog(installation.history), recorded_files(installation.history)
         await rebuild.undo(installation.url, log, blobs)
         await fill(owner)
         await check(installation)
@@ -204,6 +204,8 @@ async def test_a_swap_that_is_cut_off_leaves_the_policies(
 
 async def test_no_login_of_a_tenant_reads_tables_that_are_not_live(installation: Installation) -> None:
     await rebuilt(installation.url, installation.history, "messages")
+    async with tables.connect(installation.url) as owner:
+        await fill(owner)
     async with installation.connected("ours") as connection:
         for source in ("headrace_old.messages", "headrace_projection.groups", "headrace_access.logins"):
             with pytest.raises(errors.InsufficientPrivilege):
@@ -411,7 +413,7 @@ async def test_tables_of_an_earlier_version_get_their_policies(
         assert await query(owner, granted) == [False]
         await owner.execute(f"GRANT SELECT ON headrace.datasets TO {login}".encode())
         assert await policies.blind(owner) == [login]
-        await rebuild.undo(database_url, RecordedLog(history), RecordedBlobs(history))
+        await rebuild.undo(database_url, RecordedLog(history), recorded_files(history))
         assert await policies.crossings(owner, names) == []
         await owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(login)))
 

@@ -115,7 +115,7 @@ def following(url: str, history: History) -> AbstractAsyncContextManager[asyncio
 
 async def caught_up(url: str, history: History) -> None:
     for stream, messages in history.streams.items():
-        await tables.wait_for(url, Position(stream, len(messages)), timeout_s=10)
+        await tables.wait_for(url, Position(stream, len(messages)), timeout_s=60)
 
 
 async def halted(connection: AsyncConnection[TupleRow]) -> dict[str, str]:

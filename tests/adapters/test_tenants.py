@@ -12,6 +12,6 @@ async def test_the_tenants_that_have_had_a_command_accepted(database_url: str) -
         await connection.execute("CREATE TABLE headrace.commands (tenant_id text, status text)")
         await connection.execute(
             "INSERT INTO headrace.commands VALUES ('b', 'rejected'), ('a', 'accepted'), ('b', 'accepted'), "
-            "('_', 'rejected'), ('acme.eu', 'rejected')"
+            "('_', 'rejected'), ('acme.eu', 'rejected'), ('_house', 'accepted')"
         )
     assert await tenants(database_url) == ["a", "b"]

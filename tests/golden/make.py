@@ -17,6 +17,7 @@ from adapters.jetstream.codec import encode_commit, event_types
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
+from domain.access.door import Door
 from domain.access.end_user import EndUser, earlier_person_id
 from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
@@ -89,6 +90,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_access(),
         *_people(),
         *_queries(),
+        *_doors(),
     ):
         body, _ = encode_commit(noun.pending(), Metadata(_id(0), "default", _id(0)))
         yield from orjson.loads(body)
@@ -465,6 +467,16 @@ def _sql_login() -> Aggregate:
     login = SqlLogin.begin(SqlLogin.Created, _id(60), _at(60), name="bi", role=role, sealed_verifier=sealed)
     login.revoke(_at(61))
     return login
+
+
+def _doors() -> Iterator[Aggregate]:
+    address, browser = "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64)"
+    fields = {"address": address, "browser": browser}
+    yield Door.begin(Door.SignedIn, _id(60), _at(60), account=_id(59), credential="password", **fields)
+    yield Door.begin(Door.Refused, _id(61), _at(61), credential="key", address="2001:db8:1:2::/64", count=41)
+    yield Door.begin(Door.Used, _id(62), _at(62), actor="k_gate", **fields)
+    yield Door.begin(Door.TraceOpened, _id(63), _at(63), trace=_id(20))
+    yield Door.begin(Door.TracesSearched, _id(64), _at(64), search="/traces?q=tide&state=error")
 
 
 def _access() -> Iterator[Aggregate]:

@@ -410,6 +410,7 @@ class Anything:
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
         limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
         segment = {**indexed, "segment": st.just(ids["segment"])}
+        came, credential = {"address": text, "browser": text}, st.sampled_from(["token", "link", "key"])
         fields: dict[str, dict[str, Any]] = {
             "app.create": {"name": text, "description": text},
             "app.configure": {
@@ -496,6 +497,15 @@ class Anything:
             "sql_login.create": {"name": st.just("bi"), "verifier": st.just(VERIFIER)},
             "sql_login.revoke": {"sql_login": st.just(ids["sql_login"])},
             "end_user.erase": {"user": text},
+            "door.report_sign_in": {"account": text | st.none(), **came, "credential": credential},
+            "door.report_refusals": {
+                "address": text,
+                "credential": credential,
+                "count": st.integers(1, 99),
+            },
+            "door.report_use": {"actor": st.just("anon"), **came},
+            "trace.open": {"trace": text},
+            "trace.search": {"search": text},
             **self._of_access(text),
         }
         return st.fixed_dictionaries(fields[name])
@@ -598,3 +608,22 @@ async def test_a_command_without_a_clock_still_works(desk: Desk) -> None:
     for milliseconds in (0, 2**48 - 1):
         outcome = await desk.send("app.create", {"name": "x"}, id=uuid7(milliseconds, new_id().encode()))
         assert outcome.status == "accepted"
+
+
+async def test_the_outcome_of_a_rejected_command_has_its_target(desk: Desk) -> None:
+    app = new_id()
+    for name, fields, ids in (
+        ("app.delete", {"app": app}, {"app": app}),
+        ("app.delete", {"app": app, "and": "more"}, {"app": app}),
+        ("conversation.delete", {"conversation": app}, {"conversation": app}),
+        ("budget.remove", {"budget": "month"}, {"budget": "month"}),
+        ("budget.remove", {"budget": "Of a month"}, {}),
+        ("provider.remove", {"provider": "sk-pasted-key"}, {}),
+        ("app.delete", {"app": 7}, {}),
+        ("app.delete", {}, {}),
+        ("app.create", {"name": ""}, {}),
+    ):
+        outcome = await desk.send(name, **fields)
+        assert (outcome.status, outcome.ids) == ("rejected", ids), name
+        assert await desk.outcomes.get(desk.tenant, outcome.command) == outcome
+    assert (await desk.send("app.delete", b'{"app": ')).ids == {}

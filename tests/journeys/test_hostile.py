@@ -118,7 +118,10 @@ def attacks(victims: dict[str, str]) -> st.SearchStrategy[Attack]:
     given_ids = ids.map(str.encode) | ids.map(lambda id: id.upper().encode()) | strange_ids
     values = st.sampled_from([b"", b"x" * 4000, b"\x1b[2J", b"\xff", b"a b", "é\u202e".encode()])
     known = st.sampled_from(
-        [b"Headrace-Correlation", b"Headrace-Actor", b"Headrace-Door", b"Headrace-Tenant", b"traceparent"]
+        [
+            *(b"Headrace-Correlation", b"Headrace-Actor", b"Headrace-Door", b"Headrace-Origin", b"Headrace-Tenant"),
+            b"traceparent",
+        ]
     )
     headers = st.tuples(
         st.dictionaries(known, values, max_size=3),

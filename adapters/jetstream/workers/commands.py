@@ -16,7 +16,8 @@ from adapters.jetstream.streams import ACTORS_AFTER, COMMANDS
 from adapters.jetstream.workers.consumer import subscribe
 from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
-from domain.access.actor import ANON, CommandSubject, door
+from domain.access.actor import ANON, BUS, CommandSubject, door
+from domain.access.door import ORIGIN
 from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
@@ -123,15 +124,18 @@ def read(message: Msg, old: bool = False) -> Delivery:
         fault = Rejection("invalid", "Must be at most 255 printable characters.", "Headrace-Correlation")
         correlation = ""
     trace = headers.get("traceparent", "")
-    origin = Metadata(
+    by = door(actor, headers.get("Headrace-Door"))
+    origin = headers.get("Headrace-Origin", "") if by != BUS else ""
+    metadata = Metadata(
         id,
         tenant,
         correlation or id,
         actor=actor,
         traceparent=trace if _TRACEPARENT.fullmatch(trace) else None,
-        door=door(actor, headers.get("Headrace-Door")),
+        door=by,
+        origin=origin if ORIGIN.fullmatch(origin) else None,
     )
-    return Delivery(name, message.data, origin, place.timestamp, fault)
+    return Delivery(name, message.data, metadata, place.timestamp, fault)
 
 
 def _is_uuid(text: str) -> bool:

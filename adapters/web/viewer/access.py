@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import ceil
@@ -17,13 +18,15 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters.jetstream.doors import Credential, DoorReports
 from adapters.jetstream.sessions import Session, Sessions
 from adapters.jetstream.streams import SESSION_S
 from adapters.privacy.passwords import Busy
 from adapters.web.viewer import people
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.guesses import Guesses
+from adapters.web.viewer.guesses import Guesses, network
 from adapters.web.viewer.render import problem, render
+from adapters.web.viewer.sender import address, browser
 from adapters.web.viewer.visitor import Visitor, visitor
 from domain.access.account import Account
 from domain.access.actor import account as actor_of
@@ -93,15 +96,40 @@ class Access:
         return bool(name) and (self.hosts is None or name in self.hosts)
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Attempts to enter: failed ones make their address wait, and are reported."""
+
+    guesses: Guesses
+    reports: DoorReports
+
+    def wait(self, request: HTTPConnection, credential: Credential, account: str = "") -> float:
+        """Seconds until the sender may try again; 0: now. An attempt that comes too early is refused."""
+        if wait := self.guesses.wait(address(request), account):
+            self.reports.refused(credential, network(address(request)))
+        return wait
+
+    def trying(self, request: HTTPConnection, account: str) -> AbstractContextManager[None]:
+        """An attempt whose result takes time."""
+        return self.guesses.trying(address(request), account)
+
+    def failed(self, request: HTTPConnection, credential: Credential, account: str = "") -> None:
+        self.guesses.failed(address(request), account)
+        self.reports.refused(credential, network(address(request)))
+
+    def succeeded(self, request: HTTPConnection, account: str = "") -> None:
+        self.guesses.succeeded(address(request), account)
+
+
 class Gate:
     """Rejects requests without access, before all other code, and notes the visitor of the others."""
 
-    def __init__(self, app: ASGIApp, backend: Backend, access: Access, sessions: Sessions, guesses: Guesses) -> None:
+    def __init__(self, app: ASGIApp, backend: Backend, access: Access, sessions: Sessions, entries: Entries) -> None:
         self.app = app
         self.backend = backend
         self.access = access
         self.sessions = sessions
-        self.guesses = guesses
+        self.entries = entries
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,7 +156,7 @@ class Gate:
     async def _admit(self, request: Request) -> Response | None:
         """Note the visitor, at one tenant; the answer to a request that has no access, or not to this page."""
         path = request.scope["path"]
-        if path == "/login" and request.method == "POST" and (wait := self.guesses.wait(address_of(request))):
+        if path == "/login" and request.method == "POST" and (wait := self.entries.wait(request, "password")):
             # Before the form is read: thousands of guesses must cost little.
             return await login_form(request, "/traces", 429, TOO_MANY.format(ceil(wait)), headers=retry_after(wait))
         if path.startswith(OPEN) and path != "/invitation":
@@ -176,13 +204,12 @@ class Gate:
         return RedirectResponse(f"/login?next={quote(here, safe='')}", 303)
 
     def _bearer(self, request: Request, given: str) -> Response | None:
-        address = address_of(request)
-        if wait := self.guesses.wait(address):
+        if wait := self.entries.wait(request, "token"):
             return PlainTextResponse(TOO_MANY.format(ceil(wait)) + "\n", 429, retry_after(wait))
         if self.access.is_token(given):
-            self.guesses.succeeded(address)
+            self.entries.succeeded(request)
             return None
-        self.guesses.failed(address)
+        self.entries.failed(request, "token")
         return _unauthorized()
 
 
@@ -196,10 +223,6 @@ def retry_after(wait: float) -> dict[str, str]:
 def _unauthorized() -> Response:
     said = "Log in first, or send the token in the header `Authorization: Bearer …`.\n"
     return PlainTextResponse(said, 401, {"WWW-Authenticate": "Bearer"})
-
-
-def address_of(request: HTTPConnection) -> str:
-    return request.client.host if request.client else ""
 
 
 def is_encrypted(request: HTTPConnection) -> bool:
@@ -225,7 +248,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def routes(backend: Backend, access: Access, sessions: Sessions, guesses: Guesses) -> list[Route]:
+def routes(backend: Backend, access: Access, sessions: Sessions, entries: Entries) -> list[Route]:
     async def login(request: Request) -> Response:
         if request.method == "POST":
             form = await request.form(max_files=0, max_fields=8, max_part_size=4096)
@@ -241,32 +264,32 @@ def routes(backend: Backend, access: Access, sessions: Sessions, guesses: Guesse
 
     async def by_secret(request: Request, goal: str, given: str) -> Response:
         """By the token in a form, or the code in a link."""
-        address, wait = address_of(request), guesses.wait(address_of(request))
+        credential: Credential = "token" if request.method == "POST" else "link"
         if not given:
             return await login_form(request, goal)
-        if wait:
+        if wait := entries.wait(request, credential):
             return await login_form(request, goal, 429, TOO_MANY.format(ceil(wait)), headers=retry_after(wait))
         if not (access.is_token(given) if request.method == "POST" else await sessions.redeem(given)):
-            guesses.failed(address)
+            entries.failed(request, credential)
             return await login_form(request, goal, 403, _WRONG_TOKEN if request.method == "POST" else _WRONG_CODE)
-        guesses.succeeded(address)
-        return await begin(request, sessions, access, goal)
+        entries.succeeded(request)
+        return await begin(request, goal, credential)
 
     async def by_password(request: Request, goal: str, email: str, password: str) -> Response:
-        address, typed = address_of(request), people.address(email)
-        if wait := guesses.wait(address, typed):
+        typed = people.address(email)
+        if wait := entries.wait(request, "password", typed):
             said = TOO_MANY.format(ceil(wait))
             return await login_form(request, goal, 429, said, email, headers=retry_after(wait))
-        with guesses.trying(address, typed):
+        with entries.trying(request, typed):
             try:
                 account = await people.signed_in(backend, typed, password)
             except Busy as error:
                 return await login_form(request, goal, 503, str(error), email, headers=retry_after(5))
             if account is None:
-                guesses.failed(address, typed)
+                entries.failed(request, "password", typed)
                 return await login_form(request, goal, 403, _WRONG_PASSWORD, email)
-        guesses.succeeded(address, typed)
-        return await begin(request, sessions, access, goal, account)
+        entries.succeeded(request, typed)
+        return await begin(request, goal, "password", account)
 
     async def logout(request: Request) -> Response:
         cookie = access.cookie(request)
@@ -295,16 +318,24 @@ async def login_form(
     return render(request, "login.html", given, status, headers=headers)
 
 
-async def begin(
-    request: Request, sessions: Sessions, access: Access, goal: str, account: Account | None = None
-) -> Response:
+async def begin(request: Request, goal: str, credential: Credential, account: Account | None = None) -> Response:
     """Begin a session: of an account, or of the operator; the browser goes on to `goal`."""
-    browser, address = request.headers.get("user-agent", ""), address_of(request)
+    state = request.app.state
+    id = account.id if account else None
+    await state.backend.reports.signed_in(credential, address(request), browser(request), id)
+    return await begin_session(request, goal, account)
+
+
+async def begin_session(request: Request, goal: str, account: Account | None) -> Response:
+    """As `begin`, where a session of this browser was there just before."""
+    state = request.app.state
+    access: Access = state.access
     whose = {"actor": actor_of(account.id), "since": account.signed_out_at} if account else {}
+    secret = await Sessions(state.backend.nc).begin(access.fingerprint, address(request), browser(request), **whose)
     answer = RedirectResponse(goal, 303)
     answer.set_cookie(
         access.cookie(request),
-        await sessions.begin(access.fingerprint, address, browser, **whose),
+        secret,
         max_age=int(SESSION_S),
         httponly=True,
         samesite="strict",

@@ -1,4 +1,4 @@
-"""Access of the pages: rows read as the reader role, commits read from the log, commands sent on the bus."""
+"""Access of the pages: rows read as the reader role, and commits read from the log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Self
 
 import orjson
 from nats.aio.client import Client
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, Error, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import Composed
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from adapters.jetstream import client as bus
 from adapters.jetstream.direct import DirectReader, sequence
+from adapters.jetstream.doors import DoorReports, Use
 from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.registry import JetStreamRegistry
@@ -52,8 +52,8 @@ class Stored:
 class Backend:
     """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
-    `keys` decrypt the words of people in commits of the log, and check the accounts there: without them there are no
-    accounts. `prices` are those of the tables, and
+    `reports` are those of the viewer's door, sent while they `run`. `keys` decrypt the words of people in commits of
+    the log, and check the accounts there: without them there are no accounts. `prices` are those of the tables, and
     `blobs` hold large values: those of JetStream by default.
     """
 
@@ -70,6 +70,7 @@ class Backend:
         self.prices = prices or Prices()
         self.reader_url = reader_url
         self.nc = nc
+        self.reports = DoorReports(nc, VIEWER, self._known)
         self._reader = DirectReader(nc, timeout_s=5.0)
         self.keys = keys
         self.uses = JetStreamKeyUses(nc)
@@ -156,10 +157,20 @@ class Backend:
                 stored.append(Stored(place, message.subject, at, headers, events))
         return stored
 
-    def client(self, tenant: str, actor: str) -> bus.Client:
-        """The client that sends the commands of pages."""
-        return bus.Client(self.nc, tenant, actor, door=VIEWER)
+    async def _known(self, use: Use) -> str | None:
+        """The origin of this use, if the tables have it."""
+        try:
+            row = await self.row(_USE, use._asdict())
+        except (Error, PoolTimeout):  # another report does no harm
+            return None
+        return row["id"] if row else None
 
+
+_USE = """
+SELECT id FROM headrace.door_events
+WHERE tenant_id = %(tenant)s AND event = 'used' AND actor = %(actor)s AND address = %(address)s
+    AND coalesce(browser, '') = %(browser)s LIMIT 1
+"""
 
 _PLACE = {"Nats-Subject", "Nats-Sequence", "Nats-Stream"}
 

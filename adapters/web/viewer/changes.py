@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
 from adapters.jetstream.client import Outcome
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.visitor import visitor
-from domain.access.tenant import HOUSE
 
 SEEN_S = 3.0
 """Maximum wait of a page for the tables, in seconds."""
@@ -28,19 +25,6 @@ async def fields(request: Request) -> FormData:
 def text(form: FormData, name: str) -> str:
     """A field of a form, stripped, with line ends `\n`."""
     return str(form.get(name, "")).replace("\r\n", "\n").strip()
-
-
-async def send(request: Request, name: str, payload: Mapping[str, Any], id: str | None = None) -> Outcome:
-    """The outcome of a command about the tenant of the page, sent as the visitor."""
-    who = visitor(request)
-    backend: Backend = request.app.state.backend
-    return await backend.client(who.tenant, who.actor).send(name, payload, id)
-
-
-async def send_to_house(request: Request, name: str, payload: Mapping[str, Any]) -> Outcome:
-    """The outcome of a command about accounts or tenants, sent as the visitor."""
-    backend: Backend = request.app.state.backend
-    return await backend.client(HOUSE, visitor(request).actor).send(name, payload)
 
 
 async def seen(backend: Backend, outcomes: Iterable[Outcome]) -> bool:

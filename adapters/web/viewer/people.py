@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from adapters.jetstream.client import NoOutcome, NotSent
+from adapters.jetstream.client import Client, NoOutcome, NotSent
 from adapters.privacy import passwords
 from adapters.web.viewer.backend import Backend
 from domain.access.account import Account
+from domain.access.actor import VIEWER
 from domain.access.actor import account as actor_of
 from domain.access.tenant import HOUSE, Tenant
 from domain.log import Subject
@@ -57,7 +58,9 @@ async def _rehashed(backend: Backend, found: Account, password: str) -> Account:
     """
     try:
         payload = {"account": found.id, "password": await passwords.rehash(password)}
-        outcome = await backend.client(HOUSE, actor_of(found.id)).send("account.change_password", payload)
+        outcome = await Client(backend.nc, HOUSE, actor_of(found.id), door=VIEWER).send(
+            "account.change_password", payload
+        )
         if outcome["status"] == "accepted":
             return await account(backend, found.id) or found
         log.warning("password not rehashed", account=found.id, code=outcome["code"])

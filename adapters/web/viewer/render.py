@@ -23,6 +23,7 @@ NAVIGATION = (
     ("Costs", "/costs"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
+    ("Audit", "/audit"),
 )
 
 PEOPLE = (("Members", "/members"), ("API keys", "/keys"), ("Account", "/account"))

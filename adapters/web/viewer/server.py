@@ -20,39 +20,44 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adapters.jetstream.client import NoOutcome, NotSent
 from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer import access, assets, names
-from adapters.web.viewer.access import Access, Gate, Headed
+from adapters.web.viewer.access import Access, Entries, Gate, Headed
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.guesses import LOGGED_S, Guesses
+from adapters.web.viewer.reads import Audited
 from adapters.web.viewer.render import link, problem
-from handlers.ports.log import Unavailable
+from adapters.web.viewer.sender import NOT_SENT, not_sent
 
 log = structlog.get_logger(__name__)
 
 PAGES = (
     *("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql"),
-    *("account", "members", "keys", "invitation"),
+    *("audit", "account", "members", "keys", "invitation"),
 )
 """The modules in `pages`; each has `routes`."""
 
 
-def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None) -> ASGIApp:
-    """The application, which opens and closes `backend`. `metrics` answers `/metrics`."""
+def create_app(
+    backend: Backend, allowed: Access, metrics: ASGIApp | None = None, *, audit_reads: bool = False
+) -> ASGIApp:
+    """The application, which opens and closes `backend`. `metrics` answers `/metrics`.
+
+    With `audit_reads`, a page with recorded words is a command before it is shown.
+    """
 
     @asynccontextmanager
     async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
-            reporting = asyncio.create_task(_report(guesses))
+            reporting = asyncio.create_task(_report(entries.guesses))
             yield
             reporting.cancel()
 
-    sessions, guesses = Sessions(backend.nc), Guesses()
+    sessions, entries = Sessions(backend.nc), Entries(Guesses(), backend.reports)
     routes: list[BaseRoute] = [
         Route("/", _home),
         Route("/healthz", _healthz),
-        *access.routes(backend, allowed, sessions, guesses),
+        *access.routes(backend, allowed, sessions, entries),
         *assets.routes,
         *names.routes,
     ]
@@ -64,13 +69,14 @@ def create_app(backend: Backend, allowed: Access, metrics: ASGIApp | None = None
         routes=routes,
         lifespan=opened,
         middleware=[
-            Middleware(Gate, backend=backend, access=allowed, sessions=sessions, guesses=guesses),
+            Middleware(Gate, backend=backend, access=allowed, sessions=sessions, entries=entries),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Prepared),
+            *([Middleware(Audited)] if audit_reads else []),
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.backend, app.state.access, app.state.guesses = backend, allowed, guesses
+    app.state.backend, app.state.access, app.state.entries = backend, allowed, entries
     return Headed(app)  # outermost, so that every answer has its headers
 
 
@@ -146,14 +152,6 @@ def _too_long(request: Request, error: Exception) -> Response:
     return problem(request, 503, "The query took too long and was cancelled", advice)
 
 
-def _bus_away(request: Request, error: Exception) -> Response:
-    return problem(request, 503, "The bus does not work as it should", str(error))
-
-
-def _not_sent(request: Request, error: Exception) -> Response:
-    return problem(request, 503, "The command was not sent", str(error))
-
-
 def _bug(request: Request, error: Exception) -> Response:
     advice = "This is a bug in Headrace. The log of the worker with the role view has the details."
     return problem(request, 500, "Unexpected error", advice)
@@ -165,11 +163,10 @@ HANDLERS: dict[type[Exception] | int, Callable[[Request, Exception], Response]] 
     PoolTimeout: _away,
     errors.UndefinedTable: _not_set_up,
     errors.UndefinedColumn: _not_set_up,
+    errors.UndefinedFunction: _not_set_up,
     errors.InvalidSchemaName: _not_set_up,
     errors.InsufficientPrivilege: _not_set_up,
     errors.QueryCanceled: _too_long,
-    Unavailable: _bus_away,
-    NoOutcome: _bus_away,
-    NotSent: _not_sent,
+    **dict.fromkeys(NOT_SENT, not_sent),
     Exception: _bug,
 }

@@ -25,7 +25,7 @@ OWN = ("/account", "/logout", "/names/tenant")
 OF_OPERATORS = ("/sql", "/metrics")
 """Beginnings of the paths of pages that show every tenant."""
 
-NEEDS: dict[str, Permission] = {"/members": "member.manage", "/keys": "key.manage"}
+NEEDS: dict[str, Permission] = {"/members": "member.manage", "/keys": "key.manage", "/audit": "member.manage"}
 """The permission that pages need, by the beginning of their path; every other page needs `read`."""
 
 

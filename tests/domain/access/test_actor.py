@@ -49,7 +49,7 @@ def test_a_service_names_no_door(actor: str, named: str | None, found: str) -> N
         ("cmd.acme.a.1b-2.app.create", ("acme", "a_1b-2", "app.create"), False),
         ("cmd.acme.a_1b-2.app.create", ("acme", "a_1b-2", "app.create"), False),
         ("cmd.acme.a", ("acme", "", "a"), False),
-        ("cmd.acme.a.>.app.create", ("acme", "", "a_>.app.create"), False),
+        ("cmd.acme.a.>.app.create", ("acme", "", "a.>.app.create"), False),
         ("cmd.acme.app.create", ("acme", "", "app.create"), True),
         ("cmd.acme.viewer.app.create", ("acme", "", "viewer.app.create"), False),
         ("cmd.acme.anon.app", ("acme", "anon", "app"), False),

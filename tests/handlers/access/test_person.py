@@ -27,8 +27,8 @@ PERSONAL = {noun for noun, event in events().values() if event.PERSONAL}
 OF_SERVICES = {"account.create_service"}
 """Commands that make such a noun without a person."""
 
-OF_ACCOUNTS = {"account"}
-"""The nouns whose person is an account, not an end user."""
+OF_ACCOUNTS = {"account", "door"}
+"""The nouns whose person is an account, or the month of a report, not an end user."""
 
 BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 """The nouns that no command makes: their person is that of the commit that led to them."""
@@ -39,6 +39,7 @@ NO_WORDS = {
     "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
     " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.person *.segment *.segments *.stage *.stream"
     " *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes and places in code",
+    "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",

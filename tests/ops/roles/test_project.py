@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
+import orjson
 import psycopg
 import pytest
 
@@ -40,3 +42,27 @@ async def test_it_sweeps_through_outages(
         assert not work.done()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_it_erases_what_the_audit_knows_of_a_month_that_is_over(
+    monkeypatch: pytest.MonkeyPatch, lone_nats: EmbeddedNats, database_url: str, tmp_path: Path, tenant: str
+) -> None:
+    """Through the command of an operator, so that tables, dead letters and the archive follow."""
+    monkeypatch.setattr(project, "FORGETTING_S", 0.05)
+    due = [(tenant, "door/2026-03")]
+
+    async def over(url: str, kept: timedelta) -> list[tuple[str, str]]:
+        assert (url, kept) == (database_url, timedelta(days=90))
+        return due
+
+    monkeypatch.setattr(project, "over", over)
+    settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url, secret_key="\0" * 32)
+    async with Wiring(settings, "project") as wiring:
+        sent = await wiring.nc.subscribe(f"cmd.{tenant}.anon.end_user.erase")
+        work = asyncio.ensure_future(await project.begin(wiring))
+        first, again = [await sent.next_msg(timeout=10) for _ in range(2)]
+        assert orjson.loads(first.data) == {"user": "door/2026-03"}
+        assert (first.headers or {})["Headrace-Id"] == (again.headers or {})["Headrace-Id"]
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await wiring.nc.jetstream().purge_stream("COMMANDS")

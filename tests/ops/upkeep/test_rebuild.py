@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import sys
+from copy import copy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +22,10 @@ from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import feed, tables
 from domain.access.end_user import EndUser
+from domain.aggregate import Event
+from domain.knowledge.document import Document
 from domain.log import EVENTS, OUTCOMES, Commit, Position, Verdict
+from handlers.files import Files
 from ops.cli import main
 from ops.servers.embedded import EmbeddedNats
 from ops.settings import Settings
@@ -60,6 +64,7 @@ async def publish(url: str, history: History, home: Path) -> None:
                     await people.make(subject.tenant, metadata.person)
                 if subject.noun == EndUser.TOPIC:  # the key goes before that is recorded
                     await people.erase(subject.tenant, subject.id)
+                events = await sealed(Files(blobs, people), history, message)
                 position = await store.append(subject, events, metadata, last.get(str(subject), 0))
                 last[str(subject)] = position.sequence
             case Verdict(_, (outcome,)):
@@ -67,13 +72,23 @@ async def publish(url: str, history: History, home: Path) -> None:
     await client.close()
 
 
+async def sealed(files: Files, history: History, commit: Commit) -> list[Event]:
+    """The events of a commit; the segments of a person's document are a sealed blob."""
+    events = [copy(event) for event in commit.events]
+    for event in events if commit.metadata.person else ():
+        if isinstance(event, Document.Split | Document.Indexed | Document.Replaced):
+            tenant, plain = commit.subject.tenant, history.blobs[commit.subject.tenant, event.segments]
+            event.__dict__["segments"] = await files.put(tenant, commit.metadata.person, "segments", plain)
+    return events
+
+
 async def test_a_rebuild_from_the_streams_gives_the_rows_of_the_projector(tmp_path: Path, database_url: str) -> None:
     history = wander(Random(31), 200)
     async with EmbeddedNats(tmp_path) as server:
         await publish(server.url, history, tmp_path)
         client = await nats.connect(server.url)
-        log, blobs = JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)
-        async with projecting(database_url, log, blobs):
+        log, files = JetStreamLog(client, keys(client, tmp_path)), Files(JetStreamBlobs(client), keys(client, tmp_path))
+        async with projecting(database_url, log, files):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()
@@ -91,7 +106,8 @@ async def test_a_killed_rebuild_goes_on_where_it_was(
     async with EmbeddedNats(tmp_path) as server:
         await publish(server.url, history, tmp_path)
         client = await nats.connect(server.url)
-        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
+        log, files = JetStreamLog(client, keys(client, tmp_path)), Files(JetStreamBlobs(client), keys(client, tmp_path))
+        async with projecting(database_url, log, files):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()
@@ -141,7 +157,8 @@ async def test_the_command_line_finds_repairs_and_puts_back(
         for name, value in (("HOME", tmp_path), ("NATS_URL", server.url), ("POSTGRES_URL", database_url)):
             monkeypatch.setenv(f"HEADRACE_{name}", str(value))
         client = await nats.connect(server.url)
-        async with projecting(database_url, JetStreamLog(client, keys(client, tmp_path)), JetStreamBlobs(client)):
+        log, files = JetStreamLog(client, keys(client, tmp_path)), Files(JetStreamBlobs(client), keys(client, tmp_path))
+        async with projecting(database_url, log, files):
             for stream in (EVENTS, OUTCOMES):
                 await tables.wait_for(database_url, Position(stream, len(history.streams[stream])))
         await client.close()

@@ -15,9 +15,11 @@ from adapters.privacy import passwords
 from adapters.privacy.passwords import Busy, Weak
 from adapters.web.viewer import access, people
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.changes import fields, seen, send_to_house, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, wants_json
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.visitor import visitor
+from domain.access.tenant import HOUSE
 
 _ACCOUNT = "SELECT name, email FROM headrace.accounts WHERE id = %(id)s"
 
@@ -59,8 +61,8 @@ def _written(session: Session) -> dict[str, Any]:
 
 async def rename(request: Request) -> Response:
     form = await fields(request)
-    outcome = await send_to_house(
-        request, "account.rename", {"account": visitor(request).account, "name": text(form, "name")}
+    outcome = await (await client(request, HOUSE)).send(
+        "account.rename", {"account": visitor(request).account, "name": text(form, "name")}
     )
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
@@ -75,23 +77,25 @@ async def change_password(request: Request) -> Response:
     who, form = visitor(request), await fields(request)
     row = await backend.row(_ACCOUNT, {"id": who.account}) or {}
     old, new, again = (str(form.get(name, "")) for name in ("old", "new", "again"))
-    address, email = access.address_of(request), row.get("email", "")
-    if wait := state.guesses.wait(address, email):
+    email, entries = row.get("email", ""), state.entries
+    if wait := entries.wait(request, "password", email):
         return await show(request, access.TOO_MANY.format(round(wait + 0.5)), 429)
     if new != again:
         return await show(request, "The new password was typed in two ways.")
     try:
-        with state.guesses.trying(address, email):
+        with entries.trying(request, email):
             known = await people.account(backend, who.account)
             if known is None or not await passwords.check(old, known.password):
-                state.guesses.failed(address, email)
+                entries.failed(request, "password", email)
                 return await show(request, "The present password is wrong.", 403)
         hashed = await passwords.hash(new, email)
     except Weak as error:
         return await show(request, str(error))
     except Busy as error:
         return await show(request, str(error), 503)
-    outcome = await send_to_house(request, "account.change_password", {"account": who.account, "password": hashed})
+    outcome = await (await client(request, HOUSE)).send(
+        "account.change_password", {"account": who.account, "password": hashed}
+    )
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     return await _begin_again(request, "password")
@@ -113,7 +117,7 @@ async def end_others(request: Request) -> Response:
         own = [who.session.id] if who.session else []
         await Sessions(request.app.state.backend.nc).end_all(who.actor, but=own)
         return RedirectResponse(link(request, "/account", done="sessions"), 303)
-    outcome = await send_to_house(request, "account.sign_out", {"account": who.account})
+    outcome = await (await client(request, HOUSE)).send("account.sign_out", {"account": who.account})
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     return await _begin_again(request, "sessions")
@@ -125,7 +129,7 @@ async def _begin_again(request: Request, done: str) -> Response:
     account = await people.account(state.backend, who.account)
     assert account is not None
     await Sessions(state.backend.nc).end_all(who.actor, before=account.signed_out_at)
-    return await access.begin(request, Sessions(state.backend.nc), state.access, f"/account?done={done}", account)
+    return await access.begin_session(request, f"/account?done={done}", account)
 
 
 routes = [

@@ -16,9 +16,10 @@ from starlette.routing import Route
 
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, seen, send, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.names import apps_called
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.sources import shown
 from domain.chat.conversation import Conversation
 from domain.log import Commit, Subject
@@ -309,7 +310,7 @@ async def fork(request: Request) -> Response:
         "message": text(form, "message"),
         "name": text(form, "name") or None,
     }
-    outcome = await send(request, "conversation.fork", payload)
+    outcome = await (await client(request)).send("conversation.fork", payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(backend, [outcome])
@@ -328,7 +329,7 @@ async def rate(request: Request) -> Response:
         "rating": text(form, "rating") or None,
         "content": text(form, "content"),
     }
-    outcome = await send(request, "message.rate", payload)
+    outcome = await (await client(request)).send("message.rate", payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(backend, [outcome])

@@ -18,9 +18,10 @@ from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
 from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
-from adapters.web.viewer.changes import fields, seen, send, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.sheet import line
 from adapters.web.viewer.visitor import visitor
 
@@ -244,7 +245,7 @@ async def remove_budget(request: Request) -> Response:
 
 async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
     backend: Backend = request.app.state.backend
-    outcome = await send(request, command, payload)
+    outcome = await (await client(request)).send(command, payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome), said)
     await seen(backend, [outcome])

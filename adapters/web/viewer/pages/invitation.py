@@ -11,14 +11,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import Outcome, rejection
-from adapters.jetstream.sessions import Sessions
 from adapters.privacy import passwords
 from adapters.privacy.api_keys import digest
 from adapters.privacy.passwords import Busy, Weak
 from adapters.web.viewer import access, people
-from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import render
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.visitor import known_visitor
 from domain.access.actor import ANON
 from domain.access.tenant import HOUSE
@@ -34,14 +33,15 @@ async def _form(
     request: Request, of: str, secret: str, wrong: str = "", status: int = 200, said: dict[str, str] | None = None
 ) -> Response:
     """The page of an invitation, or that there is none: guesses of secrets are slowed as those of tokens are."""
-    state, address = request.app.state, access.address_of(request)
-    if wait := state.guesses.wait(address):
+    state = request.app.state
+    entries: access.Entries = state.entries
+    if wait := entries.wait(request, "link"):
         body = {"invitation": None, "wrong": access.TOO_MANY.format(ceil(wait))}
         return render(request, "invitation.html", body, 429, headers=access.retry_after(wait))
     register = await state.backend.register()
     found = people.invitation(register.tenants.get(of), digest(secret))
     if found is None:
-        state.guesses.failed(address)
+        entries.failed(request, "link")
         return render(request, "invitation.html", {"invitation": None, "wrong": wrong or _ENDED}, 404)
     who = known_visitor(request)
     here = f"/invitation?{urlencode({'of': of, 'secret': secret})}"
@@ -72,7 +72,7 @@ async def accept(request: Request) -> Response:
 
 async def _join(request: Request, of: str, secret: str) -> Response:
     """Make an account, by this door: it has checked the invitation, and has a password's hash."""
-    form, state = await fields(request), request.app.state
+    form = await fields(request)
     said = {name: text(form, name) for name in ("name", "email")}
     new, again = (str(form.get(name, "")) for name in ("new", "again"))
     if new != again:
@@ -83,7 +83,7 @@ async def _join(request: Request, of: str, secret: str) -> Response:
         return await _form(request, of, secret, str(error), 400, said)
     except Busy as error:
         return await _form(request, of, secret, str(error), 503, said)
-    outcome = await _send(state.backend, "account.create", {**said, "password": hashed})
+    outcome = await _send(request, "account.create", {**said, "password": hashed})
     if outcome["status"] == "rejected":
         return await _form(request, of, secret, rejection(outcome), 400, said)
     return await _accepted(request, of, secret, outcome["ids"]["account"], begins=True)
@@ -92,20 +92,20 @@ async def _join(request: Request, of: str, secret: str) -> Response:
 async def _accepted(request: Request, of: str, secret: str, id: str, *, begins: bool = False) -> Response:
     """Make the account a member, and with `begins` sign it in."""
     state = request.app.state
-    outcome = await _send(state.backend, "tenant.accept", {"tenant": of, "digest": digest(secret), "account": id})
+    outcome = await _send(request, "tenant.accept", {"tenant": of, "digest": digest(secret), "account": id})
     if outcome["status"] == "rejected":
         return await _form(request, of, secret, rejection(outcome), 400)
     await seen(state.backend, [outcome])
     goal = f"/account?{urlencode({'done': 'invitation', 'tenant': of})}"
     account = await people.account(state.backend, id)
     if begins and account:
-        return await access.begin(request, Sessions(state.backend.nc), state.access, goal, account)
+        return await access.begin(request, goal, "password", account)
     return RedirectResponse(goal, 303)
 
 
-async def _send(backend: Backend, name: str, payload: dict[str, Any]) -> Outcome:
+async def _send(request: Request, name: str, payload: dict[str, Any]) -> Outcome:
     """Send as the door itself, which has checked what no permission of an account covers."""
-    return await backend.client(HOUSE, ANON).send(name, payload)
+    return await (await client(request, HOUSE, ANON)).send(name, payload)
 
 
 routes = [Route("/invitation", show), Route("/invitation", accept, methods=["POST"])]

@@ -14,8 +14,9 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.privacy import api_keys
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, seen, send, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from domain.access.permissions import OF_KEYS, PERMISSIONS
 
 PAGE = 100
@@ -79,7 +80,7 @@ async def make(request: Request) -> Response:
         return await show(request, "expires_at: must be a date like 2027-01-31.", said=said)
     key = api_keys.new("dataset" if chosen["datasets"] and not chosen["apps"] else "app")
     payload = {**said, "expires_at": expires_at, "digest": api_keys.digest(key), "hint": api_keys.hint(key)}
-    outcome = await send(request, "api_key.create", payload)
+    outcome = await (await client(request)).send("api_key.create", payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome), said=said)
     return await _shown_once(request, key, outcome)
@@ -98,14 +99,14 @@ async def replace(request: Request) -> Response:
         "hint": api_keys.hint(key),
         "overlap_s": int(overlap) if overlap in OVERLAPS else 86_400,
     }
-    outcome = await send(request, "api_key.replace", payload)
+    outcome = await (await client(request)).send("api_key.replace", payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     return await _shown_once(request, key, outcome)
 
 
 async def revoke(request: Request) -> Response:
-    outcome = await send(request, "api_key.revoke", {"api_key": request.path_params["id"]})
+    outcome = await (await client(request)).send("api_key.revoke", {"api_key": request.path_params["id"]})
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(request.app.state.backend, [outcome])

@@ -13,10 +13,11 @@ from starlette.routing import Route
 from adapters.jetstream.client import rejection
 from adapters.privacy.api_keys import digest, new_invitation
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.changes import fields, seen, send_to_house, text
+from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.visitor import visitor
-from domain.access.tenant import Role
+from domain.access.tenant import HOUSE, Role
 
 ROLES = tuple(role for role in get_args(Role) if role != "owner")
 """Roles that can be given: only a transfer makes an owner."""
@@ -77,7 +78,7 @@ async def invite(request: Request) -> Response:
     secret = new_invitation()
     ends_at = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     payload = {"digest": digest(secret), "role": text(form, "role"), "ends_at": ends_at}
-    outcome = await send_to_house(request, "tenant.invite", {"tenant": tenant(request), **payload})
+    outcome = await (await client(request, HOUSE)).send("tenant.invite", {"tenant": tenant(request), **payload})
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(request.app.state.backend, [outcome])
@@ -103,7 +104,7 @@ async def withdraw(request: Request) -> Response:
 
 
 async def _changed(request: Request, command: str, payload: Row) -> Response:
-    outcome = await send_to_house(request, command, {"tenant": tenant(request), **payload})
+    outcome = await (await client(request, HOUSE)).send(command, {"tenant": tenant(request), **payload})
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(request.app.state.backend, [outcome])

@@ -15,11 +15,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import Outcome, rejection
-from adapters.web.viewer import changes, prompts
+from adapters.web.viewer import prompts
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.prompts import Difference
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from domain.aggregate import new_id
 from domain.log import commit_id
 
@@ -183,11 +184,11 @@ async def send(request: Request) -> Response:
         payloads = [target.payload(call["id"]) for call in calls for target in targets]
     except ValueError as error:
         return await _form(request, calls, targets, token, [str(error)])
-    turn = asyncio.Semaphore(AT_ONCE)
+    sending, turn = await client(request), asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, payload: dict[str, Any]) -> Outcome:
         async with turn:
-            return await changes.send(request, "replay.request", payload, commit_id(token, str(number)))
+            return await sending.send("replay.request", payload, commit_id(token, str(number)))
 
     outcomes = await asyncio.gather(*(one(number, payload) for number, payload in enumerate(payloads)))
     accepted = [outcome["ids"]["replay"] for outcome in outcomes if outcome["status"] == "accepted"]

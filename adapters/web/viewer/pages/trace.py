@@ -17,8 +17,9 @@ from starlette.routing import Route
 
 from adapters.jetstream.client import rejection
 from adapters.web.viewer.backend import Backend, Row, Stored
-from adapters.web.viewer.changes import seen, send
+from adapters.web.viewer.changes import seen
 from adapters.web.viewer.render import as_json, link, problem, render, tenant, wants_json
+from adapters.web.viewer.sender import client
 from adapters.web.viewer.sources import shown
 from adapters.web.viewer.waterfall import waterfall
 from handlers.ports.log import Unavailable
@@ -405,7 +406,7 @@ async def rate(request: Request) -> Response:
         "rating": RATINGS[rating],
         "content": str(form.get("content", "")) if rating != "none" else "",
     }
-    outcome = await send(request, "message.rate", payload)
+    outcome = await (await client(request)).send("message.rate", payload)
     if outcome["status"] == "rejected":
         return problem(request, 400, "The rating was rejected", rejection(outcome))
     await seen(backend, [outcome])

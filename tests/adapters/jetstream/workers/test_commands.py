@@ -101,6 +101,32 @@ async def test_the_subject_proves_the_actor_and_headers_say_nothing(
     assert {(commit.metadata.actor, commit.metadata.door) for commit in commits} <= {(actor, door)}
 
 
+@pytest.mark.parametrize(
+    ("actor", "named", "kept"),
+    [
+        ("anon", "0193aaaa-0000-7000-8000-00000000000b", True),
+        ("s_crm", "0193aaaa-0000-7000-8000-00000000000b", False),
+        ("anon", "192.0.2.7", False),
+    ],
+)
+async def test_the_origin_of_a_command_reaches_its_outcome_alone(
+    desk: Desk, actor: str, named: str, kept: bool
+) -> None:
+    """A service names no origin; and the outcome has it in a header, which is authenticated."""
+    id = new_id()
+    headers = {"Headrace-Id": id, "Headrace-Origin": named}
+    await desk.nc.jetstream().publish(f"cmd.acme.{actor}.app.create", CREATE, headers=headers)
+    await outcomes(desk.nc)
+    stored = await desk.nc.jetstream().get_msg(OUTCOMES, 1)
+    assert (stored.headers or {}).get("Headrace-Origin") == (named if kept else None)
+    assert named not in (stored.data or b"").decode()
+    outcome = await desk.outcomes.get("acme", id)
+    assert outcome is not None
+    assert outcome.metadata.origin == (named if kept else None)
+    [commit] = await desk.commits("app", id)
+    assert commit.metadata.origin is None
+
+
 async def test_a_subject_without_an_actor_is_rejected_with_the_rule(desk: Desk) -> None:
     """Under the id where a sender of an earlier version waits for it, and whatever stands in place of the actor."""
     subjects = [

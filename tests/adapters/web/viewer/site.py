@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from itertools import count
@@ -334,7 +334,7 @@ def text_of(page: str) -> str:
 
 
 @asynccontextmanager
-async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator[Site]:
+async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: bool = False) -> AsyncIterator[Site]:
     """A viewer with a projector and a worker that takes commands, in this process."""
     settings = Settings.load(home=home, nats_url=nats_url, postgres_url=postgres_url)
     await tables.set_up(postgres_url)
@@ -348,12 +348,18 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
-            uvicorn.Config(create_app(backend, access), http=BoundedProtocol, log_config=None, lifespan="on")
+            uvicorn.Config(
+                create_app(backend, access, audit_reads=audit_reads),
+                http=BoundedProtocol,
+                log_config=None,
+                lifespan="on",
+            )
         )
         site = Site(wiring, f"http://127.0.0.1:{listening.getsockname()[1]}")
         work = [
             asyncio.create_task(Projector(postgres_url, JetStreamLog(wiring.nc, wiring.keys), wiring.files).run()),
             asyncio.create_task(server.serve(sockets=[listening])),
+            asyncio.create_task(backend.reports.run()),
         ]
         try:
             async with asyncio.timeout(20):
@@ -365,7 +371,7 @@ async def serving(home: Path, nats_url: str, postgres_url: str) -> AsyncIterator
                 await client.aclose()
             server.should_exit = True
             await work[1]
-            work[0].cancel()
-            with suppress(asyncio.CancelledError):
-                await work[0]
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             listening.close()

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from structlog.testing import capture_logs
 
 from adapters.privacy import passwords
-from adapters.web.viewer import access, guesses
+from adapters.web.viewer import access, guesses, sender
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer import guesser
 from tests.adapters.web.viewer.site import Site, serving
@@ -47,7 +47,8 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(request: HTTPConnection) -> str:
         return request.headers.get("x-from", "192.0.2.1")
 
-    monkeypatch.setattr(access, "address_of", named)
+    for module in (access, sender):
+        monkeypatch.setattr(module, "address", named)
 
 
 class Counted:

@@ -163,6 +163,11 @@ async def addresses(url: str) -> list[str]:
         texts = await query(
             owner, f"SELECT question FROM headrace.traces {ours} AND question <> '' ORDER BY id LIMIT 3"
         )
+        spans = await query(
+            owner,
+            "SELECT trace_id, id FROM (SELECT *, row_number() OVER (PARTITION BY kind ORDER BY id) AS number "
+            f"FROM headrace.spans {ours}) spans WHERE number <= 6 ORDER BY kind, id",
+        )
         replays = await query(owner, f"SELECT id FROM headrace.replays {ours} ORDER BY 1 LIMIT 10")
         users = await query(owner, f"SELECT DISTINCT session_id FROM headrace.end_users {ours} ORDER BY 1 LIMIT 3")
     found = {
@@ -174,7 +179,10 @@ async def addresses(url: str) -> list[str]:
             *(f"/traces?app={app}" for app in ("Help", "e", ONLY_THEIRS)),
             *("/traces?state=error", "/traces?kind=document", "/traces?range=1y", "/traces?cost=0"),
         ],
-        "/traces/{id}": [f"/traces/{id}" for id in [*traces, ONLY_THEIRS]],
+        "/traces/{id}": [
+            *(f"/traces/{id}" for id in [*traces, ONLY_THEIRS]),
+            *(f"/traces/{trace}?span={span}" for trace, span in spans),
+        ],
         "/traces/{id}/calls/{call}/{which}": [
             f"/traces/{trace}/calls/{call}/{which}" for trace, call in calls[:40] for which in ("0", "answer")
         ],
