@@ -125,7 +125,9 @@ async def _keep_forgetting(wiring: Wiring) -> None:
     days = wiring.settings.audit_address_days
     while days:
         try:
-            for tenant, month in await over(wiring.settings.postgres_url, timedelta(days=days)):
+            for tenant, month, person in await over(wiring.settings.postgres_url, timedelta(days=days)):
+                if not await wiring.keys.is_person(tenant, month, person):
+                    continue
                 id = commit_id(NAMESPACE, f"{tenant}/{month}")
                 await Client(wiring.nc, tenant).post("end_user.erase", {"user": month}, id)
                 log.info("audit.forgets", tenant=tenant, month=month)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from domain.access.door import Door
-from domain.access.end_user import EndUser, earlier_person_id
+from domain.access.end_user import EndUser
 from domain.aggregate import new_id
 from projections.door_events import door_events
 from tests.projections.history import History
@@ -46,14 +46,14 @@ def test_each_report_has_a_row() -> None:
 
 def test_an_erased_person_leaves_no_address_browser_or_search() -> None:
     history = History()
-    for person in (earlier_person_id("door/2026-03"), "another"):
+    for person in ("the-month", "another"):
         history.person = person
         reported(history)
     history.person = None
     at = datetime.now(UTC)
-    history.record(EndUser.begin(EndUser.Erased, earlier_person_id("door/2026-03"), at, known=True))
+    history.record(EndUser.begin(EndUser.Erased, "the-month", at, known=True))
     rows = history.rows(door_events)
-    erased = [row for row in rows if row["person_id"] == earlier_person_id("door/2026-03")]
+    erased = [row for row in rows if row["person_id"] == "the-month"]
     assert [(row["address"], row["browser"], row["search"]) for row in erased] == [(None, None, None)] * 4
     assert [row["count"] for row in erased if row["event"] == "refused"] == [41]
     assert sum(bool(row["address"] or row["search"]) for row in rows) == 4

@@ -49,15 +49,16 @@ async def test_it_erases_what_the_audit_knows_of_a_month_that_is_over(
 ) -> None:
     """Through the command of an operator, so that tables, dead letters and the archive follow."""
     monkeypatch.setattr(project, "FORGETTING_S", 0.05)
-    due = [(tenant, "door/2026-03")]
+    due = [(tenant, "door/2026-03", "an-account")]
 
-    async def over(url: str, kept: timedelta) -> list[tuple[str, str]]:
+    async def over(url: str, kept: timedelta) -> list[tuple[str, str, str]]:
         assert (url, kept) == (database_url, timedelta(days=90))
         return due
 
     monkeypatch.setattr(project, "over", over)
     settings = Settings.load(home=tmp_path, nats_url=lone_nats.url, postgres_url=database_url, secret_key="\0" * 32)
     async with Wiring(settings, "project") as wiring:
+        due.append((tenant, "door/2026-03", await wiring.keys.person(tenant, "door/2026-03")))
         sent = await wiring.nc.subscribe(f"cmd.{tenant}.anon.end_user.erase")
         work = asyncio.ensure_future(await project.begin(wiring))
         first, again = [await sent.next_msg(timeout=10) for _ in range(2)]
