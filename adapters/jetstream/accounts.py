@@ -24,6 +24,7 @@ from adapters.jetstream.streams import (
     DEAD,
     EXPORTS,
     FAILURES,
+    KEY_USES,
     KEYS,
     OUTAGES,
     SESSIONS,
@@ -46,7 +47,7 @@ SETUP, WORKER, ADMIN, SYS = "setup", "worker", "admin", "sys"
 VIEW, ARCHIVE, EXPORT = "view", "archive", "export"
 
 _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{EXPORTS}"
-_SESSION_STREAM = f"KV_{SESSIONS}"
+_SESSION_STREAM, _USE_STREAM = f"KV_{SESSIONS}", f"KV_{KEY_USES}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ INSIDERS = (
             *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
             *("count.>", "waiting.>"),
             f"$O.{BLOBS}.>",
-            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, SESSIONS, KEYS, OUTAGES)),
+            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, SESSIONS, KEYS, KEY_USES, OUTAGES)),
             *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
             *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in (DEAD, _KEY_STREAM)),
             *(f"{API}.{request}" for request in ("DIRECT.GET.>", "CONSUMER.INFO.>", "CONSUMER.LIST.*")),
@@ -152,6 +153,7 @@ GUESTS = (
         requests=(f"cmd.*.{ANON}.*.*", "cmd.*.a.*.*.*", f"$KV.{SESSIONS}.>"),
         api=(
             *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
+            *_read(_USE_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
             *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
         ),

@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.doors import DoorReports, Use
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.store import JetStreamEventStore
@@ -72,6 +73,7 @@ class Backend:
         self.reports = DoorReports(nc, VIEWER, self._known)
         self._reader = DirectReader(nc, timeout_s=5.0)
         self.keys = keys
+        self.uses = JetStreamKeyUses(nc)
         self.store = JetStreamEventStore(nc, keys, blobs)
         self._registry = JetStreamRegistry(nc, keys) if keys else None
         self._shared = (0.0, False)

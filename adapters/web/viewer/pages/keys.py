@@ -46,7 +46,8 @@ async def show(request: Request, wrong: str = "", made: str = "", said: Mapping[
     backend: Backend = request.app.state.backend
     values = {"tenant": tenant(request), "before": request.query_params.get("before", "").replace("\0", "")}
     found = await backend.rows(_KEYS.format(limit=PAGE + 1), values)
-    keys: list[Row] = found[:PAGE]
+    used = await backend.uses.last(values["tenant"], [row["id"] for row in found[:PAGE]])
+    keys: list[Row] = [{**row, "last_used_at": used.get(row["id"])} for row in found[:PAGE]]
     before = keys[-1]["id"] if len(found) > PAGE else None
     apps = await backend.rows(_APPS.format(limit=CHOICES), values)
     datasets = await backend.rows(_DATASETS.format(limit=CHOICES), values)

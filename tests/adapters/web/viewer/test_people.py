@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from argon2 import PasswordHasher
 
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.sessions import Sessions
 from adapters.privacy import passwords
 from adapters.web.viewer import guesses
@@ -315,6 +316,11 @@ async def test_a_key_is_made_replaced_and_revoked(site: Site) -> None:
     assert f"…{key[-4:]}" in later
     [row] = [each for each in (await owner.get("/keys.json")).json()["keys"] if each["name"] == "website"]
     assert (row["permissions"], row["expires_at"][:10], row["created_by"][:2]) == (["chat"], "2099-02-01", "a_")
+    assert row["last_used_at"] is None
+    uses = JetStreamKeyUses(site.wiring.nc)
+    uses.used(site.tenant, row["id"])
+    await uses.write()
+    assert "last used" in text_of((await owner.get("/keys")).text)
 
     async def known(given: str) -> bool:
         register = await site.register()
