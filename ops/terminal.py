@@ -42,6 +42,19 @@ def complain(text: str) -> None:
     Console(stderr=True, highlight=False).print(Text(clean(f"✗ {text}"), "red"), soft_wrap=True)
 
 
+def give_secret(text: str, outcome: Outcome, as_json: bool, **named: str | None) -> None:
+    """Print a secret that is shown once, alone on standard output: a program can take it from a pipe.
+
+    As JSON, the outcome has it in the fields `named`.
+    """
+    if as_json:
+        emit(outcome | named)
+        return
+    Console(stderr=True, highlight=False).print(_accepted(outcome), soft_wrap=True)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def show(what: Text | Table) -> None:
     out.print(what, soft_wrap=isinstance(what, Text))
 
@@ -70,8 +83,12 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     if outcome["status"] == "rejected":
         show(Text(clean(f"✗ {outcome['name']} was rejected: {rejection(outcome)}"), "red"))
         return
+    show(_accepted(outcome))
+
+
+def _accepted(outcome: Outcome) -> Text:
     ids = "  ".join(f"{noun} {id}" for noun, id in outcome["ids"].items())
-    show(Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim"))
+    return Text("✓ ", "green") + Text(clean(f"{outcome['name']}  {ids}")) + Text(f"  #{outcome['sequence']}", "dim")
 
 
 def bars(as_json: bool) -> Progress:

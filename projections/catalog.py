@@ -11,6 +11,8 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.work.quarantine import Quarantine
+from projections.accounts import accounts
+from projections.api_tokens import api_tokens
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
 from projections.budgets import budgets
@@ -34,6 +36,9 @@ from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.sql_logins import sql_logins
+from projections.tenant_account_joins import tenant_account_joins
+from projections.tenant_invitations import tenant_invitations
+from projections.tenants import tenants
 from projections.texts import texts, turns
 from projections.traces.spans import spans
 from projections.traces.subjects import subjects
@@ -53,6 +58,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
+    "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
 tables, so a group that halts stops no other."""

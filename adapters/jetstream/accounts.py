@@ -26,6 +26,7 @@ from adapters.jetstream.streams import (
     DEAD,
     EXPORTS,
     FAILURES,
+    KEY_USES,
     KEYS,
     OUTAGES,
     SESSIONS,
@@ -33,6 +34,7 @@ from adapters.jetstream.streams import (
 )
 from domain.access.actor import ANON, service
 from domain.access.permissions import OF_SERVICES
+from domain.access.register import SUBJECTS
 from domain.log import EVENTS, OUTCOMES
 from handlers.access.connect import commands
 from handlers.dispatch import TENANT
@@ -47,7 +49,7 @@ SETUP, WORKER, ADMIN, SYS = "setup", "worker", "admin", "sys"
 VIEW, ARCHIVE, EXPORT = "view", "archive", "export"
 
 _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM = f"KV_{KEYS}", f"OBJ_{BLOBS}", f"KV_{EXPORTS}"
-_SESSION_STREAM = f"KV_{SESSIONS}"
+_SESSION_STREAM, _USE_STREAM = f"KV_{SESSIONS}", f"KV_{KEY_USES}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ INSIDERS = (
             *("cmd.>", "evt.>", "out.>", "dead.>", "live.>", "embed.>", "rerank.>", "preview.>", "worker.>", *INBOXES),
             *("count.>", "waiting.>"),
             f"$O.{BLOBS}.>",
-            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, SESSIONS, KEYS, OUTAGES)),
+            *(f"$KV.{bucket}.>" for bucket in (SNAPSHOTS, FAILURES, EXPORTS, SESSIONS, KEYS, KEY_USES, OUTAGES)),
             *(f"{API}.{request}" for request in ("INFO", "STREAM.INFO.*", "STREAM.NAMES", "STREAM.MSG.GET.*")),
             *(f"{API}.STREAM.MSG.DELETE.{stream}" for stream in (DEAD, _KEY_STREAM)),
             *(f"{API}.{request}" for request in ("DIRECT.GET.>", "CONSUMER.INFO.>", "CONSUMER.LIST.*")),
@@ -148,13 +150,14 @@ GUESTS = (
     Guest(
         "VIEW",
         (VIEW,),
-        requests=(f"cmd.*.{ANON}.*.*", f"$KV.{SESSIONS}.>"),
+        requests=(f"cmd.*.{ANON}.*.*", "cmd.*.a.*.*.*", f"$KV.{SESSIONS}.>"),
         api=(
             *_read(EVENTS, OUTCOMES, DEAD, COMMANDS, _KEY_STREAM, _BLOB_STREAM, _EXPORT_STREAM, _SESSION_STREAM),
+            *_read(_USE_STREAM),
             f"DIRECT.GET.{OUTCOMES}.>",
             *(f"CONSUMER.INFO.{stream}.{name}" for name, (stream, _) in CONSUMERS.items()),
         ),
-        hears=("out.>", f"$KV.{KEYS}.>"),
+        hears=("out.>", f"$KV.{KEYS}.>", *SUBJECTS),
         serves=("worker.view",),
     ),
     Guest(

@@ -29,6 +29,7 @@ from adapters.jetstream.nkeys import Exchange, Issuer, claims, derived
 from adapters.jetstream.registry import JetStreamRegistry
 from domain.access.register import Register
 from handlers.access.connect import Grant, by_key, by_login
+from handlers.ports.key_uses import KeyUses
 from handlers.ports.log import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -76,12 +77,15 @@ class Keys(NamedTuple):
 
 
 class Callout:
-    def __init__(self, nc: Client, registry: JetStreamRegistry, keys: Keys, reports: DoorReports) -> None:
+    def __init__(
+        self, nc: Client, registry: JetStreamRegistry, keys: Keys, reports: DoorReports, uses: KeyUses
+    ) -> None:
         """`nc` is the connection of the user for this, the others use one of a worker; `registry` was started."""
         self._nc = nc
         self._registry = registry
         self._keys = keys
         self._reports = reports
+        self._uses = uses
         self._inbox = nc.new_inbox()
         self._guesses = Guesses()
         self._reporting: set[asyncio.Task[None]] = set()
@@ -134,6 +138,7 @@ class Callout:
         )
         await message.respond(self._keys.exchange.seal(signed.encode(), server))
         if grant and grant.actor.startswith("k_"):
+            self._uses.used(grant.tenant, grant.actor.removeprefix("k_"))
             report = asyncio.create_task(self._report(grant, address, shown))  # others must not wait for it
             self._reporting.add(report)
             report.add_done_callback(self._reporting.discard)

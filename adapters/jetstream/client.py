@@ -26,7 +26,7 @@ from adapters.jetstream import nats_py
 from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.codec import references, whole
 from adapters.privacy.packed import pack
-from domain.access.actor import ACTOR, ANON, OPERATOR
+from domain.access.actor import ACTOR, ANON, OPERATOR, CommandSubject
 from domain.aggregate import new_id, sentence
 from handlers.ports.log import ListedBlobs, Unavailable
 
@@ -203,7 +203,7 @@ class Client:
 
     async def _publish(self, name: str, id: str, payload: bytes, deadline: float) -> None:
         """Publish until the command is stored: perhaps twice, which is the same as once."""
-        subject = f"cmd.{self.tenant}.{self.actor}.{name}"
+        subject = str(CommandSubject(self.tenant, self.actor, name))
         headers = {"Headrace-Id": id, "Headrace-Door": self.door}
         if self.origin:
             headers["Headrace-Origin"] = self.origin

@@ -46,6 +46,7 @@ KEYS = "keys"
 EXPORTS = "exports"
 OUTAGES = "outages"
 SESSIONS = "sessions"
+KEY_USES = "key_uses"
 
 DUPLICATE_WINDOW_S = 0.1
 """Time in which COMMANDS drops a second message with the same `Nats-Msg-Id`, in seconds: the shortest that NATS takes.
@@ -187,6 +188,7 @@ async def set_up(js: JetStreamContext, *, replicas: int = 1, waiting: Waiting | 
         KeyValueConfig(bucket=EXPORTS, history=1),
         KeyValueConfig(bucket=OUTAGES, history=1, ttl=OUTAGES_KEPT_S, direct=True),
         KeyValueConfig(bucket=SESSIONS, history=1, ttl=SESSION_S),
+        KeyValueConfig(bucket=KEY_USES, history=1, direct=True),
     ):
         await _make(js, f"KV_{bucket.bucket}", partial(js.create_key_value, bucket, replicas=replicas))
 

@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS headrace_projection.groups (
 );
 COMMENT ON TABLE headrace_projection.groups IS
     'Position of each group of tables. The tables of a group stand at one moment; a halted group stops no other.';
-COMMENT ON COLUMN headrace_projection.groups.name IS 'Group: knowledge, chat, traces or work.';
+COMMENT ON COLUMN headrace_projection.groups.name IS 'Group: knowledge, chat, traces, work or access.';
 COMMENT ON COLUMN headrace_projection.groups.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.groups.sequence IS 'Sequence of its last message that is in these tables.';
 COMMENT ON COLUMN headrace_projection.groups.state IS 'running or halted.';
@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS headrace_projection.copies (
 COMMENT ON TABLE headrace_projection.copies IS
     'Position of the tables that are not live, by group: those that are being made, and those that were swapped out.';
 COMMENT ON COLUMN headrace_projection.copies.schema IS 'Schema that the tables are in.';
-COMMENT ON COLUMN headrace_projection.copies.name IS 'Group: knowledge, chat, traces or work.';
+COMMENT ON COLUMN headrace_projection.copies.name IS 'Group: knowledge, chat, traces, work or access.';
 COMMENT ON COLUMN headrace_projection.copies.stream IS 'Stream of the log.';
 COMMENT ON COLUMN headrace_projection.copies.sequence IS 'Sequence of its last message that is in the tables.';
 COMMENT ON COLUMN headrace_projection.copies.version IS 'Version that made them; only that one resumes them.';

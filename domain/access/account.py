@@ -93,6 +93,16 @@ class Account(Aggregate):
             account.deleted = True
             account.password = ""
 
+    ENDS_SESSIONS = (PasswordChanged, SignedOut, Disabled, Erased)
+    """The events with which every session ends that had begun before."""
+
+    def is_signed_in(self, since: str) -> bool:
+        """True for a session that began when `since` was the last sign-out, if none has followed.
+
+        A later `since` counts as well: this fold of the account may lack the last sign-out so far.
+        """
+        return self.status == "active" and not self.deleted and self.signed_out_at <= since
+
     def rename(self, at: datetime, *, name: str) -> None:
         self.record(self.Renamed, at, name=name)
 

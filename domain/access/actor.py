@@ -2,6 +2,10 @@
 
 The subject proves the actor. On the bus, a service and an API key may publish under their own actor only. Every other
 actor is published by a door of ours, which has checked who it is, or by the operator.
+
+A door sends for any account, so it needs a wildcard, and those of NATS stand for whole tokens. It therefore publishes
+`cmd.<tenant>.a.<account>.<noun>.<verb>`. Its permissions name this form, so that a door that was taken over can pose as
+an account, but not as a service or a key.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ ANON = "anon"
 ACTOR = re.compile(r"[aks]_[A-Za-z0-9][A-Za-z0-9_-]{0,62}|anon")
 """`a_<account>`, `k_<key>`, `s_<service>` or `anon`."""
 
+_ACCOUNT = "a_"
+
 BUS, OPERATOR, VIEWER = "bus", "operator", "viewer"
 """The doors of commands."""
 
@@ -22,6 +28,21 @@ BUS, OPERATOR, VIEWER = "bus", "operator", "viewer"
 def service(name: str) -> str:
     """The actor of a service, by the name of its bus login."""
     return f"s_{name}"
+
+
+def account(id: str) -> str:
+    """The actor of an account."""
+    return f"{_ACCOUNT}{id}"
+
+
+def account_of(actor: str) -> str:
+    """The account of an actor, empty for one that is none."""
+    return actor.removeprefix(_ACCOUNT) if actor.startswith(_ACCOUNT) else ""
+
+
+def tokens(actor: str) -> str:
+    """The actor as a door or a service publishes it: two tokens for an account, else one."""
+    return f"a.{id}" if (id := account_of(actor)) else actor
 
 
 def door(actor: str, named: str | None) -> str:
@@ -35,7 +56,10 @@ def door(actor: str, named: str | None) -> str:
 
 
 class CommandSubject(NamedTuple):
-    """The subject of a command, `cmd.<tenant>.<actor>.<noun>.<verb>`; without an actor, `actor` is empty."""
+    """The subject of a command, `cmd.<tenant>.<actor>.<noun>.<verb>`; without an actor, `actor` is empty.
+
+    `actor` is a single token, also where the subject has two.
+    """
 
     tenant: str
     actor: str
@@ -44,6 +68,9 @@ class CommandSubject(NamedTuple):
     @classmethod
     def of(cls, subject: str) -> Self:
         _, tenant, actor, name = (*subject.split(".", 3), "", "", "")[:4]
+        id, _, rest = name.partition(".")
+        if actor == "a" and ACTOR.fullmatch(account(id)):
+            return cls(tenant, account(id), rest)
         if ACTOR.fullmatch(actor):
             return cls(tenant, actor, name)
         return cls(tenant, "", f"{actor}.{name}" if name else actor)
@@ -54,4 +81,4 @@ class CommandSubject(NamedTuple):
         return not self.actor and self.name.count(".") == 1
 
     def __str__(self) -> str:
-        return f"cmd.{self.tenant}.{self.actor}.{self.name}"
+        return f"cmd.{self.tenant}.{tokens(self.actor)}.{self.name}"

@@ -1,4 +1,4 @@
-"""Port of who there is: accounts, tenants and API keys."""
+"""Ports of who there is, and who is signed in."""
 
 from __future__ import annotations
 
@@ -10,4 +10,13 @@ from domain.access.register import Register
 class Registry(Protocol):
     async def now(self) -> Register:
         """The register as the log has it, at most a few seconds old. Raises: Unavailable."""
+        ...
+
+
+class SignIns(Protocol):
+    async def end_all(self, actor: str, before: str | None = None) -> None:
+        """End the sessions of an actor: all, or those that a sign-out at this time (ISO 8601) ends.
+
+        Raises: Unavailable.
+        """
         ...

@@ -16,6 +16,7 @@ from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, V
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.piece import InPieces, Turns, quoted, spans
+from handlers.files import Kind
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
 
@@ -69,6 +70,17 @@ class Decision(NamedTuple):
     commit: int
     version: int | None
     ids: tuple[str, ...]
+
+
+def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
+    """Kind and digest of the blobs that an event names, without those that hold its large values."""
+    match event:
+        case Document.Uploaded():
+            return [("file", event.digest)]
+        case Document.Split():
+            return [("segments", event.segments)]
+        case _:
+            return []
 
 
 class Audit:
@@ -218,10 +230,7 @@ class Audit:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
             case ModelCall.Event(), _:
                 self.calls.pop(subject, None)
-            case Document.Uploaded(), _:
-                self.name_blobs(subject.tenant, [event.digest], sequence)
-            case Document.Split(), _:
-                self.name_blobs(subject.tenant, [event.segments], sequence)
+        self.name_blobs(subject.tenant, (digest for _, digest in named_blobs(event)), sequence)
         for name, pending in PENDING.items():
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)

@@ -222,6 +222,7 @@ WORKS: dict[str, Work] = {
     "admit_key": Work(ApiKey, (ApiKey.Created,), role="commands"),
     "admit_sql": Work(SqlLogin, (SqlLogin.Created, SqlLogin.Revoked), role="project"),
     "erase_account": Work(Account, (Account.Erased,), role="commands"),
+    "end_sessions": Work(Account, Account.ENDS_SESSIONS, role="commands"),
     "erase": Work(EndUser, (EndUser.Erased,), role="project"),
     "retry_dead_letters": Work(DeadLetter, (DeadLetter.Retried, DeadLetter.Discarded), role="commands"),
 }

@@ -8,7 +8,6 @@ from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import asdict
-from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,19 @@ from adapters.jetstream.client import Client, Commit, Frame, Outcome
 from domain.access.actor import ANON
 from domain.aggregate import sentence
 from ops import terminal
-from ops.cli.frame import Failed, Home, Json, Tenant, Wait, app, conclude, connected, run, until_stopped
+from ops.cli.frame import (
+    Failed,
+    Home,
+    Json,
+    Tenant,
+    Wait,
+    app,
+    conclude,
+    connected,
+    read_text,
+    run,
+    until_stopped,
+)
 from ops.logs import SECRET_NAME
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, one_line, out, say, show
@@ -384,19 +395,6 @@ def named_secrets(pairs: Iterable[str]) -> list[str]:
     found = [pair.partition("=") for pair in pairs]
     names = [key.rstrip(":") for key, _, value in found if value and not key.endswith("@")]
     return [name for name in names if SECRET_NAME.search(name.rpartition(".")[2])]
-
-
-def read_text(name: str, file: str) -> str:
-    """A text from a file without its last line feed; for `-` from standard input, hidden in a terminal.
-
-    Raises: Failed.
-    """
-    try:
-        if file == "-" and sys.stdin.isatty():
-            return getpass(f"{name}: ")
-        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{file} cannot be read: {error}.") from error
 
 
 def read_payload(data: str) -> dict[str, Any]:

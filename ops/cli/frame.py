@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from getpass import getpass
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import pairwise
@@ -49,6 +50,10 @@ FILES = {
     "rebuild": ("rebuild",),
     "run": ("up", "down", "doctor", "env"),
     "worker": ("worker",),
+    "account": ("account",),
+    "tenant": ("tenant",),
+    "key": ("key",),
+    "session": ("session",),
     "secret_key": ("rotate-key",),
     "verify": ("verify",),
     "blobs": ("blobs",),
@@ -67,6 +72,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Home = Annotated[Path | None, typer.Option(help="Data folder. [dim](HEADRACE_HOME, ./.headrace)[/]")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant. [dim](HEADRACE_TENANT, default)[/]")]
 Wait = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 class Failed(Exception):
@@ -126,6 +132,28 @@ async def rows(settings: Settings, query: LiteralString, **parameters: object) -
             return await cursor.fetchall()
     except psycopg.Error as error:
         raise Failed(of_postgres(error)) from error
+
+
+def read_text(name: str, file: str) -> str:
+    """A text from a file without its last line feed; for `-` from standard input, hidden in a terminal.
+
+    Raises: Failed.
+    """
+    try:
+        if file == "-" and sys.stdin.isatty():
+            return getpass(f"{name}: ")
+        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{file} cannot be read: {error}.") from error
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone, unless `yes`. Raises: Failed; Exit with 1, when the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failed(f"{question} Confirm it with --yes.")
+    typer.confirm(question, abort=True)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -14,8 +14,7 @@ from adapters.jetstream.client import Client
 from adapters.privacy.masters import replace
 from handlers.ports.log import Unavailable
 from ops import terminal
-from ops.cli.bus import read_text
-from ops.cli.frame import Failed, Home, Json, app, connected, run
+from ops.cli.frame import Failed, Home, Json, app, connected, read_text, run
 from ops.servers.embedded import disk_key
 from ops.settings import Settings
 from ops.terminal import emit, say

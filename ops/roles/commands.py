@@ -1,4 +1,4 @@
-"""The role `commands`: dispatches commands, retries dead letters, erases accounts, and admits tenants to the bus.
+"""The role `commands`: dispatches commands, retries dead letters, ends sessions, erases accounts, admits to the bus.
 
 It also answers NATS servers that ask who may connect.
 """
@@ -14,14 +14,17 @@ import structlog
 from adapters.jetstream import accounts
 from adapters.jetstream.callout import Callout, Keys
 from adapters.jetstream.doors import DoorReports, Use
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.nats_py import server_info
 from adapters.jetstream.outcomes import JetStreamOutcomes
 from adapters.jetstream.registry import JetStreamRegistry
+from adapters.jetstream.sessions import Sessions
 from adapters.jetstream.workers.commands import subscribe_commands
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from adapters.model_files import model_name
 from domain.access.actor import BUS
 from handlers.access.admit import Admit
+from handlers.access.end_sessions import EndSessions
 from handlers.access.erase_account import EraseAccount
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Dispatch
@@ -43,6 +46,7 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
     await wiring.waiting.start()
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
+    wiring.work("end_sessions", EndSessions(Sessions(wiring.nc)))
     wiring.work("erase_account", EraseAccount(wiring.repository, wiring.keys))
     server = EmbeddedNats(wiring.settings.home)
     ours = server.server_name == server_info(wiring.nc).get("server_name")
@@ -58,11 +62,12 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
 
 async def _answer(wiring: Wiring, registry: JetStreamRegistry, url: str, keys: Keys) -> None:
     """Answer the servers on a connection of the user for this."""
-    reports = DoorReports(wiring.nc, BUS, _unknown)
-    callout = Callout(await wiring.connect(url), registry, keys, reports)
+    reports, uses = DoorReports(wiring.nc, BUS, _unknown), JetStreamKeyUses(wiring.nc)
+    callout = Callout(await wiring.connect(url), registry, keys, reports, uses)
     async with asyncio.TaskGroup() as group:
         group.create_task(callout.run())
         group.create_task(reports.run())
+        group.create_task(uses.keep_writing())
 
 
 async def _unknown(use: Use) -> None:

@@ -95,14 +95,13 @@ class Fold:
         needed: dict[ReadModel, set[RowId]] = defaultdict(set)
         made: dict[ReadModel, set[RowId]] = defaultdict(set)
         for message in batch:
-            tenant = message.subject.tenant
             for event in message.events:
                 rules = self._of(event, message)
                 for model, pick in rules.news:
                     if key := pick(event, message):
-                        made[model].add((tenant, key))
+                        made[model].add((model.tenant(message), key))
                 for model, pick in rules.needs:
-                    if (key := pick(event, message)) and (id := (tenant, key)) not in made[model]:
+                    if (key := pick(event, message)) and (id := (model.tenant(message), key)) not in made[model]:
                         needed[model].add(id)
         return {model: ids for model, ids in needed.items() if ids}
 
@@ -134,22 +133,22 @@ class Fold:
     def _make(
         self, tables: Tables, making: Making, event: Any, message: Recorded, blobs: Mapping[BlobId, bytes]
     ) -> list[Change]:
-        tenant, model = message.subject.tenant, making.model
-        rows = tables[model]
+        model = making.model
+        tenant, rows = model.tenant(message), tables[model]
         if making.once and ((key := making.once(event, message)) is None or rows[tenant, key] is not None):
             return []
         given: list[object] = [event, message]
         if making.within:
             other, pick = making.within
-            parent = tables[other][tenant, pick(event, message)]
+            parent = tables[other][other.tenant(message), pick(event, message)]
             if parent is None:
                 return []
             given.append(parent)
         if making.related:
             other, pick = making.related
-            given.append(tables[other][tenant, pick(event, message)])
+            given.append(tables[other][other.tenant(message), pick(event, message)])
         if making.blob:
-            given.append(blobs[tenant, str(making.blob(event, message))])
+            given.append(blobs[message.subject.tenant, str(making.blob(event, message))])
         if making.values:
             given.append(self.values)
         made = making.make(*given)
@@ -161,14 +160,14 @@ class Fold:
         return changes
 
     def _change(self, tables: Tables, changing: Changing, event: Any, message: Recorded) -> list[Change]:
-        tenant, model = message.subject.tenant, changing.model
-        rows, key = tables[model], changing.pick(event, message)
+        model = changing.model
+        tenant, rows, key = model.tenant(message), tables[model], changing.pick(event, message)
         if not key or (before := rows[tenant, key]) is None:
             return []
         given: list[object] = [event, message]
         if changing.related:
             other, pick = changing.related
-            given.append(tables[other][tenant, pick(event, message)])
+            given.append(tables[other][other.tenant(message), pick(event, message)])
         if changing.values:
             given.append(self.values)
         if not (columns := changing.change(before, *given)):
@@ -180,12 +179,11 @@ class Fold:
 
 def _sweep(tables: Tables, rules: Rules, event: Any, message: Recorded) -> None:
     """Clear rows, and set columns of rows."""
-    tenant = message.subject.tenant
     for clearing in rules.clearings:
         if value := clearing.pick(event, message):
-            tables[clearing.model].clear(clearing.column, tenant, value)
+            tables[clearing.model].clear(clearing.column, clearing.model.tenant(message), value)
     for setting in rules.settings:
         if value := setting.pick(event, message):
             keys = setting.keys.pick(event) if setting.keys else None
-            done = Set(setting, tenant, value, message.position.sequence, event.timestamp, keys)
+            done = Set(setting, setting.model.tenant(message), value, message.position.sequence, event.timestamp, keys)
             tables[setting.model].sets(done)

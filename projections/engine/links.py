@@ -122,7 +122,7 @@ class Links:
 
     def redirected(self, tables: Tables, event: Any, message: Recorded) -> Recorded:
         link = self.redirects[type(event)]
-        row = tables[link.other][message.subject.tenant, link.pick(event, message)]
+        row = tables[link.other][link.other.tenant(message), link.pick(event, message)]
         return message if row is None else link.redirect(message, row)
 
     def follow(

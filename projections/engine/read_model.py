@@ -21,6 +21,9 @@ Row = dict[str, Any]
 Pick = Callable[[Any, Recorded], "str | None"]
 """Picks an id out of an event and its message; None when it names none."""
 
+Belongs = Callable[[Recorded], str]
+"""Names the tenant that the rows of a message belong to."""
+
 Make = Callable[..., "Row | Iterable[Row]"]
 Change = Callable[..., "Row | None"]
 Rule = TypeVar("Rule", bound=Callable[..., Any])
@@ -121,10 +124,12 @@ class ReadModel:
     and `log_position`. The fold fills them in, and `created_at` and `updated_at` where a table has them.
     """
 
-    def __init__(self, name: str, comment: str, *columns: Column[Any]) -> None:
+    def __init__(self, name: str, comment: str, *columns: Column[Any], belongs: Belongs | None = None) -> None:
+        """`belongs` names the tenant of the rows where it is not that of the message, as for tenants themselves."""
         tenant = Column("tenant_id", Id, primary_key=True, comment="Tenant that the row belongs to.")
         position = required("log_position", BigInteger, "Sequence of the message of the log that last changed the row.")
         self.name = name
+        self.belongs = belongs
         self.table = Table(name, MetaData(), tenant, *columns, position, comment=comment, postgresql_with=_VACUUM)
         self.key = next(str(column.name) for column in columns if column.primary_key)
         self.blank: Row = dict.fromkeys(str(column.name) for column in self.table.columns)
@@ -139,6 +144,10 @@ class ReadModel:
 
     def __repr__(self) -> str:
         return f"<ReadModel {self.name}>"
+
+    def tenant(self, message: Recorded) -> str:
+        """The tenant of the rows of a message."""
+        return self.belongs(message) if self.belongs else message.subject.tenant
 
     def made(self, tenant: str, position: int, at: datetime, columns: Row) -> Row:
         """The whole row of these columns."""

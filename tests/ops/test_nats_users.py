@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import nats
 import nats.js.errors
 import orjson
@@ -29,6 +30,7 @@ from adapters.jetstream.blobs import JetStreamBlobs
 from adapters.jetstream.callout import WHO, Callout, Keys
 from adapters.jetstream.client import Client, Unreachable
 from adapters.jetstream.doors import DoorReports
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, connect, find_streams
 from adapters.jetstream.raw import RawStream
@@ -37,6 +39,7 @@ from adapters.jetstream.reply import respond
 from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SESSIONS, SNAPSHOTS, STREAMS
+from adapters.privacy import passwords
 from adapters.privacy.vault import AesVault
 from domain.access.actor import ACTOR as ACTORS
 from domain.access.api_key import ApiKey
@@ -51,6 +54,7 @@ from handlers.routes import ROUTES
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
 from ops.supervisor import answers
+from tests.adapters.web.viewer.site import PASSWORD, text_of
 from tests.conftest import fresh_database
 
 SECRET = "the secret key of these tests"
@@ -98,7 +102,7 @@ async def answering(server: EmbeddedNats) -> AsyncIterator[None]:
         registry = JetStreamRegistry(nc, JetStreamKeys(nc, AesVault(SECRET.encode())))
         await registry.start()
         callout = asyncio.create_task(
-            Callout(own, registry, server.callout_keys(), DoorReports(nc, "bus", no_use)).run()
+            Callout(own, registry, server.callout_keys(), DoorReports(nc, "bus", no_use), JetStreamKeyUses(nc)).run()
         )
         yield
         callout.cancel()
@@ -304,6 +308,53 @@ async def test_the_viewer_serves_from_an_account_without_streams(
     assert viewer.returncode == 0
 
 
+async def test_people_sign_in_at_a_viewer_without_streams(guarded: tuple[EmbeddedNats, str], tmp_path: Path) -> None:
+    """It hears of accounts, keeps sessions, and sends commands as the account."""
+    server, database = guarded
+    before = {name: consumers for name, (_, _, consumers) in (await state(server)).items()}
+    roles = {"commands": "worker", "project": "worker", "view": "view"}
+    workers = [
+        await headrace(server.url_of(user), database, tmp_path, "worker", "--role", role, "--json")
+        for role, user in roles.items()
+    ]
+    try:
+        async with await Client.connect(server.url_of("worker"), HOUSE) as house:
+            password = await passwords.hash(PASSWORD)
+            made = await house.send(
+                "account.create", {"email": "ada@example.com", "name": "Ada", "password": password}, wait=60
+            )
+            assert made["status"] == "accepted", made
+            account = made["ids"]["account"]
+            created = await house.send("tenant.create", {"tenant": "default", "name": "Us", "owner": account})
+            assert created["status"] == "accepted", created
+            async with asyncio.timeout(60):
+                while (await answers(house, "view")) is None:
+                    await asyncio.sleep(0.1)
+            url = (tmp_path / "run" / "viewer.url").read_text()
+            headers = {"Origin": url, "Accept": "text/html"}
+            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as browser:
+                form = {"email": "ada@example.com", "password": PASSWORD}
+                assert (await browser.post("/login", data=form)).status_code == 303
+                assert (await browser.get("/traces")).status_code == 200
+                assert "Ada ada@example.com" in text_of((await browser.get("/account")).text)
+                key = {"name": "site", "permissions": "chat"}
+                assert 'id="made"' in (await browser.post("/keys/new", data=key)).text
+                [row] = (await browser.get("/keys.json")).json()["keys"]
+                assert row["created_by"] == f"a_{account}"
+                assert (await browser.post("/account/sessions/end-others")).status_code == 303
+                assert (await browser.get("/traces")).status_code == 200
+                await house.send("account.disable", {"account": account})
+                assert (await browser.get("/traces")).status_code == 303
+    finally:
+        for worker in workers:
+            worker.terminate()
+            await worker.communicate()
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    async with asyncio.timeout(60):  # the server drops the consumers of the projector
+        while {name: consumers for name, (_, _, consumers) in (await state(server)).items()} != before:
+            await asyncio.sleep(0.2)
+
+
 async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
 
@@ -420,8 +471,8 @@ STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$
 def foreign_commands(own: str) -> list[str]:
     """Every command under another tenant and another actor; the operator's, and subjects without an actor."""
     others = ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "k_*", "S_services")
-    origins = [(ATTACKER, it) for it in (*others, *({ACTOR, KEY_ACTOR} - {own}))]
-    origins += [(VICTIM, it) for it in ("anon", own, "s_victim")]
+    origins = [(ATTACKER, it) for it in (*others, *({ACTOR, KEY_ACTOR} - {own}), "a.services", "s.services")]
+    origins += [(VICTIM, it) for it in ("anon", own, "s_victim", "a.owner")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
         *(f"cmd.{ATTACKER}.{own}.{name}" for name, route in ROUTES.items() if route.permission not in OF_SERVICES),
@@ -439,7 +490,7 @@ NOT_FOR = {
         *RUIN,
         *(it for it in OUTSIDE if not it.startswith(f"$KV.{SESSIONS}")),
         "$JS.API.CONSUMER.CREATE.EVENTS",
-        *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key")),
+        *(f"cmd.{VICTIM}.{actor}.app.delete" for actor in ("s_services", "a_owner", "k_key", "s.services", "k.key")),
     ],
     "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
     "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
@@ -463,7 +514,7 @@ NOT_FOR = {
 NOT_HEARD = {
     "setup": ["evt.>", "cmd.>", "out.>", ">"],
     "worker": [">", "$JS.>", "$SYS.>"],
-    "view": [">", "evt.>", "cmd.>", "live.>"],
+    "view": [">", "evt.>", "cmd.>", "live.>", f"evt.{VICTIM}.app.*"],
     "archive": [">", "evt.>", "cmd.>", "out.>", f"$KV.{KEYS}.>"],
     "export": [">", "evt.>", "out.>"],
     **{

@@ -7,7 +7,10 @@ from datetime import timedelta
 from random import Random
 from typing import Any, TypeVar
 
+from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.end_user import EndUser, earlier_person_id
+from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -67,6 +70,9 @@ class _Walk:
         self.few = few
         self.history = history
         self.letters: dict[tuple[str, str], DeadLetter] = {}
+        self.accounts: dict[str, Account] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.keys: dict[tuple[str, str], ApiKey] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
@@ -78,6 +84,7 @@ class _Walk:
             + 5 * [self.work, self.message]
             + 4 * [self.call, self.end]
             + [self.letter, self.retrieve, self.erase]
+            + [self.account, self.member, self.key]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -130,6 +137,74 @@ class _Walk:
                 if noun.pending_events:
                     self.history.record(noun)
         self.erased[self.history.tenant, user] = self.erased.get((self.history.tenant, user), 0) + 1
+
+    def account(self, number: int) -> None:
+        """Accounts are people of the house, and go with them."""
+        self.history.tenant, user, now = HOUSE, self.random.choice(["bo", "cy"]), self.history.now
+        self.history.person = id = self.person(user)
+        account = self.accounts.get(id)
+        if account is None:
+            made = {"kind": "person", "name": user, "email": f"{user}@example.org", "password": "hash"}
+            account = self.accounts[id] = Account.begin(Account.Created, id, now, **made)
+        else:
+            match self.random.choice(["rename", "password", "sign_out", "disable", "enable", "erase"]):
+                case "rename":
+                    account.rename(now, name=f"Name {number}")
+                case "password":
+                    account.change_password(now, password=f"hash {number}")
+                case "erase":
+                    account.erase(now)
+                case verb:
+                    getattr(account, verb)(now)
+        if account.pending_events:
+            self.history.record(account)
+        if account.deleted:
+            self.history.record(EndUser.begin(EndUser.Erased, id, self.history.now, known=True))
+            self.erased[HOUSE, user] = self.erased.get((HOUSE, user), 0) + 1
+
+    def member(self, number: int) -> None:
+        name, now = self.history.tenant, self.history.now
+        self.history.tenant, accounts = HOUSE, ["ada", "bo", "cy"]
+        if (tenant := self.tenants.get(name)) is None:
+            tenant = self.tenants[name] = Tenant.begin(Tenant.Created, name, now, name=name, owner="ada")
+        account, role, digest = self.random.choice(accounts), self.random.choice(["admin", "viewer"]), str(number % 3)
+        with suppress(Rejection):
+            match self.random.choice(["add", "set_role", "remove", "transfer", "invite", "accept", "withdraw"]):
+                case "add":
+                    tenant.add(now, account, role)
+                case "set_role":
+                    tenant.set_role(now, account, role, by="anon")
+                case "remove":
+                    tenant.remove(now, account, by="anon")
+                case "transfer":
+                    tenant.transfer(now, account)
+                case "invite":
+                    tenant.invite(now, digest=digest, role=role, ends_at=now + timedelta(days=1))
+                case "accept":
+                    tenant.accept(now, digest=digest, account=account)
+                case "withdraw":
+                    tenant.withdraw(now, digest=digest)
+        if tenant.pending_events:
+            self.history.record(tenant)
+
+    def key(self, number: int) -> None:
+        id, now = id_of(10, self.random.randrange(self.few)), self.history.now
+        key = self.keys.get((self.history.tenant, id))
+        digest, hint = f"{number:064}", f"{number:04}"
+        if key is None:
+            made: dict[str, Any] = {"name": "Key", "permissions": ["chat"], "apps": [], "datasets": []}
+            made |= {"digest": digest, "hint": hint, "expires_at": None, "account": None}
+            key = self.keys[self.history.tenant, id] = ApiKey.begin(ApiKey.Created, id, now, **made)
+        elif not key.deleted:
+            match self.random.choice(["rename", "replace", "revoke"]):
+                case "rename":
+                    key.rename(now, name=f"Key {number}")
+                case "replace":
+                    key.replace(now, digest=digest, hint=hint, former_ends_at=now + timedelta(days=1))
+                case "revoke":
+                    key.revoke(now)
+        if key.pending_events:
+            self.history.record(key)
 
     def follow(self, noun: str) -> None:
         """Go on with the trace that something belongs to; a late worker goes on with another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self
@@ -18,12 +18,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.doors import DoorReports, Use
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres.tenants import TENANTS
 from domain.access.actor import VIEWER
+from domain.access.register import Register
 from domain.log import EVENTS
-from handlers.ports.log import Blobs
+from handlers.ports.log import Blobs, Unavailable
 from projections.values.prices import Prices
 
 Row = dict[str, Any]
@@ -50,7 +53,8 @@ class Backend:
     """Access of the pages, open as long as the context is. `reader_url` logs in as a role that may only read.
 
     `reports` are those of the viewer's door, sent while they `run`. `keys` decrypt the words of people in commits of
-    the log; `prices` are those of the tables, and `blobs` hold large values: those of JetStream by default.
+    the log, and check the accounts there: without them there are no accounts. `prices` are those of the tables, and
+    `blobs` hold large values: those of JetStream by default.
     """
 
     def __init__(
@@ -68,7 +72,10 @@ class Backend:
         self.nc = nc
         self.reports = DoorReports(nc, VIEWER, self._known)
         self._reader = DirectReader(nc, timeout_s=5.0)
+        self.keys = keys
+        self.uses = JetStreamKeyUses(nc)
         self.store = JetStreamEventStore(nc, keys, blobs)
+        self._registry = JetStreamRegistry(nc, keys) if keys else None
         self._shared = (0.0, False)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             reader_url,
@@ -90,6 +97,9 @@ class Backend:
 
     async def __aenter__(self) -> Self:
         await self.pool.open()
+        if self._registry:
+            with suppress(Unavailable):  # it has begun to listen, and reads the log again at the first request
+                await self._registry.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -115,6 +125,10 @@ class Backend:
     async def row(self, statement: str | Composed, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """The first row of one statement."""
         return next(iter(await self.rows(statement, parameters)), None)
+
+    async def register(self) -> Register:
+        """The accounts, tenants and keys as the log has them. Raises: Unavailable."""
+        return await self._registry.now() if self._registry else Register()
 
     async def shared(self) -> bool:
         """Return True if there are other tenants than the viewer's; the answer may be `TENANTS_S` old."""

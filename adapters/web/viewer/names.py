@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from adapters.postgres.tenants import TENANTS
 from adapters.web.viewer.backend import Backend, Row
-from adapters.web.viewer.render import as_json, render, tenant, wants_json
+from adapters.web.viewer.render import as_json, render, wants_json
+from adapters.web.viewer.visitor import visitor
 
 OFFERED = 20
 """Maximum number of names that are offered at once."""
@@ -50,6 +51,9 @@ _LISTS: Mapping[str, str] = {
     f"UNION ALL SELECT value, 'user' FROM ({_USER_NAMES}) AS users",
 }
 """Queries for the names of each kind; `subject` is what a budget is for, `target` what a replay is sent to."""
+
+_OWN_TENANTS = "SELECT unnest(%(own)s::text[]) AS value, '' AS label"
+"""The tenants of a visitor who may not read all of them."""
 
 _FOUND = """
 SELECT value, label FROM ({names}) AS names WHERE strpos(lower(value || ' ' || label), lower(%(text)s)) > 0
@@ -97,8 +101,10 @@ async def show(request: Request) -> Response:
         raise HTTPException(404)
     field = "tenant" if kind == "tenant" else next((name for name in query if name != "tenant"), "")
     text = query.get(field, "").replace("\0", "").strip()
-    values = {"tenant": tenant(request), "text": text}
-    rows: list[Row] = await backend.rows(_FOUND.format(names=_LISTS[kind], limit=OFFERED + 1), values)
+    who = visitor(request)
+    values = {"tenant": who.tenant, "text": text, "own": who.tenants}
+    names = _OWN_TENANTS if kind == "tenant" and not who.is_operator else _LISTS[kind]
+    rows: list[Row] = await backend.rows(_FOUND.format(names=names, limit=OFFERED + 1), values)
     given = {"names": rows[:OFFERED], "more": len(rows) > OFFERED, "text": text}
     return as_json(given) if wants_json(request) else render(request, "names.html", given)
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.jetstream.client import rejection
-from adapters.web.viewer import access
+from adapters.web.viewer import access, visitor
 from adapters.web.viewer.render import problem, tenant
 from adapters.web.viewer.sender import NOT_SENT, address, browser, client, not_sent
 from domain.access.tenant import HOUSE
@@ -23,7 +23,7 @@ AGAIN_S = 600.0
 MOST = 10_000
 """Maximum number of readings that are remembered."""
 
-FREE = (*access.OPEN, "/logout", "/metrics", "/audit")
+FREE = (*access.OPEN, *visitor.OWN, *visitor.NEEDS, "/metrics")
 """Paths without recorded words."""
 
 _TRACE = re.compile(r"/traces/([^/]{1,255})(/.*)?")

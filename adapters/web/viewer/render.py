@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from adapters.web.viewer import assets
 from adapters.web.viewer.format import FILTERS, percent, plural
+from adapters.web.viewer.visitor import known_visitor
 
 NAVIGATION = (
     ("Traces", "/traces"),
@@ -24,6 +25,9 @@ NAVIGATION = (
     ("SQL", "/sql"),
     ("Audit", "/audit"),
 )
+
+PEOPLE = (("Members", "/members"), ("API keys", "/keys"), ("Account", "/account"))
+"""Pages that a machine without accounts does not offer."""
 
 
 @cache
@@ -36,13 +40,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= FILTERS
-    made.globals |= {"static": assets.url, "navigation": NAVIGATION, "percent": percent, "plural": plural}
+    made.globals |= {"static": assets.url, "percent": percent, "plural": plural}
     return made
 
 
 def tenant(request: Request) -> str:
-    """The tenant of the page: `?tenant=`, or the default of the viewer."""
-    return request.query_params.get("tenant") or str(request.app.state.backend.tenant)
+    """The tenant of the page; on a page that is open to all, the default of the viewer."""
+    found = known_visitor(request)
+    return found.tenant if found else str(request.app.state.backend.tenant)
 
 
 def link(request: Request, path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
@@ -63,14 +68,20 @@ def render(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page; templates have `request`, `link(path, name=value)`, `tenant` and `shared`, too."""
+    """The page; templates have `request`, `link(path, name=value)`, `tenant`, `shared` and `may(permission)`, too."""
     backend = getattr(request.app.state, "backend", None)
 
     def linked(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
         return link(request, path, query, **more)
 
+    who = known_visitor(request)
+    pages = (*NAVIGATION, *(PEOPLE if who and who.register.accounts else ()))
     given = {
         "request": request,
+        "navigation": [(name, path) for name, path in pages if who and not who.refusal(path)],
+        "may": who.may if who else lambda _: False,
+        "is_operator": bool(who and who.is_operator),
+        "account": who.account if who else "",
         "here": request.url.path,
         "link": linked,
         "tenant": tenant(request) if backend else "",

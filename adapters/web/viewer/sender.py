@@ -8,6 +8,7 @@ from starlette.responses import Response
 from adapters.jetstream.client import Client, NoOutcome, NotSent
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.render import problem, tenant
+from adapters.web.viewer.visitor import known_visitor
 from domain.access.actor import ANON, VIEWER
 from handlers.ports.log import Unavailable
 
@@ -25,12 +26,17 @@ def browser(request: HTTPConnection) -> str:
     return request.headers.get("user-agent", "")
 
 
-async def client(request: Request) -> Client:
-    """The client that sends the commands of a page, with their origin. Raises: NotSent, Unavailable."""
+async def client(request: Request, of: str = "", actor: str = "") -> Client:
+    """The client that sends the commands of a page, with their origin. Raises: NotSent, Unavailable.
+
+    They are about the tenant of the page, or another one; the actor is the visitor, or on a page that is open to all
+    the door itself.
+    """
     backend: Backend = request.app.state.backend
-    of = tenant(request)
-    origin = await backend.reports.origin(of, ANON, address(request), browser(request))
-    return Client(backend.nc, of, door=VIEWER, origin=origin)
+    who = known_visitor(request)
+    of, actor = of or tenant(request), actor or (who.actor if who else ANON)
+    origin = await backend.reports.origin(of, actor, address(request), browser(request))
+    return Client(backend.nc, of, actor, door=VIEWER, origin=origin)
 
 
 def not_sent(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -23,14 +24,17 @@ from adapters.jetstream.sessions import Sessions
 from adapters.web.viewer import access, assets, names
 from adapters.web.viewer.access import Access, Entries, Gate, Headed
 from adapters.web.viewer.backend import Backend
-from adapters.web.viewer.guesses import Guesses
+from adapters.web.viewer.guesses import LOGGED_S, Guesses
 from adapters.web.viewer.reads import Audited
 from adapters.web.viewer.render import link, problem
 from adapters.web.viewer.sender import NOT_SENT, not_sent
 
 log = structlog.get_logger(__name__)
 
-PAGES = ("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql", "audit")
+PAGES = (
+    *("traces", "trace", "replays", "compare", "conversations", "errors", "costs", "proof", "sql"),
+    *("audit", "account", "members", "keys", "invitation"),
+)
 """The modules in `pages`; each has `routes`."""
 
 
@@ -45,13 +49,15 @@ def create_app(
     @asynccontextmanager
     async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
+            reporting = asyncio.create_task(_report(entries.guesses))
             yield
+            reporting.cancel()
 
     sessions, entries = Sessions(backend.nc), Entries(Guesses(), backend.reports)
     routes: list[BaseRoute] = [
         Route("/", _home),
         Route("/healthz", _healthz),
-        *access.routes(allowed, sessions, entries),
+        *access.routes(backend, allowed, sessions, entries),
         *assets.routes,
         *names.routes,
     ]
@@ -63,15 +69,22 @@ def create_app(
         routes=routes,
         lifespan=opened,
         middleware=[
-            Middleware(Gate, access=allowed, sessions=sessions, entries=entries),
+            Middleware(Gate, backend=backend, access=allowed, sessions=sessions, entries=entries),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(Prepared),
             *([Middleware(Audited)] if audit_reads else []),
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.backend = backend
+    app.state.backend, app.state.access, app.state.entries = backend, allowed, entries
     return Headed(app)  # outermost, so that every answer has its headers
+
+
+async def _report(guesses: Guesses) -> None:
+    """Log failed logins, also those after which none follows."""
+    while True:
+        await asyncio.sleep(LOGGED_S)
+        guesses.report()
 
 
 class Prepared:
@@ -87,7 +100,10 @@ class Prepared:
             if state_json := path.endswith(".json"):
                 scope = {**scope, "path": path.removesuffix(".json")}
             state["json"] = state_json
-            if not path.startswith((*access.OPEN, "/metrics")) and not state_json:
+            who = state.get("visitor")
+            if who and not who.is_operator:
+                state["shared"] = len(who.tenants) > 1
+            elif who and not path.startswith("/metrics") and not state_json:
                 try:
                     state["shared"] = await scope["app"].state.backend.shared()
                 except (psycopg.Error, PoolTimeout):  # the page itself will fail

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nats.aio.msg import Msg
 from adapters.jetstream import accounts, callout, nats_py
 from adapters.jetstream.callout import MOST_WRONG, WHO, Callout, Guesses, Keys
 from adapters.jetstream.doors import DoorReports
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.streams import COMMANDS, set_up
 from domain.aggregate import new_id
@@ -46,7 +48,7 @@ class Bus:
         async with self.connected("worker") as nc, self.connected("callout") as own:
             registry = JetStreamRegistry(nc, self.desk.keys)  # type: ignore[arg-type]
             await registry.start()
-            running = Callout(own, registry, self.server.callout_keys(), reports(nc))
+            running = Callout(own, registry, self.server.callout_keys(), reports(nc), JetStreamKeyUses(nc))
             task = asyncio.create_task(running.run())
             await own.flush()
             yield running
@@ -349,7 +351,9 @@ async def test_no_other_program_answers_for_the_callout(bus: Bus) -> None:
         registry = JetStreamRegistry(nc, bus.desk.keys)  # type: ignore[arg-type]
         await registry.start()
         ours, theirs = bus.server.callout_keys(), Keys.of(b"another key of an operator")
-        forger = Callout(own, registry, Keys(theirs.issuer, ours.exchange, theirs.passwords), reports(nc))
+        forger = Callout(
+            own, registry, Keys(theirs.issuer, ours.exchange, theirs.passwords), reports(nc), JetStreamKeyUses(nc)
+        )
         task = asyncio.create_task(forger.run())
         await asyncio.sleep(0.1)
         assert await bus.refuses(shown)
@@ -377,6 +381,21 @@ async def test_an_address_that_guesses_is_not_answered_and_others_are(bus: Bus, 
     found = await bus.nc.jetstream().get_last_msg(COMMANDS, "cmd._house.anon.door.report_refusals")
     assert orjson.loads(found.data or b"") == {"credential": "key", "address": HOST, "count": MOST_WRONG + 1}
     assert (found.headers or {})["Headrace-Door"] == "bus"
+
+
+async def test_the_last_use_of_a_key_is_noted(bus: Bus, answered: Callout) -> None:
+    shown, other = text(), text()
+    used, unused = (
+        await key(bus.desk, shown, permissions=EVERYTHING),
+        await key(bus.desk, other, permissions=EVERYTHING),
+    )
+    before = datetime.now(UTC)
+    await (await bus.by_key(shown)).close()
+    assert isinstance(answered._uses, JetStreamKeyUses)
+    await answered._uses.write()
+    found = await JetStreamKeyUses(bus.nc).last("acme", [used[2:], unused[2:]])
+    assert found.keys() == {used[2:]}
+    assert before <= found[used[2:]] <= datetime.now(UTC)
 
 
 async def test_the_first_use_of_a_key_from_an_address_is_reported(bus: Bus, answered: Callout) -> None:

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from adapters.jetstream import accounts, nats_py
 from adapters.jetstream.callout import Callout, Keys
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.streams import set_up
 from tests.adapters.jetstream.test_callout import EVERYTHING, closed, quiet, reports, text
@@ -53,7 +54,7 @@ async def answering(*nodes: Node) -> AsyncIterator[list[asyncio.Task[None]]]:
             own = await stack.enter_async_context(connected(node.url_of("callout:Pcallout")))
             registry = JetStreamRegistry(nc, Desk(nc, "acme").keys)  # type: ignore[arg-type]
             await registry.start()
-            tasks.append(asyncio.create_task(Callout(own, registry, KEYS, reports(nc)).run()))
+            tasks.append(asyncio.create_task(Callout(own, registry, KEYS, reports(nc), JetStreamKeyUses(nc)).run()))
             await own.flush()
         yield tasks
         for task in tasks:

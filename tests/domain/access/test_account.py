@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 from domain.access.account import Account
 from tests.domain.scenario import NOW, given, made
 
@@ -41,6 +43,23 @@ def test_is_disabled_and_enabled_again() -> None:
     scenario = given(account()).once(disable, Account.Disabled)
     assert (scenario.aggregate.status, scenario.aggregate.signed_out_at) == ("disabled", NOW.isoformat())
     assert scenario.once(lambda account: account.enable(NOW), Account.Enabled).aggregate.status == "active"
+
+
+def test_a_sign_out_ends_the_sessions_that_began_before() -> None:
+    """The last sign-out that was known at its beginning is compared, so that no clock of a viewer matters."""
+    before, later = "", (NOW + timedelta(seconds=1)).isoformat()
+    known = account()
+    assert known.is_signed_in(before)
+    assert known.is_signed_in(later)  # this fold lacks the last sign-out so far
+    known.sign_out(NOW)
+    assert not known.is_signed_in(before)
+    assert known.is_signed_in(NOW.isoformat())
+    known.disable(NOW)
+    assert not known.is_signed_in(NOW.isoformat())
+    known.enable(NOW)
+    assert known.is_signed_in(NOW.isoformat())
+    known.erase(NOW)
+    assert not known.is_signed_in(NOW.isoformat())
 
 
 def test_an_erased_account_has_no_password() -> None:

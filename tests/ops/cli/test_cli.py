@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +14,18 @@ from typing import Any, NamedTuple
 import nats
 import orjson
 import pytest
-import structlog
 import typer
 from nats.aio.msg import Msg
 from typer.main import get_command
 
-from adapters.jetstream import nats_py, streams
+from adapters.jetstream import nats_py
 from adapters.jetstream.client import Client
 from adapters.postgres import tables
 from domain.aggregate import new_id
 from ops import cli, docs, terminal
 from ops.cli import bus
 from ops.cli.frame import explain
-from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
+from ops.servers.embedded import EmbeddedPostgres
 from tests.ops.answering import worker
 
 
@@ -63,37 +61,8 @@ class Cli:
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but a home, and logs as they were: `up` sends them to a stream that is closed after its test."""
-    for name in list(os.environ):
-        if name.startswith("HEADRACE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def headrace(capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(capsys)
-
-
-@pytest.fixture(scope="module")
-async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with EmbeddedNats(tmp_path_factory.mktemp("cli")) as server:
-        connection = await nats.connect(server.url)
-        await streams.set_up(connection.jetstream())
-        await connection.close()
-        yield server.url
-
-
-@pytest.fixture
-def url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("HEADRACE_NATS_URL", server_url)
-    return server_url
+def _clean(clean: None) -> None:
+    """Before every other fixture."""
 
 
 COMMANDS = [name for name, _ in docs.leaves(get_command(cli.all_commands()))]
@@ -366,7 +335,20 @@ AWAY = [
     "limits list",
     "ping --role view",
     "archive",
-    "viewer sessions",
+    "session list",
+    "session end --all",
+    "account list",
+    "account show ada@example.org",
+    "account disable id --wait 0.2",
+    "tenant list",
+    "tenant show acme",
+    "tenant members acme",
+    "tenant invitations acme",
+    "tenant archive acme --yes --wait 0.2",
+    "tenant export acme FOLDER",
+    "key list",
+    "key create site --permission chat --wait 0.2",
+    "key replace id --wait 0.2",
     "rotate-key --check",
     "nats accounts --log",
 ]
@@ -395,7 +377,8 @@ async def test_a_server_that_is_away_or_refuses_is_one_sentence(
     for module in ("rebuild", "index"):
         monkeypatch.setattr(f"ops.upkeep.{module}.WITHIN_S", 0.3)
     (tmp_path / "file.txt").write_text("text")
-    arguments = [part.replace("+", " ").replace("FILE", str(tmp_path / "file.txt")) for part in line.split()]
+    places = {"+": " ", "FILE": str(tmp_path / "file.txt"), "FOLDER": str(tmp_path / "folder")}
+    arguments = [reduce(lambda text, place: text.replace(*place), places.items(), part) for part in line.split()]
     result = await headrace(*arguments)
     said = result.out + result.err
     assert result.code == 1, said

@@ -42,21 +42,3 @@ async def test_without_a_viewer_the_address_is_asked_for(headrace: Cli, tmp_path
     (tmp_path / "run" / "viewer.url").unlink()
     result = await headrace("viewer", "link")
     assert (result.code, "name the address of one with --address" in result.err) == (1, True)
-
-
-async def test_sessions_are_listed_and_ended(headrace: Cli, nc: Client) -> None:
-    sessions = Sessions(nc)
-    secrets = [await sessions.begin("x", "192.0.2.1", f"browser {number}") for number in range(3)]
-    listed = (await headrace("viewer", "sessions", "--json")).lines
-    assert [(each["browser"], each["address"], set(each)) for each in listed] == [
-        (f"browser {number}", "192.0.2.1", {"id", "began_at", "ends_at", "address", "browser"}) for number in range(3)
-    ]
-    assert listed[1]["id"][:12] in (await headrace("viewer", "sessions")).out
-    wrong = await headrace("viewer", "end", listed[0]["id"], "nothing")
-    assert (wrong.code, "There is no session nothing" in wrong.err) == (1, True)
-    assert (await headrace("viewer", "end", listed[1]["id"][:12], "--json")).lines == [{"ended": [listed[1]["id"]]}]
-    assert [await sessions.find(secret) is not None for secret in secrets] == [True, False, True]
-    assert (await headrace("viewer", "end")).code == 2
-    assert listed[2]["id"][:12] in (await headrace("viewer", "end", "--all")).out
-    assert (await headrace("viewer", "sessions", "--json")).out == ""
-    assert (await headrace("viewer", "end", "--all")).out == "Ended: none.\n"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Text
 
 from domain.access.end_user import EndUser, earlier_person_id
+from domain.access.tenant import HOUSE
 from domain.chat.app import App
 from domain.log import EVENTS, Position, Recorded
 from projections.apps import apps
@@ -63,7 +64,7 @@ def test_nothing_is_left_of_what_was_deleted(random: Random, steps: int) -> None
 def test_no_word_is_left_of_a_person_who_was_erased(random: Random, steps: int) -> None:
     history, tables = wander(random, steps), Tables()
     for user in ("bo", "cy"):
-        for tenant in TENANTS:
+        for tenant in (*TENANTS, HOUSE):
             history.tenant = tenant
             for erasures in range(steps):
                 history.record(

@@ -23,6 +23,7 @@ from adapters.web.viewer.format import dollars
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.sheet import line
+from adapters.web.viewer.visitor import visitor
 
 BY: Mapping[str, tuple[str, str]] = {
     "model": ("c.provider || '/' || c.model", "model"),
@@ -147,7 +148,8 @@ async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, S
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
     backend: Backend = request.app.state.backend
     query, of, now = request.query_params, tenant(request), datetime.now(UTC)
-    by = query.get("by", "model") if query.get("by") in BY else "model"
+    ways = {name: way for name, way in BY.items() if name != "tenant" or visitor(request).is_operator}
+    by = query.get("by", "model") if query.get("by") in ways else "model"
     period = query.get("period", "month") if query.get("period") in PERIODS else "month"
     found, set_up = await asyncio.gather(costs(backend, of, by, period, now), budgets(backend, of, now))
     ids = [budget["subject"] for budget, _ in set_up if budget["scope"] == "app"]
@@ -166,7 +168,7 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
     given: dict[str, Any] = {
         **vars(found),
         "periods": PERIODS,
-        "ways": BY,
+        "ways": ways,
         "filter": BY[by][1],
         "shown": found.groups[: GROUPS if query.get("all") else FEW],
         "unpriced_shown": found.unpriced[: GROUPS if query.get("all") else FEW],

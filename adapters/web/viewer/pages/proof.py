@@ -24,6 +24,7 @@ from adapters.jetstream.streams import EXPORTS
 from adapters.telemetry.otlp.ended import Place, behind
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
+from adapters.web.viewer.visitor import visitor
 from domain.log import EVENTS, OUTCOMES
 from handlers.ports.log import Unavailable
 
@@ -164,14 +165,18 @@ async def proof(request: Request, now: datetime, *, counted: bool) -> Proof:
     if logged is not None:
         open_calls, all_calls = logged
         equations.insert(1, _in_log(request, all_calls, open_calls, calls))
-    exports = await _exports(backend)
-    doubts = _doubts(equations, streams, exports, oldest, letters["waiting"], now)
+    behind = any(stream.behind for stream in streams)
+    # What all tenants did together is for operators.
+    streams, exports = (streams, await _exports(backend)) if visitor(request).is_operator else ([], [])
+    doubts = _doubts(equations, streams, exports, oldest, letters["waiting"], now, behind=behind)
     return Proof(equations, streams, exports, oldest or None, letters["waiting"], counted, doubts)
 
 
 def _equations(request: Request, calls: Row, questions: Row, documents: Row, spans: Row) -> list[Equation]:
     def listed(statement: str) -> str:
-        """A link to the rows, by SQL, since not all of them are traces."""
+        """A link to the rows, by SQL, since not all of them are traces; empty without access to it."""
+        if not visitor(request).is_operator:
+            return ""
         own = tenant(request).replace("'", "''")
         return link(request, "/sql", query=f"SELECT *\nFROM {statement.format(tenant=own)}\nORDER BY created_at DESC")
 
@@ -298,13 +303,19 @@ async def _exports(backend: Backend) -> list[Export]:
 
 
 def _doubts(
-    equations: list[Equation], streams: list[Stream], exports: list[Export], oldest: Row, letters: int, now: datetime
+    equations: list[Equation],
+    streams: list[Stream],
+    exports: list[Export],
+    oldest: Row,
+    letters: int,
+    now: datetime,
+    *,
+    behind: bool,
 ) -> list[str]:
-    waiting = any(stream.behind for stream in streams)
     doubts = [
         f"{equation.name}: {equation.whole.number:,} is not {equation.sum:,}."
         for equation in equations
-        if not equation.holds and not waiting
+        if not equation.holds and not behind
     ]
     for stream in streams:
         if stream.missing:

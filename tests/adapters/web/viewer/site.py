@@ -15,15 +15,20 @@ from typing import Any, cast
 import httpx2
 import uvicorn
 
+from adapters.jetstream.client import Client
 from adapters.jetstream.log import JetStreamLog
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.postgres import tables
 from adapters.postgres.projector import Projector
 from adapters.postgres.reader import POSTGRES, login
+from adapters.privacy import passwords
 from adapters.web.connections import BoundedProtocol
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
+from domain.access.register import Register
+from domain.access.tenant import HOUSE
 from domain.aggregate import Aggregate, Event, new_id
 from domain.chat.app import App, ModelSettings, settings
 from domain.chat.conversation import Conversation, Truncation, Usage
@@ -36,6 +41,7 @@ from ops.settings import Settings
 from ops.wiring import Wiring
 
 TOKEN = "the token of the tests"
+PASSWORD = "seven grey geese"
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
@@ -49,7 +55,8 @@ class Site:
         self.client = httpx2.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {TOKEN}", "Origin": url}, timeout=30, follow_redirects=True
         )
-        self._store = JetStreamEventStore(wiring.nc, wiring.keys)
+        self.browsers: list[httpx2.AsyncClient] = []
+        self.store = JetStreamEventStore(wiring.nc, wiring.keys)
         self._ends: dict[str, int] = {}
         self._ticks = count(1)
         self.at = NOW - timedelta(hours=2)
@@ -63,7 +70,7 @@ class Site:
         events = [cast(Event, event) for event in aggregate.collect_events()]
         metadata = Metadata(new_id(), self.tenant, correlation, correlation, actor)
         subject = Subject(self.tenant, aggregate.TOPIC, aggregate.id)
-        position = await self._store.append(subject, events, metadata, self._ends.get(str(subject), 0))
+        position = await self.store.append(subject, events, metadata, self._ends.get(str(subject), 0))
         self._ends[str(subject)] = position.sequence
         return position.sequence
 
@@ -236,7 +243,7 @@ class Site:
 
     async def replayed(self, replay: str, answer: str, took_ms: float = 400.0) -> str:
         """Do what a worker would do about a replay that was asked for; gives the call."""
-        [commit] = await self._store.load(Subject(self.tenant, Replay.TOPIC, replay))
+        [commit] = await self.store.load(Subject(self.tenant, Replay.TOPIC, replay))
         asked = commit.events[0]
         assert isinstance(asked, Replay.Requested)
         found = cast(Replay, asked.mutate(None))
@@ -260,6 +267,35 @@ class Site:
         found.complete(self.now, model_call=call.id)
         await self.record(found, replay)
         return call.id
+
+    async def command(self, name: str, payload: dict[str, Any], tenant: str = HOUSE) -> dict[str, Any]:
+        """Send a command as the operator; gives the outcome, which is accepted."""
+        outcome = await Client(self.wiring.nc, tenant).send(name, payload)
+        assert outcome["status"] == "accepted", outcome
+        return outcome
+
+    async def account(self, email: str, name: str = "Ada", password: str = PASSWORD) -> str:
+        """The id of a new account."""
+        payload = {"email": email, "name": name, "password": await passwords.hash(password)}
+        return str((await self.command("account.create", payload))["ids"]["account"])
+
+    async def sign_in(self, email: str, password: str = PASSWORD, **headers: str) -> httpx2.AsyncClient:
+        """A browser in which a person has signed in."""
+        client = self.browser(**headers)
+        answer = await client.post("/login", data={"email": email, "password": password})
+        assert (answer.status_code, "set-cookie" in answer.headers) == (303, True), answer.text[:2000]
+        return client
+
+    def browser(self, **headers: str) -> httpx2.AsyncClient:
+        """A browser in which no person has signed in."""
+        named = {"Origin": self.url, "Accept": "text/html", **headers}
+        self.browsers.append(httpx2.AsyncClient(base_url=self.url, headers=named, timeout=30))
+        return self.browsers[-1]
+
+    async def register(self) -> Register:
+        """The accounts, tenants and keys, as the log has them now."""
+        registry = JetStreamRegistry(self.wiring.nc, self.wiring.keys)
+        return await registry.now()
 
     async def settled(self) -> None:
         """Wait until the tables hold all of the log."""
@@ -331,7 +367,8 @@ async def serving(home: Path, nats_url: str, postgres_url: str, *, audit_reads: 
                     await asyncio.sleep(0.01)
             yield site
         finally:
-            await site.client.aclose()
+            for client in (site.client, *site.browsers):
+                await client.aclose()
             server.should_exit = True
             await work[1]
             for task in work:

@@ -34,6 +34,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures of other tests make none of them wait."""
     monkeypatch.setattr(guesses, "FREE", 1000)
     monkeypatch.setattr(guesses, "FREE_IN_ALL", 1000)
+    monkeypatch.setattr(guesses, "LOGGED_S", 0.0)
 
 
 @pytest.fixture

@@ -1,7 +1,19 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+from structlog.testing import capture_logs
+
 from adapters.web.viewer import guesses
-from adapters.web.viewer.guesses import FREE, FREE_IN_ALL, LONGEST_IN_ALL_S, LONGEST_S, Guesses
+from adapters.web.viewer.guesses import (
+    FREE,
+    FREE_IN_ALL,
+    FREE_OF_ACCOUNT,
+    LONGEST_IN_ALL_S,
+    LONGEST_OF_ACCOUNT_S,
+    LONGEST_S,
+    Guesses,
+)
 
 
 class Clock:
@@ -63,3 +75,48 @@ def test_memory_is_bounded() -> None:
         found.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
         found.succeeded(f"11.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(found._by_address) == len(found._known) == guesses.ADDRESSES
+
+
+def test_an_account_is_slowed_for_strangers_and_not_where_it_has_logged_in() -> None:
+    clock = Clock()
+    found = Guesses(clock)
+    found.succeeded("192.0.2.1", "ada@example.com")
+    for number in range(FREE_OF_ACCOUNT + 20):
+        found.failed(f"198.51.100.{number}", "ada@example.com")
+    assert found.wait("203.0.113.1", "ada@example.com") == LONGEST_OF_ACCOUNT_S
+    assert not found.wait("203.0.113.1", "bo@example.com")
+    assert not found.wait("203.0.113.1")
+    assert not found.wait("192.0.2.1", "ada@example.com")
+
+
+def test_one_password_of_an_address_is_checked_at_a_time() -> None:
+    found = Guesses(Clock())
+    with found.trying("192.0.2.1", "ada@example.com"):
+        assert found.wait("192.0.2.1") == 1
+        assert not found.wait("192.0.2.2", "ada@example.com")
+    assert not found.wait("192.0.2.1", "ada@example.com")
+
+
+def test_many_guesses_at_once_with_an_account_gain_nothing() -> None:
+    found = Guesses(Clock())
+    with ExitStack() as going:
+        for number in range(FREE_OF_ACCOUNT + 1):
+            assert not found.wait(f"192.0.2.{number}", "ada@example.com")
+            going.enter_context(found.trying(f"192.0.2.{number}", "ada@example.com"))
+        assert found.wait("203.0.113.1", "ada@example.com")
+        assert not found.wait("203.0.113.1", "bo@example.com")
+    assert not found.wait("203.0.113.1", "ada@example.com")
+
+
+def test_failures_are_logged_once_a_minute() -> None:
+    clock = Clock()
+    found = Guesses(clock)
+    with capture_logs() as logged:
+        for number in range(3000):
+            found.failed(f"192.0.2.{number % 3}", "ada@example.com")
+        assert [(each["address"], each["failures"]) for each in logged] == [("192.0.2.0", 1)]
+        clock.now += guesses.LOGGED_S
+        found.report()
+        found.report()
+    assert [(each["failures"], each["addresses"]) for each in logged] == [(1, 1), (2999, 3)]
+    assert "ada" not in str(logged)

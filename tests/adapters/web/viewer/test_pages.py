@@ -250,11 +250,11 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
     behind = Stream("OUTCOMES", last=10, messages=10, reached=4, since=NOW - timedelta(minutes=5))
     export = Export("collector:4318", 7, 1, NOW, 3, NOW - timedelta(minutes=5))
     wrong = Equation("Calls", "", Term("requested", 3), [Term("ended", 1), Term("in flight", 1)])
-    assert _doubts([wrong], [lost], [], {}, 0, NOW) == [
+    assert _doubts([wrong], [lost], [], {}, 0, NOW, behind=False) == [
         "Calls: 3 is not 2.",
         "EVENTS has lost 1 of 10 messages.",
     ]
-    found = _doubts([], [behind], [export], {"created_at": NOW - timedelta(hours=1)}, 2, NOW)
+    found = _doubts([wrong], [behind], [export], {"created_at": NOW - timedelta(hours=1)}, 2, NOW, behind=True)
     assert [said.partition(":")[0] for said in found] == [
         "The tables are 6 messages behind OUTCOMES",
         "A call is in flight for longer than any should be.",
@@ -262,7 +262,7 @@ def test_a_log_that_lost_a_message_is_found_out() -> None:
         "collector",
         "2 dead letters need a decision.",
     ]
-    assert _doubts([], [Stream("EVENTS", 9, 9, 9, None)], [], {}, 0, NOW) == []
+    assert _doubts([], [Stream("EVENTS", 9, 9, 9, None)], [], {}, 0, NOW, behind=False) == []
 
 
 # --- conversations -----------------------------------------------------------------------------------------------

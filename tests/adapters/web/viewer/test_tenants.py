@@ -44,6 +44,9 @@ OURS, THEIRS = "two", "one"
 LEFT_OUT = {
     "/log/{sequence:int}": "reads the log, and checks the tenant in the subject",
     "/sql": "runs the statement of an operator",
+    "/account": "shows the account of the visitor, which is in the house",
+    "/members": "shows accounts, which are in the house, by the members of the tenant",
+    "/invitation": "shows an invitation by its secret, without a tenant's rows",
 }
 """Pages that are not compared, and the reason."""
 
@@ -193,8 +196,10 @@ async def addresses(url: str) -> list[str]:
         "/costs": ["/costs", *(f"/costs?by={by}" for by in ("model", "app", "user", "provider"))],
         "/errors": [f"/errors?period={period}" for period in ("1h", "7d", "1y")],
         "/proof": ["/proof"],
+        "/audit": ["/audit", *(f"/audit?outcome={outcome}" for outcome in ("accepted", "rejected", "signed_in"))],
         "/replays": ["/replays", *(f"/replays?id={id}" for id in [*replays, ONLY_THEIRS])],
         "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
+        "/keys": ["/keys"],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
     assert {*found} == {*_routes()}.difference(LEFT_OUT)
