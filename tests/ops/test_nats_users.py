@@ -222,6 +222,7 @@ async def test_the_viewer_serves_from_an_account_without_streams(
 async def test_people_sign_in_at_a_viewer_without_streams(guarded: tuple[EmbeddedNats, str], tmp_path: Path) -> None:
     """It hears of accounts, keeps sessions, and sends commands as the account."""
     server, database = guarded
+    before = {name: consumers for name, (_, _, consumers) in (await state(server)).items()}
     roles = {"commands": "worker", "project": "worker", "view": "view"}
     workers = [
         await headrace(server.url_of(user), database, tmp_path, "worker", "--role", role, "--json")
@@ -260,6 +261,9 @@ async def test_people_sign_in_at_a_viewer_without_streams(guarded: tuple[Embedde
             worker.terminate()
             await worker.communicate()
     assert [worker.returncode for worker in workers] == [0, 0, 0]
+    async with asyncio.timeout(60):  # the server drops the consumers of the projector
+        while {name: consumers for name, (_, _, consumers) in (await state(server)).items()} != before:
+            await asyncio.sleep(0.2)
 
 
 async def test_a_tenant_previews_hears_answers_and_reads_results(guarded: tuple[EmbeddedNats, str]) -> None:

@@ -352,3 +352,23 @@ async def test_a_key_that_cannot_be_says_why(site: Site, fields: dict[str, Any],
     owner = await site.sign_in(OWNER)
     page = await owner.post("/keys/new", data=fields)
     assert (page.status_code, said in page.text, 'id="made"' in page.text) == (400, True, False)
+
+
+# --- the audit ------------------------------------------------------------------------------------------------
+
+
+async def test_sign_ins_and_commands_of_a_person_are_in_the_audit(site: Site) -> None:
+    account, email = await fresh(site, "audited", "admin")
+    client = await site.sign_in(email, **{"User-Agent": "Firefox of the tests"})
+    made((await client.post("/keys/new", data={"name": "audited", "permissions": "chat"})).text)
+    await site.settled()
+    signed_in = (await site.json("/audit", tenant=HOUSE, outcome="signed_in"))["operations"]
+    assert [(row["code"], row["browser"]) for row in signed_in if row["account_id"] == account] == [
+        ("password", "Firefox of the tests")
+    ]
+    created = (await site.json("/audit", actor=f"a_{account}"))["operations"]
+    assert [(row["action"], row["outcome"], row["door"], row["address"]) for row in created] == [
+        ("api_key.create", "accepted", "viewer", "127.0.0.1")
+    ]
+    assert (await client.get("/audit")).status_code == 200
+    assert (await client.get("/audit", params={"tenant": HOUSE})).status_code == 403

@@ -196,6 +196,7 @@ async def addresses(url: str) -> list[str]:
         "/costs": ["/costs", *(f"/costs?by={by}" for by in ("model", "app", "user", "provider"))],
         "/errors": [f"/errors?period={period}" for period in ("1h", "7d", "1y")],
         "/proof": ["/proof"],
+        "/audit": ["/audit", *(f"/audit?outcome={outcome}" for outcome in ("accepted", "rejected", "signed_in"))],
         "/replays": ["/replays", *(f"/replays?id={id}" for id in [*replays, ONLY_THEIRS])],
         "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
         "/keys": ["/keys"],
