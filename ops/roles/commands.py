@@ -62,8 +62,7 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
 
 async def _answer(wiring: Wiring, registry: JetStreamRegistry, url: str, keys: Keys) -> None:
     """Answer the servers on a connection of the user for this."""
-    reports = DoorReports(wiring.nc, BUS, _unknown)
-    uses = JetStreamKeyUses(wiring.nc)
+    reports, uses = DoorReports(wiring.nc, BUS, _unknown), JetStreamKeyUses(wiring.nc)
     callout = Callout(await wiring.connect(url), registry, keys, reports, uses)
     async with asyncio.TaskGroup() as group:
         group.create_task(callout.run())
