@@ -323,9 +323,13 @@ def _plain(text: str) -> str:
 
 def nats_users() -> str:
     """The users of NATS, with what they may publish and hear."""
-    guests = [*accounts.GUESTS, accounts.tenant("acme", [accounts.login("acme", "services")])]
+    acme = accounts.tenant("acme", [accounts.login("acme", "services")])
+    chats = [name for name, route in ROUTES.items() if route.permission == "chat"]
+    guests = [*accounts.GUESTS, acme]
     users = [("`HEADRACE`", user) for user in accounts.INSIDERS]
     users += [(f"`{guest.account}`", user) for guest in guests for user in guest.members()]
+    users.append(("`acme`", acme.user("API key with chat and read", "k_4711", chats)))
+    users.append(("`SYS`", accounts.CALLOUT))
     rows = [
         f"| {account} | `{user.name}` | {_subjects(user.publish)} | {_subjects(user.subscribe)} |"
         for account, user in users

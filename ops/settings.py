@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     )
     nats_credentials: Path | None = Field(None, description="Credentials file (.creds) for your NATS.")
     nats_password: SecretStr | None = Field(None, description="Password of the user that HEADRACE_NATS_URL names.")
+    nats_callout_password: SecretStr | None = Field(
+        None,
+        description="Password of the user `callout` of your NATS: with it, and with HEADRACE_NATS_KEY, the role "
+        "`commands` answers who may connect. See [the bus by key](access.md#the-bus-by-key).",
+    )
     nats_ca: Path | None = Field(
         None, description="File of CA certificates (PEM) to verify NATS at tls:// with; empty: the system's."
     )
@@ -208,8 +213,8 @@ class Settings(BaseSettings):
     )
     nats_key: SecretStr | None = Field(
         None,
-        description="Key from which tenants' passwords on your own NATS are derived, 16 characters or more; see "
-        "[security](security.md#on-a-cluster). Empty: nats.key in the home.",
+        description="Key from which tenants' passwords on your own NATS are derived, and the keys of the callout, 16 "
+        "characters or more; see [security](security.md#on-a-cluster). Empty: nats.key in the home.",
     )
     blobs_url: str = Field(
         "",
@@ -574,6 +579,11 @@ def forget_secrets() -> None:
 def with_password(url: str, password: str) -> str:
     """The address, or several separated by commas, with a password for the user that it names without one."""
     return re.sub(r"//([^/@:,]+)@", lambda found: f"//{found[1]}:{quote(password, safe='')}@", url)
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The address, or several separated by commas, with this login in place of the one that it has."""
+    return re.sub(r"//([^/@,]*@)?", lambda _: f"//{user}:{quote(password, safe='')}@", url)
 
 
 def entropy(text: str) -> float:

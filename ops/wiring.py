@@ -75,11 +75,9 @@ class Wiring:
 
     async def __aenter__(self) -> Self:
         """Raises: Unavailable, when NATS does not answer in time."""
-        options = _PATIENT | {"servers": self.settings.nats_url.split(","), "name": self.name, "error_cb": _note}
+        options = self._options(self.settings.nats_url)
         if self.settings.nats_credentials:
             options["user_credentials"] = str(self.settings.nats_credentials)
-        if self.settings.nats_ca:
-            options["tls"] = ssl.create_default_context(cafile=self.settings.nats_ca)
         try:
             async with asyncio.timeout(self._within_s):
                 self.nc = await nats_py.connect(**options)
@@ -92,6 +90,18 @@ class Wiring:
         else:
             await self._stand(options)
         return self
+
+    def _options(self, url: str) -> dict[str, Any]:
+        options = _PATIENT | {"servers": url.split(","), "name": self.name, "error_cb": _note}
+        if self.settings.nats_ca:
+            options["tls"] = ssl.create_default_context(cafile=self.settings.nats_ca)
+        return options
+
+    async def connect(self, url: str) -> Client:
+        """Another connection, with the login in the address; wait until NATS takes it."""
+        nc = await nats_py.connect(**self._options(url))
+        self.open.push_async_callback(nc.close)
+        return nc
 
     async def _stand(self, options: dict[str, Any]) -> None:
         await self._streams()

@@ -23,6 +23,7 @@ from adapters.jetstream.size import HEADROOM, size_of
 from adapters.privacy.packed import unpack
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
+from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser, person_id
 from domain.access.register import Register
 from domain.access.tenant import Tenant
@@ -324,7 +325,7 @@ class MemoryRegistry:
         await self._memory.answers()
         register = Register()
         for sequence, message in enumerate(self._memory.streams[EVENTS].messages, 1):
-            if message.subject.split(".")[2] in (Tenant.TOPIC, Account.TOPIC, ApiKey.TOPIC):
+            if message.subject.split(".")[2] in (Tenant.TOPIC, Account.TOPIC, ApiKey.TOPIC, BusLogin.TOPIC):
                 register.take(_commit(sequence, message, self._keys, self._memory.blobs))
         return register
 

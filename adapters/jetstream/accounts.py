@@ -4,6 +4,8 @@ An account is a boundary, permissions inside one are not: NATS checks where a us
 that the user names, to which JetStream and the workers answer with rights of their own. So the account with the streams
 holds only users that are trusted with the log. Every other account reaches the log through requests that it imports:
 their replies end in it.
+
+With a callout, the server asks a worker about every user that is not listed here: see `callout`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.jetstream.nats_py import API, IMPORTED_API
 from adapters.jetstream.streams import (
@@ -34,8 +36,8 @@ from domain.access.actor import ANON, service
 from domain.access.permissions import OF_SERVICES
 from domain.access.register import SUBJECTS
 from domain.log import EVENTS, OUTCOMES
+from handlers.access.connect import commands
 from handlers.dispatch import TENANT
-from handlers.routes import ROUTES
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
 """The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""
@@ -85,18 +87,16 @@ class Guest:
 
     def members(self) -> list[User]:
         """The users of this account, who may all do the same, each as its own actor."""
+        return [self.user(name, actor_of(name), self.commands) for name in self.users]
+
+    def user(self, name: str, actor: str, commands: Sequence[str]) -> User:
+        """A user of this account that sends these commands as an actor."""
         asks = (*self.requests, *(f"{IMPORTED_API}.{request}" for request in self.api))
         look = (f"{API}.INFO",) if self.api else ()
         answers = (*self.serves, *INBOXES) if self.serves else ()
         subscribe = (*self.hears, *self.serves, INBOXES[0])
-        return [
-            User(
-                name,
-                (*(f"cmd.{self.account}.{actor_of(name)}.{it}" for it in self.commands), *asks, *look, *answers),
-                subscribe,
-            )
-            for name in self.users
-        ]
+        sends = (f"cmd.{self.account}.{actor}.{command}" for command in commands)
+        return User(name, (*sends, *asks, *look, *answers), subscribe)
 
 
 INSIDERS = (
@@ -188,34 +188,54 @@ def actor_of(user: str) -> str:
     return service(name or tenant)
 
 
-COMMANDS_OF_A_LOGIN = tuple(name for name, route in ROUTES.items() if route.permission in OF_SERVICES - {"read"})
-"""The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in, nor what
-people read."""
+COMMANDS_OF_A_LOGIN = commands(OF_SERVICES)
+"""The commands that a login of the bus may send: not those of the operator, nor those that need a sign-in."""
 
 
-def tenant(name: str, users: Sequence[str] = ()) -> Guest:
+def tenant(name: str, users: Sequence[str]) -> Guest:
     """The account of a tenant's services: its commands, their outcomes, and its answers as they grow.
 
-    Raises: ValueError for a name that no tenant can have, which might be that of another account.
+    It may have no users: those whom a callout lets in are not listed. Raises: ValueError for a name that no tenant can
+    have, which might be that of another account.
     """
     if not TENANT.fullmatch(name):
         raise ValueError(f"{name!r} is not a tenant (a-z, 0-9, _ and -).")
     reads = (f"{EVENTS}.evt.{name}.document.*", f"{EVENTS}.evt.{name}.retrieval.*", f"{OUTCOMES}.out.{name}.*")
     return Guest(
         name,
-        (*users,) or (login(name),),
+        (*users,),
         commands=COMMANDS_OF_A_LOGIN,
         requests=(f"preview.{name}", *(f"{API}.DIRECT.GET.{subject}" for subject in reads)),
         hears=(f"out.{name}.>", f"live.{name}.>"),
     )
 
 
-def configuration(
-    password: Callable[[str], str], tenants: Mapping[str, Sequence[str]], *, insiders: Sequence[User] = INSIDERS
-) -> dict[str, Any]:
-    """The blocks `accounts` and `system_account` of a server's configuration.
+class Callout(NamedTuple):
+    """The public keys of the worker that a server asks about users."""
 
-    `password` returns that of a user, `tenants` has the users of each tenant with an account.
+    issuer: str
+    exchange: str
+
+
+CALLOUT_TIMEOUT_S = 5
+"""Maximum wait of a server for the answer about a user, in seconds.
+
+It is longer than clients wait, which then try again while no worker answers. A server that refused them would end some
+clients for good.
+"""
+
+
+def configuration(
+    password: Callable[[str], str],
+    tenants: Mapping[str, Sequence[str]],
+    *,
+    insiders: Sequence[User] = INSIDERS,
+    callout: Callout | None = None,
+) -> dict[str, Any]:
+    """The blocks `accounts`, `system_account` and, with a callout, `authorization` of a server's configuration.
+
+    `password` returns that of a user, `tenants` has the users of each tenant with an account. The server is never asked
+    about users in this configuration; it takes no reload that changes who they are.
     """
     guests = (*GUESTS, *(tenant(name, users) for name, users in sorted(tenants.items())))
     headrace = {
@@ -227,8 +247,31 @@ def configuration(
         ],
     }
     accounts = {HEADRACE: headrace, **{guest.account: _account(guest, password) for guest in guests}}
-    system = {"users": [_user(User(SYS), password)]}
-    return {"accounts": {**accounts, SYSTEM: system}, "system_account": SYSTEM}
+    found: dict[str, Any] = {"system_account": SYSTEM}
+    system = [User(SYS)]
+    if callout:
+        system.append(CALLOUT)
+        listed = [*insiders, *(user for guest in guests for user in guest.members()), *system]
+        asks = {
+            "issuer": callout.issuer,
+            "account": SYSTEM,
+            "auth_users": [user.name for user in listed],
+            "xkey": callout.exchange,
+        }
+        found["authorization"] = {"timeout": CALLOUT_TIMEOUT_S, "auth_callout": asks}
+    accounts[SYSTEM] = {"users": [_user(user, password) for user in system]}
+    return {"accounts": accounts, **found}
+
+
+CALLOUT = User(
+    "callout",
+    (
+        *("$SYS._INBOX.>", "$SYS.REQ.SERVER.PING.CONNZ"),
+        *(f"$SYS.REQ.SERVER.*.{request}" for request in ("CONNZ", "KICK")),
+    ),
+    ("$SYS.REQ.USER.AUTH", INBOXES[0]),
+)
+"""The user in the server's own account that answers who may connect, and disconnects who may not stay."""
 
 
 def _user(user: User, password: Callable[[str], str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The register of accounts, tenants and API keys, as it follows the log."""
+"""The register of accounts, tenants, API keys and bus logins, as it follows the log."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from domain.log import EVENTS, Commit, Position
 
 HELD_S = 5.0
 """Time after which the log is read again, in seconds: the notice of a change may have been lost."""
+
+STORED_S, SOON_S = 1.0, 0.05
+"""For a while after a notice, the log is read again soon, in seconds: the notice may pass before the commit is stored.
+"""
 
 
 class _WithoutWords:
@@ -45,7 +49,7 @@ class JetStreamRegistry:
         self._after = dict.fromkeys(SUBJECTS, 0)
         self._noticed, self._read = 1, 0
         """Number of notices, and of those that were there when the log was last read to its end."""
-        self._until = 0.0
+        self._until = self._noticed_at = 0.0
         self._turn = asyncio.Lock()
         self.changed = asyncio.Event()
         """Set at each notice, for who waits for changes; they clear it."""
@@ -73,7 +77,8 @@ class JetStreamRegistry:
             if messages:
                 await self._take(messages)
                 self._after[subject] = sequence(messages[-1])
-        self._read, self._until = noticed, time.monotonic() + HELD_S
+        now = time.monotonic()
+        self._read, self._until = noticed, now + (HELD_S if now > self._noticed_at + STORED_S else SOON_S)
 
     async def _take(self, messages: list[Msg]) -> None:
         await self._keys.load([])
@@ -85,4 +90,5 @@ class JetStreamRegistry:
 
     async def _notice(self, message: Msg) -> None:
         self._noticed += 1
+        self._noticed_at = time.monotonic()
         self.changed.set()

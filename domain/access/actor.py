@@ -1,7 +1,7 @@
 """An actor: the sender of a command, as a token of its subject `cmd.<tenant>.<actor>.<noun>.<verb>`.
 
-The subject proves the actor. A service on the bus may publish under its own actor only. Every other actor is published
-by a door of ours, which has checked who it is, or by the operator.
+The subject proves the actor. On the bus, a service and an API key may publish under their own actor only. Every other
+actor is published by a door of ours, which has checked who it is, or by the operator.
 
 A door sends for any account, so it needs a wildcard, and those of NATS stand for whole tokens. It therefore publishes
 `cmd.<tenant>.a.<account>.<noun>.<verb>`. Its permissions name this form, so that a door that was taken over can pose as
@@ -46,13 +46,13 @@ def tokens(actor: str) -> str:
 
 
 def door(actor: str, named: str | None) -> str:
-    """The door of a command. The sender may name it, unless the actor is a service.
+    """The door of a command. The sender may name it, unless the actor is a service or an API key.
 
-    A service can publish any header, but no actor of another kind.
+    These can publish any header, but no actor of another kind.
     """
-    if actor.startswith("s_"):
+    if actor.startswith(("s_", "k_")):
         return BUS
-    return VIEWER if named == VIEWER else OPERATOR
+    return named if named in (VIEWER, BUS) else OPERATOR
 
 
 class CommandSubject(NamedTuple):

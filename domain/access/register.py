@@ -1,4 +1,4 @@
-"""The register of accounts, tenants and API keys: what a judgement reads, folded from the log."""
+"""The register of accounts, tenants, API keys and bus logins: what a judgement reads, folded from the log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from datetime import datetime
 
 from domain.access.account import Account
 from domain.access.api_key import ApiKey
+from domain.access.bus_login import BusLogin
 from domain.access.tenant import HOUSE, Tenant
 from domain.log import Commit
 
-SUBJECTS = (f"evt.{HOUSE}.{Tenant.TOPIC}.*", f"evt.{HOUSE}.{Account.TOPIC}.*", f"evt.*.{ApiKey.TOPIC}.*")
+SUBJECTS = (
+    f"evt.{HOUSE}.{Tenant.TOPIC}.*",
+    f"evt.{HOUSE}.{Account.TOPIC}.*",
+    f"evt.*.{ApiKey.TOPIC}.*",
+    f"evt.*.{BusLogin.TOPIC}.*",
+)
 """The subjects of the commits that it is folded from."""
 
 
@@ -35,19 +41,26 @@ class Key:
 
 @dataclass(slots=True)
 class Register:
-    """Tenants by name, accounts by id, keys by tenant and id, and keys by digest with the end of a former digest."""
+    """Tenants by name, accounts by id, keys by tenant and id, and keys by digest with the end of a former digest.
+
+    Open bus logins by tenant and name, each with the issue of its password.
+    """
 
     tenants: dict[str, Tenant] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     keys: dict[tuple[str, str], Key] = field(default_factory=dict)
     digests: dict[bytes, tuple[str, str, datetime | None]] = field(default_factory=dict)
+    logins: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def take(self, commit: Commit) -> None:
-        """Take the next commit of a tenant, an account or a key."""
+        """Take the next commit of a tenant, an account, a key or a login."""
         tenant, noun, id = commit.subject
         if noun == ApiKey.TOPIC:
             for event in commit.events:
                 self._take_key(tenant, id, event)
+        elif noun == BusLogin.TOPIC:
+            for event in commit.events:
+                self._take_login(tenant, id, event)
         elif tenant == HOUSE and noun == Tenant.TOPIC:
             for event in commit.events:
                 self.tenants[id] = event.mutate(self.tenants.get(id))  # type: ignore[assignment]
@@ -71,6 +84,13 @@ class Register:
                 self.digests.setdefault(bytes.fromhex(event.digest), (tenant, id, None))
             case ApiKey.Revoked():
                 self.keys.pop((tenant, id), None)
+
+    def _take_login(self, tenant: str, name: str, event: object) -> None:
+        match event:
+            case BusLogin.Opened() | BusLogin.Issued():
+                self.logins[tenant, name] = event.issue
+            case BusLogin.Closed():
+                self.logins.pop((tenant, name), None)
 
     def key(self, digest: bytes, now: datetime) -> Key | None:
         """The valid key with this SHA-256, None when there is none: unknown, revoked, or ended."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.access.account import Account
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
 from domain.access.end_user import EndUser
 from domain.access.sql_login import SqlLogin
@@ -218,6 +219,7 @@ WORKS: dict[str, Work] = {
         calls="replay",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
+    "admit_key": Work(ApiKey, (ApiKey.Created,), role="commands"),
     "admit_sql": Work(SqlLogin, (SqlLogin.Created, SqlLogin.Revoked), role="project"),
     "erase_account": Work(Account, (Account.Erased,), role="commands"),
     "end_sessions": Work(Account, Account.ENDS_SESSIONS, role="commands"),

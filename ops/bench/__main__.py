@@ -19,7 +19,10 @@ from ops.bench import report
 from ops.bench.measure import Measure
 from ops.bench.stack import Sizes, Stack, running
 
-MEASURES = ("commands", "answer", "fairness", "search", "rebuild", "traces", "policies", "storage", "ingest", "memory")
+MEASURES = (
+    *("commands", "answer", "fairness", "connects", "search", "rebuild", "traces", "policies", "storage"),
+    *("ingest", "memory"),
+)
 """In this order: ingest loads torch into this process, in which a rebuild runs too."""
 
 ALONE = ("scale",)
@@ -38,6 +41,7 @@ _HELP = {
     "searches": "searches per mode",
     "waiting": "messages of another tenant that wait for a slow provider",
     "large": "large commits of the measure memory",
+    "connects": "connections to the bus per round",
 }
 
 

@@ -54,6 +54,7 @@ GROUPS = (
     "commands",
     "answer",
     "fairness",
+    "connects",
     "search",
     "rebuild",
     "verify",
@@ -105,6 +106,9 @@ rounds; the ratio is the figure as a multiple of the limit.
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without
   other tenants.
+- **connects**: connections to the bus with an API key, about which NATS asks a worker, {sizes.connects:,} a round, 16
+  at once. Limit: those of a user that the server lists. `checks`: keys that a register of 100,000 checks in a second,
+  from the text of a key to its permissions; `memory`: what the register takes.
 - **search**: {sizes.segments:,} segments of real texts, docstrings of the installed packages, in a knowledge base of a
   database that holds nothing else; {sizes.searches:,} questions one at a time, each some words of a text, for ten hits.
   Vectors are synthetic, about as dense as a model's. Limit of `hybrid`: a hand-written statement with the same result,
@@ -153,9 +157,9 @@ make bench                                     # the table
 
 Each measure starts servers and workers of its own, in a temporary folder. `--rounds`, `--commands`,
 `--singles`, `--questions`, `--seconds`, `--ingest`, `--commits`, `--calls`, `--segments`, `--searches`,
-`--waiting` and `--large` set the sizes; with `--check` the command exits with 1 if a figure misses its aim. Compare
-ratios rather than figures: a shared machine changes from minute to minute. Another command measures the quality of
-search: see [quality](quality.md).
+`--waiting`, `--large` and `--connects` set the sizes; with `--check` the command exits with 1 if a figure misses its
+aim. Compare ratios rather than figures: a shared machine changes from minute to minute. Another command measures the
+quality of search: see [quality](quality.md).
 """
 
 

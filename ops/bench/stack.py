@@ -36,6 +36,7 @@ class Sizes:
     searches: int = 200
     waiting: int = 20_000
     large: int = 150
+    connects: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from adapters.jetstream import accounts as table
-from adapters.jetstream.bus_logins import open_logins
 from adapters.jetstream.client import Unreachable
 from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.privacy.masters import secret
+from domain.access.register import Register
 from handlers.ports.log import Unavailable
 from ops.cli.frame import Failed, Home, Json, app, connected, run
 from ops.settings import Settings
@@ -24,7 +26,7 @@ app.add_typer(group, name="nats")
 
 @group.command(
     epilog="Examples: [bold]headrace nats accounts --tenant default > accounts.conf[/] · "
-    "[bold]headrace nats accounts --log > accounts.conf[/]"
+    "[bold]headrace nats accounts --log --callout > accounts.conf[/]"
 )
 def accounts(
     tenant: Annotated[
@@ -33,7 +35,10 @@ def accounts(
     include: Annotated[
         str, typer.Option(help="File with the passwords, which the accounts include.", show_default=False)
     ] = "",
-    log: Annotated[bool, typer.Option("--log", help="Add the bus logins of the log, with their passwords.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Add the tenants with bus logins or API keys in the log.")] = False,
+    callout: Annotated[
+        bool, typer.Option("--callout", help="Have the servers ask the role `commands` about all other users.")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -42,16 +47,23 @@ def accounts(
     Passwords are variables of the server's environment, or of a file that is included, such as NATS_WORKER_PASSWORD and
     NATS_TENANT_ACME_PASSWORD.
     Those of bus logins follow from HEADRACE_NATS_KEY, and are written to a file or a pipe only.
+    With --callout, bus logins and API keys are checked when they connect, and none is written: only a tenant's first
+    one needs a reload. The public keys of the callout follow from HEADRACE_NATS_KEY.
     """
-    if log and sys.stdout.isatty():
+    if log and not callout and sys.stdout.isatty():
         raise Failed("Passwords are not shown in a terminal: write the accounts to a file.")
-    passwords = of_the_log(Settings.load(home=home)) if log else {}
+    settings = Settings.load(home=home)
     tenants = {name: [table.login(name)] for name in tenant or ()}
-    for name, user in passwords:
-        tenants.setdefault(name, []).append(user)
-    known = {user: password for (_, user), password in passwords.items()}
+    known: dict[str, str] = {}
+    if log:
+        register = of_the_log(settings)
+        for name in sorted({name for name, _ in (*register.logins, *register.keys)}):
+            tenants.setdefault(name, [])
+        if not callout:
+            known = {user: table.password(key(settings), user, issue) for user, issue in users(register, tenants)}
     try:
-        configured = table.configuration(lambda user: known.get(user) or _variable(user), tenants)
+        public = asked(settings) if callout else None
+        configured = table.configuration(lambda user: known.get(user) or _variable(user), tenants, callout=public)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--tenant") from error
     if as_json:
@@ -60,24 +72,39 @@ def accounts(
         sys.stdout.write(f"include {include}\n" * bool(include) + table.written(configured))
 
 
-def of_the_log(settings: Settings) -> dict[tuple[str, str], str]:
-    """The password of each open login of the log, by tenant and user. Raises: Unreachable."""
+def of_the_log(settings: Settings) -> Register:
+    """The register of the log. Raises: Unreachable."""
 
-    async def read() -> dict[str, dict[str, str]]:
+    async def read() -> Register:
         async with connected(settings) as client:
             keys = JetStreamKeys(client.connection, settings.vault())
             try:
-                return await open_logins(client.connection, keys)
+                return await JetStreamRegistry(client.connection, keys).now()
             except Unavailable as error:
                 raise Unreachable(str(error)) from error
 
-    key = settings.nats_key.get_secret_value() if settings.nats_key else secret(settings.home / "nats.key")
-    found = {}
-    for tenant, names in run(read()).items():
-        for name, issue in names.items():
-            user = table.login(tenant, name)
-            found[tenant, user] = table.password(key.encode(), user, issue)
-    return found
+    return run(read())
+
+
+def asked(settings: Settings) -> table.Callout:
+    """The public keys of the callout."""
+    from adapters.jetstream.callout import Keys  # its ciphers would slow down all commands
+
+    return Keys.of(key(settings)).public
+
+
+def users(register: Register, tenants: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Add the users of open logins to their tenants, and return each with the issue of its password."""
+    for (tenant, name), issue in sorted(register.logins.items()):
+        user = table.login(tenant, name)
+        tenants[tenant].append(user)
+        yield user, issue
+
+
+def key(settings: Settings) -> bytes:
+    """The key from which passwords follow, and the keys of the callout."""
+    given = settings.nats_key.get_secret_value() if settings.nats_key else secret(settings.home / "nats.key")
+    return given.encode()
 
 
 def _variable(user: str) -> str:

@@ -20,7 +20,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import nats.errors
@@ -37,6 +37,9 @@ from handlers.ports.log import Unavailable
 from ops import machine
 from ops.servers.daemon import LOG_LIMIT, LOGS_KEPT, Daemon, StartFailed
 
+if TYPE_CHECKING:
+    from adapters.jetstream.callout import Keys
+
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
@@ -50,6 +53,9 @@ TRIES = 3
 
 RESERVE = 2**30
 """Free disk space that JetStream reserves, in bytes; a tenth of the disk if that is less."""
+
+NEAR = 2**33
+"""Space in bytes, with more of which the storage limit is not brought up to date."""
 
 MEMORY = 2**29
 """Memory limit of a NATS server with an empty log, in bytes; beyond it, the server collects garbage more often. Without
@@ -92,8 +98,8 @@ class EmbeddedNats:
     """A NATS server with JetStream that syncs every write to disk before it acknowledges.
 
     Its files are encrypted with a key of the home; without that they cannot be read. See `disk_key`.
-    Users' passwords follow from `nats.key` in the home. `program` is a server that the operator names, and is not
-    checked.
+    Users' passwords follow from `nats.key` in the home, and so do the keys of the worker that the server asks about
+    users that it does not list. `program` is a server that the operator names, and is not checked.
     """
 
     def __init__(
@@ -153,7 +159,8 @@ class EmbeddedNats:
         self.port = remembered_port(self.home, "nats")
         stored = await asyncio.to_thread(held, self.store)
         self._limit(room(self.store, stored))
-        if (process := self.daemon.process()) and await self._greeting() == self.server_name:
+        process = self.daemon.process()
+        if process and await self._greeting() == self.server_name and self._asks_as_now():
             self._configure()  # an earlier version may have started it
             process.send_signal(signal.SIGHUP)
             return
@@ -208,7 +215,8 @@ class EmbeddedNats:
             self._free = disk.free
             most = room(self.store, stored)
             process = self.daemon.process()
-            if process and abs(most - self._most) > spare / 8:
+            near = min(most, self._most) - stored < NEAR  # a reload disconnects the users that are not listed
+            if process and near and abs(most - self._most) > spare / 8:
                 self._limit(most)
                 process.send_signal(signal.SIGHUP)
         return False
@@ -250,39 +258,60 @@ class EmbeddedNats:
         file.write_bytes(os.fsencode(f"{self.configuration()}\ninclude accounts.conf\n"))
         return file
 
-    def _write_accounts(self) -> None:
-        configured = accounts.configuration(self.password, self.tenants(), insiders=accounts.ON_ONE_MACHINE)
+    def _accounts(self, *more: str) -> dict[str, Any]:
+        """The accounts, also of further tenants. The default tenant has a user; the server asks about all others."""
+        tenants: dict[str, tuple[str, ...]] = dict.fromkeys((*self.logins(), *more), ())
+        tenants[DEFAULT_TENANT] = (accounts.login(DEFAULT_TENANT),)
+        insiders, callout = accounts.ON_ONE_MACHINE, self.callout_keys().public
+        return accounts.configuration(self.password, tenants, insiders=insiders, callout=callout)
+
+    def callout_keys(self) -> Keys:
+        """The keys of the worker that the server asks about users."""
+        from adapters.jetstream.callout import Keys  # its ciphers would slow down all commands
+
+        return Keys.of(secret(self.home / "nats.key").encode())
+
+    def _asks_as_now(self) -> bool:
+        """True if the server was started with the same callout, which a reload cannot change."""
+        block = accounts.written({"authorization": self._accounts()["authorization"]})
+        with suppress(OSError):
+            return block in (self.home / "accounts.conf").read_text("utf-8")
+        return False
+
+    def _write_accounts(self, *more: str) -> None:
+        configured = self._accounts(*more)
         limited = accounts.written(configured).replace('"jetstream": "enabled"', f'"jetstream": {{ include {ROOM} }}')
         replace(self.home / "accounts.conf", limited)
 
     def tenants(self) -> dict[str, list[str]]:
-        """The users of each tenant with an account; the default tenant has one that is not from the log."""
+        """The logins of each tenant with an account; the default tenant has one that is not from the log."""
         users = {tenant: [accounts.login(tenant, name) for name in names] for tenant, names in self.logins().items()}
         return users | {DEFAULT_TENANT: [accounts.login(DEFAULT_TENANT), *users.get(DEFAULT_TENANT, ())]}
 
     def logins(self) -> dict[str, dict[str, str]]:
-        """The open bus logins of the log: the issue of each password, by tenant and name."""
+        """The open bus logins of the log: the issue of each password, by tenant with an account, and name."""
         with suppress(OSError, ValueError):
             found = json.loads((self.home / "logins.json").read_text("utf-8"))
             return found if isinstance(found, dict) else {}
         return {}
 
     async def admit(self, tenant: str, name: str, issue: str) -> None:
-        """Write a tenant's login with the issue of its password, or remove it when that is empty, and reload.
+        """Write a tenant's login with the issue of its password, or remove it when that is empty.
 
-        Raises: Unavailable.
+        A new tenant has an account after it, also without a login. That takes a reload, at which the server disconnects
+        the users that it does not list; they come back at once. Raises: Unavailable.
         """
         with (self.home / "run" / "logins.lock").open("w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             logins = self.logins()
             names = {**logins.get(tenant, {}), name: issue}
             names = {name: issue for name, issue in names.items() if issue}
-            logins = {key: value for key, value in {**logins, tenant: names}.items() if value}
-            replace(self.home / "logins.json", json.dumps(logins))
-            self._write_accounts()
-            # An account that a reload has added takes part in the exchange of subjects from the next one on.
-            for _ in range(2):
-                await self._reload()
+            if tenant not in logins and tenant != DEFAULT_TENANT:
+                self._write_accounts(tenant)
+                # An account that a reload has added takes part in the exchange of subjects from the next one on.
+                for _ in range(2):
+                    await self._reload()
+            replace(self.home / "logins.json", json.dumps({**logins, tenant: names}))
 
     async def _reload(self) -> None:
         """Raises: Unavailable when the server does not confirm it."""

@@ -65,7 +65,7 @@ class Site:
     async def running(cls, home: Path) -> AsyncIterator[Site]:
         """Servers and workers, ready; the workers are started again when they end."""
         async with AsyncExitStack() as open:
-            users = accounts.written(accounts.configuration(password, {TENANT: []}))
+            users = accounts.written(accounts.configuration(password, {TENANT: [accounts.login(TENANT)]}))
             cluster = NatsCluster(home / "nats", cuttable=True, more=NATS_LIMITS + users, login=login(accounts.ADMIN))
             await open.enter_async_context(cluster)
             async with await Client.connect(cluster.urls_of(login(accounts.SETUP))) as setup:

@@ -36,12 +36,14 @@ SMALLEST = Sizes(
     searches=3,
     waiting=100,
     large=3,
+    connects=20,
 )
 
 NAMES = {
     "commands": ["commands", *(f"commands.{it}" for it in ("p50", "p95", "import", "lookup", "codes", "boundary"))],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
+    "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [
         "search.pgvector.filled",
         *(f"search.pgvector.{mode}.p{percent}" for mode in MODES for percent in (50, 95)),
@@ -93,7 +95,7 @@ def has_gpu() -> bool:
 
 LIMITED = (
     *("commands", "answer", "64", "100", "1x10", "ingest", "rebuild", "scale", "hybrid", "ten", "large_commits"),
-    *("conversation", "policies"),
+    *("conversation", "policies", "key"),
 )
 """Measures, and parts of one, that have a limit."""
 

@@ -10,7 +10,9 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,29 @@ from nats.errors import NoRespondersError
 
 from adapters.jetstream import accounts, previews
 from adapters.jetstream.blobs import JetStreamBlobs
+from adapters.jetstream.callout import WHO, Callout, Keys
 from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.doors import DoorReports
+from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.nats_py import API, IMPORTED_API, api, connect, find_streams
 from adapters.jetstream.raw import RawStream
+from adapters.jetstream.registry import JetStreamRegistry
 from adapters.jetstream.reply import respond
+from adapters.jetstream.snapshots import JetStreamSnapshots
 from adapters.jetstream.store import JetStreamEventStore
 from adapters.jetstream.streams import BLOBS, CONSUMERS, KEYS, SESSIONS, SNAPSHOTS, STREAMS
 from adapters.privacy import passwords
+from adapters.privacy.vault import AesVault
 from domain.access.actor import ACTOR as ACTORS
+from domain.access.api_key import ApiKey
 from domain.access.bus_login import BusLogin
-from domain.access.permissions import OF_SERVICES
+from domain.access.permissions import OF_KEYS, OF_SERVICES
 from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, Metadata, Subject
 from handlers.ports.log import Unavailable
+from handlers.repository import Repository
 from handlers.routes import ROUTES
 from ops.servers.embedded import HOST, EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings
@@ -52,7 +62,17 @@ ATTACKER, VICTIM = "acme", "victim"
 TENANT, OTHER = accounts.login(ATTACKER, "services"), accounts.login(VICTIM, "services")
 ACTOR = "s_services"
 TENANTS = (accounts.tenant(ATTACKER, [TENANT]), accounts.tenant(VICTIM, [OTHER]))
-GUESTS = {user: guest for guest in (*accounts.GUESTS, *TENANTS) for user in guest.users}
+
+
+KEY, KEY_ACTOR = "app-abcdefghijklmnopqrstuvwx", "k_machine"
+"""An API key for everything that one can be for, as a client's token."""
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "send_by_key.py"
+
+GUESTS = {user.name: user for guest in (*accounts.GUESTS, *TENANTS) for user in guest.members()}
+_ALIKE = TENANTS[0].user(KEY, KEY_ACTOR, accounts.COMMANDS_OF_A_LOGIN)
+GUESTS[KEY] = replace(_ALIKE, publish=(*(_ALIKE.publish or ()), WHO))
+"""The users of accounts without streams."""
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +81,70 @@ async def guarded(
 ) -> AsyncIterator[tuple[EmbeddedNats, str]]:
     """The server and a database, both set up by `headrace setup` as the user for that."""
     folder = tmp_path_factory.mktemp("guarded")
-    (folder / "logins.json").write_text(json.dumps({ATTACKER: {"services": "1"}, VICTIM: {"services": "2"}}))
     async with EmbeddedNats(folder) as server, fresh_database(postgres) as database:
         ended = await headrace(server.url_of("setup"), database, folder, "setup", "--json")
         out, _ = await ended.communicate()
         assert ended.returncode == 0, out
         made = [json.loads(line)["ready"] for line in out.splitlines()]
         assert made == [*(f"stream {stream.name}, 1 replicas" for stream in STREAMS), "tables", "index"]
-        yield server, database
+        async with answering(server):
+            await admitted(server, ATTACKER, "services", "1")
+            await admitted(server, VICTIM, "services", "2")
+            await with_key(server, ATTACKER, KEY)
+            yield server, database
     shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def answering(server: EmbeddedNats) -> AsyncIterator[None]:
+    """A worker that answers the server's questions about users."""
+    async with connected(server, "worker") as (nc, _), connected(server, "callout") as (own, refused):
+        registry = JetStreamRegistry(nc, JetStreamKeys(nc, AesVault(SECRET.encode())))
+        await registry.start()
+        callout = asyncio.create_task(
+            Callout(own, registry, server.callout_keys(), DoorReports(nc, "bus", no_use), JetStreamKeyUses(nc)).run()
+        )
+        yield
+        callout.cancel()
+        await asyncio.wait([callout])
+        assert not refused
+
+
+async def no_use(use: object) -> None:
+    """No use of a key was reported before."""
+
+
+async def admitted(server: EmbeddedNats, tenant: str, name: str, issue: str) -> None:
+    """Record a login with the issue of its password, or its end when that is empty, and admit it."""
+    async with connected(server, "worker") as (nc, _):
+        keys = JetStreamKeys(nc, AesVault(SECRET.encode()))
+        repository = Repository(JetStreamEventStore(nc, keys), JetStreamSnapshots(nc, keys))
+        now = datetime.now(UTC)
+
+        def change(login: BusLogin | None) -> BusLogin:
+            if login is None:
+                return BusLogin.begin(BusLogin.Opened, name, now, issue=issue)
+            if issue:
+                login.issue_again(now, issue=issue)
+            else:
+                login.close(now)
+            return login
+
+        await repository.change(BusLogin, name, Metadata(new_id(), tenant, new_id()), change)
+    await server.admit(tenant, name, issue)
+
+
+async def with_key(server: EmbeddedNats, tenant: str, text: str) -> None:
+    """Record a key of a tenant that has an account already."""
+    id, digest = KEY_ACTOR.removeprefix("k_"), sha256(text.encode()).hexdigest()
+    scope: dict[str, Any] = {"apps": [], "datasets": [], "expires_at": None, "account": None}
+    key = ApiKey.begin(
+        ApiKey.Created, id, datetime.now(UTC), name="K", digest=digest, hint="x", permissions=[*OF_KEYS], **scope
+    )
+    async with connected(server, "worker") as (nc, _):
+        store = JetStreamEventStore(nc, JetStreamKeys(nc, AesVault(SECRET.encode())))
+        subject = Subject(tenant, "api_key", id)
+        await store.append(subject, key.pending(), Metadata(new_id(), tenant, new_id()), 0)
 
 
 async def headrace(
@@ -96,7 +171,8 @@ async def connected(server: EmbeddedNats, user: str) -> AsyncIterator[tuple[Conn
     async def note(error: Exception) -> None:
         refused.append(str(error))
 
-    nc = await nats.connect(server.url_of(user), error_cb=note)
+    url = f"nats://{KEY}@{HOST}:{server.port}" if user == KEY else server.url_of(user)
+    nc = await nats.connect(url, error_cb=note)
     yield nc, refused
     await nc.close()
 
@@ -112,7 +188,7 @@ async def test_no_client_comes_in_without_a_password(guarded: tuple[EmbeddedNats
 
 def test_passwords_are_in_files_that_only_their_owner_reads(guarded: tuple[EmbeddedNats, str]) -> None:
     server, _ = guarded
-    passwords = [server.password(user) for user in ("setup", "worker", "admin", "sys", *GUESTS)]
+    passwords = [server.password(user) for user in ("setup", "worker", "admin", "sys", "callout", *GUESTS)]
     assert len({*passwords}) == len(passwords)
     holding = [
         file
@@ -130,7 +206,9 @@ def test_the_deployed_accounts_are_those_of_the_table() -> None:
     def variable(user: str) -> str:
         return f"$NATS_{re.sub('[^A-Z0-9]', '_', user.upper())}_PASSWORD"
 
-    text = "include nats-users.conf\n" + accounts.written(accounts.configuration(variable, {"default": []}))
+    text = "include nats-users.conf\n" + accounts.written(
+        accounts.configuration(variable, {"default": ["tenant-default"]})
+    )
     assert [line for line in deployed.splitlines(keepends=True) if not line.startswith("#")] == text.splitlines(True)
 
 
@@ -190,6 +268,8 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
                 [*_, message] = [it async for batch in source.read(0, last) for it in batch]
                 assert (message.sequence, outcome["command"] in message.subject) == (last, True)
             assert not refused
+        assert await by_example(server, "app.create", '{"name": "By key"}') == ("accepted", KEY_ACTOR, "bus")
+        assert await by_example(server, "app.create", "{}") == ("rejected", KEY_ACTOR, "bus")
     finally:
         worker.terminate()
         await worker.communicate()
@@ -197,6 +277,15 @@ async def test_a_tenant_is_served_by_workers_that_may_make_nothing(
     probe = await headrace(server.url_of("worker"), database, tmp_path, "ping", "--role", "commands", "--wait", "0.1")
     await probe.communicate()
     assert probe.returncode == 1
+
+
+async def by_example(server: EmbeddedNats, *arguments: str) -> tuple[str, str, str]:
+    """Status, actor and door of the outcome that the example with a key prints."""
+    variables = os.environ | {"NATS_URL": f"nats://{HOST}:{server.port}", "NATS_TOKEN": KEY}
+    command = (sys.executable, str(EXAMPLE), *arguments)
+    sending = await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
+    outcome = json.loads((await sending.communicate())[0])
+    return outcome["status"], outcome["actor"], outcome["door"]
 
 
 async def test_the_viewer_serves_from_an_account_without_streams(
@@ -350,6 +439,8 @@ RUIN = [
     "$JS.API.STREAM.DELETE.DEAD",
     "$JS.API.CONSUMER.DELETE.EVENTS.answer",
     "$SYS.REQ.SERVER.PING",
+    "$SYS.REQ.USER.AUTH",
+    "$SYS.REQ.SERVER.x.KICK",
     "$JS.API.SERVER.REMOVE",
 ]
 
@@ -377,20 +468,19 @@ OUTSIDE = [it for it in FORGED if not it.startswith("_INBOX.")]
 STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS"]
 
 
-def foreign_commands() -> list[str]:
+def foreign_commands(own: str) -> list[str]:
     """Every command under another tenant and another actor; the operator's, and subjects without an actor."""
-    origins = [
-        (ATTACKER, it) for it in ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "S_services")
-    ]
+    others = ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "k_*", "S_services")
+    origins = [(ATTACKER, it) for it in (*others, *({ACTOR, KEY_ACTOR} - {own}))]
     origins += [(ATTACKER, it) for it in ("a.services", "s.services")]
-    origins += [(VICTIM, it) for it in ("anon", ACTOR, "s_victim", "a.owner")]
+    origins += [(VICTIM, it) for it in ("anon", own, "s_victim", "a.owner")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),
-        *(f"cmd.{ATTACKER}.{ACTOR}.{name}" for name, route in ROUTES.items() if route.permission not in OF_SERVICES),
-        *(f"cmd.{HOUSE}.{actor}.{name}" for actor in ("anon", ACTOR) for name in ROUTES),
+        *(f"cmd.{ATTACKER}.{own}.{name}" for name, route in ROUTES.items() if route.permission not in OF_SERVICES),
+        *(f"cmd.{HOUSE}.{actor}.{name}" for actor in ("anon", own) for name in ROUTES),
         *(f"cmd.{ATTACKER}.{name}" for name in ROUTES),
-        f"cmd.{ATTACKER}.{ACTOR}.app.explode",
-        f"cmd.{ATTACKER}.{ACTOR}.app.create.now",
+        f"cmd.{ATTACKER}.{own}.app.explode",
+        f"cmd.{ATTACKER}.{own}.app.create.now",
     ]
 
 
@@ -405,18 +495,21 @@ NOT_FOR = {
     ],
     "archive": [*RUIN, *OUTSIDE, "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.HEADRACE.API.DIRECT.GET.COMMANDS"],
     "export": [*RUIN, *OUTSIDE, "$JS.HEADRACE.API.DIRECT.GET.EVENTS", "$JS.HEADRACE.API.STREAM.MSG.GET.KV_keys"],
-    TENANT: [
-        *RUIN,
-        *FORGED,
-        *STREAM_READS,
-        f"out.{ATTACKER}.x",
-        *foreign_commands(),
-        f"live.{ATTACKER}.x.y",
-        f"preview.{VICTIM}",
-        f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",
-        "$JS.API.DIRECT.GET.OUTCOMES",
-        "$JS.API.STREAM.INFO.EVENTS",
-    ],
+    **{
+        user: [
+            *RUIN,
+            *FORGED,
+            *STREAM_READS,
+            f"out.{ATTACKER}.x",
+            *foreign_commands(actor),
+            f"live.{ATTACKER}.x.y",
+            f"preview.{VICTIM}",
+            f"$JS.API.DIRECT.GET.OUTCOMES.out.{VICTIM}.x",
+            "$JS.API.DIRECT.GET.OUTCOMES",
+            "$JS.API.STREAM.INFO.EVENTS",
+        ]
+        for user, actor in ((TENANT, ACTOR), (KEY, KEY_ACTOR))
+    },
 }
 
 NOT_HEARD = {
@@ -425,7 +518,10 @@ NOT_HEARD = {
     "view": [">", "evt.>", "cmd.>", "live.>", f"evt.{VICTIM}.app.*"],
     "archive": [">", "evt.>", "cmd.>", "out.>", f"$KV.{KEYS}.>"],
     "export": [">", "evt.>", "out.>"],
-    TENANT: [">", f"evt.{ATTACKER}.>", f"cmd.{ATTACKER}.>", f"out.{VICTIM}.>", "out.*.x", "live.>"],
+    **{
+        user: [">", f"evt.{ATTACKER}.>", f"cmd.{ATTACKER}.>", f"out.{VICTIM}.>", "out.*.x", "live.>", "$SYS.>"]
+        for user in (TENANT, KEY)
+    },
 }
 
 
@@ -442,13 +538,14 @@ async def test_what_a_user_may_not_say_is_refused(guarded: tuple[EmbeddedNats, s
         assert [(await nc.jetstream().stream_info(stream)).state.last_seq for stream in KEPT] == before
 
 
+@pytest.mark.parametrize(("user", "actor"), [(TENANT, ACTOR), (KEY, KEY_ACTOR)])
 async def test_a_service_sends_every_command_but_the_operators_as_itself(
-    guarded: tuple[EmbeddedNats, str],
+    guarded: tuple[EmbeddedNats, str], user: str, actor: str
 ) -> None:
     server, _ = guarded
-    async with connected(server, TENANT) as (nc, refused):
+    async with connected(server, user) as (nc, refused):
         for name in accounts.COMMANDS_OF_A_LOGIN:
-            ack = await nc.jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.{name}", b"{}")
+            ack = await nc.jetstream().publish(f"cmd.{ATTACKER}.{actor}.{name}", b"{}")
             assert ack.stream == "COMMANDS"
         assert not refused
 
@@ -516,10 +613,10 @@ BODIES = [b"", b"{}", b'{"seq": 1}', b'{"seq": 1, "batch": 100}', b'{"last_by_su
 """Requests to JetStream; a service that takes none of them answers with an error, which is a reply, too."""
 
 
-def examples(guest: accounts.Guest) -> list[str]:
-    """A subject for each that its user may publish, and for direct gets one that has a message."""
+def examples(user: accounts.User) -> list[str]:
+    """A subject for each that a user may publish, and for direct gets one that has a message."""
     found = []
-    for subject in guest.members()[0].publish or ():
+    for subject in user.publish or ():
         if subject.endswith(">"):
             found.append(subject.replace(">", "x.y"))
         elif subject.endswith("*"):
@@ -587,7 +684,7 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
         overheard.append(message.subject)
 
     async with everything(server) as heard, connected(server, OTHER) as (other, _), connected(server, user) as (nc, _):
-        for subject in accounts.tenant(VICTIM).members()[0].subscribe or ():
+        for subject in accounts.tenant(VICTIM, [OTHER]).members()[0].subscribe or ():
             await other.subscribe(subject, cb=note)
         await other.flush()
         before = await state(server)
@@ -599,12 +696,12 @@ async def test_no_reply_subject_reaches_the_log_or_another_tenant(guarded: tuple
         await nc.flush()
         await quiet(heard)
         reached = {subject for subject in heard if not subject.startswith(("_INBOX.", "_R_.", API, "$JS.EVENT."))}
-        sent = {it for it in examples(GUESTS[user]) if not it.startswith("$JS.") and not it.startswith("_")}
+        sent = {it for it in examples(GUESTS[user]) if not it.startswith(("$JS.", "$SYS.", "_"))}
         assert reached == {it for it in sent if not it.startswith("worker.")}
         assert not [it for it in heard if it in {*RUIN, PURGE} or it.startswith(("$JS.API.CONSUMER.CREATE", "$JS.ACK"))]
         assert not overheard
         after = await state(server)
-        own = {"COMMANDS", "KV_exports", "KV_sessions"} if user in (TENANT, "view", "export") else set()
+        own = {"COMMANDS", "KV_exports", "KV_sessions"} if user in (TENANT, KEY, "view", "export") else set()
         assert {name: it for name, it in after.items() if name not in own} == {
             name: it for name, it in before.items() if name not in own
         }
@@ -674,23 +771,28 @@ async def test_a_login_is_opened_renewed_and_closed_while_others_stay_connected(
         async with await Client.connect(url, "later") as tenant:
             return (await tenant.stream.publish("cmd.later.s_crm.app.create", b"{}")).stream == "COMMANDS"
 
+    await admitted(server, "later", "first", "1")
     staying = [
         await nats.connect(server.url_of(user), disconnected_cb=noting(user)) for user in ("worker", "view", TENANT)
     ]
     assert await refused(server.url_of("tenant-later.crm"))
-    await server.admit("later", "crm", "first")
+    await admitted(server, "later", "crm", "first")
     first = server.url_of("tenant-later.crm")
     assert await publishes(first)
-    await server.admit("later", "crm", "second")
+    await admitted(server, "later", "crm", "second")
     second = server.url_of("tenant-later.crm")
     assert await publishes(second)
     assert await refused(first)
     await server.admit("later", "crm", "second")  # delivered again
-    await server.admit("later", "crm", "")
-    assert "later" not in server.tenants()
+    await admitted(server, "later", "crm", "")
+    assert server.tenants()["later"] == ["tenant-later.first"]
     assert await refused(second)
     assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.app.create", b"{}")).stream == "COMMANDS"
     assert not lost
+    # A tenant's first login needs a reload, at which users come back that the server does not list.
+    await admitted(server, "last", "crm", "1")
+    assert (await staying[2].jetstream().publish(f"cmd.{ATTACKER}.{ACTOR}.app.create", b"{}")).stream == "COMMANDS"
+    assert set(lost) == {TENANT}
     for nc in staying:
         await nc.close()
 
@@ -704,10 +806,10 @@ async def test_a_closed_login_loses_its_connections(guarded: tuple[EmbeddedNats,
 
     async def quiet(error: Exception) -> None: ...
 
-    await server.admit("brief", "services", "1")
+    await admitted(server, "brief", "services", "1")
     url = server.url_of("tenant-brief.services")
     nc = await nats.connect(url, disconnected_cb=note, closed_cb=note, error_cb=quiet, allow_reconnect=False)
-    await server.admit("brief", "services", "")
+    await admitted(server, "brief", "services", "")
     await asyncio.wait_for(lost.wait(), 10)
     await nc.close()
 
@@ -738,3 +840,19 @@ async def test_the_open_logins_of_the_log_are_printed_with_their_passwords(
     assert found["one"]["users"][0]["password"] == accounts.password(key.encode(), "tenant-one.crm", "first")
     assert found["default"]["users"][0]["password"] == "$NATS_TENANT_DEFAULT_PASSWORD"
     assert "two" not in found
+    printed = await headrace(
+        server.url_of("worker"),
+        database,
+        tmp_path,
+        *("nats", "accounts", "--log", "--callout", "--tenant", "default", "--json"),
+        HEADRACE_NATS_KEY=key,
+    )
+    out, _ = await printed.communicate()
+    asking = json.loads(out)
+    assert asking["accounts"]["one"]["users"] == asking["accounts"][ATTACKER]["users"] == []
+    assert asking["accounts"]["one"]["imports"] == found["one"]["imports"]
+    asked = asking["authorization"]["auth_callout"]
+    assert (asked["issuer"], asked["xkey"]) == Keys.of(key.encode()).public
+    listed = ["setup", "worker", "admin", "view", "archive", "export", "tenant-default", "sys", "callout"]
+    assert asked["auth_users"] == listed
+    assert asked["account"] == "SYS"

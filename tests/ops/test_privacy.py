@@ -20,7 +20,7 @@ BUCKETS = {
     value
     for name, value in vars(streams).items()
     if name.isupper() and isinstance(value, str) and value.isalpha() and value.islower()
-}
+} | {streams.KEY_USES}
 SCHEMAS = {"headrace_index", "headrace_opensearch", "headrace_cache"}
 
 

@@ -33,12 +33,14 @@ def test_a_service_is_an_actor_whatever_its_login_is_called() -> None:
     [
         ("s_crm", None, BUS),
         ("s_crm", VIEWER, BUS),
+        ("k_1", VIEWER, BUS),
         ("anon", None, OPERATOR),
         ("anon", VIEWER, VIEWER),
-        ("a_1", BUS, OPERATOR),
+        ("anon", BUS, BUS),
+        ("a_1", "back", OPERATOR),
     ],
 )
-def test_a_service_names_no_door(actor: str, named: str | None, found: str) -> None:
+def test_a_service_and_a_key_name_no_door(actor: str, named: str | None, found: str) -> None:
     assert door(actor, named) == found
 
 

@@ -82,9 +82,10 @@ async def test_a_command_has_its_outcome_where_it_was_promised(desk: Desk) -> No
         ("s_crm", "viewer", "bus"),
         ("anon", None, "operator"),
         ("anon", "viewer", "viewer"),
-        ("anon", "bus", "operator"),
+        ("anon", "bus", "bus"),
+        ("anon", "back", "operator"),
         ("a_0193aaaa-0000-7000-8000-000000000001", "viewer", "viewer"),
-        ("k_0193aaaa-0000-7000-8000-000000000001", "back", "operator"),
+        ("k_0193aaaa-0000-7000-8000-000000000001", "operator", "bus"),
     ],
 )
 async def test_the_subject_proves_the_actor_and_headers_say_nothing(
