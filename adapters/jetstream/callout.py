@@ -138,7 +138,7 @@ class Callout:
         )
         await message.respond(self._keys.exchange.seal(signed.encode(), server))
         if grant and grant.actor.startswith("k_"):
-            self._uses.used(grant.tenant, grant.actor.removeprefix("k_"))
+            self._used(grant.tenant, grant.actor)
             report = asyncio.create_task(self._report(grant, address, shown))  # others must not wait for it
             self._reporting.add(report)
             report.add_done_callback(self._reporting.discard)
@@ -192,7 +192,10 @@ class Callout:
         await self._nc.publish(subject, orjson.dumps(request), reply=self._inbox)
 
     async def _look(self, message: Msg) -> None:
-        """Disconnect those connections of a server that would not be allowed now as they are."""
+        """Disconnect those connections of a server that would not be allowed now as they are.
+
+        The others use their keys.
+        """
         try:
             answer = orjson.loads(message.data)
             server, page = str(answer["server"]["id"]), answer["data"]
@@ -205,13 +208,19 @@ class Callout:
             return
         for found in page.get("connections") or ():
             tenant, name = str(found.get("account", "")), str(found.get("authorized_user", ""))
-            if not stays(register, tenant, name):
-                actor = name.partition(".")[0]
+            actor = name.partition(".")[0]
+            if stays(register, tenant, name):
+                self._used(tenant, actor)
+            else:
                 log.info("disconnected", tenant=tenant, actor=actor, connection=found["cid"])
                 await self._nc.publish(KICK.format(server), orjson.dumps({"cid": found["cid"]}), f"{self._inbox}.done")
         end = page["offset"] + page["num_connections"]
         if page["num_connections"] and end < page["total"]:
             await self._ask(MORE_CONNECTIONS.format(server), end)
+
+    def _used(self, tenant: str, actor: str) -> None:
+        if actor.startswith("k_"):
+            self._uses.used(tenant, actor.removeprefix("k_"))
 
 
 def name_of(grant: Grant) -> str:

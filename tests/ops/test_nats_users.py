@@ -471,7 +471,8 @@ STREAM_READS = ["$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "$
 def foreign_commands(own: str) -> list[str]:
     """Every command under another tenant and another actor; the operator's, and subjects without an actor."""
     others = ("anon", "s_other", "s_services2", "a_services", "k_services", "s_*", "k_*", "S_services")
-    origins = [(ATTACKER, it) for it in (*others, *({ACTOR, KEY_ACTOR} - {own}), "a.services", "s.services")]
+    others += ("a.services", "s.services")
+    origins = [(ATTACKER, it) for it in (*others, *({ACTOR, KEY_ACTOR} - {own}))]
     origins += [(VICTIM, it) for it in ("anon", own, "s_victim", "a.owner")]
     return [
         *(f"cmd.{tenant}.{actor}.{name}" for tenant, actor in origins for name in ROUTES),

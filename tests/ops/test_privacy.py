@@ -19,8 +19,8 @@ STREAMS = {EVENTS, OUTCOMES, streams.COMMANDS, streams.DEAD}
 BUCKETS = {
     value
     for name, value in vars(streams).items()
-    if name.isupper() and isinstance(value, str) and value.isalpha() and value.islower()
-}
+    if name.isupper() and isinstance(value, str) and value.isidentifier() and value.islower()
+} - {streams.ACTORS_AFTER}
 SCHEMAS = {"headrace_index", "headrace_opensearch", "headrace_cache"}
 
 

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,15 @@ class Bus:
         self.server = server
         self.nc = nc
         self.desk = Desk(nc, "acme")
+        self.uses = JetStreamKeyUses(nc)
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[Callout]:
         async with self.connected("worker") as nc, self.connected("callout") as own:
             registry = JetStreamRegistry(nc, self.desk.keys)  # type: ignore[arg-type]
             await registry.start()
-            running = Callout(own, registry, self.server.callout_keys(), reports(nc), JetStreamKeyUses(nc))
+            self.uses = JetStreamKeyUses(nc)
+            running = Callout(own, registry, self.server.callout_keys(), reports(nc), self.uses)
             task = asyncio.create_task(running.run())
             await own.flush()
             yield running
@@ -383,21 +384,6 @@ async def test_an_address_that_guesses_is_not_answered_and_others_are(bus: Bus, 
     assert (found.headers or {})["Headrace-Door"] == "bus"
 
 
-async def test_the_last_use_of_a_key_is_noted(bus: Bus, answered: Callout) -> None:
-    shown, other = text(), text()
-    used, unused = (
-        await key(bus.desk, shown, permissions=EVERYTHING),
-        await key(bus.desk, other, permissions=EVERYTHING),
-    )
-    before = datetime.now(UTC)
-    await (await bus.by_key(shown)).close()
-    assert isinstance(answered._uses, JetStreamKeyUses)
-    await answered._uses.write()
-    found = await JetStreamKeyUses(bus.nc).last("acme", [used[2:], unused[2:]])
-    assert found.keys() == {used[2:]}
-    assert before <= found[used[2:]] <= datetime.now(UTC)
-
-
 async def test_the_first_use_of_a_key_from_an_address_is_reported(bus: Bus, answered: Callout) -> None:
     shown = text()
     actor = await key(bus.desk, shown, permissions=EVERYTHING)
@@ -428,6 +414,22 @@ def test_addresses_are_counted_in_bounded_memory() -> None:
         guesses.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert guesses.count("203.0.113.9") > 100
     assert guesses.count("10.0.0.1") == 2
+
+
+async def test_a_key_is_used_while_it_is_connected(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, unused = text(), text()
+    actor, other = [(await key(bus.desk, each, permissions=EVERYTHING))[2:] for each in (shown, unused)]
+    monkeypatch.setattr(callout, "MINUTE_S", 0.2)
+    async with bus.answering(), bus.connected("worker") as worker:
+        uses, shared = bus.uses, JetStreamKeyUses(worker)
+        nc = await bus.by_key(shown)
+        await uses.write()
+        first = await shared.last("acme", [actor, other])
+        assert set(first) == {actor}
+        await asyncio.sleep(0.5)
+        await uses.write()
+        assert (await shared.last("acme", [actor]))[actor] > first[actor]
+        await nc.close()
 
 
 async def test_a_server_that_asks_otherwise_is_started_again(tmp_path: Path) -> None:
