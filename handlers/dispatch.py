@@ -149,10 +149,14 @@ class Dispatch:
 
     async def _judge(self, route: Route, target: str, sender: Metadata) -> Key | None:
         """The API key that sent the command, if one did. Raises: Rejection, unless the actor may; Unavailable."""
-        register = await self._ports.registry.now()
         whose = target if route.noun is Tenant else sender.tenant
         about = target if route.noun is Account else ""
-        judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
+        register = await self._ports.registry.now()
+        try:
+            judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
+        except Rejection:  # for ever: what allows it may be new
+            register = await self._ports.registry.again()
+            judge(register, whose, sender.actor, route.permission, about, datetime.now(UTC))
         return scope(register, sender.tenant, sender.actor)
 
     async def _person(self, tenant: str, route: Route, command: Command, at: datetime) -> str | None:

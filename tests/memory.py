@@ -329,6 +329,9 @@ class MemoryRegistry:
                 register.take(_commit(sequence, message, self._keys, self._memory.blobs))
         return register
 
+    async def again(self) -> Register:
+        return await self.now()
+
 
 class MemoryLive:
     def __init__(self, memory: Memory) -> None:

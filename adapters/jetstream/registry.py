@@ -69,7 +69,7 @@ class JetStreamRegistry:
         return self._register
 
     async def again(self) -> Register:
-        """The register after another look at the log, for what may be new. Raises: Unavailable."""
+        """As the port."""
         self._until = 0.0
         return await self.now()
 

@@ -12,6 +12,10 @@ class Registry(Protocol):
         """The register as the log has it, at most a few seconds old. Raises: Unavailable."""
         ...
 
+    async def again(self) -> Register:
+        """The register after another look at the log, for what may be new. Raises: Unavailable."""
+        ...
+
 
 class SignIns(Protocol):
     async def end_all(self, actor: str, before: str | None = None) -> None:

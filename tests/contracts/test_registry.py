@@ -63,6 +63,14 @@ async def test_a_key_is_known_and_revoked_everywhere_within_a_second(desk: Desk,
     await soon(registry, lambda it: it.key(digest, datetime.now(UTC)) is None)
 
 
+async def test_another_look_finds_what_is_recorded(desk: Desk, registry: Registry) -> None:
+    """At once, whether there was a notice of it or not."""
+    for text in ("first", "second", "third"):
+        await registry.now()
+        _, digest = await key(desk, text)
+        assert (await registry.again()).key(digest, datetime.now(UTC))
+
+
 async def test_a_role_is_known_and_taken_away_within_a_second(desk: Desk, registry: Registry) -> None:
     owner, member = [
         await desk.done("account.create", email=f"{name}-{new_id()}@example.com", name=name) for name in ("ada", "bob")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from domain.access.actor import ANON
+from domain.access.register import Register
 from domain.access.tenant import HOUSE
 from domain.log import Outcome
 from tests.handlers.desk import Desk
 from tests.handlers.test_routes import PASSWORD
-from tests.memory import Memory
+from tests.memory import Memory, MemoryRegistry
 
 
 @pytest.fixture
@@ -265,3 +266,17 @@ async def test_houses_and_tenants_have_commands_of_their_own(desk: Desk) -> None
 
 def _in(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+async def test_a_right_that_is_new_is_looked_for_once_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rejection is for ever, and the register may lag behind a moment."""
+    before = await desk.registry.now()
+    actor = await key(desk, permissions=["app.manage"])
+
+    async def stale() -> Register:
+        return before
+
+    monkeypatch.setattr(desk.registry, "now", stale)
+    monkeypatch.setattr(desk.registry, "again", MemoryRegistry.now.__get__(desk.registry))
+    assert (await desk.send("app.create", name="A", actor=actor)).status == "accepted"
+    assert code(await desk.send("dataset.create", name="A", actor=actor)) == "forbidden"
