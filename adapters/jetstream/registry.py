@@ -68,6 +68,11 @@ class JetStreamRegistry:
                     await self._catch_up()
         return self._register
 
+    async def again(self) -> Register:
+        """The register after another look at the log, for what may be new. Raises: Unavailable."""
+        self._until = 0.0
+        return await self.now()
+
     async def _catch_up(self) -> None:
         noticed = self._noticed
         for subject in SUBJECTS:

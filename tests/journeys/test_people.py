@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -45,8 +46,13 @@ def script(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-async def signed_in(browser: Browser, site: Site, email: str, **options: object) -> tuple[Visit, Page]:
-    visit = await Visit.begin(browser, site, **options)
+async def visiting(browser: Browser, site: Site, **options: Any) -> Visit:
+    """A browser that visits the site, of which it needs the address alone."""
+    return await Visit.begin(browser, cast(Any, site), **options)
+
+
+async def signed_in(browser: Browser, site: Site, email: str, **options: Any) -> tuple[Visit, Page]:
+    visit = await visiting(browser, site, **options)
     page = await visit.open("/traces")
     assert urlsplit(page.url).path == "/login"
     await page.get_by_label("E-mail address").fill(email)
@@ -57,7 +63,7 @@ async def signed_in(browser: Browser, site: Site, email: str, **options: object)
 
 
 async def test_a_wrong_password_is_said_and_the_address_stays(browser: Browser, site: Site, script: bool) -> None:
-    visit = await Visit.begin(browser, site, java_script_enabled=script)
+    visit = await visiting(browser, site, java_script_enabled=script)
     page = await visit.open("/login")
     await page.get_by_label("E-mail address").fill(OWNER)
     await page.get_by_label("Password").fill("not this one")
@@ -111,7 +117,7 @@ async def test_a_guest_comes_in_by_an_invitation(browser: Browser, site: Site, s
     await page.get_by_label("Role", exact=True).select_option("viewer")
     await page.get_by_role("button", name="Make an invitation").click()
     link = await page.locator("#made").inner_text()
-    guest = await Visit.begin(browser, site, java_script_enabled=script)
+    guest = await visiting(browser, site, java_script_enabled=script)
     opened = await guest.open(link.removeprefix(site.url))
     name = f"Cy {script}"
     await opened.get_by_label("Name").fill(name)
@@ -152,7 +158,7 @@ async def test_no_page_of_people_has_a_fault_in_its_layout(
     for path in ("/account", "/members", "/keys", link.removeprefix(site.url), "/login"):
         await visit.open(path)
         found += [f"{path[:20]}: {fault}" for fault in await faults(page)]
-    stranger = await Visit.begin(browser, site, viewport=window, color_scheme=scheme)
+    stranger = await visiting(browser, site, viewport=window, color_scheme=scheme)
     for path in ("/login", link.removeprefix(site.url)):
         found += [f"{path[:20]}: {fault}" for fault in await faults(await stranger.open(path))]
     assert not found, "\n".join(found)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
+import pytest
 from nats.aio.client import Client
 from psycopg.errors import QueryCanceled
 from starlette.types import ASGIApp
@@ -15,6 +16,7 @@ from adapters.postgres.reader import login
 from adapters.web.viewer.access import Access
 from adapters.web.viewer.backend import Backend
 from adapters.web.viewer.server import create_app
+from handlers.ports.log import Unavailable
 from tests.adapters.web.viewer.site import text_of
 
 SECRET = b"a secret of sixteen"
@@ -41,6 +43,20 @@ async def test_postgres_away(nc: Client) -> None:
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert (await client.get("/traces.json")).json()["error"] == "PostgreSQL does not answer"
         assert (await client.get("/healthz")).status_code == 503
+
+
+async def test_the_operators_program_reads_the_tables_while_accounts_cannot_be_read(
+    nc: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: Backend) -> None:
+        raise Unavailable("NATS does not answer.")
+
+    monkeypatch.setattr(Backend, "register", away)
+    await tables.set_up(database_url)
+    async with visiting(Backend(nc, database_url)) as client:
+        assert (await client.get("/traces.json")).status_code == 200
+        page = await client.get("/login", headers={"Authorization": ""})
+        assert page.status_code == 503
 
 
 async def test_nothing_is_set_up_and_then_it_is(nc: Client, database_url: str) -> None:
