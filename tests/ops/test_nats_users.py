@@ -336,7 +336,9 @@ async def test_people_sign_in_at_a_viewer_without_streams(guarded: tuple[Embedde
                 form = {"email": "ada@example.com", "password": PASSWORD}
                 assert (await browser.post("/login", data=form)).status_code == 303
                 assert (await browser.get("/traces")).status_code == 200
-                assert "Ada ada@example.com" in text_of((await browser.get("/account")).text)
+                async with asyncio.timeout(60):  # the page reads the tables
+                    while "Ada ada@example.com" not in text_of((await browser.get("/account")).text):
+                        await asyncio.sleep(0.1)
                 key = {"name": "site", "permissions": "chat"}
                 assert 'id="made"' in (await browser.post("/keys/new", data=key)).text
                 [row] = (await browser.get("/keys.json")).json()["keys"]
