@@ -238,7 +238,7 @@ def digest_of(file: Path) -> str:
 
 def summed(folder: Path) -> None:
     """The sums are those of all files."""
-    lines = dict(reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    lines = {line[66:]: line[:64] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert set(lines) == files - {"SHA256SUMS"}
     assert all(digest_of(folder / name) == sum for name, sum in lines.items())
