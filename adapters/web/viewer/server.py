@@ -50,8 +50,10 @@ def create_app(
     async def opened(app: Starlette) -> AsyncIterator[None]:
         async with backend:
             reporting = asyncio.create_task(_report(entries.guesses))
-            yield
-            reporting.cancel()
+            try:
+                yield
+            finally:
+                reporting.cancel()
 
     sessions, entries = Sessions(backend.nc), Entries(Guesses(), backend.reports)
     routes: list[BaseRoute] = [
