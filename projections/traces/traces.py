@@ -217,7 +217,7 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
             changed |= _of_calls(trace, changed, after)
     elif after["kind"] == "handler":
         changed |= {name: after[name] for name in _OF_HANDLER}
-        if after["ended_at"]:
+        if after["duration_ms"] is not None:
             changed["duration_ms"] = (after["ended_at"] - trace["started_at"]) / timedelta(milliseconds=1)
     return changed
 

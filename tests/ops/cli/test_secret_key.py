@@ -202,8 +202,8 @@ async def test_a_kill_at_any_moment_loses_nothing(headrace: Cli, home: Path) -> 
         wait = 120.0 if attempt > 12 else 0.6 + 0.15 * attempt + random.random() * 0.1
         try:
             async with asyncio.timeout(wait):
-                _, error = await process.communicate()
-                assert process.returncode == 0, error.decode()
+                out, error = await process.communicate()
+                assert process.returncode == 0, (out + error).decode()
                 break
         except TimeoutError:
             process.kill()
