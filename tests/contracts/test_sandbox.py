@@ -273,7 +273,9 @@ while True: signal.pause()
 @pytest.mark.parametrize("then", ["time.sleep(100)", "os._exit(0)"], ids=["stays", "ends first"])
 async def test_no_process_is_left(each: Sandbox, then: str) -> None:
     mark = uuid4().hex
-    code = f"import time\nif os.fork() == 0:\n    os.write(1, b'CHILD')\n    time.sleep(100)\n{then}"
+    # It ends once its child has begun: with it, the child ends too.
+    begun = "read, write = os.pipe()\nif os.fork() == 0:\n    os.write(1, b'CHILD')\n    os.write(write, b'1')\n"
+    code = f"import time\n{begun}    time.sleep(100)\nos.read(read, 1)\n{then}"
     child = await each.start(program(code, mark), LIMITS._replace(forks=True))
     assert await child.stdout.readexactly(len(b"BEGUN CHILD")) == b"BEGUN CHILD"
     if then != "os._exit(0)":

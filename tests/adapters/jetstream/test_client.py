@@ -43,7 +43,7 @@ async def test_a_command_is_sent_and_its_outcome_comes_back(url: str, client: Cl
 
 
 async def test_commands_name_their_actor(url: str, client: Client) -> None:
-    heard = await client.connection.subscribe("cmd.default.a_ann.app.rename")
+    heard = await client.connection.subscribe("cmd.default.a.ann.app.rename")
     async with worker(url):
         await Client(client.connection, "default", "a_ann", door="viewer").send("app.rename", {})
     assert ((await heard.next_msg(2)).headers or {})["Headrace-Door"] == "viewer"
