@@ -60,6 +60,10 @@ class Metadata:
         """The metadata of a message with this id that this one causes."""
         return dataclasses.replace(self, id=id, causation=self.id, origin=None)
 
+    def on(self, subject: Subject) -> Metadata:
+        """The metadata of the one commit that this message causes on an aggregate."""
+        return self.caused(commit_id(self.id, str(subject)))
+
 
 NOT_FINAL = "internal_error"
 """The code of an outcome that is not final: the command could not be handled, and may be retried."""

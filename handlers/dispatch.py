@@ -15,9 +15,9 @@ import orjson
 from domain.access.account import Account
 from domain.access.door import month
 from domain.access.register import Key
-from domain.access.tenant import HOUSE, Tenant
+from domain.access.tenant import HOUSE, TENANT, Tenant
 from domain.aggregate import Aggregate, Rejection
-from domain.log import NOT_FINAL, Metadata, Outcome, Subject, commit_id
+from domain.log import NOT_FINAL, Metadata, Outcome, Subject
 from handlers.access.may import judge, scope, within
 from handlers.access.quota import Quota
 from handlers.commands.fields import MAX_PAYLOAD, Command, is_uuid, named, parse
@@ -30,8 +30,6 @@ EXCERPT = 1000
 """Maximum characters of a rejected payload, of the sentence and of the field that an outcome keeps."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ class Dispatch:
 
 def _cause(sender: Metadata, route: Route, target: str) -> Metadata:
     """The metadata of the commit that a command has on an aggregate."""
-    return sender.caused(commit_id(sender.id, str(Subject(sender.tenant, route.noun.TOPIC, target))))
+    return sender.on(Subject(sender.tenant, route.noun.TOPIC, target))
 
 
 def _known(name: str) -> str:

@@ -194,7 +194,7 @@ def event_reference() -> str:
         whole = {**state, "$defs": model.model_json_schema().get("$defs", {})}
         rows = ((f"`{field.path}`", field.type, field.description) for field in fields(whole))
         sealed = ", ".join(f"`{field}`" for field in sorted(event.PERSONAL))
-        sealed = f" Of a person, {sealed} are sealed." * bool(sealed)
+        sealed = f" Sealed with the key of a person: {sealed}." * bool(sealed)
         parts.append(
             f"### {name}\n\n{inspect.getdoc(event)}{sealed} On `evt.<tenant>.{noun}.<id>`, schema [{name}.json]"
             f"(schemas/{name}.json).\n\n{table('Field of `state`', 'Type', 'Meaning', rows=rows)}"

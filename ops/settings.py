@@ -29,6 +29,7 @@ from adapters.egress.addresses import allowances
 from adapters.privacy.masters import LocalMasters, secret
 from adapters.telemetry.otlp.endpoint import header_fields
 from domain.access.limits import parsed
+from domain.access.tenant import TENANT
 from ops import machine
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
         Path(".headrace"),
         description="Folder of the embedded servers' data, of logs and keys; created when missing.",
     )
-    tenant: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Tenant of the command line.")
+    tenant: str = Field("default", pattern=f"^{TENANT.pattern}$", description="Tenant of the command line.")
     nats_url: str = Field(
         "", description="Address of your NATS (nats://host:4222; separate several by commas); empty: embedded server."
     )

@@ -76,6 +76,16 @@ def show_listing(found: list[dict[str, Any]], columns: list[str], as_json: bool)
         show_rows(columns, [tuple(each[column] for column in columns) for each in found])
 
 
+def show_fields(found: dict[str, Any], as_json: bool) -> None:
+    """Print what is known of one thing, a line for each field."""
+    if as_json:
+        emit(found)
+        return
+    for name, value in found.items():
+        if value is not None:
+            say(f"{name:<16} {as_text(value)}")
+
+
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         emit(outcome)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.access.api_key import ApiKey
+from domain.access.api_key import ApiKey, kind
 from domain.log import Recorded
 from projections.engine.columns import Id, Time, key, optional, required
 from projections.engine.read_model import ReadModel, Row, originator
@@ -37,7 +37,7 @@ api_tokens = ReadModel(
 def created(event: ApiKey.Created, message: Recorded) -> Row:
     return {
         "id": event.originator_id,
-        "type": "app" if event.apps else "dataset" if event.datasets else "tenant",
+        "type": kind(event.apps, event.datasets),
         "name": event.name,
         "hint": event.hint,
         "permissions": event.permissions,

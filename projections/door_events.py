@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Integer, Text, text
 
+from domain.access.actor import account as actor_of
 from domain.access.door import Door
 from domain.access.end_user import EndUser
 from domain.log import Recorded
@@ -43,7 +44,7 @@ def signed_in(event: Door.SignedIn, message: Recorded) -> Row:
         event.originator_id,
         message,
         account_id=event.account,
-        actor=f"a_{event.account}" if event.account else None,
+        actor=actor_of(event.account) if event.account else None,
         credential=event.credential,
         address=event.address or None,
         browser=event.browser or None,

@@ -20,6 +20,7 @@ from adapters.jetstream.message import Message
 from adapters.jetstream.streams import DEAD
 from adapters.objects.address import objects_at
 from adapters.objects.objects import Objects
+from domain.access.tenant import TENANT, TENANT_OR_HOUSE
 from domain.log import EVENTS, OUTCOMES
 
 FORMAT = "headrace-archive-1"
@@ -54,11 +55,11 @@ _NAME = {
     EVENTS: re.compile(r"evt\.\S++"),
     OUTCOMES: re.compile(r"out\.\S++"),
     DEAD: re.compile(r"dead\.\S++"),
-    BLOBS: re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[0-9a-f]{64}"),
+    BLOBS: re.compile(rf"{TENANT.pattern}/[0-9a-f]{{64}}"),
 }
 """The subjects of the messages in a stream."""
 
-_KEY = re.compile(r"(_house|[a-z0-9][a-z0-9_-]{0,62})/[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(rf"({TENANT_OR_HOUSE.pattern})/[A-Za-z0-9_-]{{1,64}}")
 """Tenant, or the house, and person."""
 
 

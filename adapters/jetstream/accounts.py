@@ -35,9 +35,9 @@ from adapters.jetstream.streams import (
 from domain.access.actor import ANON, service
 from domain.access.permissions import OF_SERVICES
 from domain.access.register import SUBJECTS
+from domain.access.tenant import TENANT
 from domain.log import EVENTS, OUTCOMES
 from handlers.access.connect import commands
-from handlers.dispatch import TENANT
 
 HEADRACE, SYSTEM = "HEADRACE", "SYS"
 """The account of the streams, and that of the server itself. The account of a tenant has its name, in lower case."""

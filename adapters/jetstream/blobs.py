@@ -21,12 +21,13 @@ from nats.js.errors import APIError
 from adapters.jetstream.direct import DirectReader, sequence
 from adapters.jetstream.raw import RawStream
 from adapters.jetstream.streams import BLOBS, NOT_LAST
+from domain.access.tenant import TENANT
 from handlers.ports.log import RENEWED, StoredBlob, Unavailable
 
 _STREAM = f"OBJ_{BLOBS}"
 _CHUNK = 128 * 2**10
 
-_NAME = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})/([0-9a-f]{64})")
+_NAME = re.compile(rf"({TENANT.pattern})/([0-9a-f]{{64}})")
 
 
 class JetStreamBlobs:

@@ -27,6 +27,7 @@ from adapters.jetstream.client import NotSent
 from adapters.jetstream.doors import DoorReports
 from adapters.jetstream.nkeys import Exchange, Issuer, claims, derived
 from adapters.jetstream.registry import JetStreamRegistry
+from domain.access.actor import key_of
 from domain.access.register import Register
 from handlers.access.connect import Grant, by_key, by_login
 from handlers.ports.key_uses import KeyUses
@@ -137,7 +138,7 @@ class Callout:
             }
         )
         await message.respond(self._keys.exchange.seal(signed.encode(), server))
-        if grant and grant.actor.startswith("k_"):
+        if grant and key_of(grant.actor):
             self._used(grant.tenant, grant.actor)
             report = asyncio.create_task(self._report(grant, address, shown))  # others must not wait for it
             self._reporting.add(report)
@@ -219,8 +220,8 @@ class Callout:
             await self._ask(MORE_CONNECTIONS.format(server), end)
 
     def _used(self, tenant: str, actor: str) -> None:
-        if actor.startswith("k_"):
-            self._uses.used(tenant, actor.removeprefix("k_"))
+        if key := key_of(actor):
+            self._uses.used(tenant, key)
 
 
 def name_of(grant: Grant) -> str:

@@ -14,6 +14,7 @@ import structlog
 from nats.aio.client import Client as Connection
 
 from adapters.jetstream.client import Client, NotSent
+from domain.access.actor import key_of
 from domain.access.door import BROWSER
 from domain.access.tenant import HOUSE
 from domain.aggregate import new_id
@@ -44,7 +45,7 @@ class Use(NamedTuple):
     @classmethod
     def of(cls, tenant: str, actor: str, address: str, browser: str) -> Use:
         """Keys belong to their tenant, accounts and operators to the house."""
-        return cls(tenant if actor.startswith("k_") else HOUSE, actor, address, _plain(browser))
+        return cls(tenant if key_of(actor) else HOUSE, actor, address, _plain(browser))
 
 
 Known = Callable[[Use], Awaitable["str | None"]]
@@ -80,6 +81,8 @@ class DoorReports:
         Raises: NotSent, Unavailable.
         """
         use = Use.of(tenant, actor, address, browser)
+        if known := self._origins.get(use):
+            return known
         async with self._turn:
             found = self._origins.get(use) or await self._known(use) or await self._first(use)
             if use not in self._origins and len(self._origins) >= ADDRESSES:

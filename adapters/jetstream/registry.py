@@ -62,11 +62,14 @@ class JetStreamRegistry:
 
     async def now(self) -> Register:
         """As the port."""
-        if self._read != self._noticed or time.monotonic() > self._until:
+        if self._is_stale():
             async with self._turn:
-                if self._read != self._noticed or time.monotonic() > self._until:
+                if self._is_stale():
                     await self._catch_up()
         return self._register
+
+    def _is_stale(self) -> bool:
+        return self._read != self._noticed or time.monotonic() > self._until
 
     async def again(self) -> Register:
         """As the port."""

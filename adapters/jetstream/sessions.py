@@ -19,6 +19,7 @@ from nats.js.kv import KeyValue
 
 from adapters.jetstream.streams import NOT_LAST, SESSION_S, SESSIONS
 from domain.access.actor import ACTOR, ANON, account_of
+from domain.access.door import BROWSER
 from handlers.ports.log import Unavailable
 
 CODE_S = 600
@@ -26,9 +27,6 @@ CODE_S = 600
 
 USED_S = 60.0
 """Time after which the last use of a session is written again, in seconds."""
-
-_BROWSER = 200
-"""Maximum length of the name of a browser, in characters."""
 
 _AT_ONCE = 32
 """Maximum number of sessions that are read at a time."""
@@ -79,7 +77,7 @@ class Sessions:
             "ends_at": now + timedelta(seconds=SESSION_S),
             "used_at": now,
             "address": address,
-            "browser": browser[:_BROWSER],
+            "browser": browser[:BROWSER],
             "token": token,
             "since": since,
         }

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from adapters.many import each
 from adapters.objects.folder import PARTIAL
 from adapters.objects.objects import Objects
+from domain.access.tenant import TENANT
 from handlers.ports.log import RENEWED, StoredBlob, Unavailable
 
 MARK = "sweeping"
@@ -34,7 +35,7 @@ LOOK_S = 0.2
 
 AT_ONCE = 16
 
-_BLOB = re.compile(r"blobs/([a-z0-9][a-z0-9_-]{0,62})/[0-9a-f]{2}/([0-9a-f]{64})")
+_BLOB = re.compile(rf"blobs/({TENANT.pattern})/[0-9a-f]{{2}}/([0-9a-f]{{64}})")
 
 
 class ObjectBlobs:

@@ -74,6 +74,14 @@ OPERATION_LOGS = View(
     table="door_events",
 )
 
+TESTS = {
+    "actor": "actor = %(actor)s",
+    "action": "(action = %(action)s OR action ^@ (%(action)s || '.'))",
+    "outcome": "outcome = %(outcome)s",
+    "door": "door = %(door)s",
+}
+"""Conditions on rows, by the value that they take. An action is a command or an event, or the noun of several."""
+
 HALVES = tuple(
     f"SELECT * FROM headrace.{half}() WHERE {{where}} ORDER BY created_at, id"
     for half in ("audited_commands", "audited_doors")

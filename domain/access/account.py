@@ -20,6 +20,11 @@ Status = Literal["active", "disabled"]
 PasswordHash = Annotated[str, "Argon2id hash of the password; empty for a service, and without a password."]
 
 
+def address(text: str) -> str:
+    """An e-mail address as accounts have it."""
+    return text.strip().lower()
+
+
 class Account(Aggregate):
     TOPIC = "account"
     kind: str
@@ -96,12 +101,17 @@ class Account(Aggregate):
     ENDS_SESSIONS = (PasswordChanged, SignedOut, Disabled, Erased)
     """The events with which every session ends that had begun before."""
 
+    @property
+    def is_active(self) -> bool:
+        """True unless it was disabled or erased."""
+        return self.status == "active" and not self.deleted
+
     def is_signed_in(self, since: str) -> bool:
         """True for a session that began when `since` was the last sign-out, if none has followed.
 
         A later `since` counts as well: this fold of the account may lack the last sign-out so far.
         """
-        return self.status == "active" and not self.deleted and self.signed_out_at <= since
+        return self.is_active and self.signed_out_at <= since
 
     def rename(self, at: datetime, *, name: str) -> None:
         self.record(self.Renamed, at, name=name)

@@ -19,7 +19,7 @@ ANON = "anon"
 ACTOR = re.compile(r"[aks]_[A-Za-z0-9][A-Za-z0-9_-]{0,62}|anon")
 """`a_<account>`, `k_<key>`, `s_<service>` or `anon`."""
 
-_ACCOUNT = "a_"
+_ACCOUNT, _KEY = "a_", "k_"
 
 BUS, OPERATOR, VIEWER = "bus", "operator", "viewer"
 """The doors of commands."""
@@ -40,6 +40,16 @@ def account_of(actor: str) -> str:
     return actor.removeprefix(_ACCOUNT) if actor.startswith(_ACCOUNT) else ""
 
 
+def key(id: str) -> str:
+    """The actor of an API key."""
+    return f"{_KEY}{id}"
+
+
+def key_of(actor: str) -> str:
+    """The API key of an actor, empty for one that is none."""
+    return actor.removeprefix(_KEY) if actor.startswith(_KEY) else ""
+
+
 def tokens(actor: str) -> str:
     """The actor as a door or a service publishes it: two tokens for an account, else one."""
     return f"a.{id}" if (id := account_of(actor)) else actor
@@ -50,7 +60,7 @@ def door(actor: str, named: str | None) -> str:
 
     These can publish any header, but no actor of another kind.
     """
-    if actor.startswith(("s_", "k_")):
+    if actor.startswith("s_") or key_of(actor):
         return BUS
     return named if named in (VIEWER, BUS) else OPERATOR
 

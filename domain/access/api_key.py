@@ -5,15 +5,23 @@ The door that makes a key shows it once, and sends its SHA-256: the key itself i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
+Kind = Literal["app", "dataset", "tenant"]
+
 KeyName = Annotated[str, "Name, for people."]
 Digest = Annotated[str, "SHA-256 of the key, in hex."]
 Hint = Annotated[str, "Last characters of the key, to recognize it by."]
+
+
+def kind(apps: Sequence[str], datasets: Sequence[str]) -> Kind:
+    """The kind of a key for these apps and knowledge bases; without any, it is for the whole tenant."""
+    return "app" if apps else "dataset" if datasets else "tenant"
 
 
 class ApiKey(Aggregate):

@@ -57,6 +57,8 @@ PERMISSIONS: Mapping[Permission, str] = {
     "read": "Read the tenant's tables, traces and answers",
 }
 
+EVERY = frozenset(PERMISSIONS)
+
 OPERATORS: frozenset[Permission] = frozenset(
     {"bus.manage", "limits.impose", "tenant.create", "account.own", "account.manage", "door"}
 )
@@ -67,7 +69,7 @@ _OF_DOORS: frozenset[Permission] = frozenset(
 )
 """Permissions that ask for a password or a session: doors send such commands for an account, no program may."""
 
-_OWNER = frozenset(PERMISSIONS) - OPERATORS
+_OWNER = EVERY - OPERATORS
 _EDITOR: frozenset[Permission] = frozenset(
     {"app.manage", "dataset.manage", "dataset.edit", "dataset.query", "chat", "replay", "read"}
 )

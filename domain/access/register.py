@@ -109,7 +109,7 @@ class Register:
     def role(self, tenant: str, account: str) -> str | None:
         """The role of an active account in a tenant, None for no member."""
         found, known = self.tenants.get(tenant), self.accounts.get(account)
-        if found is None or known is None or known.deleted or known.status != "active":
+        if found is None or known is None or not known.is_active:
             return None
         return found.role(account)
 

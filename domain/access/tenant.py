@@ -6,17 +6,27 @@ installation. A tenant that was never created works too, for the operator and th
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from domain import aggregate
+from domain.access.actor import account as actor_of
 from domain.aggregate import Aggregate, Rejection
 
 HOUSE = "_house"
 """The tenant of accounts and tenants; no other tenant can have this name."""
 
+TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""The names of all other tenants, as in subjects."""
+
+TENANT_OR_HOUSE = re.compile(rf"{HOUSE}|{TENANT.pattern}")
+
 Role = Literal["owner", "admin", "editor", "member", "dataset_operator", "viewer"]
+
+GIVEN_ROLES = tuple(role for role in get_args(Role) if role != "owner")
+"""Roles that can be given: only a transfer makes an owner."""
 
 MOST_MEMBERS, MOST_INVITATIONS = 1000, 100
 
@@ -189,7 +199,7 @@ class Tenant(Aggregate):
             raise Rejection("owner", "The owner stays one until the tenant is transferred.", "account")
         if account not in self.members:
             raise Rejection("not_found", "This account is no member.", "account")
-        if by == f"a_{account}":
+        if by == actor_of(account):
             raise Rejection("own_role", "No account changes its own role, or removes itself.", "account")
 
     def _not_owner(self, role: str) -> None:

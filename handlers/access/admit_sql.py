@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
 
 import structlog
 
 from domain.access.sql_login import SqlLogin, role_of
-from domain.log import Commit, Metadata, commit_id
+from domain.log import Commit
 from handlers.ports.log import Frozen, Unavailable
 from handlers.ports.people import Vault
 from handlers.ports.sql_roles import NotAllowed, Role, SqlRoles
@@ -83,19 +82,3 @@ class AdmitSql:
             login = await self._repository.get(SqlLogin, tenant, id)  # another worker may have ended it meanwhile
         if login and login.deleted:
             await self._roles.end(login.role)
-
-
-async def revoke_all(repository: Repository, cause: Metadata, logins: Logins, at: datetime) -> None:
-    """Revoke every login of the tenant of `cause`, as when it is archived. Raises: Unavailable."""
-    for tenant, id in await logins():
-        if tenant == cause.tenant:
-            await repository.change(SqlLogin, id, cause.caused(commit_id(cause.id, id)), _revoke(at))
-
-
-def _revoke(at: datetime) -> Callable[[SqlLogin | None], SqlLogin]:
-    def decide(login: SqlLogin | None) -> SqlLogin:
-        assert login is not None
-        login.revoke(at)
-        return login
-
-    return decide

@@ -9,6 +9,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 
+from domain.access.actor import key as key_actor
 from domain.access.actor import service
 from domain.access.permissions import IN_ARCHIVES, OF_SERVICES
 from domain.access.register import Register
@@ -33,7 +34,7 @@ def by_key(register: Register, digest: bytes, now: datetime) -> Grant | None:
     key = register.key(digest, now)
     if key is None or not key.covers_tenant:
         return None
-    return _grant(register, key.tenant, f"k_{key.id}", digest.hex(), now)
+    return _grant(register, key.tenant, key_actor(key.id), digest.hex(), now)
 
 
 def by_login(register: Register, tenant: str, name: str, now: datetime) -> Grant | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from domain.access.end_user import EndUser
 from domain.knowledge.document import Document
-from domain.log import Commit, Position, Subject, commit_id
+from domain.log import Commit, Position, Subject
 from handlers.ports.people import People
 from handlers.repository import Repository
 
@@ -44,8 +44,7 @@ class Erase:
                     await scrub(tenant, person, commit.position)
 
     async def _delete(self, commit: Commit, id: str) -> None:
-        subject, at = Subject(commit.subject.tenant, Document.TOPIC, id), datetime.now(UTC)
-        cause = commit.metadata.caused(commit_id(commit.metadata.id, str(subject)))
+        cause, at = commit.metadata.on(Subject(commit.subject.tenant, Document.TOPIC, id)), datetime.now(UTC)
 
         def decide(document: Document | None) -> Document:
             assert document is not None

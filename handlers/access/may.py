@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from domain.access.actor import ANON
-from domain.access.permissions import IN_ARCHIVES, OF_SERVICES, OPERATORS, PERMISSIONS, ROLES, Permission
+from domain.access.actor import ANON, account_of, key_of
+from domain.access.permissions import EVERY, IN_ARCHIVES, OF_SERVICES, OPERATORS, PERMISSIONS, ROLES, Permission
 from domain.access.register import Key, Register
 from domain.access.tenant import HOUSE
 from domain.aggregate import Aggregate, Rejection
@@ -23,14 +23,13 @@ def permissions(register: Register, tenant: str, actor: str, now: datetime) -> f
 
     `anon` is the operator, or a machine without accounts; an operator with an account is a member of the house.
     """
-    kind, _, id = actor.partition("_")
     if actor == ANON:
-        return frozenset(PERMISSIONS)
-    if kind == "s":
+        return EVERY
+    if actor.startswith("s_"):
         return OF_SERVICES if tenant != HOUSE else _NONE
-    if kind == "a":
+    if id := account_of(actor):
         return of_account(register, tenant, id)
-    if kind == "k" and (key := register.keys.get((tenant, id))) and not register.ended(key, now):
+    if (key := scope(register, tenant, actor)) and not register.ended(key, now):
         return key.permissions & of_account(register, tenant, key.account) if key.account else key.permissions
     return _NONE
 
@@ -49,9 +48,9 @@ def judge(register: Register, tenant: str, actor: str, permission: Permission, a
     archived = (found := register.tenants.get(tenant)) is not None and found.archived
     if archived and permission not in IN_ARCHIVES:
         raise Rejection("archived", f"The tenant {tenant} is archived: it can be read, and nothing in it changes.")
-    if permission == "account.own" and about and actor == f"a_{about}":
+    if permission == "account.own" and about and about == account_of(actor):
         account = register.accounts.get(about)
-        if account and not account.deleted and account.status == "active":
+        if account and account.is_active:
             return
     if permission not in permissions(register, tenant, actor, now):
         what = PERMISSIONS[permission]
@@ -93,4 +92,4 @@ def _place(one: Aggregate) -> tuple[type[Aggregate], str] | None:
 
 def scope(register: Register, tenant: str, actor: str) -> Key | None:
     """The key of an actor that is one."""
-    return register.keys.get((tenant, actor.removeprefix("k_"))) if actor.startswith("k_") else None
+    return register.keys.get((tenant, key_of(actor)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from domain.access.account import Account
+from domain.access.account import Account, address
 from domain.access.tenant import HOUSE
 from domain.aggregate import Rejection
 from handlers.commands.fields import Command, Id, Name
@@ -15,10 +15,11 @@ from handlers.commands.preparation import Change, Make, MakeOrChange, Preparatio
 
 
 def _address(text: str) -> str:
-    name, at, host = text.strip().lower().rpartition("@")
-    if not (name and at and "." in host.strip(".")) or any(sign.isspace() for sign in text.strip()):
+    found = address(text)
+    name, at, host = found.rpartition("@")
+    if not (name and at and "." in host.strip(".")) or any(sign.isspace() for sign in found):
         raise ValueError("Must be an e-mail address")
-    return text.strip().lower()
+    return found
 
 
 EMail = Annotated[str, Field(max_length=254, description="E-mail address; letters are put in lower case")]

@@ -10,10 +10,10 @@ from pydantic import Field
 from domain.access.api_key import ApiKey
 from domain.access.permissions import OF_KEYS
 from domain.aggregate import Rejection
-from handlers.commands.fields import AppId, Command, DatasetId, Id, Instant, Name, instant
+from handlers.commands.fields import AppId, Command, DatasetId, Id, Instant, Name, Sha256, instant
 from handlers.commands.preparation import Make, Preparation
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key, in hex")]
+Digest = Annotated[Sha256, Field(description="SHA-256 of the key, in hex")]
 Hint = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,8}$", description="Last characters of the key")]
 KeyId = Annotated[Id, Field(description="API key")]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from domain.access.actor import ACTOR
+from domain.access.actor import ACTOR, account_of
 from domain.access.door import BROWSER, Door
 from domain.aggregate import Created
 from handlers.commands.fields import Command
@@ -55,7 +55,7 @@ class ReportUse(Command):
 
     @property
     def account(self) -> str | None:
-        return self.actor[2:] if self.actor.startswith("a_") else None
+        return account_of(self.actor) or None
 
 
 class Reading(Command):

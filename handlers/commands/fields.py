@@ -103,6 +103,8 @@ ConversationId = Annotated[Id, Ref(Conversation), Field(description="Conversatio
 MessageId = Annotated[Id, Field(description="Message")]
 DeadLetterId = Annotated[Id, Ref(DeadLetter), Field(description="Dead letter")]
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name that is also the id."""
 

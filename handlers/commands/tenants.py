@@ -8,21 +8,21 @@ from typing import Annotated
 from pydantic import Field
 
 from domain.access.account import Account
-from domain.access.tenant import Role, Tenant
+from domain.access.tenant import TENANT_OR_HOUSE, Role, Tenant
 from domain.aggregate import Rejection
-from handlers.commands.fields import Command, Id, Instant, Name, Ref, instant
+from handlers.commands.fields import Command, Id, Instant, Name, Ref, Sha256, instant
 from handlers.commands.preparation import Change, MakeOrChange, Preparation
 
 TenantName = Annotated[
     str,
     Field(
-        pattern=r"^(_house|[a-z0-9][a-z0-9_-]{0,62})$",
+        pattern=f"^({TENANT_OR_HOUSE.pattern})$",
         description="Tenant, as in subjects; `_house` for the operators of the installation",
     ),
 ]
 Member = Annotated[Id, Ref(Account), Field(description="Account")]
 RoleField = Annotated[Role, Field(description="Role")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the invitation's secret, in hex")]
+Digest = Annotated[Sha256, Field(description="SHA-256 of the invitation's secret, in hex")]
 
 
 class OfTenant(Command):
@@ -136,5 +136,5 @@ def invite(tenant: Tenant, at: datetime, command: Invite) -> None:
 
 
 def _active(given: Preparation, field: str = "account") -> None:
-    if given.the(Account, field).status != "active":
+    if not given.the(Account, field).is_active:
         raise Rejection("disabled", "This account is disabled.", field)

@@ -1,4 +1,4 @@
-"""Ports of who there is, and who is signed in."""
+"""Ports of accounts, tenants and keys, and of sign-ins."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
+from domain.access.tenant import TENANT
 from domain.aggregate import Aggregate
 from domain.log import Commit, Metadata, Position, commit_id
 from domain.work.dead_letter import DeadLetter, FailureFields, dead_letter_id
-from handlers.dispatch import TENANT
 from handlers.ports.log import DeadLetters, Live, Unavailable
 from handlers.repository import Repository
 from handlers.work.work import WORKS, Work

@@ -28,7 +28,6 @@ from ops.cli.frame import (
     run,
 )
 from ops.settings import Settings
-from ops.terminal import emit, say
 
 LAG_S = 3.0
 """Time in which the tables have an account that was just created, in seconds."""
@@ -114,12 +113,7 @@ def show(account: Account, home: Home = None, as_json: Json = False) -> None:
 
     if not (found := run(work())):
         raise Failed(f"There is no account {account}; see `headrace account list`.")
-    if as_json:
-        emit(found[0])
-        return
-    for name, value in found[0].items():
-        if value is not None:
-            say(f"{name:<16} {terminal.as_text(value)}")
+    terminal.show_fields(found[0], as_json)
 
 
 @account.command(epilog='Example: [bold]headrace account rename ada@example.org "Ada Lovelace"[/]')

@@ -14,7 +14,7 @@ import psycopg
 import typer
 from psycopg.rows import dict_row
 
-from adapters.postgres.operation_logs import HALVES, PAGE
+from adapters.postgres.operation_logs import HALVES, PAGE, TESTS
 from domain.access.tenant import HOUSE
 from ops import terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, of_postgres, rows, run
@@ -32,13 +32,10 @@ _COLUMNS = ["created_at", "actor", "action", "target_id", "outcome", "code", "do
 _AGO = re.compile(r"(\d{1,6})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
-_TESTS = {
+_TESTS = TESTS | {
     "tenant": "tenant_id = %(tenant)s",
     "since": "created_at >= %(since)s",
     "until": "created_at < %(until)s",
-    "actor": "actor = %(actor)s",
-    "action": "(action = %(action)s OR action ^@ (%(action)s || '.'))",
-    "outcome": "outcome = %(outcome)s",
 }
 
 

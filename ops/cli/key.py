@@ -10,6 +10,7 @@ import typer
 from adapters.jetstream.client import Outcome
 from adapters.jetstream.key_uses import JetStreamKeyUses
 from adapters.privacy import api_keys
+from domain.access.api_key import kind
 from domain.access.permissions import OF_KEYS
 from handlers.ports.log import Unavailable
 from ops import terminal
@@ -49,13 +50,12 @@ def create(
 ) -> None:
     """Create an API key, and print it, once: only its SHA-256 is kept."""
     settings = Settings.load(home=home, tenant=tenant)
-    made = api_keys.new("dataset" if datasets and not apps else "app")
+    made = api_keys.new(kind(apps or [], datasets or []))
 
     async def work() -> Outcome:
         payload = {
             "name": name,
-            "digest": api_keys.digest(made),
-            "hint": api_keys.hint(made),
+            **api_keys.fields(made),
             "permissions": permission,
             "apps": apps or [],
             "datasets": datasets or [],
@@ -110,8 +110,8 @@ def replace(
     settings = Settings.load(home=home, tenant=tenant)
     query = "SELECT type FROM headrace.api_tokens WHERE tenant_id = %(tenant)s AND id = %(id)s"
     found = run(rows(settings, query, tenant=settings.tenant, id=key))
-    made = api_keys.new("dataset" if found and found[0]["type"] == "dataset" else "app")
-    fields = {"digest": api_keys.digest(made), "hint": api_keys.hint(made), "overlap_s": overlap_hours * HOUR_S}
+    made = api_keys.new(found[0]["type"] if found else "tenant")
+    fields = {**api_keys.fields(made), "overlap_s": overlap_hours * HOUR_S}
     _give(run(_outcome("replace", key, wait, settings, fields)), made, as_json)
 
 

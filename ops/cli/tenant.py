@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, get_args
-from urllib.parse import parse_qs, urlencode, urlsplit
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from adapters.jetstream.client import Client, Outcome
-from adapters.privacy.api_keys import digest, new_invitation
-from domain.access.tenant import HOUSE, Role
+from adapters.privacy.api_keys import digest, invitation_link, new_invitation
+from domain.access.tenant import GIVEN_ROLES, HOUSE
 from handlers.ports.log import Unavailable
 from ops import terminal
 from ops.cli.account import account_id
 from ops.cli.frame import Failed, Home, Json, Wait, Yes, app, conclude, confirm, connected, read_text, rows, run
 from ops.settings import Settings
 from ops.terminal import emit, say
-
-ROLES = [role for role in get_args(Role) if role != "owner"]
 
 tenant = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(
@@ -28,7 +26,7 @@ app.add_typer(
 
 TenantName = Annotated[str, typer.Argument(help="Tenant, as in subjects; _house for the operators.", metavar="TENANT")]
 Account = Annotated[str, typer.Argument(help="Id or e-mail address of the account.", metavar="ACCOUNT")]
-RoleOption = Annotated[str, typer.Option("--role", help=f"{', '.join(ROLES)}.")]
+RoleOption = Annotated[str, typer.Option("--role", help=f"{', '.join(GIVEN_ROLES)}.")]
 
 
 @tenant.command(
@@ -60,11 +58,7 @@ def show(tenant: TenantName, home: Home = None, as_json: Json = False) -> None:
     found = run(rows(Settings.load(home=home), f"{_TENANTS} WHERE id = %(id)s", id=tenant))
     if not found:
         raise Failed(f"No tenant {tenant} was created; see `headrace tenant list`.")
-    if as_json:
-        emit(found[0])
-        return
-    for name, value in found[0].items():
-        say(f"{name:<16} {terminal.as_text(value)}")
+    terminal.show_fields(found[0], as_json)
 
 
 @tenant.command(epilog='Example: [bold]headrace tenant rename acme "Acme Ltd"[/]')
@@ -153,8 +147,8 @@ def invite(
 ) -> None:
     """Invite to a tenant: print a link, once, or where there is no viewer its secret. It makes one account a member."""
     settings, secret = Settings.load(home=home), new_invitation()
-    viewer = (address or settings.viewer or "").rstrip("/")
-    link = f"{viewer}/invitation?{urlencode({'of': tenant, 'secret': secret})}" if viewer else None
+    viewer = address or settings.viewer or ""
+    link = invitation_link(viewer, tenant, secret) if viewer else None
     ends_at = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     fields = {"digest": digest(secret), "role": _one_of(role), "ends_at": ends_at}
     outcome = run(_outcome("invite", tenant, wait, settings, fields))
@@ -276,8 +270,8 @@ _TENANTS = """
 
 
 def _one_of(role: str) -> str:
-    if role not in ROLES:
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}.", param_hint="--role")
+    if role not in GIVEN_ROLES:
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(GIVEN_ROLES)}.", param_hint="--role")
     return role
 
 

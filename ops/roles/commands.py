@@ -47,7 +47,7 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))
     wiring.work("end_sessions", EndSessions(Sessions(wiring.nc)))
-    wiring.work("erase_account", EraseAccount(wiring.repository, wiring.keys))
+    wiring.work("erase_account", EraseAccount(wiring.repository))
     server = EmbeddedNats(wiring.settings.home)
     ours = server.server_name == server_info(wiring.nc).get("server_name")
     admit = Admit(wiring.repository, server.admit if ours else _leave)

@@ -5,7 +5,6 @@ Memory does not grow with the tenant. Words of erased people are not in it: neit
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -22,16 +21,16 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.jetstream.bulk import Stored
 from adapters.jetstream.codec import Fetched, decode, references
-from adapters.jetstream.keys import JetStreamKeys
+from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.large_values import fetch, parts
 from adapters.jetstream.message import Message
 from adapters.jetstream.raw import RawStream
 from adapters.postgres import tables
 from adapters.postgres.policies import READER as EVERY_ROW
+from adapters.privacy.masters import owners
 from domain.access.end_user import EndUser
-from domain.access.tenant import HOUSE, Tenant
+from domain.access.tenant import HOUSE, TENANT, Tenant
 from domain.log import EVENTS, Commit, Position
-from handlers.dispatch import TENANT
 from handlers.files import Files, Kind
 from handlers.ports.log import Blobs
 from handlers.work.audit import named_blobs
@@ -147,9 +146,7 @@ class Events:
     async def write(self, messages: list[Message]) -> None:
         """Append messages. Raises: Unavailable, OSError."""
         stored = [Stored(each.subject, "", each.headers, each.body) for each in messages]
-        await self._keys.load(
-            (each.subject.split(".", 2)[1], person) for each in messages if (person := each.headers.get(_PERSON))
-        )
+        await self._keys.load(people(stored))
         place = 0
         with _appending(self._folder / STORED) as raw, _appending(self._folder / READABLE) as readable:
             for part in parts(stored):
@@ -196,9 +193,6 @@ class Events:
 
     def _place(self, digest: str) -> Path:
         return self._folder / "blobs" / digest[:2] / digest
-
-
-_PERSON = "Headrace-Person"
 
 
 def _readable(commit: Commit) -> dict[str, Any]:
@@ -269,5 +263,5 @@ def _note_sum(folder: Path, name: str, sum: str) -> None:
 @contextmanager
 def _appending(path: Path) -> Iterator[IO[bytes]]:
     """The file, for its owner alone."""
-    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    with open(path, "ab", opener=owners) as file:
         yield file

@@ -25,9 +25,9 @@ from nats.aio.msg import Msg
 from adapters.jetstream.client import Client
 from adapters.jetstream.streams import LARGEST
 from adapters.jetstream.workers.commands import NO_TENANT
+from domain.access.tenant import TENANT
 from domain.aggregate import new_id
 from domain.log import EVENTS, OUTCOMES, commit_id
-from handlers.dispatch import TENANT
 from handlers.routes import ROUTES
 from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.settings import Settings

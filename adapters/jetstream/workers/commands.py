@@ -18,11 +18,11 @@ from adapters.jetstream.workers.consumers import Consumers
 from adapters.jetstream.workers.dead_letters import JetStreamDeadLetters
 from domain.access.actor import ANON, BUS, CommandSubject, door
 from domain.access.door import ORIGIN
-from domain.access.tenant import HOUSE
+from domain.access.tenant import TENANT_OR_HOUSE
 from domain.aggregate import Rejection, uuid7
 from domain.log import NOT_FINAL, Metadata, commit_id
 from domain.work.dead_letter import dead_letter_id
-from handlers.dispatch import TENANT, Delivery, Dispatch
+from handlers.dispatch import Delivery, Dispatch
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
 from handlers.routes import is_private
@@ -116,7 +116,7 @@ def read(message: Msg, old: bool = False) -> Delivery:
     if not actor and not old:
         fault = Rejection("invalid", _NO_ACTOR.format(name.partition(".")[0][:100]), "subject")
     actor = actor or ANON
-    if tenant != HOUSE and not TENANT.fullmatch(tenant):
+    if not TENANT_OR_HOUSE.fullmatch(tenant):
         fault = Rejection("invalid", f"{tenant[:100]!r} is not a tenant (a-z, 0-9, _ and -).", "subject")
         tenant = NO_TENANT
     correlation = headers.get("Headrace-Correlation", "")

@@ -29,6 +29,7 @@ from adapters.web.viewer.render import problem, render
 from adapters.web.viewer.sender import address, browser
 from adapters.web.viewer.visitor import Visitor, visitor
 from domain.access.account import Account
+from domain.access.account import address as email_address
 from domain.access.actor import account as actor_of
 from domain.access.register import Register
 from handlers.ports.log import Unavailable
@@ -278,7 +279,7 @@ def routes(backend: Backend, access: Access, sessions: Sessions, entries: Entrie
         return await begin(request, goal, credential)
 
     async def by_password(request: Request, goal: str, email: str, password: str) -> Response:
-        typed = people.address(email)
+        typed = email_address(email)
         if wait := entries.wait(request, "password", typed):
             said = TOO_MANY.format(ceil(wait))
             return await login_form(request, goal, 429, said, email, headers=retry_after(wait))

@@ -9,7 +9,7 @@ import structlog
 from adapters.jetstream.client import Client, NoOutcome, NotSent
 from adapters.privacy import passwords
 from adapters.web.viewer.backend import Backend
-from domain.access.account import Account
+from domain.access.account import Account, address
 from domain.access.actor import VIEWER
 from domain.access.actor import account as actor_of
 from domain.access.tenant import HOUSE, Tenant
@@ -17,11 +17,6 @@ from domain.log import Subject
 from handlers.ports.log import Unavailable
 
 log = structlog.get_logger(__name__)
-
-
-def address(text: str) -> str:
-    """An e-mail address as accounts have it."""
-    return text.strip().lower()
 
 
 async def account(backend: Backend, id: str) -> Account | None:
@@ -44,8 +39,7 @@ async def signed_in(backend: Backend, email: str, password: str) -> Account | No
         return None
     id, _ = await backend.keys.last_person(HOUSE, address(email))
     found = await account(backend, id)
-    usable = found is not None and not found.deleted and found.status == "active"
-    right = await passwords.check(password, found.password if found and usable else "")
+    right = await passwords.check(password, found.password if found and found.is_active else "")
     if not found or not right:
         return None
     return await _rehashed(backend, found, password) if passwords.is_outdated(found.password) else found

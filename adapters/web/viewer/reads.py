@@ -14,8 +14,7 @@ from adapters.jetstream.client import rejection
 from adapters.web.viewer import access, visitor
 from adapters.web.viewer.render import problem, tenant
 from adapters.web.viewer.sender import NOT_SENT, address, browser, client, not_sent
-from domain.access.tenant import HOUSE
-from handlers.dispatch import TENANT
+from domain.access.tenant import TENANT_OR_HOUSE
 
 AGAIN_S = 600.0
 """Time for which a page may be read again without another command, in seconds: pages reload their parts."""
@@ -44,7 +43,7 @@ class Audited:
 
     async def _refusal(self, request: Request) -> Response | None:
         path, of = request.scope["path"], tenant(request)
-        if path == "/" or path.startswith(FREE) or not (TENANT.fullmatch(of) or of == HOUSE):
+        if path == "/" or path.startswith(FREE) or not TENANT_OR_HOUSE.fullmatch(of):
             return None  # no row is of another tenant
         name, payload = reading(request)
         each = (of, address(request), browser(request), name, *payload.values())

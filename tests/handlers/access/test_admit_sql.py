@@ -9,7 +9,7 @@ from adapters.privacy.vault import AesVault
 from domain.access.sql_login import SqlLogin, role_of
 from domain.aggregate import new_id
 from domain.log import EVENTS, Metadata, Position, Quarantined, Subject
-from handlers.access.admit_sql import AdmitSql, revoke_all
+from handlers.access.admit_sql import AdmitSql
 from handlers.ports.log import Frozen
 from handlers.ports.sql_roles import NotAllowed
 from tests.handlers.desk import VERIFIER, Desk
@@ -130,19 +130,3 @@ async def test_where_roles_cannot_be_made_the_work_says_so_and_nothing_halts(ben
     bench.roles.refusing = False
     await bench.admit.all(bench.logins)
     assert list(bench.roles.roles) == [bench.role(id)]
-
-
-async def test_all_logins_of_one_tenant_are_revoked_once(bench: Bench, memory: Memory) -> None:
-    first, second, other = await bench.create(), await bench.create(), Bench(memory, f"{bench.desk.tenant}x")
-    theirs = await other.create()
-    await bench.revoke(first)
-    cause, at = Metadata(id := new_id(), bench.desk.tenant, id), datetime.now(UTC)
-
-    async def logins() -> list[tuple[str, str]]:
-        return [*await bench.logins(), *await other.logins()]
-
-    for _ in range(2):
-        await revoke_all(bench.desk.repository, cause, logins, at)
-    types = [await bench.desk.types("sql_login", id) for id in (first, second)]
-    assert types == [["sql_login.created.v1", "sql_login.revoked.v1"]] * 2
-    assert await other.desk.types("sql_login", theirs) == ["sql_login.created.v1"]

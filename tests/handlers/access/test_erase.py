@@ -96,8 +96,8 @@ async def test_the_same_command_again_has_the_same_outcome(desk: Desk, app: str)
 
 
 async def test_an_unknown_user(desk: Desk) -> None:
-    await desk.send("end_user.erase", user="nobody")
-    [erased] = await desk.events("end_user", await desk.person("nobody"))
+    await desk.send("end_user.erase", user="unknown")
+    [erased] = await desk.events("end_user", await desk.person("unknown"))
     assert vars(erased)["known"] is False
 
 

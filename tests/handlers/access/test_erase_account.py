@@ -12,7 +12,7 @@ async def test_the_person_of_an_account_is_erased_as_an_end_user_is(memory: Memo
     desk = Desk(memory, tenant)
     account = await desk.done("account.create", email="ada@example.com", name="Ada")
     await desk.done("account.erase", account=account)
-    erase = EraseAccount(desk.repository, desk.keys)
+    erase = EraseAccount(desk.repository)
     for commit in await desk.commits("account", account) * 2:
         await erase(commit)
     [erased] = await desk.store.load(Subject(HOUSE, "end_user", account))
@@ -25,5 +25,5 @@ async def test_a_service_is_no_person(memory: Memory, tenant: str) -> None:
     account = await desk.done("account.create_service", name="Billing")
     await desk.done("account.erase", account=account)
     for commit in await desk.commits("account", account):
-        await EraseAccount(desk.repository, desk.keys)(commit)
+        await EraseAccount(desk.repository)(commit)
     assert await desk.store.load(Subject(HOUSE, "end_user", account)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import ceil
 from typing import Any
 
 from starlette.requests import Request
@@ -79,7 +80,7 @@ async def change_password(request: Request) -> Response:
     old, new, again = (str(form.get(name, "")) for name in ("old", "new", "again"))
     email, entries = row.get("email", ""), state.entries
     if wait := entries.wait(request, "password", email):
-        return await show(request, access.TOO_MANY.format(round(wait + 0.5)), 429)
+        return await show(request, access.TOO_MANY.format(ceil(wait)), 429)
     if new != again:
         return await show(request, "The new password was typed in two ways.")
     try:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.postgres.operation_logs import PAGE
+from adapters.postgres.operation_logs import PAGE, TESTS
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.pages.traces import RANGES, moment
 from adapters.web.viewer.render import as_json, render, tenant, wants_json
@@ -24,13 +24,7 @@ ROWS = 100
 OUTCOMES = ("accepted", "rejected", "signed_in", "refused", "used")
 DOORS = (BUS, OPERATOR, VIEWER)
 
-EQUAL = {
-    "actor": "actor = %(actor)s",
-    "action": "(action = %(action)s OR action ^@ (%(action)s || '.'))",
-    "outcome": "outcome = %(outcome)s",
-    "door": "door = %(door)s",
-}
-NAMES = (*EQUAL, "range", "from", "to")
+NAMES = (*TESTS, "range", "from", "to")
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,8 @@ def read(request: Request, now: datetime) -> Filters:
     tests, wrong = ["tenant_id = %(tenant)s"], dict[str, str]()
     values: dict[str, Any] = {"tenant": tenant(request), **said}
     for name, text in said.items():
-        if name in EQUAL:
-            tests.append(EQUAL[name])
+        if name in TESTS:
+            tests.append(TESTS[name])
         elif name == "range" and text in RANGES:
             tests.append("created_at >= %(since)s")
             values["since"] = now - RANGES[text]

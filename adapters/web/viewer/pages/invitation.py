@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import Outcome, rejection
-from adapters.privacy import passwords
+from adapters.privacy import api_keys, passwords
 from adapters.privacy.api_keys import digest
 from adapters.privacy.passwords import Busy, Weak
 from adapters.web.viewer import access, people
@@ -19,6 +19,7 @@ from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import render
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.visitor import known_visitor
+from domain.access.account import address
 from domain.access.actor import ANON
 from domain.access.tenant import HOUSE
 
@@ -44,7 +45,7 @@ async def _form(
         entries.failed(request, "link")
         return render(request, "invitation.html", {"invitation": None, "wrong": wrong or _ENDED}, 404)
     who = known_visitor(request)
-    here = f"/invitation?{urlencode({'of': of, 'secret': secret})}"
+    here = api_keys.invitation_link("", of, secret)
     given: dict[str, Any] = {
         "invitation": found,
         "of": of,
@@ -78,7 +79,7 @@ async def _join(request: Request, of: str, secret: str) -> Response:
     if new != again:
         return await _form(request, of, secret, "The password was typed in two ways.", 400, said)
     try:
-        hashed = await passwords.hash(new, people.address(said["email"]))
+        hashed = await passwords.hash(new, address(said["email"]))
     except Weak as error:
         return await _form(request, of, secret, str(error), 400, said)
     except Busy as error:

@@ -17,6 +17,7 @@ from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
+from domain.access.api_key import kind
 from domain.access.permissions import OF_KEYS, PERMISSIONS
 
 PAGE = 100
@@ -78,8 +79,8 @@ async def make(request: Request) -> Response:
         expires_at = _moment(form)
     except (ValueError, OverflowError):
         return await show(request, "expires_at: must be a date like 2027-01-31.", said=said)
-    key = api_keys.new("dataset" if chosen["datasets"] and not chosen["apps"] else "app")
-    payload = {**said, "expires_at": expires_at, "digest": api_keys.digest(key), "hint": api_keys.hint(key)}
+    key = api_keys.new(kind(chosen["apps"], chosen["datasets"]))
+    payload = {**said, "expires_at": expires_at, **api_keys.fields(key)}
     outcome = await (await client(request)).send("api_key.create", payload)
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome), said=said)
@@ -92,11 +93,10 @@ async def replace(request: Request) -> Response:
     backend: Backend = request.app.state.backend
     values = {"tenant": tenant(request), "id": request.path_params["id"]}
     row = await backend.row("SELECT type FROM headrace.api_tokens WHERE tenant_id = %(tenant)s AND id = %(id)s", values)
-    key = api_keys.new("dataset" if row and row["type"] == "dataset" else "app")
+    key = api_keys.new(row["type"] if row else "tenant")
     payload = {
         "api_key": request.path_params["id"],
-        "digest": api_keys.digest(key),
-        "hint": api_keys.hint(key),
+        **api_keys.fields(key),
         "overlap_s": int(overlap) if overlap in OVERLAPS else 86_400,
     }
     outcome = await (await client(request)).send("api_key.replace", payload)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import rejection
-from adapters.privacy.api_keys import digest, new_invitation
+from adapters.privacy.api_keys import digest, invitation_link, new_invitation
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.visitor import visitor
-from domain.access.tenant import HOUSE, Role
-
-ROLES = tuple(role for role in get_args(Role) if role != "owner")
-"""Roles that can be given: only a transfer makes an owner."""
+from domain.access.tenant import GIVEN_ROLES, HOUSE
 
 LIFETIMES = {"1": "a day", "3": "3 days", "7": "a week", "30": "30 days"}
 """Lifetimes of an invitation, in days."""
@@ -61,7 +58,7 @@ async def show(request: Request, wrong: str = "", made: str = "") -> Response:
         "members": members,
         "after": after,
         "invitations": invitations,
-        "roles": ROLES,
+        "roles": GIVEN_ROLES,
         "lifetimes": LIFETIMES,
         "own": visitor(request).account,
         "made": made,
@@ -82,7 +79,7 @@ async def invite(request: Request) -> Response:
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome))
     await seen(request.app.state.backend, [outcome])
-    made = f"{request.base_url}invitation?of={tenant(request)}&secret={secret}"
+    made = invitation_link(str(request.base_url), tenant(request), secret)
     if wants_json(request):
         return as_json({"link": made, "ends_at": ends_at})
     return await show(request, made=made)
