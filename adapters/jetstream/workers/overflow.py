@@ -34,6 +34,10 @@ class _Schedule:
     interval: float
     until: float
 
+    def mean(self, now: float) -> float:
+        """The mean interval if a turn began now."""
+        return self.interval + (now - self.began - self.interval) * WEIGHT
+
 
 class Overflow:
     """Spreads the messages over the time that the tenant's turns take, at twice their pace.
@@ -49,14 +53,14 @@ class Overflow:
         """Count a turn of the tenant."""
         if schedule := self._schedules.get(tenant):
             now = self._now()
-            schedule.interval += (now - schedule.began - schedule.interval) * WEIGHT
-            schedule.began = now
+            schedule.interval, schedule.began = schedule.mean(now), now
 
     def delay(self, tenant: str) -> float:
         """Seconds until another message of the tenant should be delivered again; it grows from message to message."""
         now = self._now()
         schedule = self._schedules.get(tenant) or self._first(tenant, now)
-        interval = max(schedule.interval, now - schedule.began)
+        # While a worker takes many messages at once, no turn begins: the time since the last one is no interval.
+        interval = max(schedule.interval, schedule.mean(now))
         last = max(schedule.until, now)
         schedule.until = min(last + interval / 2, max(now + FAR_S, last + SPACING_S))
         delay = max(SHORTEST_S, schedule.until - now) * random.uniform(0.5, 1)

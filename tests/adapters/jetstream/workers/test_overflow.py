@@ -26,6 +26,18 @@ def test_messages_are_spread_over_the_time_that_their_turns_take() -> None:
     assert 2 <= sum(delays[180:220]) / 40 <= 11
 
 
+def test_a_worker_that_takes_many_messages_at_once_does_not_send_them_far_away() -> None:
+    """At 1,000 turns a second, of which none begins while a batch is taken, 400 messages come within two seconds."""
+    clock = Clock()
+    overflow = Overflow(clock)
+    overflow.delay("busy")
+    for _ in range(200):
+        clock.now += 0.001
+        overflow.begun("busy")
+    clock.now += 0.1
+    assert max(overflow.delay("busy") for _ in range(400)) <= 2
+
+
 def test_of_a_tenant_whose_turns_do_not_begin_few_messages_come_at_a_time() -> None:
     """20,000 messages: at most 400 in a second, and none is away for much longer than they need at that rate."""
     clock = Clock()
