@@ -358,7 +358,7 @@ def _subjects(subjects: tuple[str, ...] | None) -> str:
 
 
 def roles() -> str:
-    """The permissions of each role, of a service on the bus, and of the operators."""
+    """The permissions of each role of a tenant, and those of services on the bus and API keys."""
     sets = {**{f"`{role}`": found for role, found in ROLES.items()}, "service, API key": OF_SERVICES}
     rows = ((f"`{name}`", *("✓" if name in found else "" for found in sets.values())) for name in PERMISSIONS)
     return table("Permission", *sets, rows=rows)

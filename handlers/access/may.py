@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from domain.access.actor import ANON, account_of, key_of
-from domain.access.permissions import EVERY, IN_ARCHIVES, OF_SERVICES, OPERATORS, PERMISSIONS, ROLES, Permission
+from domain.access.permissions import EVERY, IN_ARCHIVES, OF_SERVICES, PERMISSIONS, ROLES, Permission
 from domain.access.register import Key, Register
 from domain.access.tenant import HOUSE
 from domain.aggregate import Aggregate, Rejection
@@ -39,7 +39,7 @@ def of_account(register: Register, tenant: str, account: str) -> frozenset[str]:
     own = ROLES.get(register.role(tenant, account) or "", _NONE)
     operator = ROLES.get(register.role(HOUSE, account) or "", _NONE)
     if "member.manage" in operator:
-        return own | ROLES["owner"] | OPERATORS
+        return EVERY
     return own | (operator & {"read"})
 
 
