@@ -198,7 +198,7 @@ WORKS: dict[str, Work] = {
         Conversation,
         (Conversation.Asked, Conversation.Retried),
         role="answer",
-        slots=512,
+        slots=1024,
         share=64,
         tries=1,
         pending=ANSWER,

@@ -48,6 +48,7 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     async with _slow_provider() as address:
         sent = 0
         busy = await Busy.tenant(stack, "busy", address)
+        await busy.allow(2 * sizes.waiting)
         for waiting in backlogs:
             await busy.send(waiting - sent)
             bars.advance(bar, waiting - sent)
@@ -96,6 +97,13 @@ class Busy:
             if outcome["status"] != "accepted":
                 raise RuntimeError(f"{command} was rejected: {outcome['message']}")
         return cls(client, app)
+
+    async def allow(self, waiting: int) -> None:
+        """Raise the limit of the tenant's waiting messages, which the default may not reach."""
+        limit = {"quantity": "messages", "period": "waiting", "most": waiting}
+        outcome = await self._client.send("limits.impose", limit, wait=PATIENCE_S)
+        if outcome["status"] != "accepted":
+            raise RuntimeError(f"limits.impose was rejected: {outcome['message']}")
 
     async def send(self, count: int) -> None:
         """Send messages, and wait until they are accepted."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterable
@@ -50,6 +51,7 @@ async def run(role: str, settings: Settings) -> None:
     When stopped, it takes no more messages and finishes the answers in flight, within the grace period of the settings.
     Of `all`, a role that fails is restarted after a pause, and the others continue.
     """
+    allow_connections()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -163,6 +165,13 @@ async def _begin(stack: AsyncExitStack, settings: Settings, role: str) -> tuple[
 def _cancel(tasks: list[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
+
+
+def allow_connections() -> None:
+    """Raise the soft limit of open files, often 1,024, to the hard one: each answer in flight has a connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # as on macOS, where the hard limit may be infinite
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_the_collector() -> None:
