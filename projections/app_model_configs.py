@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlalchemy import Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.chat.app import App
+from domain.chat.app import App, features
 from domain.log import Recorded
 from projections.engine.columns import Id, Time, derived_id, key, required
 from projections.engine.read_model import ReadModel, Row
@@ -24,6 +24,9 @@ app_model_configs = ReadModel(
     required("pre_prompt", Text, "Instructions to the model; {{name}} stands for a variable."),
     required("user_input_form", JSONB, "Variables that the asker fills in: a list of name, required and default."),
     required("dataset_configs", JSONB, "Retrieval: datasets (ids) and settings."),
+    required("opening_statement", Text, "Text that opens a conversation; {{name}} stands for a variable."),
+    required("suggested_questions", JSONB, "Questions offered with the opening statement: a list of texts."),
+    required("retriever_resource", JSONB, "enabled: answers cite knowledge bases, because the app has some."),
     required("created_by", Text, "Actor who configured the app."),
     required("created_at", Time, "When the app was configured."),
 )
@@ -37,7 +40,7 @@ def configuration_id(app: str, number: int) -> str:
 
 @app_model_configs.makes(App.Configured)
 def configured(event: App.Configured, message: Recorded) -> Row:
-    model = event.model
+    model, around = event.model, features(event.features)
     return {
         "id": configuration_id(event.originator_id, event.number),
         "app_id": event.originator_id,
@@ -52,5 +55,8 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "pre_prompt": event.prompt,
         "user_input_form": event.variables,
         "dataset_configs": {"datasets": event.datasets, "retrieval": event.retrieval},
+        "opening_statement": around["opening_statement"],
+        "suggested_questions": around["suggested_questions"],
+        "retriever_resource": {"enabled": bool(event.datasets)},
         "created_by": message.metadata.actor,
     }

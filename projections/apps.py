@@ -16,6 +16,7 @@ apps = ReadModel(
     key("id", "App."),
     required("name", Text, "Name, as given."),
     required("description", Text, "Description, as given; empty when none was."),
+    required("mode", Text, "chat or completion."),
     optional("app_model_config_id", Id, "Newest configuration, in app_model_configs; null before the first."),
     required("created_by", Text, "Actor who created it."),
     required("created_at", Time, "When it was created."),
@@ -30,6 +31,7 @@ def created(event: App.Created, message: Recorded) -> Row:
         "id": event.originator_id,
         "name": event.name,
         "description": event.description,
+        "mode": event.mode,
         "created_by": message.metadata.actor,
     }
 

@@ -73,6 +73,20 @@ def settings(given: Mapping[str, Any]) -> RetrievalSettings:
     )
 
 
+class Features(TypedDict):
+    """Functions of an app around its answers."""
+
+    opening_statement: Annotated[
+        str, "Text that opens a conversation, not from a model; `{{name}}` stands for a variable. Empty for none."
+    ]
+    suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
+
+
+def features(given: Mapping[str, Any]) -> Features:
+    """The features, with neutral values for those that were added later."""
+    return cast("Features", {"opening_statement": "", "suggested_questions": [], **given})
+
+
 class AnswerSettings(TypedDict):
     """The way an app answers."""
 
@@ -81,6 +95,7 @@ class AnswerSettings(TypedDict):
     variables: list[Variable]
     datasets: list[str]
     retrieval: RetrievalSettings
+    features: Features
 
 
 class Configuration(AnswerSettings):
@@ -93,7 +108,8 @@ class App(Aggregate):
     """An app and all of its configurations, by number."""
 
     TOPIC = "app"
-    class_version = 2
+    class_version = 3
+    mode: str
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
 
     class Event(aggregate.Event):
@@ -102,15 +118,21 @@ class App(Aggregate):
     class Created(Event, aggregate.Created):
         """An app was created, not yet configured."""
 
-        TOPIC = "app.created.v1"
+        TOPIC = "app.created.v2"
+        class_version = 2
         name: Annotated[str, "Name, for people."]
         description: Annotated[str, "Description, for people."]
+        mode: Annotated[str, "`chat`, or `completion`: each message stands for itself, without history."] = "chat"
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["mode"] = "chat"
 
     class Configured(Event):
         """The app answers by this configuration from now on; earlier ones keep their numbers."""
 
-        TOPIC = "app.configured.v2"
-        class_version = 2
+        TOPIC = "app.configured.v3"
+        class_version = 3
         number: Annotated[int, "Number of the configuration, from 1."]
         model: Annotated[ModelSettings, "Chat model."]
         prompt: Annotated[
@@ -119,10 +141,15 @@ class App(Aggregate):
         variables: Annotated[list[Variable], "Values that a message gives."]
         datasets: Annotated[list[str], "Knowledge bases to search."]
         retrieval: Annotated[RetrievalSettings, "Retrieval settings."]
+        features: Annotated[Features, "Functions around the answers."]
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["retrieval"] = settings(state["retrieval"])
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            state["features"] = features({})
 
         def apply(self, app: App) -> None:
             app.configurations[str(self.number)] = Configuration(
@@ -132,6 +159,7 @@ class App(Aggregate):
                 variables=self.variables,
                 datasets=self.datasets,
                 retrieval=self.retrieval,
+                features=features(self.features),
             )
 
     class Deleted(Event):
@@ -147,6 +175,12 @@ class App(Aggregate):
         """Convert a snapshot, whose configurations may have either version."""
         for configuration in state["configurations"].values():
             configuration["retrieval"] = settings(configuration["retrieval"])
+
+    @staticmethod
+    def upcast_v2_v3(state: dict[str, Any]) -> None:
+        state["mode"] = "chat"
+        for configuration in state["configurations"].values():
+            configuration["features"] = features({})
 
     @property
     def configuration(self) -> Configuration | None:

@@ -29,6 +29,8 @@ from handlers.commands.fields import (
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.retrieval import RetrievalFields, check_reranker
 
+SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_blank)]
+
 
 class ModelFields(Part):
     """A chat model; `builtin` / `extractive` needs no server."""
@@ -61,11 +63,25 @@ class VariableFields(Part):
     )
 
 
+class FeatureFields(Part):
+    """Functions of an app around its answers."""
+
+    opening_statement: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description="Text that opens a conversation; `{{name}}` stands for a variable. Empty for none"
+    )
+    suggested_questions: Annotated[list[SuggestedQuestion], Field(max_length=10)] = Field(
+        [], description="Questions offered with the opening statement"
+    )
+
+
 class CreateApp(Command):
     """Create an app; it answers once it is configured."""
 
     name: Name
     description: Description = ""
+    mode: Literal["chat", "completion"] = Field(
+        "chat", description="`chat`, or `completion`: each message stands for itself, without history"
+    )
 
 
 class ConfigureApp(Command):
@@ -81,6 +97,7 @@ class ConfigureApp(Command):
     )
     datasets: Annotated[list[DatasetId], Field(max_length=32)] = Field([], description="Knowledge bases to search")
     retrieval: RetrievalFields = Field(RetrievalFields(), description="Retrieval settings")
+    features: FeatureFields = Field(FeatureFields(), description="Functions around the answers")
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:
@@ -156,7 +173,7 @@ NAME_LENGTH = 60
 
 
 async def create(command: CreateApp, given: Preparation) -> Make[App]:
-    return lambda id, at: App.begin(App.Created, id, at, name=command.name, description=command.description)
+    return lambda id, at: App.begin(App.Created, id, at, **command.model_dump())
 
 
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:

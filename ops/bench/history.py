@@ -13,7 +13,7 @@ from nats.js.api import PubAck
 from adapters.jetstream import codec
 from adapters.jetstream.keys import JetStreamKeys
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, ModelSettings, settings
+from domain.chat.app import App, ModelSettings, features, settings
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
@@ -121,7 +121,13 @@ class History:
         await line.commit("app.create")
         await other.commit("dataset.create")
         app.configure(
-            _now(), model=MODEL, prompt=self._text(3), variables=[], datasets=[dataset.id], retrieval=RETRIEVAL
+            _now(),
+            model=MODEL,
+            prompt=self._text(3),
+            variables=[],
+            datasets=[dataset.id],
+            retrieval=RETRIEVAL,
+            features=features({}),
         )
         await line.commit("app.configure")
         return app, dataset

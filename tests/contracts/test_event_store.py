@@ -22,7 +22,7 @@ from adapters.jetstream.store import LARGEST_VALUES, JetStreamEventStore
 from adapters.jetstream.streams import set_up
 from adapters.privacy.vault import AesVault
 from domain.aggregate import Event, new_id
-from domain.chat.app import App, settings
+from domain.chat.app import App, features, settings
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, Commit, Metadata, Position, Subject
 from handlers.ports.log import Conflict, EventStore, TooLarge, Unavailable
@@ -55,6 +55,7 @@ def configured(app: App, prompt: str, datasets: Sequence[str] = ()) -> list[Even
         variables=[],
         datasets=list(datasets),
         retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+        features=features({}),
     )
     return app.pending()
 

@@ -23,7 +23,16 @@ from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
-from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
+from domain.chat.app import (
+    App,
+    Condition,
+    Features,
+    MetadataFilter,
+    ModelSettings,
+    RerankSettings,
+    RetrievalSettings,
+    Variable,
+)
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
@@ -200,7 +209,14 @@ def _curate(document: Document) -> None:
 
 
 def _answers() -> Iterator[Aggregate]:
-    app = App.begin(App.Created, _id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
+    app = App.begin(
+        App.Created,
+        _id(3),
+        _at(11),
+        name="Schleusen-Auskunft",
+        description="Answers what skippers ask",
+        mode="chat",
+    )
     app.configure(
         _at(12),
         model=ModelSettings(
@@ -210,6 +226,9 @@ def _answers() -> Iterator[Aggregate]:
         variables=[Variable(name="canal", required=True, default=None)],
         datasets=[_id(1)],
         retrieval=_RETRIEVAL,
+        features=Features(
+            opening_statement="Ask me about the {{canal}}.", suggested_questions=["When does the lock open?"]
+        ),
     )
     talk = Conversation.begin(
         Conversation.Started, _id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?"

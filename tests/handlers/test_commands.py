@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from domain.aggregate import Aggregate, Rejection, new_id
-from domain.chat.app import App, settings
+from domain.chat.app import App, features, settings
 from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
@@ -51,6 +51,7 @@ def test_defaults_are_filled_in() -> None:
         "variables": [],
         "datasets": [],
         "retrieval": settings({"mode": "hybrid", "weight": 0.7, "top_k": 4, "score_threshold": None}),
+        "features": features({}),
     }
 
 
@@ -139,6 +140,7 @@ for _ in range(MAX_DEPTH):
         (chat.CreateApp, {"name": "a\0b"}, "name"),
         (chat.CreateApp, {"name": "x", "description": "x" * 2001}, "description"),
         (chat.CreateApp, {"name": "x", "na\0me": "x"}, "na�me"),
+        (chat.CreateApp, {"name": "x", "mode": "agent-chat"}, "mode"),
         (chat.DeleteApp, {"app": "x"}, "app"),
         (chat.DeleteApp, {"app": ID.upper()}, "app"),
         (chat.DeleteApp, {"app": ID.replace("-", "")}, "app"),
@@ -170,6 +172,14 @@ for _ in range(MAX_DEPTH):
         (chat.ConfigureApp, {"app": ID, "retrieval": {"rerank": {"model": ""}}}, "retrieval.rerank.model"),
         (chat.ConfigureApp, {"app": ID, "retrieval": {"rerank": "builtin"}}, "retrieval.rerank"),
         (chat.ConfigureApp, {"app": ID, "retrieval": {"metadata_filter": {"mode": "automatic"}}}, "retrieval"),
+        (chat.ConfigureApp, {"app": ID, "features": {"opener": "Hello"}}, "features.opener"),
+        (chat.ConfigureApp, {"app": ID, "features": {"opening_statement": "x" * 10_001}}, "features.opening_statement"),
+        (chat.ConfigureApp, {"app": ID, "features": {"suggested_questions": [" "]}}, "features.suggested_questions.0"),
+        (
+            chat.ConfigureApp,
+            {"app": ID, "features": {"suggested_questions": ["x"] * 11}},
+            "features.suggested_questions",
+        ),
         (knowledge.UploadDocument, {"dataset": ID, "name": "a.txt"}, "digest"),
         (knowledge.UploadDocument, {**UPLOAD, "digest": DIGEST}, "digest"),
         (knowledge.UploadDocument, {**UPLOAD, "text": "é" * (MAX_TEXT // 2 + 1)}, "text"),

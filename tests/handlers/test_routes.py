@@ -119,8 +119,8 @@ def instructed_by(app: str) -> dict[str, Any]:
 
 
 ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
-    ("app.create", {"name": "Other"}, "app", ["app.created.v1"]),
-    ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v2"]),
+    ("app.create", {"name": "Other"}, "app", ["app.created.v2"]),
+    ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v3"]),
     ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
     (

@@ -27,7 +27,7 @@ from adapters.postgres.feed import Gap
 from adapters.postgres.projector import Halted, Projector
 from adapters.postgres.tables import table_digests, wait_for
 from domain.aggregate import new_id
-from domain.chat.app import App
+from domain.chat.app import App, features
 from domain.chat.app import settings as how
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
 from handlers.work.progress import no_progress
@@ -76,6 +76,7 @@ async def commit(nc: Client, count: int) -> None:
             variables=[],
             datasets=[os.urandom(4000).hex() for _ in range(BIG // 8000)],  # each is small enough to stay in the commit
             retrieval=how({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+            features=features({}),
         )
         metadata = Metadata(new_id(), "acme", new_id(), new_id(), "ada")
         await store.append(Subject("acme", "app", app.id), app.pending(), metadata, 0)

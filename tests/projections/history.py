@@ -11,7 +11,7 @@ from itertools import chain, count
 from typing import Any, cast
 
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, ModelSettings, settings
+from domain.chat.app import App, ModelSettings, features, settings
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
@@ -96,7 +96,15 @@ class History:
         return app
 
     def configure(self, app: App, prompt: str) -> None:
-        app.configure(self.now, model=MODEL, prompt=prompt, variables=[], datasets=["some"], retrieval=RETRIEVAL)
+        app.configure(
+            self.now,
+            model=MODEL,
+            prompt=prompt,
+            variables=[],
+            datasets=["some"],
+            retrieval=RETRIEVAL,
+            features=features({}),
+        )
         self.record(app)
 
     def dataset(self, id: str | None = None) -> Dataset:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from domain.aggregate import Rejection, new_id
-from domain.chat.app import App, ModelSettings, Variable, settings
+from domain.chat.app import App, Features, ModelSettings, Variable, features, settings
 from tests.domain.scenario import NOW, given, made
 
 MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
@@ -20,7 +20,14 @@ def app() -> App:
 
 
 def configure(app: App, **fields: Any) -> None:
-    given = {"model": MODEL, "prompt": "Be brief.", "variables": [], "datasets": [], "retrieval": RETRIEVAL}
+    given = {
+        "model": MODEL,
+        "prompt": "Be brief.",
+        "variables": [],
+        "datasets": [],
+        "retrieval": RETRIEVAL,
+        "features": features({}),
+    }
     app.configure(NOW, **given | fields)
 
 
@@ -29,7 +36,7 @@ def asking(app: App) -> None:
 
 
 def test_is_created_without_a_configuration() -> None:
-    made(app()).then(App.Created).whole(name="Guide", description="Answers from the handbook")
+    made(app()).then(App.Created).whole(name="Guide", description="Answers from the handbook", mode="chat")
     assert app().configuration is None
 
 
@@ -43,6 +50,7 @@ def test_numbers_its_configurations() -> None:
         "variables": [],
         "datasets": [],
         "retrieval": RETRIEVAL,
+        "features": features({}),
     }
     assert scenario.aggregate.configurations["1"]["prompt"] == "Be brief."
 
@@ -82,3 +90,28 @@ def test_names_the_known_inputs() -> None:
         given(app(), asking).aggregate.inputs({"town": "Delft"})
     with pytest.raises(Rejection, match="are: none"):
         given(app(), configure).aggregate.inputs({"town": "Delft"})
+
+
+def test_a_feature_that_was_added_later_is_neutral() -> None:
+    configured = App.Configured(
+        "x",
+        2,
+        NOW,
+        number=1,
+        model=MODEL,
+        prompt="",
+        variables=[],
+        datasets=[],
+        retrieval=RETRIEVAL,
+        features=cast("Features", {"opening_statement": "Hello."}),
+    )
+    it = given(app()).aggregate
+    configured.apply(it)
+    assert it.configuration
+    assert it.configuration["features"] == features({"opening_statement": "Hello."})
+
+
+def test_is_for_chat_or_completion() -> None:
+    fields = {"name": "Slogans", "description": ""}
+    assert app().mode == "chat"
+    assert App.begin(App.Created, new_id(), NOW, mode="completion", **fields).mode == "completion"

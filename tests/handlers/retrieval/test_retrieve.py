@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.app import Configuration, ModelSettings, settings
+from domain.chat.app import Configuration, ModelSettings, features, settings
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata, Subject
 from handlers.models.model_calls import ModelCalls
@@ -109,6 +109,7 @@ class Library:
             variables=[],
             datasets=[self.dataset] if datasets is None else datasets,
             retrieval=how,
+            features=features({}),
         )
         cause = Cause(Metadata(new_id(), self.desk.tenant, self.message), "message", self.message, attempt)
         retrieve = Retrieve(

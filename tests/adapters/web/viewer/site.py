@@ -30,7 +30,7 @@ from adapters.web.viewer.server import create_app
 from domain.access.register import Register
 from domain.access.tenant import HOUSE
 from domain.aggregate import Aggregate, Event, new_id
-from domain.chat.app import App, ModelSettings, settings
+from domain.chat.app import App, ModelSettings, features, settings
 from domain.chat.conversation import Conversation, Truncation, Usage
 from domain.knowledge.retrieval import Candidate, Retrieval
 from domain.log import EVENTS, OUTCOMES, Metadata, Position, Subject
@@ -84,6 +84,7 @@ class Site:
                 variables=[],
                 datasets=[],
                 retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+                features=features({}),
             )
         await self.record(app, new_id())
         return app
