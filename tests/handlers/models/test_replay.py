@@ -113,7 +113,7 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
             return (server.url, "") if name == "lab" else None
 
         models = TenantModels(registered, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
-        yield ReplayCall(desk.repository, ModelCalls(desk.repository), models)
+        yield ReplayCall(desk.repository, ModelCalls(desk.repository), models, desk.files)
         await models.close()
 
 
