@@ -34,6 +34,9 @@ model_calls = ReadModel(
     ),
     required("response", Text, "Answer; empty before, and as far as it came when it failed. A rerank's: scores."),
     required("reasoning", Text, "Reasoning of the model before its answer; empty for none, and before the answer."),
+    optional("tool_calls", JSONB, "Calls of tools that the model asked for: id, name, arguments; null for none."),
+    optional("state", JSONB, "State that the server wants back with the next request; null for none."),
+    optional("logprobs", JSONB, "Log probabilities of tokens, as the server gives them; null for none."),
     optional("response_id", Text, "Id that the server gave the answer; null when it gave none."),
     optional("response_model", Text, "Model that answered, as the server names it; null when it does not."),
     optional("finish_reason", Text, "Reason for the end of the answer, as the server gives it; null if it gives none."),
@@ -66,7 +69,16 @@ model_calls.sorted_by("lost", "id", within=(), postgresql_where=text("error_code
 model_calls.priced("cost", "price_version")
 model_calls.sets(
     EndUser.Erased,
-    {"request": {}, "response": "", "reasoning": "", "error": None, "fingerprint": None},
+    {
+        "request": {},
+        "response": "",
+        "reasoning": "",
+        "tool_calls": None,
+        "state": None,
+        "logprobs": None,
+        "error": None,
+        "fingerprint": None,
+    },
     column="person_id",
 )
 
@@ -126,6 +138,9 @@ def completed(row: Row, event: ModelCall.Completed, message: Recorded, values: V
     return {
         **ended(row, event, values),
         "status": "completed",
+        "tool_calls": event.tool_calls,
+        "state": event.state,
+        "logprobs": event.logprobs,
         "response_id": event.response_id,
         "response_model": event.response_model,
         "finish_reason": event.finish_reason,

@@ -16,6 +16,7 @@ from openai import APIError, AsyncStream, OpenAIError
 from adapters.egress.client import Egress
 from adapters.models.chunk import BROKEN_OFF, UNNAMED, Chunk, error_in
 from adapters.models.faults import Fault
+from adapters.models.openai_request import asked
 from adapters.models.reasoning import Splitter
 from adapters.models.server import PATIENCE, Failed, ModelServer, Patience
 from adapters.models.server_events import ServerEvent, server_events
@@ -100,7 +101,7 @@ class OpenAICompatible:
         return {
             **{name: value for name, value in request.parameters.items() if value is not None},
             "model": request.model,
-            "messages": [message._asdict() for message in request.messages],
+            **asked(request),
             self._limit: request.max_tokens,
             "stream": True,
             **({"stream_options": {"include_usage": True}} if self._counts_usage else {}),

@@ -11,7 +11,7 @@ COLUMNS = {
     "tenant_id": "Tenant that the row belongs to.",
     "id": "Call, in model_calls.",
     "request": "Content sent, as in model_calls, but for messages: each has a role and its whole content; null: a text "
-    "is missing that it quotes.",
+    "is missing that it quotes. `files` are its pieces with a file.",
     "sources": "Origins of the parts of the messages: a list of message (from 0), start, end (characters) and from.",
 }
 
@@ -19,11 +19,12 @@ _MADE = """
 CREATE OR REPLACE FUNCTION headrace.put_together(tenant text, sent jsonb, OUT request jsonb, OUT sources jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
 WITH message AS (
-    SELECT number AS place, 0 AS turn, value ->> 'role' AS role, value -> 'pieces' AS pieces
+    SELECT number AS place, 0 AS turn, value ->> 'role' AS role, value -> 'pieces' AS pieces, value - 'pieces' AS other
     FROM jsonb_array_elements(sent -> 'messages') WITH ORDINALITY each(value, number) WHERE value ? 'pieces'
     UNION ALL
     SELECT each.number, turn.position * 2 + side.second, side.role, jsonb_build_array(
-        jsonb_build_object('from', 'history', 'message_id', turn.message_id, 'text', side.content))
+        jsonb_build_object('from', 'history', 'message_id', turn.message_id, 'text', side.content)),
+        jsonb_build_object('role', side.role)
     FROM jsonb_array_elements(sent -> 'messages') WITH ORDINALITY each(value, number)
     JOIN headrace.turns first ON first.tenant_id = tenant
         AND first.conversation_id = value ->> 'conversation' AND first.message_id = value ->> 'first'
@@ -36,8 +37,8 @@ WITH message AS (
         (0, 'user', turn.query), (1, 'assistant', coalesce(turn.answer, call.response))) side(second, role, content)
     WHERE value ? 'first'
 ), piece AS (
-    SELECT place, turn, role, each.number AS part,
-        coalesce(value ->> 'text',
+    SELECT place, turn, other, each.number AS part,
+        coalesce(value ->> 'text', CASE WHEN value ? 'file' THEN '' END,
             substr(left(quoted.content, (value ->> 'end')::int), 1 + coalesce((value ->> 'start')::int, 0)),
             substr(quoted.content, 1 + coalesce((value ->> 'start')::int, 0))) AS content,
         value - '{text,quotes,start,end}'::text[] AS origin
@@ -52,10 +53,11 @@ WITH message AS (
     SELECT *, dense_rank() OVER (ORDER BY place, turn) - 1 AS message,
         coalesce(sum(length(content)) OVER (PARTITION BY place, turn ORDER BY part), 0) AS reached FROM piece
 ), whole AS (
-    SELECT message, jsonb_build_object('role', min(role), 'content', CASE
+    SELECT message, other || jsonb_build_object('content', CASE
         WHEN bool_and(content IS NOT NULL OR part IS NULL) THEN coalesce(string_agg(content, '' ORDER BY part), '')
-    END) AS json
-    FROM placed GROUP BY message
+    END) || CASE WHEN bool_or(origin ? 'file') THEN jsonb_build_object(
+        'files', jsonb_agg(origin ORDER BY part) FILTER (WHERE origin ? 'file')) ELSE '{}' END AS json
+    FROM placed GROUP BY message, other
 )
 SELECT CASE WHEN sent ? 'messages' THEN
         sent || jsonb_build_object('messages', (SELECT coalesce(jsonb_agg(json ORDER BY message), '[]') FROM whole))

@@ -46,6 +46,9 @@ class Completion(TypedDict):
     duration_ms: float
     response_id: NotRequired[str | None]
     response_model: NotRequired[str | None]
+    tool_calls: NotRequired[list[dict[str, Any]] | None]
+    state: NotRequired[dict[str, Any] | None]
+    logprobs: NotRequired[list[dict[str, Any]] | None]
 
 
 Reasoning = Annotated[str, "Reasoning of a chat model before its answer, as far as it arrived; empty for none."]
@@ -84,9 +87,9 @@ class ModelCall(Aggregate):
         cause_id: Annotated[str, "Id of that message, document, replay or query."]
         request: Annotated[
             dict[str, Any],
-            "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (digest of their "
-            "list), `tool_choice` and `response_format` of a chat; numbers of `texts` and `tokens` of an embedding; "
-            "`query` and ids of the `segments` of a rerank.",
+            "Content: `messages` (see [prompts](prompts.md)), `max_tokens`, `parameters`, `tools` (the text with their "
+            "list, as `passage/<id>`), `tool_choice`, `response_format` and `context_window` of a chat; numbers of "
+            "`texts` and `tokens` of an embedding; `query` and ids of the `segments` of a rerank.",
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""
@@ -108,9 +111,9 @@ class ModelCall(Aggregate):
     class Completed(Event):
         """The model answered."""
 
-        TOPIC = "model_call.completed.v4"
-        PERSONAL = frozenset({"reasoning", "response", "state", "tool_calls"})
-        class_version = 4
+        TOPIC = "model_call.completed.v5"
+        PERSONAL = frozenset({"logprobs", "reasoning", "response", "state", "tool_calls"})
+        class_version = 5
         response: Annotated[
             str, "Answer of a chat; JSON array of a score for each segment of a rerank; empty for an embedding."
         ]
@@ -121,11 +124,16 @@ class ModelCall(Aggregate):
         response_id: Annotated[str | None, "Id that the server gave the answer; null for none."] = None
         response_model: Annotated[str | None, "Model as the server names it; null when it does not."] = None
         reasoning: Reasoning = ""
-        tool_calls: Annotated[list[dict[str, Any]] | None, "Calls of tools that the model asks for; null for none."] = (
-            None
-        )
+        tool_calls: Annotated[
+            list[dict[str, Any]] | None,
+            "Calls of tools that the model asks for, each with `id`, `name` and `arguments` (text of a JSON object, "
+            "which may be invalid); null for none.",
+        ] = None
         state: Annotated[
             dict[str, Any] | None, "State that the server wants back with the next request; null for none."
+        ] = None
+        logprobs: Annotated[
+            list[dict[str, Any]] | None, "Log probabilities of tokens, as the server gives them; null for none."
         ] = None
 
         @staticmethod
@@ -140,6 +148,10 @@ class ModelCall(Aggregate):
         @staticmethod
         def upcast_v3_v4(state: dict[str, Any]) -> None:
             state |= {"tool_calls": None, "state": None}
+
+        @staticmethod
+        def upcast_v4_v5(state: dict[str, Any]) -> None:
+            state["logprobs"] = None
 
         def apply(self, call: ModelCall) -> None:
             call.status = "completed"

@@ -29,7 +29,7 @@ Piece = TypedDict(
         ],
         "app": NotRequired[Annotated[str, "Of instructions: their app."]],
         "configuration": NotRequired[Annotated[int, "Of instructions: number of their configuration."]],
-        "name": NotRequired[Annotated[str, "Of an input: the variable, within the instructions."]],
+        "name": NotRequired[Annotated[str, "Of an input: the variable, within the instructions; of a file: its name."]],
         "segment": NotRequired[Annotated[str, "Of a segment: its id."]],
         "document": NotRequired[Annotated[str, "Of a segment: its document."]],
         "dataset": NotRequired[Annotated[str, "Of a segment: its knowledge base."]],
@@ -37,9 +37,13 @@ Piece = TypedDict(
         "score": NotRequired[Annotated[float, "Of a segment: its score in the retrieval."]],
         "conversation": NotRequired[Annotated[str, "Of the query: its conversation."]],
         "message_id": NotRequired[Annotated[str, "Of the query, or of an earlier question or answer: its message."]],
+        "file": NotRequired[Annotated[str, "Of a file, which has no text: digest of the blob that holds it."]],
+        "kind": NotRequired[Annotated[str, "Of a file: `image`, `audio` or `document`."]],
+        "media_type": NotRequired[Annotated[str, "Of a file: its media type."]],
+        "detail": NotRequired[Annotated[str, "Of an image: `low` or `high`; missing for the server's choice."]],
     },
 )
-Piece.__doc__ = """A part of a message's text, and its origin."""
+Piece.__doc__ = """A part of a message's text and its origin, or a file."""
 
 NO_ORIGIN = frozenset({"text", "quotes", "start", "end"})
 """Keys of a piece that say what its text is, not where it is from."""
@@ -49,8 +53,13 @@ NO_ORIGIN = frozenset({"text", "quotes", "start", "end"})
 class InPieces(TypedDict):
     """A message that was sent."""
 
-    role: Annotated[str, "`system`, `user` or `assistant`."]
-    pieces: Annotated[list[Piece], "Its text: the pieces, one after another."]
+    role: Annotated[str, "`system`, `user`, `assistant` or `tool`."]
+    pieces: Annotated[list[Piece], "Its text: the pieces, one after another; and files."]
+    tool_calls: NotRequired[
+        Annotated[list[dict[str, str]], "Calls of tools that the assistant asked for: `id`, `name`, `arguments`."]
+    ]
+    tool_call_id: NotRequired[Annotated[str, "Of a tool's result: the call."]]
+    state: NotRequired[Annotated[dict[str, Any], "State that the server sent with the message, and gets back."]]
 
 
 @final
@@ -110,12 +119,12 @@ def put_together(
                     piece = cast("Piece", {"from": "history", "message_id": turn.message, "text": text})
                     whole.append(InPieces(role=role, pieces=[piece]))
         else:
-            whole.append(InPieces(role=message["role"], pieces=[_literal(each, texts) for each in message["pieces"]]))
+            whole.append({**message, "pieces": [_literal(each, texts) for each in message["pieces"]]})
     return whole
 
 
 def _literal(piece: Piece, texts: Mapping[str, str]) -> Piece:
-    if "text" in piece:
+    if "text" in piece or "file" in piece:
         return piece
     if piece["quotes"] not in texts:
         raise Missing(piece["quotes"])
@@ -130,7 +139,14 @@ def origin(piece: Piece) -> dict[str, Any]:
 
 def content(message: InPieces) -> str:
     """The text of a message that is put together."""
-    return "".join(piece["text"] for piece in message["pieces"])
+    return "".join(piece.get("text", "") for piece in message["pieces"])
+
+
+def whole(message: InPieces) -> dict[str, Any]:
+    """A message that is put together, as the view `model_call_requests` has it: its content in one text."""
+    files = [piece for piece in message["pieces"] if "file" in piece]
+    other = {name: value for name, value in message.items() if name != "pieces"}
+    return {**other, "content": content(message), **({"files": files} if files else {})}
 
 
 def in_pieces(messages: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]) -> list[InPieces]:

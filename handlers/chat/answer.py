@@ -125,6 +125,7 @@ class Answer:
             passages=[
                 "\n\n".join(filter(None, (hit.entry.heading, hit.entry.content))) for hit in prompt.passages_used
             ],
+            context_window=model["context_window"],
         )
         client = await self.models.get(turn.tenant, model)
         chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.record, retrieved.record)

@@ -16,12 +16,13 @@ import orjson
 
 from domain.log import Metadata, commit_id
 from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage
+from domain.models.passage import passage_id
 from handlers.access.quota import Quota
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
-from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker
+from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 
@@ -33,6 +34,9 @@ MOST_CALLS = 10
 
 MESSAGE_TOKENS = 4
 """Tokens of a message in addition to its text, for its cost."""
+
+ATTACHMENT_TOKENS = 1000
+"""Tokens of a file in a message, for its cost: as of an image of a megapixel."""
 
 OTHER_FIELDS = 32 * 1024
 """Bytes that are set aside for all else in an event with an answer."""
@@ -265,8 +269,11 @@ class ModelCalls:
 
 @dataclass(slots=True)
 class Chat:
-    """A call of a chat model: `said` is the answer so far; `usage` is None until it has completed, as is
-    `finish_reason`. `sent` is called just before it is sent."""
+    """A call of a chat model: `said` is the answer so far, `reasoning` what came before it.
+
+    When it has completed, `usage`, `finish_reason`, `tool_calls`, `state` and `logprobs` are as the model gave them.
+    `sent` is called just before it is sent.
+    """
 
     calls: ModelCalls
     cause: Cause
@@ -280,7 +287,10 @@ class Chat:
     usage: TokenUsage | None = field(init=False, default=None)
     finish_reason: str | None = field(init=False, default=None)
     said: str = field(init=False, default="")
-    _reasoning: str = field(init=False, default="")
+    reasoning: str = field(init=False, default="")
+    tool_calls: Sequence[ToolCall] = field(init=False, default=())
+    state: dict[str, Any] | None = field(init=False, default=None)
+    logprobs: list[dict[str, Any]] | None = field(init=False, default=None)
     _size: int = field(init=False, default=0)
     _requested: bool = field(init=False, default=False)
     _began: float = field(init=False, default_factory=time.perf_counter)
@@ -303,7 +313,9 @@ class Chat:
             self.sent()
             self.said = made.response
             yield made.response
-            self.usage, self.finish_reason = made.usage, made.finish_reason
+            self.usage, self.finish_reason, self.reasoning = made.usage, made.finish_reason, made.reasoning
+            self.tool_calls = [ToolCall(**call) for call in made.tool_calls or ()]
+            self.state, self.logprobs = made.state, made.logprobs
             return
         _must_end(self.cause, self.step)
         try:
@@ -331,15 +343,18 @@ class Chat:
 
     async def _record(self) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
+        tools, schema = tools_text(self.request.tools), self.request.schema
         request = {
             "messages": list(self.record.messages),
             "max_tokens": self.request.max_tokens,
             "parameters": self.request.parameters,
-            "tools": None,
-            "tool_choice": None,
-            "response_format": None,
+            "tools": f"passage/{passage_id(tools)}" if tools else None,
+            "tool_choice": self.request.tool_choice if tools else None,
+            "response_format": {"type": "json_schema", "schema": schema} if schema else None,
+            "context_window": self.request.context_window,
         }
-        await self.calls.record_passages(self.cause, self.record.passages)
+        quoted = {passage_id(tools): tools} if tools else {}
+        await self.calls.record_passages(self.cause, {**self.record.passages, **quoted})
         await shielded(
             self.calls.request(
                 self.cause,
@@ -364,17 +379,23 @@ class Chat:
             delta.usage or last.usage,
             delta.response_id or last.response_id,
             delta.model or last.model,
+            tool_calls=delta.tool_calls or last.tool_calls,
+            state=delta.state or last.state,
+            logprobs=delta.logprobs or last.logprobs,
         )
         if delta.unsaid:
-            self._reasoning, self.said, self._first = self._reasoning + self.said, "", None
+            self.reasoning, self.said, self._first = self.reasoning + self.said, "", None
         self._size += len(orjson.dumps(delta.text)) + len(orjson.dumps(delta.reasoning)) - 4  # quotes
+        if delta.tool_calls or delta.state or delta.logprobs:
+            asked = [call._asdict() for call in delta.tool_calls]
+            self._size += len(orjson.dumps([asked, delta.state, delta.logprobs]))
         if self._size > self.calls.longest:
             said, self.said = self.said, beginning(self.said + delta.text)
-            self._reasoning = beginning(self._reasoning + delta.reasoning)
+            self.reasoning = beginning(self.reasoning + delta.reasoning)
             if rest := self.said[len(said) :]:
                 yield rest
             raise _broken_off(self._size, self.calls.longest)
-        self._reasoning += delta.reasoning
+        self.reasoning += delta.reasoning
         if delta.text:
             self._first = self._first or milliseconds(self._began)
             self.said += delta.text
@@ -382,14 +403,14 @@ class Chat:
 
     async def _fail(self, code: str, reason: str) -> None:
         elapsed = milliseconds(self._began)
-        arrived = bool(self.said or self._reasoning or self._last.usage)
+        arrived = bool(self.said or self.reasoning or self._last.usage)
         broken = self._broken(counts=arrived)
         await self.calls.fail(self.cause, self.id, code=code, reason=reason, duration_ms=elapsed, **broken)
         await self._spend(broken.get("usage"))
 
     def _broken(self, *, counts: bool) -> Broken:
         """Return the part that has arrived, with its tokens if it `counts`."""
-        return Broken(response=self.said, reasoning=self._reasoning, usage=self._counted() if counts else None)
+        return Broken(response=self.said, reasoning=self.reasoning, usage=self._counted() if counts else None)
 
     async def _complete(self) -> None:
         usage = self._counted()
@@ -399,31 +420,56 @@ class Chat:
                     self.cause,
                     self.id,
                     response=self.said,
-                    reasoning=self._reasoning,
+                    reasoning=self.reasoning,
                     finish_reason=self._last.finish_reason,
                     usage=usage,
                     first_token_ms=self._first,
                     duration_ms=milliseconds(self._began),
                     response_id=self._last.response_id,
                     response_model=self._last.model,
+                    tool_calls=[call._asdict() for call in self._last.tool_calls] or None,
+                    state=self._last.state,
+                    logprobs=self._last.logprobs,
                 )
             )
         finally:
             await self._spend(usage)
         self.usage, self.finish_reason = usage, self._last.finish_reason
+        self.tool_calls, self.state, self.logprobs = self._last.tool_calls, self._last.state, self._last.logprobs
 
     def _counted(self) -> TokenUsage:
         """The tokens so far, estimated unless the server has counted them."""
         if self._last.usage:
             return _usage(self._last.usage)
-        prompt = sum(likely(message.content) + MESSAGE_TOKENS for message in self.request.messages)
-        reasoning = likely(self._reasoning)
-        guessed = ChatUsage(prompt, likely(self.said) + reasoning, reasoning_tokens=reasoning or None)
+        reasoning = likely(self.reasoning)
+        answer = likely(self.said) + sum(map(_size, self._last.tool_calls))
+        guessed = ChatUsage(likely_prompt(self.request), answer + reasoning, reasoning_tokens=reasoning or None)
         return _usage(guessed, estimated=True)
 
     async def _spend(self, usage: TokenUsage | None) -> None:
         if usage:
             await self.calls.spend(self.cause, usage["prompt_tokens"] + usage["completion_tokens"])
+
+
+def tools_text(tools: Sequence[Tool]) -> str:
+    """The list of tools as it is recorded, once for all calls with it; empty for none."""
+    return orjson.dumps([tool._asdict() for tool in tools], option=orjson.OPT_SORT_KEYS).decode() if tools else ""
+
+
+def likely_prompt(request: ChatRequest) -> int:
+    """The likeliest number of tokens of a prompt, for its cost."""
+    return likely(tools_text(request.tools)) + sum(
+        likely(message.content)
+        + MESSAGE_TOKENS
+        + ATTACHMENT_TOKENS * len(message.attachments)
+        + sum(map(_size, message.tool_calls))
+        for message in request.messages
+    )
+
+
+def _size(call: ToolCall) -> int:
+    """The likeliest number of tokens of a call of a tool."""
+    return likely(call.name) + likely(call.arguments) + MESSAGE_TOKENS
 
 
 def _must_end(cause: Cause, step: str) -> None:

@@ -12,6 +12,7 @@ from domain.aggregate import Rejection
 from domain.chat.conversation import FINAL, Message, Truncation
 from domain.models.passage import passage_id
 from domain.models.piece import InPieces, Piece, Turns
+from handlers.models.attachments import file_piece
 from handlers.ports.index import Hit
 from handlers.ports.models import ChatMessage
 
@@ -199,8 +200,16 @@ _OPENING = ("instructions", "input")
 
 
 def literal(message: ChatMessage, origin: Mapping[str, object]) -> InPieces:
-    """A message that is recorded as it is."""
-    return InPieces(role=message.role, pieces=[_literal(message.content, **origin).piece])
+    """A message that is recorded as it is; its attachments are stored already."""
+    pieces = [_literal(message.content, **origin).piece] if message.content else []
+    recorded = InPieces(role=message.role, pieces=[*pieces, *map(file_piece, message.attachments)])
+    if message.tool_calls:
+        recorded["tool_calls"] = [call._asdict() for call in message.tool_calls]
+    if message.tool_call_id:
+        recorded["tool_call_id"] = message.tool_call_id
+    if message.state:
+        recorded["state"] = message.state
+    return recorded
 
 
 def _literal(text: str, **origin: object) -> Part:

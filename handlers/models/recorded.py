@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import orjson
 
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
 from domain.models.passage import Passage
-from domain.models.piece import InPieces, Missing, Span, Turn, Turns, pieces, put_together, quoted, spans
+from domain.models.piece import InPieces, Missing, Span, Turn, Turns, content, pieces, put_together, quoted, spans
+from handlers.files import Files
+from handlers.models.attachments import loaded
+from handlers.ports.models import ChatMessage, Tool, ToolCall
 from handlers.repository import Repository
 
 
@@ -27,6 +32,28 @@ async def read(repository: Repository, tenant: str, messages: Sequence[InPieces 
         return put_together(messages, texts, turns)
     except Missing as missing:
         raise Rejection("erased", f"What the model call sent was erased: {missing} is not there.", "call") from None
+
+
+async def as_sent(files: Files, tenant: str, person: str | None, message: InPieces) -> ChatMessage:
+    """A message that is put together, with its files. Raises: Rejection `erased`; Unavailable."""
+    return ChatMessage(
+        cast("Any", message["role"]),
+        content(message),
+        tuple([await loaded(files, tenant, person, piece) for piece in message["pieces"] if "file" in piece]),
+        tuple(ToolCall(**call) for call in message.get("tool_calls", ())),
+        message.get("tool_call_id", ""),
+        message.get("state"),
+    )
+
+
+async def tools(repository: Repository, tenant: str, request: Mapping[str, Any]) -> list[Tool]:
+    """The tools of a recorded request. Raises: Rejection `erased`; Unavailable."""
+    if not (quote := request.get("tools")):
+        return []
+    recorded = await repository.get(Passage, tenant, str(quote).removeprefix("passage/"))
+    if recorded is None:
+        raise Rejection("erased", f"What the model call sent was erased: {quote} is not there.", "call")
+    return [Tool(**tool) for tool in orjson.loads(recorded.text)]
 
 
 class _Texts:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, ModelSettings, fill_in
@@ -14,13 +14,14 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.retrieval import Retrieval
 from domain.log import Commit, commit_id
 from domain.models.model_call import ModelCall
-from domain.models.piece import InPieces, content, pieces
+from domain.models.piece import InPieces, pieces
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
+from handlers.files import Files
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, reword
-from handlers.models.recorded import read
-from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
+from handlers.models.recorded import as_sent, read, tools
+from handlers.ports.models import ChatModels, ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.cause import Cause
@@ -32,6 +33,7 @@ class ReplayCall:
     repository: Repository
     calls: ModelCalls
     models: ChatModels
+    files: Files
     limit_s: float = 600.0
 
     async def __call__(self, commit: Commit) -> None:
@@ -96,11 +98,21 @@ class ReplayCall:
             provider=replay.provider,
             name=replay.model,
             max_tokens=replay.max_tokens,
-            context_window=0,
+            context_window=recorded.request.get("context_window", 0),
             parameters=replay.parameters,
         )
-        texts = [ChatMessage(cast("Any", message["role"]), content(message)) for message in sent]
-        request = ChatRequest(replay.model, texts, replay.max_tokens, replay.parameters, passages)
+        person = cause.metadata.person
+        request = ChatRequest(
+            replay.model,
+            [await as_sent(self.files, attempt.tenant, person, message) for message in sent],
+            replay.max_tokens,
+            replay.parameters,
+            passages,
+            await tools(self.repository, attempt.tenant, recorded.request),
+            recorded.request.get("tool_choice") or "auto",
+            (recorded.request.get("response_format") or {}).get("schema"),
+            model["context_window"],
+        )
         client = await self.models.get(attempt.tenant, model)
         chat = self.calls.chat(cause, replay.provider, client, request, Record(messages, {}))
         async for _ in chat.texts():

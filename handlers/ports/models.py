@@ -9,21 +9,69 @@ from typing import Any, Literal, NamedTuple, Protocol
 from domain.chat.app import ModelSettings
 
 
+class Attachment(NamedTuple):
+    """A file in a message: `detail` is `low` or `high` for an image, empty for the server's choice.
+
+    `digest` is that of the blob that holds it, and must be there before the message is recorded.
+    """
+
+    kind: Literal["image", "audio", "document"]
+    media_type: str
+    data: bytes
+    name: str = ""
+    detail: str = ""
+    digest: str = ""
+
+
+class ToolCall(NamedTuple):
+    """A call of a tool that a model asks for; the arguments are the text of a JSON object, which may be invalid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Tool(NamedTuple):
+    """A tool that a model may ask for; the parameters are a JSON Schema of an object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
 class ChatMessage(NamedTuple):
-    role: Literal["system", "user", "assistant"]
+    """A message of a prompt.
+
+    Of an assistant: the tools that it asked for, and the `state` that came with them, which goes back to the server
+    that sent it. Of a tool: its result as the content, and the id of the call.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    attachments: Sequence[Attachment] = ()
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str = ""
+    state: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A request to a chat model; `passages` are the retrieved texts of the system message, for a model that reads them
-    separately."""
+    separately.
+
+    `tool_choice` is `auto`, `none`, `required` or the name of a tool. `schema` is a JSON Schema that the answer must
+    keep to; callers check it again. `context_window` is in tokens, for a server that needs it; 0: its own default.
+    """
 
     model: str
     messages: list[ChatMessage]
     max_tokens: int
     parameters: dict[str, Any] = field(default_factory=dict)
     passages: list[str] = field(default_factory=list)
+    tools: Sequence[Tool] = ()
+    tool_choice: str = "auto"
+    schema: dict[str, Any] | None = None
+    context_window: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +92,8 @@ class Delta:
     """A piece of an answer, or of the reasoning before it, which is no part of the answer.
 
     `unsaid`: all text before this piece was reasoning. All other fields come with the last, including the server's own
-    id of the answer and name of the model.
+    id of the answer and name of the model. `state` is what the server wants back with the next request, as JSON;
+    `logprobs` are its log probabilities of tokens, which need not join to the text.
     """
 
     text: str = ""
@@ -54,12 +103,16 @@ class Delta:
     model: str | None = None
     reasoning: str = ""
     unsaid: bool = False
+    tool_calls: Sequence[ToolCall] = ()
+    state: dict[str, Any] | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
-    `rate_limited`, `unauthorized`, `payment_required`, `bad_request`, `context_length_exceeded`, `not_found`,
-    `too_large`, `provider_unavailable`."""
+    `rate_limited`, `overloaded`, `unauthorized`, `payment_required`, `bad_request`, `unsupported`,
+    `context_length_exceeded`, `truncated`, `content_filter`, `empty_answer`, `not_found`, `too_large`,
+    `provider_unavailable`."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from domain.aggregate import Aggregate, Event
 from domain.chat.app import App
@@ -15,7 +15,7 @@ from domain.knowledge.document import Document
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
-from domain.models.piece import InPieces, Turns, quoted, spans
+from domain.models.piece import pieces, quoted, spans
 from handlers.files import Kind
 from handlers.work.quarantine import discards
 from handlers.work.work import PENDING, WORKS, Pending, callers
@@ -79,6 +79,8 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("file", event.digest)]
         case Document.Split():
             return [("segments", event.segments)]
+        case ModelCall.Requested():
+            return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
         case _:
             return []
 
@@ -218,7 +220,7 @@ class Audit:
                 self.requested += 1
                 cause = event.cause_noun, subject.tenant, event.cause_id
                 self.calls[subject] = OpenCall(sequence, commit.at, cause)
-                self._read(subject, sequence, event.request.get("messages") or ())
+                self._read(subject, sequence, event.request)
             case Conversation.Asked(), _:
                 said = f"question/{event.message}", f"{subject.id}/{event.message}"
                 self._texts.update(f"{subject.tenant}/{name}" for name in said)
@@ -235,11 +237,12 @@ class Audit:
             if isinstance(aggregate, WORKS[name].noun):
                 self._follow(name, pending, commit, event, aggregate)
 
-    def _read(self, subject: Subject, sequence: int, messages: Sequence[InPieces | Turns]) -> None:
+    def _read(self, subject: Subject, sequence: int, request: Mapping[str, Any]) -> None:
         """Look for the texts that a prompt quotes."""
         self.prompts.checked += 1
+        messages = request.get("messages") or ()
         turns = (f"{conversation}/{message}" for conversation, *ends in spans(messages) for message in ends)
-        for name in (*quoted(messages), *turns):
+        for name in (*quoted(messages), *turns, *filter(None, [request.get("tools")])):
             if f"{subject.tenant}/{name}" not in self._texts:
                 self.prompts.fault(f"{EVENTS} {sequence}: {subject} quotes {name}, which is missing")
 

@@ -53,4 +53,4 @@ async def begin(wiring: Wiring) -> None:
     answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
-    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models))
+    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))

@@ -9,7 +9,7 @@ import psycopg
 from adapters.many import each
 from domain.aggregate import Rejection
 from domain.models.model_call import ModelCall
-from domain.models.piece import content
+from domain.models.piece import whole
 from handlers.models.recorded import read
 from handlers.ports.log import Unavailable
 from handlers.repository import Repository
@@ -44,7 +44,7 @@ async def prompts(url: str, repository: Repository, progress: Progress) -> Check
         except Rejection as rejection:
             check.fault(f"model call {id} of {tenant}: {rejection.message}")
         else:
-            if messages != [{"role": message["role"], "content": content(message)} for message in sent]:
+            if messages != [whole(message) for message in sent]:
                 check.fault(f"model call {id} of {tenant}: its prompt is another one in the tables")
         check.checked += 1
         progress("prompts", check.checked, max(total, check.checked))

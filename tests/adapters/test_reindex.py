@@ -212,7 +212,7 @@ async def test_a_model_that_is_away_breaks_it_off(mill: Mill) -> None:
     assert built.segments >= 10
     for document, cut in ((known, known_cut), (new, new_cut)):
         assert await mill.holds(document, cut) == list(range(10))
-    assert await mill.calls() == ["model_call.completed.v4", "model_call.completed.v4", "model_call.failed.v2"]
+    assert await mill.calls() == ["model_call.completed.v5", "model_call.completed.v5", "model_call.failed.v2"]
 
 
 async def test_segments_that_the_store_lacks_are_named(mill: Mill) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from hypothesis import given, settings
@@ -17,10 +17,12 @@ from domain.aggregate import new_id
 from domain.chat.conversation import Conversation
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage, passage_id
-from domain.models.piece import InPieces, Turn, Turns, content, in_pieces, origin, pieces, put_together
+from domain.models.piece import InPieces, Turn, Turns, content, in_pieces, origin, pieces, put_together, whole
 from tests.adapters.test_postgres import RecordedLog, caught_up, following, recorded_files
 from tests.projections.history import TOKENS, History
 
+PICTURE: Any = {"file": "ab" * 32, "kind": "image", "media_type": "image/png", "name": "Wehr.png"}
+WEATHER = {"id": "call_1", "name": "weather", "arguments": "{}"}
 LONG = "Das Wehr 🛶 bei 水门 öffnet um sechs. " * 9
 
 
@@ -84,7 +86,9 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
         {"conversation": talk.id, "first": first, "last": stopped},
         {"conversation": fork.id, "first": first, "last": first},
         {"role": "assistant", "pieces": []},
-        {"role": "user", "pieces": [asked]},
+        {"role": "assistant", "pieces": [], "tool_calls": [WEATHER], "state": {"signature": "c2ln"}},
+        {"role": "tool", "pieces": [{"text": "Regen"}], "tool_call_id": "call_1"},
+        {"role": "user", "pieces": [asked, PICTURE, cast("Any", {**PICTURE, "from": "history", "message_id": first})]},
     ]
     call = called(history, messages).id
     async with following(database_url, history):
@@ -99,7 +103,7 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
     expected = put_together(messages, texts, turns)
     found = (await requests(database_url))[call]
     assert found["request"] == {
-        "messages": [{"role": each["role"], "content": content(each)} for each in expected],
+        "messages": [whole(each) for each in expected],
         "max_tokens": 64,
         "parameters": {"seed": 7},
     }
@@ -107,7 +111,7 @@ async def test_a_prompt_is_put_together_from_what_it_quotes(database_url: str) -
         sent = found["request"]["messages"][source["message"]]["content"]
         piece = {name: value for name, value in source.items() if name not in ("message", "start", "end")}
         assert (piece, sent[source["start"] : source["end"]]) in [
-            (origin(each), each["text"]) for each in expected[source["message"]]["pieces"]
+            (origin(each), each.get("text", "")) for each in expected[source["message"]]["pieces"]
         ]
     assert len(found["sources"]) == sum("from" in piece for piece in pieces(expected))
 

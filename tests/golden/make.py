@@ -310,6 +310,9 @@ def _calls() -> Iterator[Aggregate]:
         ),
         first_token_ms=180.2,
         duration_ms=790.9,
+        tool_calls=[{"id": "call_9f2", "name": "tide", "arguments": '{"lock": "Mill"}'}],
+        state={"reasoning_content": "The first passage has the hours."},
+        logprobs=[{"token": "It", "logprob": -0.02, "top_logprobs": []}],
     )
     guessed = TokenUsage(
         prompt_tokens=405,

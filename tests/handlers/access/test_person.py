@@ -178,7 +178,7 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
 
     [call] = [commit.subject.id for commit in await commits(counter, "model_call")][:1]
     [requested] = await desk.commits("replay", await desk.done("replay.request", call=call))
-    await ReplayCall(desk.repository, ModelCalls(desk.repository), counter.speaker)(requested)
+    await ReplayCall(desk.repository, ModelCalls(desk.repository), counter.speaker, desk.files)(requested)
 
     document = await desk.done("document.upload", dataset=dataset, name="rules.txt", text="At six.", user="ada")
     await desk.done("document.rename", document=document, name="hours.txt")

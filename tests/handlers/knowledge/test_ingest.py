@@ -87,7 +87,7 @@ async def test_what_is_embedded_is_recorded_before_it_is_in_the_index(mill: Mill
     await mill.ingested(await mill.upload())
     assert [types for types in seen if types.startswith("model_call.")] == [
         "model_call.requested.v3",
-        "model_call.completed.v4",
+        "model_call.completed.v5",
     ]
 
 

@@ -8,15 +8,31 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import cast
 
+import orjson
 import pytest
 
 from domain.aggregate import new_id
+from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from handlers.models.attachments import stored
 from handlers.models.model_calls import MESSAGE_TOKENS, MOST_CALLS, PARTIAL, Chat, ModelCalls, beginning
-from handlers.models.prompt import Record, likely
+from handlers.models.prompt import Record, likely, literal
+from handlers.models.replay import ReplayCall
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker
+from handlers.ports.models import (
+    Attachment,
+    ChatMessage,
+    ChatModel,
+    ChatRequest,
+    ChatUsage,
+    Delta,
+    ModelError,
+    Reranker,
+    Tool,
+    ToolCall,
+)
+from handlers.work.audit import named_blobs
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
 from tests.memory import Memory
@@ -245,3 +261,92 @@ async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, 
         cause = await desk.calls.take_over(replace(cause, attempt=attempt), "chat")
         await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), UNSAID))
     assert sum(memory.counters.values()) == 107
+
+
+ASKS = ToolCall("call_1", "tide", '{"lock": "Mill"}')
+
+
+class Sees(Echo):
+    """A model that asks for a tool; `asked` are the requests that it got."""
+
+    def __init__(self) -> None:
+        self.asked: list[ChatRequest] = []
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
+        self.asked.append(request)
+        yield Delta("Look: ")
+        yield Delta(
+            finish_reason="tool_calls",
+            tool_calls=[ASKS],
+            state={"signature": "c2ln"},
+            logprobs=[{"token": "Look", "logprob": -0.1}],
+        )
+
+
+PICTURE = Attachment("image", "image/png", b"\x89PNG picture", "gate.png", "low")
+TIDE = Tool("tide", "The tide at a lock.", {"type": "object", "properties": {"lock": {"type": "string"}}})
+
+
+@pytest.mark.parametrize("person", [None, "p"])
+async def test_files_and_tools_are_recorded_once_and_sent_again_by_a_replay(
+    memory: Memory, tenant: str, person: str | None
+) -> None:
+    desk, model = Desk(memory, tenant), Sees()
+    name = person and await desk.keys.person(tenant, person)
+    cause = Cause(Metadata(new_id(), tenant, new_id(), person=name), "message", new_id(), 1)
+    picture = await stored(desk.files, tenant, name, PICTURE)
+    messages = [
+        ChatMessage("user", "Is it open?", (picture,)),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("call_0", "tide", "{}"),), state={"signature": "YQ"}),
+        ChatMessage("tool", "High.", tool_call_id="call_0"),
+    ]
+    schema = {"type": "object"}
+    request = ChatRequest("m", messages, 9, {}, [], [TIDE], "required", schema=schema, context_window=4096)
+    record = Record([literal(message, {}) for message in messages], {})
+    chat = desk.calls.chat(cause, "lab", model, request, record)
+    await drain(chat)
+    assert (list(chat.tool_calls), chat.state) == ([ASKS], {"signature": "c2ln"})
+
+    requested, completed = await desk.events("model_call", chat.id)
+    assert isinstance(requested, ModelCall.Requested)
+    assert isinstance(completed, ModelCall.Completed)
+    assert completed.tool_calls == [ASKS._asdict()]
+    assert (completed.state, completed.logprobs) == ({"signature": "c2ln"}, [{"token": "Look", "logprob": -0.1}])
+    assert b"PNG" not in orjson.dumps(requested.request)
+    assert requested.request["messages"][0]["pieces"][1] == {
+        "file": picture.digest,
+        "kind": "image",
+        "media_type": "image/png",
+        "name": "gate.png",
+        "detail": "low",
+    }
+    assert (memory.blobs[tenant, picture.digest] == PICTURE.data) == (person is None)
+    assert named_blobs(requested) == [("file", picture.digest)]
+
+    again = await calls_again(desk, model, chat.id)
+    assert model.asked[1] == replace(request, model="m", passages=[])
+    assert again.request | {"max_tokens": 9} == requested.request
+    taken = await desk.calls.take_over(replace(cause, attempt=2), "chat")
+    same = desk.calls.chat(taken, "lab", model, request, record)
+    await drain(same)
+    assert (same.id, same.tool_calls, same.state) == (chat.id, chat.tool_calls, chat.state)
+
+
+async def calls_again(desk: Desk, model: ChatModel, call: str) -> ModelCall.Requested:
+    """The request of a replay of the call."""
+
+    class Models:
+        async def get(self, tenant: str, settings: ModelSettings) -> ChatModel:
+            return model
+
+    id = await desk.done("replay.request", call=call)
+    [commit] = await desk.commits("replay", id)
+    await ReplayCall(desk.repository, desk.calls, Models(), desk.files)(commit)
+    [made, _] = await desk.events("model_call", Cause(commit.metadata, "replay", id, 1).call("chat"))
+    assert isinstance(made, ModelCall.Requested)
+    return made
+
+
+async def test_a_file_that_is_not_stored_is_not_recorded() -> None:
+    with pytest.raises(ValueError, match=r"gate\.png"):
+        literal(ChatMessage("user", "", [PICTURE]), {})

@@ -114,7 +114,7 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
             return provider(server.url) if name == "lab" else None
 
         models = TenantModels(registered, in_clear, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
-        yield ReplayCall(desk.repository, ModelCalls(desk.repository), models)
+        yield ReplayCall(desk.repository, ModelCalls(desk.repository), models, desk.files)
         await models.close()
 
 
