@@ -327,6 +327,16 @@ ROUTES: dict[str, Route] = {
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),
+    "provider.add_credential": changes_prepared(
+        Provider, models.AddCredential, "provider.manage", models.add_credential, private=True
+    ),
+    "provider.remove_credential": changes(
+        Provider,
+        models.RemoveCredential,
+        "provider.manage",
+        lambda provider, at, command: provider.remove_credential(at, name=command.name),
+        private=True,
+    ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
     ),

@@ -32,6 +32,7 @@ from projections.limits import limits
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
+from projections.provider_credentials import provider_credentials
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
@@ -55,6 +56,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         dataset_retriever_resources,
         end_users,
         providers,
+        provider_credentials,
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),

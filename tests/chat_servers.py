@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,23 @@ from safetensors.numpy import save_file
 
 from adapters.egress.addresses import allowances
 from adapters.egress.client import Egress
+from domain.models.provider import Credential, Provider
 
 LOOPBACK = Egress(allowances("127.0.0.1:1-65535"))
 """The rules of a test whose servers are on loopback."""
+
+
+def provider(base_url: str, *keys: str, kind: str = "openai") -> Provider:
+    """A provider at this address, with these keys of weight 1; `in_clear` opens them."""
+    credentials = [Credential(name=f"k{number}", weight=1, sealed_key=key, hint="") for number, key in enumerate(keys)]
+    at = datetime(2026, 5, 4, tzinfo=UTC)
+    return Provider.begin(Provider.Registered, "lab", at, kind=kind, base_url=base_url, credentials=credentials)
+
+
+def in_clear(tenant: str, sealed: str) -> str:
+    """Open a key that was not sealed."""
+    return sealed
+
 
 TEMPLATE = "{% for message in messages %}{{ message['role'] }} : {{ message['content'] }} \n{% endfor %}assistant :"
 WORDS = 30522

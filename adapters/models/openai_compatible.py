@@ -54,6 +54,7 @@ class OpenAICompatible:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, CHAT, outages)
         self.cut_off = self._at.cut_off
+        self.rests_until = self._at.rests_until
         self._patience = patience
         self._counts_usage = True
         self._limit = "max_tokens"

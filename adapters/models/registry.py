@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -16,16 +17,23 @@ from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
-from domain.models.provider import BUILTIN
+from domain.models.provider import BUILTIN, Provider, choose
 from handlers.ports.models import ChatModel, ModelError, Reranker
 from handlers.ports.outages import Outages
 
-Registered = Callable[[str, str], Awaitable[tuple[str, str] | None]]
-"""Return the newest base URL and key of a tenant's provider by its name, None when it is not registered any more."""
+Registered = Callable[[str, str], Awaitable[Provider | None]]
+"""Return a tenant's provider by its name, as it was registered last."""
+
+Unseal = Callable[[str, str], str]
+"""Return a tenant's key that was sealed. Raises: ValueError, Unavailable."""
 
 
 class Connected(Protocol):
     def cut_off(self) -> ModelError | None: ...
+
+    def rests_until(self) -> float:
+        """Time of the loop until which its key should not be used, since the server has refused it; 0 for none."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -34,25 +42,32 @@ C = TypeVar("C", bound=Connected)
 
 
 class Clients(Generic[C]):
-    """One client, with its connections, for each tenant, address and key, until closed."""
+    """One client, with its connections, for each tenant, kind, address and key, until closed."""
 
-    def __init__(self, registered: Registered, make: Callable[[str, str, str], C]) -> None:
-        """`make` takes the tenant, the base URL and the key."""
+    def __init__(self, registered: Registered, unseal: Unseal, make: Callable[[str, str, str, str], C]) -> None:
+        """`make` takes the tenant, the kind of the provider, the base URL and the key."""
         self._registered = registered
+        self._unseal = unseal
         self._make = make
-        self._clients: dict[tuple[str, str, str], C] = {}
+        self._clients: dict[tuple[str, str, str, str], C] = {}
 
     async def get(self, tenant: str, provider: str) -> C:
-        """The client of a provider.
+        """The client of a provider, with one of its credentials.
 
         Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
         off.
         """
         found = await self._registered(tenant, provider)
-        if found is None:
+        if found is None or found.deleted:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
-        if (client := self._clients.get((tenant, *found))) is None:
-            client = self._clients[tenant, *found] = self._make(tenant, *found)
+        server = tenant, found.kind, found.base_url
+        known = {each["sealed_key"]: self._clients.get((*server, each["sealed_key"])) for each in found.credentials}
+        resting = {sealed: client.rests_until() for sealed, client in known.items() if client}
+        credential = choose(found.credentials, resting, asyncio.get_running_loop().time(), random.random())
+        sealed = credential["sealed_key"] if credential else ""
+        if (client := self._clients.get((*server, sealed))) is None:
+            key = self._unseal(tenant, sealed) if sealed else ""
+            client = self._clients[*server, sealed] = self._make(*server, key)
         if error := client.cut_off():
             raise ModelError(error.code, f"Provider {provider!r}: {error.reason}")
         return client
@@ -69,16 +84,17 @@ class TenantModels:
     def __init__(
         self,
         registered: Registered,
+        unseal: Unseal,
         egress: Egress,
         patience: Patience = server.PATIENCE,
         answering: Answering = extractive.answering_here,
         outages: Outages | None = None,
     ) -> None:
-        def make(tenant: str, base_url: str, key: str) -> OpenAICompatible:
+        def make(tenant: str, kind: str, base_url: str, key: str) -> OpenAICompatible:
             return OpenAICompatible(egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
-        self._clients = Clients(registered, make)
+        self._clients = Clients(registered, unseal, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
@@ -100,16 +116,17 @@ class TenantRerankers:
         nc: Client,
         model: str,
         registered: Registered,
+        unseal: Unseal,
         egress: Egress,
         patience: Patience = rerank_api.PATIENCE,
         outages: Outages | None = None,
     ) -> None:
         self._builtin = NatsReranker(nc, model) if model else None
 
-        def make(tenant: str, base_url: str, key: str) -> RerankApi:
+        def make(tenant: str, kind: str, base_url: str, key: str) -> RerankApi:
             return RerankApi(egress, tenant, base_url, key, patience, outages)
 
-        self._clients = Clients(registered, make)
+        self._clients = Clients(registered, unseal, make)
         self.close = self._clients.close
 
     async def get(self, tenant: str, provider: str, model: str | None) -> tuple[Reranker, str]:

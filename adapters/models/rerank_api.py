@@ -45,6 +45,7 @@ class RerankApi:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
         self.cut_off = self._at.cut_off
+        self.rests_until = self._at.rests_until
         self._patience = patience
         self._takes_texts = False
 

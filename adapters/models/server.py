@@ -41,6 +41,9 @@ class Patience:
 
 PATIENCE = Patience()
 
+RESTS_S = {"rate_limited": 60.0, "unauthorized": 300.0, "payment_required": 300.0}
+"""Time for which a key is not used where the provider has another, in seconds, by the code of the last fault."""
+
 
 class Failed(Exception):
     """One try failed."""
@@ -75,6 +78,7 @@ class ModelServer:
         probe_s = patience.connect + patience.first_token
         self.circuit = Circuit(outages or LocalOutages(), tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
+        self._rests_until = 0.0
         self.patience = patience
         self._http = egress.client(tenant, connect_s=patience.connect)
         self._client = AsyncOpenAI(
@@ -108,6 +112,10 @@ class ModelServer:
         fault = self.circuit.refusal()
         return fault.error if fault else None
 
+    def rests_until(self) -> float:
+        """Time of the loop until which the key should not be used, since the server has refused it; 0 for none."""
+        return self._rests_until
+
     async def begin(self) -> Call:
         """Begin a request. Raises: Failed where the server is cut off."""
         found = await self.circuit.enter()
@@ -131,6 +139,8 @@ class ModelServer:
         """The fault of an error. What an internal server says is neither shown nor logged: it may quote a prompt."""
         internal = self._http.internal
         fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
+        if rest := RESTS_S.get(fault.code):
+            self._rests_until = asyncio.get_running_loop().time() + max(rest, fault.pause or 0.0)
         if internal:
             log.warning("failed", server=self.address, code=fault.code)
         return fault

@@ -14,7 +14,7 @@ from domain.chat.app import App
 from domain.models.budget import Budget, Limit
 from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, Turns, pieces
-from domain.models.provider import BUILTIN, Provider
+from domain.models.provider import BUILTIN, DEFAULT, Credential, Kind, Provider
 from domain.models.replay import Replay
 from handlers.commands.fields import (
     Command,
@@ -27,7 +27,7 @@ from handlers.commands.fields import (
     is_uuid,
     one_builtin,
 )
-from handlers.commands.preparation import Make, MakeOrChange, Preparation, not_found
+from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
 
 class NamedModel(Part):
@@ -102,25 +102,57 @@ def _of_a_server(base_url: str) -> str:
     return base_url
 
 
+Key = Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})]
+
+HINT, SHORTEST = 4, 16
+"""Characters of a hint; a key that is shorter than the latter has none."""
+
+
 class RegisterProvider(Command):
-    """Register an OpenAI-compatible server, or change its address or key; the key is encrypted at rest."""
+    """Register a server of models, or change its address or key; the key is encrypted at rest.
+
+    Its key is the credential `default`. At another address or of another kind, the provider keeps no other credential.
+    """
 
     name: Annotated[Handle, AfterValidator(_not_builtin)] = Field(
         description="Name that apps use; the same name again changes the provider"
     )
+    kind: Kind = Field(
+        "openai", description="Protocol of the server; `openai` is every OpenAI-compatible one, Azure's included"
+    )
     base_url: Annotated[
         str, Field(pattern=r"^https?://[^\s@?#\\]+(\?[^\s#\\]*)?$", max_length=2000), AfterValidator(_of_a_server)
     ] = Field(
-        description="Address of its OpenAI-compatible API, like `https://host/v1`, without fragment; a query, like "
-        "`?api-version=…`, is sent with each request"
+        description="Address of its API, like `https://host/v1`, without fragment; a query, like `?api-version=…`, is "
+        "sent with each request"
     )
-    key: Annotated[str, Field(max_length=10_000, json_schema_extra={"writeOnly": True})] = Field(
-        "", description="API key; empty for none. Only its encrypted form is kept"
+    key: Key = Field("", description="API key; empty for none. Only its encrypted form is kept")
+
+
+class AddCredential(Command):
+    """Add another key to a provider, or replace the one of this name; the key is encrypted at rest.
+
+    Calls are shared between the credentials of a provider by their weights. One that the server refuses, or whose rate
+    limit is reached, is not used for a while.
+    """
+
+    provider: Annotated[Handle, Ref(Provider), Field(description="Provider, by its name")]
+    name: Handle = Field(description="Name of the credential; the same name again replaces it")
+    key: Annotated[Key, Field(min_length=1)] = Field(description="API key. Only its encrypted form is kept")
+    weight: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Share of the calls that it gets, relative to the weights of the others"
     )
+
+
+class RemoveCredential(Command):
+    """Remove a key of a provider."""
+
+    provider: Annotated[Handle, Ref(Provider), Field(description="Provider, by its name")]
+    name: Handle = Field(description="Name of the credential")
 
 
 class RemoveProvider(Command):
-    """Remove a provider and its key."""
+    """Remove a provider and its keys."""
 
     provider: Annotated[Handle, Ref(Provider), Field(description="Provider, by its name")]
 
@@ -185,12 +217,24 @@ async def set_budget(command: SetBudget, given: Preparation) -> MakeOrChange[Bud
 
 
 async def register(command: RegisterProvider, given: Preparation) -> MakeOrChange[Provider]:
-    base_url, sealed_key = command.base_url, given.ports.vault.seal(given.tenant, command.key)
+    kind, base_url = command.kind, command.base_url
+    credential = _credential(DEFAULT, 1, command.key, given) if command.key else None
 
     def decide(provider: Provider | None, id: str, at: datetime) -> Provider:
         if provider is None:
-            return Provider.begin(Provider.Registered, id, at, base_url=base_url, sealed_key=sealed_key)
-        provider.change(at, base_url=base_url, sealed_key=sealed_key)
+            credentials = [credential] if credential else []
+            return Provider.begin(Provider.Registered, id, at, kind=kind, base_url=base_url, credentials=credentials)
+        provider.register(at, kind=kind, base_url=base_url, credential=credential)
         return provider
 
     return decide
+
+
+async def add_credential(command: AddCredential, given: Preparation) -> Change[Provider]:
+    credential = _credential(command.name, command.weight, command.key, given)
+    return lambda provider, at: provider.add_credential(at, credential)
+
+
+def _credential(name: str, weight: int, key: str, given: Preparation) -> Credential:
+    hint = key[-HINT:] if len(key) >= SHORTEST else ""
+    return Credential(name=name, weight=weight, sealed_key=given.ports.vault.seal(given.tenant, key), hint=hint)

@@ -162,8 +162,9 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
         providers = f"{len(each['providers'])} providers"
         say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}")
         for name in [] if each["current"] else each["providers"]:
-            tenant, _, provider = name.partition("/")
-            say(f"         headrace send provider.register --tenant {tenant} name={provider} base_url=… key@=-")
+            tenant, provider, key = name.split("/")
+            fields = f"provider={provider} name={key} key@=-"
+            say(f"         headrace send provider.add_credential --tenant {tenant} {fields}")
         for name in [] if each["current"] else each["sql_logins"]:
             tenant, _, login = name.partition("/")
             say(f"         headrace sql-login create NAME --tenant {tenant}, then revoke {login}")

@@ -24,24 +24,22 @@ from ops.wiring import Wiring
 async def begin(wiring: Wiring) -> None:
     silence = wiring.settings.model_timeout_s
 
-    async def registered(tenant: str, name: str) -> tuple[str, str] | None:
-        provider = await wiring.repository.get(Provider, tenant, name)
-        if provider is None or provider.deleted:
-            return None
-        return provider.base_url, wiring.vault.open(tenant, provider.sealed_key)
+    async def registered(tenant: str, name: str) -> Provider | None:
+        return await wiring.repository.get(Provider, tenant, name)
 
     sentences = await wiring.open.enter_async_context(ContainedSentences(await wiring.sandbox()))
+    unseal = wiring.vault.open
     patience = Patience(first_token=silence, between_tokens=silence)
     allowed = egress(wiring.settings)
     outages = NatsOutages(wiring.nc)
     await outages.start()
-    models = TenantModels(registered, allowed, patience, sentences.answering, outages)
+    models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
     builtin = model_name(reranker) if reranker else ""
-    rerankers = TenantRerankers(wiring.nc, builtin, registered, allowed, outages=outages)
+    rerankers = TenantRerankers(wiring.nc, builtin, registered, unseal, allowed, outages=outages)
     wiring.open.push_async_callback(rerankers.close)
     retrieve = Retrieve(
         wiring.repository,

@@ -47,8 +47,8 @@ class Rewrapped:
 
 @dataclass
 class Needed:
-    """The values under each master secret: people's keys and archived ones by number, providers by tenant and name,
-    SQL logins by tenant and id."""
+    """The values under each master secret: people's keys and archived ones by number, credentials of providers by
+    tenant, provider and name,    SQL logins by tenant and id."""
 
     people: Counter[str] = field(default_factory=Counter)
     archived: Counter[str] = field(default_factory=Counter)
@@ -135,8 +135,9 @@ async def needed(nc: Client, vault: AesVault, archive: Archive | None = None) ->
                     found.people[_id(vault, message.subject.split(".")[2], key)] += 1
     repository = Repository(JetStreamEventStore(nc), JetStreamSnapshots(nc))
     async for tenant, provider in every(nc, repository, Provider):
-        if provider.sealed_key:
-            found.providers.setdefault(_id(vault, tenant, provider.sealed_key), []).append(f"{tenant}/{provider.id}")
+        for credential in provider.credentials:
+            name = f"{tenant}/{provider.id}/{credential['name']}"
+            found.providers.setdefault(_id(vault, tenant, credential["sealed_key"]), []).append(name)
     async for tenant, login in every(nc, repository, SqlLogin):
         if login.sealed_verifier:
             found.sql_logins.setdefault(_id(vault, tenant, login.sealed_verifier), []).append(f"{tenant}/{login.id}")

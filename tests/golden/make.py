@@ -46,7 +46,7 @@ from domain.models.budget import Budget
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turns
-from domain.models.provider import Provider
+from domain.models.provider import Credential, Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
@@ -560,10 +560,18 @@ def _budgets() -> Iterator[Aggregate]:
 
 def _providers() -> Iterator[Aggregate]:
     sealed = "v1:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
+    known = Credential(name="default", weight=1, sealed_key=sealed, hint="f3Qa")
     provider = Provider.begin(
-        Provider.Registered, "lab", _at(26), base_url="https://models.example.com/v1", sealed_key=sealed
+        Provider.Registered,
+        "lab",
+        _at(26),
+        kind="openai",
+        base_url="https://models.example.com/v1",
+        credentials=[known],
     )
-    provider.change(_at(27), base_url="http://127.0.0.1:8000/v1", sealed_key="")
+    provider.add_credential(_at(26), Credential(name="second-account", weight=3, sealed_key=sealed, hint="9xTz"))
+    provider.remove_credential(_at(26), name="second-account")
+    provider.register(_at(27), kind="ollama", base_url="http://127.0.0.1:11434", credential=None)
     provider.remove(_at(28))
     yield provider
 

@@ -297,7 +297,7 @@ async def test_a_key_is_on_no_record(desk: Desk) -> None:
     assert [message for message in messages if KEY in repr(message)] == []
     provider = await desk.fold("provider", "lab")
     assert isinstance(provider, Provider)
-    assert desk.vault.open(desk.tenant, provider.sealed_key) == KEY
+    assert desk.vault.open(desk.tenant, provider.credentials[0]["sealed_key"]) == KEY
 
 
 async def test_a_verifier_is_in_no_message(desk: Desk) -> None:
@@ -364,7 +364,7 @@ class Anything:
 
     async def start(self) -> None:
         desk, ids = self.desk, self.ids
-        await desk.done("provider.register", name="lab", base_url="https://example.com")
+        await desk.done("provider.register", name="lab", base_url="https://example.com", key=KEY)
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
         await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
@@ -471,6 +471,8 @@ class Anything:
             "conversation.rename": {"conversation": st.just(ids["conversation"]), "name": text},
             "conversation.delete": {"conversation": st.just(ids["conversation"])},
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
+            "provider.add_credential": {"provider": st.just("lab"), "name": st.just("spare"), "key": text},
+            "provider.remove_credential": {"provider": st.just("lab"), "name": st.sampled_from(["spare", "default"])},
             "provider.remove": {"provider": st.just("lab")},
             "conversation.fork": {
                 "conversation": st.just(ids["conversation"]),
@@ -566,7 +568,8 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 
 DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
-    *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift", "account.erase"),
+    *("provider.remove", "provider.remove_credential", "budget.remove", "bus_login.close"),
+    *("limits.remove", "limits.lift", "account.erase"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke"),
 }

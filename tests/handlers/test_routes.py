@@ -64,7 +64,7 @@ class World:
 @pytest.fixture
 async def world(desk: Desk) -> World:
     dataset = await desk.done("dataset.create", name="Rules")
-    await desk.send("provider.register", name="lab", base_url=ADDRESS)
+    await desk.send("provider.register", name="lab", base_url=ADDRESS, key="k")
     app = await desk.done("app.create", name="Guide")
     await desk.done("app.configure", app=app, datasets=[dataset], variables=[{"name": "tone", "default": "calm"}])
     document, failed = [await desk.done("document.upload", dataset=dataset, name="a.txt", text="x") for _ in range(2)]
@@ -226,12 +226,24 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
-    ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v1"]),
+    ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v2"]),
     (
         "provider.register",
         {"name": "lab", "base_url": ADDRESS, "key": "other"},
         "provider",
-        ["provider.changed.v1"],
+        ["provider.changed.v2"],
+    ),
+    (
+        "provider.add_credential",
+        {"provider": "lab", "name": "spare", "key": "k", "weight": 2},
+        "provider",
+        ["provider.credential_added.v1"],
+    ),
+    (
+        "provider.remove_credential",
+        {"provider": "lab", "name": "default"},
+        "provider",
+        ["provider.credential_removed.v1"],
     ),
     ("provider.remove", {"provider": "lab"}, "provider", ["provider.removed.v1"]),
     (
@@ -437,7 +449,7 @@ async def test_a_command_is_accepted_once(
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "budget", "bus_login"):
-        expected = {noun: fields.get("name") or fields[noun]}
+        expected = {noun: fields.get(noun) or fields["name"]}
     elif name == "conversation.fork":
         expected = {}
     elif noun == "limits":
@@ -479,6 +491,8 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation"),
     ("conversation.rename", {"conversation": "{talk}", "name": "x"}, "conversation"),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
+    ("provider.add_credential", {"provider": "lab", "name": "spare", "key": "k"}, "provider"),
+    ("provider.remove_credential", {"provider": "lab", "name": "default"}, "provider"),
     ("provider.remove", {"provider": "lab"}, "provider"),
     ("conversation.fork", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
     ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
@@ -711,7 +725,23 @@ async def test_a_removed_provider_can_be_registered_again(desk: Desk) -> None:
     provider = await desk.fold("provider", "lab")
     assert isinstance(provider, Provider)
     assert (provider.deleted, provider.base_url) == (False, "http://10.0.0.7:8000")
-    assert desk.vault.open(desk.tenant, provider.sealed_key) == "second"
+    assert desk.vault.open(desk.tenant, provider.credentials[0]["sealed_key"]) == "second"
+
+
+async def test_a_provider_has_several_keys_of_which_only_hints_are_shown(desk: Desk) -> None:
+    await desk.done("provider.register", name="lab", base_url=ADDRESS, kind="ollama")
+    assert await desk.fails("provider.add_credential", provider="lab", name="a", key="") == ("invalid", "key")
+    assert await desk.fails("provider.add_credential", provider="gone", name="a", key="k") == ("not_found", "provider")
+    await desk.done("provider.add_credential", provider="lab", name="a", key="0123456789abcdef", weight=2)
+    await desk.done("provider.add_credential", provider="lab", name="b", key="0123456789abcde")
+    provider = await desk.fold("provider", "lab")
+    assert isinstance(provider, Provider)
+    assert provider.kind == "ollama"
+    found = [(each["name"], each["weight"], each["hint"]) for each in provider.credentials]
+    assert found == [("a", 2, "cdef"), ("b", 1, "")]
+    assert desk.vault.open(desk.tenant, provider.credentials[1]["sealed_key"]) == "0123456789abcde"
+    await desk.done("provider.remove_credential", provider="lab", name="a")
+    assert await desk.fails("provider.remove_credential", provider="lab", name="a") == ("not_found", "name")
 
 
 async def test_a_reranker_that_is_not_served_or_not_registered(desk: Desk, memory: Memory, world: World) -> None:

@@ -11,10 +11,11 @@ from adapters.models.faults import Fault
 from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.registry import TenantModels
 from adapters.models.server import Patience
+from domain.models.provider import Provider
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from handlers.ports.outages import Decide, Outage
-from tests.chat_servers import LOOPBACK, Exchange, faulty_server, works
+from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider, works
 
 SILENT = Fault("timeout", "It did not begin to answer within 60 s.", outage=True)
 LATE = Fault("server_error", "It failed (503).", outage=True)
@@ -150,11 +151,11 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
 
     async with faulty_server(behaviour) as server:
 
-        async def registered(tenant: str, name: str) -> tuple[str, str]:
-            return server.url, f"key of {name}"
+        async def registered(tenant: str, name: str) -> Provider:
+            return provider(server.url, f"key of {name}")
 
         patience = Patience(first_token=0.1, between_tokens=0.1, tries=1)
-        models = TenantModels(registered, LOOPBACK, patience, outages=LocalOutages())
+        models = TenantModels(registered, in_clear, LOOPBACK, patience, outages=LocalOutages())
 
         async def ask(tenant: str, provider: str = "slow") -> str:
             model = await models.get(tenant, {"provider": provider, "name": "tiny", "max_tokens": 16})  # type: ignore[typeddict-item]

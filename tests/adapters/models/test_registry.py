@@ -1,26 +1,31 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
+
 import pytest
 
 from adapters.models.extractive import Extractive
 from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.registry import TenantModels
+from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
+from domain.models.provider import Provider
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
-from tests.chat_servers import LOOPBACK, Exchange, faulty_server
+from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider
 
 
 def model(provider: str, name: str = "tiny") -> ModelSettings:
     return ModelSettings(provider=provider, name=name, max_tokens=8, context_window=64, parameters={})
 
 
-class Registry(dict[tuple[str, str], tuple[str, str]]):
-    async def __call__(self, tenant: str, name: str) -> tuple[str, str] | None:
+class Registry(dict[tuple[str, str], Provider]):
+    async def __call__(self, tenant: str, name: str) -> Provider | None:
         return self.get((tenant, name))
 
 
 async def test_the_built_in_model_needs_no_provider() -> None:
-    models = TenantModels(Registry(), LOOPBACK)
+    models = TenantModels(Registry(), in_clear, LOOPBACK)
     assert isinstance(await models.get("default", model("builtin", "extractive")), Extractive)
     with pytest.raises(ModelError) as caught:
         await models.get("default", model("builtin", "gpt"))
@@ -28,8 +33,8 @@ async def test_the_built_in_model_needs_no_provider() -> None:
 
 
 async def test_a_provider_is_its_tenants_own() -> None:
-    registry = Registry({("acme", "local"): ("http://127.0.0.1:9/v1", "k")})
-    models = TenantModels(registry, LOOPBACK)
+    registry = Registry({("acme", "local"): provider("http://127.0.0.1:9/v1", "k")})
+    models = TenantModels(registry, in_clear, LOOPBACK)
     assert isinstance(await models.get("acme", model("local")), OpenAICompatible)
     for tenant, name in (("other", "local"), ("acme", "remote")):
         with pytest.raises(ModelError) as caught:
@@ -47,18 +52,55 @@ async def test_a_removed_provider_is_gone_and_a_changed_one_gets_a_new_client() 
 
     asked = ChatRequest("tiny", [ChatMessage("user", "Well?")], 8)
     async with faulty_server(notes) as server:
-        registry = Registry({("acme", "local"): (server.url, "old-key")})
-        models = TenantModels(registry, LOOPBACK)
+        registry = Registry({("acme", "local"): provider(server.url, "old-key")})
+        models = TenantModels(registry, in_clear, LOOPBACK)
         first = await models.get("acme", model("local"))
         assert await models.get("acme", model("local", "other")) is first
         assert "Fine." in [delta.text async for delta in first.stream(asked)]
-        registry["acme", "local"] = (server.url, "new-key")
+        registry["acme", "local"] = provider(server.url, "new-key")
         second = await models.get("acme", model("local"))
         assert "Fine." in [delta.text async for delta in second.stream(asked)]
-        registry["umbrella", "local"] = (server.url, "new-key")
+        registry["umbrella", "local"] = provider(server.url, "new-key")
         assert await models.get("umbrella", model("local")) is not second
         registry.clear()
         with pytest.raises(ModelError):
             await models.get("acme", model("local"))
         await models.close()
     assert seen == ["Bearer old-key", "Bearer new-key"]
+
+
+async def test_a_removed_provider_has_no_client() -> None:
+    registry = Registry({("acme", "local"): provider("http://127.0.0.1:9/v1", "k")})
+    registry["acme", "local"].remove(datetime.now(UTC))
+    with pytest.raises(ModelError) as caught:
+        await TenantModels(registry, in_clear, LOOPBACK).get("acme", model("local"))
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("status", [401, 402, 429])
+async def test_calls_are_shared_between_keys_and_one_that_is_refused_rests(status: int) -> None:
+    seen: list[str] = []
+
+    async def refuses_one(exchange: Exchange) -> None:
+        seen.append(exchange.headers["authorization"].removeprefix("Bearer "))
+        if seen[-1] == "bad":
+            await exchange.fail(status, "no")
+        else:
+            await exchange.finish()
+
+    asked = ChatRequest("tiny", [ChatMessage("user", "Well?")], 8)
+    async with faulty_server(refuses_one) as server:
+        registry = Registry({("acme", "local"): provider(server.url, "bad", "good")})
+        models = TenantModels(registry, in_clear, LOOPBACK, Patience(tries=1))
+        failed = 0
+        for _ in range(60):
+            with suppress(ModelError):
+                _ = [delta async for delta in (await models.get("acme", model("local"))).stream(asked)]
+                continue
+            failed += 1
+        assert failed == 1
+        assert seen.count("bad") == 1
+        registry["acme", "local"] = provider(server.url, "bad")
+        with pytest.raises(ModelError):
+            _ = [delta async for delta in (await models.get("acme", model("local"))).stream(asked)]
+        await models.close()

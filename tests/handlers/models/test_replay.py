@@ -20,6 +20,7 @@ from domain.knowledge.retrieval import Retrieval
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from domain.models.piece import content
+from domain.models.provider import Provider
 from domain.models.replay import Replay
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.models.prompt import Origin, build_prompt
@@ -29,7 +30,7 @@ from handlers.ports.index import Entry, Hit
 from handlers.ports.models import ChatRequest
 from handlers.retrieval.select import Selection, choose
 from handlers.work.cause import Cause
-from tests.chat_servers import LOOPBACK, Behaviour, breaks_off, faulty_server, floods, works
+from tests.chat_servers import LOOPBACK, Behaviour, breaks_off, faulty_server, floods, in_clear, provider, works
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -109,10 +110,10 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
     """A handler that makes calls again where provider `lab` behaves like this."""
     async with faulty_server(behaviour) as server:
 
-        async def registered(tenant: str, name: str) -> tuple[str, str] | None:
-            return (server.url, "") if name == "lab" else None
+        async def registered(tenant: str, name: str) -> Provider | None:
+            return provider(server.url) if name == "lab" else None
 
-        models = TenantModels(registered, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
+        models = TenantModels(registered, in_clear, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
         yield ReplayCall(desk.repository, ModelCalls(desk.repository), models, desk.files)
         await models.close()
 

@@ -15,10 +15,11 @@ from domain.aggregate import new_id
 from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from domain.models.provider import Provider
 from handlers.models.model_calls import ModelCalls
 from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
 from handlers.work.cause import Cause
-from tests.chat_servers import LOOPBACK, Behaviour, Exchange, fails, faulty_server, hangs
+from tests.chat_servers import LOOPBACK, Behaviour, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -52,12 +53,12 @@ def says(text: str) -> Behaviour:
 async def asked(memory: Memory, tenant: str, behaviour: Behaviour, patience_s: float = 5.0) -> AsyncIterator[Asked]:
     async with faulty_server(behaviour) as server:
 
-        async def registered(of: str, name: str) -> tuple[str, str] | None:
-            return (server.url, "key") if name == "lab" else None
+        async def registered(of: str, name: str) -> Provider | None:
+            return provider(server.url, "key") if name == "lab" else None
 
         desk = Desk(memory, tenant)
         cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 2)
-        models = TenantModels(registered, LOOPBACK, Patience(connect=2, tries=1))
+        models = TenantModels(registered, in_clear, LOOPBACK, Patience(connect=2, tries=1))
         model = ModelSettings(
             provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2}
         )
@@ -190,6 +191,6 @@ async def test_no_call_is_made_in_vain(
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     desk = Desk(memory, tenant)
     model = ModelSettings(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
-    extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered, LOOPBACK))
+    extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered, in_clear, LOOPBACK))
     assert (await extract(cause, model, fields, QUERY)).code == code
     assert await desk.events("model_call", cause.call("filter")) == []

@@ -14,11 +14,12 @@ from domain.aggregate import new_id
 from domain.chat.app import RerankSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
+from domain.models.provider import Provider
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Entry, Hit
 from handlers.retrieval.rerank import Rerank, text_of
 from handlers.work.cause import Cause
-from tests.chat_servers import LOOPBACK, Exchange, fails, faulty_server, hangs
+from tests.chat_servers import LOOPBACK, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -47,10 +48,10 @@ class Library:
         self.desk = Desk(server, tenant)
         self.cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
 
-        async def registered(of: str, name: str) -> tuple[str, str] | None:
-            return (url, "key") if url and (of, name) == (tenant, "lab") else None
+        async def registered(of: str, name: str) -> Provider | None:
+            return provider(url, "key") if url and (of, name) == (tenant, "lab") else None
 
-        self.rerankers = TenantRerankers(cast("Client", server), model, registered, LOOPBACK, PATIENCE)
+        self.rerankers = TenantRerankers(cast("Client", server), model, registered, in_clear, LOOPBACK, PATIENCE)
         self.rerank = Rerank(ModelCalls(self.desk.repository), self.rerankers)
 
     async def recorded(self) -> tuple[ModelCall.Requested, ModelCall.Event]:

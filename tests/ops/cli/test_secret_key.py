@@ -27,7 +27,7 @@ from domain.access.sql_login import SqlLogin
 from domain.aggregate import new_id
 from domain.knowledge.dataset import Dataset
 from domain.log import EVENTS, Metadata, Subject
-from domain.models.provider import Provider
+from domain.models.provider import Credential, Provider
 from handlers.ports.log import Unavailable
 from ops.servers.embedded import EmbeddedNats, disk_key
 from ops.settings import Settings
@@ -70,6 +70,17 @@ def sql_login(sealed: str) -> SqlLogin:
     return SqlLogin.begin(SqlLogin.Created, "l", NOW, name="bi", role="t_1", sealed_verifier=sealed)
 
 
+def credential(sealed: str) -> Credential:
+    return Credential(name="default", weight=1, sealed_key=sealed, hint="")
+
+
+def lab(*sealed: str) -> Provider:
+    credentials = [credential(each) for each in sealed]
+    return Provider.begin(
+        Provider.Registered, "lab", NOW, kind="openai", base_url="http://lab", credentials=credentials
+    )
+
+
 async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
     """People with a key, one with words in the log, a SQL login, and a provider; the ids of the people.
 
@@ -84,9 +95,7 @@ async def fill(nc: Client, vault: AesVault, count: int) -> list[str]:
     )
     login = sql_login(vault.seal("acme", "verifier"))
     await store.append(LOGIN, login.pending(), Metadata(new_id(), "acme", new_id()), 0)
-    provider = Provider.begin(
-        Provider.Registered, "lab", NOW, base_url="http://lab", sealed_key=vault.seal("acme", "sk-lab")
-    )
+    provider = lab(vault.seal("acme", "sk-lab"))
     await store.append(Subject("acme", "provider", "lab"), provider.pending(), Metadata(new_id(), "acme", new_id()), 0)
     return people
 
@@ -129,7 +138,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
             "current": False,
             "people": 0,
             "archived": 0,
-            "providers": ["acme/lab"],
+            "providers": ["acme/lab/default"],
             "sql_logins": ["acme/l"],
         },
     ]
@@ -140,7 +149,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
     listed = await headrace("rotate-key", "--check")
     assert listed.code == 1
     assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins" in listed.out
-    assert "headrace send provider.register --tenant acme name=lab" in listed.out
+    assert "headrace send provider.add_credential --tenant acme provider=lab name=default" in listed.out
     assert "headrace sql-login create NAME --tenant acme, then revoke l" in listed.out
     async with server(home) as (_, client):
         await all_open(client, vault, people)
@@ -149,9 +158,9 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
         with pytest.raises(UnknownKey, match=f"lacks key {vault.current}"):
             await JetStreamKeys(client, before).of("acme", people[0])
         sealed = vault.seal("acme", "sk-new")
-        changed = Provider.begin(Provider.Registered, "lab", NOW, base_url="http://lab", sealed_key="")
+        changed = lab()
         changed.pending()
-        changed.change(NOW, base_url="http://lab", sealed_key=sealed)
+        changed.add_credential(NOW, credential(sealed))
         last = (await client.jetstream().stream_info(EVENTS)).state.last_seq
         await JetStreamEventStore(client).append(
             Subject("acme", "provider", "lab"), changed.pending(), Metadata(new_id(), "acme", new_id()), last
