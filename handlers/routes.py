@@ -341,6 +341,7 @@ ROUTES: dict[str, Route] = {
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),
+    "provider.check": changes_prepared(Provider, models.CheckProvider, "provider.manage", models.check, private=True),
     "provider.add_credential": changes_prepared(
         Provider, models.AddCredential, "provider.manage", models.add_credential, private=True
     ),

@@ -25,8 +25,8 @@ model_calls = ReadModel(
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
-    required("cause_noun", Text, "Noun that it was made for: message, document or replay."),
-    required("cause_id", Id, "Message, document or replay that it was made for."),
+    required("cause_noun", Text, "Noun that it was made for: message, document, replay, provider or dataset."),
+    required("cause_id", Id, "Message, document, replay, provider or test query that it was made for."),
     required("attempt", Integer, "Attempt of the cause, from 1; 0 when it is not known."),
     required("server", Text, "Address of the model, as host:port; empty for one within Headrace."),
     required(

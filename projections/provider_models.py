@@ -1,4 +1,4 @@
-"""What is known of models: the table `provider_models`."""
+"""Models of providers, with the facts known of them: the table `provider_models`."""
 
 from __future__ import annotations
 

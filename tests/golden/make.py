@@ -556,6 +556,19 @@ def _providers() -> Iterator[Aggregate]:
     provider.add_credential(_at(26), Credential(name="second-account", weight=3, sealed_key=sealed, hint="9xTz"))
     provider.remove_credential(_at(26), name="second-account")
     provider.register(_at(27), kind="ollama", base_url="http://127.0.0.1:11434", credential=None)
+    provider.add_credential(_at(27), known)
+    provider.request_check(_at(27), check=_id(11), model="small-8b")
+    provider.end_check(
+        _at(28),
+        {"default": None},
+        check=_id(11),
+        code=None,
+        reason=None,
+        model="small-8b",
+        models=12,
+        latency_ms=38.25,
+        limits={"requests_per_minute": 600, "tokens_per_minute": 200_000},
+    )
     provider.remove(_at(28))
     yield provider
 

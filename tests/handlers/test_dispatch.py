@@ -476,6 +476,7 @@ class Anything:
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
             "provider.add_credential": {"provider": st.just("lab"), "name": st.just("spare"), "key": text},
             "provider.remove_credential": {"provider": st.just("lab"), "name": st.sampled_from(["spare", "default"])},
+            "provider.check": {"provider": st.just("lab"), "model": text | st.none()},
             "provider.remove": {"provider": st.just("lab")},
             "model.set": {**model, "abilities": st.just({"tools": False}), "rpm": st.integers(1, 9) | st.none()},
             "model.remove": model,

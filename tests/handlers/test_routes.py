@@ -230,12 +230,18 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
-    ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v2"]),
+    (
+        "provider.register",
+        {"name": "mill", "base_url": ADDRESS, "key": "k"},
+        "provider",
+        ["provider.registered.v2", "provider.check_requested.v1"],
+    ),
+    ("provider.check", {"provider": "lab", "model": "small"}, "provider", ["provider.check_requested.v1"]),
     (
         "provider.register",
         {"name": "lab", "base_url": ADDRESS, "key": "other"},
         "provider",
-        ["provider.changed.v2"],
+        ["provider.changed.v2", "provider.check_requested.v1"],
     ),
     (
         "provider.add_credential",
@@ -507,6 +513,7 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
     ("provider.add_credential", {"provider": "lab", "name": "spare", "key": "k"}, "provider"),
     ("provider.remove_credential", {"provider": "lab", "name": "default"}, "provider"),
+    ("provider.check", {"provider": "lab"}, "provider"),
     ("provider.remove", {"provider": "lab"}, "provider"),
     ("model.set", OF_LAB, "provider"),
     ("model.set_default", {"type": "chat", **OF_LAB}, "provider"),
