@@ -18,6 +18,8 @@ from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
 from domain.models.budget import Budget
+from domain.models.default_model import DefaultModel
+from domain.models.model import Model
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.provider import Provider
@@ -37,10 +39,12 @@ NOUNS: dict[str, type[Aggregate]] = {
         Dataset,
         DatasetQuery,
         DeadLetter,
+        DefaultModel,
         Document,
         Door,
         EndUser,
         Limits,
+        Model,
         ModelCall,
         Passage,
         Provider,

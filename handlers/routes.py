@@ -25,11 +25,25 @@ from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
 from domain.models.budget import Budget
+from domain.models.default_model import DefaultModel
+from domain.models.model import Model
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
+from handlers.commands import (
+    access,
+    accounts,
+    api_keys,
+    audit,
+    catalog,
+    chat,
+    knowledge,
+    models,
+    retrieval,
+    tenants,
+    work,
+)
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -327,6 +341,7 @@ ROUTES: dict[str, Route] = {
     "provider.register": makes_or_changes(
         Provider, models.RegisterProvider, "provider.manage", models.register, target="name", private=True
     ),
+    "provider.check": changes_prepared(Provider, models.CheckProvider, "provider.manage", models.check, private=True),
     "provider.add_credential": changes_prepared(
         Provider, models.AddCredential, "provider.manage", models.add_credential, private=True
     ),
@@ -339,6 +354,14 @@ ROUTES: dict[str, Route] = {
     ),
     "provider.remove": changes(
         Provider, models.RemoveProvider, "provider.manage", lambda provider, at, _: provider.remove(at), private=True
+    ),
+    "model.set": makes_or_changes(Model, catalog.SetModel, "provider.manage", catalog.set_model, target="id"),
+    "model.remove": makes_or_changes(Model, catalog.RemoveModel, "provider.manage", catalog.remove_model, target="id"),
+    "model.set_default": makes_or_changes(
+        DefaultModel, catalog.SetDefaultModel, "provider.manage", catalog.set_default, target="type"
+    ),
+    "model.remove_default": makes_or_changes(
+        DefaultModel, catalog.RemoveDefaultModel, "provider.manage", catalog.remove_default, target="type"
     ),
     "door.report_sign_in": creates(Door, audit.ReportSignIn, "door", audit.reported(Door.SignedIn), person="account"),
     "door.report_refusals": creates(Door, audit.ReportRefusals, "door", audit.reported(Door.Refused), person="account"),

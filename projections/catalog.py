@@ -33,11 +33,13 @@ from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
 from projections.provider_credentials import provider_credentials
+from projections.provider_models import provider_models
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.sql_logins import sql_logins
 from projections.tenant_account_joins import tenant_account_joins
+from projections.tenant_default_models import tenant_default_models
 from projections.tenant_invitations import tenant_invitations
 from projections.tenants import tenants
 from projections.texts import texts, turns
@@ -57,8 +59,9 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         end_users,
         providers,
         provider_credentials,
+        tenant_default_models,
     ),
-    "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
+    "traces": (texts, turns, provider_models, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }

@@ -7,10 +7,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.access.end_user import EndUser
 from domain.log import Recorded
+from domain.models.model import model_id
 from domain.models.model_call import ModelCall, TokenUsage
+from domain.models.provider import BUILTIN
 from projections.engine.columns import Id, Time, key, optional, person, required
 from projections.engine.read_model import ReadModel, Row, originator
 from projections.engine.values import Values
+from projections.provider_models import provider_models
 from projections.values.fingerprint import fingerprint
 from projections.values.prices import Call
 
@@ -22,8 +25,8 @@ model_calls = ReadModel(
     required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
     required("model", Text, "Name of the model at its provider."),
     required("status", Text, "requested, completed, failed or cancelled; one that stays requested was never answered."),
-    required("cause_noun", Text, "Noun that it was made for: message, document or replay."),
-    required("cause_id", Id, "Message, document or replay that it was made for."),
+    required("cause_noun", Text, "Noun that it was made for: message, document, replay, provider or dataset."),
+    required("cause_id", Id, "Message, document, replay, provider or test query that it was made for."),
     required("attempt", Integer, "Attempt of the cause, from 1; 0 when it is not known."),
     required("server", Text, "Address of the model, as host:port; empty for one within Headrace."),
     required(
@@ -48,6 +51,12 @@ model_calls = ReadModel(
     optional("tokens_estimated", Boolean, "The server did not count the tokens; null before the answer."),
     optional("usage", JSONB, "Tokens as the server reports them, in its own form; null before the answer."),
     optional("cost", Double, "US dollars; null before the answer, and when no price is known."),
+    optional(
+        "price_source",
+        Text,
+        "Source of the price: entry (of the tenant), installation, list or builtin; null likewise.",
+    ),
+    optional("entry_prices", JSONB, "Prices in the tenant's entry of the model when it was called; null for none."),
     optional("price_version", Text, "Prices that the cost was made with; null before the answer."),
     optional("first_token_ms", Double, "Milliseconds to the first token; null when none came."),
     optional("duration_ms", Double, "Milliseconds to the end; null when it is not known."),
@@ -66,7 +75,7 @@ model_calls.looked_up("correlation_id")
 model_calls.sorted_by("created_at", "created_at")
 model_calls.sorted_by("open", "id", within=(), postgresql_where=text("status = 'requested'"))
 model_calls.sorted_by("lost", "id", within=(), postgresql_where=text("error_code = 'lost'"))
-model_calls.priced("cost", "price_version")
+model_calls.priced("cost", "price_source", "price_version")
 model_calls.sets(
     EndUser.Erased,
     {
@@ -83,8 +92,12 @@ model_calls.sets(
 )
 
 
-@model_calls.makes(ModelCall.Requested, new=originator)
-def requested(event: ModelCall.Requested, message: Recorded) -> Row:
+def _model(event: ModelCall.Requested, message: Recorded) -> str | None:
+    return None if event.provider == BUILTIN else model_id(event.provider, event.model)
+
+
+@model_calls.makes(ModelCall.Requested, related=(provider_models, _model), new=originator)
+def requested(event: ModelCall.Requested, message: Recorded, model: Row | None) -> Row:
     return {
         "id": event.originator_id,
         "kind": event.kind,
@@ -95,6 +108,7 @@ def requested(event: ModelCall.Requested, message: Recorded) -> Row:
         "cause_id": event.cause_id,
         "attempt": event.attempt,
         "server": event.server,
+        "entry_prices": model and model["entry"] and model["entry"]["prices"],
         "request": event.request,
         "response": "",
         "reasoning": "",
@@ -120,6 +134,7 @@ def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
     if usage is None:
         return {}
     call = Call(row["provider"], row["server"], row["model"], row["created_at"])
+    cost = values.prices.cost(call, usage, row["entry_prices"])
     return {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],
@@ -128,7 +143,8 @@ def used(row: Row, usage: TokenUsage | None, values: Values) -> Row:
         "reasoning_tokens": usage["reasoning_tokens"],
         "tokens_estimated": usage["estimated"],
         "usage": usage["raw"],
-        "cost": values.prices.cost(call, usage),
+        "cost": cost.amount,
+        "price_source": cost.source,
         "price_version": values.prices.version,
     }
 

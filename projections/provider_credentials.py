@@ -18,6 +18,7 @@ provider_credentials = ReadModel(
     required("provider_id", Id, "Provider, in providers."),
     required("name", Text, "Name, unique within the provider."),
     required("weight", Integer, "Share of the calls that it gets, relative to the weights of the others."),
+    required("status", Text, "unchecked; or of the last check: works, or the error code of the server's refusal."),
     required("hint", Text, "Last characters of the key, to recognize it by; empty when unknown."),
     required("created_by", Text, "Actor who gave it."),
     required("created_at", Time, "When it was given."),
@@ -25,7 +26,7 @@ provider_credentials = ReadModel(
 )
 
 
-def _id(event: Provider.CredentialRemoved, message: Recorded) -> str:
+def _id(event: Provider.CredentialRemoved | Provider.CredentialChecked, message: Recorded) -> str:
     return f"{event.originator_id}/{event.name}"
 
 
@@ -45,12 +46,18 @@ def added(event: Provider.CredentialAdded, message: Recorded) -> Row:
     return _row(event.originator_id, credential, message)
 
 
+@provider_credentials.changes(Provider.CredentialChecked, pick=_id)
+def checked(row: Row, event: Provider.CredentialChecked, message: Recorded) -> Row:
+    return {"status": event.code or "works"}
+
+
 def _row(provider: str, credential: Credential, message: Recorded) -> Row:
     return {
         "id": f"{provider}/{credential['name']}",
         "provider_id": provider,
         "name": credential["name"],
         "weight": credential["weight"],
+        "status": "unchecked",
         "hint": credential["hint"],
         "created_by": message.metadata.actor,
     }

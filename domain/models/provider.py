@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
@@ -31,6 +32,18 @@ class Credential(TypedDict):
     hint: Annotated[str, "Last characters of the key, to recognize it by; empty when unknown."]
 
 
+class Found(TypedDict):
+    """The result of a check."""
+
+    check: str
+    code: str | None
+    reason: str | None
+    model: str | None
+    models: int | None
+    latency_ms: float | None
+    limits: dict[str, int]
+
+
 ProviderKind = Annotated[str, "Protocol of its server: `openai`, `openai_responses`, `ollama`, `anthropic`, `gemini`."]
 Address = Annotated[str, "Address of its API, like `https://host/v1`."]
 Credentials = Annotated[list[Credential], "Credentials; empty for a server that takes no key."]
@@ -42,6 +55,14 @@ class Provider(Aggregate):
     kind: str
     base_url: str
     credentials: list[Credential]
+    check: str = field(default="", init=False)
+    """The last check that was requested."""
+    checking: bool = field(default=False, init=False)
+    """That check has not ended."""
+    check_model: str | None = field(default=None, init=False)
+    check_failed: bool = field(default=False, init=False)
+    check_stalls: int = field(default=0, init=False)
+    """Number of times that the check had no worker."""
 
     class Event(aggregate.Event):
         pass
@@ -108,11 +129,57 @@ class Provider(Aggregate):
         def apply(self, provider: Provider) -> None:
             provider.deleted = True
             provider.credentials = []
+            provider.checking = False
+
+    class CheckRequested(Event):
+        """A check of the server was requested, or begun again after its worker was lost."""
+
+        TOPIC = "provider.check_requested.v1"
+        check: Annotated[str, "Id of the check: the command that asked for it."]
+        model: Annotated[
+            str | None, "Model to measure; null for the tenant's default one or the only one of the server."
+        ]
+
+        def apply(self, provider: Provider) -> None:
+            if provider.check != self.check:
+                provider.check_stalls = 0
+            provider.check = self.check
+            provider.check_model = self.model
+            provider.checking = True
+            provider.check_failed = False
+
+    class CredentialChecked(Event):
+        """The server took a credential, or refused it."""
+
+        TOPIC = "provider.credential_checked.v1"
+        check: Annotated[str, "Id of the check."]
+        name: Annotated[str, "Name of the credential."]
+        code: Annotated[str | None, "Error code of the refusal, see [codes](codes.md); null if the server took it."]
+
+    class Checked(Event):
+        """A check has ended. What it measured of the model is in `model.checked`."""
+
+        TOPIC = "provider.checked.v1"
+        check: Annotated[str, "Id of the check."]
+        code: Annotated[str | None, "Error code, see [codes](codes.md); null if the server answers."]
+        reason: Annotated[str | None, "Error message; null if the server answers."]
+        model: Annotated[str | None, "Model that was measured; null for none."]
+        models: Annotated[int | None, "Number of models that the server lists; null when it gives no list."]
+        latency_ms: Annotated[
+            float | None, "Milliseconds to the first token of the model, or to the list of models; null for neither."
+        ]
+        limits: Annotated[dict[str, int], "Limits that the server's headers state, see [models](models.md#limits)."]
+
+        def apply(self, provider: Provider) -> None:
+            provider.checking = False
+            provider.check_failed = self.code is not None
+            provider.check_stalls += self.code == "stalled"
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
         """Convert a snapshot."""
         _with_credentials(state)
+        state |= {"check": "", "checking": False, "check_model": None, "check_failed": False, "check_stalls": 0}
 
     def others(self, name: str) -> list[Credential]:
         """The credentials without the one of this name."""
@@ -137,6 +204,43 @@ class Provider(Aggregate):
         if len(self.others(name)) == len(self.credentials):
             raise Rejection("not_found", f"Provider {self.id} has no credential {name}.", "name")
         self.record(self.CredentialRemoved, at, name=name)
+
+    def request_check(self, at: datetime, *, check: str, model: str | None) -> None:
+        """A check that is under way is superseded."""
+        if self.check != check:
+            self.record(self.CheckRequested, at, check=check, model=model)
+
+    def end_check(
+        self, at: datetime, credentials: Mapping[str, str | None] | None = None, **found: Unpack[Found]
+    ) -> None:
+        """Record the end of the check, unless another one was requested since.
+
+        `credentials` has the error code of each that was tried, None for one that the server took.
+        """
+        if not self.checking or self.check != found["check"]:
+            return
+        names = {credential["name"] for credential in self.credentials}
+        for name, code in (credentials or {}).items():
+            if name in names:
+                self.record(self.CredentialChecked, at, check=found["check"], name=name, code=code)
+        self.record(self.Checked, at, **found)
+
+    def fail_check(self, at: datetime, *, code: str, reason: str) -> None:
+        nothing = Found(
+            check=self.check,
+            code=code,
+            reason=reason,
+            model=None,
+            models=None,
+            latency_ms=None,
+            limits={},
+        )
+        self.end_check(at, **nothing)
+
+    def retry_check(self, at: datetime) -> None:
+        """Begin the check again; calls that completed are not repeated."""
+        if self.check_failed:
+            self.record(self.CheckRequested, at, check=self.check, model=self.check_model)
 
     def remove(self, at: datetime) -> None:
         if not self.deleted:

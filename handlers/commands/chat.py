@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from domain.chat.app import AnswerSettings, App
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
+from domain.models.default_model import DefaultModel
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     AppId,
@@ -88,7 +89,7 @@ class ConfigureApp(Command):
     """Give an app its next numbered configuration."""
 
     app: AppId
-    model: ModelFields = Field(ModelFields(), description="Chat model")
+    model: ModelFields = Field(ModelFields(), description="Chat model; where it is left out, the tenant's default one")
     prompt: Annotated[str, Field(max_length=100_000)] = Field(
         "", description="Instructions to the model; `{{name}}` stands for a variable. Empty for the built-in ones"
     )
@@ -179,6 +180,9 @@ async def create(command: CreateApp, given: Preparation) -> Make[App]:
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     check_reranker(command.retrieval, given)
     settings = cast("AnswerSettings", command.model_dump(exclude={"app"}))
+    default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
+    if default and not default.deleted:
+        settings["model"] |= {"provider": default.provider, "name": default.model}
     return lambda app, at: app.configure(at, **settings)
 
 

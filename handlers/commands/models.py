@@ -127,6 +127,21 @@ class RegisterProvider(Command):
         "sent with each request"
     )
     key: Key = Field("", description="API key; empty for none. Only its encrypted form is kept")
+    check: bool = Field(True, description="Check the server afterwards, as provider.check does")
+
+
+class CheckProvider(Command):
+    """Check the server of a provider: list its models, and measure one of them by six small calls, which are recorded.
+
+    The command is accepted at once; the result is `provider.checked`, and never changes what may be called.
+    """
+
+    provider: Annotated[Handle, Ref(Provider), Field(description="Provider, by its name")]
+    model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None,
+        description="Model to measure; null for the tenant's default chat model if it is the provider's, or else for "
+        "the server's only one",
+    )
 
 
 class AddCredential(Command):
@@ -223,11 +238,20 @@ async def register(command: RegisterProvider, given: Preparation) -> MakeOrChang
     def decide(provider: Provider | None, id: str, at: datetime) -> Provider:
         if provider is None:
             credentials = [credential] if credential else []
-            return Provider.begin(Provider.Registered, id, at, kind=kind, base_url=base_url, credentials=credentials)
-        provider.register(at, kind=kind, base_url=base_url, credential=credential)
+            provider = Provider.begin(
+                Provider.Registered, id, at, kind=kind, base_url=base_url, credentials=credentials
+            )
+        else:
+            provider.register(at, kind=kind, base_url=base_url, credential=credential)
+        if command.check:
+            provider.request_check(at, check=given.id, model=None)
         return provider
 
     return decide
+
+
+async def check(command: CheckProvider, given: Preparation) -> Change[Provider]:
+    return lambda provider, at: provider.request_check(at, check=given.id, model=command.model)
 
 
 async def add_credential(command: AddCredential, given: Preparation) -> Change[Provider]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -137,6 +137,35 @@ class ChatModel(Protocol):
 class ChatModels(Protocol):
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
         """The client of a model, with the provider's newest address and key.
+
+        Raises: ModelError `not_found` when the provider is not registered, or was removed.
+        """
+        ...
+
+
+class ListedModel(NamedTuple):
+    """A model as its server lists it; None when the server does not state it. The type is as in the catalogue."""
+
+    name: str
+    type: str | None = None
+    context_window: int | None = None
+    max_output: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The models of a server (`host:port`), the milliseconds that the list took, and the limits that its headers
+    state."""
+
+    server: str
+    models: Sequence[ListedModel]
+    duration_ms: float
+    limits: Mapping[str, int]
+
+
+class Listings(Protocol):
+    async def get(self, tenant: str, provider: str) -> Mapping[str, Listing | ModelError]:
+        """The answer of a provider's server to each credential, by name; without one, to the empty name.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.
         """

@@ -23,6 +23,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.log import Commit
+from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 
@@ -179,6 +180,17 @@ REPLAY = Pending(
     retry=lambda replay, _, at: replay.retry(at),
 )
 
+CHECK = Pending(
+    Rows("providers", "check_status", ("requested",), attempt="0", correlation="check_trace_id"),
+    is_open=lambda provider, _: provider.checking,
+    attempts=lambda provider, _: 1,
+    waits=lambda provider, _: False,
+    fail=lambda provider, _, at, code, reason: provider.fail_check(at, code=code, reason=reason),
+    failed=lambda provider, _: provider.check_failed,
+    stalls=lambda provider, _: provider.check_stalls,
+    retry=lambda provider, _, at: provider.retry_check(at),
+)
+
 WORKS: dict[str, Work] = {
     "ingest": Work(
         Document,
@@ -217,6 +229,16 @@ WORKS: dict[str, Work] = {
         tries=1,
         pending=REPLAY,
         calls="replay",
+    ),
+    "check": Work(
+        Provider,
+        (Provider.CheckRequested,),
+        role="answer",
+        slots=16,
+        share=4,
+        tries=1,
+        pending=CHECK,
+        calls="provider",
     ),
     "admit": Work(BusLogin, (BusLogin.Opened, BusLogin.Issued, BusLogin.Closed), role="commands"),
     "admit_key": Work(ApiKey, (ApiKey.Created,), role="commands"),

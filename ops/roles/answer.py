@@ -1,4 +1,4 @@
-"""The role `answer`: answers messages, queries datasets, replays model calls."""
+"""The role `answer`: answers messages, queries datasets, replays model calls, checks providers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
+from adapters.models.listing import TenantListings
 from adapters.models.registry import TenantModels, TenantRerankers
 from adapters.models.sentences import ContainedSentences
 from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
+from handlers.models.check import Check
 from handlers.models.replay import ReplayCall
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
@@ -53,4 +55,6 @@ async def begin(wiring: Wiring) -> None:
     answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
+    listings = TenantListings(registered, unseal, allowed)
+    wiring.work("check", Check(wiring.repository, wiring.calls, models, listings, wiring.files))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))

@@ -34,7 +34,11 @@ traces = ReadModel(
     "Commands that had models at work, one row a command, rolled up from spans. Traces outlive "
     "what they were made for.",
     key("id", "Command that began it; what all that followed has as correlation id."),
-    required("kind", Text, "message, document, replay, or index: calls for an index that is rebuilt."),
+    required(
+        "kind",
+        Text,
+        "message, document, replay; check: calls that check a provider; index: calls for an index that is rebuilt.",
+    ),
     required("name", Text, "Command: noun.verb."),
     required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
     required("started_at", Time, "When it began."),
@@ -189,7 +193,10 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
 
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: an index is built, or a dataset is tested."""
+    """No handler of a message, document or replay made the call: a provider is checked, an index is built, or a
+    dataset is tested."""
+    if event.cause_noun == "provider":
+        return _begun(event, message, "check", "provider.check")
     name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
     return _begun(event, message, "index", name)
 
@@ -213,7 +220,7 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
             changed[column] = trace[column] + more
     if after["model_call_id"]:
         changed |= _ended_call(trace, before, after)
-        if trace["kind"] == "index":
+        if trace["kind"] in WITHOUT_HANDLER:
             changed |= _of_calls(trace, changed, after)
     elif after["kind"] == "handler":
         changed |= {name: after[name] for name in _OF_HANDLER}
@@ -221,6 +228,9 @@ def rolled_up(trace: Row, before: Row | None, after: Row) -> Row:
             changed["duration_ms"] = (after["ended_at"] - trace["started_at"]) / timedelta(milliseconds=1)
     return changed
 
+
+WITHOUT_HANDLER = ("index", "check")
+"""Kinds of traces that have no handler: they run as long as their calls do."""
 
 _OF_HANDLER = ("status", "ended_at", "duration_ms", "error_code", "error", "fingerprint", "ended_sequence")
 

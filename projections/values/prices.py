@@ -84,6 +84,14 @@ class Price:
         return sum(tokens * price for tokens, price in parts) / PER
 
 
+class Cost(NamedTuple):
+    """US dollars, None when no price is known, and the source of the price: `entry`, `installation`, `list`,
+    `builtin`."""
+
+    amount: float | None
+    source: str | None
+
+
 class Prices:
     """The list prices, after the `own` ones of an installation, which the text of a file says.
 
@@ -96,15 +104,34 @@ class Prices:
         if self._own:
             self.version += f" + {sha256(own.encode()).hexdigest()[:8]}"
 
-    def cost(self, call: Call, usage: Mapping[str, Any]) -> float | None:
-        """US dollars for the tokens of `usage`; None when no price is known."""
+    def cost(self, call: Call, usage: Mapping[str, Any], entry: Mapping[str, Any] | None = None) -> Cost:
+        """The cost of the tokens of `usage`, with the prices of the tenant's `entry` of the model, if it has any."""
+        if entry:
+            return Cost(Price("*", **entry).cost(usage), "entry")
         if call.provider == BUILTIN:
-            return 0.0
-        own = next((price for price in self._own if price.fits(call)), None)
+            return Cost(0.0, "builtin")
+        own, known = self._of(call)
         if own and not own.listed:
-            return own.cost(usage)
-        known = _listed(own.listed, "", call.model) if own else _listed(call.provider, call.server, call.model)
-        return _list_price(*known, call.at, usage) if known else None
+            return Cost(own.cost(usage), "installation")
+        amount = _list_price(*known, call.at, usage) if known else None
+        return Cost(amount, None if amount is None else "list")
+
+    def known(self, call: Call) -> dict[str, Any] | None:
+        """The `context_window` and the `prices` of a model, each None when unknown; None for an unknown model."""
+        own, known = self._of(call)
+        prices: dict[str, Any] | None = None
+        if own and not own.listed:
+            prices = {name: getattr(own, name) for name in _PRICES}
+        elif known:
+            prices = _base_prices(known[1], call.at)
+        window = known[1].context_window if known else None
+        return {"context_window": window, "prices": prices} if prices or window else None
+
+    def _of(self, call: Call) -> tuple[Price | None, tuple[Provider, ModelInfo] | None]:
+        """The price of the installation, and the provider and the model of the list."""
+        own = next((price for price in self._own if price.fits(call)), None)
+        listed = own.listed if own else None
+        return own, _listed(listed, "", call.model) if listed else _listed(call.provider, call.server, call.model)
 
 
 def read(text: str) -> list[Price]:
@@ -179,6 +206,18 @@ def _listed(provider: str, server: str, model: str) -> tuple[Provider, ModelInfo
         return _list().find_provider_model(model, None, None if by_address else provider, by_address)
     except LookupError:
         return None
+
+
+def _base_prices(model: ModelInfo, at: datetime) -> dict[str, Any] | None:
+    """The prices of the first tokens of a request, in dollars a million."""
+    found = model.get_prices(at).__dict__
+    names = {"input": "input_mtok", "output": "output_mtok", "cached": "cache_read_mtok"}
+    names["cache_write"] = "cache_write_mtok"
+    prices = {name: found.get(listed) for name, listed in names.items()}
+    base = {name: getattr(price, "base", price) for name, price in prices.items()}
+    if base["input"] is None and base["output"] is None:
+        return None
+    return {name: None if price is None else float(price) for name, price in base.items()}
 
 
 def _list_price(provider: Provider, model: ModelInfo, at: datetime, usage: Mapping[str, Any]) -> float | None:

@@ -43,6 +43,8 @@ from domain.knowledge.retrieval import Retrieval as Made
 from domain.knowledge.segmentation import Parent, Segmentation
 from domain.log import Metadata
 from domain.models.budget import Budget
+from domain.models.default_model import DefaultModel
+from domain.models.model import Prices, begun
 from domain.models.model_call import ModelCall, TokenUsage
 from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turns
@@ -89,6 +91,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_answers(),
         *_calls(),
         *_providers(),
+        *_models(),
         *_letters(),
         _quarantine(),
         *_replays(),
@@ -572,8 +575,48 @@ def _providers() -> Iterator[Aggregate]:
     provider.add_credential(_at(26), Credential(name="second-account", weight=3, sealed_key=sealed, hint="9xTz"))
     provider.remove_credential(_at(26), name="second-account")
     provider.register(_at(27), kind="ollama", base_url="http://127.0.0.1:11434", credential=None)
+    provider.add_credential(_at(27), known)
+    provider.request_check(_at(27), check=_id(11), model="small-8b")
+    provider.end_check(
+        _at(28),
+        {"default": None},
+        check=_id(11),
+        code=None,
+        reason=None,
+        model="small-8b",
+        models=12,
+        latency_ms=38.25,
+        limits={"requests_per_minute": 600, "tokens_per_minute": 200_000},
+    )
     provider.remove(_at(28))
     yield provider
+
+
+def _models() -> Iterator[Aggregate]:
+    model = begun(None, "lab", "small-8b", _at(28))
+    model.take_listing(_at(28), server="127.0.0.1:11434", type="chat", context_window=32_768, max_output=None)
+    model.take_check(
+        _at(29),
+        check=_id(11),
+        abilities={"usage": True, "tools": True, "forced_tool": False, "image": False, "long_prompt": False},
+        context_window=4096,
+    )
+    model.set_entry(
+        _at(30),
+        type="chat",
+        context_window=16_384,
+        max_output=4096,
+        abilities={"tools": True},
+        prices=Prices(input=0.2, output=0.6, cached=0.05, cache_write=None),
+        rpm=600,
+        tpm=200_000,
+    )
+    model.remove_entry(_at(31))
+    yield model
+    default = DefaultModel.begin(DefaultModel.Chosen, "chat", _at(32), provider="lab", model="small-8b")
+    default.change(_at(33), provider="lab", model="large-70b")
+    default.remove(_at(34))
+    yield default
 
 
 def _letters() -> Iterator[Aggregate]:

@@ -365,6 +365,8 @@ class Anything:
     async def start(self) -> None:
         desk, ids = self.desk, self.ids
         await desk.done("provider.register", name="lab", base_url="https://example.com", key=KEY)
+        await desk.done("model.set", provider="lab", model="small")
+        await desk.done("model.set_default", type="chat", provider="lab", model="small")
         for noun in ("dataset", "app"):
             ids[noun] = await desk.done(f"{noun}.create", name="Thing")
         await desk.done("app.configure", app=ids["app"], variables=[{"name": "tone"}])
@@ -406,6 +408,7 @@ class Anything:
 
     def right(self, name: str) -> st.SearchStrategy[dict[str, Any]]:
         ids = self.ids
+        model = {"provider": st.just("lab"), "model": st.just("small")}
         text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
         limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
@@ -473,7 +476,12 @@ class Anything:
             "provider.register": {"name": st.just("lab"), "base_url": st.just("https://example.com"), "key": text},
             "provider.add_credential": {"provider": st.just("lab"), "name": st.just("spare"), "key": text},
             "provider.remove_credential": {"provider": st.just("lab"), "name": st.sampled_from(["spare", "default"])},
+            "provider.check": {"provider": st.just("lab"), "model": text | st.none()},
             "provider.remove": {"provider": st.just("lab")},
+            "model.set": {**model, "abilities": st.just({"tools": False}), "rpm": st.integers(1, 9) | st.none()},
+            "model.remove": model,
+            "model.set_default": {"type": st.just("chat"), **model},
+            "model.remove_default": {"type": st.just("chat")},
             "conversation.fork": {
                 "conversation": st.just(ids["conversation"]),
                 "message": st.just(ids["message"]),
@@ -569,7 +577,7 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
     *("provider.remove", "provider.remove_credential", "budget.remove", "bus_login.close"),
-    *("limits.remove", "limits.lift", "account.erase"),
+    *("limits.remove", "limits.lift", "account.erase", "model.remove", "model.remove_default"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke"),
 }

@@ -18,6 +18,7 @@ from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
 from domain.knowledge.segmentation import Segmentation
+from domain.models.model import Model, model_id
 from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
@@ -27,6 +28,7 @@ from tests.memory import Memory
 
 ADDRESS = "https://models.example.com/v1"
 LAB = {"provider": "lab", "name": "small"}
+OF_LAB, KNOWN = {"provider": "lab", "model": "small"}, {"provider": "lab", "model": "known"}
 PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'c2FsdA' * 4}${'aGFzaA' * 8}"
 
 
@@ -65,6 +67,8 @@ class World:
 async def world(desk: Desk) -> World:
     dataset = await desk.done("dataset.create", name="Rules")
     await desk.send("provider.register", name="lab", base_url=ADDRESS, key="k")
+    await desk.send("model.set", **KNOWN)
+    await desk.send("model.set_default", type="rerank", **KNOWN)
     app = await desk.done("app.create", name="Guide")
     await desk.done("app.configure", app=app, datasets=[dataset], variables=[{"name": "tone", "default": "calm"}])
     document, failed = [await desk.done("document.upload", dataset=dataset, name="a.txt", text="x") for _ in range(2)]
@@ -226,12 +230,18 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
-    ("provider.register", {"name": "mill", "base_url": ADDRESS, "key": "k"}, "provider", ["provider.registered.v2"]),
+    (
+        "provider.register",
+        {"name": "mill", "base_url": ADDRESS, "key": "k"},
+        "provider",
+        ["provider.registered.v2", "provider.check_requested.v1"],
+    ),
+    ("provider.check", {"provider": "lab", "model": "small"}, "provider", ["provider.check_requested.v1"]),
     (
         "provider.register",
         {"name": "lab", "base_url": ADDRESS, "key": "other"},
         "provider",
-        ["provider.changed.v2"],
+        ["provider.changed.v2", "provider.check_requested.v1"],
     ),
     (
         "provider.add_credential",
@@ -246,6 +256,12 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["provider.credential_removed.v1"],
     ),
     ("provider.remove", {"provider": "lab"}, "provider", ["provider.removed.v1"]),
+    ("model.set", {**OF_LAB, "abilities": {"tools": True}}, "model", ["model.begun.v1", "model.set.v1"]),
+    ("model.set", {**KNOWN, "rpm": 60}, "model", ["model.set.v1"]),
+    ("model.remove", KNOWN, "model", ["model.removed.v1"]),
+    ("model.set_default", {"type": "chat", **OF_LAB}, "default_model", ["default_model.chosen.v1"]),
+    ("model.set_default", {"type": "rerank", **OF_LAB}, "default_model", ["default_model.changed.v1"]),
+    ("model.remove_default", {"type": "rerank"}, "default_model", ["default_model.removed.v1"]),
     (
         "conversation.fork",
         {"conversation": "{talk}", "message": "{answered}"},
@@ -456,6 +472,10 @@ async def test_a_command_is_accepted_once(
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
     elif noun in ("end_user", "account"):
         expected = {noun: target}
+    elif noun == "model":
+        expected = {noun: model_id("lab", fields["model"])}
+    elif noun == "default_model":
+        expected = {noun: fields["type"], "model": fields.get("model", id)}
     given = ROUTES[name].gives or name.partition(".")[0]
     assert outcome.ids == {given: id, noun: id} | expected
 
@@ -493,7 +513,10 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
     ("provider.add_credential", {"provider": "lab", "name": "spare", "key": "k"}, "provider"),
     ("provider.remove_credential", {"provider": "lab", "name": "default"}, "provider"),
+    ("provider.check", {"provider": "lab"}, "provider"),
     ("provider.remove", {"provider": "lab"}, "provider"),
+    ("model.set", OF_LAB, "provider"),
+    ("model.set_default", {"type": "chat", **OF_LAB}, "provider"),
     ("conversation.fork", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
     ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
     ("budget.remove", {"budget": "month"}, "budget"),
@@ -742,6 +765,39 @@ async def test_a_provider_has_several_keys_of_which_only_hints_are_shown(desk: D
     assert desk.vault.open(desk.tenant, provider.credentials[1]["sealed_key"]) == "0123456789abcde"
     await desk.done("provider.remove_credential", provider="lab", name="a")
     assert await desk.fails("provider.remove_credential", provider="lab", name="a") == ("not_found", "name")
+
+
+async def test_the_catalogue_has_entries_of_registered_providers(desk: Desk, world: World) -> None:
+    gone = {"provider": "gone", "model": "small"}
+    assert await desk.fails("model.set", **gone) == ("not_found", "provider")
+    assert await desk.fails("model.set", **KNOWN, abilities={"flying": True}) == ("invalid", "abilities.flying.[key]")
+    assert await desk.fails("model.set", **KNOWN, prices={"input": 1.0}) == ("invalid", "prices.output")
+    assert await desk.fails("model.remove", **gone) == ("not_found", "model")
+    assert await desk.fails("model.set_default", type="chat", **gone) == ("not_found", "provider")
+    builtin = {"provider": "builtin", "model": "gpt"}
+    assert await desk.fails("model.set_default", type="chat", **builtin) == ("invalid", "model")
+    assert await desk.fails("model.remove_default", type="chat") == ("not_found", "type")
+    prices = {"input": 0.5, "output": 1.5}
+    await desk.done("model.set", **KNOWN, prices=prices)
+    known = await desk.fold("model", model_id("lab", "known"))
+    assert isinstance(known, Model)
+    assert known.facts["prices"] == {**prices, "cached": None, "cache_write": None}
+
+
+async def test_an_app_that_names_no_model_gets_the_default_one(desk: Desk, world: World) -> None:
+    async def model(**fields: Any) -> tuple[str, str]:
+        await desk.done("app.configure", app=world.app, **fields)
+        app = await desk.fold("app", world.app)
+        assert isinstance(app, App)
+        assert app.configuration
+        return app.configuration["model"]["provider"], app.configuration["model"]["name"]
+
+    assert await model(prompt="1") == ("builtin", "extractive")
+    await desk.done("model.set_default", type="chat", **KNOWN)
+    assert await model(prompt="2") == ("lab", "known")
+    assert await model(prompt="3", model={"provider": "builtin"}) == ("builtin", "extractive")
+    await desk.done("model.remove_default", type="chat")
+    assert await model(prompt="4") == ("builtin", "extractive")
 
 
 async def test_a_reranker_that_is_not_served_or_not_registered(desk: Desk, memory: Memory, world: World) -> None:

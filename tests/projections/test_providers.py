@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from domain.models.provider import Credential, Provider
+from domain.models.provider import Credential, Found, Provider
 from projections.provider_credentials import provider_credentials
 from projections.providers import providers
 from tests.projections.history import History
@@ -34,6 +34,15 @@ def test_given_a_provider_when_it_is_changed_and_removed_then_its_row_says_so_an
         "credentials": ["default"],
         "has_key": True,
         "status": "active",
+        "check_status": "none",
+        "check_trace_id": None,
+        "check_code": None,
+        "check_reason": None,
+        "checked_at": None,
+        "checked_model": None,
+        "models": None,
+        "latency_ms": None,
+        "limits": {},
         "created_by": "ada",
         "created_at": provider.created_on,
         "updated_at": provider.created_on,
@@ -64,6 +73,7 @@ def test_each_credential_has_a_row_without_its_key() -> None:
         "provider_id": "local",
         "name": "spare",
         "weight": 3,
+        "status": "unchecked",
         "hint": "",
         "created_by": "ada",
         "created_at": at,
@@ -97,3 +107,44 @@ def test_a_provider_at_another_address_or_removed_has_no_former_credential() -> 
     provider.remove(history.now)
     history.record(provider)
     assert history.rows(provider_credentials) == []
+
+
+def test_a_check_is_in_the_row_of_its_provider_and_in_those_of_its_credentials() -> None:
+    history = History()
+    provider = registered(history)
+    provider.request_check(history.now, check="c1", model=None)
+    history.record(provider)
+    (row,) = history.rows(providers)
+    assert (row["check_status"], row["check_trace_id"]) == ("requested", history.correlation)
+    found = Found(
+        check="c1", code="unauthorized", reason="No.", model="small", models=None, latency_ms=None, limits={"x": 1}
+    )
+    provider.end_check(history.now, {"default": "unauthorized"}, **found)
+    at = history.record(provider)
+    (row,) = history.rows(providers)
+    assert (row["check_status"], row["check_code"], row["check_reason"]) == ("failed", "unauthorized", "No.")
+    assert (row["checked_at"], row["checked_model"], row["limits"]) == (at, "small", {"x": 1})
+    (credential,) = history.rows(provider_credentials)
+    assert credential["status"] == "unauthorized"
+
+    provider.request_check(history.now, check="c2", model=None)
+    history.record(provider)
+    (row,) = history.rows(providers)
+    assert (row["check_status"], row["check_code"], row["check_reason"]) == ("requested", None, None)
+    found |= {"check": "c2", "code": None, "reason": None, "models": 2, "latency_ms": 1.5}
+    provider.end_check(history.now, {"default": None}, **found)
+    history.record(provider)
+    (row,) = history.rows(providers)
+    assert (row["check_status"], row["models"], row["latency_ms"]) == ("ok", 2, 1.5)
+    (credential,) = history.rows(provider_credentials)
+    assert credential["status"] == "works"
+
+
+def test_a_removed_provider_waits_for_no_check() -> None:
+    history = History()
+    provider = registered(history)
+    provider.request_check(history.now, check="c1", model=None)
+    provider.remove(history.now)
+    history.record(provider)
+    (row,) = history.rows(providers)
+    assert (row["status"], row["check_status"]) == ("removed", "none")

@@ -24,15 +24,13 @@ from adapters.telemetry.otlp.ended import Row
 from adapters.trace_ids import publishers_span, span_id, trace_id
 from domain.log import EVENTS
 from projections.traces import attributes as names
+from projections.traces.traces import WITHOUT_HANDLER
 from projections.values.masking import Masking
 
 Attributes = dict[str, Any]
 
 CLIENT = frozenset({"chat", "embedding", "retrieval", "rerank"})
 """Kinds of spans of requests to servers."""
-
-INDEX = "index"
-"""Kind of a trace without a handler."""
 
 SAMPLED = 1
 
@@ -119,7 +117,7 @@ def _parent(span: Row, trace: Row) -> bytes:
     """The parent of a span, or the trace; one without a handler is never sent."""
     if span["parent_id"]:
         return span_id(span["tenant_id"], span["parent_id"])
-    return b"" if trace.get("kind", INDEX) == INDEX else span_id(span["tenant_id"], span["trace_id"])
+    return b"" if trace.get("kind") in (None, *WITHOUT_HANDLER) else span_id(span["tenant_id"], span["trace_id"])
 
 
 def _kind(span: Row) -> Span.SpanKind.ValueType:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from adapters.privacy.vault import AesVault
-from domain.models.provider import BUILTIN, MOST_CREDENTIALS, Credential, Provider, choose
+from domain.models.provider import BUILTIN, MOST_CREDENTIALS, Credential, Found, Provider, choose
 from tests.domain.scenario import NOW, given, made
 
 ADDRESS = "https://models.example.com/v1"
@@ -66,6 +66,34 @@ def test_has_a_limited_number_of_credentials() -> None:
     given(provider(*many)).when(lambda it: it.add_credential(NOW, SPARE)).rejects("too_many", "name")
     again = Credential(**many[0] | {"weight": 2})
     given(provider(*many)).when(lambda it: it.add_credential(NOW, again)).then(Provider.CredentialAdded)
+
+
+def test_a_check_is_requested_and_ends_once() -> None:
+    scenario = given(provider(KEY, SPARE)).once(
+        lambda it: it.request_check(NOW, check="c1", model="small"), Provider.CheckRequested, check="c1", model="small"
+    )
+    assert scenario.aggregate.checking
+    ended = Found(
+        check="c1", code=None, reason=None, model="small", models=3, latency_ms=1.5, limits={"requests_per_minute": 9}
+    )
+    scenario.once(
+        lambda it: it.end_check(NOW, {"default": None, "spare": "unauthorized", "gone": None}, **ended),
+        Provider.CredentialChecked,
+        Provider.CredentialChecked,
+        Provider.Checked,
+        **ended,
+    )
+    assert not scenario.aggregate.checking
+
+
+def test_a_check_that_was_superseded_does_not_end_its_successor() -> None:
+    scenario = given(provider(), *(lambda it, id=id: it.request_check(NOW, check=id, model=None) for id in "ab"))
+    late = Found(check="a", code=None, reason=None, model=None, models=None, latency_ms=None, limits={})
+    scenario.when(lambda it: it.end_check(NOW, **late)).nothing()
+    scenario.when(lambda it: it.fail_check(NOW, code="stalled", reason="Lost.")).then(
+        Provider.Checked, check="b", code="stalled"
+    )
+    scenario.when(lambda it: it.fail_check(NOW, code="stalled", reason="Lost.")).nothing()
 
 
 def test_forgets_its_keys_when_it_is_removed() -> None:

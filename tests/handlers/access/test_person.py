@@ -45,6 +45,8 @@ NO_WORDS = {
     "app.*": "the tenant's instructions and settings",
     "budget.*.subject": "an app, a provider or a model",
     "dataset.*": "the tenant's names, fields and settings",
+    "*.check": "ids",
+    "model.set.type model.listed.type model.set.abilities model.checked.abilities": "types and abilities",
     "*.account *.apps *.ends_at *.expires_at *.former *.former_ends_at *.invitation *.owner *.permissions *.role"
     " api_key.*.hint": "ids, times and roles; the end of a key",
     "api_key.*.name sql_login.*.name tenant.*.name": "names that the tenant gives its keys and logins, and itself",
@@ -103,6 +105,7 @@ PLAIN = {
     "dataset": "the tenant's names, fields and settings",
     "dead_letter": "ids",
     "document": "ids and rules of segmentation",
+    "model": "names of models, and the tenant's facts about them",
     "quarantine": "ids",
     "segment": "ids",
     "sql_login": "ids",

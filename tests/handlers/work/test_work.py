@@ -14,6 +14,7 @@ from domain.chat.conversation import HISTORY, Conversation
 from domain.knowledge import curation
 from domain.knowledge.document import Document
 from domain.log import Commit, Metadata, Position, Subject
+from domain.models.provider import Provider
 from domain.models.replay import Replay
 from handlers.work.work import PENDING, STALLS, WORKS, Work
 from ops.roles import ROLES
@@ -50,11 +51,20 @@ def replay() -> Replay:
     return Replay.begin(Replay.Requested, new_id(), NOW, provider="p", model="m", **asked)
 
 
+def provider() -> Provider:
+    found = Provider.begin(
+        Provider.Registered, "lab", NOW, kind="openai", base_url="http://127.0.0.1:1", credentials=[]
+    )
+    found.request_check(NOW, check=new_id(), model=None)
+    return found
+
+
 OPEN: dict[str, Callable[[], Aggregate]] = {
     "ingest": document,
     "sync": edited,
     "answer": conversation,
     "replay": replay,
+    "check": provider,
 }
 """For each work that ends later, an aggregate on which it has begun."""
 
@@ -80,7 +90,7 @@ def test_an_entry_is_whole(name: str, work: Work) -> None:
 
 
 def test_works_that_cost_money_are_tried_once() -> None:
-    assert {name for name, work in WORKS.items() if work.tries == 1} == {"answer", "query_datasets", "replay"}
+    assert {name for name, work in WORKS.items() if work.tries == 1} == {"answer", "query_datasets", "replay", "check"}
 
 
 def test_every_pending_work_has_an_example() -> None:

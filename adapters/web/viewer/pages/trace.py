@@ -260,7 +260,7 @@ def arithmetic(call: Row, prices: Prices) -> dict[str, Any] | None:
     for name, usage in parts:
         tokens = max(usage.values())
         if tokens > 0:
-            amount = prices.cost(which, none | usage)
+            amount = prices.cost(which, none | usage, call["entry_prices"]).amount
             if amount is not None:
                 lines.append({"name": name, "tokens": tokens, "million": amount / tokens * 1e6, "amount": amount})
     total = sum(line["amount"] for line in lines)
