@@ -22,6 +22,7 @@ from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.models.route import ModelRoute
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 
@@ -42,6 +43,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         EndUser,
         Limits,
         ModelCall,
+        ModelRoute,
         Passage,
         Provider,
         Quarantine,

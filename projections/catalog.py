@@ -36,6 +36,7 @@ from projections.provider_credentials import provider_credentials
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.routes import routes
 from projections.sql_logins import sql_logins
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_invitations import tenant_invitations
@@ -57,6 +58,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         end_users,
         providers,
         provider_credentials,
+        routes,
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),

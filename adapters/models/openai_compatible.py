@@ -53,7 +53,7 @@ class OpenAICompatible:
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, CHAT, outages)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
         self._patience = patience
         self._counts_usage = True

@@ -7,21 +7,24 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from domain.chat.app import AnswerSettings, App
+from domain.chat.app import AnswerSettings, App, ModelSettings
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
 from domain.models.provider import BUILTIN
+from domain.models.route import ModelRoute
 from handlers.commands.fields import (
     AppId,
     Command,
     ConversationId,
     DatasetId,
     Description,
+    Handle,
     MessageId,
     Name,
     Parameters,
     Part,
     ProviderName,
+    Ref,
     VariableName,
     not_blank,
     one_builtin,
@@ -35,6 +38,9 @@ SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_bla
 class ModelFields(Part):
     """A chat model; `builtin` / `extractive` needs no server."""
 
+    route: Annotated[Handle, Ref(ModelRoute)] | None = Field(
+        None, description="Route that chooses the model, instead of `provider` and `name`; null for none"
+    )
     provider: ProviderName = BUILTIN
     name: Annotated[str, Field(min_length=1, max_length=255)] = Field(
         "extractive", description="Name of the model at its provider"
@@ -49,8 +55,17 @@ class ModelFields(Part):
     def _answer_fits(self) -> ModelFields:
         if self.max_tokens >= self.context_window:
             raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
+        if self.route and self.model_fields_set & {"provider", "name"}:
+            raise ValueError("provider and name are for an app without a route, which chooses them")
         one_builtin(self.provider, self.name)
         return self
+
+    def settings(self) -> ModelSettings:
+        """As it is recorded."""
+        fields = self.model_dump()
+        if fields.pop("route") is None:
+            return cast("ModelSettings", fields)
+        return cast("ModelSettings", {**fields, "provider": "", "name": "", "route": self.route})
 
 
 class VariableFields(Part):
@@ -101,7 +116,8 @@ class ConfigureApp(Command):
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:
-        if self.retrieval.metadata_filter.mode == "automatic" and self.model.provider == BUILTIN:
+        builtin = self.model.provider == BUILTIN and not self.model.route
+        if self.retrieval.metadata_filter.mode == "automatic" and builtin:
             raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
         return self
 
@@ -178,7 +194,9 @@ async def create(command: CreateApp, given: Preparation) -> Make[App]:
 
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     check_reranker(command.retrieval, given)
-    settings = cast("AnswerSettings", command.model_dump(exclude={"app"}))
+    settings = cast(
+        "AnswerSettings", {**command.model_dump(exclude={"app", "model"}), "model": command.model.settings()}
+    )
     return lambda app, at: app.configure(at, **settings)
 
 

@@ -12,6 +12,7 @@ from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
+from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
@@ -35,6 +36,7 @@ async def begin(wiring: Wiring) -> None:
     await outages.start()
     models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
+    choose = Choose(wiring.repository, models, outages)
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
@@ -48,9 +50,9 @@ async def begin(wiring: Wiring) -> None:
         await wiring.index(),
         await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url)),
         Rerank(wiring.calls, rerankers),
-        ExtractFilter(wiring.calls, models),
+        ExtractFilter(wiring.calls, choose),
     )
-    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
+    answer = Answer(wiring.repository, wiring.calls, retrieve, choose, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
-    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))
+    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, choose, wiring.files))
