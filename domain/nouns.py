@@ -24,6 +24,7 @@ from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.models.route import ModelRoute
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 
@@ -46,6 +47,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         Limits,
         Model,
         ModelCall,
+        ModelRoute,
         Passage,
         Provider,
         Quarantine,

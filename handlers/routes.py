@@ -29,6 +29,7 @@ from domain.models.default_model import DefaultModel
 from domain.models.model import Model
 from domain.models.provider import Provider
 from domain.models.replay import Replay
+from domain.models.route import ModelRoute
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
 from handlers.commands import (
@@ -258,6 +259,10 @@ ROUTES: dict[str, Route] = {
     "replay.request": creates(
         Replay, models.RequestReplay, "replay", models.replay, person="call", counts=("replays", "tokens")
     ),
+    "route.configure": makes_or_changes(
+        ModelRoute, models.ConfigureRoute, "provider.manage", models.configure_route, target="name"
+    ),
+    "route.remove": changes(ModelRoute, models.RemoveRoute, "provider.manage", lambda route, at, _: route.remove(at)),
     "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
     "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
     "limits.set": makes_or_changes(

@@ -15,8 +15,15 @@ def values(settings: Settings) -> Values:
 
     Raises: as `masking`; OSError and ValueError when the file of prices cannot be read or is invalid.
     """
-    own = settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else ""
-    return Values(masking(settings), Prices(own))
+    return Values(masking(settings), prices(settings))
+
+
+def prices(settings: Settings) -> Prices:
+    """The built-in prices, and those of the settings.
+
+    Raises: OSError and ValueError when the file of prices cannot be read or is invalid.
+    """
+    return Prices(settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else "")
 
 
 def masking(settings: Settings) -> Masking:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.chat.app import App, features
 from domain.log import Recorded
-from projections.engine.columns import Id, Time, derived_id, key, required
+from projections.engine.columns import Id, Time, derived_id, key, optional, required
 from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(
@@ -18,8 +18,9 @@ app_model_configs = ReadModel(
     key("id", "Configuration."),
     required("app_id", Id, "App, in apps."),
     required("number", Integer, "Counts the configurations of the app from 1."),
-    required("provider", Text, "Provider of the model: builtin, or the id of a row in providers."),
-    required("model_id", Text, "Name of the model at its provider."),
+    required("provider", Text, "Provider of the model: builtin, or the id of a row in providers; empty with a route."),
+    required("model_id", Text, "Name of the model at its provider; empty with a route."),
+    optional("route", Text, "Route that chooses the model, in routes; null for none."),
     required("configs", JSONB, "Of the model: max_tokens and context_window in tokens, and parameters as sent to it."),
     required("pre_prompt", Text, "Instructions to the model; {{name}} stands for a variable."),
     required("user_input_form", JSONB, "Variables that the asker fills in: a list of name, required and default."),
@@ -47,6 +48,7 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "number": event.number,
         "provider": model["provider"],
         "model_id": model["name"],
+        "route": model.get("route"),
         "configs": {
             "max_tokens": model["max_tokens"],
             "context_window": model["context_window"],

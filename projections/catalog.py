@@ -37,6 +37,7 @@ from projections.provider_models import provider_models
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.routes import routes
 from projections.sql_logins import sql_logins
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_default_models import tenant_default_models
@@ -60,6 +61,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         providers,
         provider_credentials,
         tenant_default_models,
+        routes,
     ),
     "traces": (texts, turns, provider_models, model_calls, retrievals, replays, subjects, traces, spans),
     "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),

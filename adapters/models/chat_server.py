@@ -100,7 +100,7 @@ class ChatServer:
         self._wire = wire(base_url)
         headers = self._wire.headers(key)
         self._at = ModelServer(egress, tenant, self._wire.base_url, key, patience, self._wire.PATH, outages, headers)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
         self._patience = patience
 
@@ -112,21 +112,27 @@ class ChatServer:
         await self._at.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As the port; `usage` is None when the server does not report it."""
+        """As the port; `usage` is None when the server does not report it.
+
+        What the wire learns from a fault makes another try worth it at once.
+        """
         if taken := sorted(self._wire.OWN & request.parameters.keys()):
             raise Fault("bad_request", f"The model's parameters may not set {', '.join(taken)}.").error
         if fault := self._wire.refusal(request):
             raise fault.error
+        if fault := self._at.refusal():
+            raise fault.error
         sent = self._wire.sent(request)
-
-        def attempt(deadline: float) -> AsyncGenerator[Delta]:
-            nonlocal sent
-            sent = self._wire.sent(request)
-            return self._try(request, sent, deadline)
-
-        async with aclosing(self._at.tries(attempt, lambda fault: self._wire.learns(sent, fault))) as deltas:
-            async for delta in deltas:
-                yield delta
+        deadline = asyncio.get_running_loop().time() + self._patience.total
+        try:
+            async with aclosing(self._try(request, sent, deadline)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        except Failed as failed:
+            fault = failed.fault
+        # Outside of the except clause, so that an error of the transport (with the key) is not its context.
+        raise (fault._replace(passing=True, pause=0.0) if self._wire.learns(sent, fault) else fault).error
 
     async def _try(self, request: ChatRequest, sent: Sent, deadline: float) -> AsyncGenerator[Delta, None]:
         """One request and its answer. Raises: Failed."""

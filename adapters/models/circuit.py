@@ -13,6 +13,7 @@ import structlog
 from adapters.models.faults import Fault
 from domain.aggregate import new_id
 from handlers.ports.log import Unavailable
+from handlers.ports.models import Rest
 from handlers.ports.outages import Decide, Outage, Outages
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,11 @@ class Circuit:
         """The fault of a call that would be made now, as far as this process knows."""
         outage = self._outages.known(self._tenant, self._provider)
         return self._fault(outage) if outage and self._now() < outage.until else None
+
+    def rest(self) -> Rest | None:
+        """The time until which the provider is cut off, as far as this process knows."""
+        outage = self._outages.known(self._tenant, self._provider)
+        return Rest(outage.until, self._fault(outage).error, True) if outage and self._now() < outage.until else None
 
     async def enter(self) -> Call | Fault:
         """Begin a call, or return why it cannot be made; one call is let through after each pause."""

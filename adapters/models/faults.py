@@ -67,7 +67,7 @@ class Fault(NamedTuple):
 
     @property
     def error(self) -> ModelError:
-        return ModelError(self.code, self.reason)
+        return ModelError(self.code, self.reason, passing=self.passing, pause_s=self.pause)
 
 
 def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun: bool, internal: bool) -> Fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from nats.aio.client import Client
@@ -17,9 +17,8 @@ from adapters.models.extractive import Answering, Extractive
 from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
-from domain.chat.app import ModelSettings
-from domain.models.provider import BUILTIN, Provider, choose
-from handlers.ports.models import ChatModel, ModelError, Reranker
+from domain.models.provider import BUILTIN, Credential, Provider, choose
+from handlers.ports.models import Access, ModelError, Reranker, Rest
 from handlers.ports.outages import Outages
 
 Registered = Callable[[str, str], Awaitable[Provider | None]]
@@ -29,8 +28,11 @@ Unseal = Callable[[str, str], str]
 """Return a tenant's key that was sealed. Raises: ValueError, Unavailable."""
 
 
+NO_CREDENTIAL = Credential(name="", weight=1, sealed_key="", hint="")
+
+
 class Connected(Protocol):
-    def cut_off(self) -> ModelError | None: ...
+    def rest(self) -> Rest | None: ...
 
     def rests_until(self) -> float:
         """Time of the loop until which its key should not be used, since the server has refused it; 0 for none."""
@@ -58,19 +60,32 @@ class Clients(Generic[C]):
         Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
         off.
         """
+        every = await self.every(tenant, provider)
+        clients = {each["sealed_key"]: client for each, client in every}
+        resting = {sealed: client.rests_until() for sealed, client in clients.items()}
+        credential = choose([each for each, _ in every], resting, asyncio.get_running_loop().time(), random.random())
+        assert credential is not None
+        client = clients[credential["sealed_key"]]
+        if rest := client.rest():
+            raise ModelError(rest.error.code, f"Provider {provider!r}: {rest.error.reason}")
+        return client
+
+    async def every(self, tenant: str, provider: str) -> Sequence[tuple[Credential, C]]:
+        """The clients of a provider by their credentials; one with an empty credential where there is none.
+
+        Raises: ModelError `not_found`; `unreachable` for an invalid address.
+        """
         found = await self._registered(tenant, provider)
         if found is None or found.deleted:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
         server = tenant, found.kind, found.base_url
-        known = {each["sealed_key"]: self._clients.get((*server, each["sealed_key"])) for each in found.credentials}
-        resting = {sealed: client.rests_until() for sealed, client in known.items() if client}
-        credential = choose(found.credentials, resting, asyncio.get_running_loop().time(), random.random())
-        sealed = credential["sealed_key"] if credential else ""
-        if (client := self._clients.get((*server, sealed))) is None:
+        return [(each, self._client(*server, each["sealed_key"])) for each in found.credentials or [NO_CREDENTIAL]]
+
+    def _client(self, tenant: str, kind: str, base_url: str, sealed: str) -> C:
+        """Raises: ModelError `unreachable`."""
+        if (client := self._clients.get((tenant, kind, base_url, sealed))) is None:
             key = self._unseal(tenant, sealed) if sealed else ""
-            client = self._clients[*server, sealed] = self._make(*server, key)
-        if error := client.cut_off():
-            raise ModelError(error.code, f"Provider {provider!r}: {error.reason}")
+            client = self._clients[tenant, kind, base_url, sealed] = self._make(tenant, kind, base_url, key)
         return client
 
     async def close(self) -> None:
@@ -98,15 +113,14 @@ class TenantModels:
         self._clients = Clients(registered, unseal, make)
         self.close = self._clients.close
 
-    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
-        """As the port; raises ModelError `unreachable` for an invalid address, too, and `provider_unavailable`."""
-        if model["provider"] != BUILTIN:
-            return await self._clients.get(tenant, model["provider"])
-        if model["name"] != extractive.NAME:
-            raise ModelError(
-                "not_found", f"There is no built-in model {model['name']!r}; there is {extractive.NAME!r}."
-            )
-        return Extractive(tenant, self._answering)
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+        """As the port; raises ModelError `unreachable` for an invalid address, too."""
+        if provider != BUILTIN:
+            clients = await self._clients.every(tenant, provider)
+            return [Access(client, each["name"], each["weight"], client.rest()) for each, client in clients]
+        if model != extractive.NAME:
+            raise ModelError("not_found", f"There is no built-in model {model!r}; there is {extractive.NAME!r}.")
+        return [Access(Extractive(tenant, self._answering))]
 
 
 class TenantRerankers:

@@ -44,7 +44,7 @@ class RerankApi:
     ) -> None:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
         self._patience = patience
         self._takes_texts = False

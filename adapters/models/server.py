@@ -18,7 +18,7 @@ from adapters.egress.client import Egress
 from adapters.models.circuit import Call, Circuit, LocalOutages
 from adapters.models.faults import Fault, ServerError, fault_of
 from adapters.tracing import requesting
-from handlers.ports.models import ModelError
+from handlers.ports.models import ModelError, Rest
 from handlers.ports.outages import Outages
 
 log = structlog.get_logger(__name__)
@@ -103,10 +103,9 @@ class ModelServer:
             return None
         return Fault("unauthorized", "The provider's key has characters that cannot be sent; register it again.")
 
-    def cut_off(self) -> ModelError | None:
-        """The error of a call that would be made now, where the server has not answered for a while."""
-        fault = self.circuit.refusal()
-        return fault.error if fault else None
+    def rest(self) -> Rest | None:
+        """As of the port."""
+        return self.circuit.rest()
 
     def rests_until(self) -> float:
         """Time of the loop until which the key should not be used, since the server has refused it; 0 for none."""

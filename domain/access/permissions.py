@@ -41,7 +41,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     "budget.manage": "Set and remove budgets",
     "limits.manage": "Set and remove the tenant's own limits",
     "limits.impose": "Impose and lift limits of a tenant, as its operator",
-    "provider.manage": "Register, change and remove providers, with their keys, and the catalogue of models",
+    "provider.manage": "Register, change and remove providers, with their keys, the catalogue of models, and routes",
     "end_user.erase": "Erase end users",
     "bus.manage": "Open and close logins of the tenant on the bus",
     "sql.manage": "Create and revoke logins of the tenant for SQL",

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, TypedDict, Unpack, cast
+from typing import Annotated, Any, NotRequired, TypedDict, Unpack, cast
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
 
 
 class ModelSettings(TypedDict):
-    """A chat model: `builtin/extractive`, or a model of a registered provider."""
+    """A chat model: `builtin/extractive`, a model of a registered provider, or those of a route."""
 
-    provider: Annotated[str, "`builtin`, or the name of a registered provider."]
-    name: Annotated[str, "Name of the model at its provider."]
+    provider: Annotated[str, "`builtin`, or the name of a registered provider; empty with a route."]
+    name: Annotated[str, "Name of the model at its provider; empty with a route."]
+    route: NotRequired[Annotated[str, "Route that chooses provider and model; missing for none."]]
     max_tokens: Annotated[int, "Tokens reserved for the answer."]
     context_window: Annotated[int, "Maximum tokens of prompt and answer together."]
     parameters: Annotated[dict[str, Any], "Parameters passed to the model."]

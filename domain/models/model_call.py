@@ -24,15 +24,15 @@ class TokenUsage(Usage):
     raw: Annotated[dict[str, Any], "Usage as the server sent it; empty when it sent none, or more than 16 KiB."]
 
 
-Route = TypedDict(
-    "Route",
+Try = TypedDict(
+    "Try",
     {
-        "name": Annotated[str, "Route."],
+        "name": Annotated[str, "Route; empty where the app named the model."],
         "try": Annotated[int, "Number of the try, from 1."],
         "after": Annotated[dict[str, str] | None, "The failed `call` before, and its `code`; null for the first try."],
     },
 )
-Route.__doc__ = """The way that a call took through several models."""
+Try.__doc__ = """A try of a call that may take several, each recorded as a call."""
 
 
 class Completion(TypedDict):
@@ -94,7 +94,9 @@ class ModelCall(Aggregate):
         ]
         attempt: Annotated[int, "Attempt at its purpose, from 1; 0 when unknown."] = 1
         server: Annotated[str, "Address of the model, as `host:port`; empty for one within the worker."] = ""
-        route: Annotated[Route | None, "Route that chose the model; null where the app named it."] = None
+        route: Annotated[Try | None, "Try of a route, or one after the first; null where the app named the model."] = (
+            None
+        )
         plugins: Annotated[list[str] | None, "Plugins that changed the request, with versions; null for none."] = None
 
         @staticmethod

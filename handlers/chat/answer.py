@@ -17,11 +17,12 @@ from domain.chat.conversation import Citation, Conversation, Message, Usage
 from domain.log import Commit
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
+from handlers.models.choose import Choose
 from handlers.models.model_calls import Chat, ModelCalls, beginning, milliseconds, shielded
 from handlers.models.prompt import Origin, Prompt, build_prompt
 from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
-from handlers.ports.models import ChatModels, ChatRequest, Citer, ModelError
+from handlers.ports.models import ChatRequest, Citer, ModelError
 from handlers.repository import Repository
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.attempt import Attempt, Ended
@@ -39,7 +40,7 @@ class Answer:
     repository: Repository
     calls: ModelCalls
     retrieve: Retrieve
-    models: ChatModels
+    choose: Choose
     live: Live
     stops: Stops
     citer: Citer
@@ -127,8 +128,8 @@ class Answer:
             ],
             context_window=model["context_window"],
         )
-        client = await self.models.get(turn.tenant, model)
-        chat = self.calls.chat(turn.cause, model["provider"], client, request, prompt.record, retrieved.record)
+        course = self.choose(turn.tenant, model, request)
+        chat = self.calls.chat(turn.cause, course, request, prompt.record, retrieved.record)
         turn.chat = chat
         await _unless(stop, self._stream(turn, chat))
         return chat, prompt

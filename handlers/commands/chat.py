@@ -7,22 +7,25 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from domain.chat.app import AnswerSettings, App
+from domain.chat.app import AnswerSettings, App, ModelSettings
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
 from domain.models.provider import BUILTIN
+from domain.models.route import ModelRoute
 from handlers.commands.fields import (
     AppId,
     Command,
     ConversationId,
     DatasetId,
     Description,
+    Handle,
     MessageId,
     Name,
     Parameters,
     Part,
     ProviderName,
+    Ref,
     VariableName,
     not_blank,
     one_builtin,
@@ -36,6 +39,9 @@ SuggestedQuestion = Annotated[str, Field(max_length=500), AfterValidator(not_bla
 class ModelFields(Part):
     """A chat model; `builtin` / `extractive` needs no server."""
 
+    route: Annotated[Handle, Ref(ModelRoute)] | None = Field(
+        None, description="Route that chooses the model, instead of `provider` and `name`; null for none"
+    )
     provider: ProviderName = BUILTIN
     name: Annotated[str, Field(min_length=1, max_length=255)] = Field(
         "extractive", description="Name of the model at its provider"
@@ -50,8 +56,17 @@ class ModelFields(Part):
     def _answer_fits(self) -> ModelFields:
         if self.max_tokens >= self.context_window:
             raise ValueError("max_tokens must be less than context_window, which also holds the prompt")
+        if self.route and self.model_fields_set & {"provider", "name"}:
+            raise ValueError("provider and name are for an app without a route, which chooses them")
         one_builtin(self.provider, self.name)
         return self
+
+    def settings(self) -> ModelSettings:
+        """As it is recorded."""
+        fields = self.model_dump()
+        if fields.pop("route") is None:
+            return cast("ModelSettings", fields)
+        return cast("ModelSettings", {**fields, "provider": "", "name": "", "route": self.route})
 
 
 class VariableFields(Part):
@@ -102,7 +117,8 @@ class ConfigureApp(Command):
 
     @model_validator(mode="after")
     def _model_makes_filters(self) -> ConfigureApp:
-        if self.retrieval.metadata_filter.mode == "automatic" and self.model.provider == BUILTIN:
+        builtin = self.model.provider == BUILTIN and not self.model.route
+        if self.retrieval.metadata_filter.mode == "automatic" and builtin:
             raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
         return self
 
@@ -179,7 +195,9 @@ async def create(command: CreateApp, given: Preparation) -> Make[App]:
 
 async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     check_reranker(command.retrieval, given)
-    settings = cast("AnswerSettings", command.model_dump(exclude={"app"}))
+    settings = cast(
+        "AnswerSettings", {**command.model_dump(exclude={"app", "model"}), "model": command.model.settings()}
+    )
     default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
     if default and not default.deleted:
         settings["model"] |= {"provider": default.provider, "name": default.model}

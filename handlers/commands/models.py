@@ -16,6 +16,7 @@ from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, Turns, pieces
 from domain.models.provider import BUILTIN, DEFAULT, Credential, Kind, Provider
 from domain.models.replay import Replay
+from domain.models.route import REACTIONS, Group, Member, ModelRoute, Reaction, RouteSettings, Strategy
 from handlers.commands.fields import (
     Command,
     Handle,
@@ -57,6 +58,66 @@ class RequestReplay(Command):
     configuration: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Configuration of the app whose instructions replace those sent; null for the recorded ones"
     )
+
+
+def _known_code(code: str) -> str:
+    if code not in REACTIONS:
+        raise ValueError(f"Must be one of {', '.join(REACTIONS)}")
+    return code
+
+
+ErrorCodeField = Annotated[str, AfterValidator(_known_code)]
+
+
+class MemberFields(NamedModel):
+    """A model of a route."""
+
+    weight: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Share of the calls that it gets, relative to the weights of the others of its group"
+    )
+    context_window: Annotated[int, Field(ge=256, le=10_000_000)] | None = Field(
+        None, description="Maximum tokens of prompt and answer together; null: as far as is known"
+    )
+
+    def member(self) -> Member:
+        return Member(provider=self.provider, model=self.name, weight=self.weight, context_window=self.context_window)
+
+
+class GroupFields(Part):
+    """Models that share the calls of a route."""
+
+    strategy: Strategy = Field(
+        "weighted",
+        description="Choice of the model: by weight, with the fewest calls in progress, with the earliest first tokens "
+        "of the last minutes, or with the lowest price",
+    )
+    members: Annotated[list[MemberFields], Field(min_length=1, max_length=32)] = Field(
+        description="Models of the group"
+    )
+
+
+class ConfigureRoute(Command):
+    """Make or change a route: models that apps use by one name. Where a model cannot answer, the next one is called."""
+
+    name: Handle = Field(description="Name that apps use; the same name again changes the route")
+    groups: Annotated[list[GroupFields], Field(min_length=1, max_length=16)] = Field(
+        description="Groups of models; a group is used where none before it can answer"
+    )
+    reactions: dict[ErrorCodeField, Reaction] = Field(
+        {},
+        description="By error code, other reactions than the usual ones: call the next model, the next one with a "
+        "larger window, or none",
+    )
+    restart: bool = Field(False, description="Let an answer that has begun begin again with another model")
+    wait_s: Annotated[int, Field(ge=0, le=300)] = Field(
+        0, description="Time to wait for a model when all of them rest, in seconds"
+    )
+
+
+class RemoveRoute(Command):
+    """Remove a route; apps that use it cannot answer any more."""
+
+    route: Annotated[Handle, Ref(ModelRoute), Field(description="Route, by its name")]
 
 
 class SetBudget(Command):
@@ -215,6 +276,26 @@ async def instructed(number: int, messages: Sequence[InPieces | Turns], given: P
         sentence = f"App {app.id} has {len(app.configurations)} configurations, but no number {number}."
         raise Rejection("not_found", sentence, "configuration")
     return app.id
+
+
+async def configure_route(command: ConfigureRoute, given: Preparation) -> MakeOrChange[ModelRoute]:
+    settings = RouteSettings(
+        groups=[
+            Group(strategy=group.strategy, members=[each.member() for each in group.members])
+            for group in command.groups
+        ],
+        reactions=dict(command.reactions),
+        restart=command.restart,
+        wait_s=command.wait_s,
+    )
+
+    def decide(route: ModelRoute | None, id: str, at: datetime) -> ModelRoute:
+        if route is None:
+            return ModelRoute.begin(ModelRoute.Configured, id, at, **settings)
+        route.change(at, **settings)
+        return route
+
+    return decide
 
 
 async def set_budget(command: SetBudget, given: Preparation) -> MakeOrChange[Budget]:

@@ -15,10 +15,11 @@ from domain.models.model_call import ModelCall
 from domain.models.provider import Found, Provider
 from handlers.files import Files
 from handlers.models.attachments import stored
+from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.probes import PROBES, WINDOW, Ended, Probe, cut_at, picture
 from handlers.models.prompt import Record, literal
-from handlers.ports.models import ChatModel, ChatModels, ChatRequest, ListedModel, Listing, Listings, ModelError
+from handlers.ports.models import ChatRequest, ListedModel, Listing, Listings, ModelError
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 
@@ -33,7 +34,8 @@ AT_ONCE = 8
 class Check:
     repository: Repository
     calls: ModelCalls
-    models: ChatModels
+    choose: Choose
+    """Without a catalogue, whose abilities would keep a model from being measured again."""
     listings: Listings
     files: Files
     limit_s: float = 900.0
@@ -149,13 +151,12 @@ class _Run:
         settings = ModelSettings(
             provider=self._provider.id, name=name, max_tokens=0, context_window=WINDOW, parameters={}
         )
-        client = await self._check.models.get(self._metadata.tenant, settings)
         cause = await self._taken_over()
         shown = await stored(self._check.files, self._metadata.tenant, None, picture())
         abilities: dict[str, bool] = {}
         window = None
         for probe in PROBES:
-            ended = await self._call(cause, probe, client, probe.request(name, shown))
+            ended = await self._call(cause, probe, settings, probe.request(name, shown))
             if probe is PROBES[0]:
                 if isinstance(ended, ModelCall.Failed):
                     raise ModelError(ended.code, ended.reason)
@@ -184,13 +185,14 @@ class _Run:
     def _step(self, probe: Probe) -> str:
         return f"check:{self._found['check']}:{probe.ability}"
 
-    async def _call(self, cause: Cause, probe: Probe, client: ChatModel, request: ChatRequest) -> Ended:
+    async def _call(self, cause: Cause, probe: Probe, model: ModelSettings, request: ChatRequest) -> Ended:
         """Make the call, and return its end as it is recorded. Raises: ModelError when it could not be recorded."""
         step = self._step(probe)
         if step in cause.completed:
             return cause.completed[step][1]
         record = Record([literal(message, {}) for message in request.messages], {})
-        chat = self._check.calls.chat(cause, self._provider.id, client, request, record, step=step)
+        course = self._check.choose(self._metadata.tenant, model, request)
+        chat = self._check.calls.chat(cause, course, request, record, step=step)
         error: ModelError | None = None
         try:
             async for _ in chat.texts():

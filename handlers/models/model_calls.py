@@ -10,19 +10,22 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Unpack
 
 import orjson
 
+from domain.aggregate import Event
 from domain.log import Metadata, commit_id
-from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage
+from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage, Try
 from domain.models.passage import passage_id
 from handlers.access.quota import Quota
+from handlers.models.choose import Course, Way
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
-from handlers.ports.models import ChatModel, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
+from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 
@@ -64,9 +67,11 @@ class ModelCalls:
         model: str,
         request: dict[str, Any],
         server: str = "",
+        route: Try | None = None,
+        number: int = 1,
     ) -> str:
         """Record that the call is about to be sent, and return its id. Raises: TooLarge, Unavailable."""
-        id = cause.call(step)
+        id = cause.call(step, number=number)
         at = datetime.now(UTC)
 
         def decide(call: ModelCall | None) -> ModelCall:
@@ -82,6 +87,7 @@ class ModelCalls:
                 attempt=cause.attempt,
                 server=server,
                 request=request,
+                route=route,
             )
 
         await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
@@ -139,20 +145,35 @@ class ModelCalls:
         completed, made = dict(cause.completed), Counter(cause.made)
         for step in steps:
             for attempt in range(1, cause.attempt):
-                id = cause.call(step, attempt)
-                commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
-                if len(commits) == 1:
-                    await self.fail(
-                        cause, id, code="lost", reason="The worker died with the call in flight.", response=""
-                    )
-                if not commits or commits[0].metadata.correlation != cause.metadata.correlation:
-                    continue
-                made[step] += 1
-                for commit in commits[1:]:
-                    [event] = commit.events
-                    if isinstance(event, ModelCall.Completed):
-                        completed[step] = id, event
+                begun = False
+                async for id, end in self._tries(cause, step, attempt):
+                    begun = True
+                    if isinstance(end, ModelCall.Completed):
+                        completed[step] = id, end
+                made[step] += begun
         return replace(cause, completed=completed, made=made)
+
+    async def _tries(self, cause: Cause, step: str, attempt: int) -> AsyncGenerator[tuple[str, Event | None]]:
+        """The tries of an attempt of the same correlation, and their ends. One that is open ends as `lost`: None."""
+        for number in count(1):
+            id = cause.call(step, attempt, number)
+            commits = await self._repository.commits(ModelCall, cause.metadata.tenant, id)
+            if not commits:
+                return
+            if len(commits) == 1:
+                await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.", response="")
+            if commits[0].metadata.correlation == cause.metadata.correlation:
+                yield id, commits[1].events[0] if len(commits) > 1 else None
+
+    async def last(self, cause: Cause, step: str) -> str | None:
+        """The id of the last try of a step; None where there was none."""
+        found = None
+        for number in count(1):
+            id = cause.call(step, number=number)
+            if not await self._repository.commits(ModelCall, cause.metadata.tenant, id):
+                break
+            found = id
+        return found
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
@@ -239,8 +260,7 @@ class ModelCalls:
     def chat(
         self,
         cause: Cause,
-        provider: str,
-        client: ChatModel,
+        course: Course,
         request: ChatRequest,
         record: Record,
         sent: Callable[[], object] = lambda: None,
@@ -249,9 +269,10 @@ class ModelCalls:
     ) -> Chat:
         """A recorded call of a chat model; the record is of the messages of the request.
 
-        `sent` is called when the request is recorded, just before it is sent.
+        The course names the model, whatever model the request names. `sent` is called when the request is recorded,
+        just before it is sent.
         """
-        return Chat(self, cause, step, provider, client, request, record, sent)
+        return Chat(self, cause, step, course, request, record, sent)
 
     async def record_passages(self, cause: Cause, passages: Mapping[str, str]) -> None:
         """Raises: TooLarge, Unavailable."""
@@ -271,6 +292,7 @@ class ModelCalls:
 class Chat:
     """A call of a chat model: `said` is the answer so far, `reasoning` what came before it.
 
+    It may take several tries, each a recorded call; all values are those of the last one, whose number is `number`.
     When it has completed, `usage`, `finish_reason`, `tool_calls`, `state` and `logprobs` are as the model gave them.
     `sent` is called just before it is sent.
     """
@@ -278,12 +300,12 @@ class Chat:
     calls: ModelCalls
     cause: Cause
     step: str
-    provider: str
-    client: ChatModel
+    course: Course
     request: ChatRequest
     record: Record
     sent: Callable[[], object]
     id: str = field(init=False)
+    number: int = field(init=False, default=0)
     usage: TokenUsage | None = field(init=False, default=None)
     finish_reason: str | None = field(init=False, default=None)
     said: str = field(init=False, default="")
@@ -303,7 +325,7 @@ class Chat:
     async def texts(self) -> AsyncGenerator[str]:
         """The answer as it comes; closed or cancelled before its end, the call is cancelled.
 
-        Where what was yielded turns out to be reasoning, `said` begins again with the next text.
+        Where what was yielded turns out to be reasoning, or another model begins again, so does `said`.
 
         An answer that is too large to be recorded is broken off; a request that is too large is not sent. A call that
         an earlier attempt completed is not repeated. Raises: ModelError.
@@ -318,9 +340,33 @@ class Chat:
             self.state, self.logprobs = made.state, made.logprobs
             return
         _must_end(self.cause, self.step)
+        while True:
+            way, routed = await self.course.next()
+            self._begin(way)
+            try:
+                async with aclosing(self._try(way, routed)) as texts:
+                    async for text in texts:
+                        yield text
+                await self.course.answered(way, self._first)
+                return
+            except ModelError as error:
+                await self.course.failed(way, self.id, error, arrived=bool(self.said or self.reasoning))
+            finally:
+                self.course.left(way)
+
+    def _begin(self, way: Way) -> None:
+        """Begin a try, with nothing of the one before."""
+        self.number += 1
+        self.id = self.cause.call(self.step, number=self.number)
+        self.request = replace(self.request, model=way.model)
+        self.said = self.reasoning = ""
+        self._size, self._requested, self._first, self._last = 0, False, None, Delta()
+        self._began = time.perf_counter()
+
+    async def _try(self, way: Way, routed: Try | None) -> AsyncGenerator[str]:
         try:
-            await self._record()
-            async with aclosing(self.client.stream(self.request)) as deltas:
+            await self._record(way, routed)
+            async with aclosing(way.client.stream(self.request)) as deltas:
                 async for delta in deltas:
                     for text in self._take(delta):
                         yield text
@@ -341,7 +387,7 @@ class Chat:
             raise
         await self._complete()
 
-    async def _record(self) -> None:
+    async def _record(self, way: Way, routed: Try | None) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
         tools, schema = tools_text(self.request.tools), self.request.schema
         request = {
@@ -360,10 +406,12 @@ class Chat:
                 self.cause,
                 self.step,
                 kind="chat",
-                provider=self.provider,
-                model=self.request.model,
+                provider=way.provider,
+                model=way.model,
                 request=request,
-                server=self.client.server,
+                server=way.client.server,
+                route=routed,
+                number=self.number,
             )
         )
         self._requested = True

@@ -18,10 +18,11 @@ from domain.models.piece import InPieces, pieces
 from domain.models.provider import BUILTIN
 from domain.models.replay import Replay
 from handlers.files import Files
+from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, reword
 from handlers.models.recorded import as_sent, read, tools
-from handlers.ports.models import ChatModels, ChatRequest, ModelError
+from handlers.ports.models import ChatRequest, ModelError
 from handlers.repository import Repository
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.cause import Cause
@@ -32,7 +33,7 @@ from handlers.work.work import WORKS
 class ReplayCall:
     repository: Repository
     calls: ModelCalls
-    models: ChatModels
+    choose: Choose
     files: Files
     limit_s: float = 600.0
 
@@ -48,12 +49,13 @@ class ReplayCall:
 
     async def _replay(self, attempt: Attempt[Replay]) -> None:
         """Complete or fail: rejections, errors of models and timeouts are outcomes."""
-        cause, made = await self._take_over(attempt)
+        cause = await self._take_over(attempt)
         try:
-            if not made:
+            if "chat" in cause.completed:
+                call, _ = cause.completed["chat"]
+            else:
                 async with asyncio.timeout(self.limit_s):
-                    await self._make(attempt, cause, await self._recorded(attempt))
-            call = cause.call("chat")
+                    call = await self._make(attempt, cause, await self._recorded(attempt))
             await attempt.step("complete", lambda replay, at: replay.complete(at, model_call=call))
         except ModelError as error:
             await self._fail(attempt, cause, error.code, error.reason)
@@ -62,18 +64,15 @@ class ReplayCall:
         except TimeoutError:
             await self._fail(attempt, cause, "timeout", f"The answer took longer than {self.limit_s:g} s.")
 
-    async def _take_over(self, attempt: Attempt[Replay]) -> tuple[Cause, bool]:
-        """The cause with the number of this try, and whether an earlier try completed before its worker died."""
+    async def _take_over(self, attempt: Attempt[Replay]) -> Cause:
+        """The cause with the number of this attempt, and the call that an earlier one completed."""
         cause = replace(attempt.cause, attempt=1)
-        while call := await self.repository.get(ModelCall, attempt.tenant, cause.call("chat")):
-            if call.status == "completed":
-                return cause, True
+        while await self.repository.get(ModelCall, attempt.tenant, cause.call("chat")):
             cause = replace(cause, attempt=cause.attempt + 1)
-        return await self.calls.take_over(cause, "chat"), False
+        return await self.calls.take_over(cause, "chat")
 
     async def _fail(self, attempt: Attempt[Replay], cause: Cause, code: str, reason: str) -> None:
-        id = cause.call("chat")
-        call = id if await self.repository.get(ModelCall, attempt.tenant, id) else None
+        call = await self.calls.last(cause, "chat")
         await attempt.step("fail", lambda replay, at: replay.fail(at, code=code, reason=reason[:1000], model_call=call))
 
     async def _recorded(self, attempt: Attempt[Replay]) -> ModelCall.Requested:
@@ -84,8 +83,11 @@ class ReplayCall:
         assert isinstance(recorded, ModelCall.Requested)
         return recorded
 
-    async def _make(self, attempt: Attempt[Replay], cause: Cause, recorded: ModelCall.Requested) -> None:
-        """Raises: ModelError, Rejection, Ended when another worker took it over meanwhile."""
+    async def _make(self, attempt: Attempt[Replay], cause: Cause, recorded: ModelCall.Requested) -> str:
+        """Make the call, and return its id.
+
+        Raises: ModelError, Rejection, Ended when another worker took it over meanwhile.
+        """
         replay = attempt.aggregate
         messages = recorded.request.get("messages") or []
         sent = await read(self.repository, attempt.tenant, messages)
@@ -113,13 +115,13 @@ class ReplayCall:
             (recorded.request.get("response_format") or {}).get("schema"),
             model["context_window"],
         )
-        client = await self.models.get(attempt.tenant, model)
-        chat = self.calls.chat(cause, replay.provider, client, request, Record(messages, {}))
+        chat = self.calls.chat(cause, self.choose(attempt.tenant, model, request), request, Record(messages, {}))
         async for _ in chat.texts():
             pass
         call = await self.repository.get(ModelCall, attempt.tenant, chat.id)
         if call is None or call.status != "completed":
             raise Ended
+        return chat.id
 
     async def _instructions(
         self, tenant: str, replay: Replay, sent: Sequence[InPieces]

@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from domain.chat.app import ModelSettings
-
 
 class Attachment(NamedTuple):
     """A file in a message: `detail` is `low` or `high` for an image, empty for the server's choice.
@@ -112,12 +110,28 @@ class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
     `rate_limited`, `overloaded`, `unauthorized`, `payment_required`, `bad_request`, `unsupported`,
     `context_length_exceeded`, `truncated`, `content_filter`, `empty_answer`, `not_found`, `too_large`,
-    `provider_unavailable`."""
+    `provider_unavailable`.
 
-    def __init__(self, code: str, reason: str) -> None:
+    `passing`: it is worth another try, after `pause_s` seconds where the server says so.
+    """
+
+    def __init__(self, code: str, reason: str, *, passing: bool = False, pause_s: float | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.passing = passing
+        self.pause_s = pause_s
+
+
+class Rest(NamedTuple):
+    """A time, in Unix seconds, until which a model should not be called where there is another, and why.
+
+    `binding`: not even where there is no other, since the server says so, or does not answer at all.
+    """
+
+    until: float
+    error: ModelError
+    binding: bool
 
 
 class ChatModel(Protocol):
@@ -127,16 +141,23 @@ class ChatModel(Protocol):
         ...
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
-        """Yield the answer as it arrives. Retries passing errors as long as nothing has arrived.
-
-        Raises: ModelError.
-        """
+        """Send the request once, and yield the answer as it arrives. Raises: ModelError."""
         ...
 
 
+class Access(NamedTuple):
+    """A model by a credential of its provider, whose name is empty where none is needed; `weight` is its share of the
+    calls, `rest` the time until which the server is not called, since it does not answer."""
+
+    client: ChatModel
+    credential: str = ""
+    weight: int = 1
+    rest: Rest | None = None
+
+
 class ChatModels(Protocol):
-    async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
-        """The client of a model, with the provider's newest address and key.
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+        """The ways to a model, by the provider's newest address and credentials; there is at least one.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.
         """

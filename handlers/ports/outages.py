@@ -12,7 +12,8 @@ class Outage:
     """A provider that does not answer. It is not called before `until`, in Unix seconds.
 
     `failures` counts the calls in a row that failed, `reason` is the last fault. `pause_s` is the length of the current
-    pause, in seconds. `probe` names the one call that is let through, if there is one.
+    pause, in seconds. `probe` names the one call that is let through, if there is one. `asked`: the server has
+    asked for the pause.
     """
 
     reason: str
@@ -20,6 +21,7 @@ class Outage:
     pause_s: float
     until: float
     probe: str = ""
+    asked: bool = False
 
 
 Decide = Callable[[Outage | None], Outage | None]

@@ -15,9 +15,10 @@ from domain.chat.app import MetadataFilter, ModelSettings
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import Part
 from handlers.commands.retrieval import ConditionFields
+from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.prompt import Record, literal
-from handlers.ports.models import ChatMessage, ChatModels, ChatRequest, ModelError
+from handlers.ports.models import ChatMessage, ChatRequest, ModelError
 from handlers.work.cause import Cause
 
 PATIENCE_S = 20.0
@@ -64,9 +65,9 @@ class Extracted:
 
 
 class ExtractFilter:
-    def __init__(self, calls: ModelCalls, models: ChatModels, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, calls: ModelCalls, choose: Choose, *, patience_s: float = PATIENCE_S) -> None:
         self._calls = calls
-        self._models = models
+        self._choose = choose
         self._patience = patience_s
 
     async def __call__(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> Extracted:
@@ -88,12 +89,12 @@ class ExtractFilter:
 
     async def _ask(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> str:
         """The answer of the model. Raises: ModelError; ValueError when it is incomplete."""
-        client = await self._models.get(cause.metadata.tenant, model)
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
         request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
         origins = [{}, {"from": "query", "message_id": cause.id}]
         record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
-        chat = self._calls.chat(cause, model["provider"], client, request, record, step="filter")
+        course = self._choose(cause.metadata.tenant, model, request)
+        chat = self._calls.chat(cause, course, request, record, step="filter")
         async with aclosing(chat.texts()) as texts:
             async for _ in texts:
                 if len(chat.said) > LONGEST_ANSWER:

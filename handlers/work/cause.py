@@ -26,6 +26,7 @@ class Cause:
     made: Mapping[str, int] = field(default_factory=dict)
     app: str | None = None
 
-    def call(self, step: str, attempt: int | None = None) -> str:
-        """The id of the call that an attempt (this one by default) makes in this step."""
-        return commit_id(self.id, f"{step}:{attempt or self.attempt}")
+    def call(self, step: str, attempt: int | None = None, number: int = 1) -> str:
+        """The id of the call that an attempt (this one by default) makes in this step, in its n-th try."""
+        again = f":{number}" if number > 1 else ""
+        return commit_id(self.id, f"{step}:{attempt or self.attempt}{again}")

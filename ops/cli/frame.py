@@ -60,6 +60,7 @@ FILES = {
     "dead": ("dead",),
     "index": ("index",),
     "limits": ("limits",),
+    "route": ("route",),
     "nats": ("nats",),
     "postgres": ("postgres",),
     "quarantine": ("quarantine",),

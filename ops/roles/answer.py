@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from adapters.jetstream.live import NatsLive
 from adapters.jetstream.outages import NatsOutages
 from adapters.jetstream.stops import NatsStops
 from adapters.model_files import model_name
+from adapters.models.catalogue import LogCatalogue
 from adapters.models.listing import TenantListings
 from adapters.models.registry import TenantModels, TenantRerankers
 from adapters.models.sentences import ContainedSentences
@@ -14,12 +17,14 @@ from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
 from handlers.models.check import Check
+from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
 from handlers.retrieval.rerank import Rerank
 from handlers.retrieval.retrieve import Retrieve
 from ops.egress import egress
+from ops.values import prices
 from ops.wiring import Wiring
 
 
@@ -37,6 +42,7 @@ async def begin(wiring: Wiring) -> None:
     await outages.start()
     models = TenantModels(registered, unseal, allowed, patience, sentences.answering, outages)
     wiring.open.push_async_callback(models.close)
+    choose = Choose(wiring.repository, models, outages, LogCatalogue(wiring.repository, prices(wiring.settings)))
     stops = NatsStops(wiring.nc)
     await stops.start()
     reranker = wiring.settings.rerank_model
@@ -50,11 +56,12 @@ async def begin(wiring: Wiring) -> None:
         await wiring.index(),
         await wiring.open.enter_async_context(PostgresDocuments(wiring.settings.postgres_url)),
         Rerank(wiring.calls, rerankers),
-        ExtractFilter(wiring.calls, models),
+        ExtractFilter(wiring.calls, choose),
     )
-    answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
+    answer = Answer(wiring.repository, wiring.calls, retrieve, choose, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     listings = TenantListings(registered, unseal, allowed)
-    wiring.work("check", Check(wiring.repository, wiring.calls, models, listings, wiring.files))
-    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))
+    measure = replace(choose, catalogue=None)
+    wiring.work("check", Check(wiring.repository, wiring.calls, measure, listings, wiring.files))
+    wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, choose, wiring.files))

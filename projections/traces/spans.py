@@ -308,13 +308,16 @@ def not_replayed(row: Row, event: Replay.Failed, message: Recorded) -> Row:
 
 def _for_search(call: ModelCall.Requested) -> bool:
     """Return True when a call helps to search: of the chats, the one that makes a filter out of the question."""
-    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(call.cause_id, call.attempt)
+    number = call.route["try"] if call.route else 1
+    return call.kind in ("embedding", "rerank") or call.originator_id == _filter_call(
+        call.cause_id, call.attempt, number
+    )
 
 
 @lru_cache(maxsize=1024)
-def _filter_call(message: str, attempt: int) -> str:
-    """The id of the call that makes a filter out of a question."""
-    return commit_id(message, f"filter:{attempt}")
+def _filter_call(message: str, attempt: int, number: int) -> str:
+    """The id of the call that makes a filter out of a question, in its n-th try."""
+    return commit_id(message, f"filter:{attempt}" + (f":{number}" if number > 1 else ""))
 
 
 def retrieval_span(event: Any, message: Recorded) -> str | None:

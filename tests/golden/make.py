@@ -50,6 +50,7 @@ from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turns
 from domain.models.provider import Credential, Provider
 from domain.models.replay import Replay
+from domain.models.route import Group, Member, ModelRoute, RouteSettings
 from domain.work.dead_letter import DeadLetter, dead_letter_id
 from domain.work.quarantine import Quarantine, quarantine_id
 
@@ -590,6 +591,20 @@ def _providers() -> Iterator[Aggregate]:
     )
     provider.remove(_at(28))
     yield provider
+    members = [
+        Member(provider="lab", model="small-8b", weight=3, context_window=8192),
+        Member(provider="cloud", model="small", weight=1, context_window=None),
+    ]
+    settings = RouteSettings(
+        groups=[Group(strategy="fastest", members=members), Group(strategy="weighted", members=members[1:])],
+        reactions={"bad_request": "next"},
+        restart=True,
+        wait_s=30,
+    )
+    route = ModelRoute.begin(ModelRoute.Configured, "fast", _at(28.1), **settings)
+    route.change(_at(28.2), **{**settings, "restart": False, "wait_s": 0})
+    route.remove(_at(28.3))
+    yield route
 
 
 def _models() -> Iterator[Aggregate]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
-from domain.chat.app import ModelSettings
+from adapters.models.circuit import LocalOutages
 from domain.knowledge.segmentation import AUTOMATIC, Segmentation
 from domain.knowledge.segments import Segment
+from domain.models.model_call import Try
 from handlers.chat.evidence import evidence
+from handlers.models.choose import Choose, Known, Way
 from handlers.ports.documents import Block, Digest, Embedding, Text, Unreadable, Vectors
 from handlers.ports.index import Entry, Hit
 from handlers.ports.log import Unavailable
-from handlers.ports.models import ChatRequest, ChatUsage, Delta
+from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ChatUsage, Delta, ModelError
+from handlers.repository import Repository
 
 
 class Lines:
@@ -158,8 +162,8 @@ class Speaker:
         self.waits = asyncio.Event()
         """Set when it has come to an event that it waits for."""
 
-    async def get(self, tenant: str, model: ModelSettings) -> Speaker:
-        return self
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+        return [Access(self)]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         self.asked.append(request)
@@ -175,3 +179,29 @@ class Speaker:
                 await asyncio.sleep(0)
                 yield Delta(said)
         yield Delta(finish_reason=self.finish, usage=ChatUsage(7, len(self.says)))
+
+
+@dataclass
+class Only:
+    """The one way to a model, which is tried once."""
+
+    provider: str
+    client: ChatModel
+    model: str = "m"
+
+    async def next(self) -> tuple[Way, Try | None]:
+        return Way(self.provider, self.model, 1, Known(), Access(self.client)), None
+
+    async def answered(self, way: Way, first_ms: float | None) -> None:
+        pass
+
+    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+        raise error
+
+    def left(self, way: Way) -> None:
+        pass
+
+
+def choosing(repository: Repository, models: ChatModels) -> Choose:
+    """Chooses without pauses."""
+    return Choose(repository, models, LocalOutages(), draw=lambda: -0.5)

@@ -378,6 +378,7 @@ class Anything:
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
+        await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "m"}]}])
         for verb in ("set", "impose"):
             await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
         await desk.done("bus_login.open", name="services")
@@ -493,6 +494,12 @@ class Anything:
                 "parameters": st.dictionaries(text, st.integers() | text, max_size=2) | st.none(),
                 "configuration": st.integers(1, 2) | st.none(),
             },
+            "route.configure": {
+                "name": st.just("fast"),
+                "groups": st.just([{"members": [{"provider": "lab", "name": "m"}]}]),
+                "wait_s": st.integers(0, 300),
+            },
+            "route.remove": {"route": st.just("fast")},
             "budget.set": {
                 "name": st.just("month"),
                 "scope": st.sampled_from(["tenant", "model", "user"]),
@@ -576,7 +583,7 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 
 DELETES = {
     *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
-    *("provider.remove", "provider.remove_credential", "budget.remove", "bus_login.close"),
+    *("provider.remove", "provider.remove_credential", "route.remove", "budget.remove", "bus_login.close"),
     *("limits.remove", "limits.lift", "account.erase", "model.remove", "model.remove_default"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke"),

@@ -82,6 +82,7 @@ async def world(desk: Desk) -> World:
     await desk.change("conversation", talk, lambda it: it.fail(now, **fails))
     letter = await desk.bury("commands", new_id())
     call = await desk.called(request=instructed_by(app))
+    await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "small"}]}])
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
     await desk.done("limits.set", quantity="replays", period="day", most=100)
     await desk.done("limits.impose", quantity="replays", period="day", most=100)
@@ -269,6 +270,14 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["conversation.started.v1", "conversation.forked.v1"],
     ),
     ("replay.request", {"call": "{call}", "model": LAB, "configuration": 1}, "replay", ["replay.requested.v1"]),
+    (
+        "route.configure",
+        {"name": "slow", "groups": [{"strategy": "cheapest", "members": [LAB]}], "reactions": {"timeout": "stop"}},
+        "route",
+        ["route.configured.v1"],
+    ),
+    ("route.configure", {"name": "fast", "groups": [{"members": [LAB]}], "wait_s": 9}, "route", ["route.changed.v1"]),
+    ("route.remove", {"route": "fast"}, "route", ["route.removed.v1"]),
     (
         "budget.set",
         {"name": "guide", "scope": "app", "subject": "{app}", "amount_usd": 9.5},
@@ -464,7 +473,7 @@ async def test_a_command_is_accepted_once(
         "api_key",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
-    if noun in ("provider", "budget", "bus_login"):
+    if noun in ("provider", "route", "budget", "bus_login"):
         expected = {noun: fields.get(noun) or fields["name"]}
     elif name == "conversation.fork":
         expected = {}
@@ -519,6 +528,8 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("model.set_default", {"type": "chat", **OF_LAB}, "provider"),
     ("conversation.fork", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
     ("replay.request", {"call": "{call}", "model": LAB}, "model.provider"),
+    ("route.configure", {"name": "fast", "groups": [{"members": [LAB]}]}, "groups.0.members.0.provider"),
+    ("route.remove", {"route": "fast"}, "route"),
     ("budget.remove", {"budget": "month"}, "budget"),
     ("bus_login.close", {"bus_login": "services"}, "bus_login"),
     ("sql_login.revoke", {"sql_login": "{login}"}, "sql_login"),
@@ -550,7 +561,12 @@ async def test_what_was_deleted_cannot_be_named(
     desk: Desk, world: World, name: str, fields: dict[str, Any], field: str
 ) -> None:
     last = field.split(".")[-1]
-    named = {"provider": ("remove", "lab"), "budget": ("remove", "month"), "bus_login": ("close", "services")}
+    named = {
+        "provider": ("remove", "lab"),
+        "route": ("remove", "fast"),
+        "budget": ("remove", "month"),
+        "bus_login": ("close", "services"),
+    }
     if last in named:
         verb, handle = named[last]
         await desk.done(f"{last}.{verb}", **{last: handle})
@@ -572,8 +588,19 @@ async def test_what_another_tenant_has_cannot_be_named(
     other = Desk(desk.server, f"{desk.tenant}x")
     code, named = await other.fails(name, filled(fields, world))
     assert code == "not_found"
-    nouns = {"app", "budget", "bus_login", "call", "conversation", "dataset", "document", "provider", "sql_login"}
-    assert named in {*nouns, "datasets.0", "model.provider"}
+    nouns = {
+        "app",
+        "budget",
+        "bus_login",
+        "call",
+        "conversation",
+        "dataset",
+        "document",
+        "provider",
+        "route",
+        "sql_login",
+    }
+    assert named in {*nouns, "datasets.0", "model.provider", "groups.0.members.0.provider"}
 
 
 async def test_a_letter_is_its_tenants(desk: Desk, world: World) -> None:

@@ -52,6 +52,7 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "number": 2,
         "provider": MODEL["provider"],
         "model_id": MODEL["name"],
+        "route": None,
         "configs": {"max_tokens": 512, "context_window": 8192, "parameters": {}},
         "pre_prompt": "Be exact.",
         "user_input_form": [],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from domain.aggregate import new_id
-from domain.models.model_call import ModelCall
+from domain.models.model_call import ModelCall, Try
 from projections.engine.values import BUILT_IN
 from projections.model_calls import model_calls
 from projections.values.prices import Call
@@ -12,7 +12,7 @@ from tests.projections.history import TOKENS, History
 REQUEST = {"messages": [{"role": "user", "pieces": [{"text": "How high?"}]}], "parameters": {"temperature": 0}}
 
 
-def requested(history: History, provider: str = "local", model: str = "tiny") -> ModelCall:
+def requested(history: History, provider: str = "local", model: str = "tiny", route: Try | None = None) -> ModelCall:
     call = ModelCall.begin(
         ModelCall.Requested,
         new_id(),
@@ -23,6 +23,7 @@ def requested(history: History, provider: str = "local", model: str = "tiny") ->
         cause_noun="message",
         cause_id="the-message",
         request=REQUEST,
+        route=route,
     )
     history.record(call)
     return call
@@ -43,6 +44,7 @@ def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_recor
             "cause_noun": "message",
             "cause_id": "the-message",
             "attempt": 1,
+            "try": 1,
             "server": "",
             "request": REQUEST,
             "response": "",
@@ -54,6 +56,15 @@ def test_given_nothing_when_a_model_is_about_to_be_called_then_the_call_is_recor
             "log_position": 1,
         }
     ]
+
+
+def test_a_try_of_a_route_names_the_route_and_the_call_before() -> None:
+    history = History()
+    first = requested(history)
+    requested(history, route={"name": "fast", "try": 2, "after": {"call": first.id, "code": "timeout"}})
+    requested(history, route={"name": "", "try": 2, "after": {"call": first.id, "code": "timeout"}})
+    found = {(row["route"], row["try"], row["after"]) for row in history.rows(model_calls)}
+    assert found == {(None, 1, None), ("fast", 2, first.id), (None, 2, first.id)}
 
 
 def test_given_a_call_when_it_completes_then_usage_and_times_are_there() -> None:

@@ -158,9 +158,11 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
         models = TenantModels(registered, in_clear, LOOPBACK, patience, outages=LocalOutages())
 
         async def ask(tenant: str, provider: str = "slow") -> str:
-            model = await models.get(tenant, {"provider": provider, "name": "tiny", "max_tokens": 16})  # type: ignore[typeddict-item]
+            [access] = await models.get(tenant, provider, "tiny")
+            if access.rest:
+                raise access.rest.error
             request = ChatRequest("tiny", [ChatMessage("user", "Well?")], 16)
-            return "".join([delta.text async for delta in model.stream(request)])
+            return "".join([delta.text async for delta in access.client.stream(request)])
 
         codes = []
         for _ in range(LIMIT + 1):
@@ -168,7 +170,7 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
                 await ask("acme")
             codes.append(error.value.code)
         assert codes == [*LIMIT * ["timeout"], CODE]
-        assert error.value.reason.startswith("Provider 'slow': http://127.0.0.1:")
+        assert error.value.reason.startswith("http://127.0.0.1:")
         sent = len(server.requests)
         with pytest.raises(ModelError) as error:
             await ask("acme", "the same by another name")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -8,15 +7,15 @@ import pytest
 from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Extractive
 from adapters.models.registry import TenantModels
-from adapters.models.server import Patience
-from domain.chat.app import ModelSettings
 from domain.models.provider import Provider
-from handlers.ports.models import ChatMessage, ChatRequest, ModelError
+from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, ModelError
 from tests.chat_servers import LOOPBACK, Exchange, faulty_server, in_clear, provider
 
 
-def model(provider: str, name: str = "tiny") -> ModelSettings:
-    return ModelSettings(provider=provider, name=name, max_tokens=8, context_window=64, parameters={})
+async def client(models: TenantModels, tenant: str, provider: str, name: str = "tiny") -> ChatModel:
+    """The client of a provider with one credential, or none."""
+    [access] = await models.get(tenant, provider, name)
+    return access.client
 
 
 class Registry(dict[tuple[str, str], Provider]):
@@ -26,19 +25,19 @@ class Registry(dict[tuple[str, str], Provider]):
 
 async def test_the_built_in_model_needs_no_provider() -> None:
     models = TenantModels(Registry(), in_clear, LOOPBACK)
-    assert isinstance(await models.get("default", model("builtin", "extractive")), Extractive)
+    assert isinstance(await client(models, "default", "builtin", "extractive"), Extractive)
     with pytest.raises(ModelError) as caught:
-        await models.get("default", model("builtin", "gpt"))
+        await client(models, "default", "builtin", "gpt")
     assert caught.value.code == "not_found"
 
 
 async def test_a_provider_is_its_tenants_own() -> None:
     registry = Registry({("acme", "local"): provider("http://127.0.0.1:9/v1", "k")})
     models = TenantModels(registry, in_clear, LOOPBACK)
-    assert isinstance(await models.get("acme", model("local")), ChatServer)
+    assert isinstance(await client(models, "acme", "local"), ChatServer)
     for tenant, name in (("other", "local"), ("acme", "remote")):
         with pytest.raises(ModelError) as caught:
-            await models.get(tenant, model(name))
+            await client(models, tenant, name)
         assert caught.value.code == "not_found"
     await models.close()
 
@@ -54,17 +53,17 @@ async def test_a_removed_provider_is_gone_and_a_changed_one_gets_a_new_client() 
     async with faulty_server(notes) as server:
         registry = Registry({("acme", "local"): provider(server.url, "old-key")})
         models = TenantModels(registry, in_clear, LOOPBACK)
-        first = await models.get("acme", model("local"))
-        assert await models.get("acme", model("local", "other")) is first
+        first = await client(models, "acme", "local")
+        assert await client(models, "acme", "local", "other") is first
         assert "Fine." in [delta.text async for delta in first.stream(asked)]
         registry["acme", "local"] = provider(server.url, "new-key")
-        second = await models.get("acme", model("local"))
+        second = await client(models, "acme", "local")
         assert "Fine." in [delta.text async for delta in second.stream(asked)]
         registry["umbrella", "local"] = provider(server.url, "new-key")
-        assert await models.get("umbrella", model("local")) is not second
+        assert await client(models, "umbrella", "local") is not second
         registry.clear()
         with pytest.raises(ModelError):
-            await models.get("acme", model("local"))
+            await client(models, "acme", "local")
         await models.close()
     assert seen == ["Bearer old-key", "Bearer new-key"]
 
@@ -73,34 +72,17 @@ async def test_a_removed_provider_has_no_client() -> None:
     registry = Registry({("acme", "local"): provider("http://127.0.0.1:9/v1", "k")})
     registry["acme", "local"].remove(datetime.now(UTC))
     with pytest.raises(ModelError) as caught:
-        await TenantModels(registry, in_clear, LOOPBACK).get("acme", model("local"))
+        await client(TenantModels(registry, in_clear, LOOPBACK), "acme", "local")
     assert caught.value.code == "not_found"
 
 
-@pytest.mark.parametrize("status", [401, 402, 429])
-async def test_calls_are_shared_between_keys_and_one_that_is_refused_rests(status: int) -> None:
-    seen: list[str] = []
-
-    async def refuses_one(exchange: Exchange) -> None:
-        seen.append(exchange.headers["authorization"].removeprefix("Bearer "))
-        if seen[-1] == "bad":
-            await exchange.fail(status, "no")
-        else:
-            await exchange.finish()
-
-    asked = ChatRequest("tiny", [ChatMessage("user", "Well?")], 8)
-    async with faulty_server(refuses_one) as server:
-        registry = Registry({("acme", "local"): provider(server.url, "bad", "good")})
-        models = TenantModels(registry, in_clear, LOOPBACK, Patience(tries=1))
-        failed = 0
-        for _ in range(60):
-            with suppress(ModelError):
-                _ = [delta async for delta in (await models.get("acme", model("local"))).stream(asked)]
-                continue
-            failed += 1
-        assert failed == 1
-        assert seen.count("bad") == 1
-        registry["acme", "local"] = provider(server.url, "bad")
-        with pytest.raises(ModelError):
-            _ = [delta async for delta in (await models.get("acme", model("local"))).stream(asked)]
-        await models.close()
+async def test_each_key_of_a_provider_is_a_way_to_its_models() -> None:
+    registry = Registry({("acme", "local"): provider("http://127.0.0.1:9/v1", "one", "two")})
+    models = TenantModels(registry, in_clear, LOOPBACK)
+    found = await models.get("acme", "local", "tiny")
+    names = [(each["name"], each["weight"]) for each in registry["acme", "local"].credentials]
+    assert [(access.credential, access.weight) for access in found] == names
+    assert len({id(access.client) for access in found}) == 2
+    again = await models.get("acme", "local", "large")
+    assert [access.client for access in again] == [access.client for access in found]
+    await models.close()

@@ -51,7 +51,7 @@ NO_WORDS = {
     " api_key.*.hint": "ids, times and roles; the end of a key",
     "api_key.*.name sql_login.*.name tenant.*.name": "names that the tenant gives its keys and logins, and itself",
     "*.sealed_verifier": "a sealed verifier",
-    "*.embedding_model *.model *.provider *.server *.route *.plugins provider.* *.segmentation *.retrieval"
+    "*.embedding_model *.model *.provider *.server *.route *.plugins provider.* route.* *.segmentation *.retrieval"
     " replay.requested.parameters": "settings of tenants and operators",
     "document.uploaded.media_type": "a media type",
     # What servers of models say about a call.
@@ -107,6 +107,7 @@ PLAIN = {
     "document": "ids and rules of segmentation",
     "model": "names of models, and the tenant's facts about them",
     "quarantine": "ids",
+    "route": "the tenant's names and settings",
     "segment": "ids",
     "sql_login": "ids",
     "tenant": "ids, roles, and the name that the tenant gives itself",
@@ -181,7 +182,7 @@ async def test_all_that_follows_from_what_a_person_asks_names_the_person(memory:
 
     [call] = [commit.subject.id for commit in await commits(counter, "model_call")][:1]
     [requested] = await desk.commits("replay", await desk.done("replay.request", call=call))
-    await ReplayCall(desk.repository, ModelCalls(desk.repository), counter.speaker, desk.files)(requested)
+    await ReplayCall(desk.repository, ModelCalls(desk.repository), counter.choose, desk.files)(requested)
 
     document = await desk.done("document.upload", dataset=dataset, name="rules.txt", text="At six.", user="ada")
     await desk.done("document.rename", document=document, name="hours.txt")

@@ -14,11 +14,11 @@ from domain.models.model_call import ModelCall
 from handlers.chat.answer import Answer
 from handlers.models.model_calls import PARTIAL, ModelCalls
 from handlers.ports.index import Entry, Hit
-from handlers.ports.models import ChatModels, ChatRequest, Delta
+from handlers.ports.models import Access, ChatRequest, Delta
 from handlers.retrieval.retrieve import Retrieve, Retrieved
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
-from tests.handlers.fakes import Cites
+from tests.handlers.fakes import Cites, choosing
 from tests.memory import Memory
 
 
@@ -33,8 +33,8 @@ class Speaker:
     said: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
 
-    async def get(self, tenant: str, model: Any) -> Speaker:
-        return self
+    async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
+        return [Access(self)]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta]:
         self.calls += 1
@@ -93,7 +93,7 @@ class Talk:
             self.desk.repository,
             ModelCalls(self.desk.repository),
             cast("Retrieve", Shelf(hits)),
-            cast("ChatModels", speaker),
+            choosing(self.desk.repository, speaker),
             self.wire,
             self.wire,
             Cites(),

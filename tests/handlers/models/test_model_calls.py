@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import cast
@@ -12,7 +12,6 @@ import orjson
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.app import ModelSettings
 from domain.log import Metadata
 from domain.models.model_call import ModelCall
 from handlers.models.attachments import stored
@@ -21,6 +20,7 @@ from handlers.models.prompt import Record, likely, literal
 from handlers.models.replay import ReplayCall
 from handlers.ports.log import Unavailable
 from handlers.ports.models import (
+    Access,
     Attachment,
     ChatMessage,
     ChatModel,
@@ -35,6 +35,7 @@ from handlers.ports.models import (
 from handlers.work.audit import named_blobs
 from handlers.work.cause import Cause
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import Only, choosing
 from tests.memory import Memory
 
 UNSAID = Record([], {})
@@ -61,7 +62,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_has_an_end(memory: Memory,
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
     request = ChatRequest(model="m", messages=[], max_tokens=1, parameters={}, passages=[])
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Echo(), request, UNSAID)
+    chat = ModelCalls(desk.repository).chat(cause, Only("lab", Echo()), request, UNSAID)
     speaking = asyncio.create_task(drain(chat))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -83,7 +84,7 @@ class Boaster(Echo):
 async def test_an_end_that_is_too_large_is_a_failure_of_the_call(memory: Memory, tenant: str) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = ModelCalls(desk.repository).chat(cause, "lab", Boaster(), ChatRequest("m", [], 1), UNSAID)
+    chat = ModelCalls(desk.repository).chat(cause, Only("lab", Boaster()), ChatRequest("m", [], 1), UNSAID)
     with pytest.raises(ModelError) as caught:
         await drain(chat)
     _, failed = await desk.events("model_call", chat.id)
@@ -109,7 +110,7 @@ async def test_a_call_that_is_never_recorded_is_not_made_without_end(memory: Mem
 
     async def attempt(number: int, correlation: str) -> None:
         cause = await calls.take_over(Cause(Metadata(new_id(), tenant, correlation), "message", id, number), "chat")
-        await drain(calls.chat(cause, "lab", model, ChatRequest("m", [], 1), UNSAID))
+        await drain(calls.chat(cause, Only("lab", model), ChatRequest("m", [], 1), UNSAID))
 
     for number in range(1, MOST_CALLS + 1):
         with pytest.raises(Unavailable):
@@ -158,7 +159,7 @@ async def spent(desk: Desk, model: Echo, *, stop: bool = False) -> int:
     """The tokens that a call of 10 tokens has counted for its app."""
     await desk.done("limits.set", quantity="tokens", period="day", scope="key", most=10**6)
     cause = Cause(Metadata(new_id(), desk.tenant, new_id(), actor="k_1"), "message", new_id(), 1)
-    chat = desk.calls.chat(cause, "lab", model, ChatRequest("m", ASKED, 1), UNSAID)
+    chat = desk.calls.chat(cause, Only("lab", model), ChatRequest("m", ASKED, 1), UNSAID)
     assert isinstance(desk.server, Memory)
     before = sum(desk.server.counters.values())
     async with aclosing(chat.texts()) as texts:
@@ -219,7 +220,7 @@ async def test_reasoning_is_recorded_and_counted_however_a_call_ends(
 ) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = desk.calls.chat(cause, "lab", Thinking(usage=usage, end=end), ChatRequest("m", ASKED, 1), UNSAID)
+    chat = desk.calls.chat(cause, Only("lab", Thinking(usage=usage, end=end)), ChatRequest("m", ASKED, 1), UNSAID)
     said = ""
     async with aclosing(chat.texts()) as texts:
         with suppress(ModelError):
@@ -245,7 +246,7 @@ async def test_reasoning_is_recorded_and_counted_however_a_call_ends(
 async def test_a_call_to_which_nothing_came_has_no_tokens(memory: Memory, tenant: str) -> None:
     desk, id = Desk(memory, tenant), new_id()
     cause = Cause(Metadata(new_id(), tenant, id), "message", id, 1)
-    chat = desk.calls.chat(cause, "lab", Refusing(), ChatRequest("m", ASKED, 1), UNSAID)
+    chat = desk.calls.chat(cause, Only("lab", Refusing()), ChatRequest("m", ASKED, 1), UNSAID)
     with pytest.raises(ModelError):
         await drain(chat)
     _, ended = await desk.events("model_call", chat.id)
@@ -259,7 +260,7 @@ async def test_a_call_that_is_not_repeated_is_not_counted_again(memory: Memory, 
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     for attempt in (1, 2):
         cause = await desk.calls.take_over(replace(cause, attempt=attempt), "chat")
-        await drain(desk.calls.chat(cause, "lab", Counting(), ChatRequest("m", [], 1), UNSAID))
+        await drain(desk.calls.chat(cause, Only("lab", Counting()), ChatRequest("m", [], 1), UNSAID))
     assert sum(memory.counters.values()) == 107
 
 
@@ -303,7 +304,7 @@ async def test_files_and_tools_are_recorded_once_and_sent_again_by_a_replay(
     schema = {"type": "object"}
     request = ChatRequest("m", messages, 9, {}, [], [TIDE], "required", schema=schema, context_window=4096)
     record = Record([literal(message, {}) for message in messages], {})
-    chat = desk.calls.chat(cause, "lab", model, request, record)
+    chat = desk.calls.chat(cause, Only("lab", model), request, record)
     await drain(chat)
     assert (list(chat.tool_calls), chat.state) == ([ASKS], {"signature": "c2ln"})
 
@@ -327,7 +328,7 @@ async def test_files_and_tools_are_recorded_once_and_sent_again_by_a_replay(
     assert model.asked[1] == replace(request, model="m", passages=[])
     assert again.request | {"max_tokens": 9} == requested.request
     taken = await desk.calls.take_over(replace(cause, attempt=2), "chat")
-    same = desk.calls.chat(taken, "lab", model, request, record)
+    same = desk.calls.chat(taken, Only("lab", model), request, record)
     await drain(same)
     assert (same.id, same.tool_calls, same.state) == (chat.id, chat.tool_calls, chat.state)
 
@@ -336,12 +337,12 @@ async def calls_again(desk: Desk, model: ChatModel, call: str) -> ModelCall.Requ
     """The request of a replay of the call."""
 
     class Models:
-        async def get(self, tenant: str, settings: ModelSettings) -> ChatModel:
-            return model
+        async def get(self, tenant: str, provider: str, name: str) -> Sequence[Access]:
+            return [Access(model)]
 
     id = await desk.done("replay.request", call=call)
     [commit] = await desk.commits("replay", id)
-    await ReplayCall(desk.repository, desk.calls, Models(), desk.files)(commit)
+    await ReplayCall(desk.repository, desk.calls, choosing(desk.repository, Models()), desk.files)(commit)
     [made, _] = await desk.events("model_call", Cause(commit.metadata, "replay", id, 1).call("chat"))
     assert isinstance(made, ModelCall.Requested)
     return made

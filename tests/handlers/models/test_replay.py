@@ -32,6 +32,7 @@ from handlers.retrieval.select import Selection, choose
 from handlers.work.cause import Cause
 from tests.chat_servers import LOOPBACK, Behaviour, breaks_off, faulty_server, floods, in_clear, provider, works
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import choosing
 from tests.memory import Memory
 
 QUERY = "When does the sluice open?"
@@ -114,7 +115,7 @@ async def lab(desk: Desk, behaviour: Behaviour) -> AsyncIterator[ReplayCall]:
             return provider(server.url) if name == "lab" else None
 
         models = TenantModels(registered, in_clear, LOOPBACK, Patience(first_token=2, between_tokens=2, tries=1))
-        yield ReplayCall(desk.repository, ModelCalls(desk.repository), models, desk.files)
+        yield ReplayCall(desk.repository, ModelCalls(desk.repository), choosing(desk.repository, models), desk.files)
         await models.close()
 
 

@@ -21,6 +21,7 @@ from handlers.retrieval.extract_filter import Extracted, ExtractFilter, Type
 from handlers.work.cause import Cause
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, fails, faulty_server, hangs, in_clear, provider
 from tests.handlers.desk import Desk
+from tests.handlers.fakes import choosing
 from tests.memory import Memory
 
 FIELDS: dict[str, Type] = {"author": "string", "year": "number", "signed": "time"}
@@ -62,7 +63,7 @@ async def asked(memory: Memory, tenant: str, behaviour: Behaviour, patience_s: f
         model = ModelSettings(
             provider="lab", name="tiny", max_tokens=64, context_window=999, parameters={"temperature": 0.2}
         )
-        extract = ExtractFilter(ModelCalls(desk.repository), models, patience_s=patience_s)
+        extract = ExtractFilter(ModelCalls(desk.repository), choosing(desk.repository, models), patience_s=patience_s)
         yield Asked(await extract(cause, model, FIELDS, QUERY), desk, cause, server.requests)
         await models.close()
 
@@ -191,6 +192,8 @@ async def test_no_call_is_made_in_vain(
     cause = Cause(Metadata(new_id(), tenant, new_id()), "message", new_id(), 1)
     desk = Desk(memory, tenant)
     model = ModelSettings(provider=provider, name="extractive", max_tokens=9, context_window=999, parameters={})
-    extract = ExtractFilter(ModelCalls(desk.repository), TenantModels(registered, in_clear, LOOPBACK))
+    extract = ExtractFilter(
+        ModelCalls(desk.repository), choosing(desk.repository, TenantModels(registered, in_clear, LOOPBACK))
+    )
     assert (await extract(cause, model, fields, QUERY)).code == code
     assert await desk.events("model_call", cause.call("filter")) == []

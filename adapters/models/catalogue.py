@@ -1,0 +1,34 @@
+"""Facts about models: of the tenant's entries, of checks and lists on the log, and of the prices that come along."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from domain.models.model import Facts, Model, merged, model_id
+from domain.models.provider import BUILTIN
+from handlers.models.choose import Known
+from handlers.repository import Repository
+from projections.values.prices import Call, Prices
+
+
+class LogCatalogue:
+    def __init__(self, repository: Repository, prices: Prices) -> None:
+        self._repository = repository
+        self._prices = prices
+
+    async def facts(self, tenant: str, provider: str, model: str) -> Facts:
+        """The facts from all sources. Raises: Unavailable."""
+        known = await self._repository.get(Model, tenant, model_id(provider, model))
+        entry, measured, listed = (known.entry, known.measured, known.listed) if known else (None, None, None)
+        server = (listed or {}).get("server", "")
+        catalog = self._prices.known(Call(provider, server, model, datetime.now(UTC)))
+        return merged({"entry": entry, "measured": measured, "listed": listed, "catalog": catalog})[0]
+
+    async def known(self, tenant: str, provider: str, model: str) -> Known:
+        """As the port. Raises: Unavailable."""
+        if provider == BUILTIN:
+            return Known(price=0.0)
+        facts = await self.facts(tenant, provider, model)
+        prices = facts["prices"]
+        price = prices["input"] + prices["output"] if prices else None
+        return Known(facts["context_window"], price, facts["abilities"])

@@ -1,0 +1,317 @@
+"""Chooses the models that a call is tried with: those of a route, or the one that an app names.
+
+Each try is a recorded call. Where one fails, the reaction of the route to its code says what is tried next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import NamedTuple, Protocol
+
+from domain.chat.app import ModelSettings
+from domain.models.model_call import Try
+from domain.models.route import REACTIONS, Group, Member, ModelRoute
+from handlers.models.prompt import likely
+from handlers.models.rests import Key, Rests
+from handlers.ports.models import Access, ChatModel, ChatModels, ChatRequest, ModelError, Rest
+from handlers.ports.outages import Outages
+from handlers.repository import Repository
+
+TRIES, MOST_TRIES = 3, 12
+"""Maximum number of tries with one credential of a model, and in all."""
+
+PAUSE_S, LONGEST_PAUSE_S = 0.3, 20.0
+"""Pause before the same model is tried again, in seconds, which doubles; and the longest that a server may ask for."""
+
+RECENT_S, RECENT = 300.0, 50
+"""Age, in seconds, and number of the calls that the median time to the first token is of."""
+
+KEPT = 10_000
+"""Maximum number of models whose calls are counted."""
+
+
+class Known(NamedTuple):
+    """Facts about a model; None for what is not known.
+
+    `context_window`: tokens. `price`: US dollars for a million tokens of the prompt and as many of the answer.
+    `abilities`: as measured.
+    """
+
+    context_window: int | None = None
+    price: float | None = None
+    abilities: Mapping[str, bool | None] = {}
+
+
+class Catalogue(Protocol):
+    async def known(self, tenant: str, provider: str, model: str) -> Known: ...
+
+
+class Needs(NamedTuple):
+    """The needs of a call: the tokens of prompt and answer, and abilities such as `tools`."""
+
+    tokens: int = 0
+    abilities: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, request: ChatRequest) -> Needs:
+        asked = {
+            "tools": bool(request.tools),
+            "schema": request.schema is not None,
+            "image": any(each.kind == "image" for message in request.messages for each in message.attachments),
+        }
+        prompt = sum(likely(message.content) for message in request.messages)
+        return cls(prompt + request.max_tokens, [ability for ability, needed in asked.items() if needed])
+
+
+class Way(NamedTuple):
+    """A model by one credential of its provider."""
+
+    provider: str
+    model: str
+    weight: float
+    known: Known
+    access: Access
+
+    @property
+    def client(self) -> ChatModel:
+        return self.access.client
+
+    @property
+    def key(self) -> Key:
+        return self.provider, self.model, self.access.credential
+
+
+@dataclass(slots=True)
+class Pace:
+    """The calls of one way in this process: those in progress, and the last times to the first token, with their
+    ages."""
+
+    busy: int = 0
+    firsts: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def first_ms(self, now: float) -> float:
+        """The median of the last minutes; 0 where there was none, so that the way is tried."""
+        return median(recent) if (recent := [ms for at, ms in self.firsts if at > now - RECENT_S]) else 0.0
+
+
+class Course(Protocol):
+    """The ways that one call is tried with."""
+
+    async def next(self) -> tuple[Way, Try | None]:
+        """Begin a try. Raises: ModelError when there is none left."""
+        ...
+
+    async def answered(self, way: Way, first_ms: float | None) -> None:
+        """Note a try that was answered; `first_ms` is its time to the first token."""
+        ...
+
+    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+        """Note a failed try; `arrived`: its answer had begun. Raises: the error when nothing else may be tried."""
+        ...
+
+    def left(self, way: Way) -> None:
+        """End a try, in whatever way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    repository: Repository
+    models: ChatModels
+    outages: Outages
+    catalogue: Catalogue | None = None
+    now: Callable[[], float] = time.time
+    draw: Callable[[], float] = random.random
+    paces: dict[tuple[str, ...], Pace] = field(default_factory=dict)
+
+    @property
+    def rests(self) -> Rests:
+        return Rests(self.outages, self.now)
+
+    def __call__(self, tenant: str, model: ModelSettings, request: ChatRequest) -> Course:
+        """The ways that this request is tried with."""
+        return _Course(self, tenant, model, Needs.of(request))
+
+    async def known(self, tenant: str, provider: str, model: str) -> Known:
+        return await self.catalogue.known(tenant, provider, model) if self.catalogue else Known()
+
+    def pace(self, tenant: str, way: Way) -> Pace:
+        key = (tenant, *way.key)
+        if (found := self.paces.get(key)) is None:
+            if len(self.paces) >= KEPT:
+                del self.paces[next(iter(self.paces))]
+            found = self.paces[key] = Pace()
+        return found
+
+
+@dataclass(slots=True)
+class _Course:
+    choose: Choose
+    tenant: str
+    model: ModelSettings
+    needs: Needs
+    route: ModelRoute | None = None
+    groups: Sequence[Group] = ()
+    after: tuple[str, str] | None = None
+    """The failed call before, and its code."""
+    number: int = 0
+    tries: Counter[Key] = field(default_factory=Counter)
+    out: dict[Key, ModelError] = field(default_factory=dict)
+    """The ways that are not tried any more, and why."""
+    last: ModelError | None = None
+
+    async def next(self) -> tuple[Way, Try | None]:
+        if not self.groups:
+            await self._begin()
+        while (way := await self._way()) is None:
+            pass
+        if self.tries[way.key]:
+            await asyncio.sleep(PAUSE_S * 2 ** (self.tries[way.key] - 1) * (0.5 + self.choose.draw()))
+        self.number += 1
+        self.tries[way.key] += 1
+        self.choose.pace(self.tenant, way).busy += 1
+        name = self.model.get("route", "")
+        if self.number == 1 and not name:
+            return way, None
+        after = {"call": self.after[0], "code": self.after[1]} if self.after else None
+        return way, {"name": name, "try": self.number, "after": after}
+
+    async def answered(self, way: Way, first_ms: float | None) -> None:
+        if first_ms is not None:
+            self.choose.pace(self.tenant, way).firsts.append((self.choose.now(), first_ms))
+        await self.choose.rests.end(self.tenant, way.key)
+
+    async def failed(self, way: Way, call: str, error: ModelError, *, arrived: bool) -> None:
+        self.after, self.last = (call, error.code), error
+        await self.choose.rests.begin(self.tenant, way.key, error)
+        reaction = self.route.reaction(error.code) if self.route else REACTIONS.get(error.code, "stop")
+        stops = reaction == "stop" and not error.passing
+        if stops or self.number >= MOST_TRIES or (arrived and not self._restarts):
+            raise error
+        if error.pause_s == 0:  # the next request is another one
+            self.tries[way.key] -= 1
+        if reaction == "larger":
+            window = way.known.context_window or self.model["context_window"]
+            self.needs = self.needs._replace(tokens=max(self.needs.tokens, window + 1))
+        if not error.passing or arrived or self.tries[way.key] >= TRIES:
+            self.out[way.key] = error
+
+    def left(self, way: Way) -> None:
+        self.choose.pace(self.tenant, way).busy -= 1
+
+    @property
+    def _restarts(self) -> bool:
+        return self.route is not None and self.route.restart
+
+    async def _begin(self) -> None:
+        """Raises: ModelError `not_found` when there is no such route."""
+        if name := self.model.get("route"):
+            self.route = await self.choose.repository.get(ModelRoute, self.tenant, name)
+            if self.route is None or self.route.deleted:
+                raise ModelError("not_found", f"There is no route {name!r}; send route.configure first.")
+            self.groups = self.route.groups
+        else:
+            only = Member(provider=self.model["provider"], model=self.model["name"], weight=1, context_window=None)
+            self.groups = [Group(strategy="weighted", members=[only])]
+
+    async def _way(self) -> Way | None:
+        """The way of the first group that has one; None after a wait for one. Raises: ModelError."""
+        resting: list[tuple[Way, Rest]] = []
+        last: Way | None = None
+        for group in self.groups:
+            ways = [way for way in await self._ways(group) if way.key not in self.out]
+            rests = {way.key: self._rest(way) for way in ways}
+            if awake := [way for way in ways if rests[way.key] is None]:
+                return self._chosen(group["strategy"], awake)
+            resting += [(way, rest) for way in ways if (rest := rests[way.key])]
+            if last is None and (willing := [way for way, rest in resting if not rest.binding]):
+                last = self._chosen(group["strategy"], willing)
+        if last is None:
+            await self._wait(resting)
+        return last
+
+    def _rest(self, way: Way) -> Rest | None:
+        rest = way.access.rest or self.choose.rests.of(self.tenant, way.key)
+        return rest if rest and rest.until > self.choose.now() else None
+
+    async def _ways(self, group: Group) -> Sequence[Way]:
+        found = await asyncio.gather(*map(self._of_member, group["members"]))
+        return [way for ways in found for way in ways]
+
+    async def _of_member(self, member: Member) -> Sequence[Way]:
+        provider, model = member["provider"], member["model"]
+        try:
+            access, known = await asyncio.gather(
+                self.choose.models.get(self.tenant, provider, model), self.choose.known(self.tenant, provider, model)
+            )
+        except ModelError as error:
+            self.out[provider, model, ""] = error
+            return []
+        window = member["context_window"] or known.context_window
+        known = known._replace(context_window=window)
+        lacking = next((name for name in self.needs.abilities if known.abilities.get(name) is False), None)
+        share = member["weight"] / sum(each.weight for each in access)
+        ways = [Way(provider, model, each.weight * share, known, each) for each in access]
+        for way in ways:
+            if lacking:
+                self.out[way.key] = ModelError("unsupported", f"It was measured to lack {lacking}.")
+            elif self.route and window is not None and window < self.needs.tokens:
+                self.out[way.key] = ModelError(
+                    "context_length_exceeded", f"It reads {window:,} tokens, and {self.needs.tokens:,} are needed."
+                )
+        return ways
+
+    def _chosen(self, strategy: str, ways: Sequence[Way]) -> Way:
+        """Of the ways that were tried least, one by the strategy."""
+        least = min(self.tries[way.key] for way in ways)
+        ways = [way for way in ways if self.tries[way.key] == least]
+        paces = {way.key: self.choose.pace(self.tenant, way) for way in ways}
+        now = self.choose.now()
+        rank: dict[str, Callable[[Way], float]] = {
+            "least_busy": lambda way: paces[way.key].busy / way.weight,
+            "fastest": lambda way: paces[way.key].first_ms(now),
+            "cheapest": lambda way: float("inf") if way.known.price is None else way.known.price,
+            "weighted": lambda way: 0.0,
+        }
+        best = min(map(rank[strategy], ways))
+        return _by_weight([way for way in ways if rank[strategy](way) == best], self.choose.draw())
+
+    async def _wait(self, resting: Sequence[tuple[Way, Rest]]) -> None:
+        """Wait until the first way has rested. Raises: ModelError when that takes too long, or there is none."""
+        wait_s = self.route.wait_s if self.route else 0
+        for way, rest in sorted(resting, key=lambda each: each[1].until):
+            longest = wait_s if rest.error.code == "provider_unavailable" else max(wait_s, LONGEST_PAUSE_S)
+            if (pause := rest.until - self.choose.now()) <= longest:
+                await asyncio.sleep(max(pause, 0))
+                return
+            self.out[way.key] = rest.error
+        if self.route is None:
+            raise self.last or next(iter(self.out.values()))
+        again = {way.key: f", again after {_time(rest.until)}" for way, rest in resting}
+        said = [f"{_name(*key)}: {error.code}{again.get(key, '')}" for key, error in self.out.items()]
+        raise ModelError("no_model", f"Route {self.route.id!r} has no model that can answer: {'; '.join(said)}."[:1000])
+
+
+def _name(provider: str, model: str, credential: str) -> str:
+    return f"{provider}/{model}" + (f" (key {credential})" if credential else "")
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _by_weight(ways: Sequence[Way], draw: float) -> Way:
+    """One of the ways; `draw` is a random number, at least 0 and less than 1."""
+    share = draw * sum(way.weight for way in ways)
+    for way in ways:
+        share -= way.weight
+        if share < 0:
+            return way
+    return ways[-1]
