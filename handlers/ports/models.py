@@ -114,7 +114,7 @@ class Delta:
 class ModelError(Exception):
     """A model did not answer: `code` is one of `unreachable`, `timeout`, `server_error`, `broken_off`,
     `rate_limited`, `overloaded`, `unauthorized`, `payment_required`, `bad_request`, `unsupported`,
-    `context_length_exceeded`, `truncated`, `content_filter`, `empty_answer`, `not_found`, `too_large`,
+    `context_length_exceeded`, `truncated`, `content_filter`, `length`, `empty_answer`, `not_found`, `too_large`,
     `provider_unavailable`."""
 
     def __init__(self, code: str, reason: str) -> None:
