@@ -117,7 +117,7 @@ class ChatServer:
             raise Fault("bad_request", f"The model's parameters may not set {', '.join(taken)}.").error
         if fault := self._wire.refusal(request):
             raise fault.error
-        sent = self._wire.sent(request)
+        sent = Sent({})
 
         def attempt(deadline: float) -> AsyncGenerator[Delta]:
             nonlocal sent
@@ -254,6 +254,8 @@ class _Answer:
         self._alive = self._alive or alive
         text, reasoning = self._splitter.feed(self._said(chunk.text))
         unsaid, self._splitter.unsaid = self._splitter.unsaid, False
+        if unsaid:
+            reasoning = self._salvage.restart() + reasoning
         new = Delta(self._salvage.feed(text), reasoning=self._reasoned(chunk.reasoning) + reasoning, unsaid=unsaid)
         self._note(new)
         return new if new.text or new.reasoning or unsaid else None, alive
