@@ -260,6 +260,8 @@ class _Answer:
         self._alive = self._alive or alive
         text, reasoning = self._splitter.feed(self._said(chunk.text))
         unsaid, self._splitter.unsaid = self._splitter.unsaid, False
+        if unsaid:
+            reasoning = self._salvage.restart() + reasoning
         new = Delta(self._salvage.feed(text), reasoning=self._reasoned(chunk.reasoning) + reasoning, unsaid=unsaid)
         self._note(new)
         return new if new.text or new.reasoning or unsaid else None, alive

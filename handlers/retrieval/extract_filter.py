@@ -90,7 +90,13 @@ class ExtractFilter:
     async def _ask(self, cause: Cause, model: ModelSettings, fields: Mapping[str, Type], query: str) -> str:
         """The answer of the model. Raises: ModelError; ValueError when it is incomplete."""
         messages = [ChatMessage("system", _instructions(fields)), ChatMessage("user", query)]
-        request = ChatRequest(model["name"], messages, model["max_tokens"], model["parameters"])
+        request = ChatRequest(
+            model["name"],
+            messages,
+            model["max_tokens"],
+            model["parameters"],
+            context_window=model["context_window"],
+        )
         origins = [{}, {"from": "query", "message_id": cause.id}]
         record = Record([literal(*pair) for pair in zip(messages, origins, strict=True)], {})
         course = self._choose(cause.metadata.tenant, model, request)
