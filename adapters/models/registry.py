@@ -12,12 +12,13 @@ from nats.aio.client import Client
 from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
+from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Answering, Extractive
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
-from domain.models.provider import BUILTIN, Provider, choose
+from domain.models.provider import BUILTIN, Credential, Provider, choose
 from handlers.ports.models import ChatModel, ModelError, Reranker
 from handlers.ports.outages import Outages
 
@@ -57,19 +58,42 @@ class Clients(Generic[C]):
         Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
         off.
         """
+        found = await self._found(tenant, provider)
+        resting = {
+            sealed: client.rests_until()
+            for each in found.credentials
+            if (client := self._clients.get((tenant, found.kind, found.base_url, sealed := each["sealed_key"])))
+        }
+        credential = choose(found.credentials, resting, asyncio.get_running_loop().time(), random.random())
+        client = self._client(tenant, found, credential)
+        if error := client.cut_off():
+            raise ModelError(error.code, f"Provider {provider!r}: {error.reason}")
+        return client
+
+    async def each(self, tenant: str, provider: str) -> tuple[str, dict[str, C]]:
+        """The kind of a provider, and its client with each credential, by name; without any, by the empty name.
+
+        Raises: ModelError `not_found`; `unreachable` for an invalid address.
+        """
+        found = await self._found(tenant, provider)
+        named: dict[str, Credential | None] = {each["name"]: each for each in found.credentials}
+        return found.kind, {
+            name: self._client(tenant, found, credential) for name, credential in (named or {"": None}).items()
+        }
+
+    async def _found(self, tenant: str, provider: str) -> Provider:
+        """Raises: ModelError `not_found`."""
         found = await self._registered(tenant, provider)
         if found is None or found.deleted:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
-        server = tenant, found.kind, found.base_url
-        known = {each["sealed_key"]: self._clients.get((*server, each["sealed_key"])) for each in found.credentials}
-        resting = {sealed: client.rests_until() for sealed, client in known.items() if client}
-        credential = choose(found.credentials, resting, asyncio.get_running_loop().time(), random.random())
+        return found
+
+    def _client(self, tenant: str, provider: Provider, credential: Credential | None) -> C:
         sealed = credential["sealed_key"] if credential else ""
+        server = tenant, provider.kind, provider.base_url
         if (client := self._clients.get((*server, sealed))) is None:
             key = self._unseal(tenant, sealed) if sealed else ""
             client = self._clients[*server, sealed] = self._make(*server, key)
-        if error := client.cut_off():
-            raise ModelError(error.code, f"Provider {provider!r}: {error.reason}")
         return client
 
     async def close(self) -> None:
@@ -90,17 +114,17 @@ class TenantModels:
         answering: Answering = extractive.answering_here,
         outages: Outages | None = None,
     ) -> None:
-        def make(tenant: str, kind: str, base_url: str, key: str) -> OpenAICompatible:
-            return OpenAICompatible(egress, tenant, base_url, key, patience, outages)
+        def make(tenant: str, kind: str, base_url: str, key: str) -> ChatServer:
+            return KINDS[kind](egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
-        self._clients = Clients(registered, unseal, make)
-        self.close = self._clients.close
+        self.clients = Clients(registered, unseal, make)
+        self.close = self.clients.close
 
     async def get(self, tenant: str, model: ModelSettings) -> ChatModel:
         """As the port; raises ModelError `unreachable` for an invalid address, too, and `provider_unavailable`."""
         if model["provider"] != BUILTIN:
-            return await self._clients.get(tenant, model["provider"])
+            return await self.clients.get(tenant, model["provider"])
         if model["name"] != extractive.NAME:
             raise ModelError(
                 "not_found", f"There is no built-in model {model['name']!r}; there is {extractive.NAME!r}."

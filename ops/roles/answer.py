@@ -55,6 +55,6 @@ async def begin(wiring: Wiring) -> None:
     answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
-    listings = TenantListings(registered, unseal, allowed)
+    listings = TenantListings(models.clients)
     wiring.work("check", Check(wiring.repository, wiring.calls, models, listings, wiring.files))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models, wiring.files))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from adapters.models.extractive import NAME, Extractive
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, Delta
 from tests.chat_servers import LOOPBACK
 
@@ -34,7 +34,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "extractive":
         yield Subject(Extractive(), NAME)
         return
-    chat = OpenAICompatible(LOOPBACK, "default", request.getfixturevalue("serving_url"))
+    chat = KINDS["openai"](LOOPBACK, "default", request.getfixturevalue("serving_url"))
     yield Subject(chat, request.getfixturevalue("serving_model"))
     await chat.close()
 

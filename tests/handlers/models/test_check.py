@@ -91,9 +91,13 @@ class Lab:
     desk: Desk
     model: Scripted = field(default_factory=Scripted)
     listings: dict[str, Listing | ModelError] = field(default_factory=dict)
+    stated: dict[str, int] = field(default_factory=dict)
 
     async def get(self, tenant: str, what: ModelSettings | str) -> Any:
         return self.listings if isinstance(what, str) else self.model
+
+    async def limits(self, tenant: str, provider: str) -> dict[str, int]:
+        return self.stated
 
     async def register(self, **fields: Any) -> None:
         await self.desk.done("provider.register", name="lab", base_url="http://127.0.0.1:1/v1", **fields)
@@ -143,9 +147,9 @@ class Lab:
         return found
 
 
-def listing(*models: ListedModel | str, **limits: int) -> Listing:
+def listing(*models: ListedModel | str) -> Listing:
     listed = [ListedModel(each) if isinstance(each, str) else each for each in models]
-    return Listing("127.0.0.1:1", listed, 12.5, limits)
+    return Listing("127.0.0.1:1", listed, 12.5)
 
 
 @pytest.fixture
@@ -275,7 +279,8 @@ async def test_the_only_chat_model_next_to_others_is_measured(lab: Lab) -> None:
 
 
 async def test_what_the_server_lists_is_in_the_catalogue(lab: Lab) -> None:
-    lab.listings = {"": listing(ListedModel("small", "chat", 32_768, 4096), requests_per_minute=60)}
+    lab.listings = {"": listing(ListedModel("small", "chat", 32_768, 4096))}
+    lab.stated = {"requests_per_minute": 60}
     await lab.register()
     await lab.check()
     facts = (await lab.known()).facts
