@@ -14,7 +14,7 @@ from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(
     "app_model_configs",
-    "Configurations of apps, one row each. They never change; apps.app_model_config_id names the newest.",
+    "Configurations of apps, one row each, which never change; apps.app_model_config_id names the newest.",
     key("id", "Configuration."),
     required("app_id", Id, "App, in apps."),
     required("number", Integer, "Counts the configurations of the app from 1."),
@@ -24,6 +24,7 @@ app_model_configs = ReadModel(
     required("pre_prompt", Text, "Instructions to the model; {{name}} stands for a variable."),
     required("user_input_form", JSONB, "Variables that the asker fills in: a list of name, required and default."),
     required("dataset_configs", JSONB, "Retrieval: datasets (ids) and settings."),
+    required("warnings", JSONB, "Needs that the model was known not to meet: a list of code, field and message."),
     required("created_by", Text, "Actor who configured the app."),
     required("created_at", Time, "When the app was configured."),
 )
@@ -52,5 +53,15 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "pre_prompt": event.prompt,
         "user_input_form": event.variables,
         "dataset_configs": {"datasets": event.datasets, "retrieval": event.retrieval},
+        "warnings": [],
         "created_by": message.metadata.actor,
     }
+
+
+def _configuration(event: App.Warned, message: Recorded) -> str:
+    return configuration_id(event.originator_id, event.number)
+
+
+@app_model_configs.changes(App.Warned, pick=_configuration)
+def warned(row: Row, event: App.Warned, message: Recorded) -> Row:
+    return {"warnings": event.warnings}

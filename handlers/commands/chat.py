@@ -11,6 +11,7 @@ from domain.chat.app import AnswerSettings, App
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
+from domain.models.model import Model, model_id
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     AppId,
@@ -29,6 +30,7 @@ from handlers.commands.fields import (
 )
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.retrieval import RetrievalFields, check_reranker
+from handlers.models.needs import warnings
 
 
 class ModelFields(Part):
@@ -70,7 +72,10 @@ class CreateApp(Command):
 
 
 class ConfigureApp(Command):
-    """Give an app its next numbered configuration."""
+    """Give an app its next numbered configuration.
+
+    Where its model is known to lack what the configuration needs, `app.warned` says so; it holds all the same.
+    """
 
     app: AppId
     model: ModelFields = Field(ModelFields(), description="Chat model; where it is left out, the tenant's default one")
@@ -166,7 +171,12 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
     if default and not default.deleted:
         settings["model"] |= {"provider": default.provider, "name": default.model}
-    return lambda app, at: app.configure(at, **settings)
+    model = settings["model"]
+    known = None
+    if model["provider"] != BUILTIN:
+        known = await given.get(Model, model_id(model["provider"], model["name"]))
+    found = list(warnings(model, known)) if known else []
+    return lambda app, at: app.configure(at, found, **settings)
 
 
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:

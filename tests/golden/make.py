@@ -23,7 +23,16 @@ from domain.access.limits import Counted, Limits
 from domain.access.sql_login import SqlLogin, role_of
 from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
-from domain.chat.app import App, Condition, MetadataFilter, ModelSettings, RerankSettings, RetrievalSettings, Variable
+from domain.chat.app import (
+    App,
+    AppWarning,
+    Condition,
+    MetadataFilter,
+    ModelSettings,
+    RerankSettings,
+    RetrievalSettings,
+    Variable,
+)
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
@@ -204,8 +213,10 @@ def _curate(document: Document) -> None:
 
 def _answers() -> Iterator[Aggregate]:
     app = App.begin(App.Created, _id(3), _at(11), name="Schleusen-Auskunft", description="Answers what skippers ask")
+    lacks = "lab/small-8b lacks the ability tools: it was found that it never asks for tools."
     app.configure(
         _at(12),
+        [AppWarning(code="ability_absent", field="model.parameters.tools", message=lacks)],
         model=ModelSettings(
             provider="lab", name="small-8b", max_tokens=512, context_window=8192, parameters={"temperature": 0.2}
         ),

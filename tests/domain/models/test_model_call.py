@@ -80,7 +80,7 @@ def test_is_recorded_before_it_is_sent() -> None:
 def test_completes() -> None:
     scenario = given(call()).once(complete, ModelCall.Completed)
     assert scenario.aggregate.status == "completed"
-    given(call()).when(complete).whole(**ANSWER, tool_calls=None, state=None)
+    given(call()).when(complete).whole(**ANSWER, tool_calls=None, state=None, logprobs=None)
 
 
 def test_fails() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from adapters.models.listing import TenantListings
+from adapters.models.registry import TenantModels
+from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
 from domain.log import Commit, commit_id
 from domain.models.model import Model, model_id
@@ -26,6 +29,7 @@ from handlers.ports.models import (
     ModelError,
     ToolCall,
 )
+from tests.chat_servers import LOOPBACK, Exchange, faulty_server
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -381,3 +385,54 @@ async def test_a_check_ends_with_its_provider(lab: Lab) -> None:
         "provider.removed.v1",
     ]
     assert lab.model.asked == []
+
+
+async def liar(exchange: Exchange) -> None:
+    """Drops tools without a word, refuses images, and cuts prompts at 4,096 tokens. It keeps to schemas."""
+    stated = {"x-ratelimit-limit-requests": "600"}
+    if not exchange.body:
+        await exchange.answer(200, {"data": [{"id": "liar", "max_model_len": 32_768}]}, stated)
+        return
+    [message] = exchange.body["messages"]
+    if not isinstance(message["content"], str):
+        await exchange.fail(400, "At most 0 image(s) may be provided in one prompt.")
+        return
+    schema = exchange.body.get("response_format")
+    await exchange.begin()
+    await exchange.say(json.dumps(COMPLETE) if schema else "I have no tools.", "stop")
+    counted = min(len(message["content"].split()), 4096)
+    await exchange.event({"choices": [], "usage": {"prompt_tokens": counted, "completion_tokens": 4}})
+    await exchange.event("[DONE]")
+    await exchange.end()
+
+
+async def test_a_server_that_lies_about_its_abilities_is_found_out(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    async with faulty_server(liar) as server:
+        await desk.done("provider.register", name="lab", base_url=server.url, key="sk-0123456789abcdef")
+
+        async def registered(of: str, name: str) -> Provider | None:
+            return await desk.repository.get(Provider, of, name)
+
+        models = TenantModels(registered, desk.vault.open, LOOPBACK, Patience(tries=1))
+        check = Check(desk.repository, desk.calls, models, TenantListings(models.clients), desk.files)
+        [commit] = await desk.commits("provider", "lab")
+        await check(commit)
+        await models.close()
+    lab = Lab(desk)
+    abilities, window = await lab.measured("liar")
+    assert abilities == {
+        "usage": True,
+        "tools": False,
+        "forced_tool": False,
+        "schema": True,
+        "image": False,
+        "long_prompt": False,
+    }
+    assert window == 4096
+    assert (await lab.known("liar")).facts["context_window"] == 4096
+    checked = await lab.checked()
+    assert (checked.code, checked.model, checked.models) == (None, "liar", 1)
+    assert checked.limits == {"requests_per_minute": 600}
+    assert len(server.requests) == 7
+    assert {exchange.headers["authorization"] for exchange in server.requests} == {"Bearer sk-0123456789abcdef"}
