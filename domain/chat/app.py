@@ -143,7 +143,7 @@ class App(Aggregate):
             )
 
     class Warned(Event):
-        """The model of a configuration is known to lack abilities that the configuration needs. It holds all the same."""
+        """The model of a configuration is known to lack what it needs. The configuration holds all the same."""
 
         TOPIC = "app.warned.v1"
         number: Annotated[int, "Number of the configuration."]

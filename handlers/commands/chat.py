@@ -12,6 +12,7 @@ from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
 from domain.models.model import Model, model_id
+from domain.models.needs import warnings
 from domain.models.provider import BUILTIN
 from handlers.commands.fields import (
     AppId,
@@ -30,7 +31,6 @@ from handlers.commands.fields import (
 )
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 from handlers.commands.retrieval import RetrievalFields, check_reranker
-from handlers.models.needs import warnings
 
 
 class ModelFields(Part):

@@ -29,7 +29,7 @@ from handlers.ports.models import (
     ModelError,
     ToolCall,
 )
-from tests.chat_servers import LOOPBACK, Exchange, faulty_server
+from tests.chat_servers import LOOPBACK, faulty_server, liar
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -385,25 +385,6 @@ async def test_a_check_ends_with_its_provider(lab: Lab) -> None:
         "provider.removed.v1",
     ]
     assert lab.model.asked == []
-
-
-async def liar(exchange: Exchange) -> None:
-    """Drops tools without a word, refuses images, and cuts prompts at 4,096 tokens. It keeps to schemas."""
-    stated = {"x-ratelimit-limit-requests": "600"}
-    if not exchange.body:
-        await exchange.answer(200, {"data": [{"id": "liar", "max_model_len": 32_768}]}, stated)
-        return
-    [message] = exchange.body["messages"]
-    if not isinstance(message["content"], str):
-        await exchange.fail(400, "At most 0 image(s) may be provided in one prompt.")
-        return
-    schema = exchange.body.get("response_format")
-    await exchange.begin()
-    await exchange.say(json.dumps(COMPLETE) if schema else "I have no tools.", "stop")
-    counted = min(len(message["content"].split()), 4096)
-    await exchange.event({"choices": [], "usage": {"prompt_tokens": counted, "completion_tokens": 4}})
-    await exchange.event("[DONE]")
-    await exchange.end()
 
 
 async def test_a_server_that_lies_about_its_abilities_is_found_out(memory: Memory, tenant: str) -> None:
