@@ -14,7 +14,7 @@ from projections.engine.read_model import ReadModel, Row
 
 app_model_configs = ReadModel(
     "app_model_configs",
-    "Configurations of apps, one row each. They never change; apps.app_model_config_id names the newest.",
+    "Configurations of apps, one row each, which never change; apps.app_model_config_id names the newest.",
     key("id", "Configuration."),
     required("app_id", Id, "App, in apps."),
     required("number", Integer, "Counts the configurations of the app from 1."),
@@ -28,6 +28,7 @@ app_model_configs = ReadModel(
     required("opening_statement", Text, "Text that opens a conversation; {{name}} stands for a variable."),
     required("suggested_questions", JSONB, "Questions offered with the opening statement: a list of texts."),
     required("retriever_resource", JSONB, "enabled: answers cite knowledge bases, because the app has some."),
+    required("warnings", JSONB, "Needs that the model was known not to meet: a list of code, field and message."),
     required("created_by", Text, "Actor who configured the app."),
     required("created_at", Time, "When the app was configured."),
 )
@@ -60,5 +61,15 @@ def configured(event: App.Configured, message: Recorded) -> Row:
         "opening_statement": around["opening_statement"],
         "suggested_questions": around["suggested_questions"],
         "retriever_resource": {"enabled": bool(event.datasets)},
+        "warnings": [],
         "created_by": message.metadata.actor,
     }
+
+
+def _configuration(event: App.Warned, message: Recorded) -> str:
+    return configuration_id(event.originator_id, event.number)
+
+
+@app_model_configs.changes(App.Warned, pick=_configuration)
+def warned(row: Row, event: App.Warned, message: Recorded) -> Row:
+    return {"warnings": event.warnings}

@@ -388,3 +388,24 @@ async def floods(exchange: Exchange) -> None:
 async def works(exchange: Exchange) -> None:
     """Answers as it should."""
     await exchange.finish()
+
+
+async def liar(exchange: Exchange) -> None:
+    """Drops tools without a word, refuses images, and cuts prompts at 4,096 tokens. It keeps to schemas."""
+    stated = {"x-ratelimit-limit-requests": "600"}
+    if not exchange.body:
+        await exchange.answer(200, {"data": [{"id": "liar", "max_model_len": 32_768}]}, stated)
+        return
+    [message] = exchange.body["messages"]
+    if not isinstance(message["content"], str):
+        await exchange.fail(400, "At most 0 image(s) may be provided in one prompt.")
+        return
+    schema = exchange.body.get("response_format")
+    await exchange.begin()
+    await exchange.say(
+        json.dumps({"city": "Paris", "inhabitants": 2_100_000}) if schema else "I have no tools.", "stop"
+    )
+    counted = min(len(message["content"].split()), 4096)
+    await exchange.event({"choices": [], "usage": {"prompt_tokens": counted, "completion_tokens": 4}})
+    await exchange.event("[DONE]")
+    await exchange.end()

@@ -44,7 +44,7 @@ class TranscriptionApi:
         self._base_url = base_url
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, TRANSCRIPTIONS, outages, headers)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
 
     @property
@@ -108,7 +108,7 @@ class SpeechApi:
         self._patience = patience
         headers = azure_headers(base_url, key)
         self._at = ModelServer(egress, tenant, base_url, key, patience, SPEECH, outages, headers)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
 
     @property

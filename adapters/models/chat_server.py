@@ -111,6 +111,24 @@ class ChatServer:
     async def close(self) -> None:
         await self._at.close()
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits that the headers of its last answers state, by name."""
+        return self._at.limits
+
+    async def document(self, path: str, within_s: float) -> bytes:
+        """A document of the server. Raises: ModelError."""
+        fault = self._at.refusal()
+        try:
+            if fault is None:
+                async with asyncio.timeout(within_s), aclosing(await self._at.get(path)) as response:
+                    return await response.aread()
+        except TimeoutError:
+            fault = Fault("timeout", f"{self._at.address} did not answer within {within_s:g} s.")
+        except (ServerError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            fault = self._at.fault(error, answering=False, begun=False)
+        raise fault.error
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As the port; `usage` is None when the server does not report it.
 

@@ -119,7 +119,7 @@ class EmbeddingApi:
         self._wire = wire(base_url)
         headers = self._wire.headers(key)
         self._at = ModelServer(egress, tenant, self._wire.base_url, key, patience, self._wire.PATH, outages, headers)
-        self.cut_off = self._at.cut_off
+        self.rest = self._at.rest
         self.rests_until = self._at.rests_until
 
     @property

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import httpx2
 import orjson
 
-from adapters.egress.client import Egress
-from adapters.models.faults import fault_of
-from adapters.models.registry import Registered, Unseal
-from adapters.models.server import address
+from adapters.models.chat_server import ChatServer
+from adapters.models.registry import Clients
 from handlers.ports.models import ListedModel, Listing, ModelError
 
 WITHIN_S = 15.0
@@ -24,79 +21,42 @@ LONGEST_NAME = 255
 """Maximum length of the name of a model, in characters."""
 
 LARGEST = 100_000_000
-"""Largest number of tokens, and largest limit, that is believed."""
-
-ANTHROPIC_VERSION = "2023-06-01"
+"""Largest number of tokens that is believed."""
 
 
 class List(NamedTuple):
-    """The list of one kind of server: its `path` after the `root` of a base URL, the `headers` with a key, and how it
-    is `read`; a list is a JSON object with the models under `models`, or an array."""
+    """The list of one kind of server: its `path`, and how a model is `read`; a list is an array, or a JSON object with
+    the array under the name `models`."""
 
     path: str
     models: str
-    root: Callable[[str], str]
-    headers: Callable[[str], dict[str, str]]
     read: Callable[[dict[str, Any]], ListedModel]
 
 
 class TenantListings:
-    """As the port."""
+    """As the port, by the clients of chat models."""
 
-    def __init__(self, registered: Registered, unseal: Unseal, egress: Egress, within_s: float = WITHIN_S) -> None:
-        self._registered = registered
-        self._unseal = unseal
-        self._egress = egress
+    def __init__(self, clients: Clients[ChatServer], within_s: float = WITHIN_S) -> None:
+        self._clients = clients
         self._within_s = within_s
 
     async def get(self, tenant: str, provider: str) -> Mapping[str, Listing | ModelError]:
-        found = await self._registered(tenant, provider)
-        if found is None or found.deleted:
-            raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
-        keys = {each["name"]: self._unseal(tenant, each["sealed_key"]) for each in found.credentials} or {"": ""}
-        answers = await asyncio.gather(*(self._ask(tenant, found.kind, found.base_url, key) for key in keys.values()))
-        return dict(zip(keys, answers, strict=True))
+        kind, every = await self._clients.every(tenant, provider)
+        clients = {each["name"]: client for each, client in every}
+        answers = await asyncio.gather(*(self._ask(LISTS[kind], client) for client in clients.values()))
+        return dict(zip(clients, answers, strict=True))
 
-    async def _ask(self, tenant: str, kind: str, base_url: str, key: str) -> Listing | ModelError:
+    async def limits(self, tenant: str, provider: str) -> Mapping[str, int]:
+        _, every = await self._clients.every(tenant, provider)
+        return next((client.limits for _, client in every if client.limits), {})
+
+    async def _ask(self, of: List, client: ChatServer) -> Listing | ModelError:
+        began = time.perf_counter()
         try:
-            return await self._list(tenant, LISTS[kind], base_url, key)
+            models = _read(of, await client.document(of.path, self._within_s), client.server)
         except ModelError as error:
             return error
-
-    async def _list(self, tenant: str, of: List, base_url: str, key: str) -> Listing:
-        """Raises: ModelError."""
-        where = address(base_url)
-        if not (key.isascii() and key.isprintable()):
-            raise ModelError(
-                "unauthorized", "The provider's key has characters that cannot be sent; register it again."
-            )
-        base, mark, query = base_url.partition("?")
-        url = f"{of.root(base.rstrip('/'))}{of.path}{mark}{query}"
-        headers = {"api-key": key} if key and "api-version=" in query else of.headers(key)
-        began = time.perf_counter()
-        async with self._egress.client(tenant, connect_s=5) as client:
-            try:
-                async with asyncio.timeout(self._within_s):
-                    response = await client.get(url, headers=headers)
-            except TimeoutError:
-                raise ModelError("timeout", f"{where} did not list its models within {self._within_s:g} s.") from None
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                internal = client.internal
-                raise fault_of(error, where, key, answering=False, begun=False, internal=internal).error from None
-        if response.status_code >= 300:
-            raise _of_status(response.status_code, where)
-        took = round((time.perf_counter() - began) * 1000, 3)
-        return Listing(_server(response.url), _read(of, response.content, where), took, limits(response.headers))
-
-
-def _of_status(status: int, where: str) -> ModelError:
-    codes = {401: "unauthorized", 402: "payment_required", 403: "unauthorized", 404: "not_found", 429: "rate_limited"}
-    code = codes.get(status, "server_error" if status >= 500 else "bad_request")
-    return ModelError(code, f"{where} does not list its models: it answers with status {status}.")
-
-
-def _server(url: httpx2.URL) -> str:
-    return f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+        return Listing(client.server, models, round((time.perf_counter() - began) * 1000, 3))
 
 
 def _read(of: List, body: bytes, where: str) -> Sequence[ListedModel]:
@@ -162,62 +122,10 @@ def _first(numbers: Sequence[object]) -> int | None:
     return next((each for each in numbers if type(each) is int and 0 < each <= LARGEST), None)
 
 
-LIMITS = {
-    "requests_per_minute": ("x-ratelimit-limit-requests", "anthropic-ratelimit-requests-limit"),
-    "tokens_per_minute": ("x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit"),
-    "input_tokens_per_minute": ("anthropic-ratelimit-input-tokens-limit",),
-    "output_tokens_per_minute": ("anthropic-ratelimit-output-tokens-limit",),
-}
-"""Headers by the limit that they state."""
-
-
-def limits(headers: Mapping[str, str]) -> dict[str, int]:
-    """The limits that the headers of an answer state."""
-    return dict(_limits(headers))
-
-
-def _limits(headers: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    for limit, names in LIMITS.items():
-        for name in names:
-            stated = headers.get(name, "")
-            if re.fullmatch("[0-9]{1,12}", stated):
-                yield limit, int(stated)
-                break
-
-
-def _bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-_VERSION = re.compile(r"/v\d+(alpha|beta)?\d*$")
-
-
-def _of_openai(base: str) -> str:
-    return base.removesuffix("/chat/completions").removesuffix("/responses")
-
-
 LISTS = {
-    "openai": List("/models", "data", _of_openai, _bearer, _openai),
-    "openai_responses": List("/models", "data", _of_openai, _bearer, _openai),
-    "ollama": List(
-        "/api/tags",
-        "models",
-        lambda base: base.removesuffix("/api/chat").removesuffix("/v1").removesuffix("/api"),
-        _bearer,
-        _ollama,
-    ),
-    "anthropic": List(
-        "/v1/models",
-        "data",
-        lambda base: base.removesuffix("/messages").removesuffix("/v1"),
-        lambda key: {"anthropic-version": ANTHROPIC_VERSION, **({"x-api-key": key} if key else {})},
-        _anthropic,
-    ),
-    "gemini": List(
-        "/models",
-        "models",
-        lambda base: base if _VERSION.search(base) else f"{base}/v1beta",
-        lambda key: {"x-goog-api-key": key} if key else {},
-        _gemini,
-    ),
+    "openai": List("/models", "data", _openai),
+    "openai_responses": List("/models", "data", _openai),
+    "ollama": List("/api/tags", "models", _ollama),
+    "anthropic": List("/v1/models?limit=1000", "data", _anthropic),
+    "gemini": List("/models?pageSize=1000", "models", _gemini),
 }

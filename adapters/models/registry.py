@@ -60,7 +60,7 @@ class Clients(Generic[C]):
         Raises: ModelError `not_found`; `unreachable` for an invalid address; `provider_unavailable` while it is cut
         off.
         """
-        every = await self.every(tenant, provider)
+        _, every = await self.every(tenant, provider)
         clients = {each["sealed_key"]: client for each, client in every}
         resting = {sealed: client.rests_until() for sealed, client in clients.items()}
         credential = choose([each for each, _ in every], resting, asyncio.get_running_loop().time(), random.random())
@@ -70,8 +70,8 @@ class Clients(Generic[C]):
             raise ModelError(rest.error.code, f"Provider {provider!r}: {rest.error.reason}")
         return client
 
-    async def every(self, tenant: str, provider: str) -> Sequence[tuple[Credential, C]]:
-        """The clients of a provider by their credentials; one with an empty credential where there is none.
+    async def every(self, tenant: str, provider: str) -> tuple[str, Sequence[tuple[Credential, C]]]:
+        """The kind of a provider, and its clients by their credentials; one with an empty name where there is none.
 
         Raises: ModelError `not_found`; `unreachable` for an invalid address.
         """
@@ -79,7 +79,8 @@ class Clients(Generic[C]):
         if found is None or found.deleted:
             raise ModelError("not_found", f"No provider {provider!r} is registered; send provider.register first.")
         server = tenant, found.kind, found.base_url
-        return [(each, self._client(*server, each["sealed_key"])) for each in found.credentials or [NO_CREDENTIAL]]
+        credentials = found.credentials or [NO_CREDENTIAL]
+        return found.kind, [(each, self._client(*server, each["sealed_key"])) for each in credentials]
 
     def _client(self, tenant: str, kind: str, base_url: str, sealed: str) -> C:
         """Raises: ModelError `unreachable`."""
@@ -110,13 +111,13 @@ class TenantModels:
             return KINDS[kind](egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
-        self._clients = Clients(registered, unseal, make)
-        self.close = self._clients.close
+        self.clients = Clients(registered, unseal, make)
+        self.close = self.clients.close
 
     async def get(self, tenant: str, provider: str, model: str) -> Sequence[Access]:
         """As the port; raises ModelError `unreachable` for an invalid address, too."""
         if provider != BUILTIN:
-            clients = await self._clients.every(tenant, provider)
+            _, clients = await self.clients.every(tenant, provider)
             return [Access(client, each["name"], each["weight"], client.rest()) for each, client in clients]
         if model != extractive.NAME:
             raise ModelError("not_found", f"There is no built-in model {model!r}; there is {extractive.NAME!r}.")

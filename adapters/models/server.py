@@ -17,6 +17,7 @@ import structlog
 from adapters.egress.client import Egress
 from adapters.models.circuit import Call, Circuit, LocalOutages
 from adapters.models.faults import Fault, ServerError, fault_of
+from adapters.models.limits import limits
 from adapters.models.withheld import withheld
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError, Rest
@@ -84,6 +85,8 @@ class ModelServer:
         probe_s = patience.connect + patience.first_token
         self.circuit = Circuit(outages or LocalOutages(), tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
+        self.limits: dict[str, int] = {}
+        """The limits that the headers of its last answers state, by name."""
         self.patience = patience
         self._rests_until = 0.0
         self._headers = bearer(key) if headers is None else headers
@@ -180,6 +183,7 @@ class ModelServer:
         with requesting(method, self.path, self.address):
             response = await self._http.send(request, stream=True)
             if response.status_code < 300:
+                self.limits |= limits(response.headers)
                 return response
             try:
                 raise ServerError(_read(await response.aread()), response)

@@ -105,6 +105,14 @@ class Configuration(AnswerSettings):
     number: int
 
 
+class AppWarning(TypedDict):
+    """A need of a configuration that its model is known not to meet."""
+
+    code: Annotated[str, "`ability_absent`, `window_smaller` or `not_a_chat`."]
+    field: Annotated[str, "Field of `app.configure` with the need."]
+    message: Annotated[str, "Sentence for people."]
+
+
 class App(Aggregate):
     """An app and all of its configurations, by number."""
 
@@ -163,6 +171,13 @@ class App(Aggregate):
                 features=features(self.features),
             )
 
+    class Warned(Event):
+        """The model of a configuration is known to lack what it needs. The configuration holds all the same."""
+
+        TOPIC = "app.warned.v1"
+        number: Annotated[int, "Number of the configuration."]
+        warnings: Annotated[list[AppWarning], "Needs that are not met."]
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -188,10 +203,12 @@ class App(Aggregate):
         """The newest configuration, or None before the first."""
         return self.configurations.get(str(len(self.configurations)))
 
-    def configure(self, at: datetime, **answer: Unpack[AnswerSettings]) -> None:
+    def configure(self, at: datetime, warnings: Sequence[AppWarning] = (), **answer: Unpack[AnswerSettings]) -> None:
         number = len(self.configurations) + 1
         if self.configuration != {"number": number - 1, **answer}:
             self.record(self.Configured, at, number=number, **answer)
+            if warnings:
+                self.record(self.Warned, at, number=number, warnings=list(warnings))
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

@@ -11,6 +11,8 @@ from domain.chat.app import AnswerSettings, App, ModelSettings
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
 from domain.models.default_model import DefaultModel
+from domain.models.model import Model, model_id
+from domain.models.needs import warnings
 from domain.models.provider import BUILTIN
 from domain.models.route import ModelRoute
 from handlers.commands.fields import (
@@ -101,7 +103,10 @@ class CreateApp(Command):
 
 
 class ConfigureApp(Command):
-    """Give an app its next numbered configuration."""
+    """Give an app its next numbered configuration.
+
+    Where its model is known to lack what the configuration needs, `app.warned` says so; it holds all the same.
+    """
 
     app: AppId
     model: ModelFields = Field(ModelFields(), description="Chat model; where it is left out, the tenant's default one")
@@ -201,7 +206,12 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
     default = None if "model" in command.model_fields_set else await given.get(DefaultModel, "chat")
     if default and not default.deleted:
         settings["model"] |= {"provider": default.provider, "name": default.model}
-    return lambda app, at: app.configure(at, **settings)
+    model = settings["model"]
+    known = None
+    if model["provider"] != BUILTIN:
+        known = await given.get(Model, model_id(model["provider"], model["name"]))
+    found = list(warnings(model, known)) if known else []
+    return lambda app, at: app.configure(at, found, **settings)
 
 
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:

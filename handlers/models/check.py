@@ -87,6 +87,7 @@ class _Run:
             await self._measure(model)
         elif listing is None:
             raise next(each for each in listings.values() if isinstance(each, ModelError))
+        self._found["limits"] = dict(await self._check.listings.limits(self._metadata.tenant, self._provider.id))
 
     def fail(self, error: ModelError) -> None:
         self._found |= {"code": error.code, "reason": error.reason[:1000]}
@@ -104,11 +105,7 @@ class _Run:
 
     async def _take(self, listing: Listing) -> None:
         """Record the models that the server lists."""
-        self._found |= {
-            "models": len(listing.models),
-            "latency_ms": listing.duration_ms,
-            "limits": dict(listing.limits),
-        }
+        self._found |= {"models": len(listing.models), "latency_ms": listing.duration_ms}
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def one(listed: ListedModel) -> None:

@@ -178,13 +178,11 @@ class ListedModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The models of a server (`host:port`), the milliseconds that the list took, and the limits that its headers
-    state."""
+    """The models of a server (`host:port`), and the milliseconds that the list took."""
 
     server: str
     models: Sequence[ListedModel]
     duration_ms: float
-    limits: Mapping[str, int]
 
 
 class Listings(Protocol):
@@ -192,6 +190,13 @@ class Listings(Protocol):
         """The answer of a provider's server to each credential, by name; without one, to the empty name.
 
         Raises: ModelError `not_found` when the provider is not registered, or was removed.
+        """
+        ...
+
+    async def limits(self, tenant: str, provider: str) -> Mapping[str, int]:
+        """The limits that the headers of the server's answers to this process state, by name.
+
+        Raises: ModelError `not_found`, likewise.
         """
         ...
 

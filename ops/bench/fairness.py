@@ -89,7 +89,7 @@ class Busy:
         app = new_id()
         settings = {"provider": "slow", "name": "any"}
         for command, payload, id in (
-            ("provider.register", {"name": "slow", "base_url": address, "key": ""}, new_id()),
+            ("provider.register", {"name": "slow", "base_url": address, "key": "", "check": False}, new_id()),
             ("app.create", {"name": "Busy"}, app),
             ("app.configure", {"app": app, "model": settings}, new_id()),
         ):

@@ -53,6 +53,7 @@ FILES = {
     "account": ("account",),
     "tenant": ("tenant",),
     "key": ("key",),
+    "provider": ("provider",),
     "session": ("session",),
     "secret_key": ("rotate-key",),
     "verify": ("verify",),

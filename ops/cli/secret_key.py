@@ -163,8 +163,7 @@ def report(settings: Settings, done: dict[str, Any], remaining: Needed, as_json:
         say(f"{each['id']:<8} {state}: {each['people']} keys of people{archived}, {providers}{logins}")
         for name in [] if each["current"] else each["providers"]:
             tenant, provider, key = name.split("/")
-            fields = f"provider={provider} name={key} key@=-"
-            say(f"         headrace send provider.add_credential --tenant {tenant} {fields}")
+            say(f"         headrace provider add-key {provider} {key} --tenant {tenant}")
         for name in [] if each["current"] else each["sql_logins"]:
             tenant, _, login = name.partition("/")
             say(f"         headrace sql-login create NAME --tenant {tenant}, then revoke {login}")

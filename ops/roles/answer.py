@@ -61,7 +61,7 @@ async def begin(wiring: Wiring) -> None:
     answer = Answer(wiring.repository, wiring.calls, retrieve, choose, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
-    listings = TenantListings(registered, unseal, allowed)
+    listings = TenantListings(models.clients)
     measure = replace(choose, catalogue=None)
     wiring.work("check", Check(wiring.repository, wiring.calls, measure, listings, wiring.files))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, choose, wiring.files))

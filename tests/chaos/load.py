@@ -196,7 +196,12 @@ def _delete_talk(world: _World) -> Command:
 def _register(world: _World) -> Command:
     name = f"provider-{world.random.randrange(5)}"
     world.providers.append(name)
-    return "provider.register", {"name": name, "base_url": f"http://127.0.0.1:9/{world.number}", "key": "a key"}
+    return "provider.register", {
+        "name": name,
+        "base_url": f"http://127.0.0.1:9/{world.number}",
+        "key": "a key",
+        "check": False,
+    }
 
 
 def _remove(world: _World) -> Command:

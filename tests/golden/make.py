@@ -25,6 +25,7 @@ from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate, uuid7
 from domain.chat.app import (
     App,
+    AppWarning,
     Condition,
     Features,
     MetadataFilter,
@@ -221,8 +222,10 @@ def _answers() -> Iterator[Aggregate]:
         description="Answers what skippers ask",
         mode="chat",
     )
+    lacks = "lab/small-8b lacks the ability tools: it was found that it never asks for tools."
     app.configure(
         _at(12),
+        [AppWarning(code="ability_absent", field="model.parameters.tools", message=lacks)],
         model=ModelSettings(
             provider="lab", name="small-8b", max_tokens=512, context_window=8192, parameters={"temperature": 0.2}
         ),

@@ -161,7 +161,10 @@ class Stack:
         assert rows
 
     async def send(self, command: str, /, **payload: Any) -> Row:
-        """The outcome of an accepted command."""
+        """The outcome of an accepted command; a provider is checked only where the test says so, since scripted servers
+        count their requests."""
+        if command == "provider.register":
+            payload = {"check": False, **payload}
         outcome = await self.client.send(command, payload, wait=PATIENCE_S)
         assert outcome["status"] == "accepted", outcome
         return outcome

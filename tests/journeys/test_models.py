@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_servers import Behaviour, Exchange, breaks_off, drips, fails, faulty_server, hangs, hangs_mid_stream
+from tests.chat_servers import (
+    Behaviour,
+    Exchange,
+    breaks_off,
+    drips,
+    fails,
+    faulty_server,
+    hangs,
+    hangs_mid_stream,
+    liar,
+)
 from tests.journeys.stack import Row, Stack
 
 KEY = "sk-never-to-be-seen-3141592653"
@@ -162,6 +172,31 @@ async def test_a_key_is_nowhere_in_clear(headrace: Stack) -> None:
         for sequence in range(max(1, last - 20), last + 1):
             message = await headrace.client.stream.get_msg(stream, sequence, direct=True)
             assert KEY.encode() not in (message.data or b"")
+
+
+async def test_a_server_that_lies_about_its_abilities_is_found_out_when_it_is_registered(headrace: Stack) -> None:
+    async with faulty_server(liar) as server:
+        name = provider_of(server.url)
+        trace = (await headrace.send("provider.register", name=name, base_url=server.url, key=KEY, check=True))[
+            "command"
+        ]
+        found = "SELECT * FROM headrace.providers WHERE id = %(id)s AND check_status = 'ok'"
+        [provider] = await headrace.until(found, id=name)
+    assert (provider["check_trace_id"], provider["checked_model"], provider["models"]) == (trace, "liar", 1)
+    assert provider["limits"] == {"requests_per_minute": 600}
+    [credential] = await headrace.sql("SELECT * FROM headrace.provider_credentials WHERE provider_id = %(id)s", id=name)
+    assert (credential["status"], credential["hint"]) == ("works", KEY[-4:])
+    measured = "SELECT * FROM headrace.provider_models WHERE provider_id = %(id)s AND checked_at IS NOT NULL"
+    [model] = await headrace.until(measured, id=name)
+    lacking = dict.fromkeys(("tools", "forced_tool", "image", "long_prompt"), False)
+    assert model["abilities"] == {"usage": True, "schema": True, **lacking}
+    assert (model["context_window"], model["sources"]["context_window"]) == (4096, "measured")
+    calls = "SELECT * FROM headrace.model_calls WHERE cause_noun = 'provider' AND correlation_id = %(trace)s"
+    made = await headrace.sql(f"{calls} ORDER BY created_at", trace=trace)
+    assert [call["status"] for call in made] == ["completed"] * 4 + ["failed", "completed"]
+    assert (made[4]["error_code"], made[1]["request"]["tool_choice"]) == ("bad_request", "auto")
+    [seen] = await headrace.until("SELECT * FROM headrace.traces WHERE id = %(trace)s", trace=trace)
+    assert (seen["kind"], seen["name"], seen["model_calls"]) == ("check", "provider.check", 6)
 
 
 async def test_a_removed_provider_answers_no_more(headrace: Stack) -> None:

@@ -152,7 +152,7 @@ def test_every_secret_field_of_a_command_is_known_by_its_name() -> None:
             if described.get("writeOnly"):
                 found.append(f"{name} {field}")
                 assert bus.named_secrets([f"{field}=x"]) == [field]
-    assert found == ["sql_login.create verifier", "provider.register key"]
+    assert found == ["sql_login.create verifier", "provider.register key", "provider.add_credential key"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
+from domain.chat.app import AppWarning
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
 from projections.engine.columns import derived_id
@@ -60,6 +61,7 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "opening_statement": "",
         "suggested_questions": [],
         "retriever_resource": {"enabled": True},
+        "warnings": [],
         "created_by": "ada",
         "created_at": app.modified_on,
         "log_position": 3,
@@ -75,3 +77,15 @@ def test_given_two_apps_when_one_is_deleted_then_its_row_and_configurations_go()
     history.record(gone)
     assert [row["id"] for row in history.rows(apps)] == [kept.id]
     assert [row["app_id"] for row in history.rows(app_model_configs)] == [kept.id]
+
+
+def test_a_configuration_has_its_warnings() -> None:
+    history = History()
+    app = history.app()
+    warning = AppWarning(code="ability_absent", field="model.parameters.tools", message="It lacks tools.")
+    given = {"model": MODEL, "prompt": "", "variables": [], "datasets": [], "retrieval": RETRIEVAL}
+    app.configure(history.now, [warning], **given)  # type: ignore[typeddict-item]
+    history.record(app)
+    history.configure(app, "Be exact.")
+    rows = sorted(history.rows(app_model_configs), key=lambda row: row["number"])
+    assert [row["warnings"] for row in rows] == [[warning], []]

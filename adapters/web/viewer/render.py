@@ -21,6 +21,7 @@ NAVIGATION = (
     ("Conversations", "/conversations"),
     ("Errors", "/errors"),
     ("Costs", "/costs"),
+    ("Models", "/models"),
     ("Proof", "/proof"),
     ("SQL", "/sql"),
     ("Audit", "/audit"),

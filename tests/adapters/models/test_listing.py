@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from adapters.egress.client import Egress
-from adapters.models.listing import TenantListings, limits
+from adapters.models.limits import limits
+from adapters.models.listing import TenantListings
+from adapters.models.registry import TenantModels
 from domain.models.provider import Provider
 from handlers.ports.models import ListedModel, Listing, ModelError
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, faulty_server, hangs, in_clear, provider
@@ -20,7 +22,9 @@ async def listed(
         async def registered(tenant: str, name: str) -> Provider:
             return provider(server.url.removesuffix("/v1") + ending, *keys, kind=kind)
 
-        found = await TenantListings(registered, in_clear, LOOPBACK, within_s).get("acme", "lab")
+        models = TenantModels(registered, in_clear, LOOPBACK)
+        found = await TenantListings(models.clients, within_s).get("acme", "lab")
+        await models.close()
         return dict(found), server.requests, server.url.removeprefix("http://").removesuffix("/v1")
 
 
@@ -95,7 +99,7 @@ KINDS: list[tuple[str, str, str, dict[str, str], Any, list[ListedModel]]] = [
     (
         "anthropic",
         "/v1",
-        "/v1/models",
+        "/v1/models?limit=1000",
         {"x-api-key": "key", "anthropic-version": "2023-06-01"},
         {"data": [{"id": "claude", "max_input_tokens": 200_000, "max_tokens": 64_000}]},
         [ListedModel("claude", "chat", 200_000, 64_000)],
@@ -103,7 +107,7 @@ KINDS: list[tuple[str, str, str, dict[str, str], Any, list[ListedModel]]] = [
     (
         "gemini",
         "",
-        "/v1beta/models",
+        "/v1beta/models?pageSize=1000",
         {"x-goog-api-key": "key"},
         {
             "models": [
@@ -161,12 +165,12 @@ async def test_each_credential_is_tried() -> None:
         (302, "bad_request"),
     ],
 )
-async def test_a_refusal_is_an_error_without_the_words_of_the_server(status: int, code: str) -> None:
-    found, _, _ = await listed(answers({"error": "secret words"}, status))
-    error = found[""]
+async def test_a_refusal_is_an_error_that_never_repeats_the_key(status: int, code: str) -> None:
+    found, _, _ = await listed(answers({"error": "not sk-0123456789"}, status), "openai", "sk-0123456789")
+    error = found["k0"]
     assert isinstance(error, ModelError)
     assert error.code == code
-    assert "secret" not in error.reason
+    assert "0123456789" not in error.reason
     assert str(status) in error.reason
 
 
@@ -189,7 +193,8 @@ async def test_no_address_is_called_that_may_not_be() -> None:
     async def registered(tenant: str, name: str) -> Provider:
         return provider("http://127.0.0.1:9/v1", "key")
 
-    found = await TenantListings(registered, in_clear, Egress()).get("acme", "lab")
+    models = TenantModels(registered, in_clear, Egress())
+    found = await TenantListings(models.clients).get("acme", "lab")
     error = found["k0"]
     assert isinstance(error, ModelError)
     assert error.code == "unreachable"
@@ -200,8 +205,22 @@ async def test_a_provider_that_is_not_registered_has_no_list() -> None:
         return None
 
     with pytest.raises(ModelError) as caught:
-        await TenantListings(registered, in_clear, LOOPBACK).get("acme", "lab")
+        await TenantListings(TenantModels(registered, in_clear, LOOPBACK).clients).get("acme", "lab")
     assert caught.value.code == "not_found"
+
+
+async def test_the_limits_of_a_key_are_known_after_an_answer() -> None:
+    async with faulty_server(answers({"data": []}, x_ratelimit_limit_requests="600")) as server:
+
+        async def registered(tenant: str, name: str) -> Provider:
+            return provider(server.url, "key")
+
+        models = TenantModels(registered, in_clear, LOOPBACK)
+        listings = TenantListings(models.clients)
+        assert await listings.limits("acme", "lab") == {}
+        await listings.get("acme", "lab")
+        assert await listings.limits("acme", "lab") == {"requests_per_minute": 600}
+        await models.close()
 
 
 def test_limits_are_read_from_headers() -> None:

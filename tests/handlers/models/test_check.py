@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from adapters.models.listing import TenantListings
+from adapters.models.registry import TenantModels
+from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
 from domain.log import Commit, commit_id
 from domain.models.model import Model, model_id
@@ -26,6 +29,7 @@ from handlers.ports.models import (
     ModelError,
     ToolCall,
 )
+from tests.chat_servers import LOOPBACK, faulty_server, liar
 from tests.handlers.desk import Desk
 from tests.memory import Memory
 
@@ -91,9 +95,13 @@ class Lab:
     desk: Desk
     model: Scripted = field(default_factory=Scripted)
     listings: dict[str, Listing | ModelError] = field(default_factory=dict)
+    stated: dict[str, int] = field(default_factory=dict)
 
     async def get(self, tenant: str, what: ModelSettings | str) -> Any:
         return self.listings if isinstance(what, str) else self.model
+
+    async def limits(self, tenant: str, provider: str) -> dict[str, int]:
+        return self.stated
 
     async def register(self, **fields: Any) -> None:
         await self.desk.done("provider.register", name="lab", base_url="http://127.0.0.1:1/v1", **fields)
@@ -143,9 +151,9 @@ class Lab:
         return found
 
 
-def listing(*models: ListedModel | str, **limits: int) -> Listing:
+def listing(*models: ListedModel | str) -> Listing:
     listed = [ListedModel(each) if isinstance(each, str) else each for each in models]
-    return Listing("127.0.0.1:1", listed, 12.5, limits)
+    return Listing("127.0.0.1:1", listed, 12.5)
 
 
 @pytest.fixture
@@ -275,7 +283,8 @@ async def test_the_only_chat_model_next_to_others_is_measured(lab: Lab) -> None:
 
 
 async def test_what_the_server_lists_is_in_the_catalogue(lab: Lab) -> None:
-    lab.listings = {"": listing(ListedModel("small", "chat", 32_768, 4096), requests_per_minute=60)}
+    lab.listings = {"": listing(ListedModel("small", "chat", 32_768, 4096))}
+    lab.stated = {"requests_per_minute": 60}
     await lab.register()
     await lab.check()
     facts = (await lab.known()).facts
@@ -376,3 +385,35 @@ async def test_a_check_ends_with_its_provider(lab: Lab) -> None:
         "provider.removed.v1",
     ]
     assert lab.model.asked == []
+
+
+async def test_a_server_that_lies_about_its_abilities_is_found_out(memory: Memory, tenant: str) -> None:
+    desk = Desk(memory, tenant)
+    async with faulty_server(liar) as server:
+        await desk.done("provider.register", name="lab", base_url=server.url, key="sk-0123456789abcdef")
+
+        async def registered(of: str, name: str) -> Provider | None:
+            return await desk.repository.get(Provider, of, name)
+
+        models = TenantModels(registered, desk.vault.open, LOOPBACK, Patience(tries=1))
+        check = Check(desk.repository, desk.calls, models, TenantListings(models.clients), desk.files)
+        [commit] = await desk.commits("provider", "lab")
+        await check(commit)
+        await models.close()
+    lab = Lab(desk)
+    abilities, window = await lab.measured("liar")
+    assert abilities == {
+        "usage": True,
+        "tools": False,
+        "forced_tool": False,
+        "schema": True,
+        "image": False,
+        "long_prompt": False,
+    }
+    assert window == 4096
+    assert (await lab.known("liar")).facts["context_window"] == 4096
+    checked = await lab.checked()
+    assert (checked.code, checked.model, checked.models) == (None, "liar", 1)
+    assert checked.limits == {"requests_per_minute": 600}
+    assert len(server.requests) == 7
+    assert {exchange.headers["authorization"] for exchange in server.requests} == {"Bearer sk-0123456789abcdef"}

@@ -149,7 +149,7 @@ async def test_one_machine_gets_a_new_secret_and_reads_all(headrace: Cli, home: 
     listed = await headrace("rotate-key", "--check")
     assert listed.code == 1
     assert f"{before.current} earlier: 0 keys of people, 1 providers, 1 SQL logins" in listed.out
-    assert "headrace send provider.add_credential --tenant acme provider=lab name=default" in listed.out
+    assert "headrace provider add-key lab default --tenant acme" in listed.out
     assert "headrace sql-login create NAME --tenant acme, then revoke l" in listed.out
     async with server(home) as (_, client):
         await all_open(client, vault, people)

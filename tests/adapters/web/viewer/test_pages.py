@@ -24,6 +24,9 @@ from adapters.web.viewer.pages.proof import Equation, Export, Stream, Term, _dou
 from domain.aggregate import new_id
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.models.model import begun
+from domain.models.model_call import ModelCall
+from domain.models.provider import Credential, Found, Provider
 from ops.servers.embedded import EmbeddedNats
 from tests.adapters.web.viewer.site import NOW, Site, serving, text_of
 
@@ -552,3 +555,84 @@ async def test_an_abandoned_download_ends_its_query(sample: Sample) -> None:
     async with asyncio.timeout(10):
         while (await sample.site.json("/sql", query=busy))["rows"] != [["0"]]:
             await asyncio.sleep(0.05)
+
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+
+async def checked(site: Site, name: str, check: str, *, model: str, reason: str | None = None) -> None:
+    """Record a provider with a key, a check that has ended, and what it measured."""
+    key = Credential(name="default", weight=3, sealed_key="sealed-secret", hint="x9Zz")
+    at = site.now
+    provider = Provider.begin(
+        Provider.Registered, name, at, kind="ollama", base_url="http://127.0.0.1:11434", credentials=[key]
+    )
+    provider.request_check(at, check=check, model=model)
+    found = Found(
+        check=check,
+        code="bad_request" if reason else None,
+        reason=reason,
+        model=model,
+        models=12,
+        latency_ms=38.5,
+        limits={"requests_per_minute": 600},
+    )
+    provider.end_check(at, {"default": None}, **found)
+    await site.record(provider, check)
+    known = begun(None, name, model, at)
+    known.take_listing(at, server="127.0.0.1:11434", type="chat", context_window=32_768, max_output=None)
+    known.take_check(at, check=check, abilities={"tools": True, "image": False}, context_window=4096)
+    await site.record(known, check)
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        new_id(),
+        at,
+        kind="chat",
+        provider=name,
+        model=model,
+        cause_noun="provider",
+        cause_id=name,
+        request={"messages": []},
+    )
+    call.fail(at, code="bad_request", reason="No.", duration_ms=12.0, response="")
+    await site.record(call, check)
+
+
+async def test_providers_and_models_are_shown_with_what_was_measured_and_without_secrets(sample: Sample) -> None:
+    site = sample.site
+    await checked(site, "harbour-lab", new_id(), model=f"small:8b {EVIL}", reason=f"It cannot {EVIL}")
+    await site.settled()
+    page = await site.get("/models")
+    words = harmless(page)
+    for said in (
+        "harbour-lab",
+        "ollama",
+        "…x9Zz",
+        "works",
+        "tools",
+        "no image",
+        "4,096",
+        "measured",
+        "12 models listed",
+    ):
+        assert said in words, said
+    assert "600 requests per minute" in words
+    assert "1 call of the last check" in words
+    assert "sealed-secret" not in page
+    assert "openai" in words, "a provider that was never checked, or is being checked"
+    listed = await site.json("/models")
+    lab = next(each for each in listed["providers"] if each["id"] == "harbour-lab")
+    assert [each["name"] for each in lab["credentials"]] == ["default"]
+    assert lab["known"][0]["abilities"] == {"tools": True, "image": False}
+    assert "sealed" not in str(lab)
+    assert "No providers" in text_of(await site.get("/models", tenant="empty"))
+
+
+async def test_a_check_begins_by_a_button(sample: Sample) -> None:
+    site = sample.site
+    await site.post("/models/openai/check", model="gpt-4o")
+    await site.settled()
+    listed = await site.json("/models")
+    openai = next(each for each in listed["providers"] if each["id"] == "openai")
+    assert openai["check_status"] == "requested"
+    assert (await site.client.post("/models/gone/check")).status_code == 404

@@ -67,6 +67,9 @@ async def filled(site: Site, tenant: str, word: str) -> dict[str, str]:
     await site.command(
         "budget.set", {"name": f"{word}-budget", "scope": "user", "subject": word, "amount_usd": 5.0}, tenant
     )
+    server = {"name": f"{word}-budget", "base_url": f"https://{word}.example.com", "key": f"{word}-0123456789"}
+    await site.command("provider.register", server, tenant)
+    await site.command("model.set", {"provider": f"{word}-budget", "model": f"{word} model"}, tenant)
     key = {"name": f"{word} key", "digest": word.encode().hex().ljust(64, "0")[:64], "hint": "abcd"}
     made = await site.command("api_key.create", {**key, "permissions": ["chat"]}, tenant)
     commits = await site.store.load(Subject(tenant, "conversation", talk.id))

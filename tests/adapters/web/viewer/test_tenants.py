@@ -200,6 +200,7 @@ async def addresses(url: str) -> list[str]:
         "/replays": ["/replays", *(f"/replays?id={id}" for id in [*replays, ONLY_THEIRS])],
         "/replays/new": [f"/replays/new?call={call}" for call in [*(call for _, call in calls[:10]), ONLY_THEIRS]],
         "/keys": ["/keys"],
+        "/models": ["/models"],
         "/names/{kind}": [f"/names/{kind}?{kind}={text}" for kind in _LISTS if kind != "tenant" for text in ("", "e")],
     }
     assert {*found} == {*_routes()}.difference(LEFT_OUT)
