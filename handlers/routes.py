@@ -235,8 +235,37 @@ ROUTES: dict[str, Route] = {
     "message.retry": changes(
         Conversation, chat.RetryMessage, "chat", chat.retry, private=True, counts=("messages", "tokens")
     ),
+    "message.regenerate": changes_prepared(
+        Conversation,
+        chat.RegenerateMessage,
+        "chat",
+        chat.regenerate,
+        private=True,
+        gives="message",
+        counts=("messages", "tokens"),
+    ),
+    "message.more_like_this": creates(
+        Conversation,
+        chat.MoreLikeThis,
+        "chat",
+        chat.more_like_this,
+        person="conversation",
+        gives="message",
+        counts=("messages", "tokens"),
+    ),
+    "message.save": changes(Conversation, chat.SaveMessage, "chat", chat.save, private=True),
+    "message.unsave": changes(Conversation, chat.UnsaveMessage, "chat", chat.unsave, private=True),
     "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
     "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),
+    "conversation.request_name": changes_prepared(
+        Conversation, chat.RequestName, "chat", chat.request_name, private=True, counts=("tokens",)
+    ),
+    "conversation.pin": changes(
+        Conversation, chat.PinConversation, "chat", lambda conversation, at, _: conversation.pin(at), private=True
+    ),
+    "conversation.unpin": changes(
+        Conversation, chat.UnpinConversation, "chat", lambda conversation, at, _: conversation.unpin(at), private=True
+    ),
     "conversation.delete": changes(
         Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
     ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.limits import Limits
+from domain.chat.conversation import Conversation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -32,9 +33,11 @@ from projections.limits import limits
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
+from projections.pinned_conversations import pinned_conversations
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
+from projections.saved_messages import saved_messages
 from projections.sql_logins import sql_logins
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_invitations import tenant_invitations
@@ -51,6 +54,8 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         app_model_configs,
         conversations,
         messages,
+        pinned_conversations,
+        saved_messages,
         message_feedbacks,
         dataset_retriever_resources,
         end_users,
@@ -73,7 +78,7 @@ IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
         *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun),
-        Door.TraceOpened,
+        *(Door.TraceOpened, Conversation.NamingRequested),
     }
 )
 """Events that are in no table, on purpose."""

@@ -80,11 +80,19 @@ class Features(TypedDict):
         str, "Text that opens a conversation, not from a model; `{{name}}` stands for a variable. Empty for none."
     ]
     suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
+    more_like_this: Annotated[bool, "True if a message of a completion app can be repeated for another answer."]
+    name_conversations: Annotated[bool, "True if the model names a conversation after its first answer."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
     """The features, with neutral values for those that were added later."""
-    return cast("Features", {"opening_statement": "", "suggested_questions": [], **given})
+    neutral = {
+        "opening_statement": "",
+        "suggested_questions": [],
+        "more_like_this": False,
+        "name_conversations": False,
+    }
+    return cast("Features", {**neutral, **given})
 
 
 class AnswerSettings(TypedDict):
@@ -186,6 +194,11 @@ class App(Aggregate):
     def configuration(self) -> Configuration | None:
         """The newest configuration, or None before the first."""
         return self.configurations.get(str(len(self.configurations)))
+
+    @property
+    def is_completion(self) -> bool:
+        """True if each message stands for itself."""
+        return self.mode == "completion"
 
     def configure(self, at: datetime, **answer: Unpack[AnswerSettings]) -> None:
         number = len(self.configurations) + 1

@@ -1,4 +1,4 @@
-"""The role `answer`: answers messages, queries datasets, replays model calls."""
+"""The role `answer`: answers messages, names conversations, queries datasets, replays model calls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
+from handlers.chat.name import NameConversation
 from handlers.models.replay import ReplayCall
 from handlers.retrieval.extract_filter import ExtractFilter
 from handlers.retrieval.query_datasets import QueryDatasets
@@ -54,5 +55,6 @@ async def begin(wiring: Wiring) -> None:
     )
     answer = Answer(wiring.repository, wiring.calls, retrieve, models, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
+    wiring.work("name", NameConversation(wiring.repository, wiring.calls, models))
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     wiring.work("replay", ReplayCall(wiring.repository, wiring.calls, models))

@@ -34,7 +34,7 @@ traces = ReadModel(
     "Commands that had models at work, one row a command, rolled up from spans. Traces outlive "
     "what they were made for.",
     key("id", "Command that began it; what all that followed has as correlation id."),
-    required("kind", Text, "message, document, replay, or index: calls for an index that is rebuilt."),
+    required("kind", Text, "message, document, replay, or index: other calls, as for an index that is rebuilt."),
     required("name", Text, "Command: noun.verb."),
     required("status", Text, "running, ok, error, cancelled or unknown: what became of its handler last."),
     required("started_at", Time, "When it began."),
@@ -187,10 +187,15 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
+_OF_CALLS = {"dataset": "dataset.test", "message": "conversation.request_name"}
+"""The commands without a handler that lead to calls, by the noun that these name as their cause."""
+
+
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: an index is built, or a dataset is tested."""
-    name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
+    """No handler of a message, document or replay made the call: an index is built, a dataset is tested, or a
+    conversation is named."""
+    name = _OF_CALLS.get(event.cause_noun, f"index.{event.kind}")
     return _begun(event, message, "index", name)
 
 

@@ -227,7 +227,10 @@ def _answers() -> Iterator[Aggregate]:
         datasets=[_id(1)],
         retrieval=_RETRIEVAL,
         features=Features(
-            opening_statement="Ask me about the {{canal}}.", suggested_questions=["When does the lock open?"]
+            opening_statement="Ask me about the {{canal}}.",
+            suggested_questions=["When does the lock open?"],
+            more_like_this=False,
+            name_conversations=True,
         ),
     )
     talk = Conversation.begin(
@@ -268,6 +271,7 @@ def _answers() -> Iterator[Aggregate]:
         model_call=_id(7),
         duration_ms=812.4,
         finish_reason="stop",
+        name=True,
     )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
     talk.retry(_at(20), message=_id(5))
@@ -275,7 +279,12 @@ def _answers() -> Iterator[Aggregate]:
     talk.stopped(_at(21), message=_id(6), answer="六")
     talk.rate(_at(22), message=_id(4), rating="like", content="Just right")
     fork = Conversation.fork(_id(10), _at(22.5), source=talk, message=_id(4), name="What if it were Sunday?")
+    talk.save(_at(22.6), message=_id(4))
+    talk.unsave(_at(22.7), message=_id(4))
+    talk.pin(_at(22.8))
+    talk.unpin(_at(22.9))
     talk.rename(_at(23), name="Opening times")
+    talk.regenerate(_at(23.5), message=_id(11), repeats=_id(5), app=app)
     talk.delete(_at(24))
     app.delete(_at(25))
     yield from (app, talk, fork)

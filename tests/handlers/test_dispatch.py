@@ -373,6 +373,11 @@ class Anything:
         await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
         ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
         await desk.answered(ids["conversation"], ids["message"])
+        slogans = await desk.done("app.create", name="Slogans", mode="completion")
+        of_completion = {"model": {"provider": "lab", "name": "m"}, "features": {"more_like_this": True}}
+        await desk.done("app.configure", app=slogans, **of_completion)
+        ids["slogan"] = await desk.done("message.send", app=slogans, query="?")
+        await desk.answered(ids["slogan"], ids["slogan"])
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
@@ -410,9 +415,12 @@ class Anything:
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
         limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
         segment = {**indexed, "segment": st.just(ids["segment"])}
+        talk = {"conversation": st.just(ids["conversation"])}
+        message = {**talk, "message": st.just(ids["message"])}
+        slogan = dict.fromkeys(("conversation", "message"), st.just(ids["slogan"]))
         came, credential = {"address": text, "browser": text}, st.sampled_from(["token", "link", "key"])
         fields: dict[str, dict[str, Any]] = {
-            "app.create": {"name": text, "description": text},
+            "app.create": {"name": text, "description": text, "mode": st.sampled_from(["chat", "completion"])},
             "app.configure": {
                 "app": st.just(ids["app"]),
                 "prompt": text,
@@ -452,6 +460,7 @@ class Anything:
                 "query": text,
                 "conversation": st.just(ids["conversation"]) | st.none(),
                 "inputs": st.just({"tone": "calm"}) | st.just({}),
+                "parent_message": st.just(ids["message"]) | st.none(),
             },
             "message.stop": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "message.rate": {
@@ -460,7 +469,10 @@ class Anything:
                 "rating": st.sampled_from(["like", "dislike", None]),
                 "content": text,
             },
-            "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
+            **{f"message.{verb}": message for verb in ("retry", "regenerate", "save", "unsave")},
+            "message.more_like_this": slogan,
+            **{f"conversation.{verb}": talk for verb in ("pin", "unpin")},
+            "conversation.request_name": {"conversation": slogan["conversation"]},
             "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
             "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
             "quarantine.discard": {

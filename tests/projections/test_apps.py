@@ -58,6 +58,8 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "dataset_configs": {"datasets": ["some"], "retrieval": RETRIEVAL},
         "opening_statement": "",
         "suggested_questions": [],
+        "more_like_this": {"enabled": False},
+        "name_conversations": {"enabled": False},
         "retriever_resource": {"enabled": True},
         "created_by": "ada",
         "created_at": app.modified_on,

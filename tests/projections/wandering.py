@@ -40,6 +40,8 @@ _EDITS = [
     *3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment", "mark_synced"],
 ]
 
+_TALKING = ["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename", "pin", "unpin", "save", "unsave"]
+
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
 
@@ -413,7 +415,7 @@ class _Walk:
         self.history.person = self.persons[self.history.tenant, conversation.id]
         mine, command = self.history.tenant, self.history.correlation
         self.follow(last or "")
-        match self.random.choice(["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename"]):
+        match self.random.choice(_TALKING):
             case "ask":
                 self.history.correlation = self.traces[mine, id_of(5, number)] = command
                 self.history.ask(conversation, id=id_of(5, number))
@@ -432,5 +434,9 @@ class _Walk:
                 conversation.retry(self.history.now, message=last)
             case "rename":
                 conversation.rename(self.history.now, name=f"Name {number}")
+            case "pin" | "unpin" as verb:
+                getattr(conversation, verb)(self.history.now)
+            case "save" | "unsave" as verb if last and status == "answered":
+                getattr(conversation, verb)(self.history.now, message=last)
         if conversation.pending_events:
             self.history.record(conversation)

@@ -37,8 +37,9 @@ BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 NO_WORDS = {
     # Ids, digests, names of our own.
     "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
-    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.person *.segment *.segments *.stage *.stream"
-    " *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes and places in code",
+    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.repeats *.person *.segment *.segments"
+    " *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes, and "
+    "places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
     # The tenant's own texts and settings.
