@@ -19,6 +19,7 @@ from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -29,7 +30,20 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
+from handlers.commands import (
+    access,
+    accounts,
+    api_keys,
+    apps,
+    audit,
+    chat,
+    knowledge,
+    models,
+    retrieval,
+    tags,
+    tenants,
+    work,
+)
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -152,6 +166,14 @@ ROUTES: dict[str, Route] = {
     "app.create": creates(App, chat.CreateApp, "app.manage", chat.create),
     "app.configure": changes_prepared(App, chat.ConfigureApp, "app.manage", chat.configure),
     "app.delete": changes(App, chat.DeleteApp, "app.manage", lambda app, at, _: app.delete(at)),
+    "app.rename": changes(App, apps.RenameApp, "app.manage", apps.rename),
+    "app.set_icon": changes_prepared(App, apps.SetIcon, "app.manage", apps.set_icon),
+    "app.set_site": changes_prepared(App, apps.SetSite, "app.manage", apps.set_site),
+    "tag.create": makes_or_changes(Tags, tags.CreateTag, "dataset.manage", tags.create, target="kind"),
+    "tag.rename": makes_or_changes(Tags, tags.RenameTag, "dataset.manage", tags.rename, target="kind"),
+    "tag.delete": makes_or_changes(Tags, tags.DeleteTag, "dataset.manage", tags.delete, target="kind"),
+    "tag.bind": makes_or_changes(Tags, tags.BindTag, "dataset.manage", tags.bind, target="kind"),
+    "tag.unbind": makes_or_changes(Tags, tags.UnbindTag, "dataset.manage", tags.unbind, target="kind"),
     "dataset.create": creates(Dataset, knowledge.CreateDataset, "dataset.manage", knowledge.create),
     "dataset.configure": changes_prepared(Dataset, knowledge.ConfigureDataset, "dataset.manage", knowledge.configure),
     "dataset.reprocess": changes(

@@ -8,6 +8,7 @@ from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.limits import Limits
 from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -38,7 +39,10 @@ from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.saved_messages import saved_messages
+from projections.sites import sites
 from projections.sql_logins import sql_logins
+from projections.tag_bindings import tag_bindings
+from projections.tags import tags
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_invitations import tenant_invitations
 from projections.tenants import tenants
@@ -52,6 +56,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "chat": (
         apps,
         app_model_configs,
+        sites,
         conversations,
         messages,
         pinned_conversations,
@@ -62,7 +67,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         providers,
     ),
     "traces": (texts, turns, model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
+    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters, tags, tag_bindings),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
@@ -77,7 +82,7 @@ GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.ite
 IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
-        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun),
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Tags.Begun),
         *(Door.TraceOpened, Conversation.NamingRequested),
     }
 )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict, Unpack, cast
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
+from domain.chat.site import Icon, Site
 
 
 class ModelSettings(TypedDict):
@@ -116,8 +117,12 @@ class App(Aggregate):
     """An app and all of its configurations, by number."""
 
     TOPIC = "app"
-    class_version = 3
+    class_version = 2
+    name: str
+    description: str
     mode: str
+    icon: Icon | None = field(default=None, init=False)
+    site: Site | None = field(default=None, init=False)
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
 
     class Event(aggregate.Event):
@@ -170,6 +175,34 @@ class App(Aggregate):
                 features=features(self.features),
             )
 
+    class Renamed(Event):
+        """The app has another name, or another description."""
+
+        TOPIC = "app.renamed.v1"
+        name: Annotated[str, "Name, for people."]
+        description: Annotated[str, "Description, for people."]
+
+        def apply(self, app: App) -> None:
+            app.name, app.description = self.name, self.description
+
+    class IconSet(Event):
+        """The app has another icon."""
+
+        TOPIC = "app.icon_set.v1"
+        icon: Annotated[Icon | None, "Icon; null for none."]
+
+        def apply(self, app: App) -> None:
+            app.icon = self.icon
+
+    class SiteSet(Event):
+        """The app's site is this from now on."""
+
+        TOPIC = "app.site_set.v1"
+        site: Annotated[Site, "Site."]
+
+        def apply(self, app: App) -> None:
+            app.site = self.site
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -183,12 +216,6 @@ class App(Aggregate):
         """Convert a snapshot, whose configurations may have either version."""
         for configuration in state["configurations"].values():
             configuration["retrieval"] = settings(configuration["retrieval"])
-
-    @staticmethod
-    def upcast_v2_v3(state: dict[str, Any]) -> None:
-        state["mode"] = "chat"
-        for configuration in state["configurations"].values():
-            configuration["features"] = features({})
 
     @property
     def configuration(self) -> Configuration | None:
@@ -204,6 +231,18 @@ class App(Aggregate):
         number = len(self.configurations) + 1
         if self.configuration != {"number": number - 1, **answer}:
             self.record(self.Configured, at, number=number, **answer)
+
+    def rename(self, at: datetime, *, name: str, description: str) -> None:
+        if (name, description) != (self.name, self.description):
+            self.record(self.Renamed, at, name=name, description=description)
+
+    def set_icon(self, at: datetime, *, icon: Icon | None) -> None:
+        if icon != self.icon:
+            self.record(self.IconSet, at, icon=icon)
+
+    def set_site(self, at: datetime, *, site: Site) -> None:
+        if site != self.site:
+            self.record(self.SiteSet, at, site=site)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

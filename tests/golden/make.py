@@ -34,6 +34,8 @@ from domain.chat.app import (
     Variable,
 )
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.chat.site import Icon, Site
+from domain.chat.tags import Tags
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -89,6 +91,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_answers(),
         *_calls(),
         *_providers(),
+        _tags(),
         *_letters(),
         _quarantine(),
         *_replays(),
@@ -208,6 +211,22 @@ def _curate(document: Document) -> None:
     document.set_metadata(_at(8.72), metadata={"author": None, "year": 2027, "checked": "2026-05-04T08:00:00Z"})
 
 
+_SITE = Site(
+    title="Ask the lock keeper",
+    icon=Icon(type="image", icon=hashlib.sha256(b"icon").hexdigest(), media_type="image/png", background=None),
+    description="Opening times and rules of all locks",
+    copyright="© 2026 Wasserstraßen",
+    privacy_policy="https://example.com/privacy",
+    custom_disclaimer="Answers may be wrong: watch the signals.",
+    input_placeholder="Your question",
+    default_language="de-DE",
+    chat_color_theme="#1c64f2",
+    chat_color_theme_inverted=False,
+    show_workflow_steps=False,
+    use_icon_as_answer_icon=True,
+)
+
+
 def _answers() -> Iterator[Aggregate]:
     app = App.begin(
         App.Created,
@@ -233,6 +252,9 @@ def _answers() -> Iterator[Aggregate]:
             name_conversations=True,
         ),
     )
+    app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
+    app.set_icon(_at(12.2), icon=Icon(type="emoji", icon="⚓", media_type=None, background="#ffead5"))
+    app.set_site(_at(12.3), site=_SITE)
     talk = Conversation.begin(
         Conversation.Started, _id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?"
     )
@@ -288,6 +310,16 @@ def _answers() -> Iterator[Aggregate]:
     talk.delete(_at(24))
     app.delete(_at(25))
     yield from (app, talk, fork)
+
+
+def _tags() -> Aggregate:
+    tags = Tags.begin(Tags.Begun, "knowledge", _at(25.1))
+    tags.create(_at(25.1), tag=_id(92), name="Schleusen")
+    tags.rename(_at(25.2), tag=_id(92), name="Locks")
+    tags.bind(_at(25.3), tag=_id(92), target=_id(1))
+    tags.unbind(_at(25.4), tag=_id(92), target=_id(1))
+    tags.remove(_at(25.5), tag=_id(92))
+    return tags
 
 
 def _calls() -> Iterator[Aggregate]:

@@ -378,6 +378,7 @@ class Anything:
         await desk.done("app.configure", app=slogans, **of_completion)
         ids["slogan"] = await desk.done("message.send", app=slogans, query="?")
         await desk.answered(ids["slogan"], ids["slogan"])
+        ids["tag"] = await desk.done("tag.create", kind="app", name=new_id())
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
@@ -417,6 +418,7 @@ class Anything:
         segment = {**indexed, "segment": st.just(ids["segment"])}
         talk = {"conversation": st.just(ids["conversation"])}
         message = {**talk, "message": st.just(ids["message"])}
+        icon = st.none() | st.fixed_dictionaries({"type": st.just("emoji"), "icon": text})
         slogan = dict.fromkeys(("conversation", "message"), st.just(ids["slogan"]))
         came, credential = {"address": text, "browser": text}, st.sampled_from(["token", "link", "key"])
         fields: dict[str, dict[str, Any]] = {
@@ -430,6 +432,13 @@ class Anything:
                 "retrieval": st.fixed_dictionaries({"top_k": st.integers(1, 50)}),
             },
             "app.delete": {"app": st.just(ids["app"])},
+            "app.rename": {"app": st.just(ids["app"]), "name": text, "description": text | st.none()},
+            "app.set_icon": {"app": st.just(ids["app"]), "icon": icon},
+            "app.set_site": {"app": st.just(ids["app"]), "title": text, "icon": icon, "custom_disclaimer": text},
+            "tag.create": {"kind": st.sampled_from(["app", "knowledge"]), "name": text},
+            "tag.rename": {"kind": st.just("app"), "tag": st.just(ids["tag"]), "name": text},
+            "tag.delete": {"kind": st.just("app"), "tag": st.just(ids["tag"])},
+            **{f"tag.{verb}": {"tag": st.just(ids["tag"]), "app": st.just(ids["app"])} for verb in ("bind", "unbind")},
             "dataset.create": {"name": text},
             "dataset.configure": {
                 "dataset": st.just(ids["dataset"]),
@@ -577,7 +586,7 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 """Commands that the state of things there does not allow."""
 
 DELETES = {
-    *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
+    *("tag.delete", "app.delete", "dataset.delete", "document.delete", "conversation.delete"),
     *("provider.remove", "budget.remove", "bus_login.close", "limits.remove", "limits.lift", "account.erase"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke"),

@@ -22,6 +22,7 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
 from handlers.routes import ROUTES, is_private
+from handlers.work.audit import named_blobs
 from tests.handlers.desk import VERIFIER, Desk
 from tests.memory import Memory
 
@@ -39,7 +40,7 @@ def desk(memory: Memory, tenant: str) -> Desk:
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
     in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
-    `slogans`, `letter` a dead letter, `call` a model call,
+    `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call,
     `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
@@ -57,6 +58,7 @@ class World:
     login: str
     slogans: str
     slogan: str
+    label: str
     company: str
     owner: str
     member: str
@@ -84,6 +86,8 @@ async def world(desk: Desk) -> World:
     await desk.done("app.configure", app=slogans, model=LAB, variables=[topic], features=features)
     slogan = await desk.done("message.send", app=slogans, inputs={"topic": "the sluice"})
     await desk.answered(slogan, slogan)
+    label = await desk.done("tag.create", kind="app", name="Mill")
+    await desk.done("tag.bind", tag=label, app=app)
     letter = await desk.bury("commands", new_id())
     call = await desk.called(request=instructed_by(app))
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
@@ -105,7 +109,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
-        *(slogans, slogan),
+        *(slogans, slogan, label),
         *(company, owner, member, other, key),
     )
 
@@ -131,6 +135,15 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.create", {"name": "Other"}, "app", ["app.created.v2"]),
     ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v3"]),
     ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
+    ("app.rename", {"app": "{app}", "description": "Answers."}, "app", ["app.renamed.v1"]),
+    ("app.set_icon", {"app": "{app}", "icon": {"type": "emoji", "icon": "⚓"}}, "app", ["app.icon_set.v1"]),
+    ("app.set_site", {"app": "{app}", "title": "Ask"}, "app", ["app.site_set.v1"]),
+    ("tag.create", {"kind": "knowledge", "name": "Mill"}, "tags", ["tags.begun.v1", "tag.created.v1"]),
+    ("tag.create", {"kind": "app", "name": "Locks"}, "tags", ["tag.created.v1"]),
+    ("tag.rename", {"kind": "app", "tag": "{label}", "name": "Mills"}, "tags", ["tag.renamed.v1"]),
+    ("tag.bind", {"tag": "{label}", "app": "{slogans}"}, "tags", ["tag.bound.v1"]),
+    ("tag.unbind", {"tag": "{label}", "app": "{app}"}, "tags", ["tag.unbound.v1"]),
+    ("tag.delete", {"kind": "app", "tag": "{label}"}, "tags", ["tag.deleted.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
     (
         "dataset.configure",
@@ -472,6 +485,7 @@ async def test_a_command_is_accepted_once(
         "dataset",
         "document",
         "segment",
+        "tag",
         "conversation",
         "message",
         "provider",
@@ -487,6 +501,8 @@ async def test_a_command_is_accepted_once(
         expected = {noun: fields.get("name") or fields[noun]}
     elif name in ("conversation.fork", "message.more_like_this"):
         expected = {}
+    elif noun == "tags":
+        expected |= {noun: fields.get("kind", "app")}
     elif noun == "limits":
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
     elif noun in ("end_user", "account"):
@@ -510,6 +526,11 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.configure", {"app": "{app}", "datasets": ["{dataset}"]}, "datasets.0"),
     ("app.configure", {"app": "{app}", "model": {"provider": "lab", "name": "small"}}, "model.provider"),
     ("app.delete", {"app": "{app}"}, "app"),
+    ("app.rename", {"app": "{app}", "name": "x"}, "app"),
+    ("app.set_icon", {"app": "{app}", "icon": None}, "app"),
+    ("app.set_site", {"app": "{app}"}, "app"),
+    ("tag.bind", {"tag": "{label}", "app": "{app}"}, "app"),
+    ("tag.unbind", {"tag": "{label}", "dataset": "{dataset}"}, "dataset"),
     ("dataset.configure", {"dataset": "{dataset}", "embedding_model": "a-model"}, "dataset"),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset"),
     ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
@@ -957,3 +978,74 @@ async def test_a_key_for_one_app_repeats_its_messages_only(desk: Desk, world: Wo
         assert (await desk.send(name, theirs, actor=key)).code == "forbidden"
         if mine:
             assert (await desk.send(name, mine, actor=key)).status == "accepted"
+
+
+# --- names, icons, sites and tags ----------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+async def test_a_name_or_a_description_is_changed_alone(desk: Desk, world: World) -> None:
+    await desk.done("app.rename", app=world.app, description="Answers.")
+    await desk.done("app.rename", app=world.app, name="Porter")
+    app = await desk.fold("app", world.app)
+    assert isinstance(app, App)
+    assert (app.name, app.description) == ("Porter", "Answers.")
+    assert await desk.fails("app.rename", app=world.app) == ("invalid", "name")
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+    ],
+)
+async def test_an_icon_can_be_an_image_of_the_object_store(
+    desk: Desk, world: World, data: bytes, media_type: str
+) -> None:
+    digest = await desk.blobs.put(desk.tenant, data)
+    icon = {"type": "image", "icon": digest, "background": "#ffead5"}
+    await desk.done("app.set_icon", app=world.app, icon=icon)
+    await desk.done("app.set_site", app=world.app, icon=icon, title="Ask")
+    events = (await desk.events("app", world.app))[-2:]
+    assert [named for event in events for named in named_blobs(event)] == 2 * [("icon", digest)]
+    app = await desk.fold("app", world.app)
+    assert isinstance(app, App)
+    assert app.icon == {**icon, "media_type": media_type}
+    assert app.site
+    assert app.site["icon"] == app.icon
+    await desk.done("app.set_icon", app=world.app, icon={"type": "emoji", "icon": "⚓"})
+    assert named_blobs((await desk.events("app", world.app))[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(None, "not_found"), (b"<svg onload=...>", "invalid"), (PNG + bytes(2**20), "too_large")]
+)
+async def test_what_is_no_image_is_no_icon(desk: Desk, world: World, data: bytes | None, code: str) -> None:
+    digest = "0" * 64 if data is None else await desk.blobs.put(desk.tenant, data)
+    icon = {"type": "image", "icon": digest}
+    for name in ("app.set_icon", "app.set_site"):
+        assert await desk.fails(name, app=world.app, icon=icon) == (code, "icon.icon")
+
+
+async def test_a_tag_is_for_one_kind(desk: Desk, world: World) -> None:
+    assert await desk.fails("tag.create", kind="app", name=" mill ") == ("exists", "name")
+    label = await desk.done("tag.create", kind="knowledge", name="Mill")
+    await desk.done("tag.bind", tag=label, dataset=world.dataset)
+    assert await desk.fails("tag.bind", tag=label, app=world.app) == ("not_found", "tag")
+    assert await desk.fails("tag.rename", kind="app", tag=label, name="x") == ("not_found", "tag")
+    assert await desk.fails("tag.bind", tag=label) == ("invalid", "app")
+    assert await desk.fails("tag.bind", tag=label, app=world.app, dataset=world.dataset) == ("invalid", "app")
+    other = Desk(desk.server, f"{desk.tenant}x")
+    assert await other.fails("tag.delete", kind="app", tag=world.label) == ("not_found", "tag")
+
+
+async def test_a_key_for_one_app_tags_only_that(desk: Desk, world: World) -> None:
+    scope = {"permissions": ["dataset.manage"], "apps": [world.app]}
+    key = "k_" + await desk.done("api_key.create", name="Site", digest="5" * 64, hint="a1B2", **scope)
+    for fields, code in (({"app": world.app}, None), ({"app": world.slogans}, "forbidden")):
+        assert (await desk.send("tag.unbind", {"tag": world.label, **fields}, actor=key)).code == code
+    assert (await desk.send("tag.create", {"kind": "app", "name": "x"}, actor=key)).code == "forbidden"

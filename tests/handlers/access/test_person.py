@@ -44,6 +44,7 @@ NO_WORDS = {
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
+    "tag.*": "the tenant's names, and ids",
     "budget.*.subject": "an app, a provider or a model",
     "dataset.*": "the tenant's names, fields and settings",
     "*.account *.apps *.ends_at *.expires_at *.former *.former_ends_at *.invitation *.owner *.permissions *.role"
@@ -107,6 +108,7 @@ PLAIN = {
     "quarantine": "ids",
     "segment": "ids",
     "sql_login": "ids",
+    "tag": "the tenant's names, and ids",
     "tenant": "ids, roles, and the name that the tenant gives itself",
 }
 """Nouns of commands whose rejected payloads are kept, by reason."""
