@@ -101,15 +101,6 @@ class Question(TypedDict):
     user: str
 
 
-class _Again(TypedDict):
-    """The question of an earlier message, for the newest configuration of its app."""
-
-    app: str
-    configuration: int
-    query: str
-    inputs: dict[str, str]
-
-
 class Answer(TypedDict):
     """A complete answer."""
 
@@ -162,6 +153,7 @@ class Conversation(Aggregate):
         messages: Annotated[list[Copied], "Messages up to that one, oldest first."]
 
         def apply(self, conversation: Conversation) -> None:
+            conversation.renamed = True
             parent = None
             for copied in self.messages:
                 conversation.messages[copied["message"]] = Message(
@@ -398,12 +390,11 @@ class Conversation(Aggregate):
     def more_like(cls, id: str, at: datetime, *, source: Conversation, message: str, app: App) -> Self:
         """A conversation that asks the question of a message of `source` again, for another answer.
 
-        Raises: Rejection `not_found`, `too_old` or `erased`.
+        Raises: Rejection `not_found`, `too_old`, `missing_input` or `erased`.
         """
-        source._must_be_known()
-        again = source._again(message, app)
+        again = source._again(id, message, app)
         more = cls.begin(cls.Started, id, at, app=source.app, user=source.user, name=source.name)
-        more.record(cls.Asked, at, message=id, parent=None, user=source.user, repeats=message, **again)
+        more.record(cls.Asked, at, parent=None, repeats=message, **again)
         return more
 
     def ask(self, at: datetime, *, after: str | None = None, **question: Unpack[Question]) -> None:
@@ -423,19 +414,23 @@ class Conversation(Aggregate):
         """Ask the question of `repeats` again by `message`, its sibling."""
         if message in self.messages:
             return
-        self._must_be_known()
-        parent, again = self.message(repeats)["parent"], self._again(repeats, app)
-        self.record(self.Asked, at, message=message, parent=parent, user=self.user, repeats=repeats, **again)
+        parent = self.message(repeats)["parent"]
+        self.record(self.Asked, at, parent=parent, repeats=repeats, **self._again(message, repeats, app))
 
-    def _again(self, message: str, app: App) -> _Again:
-        """The question of a message for the newest configuration of its app. Raises: Rejection `not_found`, `too_old`,
-        `missing_input` or `not_configured`."""
-        known = self._kept(message, "message")
-        return _Again(
+    def _again(self, message: str, repeats: str, app: App) -> Question:
+        """The question of `repeats` as that of `message`, for the newest configuration of the app.
+
+        Raises: Rejection `not_found`, `too_old`, `missing_input` or `erased`.
+        """
+        self._must_be_known()
+        known = self._kept(repeats, "message")
+        return Question(
+            message=message,
             app=self.app,
             configuration=len(app.configurations),
             query=known["query"],
             inputs=fill_in(app.configuration["variables"] if app.configuration else [], known["inputs"]),
+            user=self.user,
         )
 
     def _kept(self, message: str, field: str) -> Message:
@@ -443,7 +438,7 @@ class Conversation(Aggregate):
         known = self.message(message, field)
         if not question(known):
             raise Rejection(
-                "too_old", f"Message {message} is not among the last {HISTORY}: send the question again.", field
+                "too_old", f"The text of message {message} is not kept: it is not among the last {HISTORY}.", field
             )
         return known
 
@@ -505,11 +500,12 @@ class Conversation(Aggregate):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
     def answer(self, at: datetime, *, name: bool = False, **answer: Unpack[Answer]) -> None:
-        """Complete an answer; with `name`, ask the model for a name of the conversation if it has none yet."""
+        """Complete an answer; with `name`, ask the model for a name of the conversation after its first answer."""
         if self.ended(answer["message"]):
             return
+        names = name and not self.renamed and all(known["status"] != "answered" for known in self.messages.values())
         self.record(self.Answered, at, **answer)
-        if name and not self.renamed and not self.namings and self.user:
+        if names and self.user:
             self.record(self.NamingRequested, at, message=answer["message"], attempt=1)
 
     def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:

@@ -264,7 +264,7 @@ async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Convers
         if conversation is None or conversation.deleted:
             if id != given.id:
                 raise not_found(Conversation, id, "conversation")
-            name = excerpt(command.query.strip() or " ".join(inputs.values()), NAME_LENGTH)
+            name = excerpt(command.query.strip() or " ".join(command.inputs.values()), NAME_LENGTH)
             conversation = Conversation.begin(Conversation.Started, id, at, app=app.id, user=command.user, name=name)
         conversation.ask(
             at,

@@ -477,6 +477,17 @@ def test_a_name_that_a_person_gave_is_kept() -> None:
     named.when(lambda it: named_answer(it, FIRST)).then(Conversation.Answered)
 
 
+def test_a_fork_keeps_its_name() -> None:
+    source, ids = talked(1)
+    scenario = given(fork(source, ids[0], "What if"), lambda it: ask(it, message=SECOND))
+    scenario.when(lambda it: named_answer(it, SECOND)).then(Conversation.Answered)
+
+
+def test_only_the_first_answer_asks_for_a_name() -> None:
+    scenario = given(conversation(), ask, answer, lambda it: ask(it, message=SECOND))
+    scenario.when(lambda it: named_answer(it, SECOND)).then(Conversation.Answered)
+
+
 def test_a_name_is_asked_for_again_after_an_answer() -> None:
     scenario = given(conversation(), ask).when(lambda it: it.request_name(NOW)).rejects("not_answered", "conversation")
     named_answer(scenario.aggregate, FIRST)
