@@ -13,6 +13,7 @@ from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -54,6 +55,7 @@ NOUNS: dict[str, type[Aggregate]] = {
         Replay,
         Retrieval,
         SqlLogin,
+        Tags,
         Tenant,
     )
 }

@@ -1,4 +1,4 @@
-"""Files of documents, and their segments: blobs, sealed with the key of the end user who uploaded the document."""
+"""Files of documents and their segments, sealed with the key of the end user who uploaded the document, and icons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from handlers.ports.log import Blobs
 from handlers.ports.people import People
 
-Kind = Literal["file", "segments"]
+Kind = Literal["file", "segments", "icon"]
 
 
 @dataclass(frozen=True, slots=True)

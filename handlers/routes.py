@@ -19,6 +19,7 @@ from domain.access.tenant import Tenant
 from domain.aggregate import Aggregate
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -36,12 +37,14 @@ from handlers.commands import (
     access,
     accounts,
     api_keys,
+    apps,
     audit,
     catalog,
     chat,
     knowledge,
     models,
     retrieval,
+    tags,
     tenants,
     work,
 )
@@ -167,6 +170,14 @@ ROUTES: dict[str, Route] = {
     "app.create": creates(App, chat.CreateApp, "app.manage", chat.create),
     "app.configure": changes_prepared(App, chat.ConfigureApp, "app.manage", chat.configure),
     "app.delete": changes(App, chat.DeleteApp, "app.manage", lambda app, at, _: app.delete(at)),
+    "app.rename": changes(App, apps.RenameApp, "app.manage", apps.rename),
+    "app.set_icon": changes_prepared(App, apps.SetIcon, "app.manage", apps.set_icon),
+    "app.set_site": changes_prepared(App, apps.SetSite, "app.manage", apps.set_site),
+    "tag.create": makes_or_changes(Tags, tags.CreateTag, "dataset.manage", tags.create, target="kind"),
+    "tag.rename": makes_or_changes(Tags, tags.RenameTag, "dataset.manage", tags.rename, target="kind"),
+    "tag.delete": makes_or_changes(Tags, tags.DeleteTag, "dataset.manage", tags.delete, target="kind"),
+    "tag.bind": makes_or_changes(Tags, tags.BindTag, "dataset.manage", tags.bind, target="kind"),
+    "tag.unbind": makes_or_changes(Tags, tags.UnbindTag, "dataset.manage", tags.unbind, target="kind"),
     "dataset.create": creates(Dataset, knowledge.CreateDataset, "dataset.manage", knowledge.create),
     "dataset.configure": changes_prepared(Dataset, knowledge.ConfigureDataset, "dataset.manage", knowledge.configure),
     "dataset.reprocess": changes(
@@ -250,8 +261,37 @@ ROUTES: dict[str, Route] = {
     "message.retry": changes(
         Conversation, chat.RetryMessage, "chat", chat.retry, private=True, counts=("messages", "tokens")
     ),
+    "message.regenerate": changes_prepared(
+        Conversation,
+        chat.RegenerateMessage,
+        "chat",
+        chat.regenerate,
+        private=True,
+        gives="message",
+        counts=("messages", "tokens"),
+    ),
+    "message.more_like_this": creates(
+        Conversation,
+        chat.MoreLikeThis,
+        "chat",
+        chat.more_like_this,
+        person="conversation",
+        gives="message",
+        counts=("messages", "tokens"),
+    ),
+    "message.save": changes(Conversation, chat.SaveMessage, "chat", chat.save, private=True),
+    "message.unsave": changes(Conversation, chat.UnsaveMessage, "chat", chat.unsave, private=True),
     "message.rate": changes(Conversation, chat.RateMessage, "chat", chat.rate, private=True),
     "conversation.rename": changes(Conversation, chat.RenameConversation, "chat", chat.rename, private=True),
+    "conversation.request_name": changes_prepared(
+        Conversation, chat.RequestName, "chat", chat.request_name, private=True, counts=("tokens",)
+    ),
+    "conversation.pin": changes(
+        Conversation, chat.PinConversation, "chat", lambda conversation, at, _: conversation.pin(at), private=True
+    ),
+    "conversation.unpin": changes(
+        Conversation, chat.UnpinConversation, "chat", lambda conversation, at, _: conversation.unpin(at), private=True
+    ),
     "conversation.delete": changes(
         Conversation, chat.DeleteConversation, "chat", lambda conversation, at, _: conversation.delete(at), private=True
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Text
 
 from domain.chat.app import App
+from domain.chat.site import Icon
 from domain.log import Recorded
 from projections.app_model_configs import configuration_id
 from projections.engine.columns import Id, Time, key, optional, required
@@ -17,6 +18,9 @@ apps = ReadModel(
     required("name", Text, "Name, as given."),
     required("description", Text, "Description, as given; empty when none was."),
     required("mode", Text, "chat or completion."),
+    optional("icon_type", Text, "emoji or image; null without an icon."),
+    optional("icon", Text, "Emoji, or SHA-256 of the image's blob; null without an icon."),
+    optional("icon_background", Text, "Background, like #ffead5; null for none."),
     optional("app_model_config_id", Id, "Newest configuration, in app_model_configs; null before the first."),
     required("created_by", Text, "Actor who created it."),
     required("created_at", Time, "When it was created."),
@@ -34,6 +38,21 @@ def created(event: App.Created, message: Recorded) -> Row:
         "mode": event.mode,
         "created_by": message.metadata.actor,
     }
+
+
+@apps.changes(App.Renamed)
+def renamed(row: Row, event: App.Renamed, message: Recorded) -> Row:
+    return {"name": event.name, "description": event.description}
+
+
+@apps.changes(App.IconSet)
+def icon_set(row: Row, event: App.IconSet, message: Recorded) -> Row:
+    return icon_columns(event.icon)
+
+
+def icon_columns(icon: Icon | None) -> Row:
+    columns = {"icon_type": "type", "icon": "icon", "icon_background": "background"}
+    return {column: icon and icon[name] for column, name in columns.items()}  # type: ignore[literal-required]
 
 
 @apps.changes(App.Configured)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from domain.access.bus_login import BusLogin
 from domain.access.door import Door
 from domain.access.limits import Limits
+from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
@@ -32,13 +34,18 @@ from projections.limits import limits
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
 from projections.model_calls import model_calls
+from projections.pinned_conversations import pinned_conversations
 from projections.provider_credentials import provider_credentials
 from projections.provider_models import provider_models
 from projections.providers import providers
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.routes import routes
+from projections.saved_messages import saved_messages
+from projections.sites import sites
 from projections.sql_logins import sql_logins
+from projections.tag_bindings import tag_bindings
+from projections.tags import tags
 from projections.tenant_account_joins import tenant_account_joins
 from projections.tenant_default_models import tenant_default_models
 from projections.tenant_invitations import tenant_invitations
@@ -53,8 +60,11 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
     "chat": (
         apps,
         app_model_configs,
+        sites,
         conversations,
         messages,
+        pinned_conversations,
+        saved_messages,
         message_feedbacks,
         dataset_retriever_resources,
         end_users,
@@ -64,7 +74,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         routes,
     ),
     "traces": (texts, turns, provider_models, model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters),
+    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters, tags, tag_bindings),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
@@ -79,8 +89,8 @@ GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.ite
 IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
-        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun),
-        Door.TraceOpened,
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Tags.Begun),
+        *(Door.TraceOpened, Conversation.NamingRequested),
     }
 )
 """Events that are in no table, on purpose."""

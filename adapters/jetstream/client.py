@@ -265,6 +265,7 @@ class Client:
         query: str,
         *,
         conversation: str | None = None,
+        after: str | None = None,
         inputs: dict[str, str] | None = None,
         user: str = "anonymous",
         wait: float = 10.0,
@@ -272,11 +273,15 @@ class Client:
     ) -> AsyncGenerator[Frame, None]:
         """Ask an app. Yield the frames of its answer as they arrive, to the last.
 
+        `after` is the message of the conversation to continue after, by default the newest.
+
         The first is `{"type": "accepted", "conversation": id, "message": id}`. When `attempt` of a token grows, the
         answer starts over. Raises: Rejected, NotSent, Unreachable, NoOutcome: also after `patience` seconds of silence.
         """
         message = new_id()
         payload = {"app": app, "query": query, "inputs": inputs or {}, "user": user, "conversation": conversation}
+        if after:  # workers of an earlier version do not know the field
+            payload["parent_message"] = after
         return self._answer("message.send", payload, message, conversation or message, message, wait, patience)
 
     def retry(

@@ -33,7 +33,7 @@ Permission = Literal[
 
 PERMISSIONS: Mapping[Permission, str] = {
     "app.manage": "Create, configure and delete apps",
-    "dataset.manage": "Create, configure, reprocess and delete knowledge bases, and define their metadata fields",
+    "dataset.manage": "Create, configure, reprocess and delete knowledge bases, define their metadata, and manage tags",
     "dataset.edit": "Upload, change and delete documents and segments",
     "dataset.query": "Test the retrieval from knowledge bases",
     "chat": "Send and rate messages, and manage conversations",

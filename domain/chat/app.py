@@ -9,6 +9,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, Unpack, cast
 
 from domain import aggregate
 from domain.aggregate import Aggregate, Rejection
+from domain.chat.site import Icon, Site
 
 
 class ModelSettings(TypedDict):
@@ -81,11 +82,19 @@ class Features(TypedDict):
         str, "Text that opens a conversation, not from a model; `{{name}}` stands for a variable. Empty for none."
     ]
     suggested_questions: Annotated[list[str], "Questions offered with the opening statement."]
+    more_like_this: Annotated[bool, "True if a message of a completion app can be repeated for another answer."]
+    name_conversations: Annotated[bool, "True if the model names a conversation after its first answer."]
 
 
 def features(given: Mapping[str, Any]) -> Features:
     """The features, with neutral values for those that were added later."""
-    return cast("Features", {"opening_statement": "", "suggested_questions": [], **given})
+    neutral = {
+        "opening_statement": "",
+        "suggested_questions": [],
+        "more_like_this": False,
+        "name_conversations": False,
+    }
+    return cast("Features", {**neutral, **given})
 
 
 class AnswerSettings(TypedDict):
@@ -117,8 +126,12 @@ class App(Aggregate):
     """An app and all of its configurations, by number."""
 
     TOPIC = "app"
-    class_version = 3
+    class_version = 2
+    name: str
+    description: str
     mode: str
+    icon: Icon | None = field(default=None, init=False)
+    site: Site | None = field(default=None, init=False)
     configurations: dict[str, Configuration] = field(default_factory=dict, init=False)
 
     class Event(aggregate.Event):
@@ -178,6 +191,34 @@ class App(Aggregate):
         number: Annotated[int, "Number of the configuration."]
         warnings: Annotated[list[AppWarning], "Needs that are not met."]
 
+    class Renamed(Event):
+        """The app has another name, or another description."""
+
+        TOPIC = "app.renamed.v1"
+        name: Annotated[str, "Name, for people."]
+        description: Annotated[str, "Description, for people."]
+
+        def apply(self, app: App) -> None:
+            app.name, app.description = self.name, self.description
+
+    class IconSet(Event):
+        """The app has another icon."""
+
+        TOPIC = "app.icon_set.v1"
+        icon: Annotated[Icon | None, "Icon; null for none."]
+
+        def apply(self, app: App) -> None:
+            app.icon = self.icon
+
+    class SiteSet(Event):
+        """The app's site is this from now on."""
+
+        TOPIC = "app.site_set.v1"
+        site: Annotated[Site, "Site."]
+
+        def apply(self, app: App) -> None:
+            app.site = self.site
+
     class Deleted(Event):
         """The app was deleted: it takes no more messages."""
 
@@ -192,16 +233,15 @@ class App(Aggregate):
         for configuration in state["configurations"].values():
             configuration["retrieval"] = settings(configuration["retrieval"])
 
-    @staticmethod
-    def upcast_v2_v3(state: dict[str, Any]) -> None:
-        state["mode"] = "chat"
-        for configuration in state["configurations"].values():
-            configuration["features"] = features({})
-
     @property
     def configuration(self) -> Configuration | None:
         """The newest configuration, or None before the first."""
         return self.configurations.get(str(len(self.configurations)))
+
+    @property
+    def is_completion(self) -> bool:
+        """True if each message stands for itself."""
+        return self.mode == "completion"
 
     def configure(self, at: datetime, warnings: Sequence[AppWarning] = (), **answer: Unpack[AnswerSettings]) -> None:
         number = len(self.configurations) + 1
@@ -209,6 +249,18 @@ class App(Aggregate):
             self.record(self.Configured, at, number=number, **answer)
             if warnings:
                 self.record(self.Warned, at, number=number, warnings=list(warnings))
+
+    def rename(self, at: datetime, *, name: str, description: str) -> None:
+        if (name, description) != (self.name, self.description):
+            self.record(self.Renamed, at, name=name, description=description)
+
+    def set_icon(self, at: datetime, *, icon: Icon | None) -> None:
+        if icon != self.icon:
+            self.record(self.IconSet, at, icon=icon)
+
+    def set_site(self, at: datetime, *, site: Site) -> None:
+        if site != self.site:
+            self.record(self.SiteSet, at, site=site)
 
     def delete(self, at: datetime) -> None:
         if not self.deleted:

@@ -1,5 +1,8 @@
 """A conversation: one user's messages to one app, and their answers.
 
+Messages form a tree: each continues after its parent, by default after the newest message. Siblings are other
+questions, or other answers to the same question.
+
 A message's status goes asked → answering → answered, failed or stopped, and by a retry from failed back to asked. A
 message that a fork copied from another conversation is `copied`: it is history and does not change.
 """
@@ -12,6 +15,7 @@ from typing import Annotated, Any, NotRequired, Self, TypedDict, Unpack
 
 from domain import aggregate
 from domain.aggregate import Aggregate, ErrorCode, ErrorMessage, Rejection
+from domain.chat.app import App, fill_in
 
 HISTORY = 100
 """Messages whose text is kept in the state; a prompt's history never reaches further back."""
@@ -68,6 +72,12 @@ class Message(TypedDict):
     rating_content: str
     stop_requested: bool
     stalls: NotRequired[int]
+    saved: NotRequired[bool]
+
+
+def question(message: Message) -> str:
+    """The question of a message, or where it has none, the values of its inputs; empty once its text is gone."""
+    return message["query"] or "\n".join(filter(None, message["inputs"].values()))
 
 
 class Copied(TypedDict):
@@ -114,6 +124,9 @@ class Conversation(Aggregate):
     user: str
     name: str
     messages: dict[str, Message] = field(default_factory=dict, init=False)
+    pinned: bool = field(default=False, init=False)
+    renamed: bool = field(default=False, init=False)
+    namings: int = field(default=0, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -140,6 +153,7 @@ class Conversation(Aggregate):
         messages: Annotated[list[Copied], "Messages up to that one, oldest first."]
 
         def apply(self, conversation: Conversation) -> None:
+            conversation.renamed = True
             parent = None
             for copied in self.messages:
                 conversation.messages[copied["message"]] = Message(
@@ -159,21 +173,26 @@ class Conversation(Aggregate):
     class Asked(Event):
         """A question was asked."""
 
-        TOPIC = "message.asked.v2"
+        TOPIC = "message.asked.v3"
         PERSONAL = frozenset({"files", "inputs", "query", "user"})
-        class_version = 2
+        class_version = 3
         message: MessageId
         app: Annotated[str, "App."]
-        parent: Annotated[str | None, "Message before this one; null for the first."]
+        parent: Annotated[str | None, "Message that this one continues after; null for none."]
         configuration: Annotated[int, "Number of the configuration that answers."]
         query: Annotated[str, "Question."]
         inputs: Annotated[dict[str, str], "Values of the app's variables, by name."]
         user: Annotated[str, "End user, as the app's operator names them."]
         files: Annotated[list[dict[str, Any]] | None, "Files of the question; null for none."] = None
+        repeats: Annotated[str | None, "Message whose question is asked again; null for a question of its own."] = None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["files"] = None
+
+        @staticmethod
+        def upcast_v2_v3(state: dict[str, Any]) -> None:
+            state["repeats"] = None
 
         def apply(self, conversation: Conversation) -> None:
             conversation.messages[self.message] = Message(
@@ -299,6 +318,53 @@ class Conversation(Aggregate):
 
         def apply(self, conversation: Conversation) -> None:
             conversation.name = self.name
+            conversation.renamed = True
+
+    class NamingRequested(Event):
+        """The model was asked for a name of the conversation."""
+
+        TOPIC = "conversation.naming_requested.v1"
+        message: Annotated[str, "Answered message that the name is made of."]
+        attempt: Annotated[int, "Number of the request in this conversation, from 1."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.namings = self.attempt
+
+    class Pinned(Event):
+        """The user pinned the conversation, to find it first."""
+
+        TOPIC = "conversation.pinned.v1"
+        app: Annotated[str, "App."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.pinned = True
+
+    class Unpinned(Event):
+        """The conversation is no longer pinned."""
+
+        TOPIC = "conversation.unpinned.v1"
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.pinned = False
+
+    class Saved(Event):
+        """The user saved an answer, to find it again."""
+
+        TOPIC = "message.saved.v1"
+        message: MessageId
+        app: Annotated[str, "App."]
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["saved"] = True
+
+    class Unsaved(Event):
+        """The answer is no longer saved."""
+
+        TOPIC = "message.unsaved.v1"
+        message: MessageId
+
+        def apply(self, conversation: Conversation) -> None:
+            conversation.messages[self.message]["saved"] = False
 
     class Deleted(Event):
         """The conversation and its messages were deleted."""
@@ -320,7 +386,19 @@ class Conversation(Aggregate):
         fork.record(cls.Forked, at, conversation=source.id, message=message, messages=copied)
         return fork
 
-    def ask(self, at: datetime, **question: Unpack[Question]) -> None:
+    @classmethod
+    def more_like(cls, id: str, at: datetime, *, source: Conversation, message: str, app: App) -> Self:
+        """A conversation that asks the question of a message of `source` again, for another answer.
+
+        Raises: Rejection `not_found`, `too_old`, `missing_input` or `erased`.
+        """
+        again = source._again(id, message, app)
+        more = cls.begin(cls.Started, id, at, app=source.app, user=source.user, name=source.name)
+        more.record(cls.Asked, at, parent=None, repeats=message, **again)
+        return more
+
+    def ask(self, at: datetime, *, after: str | None = None, **question: Unpack[Question]) -> None:
+        """Ask a question that continues after a message, by default the newest."""
         if question["message"] in self.messages:
             return
         if question["app"] != self.app:
@@ -328,14 +406,48 @@ class Conversation(Aggregate):
         self._must_be_known()
         if question["user"] != self.user:
             raise Rejection("wrong_user", f"Conversation {self.id} belongs to another user.", "user")
-        self.record(self.Asked, at, parent=next(reversed(self.messages), None), **question)
+        if after:
+            self._kept(after, "parent_message")
+        self.record(self.Asked, at, parent=after or next(reversed(self.messages), None), **question)
 
-    def message(self, id: str) -> Message:
+    def regenerate(self, at: datetime, *, message: str, repeats: str, app: App) -> None:
+        """Ask the question of `repeats` again by `message`, its sibling."""
+        if message in self.messages:
+            return
+        parent = self.message(repeats)["parent"]
+        self.record(self.Asked, at, parent=parent, repeats=repeats, **self._again(message, repeats, app))
+
+    def _again(self, message: str, repeats: str, app: App) -> Question:
+        """The question of `repeats` as that of `message`, for the newest configuration of the app.
+
+        Raises: Rejection `not_found`, `too_old`, `missing_input` or `erased`.
+        """
+        self._must_be_known()
+        known = self._kept(repeats, "message")
+        return Question(
+            message=message,
+            app=self.app,
+            configuration=len(app.configurations),
+            query=known["query"],
+            inputs=fill_in(app.configuration["variables"] if app.configuration else [], known["inputs"]),
+            user=self.user,
+        )
+
+    def _kept(self, message: str, field: str) -> Message:
+        """Raises: Rejection `not_found`, or `too_old` when the text of the message is not kept."""
+        known = self.message(message, field)
+        if not question(known):
+            raise Rejection(
+                "too_old", f"The text of message {message} is not kept: it is not among the last {HISTORY}.", field
+            )
+        return known
+
+    def message(self, id: str, field: str = "message") -> Message:
         """Raises: Rejection `not_found` when the conversation has no such message."""
         try:
             return self.messages[id]
         except KeyError:
-            raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", "message") from None
+            raise Rejection("not_found", f"Conversation {self.id} has no message {id}.", field) from None
 
     def ended(self, message: str) -> bool:
         """Return whether no work is left for the message."""
@@ -387,9 +499,14 @@ class Conversation(Aggregate):
         if not self.ended(message):
             self.record(self.Answering, at, message=message, attempt=self.messages[message]["attempt"] + 1)
 
-    def answer(self, at: datetime, **answer: Unpack[Answer]) -> None:
-        if not self.ended(answer["message"]):
-            self.record(self.Answered, at, **answer)
+    def answer(self, at: datetime, *, name: bool = False, **answer: Unpack[Answer]) -> None:
+        """Complete an answer; with `name`, ask the model for a name of the conversation after its first answer."""
+        if self.ended(answer["message"]):
+            return
+        names = name and not self.renamed and all(known["status"] != "answered" for known in self.messages.values())
+        self.record(self.Answered, at, **answer)
+        if names and self.user:
+            self.record(self.NamingRequested, at, message=answer["message"], attempt=1)
 
     def fail(self, at: datetime, *, message: str, code: str, reason: str, answer: str) -> None:
         if not self.ended(message):
@@ -400,10 +517,7 @@ class Conversation(Aggregate):
         if known["status"] != "failed":
             raise Rejection("not_failed", f"Message {message} is {known['status']}, not failed.", "message")
         self._must_be_known()
-        if not known["query"]:
-            raise Rejection(
-                "too_old", f"Message {message} is not among the last {HISTORY}: send the question again.", "message"
-            )
+        self._kept(message, "message")
         self.record(self.Retried, at, message=message, app=self.app)
 
     def stop(self, at: datetime, *, message: str) -> None:
@@ -419,9 +533,7 @@ class Conversation(Aggregate):
             self.record(self.Stopped, at, message=message, answer=answer)
 
     def rate(self, at: datetime, *, message: str, rating: str | None, content: str) -> None:
-        known = self.message(message)
-        if known["status"] not in ("answered", "stopped"):
-            raise Rejection("not_answered", f"Message {message} is {known['status']}, not answered.", "message")
+        known = self._answered(message)
         if content:
             self._must_be_known()
         if (known["rating"], known["rating_content"]) != (rating, content):
@@ -432,9 +544,40 @@ class Conversation(Aggregate):
         if name != self.name:
             self.record(self.Renamed, at, name=name)
 
+    def request_name(self, at: datetime) -> None:
+        """Ask the model for a name, made of the newest answer."""
+        self._must_be_known()
+        answered = [id for id, known in self.messages.items() if known["status"] in ("answered", "stopped")]
+        if not answered:
+            raise Rejection("not_answered", f"Conversation {self.id} has no answer yet.", "conversation")
+        self.record(self.NamingRequested, at, message=answered[-1], attempt=self.namings + 1)
+
+    def pin(self, at: datetime) -> None:
+        if not self.pinned:
+            self.record(self.Pinned, at, app=self.app)
+
+    def unpin(self, at: datetime) -> None:
+        if self.pinned:
+            self.record(self.Unpinned, at)
+
+    def save(self, at: datetime, *, message: str) -> None:
+        if not self._answered(message).get("saved"):
+            self.record(self.Saved, at, message=message, app=self.app)
+
+    def unsave(self, at: datetime, *, message: str) -> None:
+        if self.message(message).get("saved"):
+            self.record(self.Unsaved, at, message=message)
+
     def delete(self, at: datetime) -> None:
         if not self.deleted:
             self.record(self.Deleted, at)
+
+    def _answered(self, message: str) -> Message:
+        """Raises: Rejection `not_found`, or `not_answered` when the message has no answer of this conversation."""
+        known = self.message(message)
+        if known["status"] not in ("answered", "stopped"):
+            raise Rejection("not_answered", f"Message {message} is {known['status']}, not answered.", "message")
+        return known
 
     def _must_be_known(self) -> None:
         """Raises: Rejection `erased` when its user was erased."""

@@ -13,7 +13,7 @@ import structlog
 
 from domain.aggregate import Rejection
 from domain.chat.app import App, Configuration
-from domain.chat.conversation import Citation, Conversation, Message, Usage
+from domain.chat.conversation import Citation, Conversation, Message, Usage, question
 from domain.log import Commit
 from handlers.chat.citations import citations
 from handlers.chat.empty_answer import empty
@@ -98,9 +98,9 @@ class Answer:
 
     async def _retrieve_passages(self, turn: _Turn) -> Retrieved:
         configuration = turn.configuration()
-        if not turn.state["query"]:
+        if not (asked := question(turn.state)):
             raise Rejection("erased", "The user was erased before there was an answer.", "message")
-        return await self.retrieve(turn.cause, configuration, turn.state["query"])
+        return await self.retrieve(turn.cause, configuration, asked)
 
     async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
         """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
@@ -117,6 +117,7 @@ class Answer:
             max_tokens=model["max_tokens"],
             context_window=model["context_window"],
             names=retrieved.names,
+            order=turn.conversation.messages,
         )
         request = ChatRequest(
             model=model["name"],
@@ -167,6 +168,7 @@ class Answer:
                 model_call=chat.id,
                 duration_ms=duration_ms,
                 finish_reason=chat.finish_reason,
+                name=turn.configuration()["features"]["name_conversations"],
             ),
         )
         frame = {"type": "answered", "answer": turn.said, "citations": cited, "usage": usage}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
+from domain.aggregate import Rejection
 from domain.chat.app import AnswerSettings, App, ModelSettings
 from domain.chat.conversation import Conversation
 from domain.excerpt import excerpt
@@ -90,6 +91,10 @@ class FeatureFields(Part):
     suggested_questions: Annotated[list[SuggestedQuestion], Field(max_length=10)] = Field(
         [], description="Questions offered with the opening statement"
     )
+    more_like_this: bool = Field(False, description="Repeat messages of a completion app for another answer")
+    name_conversations: bool = Field(
+        False, description="Have the model name a conversation after its first answer; not with provider `builtin`"
+    )
 
 
 class CreateApp(Command):
@@ -125,6 +130,8 @@ class ConfigureApp(Command):
         builtin = self.model.provider == BUILTIN and not self.model.route
         if self.retrieval.metadata_filter.mode == "automatic" and builtin:
             raise ValueError("The filter of retrieval cannot be automatic with provider 'builtin': it makes no filters")
+        if self.features.name_conversations and self.model.provider == BUILTIN:
+            raise ValueError("The features cannot name conversations with provider 'builtin': it makes no names")
         return self
 
 
@@ -135,15 +142,31 @@ class DeleteApp(Command):
 
 
 class SendMessage(Command):
-    """Ask an app a question; without a conversation, a new one starts, with the id of this message."""
+    """Ask an app a question; without a conversation, a new one starts, with the id of this message.
+
+    A message of a completion app is always a conversation of its own.
+    """
 
     app: AppId
-    query: Annotated[str, Field(max_length=100_000), AfterValidator(not_blank)] = Field(description="Question")
+    query: Annotated[str, Field(max_length=100_000)] = Field(
+        "", description="Question; may be blank for a completion app where inputs have values"
+    )
     inputs: Annotated[dict[VariableName, Annotated[str, Field(max_length=10_000)]], Field(max_length=64)] = Field(
         {}, description="Values of the app's variables, by name"
     )
     user: Name = Field("anonymous", description="End user, as the app's operator names them")
     conversation: ConversationId | None = Field(None, description="Conversation to continue; null starts one")
+    parent_message: MessageId | None = Field(
+        None, description="Message of the conversation to continue after; null for the newest"
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> SendMessage:
+        if not self.query.strip() and not any(value.strip() for value in self.inputs.values()):
+            raise ValueError("The query must not be blank, unless values of variables are given")
+        if self.parent_message and not self.conversation:
+            raise ValueError("A parent_message needs its conversation")
+        return self
 
 
 class StopMessage(Command):
@@ -160,6 +183,34 @@ class RetryMessage(Command):
     message: MessageId = Field(description="Message whose answer failed")
 
 
+class RegenerateMessage(Command):
+    """Ask the question of a message of a chat app again; both continue after the same message."""
+
+    conversation: ConversationId
+    message: MessageId = Field(description="Message whose question is asked again")
+
+
+class MoreLikeThis(Command):
+    """Ask the question of a message of a completion app again, for another answer."""
+
+    conversation: ConversationId
+    message: MessageId = Field(description="Message whose question is asked again")
+
+
+class SaveMessage(Command):
+    """Save an answer, for its user to find it again."""
+
+    conversation: ConversationId
+    message: MessageId
+
+
+class UnsaveMessage(Command):
+    """Remove an answer from those that its user has saved."""
+
+    conversation: ConversationId
+    message: MessageId
+
+
 class RateMessage(Command):
     """Rate an answer; null withdraws the rating."""
 
@@ -174,6 +225,24 @@ class RenameConversation(Command):
 
     conversation: ConversationId
     name: Name
+
+
+class RequestName(Command):
+    """Have the model of its app rename a conversation, by its newest answer."""
+
+    conversation: ConversationId
+
+
+class PinConversation(Command):
+    """Pin a conversation, for its user to find it first."""
+
+    conversation: ConversationId
+
+
+class UnpinConversation(Command):
+    """Unpin a conversation."""
+
+    conversation: ConversationId
 
 
 class DeleteConversation(Command):
@@ -217,20 +286,25 @@ async def configure(command: ConfigureApp, given: Preparation) -> Change[App]:
 async def send(command: SendMessage, given: Preparation) -> MakeOrChange[Conversation]:
     """Ask the newest configuration of the app; the first question starts the conversation."""
     app = given.the(App, "app")
+    if app.is_completion and command.conversation:
+        raise _wrong_mode(app)
+    if not app.is_completion and not command.query.strip():
+        raise Rejection("invalid", "Must not be blank.", "query")
     inputs, configuration = app.inputs(command.inputs), len(app.configurations)
 
     def ask(conversation: Conversation | None, id: str, at: datetime) -> Conversation:
         if conversation is None or conversation.deleted:
             if id != given.id:
                 raise not_found(Conversation, id, "conversation")
-            name = excerpt(command.query, NAME_LENGTH)
+            name = excerpt(command.query.strip() or " ".join(command.inputs.values()), NAME_LENGTH)
             conversation = Conversation.begin(Conversation.Started, id, at, app=app.id, user=command.user, name=name)
         conversation.ask(
             at,
+            after=command.parent_message,
             message=given.id,
             app=app.id,
             configuration=configuration,
-            query=command.query,
+            query=command.query if command.query.strip() else "",
             inputs=inputs,
             user=command.user,
         )
@@ -247,6 +321,31 @@ def retry(conversation: Conversation, at: datetime, command: RetryMessage) -> No
     conversation.retry(at, message=command.message)
 
 
+async def regenerate(command: RegenerateMessage, given: Preparation) -> Change[Conversation]:
+    app = await _app_of(await given.get(Conversation, command.conversation), given)
+    if app.is_completion:
+        raise _wrong_mode(app)
+    return lambda conversation, at: conversation.regenerate(at, message=given.id, repeats=command.message, app=app)
+
+
+async def more_like_this(command: MoreLikeThis, given: Preparation) -> Make[Conversation]:
+    source = given.the(Conversation, "conversation")
+    app = await _app_of(source, given)
+    if not app.is_completion:
+        raise _wrong_mode(app)
+    if not app.configuration or not app.configuration["features"]["more_like_this"]:
+        raise Rejection("feature_off", "The feature more_like_this of the app is off: turn it on by app.configure.")
+    return lambda id, at: Conversation.more_like(id, at, source=source, message=command.message, app=app)
+
+
+def save(conversation: Conversation, at: datetime, command: SaveMessage) -> None:
+    conversation.save(at, message=command.message)
+
+
+def unsave(conversation: Conversation, at: datetime, command: UnsaveMessage) -> None:
+    conversation.unsave(at, message=command.message)
+
+
 def rate(conversation: Conversation, at: datetime, command: RateMessage) -> None:
     conversation.rate(at, message=command.message, rating=command.rating, content=command.content)
 
@@ -255,6 +354,32 @@ def rename(conversation: Conversation, at: datetime, command: RenameConversation
     conversation.rename(at, name=command.name)
 
 
+async def request_name(command: RequestName, given: Preparation) -> Change[Conversation]:
+    app = await _app_of(await given.get(Conversation, command.conversation), given)
+    if not app.configuration or app.configuration["model"]["provider"] == BUILTIN:
+        raise Rejection("invalid", f"App {app.id} answers with the built-in model, which makes no names.")
+    return lambda conversation, at: conversation.request_name(at)
+
+
 async def fork(command: ForkConversation, given: Preparation) -> Make[Conversation]:
     source = given.the(Conversation, "conversation")
+    app = await given.get(App, source.app)
+    if app and app.is_completion:
+        raise _wrong_mode(app)
     return lambda id, at: Conversation.fork(id, at, source=source, message=command.message, name=command.name)
+
+
+async def _app_of(conversation: Conversation | None, given: Preparation) -> App:
+    """The app of a conversation. Raises: Rejection `not_found` when one of them is not there."""
+    app = await given.get(App, conversation.app) if conversation and not conversation.deleted else None
+    if app is None or app.deleted:
+        raise Rejection("not_found", "There is no such conversation, or its app was deleted.", "conversation")
+    return app
+
+
+def _wrong_mode(app: App) -> Rejection:
+    if app.is_completion:
+        rule = "is for completion: each of its messages stands for itself, and nothing continues it"
+    else:
+        rule = "is for chat: send message.regenerate"
+    return Rejection("wrong_mode", f"App {app.id} {rule}.", "conversation")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
 from domain.aggregate import Rejection
@@ -134,11 +135,13 @@ def build_prompt(
     context_window: int,
     count: Callable[[str], int] = estimate,
     names: Mapping[str, str] | None = None,
+    order: Iterable[str] = (),
 ) -> Prompt:
     """Build a prompt with `prompt_tokens + max_tokens <= context_window`.
 
     The answer is reserved first, then instructions and question; then the passages by rank, each that still fits, then
-    the history (by message, newest first) as far as it fits. `names` are the names of documents by id.
+    the history (by message, newest first) as far as it fits. `names` are the names of documents by id, `order` are the
+    messages of the conversation in order. Without a query, the values of the inputs are the question.
     Raises: Rejection `context_too_small` when instructions and question alone do not fit.
     """
     default = FROM_PASSAGES if passages else FROM_MEMORY
@@ -147,7 +150,7 @@ def build_prompt(
     turns = [(id, turn) for id, turn in history.items() if turn["query"] and turn["answer"]]
     names = names or {}
     budget = context_window - max_tokens
-    question = _question(query, origin)
+    question = [_question(query, origin)] if query else _values(inputs)
 
     def cost(drafts: Sequence[Draft]) -> int:
         return sum(count(draft.message.content) + MESSAGE_TOKENS for draft in drafts)
@@ -178,7 +181,7 @@ def build_prompt(
     return Prompt(
         [draft.message for draft in drafts],
         Record(
-            [drafts[0].recorded, *_earlier(kept, origin.conversation), drafts[-1].recorded],
+            [drafts[0].recorded, *_earlier(kept, origin.conversation, order), drafts[-1].recorded],
             {passage_id(hit.entry.content): hit.entry.content for hit, _ in used if _is_quoted(hit)},
         ),
         [hit for hit, _ in used],
@@ -241,12 +244,24 @@ def _question(query: str, origin: Origin) -> Part:
     return Part(query, cast("Piece", {**said, "quotes": f"question/{origin.message}"}))
 
 
+def _values(inputs: Mapping[str, str]) -> list[Part]:
+    """The values of the inputs, a line each."""
+    parts: list[Part] = []
+    for name, value in inputs.items():
+        if value:
+            parts += [_literal("\n")] * bool(parts) + [_literal(value, **{"from": "input"}, name=name)]
+    return parts
+
+
 def _drafts(
-    opening: Sequence[Part], passages: Sequence[Sequence[Part]], turns: Sequence[tuple[str, Message]], question: Part
+    opening: Sequence[Part],
+    passages: Sequence[Sequence[Part]],
+    turns: Sequence[tuple[str, Message]],
+    question: Sequence[Part],
 ) -> list[Draft]:
     system = [*opening, *(part for parts in passages for part in parts)]
     earlier = [draft for id, turn in reversed(turns) for draft in _turn(id, turn)]
-    return [Draft("system", system), *earlier, Draft("user", [question])]
+    return [Draft("system", system), *earlier, Draft("user", question)]
 
 
 def _turn(id: str, turn: Message) -> list[Draft]:
@@ -254,8 +269,10 @@ def _turn(id: str, turn: Message) -> list[Draft]:
     return [Draft("user", [_literal(turn["query"], **said)]), Draft("assistant", [_literal(turn["answer"], **said)])]
 
 
-def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[InPieces | Turns]:
-    """The turns as they are recorded: consecutive ones that are final by the first and the last, others in full."""
+def _earlier(turns: Sequence[tuple[str, Message]], conversation: str, order: Iterable[str]) -> list[InPieces | Turns]:
+    """The turns as they are recorded: final ones by the first and the last of a run without messages of other branches,
+    others in full."""
+    follows = dict(pairwise(order))
     recorded: list[InPieces | Turns] = []
     before: str | None = None
     for id, turn in reversed(turns):
@@ -263,7 +280,7 @@ def _earlier(turns: Sequence[tuple[str, Message]], conversation: str) -> list[In
             recorded += [draft.recorded for draft in _turn(id, turn)]
             before = None
             continue
-        if recorded and before is not None and turn["parent"] == before:
+        if before is not None and follows.get(before) == id:
             cast("Turns", recorded[-1])["last"] = id
         else:
             recorded.append(Turns(conversation=conversation, first=id, last=id))

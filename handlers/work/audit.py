@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from domain.aggregate import Aggregate, Event
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.site import Icon
 from domain.knowledge.document import Document
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Position, Subject, Verdict, commit_id
 from domain.models.model_call import ModelCall
@@ -81,8 +82,16 @@ def named_blobs(event: Event) -> Sequence[tuple[Kind, str]]:
             return [("segments", event.segments)]
         case ModelCall.Requested():
             return [("file", piece["file"]) for piece in pieces(event.request.get("messages") or ()) if "file" in piece]
+        case App.IconSet():
+            return _image(event.icon)
+        case App.SiteSet():
+            return _image(event.site["icon"])
         case _:
             return []
+
+
+def _image(icon: Icon | None) -> Sequence[tuple[Kind, str]]:
+    return [("icon", icon["icon"])] if icon and icon["type"] == "image" else []
 
 
 class Audit:

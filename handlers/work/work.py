@@ -217,6 +217,9 @@ WORKS: dict[str, Work] = {
         calls="message",
         watched=True,
     ),
+    "name": Work(
+        Conversation, (Conversation.NamingRequested,), role="answer", slots=64, share=8, tries=1, calls="message"
+    ),
     "query_datasets": Work(
         DatasetQuery, (DatasetQuery.Requested,), role="answer", slots=32, share=8, tries=1, calls="dataset"
     ),

@@ -184,12 +184,16 @@ def preview(
 
 @app.command(
     epilog='Examples: [bold]headrace ask APP "How long is the oil boom?"[/] · '
-    '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/]'
+    '[bold]headrace ask APP "And in winter?" --conversation ID --input season=winter[/] · '
+    '[bold]headrace ask APP "And in summer?" --conversation ID --after MESSAGE[/]'
 )
 def ask(
     app_id: Annotated[str, typer.Argument(help="App id.", metavar="APP")],
     question: Annotated[str, typer.Argument(help="Question.")],
     conversation: Annotated[str | None, typer.Option(help="Id of the conversation to continue.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Id of the message of the conversation to continue after; default: the newest.")
+    ] = None,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", help="Variable of the app, as name=value; repeatable.")
     ] = None,
@@ -208,7 +212,7 @@ def ask(
         frame: Frame = {}
         async with connected(settings) as client:
             async for frame in client.ask(
-                app_id, question, conversation=conversation, inputs=values, user=user, patience=patience
+                app_id, question, conversation=conversation, after=after, inputs=values, user=user, patience=patience
             ):
                 if as_json:
                     emit(frame)

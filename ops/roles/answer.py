@@ -1,4 +1,4 @@
-"""The role `answer`: answers messages, queries datasets, replays model calls, checks providers."""
+"""The role `answer`: answers messages, names conversations, queries datasets, replays calls, checks providers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adapters.models.server import Patience
 from adapters.postgres.documents import PostgresDocuments
 from domain.models.provider import Provider
 from handlers.chat.answer import Answer
+from handlers.chat.name import NameConversation
 from handlers.models.check import Check
 from handlers.models.choose import Choose
 from handlers.models.replay import ReplayCall
@@ -60,6 +61,7 @@ async def begin(wiring: Wiring) -> None:
     )
     answer = Answer(wiring.repository, wiring.calls, retrieve, choose, NatsLive(wiring.nc), stops, sentences)
     wiring.work("answer", answer)
+    wiring.work("name", NameConversation(wiring.repository, wiring.calls, choose))
     wiring.work("query_datasets", QueryDatasets(wiring.repository, retrieve))
     listings = TenantListings(models.clients)
     measure = replace(choose, catalogue=None)

@@ -191,13 +191,17 @@ def replay_retried(event: Replay.Retried, message: Recorded) -> Row:
     return _begun(event, message, "replay", "replay.retry", replay_id=event.originator_id)
 
 
+_OF_CALLS = {"dataset": "dataset.test", "message": "conversation.request_name"}
+"""The commands without a handler that lead to calls, by the noun that these name as their cause."""
+
+
 @traces.makes(ModelCall.Requested, once=correlation)
 def called(event: ModelCall.Requested, message: Recorded) -> Row:
-    """No handler of a message, document or replay made the call: a provider is checked, an index is built, or a
-    dataset is tested."""
+    """No handler of a message, document or replay made the call: a provider is checked, an index is built, a dataset
+    is tested, or a conversation is named."""
     if event.cause_noun == "provider":
         return _begun(event, message, "check", "provider.check")
-    name = "dataset.test" if event.cause_noun == "dataset" else f"index.{event.kind}"
+    name = _OF_CALLS.get(event.cause_noun, f"index.{event.kind}")
     return _begun(event, message, "index", name)
 
 

@@ -35,6 +35,8 @@ from domain.chat.app import (
     Variable,
 )
 from domain.chat.conversation import Citation, Conversation, Truncation, Usage
+from domain.chat.site import Icon, Site
+from domain.chat.tags import Tags
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
@@ -94,6 +96,7 @@ def examples() -> Iterator[dict[str, Any]]:
         *_calls(),
         *_providers(),
         *_models(),
+        _tags(),
         *_letters(),
         _quarantine(),
         *_replays(),
@@ -213,6 +216,22 @@ def _curate(document: Document) -> None:
     document.set_metadata(_at(8.72), metadata={"author": None, "year": 2027, "checked": "2026-05-04T08:00:00Z"})
 
 
+_SITE = Site(
+    title="Ask the lock keeper",
+    icon=Icon(type="image", icon=hashlib.sha256(b"icon").hexdigest(), media_type="image/png", background=None),
+    description="Opening times and rules of all locks",
+    copyright="© 2026 Wasserstraßen",
+    privacy_policy="https://example.com/privacy",
+    custom_disclaimer="Answers may be wrong: watch the signals.",
+    input_placeholder="Your question",
+    default_language="de-DE",
+    chat_color_theme="#1c64f2",
+    chat_color_theme_inverted=False,
+    show_workflow_steps=False,
+    use_icon_as_answer_icon=True,
+)
+
+
 def _answers() -> Iterator[Aggregate]:
     app = App.begin(
         App.Created,
@@ -234,9 +253,15 @@ def _answers() -> Iterator[Aggregate]:
         datasets=[_id(1)],
         retrieval=_RETRIEVAL,
         features=Features(
-            opening_statement="Ask me about the {{canal}}.", suggested_questions=["When does the lock open?"]
+            opening_statement="Ask me about the {{canal}}.",
+            suggested_questions=["When does the lock open?"],
+            more_like_this=False,
+            name_conversations=True,
         ),
     )
+    app.rename(_at(12.1), name="Schleusen-Auskunft Süd", description="Answers what skippers ask")
+    app.set_icon(_at(12.2), icon=Icon(type="emoji", icon="⚓", media_type=None, background="#ffead5"))
+    app.set_site(_at(12.3), site=_SITE)
     talk = Conversation.begin(
         Conversation.Started, _id(4), _at(13), app=app.id, user="skipper-7", name="When does the lock open?"
     )
@@ -275,6 +300,7 @@ def _answers() -> Iterator[Aggregate]:
         model_call=_id(7),
         duration_ms=812.4,
         finish_reason="stop",
+        name=True,
     )
     talk.fail(_at(19), message=_id(5), code="timeout", reason="lab sent nothing for 60 s.", answer="It op")
     talk.retry(_at(20), message=_id(5))
@@ -282,10 +308,25 @@ def _answers() -> Iterator[Aggregate]:
     talk.stopped(_at(21), message=_id(6), answer="六")
     talk.rate(_at(22), message=_id(4), rating="like", content="Just right")
     fork = Conversation.fork(_id(10), _at(22.5), source=talk, message=_id(4), name="What if it were Sunday?")
+    talk.save(_at(22.6), message=_id(4))
+    talk.unsave(_at(22.7), message=_id(4))
+    talk.pin(_at(22.8))
+    talk.unpin(_at(22.9))
     talk.rename(_at(23), name="Opening times")
+    talk.regenerate(_at(23.5), message=_id(11), repeats=_id(5), app=app)
     talk.delete(_at(24))
     app.delete(_at(25))
     yield from (app, talk, fork)
+
+
+def _tags() -> Aggregate:
+    tags = Tags.begin(Tags.Begun, "knowledge", _at(25.1))
+    tags.create(_at(25.1), tag=_id(92), name="Schleusen")
+    tags.rename(_at(25.2), tag=_id(92), name="Locks")
+    tags.bind(_at(25.3), tag=_id(92), target=_id(1))
+    tags.unbind(_at(25.4), tag=_id(92), target=_id(1))
+    tags.remove(_at(25.5), tag=_id(92))
+    return tags
 
 
 def _calls() -> Iterator[Aggregate]:

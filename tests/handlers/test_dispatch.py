@@ -375,6 +375,12 @@ class Anything:
         await self._index(await desk.done("document.upload", dataset=ids["dataset"], name="b", text="x"))
         ids["message"] = ids["conversation"] = await desk.done("message.send", app=ids["app"], query="?")
         await desk.answered(ids["conversation"], ids["message"])
+        slogans = await desk.done("app.create", name="Slogans", mode="completion")
+        of_completion = {"model": {"provider": "lab", "name": "m"}, "features": {"more_like_this": True}}
+        await desk.done("app.configure", app=slogans, **of_completion)
+        ids["slogan"] = await desk.done("message.send", app=slogans, query="?")
+        await desk.answered(ids["slogan"], ids["slogan"])
+        ids["tag"] = await desk.done("tag.create", kind="app", name=new_id())
         ids["dead_letter"] = await desk.bury("commands", new_id())
         ids["call"] = await desk.called()
         await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
@@ -414,9 +420,13 @@ class Anything:
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
         limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
         segment = {**indexed, "segment": st.just(ids["segment"])}
+        talk = {"conversation": st.just(ids["conversation"])}
+        message = {**talk, "message": st.just(ids["message"])}
+        icon = st.none() | st.fixed_dictionaries({"type": st.just("emoji"), "icon": text})
+        slogan = dict.fromkeys(("conversation", "message"), st.just(ids["slogan"]))
         came, credential = {"address": text, "browser": text}, st.sampled_from(["token", "link", "key"])
         fields: dict[str, dict[str, Any]] = {
-            "app.create": {"name": text, "description": text},
+            "app.create": {"name": text, "description": text, "mode": st.sampled_from(["chat", "completion"])},
             "app.configure": {
                 "app": st.just(ids["app"]),
                 "prompt": text,
@@ -426,6 +436,13 @@ class Anything:
                 "retrieval": st.fixed_dictionaries({"top_k": st.integers(1, 50)}),
             },
             "app.delete": {"app": st.just(ids["app"])},
+            "app.rename": {"app": st.just(ids["app"]), "name": text, "description": text | st.none()},
+            "app.set_icon": {"app": st.just(ids["app"]), "icon": icon},
+            "app.set_site": {"app": st.just(ids["app"]), "title": text, "icon": icon, "custom_disclaimer": text},
+            "tag.create": {"kind": st.sampled_from(["app", "knowledge"]), "name": text},
+            "tag.rename": {"kind": st.just("app"), "tag": st.just(ids["tag"]), "name": text},
+            "tag.delete": {"kind": st.just("app"), "tag": st.just(ids["tag"])},
+            **{f"tag.{verb}": {"tag": st.just(ids["tag"]), "app": st.just(ids["app"])} for verb in ("bind", "unbind")},
             "dataset.create": {"name": text},
             "dataset.configure": {
                 "dataset": st.just(ids["dataset"]),
@@ -456,6 +473,7 @@ class Anything:
                 "query": text,
                 "conversation": st.just(ids["conversation"]) | st.none(),
                 "inputs": st.just({"tone": "calm"}) | st.just({}),
+                "parent_message": st.just(ids["message"]) | st.none(),
             },
             "message.stop": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
             "message.rate": {
@@ -464,7 +482,10 @@ class Anything:
                 "rating": st.sampled_from(["like", "dislike", None]),
                 "content": text,
             },
-            "message.retry": {"conversation": st.just(ids["conversation"]), "message": st.just(ids["message"])},
+            **{f"message.{verb}": message for verb in ("retry", "regenerate", "save", "unsave")},
+            "message.more_like_this": slogan,
+            **{f"conversation.{verb}": talk for verb in ("pin", "unpin")},
+            "conversation.request_name": {"conversation": slogan["conversation"]},
             "dead_letter.retry": {"dead_letter": st.just(ids["dead_letter"])},
             "dead_letter.discard": {"dead_letter": st.just(ids["dead_letter"])},
             "quarantine.discard": {
@@ -582,7 +603,7 @@ NEVER = {"document.retry", "message.retry", "message.stop"}
 """Commands that the state of things there does not allow."""
 
 DELETES = {
-    *("app.delete", "dataset.delete", "document.delete", "conversation.delete"),
+    *("tag.delete", "app.delete", "dataset.delete", "document.delete", "conversation.delete"),
     *("provider.remove", "provider.remove_credential", "route.remove", "budget.remove", "bus_login.close"),
     *("limits.remove", "limits.lift", "account.erase", "model.remove", "model.remove_default"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),

@@ -23,6 +23,7 @@ from domain.models.provider import Provider
 from domain.models.replay import Replay
 from domain.work.quarantine import quarantine_id
 from handlers.routes import ROUTES, is_private
+from handlers.work.audit import named_blobs
 from tests.handlers.desk import VERIFIER, Desk
 from tests.memory import Memory
 
@@ -40,7 +41,8 @@ def desk(memory: Memory, tenant: str) -> Desk:
 @dataclass
 class World:
     """One of everything that a command can name; `failed` is a document in error, `answered` a message with an answer
-    in `talk`, `asked` one without, `silent` one whose answer failed, `letter` a dead letter, `call` a model call,
+    in `talk`, `asked` one without, `silent` one whose answer failed, `slogan` an answered one of the completion app
+    `slogans`, `label` a tag of apps that `app` has, `letter` a dead letter, `call` a model call,
     `ready` a completed document, `segment` the first of its three, `login` a SQL login."""
 
     app: str
@@ -56,6 +58,9 @@ class World:
     ready: str
     segment: str
     login: str
+    slogans: str
+    slogan: str
+    label: str
     company: str
     owner: str
     member: str
@@ -80,6 +85,13 @@ async def world(desk: Desk) -> World:
     silent = await desk.done("message.send", app=app, query="Who?", conversation=talk)
     fails = {"message": silent, "code": "timeout", "reason": "Silence.", "answer": ""}
     await desk.change("conversation", talk, lambda it: it.fail(now, **fails))
+    slogans = await desk.done("app.create", name="Slogans", mode="completion")
+    topic, features = {"name": "topic", "default": "the mill"}, {"more_like_this": True}
+    await desk.done("app.configure", app=slogans, model=LAB, variables=[topic], features=features)
+    slogan = await desk.done("message.send", app=slogans, inputs={"topic": "the sluice"})
+    await desk.answered(slogan, slogan)
+    label = await desk.done("tag.create", kind="app", name="Mill")
+    await desk.done("tag.bind", tag=label, app=app)
     letter = await desk.bury("commands", new_id())
     call = await desk.called(request=instructed_by(app))
     await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "small"}]}])
@@ -102,6 +114,7 @@ async def world(desk: Desk) -> World:
     key = await desk.done("api_key.create", name="All", digest="3" * 64, hint="z9", permissions=["chat"])
     return World(
         *(app, dataset, document, failed, talk, answered, asked, silent, letter, call, ready, segment, login),
+        *(slogans, slogan, label),
         *(company, owner, member, other, key),
     )
 
@@ -127,6 +140,15 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("app.create", {"name": "Other"}, "app", ["app.created.v2"]),
     ("app.configure", {"app": "{app}", "model": LAB, "datasets": ["{dataset}"]}, "app", ["app.configured.v3"]),
     ("app.delete", {"app": "{app}"}, "app", ["app.deleted.v1"]),
+    ("app.rename", {"app": "{app}", "description": "Answers."}, "app", ["app.renamed.v1"]),
+    ("app.set_icon", {"app": "{app}", "icon": {"type": "emoji", "icon": "⚓"}}, "app", ["app.icon_set.v1"]),
+    ("app.set_site", {"app": "{app}", "title": "Ask"}, "app", ["app.site_set.v1"]),
+    ("tag.create", {"kind": "knowledge", "name": "Mill"}, "tags", ["tags.begun.v1", "tag.created.v1"]),
+    ("tag.create", {"kind": "app", "name": "Locks"}, "tags", ["tag.created.v1"]),
+    ("tag.rename", {"kind": "app", "tag": "{label}", "name": "Mills"}, "tags", ["tag.renamed.v1"]),
+    ("tag.bind", {"tag": "{label}", "app": "{slogans}"}, "tags", ["tag.bound.v1"]),
+    ("tag.unbind", {"tag": "{label}", "app": "{app}"}, "tags", ["tag.unbound.v1"]),
+    ("tag.delete", {"kind": "app", "tag": "{label}"}, "tags", ["tag.deleted.v1"]),
     ("dataset.create", {"name": "Other", "description": "水门"}, "dataset", ["dataset.created.v1"]),
     (
         "dataset.configure",
@@ -205,14 +227,39 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "message.send",
         {"app": "{app}", "query": "Why?"},
         "conversation",
-        ["conversation.started.v1", "message.asked.v2"],
+        ["conversation.started.v1", "message.asked.v3"],
     ),
     (
         "message.send",
         {"app": "{app}", "query": "Why?", "conversation": "{talk}"},
         "conversation",
-        ["message.asked.v2"],
+        ["message.asked.v3"],
     ),
+    (
+        "message.send",
+        {"app": "{app}", "query": "Why?", "conversation": "{talk}", "parent_message": "{answered}"},
+        "conversation",
+        ["message.asked.v3"],
+    ),
+    (
+        "message.send",
+        {"app": "{slogans}", "inputs": {"topic": "x"}},
+        "conversation",
+        ["conversation.started.v1", "message.asked.v3"],
+    ),
+    (
+        "message.regenerate",
+        {"conversation": "{talk}", "message": "{answered}"},
+        "conversation",
+        ["message.asked.v3"],
+    ),
+    (
+        "message.more_like_this",
+        {"conversation": "{slogan}", "message": "{slogan}"},
+        "conversation",
+        ["conversation.started.v1", "message.asked.v3"],
+    ),
+    ("message.save", {"conversation": "{talk}", "message": "{answered}"}, "conversation", ["message.saved.v1"]),
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation", ["message.stop_requested.v1"]),
     (
         "message.rate",
@@ -230,6 +277,13 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["quarantine.discarded.v1"],
     ),
     ("conversation.rename", {"conversation": "{talk}", "name": "Times"}, "conversation", ["conversation.renamed.v1"]),
+    (
+        "conversation.request_name",
+        {"conversation": "{slogan}"},
+        "conversation",
+        ["conversation.naming_requested.v1"],
+    ),
+    ("conversation.pin", {"conversation": "{talk}"}, "conversation", ["conversation.pinned.v1"]),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation", ["conversation.deleted.v1"]),
     (
         "provider.register",
@@ -384,7 +438,10 @@ def filled(value: Any, world: World) -> Any:
     return value.format(**vars(world)) if isinstance(value, str) else value
 
 
-TAKES_BACK = {"document.enable", "document.unarchive", "segment.enable", "account.enable", "tenant.unarchive"}
+TAKES_BACK = {
+    *("document.enable", "document.unarchive", "segment.enable", "account.enable", "tenant.unarchive"),
+    *("conversation.unpin", "message.unsave"),
+}
 """Commands that there is something to do for only after another."""
 
 
@@ -413,6 +470,7 @@ def test_a_person_is_named_by_the_user_or_by_what_holds_their_words() -> None:
         "dataset.test": "user",
         "message.send": "user",
         "conversation.fork": "conversation",
+        "message.more_like_this": "conversation",
         "document.upload": "user",
         "replay.request": "call",
         **dict.fromkeys(
@@ -433,6 +491,8 @@ async def test_what_was_taken_away_comes_back(desk: Desk, world: World) -> None:
         ("segment.disable", "segment.enable", segment),
         ("account.disable", "account.enable", {"account": world.other}),
         ("tenant.archive", "tenant.unarchive", {"tenant": world.company}),
+        ("conversation.pin", "conversation.unpin", {"conversation": world.talk}),
+        ("message.save", "message.unsave", {"conversation": world.talk, "message": world.answered}),
     ]
     before = len(await desk.types("document", world.ready))
     for there, back, fields in pairs:
@@ -462,6 +522,7 @@ async def test_a_command_is_accepted_once(
         "dataset",
         "document",
         "segment",
+        "tag",
         "conversation",
         "message",
         "provider",
@@ -475,8 +536,10 @@ async def test_a_command_is_accepted_once(
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
     if noun in ("provider", "route", "budget", "bus_login"):
         expected = {noun: fields.get(noun) or fields["name"]}
-    elif name == "conversation.fork":
+    elif name in ("conversation.fork", "message.more_like_this"):
         expected = {}
+    elif noun == "tags":
+        expected |= {noun: fields.get("kind", "app")}
     elif noun == "limits":
         expected = {noun: "tenant" if name in ("limits.set", "limits.remove") else "operator"}
     elif noun in ("end_user", "account"):
@@ -486,6 +549,8 @@ async def test_a_command_is_accepted_once(
     elif noun == "default_model":
         expected = {noun: fields["type"], "model": fields.get("model", id)}
     given = ROUTES[name].gives or name.partition(".")[0]
+    if ROUTES[name].gives:
+        expected.pop(given, None)
     assert outcome.ids == {given: id, noun: id} | expected
 
     caused = commits[-1].metadata
@@ -502,6 +567,11 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("app.configure", {"app": "{app}", "datasets": ["{dataset}"]}, "datasets.0"),
     ("app.configure", {"app": "{app}", "model": {"provider": "lab", "name": "small"}}, "model.provider"),
     ("app.delete", {"app": "{app}"}, "app"),
+    ("app.rename", {"app": "{app}", "name": "x"}, "app"),
+    ("app.set_icon", {"app": "{app}", "icon": None}, "app"),
+    ("app.set_site", {"app": "{app}"}, "app"),
+    ("tag.bind", {"tag": "{label}", "app": "{app}"}, "app"),
+    ("tag.unbind", {"tag": "{label}", "dataset": "{dataset}"}, "dataset"),
     ("dataset.configure", {"dataset": "{dataset}", "embedding_model": "a-model"}, "dataset"),
     ("dataset.delete", {"dataset": "{dataset}"}, "dataset"),
     ("document.upload", {"dataset": "{dataset}", "name": "a", "text": "x"}, "dataset"),
@@ -518,6 +588,13 @@ UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     ("message.stop", {"conversation": "{talk}", "message": "{asked}"}, "conversation"),
     ("message.rate", {"conversation": "{talk}", "message": "{asked}", "rating": None}, "conversation"),
     ("message.retry", {"conversation": "{talk}", "message": "{silent}"}, "conversation"),
+    ("message.regenerate", {"conversation": "{talk}", "message": "{asked}"}, "conversation"),
+    ("message.more_like_this", {"conversation": "{slogan}", "message": "{slogan}"}, "conversation"),
+    ("message.save", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
+    ("message.unsave", {"conversation": "{talk}", "message": "{answered}"}, "conversation"),
+    ("conversation.pin", {"conversation": "{talk}"}, "conversation"),
+    ("conversation.unpin", {"conversation": "{talk}"}, "conversation"),
+    ("conversation.request_name", {"conversation": "{slogan}"}, "conversation"),
     ("conversation.rename", {"conversation": "{talk}", "name": "x"}, "conversation"),
     ("conversation.delete", {"conversation": "{talk}"}, "conversation"),
     ("provider.add_credential", {"provider": "lab", "name": "spare", "key": "k"}, "provider"),
@@ -576,7 +653,7 @@ async def test_what_was_deleted_cannot_be_named(
         await desk.done("sql_login.revoke", sql_login=world.login)
     else:
         noun = "dataset" if last == "0" else last
-        deleted = world.talk if noun == "conversation" else getattr(world, noun)
+        deleted = filled(fields["conversation"], world) if noun == "conversation" else getattr(world, noun)
         await desk.done(f"{noun}.delete", **{noun: deleted})
     assert await desk.fails(name, filled(fields, world)) == ("not_found", field)
 
@@ -941,3 +1018,147 @@ async def test_the_same_embedding_model_again_changes_nothing(desk: Desk, world:
     first, second = [await desk.send("dataset.configure", **fields) for _ in range(2)]
     assert first.version == second.version
     assert (await desk.types("dataset", world.dataset)).count("dataset.configured.v1") == 1
+
+
+# --- messages that branch, repeat and stand for themselves ---------------------------------------------------
+
+
+async def test_a_message_asks_something(desk: Desk, world: World) -> None:
+    for fields in ({}, {"query": " "}, {"query": "\n", "inputs": {"tone": " "}}):
+        assert await desk.fails("message.send", app=world.app, **fields) == ("invalid", "query")
+        assert await desk.fails("message.send", app=world.slogans, **fields) == ("invalid", "query")
+    assert await desk.fails("message.send", app=world.app, inputs={"tone": "calm"}) == ("invalid", "query")
+    fields = {"app": world.app, "query": "?", "parent_message": world.asked}
+    assert await desk.fails("message.send", **fields) == ("invalid", "parent_message")
+
+
+async def test_a_message_of_a_completion_app_is_a_conversation_of_its_own(desk: Desk, world: World) -> None:
+    outcome = await desk.send("message.send", app=world.slogans, inputs={"topic": "the sluice"}, query=" ")
+    assert outcome.ids == {"message": outcome.command, "conversation": outcome.command}
+    started, asked = await desk.events("conversation", outcome.command)
+    assert isinstance(started, Conversation.Started)
+    assert isinstance(asked, Conversation.Asked)
+    assert (started.name, asked.query, asked.inputs) == ("the sluice", "", {"topic": "the sluice"})
+    again = {"app": world.slogans, "query": "Shorter!", "conversation": world.slogan}
+    assert await desk.fails("message.send", **again) == ("wrong_mode", "conversation")
+    of = {"conversation": world.slogan, "message": world.slogan}
+    assert await desk.fails("message.regenerate", **of) == ("wrong_mode", "conversation")
+    assert await desk.fails("conversation.fork", **of) == ("wrong_mode", "conversation")
+
+
+async def test_more_like_this_asks_again_in_a_conversation_that_names_the_message(desk: Desk, world: World) -> None:
+    of = {"conversation": world.slogan, "message": world.slogan}
+    outcome = await desk.send("message.more_like_this", **of)
+    assert outcome.ids == {"message": outcome.command, "conversation": outcome.command}
+    [_, asked] = await desk.events("conversation", outcome.command)
+    assert isinstance(asked, Conversation.Asked)
+    assert (asked.repeats, asked.inputs, asked.message) == (world.slogan, {"topic": "the sluice"}, outcome.command)
+    await desk.done("app.configure", app=world.slogans, variables=[{"name": "topic"}])
+    assert await desk.fails("message.more_like_this", **of) == ("feature_off", None)
+    talk = {"conversation": world.talk, "message": world.answered}
+    assert await desk.fails("message.more_like_this", **talk) == ("wrong_mode", "conversation")
+
+
+async def test_a_message_that_is_asked_again_has_an_id_of_its_own(desk: Desk, world: World) -> None:
+    outcome = await desk.send("message.regenerate", conversation=world.talk, message=world.asked)
+    assert outcome.ids == {"message": outcome.command, "conversation": world.talk}
+    [*_, asked] = await desk.events("conversation", world.talk)
+    assert isinstance(asked, Conversation.Asked)
+    assert (asked.parent, asked.repeats, asked.query) == (world.answered, world.asked, "Where?")
+
+
+async def test_a_branch_begins_after_any_message(desk: Desk, world: World) -> None:
+    fields = {"app": world.app, "query": "And then?", "conversation": world.talk}
+    await desk.done("message.send", parent_message=world.answered, **fields)
+    [*_, asked] = await desk.events("conversation", world.talk)
+    assert isinstance(asked, Conversation.Asked)
+    assert asked.parent == world.answered
+    assert await desk.fails("message.send", parent_message=new_id(), **fields) == ("not_found", "parent_message")
+
+
+async def test_a_key_for_one_app_repeats_its_messages_only(desk: Desk, world: World) -> None:
+    scope = {"permissions": ["chat"], "apps": [world.app]}
+    key = "k_" + await desk.done("api_key.create", name="Site", digest="5" * 64, hint="a1B2", **scope)
+    own, other = {"conversation": world.talk}, {"conversation": world.slogan}
+    message, slogan = {"message": world.answered}, {"message": world.slogan}
+    for name, mine, theirs in (
+        ("message.regenerate", own | message, other | slogan),
+        ("message.more_like_this", None, other | slogan),
+        ("message.save", own | message, other | slogan),
+        ("conversation.pin", own, other),
+        ("conversation.request_name", None, other),
+    ):
+        assert (await desk.send(name, theirs, actor=key)).code == "forbidden"
+        if mine:
+            assert (await desk.send(name, mine, actor=key)).status == "accepted"
+
+
+# --- names, icons, sites and tags ----------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+async def test_a_name_or_a_description_is_changed_alone(desk: Desk, world: World) -> None:
+    await desk.done("app.rename", app=world.app, description="Answers.")
+    await desk.done("app.rename", app=world.app, name="Porter")
+    app = await desk.fold("app", world.app)
+    assert isinstance(app, App)
+    assert (app.name, app.description) == ("Porter", "Answers.")
+    assert await desk.fails("app.rename", app=world.app) == ("invalid", "name")
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+    ],
+)
+async def test_an_icon_can_be_an_image_of_the_object_store(
+    desk: Desk, world: World, data: bytes, media_type: str
+) -> None:
+    digest = await desk.blobs.put(desk.tenant, data)
+    icon = {"type": "image", "icon": digest, "background": "#ffead5"}
+    await desk.done("app.set_icon", app=world.app, icon=icon)
+    await desk.done("app.set_site", app=world.app, icon=icon, title="Ask")
+    events = (await desk.events("app", world.app))[-2:]
+    assert [named for event in events for named in named_blobs(event)] == 2 * [("icon", digest)]
+    app = await desk.fold("app", world.app)
+    assert isinstance(app, App)
+    assert app.icon == {**icon, "media_type": media_type}
+    assert app.site
+    assert app.site["icon"] == app.icon
+    await desk.done("app.set_icon", app=world.app, icon={"type": "emoji", "icon": "⚓"})
+    assert named_blobs((await desk.events("app", world.app))[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(None, "not_found"), (b"<svg onload=...>", "invalid"), (PNG + bytes(2**20), "too_large")]
+)
+async def test_what_is_no_image_is_no_icon(desk: Desk, world: World, data: bytes | None, code: str) -> None:
+    digest = "0" * 64 if data is None else await desk.blobs.put(desk.tenant, data)
+    icon = {"type": "image", "icon": digest}
+    for name in ("app.set_icon", "app.set_site"):
+        assert await desk.fails(name, app=world.app, icon=icon) == (code, "icon.icon")
+
+
+async def test_a_tag_is_for_one_kind(desk: Desk, world: World) -> None:
+    assert await desk.fails("tag.create", kind="app", name=" mill ") == ("exists", "name")
+    label = await desk.done("tag.create", kind="knowledge", name="Mill")
+    await desk.done("tag.bind", tag=label, dataset=world.dataset)
+    assert await desk.fails("tag.bind", tag=label, app=world.app) == ("not_found", "tag")
+    assert await desk.fails("tag.rename", kind="app", tag=label, name="x") == ("not_found", "tag")
+    assert await desk.fails("tag.bind", tag=label) == ("invalid", "app")
+    assert await desk.fails("tag.bind", tag=label, app=world.app, dataset=world.dataset) == ("invalid", "app")
+    other = Desk(desk.server, f"{desk.tenant}x")
+    assert await other.fails("tag.delete", kind="app", tag=world.label) == ("not_found", "tag")
+
+
+async def test_a_key_for_one_app_tags_only_that(desk: Desk, world: World) -> None:
+    scope = {"permissions": ["dataset.manage"], "apps": [world.app]}
+    key = "k_" + await desk.done("api_key.create", name="Site", digest="5" * 64, hint="a1B2", **scope)
+    for fields, code in (({"app": world.app}, None), ({"app": world.slogans}, "forbidden")):
+        assert (await desk.send("tag.unbind", {"tag": world.label, **fields}, actor=key)).code == code
+    assert (await desk.send("tag.create", {"kind": "app", "name": "x"}, actor=key)).code == "forbidden"

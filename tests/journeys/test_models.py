@@ -145,6 +145,58 @@ async def test_reasoning_is_kept_with_the_call_and_not_said_again(headrace: Stac
     assert 0 < call["reasoning_tokens"] < call["completion_tokens"]
 
 
+async def test_branches_names_pins_and_completions_are_in_the_tables(headrace: Stack) -> None:
+    async def answers(exchange: Exchange) -> None:
+        asked = exchange.body["messages"][-1]["content"]
+        await exchange.begin()
+        await exchange.say("Opening times" if asked.startswith("Question: ") else f"To {asked}")
+        await exchange.say(finish="stop")
+        await exchange.event("[DONE]")
+        await exchange.end()
+
+    async with faulty_server(answers) as server:
+        app = await app_on(headrace, server.url, "any")
+        model = {"provider": provider_of(server.url), "name": "any"}
+        await headrace.send("app.configure", app=app, model=model, features={"name_conversations": True})
+        [accepted, *_] = await headrace.ask(app, "1?")
+        talk, first = {"conversation": accepted["conversation"]}, accepted["message"]
+        [second, *_] = await headrace.ask(app, "2?", **talk)
+        again = await headrace.send("message.regenerate", **talk, message=second["message"])
+        ids = {"id": again["ids"]["message"]}
+        await headrace.until("SELECT FROM headrace.messages WHERE id = %(id)s AND status = 'answered'", **ids)
+        [third, *_, answered] = await headrace.ask(app, "3?", after=ids["id"], **talk)
+        assert answered["answer"] == "To 3?"
+        prompts = [[message["content"] for message in each.body["messages"]][1:] for each in server.requests]
+        [sent] = [prompt for prompt in prompts if prompt[-1] == "3?"]
+        assert sent == ["1?", "To 1?", "2?", "To 2?", "3?"]
+        for name in ("conversation.pin", "message.save"):
+            await headrace.send(name, **talk, **({"message": first} if name == "message.save" else {}))
+        slogans = await headrace.make("app.create", name="slogans", mode="completion")
+        variables = [{"name": "topic", "required": True}]
+        await headrace.send("app.configure", app=slogans, model=model, variables=variables)
+        [_, *_, slogan] = await headrace.ask(slogans, "", inputs={"topic": "locks"})
+        assert slogan["answer"] == "To locks"
+    named = "SELECT * FROM headrace.conversations WHERE id = %(conversation)s AND name = 'Opening times'"
+    [row] = await headrace.until(named, **talk)
+    assert row["dialogue_count"] == 4
+    rows = await headrace.sql(
+        "SELECT id, parent_message_id, repeated_message_id FROM headrace.messages"
+        " WHERE conversation_id = %(conversation)s ORDER BY created_at",
+        **talk,
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        (first, None, None),
+        (second["message"], first, None),
+        (ids["id"], first, second["message"]),
+        (third["message"], ids["id"], None),
+    ]
+    [call] = await calls_of(headrace, third["message"], "completed")
+    [prompt] = await headrace.until("SELECT * FROM headrace.model_call_requests WHERE id = %(id)s", id=call["id"])
+    assert [message["content"] for message in prompt["request"]["messages"]][1:] == sent
+    for table in ("pinned_conversations", "saved_messages"):
+        await headrace.until(f"SELECT FROM headrace.{table} WHERE conversation_id = %(conversation)s", **talk)
+
+
 async def test_an_answer_without_a_word_says_why(headrace: Stack) -> None:
     async def withholds(exchange: Exchange) -> None:
         await exchange.begin()

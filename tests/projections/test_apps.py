@@ -5,9 +5,11 @@ from uuid import NAMESPACE_OID, uuid5
 import pytest
 
 from domain.chat.app import AppWarning
+from domain.chat.site import Icon, Site
 from projections.app_model_configs import app_model_configs, configuration_id
 from projections.apps import apps
 from projections.engine.columns import derived_id
+from projections.sites import sites
 from tests.projections.history import MODEL, RETRIEVAL, History
 
 
@@ -26,6 +28,9 @@ def test_given_nothing_when_an_app_is_created_then_it_has_a_row() -> None:
             "name": "Help",
             "description": "Answers.",
             "mode": "chat",
+            "icon_type": None,
+            "icon": None,
+            "icon_background": None,
             "app_model_config_id": None,
             "created_by": "ada",
             "created_at": app.created_on,
@@ -60,6 +65,8 @@ def test_given_an_app_when_it_is_configured_twice_then_both_configurations_stay_
         "dataset_configs": {"datasets": ["some"], "retrieval": RETRIEVAL},
         "opening_statement": "",
         "suggested_questions": [],
+        "more_like_this": {"enabled": False},
+        "name_conversations": {"enabled": False},
         "retriever_resource": {"enabled": True},
         "warnings": [],
         "created_by": "ada",
@@ -89,3 +96,63 @@ def test_a_configuration_has_its_warnings() -> None:
     history.configure(app, "Be exact.")
     rows = sorted(history.rows(app_model_configs), key=lambda row: row["number"])
     assert [row["warnings"] for row in rows] == [[warning], []]
+
+
+IMAGE = Icon(type="image", icon="d" * 64, media_type="image/png", background="#ffead5")
+
+
+def site(title: str) -> Site:
+    return Site(
+        title=title,
+        icon=IMAGE,
+        description="",
+        copyright="",
+        privacy_policy="",
+        custom_disclaimer="May be wrong.",
+        input_placeholder="",
+        default_language="de-DE",
+        chat_color_theme=None,
+        chat_color_theme_inverted=False,
+        show_workflow_steps=True,
+        use_icon_as_answer_icon=False,
+    )
+
+
+def test_given_an_app_when_it_gets_another_name_and_an_icon_then_its_row_has_them() -> None:
+    history = History()
+    app = history.app()
+    app.rename(history.now, name="Guide", description="Knows.")
+    app.set_icon(history.now, icon=IMAGE)
+    history.record(app)
+    (row,) = history.rows(apps)
+    assert (row["name"], row["description"], row["updated_at"]) == ("Guide", "Knows.", app.modified_on)
+    assert (row["icon_type"], row["icon"], row["icon_background"]) == ("image", "d" * 64, "#ffead5")
+    app.set_icon(history.now, icon=None)
+    history.record(app)
+    (row,) = history.rows(apps)
+    assert (row["icon_type"], row["icon"], row["icon_background"]) == (None, None, None)
+
+
+def test_given_an_app_when_its_site_is_set_twice_then_it_has_one_row_until_it_is_deleted() -> None:
+    history = History()
+    app = history.app()
+    for title in ("Ask", "Ask me"):
+        app.set_site(history.now, site=site(title))
+        at = history.record(app)
+    (row,) = history.rows(sites)
+    assert row["id"]
+    assert row | {"id": ""} == {
+        **{name: value for name, value in site("Ask me").items() if name != "icon"},
+        "tenant_id": "default",
+        "id": "",
+        "app_id": app.id,
+        "icon_type": "image",
+        "icon": "d" * 64,
+        "icon_background": "#ffead5",
+        "created_by": "ada",
+        "created_at": at,
+        "log_position": 3,
+    }
+    app.delete(history.now)
+    history.record(app)
+    assert history.rows(sites) == []

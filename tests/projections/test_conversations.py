@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 
 from domain.access.end_user import EndUser
+from domain.aggregate import new_id
 from projections.conversations import conversations
 from projections.dataset_retriever_resources import dataset_retriever_resources
 from projections.end_users import end_user_id, end_users
 from projections.message_feedbacks import message_feedbacks
 from projections.messages import messages
+from projections.pinned_conversations import pinned_conversations
+from projections.saved_messages import saved_messages
 from tests.projections.history import History, citation
 
 
@@ -219,13 +222,77 @@ def test_given_two_conversations_when_one_or_its_app_is_deleted_then_all_of_it_g
         message = history.ask(talk)
         history.answer(talk, message, [citation(1)])
         talk.rate(history.now, message=message, rating="like", content="")
+        talk.save(history.now, message=message)
+        talk.pin(history.now)
         history.record(talk)
     aggregate = talks[0] if which == "conversation" else app
     aggregate.delete(history.now)
     history.record(aggregate)
     history.ask(talks[0])  # by someone who had not heard of it yet
 
-    for model in (conversations, messages, message_feedbacks, dataset_retriever_resources):
+    of_messages = (messages, message_feedbacks, saved_messages, dataset_retriever_resources)
+    for model in (conversations, pinned_conversations, *of_messages):
         assert {row["app_id"] for row in history.rows(model)} == {other.id}, model
     users = {row["app_id"] for row in history.rows(end_users)}
     assert users == ({app.id, other.id} if which == "conversation" else {other.id})
+
+
+def test_given_a_conversation_when_it_is_pinned_and_unpinned_then_its_row_comes_and_goes() -> None:
+    history = History()
+    app = history.app()
+    conversation = history.conversation(app.id)
+    conversation.pin(history.now)
+    at = history.record(conversation)
+    [row] = history.rows(pinned_conversations)
+    assert row["id"]
+    assert row | {"id": ""} == {
+        "tenant_id": "default",
+        "id": "",
+        "app_id": app.id,
+        "conversation_id": conversation.id,
+        "created_by": "ada",
+        "created_at": at,
+        "log_position": 3,
+    }
+    conversation.unpin(history.now)
+    history.record(conversation)
+    assert history.rows(pinned_conversations) == []
+
+
+def test_given_an_answer_when_it_is_saved_and_unsaved_then_its_row_comes_and_goes() -> None:
+    history = History()
+    app = history.app()
+    conversation = history.conversation(app.id)
+    message = history.ask(conversation)
+    history.answer(conversation, message, [])
+    conversation.save(history.now, message=message)
+    at = history.record(conversation)
+    [row] = history.rows(saved_messages)
+    assert row["id"]
+    assert row | {"id": ""} == {
+        "tenant_id": "default",
+        "id": "",
+        "app_id": app.id,
+        "conversation_id": conversation.id,
+        "message_id": message,
+        "created_by": "ada",
+        "created_at": at,
+        "log_position": 5,
+    }
+    conversation.unsave(history.now, message=message)
+    history.record(conversation)
+    assert history.rows(saved_messages) == []
+
+
+def test_given_a_message_when_it_is_asked_again_then_its_row_names_it_and_the_same_parent() -> None:
+    history = History()
+    app = history.app()
+    history.configure(app, "Be brief.")
+    conversation = history.conversation(app.id)
+    first, second = history.ask(conversation), history.ask(conversation)
+    conversation.regenerate(history.now, message=new_id(), repeats=second, app=app)
+    history.record(conversation)
+    rows = {row["id"]: row for row in history.rows(messages)}
+    [again] = rows.keys() - {first, second}
+    assert [rows[id]["parent_message_id"] for id in (first, second, again)] == [None, first, first]
+    assert [rows[id]["repeated_message_id"] for id in (first, second, again)] == [None, None, second]

@@ -14,6 +14,7 @@ from domain.access.tenant import HOUSE, Tenant
 from domain.aggregate import Rejection
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
+from domain.chat.tags import Tags
 from domain.knowledge import curation
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document, segment_id
@@ -39,6 +40,8 @@ _EDITS = [
     ),
     *3 * ["add_segment", "edit_segment", "disable_segment", "enable_segment", "delete_segment", "mark_synced"],
 ]
+
+_TALKING = ["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename", "pin", "unpin", "save", "unsave"]
 
 Noun = TypeVar("Noun", App, Conversation, Dataset, Document)
 
@@ -73,6 +76,7 @@ class _Walk:
         self.accounts: dict[str, Account] = {}
         self.tenants: dict[str, Tenant] = {}
         self.keys: dict[tuple[str, str], ApiKey] = {}
+        self.tags: dict[tuple[str, str], Tags] = {}
         self.known: dict[tuple[str, str], App | Conversation | Dataset | Document] = {}
         self.traces: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, str, str | None, ModelCall]] = []
@@ -84,7 +88,7 @@ class _Walk:
             + 5 * [self.work, self.message]
             + 4 * [self.call, self.end]
             + [self.letter, self.retrieve, self.erase]
-            + [self.account, self.member, self.key]
+            + [self.account, self.member, self.key, self.tag]
         )
 
     def some(self, kind: type[Noun]) -> Noun | None:
@@ -186,6 +190,25 @@ class _Walk:
                     tenant.withdraw(now, digest=digest)
         if tenant.pending_events:
             self.history.record(tenant)
+
+    def tag(self, number: int) -> None:
+        """Also of what was deleted: the sender may not have heard of it yet."""
+        kind, place = self.random.choice([("app", 1), ("knowledge", 2)])
+        found, now = self.tags.get((self.history.tenant, kind)), self.history.now
+        if found is None:
+            found = self.tags[self.history.tenant, kind] = Tags.begin(Tags.Begun, kind, now)
+        # Two kinds have no tag in common: the id is that of the command.
+        tag, target = id_of(11 + place, self.random.randrange(self.few)), id_of(place, self.random.randrange(self.few))
+        with suppress(Rejection):
+            match self.random.choice(["create", "create", "rename", "bind", "bind", "unbind", "remove"]):
+                case "create" | "rename" as verb:
+                    getattr(found, verb)(now, tag=tag, name=f"Tag {number}")
+                case "bind" | "unbind" as verb:
+                    getattr(found, verb)(now, tag=tag, target=target)
+                case "remove":
+                    found.remove(now, tag=tag)
+        if found.pending_events:
+            self.history.record(found)
 
     def key(self, number: int) -> None:
         id, now = id_of(10, self.random.randrange(self.few)), self.history.now
@@ -413,7 +436,7 @@ class _Walk:
         self.history.person = self.persons[self.history.tenant, conversation.id]
         mine, command = self.history.tenant, self.history.correlation
         self.follow(last or "")
-        match self.random.choice(["ask", "answer", "answer", "rate", "stop", "fail", "retry", "rename"]):
+        match self.random.choice(_TALKING):
             case "ask":
                 self.history.correlation = self.traces[mine, id_of(5, number)] = command
                 self.history.ask(conversation, id=id_of(5, number))
@@ -432,5 +455,9 @@ class _Walk:
                 conversation.retry(self.history.now, message=last)
             case "rename":
                 conversation.rename(self.history.now, name=f"Name {number}")
+            case "pin" | "unpin" as verb:
+                getattr(conversation, verb)(self.history.now)
+            case "save" | "unsave" as verb if last and status == "answered":
+                getattr(conversation, verb)(self.history.now, message=last)
         if conversation.pending_events:
             self.history.record(conversation)

@@ -6,6 +6,7 @@ import pytest
 
 from domain.aggregate import Rejection, new_id
 from domain.chat.app import App, Features, ModelSettings, Variable, features, settings
+from domain.chat.site import Icon, Site
 from tests.domain.scenario import NOW, given, made
 
 MODEL = ModelSettings(provider="builtin", name="extractive", max_tokens=512, context_window=8192, parameters={})
@@ -115,3 +116,20 @@ def test_is_for_chat_or_completion() -> None:
     fields = {"name": "Slogans", "description": ""}
     assert app().mode == "chat"
     assert App.begin(App.Created, new_id(), NOW, mode="completion", **fields).mode == "completion"
+
+
+def test_is_renamed_once() -> None:
+    given(app()).once(
+        lambda app: app.rename(NOW, name="Guide", description="Other"), App.Renamed, name="Guide", description="Other"
+    )
+
+
+def test_has_an_icon_until_it_is_removed() -> None:
+    icon = Icon(type="emoji", icon="⚓", media_type=None, background="#ffead5")
+    scenario = given(app()).once(lambda app: app.set_icon(NOW, icon=icon), App.IconSet, icon=icon)
+    scenario.once(lambda app: app.set_icon(NOW, icon=None), App.IconSet, icon=None)
+
+
+def test_has_a_site() -> None:
+    site = cast("Site", {"title": "Ask", "icon": None})
+    given(app()).once(lambda app: app.set_site(NOW, site=site), App.SiteSet, site=site)

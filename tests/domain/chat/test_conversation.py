@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from domain.aggregate import new_id
-from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, Truncation, Usage
+from domain.chat.app import App, ModelSettings, Variable, features, settings
+from domain.chat.conversation import COPIED, HISTORY, Citation, Conversation, Truncation, Usage, question
 from tests.domain.scenario import NOW, given, made, refold
 
 APP, CALL = new_id(), new_id()
@@ -104,6 +105,7 @@ def test_takes_a_question_once() -> None:
         inputs={"tone": "calm"},
         user="ada",
         files=None,
+        repeats=None,
     )
 
 
@@ -349,3 +351,161 @@ def test_a_fork_whose_history_was_erased_goes_on_without_it() -> None:
         user="ada",
     )
     assert it.history(SECOND) == {}
+
+
+# --- the tree of messages ------------------------------------------------------------------------------------
+
+
+def configured(*variables: Variable) -> App:
+    """The app, after its second configuration, which asks for these variables."""
+    app = App.begin(App.Created, APP, NOW, name="Guide", description="")
+    for prompt in ("Be brief.", "Be exact."):
+        app.configure(
+            NOW,
+            model=ModelSettings(provider="lab", name="small", max_tokens=9, context_window=999, parameters={}),
+            prompt=prompt,
+            variables=list(variables),
+            datasets=[],
+            retrieval=settings({"mode": "hybrid", "top_k": 4, "score_threshold": None}),
+            features=features({}),
+        )
+    return app
+
+
+TONE = Variable(name="tone", required=False, default="dry")
+PLACE = Variable(name="place", required=False, default="mill")
+
+
+def test_a_question_continues_after_any_message() -> None:
+    source, ids = talked(3)
+    given(source).when(lambda it: ask(it, message=SECOND, after=ids[0])).then(Conversation.Asked, parent=ids[0])
+    assert list(source.history(SECOND)) == ids[:1]
+
+
+def test_a_question_cannot_continue_after_what_is_not_there_or_not_kept() -> None:
+    source, ids = talked(HISTORY + 1)
+    scenario = given(source).when(lambda it: ask(it, message=SECOND, after=new_id()))
+    scenario.rejects("not_found", "parent_message")
+    scenario.when(lambda it: ask(it, message=SECOND, after=ids[0])).rejects("too_old", "parent_message")
+
+
+def test_a_question_is_asked_again_as_a_sibling_of_the_newest_configuration() -> None:
+    source, ids = talked(3)
+
+    def regenerate(it: Conversation) -> None:
+        it.regenerate(NOW, message=SECOND, repeats=ids[1], app=configured(TONE, PLACE))
+
+    given(source).once(regenerate, Conversation.Asked)
+    given(talked(0)[0]).when(lambda it: ask(it, message=ids[1])).when(regenerate).whole(
+        message=SECOND,
+        app=APP,
+        parent=None,
+        configuration=2,
+        query="When does the sluice open?",
+        inputs={"tone": "calm", "place": "mill"},
+        user="ada",
+        files=None,
+        repeats=ids[1],
+    )
+    assert source.messages[SECOND]["parent"] == ids[0]
+    assert list(source.history(SECOND)) == ids[:1]
+    ask(source, message=FIRST)
+    assert list(source.history(FIRST)) == ids[:1], "the newest message, which has no answer yet, is on another branch"
+
+
+def test_what_is_not_there_or_not_kept_cannot_be_asked_again() -> None:
+    source, ids = talked(HISTORY + 1)
+    for message, code in ((new_id(), "not_found"), (ids[0], "too_old")):
+
+        def regenerate(it: Conversation, of: str = message) -> None:
+            it.regenerate(NOW, message=SECOND, repeats=of, app=configured())
+
+        given(source).when(regenerate).rejects(code, "message")
+
+
+def test_more_of_a_message_is_a_conversation_of_its_own_that_names_it() -> None:
+    source, ids = talked(2)
+    more = Conversation.more_like(SECOND, NOW, source=source, message=ids[1], app=configured(TONE))
+    assert (more.user, more.name, list(more.messages)) == ("ada", source.name, [SECOND])
+    made(more).then(
+        Conversation.Started, Conversation.Asked, repeats=ids[1], parent=None, configuration=2, inputs={"tone": "calm"}
+    )
+
+
+def test_the_inputs_are_the_question_of_a_message_without_one() -> None:
+    it = given(conversation()).aggregate
+    ask(it, query="", inputs={"topic": "Sluices", "tone": "", "length": "short"})
+    assert question(it.messages[FIRST]) == "Sluices\nshort"
+    fail(it)
+    given(it).when(retry).then(Conversation.Retried)
+    for number in range(HISTORY):
+        ask(it, message=new_id(), query=f"Question {number}")
+    assert question(it.messages[FIRST]) == ""
+
+
+# --- names, pins and saved messages --------------------------------------------------------------------------
+
+
+def named_answer(it: Conversation, message: str) -> None:
+    it.answer(
+        NOW,
+        message=message,
+        answer="At dawn.",
+        citations=[],
+        usage=USAGE,
+        cut=CUT,
+        model_call=CALL,
+        duration_ms=250.0,
+        name=True,
+    )
+
+
+def test_the_first_answer_asks_for_a_name() -> None:
+    scenario = given(conversation(), ask, lambda it: ask(it, message=SECOND))
+    scenario.once(
+        lambda it: named_answer(it, SECOND),
+        Conversation.Answered,
+        Conversation.NamingRequested,
+        message=SECOND,
+        attempt=1,
+    )
+    scenario.when(lambda it: named_answer(it, FIRST)).then(Conversation.Answered)
+
+
+def test_a_name_that_a_person_gave_is_kept() -> None:
+    named = given(conversation(), ask, lambda it: it.rename(NOW, name="Sluice"))
+    named.when(lambda it: named_answer(it, FIRST)).then(Conversation.Answered)
+
+
+def test_a_fork_keeps_its_name() -> None:
+    source, ids = talked(1)
+    scenario = given(fork(source, ids[0], "What if"), lambda it: ask(it, message=SECOND))
+    scenario.when(lambda it: named_answer(it, SECOND)).then(Conversation.Answered)
+
+
+def test_only_the_first_answer_asks_for_a_name() -> None:
+    scenario = given(conversation(), ask, answer, lambda it: ask(it, message=SECOND))
+    scenario.when(lambda it: named_answer(it, SECOND)).then(Conversation.Answered)
+
+
+def test_a_name_is_asked_for_again_after_an_answer() -> None:
+    scenario = given(conversation(), ask).when(lambda it: it.request_name(NOW)).rejects("not_answered", "conversation")
+    named_answer(scenario.aggregate, FIRST)
+    scenario.aggregate.pending()
+    scenario.when(lambda it: it.request_name(NOW)).then(Conversation.NamingRequested, message=FIRST, attempt=2)
+
+
+def test_is_pinned_and_unpinned_once() -> None:
+    scenario = given(conversation()).once(lambda it: it.pin(NOW), Conversation.Pinned, app=APP)
+    scenario.once(lambda it: it.unpin(NOW), Conversation.Unpinned)
+
+
+def test_an_answer_is_saved_and_unsaved_once() -> None:
+    scenario = (
+        given(conversation(), ask).when(lambda it: it.save(NOW, message=FIRST)).rejects("not_answered", "message")
+    )
+    scenario.when(lambda it: it.unsave(NOW, message=FIRST)).nothing()
+    answer(scenario.aggregate)
+    scenario.aggregate.pending()
+    scenario.once(lambda it: it.save(NOW, message=FIRST), Conversation.Saved, message=FIRST, app=APP)
+    scenario.once(lambda it: it.unsave(NOW, message=FIRST), Conversation.Unsaved, message=FIRST)

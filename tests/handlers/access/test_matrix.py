@@ -34,6 +34,8 @@ TAKEN_BACK = {
     "segment.enable": "segment.disable",
     "account.enable": "account.disable",
     "tenant.unarchive": "tenant.archive",
+    "conversation.unpin": "conversation.pin",
+    "message.unsave": "message.save",
 }
 
 

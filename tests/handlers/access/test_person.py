@@ -37,12 +37,14 @@ BY_CAUSE = {"dead_letter", "model_call", "retrieval"}
 NO_WORDS = {
     # Ids, digests, names of our own.
     "*.app *.call *.cause_id *.cause_noun *.code *.consumer *.conversation *.dataset *.datasets"
-    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.person *.segment *.segments *.stage *.stream"
-    " *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes and places in code",
+    " *.digest *.field *.issue *.kind *.message *.model_call *.parent *.repeats *.person *.segment *.segments"
+    " *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes, and "
+    "places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
     "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
+    "tag.*": "the tenant's names, and ids",
     "budget.*.subject": "an app, a provider or a model",
     "dataset.*": "the tenant's names, fields and settings",
     "*.check": "ids",
@@ -110,6 +112,7 @@ PLAIN = {
     "route": "the tenant's names and settings",
     "segment": "ids",
     "sql_login": "ids",
+    "tag": "the tenant's names, and ids",
     "tenant": "ids, roles, and the name that the tenant gives itself",
 }
 """Nouns of commands whose rejected payloads are kept, by reason."""

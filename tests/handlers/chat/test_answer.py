@@ -173,6 +173,58 @@ async def test_what_a_prompt_quotes_is_recorded_once_and_read_back_from_the_log(
         assert len(messages) <= 3
 
 
+async def test_a_prompt_has_the_messages_of_its_branch(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six.")
+    await counter.worker()(await counter.asked("First?"))
+    desk, first = counter.desk, counter.message
+
+    async def answered(name: str, **fields: Any) -> str:
+        outcome = await desk.send(name, conversation=counter.conversation, **fields)
+        counter.message = outcome.ids["message"]
+        await counter.worker()(await counter.cause())
+        return counter.message
+
+    ask = {"app": counter.app, "user": "ada"}
+    second = await answered("message.send", query="Second?", **ask)
+    counter.speaker.says = ["At seven."]
+    again = await answered("message.regenerate", message=second)
+    await answered("message.send", query="Third?", **ask)
+    await answered("message.send", query="Other?", parent_message=first, **ask)
+    said = [[each.content for each in request.messages[1:]] for request in counter.speaker.asked]
+    assert said[2:] == [
+        ["First?", "At six.", "Second?"],
+        ["First?", "At six.", "Second?", "At seven.", "Third?"],
+        ["First?", "At six.", "Other?"],
+    ]
+    spans: list[Any] = []
+    for id in dict.fromkeys(subject.rpartition(".")[2] for subject in counter.subjects("model_call")):
+        [requested, _] = await desk.events("model_call", id)
+        assert isinstance(requested, ModelCall.Requested)
+        sent = await read(desk.repository, tenant, requested.request["messages"])
+        assert [content(each) for each in sent][1:] in said
+        spans.append([(each["first"], each["last"]) for each in requested.request["messages"] if "first" in each])
+    assert spans == [[], [(first, first)], [(first, first)], [(first, first), (again, again)], [(first, first)]]
+
+
+async def test_the_inputs_of_a_completion_app_are_its_question(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "Flow on!")
+    app = await counter.desk.done("app.create", name="Slogans", mode="completion")
+    variables = [{"name": "topic", "required": True}, {"name": "tone", "default": "calm"}, {"name": "note"}]
+    await counter.desk.done("app.configure", app=app, prompt="A slogan about {{topic}}.", variables=variables)
+    outcome = await counter.desk.send("message.send", app=app, inputs={"topic": "sluices"}, user="ada")
+    counter.conversation = counter.message = outcome.ids["message"]
+    await counter.worker()(await counter.cause())
+    assert (await counter.state())["answer"] == "Flow on!"
+    [request] = counter.speaker.asked
+    said = [("system", "A slogan about sluices."), ("user", "sluices\ncalm")]
+    assert [(each.role, each.content) for each in request.messages] == said
+    [call] = {subject.rpartition(".")[2] for subject in counter.subjects("model_call")}
+    [requested, _] = await counter.desk.events("model_call", call)
+    assert isinstance(requested, ModelCall.Requested)
+    sent = await read(counter.desk.repository, tenant, requested.request["messages"])
+    assert [(each["role"], content(each)) for each in sent] == said
+
+
 @pytest.mark.parametrize("finish", ["stop", "length", None])
 async def test_the_reason_for_the_end_reaches_the_frame_and_the_record(
     memory: Memory, tenant: str, finish: str | None

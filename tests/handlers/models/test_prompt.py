@@ -76,6 +76,7 @@ def build(
         max_tokens=max_tokens,
         context_window=context_window,
         names={"doc": "manual.pdf"},
+        order=[*earlier(*history or [])][::-1],
     )
 
 

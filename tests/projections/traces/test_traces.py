@@ -7,6 +7,7 @@ from math import isclose
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -537,3 +538,18 @@ def _waiting(messages: list[Recorded]) -> set[tuple[str, str]]:
                 case Document.Deleted() | Conversation.Deleted():
                     found = {key: of for key, of in found.items() if (key[0], of) != (tenant, message.subject.id)}
     return set(found)
+
+
+@pytest.mark.parametrize(
+    ("noun", "kind", "name"),
+    [
+        ("message", "chat", "conversation.request_name"),
+        ("dataset", "embedding", "dataset.test"),
+        ("document", "embedding", "index.embedding"),
+    ],
+)
+def test_given_no_handler_when_a_call_is_made_then_its_trace_has_the_command(noun: str, kind: str, name: str) -> None:
+    history = History()
+    complete(history, call(history, "the-cause", "call-1", kind, noun))
+    trace = the_trace(history)
+    assert (trace["kind"], trace["name"], trace["status"], trace["model_calls"]) == ("index", name, "ok", 1)

@@ -216,6 +216,12 @@ def cut(said: Sequence[Row], message: str) -> Page:
     return Page(list(said[begin:end])[::-1], end, len(ids), newer, ids[begin - 1] if begin else None)
 
 
+def branches(message: Row, newest_first: Sequence[Row]) -> bool:
+    """Return whether a message continues after another one than that before it, as far as the page shows."""
+    before = next((row["id"] for row in newest_first[newest_first.index(message) + 1 :]), message["parent_message_id"])
+    return bool(before != message["parent_message_id"])
+
+
 async def page(backend: Backend, of: str, id: str, message: str) -> Page:
     """The page that begins with a message, or else with the newest."""
     values = {"tenant": of, "id": id, "message": message}
@@ -264,6 +270,7 @@ async def show(request: Request, wrong: str = "") -> Response:
         message["citations"] = [row for row in citations if row["message_id"] == message["id"]]
         message["rating"] = next((row for row in ratings if row["message_id"] == message["id"]), None)
         message["calls"] = [row for row in calls if row["cause_id"] == message["id"]]
+        message["branches"] = branches(message, found.messages)
         message["forks"] = [row for row in forks if row["forked_from_message_id"] == message["id"]]
     copied = [] if found.older else taken[::-1][:MESSAGES]
     if wants_json(request):

@@ -294,7 +294,7 @@ async def test_time_turns_back_event_by_event(sample: Sample) -> None:
     path = f"/conversations/{sample.talk.id}"
     now = await sample.site.json(path)
     steps = [step for step in now["events"] if step["message"] == sample.first[1]]
-    assert [step["type"] for step in steps][:3] == ["message.asked.v2", "message.answering.v1", "message.answered.v3"]
+    assert [step["type"] for step in steps][:3] == ["message.asked.v3", "message.answering.v1", "message.answered.v3"]
     seen = []
     for step in steps[:3]:
         then = await sample.site.json(path, at=step["sequence"])
@@ -308,6 +308,24 @@ async def test_time_turns_back_event_by_event(sample: Sample) -> None:
     assert 'type="range"' in page
     assert re.search(r'rel="prev"', page)
     assert re.search(r'rel="next"', page)
+
+
+async def test_branches_of_a_conversation_are_shown(sample: Sample) -> None:
+    site = sample.site
+    talk = await site.conversation(sample.app, name="Branches")
+    first, second = [(await site.answer(sample.app, talk, f"Question {number}?", "So."))[1] for number in (1, 2)]
+    talk.regenerate(site.now, message=new_id(), repeats=first, app=sample.app)
+    talk.regenerate(site.now, message=new_id(), repeats=second, app=sample.app)
+    await site.record(talk, new_id())
+    await site.settled()
+    path = f"/conversations/{talk.id}"
+    messages = (await site.json(path))["messages"]
+    assert [message["branches"] for message in messages] == [True, True, False, False]
+    page = await site.get(path)
+    words = text_of(page)
+    assert "begins another branch · asked again" in words
+    assert "continues after an earlier message · asked again" in words
+    assert f"#m-{first}" in page
 
 
 async def test_the_last_event_is_now(sample: Sample) -> None:
