@@ -21,6 +21,8 @@ from domain.models.budget import Budget
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.provider import Provider
+from domain.models.quota import Quota
+from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
@@ -45,6 +47,8 @@ NOUNS: dict[str, type[Aggregate]] = {
         Passage,
         Provider,
         Quarantine,
+        Quota,
+        QuotaWindow,
         Replay,
         Retrieval,
         SqlLogin,

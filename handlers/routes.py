@@ -24,12 +24,24 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
-from domain.models.budget import Budget
 from domain.models.provider import Provider
+from domain.models.quota import Quota
 from domain.models.replay import Replay
 from domain.work.dead_letter import DeadLetter
 from domain.work.quarantine import Quarantine
-from handlers.commands import access, accounts, api_keys, audit, chat, knowledge, models, retrieval, tenants, work
+from handlers.commands import (
+    access,
+    accounts,
+    api_keys,
+    audit,
+    chat,
+    knowledge,
+    models,
+    quotas,
+    retrieval,
+    tenants,
+    work,
+)
 from handlers.commands.fields import Command, references
 from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
 
@@ -244,8 +256,22 @@ ROUTES: dict[str, Route] = {
     "replay.request": creates(
         Replay, models.RequestReplay, "replay", models.replay, person="call", counts=("replays", "tokens")
     ),
-    "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
-    "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
+    "budget.set": makes_or_changes(
+        Quota, quotas.SetBudget, "budget.manage", quotas.set_budget, target="side", private=True
+    ),
+    "budget.remove": makes_or_changes(Quota, quotas.RemoveBudget, "budget.manage", quotas.remove_budget, target="side"),
+    "quota.set": makes_or_changes(
+        Quota, quotas.SetQuota, "limits.manage", quotas.set_quota, target="side", private=True
+    ),
+    "quota.remove": makes_or_changes(
+        Quota, quotas.RemoveQuota, "limits.manage", quotas.remove_quota, target="side", private=True
+    ),
+    "quota.impose": makes_or_changes(
+        Quota, quotas.ImposeQuota, "limits.impose", quotas.set_quota, target="side", private=True
+    ),
+    "quota.lift": makes_or_changes(
+        Quota, quotas.LiftQuota, "limits.impose", quotas.remove_quota, target="side", private=True
+    ),
     "limits.set": makes_or_changes(
         Limits, access.SetLimit, "limits.manage", access.set_limit, target="side", private=True
     ),
