@@ -117,7 +117,7 @@ async def windows(desk: Desk) -> list[QuotaWindow]:
 
 
 async def charged(desk: Desk, unit: str = "calls") -> int:
-    """The sum of what the calls on record have used, once of each window."""
+    """The sum of what the recorded calls have used, once of each window."""
     calls: dict[str, ModelCall] = {}
     async for event in everything(desk):
         if isinstance(event, ModelCall.Event):
