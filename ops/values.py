@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from handlers.models.grants import Price
 from ops.settings import Settings
 from projections.engine.values import Values
 from projections.values.masking import Masking, patterns
-from projections.values.prices import Prices
+from projections.values.prices import Call, Prices
 
 
 def values(settings: Settings) -> Values:
@@ -15,8 +16,17 @@ def values(settings: Settings) -> Values:
 
     Raises: as `masking`; OSError and ValueError when the file of prices cannot be read or is invalid.
     """
-    own = settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else ""
-    return Values(masking(settings), Prices(own))
+    return Values(masking(settings), _prices(settings))
+
+
+def prices(settings: Settings) -> Price:
+    """The cost of calls by the prices that the settings name. Raises: OSError, ValueError."""
+    known = _prices(settings)
+    return lambda provider, server, model, at, usage: known.cost(Call(provider, server, model, at), usage)
+
+
+def _prices(settings: Settings) -> Prices:
+    return Prices(settings.prices.expanduser().read_text(encoding="utf-8") if settings.prices else "")
 
 
 def masking(settings: Settings) -> Masking:

@@ -72,7 +72,9 @@ def amount(limit: float, unit: str) -> int:
 
 def shown(amount: int, unit: str) -> str:
     """An amount of a window, for people."""
-    return f"${amount / NANO:,.6g}" if unit == "money" else f"{amount:,} {unit}"
+    if unit == "money":
+        return f"${amount / NANO:,.6g}"
+    return f"{amount:,} {unit.removesuffix('s') if amount == 1 else unit}"
 
 
 def span(period: str, at: datetime) -> tuple[datetime, datetime]:

@@ -272,7 +272,7 @@ class Grants:
             self._upkeep.cancel()
             await asyncio.wait((self._upkeep,))
         for pool in self._pools.values():
-            pool.retire(lambda lease: not lease.calls and not lease.lost)
+            pool.retire(_is_unused)
             await self._tend(pool)
         self._pools.clear()
 
@@ -342,7 +342,7 @@ class Grants:
     async def _grant(self, pool: _Pool, bound: Bound, amount: int, until: float) -> QuotaWindow:
         """Take a lease if its amount is left, and return the window. Raises: Unavailable."""
         id = new_id()
-        pool.retire(self._is_done)
+        pool.retire(_is_unused)  # what is left in other leases is too little, and is returned with the same commit
 
         def decide(window: QuotaWindow | None) -> QuotaWindow:
             at = datetime.now(UTC)
@@ -390,10 +390,8 @@ class Grants:
                     self._pools.pop(pool.window, None)
 
     def _is_done(self, lease: Lease) -> bool:
-        if lease.calls or lease.lost:
-            return False
         idle = time.monotonic() - lease.touched >= self._idle_s
-        return idle or not lease.free or not lease.has(0, self._lease_s / 4)
+        return _is_unused(lease) and (idle or not lease.free or not lease.has(0, self._lease_s / 4))
 
     def _runs_out(self, lease: Lease) -> bool:
         return bool(lease.calls) and not lease.lost and time.time() + self._lease_s / 2 >= lease.until
@@ -435,6 +433,10 @@ class Grants:
         """Change a window. Its commits belong to no person, although the calls do."""
         metadata = Metadata(commit_id(window, step), tenant, window, actor=ACTOR)
         return await self._repository.change(QuotaWindow, window, metadata, decide)
+
+
+def _is_unused(lease: Lease) -> bool:
+    return not lease.calls and not lease.lost
 
 
 def _subjects(cause: Cause, provider: str, model: str) -> dict[str, str | None]:
@@ -479,10 +481,11 @@ def _nano(cost: float | None) -> int:
 def _sentence(bound: Bound, needed: int | None = None, left: int = 0) -> str:
     window = bound.window
     whose = "the tenant" if window.scope == "tenant" else f"this {window.scope}"
-    most = f"{shown(bound.limit, window.unit)} a {window.period} for {whose}"
+    every = "an hour" if window.period == "hour" else f"a {window.period}"
+    most = f"{shown(bound.limit, window.unit)} {every} for {whose}"
     if needed is None or needed == 1:
         rest = "all of it is used"
     else:
-        rest = f"the call may need {shown(needed, window.unit)}, and {shown(left, window.unit)} is left"
+        rest = f"the call may need {shown(needed, window.unit)}, of which {shown(left, window.unit)} can be had now"
     free = window.ends.isoformat(timespec="seconds")
     return f"The quota {window.quota} is {most}: {rest}. It is free again at {free}."

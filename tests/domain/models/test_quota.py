@@ -113,3 +113,4 @@ def test_the_quotas_that_hold_are_those_of_each_and_of_this_subject() -> None:
 def test_money_is_counted_in_billionths_of_a_dollar() -> None:
     assert (amount(0.000_000_02, "money"), amount(12.5, "money"), amount(12.0, "calls")) == (20, 12_500_000_000, 12)
     assert (shown(12_500_000_000, "money"), shown(1_200, "tokens")) == ("$12.5", "1,200 tokens")
+    assert (shown(1, "calls"), shown(0, "calls")) == ("1 call", "0 calls")

@@ -189,7 +189,7 @@ async def test_a_call_that_does_not_fit_is_not_made(worker: Worker, desk: Desk) 
     await limit(desk, "tokens", 100)
     model = Model()
     with pytest.raises(
-        ModelError, match=r"may need 172 tokens, and 100 tokens is left\. It is free again at"
+        ModelError, match=r"may need 172 tokens, of which 100 tokens can be had now\. It is free again at"
     ) as caught:
         await worker.ask(model, max_tokens=100)
     assert (caught.value.code, model.sent) == ("quota_exceeded", 0)
@@ -379,9 +379,9 @@ async def test_a_question_is_refused_once_the_quota_is_exhausted(worker: Worker,
     refused = await desk.send("message.send", app=app, query="?")
     assert (refused.code, refused.field) == ("quota_exceeded", "app")
     assert refused.details.pop("retry_after_s", 0) > 0
-    assert refused.details == {"quota": "tenant/by-calls", "scope": "app", "limit": "1 calls", "period": "month"}
+    assert refused.details == {"quota": "tenant/by-calls", "scope": "app", "limit": "1 call", "period": "month"}
     assert refused.message is not None
-    assert refused.message.startswith("The quota tenant/by-calls is 1 calls a month for this app: all of it is used.")
+    assert refused.message.startswith("The quota tenant/by-calls is 1 call a month for this app: all of it is used.")
     assert (await desk.send("message.send", app=await an_app(desk), query="?")).status == "accepted"
     await limit(desk, "calls", 2, scope="app")
     assert (await desk.send("message.send", app=app, query="?")).status == "accepted"
