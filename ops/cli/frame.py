@@ -60,6 +60,7 @@ FILES = {
     "dead": ("dead",),
     "index": ("index",),
     "limits": ("limits",),
+    "quota": ("quota",),
     "nats": ("nats",),
     "postgres": ("postgres",),
     "quarantine": ("quarantine",),
