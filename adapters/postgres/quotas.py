@@ -63,13 +63,15 @@ OUTAGES = (psycopg.OperationalError, psycopg.InterfaceError, errors.UndefinedTab
 
 
 def spending(scope: str, unit: str, *, named: bool) -> str:
-    """The statement for what calls of a tenant have used since `%(begins)s`, by subject; `named`: of one subject."""
+    """The statement for the use by calls of a tenant since `%(begins)s`: by subject, or (`named`) of one; with the
+    number of calls that have no price."""
     subject = SUBJECTS[scope]
     # A budget of an earlier version names a user, not the person.
     one = "AND %(subject)s IN (c.person_id, t.end_user)" if scope == "user" else f"AND {subject} = %(subject)s"
     by = "%(subject)s::text" if named else subject
     return f"""
-        SELECT {by} AS subject, {_UNITS.get(unit, _MONEY)} AS used
+        SELECT {by} AS subject, {_UNITS.get(unit, _MONEY)} AS used,
+            count(*) FILTER (WHERE c.cost IS NULL AND c.prompt_tokens IS NOT NULL) AS unpriced
         FROM headrace.model_calls c
         LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
         WHERE c.tenant_id = %(tenant)s AND c.kind <> 'embedding' AND c.created_at >= %(begins)s
@@ -118,7 +120,7 @@ class PostgresQuotas:
                     limit = amount(most, unit)
                     reached = [
                         Spent(tenant, Window(quota, scope, of, unit, period, begins, ends), used, limit)
-                        for of, used in ((of, amount(float(used), unit)) for of, used in rows)
+                        for of, used in ((of, amount(float(used), unit)) for of, used, _ in rows)
                         if used * 100 >= limit * STEPS[0]
                     ]
                     found += await self._unknown(connection, tenant, reached)

@@ -11,7 +11,7 @@ from domain.log import Metadata, commit_id
 from domain.models.model_call import ModelCall
 from domain.models.quota_window import QuotaWindow
 from handlers.models.grants import ACTOR
-from handlers.ports.log import Frozen
+from handlers.ports.log import Unavailable
 from handlers.ports.quotas import ExpiredLease, Quotas
 from handlers.repository import Repository
 
@@ -26,16 +26,21 @@ class Settle:
     quotas: Quotas
 
     async def __call__(self) -> list[ExpiredLease]:
-        """Settle what has run out now, and return it. Raises: Unavailable."""
-        found = list(await self.quotas.expired())
-        for lease in found:
+        """Settle what has run out now, and return it. One that cannot be settled now waits for the next time.
+
+        Raises: Unavailable.
+        """
+        settled = []
+        for lease in await self.quotas.expired():
             try:
                 used = sum([await self._used(lease, call) for call in lease.calls])
                 await self._settle(lease, used)
+            except Unavailable as error:  # frozen, or changed by many workers at once
+                log.warning("lease not settled", tenant=lease.tenant, lease=lease.lease, reason=str(error))
+            else:
                 log.warning("lease settled", tenant=lease.tenant, window=lease.window, lease=lease.lease, used=used)
-            except Frozen as frozen:
-                log.warning("lease not settled", tenant=lease.tenant, lease=lease.lease, reason=str(frozen))
-        return found
+                settled.append(lease)
+        return settled
 
     async def _used(self, lease: ExpiredLease, id: str) -> int:
         """Return the amount that a call has used of the lease; one that has not ended is lost."""
