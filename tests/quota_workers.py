@@ -13,6 +13,8 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
+import structlog
+
 from adapters.jetstream import nats_py
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.snapshots import JetStreamSnapshots
@@ -89,6 +91,7 @@ def main(url: str, tenant: str, count: int, seconds: float) -> None:
             os.kill(child, signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     while children or not stopping:
         while len(children) < count and not stopping:
             if (child := os.fork()) == 0:

@@ -39,6 +39,7 @@ class QuotaWindow(Aggregate):
     """Amounts are calls, tokens, or billionths of a US dollar."""
 
     TOPIC = "quota_window"
+    CONTENDED = True
     quota: str
     scope: str
     subject: str

@@ -30,8 +30,9 @@ from handlers.work.cause import Cause
 
 log = structlog.get_logger(__name__)
 
-HELD_S = 5.0
-"""Time for which the quotas of a tenant are kept in memory, in seconds: a change holds after it at the latest."""
+HELD_S = 2.5
+"""Time after which the quotas of a tenant are read again, in seconds. Calls wait for that only after twice the time, so
+that a change holds by then."""
 
 HELD = 10_000
 """Maximum number of tenants whose quotas are kept in memory."""
@@ -151,7 +152,7 @@ NOTHING = Reservation()
 
 @dataclass(slots=True)
 class _Held:
-    until: float
+    at: float
     quotas: Mapping[str, Definition]
 
 
@@ -210,9 +211,12 @@ class Grants:
         self._idle_s = idle_s
         self._patience_s = patience_s
         self._held: dict[str, _Held] = {}
+        self._reading: dict[str, asyncio.Task[_Held]] = {}
         self._pools: dict[str, _Pool] = {}
         """By window."""
         self._seen: dict[str, tuple[float, bool]] = {}
+        self._used: dict[str, int] = {}
+        """By window, as last seen: it only grows."""
         self._upkeep: asyncio.Task[None] | None = None
 
     async def reserve(
@@ -237,6 +241,12 @@ class Grants:
         amounts = {"calls": 1, "tokens": prompt_tokens + max_tokens}
         if any(bound.window.unit == "money" for bound in found):
             amounts["money"] = _most(price, prompt_tokens, max_tokens, provider, model)
+        for bound in found:  # before a lease of another is taken in vain
+            left = bound.limit - self._used.get(bound.window.id, 0)
+            if amounts[bound.window.unit] > left:
+                if not await self._is_exhausted(cause.metadata.tenant, bound):
+                    await self._exhaust(cause.metadata.tenant, bound, amounts[bound.window.unit])
+                raise ModelError("quota_exceeded", _sentence(bound, amounts[bound.window.unit], max(0, left)))
         holds: list[tuple[Lease, int]] = []
         reservation = Reservation(holds, price)
         try:
@@ -279,19 +289,36 @@ class Grants:
     # --- quotas ---
 
     async def _quotas(self, tenant: str) -> Mapping[str, Definition]:
-        """The hard quotas of a tenant, by side and name."""
+        """The hard quotas of a tenant, by side and name. Raises: Unavailable."""
         held = self._held.get(tenant)
-        if held is None or held.until < time.monotonic():
-            sides = await asyncio.gather(
-                *(self._repository.get(Quota, tenant, side) for side in (OPERATOR, TENANT)),
-            )
-            found = {**of_side(OPERATOR, sides[0]), **of_side(TENANT, sides[1])}
-            hard = {quota: definition for quota, definition in found.items() if definition["hard"]}
-            self._held.pop(tenant, None)
-            held = self._held[tenant] = _Held(time.monotonic() + self._held_s, hard)
-            if len(self._held) > HELD:
-                del self._held[next(iter(self._held))]
-        return held.quotas
+        age = time.monotonic() - held.at if held else math.inf
+        if held and age < self._held_s:
+            return held.quotas
+        reading = self._reading.get(tenant)
+        if reading is None:
+            reading = self._reading[tenant] = asyncio.create_task(self._read(tenant))
+            reading.add_done_callback(lambda task: self._has_read(tenant, task))
+        if held and age < 2 * self._held_s:
+            return held.quotas
+        return (await asyncio.shield(reading)).quotas
+
+    async def _read(self, tenant: str) -> _Held:
+        began = time.monotonic()
+        sides = await asyncio.gather(*(self._repository.get(Quota, tenant, side) for side in (OPERATOR, TENANT)))
+        found = {**of_side(OPERATOR, sides[0]), **of_side(TENANT, sides[1])}
+        return _Held(began, {quota: definition for quota, definition in found.items() if definition["hard"]})
+
+    def _has_read(self, tenant: str, reading: asyncio.Task[_Held]) -> None:
+        del self._reading[tenant]
+        self._held.pop(tenant, None)
+        if reading.cancelled():
+            return
+        if error := reading.exception():
+            log.warning("quotas not read", tenant=tenant, reason=str(error))
+            return
+        self._held[tenant] = reading.result()
+        if len(self._held) > HELD:
+            del self._held[next(iter(self._held))]
 
     async def _is_exhausted(self, tenant: str, bound: Bound) -> bool:
         now = time.monotonic()
@@ -360,13 +387,19 @@ class Grants:
                 if time.monotonic() > until:
                     raise
                 await asyncio.sleep(random.uniform(0.0, PAUSE_S))
-        pool.note(window)
+        self._note(pool, window)
         if taken := window.leases.get(id):
             ends_at = datetime.fromisoformat(taken["until"]).timestamp()
             pool.leases.append(Lease(bound, pool.tenant, id, taken["amount"], ends_at))
             if self._upkeep is None or self._upkeep.done():
                 self._upkeep = asyncio.create_task(self._look_after())
         return window
+
+    def _note(self, pool: _Pool, window: QuotaWindow) -> None:
+        pool.note(window)
+        if len(self._used) > HELD:
+            self._used.clear()
+        self._used[pool.window] = window.used
 
     async def _exhaust(self, tenant: str, bound: Bound, amount: int) -> None:
         def decide(window: QuotaWindow | None) -> QuotaWindow:
@@ -420,7 +453,7 @@ class Grants:
         except Unavailable as error:  # the next time, or by the log
             log.info("leases not returned yet", window=pool.window, reason=str(error))
             return
-        pool.note(change.aggregate)
+        self._note(pool, change.aggregate)
         for lease in running_out:
             if lease.id in change.aggregate.leases:
                 lease.until = until.timestamp()

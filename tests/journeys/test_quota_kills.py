@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -101,8 +100,10 @@ async def _hold(nc: Client, nats_url: str, url: str) -> None:
     settling = asyncio.create_task(keep_settling())
     # So that the calls last as long as the kills.
     seconds = max(0.1, KILLS * PACE_S * WORKERS * AT_ONCE / LIMIT)
-    began = time.monotonic()
     async with workers(nats_url, seconds) as pids:
+        async with asyncio.timeout(60):
+            while len(pids) < WORKERS:
+                await asyncio.sleep(0.1)
         killed = set[int]()
         for _ in range(KILLS):
             await asyncio.sleep(random.uniform(0.0, 2 * PACE_S))
@@ -112,9 +113,8 @@ async def _hold(nc: Client, nats_url: str, url: str) -> None:
                     os.kill(pid, signal.SIGKILL)
         assert len(killed) > KILLS // 2
         async with asyncio.timeout(240):
-            while (used := await _used(url, log)) < LIMIT:
-                print(round(time.monotonic() - began), used, await _leased(url, log))
-                await asyncio.sleep(2)
+            while await _used(url, log) < LIMIT:
+                await asyncio.sleep(1)
         await asyncio.sleep(2)  # they go on asking
     async with asyncio.timeout(60):
         while await _leased(url, log):
