@@ -72,8 +72,17 @@ async def _times(grants: Grants, tenant: str, in_flight: int, calls: int) -> lis
         await asyncio.sleep(random.uniform(0, 2 * CALL_S))
         began = time.perf_counter()
         at = datetime.now(UTC)
-        fields = {"kind": "chat", "provider": "lab", "model": "small", "cause_noun": "message", "cause_id": cause.id}
-        made = ModelCall.begin(ModelCall.Requested, new_id(), at, **fields, request={})
+        made = ModelCall.begin(
+            ModelCall.Requested,
+            new_id(),
+            at,
+            kind="chat",
+            provider="lab",
+            model="small",
+            cause_noun="message",
+            cause_id=cause.id,
+            request={},
+        )
         made.reserve(at, reservation.grants)
         made.complete(at, response="", finish_reason="stop", usage=USAGE, first_token_ms=1.0, duration_ms=1.0)
         reservation.charge(made, at, USAGE)

@@ -151,8 +151,9 @@ async def test_budgets_are_the_soft_quotas_of_money_in_a_month(desk: Desk, url: 
     await desk.done("budget.set", name="all", scope="tenant", amount_usd=12.5)
     await desk.done("budget.set", name="eve", scope="user", subject="eve", amount_usd=3)
     await desk.done("budget.set", name="bob", scope="user", subject="bob", amount_usd=4)
-    for name, fields in {"hard": {"hard": True}, "day": {"period": "day"}, "calls": {"unit": "calls"}}.items():
-        known = {"unit": "money", "period": "month", "limit": 5, "hard": False}
+    others: dict[str, dict[str, Any]] = {"hard": {"hard": True}, "day": {"period": "day"}, "calls": {"unit": "calls"}}
+    for name, fields in others.items():
+        known: dict[str, Any] = {"unit": "money", "period": "month", "limit": 5, "hard": False}
         await desk.done("quota.set", name=name, **known | fields)
     await in_tables(url, quotas)
     query = "SELECT * FROM headrace.budgets WHERE tenant_id = %(tenant)s ORDER BY id"

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -125,7 +126,7 @@ async def _hold(nc: Client, nats_url: str, url: str) -> None:
     await asyncio.gather(projector, settling, return_exceptions=True)
 
 
-async def _rows(url: str, log: JetStreamLog, query: str) -> list[tuple[int, ...]]:
+async def _rows(url: str, log: JetStreamLog, query: str) -> list[tuple[Any, ...]]:
     await wait_for(url, Position(EVENTS, await log.last(EVENTS)))
     async with await psycopg.AsyncConnection.connect(url) as connection:
         return await (await connection.execute(query.encode())).fetchall()
