@@ -132,6 +132,8 @@ class Aggregate(BaseAggregate[str]):
     """
 
     TOPIC: ClassVar[str]
+    CONTENDED: ClassVar[bool] = False
+    """Many processes change it at once: after a conflict, only the commits since are read."""
     deleted: bool = field(default=False, init=False)
 
     @classmethod

@@ -24,6 +24,8 @@ from domain.models.model import Model
 from domain.models.model_call import ModelCall
 from domain.models.passage import Passage
 from domain.models.provider import Provider
+from domain.models.quota import Quota
+from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
 from domain.work.dead_letter import DeadLetter
@@ -52,6 +54,8 @@ NOUNS: dict[str, type[Aggregate]] = {
         Passage,
         Provider,
         Quarantine,
+        Quota,
+        QuotaWindow,
         Replay,
         Retrieval,
         SqlLogin,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,11 +18,14 @@ from domain.access.door import month
 from domain.access.register import Key
 from domain.access.tenant import HOUSE, TENANT, Tenant
 from domain.aggregate import Aggregate, Rejection
+from domain.chat.app import App
 from domain.log import NOT_FINAL, Metadata, Outcome, Subject
+from domain.models.model_call import ModelCall
 from handlers.access.may import judge, scope, within
-from handlers.access.quota import Quota
+from handlers.access.quota import Quota, of_chat
 from handlers.commands.fields import MAX_PAYLOAD, Command, is_uuid, named, parse
 from handlers.commands.preparation import Ports, Preparation, not_found
+from handlers.models.grants import Grants
 from handlers.ports.log import Frozen, Outcomes, TooLarge
 from handlers.repository import Change
 from handlers.routes import ROUTES, Route, is_private
@@ -47,11 +51,14 @@ class Delivery:
 
 
 class Dispatch:
-    def __init__(self, ports: Ports, outcomes: Outcomes, quota: Quota | None = None) -> None:
-        """Without a quota, nothing is limited."""
+    def __init__(
+        self, ports: Ports, outcomes: Outcomes, quota: Quota | None = None, grants: Grants | None = None
+    ) -> None:
+        """Without a quota, nothing is limited; without grants, no quota holds."""
         self._ports = ports
         self._outcomes = outcomes
         self._quota = quota
+        self._grants = grants
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, delivery: Delivery) -> Outcome:
@@ -137,6 +144,9 @@ class Dispatch:
         if route.target == "email" and person:
             target = person  # a new one, where the last one was erased
         cause = replace(_cause(delivery.metadata, route, target), person=person)
+        if self._grants and "tokens" in route.counts and not delivery.retried:
+            subjects = {"tenant": "", "key": actor, **await of_chat(self._ports.repository, cause, command)}
+            await self._grants.admit(tenant, subjects | _model(command, dict(found)), type(command).model_fields)
         if self._quota and route.counts and not delivery.retried:
             await self._quota.take(cause, route.counts, command, delivery.at)
         given = Preparation(self._ports, tenant, id, actor, dict(found), person)
@@ -184,6 +194,21 @@ class Dispatch:
 def _cause(sender: Metadata, route: Route, target: str) -> Metadata:
     """The metadata of the commit that a command has on an aggregate."""
     return sender.on(Subject(sender.tenant, route.noun.TOPIC, target))
+
+
+def _model(command: Command, found: Mapping[str, Aggregate]) -> dict[str, str | None]:
+    """The provider and the model that a command leads to, as far as that is known before."""
+    model = getattr(command, "model", None)
+    match found.get("app"), found.get("call"):
+        case App(configuration=configuration), _ if configuration:
+            return {"provider": configuration["model"]["provider"], "model": configuration["model"]["name"]}
+        case _, ModelCall() as call:
+            return {
+                "provider": model.provider if model else call.provider,
+                "model": model.name if model else call.model,
+            }
+        case _:
+            return {}
 
 
 def _known(name: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -47,6 +48,9 @@ class Loaded(Generic[A]):
     since_snapshot: int = 0
     person: str | None = None
     """The data subject: that of the first commit that has one holds for all that follow."""
+
+    def copy(self) -> Loaded[A]:
+        return dataclasses.replace(self, aggregate=deepcopy(self.aggregate), commits=dict(self.commits))
 
     def change(self, commit: str) -> Change[A] | None:
         """The change of the commit with this id, None when there is none."""
@@ -116,6 +120,7 @@ class Repository:
                 certain = attempt > 0
                 loaded = guess or await self._load(kind, subject, certain=certain)
                 guess = None
+                before = loaded.copy() if kind.CONTENDED else None
                 try:
                     if change := await self._commit(subject, loaded, metadata, decide, certain=certain):
                         return change
@@ -126,6 +131,8 @@ class Repository:
                 except Exception:  # of a stale state: a broken rule, a missing part
                     if certain:
                         raise
+                if before:
+                    guess = await self._newer(subject, before)
         raise Unavailable(f"Other processes changed {subject} during {TRIES} attempts in a row.")
 
     async def _commit(
@@ -137,6 +144,8 @@ class Repository:
         aggregate = decide(loaded.aggregate)
         events = aggregate.pending()
         if not events:
+            if certain:
+                self._keep(subject, loaded)
             return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if certain else None
         loaded.person = loaded.person or metadata.person
         if metadata.person != loaded.person:
@@ -147,10 +156,18 @@ class Repository:
         loaded.since_snapshot += 1
         if loaded.since_snapshot > SNAPSHOT_EVERY and await self._snapshot(subject, loaded):
             loaded.since_snapshot = 0
+        self._keep(subject, loaded)
+        return Change(aggregate, position, aggregate.version)
+
+    def _keep(self, subject: Subject, loaded: Loaded[Any]) -> None:
         self._recent[subject] = loaded
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
-        return Change(aggregate, position, aggregate.version)
+
+    async def _newer(self, subject: Subject, loaded: Loaded[A]) -> Loaded[A]:
+        """The state with all commits since, as the stream's leader has them."""
+        loaded = _fold(loaded, await self._store.load(subject, after=loaded.sequence))
+        return _fold(loaded, await self._store.load_from_leader(subject, after=loaded.sequence))
 
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
         """The current aggregate; a recent state unless it must be `certain`."""

@@ -25,10 +25,10 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Retrieval
-from domain.models.budget import Budget
 from domain.models.default_model import DefaultModel
 from domain.models.model import Model
 from domain.models.provider import Provider
+from domain.models.quota import Quota
 from domain.models.replay import Replay
 from domain.models.route import ModelRoute
 from domain.work.dead_letter import DeadLetter
@@ -43,6 +43,7 @@ from handlers.commands import (
     chat,
     knowledge,
     models,
+    quotas,
     retrieval,
     tags,
     tenants,
@@ -303,8 +304,22 @@ ROUTES: dict[str, Route] = {
         ModelRoute, models.ConfigureRoute, "provider.manage", models.configure_route, target="name"
     ),
     "route.remove": changes(ModelRoute, models.RemoveRoute, "provider.manage", lambda route, at, _: route.remove(at)),
-    "budget.set": makes_or_changes(Budget, models.SetBudget, "budget.manage", models.set_budget, target="name"),
-    "budget.remove": changes(Budget, models.RemoveBudget, "budget.manage", lambda budget, at, _: budget.remove(at)),
+    "budget.set": makes_or_changes(
+        Quota, quotas.SetBudget, "budget.manage", quotas.set_budget, target="side", private=True
+    ),
+    "budget.remove": makes_or_changes(Quota, quotas.RemoveBudget, "budget.manage", quotas.remove_budget, target="side"),
+    "quota.set": makes_or_changes(
+        Quota, quotas.SetQuota, "limits.manage", quotas.set_quota, target="side", private=True
+    ),
+    "quota.remove": makes_or_changes(
+        Quota, quotas.RemoveQuota, "limits.manage", quotas.remove_quota, target="side", private=True
+    ),
+    "quota.impose": makes_or_changes(
+        Quota, quotas.ImposeQuota, "limits.impose", quotas.set_quota, target="side", private=True
+    ),
+    "quota.lift": makes_or_changes(
+        Quota, quotas.LiftQuota, "limits.impose", quotas.remove_quota, target="side", private=True
+    ),
     "limits.set": makes_or_changes(
         Limits, access.SetLimit, "limits.manage", access.set_limit, target="side", private=True
     ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from handlers.models.grants import Price
 from ops.settings import Settings
 from projections.engine.values import Values
 from projections.values.masking import Masking, patterns
-from projections.values.prices import Prices
+from projections.values.prices import Call, Prices
 
 
 def values(settings: Settings) -> Values:
@@ -16,6 +17,14 @@ def values(settings: Settings) -> Values:
     Raises: as `masking`; OSError and ValueError when the file of prices cannot be read or is invalid.
     """
     return Values(masking(settings), prices(settings))
+
+
+def price(settings: Settings) -> Price:
+    """The cost of calls by the prices that the settings name. Raises: OSError, ValueError."""
+    known = prices(settings)
+    return lambda provider, server, model, at, usage, entry: (
+        known.cost(Call(provider, server, model, at), usage, entry).amount
+    )
 
 
 def prices(settings: Settings) -> Prices:

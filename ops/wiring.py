@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,7 @@ from domain.access.limits import parsed
 from domain.log import Commit
 from handlers.access.quota import Quota
 from handlers.files import Files
+from handlers.models.grants import Grants, Price
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.index import Index
 from handlers.ports.log import Unavailable
@@ -68,6 +70,7 @@ class Wiring:
         NATS must answer within `within_s` seconds; None waits for it.
         """
         self._within_s = within_s
+        self._prices: Price | None = None
         self.settings = settings
         self.name = f"headrace {name}"
         self.guest = guest
@@ -118,7 +121,25 @@ class Wiring:
         self.waiting = NatsWaiting(self.nc)
         counters, defaults = JetStreamCounters(self.nc), parsed(self.settings.limits)
         self.quota = Quota(self.repository, self.blobs, counters, self.waiting, defaults)
-        self.calls = ModelCalls(self.repository, self.quota)
+        self.grants = Grants(self.repository, self._price)
+        self.open.push_async_callback(self.grants.close)
+        self.calls = ModelCalls(self.repository, self.quota, self.grants)
+
+    def _price(
+        self,
+        provider: str,
+        server: str,
+        model: str,
+        at: datetime,
+        usage: Mapping[str, Any],
+        entry: Mapping[str, Any] | None,
+    ) -> float | None:
+        """The cost of a call. Imported late: few roles price anything."""
+        if self._prices is None:
+            from ops.values import price
+
+            self._prices = price(self.settings)
+        return self._prices(provider, server, model, at, usage, entry)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,12 +12,12 @@ from domain.chat.tags import Tags
 from domain.knowledge.dataset import Dataset
 from domain.knowledge.dataset_query import DatasetQuery
 from domain.knowledge.document import Document
+from domain.models.quota import Quota
 from domain.work.quarantine import Quarantine
 from projections.accounts import accounts
 from projections.api_tokens import api_tokens
 from projections.app_model_configs import app_model_configs
 from projections.apps import apps
-from projections.budgets import budgets
 from projections.commands import commands
 from projections.conversations import conversations
 from projections.dataset_metadata import dataset_metadata
@@ -38,6 +38,8 @@ from projections.pinned_conversations import pinned_conversations
 from projections.provider_credentials import provider_credentials
 from projections.provider_models import provider_models
 from projections.providers import providers
+from projections.quota_windows import quota_windows
+from projections.quotas import quotas
 from projections.replays import replays
 from projections.retrievals import retrievals
 from projections.routes import routes
@@ -74,7 +76,7 @@ GROUPS: Mapping[str, tuple[ReadModel, ...]] = {
         routes,
     ),
     "traces": (texts, turns, provider_models, model_calls, retrievals, replays, subjects, traces, spans),
-    "work": (commands, door_events, budgets, limits, sql_logins, dead_letters, tags, tag_bindings),
+    "work": (commands, door_events, quotas, quota_windows, limits, sql_logins, dead_letters, tags, tag_bindings),
     "access": (accounts, tenants, tenant_account_joins, tenant_invitations, api_tokens),
 }
 """The tables that stand at one position together, in the order in which they are folded. No fold reads another group's
@@ -89,7 +91,7 @@ GROUP_OF: Mapping[str, str] = {model.name: group for group, models in GROUPS.ite
 IGNORED: frozenset[type] = frozenset(
     {
         *(Document.ReprocessRequested, Dataset.Reprocessed, DatasetQuery.Requested, Quarantine.Discarded),
-        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Tags.Begun),
+        *(BusLogin.Opened, BusLogin.Issued, BusLogin.Closed, Limits.Begun, Quota.Begun, Tags.Begun),
         *(Door.TraceOpened, Conversation.NamingRequested),
     }
 )

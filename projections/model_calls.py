@@ -66,6 +66,12 @@ model_calls = ReadModel(
     optional("error_code", Text, "Error code; null on success."),
     optional("error", Text, "Error message; null on success."),
     optional("fingerprint", Text, "Digest, equal for equal failures of different objects; null on success."),
+    optional(
+        "grants",
+        JSONB,
+        "Leases of quotas that pay for the call: window (in quota_windows), lease, unit, and the amount reserved, or "
+        "charged once the call has ended; null for none.",
+    ),
     required("correlation_id", Id, "Command that began the chain of causes that the call belongs to."),
     person(),
     optional("traceparent", Text, "Trace that the call belongs to, in W3C form; null when not traced."),
@@ -122,6 +128,11 @@ def requested(event: ModelCall.Requested, message: Recorded, model: Row | None) 
         "traceparent": message.metadata.traceparent,
         "person_id": message.metadata.person,
     }
+
+
+@model_calls.changes(ModelCall.Reserved, ModelCall.Charged)
+def paid(row: Row, event: ModelCall.Reserved | ModelCall.Charged, message: Recorded) -> Row:
+    return {"grants": event.grants}
 
 
 def ended(row: Row, event: ModelCall.Completed | ModelCall.Failed | ModelCall.Cancelled, values: Values) -> Row:

@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -30,9 +30,12 @@ from domain.access.tenant import Tenant
 from domain.aggregate import Event
 from domain.chat.conversation import Conversation
 from domain.log import EVENTS, NOT_FINAL, OUTCOMES, Commit, Metadata, Outcome, Position, Recorded, Subject, Verdict
+from domain.models.model_call import ModelCall
+from domain.models.quota_window import QuotaWindow
 from handlers.ports.counters import Counter
 from handlers.ports.log import Conflict, SavedSnapshot, TooLarge, Unavailable
 from handlers.ports.people import Erased
+from handlers.ports.quotas import ExpiredLease, Spent
 from handlers.ports.sql_roles import NotAllowed, Role
 
 LARGEST = 8 * 2**20 - HEADROOM
@@ -395,6 +398,36 @@ class MemoryWaiting:
 
     def begin(self, tenant: str, quantity: str) -> None:
         self._memory.waiting[tenant, quantity] += 1
+
+
+class MemoryQuotas:
+    """Leases that have run out for `grace_s`, by the log, and what a test says is spent."""
+
+    def __init__(self, memory: Memory, keys: MemoryKeys | None = None, grace_s: float = 0.0) -> None:
+        self._log = MemoryLog(memory, keys)
+        self._grace = timedelta(seconds=grace_s)
+        self.reached: list[Spent] = []
+
+    async def expired(self) -> Sequence[ExpiredLease]:
+        now, windows, calls = datetime.now(UTC), dict[Subject, QuotaWindow](), defaultdict[str, list[str]](list)
+        async for batch in self._log.read(EVENTS, 0, follow=False):
+            for message in batch:
+                for event in message.events:
+                    if isinstance(event, ModelCall.Reserved):
+                        for grant in event.grants:
+                            calls[grant["lease"]].append(event.originator_id)
+                    elif isinstance(event, QuotaWindow.Event):
+                        window = event.mutate(windows.get(message.subject))
+                        windows[message.subject] = cast("QuotaWindow", window)
+        return [
+            ExpiredLease(subject.tenant, subject.id, id, lease["until"], calls[id])
+            for subject, window in windows.items()
+            for id, lease in window.leases.items()
+            if datetime.fromisoformat(lease["until"]) + self._grace <= now
+        ]
+
+    async def spent(self) -> Sequence[Spent]:
+        return self.reached
 
 
 class MemorySqlRoles:

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement, SetColumnComment, SetTableComment
 
 from adapters.postgres import policies
+from adapters.postgres.budgets import BUDGETS
 from adapters.postgres.operation_logs import OPERATION_LOGS
 from adapters.postgres.policies import READER
 from adapters.postgres.requests import REQUESTS
@@ -158,7 +159,7 @@ async def set_up(url: str) -> None:
 async def make_views(connection: AsyncConnection[TupleRow]) -> None:
     """Make the views whose tables are there."""
     readers = await policies.existing(connection)
-    for view in (REQUESTS, OPERATION_LOGS):
+    for view in (REQUESTS, OPERATION_LOGS, BUDGETS):
         await make_view(connection, view, readers)
 
 

@@ -1,9 +1,11 @@
-"""A budget: a limit for the cost of model calls in a calendar month, for a tenant or for one app, model or user."""
+"""A budget: a limit for the cost of model calls in a calendar month, for a tenant or for one app, model or user.
+
+Earlier versions recorded it. Now a budget is a soft quota, and these events are only read.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, TypedDict, Unpack
+from typing import Annotated
 
 from domain import aggregate
 from domain.aggregate import Aggregate
@@ -11,12 +13,6 @@ from domain.aggregate import Aggregate
 Scope = Annotated[str, "`tenant`, `app`, `model` or `user`."]
 Subject = Annotated[str, "Id of the app, or name of the model or user; empty for the tenant."]
 Amount = Annotated[float, "US dollars in a calendar month."]
-
-
-class Limit(TypedDict):
-    scope: str
-    subject: str
-    amount_usd: float
 
 
 class Budget(Aggregate):
@@ -57,11 +53,3 @@ class Budget(Aggregate):
 
         def apply(self, budget: Budget) -> None:
             budget.deleted = True
-
-    def change(self, at: datetime, **limit: Unpack[Limit]) -> None:
-        if self.deleted or limit != Limit(scope=self.scope, subject=self.subject, amount_usd=self.amount_usd):
-            self.record(self.Changed, at, **limit)
-
-    def remove(self, at: datetime) -> None:
-        if not self.deleted:
-            self.record(self.Removed, at)

@@ -5,6 +5,7 @@ Its status goes requested → completed, failed or cancelled. The outcome of one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from typing import Annotated, Any, NotRequired, Required, TypedDict, Unpack
@@ -54,6 +55,15 @@ class Completion(TypedDict):
 Reasoning = Annotated[str, "Reasoning of a chat model before its answer, as far as it arrived; empty for none."]
 
 
+class Grant(TypedDict):
+    """An amount of a lease of a quota that a call may use, or has used."""
+
+    window: Annotated[str, "Window of the quota."]
+    lease: Annotated[str, "Lease in the window."]
+    unit: Annotated[str, "`calls`, `tokens` or `money`."]
+    amount: Annotated[int, "Calls, tokens, or billionths of a US dollar."]
+
+
 class Broken(TypedDict, total=False):
     """The part of an answer that arrived before it broke off, and its tokens."""
 
@@ -68,6 +78,8 @@ class ModelCall(Aggregate):
     provider: str
     model: str
     status: str = field(default="requested", init=False)
+    reserved: list[Grant] = field(default_factory=list, init=False)
+    charged: list[Grant] | None = field(default=None, init=False)
 
     class Event(aggregate.Event):
         pass
@@ -110,6 +122,27 @@ class ModelCall(Aggregate):
                 own = {"tools": None, "tool_choice": None, "response_format": None}
                 state["request"] = {**request, **own, "messages": in_pieces(request["messages"], sources)}
             state |= {"route": None, "plugins": None}
+
+    class Reserved(Event):
+        """Leases of quotas pay for the call; in the commit of the request."""
+
+        TOPIC = "model_call.reserved.v1"
+        grants: Annotated[list[Grant], "Reserved amounts: the most that the call may use."]
+
+        def apply(self, call: ModelCall) -> None:
+            call.reserved = self.grants
+
+    class Charged(Event):
+        """The leases are charged with what the call has used; in the commit of its end.
+
+        A call that ended without, as one with code `lost`, has used all that was reserved.
+        """
+
+        TOPIC = "model_call.charged.v1"
+        grants: Annotated[list[Grant], "Amounts that were used."]
+
+        def apply(self, call: ModelCall) -> None:
+            call.charged = self.grants
 
     class Completed(Event):
         """The model answered."""
@@ -199,6 +232,21 @@ class ModelCall(Aggregate):
 
         def apply(self, call: ModelCall) -> None:
             call.status = "cancelled"
+
+    @property
+    def paid(self) -> list[Grant]:
+        """The amounts that the leases of quotas pay for the call: all that is reserved, until it is charged."""
+        return self.reserved if self.charged is None else self.charged
+
+    def reserve(self, at: datetime, grants: list[Grant]) -> None:
+        if grants:
+            self.record(self.Reserved, at, grants=grants)
+
+    def charge(self, at: datetime, amounts: Mapping[str, int]) -> None:
+        """Charge the leases with these amounts, by unit; once, and only when the call has ended."""
+        if self.reserved and self.charged is None and self.status != "requested":
+            grants = [Grant({**grant, "amount": amounts[grant["unit"]]}) for grant in self.reserved]
+            self.record(self.Charged, at, grants=grants)
 
     def complete(self, at: datetime, **completion: Unpack[Completion]) -> None:
         if self.status == "requested":

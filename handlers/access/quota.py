@@ -86,7 +86,7 @@ class Quota:
             return
         subjects: dict[str, str | None] = {"tenant": "", "key": cause.actor}
         if scopes & {"app", "user"}:
-            subjects |= await self._of_chat(cause, command)
+            subjects |= await of_chat(self.repository, cause, command)
         bounds = list(held.bounds(quantities, subjects))
         waiting = [bound for bound in bounds if bound.counted.period == "waiting"]
         for bound in waiting:
@@ -127,15 +127,6 @@ class Quota:
         digest = getattr(command, "digest", None)
         return (digest and await self.blobs.size(tenant, digest)) or 0
 
-    async def _of_chat(self, cause: Metadata, command: Command) -> dict[str, str | None]:
-        """The app and the user of a command: those that it names, or those of its conversation."""
-        app, person, conversation = getattr(command, "app", None), cause.person, getattr(command, "conversation", None)
-        if conversation and not app:
-            first = await self.repository.first(Conversation, cause.tenant, conversation)
-            if first:
-                app, person = getattr(first.events[0], "app", None), first.metadata.person
-        return {"app": app, "user": person}
-
     async def _limits(self, tenant: str) -> _Held:
         held = self._held.get(tenant)
         if held is None or held.until < time.monotonic():
@@ -157,6 +148,16 @@ class Quota:
             log.warning("limits not applied", tenant=tenant, side=side, reason=str(frozen))
             return {}
         return limits.most if limits else {}
+
+
+async def of_chat(repository: Repository, cause: Metadata, command: Command) -> dict[str, str | None]:
+    """The app and the user of a command: those that it names, or those of its conversation."""
+    app, person, conversation = getattr(command, "app", None), cause.person, getattr(command, "conversation", None)
+    if conversation and not app:
+        first = await repository.first(Conversation, cause.tenant, conversation)
+        if first:
+            app, person = getattr(first.events[0], "app", None), first.metadata.person
+    return {"app": app, "user": person}
 
 
 def _over(bound: Bound, count: int, amount: int, retry_after_s: int, command: Command) -> Rejection:

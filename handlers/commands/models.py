@@ -1,17 +1,16 @@
-"""Commands of providers, replays and budgets."""
+"""Commands of providers and replays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from domain.aggregate import Rejection
 from domain.chat.app import App
-from domain.models.budget import Budget, Limit
 from domain.models.model_call import ModelCall
 from domain.models.piece import InPieces, Turns, pieces
 from domain.models.provider import BUILTIN, DEFAULT, Credential, Kind, Provider
@@ -25,10 +24,9 @@ from handlers.commands.fields import (
     Part,
     ProviderName,
     Ref,
-    is_uuid,
     one_builtin,
 )
-from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation, not_found
+from handlers.commands.preparation import Change, Make, MakeOrChange, Preparation
 
 
 class NamedModel(Part):
@@ -118,31 +116,6 @@ class RemoveRoute(Command):
     """Remove a route; apps that use it cannot answer any more."""
 
     route: Annotated[Handle, Ref(ModelRoute), Field(description="Route, by its name")]
-
-
-class SetBudget(Command):
-    """Set or change a limit for the cost of model calls in a calendar month. It is reported, not enforced."""
-
-    name: Handle = Field(description="Name of the budget; the same name again changes it")
-    scope: Literal["tenant", "app", "model", "user"] = Field(description="Scope of the budget")
-    subject: Annotated[str, Field(max_length=255)] = Field(
-        "", description="Id of the app, or name of the model or user; empty for the tenant"
-    )
-    amount_usd: Annotated[float, Field(gt=0, le=1e9)] = Field(description="US dollars in a calendar month")
-
-    @model_validator(mode="after")
-    def _of_something(self) -> SetBudget:
-        if (self.scope == "tenant") != (not self.subject.strip()):
-            raise ValueError("The subject must name an app, model or user, and be empty for the tenant")
-        if self.scope == "app" and not is_uuid(self.subject):
-            raise ValueError("The subject must be the id of an app")
-        return self
-
-
-class RemoveBudget(Command):
-    """Remove a budget."""
-
-    budget: Annotated[Handle, Ref(Budget), Field(description="Budget, by its name")]
 
 
 def _not_builtin(name: str) -> str:
@@ -294,20 +267,6 @@ async def configure_route(command: ConfigureRoute, given: Preparation) -> MakeOr
             return ModelRoute.begin(ModelRoute.Configured, id, at, **settings)
         route.change(at, **settings)
         return route
-
-    return decide
-
-
-async def set_budget(command: SetBudget, given: Preparation) -> MakeOrChange[Budget]:
-    if command.scope == "app" and not await given.get(App, command.subject):
-        raise not_found(App, command.subject, "subject")
-    limit = Limit(scope=command.scope, subject=command.subject, amount_usd=command.amount_usd)
-
-    def decide(budget: Budget | None, id: str, at: datetime) -> Budget:
-        if budget is None:
-            return Budget.begin(Budget.Set, id, at, **limit)
-        budget.change(at, **limit)
-        return budget
 
     return decide
 

@@ -21,11 +21,12 @@ from domain.models.model_call import Broken, Completion, ModelCall, TokenUsage, 
 from domain.models.passage import passage_id
 from handlers.access.quota import Quota
 from handlers.models.choose import Course, Way
+from handlers.models.grants import NOTHING, Grants, Reservation
 from handlers.models.passages import Passages
 from handlers.models.prompt import Record, likely
 from handlers.ports.documents import Embedder, Vectors
 from handlers.ports.log import TooLarge, Unavailable
-from handlers.ports.models import ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
+from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError, Reranker, Tool, ToolCall
 from handlers.repository import Repository
 from handlers.work.cause import Cause
 
@@ -40,16 +41,19 @@ MESSAGE_TOKENS = 4
 
 ATTACHMENT_TOKENS = 1000
 """Tokens of a file in a message, for its cost: as of an image of a megapixel."""
+MOST_MESSAGE_TOKENS, MOST_IMAGE_TOKENS = 16, 16_000
+"""Maximum of these tokens, for quotas, and of those of an image."""
 
 OTHER_FIELDS = 32 * 1024
 """Bytes that are set aside for all else in an event with an answer."""
 
 
 class ModelCalls:
-    def __init__(self, repository: Repository, quota: Quota | None = None) -> None:
-        """Without a quota, tokens are not counted."""
+    def __init__(self, repository: Repository, quota: Quota | None = None, grants: Grants | None = None) -> None:
+        """Without a quota, tokens are not counted for limits; without grants, no quota holds."""
         self._repository = repository
         self._quota = quota
+        self._grants = grants
         self._passages = Passages(repository)
 
     @property
@@ -69,13 +73,20 @@ class ModelCalls:
         server: str = "",
         route: Try | None = None,
         number: int = 1,
+        reservation: Reservation = NOTHING,
     ) -> str:
-        """Record that the call is about to be sent, and return its id. Raises: TooLarge, Unavailable."""
+        """Record that the call is about to be sent, and return its id.
+
+        Raises: ModelError `quota_exceeded`, when that took longer than the leases of the reservation last; TooLarge,
+        Unavailable.
+        """
         id = cause.call(step, number=number)
         at = datetime.now(UTC)
 
         def decide(call: ModelCall | None) -> ModelCall:
-            return call or ModelCall.begin(
+            if call is not None:
+                return call
+            call = ModelCall.begin(
                 ModelCall.Requested,
                 id,
                 at,
@@ -89,15 +100,54 @@ class ModelCalls:
                 request=request,
                 route=route,
             )
+            call.reserve(at, reservation.grants)
+            return call
 
-        await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
+        try:
+            await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
+        except TooLarge:
+            reservation.release()
+            raise
+        except BaseException:
+            reservation.abandon()
+            raise
+        if reservation.has_run_out:
+            await self._late(cause, id, reservation)
         return id
 
-    async def complete(self, cause: Cause, id: str, **completion: Unpack[Completion]) -> None:
-        """Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable."""
+    async def _late(self, cause: Cause, id: str, reservation: Reservation) -> None:
+        """Others may have granted again what the call would use. Raises: ModelError."""
+        error = ModelError(
+            "quota_exceeded", "The model was not called: the request was recorded too late for its lease."
+        )
         at = datetime.now(UTC)
+
+        def fail(call: ModelCall) -> None:
+            call.fail(at, code=error.code, reason=error.reason, duration_ms=None, response="")
+
+        await self._end(cause, id, fail, reservation, None, sent=False)
+        raise error
+
+    async def reserve(
+        self, cause: Cause, provider: str, server: str, model: str, prompt_tokens: int, max_tokens: int
+    ) -> Reservation:
+        """Reserve the most that a call may use of the hard quotas that hold for it.
+
+        Raises: ModelError `quota_exceeded`, `unpriced`; Unavailable.
+        """
+        if self._grants is None:
+            return NOTHING
+        return await self._grants.reserve(
+            cause, provider, server, model, prompt_tokens=prompt_tokens, max_tokens=max_tokens
+        )
+
+    async def complete(
+        self, cause: Cause, id: str, *, reservation: Reservation = NOTHING, **completion: Unpack[Completion]
+    ) -> None:
+        """Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable."""
+        at, usage = datetime.now(UTC), completion["usage"]
         try:
-            await self._end(cause, id, lambda call: call.complete(at, **completion))
+            await self._end(cause, id, lambda call: call.complete(at, **completion), reservation, usage)
         except TooLarge as error:
             reason = f"The answer cannot be recorded. {error}"
             await self.fail(
@@ -107,8 +157,9 @@ class ModelCalls:
                 reason=reason,
                 response=beginning(completion["response"]),
                 reasoning=beginning(completion.get("reasoning", "")),
-                usage={**completion["usage"], "raw": {}},
+                usage={**usage, "raw": {}},
                 duration_ms=completion["duration_ms"],
+                reservation=reservation,
             )
             raise ModelError("too_large", reason) from error
 
@@ -120,16 +171,31 @@ class ModelCalls:
         code: str,
         reason: str,
         duration_ms: float | None = None,
+        reservation: Reservation = NOTHING,
         **broken: Unpack[Broken],
     ) -> None:
         at = datetime.now(UTC)
-        await self._end(
-            cause, id, lambda call: call.fail(at, code=code, reason=reason, duration_ms=duration_ms, **broken)
-        )
 
-    async def cancel(self, cause: Cause, id: str, *, duration_ms: float, **broken: Unpack[Broken]) -> None:
+        def fail(call: ModelCall) -> None:
+            call.fail(at, code=code, reason=reason, duration_ms=duration_ms, **broken)
+
+        await self._end(cause, id, fail, reservation, broken.get("usage"))
+
+    async def cancel(
+        self,
+        cause: Cause,
+        id: str,
+        *,
+        duration_ms: float,
+        reservation: Reservation = NOTHING,
+        **broken: Unpack[Broken],
+    ) -> None:
         at = datetime.now(UTC)
-        await self._end(cause, id, lambda call: call.cancel(at, duration_ms=duration_ms, **broken))
+
+        def cancel(call: ModelCall) -> None:
+            call.cancel(at, duration_ms=duration_ms, **broken)
+
+        await self._end(cause, id, cancel, reservation, broken.get("usage"))
 
     async def spend(self, cause: Cause, tokens: int) -> None:
         """Count the tokens of a call of a chat model for the limits of its tenant."""
@@ -161,9 +227,9 @@ class ModelCalls:
             if not commits:
                 return
             if len(commits) == 1:
-                await self.fail(cause, id, code="lost", reason="The worker died with the call in flight.", response="")
+                await self.lose(cause, id)
             if commits[0].metadata.correlation == cause.metadata.correlation:
-                yield id, commits[1].events[0] if len(commits) > 1 else None
+                yield id, next((event for commit in commits[1:] for event in commit.events), None)
 
     async def last(self, cause: Cause, step: str) -> str | None:
         """The id of the last try of a step; None where there was none."""
@@ -174,6 +240,15 @@ class ModelCalls:
                 break
             found = id
         return found
+
+    async def lose(self, cause: Cause, id: str) -> None:
+        """End a call whose worker died: all that was reserved for it counts as used."""
+        at, reason = datetime.now(UTC), "The worker died with the call in flight."
+
+        def lose(call: ModelCall) -> None:
+            call.fail(at, code="lost", reason=reason, response="", duration_ms=None)
+
+        await self._end(cause, id, lose)
 
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
@@ -226,9 +301,18 @@ class ModelCalls:
                 return scores
         _must_end(cause, "rerank")
         request = {"query": query, "segments": list(segments)}
+        most = len(texts) * most_tokens(query) + sum(map(most_tokens, texts))
+        reservation = await self.reserve(cause, provider, reranker.server, model, most, 0)
         try:
             id = await self.request(
-                cause, "rerank", kind="rerank", provider=provider, model=model, request=request, server=reranker.server
+                cause,
+                "rerank",
+                kind="rerank",
+                provider=provider,
+                model=model,
+                request=request,
+                server=reranker.server,
+                reservation=reservation,
             )
         except TooLarge as error:
             raise _not_made(error) from error
@@ -237,11 +321,18 @@ class ModelCalls:
             found = await reranker.rerank(model, query, texts)
         except ModelError as error:
             await self.fail(
-                cause, id, code=error.code, reason=error.reason, response="", duration_ms=milliseconds(began)
+                cause,
+                id,
+                code=error.code,
+                reason=error.reason,
+                response="",
+                duration_ms=milliseconds(began),
+                reservation=reservation,
             )
             raise
         except asyncio.CancelledError:
-            await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            elapsed = milliseconds(began)
+            await shielded(self.cancel(cause, id, response="", duration_ms=elapsed, reservation=reservation))
             raise
         guessed = ChatUsage(len(texts) * likely(query) + sum(map(likely, texts)), 0)
         await self.complete(
@@ -254,6 +345,7 @@ class ModelCalls:
             duration_ms=milliseconds(began),
             response_id=found.response_id,
             response_model=found.model,
+            reservation=reservation,
         )
         return found.scores
 
@@ -278,14 +370,38 @@ class ModelCalls:
         """Raises: TooLarge, Unavailable."""
         await self._passages.record(cause.metadata, passages)
 
-    async def _end(self, cause: Cause, id: str, verb: Callable[[ModelCall], None]) -> None:
+    async def _end(
+        self,
+        cause: Cause,
+        id: str,
+        verb: Callable[[ModelCall], None],
+        reservation: Reservation | None = None,
+        usage: TokenUsage | None = None,
+        *,
+        sent: bool = True,
+    ) -> None:
+        """Record an end, with what is charged to quotas; without a reservation, that is all that was reserved."""
+        at = datetime.now(UTC)
+
         def decide(call: ModelCall | None) -> ModelCall:
             if call is None:
                 raise ModelError("not_found", f"Model call {id} was never requested.")
-            verb(call)
+            if call.status == "requested":
+                verb(call)
+                if reservation:
+                    reservation.charge(call, at, usage, sent=sent)
             return call
 
-        await self._repository.change(ModelCall, id, _metadata(cause, id, "end"), decide)
+        try:
+            change = await self._repository.change(ModelCall, id, _metadata(cause, id, "end"), decide)
+        except TooLarge:
+            raise
+        except BaseException:
+            if reservation:
+                reservation.abandon()
+            raise
+        if reservation:
+            reservation.settle(change.aggregate)
 
 
 @dataclass(slots=True)
@@ -318,6 +434,7 @@ class Chat:
     _began: float = field(init=False, default_factory=time.perf_counter)
     _first: float | None = field(init=False, default=None)
     _last: Delta = field(init=False, default=Delta())
+    _reservation: Reservation = field(init=False, default=NOTHING)
 
     def __post_init__(self) -> None:
         self.id = self.cause.call(self.step)
@@ -361,9 +478,10 @@ class Chat:
         self.request = replace(self.request, model=way.model)
         self.said = self.reasoning = ""
         self._size, self._requested, self._first, self._last = 0, False, None, Delta()
-        self._began = time.perf_counter()
+        self._began, self._reservation = time.perf_counter(), NOTHING
 
     async def _try(self, way: Way, routed: Try | None) -> AsyncGenerator[str]:
+        await self._reserve(way)
         try:
             await self._record(way, routed)
             async with aclosing(way.client.stream(self.request)) as deltas:
@@ -371,21 +489,32 @@ class Chat:
                     for text in self._take(delta):
                         yield text
         except TooLarge as error:
+            self._reservation.release()
             raise _not_made(error) from error
         except ModelError as error:
-            await self._fail(error.code, error.reason)
+            if self._requested:
+                await self._fail(error.code, error.reason)
+            self._reservation.release()
             raise
         except (GeneratorExit, asyncio.CancelledError):
             elapsed = milliseconds(self._began)
             broken = self._broken(counts=self._requested)
-            await self.calls.cancel(self.cause, self.id, duration_ms=elapsed, **broken)
+            await self.calls.cancel(self.cause, self.id, duration_ms=elapsed, reservation=self._reservation, **broken)
             await self._spend(broken.get("usage"))
             raise
         except Exception as error:
             if self._requested:
                 await self._fail("internal_error", f"{type(error).__name__}: {error}"[:1000])
+            self._reservation.release()
             raise
         await self._complete()
+
+    async def _reserve(self, way: Way) -> None:
+        """Raises: ModelError, Unavailable."""
+        prompt = sum(map(_most, self.request.messages)) + most_tokens(tools_text(self.request.tools))
+        self._reservation = await self.calls.reserve(
+            self.cause, way.provider, way.client.server, way.model, prompt, self.request.max_tokens
+        )
 
     async def _record(self, way: Way, routed: Try | None) -> None:
         """Record the request. Raises: TooLarge, Unavailable."""
@@ -412,6 +541,7 @@ class Chat:
                 server=way.client.server,
                 route=routed,
                 number=self.number,
+                reservation=self._reservation,
             )
         )
         self._requested = True
@@ -453,7 +583,15 @@ class Chat:
         elapsed = milliseconds(self._began)
         arrived = bool(self.said or self.reasoning or self._last.usage)
         broken = self._broken(counts=arrived)
-        await self.calls.fail(self.cause, self.id, code=code, reason=reason, duration_ms=elapsed, **broken)
+        await self.calls.fail(
+            self.cause,
+            self.id,
+            code=code,
+            reason=reason,
+            duration_ms=elapsed,
+            reservation=self._reservation,
+            **broken,
+        )
         await self._spend(broken.get("usage"))
 
     def _broken(self, *, counts: bool) -> Broken:
@@ -478,6 +616,7 @@ class Chat:
                     tool_calls=[call._asdict() for call in self._last.tool_calls] or None,
                     state=self._last.state,
                     logprobs=self._last.logprobs,
+                    reservation=self._reservation,
                 )
             )
         finally:
@@ -520,10 +659,22 @@ def _size(call: ToolCall) -> int:
     return likely(call.name) + likely(call.arguments) + MESSAGE_TOKENS
 
 
+def _most(message: ChatMessage) -> int:
+    """The most tokens that a message may have."""
+    asked = sum(most_tokens(call.name + call.arguments) for call in message.tool_calls)
+    files = (MOST_IMAGE_TOKENS if each.kind == "image" else len(each.data) // 2 for each in message.attachments)
+    return most_tokens(message.content) + MOST_MESSAGE_TOKENS + asked + sum(files)
+
+
 def _must_end(cause: Cause, step: str) -> None:
     """Raises: ModelError `lost` when earlier attempts have made the call too often."""
     if (made := cause.made.get(step, 0)) >= MOST_CALLS:
         raise ModelError("lost", f"The call was made {made} times, and no attempt came to its end.")
+
+
+def most_tokens(text: str) -> int:
+    """The maximum number of tokens of a text: every token takes a byte at least."""
+    return len(text.encode(errors="replace"))
 
 
 def _usage(counted: ChatUsage, *, estimated: bool = False) -> TokenUsage:

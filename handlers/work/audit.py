@@ -239,7 +239,7 @@ class Audit:
                 self._texts.add(f"{subject.tenant}/instructions/{subject.id}/{event.number}")
             case Passage.Recorded(), _:
                 self._texts.add(f"{subject.tenant}/passage/{subject.id}")
-            case ModelCall.Event(), _:
+            case ModelCall.Completed() | ModelCall.Failed() | ModelCall.Cancelled(), _:
                 self.calls.pop(subject, None)
         self.name_blobs(subject.tenant, (digest for _, digest in named_blobs(event)), sequence)
         for name, pending in PENDING.items():

@@ -53,6 +53,7 @@ def _number(number: float | None) -> str:
 GROUPS = (
     "commands",
     "answer",
+    "route",
     "fairness",
     "connects",
     "search",
@@ -102,6 +103,8 @@ rounds; the ratio is the figure as a multiple of the limit.
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
+- **route**: time that two hard quotas add to a call of a model, with 10, 100 and 500 in flight in one process: to
+  reserve in leases of their windows, to charge and to settle. The first leases are taken before.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000
   and {sizes.waiting:,} of them, and then ten each of {sizes.waiting // 100:,} tenants in addition. The provider of the
   others sends a token every five seconds, and does not end its answers. One worker answers. Limit: the same without

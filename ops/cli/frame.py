@@ -62,6 +62,7 @@ FILES = {
     "index": ("index",),
     "limits": ("limits",),
     "route": ("route",),
+    "quota": ("quota",),
     "nats": ("nats",),
     "postgres": ("postgres",),
     "quarantine": ("quarantine",),

@@ -42,7 +42,7 @@ async def begin(wiring: Wiring) -> Coroutine[Any, Any, None] | None:
     registry = JetStreamRegistry(wiring.nc, wiring.keys)
     await registry.start()
     ports = Ports(wiring.repository, wiring.blobs, wiring.vault, wiring.keys, registry, models, reranker)
-    dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota)
+    dispatch = Dispatch(ports, JetStreamOutcomes(wiring.nc, wiring.keys), wiring.quota, wiring.grants)
     await wiring.waiting.start()
     subscribe_commands(wiring.consumers, dispatch, wiring.repository)
     wiring.work("retry_dead_letters", RetryDeadLetters(JetStreamDeadLetters(wiring.nc)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -23,12 +23,16 @@ from adapters.postgres import tables
 from adapters.postgres.months import over
 from adapters.postgres.pending import only_one, overdue, waiting
 from adapters.postgres.projector import Halted, Projector
+from adapters.postgres.quotas import PostgresQuotas
 from adapters.postgres.scrub import PostgresScrub
 from adapters.postgres.sql_roles import PostgresSqlRoles
 from domain.access.sql_login import SqlLogin
 from domain.log import commit_id
 from handlers.access.admit_sql import AdmitSql, Logins
 from handlers.access.erase import Erase
+from handlers.models.alert import Alert
+from handlers.models.grants import GRACE_S
+from handlers.models.settle import Settle
 from handlers.ports.log import Unavailable
 from handlers.ports.sql_roles import NotAllowed
 from handlers.work.recover import DEADLINE_S, INTERVAL_S, Recover
@@ -44,6 +48,9 @@ COMPARED_S = 60.0
 
 RETRIED_S = 2.0
 """Interval at which that is tried again after an error, in seconds."""
+
+ALERTING_S = 60.0
+"""Interval at which quotas are looked at for alerts, in seconds."""
 
 FORGETTING_S = 3600.0
 """Interval of looking for months of the audit that are over, in seconds."""
@@ -76,9 +83,12 @@ async def begin(wiring: Wiring) -> Awaitable[object]:
     admit = AdmitSql(wiring.repository, wiring.vault, roles)
     wiring.work("admit_sql", admit)
     announcer = Announcer(wiring.nc)
+    quotas = PostgresQuotas(url, wiring.log.last, grace_s=GRACE_S)
     return asyncio.gather(
         _project(projector),
-        _keep_recovering(url, recover),
+        _keep(INTERVAL_S, url, recover),
+        _keep(INTERVAL_S, url, Settle(wiring.repository, quotas)),
+        _keep(ALERTING_S, url, Alert(wiring.repository, quotas)),
         _keep_counting(url, announcer),
         _keep_admitting(admit, partial(ids, wiring.nc, SqlLogin), roles),
         _keep_forgetting(wiring),
@@ -136,12 +146,13 @@ async def _keep_forgetting(wiring: Wiring) -> None:
         await asyncio.sleep(FORGETTING_S)
 
 
-async def _keep_recovering(url: str, recover: Recover) -> None:
+async def _keep(seconds: float, url: str, step: Callable[[], Awaitable[object]]) -> None:
+    """Repeat a step that one process of all takes at a time."""
     while True:
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(seconds)
         try:
             async with only_one(url) as chosen:
                 if chosen:
-                    await recover()
+                    await step()
         except (psycopg.Error, Unavailable) as error:
-            log.warning("recover.waiting", reason=str(error))
+            log.warning("recover.waiting", step=type(step).__name__, reason=str(error))

@@ -48,10 +48,13 @@ from domain.log import Metadata
 from domain.models.budget import Budget
 from domain.models.default_model import DefaultModel
 from domain.models.model import Prices, begun
-from domain.models.model_call import ModelCall, TokenUsage
+from domain.models.model_call import Grant, ModelCall, TokenUsage
 from domain.models.passage import Passage, passage_id
 from domain.models.piece import InPieces, Turns
 from domain.models.provider import Credential, Provider
+from domain.models.quota import Definition, Quota
+from domain.models.quota import window as window_of
+from domain.models.quota_window import QuotaWindow
 from domain.models.replay import Replay
 from domain.models.route import Group, Member, ModelRoute, RouteSettings
 from domain.work.dead_letter import DeadLetter, dead_letter_id
@@ -101,6 +104,7 @@ def examples() -> Iterator[dict[str, Any]]:
         _quarantine(),
         *_replays(),
         *_budgets(),
+        *_quotas(),
         _limits(),
         *_bus_logins(),
         _sql_login(),
@@ -400,8 +404,28 @@ def _calls() -> Iterator[Aggregate]:
         duration_ms=60_002.0,
     )
     stopped.cancel(_at(21), response="六", reasoning="The lock opens", usage=guessed, duration_ms=95.5)
-    yield from (answered, broken, stopped, _retrieval())
+    yield from (answered, broken, stopped, _paid(), _retrieval())
     yield Passage.begin(Passage.Recorded, passage_id(_PASSAGE), _at(16.5), text=_PASSAGE)
+
+
+def _paid() -> ModelCall:
+    """A call that a lease of a quota pays for."""
+    grant = Grant(window=_id(101), lease=_id(102), unit="tokens", amount=4_611)
+    call = ModelCall.begin(
+        ModelCall.Requested,
+        _id(100),
+        _at(22),
+        kind="chat",
+        provider="lab",
+        model="small-8b",
+        cause_noun="message",
+        cause_id=_id(4),
+        request={},
+    )
+    call.reserve(_at(22), [grant])
+    call.fail(_at(23), code="unreachable", reason="lab does not answer.", response="", duration_ms=12.5)
+    call.charge(_at(23), {"tokens": 3_907})
+    return call
 
 
 _RETRIEVAL = RetrievalSettings(
@@ -601,9 +625,25 @@ def _access() -> Iterator[Aggregate]:
 
 def _budgets() -> Iterator[Aggregate]:
     budget = Budget.begin(Budget.Set, "lab-in-all", _at(37), scope="tenant", subject="", amount_usd=250.0)
-    budget.change(_at(38), scope="model", subject="small-8b", amount_usd=100.5)
-    budget.remove(_at(39))
+    budget.record(Budget.Changed, _at(38), scope="model", subject="small-8b", amount_usd=100.5)
+    budget.record(Budget.Removed, _at(39))
     yield budget
+
+
+def _quotas() -> Iterator[Aggregate]:
+    definition = Definition(scope="app", subject=_id(5), unit="tokens", period="hour", limit=250_000.0, hard=True)
+    quota = Quota.begin(Quota.Begun, "tenant", _at(40))
+    quota.set(_at(41), "assistant", definition)
+    quota.remove(_at(42), "assistant")
+    yield quota
+    until, later = _at(103), _at(133)
+    window = QuotaWindow.open(_at(43), window_of("tenant/assistant", definition, _id(5), _at(43)))
+    window.grant(_at(43), _id(6), 4_611, 9_222, 250_000, until)
+    window.renew(_at(73), _id(6), later)
+    window.alert(_at(80), 125_310, 250_000)
+    window.settle(_at(90), _id(6), 3_907)
+    window.record(QuotaWindow.Exhausted, _at(92), needed=4_611, left=1_204, limit=250_000)
+    yield window
 
 
 def _providers() -> Iterator[Aggregate]:

@@ -31,6 +31,7 @@ from handlers.access.quota import Quota
 from handlers.commands.preparation import Ports
 from handlers.dispatch import Delivery, Dispatch
 from handlers.files import Files
+from handlers.models.grants import Grants
 from handlers.models.model_calls import ModelCalls
 from handlers.ports.access import Registry
 from handlers.ports.counters import Counters, Waiting
@@ -100,8 +101,9 @@ class Desk:
             self.repository, self.blobs, self.vault, self.keys, self.registry, EMBEDDING_MODELS, rerank_model
         )
         self.quota = Quota(self.repository, self.blobs, self.counters, self.waiting, held_s=0.0)
-        self.dispatch = Dispatch(self.ports, self.outcomes, self.quota)
-        self.calls = ModelCalls(self.repository, self.quota)
+        self.grants = Grants(self.repository, held_s=0.0)
+        self.dispatch = Dispatch(self.ports, self.outcomes, self.quota, self.grants)
+        self.calls = ModelCalls(self.repository, self.quota, self.grants)
 
     async def person(self, user: str, erasures: int = 0) -> str:
         """The id of the person of this name after this number of erasures of it."""

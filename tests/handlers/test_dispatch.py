@@ -387,6 +387,7 @@ class Anything:
         await desk.done("route.configure", name="fast", groups=[{"members": [{"provider": "lab", "name": "m"}]}])
         for verb in ("set", "impose"):
             await desk.done(f"limits.{verb}", quantity="replays", period="day", most=10**9)
+            await desk.done(f"quota.{verb}", name="calls", unit="calls", period="day", limit=10**9)
         await desk.done("bus_login.open", name="services")
         ids["sql_login"] = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
         for who in ("owner", "member", "other"):
@@ -419,6 +420,8 @@ class Anything:
         text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
         dataset, indexed = {"dataset": st.just(ids["dataset"])}, {"document": st.just(ids["indexed"])}
         limit = {"quantity": st.just("replays"), "period": st.just("day"), "scope": st.just("tenant")}
+        quota = {"name": st.just("calls"), "unit": st.sampled_from(["calls", "tokens", "money"])}
+        quota |= {"period": st.just("day"), "limit": st.integers(10**6, 10**9)}
         segment = {**indexed, "segment": st.just(ids["segment"])}
         talk = {"conversation": st.just(ids["conversation"])}
         message = {**talk, "message": st.just(ids["message"])}
@@ -530,6 +533,8 @@ class Anything:
             "budget.remove": {"budget": st.just("month")},
             **{f"limits.{verb}": {**limit, "most": st.integers(0, 10**9)} for verb in ("set", "impose")},
             **{f"limits.{verb}": limit for verb in ("remove", "lift")},
+            **{f"quota.{verb}": quota for verb in ("set", "impose")},
+            **{f"quota.{verb}": {"quota": st.just("calls")} for verb in ("remove", "lift")},
             "bus_login.open": {"name": st.just("services")},
             "bus_login.close": {"bus_login": st.just("services")},
             "sql_login.create": {"name": st.just("bi"), "verifier": st.just(VERIFIER)},
@@ -606,6 +611,7 @@ DELETES = {
     *("tag.delete", "app.delete", "dataset.delete", "document.delete", "conversation.delete"),
     *("provider.remove", "provider.remove_credential", "route.remove", "budget.remove", "bus_login.close"),
     *("limits.remove", "limits.lift", "account.erase", "model.remove", "model.remove_default"),
+    *("quota.remove", "quota.lift"),
     *("tenant.add_member", "tenant.remove_member", "tenant.transfer", "tenant.accept", "tenant.withdraw"),
     *("api_key.revoke", "sql_login.revoke"),
 }
@@ -655,8 +661,8 @@ async def test_the_outcome_of_a_rejected_command_has_its_target(desk: Desk) -> N
         ("app.delete", {"app": app}, {"app": app}),
         ("app.delete", {"app": app, "and": "more"}, {"app": app}),
         ("conversation.delete", {"conversation": app}, {"conversation": app}),
-        ("budget.remove", {"budget": "month"}, {"budget": "month"}),
-        ("budget.remove", {"budget": "Of a month"}, {}),
+        ("bus_login.close", {"bus_login": "month"}, {"bus_login": "month"}),
+        ("bus_login.close", {"bus_login": "Of a month"}, {}),
         ("provider.remove", {"provider": "sk-pasted-key"}, {}),
         ("app.delete", {"app": 7}, {}),
         ("app.delete", {}, {}),

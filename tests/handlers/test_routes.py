@@ -98,6 +98,7 @@ async def world(desk: Desk) -> World:
     await desk.done("budget.set", name="month", scope="tenant", amount_usd=100)
     await desk.done("limits.set", quantity="replays", period="day", most=100)
     await desk.done("limits.impose", quantity="replays", period="day", most=100)
+    await desk.done("quota.impose", name="most", unit="calls", period="month", limit=10**6)
     await desk.done("bus_login.open", name="services")
     login = await desk.done("sql_login.create", name="bi", verifier=VERIFIER)
     await desk.done("dataset.add_metadata_field", dataset=dataset, name="year", type="number")
@@ -335,11 +336,15 @@ ACCEPTED: list[tuple[str, dict[str, Any], str, list[str]]] = [
     (
         "budget.set",
         {"name": "guide", "scope": "app", "subject": "{app}", "amount_usd": 9.5},
-        "budget",
-        ["budget.set.v1"],
+        "quota",
+        ["quota.set.v1"],
     ),
-    ("budget.set", {"name": "month", "scope": "tenant", "amount_usd": 9}, "budget", ["budget.changed.v1"]),
-    ("budget.remove", {"budget": "month"}, "budget", ["budget.removed.v1"]),
+    ("budget.set", {"name": "month", "scope": "tenant", "amount_usd": 9}, "quota", ["quota.set.v1"]),
+    ("budget.remove", {"budget": "month"}, "quota", ["quota.removed.v1"]),
+    ("quota.set", {"name": "calls", "unit": "calls", "period": "day", "limit": 9}, "quota", ["quota.set.v1"]),
+    ("quota.remove", {"quota": "month"}, "quota", ["quota.removed.v1"]),
+    ("quota.impose", {"name": "calls", "unit": "calls", "period": "day", "limit": 9}, "quota", ["quota.set.v1"]),
+    ("quota.lift", {"quota": "most"}, "quota", ["quota.removed.v1"]),
     ("bus_login.open", {"name": "crm"}, "bus_login", ["bus_login.opened.v1"]),
     ("bus_login.open", {"name": "services"}, "bus_login", ["bus_login.issued.v1"]),
     ("bus_login.close", {"bus_login": "services"}, "bus_login", ["bus_login.closed.v1"]),
@@ -456,10 +461,10 @@ def test_every_permission_is_one_that_commands_need() -> None:
 
 def test_payloads_with_secrets_or_words_of_people_are_private() -> None:
     private = {name for name, route in ROUTES.items() if route.private}
-    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "door.", "trace.")
+    wards = ("provider.", "message.", "conversation.", "end_user.", "limits.", "quota.", "door.", "trace.")
     texts = {"document.upload", "document.rename", "document.set_metadata", "segment.add", "segment.edit"}
     of_accounts = {"account.create", "account.rename", "account.change_password"}
-    others = {"dataset.test", "replay.request", "sql_login.create"} | texts | of_accounts
+    others = {"dataset.test", "replay.request", "sql_login.create", "budget.set"} | texts | of_accounts
     assert private == {name for name in ROUTES if name.startswith(wards)} | others
     assert [is_private(name) for name in ("Provider.register", "message", "app.paint")] == [True, True, True]
 
@@ -534,8 +539,12 @@ async def test_a_command_is_accepted_once(
         "api_key",
     } & set(fields)
     expected = {what: fields[what] for what in named & {noun, name.partition(".")[0]}}
-    if noun in ("provider", "route", "budget", "bus_login"):
+    if noun in ("provider", "route", "bus_login"):
         expected = {noun: fields.get(noun) or fields["name"]}
+    elif noun == "quota":
+        expected = {noun: "operator" if name in ("quota.impose", "quota.lift") else "tenant"}
+        if name.startswith("budget."):
+            expected["budget"] = fields.get("name") or fields["budget"]
     elif name in ("conversation.fork", "message.more_like_this"):
         expected = {}
     elif noun == "tags":

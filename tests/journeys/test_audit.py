@@ -62,8 +62,8 @@ async def test_what_was_accepted_rejected_and_refused_is_read_and_addresses_are_
             answer = await browser.post("/login", data={"token": "a guess"}, headers=origin)
             assert answer.status_code in (403, 429)
         assert (await browser.get(await Sessions(stack.client.connection).link(url))).status_code == 303
-        budget = {"name": "monthly", "scope": "tenant", "subject": "", "amount_usd": "100"}
-        assert (await browser.post("/costs/budgets", data=budget, headers=origin)).status_code == 303
+        quota = {"name": "monthly", "scope": "tenant", "unit": "money", "period": "month", "limit": "100"}
+        assert (await browser.post("/costs/quotas", data=quota, headers=origin)).status_code == 303
         page = await browser.get("/traces", params={"q": "tide"}, headers={"Accept": "text/html"})
         assert page.status_code == 200
     await stack.stop("view")  # which reports the refusals that it has counted
@@ -74,7 +74,7 @@ async def test_what_was_accepted_rejected_and_refused_is_read_and_addresses_are_
     assert (created["target_noun"], created["target_id"], created["address"]) == ("app", app, None)
     assert (deleted["outcome"], deleted["code"], deleted["target_id"]) == ("rejected", "not_found", missing)
     assert imposed["outcome"] == "rejected"
-    for name, target in (("budget.set", "monthly"), ("trace.search", None)):
+    for name, target in (("quota.set", "tenant"), ("trace.search", None)):
         row = rows[name]
         assert (row["actor"], row["outcome"], row["door"]) == ("anon", "accepted", "viewer")
         assert (row["address"], row["browser"]) == ("127.0.0.1", AGENT)

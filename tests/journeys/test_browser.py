@@ -395,16 +395,16 @@ async def test_what_failed_is_grouped(visit: Visit) -> None:
     assert "server_error" in await page.get_by_role("alert").first.inner_text()
 
 
-async def test_costs_and_a_budget(visit: Visit, script: bool) -> None:
+async def test_costs_and_a_quota(visit: Visit, script: bool) -> None:
     page = await visit.open("/costs")
     assert "gpt-4o-mini" in await page.get_by_role("region", name="By").inner_text()
     name = f"monthly-{script}".lower()
     await page.get_by_label("Name", exact=True).fill(name)
-    await page.get_by_label("US dollars a month").fill("100")
-    await page.get_by_role("button", name="Set budget").click()
-    await page.get_by_role("cell", name=name, exact=True).wait_for()
-    await page.get_by_role("button", name=f"Remove budget {name}").click()
-    await page.get_by_role("cell", name=name, exact=True).wait_for(state="detached")
+    await page.get_by_label("Limit", exact=True).fill("100")
+    await page.get_by_role("button", name="Set quota").click()
+    await page.get_by_role("cell", name=f"{name} soft", exact=True).wait_for()
+    await page.get_by_role("button", name=f"Remove quota {name}").click()
+    await page.get_by_role("cell", name=f"{name} soft", exact=True).wait_for(state="detached")
 
 
 async def test_the_proof_adds_up(visit: Visit) -> None:

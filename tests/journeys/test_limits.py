@@ -99,6 +99,59 @@ async def test_what_waits_is_limited_until_it_has_ended_and_tokens_are_until_the
             await asyncio.sleep(0.5)
 
 
+async def test_a_hard_quota_ends_the_calls_of_a_model_and_a_raised_one_allows_them_again(stack: Stack) -> None:
+    """The worker that answers is there since the test before."""
+    tenant = Tenant(stack)
+    app = await tenant.app()
+    known = {"name": "trial", "scope": "app", "unit": "calls", "period": "month"}
+    await tenant.make("quota.impose", **known, limit=2)
+    statement = "SELECT * FROM headrace.messages WHERE id = %(id)s AND status NOT IN ('asked', 'answering')"
+    for _ in range(2):
+        message = await tenant.make("message.send", app=app, query="?")
+        [row] = await stack.until(statement, id=message)
+        assert row["status"] == "answered", row
+    window = "SELECT * FROM headrace.quota_windows WHERE tenant_id = %(tenant)s AND granted = 0 AND used = 2"
+    [row] = await stack.until(window, lambda rows: len(rows) == 1, tenant=tenant.name)
+    assert (row["most"], row["subject"]) == (2, app)
+    await asyncio.sleep(1)  # for which a worker remembers the window
+    refused = await tenant.send("message.send", app=app, query="?")
+    assert (refused["code"], refused["field"]) == ("quota_exceeded", "app")
+    assert (refused["details"]["quota"], refused["details"]["limit"]) == ("operator/trial", "2 calls")
+    paid = "SELECT grants FROM headrace.model_calls WHERE tenant_id = %(tenant)s"
+    calls = await stack.until(paid, lambda rows: len(rows) == 2, tenant=tenant.name)
+    assert [grant["amount"] for call in calls for grant in call["grants"]] == [1, 1]
+    await tenant.make("quota.impose", **known, limit=3)
+    async with asyncio.timeout(30):
+        while (sent := await tenant.send("message.send", app=app, query="?"))["code"] == "quota_exceeded":
+            await asyncio.sleep(0.5)
+    [row] = await stack.until(statement, id=sent["command"])
+    assert row["status"] == "answered", row
+
+
+async def test_the_command_line_sets_lists_and_removes_quotas(stack: Stack) -> None:
+    tenant = Tenant(stack)
+
+    async def quota(*arguments: str) -> list[dict[str, Any]]:
+        code, lines = await stack.command("quota", *arguments, "--tenant", tenant.name)
+        assert code == 0, lines
+        return lines
+
+    await quota("set", "trial", "1000", "--unit", "calls", "--period", "month", "--operator")
+    [outcome] = await quota(
+        "set", "monthly", "9.5", "--unit", "money", "--period", "month", "--scope", "user", "--soft"
+    )
+    assert outcome["ids"] == {"quota": "tenant"}
+    query = "SELECT * FROM headrace.quotas WHERE tenant_id = %(tenant)s"
+    await stack.until(query, lambda rows: len(rows) == 2, tenant=tenant.name)
+    assert [(row["set_by"], row["name"], row["scope"], row["most"], row["hard"]) for row in await quota("list")] == [
+        ("operator", "trial", "tenant", 1000, True),
+        ("tenant", "monthly", "user", 9.5, False),
+    ]
+    await quota("remove", "monthly")
+    code, [refused] = await stack.command("quota", "remove", "trial", "--tenant", tenant.name)
+    assert (code, refused["code"]) == (1, "not_found")
+
+
 async def test_the_command_line_sets_lists_and_removes_limits(stack: Stack) -> None:
     tenant = Tenant(stack)
 

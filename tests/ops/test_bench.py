@@ -42,6 +42,7 @@ SMALLEST = Sizes(
 NAMES = {
     "commands": ["commands", *(f"commands.{it}" for it in ("p50", "p95", "import", "lookup", "codes", "boundary"))],
     "answer": ["answer.p50", "answer.p95", "answer.retrieved.p50", "answer.retrieved.p95"],
+    "route": [f"route.quota.p{percent}.of{number}" for number in (10, 100, 500) for percent in (50, 99)],
     "fairness": ["fairness.alone", "fairness.64", "fairness.100", "fairness.1x10"],
     "connects": ["connects.key", "connects.checks", "connects.memory"],
     "search": [

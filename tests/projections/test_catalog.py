@@ -26,12 +26,13 @@ ACROSS_TENANTS = {
     "ix_traces_words",
     "ix_model_calls_open",
     "ix_model_calls_lost",
+    "ix_quota_windows_leased",
 }
-"""Indexes that the exporter, the metrics and a search of words use."""
+"""Indexes that the exporter, the metrics, a search of words and the settling of leases use."""
 
 
 def test_every_event_is_in_a_table_or_left_out_on_purpose() -> None:
-    assert len(EVENTS) == 137
+    assert len(EVENTS) == 146
     assert EVENTS | {Outcome} == KNOWN
     assert not IGNORED & {event for model in READ_MODELS for event, _ in model.rules}
 

@@ -116,7 +116,7 @@ class CallMetrics:
             kind, state = event["type"].rpartition(".v")[0], event["state"]
             if kind == _stem(ModelCall.Requested):
                 self._begin(call, state)
-            elif called := self._open.pop(call, None):
+            elif kind in _ENDS and (called := self._open.pop(call, None)):
                 self._end(called, kind, state)
 
     def _begin(self, call: str, state: Mapping[str, Any]) -> None:
@@ -149,3 +149,6 @@ class CallMetrics:
 def _stem(event: type[ModelCall.Event]) -> str:
     """The name of an event without its version."""
     return event.TOPIC.rpartition(".v")[0]
+
+
+_ENDS = {_stem(ModelCall.Completed), _stem(ModelCall.Failed), _stem(ModelCall.Cancelled)}

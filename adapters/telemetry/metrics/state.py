@@ -72,6 +72,9 @@ FIGURES = {
     "headrace_export_refused_spans_total": Figure("Spans that the collector will never take."),
     "headrace_budget_usd": Figure("Limit of the budget for a calendar month.", ("tenant", "budget")),
     "headrace_budget_used_usd": Figure("Amount spent of it in this month.", ("tenant", "budget")),
+    "headrace_quota_alerted_percent": Figure(
+        "Part of a quota that its window of now has reached: 50, 80 or 100 percent.", ("tenant", "quota", "subject")
+    ),
 }
 """Every metric by name; those of a server that is down are left out."""
 
@@ -101,6 +104,12 @@ SELECT tenant_id, id, amount_usd, coalesce(
             AND subject = CASE scope WHEN 'app' THEN app_id WHEN 'user' THEN end_user ELSE '' END
     ) END, 0) AS used
 FROM headrace.budgets budget ORDER BY tenant_id, id LIMIT 1000
+"""
+
+_ALERTED = """
+SELECT tenant_id, quota_id, subject, (SELECT max((alert ->> 'percent')::int) FROM jsonb_array_elements(alerts) alert)
+FROM headrace.quota_windows WHERE begins_at <= now() AND ends_at > now() AND alerts <> '[]'
+ORDER BY tenant_id, quota_id, subject LIMIT 1000
 """
 
 NO_ANSWER = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.QueryCanceled)
@@ -213,13 +222,16 @@ class State(Collector):
         return reached
 
     async def _spent(self) -> Samples:
-        """The budgets, and the amounts spent: these sums take time."""
+        """The budgets, and the amounts spent: these sums take time. And the alerts of quotas."""
         until, samples = self._budgets
         if monotonic() >= until:
             samples = defaultdict(dict)
             for row in await self._rows(_BUDGETS):
                 samples["headrace_budget_usd"][row["tenant_id"], row["id"]] = row["amount_usd"]
                 samples["headrace_budget_used_usd"][row["tenant_id"], row["id"]] = row["used"]
+            for row in await self._rows(_ALERTED):
+                of = row["tenant_id"], row["quota_id"], row["subject"]
+                samples["headrace_quota_alerted_percent"][of] = row["max"]
             self._budgets = (monotonic() + SPENT_S, samples)
         return samples
 

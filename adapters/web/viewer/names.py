@@ -50,7 +50,7 @@ _LISTS: Mapping[str, str] = {
     f"UNION ALL SELECT value, 'model' FROM ({_MODEL_NAMES}) AS models "
     f"UNION ALL SELECT value, 'user' FROM ({_USER_NAMES}) AS users",
 }
-"""Queries for the names of each kind; `subject` is what a budget is for, `target` what a replay is sent to."""
+"""Queries for the names of each kind; `subject` is what a quota is for, `target` what a replay is sent to."""
 
 _OWN_TENANTS = "SELECT unnest(%(own)s::text[]) AS value, '' AS label"
 """The tenants of a visitor who may not read all of them."""

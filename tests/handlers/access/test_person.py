@@ -41,11 +41,14 @@ NO_WORDS = {
     " *.stage *.stream *.stack *.where dead_letter.*.subject limits.*.subject quarantine.*": "ids, digests, codes, and "
     "places in code",
     "*.credential door.used.actor door.*.trace": "kinds of credentials, actors, ids",
-    "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating": "one of a few values",
+    "limits.*.period limits.*.quantity limits.*.scope budget.*.scope message.rated.rating"
+    " quota.*.scope quota.*.unit quota.*.period": "one of a few values",
     # The tenant's own texts and settings.
     "app.*": "the tenant's instructions and settings",
     "tag.*": "the tenant's names, and ids",
-    "budget.*.subject": "an app, a provider or a model",
+    "budget.*.subject": "an app, a model, or a user as earlier versions recorded it",
+    "quota.*.name quota.*.subject quota_window.*": "names that the tenant gives; ids, a provider or a model; figures",
+    "model_call.reserved.grants model_call.charged.grants": "ids and figures",
     "dataset.*": "the tenant's names, fields and settings",
     "*.check": "ids",
     "model.set.type model.listed.type model.set.abilities model.checked.abilities": "types and abilities",

@@ -1,4 +1,4 @@
-"""Costs of models over time, by several groupings; and budgets, which are set and removed by commands."""
+"""Costs of models over time, by several groupings; and quotas, which are set and removed by commands."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from adapters.jetstream.client import rejection
+from adapters.postgres.quotas import spending
 from adapters.web.viewer.backend import Backend, Row
 from adapters.web.viewer.bars import stacked
-from adapters.web.viewer.budget import TREND, Standing, month_begin, standing
 from adapters.web.viewer.changes import fields, seen, text
 from adapters.web.viewer.format import dollars
+from adapters.web.viewer.quota import TREND, Standing, month_begin, standing
 from adapters.web.viewer.render import as_json, link, render, tenant, wants_json
 from adapters.web.viewer.sender import client
 from adapters.web.viewer.sheet import line
 from adapters.web.viewer.visitor import visitor
+from domain.models.quota import span as window_span
 
 BY: Mapping[str, tuple[str, str]] = {
     "model": ("c.provider || '/' || c.model", "model"),
@@ -39,7 +41,7 @@ SERIES = 6
 """Number of colours of bars; the last is for all other groups."""
 
 FEW, GROUPS = 10, 200
-"""Groups, and models without a price, that are shown: at first, and on request. `GROUPS` limits budgets, too."""
+"""Groups, and models without a price, that are shown: at first, and on request. `GROUPS` limits quotas, too."""
 
 LEAST_DAYS = 7
 """Minimum length of the chart, in days."""
@@ -68,18 +70,22 @@ SELECT c.provider, c.model, count(*) AS calls, sum(c.prompt_tokens)::bigint AS p
 {calls} AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL GROUP BY 1, 2 ORDER BY calls DESC
 """
 
-_BUDGETS = "SELECT * FROM headrace.budgets WHERE tenant_id = %(tenant)s ORDER BY id LIMIT {limit}"
-
-_SPENT = """
-SELECT coalesce(sum(c.cost) FILTER (WHERE c.created_at >= %(month)s), 0) AS spent,
-    coalesce(sum(c.cost) FILTER (WHERE c.created_at >= %(lately)s), 0) AS lately,
-    count(*) FILTER (WHERE c.created_at >= %(month)s AND c.cost IS NULL AND c.prompt_tokens IS NOT NULL) AS unpriced
-FROM headrace.model_calls c LEFT JOIN headrace.traces t ON (t.tenant_id, t.id) = (c.tenant_id, c.correlation_id)
-WHERE c.tenant_id = %(tenant)s AND c.created_at >= least(%(month)s, %(lately)s) AND %(subject)s = {of}
+_QUOTAS = """
+SELECT q.id, q.set_by, q.name, q.scope, q.subject, q.unit, q.period, q.most, q.hard,
+    coalesce((
+        SELECT jsonb_agg(DISTINCT alert -> 'percent')
+        FROM headrace.quota_windows w, jsonb_array_elements(w.alerts) alert
+        WHERE w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.begins_at <= now() AND w.ends_at > now()
+    ), '[]') AS alerts
+FROM headrace.quotas q WHERE q.tenant_id = %(tenant)s ORDER BY q.name, q.set_by LIMIT {limit}
 """
 
-OF = {"tenant": "''", "app": "t.app_id", "model": "c.model", "user": "t.end_user"}
-"""The column that a budget's subject is compared with, by scope."""
+_MOST = "SELECT * FROM ({spending}) AS spent ORDER BY used DESC, subject LIMIT 1"
+
+_USERS = """
+SELECT person_id, min(session_id) AS name FROM headrace.end_users
+WHERE tenant_id = %(tenant)s AND person_id = ANY(%(ids)s) GROUP BY 1
+"""
 
 _NAMES = "SELECT id, name FROM headrace.apps WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s)"
 
@@ -134,15 +140,24 @@ async def costs(backend: Backend, of: str, by: str, period: str, now: datetime) 
     return Costs(by, period, since, until, groups, total, unpriced, [(day, dict(by_day[day])) for day in every_day])
 
 
-async def budgets(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
-    """Every budget of the tenant, with the amount spent in this month."""
+async def quotas(backend: Backend, of: str, now: datetime) -> list[tuple[Row, Standing]]:
+    """Every quota of the tenant, with the amount spent in the window of now."""
 
-    async def spent(budget: Row) -> tuple[Row, Standing]:
-        values = {"tenant": of, "subject": budget["subject"], "month": month_begin(now), "lately": now - TREND}
-        row = await backend.row(_SPENT.format(of=OF[budget["scope"]]), values) or {}
-        return budget, standing(budget["amount_usd"], row["spent"], row["lately"], now, row["unpriced"])
+    async def spent(quota: Row) -> tuple[Row, Standing]:
+        named = quota["scope"] == "tenant" or bool(quota["subject"])
+        statement = _MOST.format(spending=spending(quota["scope"], quota["unit"], named=named))
+        begins, _ = window_span(quota["period"], now)
+        values = {"tenant": of, "subject": quota["subject"], "begins": begins}
+        row = await backend.row(statement, values) or {"used": 0, "unpriced": 0, "subject": ""}
+        lately: Row | None = None
+        if quota["period"] == "month":
+            whose = {"subject": row["subject"]} if named else {}
+            lately = await backend.row(statement, {**values, **whose, "begins": now - TREND})
+        unpriced = row["unpriced"] if quota["unit"] == "money" else 0
+        recent = float(lately["used"]) if lately and lately["subject"] == row["subject"] else 0.0
+        return quota, standing(quota["most"], float(row["used"]), recent, now, unpriced, row["subject"])
 
-    return await asyncio.gather(*map(spent, await backend.rows(_BUDGETS.format(limit=GROUPS), {"tenant": of})))
+    return await asyncio.gather(*map(spent, await backend.rows(_QUOTAS.format(limit=GROUPS), {"tenant": of})))
 
 
 async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None = None) -> Response:
@@ -151,10 +166,12 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
     ways = {name: way for name, way in BY.items() if name != "tenant" or visitor(request).is_operator}
     by = query.get("by", "model") if query.get("by") in ways else "model"
     period = query.get("period", "month") if query.get("period") in PERIODS else "month"
-    found, set_up = await asyncio.gather(costs(backend, of, by, period, now), budgets(backend, of, now))
-    ids = [budget["subject"] for budget, _ in set_up if budget["scope"] == "app"]
+    found, set_up = await asyncio.gather(costs(backend, of, by, period, now), quotas(backend, of, now))
+    ids = [stand.subject for quota, stand in set_up if quota["scope"] == "app"]
     ids += [group["name"] for group in found.groups] if by == "app" else []
     apps = {row["id"]: row["name"] for row in await backend.rows(_NAMES, {"tenant": of, "ids": ids})}
+    persons = [stand.subject for quota, stand in set_up if quota["scope"] == "user"]
+    users = {row["person_id"]: row["name"] for row in await backend.rows(_USERS, {"tenant": of, "ids": persons})}
     if by == "app":
         for group in found.groups:
             group["label"] = apps.get(group["name"], group["name"])
@@ -162,7 +179,7 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
         return table(found, form, raw=query.get("raw") == "1")
     if wants_json(request):
         standings = [{**row, **_written(stand)} for row, stand in set_up]
-        return as_json({**vars(found), "budgets": standings, "error": wrong or None}, 400 if wrong else 200)
+        return as_json({**vars(found), "quotas": standings, "error": wrong or None}, 400 if wrong else 200)
     used = next((place for place, (_, values) in enumerate(found.days) if any(values.values())), 0)
     days = found.days[min(used, max(0, len(found.days) - LEAST_DAYS)) :]
     given: dict[str, Any] = {
@@ -178,8 +195,8 @@ async def show(request: Request, wrong: str = "", said: Mapping[str, str] | None
         "days": days,
         "chart": stacked([(_title(day, values), values) for day, values in days]),
         "most": max((sum(values.values()) for _, values in found.days), default=0.0),
-        "budgets": set_up,
-        "apps": apps,
+        "quotas": set_up,
+        "named": {**apps, **users},
         "wrong": wrong,
         "said": said or {},
         "now": now,
@@ -193,8 +210,9 @@ def _title(day: date, values: Mapping[int, float]) -> str:
 
 def _written(stand: Standing) -> Row:
     return {
-        "spent_usd": stand.spent,
-        "forecast_usd": stand.forecast,
+        "spent": stand.spent,
+        "spent_by": stand.subject,
+        "forecast": stand.forecast,
         "share": stand.share,
         "state": stand.state,
         "unpriced_calls": stand.unpriced,
@@ -227,20 +245,20 @@ def table(found: Costs, form: str, *, raw: bool) -> Response:
     return Response(body, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-async def set_budget(request: Request) -> Response:
+async def set_quota(request: Request) -> Response:
     form = await fields(request)
-    said = {name: text(form, name) for name in ("name", "scope", "subject", "amount_usd")}
+    said = {name: text(form, name) for name in ("name", "scope", "subject", "unit", "period", "limit", "hard")}
     try:
-        amount = float(said["amount_usd"].removeprefix("$"))
+        limit = float(said["limit"].removeprefix("$").replace(",", ""))
     except ValueError:
-        return await show(request, "amount_usd: must be a number of US dollars.", said)
+        return await show(request, "limit: must be a number.", said)
     subject = "" if said["scope"] == "tenant" else said["subject"]
-    payload = {**said, "subject": subject, "amount_usd": amount}
-    return await _changed(request, "budget.set", payload, said)
+    payload = {**said, "subject": subject, "limit": limit, "hard": said["hard"] == "hard"}
+    return await _changed(request, "quota.set", payload, said)
 
 
-async def remove_budget(request: Request) -> Response:
-    return await _changed(request, "budget.remove", {"budget": request.path_params["name"]}, {})
+async def remove_quota(request: Request) -> Response:
+    return await _changed(request, "quota.remove", {"quota": request.path_params["name"]}, {})
 
 
 async def _changed(request: Request, command: str, payload: Row, said: Mapping[str, str]) -> Response:
@@ -249,11 +267,11 @@ async def _changed(request: Request, command: str, payload: Row, said: Mapping[s
     if outcome["status"] == "rejected":
         return await show(request, rejection(outcome), said)
     await seen(backend, [outcome])
-    return RedirectResponse(link(request, "/costs") + "#budgets", 303)
+    return RedirectResponse(link(request, "/costs") + "#quotas", 303)
 
 
 routes = [
     Route("/costs", show),
-    Route("/costs/budgets", set_budget, methods=["POST"]),
-    Route("/costs/budgets/{name}/remove", remove_budget, methods=["POST"]),
+    Route("/costs/quotas", set_quota, methods=["POST"]),
+    Route("/costs/quotas/{name}/remove", remove_quota, methods=["POST"]),
 ]

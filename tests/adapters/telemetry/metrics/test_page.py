@@ -74,22 +74,29 @@ async def test_the_page_says_how_everything_is(nc: Client, metrics: Metrics, mod
     assert found["headrace_export_sent_spans_total",] == 41
     assert found["headrace_export_refused_spans_total",] == 2
     assert found["headrace_export_waiting_spans",] == found["headrace_export_lag_seconds",] == 0
-    assert {name for name, *_ in found} >= FIGURES.keys() - {"headrace_budget_usd", "headrace_budget_used_usd"}
+    of_quotas = {"headrace_budget_usd", "headrace_budget_used_usd", "headrace_quota_alerted_percent"}
+    assert {name for name, *_ in found} >= FIGURES.keys() - of_quotas
 
 
 async def test_a_budget_is_there_with_what_is_spent_of_it(metrics: Metrics, module_database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(module_database_url, autocommit=True) as connection:
         await connection.execute(
             """
-            INSERT INTO headrace.budgets
-                (tenant_id, id, scope, subject, amount_usd, log_position, created_at, updated_at)
-            VALUES ('t', 'all', 'tenant', '', 10, 1, now(), now()), ('t', 'small', 'model', 'm', 2, 1, now(), now())
+            INSERT INTO headrace.quotas (tenant_id, id, set_by, name, scope, subject, unit, period, most, hard,
+                log_position, created_at, updated_at)
+            VALUES ('t', 'tenant/all', 'tenant', 'all', 'tenant', '', 'money', 'month', 10, false, 1, now(), now()),
+                ('t', 'tenant/small', 'tenant', 'small', 'model', 'm', 'money', 'month', 2, false, 1, now(), now());
+            INSERT INTO headrace.quota_windows (tenant_id, id, quota_id, scope, subject, unit, period, begins_at,
+                ends_at, granted, used, leases, alerts, log_position, created_at, updated_at)
+            VALUES ('t', 'w', 'tenant/small', 'model', 'm', 'money', 'month', now() - interval '1 h',
+                now() + interval '1 h', 0, 0, '{}', '[{"percent": 50}, {"percent": 80}]', 1, now(), now())
             """
         )
     found = await figures(metrics)
     assert found["headrace_budget_usd", "all", "t"] == 10
     assert found["headrace_budget_used_usd", "all", "t"] == 0
     assert found["headrace_budget_usd", "small", "t"] == 2
+    assert found["headrace_quota_alerted_percent", "tenant/small", "m", "t"] == 80
 
 
 async def test_the_viewer_serves_it_to_those_who_have_the_token(metrics: Metrics, backend: Backend) -> None:

@@ -72,12 +72,12 @@ async def test_sign_ins_and_refusals_are_in_the_house(site: Site) -> None:
 
 
 async def test_a_command_of_a_page_names_the_browser_that_sent_it(site: Site) -> None:
-    form = {"name": f"monthly-{new_id()[-6:]}", "scope": "tenant", "subject": "", "amount_usd": "100"}
+    form = {"name": f"monthly-{new_id()[-6:]}", "scope": "tenant", "unit": "money", "period": "month", "limit": "100"}
     for _ in range(2):
-        await site.client.post("/costs/budgets", data=form, headers=HTML | {"User-Agent": AGENT})
-    rows = await operations(site, action="budget.set")
+        await site.client.post("/costs/quotas", data=form, headers=HTML | {"User-Agent": AGENT})
+    rows = await operations(site, action="quota.set")
     assert {(row["outcome"], row["target_id"], row["address"], row["browser"]) for row in rows[:2]} == {
-        ("accepted", form["name"], "127.0.0.1", AGENT)
+        ("accepted", "tenant", "127.0.0.1", AGENT)
     }
     used = await operations(site, tenant=HOUSE, outcome="used")
     assert [row["actor"] for row in used if row["browser"] == AGENT] == ["anon"]

@@ -17,10 +17,10 @@ import orjson
 import pytest
 
 from adapters.jetstream.outcomes import JetStreamOutcomes
-from adapters.web.viewer.budget import month_begin
 from adapters.web.viewer.pages import conversations
 from adapters.web.viewer.pages.conversations import MESSAGES
 from adapters.web.viewer.pages.proof import Equation, Export, Stream, Term, _doubts
+from adapters.web.viewer.quota import month_begin
 from domain.aggregate import new_id
 from domain.chat.app import App
 from domain.chat.conversation import Conversation
@@ -179,22 +179,23 @@ async def test_costs_are_files_as_well(sample: Sample) -> None:
     assert {orjson.loads(line)["name"] for line in lines.text.splitlines()} == rows.keys()
 
 
-async def test_budgets_are_set_changed_and_removed_by_commands(sample: Sample) -> None:
+async def test_quotas_are_set_changed_and_removed_by_commands(sample: Sample) -> None:
     site = sample.site
-    budget = {"name": "mini", "scope": "model", "subject": "gpt-4o", "amount_usd": "0.004"}
-    page = await site.post("/costs/budgets", **budget)
+    of = {"scope": "model", "subject": "gpt-4o", "unit": "money", "period": "month", "hard": "soft"}
+    quota = {"name": "mini", **of, "limit": "0.004"}
+    page = await site.post("/costs/quotas", **quota)
     assert "mini" in text_of(page.text)
     if NOW - timedelta(hours=3) > month_begin(NOW):
-        [found] = (await site.json("/costs"))["budgets"]
-        assert found["spent_usd"] == pytest.approx(0.006)
+        [found] = (await site.json("/costs"))["quotas"]
+        assert found["spent"] == pytest.approx(0.006)
         assert found["state"] == "over"
         assert "150.0 %, over" in text_of(page.text)
-    await site.post("/costs/budgets", **budget | {"amount_usd": "$12"})
-    [found] = (await site.json("/costs"))["budgets"]
-    assert (found["amount_usd"], found["state"]) == (12, "within")
-    await site.post("/costs/budgets/mini/remove")
-    assert (await site.json("/costs"))["budgets"] == []
-    named = await site.wiring.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.budget.mini")
+    await site.post("/costs/quotas", **quota | {"limit": "$12"})
+    [found] = (await site.json("/costs"))["quotas"]
+    assert (found["most"], found["hard"], found["state"]) == (12, False, "within")
+    await site.post("/costs/quotas/mini/remove")
+    assert (await site.json("/costs"))["quotas"] == []
+    named = await site.wiring.nc.jetstream().get_last_msg("EVENTS", f"evt.{site.tenant}.quota.tenant")
     said = named.headers or {}
     assert (said["Headrace-Actor"], said["Headrace-Door"]) == ("anon", "viewer")
 
@@ -202,17 +203,32 @@ async def test_budgets_are_set_changed_and_removed_by_commands(sample: Sample) -
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"name": "x", "scope": "tenant", "subject": "", "amount_usd": "much"}, "must be a number"),
-        ({"name": "x", "scope": "tenant", "subject": "", "amount_usd": "-1"}, "amount_usd"),
-        ({"name": EVIL, "scope": "tenant", "subject": "", "amount_usd": "1"}, "name"),
-        ({"name": "x", "scope": "app", "subject": EVIL, "amount_usd": "1"}, "subject"),
+        ({"limit": "much"}, "must be a number"),
+        ({"limit": "-1"}, "limit"),
+        ({"name": EVIL}, "name"),
+        ({"scope": "app", "subject": EVIL}, "subject"),
+        ({"period": "year"}, "period"),
     ],
 )
-async def test_a_budget_that_breaks_a_rule_comes_back_with_it(sample: Sample, form: dict[str, str], said: str) -> None:
-    page = await sample.site.post("/costs/budgets", 400, **form)
+async def test_a_quota_that_breaks_a_rule_comes_back_with_it(sample: Sample, form: dict[str, str], said: str) -> None:
+    known = {"name": "x", "scope": "tenant", "subject": "", "unit": "money", "period": "month", "limit": "1"}
+    page = await sample.site.post("/costs/quotas", 400, **known | {"hard": "hard"} | form)
     words = harmless(page.text)
     assert said in words
-    assert f'value="{form["amount_usd"]}"' in page.text
+    assert f'value="{(known | form)["limit"]}"' in page.text
+
+
+async def test_a_quota_for_each_shows_who_has_spent_most(sample: Sample) -> None:
+    each = {"subject": "", "unit": "calls", "period": "month", "limit": "1000", "hard": "soft"}
+    for scope in ("app", "user", "key", "provider", "model"):
+        await sample.site.post("/costs/quotas", name=f"each-{scope}", scope=scope, **each)
+    found = {quota["scope"]: quota for quota in (await sample.site.json("/costs"))["quotas"]}
+    if NOW - timedelta(hours=3) > month_begin(NOW):
+        assert found["app"]["spent_by"] == sample.app.id
+        assert found["model"]["spent"] >= found["model"]["forecast"] / 1000 > 0
+    harmless(await sample.site.get("/costs"))
+    for scope in found:
+        await sample.site.post(f"/costs/quotas/each-{scope}/remove")
 
 
 # --- proof -------------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ async def test_buttons_show_where_the_role_may_press_them(two: Two, role: str, o
     client = two.people[role]
     assert ("Fork from here" in (await client.get(f"/conversations/{two.own['talk']}")).text) == offered
     assert (">Replay<" in (await client.get(f"/traces/{two.own['id']}")).text) == offered
-    assert "Set budget" not in (await client.get("/costs")).text
+    assert "Set quota" not in (await client.get("/costs")).text
     page = (await client.get("/traces")).text
     assert 'href="/sql"' not in page
     assert 'href="/members"' not in page

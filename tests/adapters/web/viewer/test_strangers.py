@@ -98,7 +98,7 @@ async def test_a_login_leads_to_pages_of_the_viewer(site: Site, goal: str) -> No
 
 @pytest.mark.parametrize("origin", ["", "Origin: null", "Origin: http://evil.example", "Origin: http://127.0.0.1:1"])
 async def test_a_page_of_another_site_sends_nothing(site: Site, origin: str) -> None:
-    for path in ("/login", "/logout", "/costs/budgets", "/replays/new"):
+    for path in ("/login", "/logout", "/costs/quotas", "/replays/new"):
         headers = [f"Authorization: Bearer {TOKEN}", *([origin] if origin else []), "Content-Length: 0"]
         status, _ = await asked(site, path, *headers, method="POST")
         assert status == 403, path
@@ -109,7 +109,7 @@ async def test_a_large_form_is_cut_off(site: Site, kind: str) -> None:
     """Without a login, and from a page of another site."""
     size, host = 60 * 2**20, site.url.removeprefix("http://")
     begin = "--b\r\nContent-Disposition: form-data; name=token\r\n\r\n" if "multipart" in kind else "token="
-    for path, origin in (("/login", site.url), ("/login", "http://evil.example"), ("/costs/budgets", site.url)):
+    for path, origin in (("/login", site.url), ("/login", "http://evil.example"), ("/costs/quotas", site.url)):
         lines = [
             f"POST {path} HTTP/1.1",
             f"Host: {host}",

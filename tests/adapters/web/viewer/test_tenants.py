@@ -90,7 +90,7 @@ async def urls(module_database_url: str) -> AsyncIterator[tuple[str, str]]:
     async with tables.connect(url) as owner:
         await fill(owner)
         await make_recent(owner)
-        await owner.execute("UPDATE headrace.budgets SET scope = 'tenant', subject = '', amount_usd = 10")
+        await owner.execute("UPDATE headrace.quotas SET scope = 'tenant', subject = '', most = 10")
         await owner.execute("UPDATE headrace.commands SET status = 'rejected', code = 'invalid'")
         await tell_apart(owner)
         await put_first(owner)

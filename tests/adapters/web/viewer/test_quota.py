@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapters.web.viewer.budget import month_begin, month_end, standing
+from adapters.web.viewer.quota import month_begin, month_end, standing
 
 NOON = datetime(2026, 2, 15, 12, tzinfo=UTC)
 

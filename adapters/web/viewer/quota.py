@@ -1,4 +1,4 @@
-"""The spent part of a budget, and a forecast for the month."""
+"""The spent part of a quota, and a forecast for the month."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ State = Literal["within", "likely over", "over"]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A monthly budget in US dollars: spent amount and forecast.
+    """A quota in its unit: spent amount and forecast, which is what is spent for windows other than months.
 
-    `unpriced` calls have no known price and are not included, so the actual amount may be higher.
+    `unpriced` calls have no known price and are not included in money, so the actual amount may be higher. `subject`
+    is the one that has spent most, of a quota for each.
     """
 
     amount: float
@@ -26,10 +27,11 @@ class Standing:
     unpriced: int
     over_at: datetime | None
     """Forecast of the time when it is spent; None when it lasts."""
+    subject: str = ""
 
     @property
     def share(self) -> float:
-        return self.spent / self.amount
+        return self.spent / self.amount if self.amount else 1.0
 
     @property
     def state(self) -> State:
@@ -38,14 +40,17 @@ class Standing:
         return "likely over" if self.forecast > self.amount else "within"
 
 
-def standing(amount: float, spent: float, lately: float, now: datetime, unpriced: int = 0) -> Standing:
-    """`spent` since the start of the month, and `lately`: in the last `TREND`, which may include the previous month."""
+def standing(
+    amount: float, spent: float, lately: float, now: datetime, unpriced: int = 0, subject: str = ""
+) -> Standing:
+    """`spent` since the start of the month, and `lately`: in the last `TREND`, which may include the previous month.
+    Without the latter, there is no forecast."""
     rate = lately / TREND.total_seconds()
     left = (month_end(now) - now).total_seconds()
     over_at = None
     if spent < amount < spent + rate * left:
         over_at = now + timedelta(seconds=(amount - spent) / rate)
-    return Standing(amount, spent, spent + rate * left, unpriced, over_at)
+    return Standing(amount, spent, spent + rate * left, unpriced, over_at, subject)
 
 
 def month_begin(at: datetime) -> datetime:
