@@ -28,6 +28,9 @@ REMEMBERED = 1000
 RECENT = 200
 """Maximum number of aggregates kept in memory after their last change; the log confirms or refuses that state."""
 
+READ = 500
+"""Maximum number of aggregates kept in memory after they were read; the log says whether they have changed since."""
+
 
 class Change(NamedTuple, Generic[A]):
     """An aggregate after a change, with the position of its commit; that of the last one, if nothing changed."""
@@ -62,6 +65,7 @@ class Repository:
         self._snapshots = snapshots
         self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
         self._recent: dict[Subject, Loaded[Any]] = {}
+        self._known: dict[Subject, Loaded[Any]] = {}
 
     @property
     def largest(self) -> int:
@@ -69,12 +73,12 @@ class Repository:
         return self._store.largest
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
-        """The current aggregate, None when there is none."""
-        return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
+        """The current aggregate, None when there is none: to be read only, since others read it too."""
+        return (await self._current(kind, Subject(tenant, kind.TOPIC, id))).aggregate
 
     async def get_at(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
-        """The current aggregate, and the sequence of its last commit (0 when there is none)."""
-        loaded = await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)
+        """As `get`, and the sequence of its last commit (0 when there is none)."""
+        loaded = await self._current(kind, Subject(tenant, kind.TOPIC, id))
         return loaded.aggregate, loaded.sequence
 
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
@@ -93,6 +97,15 @@ class Repository:
     def forget(self) -> None:
         """Drop the aggregates in memory, as when a person is erased."""
         self._recent.clear()
+
+    def follow(self, commit: Commit) -> None:
+        """Take in a commit that was delivered, so that the next change needs no read: one that begins its aggregate, or
+        follows the state in memory."""
+        version, loaded = commit.events[0].originator_version, self._recent.get(commit.subject)
+        if version == 1 and loaded is None:
+            self._remember(commit.subject, _fold(Loaded(), [commit]))
+        elif loaded and loaded.aggregate is not None and version == loaded.aggregate.version + 1:
+            _fold(loaded, [commit])
 
     async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
         """The change already committed under `metadata.id`, None when there is none."""
@@ -147,10 +160,30 @@ class Repository:
         loaded.since_snapshot += 1
         if loaded.since_snapshot > SNAPSHOT_EVERY and await self._snapshot(subject, loaded):
             loaded.since_snapshot = 0
+        self._remember(subject, loaded)
+        return Change(aggregate, position, aggregate.version)
+
+    def _remember(self, subject: Subject, loaded: Loaded[Any]) -> None:
         self._recent[subject] = loaded
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
-        return Change(aggregate, position, aggregate.version)
+
+    async def _current(self, kind: type[A], subject: Subject) -> Loaded[A]:
+        """The current aggregate: the one in memory, if the log has nothing newer. Words of a person are not kept."""
+        known: Loaded[A] | None = self._known.get(subject)
+        if known and not await self._has_newer(subject, known.sequence):
+            return known
+        self._known.pop(subject, None)
+        loaded: Loaded[A] = await self._load(kind, subject, certain=True)
+        if loaded.aggregate is not None and loaded.person is None:
+            self._known[subject] = loaded
+            if len(self._known) > READ:
+                del self._known[next(iter(self._known))]
+        return loaded
+
+    async def _has_newer(self, subject: Subject, sequence: int) -> bool:
+        newer = await self._store.load(subject, after=sequence, limit=1)
+        return bool(newer or await self._store.load_from_leader(subject, after=sequence))
 
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
         """The current aggregate; a recent state unless it must be `certain`."""

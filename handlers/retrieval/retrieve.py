@@ -18,7 +18,7 @@ from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
 from handlers.models.model_calls import ModelCalls, milliseconds
-from handlers.ports.documents import Documents, EmbeddingModels, Vectors
+from handlers.ports.documents import Documents, Embedder, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.repository import Repository
@@ -56,6 +56,19 @@ class Retrieved:
         return self._recorded
 
 
+class Prepared(NamedTuple):
+    """The datasets that are searched with one model; its embedder, None for a search by words alone; and the query's
+    tokens."""
+
+    model: str
+    datasets: list[str]
+    embedder: Embedder | None
+    token_ids: list[list[int]]
+
+
+Preparation = asyncio.Future[list[Prepared]]
+
+
 class Question(NamedTuple):
     """A query of datasets; `id` is the retrieval's, `model` the app's, which may extract a filter."""
 
@@ -65,6 +78,7 @@ class Question(NamedTuple):
     datasets: list[str]
     how: RetrievalSettings
     model: ModelSettings | None = None
+    preparation: Preparation | None = None
 
 
 class _Subquery(NamedTuple):
@@ -102,16 +116,26 @@ class Retrieve:
     reranks: Rerank
     extract: ExtractFilter
 
-    async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
+    def prepare(self, tenant: str, configuration: Configuration, query: str) -> Preparation:
+        """Start what comes before the first call for a question; cancel it where there is no use for it."""
+        datasets, how = configuration["datasets"], configuration["retrieval"]
+        task = asyncio.ensure_future(self._prepare(tenant, datasets, how, query))
+        task.add_done_callback(lambda it: it.cancelled() or it.exception())  # who awaits it hears of the exception
+        return task
+
+    async def __call__(
+        self, cause: Cause, configuration: Configuration, query: str, preparation: Preparation | None = None
+    ) -> Retrieved:
         """Return at most `top_k` passages of documents that are not deleted, none below the threshold.
 
+        `preparation` is that of the same question, where it was started earlier.
         Raises: Unavailable, and whatever a search raises, after recording it.
         """
         datasets, how = configuration["datasets"], configuration["retrieval"]
         if not datasets:
             return Retrieved([], {})
-        question = Question(cause.call("retrieve"), cause, query, datasets, how, configuration["model"])
-        return await self.find(question)
+        id, model = cause.call("retrieve"), configuration["model"]
+        return await self.find(Question(id, cause, query, datasets, how, model, preparation))
 
     async def find(self, question: Question) -> Retrieved:
         """As `__call__`, for any question."""
@@ -132,12 +156,10 @@ class Retrieve:
 
     async def _find(self, question: Question, found: _Found) -> None:
         tenant, how = question.cause.metadata.tenant, question.how
-        members: defaultdict[str, list[str]] = defaultdict(list)
-        for dataset, model in (await self.index.models(tenant, question.datasets)).items():
-            members[model].append(dataset)
+        prepared = await (question.preparation or self._prepare(tenant, question.datasets, how, question.query))
         ends = await asyncio.gather(
             self._narrow(question, found),
-            *(self._subquery(question, *item) for item in members.items()),
+            *(self._subquery(question, each) for each in prepared),
             return_exceptions=True,
         )
         subqueries = [end for end in ends if isinstance(end, _Subquery)]
@@ -181,26 +203,41 @@ class Retrieve:
         found.gone_without("filter", extracted.code)
         return extracted.filter
 
-    async def _subquery(self, question: Question, model: str, datasets: list[str]) -> _Subquery:
-        living, (vector, recorded) = await asyncio.gather(
-            self._datasets(question.cause.metadata.tenant, datasets), self._vector(question, model)
-        )
-        return _Subquery(model, [dataset.id for dataset in living], vector, recorded)
+    async def _prepare(
+        self, tenant: str, datasets: Sequence[str], how: RetrievalSettings, query: str
+    ) -> list[Prepared]:
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for dataset, model in (await self.index.models(tenant, datasets)).items():
+            members[model].append(dataset)
 
-    async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
-        """The query's vector, and an awaitable that records the end of the call for it.
+        async def of_model(model: str, ids: Sequence[str]) -> Prepared:
+            living, (embedder, token_ids) = await asyncio.gather(
+                self._datasets(tenant, ids), self._tokens(model, how, query)
+            )
+            return Prepared(model, [dataset.id for dataset in living], embedder, token_ids)
+
+        return await asyncio.gather(*(of_model(*item) for item in members.items()))
+
+    async def _tokens(self, model: str, how: RetrievalSettings, query: str) -> tuple[Embedder | None, list[list[int]]]:
+        """The embedder of a model and the query's tokens.
 
         A hybrid search has none, where the model knows too little of the query.
         """
-        if question.how["mode"] == "full_text":
-            return None, asyncio.sleep(0)
+        if how["mode"] == "full_text":
+            return None, []
         segmenter, embedder = await self.models.get(model)
-        if question.how["mode"] == "hybrid" and segmenter.known(question.query) < KNOWN:
-            return None, asyncio.sleep(0)
+        if how["mode"] == "hybrid" and segmenter.known(query) < KNOWN:
+            return None, []
+        return embedder, [segmenter.tokenize(query)]
+
+    async def _subquery(self, question: Question, prepared: Prepared) -> _Subquery:
+        """The query's vector, and an awaitable that records the end of the call for it."""
+        model, datasets, embedder, token_ids = prepared
+        if embedder is None:
+            return _Subquery(model, datasets, None, asyncio.sleep(0))
         step = "embed" if model == self.models.default else f"embed:{model}"
-        token_ids = [segmenter.tokenize(question.query)]
         vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)
-        return vectors[0], recorded
+        return _Subquery(model, datasets, vectors[0], recorded)
 
     async def _selected(
         self, question: Question, found: _Found, subqueries: Sequence[_Subquery]
