@@ -81,6 +81,11 @@ class Repository:
         loaded = await self._current(kind, Subject(tenant, kind.TOPIC, id))
         return loaded.aggregate, loaded.sequence
 
+    def known(self, kind: type[A], tenant: str, id: str) -> A | None:
+        """The aggregate as it was last read here, None when it was not: for what never changes about it."""
+        loaded = self._known.get(Subject(tenant, kind.TOPIC, id))
+        return loaded and loaded.aggregate
+
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
         """The first commit of the aggregate, None when there is none."""
         subject = Subject(tenant, kind.TOPIC, id)

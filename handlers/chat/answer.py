@@ -75,12 +75,23 @@ class Answer:
                 turn.preparation.cancel()
 
     async def _prepare(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
-        """Load the app, and start to prepare the retrieval, while the attempt is recorded."""
+        """Load the app, and start to prepare the retrieval, while the attempt is recorded.
+
+        Configurations never change: that of an app in memory will do for it.
+        """
+        known = self.repository.known(App, turn.tenant, turn.app_id)
+        self._prepare_retrieval(turn, event, known)
         turn.app = await self.repository.get(App, turn.tenant, turn.app_id)
-        if isinstance(event, Conversation.Asked) and event.query and turn.app and not turn.app.deleted:
-            configuration = turn.app.configurations[str(event.configuration)]
-            if configuration["datasets"]:
-                turn.preparation = self.retrieve.prepare(turn.tenant, configuration, event.query)
+        self._prepare_retrieval(turn, event, turn.app)
+
+    def _prepare_retrieval(
+        self, turn: _Turn, event: Conversation.Asked | Conversation.Retried, app: App | None
+    ) -> None:
+        if turn.preparation or not isinstance(event, Conversation.Asked) or not event.query or not app or app.deleted:
+            return
+        configuration = app.configurations.get(str(event.configuration))
+        if configuration and configuration["datasets"]:
+            turn.preparation = self.retrieve.prepare(turn.tenant, configuration, event.query)
 
     async def _attempt(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         """Answer, stop or fail: rejections, errors of models and timeouts are outcomes."""

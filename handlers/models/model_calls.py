@@ -83,9 +83,14 @@ class ModelCalls:
         await self._repository.change(ModelCall, id, _metadata(cause, id, "request"), decide, new=True)
         return id
 
-    async def complete(self, cause: Cause, id: str, **completion: Unpack[Completion]) -> None:
-        """Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable."""
-        at = datetime.now(UTC)
+    async def complete(
+        self, cause: Cause, id: str, *, at: datetime | None = None, **completion: Unpack[Completion]
+    ) -> None:
+        """Record that the call ended well, `at` this time, now by default.
+
+        Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable.
+        """
+        at = at or datetime.now(UTC)
         try:
             await self._end(cause, id, lambda call: call.complete(at, **completion))
         except TooLarge as error:
@@ -153,7 +158,8 @@ class ModelCalls:
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
     ) -> tuple[Vectors, Coroutine[Any, Any, None]]:
-        """Return the vectors, and a coroutine that records the end of the call: await it no later than their first use.
+        """Return the vectors, and a coroutine that records the end of the call: await it before the work that it serves
+        ends.
 
         Raises: Unavailable, when the record says so too.
         """
@@ -172,6 +178,7 @@ class ModelCalls:
         return vectors, self.complete(
             cause,
             id,
+            at=datetime.now(UTC),
             response="",
             finish_reason=None,
             usage=_usage(ChatUsage(tokens, 0)),

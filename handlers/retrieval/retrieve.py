@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
-from handlers.models.model_calls import ModelCalls, milliseconds
+from handlers.models.model_calls import ModelCalls, milliseconds, shielded
 from handlers.ports.documents import Documents, Embedder, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
 from handlers.ports.log import TooLarge, Unavailable
@@ -87,7 +87,6 @@ class _Subquery(NamedTuple):
     model: str
     datasets: list[str]
     vector: Vectors | None
-    recorded: Awaitable[None]
 
 
 @dataclass(slots=True)
@@ -98,6 +97,8 @@ class _Found:
     filter: MetadataFilter | None = None
     documents: list[str] | None = None
     faults: list[Fault] = field(default_factory=list)
+    calls: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    """They record the ends of calls."""
     ended_at: datetime = field(init=False)
     duration_ms: float = field(init=False)
 
@@ -146,25 +147,27 @@ class Retrieve:
                 await self._find(question, found)
             finally:
                 found.ended_at, found.duration_ms = datetime.now(UTC), milliseconds(began)
+        except asyncio.CancelledError:
+            await shielded(asyncio.gather(*found.calls))  # an open call would stay open
+            raise
         except Exception as error:
             code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
             reason = f"{type(error).__name__}: {error}"[:1000]
             with suppress(Unavailable):  # it is retried anyway
-                await self._record(question, found, code, reason)
+                await self._record_all(question, found, code, reason)
             raise
-        return Retrieved(found.passages, found.names, partial(self._record, question, found))
+        return Retrieved(found.passages, found.names, partial(self._record_all, question, found))
 
     async def _find(self, question: Question, found: _Found) -> None:
         tenant, how = question.cause.metadata.tenant, question.how
         prepared = await (question.preparation or self._prepare(tenant, question.datasets, how, question.query))
         ends = await asyncio.gather(
             self._narrow(question, found),
-            *(self._subquery(question, each) for each in prepared),
+            *(self._subquery(question, each, found) for each in prepared),
             return_exceptions=True,
         )
         subqueries = [end for end in ends if isinstance(end, _Subquery)]
         if errors := [end for end in ends if isinstance(end, BaseException)]:
-            await asyncio.gather(*(each.recorded for each in subqueries))  # an open call would stay open
             raise errors[0]
         ordered, documents = await self._selected(question, found, subqueries)
         if how["rerank"]:
@@ -230,14 +233,14 @@ class Retrieve:
             return None, []
         return embedder, [segmenter.tokenize(query)]
 
-    async def _subquery(self, question: Question, prepared: Prepared) -> _Subquery:
-        """The query's vector, and an awaitable that records the end of the call for it."""
+    async def _subquery(self, question: Question, prepared: Prepared, found: _Found) -> _Subquery:
         model, datasets, embedder, token_ids = prepared
         if embedder is None:
-            return _Subquery(model, datasets, None, asyncio.sleep(0))
+            return _Subquery(model, datasets, None)
         step = "embed" if model == self.models.default else f"embed:{model}"
         vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)
-        return _Subquery(model, datasets, vectors[0], recorded)
+        found.calls.append(recorded)
+        return _Subquery(model, datasets, vectors[0])
 
     async def _selected(
         self, question: Question, found: _Found, subqueries: Sequence[_Subquery]
@@ -246,13 +249,10 @@ class Retrieve:
         how = question.how
         enough = how["rerank"]["top_n"] if how["rerank"] else how["top_k"]
         top_k = enough if how["rerank"] else enough * SPARE
-        recorded = [subquery.recorded for subquery in subqueries]
         while True:
-            parts, _ = await asyncio.gather(
-                asyncio.gather(*(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)),
-                asyncio.gather(*recorded),
+            parts = await asyncio.gather(
+                *(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)
             )
-            recorded = []
             hits = fused(parts)
             documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
             selections = select(hits, documents)
@@ -290,6 +290,12 @@ class Retrieve:
     async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
         documents = await asyncio.gather(*(self.repository.get(Document, tenant, id) for id in ids))
         return {document.id: document for document in documents if document}
+
+    async def _record_all(
+        self, question: Question, found: _Found, code: str | None = None, reason: str | None = None
+    ) -> None:
+        """Record the retrieval, and the ends of its calls. Raises: TooLarge, Unavailable."""
+        await asyncio.gather(self._record(question, found, code, reason), *found.calls)
 
     async def _record(
         self, question: Question, found: _Found, code: str | None = None, reason: str | None = None

@@ -24,7 +24,7 @@ from adapters.jetstream.client import Client
 from adapters.jetstream.keys import JetStreamKeys
 from adapters.jetstream.log import JetStreamLog
 from domain.aggregate import new_id
-from domain.log import EVENTS
+from domain.log import EVENTS, Commit
 from domain.models.model_call import ModelCall
 from ops.bench.commands import BARE, add_bare_stream, at_once, publishes_per_second
 from ops.bench.documents import handbook, upload
@@ -200,7 +200,7 @@ async def _stages(stack: Stack, since: int, asked: Mapping[str, Mapping[str, Que
     reached: defaultdict[str, dict[str, datetime]] = defaultdict(dict)
     kinds: dict[str, str] = {}
     async for batch in log.read(EVENTS, since, follow=False):
-        for commit in batch:
+        for commit in (message for message in batch if isinstance(message, Commit)):
             for event in commit.events:
                 if isinstance(event, ModelCall.Requested):
                     kinds[commit.subject.id] = event.kind
