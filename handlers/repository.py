@@ -74,11 +74,16 @@ class Repository:
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The current aggregate, None when there is none: to be read only, since others read it too."""
-        return (await self._current(kind, Subject(tenant, kind.TOPIC, id))).aggregate
+        return (await self.all(kind, tenant, [id])).get(id)
+
+    async def all(self, kind: type[A], tenant: str, ids: Sequence[str]) -> dict[str, A]:
+        """As `get`, of up to 1000 aggregates: those that there are, by id."""
+        found = await self._current(kind, [Subject(tenant, kind.TOPIC, id) for id in ids])
+        return {id: loaded.aggregate for id, loaded in zip(ids, found, strict=True) if loaded.aggregate is not None}
 
     async def get_at(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
         """As `get`, and the sequence of its last commit (0 when there is none)."""
-        loaded = await self._current(kind, Subject(tenant, kind.TOPIC, id))
+        [loaded] = await self._current(kind, [Subject(tenant, kind.TOPIC, id)])
         return loaded.aggregate, loaded.sequence
 
     def known(self, kind: type[A], tenant: str, id: str) -> A | None:
@@ -173,22 +178,25 @@ class Repository:
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
 
-    async def _current(self, kind: type[A], subject: Subject) -> Loaded[A]:
-        """The current aggregate: the one in memory, if the log has nothing newer. Words of a person are not kept."""
-        known: Loaded[A] | None = self._known.get(subject)
-        if known and not await self._has_newer(subject, known.sequence):
-            return known
-        self._known.pop(subject, None)
-        loaded: Loaded[A] = await self._load(kind, subject, certain=True)
-        if loaded.aggregate is not None and loaded.person is None:
-            self._known[subject] = loaded
-            if len(self._known) > READ:
-                del self._known[next(iter(self._known))]
-        return loaded
+    async def _current(self, kind: type[A], subjects: Sequence[Subject]) -> list[Loaded[A]]:
+        """The current aggregates: those in memory, where the log has nothing newer. Words of a person are not kept."""
+        known: dict[Subject, Loaded[A]] = {
+            subject: loaded for subject in subjects if (loaded := self._known.get(subject))
+        }
+        ends = await self._store.ends(list(known)) if known else {}
 
-    async def _has_newer(self, subject: Subject, sequence: int) -> bool:
-        newer = await self._store.load(subject, after=sequence, limit=1)
-        return bool(newer or await self._store.load_from_leader(subject, after=sequence))
+        async def current(subject: Subject) -> Loaded[A]:
+            if subject in known and known[subject].sequence == ends.get(subject):
+                return known[subject]
+            self._known.pop(subject, None)
+            loaded: Loaded[A] = await self._load(kind, subject, certain=True)
+            if loaded.aggregate is not None and loaded.person is None:
+                self._known[subject] = loaded
+                if len(self._known) > READ:
+                    del self._known[next(iter(self._known))]
+            return loaded
+
+        return await asyncio.gather(*map(current, subjects))
 
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
         """The current aggregate; a recent state unless it must be `certain`."""

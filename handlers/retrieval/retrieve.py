@@ -254,7 +254,8 @@ class Retrieve:
                 *(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)
             )
             hits = fused(parts)
-            documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
+            ids = list({hit.document: None for hit in hits})
+            documents = await self.repository.all(Document, question.cause.metadata.tenant, ids)
             selections = select(hits, documents)
             if distinct(selections) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
                 return selections, documents
@@ -284,12 +285,8 @@ class Retrieve:
 
     async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
         """The datasets that are not deleted."""
-        datasets = await asyncio.gather(*(self.repository.get(Dataset, tenant, id) for id in ids))
-        return [dataset for dataset in datasets if dataset and not dataset.deleted]
-
-    async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
-        documents = await asyncio.gather(*(self.repository.get(Document, tenant, id) for id in ids))
-        return {document.id: document for document in documents if document}
+        datasets = await self.repository.all(Dataset, tenant, ids)
+        return [dataset for dataset in datasets.values() if not dataset.deleted]
 
     async def _record_all(
         self, question: Question, found: _Found, code: str | None = None, reason: str | None = None
