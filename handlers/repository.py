@@ -88,8 +88,8 @@ class Repository:
 
     def known(self, kind: type[A], tenant: str, id: str) -> A | None:
         """The aggregate as it was last read here, None when it was not: for what never changes about it."""
-        loaded = self._known.get(Subject(tenant, kind.TOPIC, id))
-        return loaded and loaded.aggregate
+        loaded: Loaded[A] | None = self._known.get(Subject(tenant, kind.TOPIC, id))
+        return loaded.aggregate if loaded else None
 
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
         """The first commit of the aggregate, None when there is none."""
