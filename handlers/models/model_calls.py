@@ -175,6 +175,9 @@ class ModelCalls:
                 cause, id, code="unreachable", reason=str(error), response="", duration_ms=milliseconds(began)
             )
             raise
+        except asyncio.CancelledError:
+            await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            raise
         return vectors, self.complete(
             cause,
             id,

@@ -19,7 +19,7 @@ from domain.models.piece import content
 from handlers.chat.answer import Answer
 from handlers.models.model_calls import ModelCalls
 from handlers.models.recorded import read
-from handlers.ports.documents import Documents
+from handlers.ports.documents import Documents, Vectors
 from handlers.ports.index import Entry, Hit, Index
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatRequest, Delta, ModelError, Rerankers
@@ -165,6 +165,20 @@ async def test_an_answer_that_takes_too_long_while_it_searches_leaves_no_call_op
     await counter.worker(limit_s=0.05)(asked)
     assert (await counter.state())["status"] == "failed"
     assert counter.calls() == CALL
+
+
+async def test_an_answer_that_takes_too_long_while_it_embeds_cancels_the_call(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    _, asked = await cited(counter, mode="semantic")
+
+    async def embed(*_: object, **how: object) -> Vectors:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    counter.words.embed = embed  # type: ignore[method-assign]
+    await counter.worker(limit_s=0.05)(asked)
+    assert (await counter.state())["status"] == "failed"
+    assert counter.calls() == ["model_call.requested.v3", "model_call.cancelled.v2"]
 
 
 async def test_the_model_reads_the_instructions_the_history_and_the_question(memory: Memory, tenant: str) -> None:
