@@ -29,6 +29,9 @@ REMEMBERED = 1000
 RECENT = 200
 """Maximum number of aggregates kept in memory after their last change; the log confirms or refuses that state."""
 
+READ = 500
+"""Maximum number of aggregates kept in memory after they were read; the log says whether they have changed since."""
+
 
 class Change(NamedTuple, Generic[A]):
     """An aggregate after a change, with the position of its commit; that of the last one, if nothing changed."""
@@ -66,6 +69,7 @@ class Repository:
         self._snapshots = snapshots
         self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
         self._recent: dict[Subject, Loaded[Any]] = {}
+        self._known: dict[Subject, Loaded[Any]] = {}
 
     @property
     def largest(self) -> int:
@@ -73,13 +77,23 @@ class Repository:
         return self._store.largest
 
     async def get(self, kind: type[A], tenant: str, id: str) -> A | None:
-        """The current aggregate, None when there is none."""
-        return (await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)).aggregate
+        """The current aggregate, None when there is none: to be read only, since others read it too."""
+        return (await self.all(kind, tenant, [id])).get(id)
+
+    async def all(self, kind: type[A], tenant: str, ids: Sequence[str]) -> dict[str, A]:
+        """As `get`, of up to 1000 aggregates: those that there are, by id."""
+        found = await self._current(kind, [Subject(tenant, kind.TOPIC, id) for id in ids])
+        return {id: loaded.aggregate for id, loaded in zip(ids, found, strict=True) if loaded.aggregate is not None}
 
     async def get_at(self, kind: type[A], tenant: str, id: str) -> tuple[A | None, int]:
-        """The current aggregate, and the sequence of its last commit (0 when there is none)."""
-        loaded = await self._load(kind, Subject(tenant, kind.TOPIC, id), certain=True)
+        """As `get`, and the sequence of its last commit (0 when there is none)."""
+        [loaded] = await self._current(kind, [Subject(tenant, kind.TOPIC, id)])
         return loaded.aggregate, loaded.sequence
+
+    def known(self, kind: type[A], tenant: str, id: str) -> A | None:
+        """The aggregate as it was last read here, None when it was not: for what never changes about it."""
+        loaded: Loaded[A] | None = self._known.get(Subject(tenant, kind.TOPIC, id))
+        return loaded.aggregate if loaded else None
 
     async def first(self, kind: type[Aggregate], tenant: str, id: str) -> Commit | None:
         """The first commit of the aggregate, None when there is none."""
@@ -97,6 +111,15 @@ class Repository:
     def forget(self) -> None:
         """Drop the aggregates in memory, as when a person is erased."""
         self._recent.clear()
+
+    def follow(self, commit: Commit) -> None:
+        """Take in a commit that was delivered, so that the next change needs no read: one that begins its aggregate, or
+        follows the state in memory."""
+        version, loaded = commit.events[0].originator_version, self._recent.get(commit.subject)
+        if version == 1 and loaded is None:
+            self._remember(commit.subject, _fold(Loaded(), [commit]))
+        elif loaded and loaded.aggregate is not None and version == loaded.aggregate.version + 1:
+            _fold(loaded, [commit])
 
     async def done(self, kind: type[A], id: str, metadata: Metadata) -> Change[A] | None:
         """The change already committed under `metadata.id`, None when there is none."""
@@ -145,7 +168,7 @@ class Repository:
         events = aggregate.pending()
         if not events:
             if certain:
-                self._keep(subject, loaded)
+                self._remember(subject, loaded)
             return Change(aggregate, Position(EVENTS, loaded.sequence), aggregate.version) if certain else None
         loaded.person = loaded.person or metadata.person
         if metadata.person != loaded.person:
@@ -156,10 +179,10 @@ class Repository:
         loaded.since_snapshot += 1
         if loaded.since_snapshot > SNAPSHOT_EVERY and await self._snapshot(subject, loaded):
             loaded.since_snapshot = 0
-        self._keep(subject, loaded)
+        self._remember(subject, loaded)
         return Change(aggregate, position, aggregate.version)
 
-    def _keep(self, subject: Subject, loaded: Loaded[Any]) -> None:
+    def _remember(self, subject: Subject, loaded: Loaded[Any]) -> None:
         self._recent[subject] = loaded
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
@@ -168,6 +191,26 @@ class Repository:
         """The state with all commits since, as the stream's leader has them."""
         loaded = _fold(loaded, await self._store.load(subject, after=loaded.sequence))
         return _fold(loaded, await self._store.load_from_leader(subject, after=loaded.sequence))
+
+    async def _current(self, kind: type[A], subjects: Sequence[Subject]) -> list[Loaded[A]]:
+        """The current aggregates: those in memory, where the log has nothing newer. Words of a person are not kept."""
+        known: dict[Subject, Loaded[A]] = {
+            subject: loaded for subject in subjects if (loaded := self._known.get(subject))
+        }
+        ends = await self._store.ends(list(known)) if known else {}
+
+        async def current(subject: Subject) -> Loaded[A]:
+            if subject in known and known[subject].sequence == ends.get(subject):
+                return known[subject]
+            self._known.pop(subject, None)
+            loaded: Loaded[A] = await self._load(kind, subject, certain=True)
+            if loaded.aggregate is not None and loaded.person is None:
+                self._known[subject] = loaded
+                if len(self._known) > READ:
+                    del self._known[next(iter(self._known))]
+            return loaded
+
+        return await asyncio.gather(*map(current, subjects))
 
     async def _load(self, kind: type[A], subject: Subject, *, certain: bool) -> Loaded[A]:
         """The current aggregate; a recent state unless it must be `certain`."""

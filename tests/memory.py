@@ -124,6 +124,10 @@ class MemoryEventStore:
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await MemoryEventStore.load(self, subject, after=after)
 
+    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
+        await self._memory.answers()
+        return {subject: end for subject in subjects if (end := self._events.last(str(subject))[0])}
+
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         await self._memory.answers()
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None

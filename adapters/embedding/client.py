@@ -75,12 +75,13 @@ class NatsEmbedder:
 
     async def known(self) -> None:
         """Wait until identity and dimension are known. Raises: Unavailable."""
-        await asyncio.wait([self._asking], timeout=self._patience)
+        if not self._asking.done():
+            await asyncio.wait([self._asking], timeout=self._patience)
         _ = self.identity, self.dimension
 
     async def embed(self, token_ids: Sequence[TokenIds], *, tenant: str = "", urgent: bool = False) -> Vectors:
         deadline = asyncio.get_running_loop().time() + self._patience
-        await asyncio.wait([self._asking], timeout=self._patience)
+        await self.known()
         rows = max(1, min(ROWS, REPLY // (4 * self.dimension)))
         parts = [token_ids[first : first + rows] for first in range(0, len(token_ids), rows)]
         headers = {TENANT: tenant} | ({URGENT: "1"} if urgent else {})

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters.embedding.library import lean_imports
+from adapters.embedding.packing import pack
 from adapters.embedding.wire import TokenIds
 from adapters.model_files import find_model, longest_input, model_name
 from handlers.ports.documents import Vectors
@@ -36,6 +37,9 @@ _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 _FAST = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
 """Flags of processors with native bfloat16 multiplication, as named by Linux."""
+
+_PACKING = frozenset(("amx_bf16", "avx512_bf16"))
+"""Those for which oneDNN lays out weights."""
 
 _MASKED_IN_FULL = frozenset(("bert", "camembert", "electra", "roberta", "xlm-roberta"))
 """Architectures that accept a token-by-token attention mask as it is. For a mask by token, transformers asks the device
@@ -102,6 +106,9 @@ class Engine:
             self._forward = compiled(self._modules, dtype, self.lanes)
         else:
             self._modules[0].to(getattr(torch, dtype))
+            fast = device == "cpu" and dtype == "bfloat16" and _PACKING & _features()
+            if fast and self._in_full and torch.backends.mkldnn.is_available():
+                pack(transformer)
 
     def enter(self, *, urgent: bool = False) -> None:
         """Make the calling thread a lane: one that shares the cores, or that of questions, which needs only one."""

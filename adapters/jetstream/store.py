@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,7 +13,7 @@ from nats.aio.msg import Msg
 
 from adapters.jetstream import codec
 from adapters.jetstream.blobs import JetStreamBlobs
-from adapters.jetstream.direct import DirectReader, decoded, sequence
+from adapters.jetstream.direct import DirectReader, alone, decoded, sequence
 from adapters.jetstream.keys import JetStreamKeys, people
 from adapters.jetstream.large_values import fetch
 from adapters.jetstream.size import TOO_LARGE, largest, size_of
@@ -56,6 +57,14 @@ class JetStreamEventStore:
 
     async def load_from_leader(self, subject: Subject, *, after: int) -> list[Commit]:
         return await self._commits(await self._reader.load_from_leader(EVENTS, str(subject), after=after))
+
+    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
+        if alone(self._nc):
+            found = await self._reader.latest(EVENTS, [str(subject) for subject in subjects])
+            lasts = [found.get(str(subject)) for subject in subjects]
+        else:
+            lasts = await asyncio.gather(*(self._reader.last(EVENTS, str(subject)) for subject in subjects))
+        return {subject: sequence(last) for subject, last in zip(subjects, lasts, strict=True) if last}
 
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         cipher = await self._keys.of(subject.tenant, metadata.person) if self._keys and metadata.person else None

@@ -17,6 +17,9 @@ LIMITS = Limits(memory=512 * 2**20, cpu_s=600)
 AT_ONCE = 4
 """Number of requests that are answered at a time."""
 
+USES = 10_000
+"""Number of requests that a process answers: its start takes the time of many."""
+
 SECONDS = 5.0
 """Time limit of a request, of which a hundredth is usual."""
 
@@ -32,7 +35,7 @@ class ContainedSentences:
 
     def __init__(self, sandbox: Sandbox) -> None:
         program = python("adapters.models.sentences_child")
-        self._children = Children(sandbox, program, LIMITS, most=AT_ONCE, most_reply=2**24, warm=True)
+        self._children = Children(sandbox, program, LIMITS, most=AT_ONCE, most_reply=2**24, warm=True, uses=USES)
 
     async def evidence(self, tenant: str, answer: str, passages: Sequence[str]) -> list[tuple[int, str]]:
         found = await self._ask(tenant, "evidence", answer, passages, _EVIDENCE)

@@ -17,8 +17,15 @@ BATCH, BYTES = 5000, 16 * 2**20
 BLOBS = 256
 """Blobs that the messages of a batch need; they are all in memory at once."""
 
-PERIOD_S = 0.05
-"""A batch follows the one before at this interval, or at once when it has been quiet for longer."""
+PERIOD_S, LONGEST_S = 0.05, 0.25
+"""Minimum interval between two batches, in seconds: usually, and where batches take long."""
+
+GATHER_S = 0.02
+"""Time for which a batch waits for more after a quiet time, in seconds: most steps write several messages."""
+
+REST = 4
+"""Minimum interval as a multiple of the time that a batch takes: on a busy machine, fewer and larger batches take less
+of it."""
 
 AHEAD = 5
 """Chunks of a stream that are read before they are asked for."""
@@ -52,12 +59,13 @@ async def batches(
     pumps = [asyncio.create_task(pump(stream), name=f"read {stream}") for stream in streams]
     pending: deque[Recorded] = deque()
     held = 0  # bytes
-    running, last = len(pumps), 0.0
+    running, due = len(pumps), 0.0
     failure: Exception | None = None
     try:
         while running or pending:
-            if until is None and (wait := last + PERIOD_S - time.monotonic()) > 0:
+            if until is None and not pending and (wait := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
+            quiet = until is None and not pending and chunks.empty()
             # What follows the log goes on with what has arrived; what has an end waits for whole batches.
             while running and (
                 not pending or (len(pending) < BATCH and held < BYTES and (until is not None or not chunks.empty()))
@@ -70,7 +78,10 @@ async def batches(
                     case chunk:
                         pending.extend(chunk)
                         held += sum(message.size for message in chunk)
-            last = time.monotonic()
+                if quiet:
+                    quiet = False
+                    await asyncio.sleep(GATHER_S)
+            began = time.monotonic()
             batch: list[Recorded] = []
             needed = size = 0
             while pending and len(batch) < BATCH and needed < BLOBS and size < BYTES:
@@ -80,6 +91,7 @@ async def batches(
             held -= size
             if batch:
                 yield batch
+            due = began + min(LONGEST_S, max(PERIOD_S, REST * (time.monotonic() - began)))
         if failure:
             raise failure
     finally:

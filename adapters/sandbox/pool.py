@@ -18,7 +18,7 @@ from handlers.ports.log import Unavailable
 from handlers.work.turns import Turns
 
 USES = 500
-"""Number of requests that a child answers before a new child replaces it."""
+"""Number of requests that a child answers before a new child replaces it, by default."""
 
 IDLE_S = 60.0
 """Time after which a child without requests ends, in seconds."""
@@ -72,6 +72,7 @@ class Children:
         readable: Sequence[Path] = (),
         most_reply: int = MOST_REPLY,
         warm: bool = False,
+        uses: int = USES,
     ) -> None:
         self._sandbox = sandbox
         self._program = program
@@ -79,6 +80,7 @@ class Children:
         self._readable = readable
         self._most_reply = most_reply
         self._warm = warm
+        self._uses = uses
         self._turns = Turns(most + 1, most)
         self._idle: list[_Server] = []
         self._spare: Task[_Server] | None = None
@@ -154,7 +156,7 @@ class Children:
             raise
 
     def _keep(self, server: _Server, tenant: str) -> None:
-        if server.uses < USES and server.child.alive and not self._closed:
+        if server.uses < self._uses and server.child.alive and not self._closed:
             server.tenant = tenant
             self._idle.append(server)
             server.timer = asyncio.get_running_loop().call_later(IDLE_S, self._expire, server)

@@ -24,7 +24,7 @@ from handlers.ports.index import Hit
 from handlers.ports.log import Live, Stops, TooLarge, Unavailable
 from handlers.ports.models import ChatRequest, Citer, ModelError
 from handlers.repository import Repository
-from handlers.retrieval.retrieve import Retrieve, Retrieved
+from handlers.retrieval.retrieve import Preparation, Retrieve, Retrieved
 from handlers.work.attempt import Attempt, Ended
 from handlers.work.cause import Cause
 from handlers.work.work import WORKS
@@ -52,14 +52,14 @@ class Answer:
             if isinstance(event, Conversation.Asked | Conversation.Retried):
                 attempt = Attempt[Conversation](self.repository, WORKS["answer"], commit, event.message)
                 with suppress(Ended):
-                    await self._answer(_Turn(attempt, event.app))
+                    await self._answer(_Turn(attempt, event.app), event)
 
-    async def _answer(self, turn: _Turn) -> None:
+    async def _answer(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
         began = time.perf_counter()
         stop = self.stops.watch(turn.tenant, turn.id, turn.message, person=turn.person)
         try:
-            turn.app, _ = await asyncio.gather(
-                self.repository.get(App, turn.tenant, turn.app_id),
+            await asyncio.gather(
+                self._prepare(turn, event),
                 turn.attempt.begin(lambda conversation, at: conversation.answering(at, message=turn.message)),
             )
             turn.cause = replace(turn.attempt.cause, app=turn.app_id)
@@ -72,6 +72,27 @@ class Answer:
                 await self._attempt(turn, stop, began)
         finally:
             self.stops.unwatch(turn.tenant, turn.id, turn.message)
+            if turn.preparation:
+                turn.preparation.cancel()
+
+    async def _prepare(self, turn: _Turn, event: Conversation.Asked | Conversation.Retried) -> None:
+        """Load the app, and start to prepare the retrieval, while the attempt is recorded.
+
+        Configurations never change: that of an app in memory will do for it.
+        """
+        known = self.repository.known(App, turn.tenant, turn.app_id)
+        self._prepare_retrieval(turn, event, known)
+        turn.app = await self.repository.get(App, turn.tenant, turn.app_id)
+        self._prepare_retrieval(turn, event, turn.app)
+
+    def _prepare_retrieval(
+        self, turn: _Turn, event: Conversation.Asked | Conversation.Retried, app: App | None
+    ) -> None:
+        if turn.preparation or not isinstance(event, Conversation.Asked) or not event.query or not app or app.deleted:
+            return
+        configuration = app.configurations.get(str(event.configuration))
+        if configuration and configuration["datasets"]:
+            turn.preparation = self.retrieve.prepare(turn.tenant, configuration, event.query)
 
     async def _attempt(self, turn: _Turn, stop: asyncio.Event, began: float) -> None:
         """Answer, stop or fail: rejections, errors of models and timeouts are outcomes."""
@@ -100,7 +121,7 @@ class Answer:
         configuration = turn.configuration()
         if not (asked := question(turn.state)):
             raise Rejection("erased", "The user was erased before there was an answer.", "message")
-        return await self.retrieve(turn.cause, configuration, asked)
+        return await self.retrieve(turn.cause, configuration, asked, turn.preparation)
 
     async def _call_model(self, turn: _Turn, stop: asyncio.Event, retrieved: Retrieved) -> tuple[Chat, Prompt]:
         """Call the model and stream its answer; return the call and its prompt. A stop request ends it early."""
@@ -212,6 +233,7 @@ class _Turn:
     attempt: Attempt[Conversation]
     app_id: str
     app: App | None = None
+    preparation: Preparation | None = None
     chat: Chat | None = None
     cause: Cause = field(init=False)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from domain.language import ASKING_WORDS, CLOSING, STOPS, WIDE_CLOSING, WIDE_STOPS
 from handlers.chat.questions import kinds, weights
@@ -20,6 +21,9 @@ CLOSE = 0.8
 
 FEW = 10
 """Number of sentences that rarity is measured among at least."""
+
+LONG = 20_000
+"""Maximum number of characters of a passage whose sentences are kept in memory."""
 
 MOST = 3
 """Maximum number of sentences in an answer."""
@@ -125,8 +129,8 @@ def scored(question: str, passages: Sequence[str]) -> list[Scored]:
     if not asked:
         return []
     stated = question.rstrip().endswith(_STATEMENT)
-    texts = [sentences(passage) for passage in passages]
-    words = [[frozenset(terms(text)) for text in each] for each in texts]
+    read = [(_read if len(passage) <= LONG else _read.__wrapped__)(passage) for passage in passages]
+    texts, words = [lines for lines, _ in read], [held for _, held in read]
     asked = _by_rarity(asked, words)
     whole = sum(asked.values())
     found = []
@@ -144,6 +148,13 @@ def scored(question: str, passages: Sequence[str]) -> list[Scored]:
             own = sum(asked[term] * part for term, part in matches[position].items())
             found.append(Scored(line, passage, position, score, share / whole, own / whole))
     return sorted(found, key=lambda each: (-each.score, each.passage, each.position))
+
+
+@lru_cache(maxsize=256)
+def _read(passage: str) -> tuple[list[str], list[frozenset[str]]]:
+    """The sentences of a passage, and the terms of each: they are asked for with every sentence of an answer."""
+    lines = sentences(passage)
+    return lines, [frozenset(terms(line)) for line in lines]
 
 
 def _by_rarity(asked: dict[str, float], words: list[list[frozenset[str]]]) -> dict[str, float]:

@@ -142,10 +142,19 @@ class ModelCalls:
         )
 
     async def complete(
-        self, cause: Cause, id: str, *, reservation: Reservation = NOTHING, **completion: Unpack[Completion]
+        self,
+        cause: Cause,
+        id: str,
+        *,
+        at: datetime | None = None,
+        reservation: Reservation = NOTHING,
+        **completion: Unpack[Completion],
     ) -> None:
-        """Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable."""
-        at, usage = datetime.now(UTC), completion["usage"]
+        """Record that the call ended well, `at` this time, now by default.
+
+        Raises: ModelError `too_large`, after the call is recorded as failed; Unavailable.
+        """
+        at, usage = at or datetime.now(UTC), completion["usage"]
         try:
             await self._end(cause, id, lambda call: call.complete(at, **completion), reservation, usage)
         except TooLarge as error:
@@ -253,7 +262,8 @@ class ModelCalls:
     async def embed(
         self, cause: Cause, step: str, embedder: Embedder, token_ids: Sequence[Sequence[int]], *, urgent: bool = False
     ) -> tuple[Vectors, Coroutine[Any, Any, None]]:
-        """Return the vectors, and a coroutine that records the end of the call: await it no later than their first use.
+        """Return the vectors, and a coroutine that records the end of the call: await it before the work that it serves
+        ends.
 
         Raises: Unavailable, when the record says so too.
         """
@@ -269,9 +279,13 @@ class ModelCalls:
                 cause, id, code="unreachable", reason=str(error), response="", duration_ms=milliseconds(began)
             )
             raise
+        except asyncio.CancelledError:
+            await shielded(self.cancel(cause, id, response="", duration_ms=milliseconds(began)))
+            raise
         return vectors, self.complete(
             cause,
             id,
+            at=datetime.now(UTC),
             response="",
             finish_reason=None,
             usage=_usage(ChatUsage(tokens, 0)),

@@ -59,6 +59,13 @@ class EventStore(Protocol):
         """
         ...
 
+    async def ends(self, subjects: Sequence[Subject]) -> dict[Subject, int]:
+        """The sequences of the last messages of these aggregates, at most 1000; of those that have one.
+
+        Every acknowledged commit counts, and what is in quarantine. Raises: Unavailable.
+        """
+        ...
+
     async def append(self, subject: Subject, events: Sequence[Event], metadata: Metadata, expected: int) -> Position:
         """Commit the events if the aggregate's last commit is at sequence `expected` (0: it has none).
 

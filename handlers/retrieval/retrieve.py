@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,8 +17,8 @@ from domain.knowledge.dataset import Dataset
 from domain.knowledge.document import Document
 from domain.knowledge.retrieval import Candidate, Fault, Retrieval
 from domain.log import commit_id
-from handlers.models.model_calls import ModelCalls, milliseconds
-from handlers.ports.documents import Documents, EmbeddingModels, Vectors
+from handlers.models.model_calls import ModelCalls, milliseconds, shielded
+from handlers.ports.documents import Documents, Embedder, EmbeddingModels, Vectors
 from handlers.ports.index import Hit, Index, Mode
 from handlers.ports.log import TooLarge, Unavailable
 from handlers.repository import Repository
@@ -56,6 +56,19 @@ class Retrieved:
         return self._recorded
 
 
+class Prepared(NamedTuple):
+    """The datasets that are searched with one model; its embedder, None for a search by words alone; and the query's
+    tokens."""
+
+    model: str
+    datasets: list[str]
+    embedder: Embedder | None
+    token_ids: list[list[int]]
+
+
+Preparation = asyncio.Future[list[Prepared]]
+
+
 class Question(NamedTuple):
     """A query of datasets; `id` is the retrieval's, `model` the app's, which may extract a filter."""
 
@@ -65,6 +78,7 @@ class Question(NamedTuple):
     datasets: list[str]
     how: RetrievalSettings
     model: ModelSettings | None = None
+    preparation: Preparation | None = None
 
 
 class _Subquery(NamedTuple):
@@ -73,7 +87,6 @@ class _Subquery(NamedTuple):
     model: str
     datasets: list[str]
     vector: Vectors | None
-    recorded: Awaitable[None]
 
 
 @dataclass(slots=True)
@@ -84,6 +97,8 @@ class _Found:
     filter: MetadataFilter | None = None
     documents: list[str] | None = None
     faults: list[Fault] = field(default_factory=list)
+    calls: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    """They record the ends of calls."""
     ended_at: datetime = field(init=False)
     duration_ms: float = field(init=False)
 
@@ -102,16 +117,26 @@ class Retrieve:
     reranks: Rerank
     extract: ExtractFilter
 
-    async def __call__(self, cause: Cause, configuration: Configuration, query: str) -> Retrieved:
+    def prepare(self, tenant: str, configuration: Configuration, query: str) -> Preparation:
+        """Start what comes before the first call for a question; cancel it where there is no use for it."""
+        datasets, how = configuration["datasets"], configuration["retrieval"]
+        task = asyncio.ensure_future(self._prepare(tenant, datasets, how, query))
+        task.add_done_callback(lambda it: it.cancelled() or it.exception())  # who awaits it hears of the exception
+        return task
+
+    async def __call__(
+        self, cause: Cause, configuration: Configuration, query: str, preparation: Preparation | None = None
+    ) -> Retrieved:
         """Return at most `top_k` passages of documents that are not deleted, none below the threshold.
 
+        `preparation` is that of the same question, where it was started earlier.
         Raises: Unavailable, and whatever a search raises, after recording it.
         """
         datasets, how = configuration["datasets"], configuration["retrieval"]
         if not datasets:
             return Retrieved([], {})
-        question = Question(cause.call("retrieve"), cause, query, datasets, how, configuration["model"])
-        return await self.find(question)
+        id, model = cause.call("retrieve"), configuration["model"]
+        return await self.find(Question(id, cause, query, datasets, how, model, preparation))
 
     async def find(self, question: Question) -> Retrieved:
         """As `__call__`, for any question."""
@@ -122,27 +147,27 @@ class Retrieve:
                 await self._find(question, found)
             finally:
                 found.ended_at, found.duration_ms = datetime.now(UTC), milliseconds(began)
+        except asyncio.CancelledError:
+            await shielded(asyncio.gather(*found.calls))  # an open call would stay open
+            raise
         except Exception as error:
             code = "unreachable" if isinstance(error, Unavailable) else "internal_error"
             reason = f"{type(error).__name__}: {error}"[:1000]
             with suppress(Unavailable):  # it is retried anyway
-                await self._record(question, found, code, reason)
+                await self._record_all(question, found, code, reason)
             raise
-        return Retrieved(found.passages, found.names, partial(self._record, question, found))
+        return Retrieved(found.passages, found.names, partial(self._record_all, question, found))
 
     async def _find(self, question: Question, found: _Found) -> None:
         tenant, how = question.cause.metadata.tenant, question.how
-        members: defaultdict[str, list[str]] = defaultdict(list)
-        for dataset, model in (await self.index.models(tenant, question.datasets)).items():
-            members[model].append(dataset)
+        prepared = await (question.preparation or self._prepare(tenant, question.datasets, how, question.query))
         ends = await asyncio.gather(
             self._narrow(question, found),
-            *(self._subquery(question, *item) for item in members.items()),
+            *(self._subquery(question, each, found) for each in prepared),
             return_exceptions=True,
         )
         subqueries = [end for end in ends if isinstance(end, _Subquery)]
         if errors := [end for end in ends if isinstance(end, BaseException)]:
-            await asyncio.gather(*(each.recorded for each in subqueries))  # an open call would stay open
             raise errors[0]
         ordered, documents = await self._selected(question, found, subqueries)
         if how["rerank"]:
@@ -181,26 +206,41 @@ class Retrieve:
         found.gone_without("filter", extracted.code)
         return extracted.filter
 
-    async def _subquery(self, question: Question, model: str, datasets: list[str]) -> _Subquery:
-        living, (vector, recorded) = await asyncio.gather(
-            self._datasets(question.cause.metadata.tenant, datasets), self._vector(question, model)
-        )
-        return _Subquery(model, [dataset.id for dataset in living], vector, recorded)
+    async def _prepare(
+        self, tenant: str, datasets: Sequence[str], how: RetrievalSettings, query: str
+    ) -> list[Prepared]:
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for dataset, model in (await self.index.models(tenant, datasets)).items():
+            members[model].append(dataset)
 
-    async def _vector(self, question: Question, model: str) -> tuple[Vectors | None, Awaitable[None]]:
-        """The query's vector, and an awaitable that records the end of the call for it.
+        async def of_model(model: str, ids: Sequence[str]) -> Prepared:
+            living, (embedder, token_ids) = await asyncio.gather(
+                self._datasets(tenant, ids), self._tokens(model, how, query)
+            )
+            return Prepared(model, [dataset.id for dataset in living], embedder, token_ids)
+
+        return await asyncio.gather(*(of_model(*item) for item in members.items()))
+
+    async def _tokens(self, model: str, how: RetrievalSettings, query: str) -> tuple[Embedder | None, list[list[int]]]:
+        """The embedder of a model and the query's tokens.
 
         A hybrid search has none, where the model knows too little of the query.
         """
-        if question.how["mode"] == "full_text":
-            return None, asyncio.sleep(0)
+        if how["mode"] == "full_text":
+            return None, []
         segmenter, embedder = await self.models.get(model)
-        if question.how["mode"] == "hybrid" and segmenter.known(question.query) < KNOWN:
-            return None, asyncio.sleep(0)
+        if how["mode"] == "hybrid" and segmenter.known(query) < KNOWN:
+            return None, []
+        return embedder, [segmenter.tokenize(query)]
+
+    async def _subquery(self, question: Question, prepared: Prepared, found: _Found) -> _Subquery:
+        model, datasets, embedder, token_ids = prepared
+        if embedder is None:
+            return _Subquery(model, datasets, None)
         step = "embed" if model == self.models.default else f"embed:{model}"
-        token_ids = [segmenter.tokenize(question.query)]
         vectors, recorded = await self.calls.embed(question.cause, step, embedder, token_ids, urgent=True)
-        return vectors[0], recorded
+        found.calls.append(recorded)
+        return _Subquery(model, datasets, vectors[0])
 
     async def _selected(
         self, question: Question, found: _Found, subqueries: Sequence[_Subquery]
@@ -209,15 +249,13 @@ class Retrieve:
         how = question.how
         enough = how["rerank"]["top_n"] if how["rerank"] else how["top_k"]
         top_k = enough if how["rerank"] else enough * SPARE
-        recorded = [subquery.recorded for subquery in subqueries]
         while True:
-            parts, _ = await asyncio.gather(
-                asyncio.gather(*(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)),
-                asyncio.gather(*recorded),
+            parts = await asyncio.gather(
+                *(self._search(question, subquery, found.documents, top_k) for subquery in subqueries)
             )
-            recorded = []
             hits = fused(parts)
-            documents = await self._known(question.cause.metadata.tenant, {hit.document for hit in hits})
+            ids = list({hit.document: None for hit in hits})
+            documents = await self.repository.all(Document, question.cause.metadata.tenant, ids)
             selections = select(hits, documents)
             if distinct(selections) >= enough or max(map(len, parts), default=0) < top_k or top_k >= MOST:
                 return selections, documents
@@ -247,12 +285,14 @@ class Retrieve:
 
     async def _datasets(self, tenant: str, ids: Sequence[str]) -> list[Dataset]:
         """The datasets that are not deleted."""
-        datasets = await asyncio.gather(*(self.repository.get(Dataset, tenant, id) for id in ids))
-        return [dataset for dataset in datasets if dataset and not dataset.deleted]
+        datasets = await self.repository.all(Dataset, tenant, ids)
+        return [dataset for dataset in datasets.values() if not dataset.deleted]
 
-    async def _known(self, tenant: str, ids: set[str]) -> dict[str, Document]:
-        documents = await asyncio.gather(*(self.repository.get(Document, tenant, id) for id in ids))
-        return {document.id: document for document in documents if document}
+    async def _record_all(
+        self, question: Question, found: _Found, code: str | None = None, reason: str | None = None
+    ) -> None:
+        """Record the retrieval, and the ends of its calls. Raises: TooLarge, Unavailable."""
+        await asyncio.gather(self._record(question, found, code, reason), *found.calls)
 
     async def _record(
         self, question: Question, found: _Found, code: str | None = None, reason: str | None = None

@@ -10,7 +10,6 @@ from typing import Self
 import orjson
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import StreamConfig
 from rich.progress import Progress
 
 from adapters.jetstream import accounts, nats_py
@@ -25,6 +24,9 @@ from ops.bench.stack import Sizes, Stack
 from ops.servers.embedded import EmbeddedNats
 
 AT_ONCE = 100
+BARE = "BENCH"
+"""The stream of bare publishes."""
+
 WARM = 200
 PATIENCE_S = 120.0
 
@@ -41,7 +43,7 @@ class Outcomes:
     @classmethod
     async def ready(cls, stack: Stack) -> Self:
         """Outcomes, with a further stream for bare publishes."""
-        await stack.client.stream.add_stream(_scratch(), name="BENCH", subjects=["bench.>"])
+        await add_bare_stream(stack)
         outcomes = cls(stack)
         await stack.client.connection.subscribe(f"out.{stack.settings.tenant}.*", cb=outcomes._resolve)
         return outcomes
@@ -74,9 +76,6 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     outcomes = await Outcomes.ready(stack)
     bar = bars.add_task("commands", total=2 * (sizes.rounds * sizes.commands + sizes.singles))
 
-    async def raw() -> None:
-        await publish(stack)
-
     async def commands_per_second(number: int) -> float:
         futures: list[asyncio.Future[None]] = []
 
@@ -84,20 +83,18 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
             futures.append(await outcomes.command())
 
         began = time.perf_counter()
-        await _at_once(one, sizes.commands)
+        await at_once(one, sizes.commands)
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*futures)
         bars.advance(bar, sizes.commands)
         return sizes.commands / (time.perf_counter() - began)
 
-    async def publishes_per_second(number: int) -> float:
-        began = time.perf_counter()
-        await _at_once(raw, sizes.commands)
+    async def bare(number: int) -> float:
         bars.advance(bar, sizes.commands)
-        return sizes.commands / (time.perf_counter() - began)
+        return await publishes_per_second(stack, sizes.commands)
 
     await warm(outcomes, min(WARM, sizes.commands))
-    throughput = await in_turns(sizes.rounds, commands_per_second, publishes_per_second)
+    throughput = await in_turns(sizes.rounds, commands_per_second, bare)
     latencies, acks = await one_by_one(stack, outcomes, sizes.singles, lambda: bars.advance(bar, 2))
     p50 = percentile(latencies, 50)
     imported, direct = await over_import(stack, outcomes, sizes.singles)
@@ -179,20 +176,28 @@ def authentication(stack: Stack, times: int) -> float:
     return 1000 * (time.perf_counter() - began) / times
 
 
-def _scratch() -> StreamConfig:
-    """A stream configured as that of the commands except for name and subjects, without a consumer."""
-    return next(stream for stream in STREAMS if stream.name == COMMANDS)
+async def add_bare_stream(stack: Stack) -> None:
+    """Add a stream for bare publishes: configured as that of the commands, without a consumer."""
+    config = next(stream for stream in STREAMS if stream.name == COMMANDS)
+    await stack.client.stream.add_stream(config, name=BARE, subjects=["bench.>"])
 
 
-async def _at_once(action: Callable[[], Awaitable[None]], times: int) -> None:
-    """Run the action `times` times, AT_ONCE of them concurrently."""
+async def publishes_per_second(stack: Stack, count: int) -> float:
+    """Bare acknowledged publishes per second, 100 at once."""
+    began = time.perf_counter()
+    await at_once(lambda: publish(stack), count)
+    return count / (time.perf_counter() - began)
+
+
+async def at_once(action: Callable[[], Awaitable[object]], times: int, tasks: int = AT_ONCE) -> None:
+    """Run the action `times` times, as many of them concurrently as there are `tasks`."""
     left = iter(range(times))
 
     async def repeat() -> None:
         for _ in left:
             await action()
 
-    await asyncio.gather(*(repeat() for _ in range(min(AT_ONCE, times))))
+    await asyncio.gather(*(repeat() for _ in range(min(tasks, times))))
 
 
 async def _milliseconds(action: Callable[[], Awaitable[None]]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from rich.progress import Progress
 from adapters.jetstream import nats_py, streams
 from ops.bench.documents import HANDBOOK, upload
 from ops.bench.measure import Aim, Measure
+from ops.bench.processes import family, roots
 from ops.bench.stack import Sizes, Stack, scratch
 from ops.servers.embedded import MEMORY, EmbeddedNats
 
@@ -45,9 +45,8 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     async for _ in stack.client.ask(app, "Who lit 64 lamps?"):
         pass
     await asyncio.sleep(SETTLE_S)
-    record = stack.settings.running()
-    roots = {"supervisor": record["pid"], **record["processes"]}
-    found = {name: _resident(pid, set(roots.values())) for name, pid in roots.items()}
+    pids = roots(stack)
+    found = {name: _resident(pid, set(pids.values())) for name, pid in pids.items()}
     large = await _after_large_commits(sizes.large)
     return [
         Measure("memory", sum(size.divided for size in found.values()), "MB", aim=Aim(at_most=MOST_MB)),
@@ -57,17 +56,10 @@ async def measure(stack: Stack, sizes: Sizes, bars: Progress) -> list[Measure]:
     ]
 
 
-def _resident(pid: int, roots: set[int]) -> Resident:
+def _resident(pid: int, known: set[int]) -> Resident:
     """Memory of a process and its children, without those counted on their own."""
-    sizes = [_bytes(process) for process in _family(psutil.Process(pid), roots - {pid})]
+    sizes = [_bytes(process) for process in family(psutil.Process(pid), known - {pid})]
     return Resident(sum(divided for divided, _ in sizes) / 1e6, sum(counted for _, counted in sizes) / 1e6)
-
-
-def _family(process: psutil.Process, without: set[int]) -> Iterator[psutil.Process]:
-    yield process
-    for child in process.children():
-        if child.pid not in without:
-            yield from _family(child, without)
 
 
 def _bytes(process: psutil.Process) -> tuple[int, int]:

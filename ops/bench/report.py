@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from ops.bench.answer import IN_FLIGHT
 from ops.bench.machine import machine
 from ops.bench.measure import Measure
 from ops.bench.memory import LARGEST, READERS, SMALLEST
@@ -103,6 +104,13 @@ rounds; the ratio is the figure as a multiple of the limit.
   built-in model, which takes next to no time itself: what Headrace adds to a model's own time. {sizes.questions:,}
   questions one at a time, to an app without a knowledge base and (`retrieved`) to one with the handbook of the
   examples, where the question is embedded and searched for too. Limit: a NATS request to a worker and its reply.
+  `at`: the median time at which a question reaches each stage; commits count as they reach the log. `stored`: the
+  command is acknowledged; `asked`: it is decided; `begun`: a worker has begun the answer; `embed` and `embedded`: the
+  request of the embedding call, and its end; `retrieval`: the passages found; `chat` and `said`: the request of the
+  model's call, and its end. `rate`: answers per second, {IN_FLIGHT} questions at a time,
+  {2 * sizes.questions:,} a round. Limit: publishes per second, as of `commands`, divided by `messages`, the messages
+  that a question stores. `processor`: processor time of each process for a question meanwhile, until the tables show
+  it.
 - **route**: time that two hard quotas add to a call of a model, with 10, 100 and 500 in flight in one process: to
   reserve in leases of their windows, to charge and to settle. The first leases are taken before.
 - **fairness**: the same time for the questions of one tenant, 50 of them, while messages of another one wait: 64, 1,000

@@ -111,6 +111,16 @@ async def test_commits_are_loaded_in_order_after_and_limited(store: EventStore, 
     assert await whole(store, subject, after=positions[-1].sequence) == []
 
 
+async def test_the_ends_are_those_of_aggregates_with_commits(store: EventStore, subject: Subject) -> None:
+    other, none = subject._replace(id=new_id()), subject._replace(id=new_id())
+    for each in (subject, other):
+        await store.append(each, created(each).pending(), caused(each), 0)
+    ends = await store.ends([subject, none, other])
+    assert list(ends) == [subject, other]
+    for each in (subject, other):
+        assert [commit.position.sequence for commit in await whole(store, each)] == [ends[each]]
+
+
 async def test_a_wrong_expectation_is_a_conflict(store: EventStore, subject: Subject) -> None:
     app = created(subject)
     first = await store.append(subject, app.pending(), caused(subject), 0)

@@ -60,6 +60,8 @@ class Words:
         self.embedded: list[int] = []
         """Number of texts of each call."""
         self.rules: list[Segmentation] = []
+        self.before: Callable[[], object] = lambda: None
+        """Called before each embedding."""
 
     async def segment(self, tenant: str, text: Text, rules: Segmentation = AUTOMATIC) -> list[Segment]:
         self.rules.append(rules)
@@ -77,6 +79,7 @@ class Words:
         return 1.0
 
     async def embed(self, token_ids: Sequence[Sequence[int]], *, tenant: str = "", urgent: bool = False) -> Vectors:
+        self.before()
         await asyncio.sleep(0)
         if self.away:
             raise Unavailable("The model is away.")

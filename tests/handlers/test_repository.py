@@ -199,6 +199,77 @@ async def test_other_processes_are_noticed(memory: Memory, tenant: str) -> None:
     assert len(whole.messages) == 30
 
 
+async def test_what_was_read_is_read_again_only_where_it_has_changed(memory: Memory, tenant: str) -> None:
+    store, other = Interrupted(memory, others=0), Repository(MemoryEventStore(memory), MemorySnapshots(memory))
+    id, reader = new_id(), Repository(store, MemorySnapshots(memory))
+    await other.change(Dataset, id, caused(tenant), make(id))
+    first = await reader.get(Dataset, tenant, id)
+    store.loads.clear()
+    assert await reader.get(Dataset, tenant, id) is first
+    assert store.loads == []
+    await other.change(Dataset, id, caused(tenant), remove)
+    second = await reader.get(Dataset, tenant, id)
+    assert first is not None
+    assert second is not None
+    assert (first.deleted, second.deleted) == (False, True)
+
+
+async def test_several_are_read_at_once_without_those_that_there_are_not(repository: Repository, tenant: str) -> None:
+    ids = [new_id() for _ in range(3)]
+    for id in ids[:2]:
+        await repository.change(Dataset, id, caused(tenant), make(id))
+    for _ in range(2):
+        assert list(await repository.all(Dataset, tenant, ids)) == ids[:2]
+    await repository.change(Dataset, ids[0], caused(tenant), remove)
+    assert [each.deleted for each in (await repository.all(Dataset, tenant, ids)).values()] == [True, False]
+    assert await repository.all(Dataset, tenant, []) == {}
+
+
+async def test_what_was_read_is_no_part_of_a_change(memory: Memory, repository: Repository, tenant: str) -> None:
+    id = new_id()
+    await repository.change(Dataset, id, caused(tenant), make(id))
+    read = await repository.get(Dataset, tenant, id)
+    await repository.change(Dataset, id, caused(tenant), remove)
+    assert read is not None
+    assert not read.deleted
+
+
+async def test_words_of_a_person_are_read_every_time(memory: Memory, tenant: str) -> None:
+    store, id = Interrupted(memory, others=0), new_id()
+    repository = Repository(store, MemorySnapshots(memory))
+    await repository.change(Dataset, id, Metadata(new_id(), tenant, new_id(), person="ada"), make(id))
+    await repository.get(Dataset, tenant, id)
+    store.loads.clear()
+    await repository.get(Dataset, tenant, id)
+    assert 0 in store.loads
+
+
+async def test_a_delivered_commit_saves_the_read_of_what_it_begins_or_goes_on(memory: Memory, tenant: str) -> None:
+    store, other = Interrupted(memory, others=0), Repository(MemoryEventStore(memory), MemorySnapshots(memory))
+    talk, elsewhere = Talk(Repository(store, MemorySnapshots(memory)), tenant), Talk(other, tenant)
+    elsewhere.id = talk.id
+    for version in (2, 3):
+        await elsewhere.grow(1)
+        talk.repository.follow((await MemoryEventStore(memory).load(talk.subject))[-1])
+        assert store.loads == []
+        await talk.grow(1)
+        assert len(await MemoryEventStore(memory).load(talk.subject)) == 2 * (version - 1)
+    causes = zip(elsewhere.causes, talk.causes, strict=True)
+    assert list((await talk.fold(store)).messages) == [cause for pair in causes for cause in pair]
+
+
+async def test_an_old_commit_that_is_delivered_again_harms_nothing(memory: Memory, tenant: str) -> None:
+    talk = Talk(Repository(MemoryEventStore(memory), MemorySnapshots(memory)), tenant)
+    await talk.grow(3)
+    other = Talk(Repository(MemoryEventStore(memory), MemorySnapshots(memory)), tenant)
+    other.id = talk.id
+    commits = await MemoryEventStore(memory).load(talk.subject)
+    for commit in (commits[0], commits[2]):
+        other.repository.follow(commit)
+    await other.grow(1)
+    assert len((await talk.fold(MemoryEventStore(memory))).messages) == 4
+
+
 class Lagging(MemoryEventStore):
     """A store whose quick reads are of some server that has not heard of the newest commits."""
 

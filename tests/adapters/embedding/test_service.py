@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -240,6 +241,29 @@ async def test_texts_of_many_documents_share_batches(engine: Engine, monkeypatch
         await asyncio.gather(*(embedder.embed([[101, 2000 + number, 102]]) for number in range(50)))
     assert sum(calls) == 50
     assert len(calls) == 1
+
+
+async def test_questions_that_arrive_during_another_one_share_the_next_batch(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, encode = list[int](), engine.encode
+    loop, begun, goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def counted(token_ids: Sequence[Sequence[int]]) -> Vectors:
+        calls.append(len(token_ids))
+        loop.call_soon_threadsafe(begun.set)
+        goes_on.wait(10)
+        return encode(token_ids)
+
+    monkeypatch.setattr(engine, "encode", counted)
+    async with LocalEmbedder(engine) as embedder:
+        first = asyncio.create_task(embedder.embed(QUESTION, tenant="a", urgent=True))
+        await begun.wait()
+        rest = [asyncio.create_task(embedder.embed(QUESTION, tenant=f"{n}", urgent=True)) for n in range(15)]
+        await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(first, *rest)
+    assert calls == [1, 15]
 
 
 async def test_a_tenant_with_much_does_not_hold_up_one_with_little(engine: Engine) -> None:

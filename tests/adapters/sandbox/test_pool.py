@@ -25,9 +25,9 @@ Make = Callable[..., Children]
 
 @pytest.fixture
 def make(sandbox: Sandbox) -> Make:
-    def made(*arguments: str, most: int = 2, warm: bool = False) -> Children:
+    def made(*arguments: str, most: int = 2, warm: bool = False, uses: int = pool.USES) -> Children:
         program = python("tests.adapters.sandbox.echo", *arguments)
-        return Children(sandbox, program, LIMITS, most=most, readable=CODE, warm=warm)
+        return Children(sandbox, program, LIMITS, most=most, readable=CODE, warm=warm, uses=uses)
 
     return made
 
@@ -147,12 +147,12 @@ async def test_an_idle_process_ends(make: Make, monkeypatch: pytest.MonkeyPatch)
         await until(lambda: not alive(pid))
 
 
-async def test_a_process_is_replaced_after_its_uses(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "USES", 2)
-    await ask(children, "acme")
-    assert len(children.pids) == 1
-    await ask(children, "acme")
-    assert children.pids == []
+async def test_a_process_is_replaced_after_its_uses(make: Make) -> None:
+    async with make(uses=2) as children:
+        await ask(children, "acme")
+        assert len(children.pids) == 1
+        await ask(children, "acme")
+        assert children.pids == []
 
 
 async def test_a_program_that_does_not_load_is_an_outage_and_no_fault_of_the_request(make: Make) -> None:

@@ -20,8 +20,8 @@ from handlers.chat.answer import Answer
 from handlers.models.choose import Choose
 from handlers.models.model_calls import ModelCalls
 from handlers.models.recorded import read
-from handlers.ports.documents import Documents
-from handlers.ports.index import Entry, Index
+from handlers.ports.documents import Documents, Vectors
+from handlers.ports.index import Entry, Hit, Index
 from handlers.ports.log import Unavailable
 from handlers.ports.models import ChatRequest, Delta, ModelError, Rerankers
 from handlers.retrieval.extract_filter import ExtractFilter
@@ -41,7 +41,7 @@ class Counter:
     def __init__(self, memory: Memory, tenant: str, *says: str | Exception | asyncio.Event) -> None:
         self.memory = memory
         self.desk = Desk(memory, tenant)
-        self.speaker, self.shelf = Speaker(*says), Shelf()
+        self.speaker, self.shelf, self.words = Speaker(*says), Shelf(), Words()
         self.stops, self.cites = MemoryStops(memory), Cites()
         self.app = self.conversation = self.message = ""
 
@@ -59,7 +59,7 @@ class Counter:
         return Retrieve(
             self.desk.repository,
             calls,
-            OneModel(Words()),
+            OneModel(self.words),
             cast("Index", self.shelf),
             cast("Documents", None),
             Rerank(calls, cast("Rerankers", None)),
@@ -129,6 +129,61 @@ async def test_the_call_is_recorded_before_it_is_sent(memory: Memory, tenant: st
     goes_on.set()
     await answering
     assert counter.calls() == CALL
+
+
+async def test_each_call_of_an_answer_is_recorded_before_it_is_sent_and_ended_before_the_answer(
+    memory: Memory, tenant: str
+) -> None:
+    """Also where the worker knows the app, and prepares the retrieval while the attempt is recorded."""
+    counter = Counter(memory, tenant, "At six [1].")
+    _, asked = await cited(counter, mode="semantic")
+    log, worker = memory.streams["EVENTS"].messages, counter.worker()
+    embedding: list[list[str]] = []
+
+    def since(start: int) -> list[str]:
+        return [message.headers["Headrace-Types"].rpartition(".v")[0] for message in log[start:]]
+
+    for query in ("When?", "And why?"):
+        outcome = await counter.desk.send("message.send", app=counter.app, query=query, user="ada")
+        counter.conversation, counter.message = outcome.ids["conversation"], outcome.ids["message"]
+        asked, start = await counter.cause(), len(log)
+        counter.words.before = lambda start=start: embedding.append(since(start))  # type: ignore[misc]
+        await worker(asked)
+        assert embedding.pop() == ["message.answering", "model_call.requested"]
+        types = [type for type in since(start) if type != "passage.recorded"]
+        assert types[:2] == ["message.answering", "model_call.requested"]
+        ends = ["model_call.completed", "model_call.completed", "model_call.requested", "retrieval.made"]
+        assert sorted(types[2:-1]) == ends
+        assert types[-1] == "message.answered"
+    assert counter.words.embedded == [1, 1]
+
+
+async def test_an_answer_that_takes_too_long_while_it_searches_leaves_no_call_open(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    _, asked = await cited(counter, mode="semantic")
+
+    async def search(*_: object, **how: object) -> list[Hit]:
+        await asyncio.sleep(60)
+        return []
+
+    counter.shelf.search = search  # type: ignore[method-assign]
+    await counter.worker(limit_s=0.05)(asked)
+    assert (await counter.state())["status"] == "failed"
+    assert counter.calls() == CALL
+
+
+async def test_an_answer_that_takes_too_long_while_it_embeds_cancels_the_call(memory: Memory, tenant: str) -> None:
+    counter = Counter(memory, tenant, "At six [1].")
+    _, asked = await cited(counter, mode="semantic")
+
+    async def embed(*_: object, **how: object) -> Vectors:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    counter.words.embed = embed  # type: ignore[method-assign]
+    await counter.worker(limit_s=0.05)(asked)
+    assert (await counter.state())["status"] == "failed"
+    assert counter.calls() == ["model_call.requested.v3", "model_call.cancelled.v2"]
 
 
 async def test_the_model_reads_the_instructions_the_history_and_the_question(memory: Memory, tenant: str) -> None:
@@ -303,14 +358,14 @@ async def test_an_answer_without_a_word_fails_and_says_why(
     assert counter.calls() == CALL, "the call itself has completed, and is paid for"
 
 
-async def cited(counter: Counter) -> tuple[str, Commit]:
+async def cited(counter: Counter, mode: str = "full_text") -> tuple[str, Commit]:
     """A document that holds the answer, and the question."""
     dataset = await counter.desk.done("dataset.create", name="Rules")
     document = await counter.desk.done("document.upload", dataset=dataset, name="rules.txt", text="x")
     vector = np.ones(4, np.float32)
     entry = Entry("s1", 0, "The lock opens at six.", None, None, vector)
     await counter.shelf.write(counter.desk.tenant, dataset, document, [entry], model="words", version=1)
-    how = {"mode": "full_text", "top_k": 2, "score_threshold": None}
+    how = {"mode": mode, "top_k": 2, "score_threshold": None}
     return document, await counter.asked(datasets=[dataset], retrieval=how)
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.chat.sentences import answering, best_sentence, scored, sentences
+from handlers.chat.evidence import evidence
+from handlers.chat.sentences import LONG, _read, answering, best_sentence, scored, sentences
 from tests.handlers.chat.languages import FACTS
 
 VALVE = """Larkspur valve
@@ -182,3 +183,12 @@ def test_questions_in_other_languages_are_not_answered_by_anything(language: str
         question for fact, question in facts if answering(question, [other for other, _ in facts if other != fact])
     ]
     assert len(wrong) <= 1
+
+
+def test_a_passage_is_cut_into_sentences_once_for_all_statements_of_an_answer() -> None:
+    _read.cache_clear()
+    answer = "The valve opens at 4.2 bar. The warranty is three years. The office closes at 18:00."
+    assert len(evidence(answer, PASSAGES)) == 3
+    assert _read.cache_info().misses == len(PASSAGES)
+    assert evidence(answer, [f"{passage} " + "x" * LONG for passage in PASSAGES])
+    assert _read.cache_info().currsize == len(PASSAGES)

@@ -55,7 +55,7 @@ class Shelf:
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = list(hits)
 
-    async def __call__(self, cause: Cause, configuration: Any, query: str) -> Retrieved:
+    async def __call__(self, *question: object) -> Retrieved:
         return Retrieved(self._hits, {hit.document: "Manual" for hit in self._hits})
 
 

@@ -310,7 +310,8 @@ async def test_a_hybrid_search_leaves_out_a_vector_of_unknown_tokens(
     library: Library, mode: str, share: float, counts: int
 ) -> None:
     library.how, shelf, model = {"mode": mode}, Shelf(), Foreign(share)
-    await library.retrieve(shelf, models=cast("EmbeddingModels", model))
+    retrieved = await library.retrieve(shelf, models=cast("EmbeddingModels", model))
+    await retrieved.record()
     [asked] = shelf.asked
     assert (asked["mode"], asked["vector"] is not None) == (mode, counts == 1)
     assert model.words.embedded == [1] * counts
