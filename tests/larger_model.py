@@ -40,7 +40,7 @@ def cached() -> Path:
 
 
 def fetched(advance: Callable[[int], None] = lambda pieces: None) -> Path:
-    """The model's file in the cache, which is filled if it is empty; `advance` gets the number of pieces that are there.
+    """The model's file in the cache, filled if it is empty; `advance` gets the number of pieces that are there.
 
     Raises: Unavailable.
     """

@@ -15,7 +15,7 @@ from handlers.ports.models import ChatMessage, ChatRequest
 from ops.servers.model import NAME, EmbeddedModel
 from tests.chat_servers import LOOPBACK
 
-TEXT = "The oil boom lies in the blue box beside the gatehouse and is 28 metres long."
+TEXT = "The oil boom lies in the blue box at the gatehouse and is 28 metres long."
 QUESTION = "How long is the oil boom?"
 STEADY: dict[str, Any] = {"temperature": 0}
 """Parameters with which the same request has the same answer."""
