@@ -38,8 +38,19 @@ NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
 QUESTIONS = 3
 
 GENERATED = "Where can anglers buy day tickets, and what do they cost?"
-INSTRUCTIONS = "Answer the question in one sentence, with the words of the text."
-"""For a model of 135 million parameters: it reads one passage better than several, and takes short instructions."""
+
+GENERATOR: dict[str, Any] = {
+    "prompt": "Answer the question in one sentence, with the words of the text.",
+    "retrieval": {"top_k": 1},
+    "model": {
+        "provider": PROVIDER,
+        "name": model.NAME,
+        "context_window": model.WINDOW,
+        "max_tokens": 80,
+        "parameters": {"temperature": 0},
+    },
+}
+"""Configuration for a model of 135 million parameters: it reads one passage best, and takes short instructions."""
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -121,15 +132,7 @@ async def generated(client: Client, dataset: str) -> bool:
     """Ask a second app, of the embedded model. Return True when it answers: its words are its own."""
     console.print(f"\n[bold]A small language model[/] [dim]({model.NAME}, on this machine)[/]")
     app = await send(client, "app.create", "generator", {"name": "Handbook assistant that generates"})
-    settings = {
-        "provider": PROVIDER,
-        "name": model.NAME,
-        "context_window": model.WINDOW,
-        "max_tokens": 80,
-        "parameters": {"temperature": 0},
-    }
-    payload = {"app": app, "datasets": [dataset], "prompt": INSTRUCTIONS, "model": settings, "retrieval": {"top_k": 1}}
-    await send(client, "app.configure", "generator configuration", payload)
+    await send(client, "app.configure", "generator configuration", {"app": app, "datasets": [dataset], **GENERATOR})
     return bool((await ask(client, app, GENERATED))["type"] == "answered")
 
 

@@ -71,9 +71,11 @@ class EmbeddedModel:
         return secret(self.home / "model.key")
 
     async def start(self) -> None:
-        """Start the server, in place of one that runs on this home. Raises: StartFailed."""
+        """Start the server, in place of one that runs on this home. It keeps its port. Raises: StartFailed."""
         create_home(self.home)
         await self.daemon.stop()
+        if self.port and taken(self.port):
+            raise StartFailed(f"Another process has taken the port {self.port} of the model.")
         file = await asyncio.to_thread(shipped) if self.file is None else self.file
         contained = (await choose("limits")).sandbox
         assert isinstance(contained, Restricted)

@@ -79,6 +79,15 @@ async def test_a_taken_port_is_given_up(small_model: EmbeddedModel, tmp_path: Pa
         assert (again.port, again.key) == (server.port, server.key)
 
 
+async def test_it_keeps_its_port_which_others_were_given(tmp_path: Path) -> None:
+    server = EmbeddedModel(tmp_path)
+    await server.start()
+    port = server.port
+    await server.stop()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StartFailed, match=f"taken the port {port}"):
+        await server.start()
+
+
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = """
 import asyncio, os, pathlib, signal, sys
