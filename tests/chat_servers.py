@@ -180,9 +180,9 @@ class Exchange:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         await self.answer(status, {"error": {"message": message, "type": "error", "code": code}}, named)
 
-    async def begin(self) -> None:
+    async def begin(self, content_type: str = "text/event-stream") -> None:
         """The head of a stream of events."""
-        await self._send(_head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}))
+        await self._send(_head(200, {"Content-Type": content_type, "Transfer-Encoding": "chunked"}))
 
     async def event(self, data: object) -> None:
         await self.send(f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.chat_server import ChatServer
+from adapters.models.kinds import KINDS
 from handlers.ports.models import ChatMessage, ChatRequest
 from ops.servers.model import NAME, EmbeddedModel
 from tests.chat_servers import LOOPBACK
@@ -33,8 +34,8 @@ async def narrow_model(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
         yield server
 
 
-def client_of(server: EmbeddedModel, key: str | None = None) -> OpenAICompatible:
-    return OpenAICompatible(LOOPBACK, "default", server.url, server.key if key is None else key)
+def client_of(server: EmbeddedModel, key: str | None = None) -> ChatServer:
+    return KINDS["openai"](LOOPBACK, "default", server.url, server.key if key is None else key)
 
 
 def request(question: str = QUESTION, max_tokens: int = 60, **more: Any) -> ChatRequest:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from adapters.models.token_usage import usage_in
+from adapters.models.tool_calls import CallPiece
 from handlers.ports.models import ChatUsage
 
 LONGEST_NAME = 255
@@ -36,14 +41,20 @@ BROKEN_OFF = frozenset(
 
 
 class Chunk(NamedTuple):
-    """A part of an answer. `id` and `model` are the server's own names of the answer and of the model."""
+    """A part of an answer. `id` and `model` are the server's own names of the answer and of the model.
 
-    text: str
-    reasoning: str
-    finish: str | None
-    usage: ChatUsage | None
-    id: str | None
-    model: str | None
+    `done`: it is the last; only tokens may follow.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    finish: str | None = None
+    usage: ChatUsage | None = None
+    id: str | None = None
+    model: str | None = None
+    calls: Sequence[CallPiece] = ()
+    logprobs: Sequence[dict[str, Any]] = ()
+    done: bool = False
 
     @classmethod
     def of(cls, data: object) -> Chunk:
@@ -59,11 +70,58 @@ class Chunk(NamedTuple):
         if not data.get("choices"):
             return cls("", "", None, *said)
         choice = data["choices"][0]
-        shapes = choice.get("delta"), choice.get("message"), {"content": choice.get("text")}
-        delta = next(shape for shape in shapes if shape is not None)
+        delta = delta_of(choice)
         text, reasoning = _parts(delta.get("content") or delta.get("refusal"))
         own = next((found for name in REASONING if (found := _words(delta.get(name)))), "")
-        return cls(storable(text), storable(own or reasoning), _finish(choice.get("finish_reason")), *said)
+        return cls(
+            storable(text),
+            storable(own or reasoning),
+            _finish(choice.get("finish_reason")),
+            *said,
+            _calls(delta),
+            logprobs_in(choice.get("logprobs")),
+        )
+
+
+def delta_of(choice: Any) -> Any:
+    """The part of a message in a choice, which may be streamed, whole, or of a completion."""
+    shapes = choice.get("delta"), choice.get("message"), {"content": choice.get("text")}
+    return next(shape for shape in shapes if shape is not None)
+
+
+def _calls(delta: Any) -> list[CallPiece]:
+    calls = delta.get("tool_calls") or []
+    if old := delta.get("function_call"):
+        calls = [{"index": 0, "function": old}]
+    return [_call(call) for call in ([calls] if isinstance(calls, dict) else calls)]
+
+
+def _call(call: Any) -> CallPiece:
+    function = call.get("function") or {}
+    index, arguments = call.get("index"), function.get("arguments")
+    return CallPiece(
+        index if isinstance(index, int) else None,
+        name_of(call.get("id")) or "",
+        name_of(function.get("name")) or "",
+        storable(arguments) if isinstance(arguments, str) else arguments,
+        {name: value for name, value in call.items() if name == "extra_content"},
+    )
+
+
+def logprobs_in(found: object) -> list[dict[str, Any]]:
+    """Log probabilities of tokens in the form of OpenAI, without their bytes; malformed ones are left out."""
+    tokens = found.get("content") if isinstance(found, dict) else found
+    return [token for each in (tokens if isinstance(tokens, list) else []) if (token := _token(each))]
+
+
+def _token(each: object) -> dict[str, Any] | None:
+    if not isinstance(each, dict) or not isinstance(each.get("token"), str):
+        return None
+    logprob = each.get("logprob")
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+        return None
+    others = [token for other in each.get("top_logprobs") or [] if (token := _token(other))]
+    return {"token": storable(each["token"]), "logprob": logprob, **({"top_logprobs": others} if others else {})}
 
 
 def error_in(data: object, name: str = "") -> Any:
@@ -119,6 +177,15 @@ def _words(value: object) -> str:
 def name_of(value: object) -> str | None:
     """A name from a server in storable form; None for anything else."""
     return storable(value[:LONGEST_NAME]) if value and isinstance(value, str) else None
+
+
+def storable_json(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """JSON from a server as it can be recorded; None where it cannot."""
+    try:
+        found: dict[str, Any] | None = orjson.loads(storable(json.dumps(value, ensure_ascii=False)))
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def storable(text: str) -> str:

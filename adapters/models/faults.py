@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ssl import SSLCertVerificationError
@@ -13,11 +13,10 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import httpx2
-from openai import APIConnectionError, APIError, APIStatusError
 
 from adapters.egress.client import Refused, TooLarge
 from adapters.models.chunk import ERRORS
-from adapters.models.wordings import KINDS, NO_CREDIT, TOO_LONG, TOO_LONG_CODES
+from adapters.models.wordings import BUSY, FILTER_CODES, KINDS, NO_CREDIT, TOO_LONG, TOO_LONG_CODES, UNSUPPORTED
 from handlers.ports.models import ModelError
 
 LONGEST = 300
@@ -31,7 +30,25 @@ WITHHELD = "its answer is not shown, since it is not a public server; look into 
 SHORTEST_SECRET = 8
 """Minimum number of consecutive characters of a key that are hidden."""
 
+_RETRY = re.compile(r'"retryDelay": "([0-9.]{1,12})s"')
+
 _TITLE = re.compile(r"<(title|h1)\b[^<>]*>([^<]{1,300})", re.IGNORECASE)
+
+
+class ServerError(Exception):
+    """An error that a server reports, with its body: by the status of a response, or within a stream."""
+
+    def __init__(self, body: object, response: httpx2.Response | None = None) -> None:
+        super().__init__("an error" if response is None else f"status {response.status_code}")
+        self.body = body
+        self.response = response
+
+    @property
+    def codes(self) -> set[str]:
+        """Its code and its type."""
+        inner = self.body.get("error") if isinstance(self.body, dict) else None
+        fields = inner if isinstance(inner, dict) else self.body if isinstance(self.body, dict) else {}
+        return {str(fields[name]) for name in ("code", "type") if fields.get(name)}
 
 
 class Fault(NamedTuple):
@@ -64,22 +81,22 @@ def fault_of(error: Exception, server: str, key: str, *, answering: bool, begun:
 
 
 def _classified(error: Exception, server: str, said: str, shown: str, *, answering: bool, begun: bool) -> Fault:
-    if isinstance(error, APIStatusError):
-        if error.status_code < 400:
+    if isinstance(error, ServerError) and error.response is not None:
+        if error.response.status_code < 400:
             return _redirected(error.response, server, internal=shown == WITHHELD)
-        return _of_status(error.status_code, said, shown, server, error.response.headers, {error.code, error.type})
+        return _of_status(error.response.status_code, said, shown, server, error)
     if any(isinstance(each, TooLarge) for each in _chain(error)):
         return Fault("too_large", f"{server} sent too large an answer: {shown}")
     if begun:
         return Fault("broken_off", f"{server} broke off its answer: {shown}")
-    if isinstance(error, APIConnectionError | httpx2.HTTPError):
+    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
         if answering:
             return Fault("broken_off", f"{server} broke off before its answer: {shown}", passing=True, outage=True)
         passing = not any(map(_lasts, _chain(error)))
         return Fault("unreachable", f"{server} cannot be reached: {shown}", passing, outage=passing)
-    if isinstance(error, APIError):
+    if isinstance(error, ServerError):
         status = 400 if TOO_LONG.search(said) else _status(error.body)
-        return _of_status(status, said, shown, server, {}, {error.code, error.type})
+        return _of_status(status, said, shown, server, error)
     return Fault("server_error", f"{server} sent something that is not part of an answer: {shown}")
 
 
@@ -132,29 +149,35 @@ def _redirected(answer: httpx2.Response, server: str, *, internal: bool) -> Faul
     return Fault("bad_request", f"{start}: {there}. Register {there.removesuffix(ending)} if that is the server.")
 
 
-def _of_status(
-    status: int, said: str, shown: str, server: str, headers: Mapping[str, str], codes: Set[str | None]
-) -> Fault:
+def _of_status(status: int, said: str, shown: str, server: str, error: ServerError) -> Fault:
+    codes, pause = error.codes, _pause(error)
     if status == 402 or (status < 500 and ("insufficient_quota" in codes or NO_CREDIT.search(said))):
         return Fault("payment_required", f"{server} wants the account to be paid for ({status}): {shown}")
     if status in (401, 403):
         return Fault("unauthorized", f"{server} refused the key ({status}): {shown}")
+    if UNSUPPORTED.search(said):  # with any status: llama.cpp answers 500, OpenRouter 404
+        return Fault("unsupported", f"{server} cannot do what the request needs ({status}): {shown}")
     if status == 404:
         return Fault("not_found", f"{server} does not have this model or address (404): {shown}")
     if status == 429:
-        return Fault("rate_limited", f"{server} takes no more requests for now (429): {shown}", True, _pause(headers))
+        return Fault("rate_limited", f"{server} takes no more requests for now (429): {shown}", True, pause)
     if status <= 500 and (status == 413 or codes & TOO_LONG_CODES or TOO_LONG.search(said)):
         return Fault("context_length_exceeded", f"The prompt is too long for {server} ({status}): {shown}")
+    if status < 500 and codes & FILTER_CODES:
+        return Fault("content_filter", f"The filter of {server} did not let the prompt pass ({status}): {shown}")
+    if status == 529 or (status == 503 and BUSY.search(said)):
+        return Fault("overloaded", f"{server} is overloaded ({status}): {shown}", True, pause, outage=True)
     if status >= 500 or status in (408, 409, 425):
-        reason = f"{server} failed ({status}): {shown}"
-        return Fault("server_error", reason, True, _pause(headers), outage=status >= 500)
+        return Fault("server_error", f"{server} failed ({status}): {shown}", True, pause, outage=status >= 500)
     return Fault("bad_request", f"{server} refused the request ({status}): {shown}")
 
 
-def _pause(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header, which holds a number or a date; None for neither."""
-    after = headers.get("retry-after", "")
+def _pause(error: ServerError) -> float | None:
+    """The seconds of a Retry-After header (a number or a date), or of Google's RetryInfo; None for neither."""
+    after = error.response.headers.get("retry-after", "") if error.response is not None else ""
     try:
+        if not after and (found := _RETRY.search(json.dumps(error.body)[:MOST])):
+            return float(found[1])
         return max(0.0, float(after))
     except ValueError:
         pass
@@ -165,20 +188,17 @@ def _pause(headers: Mapping[str, str]) -> float | None:
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, APIConnectionError):
-        cause = error.__cause__
-        if isinstance(cause, httpx2.ConnectTimeout):
-            return "no connection was accepted in time."
-        return str(cause) or type(cause).__name__
-    if isinstance(error, APIError):
+    if isinstance(error, httpx2.ConnectTimeout):
+        return "no connection was accepted in time."
+    if isinstance(error, ServerError):
         body: object = error.body
         while isinstance(body, dict | list):
             inner = body[0] if isinstance(body, list) and len(body) == 1 else None
             if isinstance(body, dict):
                 inner = next((body[name] for name in ("error", *ERRORS) if body.get(name)), None)
             body = json.dumps(body) if inner is None else inner
-        return _plain(str(body)) if body else error.message
-    return str(error)
+        return _plain(str(body)) if body else f"an error without words ({error})."
+    return str(error) or type(error).__name__
 
 
 def _plain(text: str) -> str:

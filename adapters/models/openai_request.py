@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from handlers.ports.models import Attachment, ChatMessage, ChatRequest, Tool
@@ -76,18 +77,20 @@ def _message(message: ChatMessage, id_of: Callable[[str], str]) -> dict[str, Any
         sent["tool_call_id"] = id_of(message.tool_call_id)
     if message.tool_calls:
         state = message.state or {}
-        extra: Sequence[Mapping[str, Any]] = state.get("tool_calls") or [{}] * len(message.tool_calls)
-        sent["content"] = message.content or None
-        sent |= state.get("message", {})
+        extra: Sequence[Mapping[str, Any]] = state.get("tool_calls", ())
+        sent = {"content": None, **state.get("message", {}), "role": "assistant"}
+        if message.content:
+            sent["content"] = message.content
         sent["tool_calls"] = [
-            {**more, "id": id_of(call.id), "type": "function", "function": _function(call.name, call.arguments)}
-            for call, more in zip(message.tool_calls, extra, strict=False)
+            {
+                **more,
+                "id": id_of(call.id),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call, more in zip(message.tool_calls, [*extra, *repeat({}, len(message.tool_calls))], strict=False)
         ]
     return sent
-
-
-def _function(name: str, arguments: str) -> dict[str, str]:
-    return {"name": name, "arguments": arguments}
 
 
 def _part(attachment: Attachment) -> dict[str, Any]:

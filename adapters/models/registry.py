@@ -11,8 +11,9 @@ from nats.aio.client import Client
 from adapters.egress.client import Egress
 from adapters.embedding.rerank_service import NatsReranker
 from adapters.models import extractive, rerank_api, server
+from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Answering, Extractive
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from domain.chat.app import ModelSettings
@@ -74,8 +75,8 @@ class TenantModels:
         answering: Answering = extractive.answering_here,
         outages: Outages | None = None,
     ) -> None:
-        def make(tenant: str, base_url: str, key: str) -> OpenAICompatible:
-            return OpenAICompatible(egress, tenant, base_url, key, patience, outages)
+        def make(tenant: str, base_url: str, key: str) -> ChatServer:
+            return KINDS["openai"](egress, tenant, base_url, key, patience, outages)
 
         self._answering = answering
         self._clients = Clients(registered, make)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx2
 import orjson
-from openai import AsyncStream, OpenAIError
 
 from adapters.egress.client import Egress
 from adapters.models.chunk import name_of
-from adapters.models.faults import Fault
+from adapters.models.faults import Fault, ServerError
 from adapters.models.server import Failed, ModelServer, Patience
 from adapters.models.token_usage import read_by
 from adapters.models.withheld import withheld
@@ -45,6 +45,7 @@ class RerankApi:
         """Raises: ModelError `unreachable` when the base URL is invalid."""
         self._at = ModelServer(egress, tenant, base_url, key, patience, RERANK, outages)
         self.cut_off = self._at.cut_off
+        self.rests_until = self._at.rests_until
         self._patience = patience
         self._takes_texts = False
 
@@ -56,21 +57,15 @@ class RerankApi:
         await self._at.close()
 
     async def rerank(self, model: str, query: str, texts: Sequence[str]) -> Reranking:
-        if fault := self._at.refusal():
-            raise fault.error
-        deadline = asyncio.get_running_loop().time() + self._patience.total
-        tries = 0
-        while True:
+        body: dict[str, Any] = {}
+
+        def attempt(deadline: float) -> AsyncGenerator[Reranking]:
+            nonlocal body
             body = self._body(model, query, texts)
-            try:
-                return await self._try(body, len(texts), deadline)
-            except Failed as failed:
-                fault = failed.fault
-            if self._learns(body, fault):
-                continue
-            tries += 1
-            # Outside of the except clause, so that the library's error (with the request's headers) is not its context.
-            await self._at.pause(fault, tries, deadline)
+            return self._try(body, len(texts), deadline)
+
+        async with aclosing(self._at.tries(attempt, lambda fault: self._learns(body, fault))) as found:
+            return await anext(found)
 
     def _body(self, model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
         if self._takes_texts:
@@ -83,33 +78,34 @@ class RerankApi:
         self._takes_texts = self._takes_texts or bool(asks)
         return bool(asks)
 
-    async def _try(self, body: dict[str, Any], count: int, deadline: float) -> Reranking:
+    async def _try(self, body: dict[str, Any], count: int, deadline: float) -> AsyncGenerator[Reranking]:
         """One request and its answer. Raises: Failed."""
         now = asyncio.get_running_loop().time
-        stream: AsyncStream[object] | None = None
+        response: httpx2.Response | None = None
         call = await self._at.begin()
         try:
             async with asyncio.timeout_at(min(now() + self._patience.first_token, deadline)):
-                stream = await self._at.post(body)
-                scores = read(withheld((await _whole(stream)).decode(errors="replace"), self._at.key), count)
+                response = await self._at.post(body)
+                scores = read(withheld((await _whole(response)).decode(errors="replace"), self._at.key), count)
             await call.answered()
-            return scores
+            yield scores
+            return
         except TimeoutError:
             reason = f"{self._at.address} did not answer within {self._patience.first_token:g} s."
             fault = Fault("timeout", reason, outage=True)
-        except (OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
-            fault = self._at.fault(error, answering=stream is not None, begun=False)
+        except (ServerError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
+            fault = self._at.fault(error, answering=response is not None, begun=False)
         finally:
-            if stream is not None:
-                await stream.close()
+            if response is not None:
+                await response.aclose()
         await call.failed(fault)
         raise Failed(fault)
 
 
-async def _whole(stream: AsyncStream[object]) -> bytes:
+async def _whole(response: httpx2.Response) -> bytes:
     """Raises: ValueError when the answer is too large."""
     body = bytearray()
-    async for part in stream.response.aiter_bytes():
+    async for part in response.aiter_bytes():
         body += part
         if len(body) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes.")

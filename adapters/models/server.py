@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import structlog
-from openai import AsyncOpenAI, AsyncStream, omit
 
 from adapters.egress.client import Egress
 from adapters.models.circuit import Call, Circuit, LocalOutages
-from adapters.models.faults import Fault, fault_of
+from adapters.models.faults import Fault, ServerError, fault_of
 from adapters.tracing import requesting
 from handlers.ports.models import ModelError
 from handlers.ports.outages import Outages
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ class Patience:
 
 
 PATIENCE = Patience()
+
+RESTS_S = {"rate_limited": 60.0, "unauthorized": 300.0, "payment_required": 300.0}
+"""Time for which a key is not used where the provider has another, in seconds, by the code of the last fault."""
 
 
 class Failed(Exception):
@@ -62,31 +69,24 @@ class ModelServer:
         patience: Patience,
         path: str,
         outages: Outages | None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`path` is that of all requests; a query of the base URL goes with each. Without `outages`, this process alone
-        knows of them.
+        """`path` is that of its requests, and may end the base URL; a query of the base URL goes with each. `headers`
+        carry the key: by default as a bearer token. Without `outages`, this process alone knows of them.
 
         Raises: ModelError `unreachable` when the base URL is invalid.
         """
         self.address = address(base_url).removesuffix(path)
         self.path = path
-        base_url, _, query = base_url.partition("?")
-        self._query = f"?{query}" if query else ""
+        base_url, _, self._query = base_url.partition("?")
+        self._base_url = base_url.rstrip("/").removesuffix(path)
         probe_s = patience.connect + patience.first_token
         self.circuit = Circuit(outages or LocalOutages(), tenant, self.address.rstrip("/") + path, probe_s)
         self.key = key
         self.patience = patience
+        self._rests_until = 0.0
+        self._headers = bearer(key) if headers is None else headers
         self._http = egress.client(tenant, connect_s=patience.connect)
-        self._client = AsyncOpenAI(
-            base_url=base_url.rstrip("/").removesuffix(path),
-            api_key=key or "none",
-            max_retries=0,
-            http_client=self._http,
-        )
-        self._client.organization = self._client.project = None
-        self._credentials: dict[str, Any] = {} if key else {"Authorization": omit}
-        if key and "api-version=" in query:  # Azure takes keys by a header of its own
-            self._credentials = {"api-key": key}
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ class ModelServer:
         return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._http.aclose()
 
     def refusal(self) -> Fault | None:
         """The reason why no request can be sent."""
@@ -108,6 +108,10 @@ class ModelServer:
         fault = self.circuit.refusal()
         return fault.error if fault else None
 
+    def rests_until(self) -> float:
+        """Time of the loop until which the key should not be used, since the server has refused it; 0 for none."""
+        return self._rests_until
+
     async def begin(self) -> Call:
         """Begin a request. Raises: Failed where the server is cut off."""
         found = await self.circuit.enter()
@@ -115,34 +119,104 @@ class ModelServer:
             raise Failed(found)
         return found
 
-    async def post(self, body: dict[str, Any]) -> AsyncStream[object]:
-        """The answer, as soon as it begins; it must be closed. Raises: OpenAIError, httpx2.HTTPError."""
-        with requesting("POST", self.path, self.address):
-            return await self._client.post(
-                self.path + self._query,
-                cast_to=object,
-                body=body,
-                options={"headers": self._credentials},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
+    async def tries(
+        self,
+        attempt: Callable[[float], AsyncGenerator[T]],
+        learns: Callable[[Fault], bool] = lambda fault: False,
+    ) -> AsyncGenerator[T]:
+        """Yield what an attempt yields, and try again after a passing fault as long as nothing has arrived.
+
+        `attempt` takes the deadline of all tries, as time of the loop, and raises Failed. One that `learns` from its
+        fault, so that the next request is another one, does not count. Raises: ModelError.
+        """
+        if fault := self.refusal():
+            raise fault.error
+        deadline = asyncio.get_running_loop().time() + self.patience.total
+        tries = 0
+        while True:
+            arrived = False
+            try:
+                async with aclosing(attempt(deadline)) as pieces:
+                    async for piece in pieces:
+                        arrived = True
+                        yield piece
+                return
+            except Failed as failed:
+                fault = failed.fault
+            # Outside of the except clause, so that an error of the transport (with the key) is not its context.
+            if arrived:
+                raise fault.error
+            if not learns(fault):
+                tries += 1
+                await self._pause(fault, tries, deadline)
+
+    async def post(
+        self,
+        body: object = None,
+        path: str | None = None,
+        *,
+        content: bytes | AsyncIterable[bytes] | None = None,
+        content_type: str = "application/json",
+    ) -> httpx2.Response:
+        """The answer to a body of JSON, or to a `content`, as soon as it begins; it must be closed.
+
+        Raises: ServerError, httpx2.HTTPError, httpx2.InvalidURL.
+        """
+        if content is None:
+            content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return await self._send("POST", path or self.path, content, {"Content-Type": content_type})
+
+    async def get(self, path: str) -> httpx2.Response:
+        """As `post`, without a body."""
+        return await self._send("GET", path, None, {})
+
+    async def _send(
+        self, method: str, path: str, content: bytes | AsyncIterable[bytes] | None, headers: Mapping[str, str]
+    ) -> httpx2.Response:
+        path, _, query = path.partition("?")
+        query = "&".join(filter(None, (self._query, query)))
+        url = f"{self._base_url}{path}{'?' if query else ''}{query}"
+        request = self._http.build_request(method, url, content=content, headers={**headers, **self._headers})
+        with requesting(method, self.path, self.address):
+            response = await self._http.send(request, stream=True)
+            if response.status_code < 300:
+                return response
+            try:
+                raise ServerError(_read(await response.aread()), response)
+            finally:
+                await response.aclose()
 
     def fault(self, error: Exception, *, answering: bool, begun: bool) -> Fault:
         """The fault of an error. What an internal server says is neither shown nor logged: it may quote a prompt."""
         internal = self._http.internal
         fault = fault_of(error, self.address, self.key, answering=answering, begun=begun, internal=internal)
+        if rest := RESTS_S.get(fault.code):
+            self._rests_until = asyncio.get_running_loop().time() + max(rest, fault.pause or 0.0)
         if internal:
             log.warning("failed", server=self.address, code=fault.code)
         return fault
 
-    async def pause(self, fault: Fault, tries: int, deadline: float) -> None:
-        """Wait before the next try, after `failed` failed ones. Raises: ModelError of the fault when no try is left."""
+    async def _pause(self, fault: Fault, tries: int, deadline: float) -> None:
+        """Wait before the next try. Raises: ModelError of the fault when no try is left."""
         if not fault.passing or tries >= self.patience.tries:
             raise fault.error
         pause = fault.pause or self.patience.pause * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
         if pause > self.patience.longest_pause or asyncio.get_running_loop().time() + pause > deadline:
             raise fault._replace(reason=f"{fault.reason} The next try would have to wait {pause:.0f} s.").error
         await asyncio.sleep(pause)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _read(body: bytes) -> object:
+    """JSON, or else text."""
+    text = body.decode(errors="replace").strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def address(base_url: str) -> str:

@@ -38,6 +38,23 @@ NO_CREDIT = re.compile(
 )
 """The account has no money left. Gemini calls it a quota, too, when there are too many requests in a minute."""
 
+UNSUPPORTED = re.compile(
+    r"(?:does|do) ?n[o']t support (?:tool|function|image|vision|audio|video|file|document|multi|thinking|reasoning"
+    r"|structured|json|response.?format|embed)"
+    r"|(?:image|audio|video|file|tool|function|multi-?modal|json_schema|response_format)[\w, `'\".]{0,40} "
+    r"(?:is|are) (?:not|only|un)[ -]?(?:currently )?(?:supported|available|enabled)"
+    r"|response_format type is unavailable"
+    r"|not a multi-?modal model|no endpoints found that support|requires --(?:jinja|enable-auto-tool-choice)",
+    re.IGNORECASE,
+)
+"""The model or its server lacks an ability that the request needs."""
+
+BUSY = re.compile(r"over-?loaded|at capacity|no capacity|high demand", re.IGNORECASE)
+"""The server has too much to do."""
+
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed"})
+"""Codes of a prompt that a server's filter has refused."""
+
 KINDS = {
     "authentication_error": 401,
     "invalid_api_key": 401,
@@ -60,8 +77,11 @@ KINDS = {
     "bad_request": 400,
     "exceed_context_size_error": 400,
     "context_length_exceeded": 400,
+    "content_filter": 400,
+    "failed_precondition": 400,
     "api_error": 500,
     "server_error": 500,
+    "overloaded": 529,
     "overloaded_error": 529,
     "service_unavailable": 503,
     "unavailable": 503,

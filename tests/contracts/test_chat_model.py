@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from adapters.models.extractive import NAME, Extractive
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, Delta
 from ops.servers.model import EmbeddedModel
 from tests.chat_servers import LOOPBACK
@@ -44,7 +44,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(chat, server.name, STEADY, server.url)
     else:
         url = request.getfixturevalue("serving_url")
-        chat = OpenAICompatible(LOOPBACK, "default", url)
+        chat = KINDS["openai"](LOOPBACK, "default", url)
         yield Subject(chat, request.getfixturevalue("serving_model"), url=url)
     await chat.close()
 

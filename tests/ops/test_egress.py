@@ -25,10 +25,11 @@ CLIENTS = {
 
 GUARDED = {
     "adapters/egress/client.py": {"httpcore2", "httpx2"},
-    "adapters/models/faults.py": {"httpx2", "openai"},
-    "adapters/models/openai_compatible.py": {"httpx2", "openai"},
-    "adapters/models/rerank_api.py": {"httpx2", "openai"},
-    "adapters/models/server.py": {"httpx2", "openai"},
+    "adapters/models/chat_server.py": {"httpx2"},
+    "adapters/models/faults.py": {"httpx2"},
+    "adapters/models/ollama.py": {"httpx2"},
+    "adapters/models/rerank_api.py": {"httpx2"},
+    "adapters/models/server.py": {"httpx2"},
 }
 """Files that call what a tenant chooses, and the packages that they import."""
 
@@ -51,7 +52,6 @@ MAKES = SOCKETS | {
 
 MADE = {
     "adapters/egress/client.py": {"AsyncConnectionPool"},
-    "adapters/models/server.py": {"AsyncOpenAI"},
     "adapters/telemetry/otlp/collector.py": {"AsyncClient"},
     "ops/bench/traces.py": {"urlopen"},
     "ops/servers/embedded.py": {"open_connection"},
@@ -98,11 +98,6 @@ def test_nothing_makes_a_connection_but_the_guard_and_what_operators_name() -> N
     makes = {file: called(tree).keys() & (MAKES if imported(tree) else SOCKETS) for file, tree in sources()}
     found = {file: names for file, names in makes.items() if names}
     assert found == MADE
-
-
-def test_openai_gets_the_guarded_client() -> None:
-    [made] = called(dict(sources())["adapters/models/server.py"])["AsyncOpenAI"]
-    assert "self._http" in {ast.unparse(keyword.value) for keyword in made.keywords if keyword.arg == "http_client"}
 
 
 def test_our_own_servers_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

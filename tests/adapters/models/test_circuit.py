@@ -8,7 +8,7 @@ import pytest
 
 from adapters.models.circuit import FIRST_PAUSE_S, LIMIT, LONGEST_PAUSE_S, Call, Circuit, LocalOutages
 from adapters.models.faults import Fault
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.registry import TenantModels
 from adapters.models.server import Patience
 from handlers.ports.log import Unavailable
@@ -183,7 +183,7 @@ async def test_a_silent_server_is_left_alone_until_it_answers(monkeypatch: pytes
 
 
 async def test_a_real_connection_that_is_refused_counts() -> None:
-    model = OpenAICompatible(LOOPBACK, "acme", "http://127.0.0.1:9/v1", "", Patience(connect=1, tries=3, pause=0.01))
+    model = KINDS["openai"](LOOPBACK, "acme", "http://127.0.0.1:9/v1", "", Patience(connect=1, tries=3, pause=0.01))
     codes = []
     for _ in range(3):
         with pytest.raises(ModelError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.server import Patience
 from handlers.ports.models import Delta, ModelError
 from tests.adapters.models.test_openai_compatible import PATIENCE, answer, failure, model_of, request
@@ -137,7 +137,7 @@ async def test_an_end_without_an_answer_is_tried_again() -> None:
             "server_error",
             "Upstream",
         ),
-        (event({"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}), "server_error", "Busy"),
+        (event({"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}), "overloaded", "Busy"),
         (event({"error": {"type": "rate_limit_error", "message": "Slow"}}), "rate_limited", "Slow"),
         (event({"error": {"status": "RESOURCE_EXHAUSTED", "message": "Slow"}}), "rate_limited", "Slow"),
         (event({"error": {"type": "authentication_error", "message": "Who?"}}), "unauthorized", "Who?"),
@@ -244,7 +244,6 @@ async def test_lines_of_a_stream_in_any_pieces(end: str, size: int) -> None:
         (["<think>41+1.</think>\n\nIt is 42."], "It is 42.", "41+1."),
         (list("\n <think>41+1.</think>\n\nIt is 42."), "It is 42.", "41+1."),
         (["<think>\n\n</think>\n\n", "It is 42."], "It is 42.", "\n\n"),
-        (["<think>41+1."], "", "41+1."),
         (["<think>41</thi", "s></think>It is 42."], "It is 42.", "41</this>"),
         (["<think>One.</think>\n<think>Two.</think>Done."], "Done.", "One.Two."),
         (["<thinking>Hm.</thinking>Done."], "Done.", "Hm."),
@@ -261,6 +260,15 @@ async def test_reasoning_between_marks_is_no_part_of_the_answer(texts: list[str]
     assert (await heard(streams(says(*texts), STOP)))[:2] == (text, reasoning)
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [says("<think>41+1."), says("41+1.\n</think>"), part(content=None, reasoning_content="41+1.")],
+)
+async def test_reasoning_that_is_all_of_an_answer_is_an_error(pieces: str) -> None:
+    _, error, requests = await failed(streams(pieces, STOP))
+    assert (error.code, requests) == ("empty_answer", 1)
+
+
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize(
     ("body", "text", "reasoning"),
@@ -268,7 +276,6 @@ async def test_reasoning_between_marks_is_no_part_of_the_answer(texts: list[str]
         ("41+1.\n</think>\n\nIt is 42.", "It is 42.", "41+1.\n"),
         ("</think>It is 42.", "It is 42.", ""),
         ("41+1.\n </think>\n<think>More.</think>\nIt is 42.", "It is 42.", "41+1.\n More."),
-        ("41+1.\n</think>", "", "41+1.\n"),
         ("The mark </think> ends it.\n</think>", "The mark </think> ends it.\n</think>", ""),
         ("Write:\n<think>\nx\n</think>\n", "Write:\n<think>\nx\n</think>\n", ""),
         ("a < b\n</thing>\n</thi", "a < b\n</thing>\n</thi", ""),
@@ -515,7 +522,7 @@ async def test_a_redirect_to_nowhere(location: str) -> None:
 )
 async def test_a_query_of_the_address_goes_with_each_request(base: str, asked: str) -> None:
     async with faulty_server(lambda exchange: exchange.finish()) as server:
-        model = OpenAICompatible(LOOPBACK, "default", server.url.removesuffix("/v1") + base, "some-key", PATIENCE)
+        model = KINDS["openai"](LOOPBACK, "default", server.url.removesuffix("/v1") + base, "some-key", PATIENCE)
         await answer(model)
         await model.close()
         [exchange] = server.requests

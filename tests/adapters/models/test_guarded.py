@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from adapters.egress.client import MOST_BYTES, Egress
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.rerank_api import RerankApi
 from adapters.models.server import Patience
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
@@ -27,7 +27,7 @@ TOKEN = "INTERNAL-ADMIN-TOKEN-4711"
 
 
 async def chat(egress: Egress, url: str) -> ModelError:
-    model = OpenAICompatible(egress, "acme", url, "key-of-the-tenant", PATIENCE)
+    model = KINDS["openai"](egress, "acme", url, "key-of-the-tenant", PATIENCE)
     try:
         with pytest.raises(ModelError) as caught:
             async for _ in model.stream(ChatRequest("tiny", [ChatMessage("user", "Well?")], 16, {})):

@@ -10,7 +10,7 @@ import httpx2
 import jsonschema
 import pytest
 
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.chat_server import ChatServer
 from handlers.ports.models import Tool
 from ops.servers.model import EmbeddedModel
 from tests.larger_model import NAME, larger_model  # noqa: F401
@@ -28,25 +28,25 @@ CODE = {
 
 
 @pytest.fixture
-async def model(larger_model: EmbeddedModel) -> AsyncIterator[OpenAICompatible]:  # noqa: F811
+async def model(larger_model: EmbeddedModel) -> AsyncIterator[ChatServer]:  # noqa: F811
     client = client_of(larger_model)
     yield client
     await client.close()
 
 
-async def test_it_answers_from_the_text(model: OpenAICompatible) -> None:
+async def test_it_answers_from_the_text(model: ChatServer) -> None:
     deltas = [delta async for delta in model.stream(replace(request(), model=NAME))]
     assert "28 metres" in "".join(delta.text for delta in deltas)
     assert (deltas[-1].finish_reason, deltas[-1].model) == ("stop", NAME)
 
 
-async def test_it_keeps_to_a_schema(model: OpenAICompatible) -> None:
+async def test_it_keeps_to_a_schema(model: ChatServer) -> None:
     asked = request("Write a program that prints 28.", max_tokens=120, schema=CODE)
     deltas = [delta async for delta in model.stream(replace(asked, model=NAME))]
     jsonschema.validate(json.loads("".join(delta.text for delta in deltas)), CODE)
 
 
-async def test_it_has_tools_and_ignores_a_forced_one(model: OpenAICompatible, larger_model: EmbeddedModel) -> None:  # noqa: F811
+async def test_it_has_tools_and_ignores_a_forced_one(model: ChatServer, larger_model: EmbeddedModel) -> None:  # noqa: F811
     """The prompt grows by the tools, so the server has read them."""
     async with httpx2.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {larger_model.key}"}) as http:
         said = (await http.get(larger_model.url.removesuffix("/v1") + "/props")).json()

@@ -14,8 +14,9 @@ import orjson
 import pytest
 from openai import AsyncOpenAI
 
+from adapters.models.chat_server import ChatServer
 from adapters.models.faults import redact
-from adapters.models.openai_compatible import OpenAICompatible
+from adapters.models.kinds import KINDS
 from adapters.models.server import Patience
 from handlers.ports.models import ChatMessage, ChatRequest, ChatUsage, Delta, ModelError
 from tests.chat_servers import (
@@ -50,20 +51,20 @@ def request(model: str = "tiny", **parameters: Any) -> ChatRequest:
 @asynccontextmanager
 async def model_of(
     behaviour: Behaviour, patience: Patience = PATIENCE, key: str = KEY
-) -> AsyncIterator[tuple[OpenAICompatible, FaultyServer]]:
+) -> AsyncIterator[tuple[ChatServer, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        model = OpenAICompatible(LOOPBACK, "default", server.url, key, patience)
+        model = KINDS["openai"](LOOPBACK, "default", server.url, key, patience)
         try:
             yield model, server
         finally:
             await model.close()
 
 
-async def answer(model: OpenAICompatible, asked: ChatRequest | None = None) -> list[Delta]:
+async def answer(model: ChatServer, asked: ChatRequest | None = None) -> list[Delta]:
     return [delta async for delta in model.stream(asked or request())]
 
 
-async def failure(model: OpenAICompatible, asked: ChatRequest | None = None) -> tuple[str, ModelError]:
+async def failure(model: ChatServer, asked: ChatRequest | None = None) -> tuple[str, ModelError]:
     """Return the text that had arrived, and the error that ended it, which came within seconds."""
     arrived = ""
     try:
@@ -86,7 +87,7 @@ def first_then(first: Behaviour, then: Behaviour = works, times: int = 1) -> Beh
 
 
 async def test_streams_what_the_openai_client_streams(serving_url: str, serving_model: str) -> None:
-    model = OpenAICompatible(LOOPBACK, "default", serving_url)
+    model = KINDS["openai"](LOOPBACK, "default", serving_url)
     asked = request(serving_model)
     deltas = await answer(model, asked)
     await model.close()
@@ -111,7 +112,7 @@ async def test_streams_what_the_openai_client_streams(serving_url: str, serving_
 
 
 async def test_a_real_servers_refusal_of_an_unknown_model_is_reported(serving_url: str) -> None:
-    model = OpenAICompatible(LOOPBACK, "default", serving_url)
+    model = KINDS["openai"](LOOPBACK, "default", serving_url)
     arrived, error = await failure(model, request("someone/else"))
     await model.close()
     assert (arrived, error.code) == ("", "bad_request")
@@ -119,7 +120,7 @@ async def test_a_real_servers_refusal_of_an_unknown_model_is_reported(serving_ur
 
 
 async def test_ten_at_once_on_a_real_server(serving_url: str, serving_model: str) -> None:
-    model = OpenAICompatible(LOOPBACK, "default", serving_url)
+    model = KINDS["openai"](LOOPBACK, "default", serving_url)
     answers = await asyncio.gather(*(answer(model, request(serving_model)) for _ in range(10)))
     await model.close()
     assert len({"".join(delta.text for delta in deltas) for deltas in answers}) == 1
@@ -172,7 +173,7 @@ async def test_parameters_cannot_change_what_is_not_theirs(name: str) -> None:
     ],
 )
 async def test_says_where_its_server_is(url: str, server: str) -> None:
-    model = OpenAICompatible(LOOPBACK, "default", url)
+    model = KINDS["openai"](LOOPBACK, "default", url)
     await model.close()
     assert model.server == server
 
@@ -308,7 +309,7 @@ async def test_a_stream_lost_before_its_first_word_is_tried_again() -> None:
 
 
 async def test_no_server_at_the_address() -> None:
-    model = OpenAICompatible(
+    model = KINDS["openai"](
         LOOPBACK, "default", f"http://user:{quote(KEY, safe='')}@127.0.0.1:{free_port()}/v1", KEY, PATIENCE
     )
     arrived, error = await failure(model)
@@ -331,14 +332,14 @@ async def test_no_server_at_the_address() -> None:
 )
 def test_an_address_that_is_none(base_url: str) -> None:
     with pytest.raises(ModelError, match="not the address") as caught:
-        OpenAICompatible(LOOPBACK, "default", base_url, KEY)
+        KINDS["openai"](LOOPBACK, "default", base_url, KEY)
     assert caught.value.code == "unreachable"
 
 
 async def test_a_server_that_accepts_no_connection_in_time() -> None:
     async with faulty_server(works) as server:
         secured = server.url.replace("http:", "https:")
-        model = OpenAICompatible(LOOPBACK, "default", secured, KEY, Patience(connect=0.2, pause=0.01))
+        model = KINDS["openai"](LOOPBACK, "default", secured, KEY, Patience(connect=0.2, pause=0.01))
         _, error = await failure(model)
         await model.close()
     assert error.code == "unreachable"

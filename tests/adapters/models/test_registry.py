@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.models.chat_server import ChatServer
 from adapters.models.extractive import Extractive
-from adapters.models.openai_compatible import OpenAICompatible
 from adapters.models.registry import TenantModels
 from domain.chat.app import ModelSettings
 from handlers.ports.models import ChatMessage, ChatRequest, ModelError
@@ -30,7 +30,7 @@ async def test_the_built_in_model_needs_no_provider() -> None:
 async def test_a_provider_is_its_tenants_own() -> None:
     registry = Registry({("acme", "local"): ("http://127.0.0.1:9/v1", "k")})
     models = TenantModels(registry, LOOPBACK)
-    assert isinstance(await models.get("acme", model("local")), OpenAICompatible)
+    assert isinstance(await models.get("acme", model("local")), ChatServer)
     for tenant, name in (("other", "local"), ("acme", "remote")):
         with pytest.raises(ModelError) as caught:
             await models.get(tenant, model(name))

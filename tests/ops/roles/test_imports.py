@@ -11,21 +11,20 @@ from ops.roles import EVERY
 from ops.settings import Settings
 from ops.supervisor import environment
 
-OTHERS = {"opensearchpy", "requests", "scipy", "sklearn", "torch", "transformers"}
+OTHERS = {"aiohttp", "openai", "opensearchpy", "requests", "scipy", "sklearn", "torch", "transformers"}
 """Packages of other settings: no role loads them as it starts, apart from `embed`, which loads its model."""
 
 TABLES = {"snowballstemmer", "sqlalchemy"}
 SEARCH = {"numpy", "psycopg_pool", "snowballstemmer", "tokenizers"}
-MODELS = {"aiohttp", "openai"}
 WEB = {"psycopg_pool", "starlette", "uvicorn"}
-PACKAGES = OTHERS | TABLES | SEARCH | MODELS | WEB
+PACKAGES = OTHERS | TABLES | SEARCH | WEB
 
 LOADED = {
     "embed": {"numpy"},
     "project": TABLES,
     "commands": set[str](),
     "ingest": SEARCH,
-    "answer": SEARCH | MODELS,
+    "answer": SEARCH,
     "view": TABLES | WEB,
     "export": TABLES,
     "archive": set[str](),
