@@ -240,6 +240,7 @@ async def outcome_of(url: str, tenant: str, actor: str) -> str:
         return str((await client.send("budget.set", {"name": "b", "scope": "tenant", "amount_usd": 1}))["status"])
 
 
+@pytest.mark.timeout(600)
 def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: Settings) -> None:
     """The viewer's address is taken at first, and the archive is none."""
     broken = Path(settings.archive_url) / "streams" / "EVENTS" / f"segment-{1:020}"
