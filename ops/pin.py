@@ -10,18 +10,21 @@ import os
 import subprocess
 import sys
 
-from ops.install import CONSTRAINTS, OLDEST, PYPROJECT, VENV, as_uv, pip_settings
+from ops.install import CONSTRAINTS, OLDEST, PYPROJECT, UNUSED, VENV, as_uv, listed, pip_settings
 
 FOR_THE_INSTALLATION = ("uv", "setuptools")
 """Packages that the installation needs, besides those of the project."""
 
 
-def compiled(*newest: str) -> list[str]:
-    """The command that writes the file; `newest` are names of packages, or `--upgrade`."""
+def compiled(*newest: str, excludes: str) -> list[str]:
+    """The command that writes the file; `newest` are names of packages, or `--upgrade`.
+
+    `excludes` is a file with the names of packages that are left out.
+    """
     upgrades = ["--upgrade"] if "--upgrade" in newest else [f"--upgrade-package={name}" for name in newest]
     return [
         *(str(VENV / "bin" / "uv"), "pip", "compile", str(PYPROJECT), "-", "--extra=dev", *upgrades),
-        *("--universal", f"--python-version={OLDEST[0]}.{OLDEST[1]}", "--generate-hashes"),
+        *("--universal", f"--python-version={OLDEST[0]}.{OLDEST[1]}", "--generate-hashes", f"--excludes={excludes}"),
         *("--no-header", "--no-annotate", "--quiet", f"--output-file={CONSTRAINTS}"),
     ]
 
@@ -29,7 +32,9 @@ def compiled(*newest: str) -> list[str]:
 def main(*newest: str) -> int:
     further = "".join(f"{name}\n" for name in FOR_THE_INSTALLATION)
     environment = as_uv(pip_settings()) | os.environ
-    return subprocess.run(compiled(*newest), input=further, text=True, env=environment, check=False).returncode
+    with listed(*UNUSED) as excludes:
+        command = compiled(*newest, excludes=excludes)
+        return subprocess.run(command, input=further, text=True, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -162,6 +162,11 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(
         120.0, gt=0, description="Maximum silence of a chat model, in seconds; then the call fails."
     )
+    model: bool = Field(
+        False,
+        description="Have `headrace up` start a small language model and register it as the provider `embedded`; it "
+        "needs the extra `model`. See [the embedded model](embedded-model.md).",
+    )
     egress_allow: str = Field(
         "",
         description="Addresses without a public one that tenants may name as providers, separated by commas: "

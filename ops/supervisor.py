@@ -22,7 +22,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from psycopg.conninfo import conninfo_to_dict
 
 from adapters.jetstream import accounts, streams
-from adapters.jetstream.client import Client, Unreachable
+from adapters.jetstream.client import Client, NoOutcome, NotSent, Unreachable, rejection
 from adapters.jetstream.sessions import Sessions
 from adapters.postgres import indexer, reader
 from adapters.privacy.masters import replace
@@ -31,12 +31,16 @@ from ops.bus import connect
 from ops.roles import EVERY, EXPORT, GUESTS, VIEW, WITHOUT_TABLES, WRITE_INDEX, wanted
 from ops.servers.daemon import Daemon, StartFailed, rotate
 from ops.servers.embedded import HOST, NATS, EmbeddedNats, EmbeddedPostgres, create_home
+from ops.servers.model import MODEL, EmbeddedModel
 from ops.settings import OPERATOR, READER, AlreadyRunning, Settings, without_secrets
 
 log = structlog.get_logger(__name__)
 
 READY_WITHIN = 180.0
 """Maximum time for workers to load their models and become ready, in seconds."""
+
+PROVIDER = "embedded"
+"""Name of the provider with the embedded model."""
 
 ENDS = 2
 """Number of failed starts after which `up` no longer waits for a worker."""
@@ -105,6 +109,7 @@ class Supervisor:
         """Folders that every user may pass through since this start."""
         self.logins: dict[str, dict[str, str]] = {}
         """Addresses of the embedded servers, with the login of a role, by role."""
+        self.model: EmbeddedModel | None = None
 
     async def run(self) -> None:
         """Raises: AlreadyRunning, StartFailed."""
@@ -143,6 +148,16 @@ class Supervisor:
                 self.say(opened(self.opened))
             await self._tables(postgres)
             self.say(f"PostgreSQL {without_secrets(postgres.url)}")
+        if self.settings.model:
+            self.model = await stack.enter_async_context(EmbeddedModel(self.settings.home))
+            self.watched.append(Watched(self.model.daemon, self.model.start))
+            self._allow(self.model)
+            self.say(f"model      {self.model.url}")
+
+    def _allow(self, model: EmbeddedModel) -> None:
+        """Let tenants name this port of the machine as a provider: the model answers only those who have its key."""
+        allowed = filter(None, (self.settings.egress_allow, f"{HOST}:{model.port}"))
+        self.settings = self.settings.model_copy(update={"egress_allow": ",".join(allowed)})
 
     def _nats(self) -> EmbeddedNats:
         settings = self.settings
@@ -253,12 +268,27 @@ class Supervisor:
             await self._call(client)
             if over := not self.started and self._over(deadline):
                 self.started = True
+                if self.model:
+                    await self._register(client, self.model)
                 if address := self.settings.viewer:
                     self.say(f"viewer     {await self._link(client, address)}")
                 self.say(f"ready{except_for(self.missing)}")
             if again or over or self.missing != before:
                 self._record()
             await asyncio.sleep(LOOK_EVERY if self.started else LOOK_AT_START_EVERY)
+
+    async def _register(self, client: Client, model: EmbeddedModel) -> None:
+        """Register the model as a provider of the settings' tenant. Where that fails, the reason is reported."""
+        provider = {"name": PROVIDER, "base_url": model.url, "key": model.key}
+        try:
+            outcome = await client.send("provider.register", provider)
+        except (NoOutcome, NotSent, Unreachable) as error:
+            reason = str(error)
+        else:
+            reason = rejection(outcome) if outcome["status"] == "rejected" else ""
+        if reason:
+            log.error("not_registered", provider=PROVIDER, reason=reason)
+        self.say(f"provider   {PROVIDER}{reason and f': not registered: {reason}'}")
 
     async def _link(self, client: Client, address: str) -> str:
         """A link that logs in, if one is wanted; else the address."""
@@ -392,6 +422,7 @@ async def down(settings: Settings) -> list[str]:
     daemons = [
         Daemon(home, "up"),
         *(Daemon(home, f"worker-{role}") for role in reversed(EVERY)),
+        Daemon(home, MODEL),
         Daemon(home, "postgres", signal.SIGINT),
     ]
     stopped = [daemon.name for daemon in daemons if await daemon.stop(within=60)]

@@ -33,6 +33,7 @@ from ops.servers.embedded import EmbeddedNats, EmbeddedPostgres
 from ops.servers.opensearch.server import EmbeddedOpenSearch, missing
 from tests.chat_servers import serving_model, serving_url  # noqa: F401
 from tests.lexical_model import lexical_model  # noqa: F401
+from tests.small_model import narrow_model, small_model  # noqa: F401
 
 LONGEST = (
     "adapters/jetstream/test_cluster.py",
@@ -76,6 +77,7 @@ EMBEDDING = (
 """Where a process of tests loads models itself: the library that does takes seconds and a gigabyte."""
 
 STACK = (
+    "adapters/models/test_llama_cpp.py",
     "adapters/models/test_openai_compatible.py",
     "contracts/test_chat_model.py",
     "journeys/test_bad_input.py",
@@ -94,6 +96,7 @@ STACK = (
     "journeys/test_segmenting.py",
     "journeys/test_too_large.py",
     "journeys/test_viewer.py",
+    "ops/servers/test_model.py",
 )
 """The journeys that share the fixture `headrace`: workers take longer to start than most journeys take. The tests of
 chat models go with them, since they share a server."""

@@ -205,6 +205,7 @@ def entrance(
     parent: int | None = None,
     readable: Sequence[str] | None = None,
     writable: Sequence[str] = (),
+    listens: int | None = None,
 ) -> list[str]:
     """The command that gives up privileges and then executes what follows it; see `enter`."""
     hard = {
@@ -221,6 +222,7 @@ def entrance(
         "limits": [(name, most) for name, most in hard.items() if most is not None],
         "user": user,
         "forks": limits.forks,
+        "listens": listens,
         "parent": parent,
         "readable": readable,
         "writable": writable,

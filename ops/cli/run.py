@@ -17,6 +17,7 @@ from ops import logs, supervisor, terminal
 from ops.cli.frame import Failed, Home, Json, Tenant, app, run, until_stopped
 from ops.cli.viewer import new_link
 from ops.servers.embedded import EmbeddedNats
+from ops.servers.model import MODEL
 from ops.settings import READER, Settings
 from ops.terminal import clean, emit, say, show
 
@@ -27,10 +28,16 @@ INCOMPLETE = 3
 """Exit status of `up --detach` when some roles are missing."""
 
 
-@app.command(epilog="Examples: [bold]headrace up[/] · [bold]headrace up --detach --home /srv/headrace[/]")
+@app.command(
+    epilog="Examples: [bold]headrace up[/] · [bold]headrace up --model[/] · "
+    "[bold]headrace up --detach --home /srv/headrace[/]"
+)
 def up(
     detach: Annotated[
         bool, typer.Option("--detach", help="Run in the background; return when everything is ready.")
+    ] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="Also start a small language model, as the provider [bold]embedded[/].")
     ] = False,
     home: Home = None,
     as_json: Json = False,
@@ -39,7 +46,7 @@ def up(
 
     With --detach the exit status is 3 when a role does not start and everything else runs; see `headrace doctor`.
     """
-    settings = Settings.load(home=home)
+    settings = Settings.load(home=home, model=model or None)
     if not detach:
         os.umask(0o077)  # no other user reads what it makes in the home
         logs.configure(settings)
@@ -58,6 +65,8 @@ def up(
         say(sentence)
         if fresh and (folders := record.get("opened")):
             say(supervisor.opened(folders))
+        if settings.model and MODEL not in record.get("processes", {}):
+            say("It was started without the model: `headrace down`, then `headrace up --model`.")
         show_addresses(settings)
     if missing:
         if as_json:

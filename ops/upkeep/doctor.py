@@ -42,6 +42,7 @@ from ops.install import FOR_A_GPU, FOR_CUDA, has_nvidia_gpu
 from ops.roles import wanted
 from ops.servers.daemon import StartFailed
 from ops.servers.embedded import check_postgres, nats_server, reserve
+from ops.servers.model import MODEL, EmbeddedModel
 from ops.settings import NotRunning, Settings
 from ops.supervisor import answers
 from ops.terminal import one_line
@@ -104,6 +105,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
             if settings.viewer:
                 yield Finding("viewer", True, settings.viewer)
+            if MODEL in settings.running().get("processes", {}):
+                yield await _model(settings)
             yield await _providers(client)
             yield await _blobs(settings, client)
             yield await _archive(settings, client)
@@ -134,6 +137,15 @@ def _programs(settings: Settings) -> Iterator[Finding]:
     if pinned.SHIPPED_MODEL in settings.all_embedding_models:
         yield _program(f"{pinned.SHIPPED_MODEL}/model.safetensors", lambda: find_model(pinned.SHIPPED_MODEL))
     yield _torch()
+
+
+async def _model(settings: Settings) -> Finding:
+    """Check the embedded model, which `headrace up` has started."""
+    server = EmbeddedModel(settings.home)
+    if await server.answers():
+        return Finding("embedded model", True, f"{server.name} answers at {server.url}")
+    advice = f"`headrace up` restarts it when it ends: see {server.daemon.log}"
+    return Finding("embedded model", False, f"{server.name} does not answer at {server.url}", advice)
 
 
 def _program(name: str, check: Callable[[], object]) -> Finding:

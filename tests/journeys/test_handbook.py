@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.demo import EXAMPLES, is_right
+from ops.demo import EXAMPLES, GENERATED, GENERATOR, is_right
+from ops.servers.model import EmbeddedModel
+from ops.supervisor import PROVIDER
 from tests.journeys.stack import PATIENCE_S, Stack
 
 HANDBOOK = sorted((EXAMPLES / "handbook").iterdir())
@@ -73,6 +75,29 @@ async def test_an_answer_is_recorded_with_its_calls(headrace: Stack, app: str) -
         "SELECT * FROM headrace.dataset_retriever_resources WHERE message_id = %(id)s", id=message
     )
     assert len(sources) == len(frames[-1]["citations"]) > 0
+
+
+async def test_a_small_model_generates_a_cited_answer(
+    headrace: Stack, dataset: str, documents: list[str], small_model: EmbeddedModel
+) -> None:
+    """The last question of the demo: the words are the model's own, with two facts of one passage."""
+    await headrace.send("provider.register", name=PROVIDER, base_url=small_model.url, key=small_model.key)
+    app = await headrace.make("app.create", name="generator")
+    await headrace.send("app.configure", app=app, datasets=[dataset], **GENERATOR)
+    await headrace.ended(documents)
+    frames = await headrace.ask(app, GENERATED)
+    assert frames[-1]["type"] == "answered", frames[-1]
+    [question] = [question for question in QUESTIONS if question["question"] == GENERATED]
+    assert is_right(question, frames[-1]), frames[-1]
+    assert frames[-1]["answer"] not in frames[-1]["citations"][0]["content"]
+    assert len([frame for frame in frames if frame["type"] == "token"]) > 5
+    [call] = await headrace.until(
+        "SELECT * FROM headrace.model_calls WHERE cause_id = %(id)s AND kind = 'chat' AND status = 'completed'",
+        id=frames[0]["message"],
+    )
+    assert (call["provider"], call["model"], call["finish_reason"]) == (PROVIDER, small_model.name, "stop")
+    assert call["prompt_tokens"] > 100
+    assert not call["tokens_estimated"]
 
 
 async def test_a_conversation_goes_on(headrace: Stack, app: str) -> None:

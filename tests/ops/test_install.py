@@ -45,10 +45,11 @@ def test_a_package_that_safety_rests_on_has_a_lower_bound(package: str) -> None:
 
 
 def test_the_file_is_written_by_uv_for_all_platforms_with_digests() -> None:
-    command = pin.compiled("starlette")
+    command = pin.compiled("starlette", excludes="names")
     assert {"--universal", "--generate-hashes", "--upgrade-package=starlette", "--extra=dev"} <= set(command)
+    assert "--excludes=names" in command
     assert "--upgrade" not in command
-    assert "--upgrade" in pin.compiled("--upgrade")
+    assert "--upgrade" in pin.compiled("--upgrade", excludes="names")
 
 
 def wheel(name: str, folder: Path, version: str = "1.0") -> str:
@@ -145,7 +146,8 @@ def test_libraries_that_only_a_gpu_needs_are_left_out(
     everything = {install.name_of(entry) for entry in install.requirements()}
     expected = {name for name in everything if left_out and re.match(left_out, name)}
     assert {install.name_of(entry) for entry in install.for_pip()} == everything - expected
-    assert set(install.unneeded(install.has_cpu_build())) == expected - {"torch"}
+    assert set(install.unneeded(install.has_cpu_build())) == {*(expected - {"torch"}), *install.UNUSED}
+    assert everything.isdisjoint(install.UNUSED)
     assert "nvidia-cublas" in everything
 
 
@@ -359,12 +361,19 @@ def test_pip_installs_the_packages_where_uv_fails(runs: Runs) -> None:
 def test_the_extra_is_added_to_what_is_there_and_covers_what_has_none(runs: Runs) -> None:
     there_is_uv()
     (install.VENV / f"lib/python3/site-packages/uv-{install.pinned('uv')}.dist-info").mkdir(parents=True)
-    for extra in ("", "", "dev", "", "dev"):
+    for extra in ("", "", "model", "", "model", "dev", "", "model", "dev"):
         assert install.main(extra) == 0
-    assert runs.tools == [SETUPTOOLS, f"uv {install.ROOT}"] * 2
-    assert ["--extra" in command for command in runs.commands] == [False, False, True, False]
+    assert runs.tools == [SETUPTOOLS, f"uv {install.ROOT}"] * 3
+    assert ["--extra" in command for command in runs.commands] == [False, False, True, False, True, False]
+    assert "--extra model" in " ".join(runs.commands[2])
     assert install.STAMP.read_text() == install.fingerprint("dev")
     assert install.STAMP.read_text().endswith(" dev")
+
+
+def test_an_extra_that_there_is_not_is_refused(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install.main("modle") == 1
+    assert capsys.readouterr().err == "There is no extra modle; the extras are model, dev.\n"
+    assert runs.commands == []
 
 
 def test_an_installation_that_fails_is_not_up_to_date(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

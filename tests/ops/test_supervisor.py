@@ -30,8 +30,10 @@ from adapters.postgres import tables
 from ops import supervisor
 from ops.roles import EVERY, GUESTS
 from ops.servers.daemon import Daemon, StartFailed
+from ops.servers.model import NAME
 from ops.settings import AlreadyRunning, Settings
 from ops.supervisor import Supervisor, Watched, claimed
+from tests.small_model import QUESTION, TEXT
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -132,7 +134,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
     home = Path(tempfile.mkdtemp(prefix="headrace tests ü 数据 #$'\"\\😀 "))
-    yield Settings.load(home=home, archive_url=str(home / "archive"), otlp_endpoint="http://127.0.0.1:1")
+    yield Settings.load(home=home, archive_url=str(home / "archive"), otlp_endpoint="http://127.0.0.1:1", model=True)
     asyncio.run(supervisor.down(Settings.load(home=home)))
     shutil.rmtree(home)
 
@@ -169,7 +171,7 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
     urls = {url for login in logins.values() for url in login.values()}
     passwords = {url.partition("@")[0].rpartition(":")[2] for url in urls}
     assert all(len(password) == 64 for password in passwords)
-    passwords.add((settings.home / "view.token").read_text())
+    passwords |= {(settings.home / file).read_text() for file in ("view.token", "model.key")}
     logs = b"".join(file.read_bytes() for file in (settings.home / "log").iterdir())
     printed += " ".join(part for pid in pids(settings).values() for part in psutil.Process(pid).cmdline())
     for password in passwords:
@@ -185,6 +187,7 @@ def assert_no_password_is_shown(settings: Settings, printed: str) -> None:
         "accounts.conf",
         "nats.key",
         "archive.key",
+        "model.key",
         "view.token",
         "up.log",
         "viewer.url",
@@ -237,6 +240,7 @@ async def outcome_of(url: str, tenant: str, actor: str) -> str:
         return str((await client.send("budget.set", {"name": "b", "scope": "tenant", "amount_usd": 1}))["status"])
 
 
+@pytest.mark.timeout(600)
 def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: Settings) -> None:
     """The viewer's address is taken at first, and the archive is none."""
     broken = Path(settings.archive_url) / "streams" / "EVENTS" / f"segment-{1:020}"
@@ -288,10 +292,12 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert headrace(settings, "doctor").returncode == 0
 
     running = pids(settings)
-    assert set(running) == {"up", "nats", "postgres", *(f"worker-{role}" for role in EVERY)}
-    for name in ("worker-commands", "nats", "postgres"):
+    assert set(running) == {"up", "nats", "postgres", "model", *(f"worker-{role}" for role in EVERY)}
+    app = asked_of_the_model(settings)
+    for name in ("worker-commands", "nats", "postgres", "model"):
         os.kill(running[name], signal.SIGKILL)
     assert outcome(settings, ID) == first
+    until(lambda: "28 metres" in headrace(settings, "ask", app, f"{TEXT} {QUESTION}").stdout)
     os.kill(running["up"], signal.SIGKILL)
     started = headrace(settings, "up", "--detach", "--json")
     assert started.returncode == 0, started.stderr
@@ -303,6 +309,16 @@ def test_it_starts_without_workers_that_fail_survives_kills_and_stops(settings: 
     assert json.loads(stopped.stdout) == {"stopped": ["up"]}
     assert [name for name, pid in running.items() if psutil.pid_exists(pid)] == []
     assert list((settings.home / "run").glob("*.pid")) == []
+
+
+def asked_of_the_model(settings: Settings) -> str:
+    """An app with the embedded model."""
+    made = headrace(settings, "send", "app.create", "name=small", "--json").stdout
+    [app] = json.loads(made)["ids"].values()
+    model = ["model.provider=embedded", f"model.name={NAME}", 'model.parameters:={"temperature": 0}']
+    configured = headrace(settings, "send", "app.configure", f"app={app}", *model)
+    assert configured.returncode == 0, configured.stderr
+    return str(app)
 
 
 def assert_the_link_logs_in_once(settings: Settings, shown: str) -> None:

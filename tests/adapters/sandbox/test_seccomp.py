@@ -43,9 +43,38 @@ CALLS = {
 }
 
 
-def verdict(machine: str, number: int, arguments: tuple[int, ...], *, forks: bool, architecture: int = 0) -> int:
+OF_A_SERVER = {
+    # name: numbers, arguments, verdict
+    "socket of TCP": ((41, 198), (2, 1), ALLOWED),
+    "socket of TCP, closed on exec": ((41, 198), (2, 0x80801), ALLOWED),
+    "socket of UDP": ((41, 198), (2, 2), REFUSED),
+    "raw socket": ((41, 198), (2, 3), REFUSED),
+    "socket of IPv6": ((41, 198), (10, 1), REFUSED),
+    "socket of this machine": ((41, 198), (1, 1), REFUSED),
+    "socket of the kernel": ((41, 198), (16, 3), REFUSED),
+    "bind": ((49, 200), (3,), ALLOWED),
+    "accept4": ((288, 242), (3,), ALLOWED),
+    "connect": ((42, 203), (3,), REFUSED),
+    "sendto": ((44, 206), (3, 0, 5, 0x4000), ALLOWED),
+    "sendto that connects": ((44, 206), (3, 0, 5, 0x20000000), REFUSED),
+    "sendmsg": ((46, 211), (3, 0, 0x4000), ALLOWED),
+    "sendmsg that connects": ((46, 211), (3, 0, 0x20000000), REFUSED),
+    "sendmmsg that connects": ((307, 269), (3, 0, 1, 0x20000000), REFUSED),
+    "clone of a process": ((56, 220), (17,), REFUSED),
+}
+
+
+def verdict(
+    machine: str,
+    number: int,
+    arguments: tuple[int, ...],
+    *,
+    forks: bool = False,
+    listens: bool = False,
+    architecture: int = 0,
+) -> int:
     """Run the filter, as the kernel does."""
-    program = list(seccomp.program(machine, PID, forks=forks))
+    program = list(seccomp.program(machine, PID, forks=forks, listens=listens))
     data = {0: number, 4: architecture or MACHINES[machine]}
     data |= {16 + 8 * place: value & 0xFFFFFFFF for place, value in enumerate((*arguments, *[0] * 6)[:6])}
     held, at = 0, 0
@@ -77,6 +106,13 @@ def test_each_call_has_its_verdict(machine: str, call: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("call", OF_A_SERVER)
+def test_a_server_listens_and_connects_to_nothing(machine: str, call: str) -> None:
+    numbers, arguments, expected = OF_A_SERVER[call]
+    assert verdict(machine, numbers[list(MACHINES).index(machine)], arguments, listens=True) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_the_numbers_of_another_architecture_are_not_mistaken(machine: str) -> None:
     [other] = set(MACHINES) - {machine}
     assert verdict(machine, 0, (), forks=True, architecture=MACHINES[other]) == KILLED
@@ -92,6 +128,6 @@ def test_the_second_abi_of_a_machine_is_closed() -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_filter_is_short_enough(machine: str) -> None:
-    program = list(seccomp.program(machine, PID, forks=False))
+    program = list(seccomp.program(machine, PID, forks=False, listens=True))
     assert len(program) < 512
     assert all(0 <= jump < 256 for _, *jumps, _ in program for jump in jumps)

@@ -17,6 +17,7 @@ from adapters.telemetry.otlp.ended import Place
 from handlers.ports.outages import Outage
 from ops.install import FOR_A_GPU, FOR_CUDA
 from ops.servers.embedded import EmbeddedNats
+from ops.servers.model import EmbeddedModel
 from ops.settings import Settings
 from ops.upkeep import doctor
 from ops.upkeep.doctor import Finding, examine
@@ -53,6 +54,18 @@ async def test_a_provider_that_does_not_answer(tmp_path: Path) -> None:
         assert (finding.good, finding.found) == (False, f"1 cut off: tenant acme: {silent.reason}")
         await outages.change("acme", "one", lambda _: None)
         assert (await found(settings, "providers")).good
+
+
+async def test_the_embedded_model(small_model: EmbeddedModel, tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server, await Client.connect(server.url) as client:
+        await set_up(client.stream)
+        for home, good in ((small_model.home, True), (tmp_path, False)):
+            settings = Settings.load(home=home, nats_url=server.url)
+            settings.run_file.write_text(json.dumps({"processes": {"model": 1}}))
+            finding = await found(settings, "embedded model")
+            assert finding.good is good
+            settings.run_file.unlink()
+        assert "model.log" in finding.advice
 
 
 async def test_the_places_of_blobs(tmp_path: Path) -> None:
