@@ -341,10 +341,13 @@ async def test_silence_ends_at_its_limit(dialect: Dialect) -> None:
         await exchange.send(dialect.opening() + dialect.say("Half "))
         await asyncio.Event().wait()
 
-    short = Patience(connect=2, first_token=0.2, between_tokens=0.2, total=5, pause=0.01)
-    for behaviour, text in ((hangs, ""), (falls_silent, "Half ")):
-        arrived, error, requests = await failure(dialect, behaviour, short)
-        assert (arrived, error.code, len(requests)) == (text, "timeout", 1)
+    for behaviour, text, patience in (
+        (hangs, "", Patience(first_token=0.3)),
+        (falls_silent, "Half ", Patience(first_token=10, between_tokens=0.3)),
+    ):
+        arrived, error, requests = await failure(dialect, behaviour, patience)
+        assert (arrived, error.code) == (text, "timeout")
+        assert len(requests) <= 1
 
 
 @each_dialect
@@ -355,7 +358,7 @@ async def test_an_answer_without_end_ends_at_the_deadline(dialect: Dialect) -> N
             await exchange.send(dialect.opening() + dialect.say("drop "))
             await asyncio.sleep(0.02)
 
-    arrived, error, _ = await failure(dialect, drips, Patience(total=0.3))
+    arrived, error, _ = await failure(dialect, drips, Patience(total=1))
     assert error.code == "timeout"
     assert arrived.startswith("drop drop ")
 
@@ -397,7 +400,7 @@ ODD = st.recursive(
 
 
 @each_dialect
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(odd=st.lists(st.dictionaries(st.sampled_from(WORDS + FIELDS), ODD, max_size=6), max_size=4))
 def test_whatever_a_server_sends_is_an_answer_or_an_error(dialect: Dialect, odd: list[Any]) -> None:
     found = _Answer(
