@@ -111,12 +111,6 @@ class ResponsesReader:
         self._reasoning: list[dict[str, Any]] = []
 
     def read(self, data: Any, name: str) -> Chunk:
-        try:
-            return self._read(data)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("an event has an unknown shape.") from None
-
-    def _read(self, data: Any) -> Chunk:
         if data.get("object") == "response":  # an answer that is not streamed
             return self._whole(data)
         match data["type"]:

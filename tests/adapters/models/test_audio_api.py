@@ -17,14 +17,16 @@ from handlers.ports.models import ModelError
 from tests.adapters.models.dialects import KEY
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, FaultyServer, faulty_server, hangs
 
-PATIENCE = Patience(connect=2, first_token=0.5, between_tokens=0.5, total=5, pause=0.01)
+PATIENCE = Patience(first_token=10, between_tokens=10, total=30, pause=0.01)
+SHORT = Patience(first_token=0.3, between_tokens=0.3)
 SOUND = b"RIFF\x00\r\n--sound--\xff"
 
 
 @asynccontextmanager
 async def transcriber(behaviour: Behaviour, base: str = "") -> AsyncIterator[tuple[TranscriptionApi, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        api = TRANSCRIBERS["openai"](LOOPBACK, "default", server.url + base, KEY, PATIENCE)
+        patience = SHORT if behaviour is hangs else PATIENCE
+        api = TRANSCRIBERS["openai"](LOOPBACK, "default", server.url + base, KEY, patience)
         try:
             yield api, server
         finally:
@@ -32,9 +34,12 @@ async def transcriber(behaviour: Behaviour, base: str = "") -> AsyncIterator[tup
 
 
 @asynccontextmanager
-async def speaker(behaviour: Behaviour, base: str = "") -> AsyncIterator[tuple[SpeechApi, FaultyServer]]:
+async def speaker(
+    behaviour: Behaviour, base: str = "", patience: Patience = PATIENCE
+) -> AsyncIterator[tuple[SpeechApi, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        api = SPEAKERS["openai"](LOOPBACK, "default", server.url + base, KEY, PATIENCE)
+        patience = SHORT if behaviour is hangs else patience
+        api = SPEAKERS["openai"](LOOPBACK, "default", server.url + base, KEY, patience)
         try:
             yield api, server
         finally:
@@ -185,7 +190,7 @@ async def test_silence_in_the_middle_of_the_audio() -> None:
         await asyncio.Event().wait()
 
     pieces: list[bytes] = []
-    async with speaker(falls_silent) as (api, _):
+    async with speaker(falls_silent, patience=Patience(between_tokens=0.3)) as (api, _):
         with pytest.raises(ModelError, match="silent") as caught:
             await heard(api, pieces)
     assert (caught.value.code, pieces) == ("timeout", [b"ID3"])

@@ -17,7 +17,8 @@ from handlers.ports.models import ModelError
 from tests.adapters.models.dialects import KEY
 from tests.chat_servers import LOOPBACK, Behaviour, Exchange, FaultyServer, faulty_server, hangs
 
-PATIENCE = Patience(connect=2, first_token=0.5, total=5, pause=0.01)
+PATIENCE = Patience(first_token=10, total=30, pause=0.01)
+SHORT = Patience(first_token=0.3)
 
 TARGETS = {
     "openai": "/embeddings",
@@ -59,7 +60,8 @@ def embeds(kind: str) -> Behaviour:
 @asynccontextmanager
 async def api_of(kind: str, behaviour: Behaviour, base: str = "") -> AsyncIterator[tuple[EmbeddingApi, FaultyServer]]:
     async with faulty_server(behaviour) as server:
-        api = EMBEDDERS[kind](LOOPBACK, "default", server.url.removesuffix("/v1") + base, KEY, PATIENCE)
+        patience = SHORT if behaviour is hangs else PATIENCE
+        api = EMBEDDERS[kind](LOOPBACK, "default", server.url.removesuffix("/v1") + base, KEY, patience)
         try:
             yield api, server
         finally:
